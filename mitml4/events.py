@@ -1,0 +1,255 @@
+"""Every event, frozen: the public contract that JSON lines, the live table and users' jq speak.
+
+An event is a dataclass whose fields are the JSON object's fields, in order, behind `type`, `time`
+and `v`. `encode` makes the one compact line; `json_schema` (mitml4/schema.py) is generated from
+these same classes. A field is only ever added; a changed meaning is a new `VERSION`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+from mitml4.protocols.conversation import Facts
+
+__all__ = [
+    "EVENTS",
+    "VERSION",
+    "Address",
+    "CertificateAuthority",
+    "Event",
+    "FlowClose",
+    "FlowError",
+    "FlowLayer",
+    "FlowOpen",
+    "HttpEnd",
+    "HttpRequest",
+    "HttpResponse",
+    "SessionStart",
+    "SessionStop",
+    "WebSocketMessage",
+    "encode",
+    "text",
+    "to_json",
+]
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address (a v4-mapped one is unmapped) and a port."""
+
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """The authority that signs the leaves: RFC 4514 subject, and the SHA-256 of its DER in hex."""
+
+    subject: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What every event has: its type, and when (UTC; packet time for captures)."""
+
+    type: ClassVar[str]
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStart(Event):
+    """Rules and listeners are up, and a connection of the session's own has come through them."""
+
+    type: ClassVar[str] = "session.start"
+    version: str
+    mode: Literal["intercept", "run", "detect"]
+    interfaces: tuple[str, ...]
+    listeners: tuple[Address, ...]
+    ca: CertificateAuthority | None
+    table: str | None
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowOpen(Event):
+    """A connection was accepted (live), or its first packet was seen (captures)."""
+
+    type: ClassVar[str] = "flow.open"
+    flow: int
+    client: Address
+    destination: Address
+    interface: str | None = None
+    name: str | None = None
+
+
+Action: TypeAlias = Literal["relayed", "intercepted", "passthrough"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowLayer(Event):
+    """A layer of the stack is known; outermost first, each depth once."""
+
+    type: ClassVar[str] = "flow.layer"
+    flow: int
+    depth: int
+    protocol: str
+    speaker: Literal["client", "server"]
+    action: Action
+    details: Facts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest(Event):
+    """A request head was seen. `stream`: the HTTP/2 stream id, or the message number from 1."""
+
+    type: ClassVar[str] = "http.request"
+    flow: int
+    depth: int
+    stream: int
+    method: str
+    url: str
+    version: str
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse(Event):
+    """A response head was seen, informational ones included."""
+
+    type: ClassVar[str] = "http.response"
+    flow: int
+    depth: int
+    stream: int
+    status: int
+    version: str
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpEnd(Event):
+    """The exchange is complete: body bytes as sent."""
+
+    type: ClassVar[str] = "http.end"
+    flow: int
+    depth: int
+    stream: int
+    request_bytes: int
+    response_bytes: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketMessage(Event):
+    """A message (all its fragments) or a control frame ended."""
+
+    type: ClassVar[str] = "websocket.message"
+    flow: int
+    depth: int
+    direction: Literal["up", "down"]
+    opcode: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowError(Event):
+    """Something failed in a flow."""
+
+    type: ClassVar[str] = "flow.error"
+    flow: int
+    depth: int
+    side: Literal["ingress", "egress"]
+    stage: Literal["connect", "detect", "handshake", "relay"]
+    kind: Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
+    reason: str
+
+
+CloseReason: TypeAlias = Literal[
+    "closed", "reset", "refused", "timeout", "blocked", "error", "shutdown"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowClose(Event):
+    """Exactly one per flow.open, always the last of its flow."""
+
+    type: ClassVar[str] = "flow.close"
+    flow: int
+    stack: tuple[str, ...]
+    reason: CloseReason
+    bytes_up: int
+    bytes_down: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStop(Event):
+    """The rules are gone; totals. `stacks` maps `socks5 › tls` to the number of flows."""
+
+    type: ClassVar[str] = "session.stop"
+    flows: int
+    bytes_up: int
+    bytes_down: int
+    stacks: Mapping[str, int]
+    dropped_events: int
+    reason: str
+
+
+EVENTS: Final[tuple[type[Event], ...]] = (
+    SessionStart,
+    FlowOpen,
+    FlowLayer,
+    HttpRequest,
+    HttpResponse,
+    HttpEnd,
+    WebSocketMessage,
+    FlowError,
+    FlowClose,
+    SessionStop,
+)
+
+
+def text(data: bytes) -> str:
+    r"""Wire bytes as text: UTF-8, and ``\xNN`` for every byte that is not."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def to_json(value: Any) -> Any:
+    """A field's value as what the json module takes."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return round(value, 6)
+        case bytes():
+            return text(value)
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        case Enum():
+            return value.value
+        case Mapping():
+            return {key: to_json(item) for key, item in value.items()}
+        case tuple() | list():
+            return [to_json(item) for item in value]
+    if is_dataclass(value):
+        return {item.name: to_json(getattr(value, item.name)) for item in fields(value)}
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def encode(event: Event) -> str:
+    """One compact JSON object, without the newline."""
+    body = {"type": event.type, "time": to_json(event.time), "v": VERSION}
+    body.update({f.name: to_json(getattr(event, f.name)) for f in fields(event) if f.name != "time"})
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""The kernel's side: rules, listeners, sockets, byte streams, network namespaces."""

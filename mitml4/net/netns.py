@@ -1,0 +1,128 @@
+"""Anonymous network namespaces: held by a descriptor, gone with its last user, never named.
+
+A namespace belongs to threads, not processes: a worker thread enters it, makes sockets or starts
+programs there, and ends. Nothing is left under /run/netns, whatever kills us. Used by the session's
+own probe, by `mitml4 demo` and by the end-to-end tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from mitml4.errors import MachineError
+
+__all__ = ["NetNamespace", "connect_with_veth"]
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise MachineError(
+            f"cannot {what} a network namespace: {os.strerror(code)}",
+            hint="run as root: sudo mitml4 …",
+        )
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread of its own that ends afterwards, and hand on what it gave or raised."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # handed to the caller below
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+class NetNamespace:
+    """A network namespace without a name, alive while this object, a socket or a process is in it."""
+
+    def __init__(self) -> None:
+        """Make a new namespace (its loopback is down). Raises MachineError without CAP_SYS_ADMIN."""
+
+        def make() -> int:
+            _check(_libc.unshare(_CLONE_NEWNET), "make")
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+        self.fd = _in_thread(make)
+
+    @property
+    def path(self) -> str:
+        """What `ip link set … netns PATH` takes, as long as this process lives."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Run a function in a thread inside the namespace and return its result."""
+
+        def enter() -> T:
+            _check(_libc.setns(self.fd, _CLONE_NEWNET), "enter")
+            return work()
+
+        return _in_thread(enter)
+
+    def socket(
+        self,
+        family: int = socket.AF_INET,
+        kind: int = socket.SOCK_STREAM,
+        protocol: int = 0,
+    ) -> socket.socket:
+        """A socket of the namespace; it stays there whoever uses it."""
+        return self.call(lambda: socket.socket(family, kind, protocol))
+
+    def run(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program inside to its end; text mode, output captured, a failure raises."""
+        settings: dict[str, Any] = {
+            "check": True,
+            "capture_output": True,
+            "text": True,
+            "stdin": subprocess.DEVNULL,
+        }
+        if "input" in options:
+            del settings["stdin"]
+        settings |= options
+        return self.call(lambda: subprocess.run(argv, **settings))
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a program inside; the caller owns it."""
+        return self.call(lambda: subprocess.Popen(argv, **options))
+
+    def close(self) -> None:
+        """Let go of it; the kernel removes it once no socket or process is left inside."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> NetNamespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect_with_veth(
+    left: NetNamespace, left_name: str, right: NetNamespace, right_name: str
+) -> None:
+    """Join two namespaces by a pair of virtual Ethernet interfaces, both down, no addresses."""
+    left.run(
+        "ip", "link", "add", left_name, "type", "veth", "peer", "name", right_name, "netns", right.path,
+        pass_fds=(right.fd,),
+    )  # fmt: skip

@@ -1,0 +1,271 @@
+"""The interface between protocols and whatever feeds them.
+
+A protocol is detected from the first bytes of both directions (`Opening` → `Verdict`) and then
+followed by a `Conversation`, which is fed bytes and answers one question per direction: *what may
+happen to the bytes that come next?* (`Want`). Two drivers ask it: `layers/converse.py` moves live
+bytes between two sockets, `capture/follow.py` reads them from a reassembled capture. Neither knows
+any protocol, and no protocol knows a socket.
+
+    LOOK        show them to me before they move; `feed` says how many of them are mine
+    TAP         all that follows is mine: move them, and show me a copy as they go
+    Pass(n)     the next n (None: all) are mine and of no interest: move them unseen, tell me how many
+    HOLD        move nothing until the other direction has changed my mind
+    INNER       my part of this direction is over; the next byte belongs to an inner protocol
+
+A conversation ends when both directions are `INNER` (then an inner protocol is looked for), or
+when the streams end. `LOOK` is what keeps a boundary exact: bytes that are not the conversation's
+own stay where they are, so that an inner TLS can read them from the socket itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Final, TypeAlias
+
+__all__ = [
+    "HOLD",
+    "INNER",
+    "LOOK",
+    "MAX_LOOK",
+    "PASS_ALL",
+    "TAP",
+    "Conversation",
+    "Direction",
+    "Facts",
+    "HttpEnd",
+    "HttpRequest",
+    "HttpResponse",
+    "Notice",
+    "Opening",
+    "Pass",
+    "Protocol",
+    "Surroundings",
+    "Target",
+    "Verdict",
+    "Want",
+    "WebSocketMessage",
+]
+
+MAX_LOOK: Final = 65536
+"""No conversation may ask to look at more unread bytes than this; beyond it is a ProtocolError."""
+
+
+class Direction(Enum):
+    """Up is from the client to the server, down is from the server to the client."""
+
+    UP = "up"
+    DOWN = "down"
+
+    @property
+    def other(self) -> Direction:
+        return Direction.DOWN if self is Direction.UP else Direction.UP
+
+
+class Verdict(Enum):
+    """What a detector says of an opening. It never flips: more bytes only sharpen NEED_MORE."""
+
+    MATCH = "match"
+    LIKELY = "likely"
+    """Need more to be certain, but this is the candidate if nothing more comes."""
+    NEED_MORE = "need-more"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """The first bytes of both directions, as far as they have come (at most MAX_LOOK each)."""
+
+    up: bytes = b""
+    down: bytes = b""
+    up_ended: bool = False
+    down_ended: bool = False
+    within: tuple[str, ...] = ()
+    """The stack so far, outermost first: inside `smtp › tls` an `EHLO` needs no greeting."""
+    port: int | None = None
+    """The destination port: a hint for rules that are too weak alone, never a proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a SOCKS or CONNECT request wants to go: a host name or an address literal, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Move the next `count` bytes (None: all that follow) without showing them."""
+
+    count: int | None = None
+
+
+class _Want(Enum):
+    LOOK = "look"
+    TAP = "tap"
+    HOLD = "hold"
+    INNER = "inner"
+
+
+LOOK: Final = _Want.LOOK
+TAP: Final = _Want.TAP
+HOLD: Final = _Want.HOLD
+INNER: Final = _Want.INNER
+PASS_ALL: Final = Pass()
+
+Want: TypeAlias = _Want | Pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a protocol has learned of one connection: the `details` of `flow.layer` (EVENTS.md).
+
+    Each protocol subclasses it. Fields hold str, int, bool, None, bytes (shown as text with
+    ``\\xNN`` escapes), `Target`, tuples of these, or nested dataclasses of these.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """A request head. `stream` is the HTTP/2 stream id, or the message number from 1."""
+
+    stream: int
+    method: str
+    url: str
+    version: str
+    content_type: str | None
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """A response head (informational ones too)."""
+
+    stream: int
+    status: int
+    version: str
+    content_type: str | None
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpEnd:
+    """An exchange is complete: body sizes in bytes as sent, and seconds since its request head."""
+
+    stream: int
+    request_bytes: int
+    response_bytes: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketMessage:
+    """A message (or control frame) ended: its payload size in bytes on the wire."""
+
+    direction: Direction
+    opcode: str
+    size: int
+
+
+Notice: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage
+
+
+def _never() -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a conversation may know of the world outside it."""
+
+    clock: Callable[[], float] = _never
+    """Seconds, monotonic: the event loop's clock live, the packet's time offline."""
+    secure: bool = False
+    """Whether it runs inside TLS (the scheme of a URL)."""
+    target: Target | None = None
+    """The logical target that an outer layer has named, else the original destination."""
+    within: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One layer's conversation, to be subclassed. Feeding is synchronous and never blocks.
+
+    A subclass sets `up` and `down` (the two Wants) as it goes, and implements `feed`. It raises
+    ProtocolError, and nothing else, for bytes that break the protocol; the driver then relays the
+    rest of the flow unseen.
+    """
+
+    name: ClassVar[str]
+
+    around: Surroundings = field(default_factory=Surroundings)
+    up: Want = LOOK
+    down: Want = LOOK
+    settled: bool = False
+    """The facts are as complete as the opening makes them: the layer may be announced."""
+    inner: str | None = None
+    """The inner protocol's name where it was negotiated (`websocket`), else None: detect it."""
+    target: Target | None = None
+    """Where the inner protocol is bound for, when this one said so."""
+    notices: list[Notice] = field(default_factory=list)
+    """What happened since the driver last took it away."""
+
+    def want(self, direction: Direction) -> Want:
+        return self.up if direction is Direction.UP else self.down
+
+    def set_want(self, direction: Direction, want: Want) -> None:
+        if direction is Direction.UP:
+            self.up = want
+        else:
+            self.down = want
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        """Look at the bytes that come next in a direction, from its first byte that has not moved.
+
+        Under LOOK, returns how many of them are the conversation's own and may move now; 0 means
+        "not enough yet", and the same bytes come again with more behind them. A conversation
+        should take each unit as soon as it is whole, and leave the rest. Under TAP, the bytes have
+        moved already, no byte is shown twice, and the result is not looked at.
+        """
+        raise NotImplementedError
+
+    def passed(self, direction: Direction, count: int) -> None:
+        """`count` bytes moved unseen under a Pass, which the driver never exceeds.
+
+        The default counts a bounded Pass down and goes back to LOOK at its end.
+        """
+        want = self.want(direction)
+        if isinstance(want, Pass) and want.count is not None:
+            left = want.count - count
+            self.set_want(direction, Pass(left) if left else LOOK)
+
+    def end(self, direction: Direction) -> None:
+        """The direction ended (FIN); nothing more will come in it. The default does nothing."""
+
+    def facts(self) -> Facts:
+        """What has been learned so far."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """A row of the registry."""
+
+    name: str
+    detect: Callable[[Opening], Verdict] | None
+    """None: never from bytes alone (websocket)."""
+    converse: Callable[[Surroundings], Conversation] | None = None
+    """None: named only, relayed unseen."""
+    client_first: bytes | None = None
+    """Every byte that the client's side can begin with; None: any."""
+    server_first: bytes | None = None
+    """Every byte that the server's side can begin with when it speaks first; None: any;
+    empty: the server never speaks before the client has."""
+    terminates: bool = False
+    """Whether its layer ends the connection's bytes on our side (TLS), so that the client's bytes
+    must not move while this is still possible."""
