@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
+from mitml4.address import Address
 from mitml4.protocols.conversation import Facts
 
 __all__ = [
@@ -38,17 +39,6 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An IP address (a v4-mapped one is unmapped) and a port."""
-
-    ip: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,5 +241,7 @@ def to_json(value: Any) -> Any:
 def encode(event: Event) -> str:
     """One compact JSON object, without the newline."""
     body = {"type": event.type, "time": to_json(event.time), "v": VERSION}
-    body.update({f.name: to_json(getattr(event, f.name)) for f in fields(event) if f.name != "time"})
+    body.update(
+        {f.name: to_json(getattr(event, f.name)) for f in fields(event) if f.name != "time"}
+    )
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,31 @@
+"""An IP address and a port, as everything in mitml4 names an end of a connection."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+__all__ = ["Address"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address in its canonical text (a v4-mapped one is unmapped), and a port."""
+
+    ip: str
+    port: int
+
+    @classmethod
+    def of(cls, name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+        """From what `getsockname` and `getpeername` give; scope ids are dropped."""
+        host = name[0].partition("%")[0]
+        if host.startswith("::ffff:") and "." in host:
+            host = host.removeprefix("::ffff:")
+        return cls(host, name[1])
+
+    @property
+    def is_v6(self) -> bool:
+        return ipaddress.ip_address(self.ip).version == 6
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"

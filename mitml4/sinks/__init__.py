@@ -1,0 +1,1 @@
+"""Consumers of events: the live table, JSON lines, the key log."""
