@@ -35,7 +35,7 @@ def _check(result: int, what: str) -> None:
 
 
 def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread of its own that ends afterwards, and hand on what it gave or raised."""
+    """Run `work` in a thread that ends afterwards, and hand on what it gave or raised."""
     outcome: list[T] = []
     failure: list[BaseException] = []
 
@@ -54,10 +54,10 @@ def _in_thread(work: Callable[[], T]) -> T:
 
 
 class NetNamespace:
-    """A network namespace without a name, alive while this object, a socket or a process is in it."""
+    """A network namespace without a name, alive while anything is in it or this holds it."""
 
     def __init__(self) -> None:
-        """Make a new namespace (its loopback is down). Raises MachineError without CAP_SYS_ADMIN."""
+        """Make one (its loopback is down). Raises MachineError without CAP_SYS_ADMIN."""
 
         def make() -> int:
             _check(_libc.unshare(_CLONE_NEWNET), "make")
@@ -122,7 +122,5 @@ def connect_with_veth(
     left: NetNamespace, left_name: str, right: NetNamespace, right_name: str
 ) -> None:
     """Join two namespaces by a pair of virtual Ethernet interfaces, both down, no addresses."""
-    left.run(
-        "ip", "link", "add", left_name, "type", "veth", "peer", "name", right_name, "netns", right.path,
-        pass_fds=(right.fd,),
-    )  # fmt: skip
+    pair = ["ip", "link", "add", left_name, "type", "veth", "peer", "name", right_name]
+    left.run(*pair, "netns", right.path)

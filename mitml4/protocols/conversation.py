@@ -8,7 +8,7 @@ any protocol, and no protocol knows a socket.
 
     LOOK        show them to me before they move; `feed` says how many of them are mine
     TAP         all that follows is mine: move them, and show me a copy as they go
-    Pass(n)     the next n (None: all) are mine and of no interest: move them unseen, tell me how many
+    Pass(n)     the next n (None: all) are mine: move them unseen, and tell me how many they were
     HOLD        move nothing until the other direction has changed my mind
     INNER       my part of this direction is over; the next byte belongs to an inner protocol
 
@@ -89,7 +89,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a SOCKS or CONNECT request wants to go: a host name or an address literal, and a port."""
+    """Where a SOCKS or CONNECT request wants to go: a host name or address literal, and a port."""
 
     host: str
     port: int
