@@ -1,0 +1,70 @@
+"""What a machine's network looks like, as text: two equal snapshots mean that nothing was left.
+
+It holds everything that mitml4 changes, and what it could be feared to change: the nftables rules,
+policy rules, routes of every table, and the sysctls that decide on forwarding and filtering.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from difflib import unified_diff
+from pathlib import Path
+from typing import Final
+
+__all__ = ["difference", "take_snapshot"]
+
+_COMMANDS: Final = (
+    ("nft", "list", "ruleset"),
+    ("ip", "rule", "show"),
+    ("ip", "-6", "rule", "show"),
+    ("ip", "route", "show", "table", "all"),
+    ("ip", "-6", "route", "show", "table", "all"),
+    ("ip", "-brief", "link", "show"),
+)
+_SYSCTLS: Final = (
+    "ipv4/ip_forward",
+    "ipv4/conf/*/forwarding",
+    "ipv4/conf/*/rp_filter",
+    "ipv4/conf/*/route_localnet",
+    "ipv4/conf/*/src_valid_mark",
+    "ipv4/conf/*/accept_local",
+    "ipv4/conf/*/send_redirects",
+    "ipv6/conf/*/forwarding",
+    "netfilter/nf_conntrack_acct",
+)
+
+
+def take_snapshot() -> str:
+    """The state of the calling thread's network namespace (`namespace.call(take_snapshot)`).
+
+    A command that is missing or not permitted is named as such, alike in both snapshots.
+    """
+    parts = [_section(command) for command in _COMMANDS]
+    return "\n".join([*parts, "# sysctl", *_sysctls()]) + "\n"
+
+
+def difference(before: str, after: str) -> str:
+    """The lines that differ, as a unified diff; empty when nothing was left or lost."""
+    lines = unified_diff(
+        before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=1
+    )
+    return "\n".join(lines)
+
+
+def _section(command: tuple[str, ...]) -> str:
+    title = "# " + " ".join(command)
+    if shutil.which(command[0]) is None:
+        return f"{title}\n(not installed)"
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    # A route that the kernel learns (a neighbour, an IPv6 expiry) is not ours: drop its clock.
+    lines = [line.partition(" expires ")[0].rstrip() for line in result.stdout.splitlines()]
+    if result.returncode != 0:
+        lines.append(result.stderr.strip())
+    return "\n".join([title, *lines])
+
+
+def _sysctls() -> list[str]:
+    root = Path("/proc/sys/net")
+    paths = sorted(path for pattern in _SYSCTLS for path in root.glob(pattern))
+    return [f"{path.relative_to(root)} = {path.read_text().strip()}" for path in paths]

@@ -1,0 +1,46 @@
+"""The lab's network carries both IP families end to end, and leaves nothing."""
+
+import os
+import socket
+
+import pytest
+
+from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, LabNetwork
+from mitml4.lab.snapshot import take_snapshot
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with LabNetwork() as network:
+        yield network
+
+
+@pytest.mark.parametrize(
+    ("family", "server", "client"),
+    [(socket.AF_INET, SERVER_V4, CLIENT_V4), (socket.AF_INET6, SERVER_V6, CLIENT_V6)],
+    ids=["ipv4", "ipv6"],
+)
+def test_a_client_reaches_the_server_through_the_router(lab, family, server, client):
+    with lab.server.socket(family) as listener, lab.client.socket(family) as sock:
+        listener.settimeout(5)
+        sock.settimeout(5)
+        listener.bind((server, 0))
+        listener.listen()
+        sock.connect(listener.getsockname())
+        accepted, address = listener.accept()
+        with accepted:
+            accepted.sendall(b"hello")
+            assert sock.recv(5) == b"hello"
+        assert address[0] == client
+
+
+def test_building_a_lab_changes_nothing_on_the_host():
+    before = take_snapshot()
+    with LabNetwork():
+        assert take_snapshot() == before
+    assert take_snapshot() == before
