@@ -1,1 +1,78 @@
 # Two commands work on a fresh machine: `make demo` and `make test`. The rest is for developers.
+# What is missing is installed first: Debian packages (through sudo), and Python's into .venv.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+TOOLS := nft=nftables ip=iproute2 curl=curl
+TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
+    ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
+    nghttp=nghttp2-client nghttpd=nghttp2-server gnutls-cli=gnutls-bin tshark=tshark
+
+.PHONY: help demo test check unit wheel bench fuzz clean
+help:
+	@echo "make demo    watch mitml4 at work in a lab of its own"
+	@echo "make test    everything that must hold before a change is merged"
+	@echo "make check   style, types, import directions, generated files: the quick part of it"
+	@echo "make fuzz    the fuzz tests, for longer"
+	@echo "make bench   measure, side by side with what else is installed"
+	@echo "make clean   remove what the above made"
+
+demo: .venv/ready
+	@tools/install-commands $(TOOLS)
+	@$(SUDO) $(BIN)/mitml4 demo
+
+test: check unit wheel
+
+check: .venv/ready-to-develop
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate.py --check
+
+# As root, for the namespaces; nothing is written into the tree, where it would belong to root.
+unit: .venv/ready-to-develop
+	@tools/install-commands $(TEST_TOOLS)
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
+
+# The wheel, and nothing but the wheel: what is missing in it shows here.
+wheel: .venv/ready-to-develop
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	$(BIN)/python -m build --wheel --no-isolation --outdir "$$work" . >"$$work/log" 2>&1 || \
+	    { cat "$$work/log"; exit 1; }; \
+	$(PYTHON) -m venv "$$work/venv"; \
+	"$$work/venv/bin/pip" install -q --disable-pip-version-check "$$work"/*.whl; \
+	cd "$$work"; \
+	venv/bin/mitml4 --version; \
+	venv/bin/mitml4 --help >help; grep -q intercept help; \
+	venv/bin/mitml4 schema >schema; grep -q flow.close schema; \
+	echo "the wheel installs and starts"
+
+fuzz: .venv/ready-to-develop
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest -q tests/fuzz
+
+bench: .venv/ready-to-develop
+	@tools/install-commands $(TEST_TOOLS)
+	$(SUDO) $(BIN)/python -m bench
+
+clean:
+	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: $(PYTHON) is older than 3.11"; \
+	      echo "hint: make PYTHON=python3.12 …"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    tools/install-commands python3-venv-is-missing=python3-venv
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check --editable .
+	@touch $@
+
+# Dependency groups came with pip 25.1.
+.venv/ready-to-develop: .venv/ready
+	@$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/pip install -q --disable-pip-version-check --group dev
+	@touch $@
