@@ -1,0 +1,105 @@
+"""All protocols in one list, and the question that is put to them: what is it now?
+
+Detection is one pass over the first bytes of both directions. A table by first byte leaves a
+handful of candidates, whatever the number of rows; each of them gives its verdict on the same
+buffer. Nothing is decided by the order of the rows: where two protocols can begin alike, both say
+NEED_MORE until the bytes tell them apart, and two MATCHes at once is a bug (which a property test
+hunts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from mitml4.protocols import socks5
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+
+__all__ = ["MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
+
+MAX_OPENING: Final = 16384
+"""Bytes in both directions together after which an opening that nobody knows stays unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What an opening is: one protocol (`match`), one of several (`candidates`), or nothing."""
+
+    match: Protocol | None = None
+    candidates: tuple[Protocol, ...] = ()
+    """Who has not rejected it; empty once it is decided, for a protocol or for none."""
+    likely: Protocol | None = None
+    """The one candidate that says it will be this if nothing more comes; None if two say so."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether more bytes can still change the answer."""
+        return bool(self.candidates)
+
+    @property
+    def terminating(self) -> bool:
+        """Whether a candidate would end the client's bytes on our side: they must not move yet."""
+        return any(candidate.terminates for candidate in self.candidates)
+
+
+NOTHING: Final = Detection()
+
+
+class Registry:
+    """Rows of protocols, indexed by the first byte of either side."""
+
+    def __init__(self, rows: Iterable[Protocol]) -> None:
+        self.rows = tuple(rows)
+        self._names = {row.name: row for row in self.rows}
+        self._matches = {row.name: Detection(match=row) for row in self.rows}
+        self._any = tuple(row for row in self.rows if row.detect is not None)
+        self._by_client = [self._beginning("client_first", byte) for byte in range(256)]
+        self._by_server = [self._beginning("server_first", byte) for byte in range(256)]
+
+    def _beginning(self, side: str, byte: int) -> tuple[Protocol, ...]:
+        """The rows which can begin with this byte on this side."""
+        firsts = ((row, getattr(row, side)) for row in self._any)
+        return tuple(row for row, first in firsts if first is None or byte in first)
+
+    def by_name(self, name: str) -> Protocol | None:
+        """The row of this name."""
+        return self._names.get(name)
+
+    def detect(self, opening: Opening) -> Detection:
+        """What these first bytes are, as far as they tell. Never raises for any bytes."""
+        remaining: list[Protocol] = []
+        matching: list[Protocol] = []
+        likely: list[Protocol] = []
+        for row in self._candidates(opening):
+            assert row.detect is not None
+            verdict = row.detect(opening)
+            if verdict is Verdict.REJECT:
+                continue
+            remaining.append(row)
+            if verdict is Verdict.MATCH:
+                matching.append(row)
+            elif verdict is Verdict.LIKELY:
+                likely.append(row)
+        if matching:
+            # Two at once contradict each other: unknown is the harmless answer.
+            return self._matches[matching[0].name] if len(matching) == 1 else NOTHING
+        if len(opening.up) + len(opening.down) >= MAX_OPENING:
+            return NOTHING
+        return Detection(None, tuple(remaining), likely[0] if len(likely) == 1 else None)
+
+    def _candidates(self, opening: Opening) -> tuple[Protocol, ...]:
+        """Rows by first byte. Once the client spoke, the server's bytes may be an answer."""
+        if opening.up:
+            return self._by_client[opening.up[0]]
+        if opening.down:
+            return self._by_server[opening.down[0]]
+        return self._any
+
+
+PROTOCOLS: Final = (socks5.PROTOCOL,)
+
+_registry: Final = Registry(PROTOCOLS)
+
+by_name: Final = _registry.by_name
+detect: Final = _registry.detect

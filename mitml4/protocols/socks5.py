@@ -1,0 +1,307 @@
+"""SOCKS5 (RFC 1928) with user/password authentication (RFC 1929).
+
+    client                                server
+    05 N methods            ───────►
+                            ◄───────      05 method               FF: none will do; it closes
+    01 ULEN user PLEN pass  ───────►                              method 02 only
+                            ◄───────      01 status               0: welcome; else it closes
+    05 cmd 00 ATYP …        ───────►
+                            ◄───────      05 reply 00 ATYP …      CONNECT and 00: inner begins
+
+An optimistic client sends all of this, and the first inner bytes, in one segment. What follows
+the greeting depends on the server's choice, so the client's side is held there, and again after
+its request. GSSAPI (RFC 1961) and private methods may wrap all that follows in a form of their
+own: they are named, and the rest passes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    LOOK,
+    PASS_ALL,
+    Conversation,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Target,
+    Verdict,
+)
+
+__all__ = ["PROTOCOL", "Socks5", "Socks5Facts"]
+
+VERSION: Final = 5
+NO_AUTHENTICATION: Final = 0x00
+USERNAME_PASSWORD: Final = 0x02
+NONE_ACCEPTABLE: Final = 0xFF
+
+# RFC 1928 §3, and the IANA registry "Socket Secure (SOCKS) Protocol Methods"
+METHODS: Final = {
+    0x00: "no authentication required",
+    0x01: "gssapi",
+    0x02: "username/password",
+    0x03: "chap",
+    0x05: "cram",
+    0x06: "ssl",
+    0x07: "nds",
+    0x08: "multi-authentication framework",
+    0x09: "json parameter block",
+    0xFF: "no acceptable methods",
+}
+
+# RFC 1928 §4
+COMMANDS: Final = {1: "connect", 2: "bind", 3: "udp associate"}
+
+# RFC 1928 §6
+REPLIES: Final = {
+    0: "succeeded",
+    1: "general SOCKS server failure",
+    2: "connection not allowed by ruleset",
+    3: "network unreachable",
+    4: "host unreachable",
+    5: "connection refused",
+    6: "TTL expired",
+    7: "command not supported",
+    8: "address type not supported",
+}
+
+
+def method_name(method: int) -> str:
+    """A method's name; `private 0x80` and `unassigned 0x0a` for those that have none."""
+    kind = "private" if 0x80 <= method <= 0xFE else "unassigned"
+    return METHODS.get(method, f"{kind} {method:#04x}")
+
+
+def detect(opening: Opening) -> Verdict:
+    """`05 N` and N plausible methods from the client, who always speaks first."""
+    up = opening.up
+    if not up:
+        return Verdict.REJECT if opening.down else Verdict.NEED_MORE
+    if up[0] != VERSION or (len(up) > 1 and up[1] == 0):
+        return Verdict.REJECT
+    if len(up) == 1:
+        return Verdict.NEED_MORE
+    methods = up[2 : 2 + up[1]]
+    if not (_assigned(methods) or _ascending(methods)):
+        return Verdict.REJECT
+    return Verdict.MATCH if len(methods) == up[1] else Verdict.LIKELY
+
+
+def _assigned(methods: bytes) -> bool:
+    """Whether all of them are registered or private, as real clients' are."""
+    return all(method < 0x0A or 0x80 <= method < NONE_ACCEPTABLE for method in methods)
+
+
+def _ascending(methods: bytes) -> bool:
+    """Whether they are an orderly list of any methods, beginning with a well-known one."""
+    in_order = all(low < high for low, high in pairwise(methods))
+    return in_order and methods[:1] <= b"\x02" and methods[-1:] != b"\xff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Socks5Facts(Facts):
+    """Names as in the RFCs. The password is never kept."""
+
+    methods_offered: tuple[str, ...] | None = None
+    method: str | None = None
+    username: bytes | None = None
+    command: str | None = None
+    target: Target | None = None
+    reply: str | None = None
+    """The reply's name; `authentication failed` where it ended there."""
+
+
+@dataclass(slots=True)
+class Socks5(Conversation):
+    """The handshake, one unit a turn; both sides are INNER after a CONNECT that succeeded."""
+
+    name: ClassVar[str] = "socks5"
+
+    methods: bytes | None = None
+    method: int | None = None
+    username: bytes | None = None
+    command: int | None = None
+    asked_for: Target | None = None
+    reply: str | None = None
+    _next: dict[Direction, Callable[[bytes], int]] = field(init=False, repr=False)
+    """Who reads the next unit of each direction: bytes in, how many it took out."""
+
+    def __post_init__(self) -> None:
+        self._next = {Direction.UP: self._greeting, Direction.DOWN: self._choice}
+        self.down = HOLD
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        return self._next[direction](data)
+
+    def end(self, direction: Direction) -> None:
+        """Whoever leaves in mid-handshake, the other's last words still pass."""
+        if direction is Direction.DOWN:
+            self._pass_all()
+        elif self.down is HOLD:
+            self.down = PASS_ALL
+
+    def facts(self) -> Socks5Facts:
+        return Socks5Facts(
+            methods_offered=_names(self.methods),
+            method=None if self.method is None else method_name(self.method),
+            username=self.username,
+            command=_command_name(self.command),
+            target=self.asked_for,
+            reply=self.reply,
+        )
+
+    def _greeting(self, data: bytes) -> int:
+        """`VER NMETHODS METHODS` (RFC 1928 §3)."""
+        _expect(data[0] == VERSION, "SOCKS5: the greeting has another version")
+        if len(data) < 2 or len(data) < 2 + data[1]:
+            return 0
+        end = 2 + data[1]
+        self.methods = data[2:end]
+        self.up, self.down = HOLD, LOOK
+        return end
+
+    def _choice(self, data: bytes) -> int:
+        """`VER METHOD` (RFC 1928 §3)."""
+        _expect(data[0] == VERSION, "SOCKS5: the method selection has another version")
+        if len(data) < 2:
+            return 0
+        self.method = data[1]
+        offered = self.methods or b""
+        _expect(
+            self.method in offered or self.method == NONE_ACCEPTABLE,
+            "SOCKS5: the server selects a method that was not offered",
+        )
+        if self.method == NO_AUTHENTICATION:
+            self._await_request()
+        elif self.method == USERNAME_PASSWORD:
+            self._next = {Direction.UP: self._credentials, Direction.DOWN: self._status}
+            self.up, self.down = LOOK, HOLD
+        else:
+            self._pass_all()
+        return 2
+
+    def _credentials(self, data: bytes) -> int:
+        """`01 ULEN UNAME PLEN PASSWD` (RFC 1929 §2). The request may follow at once."""
+        _expect(data[0] == 1, "SOCKS5: the credentials have another version")
+        if len(data) < 2 or len(data) < 3 + data[1]:
+            return 0
+        user_end = 2 + data[1]
+        end = user_end + 1 + data[user_end]
+        if len(data) < end:
+            return 0
+        self.username = data[2:user_end]
+        self._next[Direction.UP] = self._request
+        self.down = LOOK
+        return end
+
+    def _status(self, data: bytes) -> int:
+        """`VER STATUS` (RFC 1929 §2); a version other than 01 is a common sin of servers."""
+        if len(data) < 2:
+            return 0
+        if data[1] != 0:
+            self.reply = "authentication failed"
+            self._pass_all()
+            return 2
+        self._next[Direction.DOWN] = self._reply
+        if self.command is None:
+            self.down = HOLD
+        return 2
+
+    def _await_request(self) -> None:
+        self._next = {Direction.UP: self._request, Direction.DOWN: self._reply}
+        self.up, self.down = LOOK, HOLD
+
+    def _request(self, data: bytes) -> int:
+        """`VER CMD RSV ATYP DST.ADDR DST.PORT` (RFC 1928 §4)."""
+        _expect(data[0] == VERSION, "SOCKS5: the request has another version")
+        end = _address_end(data)
+        if end is None:
+            return 0
+        self.command = data[1]
+        self.asked_for = _address(data[3:end])
+        self.up, self.down = HOLD, LOOK
+        return end
+
+    def _reply(self, data: bytes) -> int:
+        """`VER REP RSV ATYP BND.ADDR BND.PORT` (RFC 1928 §6)."""
+        _expect(data[0] == VERSION, "SOCKS5: the reply has another version")
+        if len(data) < 2:
+            return 0
+        if data[1] != 0 or _command_name(self.command) != "connect":
+            # What comes next is a refusal's rest, BIND's second reply, or an association that
+            # stands as long as this connection: nothing to look into.
+            self.reply = _reply_name(data[1])
+            self._pass_all()
+            return 2
+        end = _address_end(data)
+        if end is None:
+            return 0
+        self.reply = _reply_name(0)
+        self.target = self.asked_for
+        self.settled = True
+        self.up = self.down = INNER
+        return end
+
+    def _pass_all(self) -> None:
+        self.settled = True
+        self.up = self.down = PASS_ALL
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise ProtocolError(message)
+
+
+def _address_end(data: bytes) -> int | None:
+    """Where a request or reply ends, or None as long as that has not come (RFC 1928 §5)."""
+    if len(data) < 5:
+        return None
+    match data[3]:
+        case 1:
+            size = 4
+        case 3:
+            size = 1 + data[4]
+        case 4:
+            size = 16
+        case kind:
+            raise ProtocolError(f"SOCKS5: unknown address type {kind}")
+    end = 4 + size + 2
+    return end if len(data) >= end else None
+
+
+def _address(data: bytes) -> Target:
+    """A whole `ATYP ADDR PORT`."""
+    host, port = data[1:-2], int.from_bytes(data[-2:], "big")
+    if data[0] == 3:
+        return Target(host[1:].decode("utf-8", "backslashreplace"), port)
+    return Target(str(ipaddress.ip_address(host)), port)
+
+
+def _names(methods: bytes | None) -> tuple[str, ...] | None:
+    return None if methods is None else tuple(method_name(method) for method in methods)
+
+
+def _command_name(command: int | None) -> str | None:
+    return None if command is None else COMMANDS.get(command, f"unknown {command:#04x}")
+
+
+def _reply_name(reply: int) -> str:
+    return REPLIES.get(reply, f"unassigned {reply:#04x}")
+
+
+PROTOCOL: Final = Protocol(
+    name=Socks5.name,
+    detect=detect,
+    converse=lambda around: Socks5(around=around),
+    client_first=b"\x05",
+    server_first=b"",
+)

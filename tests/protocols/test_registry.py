@@ -1,0 +1,230 @@
+"""Detection over all rows: one answer, for every split of the bytes.
+
+`OPENINGS` holds the first bytes of real conversations, in the order in which they are caused: a
+server's bytes answer all that stands above them. A new row of the registry needs an entry here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
+from mitml4.protocols.registry import MAX_OPENING, PROTOCOLS, Registry, by_name, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+Trace = list[tuple[Direction, bytes]]
+
+OPENINGS: dict[str, list[Trace]] = {
+    "socks5": [
+        [(UP, b"\x05\x01\x00"), (DOWN, b"\x05\x00"), (UP, b"\x05\x01\x00\x01\x7f\0\0\1\0\x50")],
+        [(UP, b"\x05\x04\x00\x01\x02\x80"), (DOWN, b"\x05\x02"), (UP, b"\x01\x01a\x01b")],
+    ],
+}
+TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
+DETECTORS = [row for row in PROTOCOLS if row.detect is not None]
+
+
+def joined(trace: Trace, direction: Direction) -> bytes:
+    return b"".join(data for way, data in trace if way is direction)
+
+
+def splits(trace: Trace) -> Iterator[Opening]:
+    """Every opening that can be seen on the way: the client may be ahead of the server's answers,
+    the server never ahead of what it answers to."""
+    up = joined(trace, UP)
+    caused, down = 0, b""
+    for direction, data in [*trace, (DOWN, b"")]:
+        if direction is UP:
+            caused += len(data)
+            continue
+        for size in range(len(data) + 1):
+            for ahead in range(caused, len(up) + 1):
+                yield Opening(up=up[:ahead], down=down + data[:size])
+        down += data
+    for ahead in range(len(up) + 1):
+        yield Opening(up=up[:ahead])
+
+
+def verdict(row: Protocol, opening: Opening) -> Verdict:
+    assert row.detect is not None
+    return row.detect(opening)
+
+
+def row(name: str, answer: Verdict, *, terminates: bool = False, first: bytes = b"a") -> Protocol:
+    return Protocol(name=name, detect=lambda _: answer, client_first=first, terminates=terminates)
+
+
+def test_a_match_is_the_answer_whatever_else_is_possible() -> None:
+    rows = [row("one", Verdict.LIKELY), row("two", Verdict.MATCH), row("three", Verdict.NEED_MORE)]
+    detection = Registry(rows).detect(Opening(up=b"a"))
+    assert detection.match is rows[1]
+    assert not detection.undecided
+
+
+def test_two_matches_contradict_each_other_and_are_no_answer() -> None:
+    rows = [row("one", Verdict.MATCH), row("two", Verdict.MATCH)]
+    detection = Registry(rows).detect(Opening(up=b"a"))
+    assert detection.match is None
+    assert not detection.undecided
+
+
+def test_undecided_names_the_candidates_and_the_likely_one() -> None:
+    rows = [row("one", Verdict.LIKELY), row("two", Verdict.NEED_MORE), row("no", Verdict.REJECT)]
+    detection = Registry(rows).detect(Opening(up=b"a"))
+    assert detection.undecided
+    assert detection.candidates == (rows[0], rows[1])
+    assert detection.likely is rows[0]
+
+
+def test_two_likely_ones_are_none() -> None:
+    rows = [row("one", Verdict.LIKELY), row("two", Verdict.LIKELY)]
+    detection = Registry(rows).detect(Opening(up=b"a"))
+    assert detection.undecided
+    assert detection.likely is None
+
+
+def test_a_candidate_that_terminates_holds_the_clients_bytes() -> None:
+    rows = [row("tls", Verdict.NEED_MORE, terminates=True), row("other", Verdict.NEED_MORE)]
+    assert Registry(rows).detect(Opening(up=b"a")).terminating
+    assert not Registry(rows[1:]).detect(Opening(up=b"a")).terminating
+
+
+def test_only_rows_that_can_begin_so_are_asked() -> None:
+    def explode(_: Opening) -> Verdict:
+        raise AssertionError
+
+    rows = [
+        Protocol(name="c", detect=explode, client_first=b"c", server_first=b""),
+        Protocol(name="s", detect=explode, client_first=b"c", server_first=b"s"),
+        Protocol(name="never", detect=None),
+    ]
+    registry = Registry(rows)
+    assert not registry.detect(Opening(up=b"x")).undecided
+    assert not registry.detect(Opening(down=b"x")).undecided
+    assert not registry.detect(Opening(up=b"x", down=b"s")).undecided
+    with pytest.raises(AssertionError):
+        registry.detect(Opening(down=b"s"))
+
+
+def test_an_opening_that_stays_unclear_too_long_is_unknown() -> None:
+    registry = Registry([row("patient", Verdict.LIKELY)])
+    half = MAX_OPENING // 2
+    assert registry.detect(Opening(up=b"a" * half, down=b"a" * (half - 1))).undecided
+    assert not registry.detect(Opening(up=b"a" * half, down=b"a" * half)).undecided
+
+
+def test_before_the_first_byte_everything_is_possible() -> None:
+    assert set(detect(Opening()).candidates) == set(DETECTORS)
+
+
+def test_names_are_unique_and_found() -> None:
+    assert len({row.name for row in PROTOCOLS}) == len(PROTOCOLS)
+    for row in PROTOCOLS:
+        assert by_name(row.name) is row
+    assert by_name("no-such-protocol") is None
+
+
+def test_every_row_that_detects_has_an_opening() -> None:
+    assert set(OPENINGS) == {row.name for row in DETECTORS}
+
+
+@pytest.mark.parametrize(("name", "trace"), TRACES)
+def test_an_opening_is_known_for_what_it_is(name: str, trace: Trace) -> None:
+    match = detect(Opening(up=joined(trace, UP), down=joined(trace, DOWN))).match
+    assert match is not None
+    assert match.name == name
+
+
+@pytest.mark.parametrize(("name", "trace"), TRACES)
+def test_no_split_of_an_opening_gives_another_answer(name: str, trace: Trace) -> None:
+    for opening in splits(trace):
+        detection = detect(opening)
+        if detection.match:
+            assert detection.match.name == name, opening
+        else:
+            assert name in [row.name for row in detection.candidates], opening
+
+
+@pytest.mark.parametrize("row", DETECTORS, ids=lambda row: row.name)
+@pytest.mark.parametrize(("name", "trace"), TRACES)
+def test_a_verdict_never_flips_as_bytes_grow(row: Protocol, name: str, trace: Trace) -> None:
+    final: dict[tuple[int, int], Verdict] = {}
+    for opening in splits(trace):
+        final[len(opening.up), len(opening.down)] = verdict(row, opening)
+    for (up, down), said in final.items():
+        for grown in ((up + 1, down), (up, down + 1)):
+            if said in (Verdict.MATCH, Verdict.REJECT) and grown in final:
+                assert final[grown] is said, (up, down)
+
+
+EXAMPLES = [(joined(trace, UP), joined(trace, DOWN)) for _, trace in TRACES]
+NOISE = st.tuples(st.binary(max_size=80), st.binary(max_size=80))
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """An example's first bytes, cut anywhere, with a few bytes changed, perhaps half of another."""
+    up, down = (bytearray(side) for side in draw(st.sampled_from(EXAMPLES)))
+    if draw(st.booleans()):
+        down = bytearray(draw(st.sampled_from(EXAMPLES))[1])
+    sides = []
+    for side in (up, down):
+        del side[draw(st.integers(0, len(side))) :]
+        for _ in range(draw(st.integers(0, 3)) if side else 0):
+            side[draw(st.integers(0, len(side) - 1))] = draw(st.integers(0, 255))
+        sides.append(bytes(side) + draw(st.binary(max_size=8)))
+    return sides[0], sides[1]
+
+
+@given(sides=NOISE | mutants())
+def test_two_rows_never_match_the_same_bytes(sides: tuple[bytes, bytes]) -> None:
+    opening = Opening(up=sides[0], down=sides[1])
+    matches = [row.name for row in DETECTORS if verdict(row, opening) is Verdict.MATCH]
+    assert len(matches) < 2, matches
+
+
+@given(sides=NOISE | mutants())
+def test_the_first_byte_table_agrees_with_the_detectors(sides: tuple[bytes, bytes]) -> None:
+    up, down = sides
+    for row in DETECTORS:
+        if up and row.client_first is not None and up[0] not in row.client_first:
+            assert verdict(row, Opening(up=up, down=down)) is Verdict.REJECT, row.name
+        if down and row.server_first is not None and down[0] not in row.server_first:
+            assert verdict(row, Opening(down=down)) is Verdict.REJECT, row.name
+
+
+@given(sides=NOISE | mutants())
+def test_a_clients_growing_bytes_never_flip_a_verdict(sides: tuple[bytes, bytes]) -> None:
+    up, down = sides
+    for row in DETECTORS:
+        said = None
+        for size in range(1, len(up) + 1):
+            now = verdict(row, Opening(up=up[:size], down=down))
+            assert said in (None, now), (row.name, size)
+            said = now if now in (Verdict.MATCH, Verdict.REJECT) else None
+
+
+@given(sides=NOISE | mutants())
+def test_a_servers_growing_bytes_never_flip_a_verdict(sides: tuple[bytes, bytes]) -> None:
+    up, down = sides
+    for row in DETECTORS:
+        said = None
+        for size in range(1, len(down) + 1):
+            now = verdict(row, Opening(up=up, down=down[:size]))
+            assert said in (None, now), (row.name, size)
+            said = now if now in (Verdict.MATCH, Verdict.REJECT) else None
+
+
+def test_random_starts_match_next_to_nothing() -> None:
+    source = random.Random(20240229)
+    matched = 0
+    for _ in range(20_000):
+        size = source.choice((1, 2, 3, 8, 24, 64))
+        up, down = source.randbytes(size), source.randbytes(source.choice((0, 0, 16)))
+        matched += detect(Opening(up=up, down=down)).match is not None
+    assert matched <= 4

@@ -1,0 +1,240 @@
+"""SOCKS5: each session whole, byte by byte, and with inner bytes behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    PASS_ALL,
+    Direction,
+    Opening,
+    Surroundings,
+    Target,
+    Verdict,
+)
+from mitml4.protocols.socks5 import PROTOCOL, Socks5, detect, method_name
+
+UP, DOWN = Direction.UP, Direction.DOWN
+CHUNKS = [None, 1, 3]
+
+GREETING = (UP, b"\x05\x01\x00")
+CHOICE = (DOWN, b"\x05\x00")
+CONNECT_V4 = (UP, b"\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb")
+CONNECT_V6 = (UP, b"\x05\x01\x00\x04" + bytes.fromhex("20010db8" + "00" * 11 + "01") + b"\x00\x50")
+CONNECT_NAME = (UP, b"\x05\x01\x00\x03\x0bexample.com\x01\xbb")
+GRANTED = (DOWN, b"\x05\x00\x00\x01\x0a\x00\x00\x01\x04\x38")
+GRANTED_V6 = (DOWN, b"\x05\x00\x00\x04" + bytes(16) + b"\x00\x00")
+GRANTED_NAME = (DOWN, b"\x05\x00\x00\x03\x05proxy\x04\x38")
+AUTH_OFFER = (UP, b"\x05\x02\x00\x02")
+AUTH_CHOICE = (DOWN, b"\x05\x02")
+AUTH = (UP, b"\x01\x05alice\x06secret")
+AUTH_OK = (DOWN, b"\x01\x00")
+AUTH_BAD = (DOWN, b"\x01\x01")
+
+OPENED = [
+    ("ipv4", [GREETING, CHOICE, CONNECT_V4, GRANTED], Target("192.0.2.1", 443)),
+    ("ipv6", [GREETING, CHOICE, CONNECT_V6, GRANTED_V6], Target("2001:db8::1", 80)),
+    ("name", [GREETING, CHOICE, CONNECT_NAME, GRANTED_NAME], Target("example.com", 443)),
+    (
+        "password",
+        [AUTH_OFFER, AUTH_CHOICE, AUTH, AUTH_OK, CONNECT_NAME, GRANTED],
+        Target("example.com", 443),
+    ),
+    (
+        "pipelined request",
+        [AUTH_OFFER, AUTH_CHOICE, AUTH, CONNECT_NAME, AUTH_OK, GRANTED],
+        Target("example.com", 443),
+    ),
+    (
+        "all the client's at once",
+        [(UP, AUTH_OFFER[1] + AUTH[1] + CONNECT_V4[1]), AUTH_CHOICE, AUTH_OK, GRANTED],
+        Target("192.0.2.1", 443),
+    ),
+    (
+        "all the server's at once, early",
+        [(DOWN, CHOICE[1] + GRANTED[1]), GREETING, CONNECT_V4],
+        Target("192.0.2.1", 443),
+    ),
+]
+
+PASSED: list[tuple[str, list[tuple[Direction, bytes]], dict[str, Any]]] = [
+    (
+        "no acceptable method",
+        [GREETING, (DOWN, b"\x05\xff")],
+        {"method": "no acceptable methods", "reply": None},
+    ),
+    (
+        "bad password",
+        [AUTH_OFFER, AUTH_CHOICE, AUTH, AUTH_BAD],
+        {"username": b"alice", "reply": "authentication failed", "command": None},
+    ),
+    (
+        "gssapi",
+        [(UP, b"\x05\x02\x00\x01"), (DOWN, b"\x05\x01"), (UP, b"\x01\x01\x00\x02hi")],
+        {"method": "gssapi", "command": None},
+    ),
+    (
+        "private method",
+        [(UP, b"\x05\x01\x80"), (DOWN, b"\x05\x80"), (UP, b"anything"), (DOWN, b"at all")],
+        {"method": "private 0x80"},
+    ),
+    (
+        "bind",
+        [GREETING, CHOICE, (UP, b"\x05\x02" + CONNECT_V4[1][2:]), GRANTED, GRANTED],
+        {"command": "bind", "reply": "succeeded", "target": Target("192.0.2.1", 443)},
+    ),
+    (
+        "udp associate",
+        [GREETING, CHOICE, (UP, b"\x05\x03" + CONNECT_V4[1][2:]), GRANTED],
+        {"command": "udp associate", "reply": "succeeded"},
+    ),
+    (
+        "a command of Tor's",
+        [GREETING, CHOICE, (UP, b"\x05\xf0" + CONNECT_NAME[1][2:]), GRANTED],
+        {"command": "unknown 0xf0", "reply": "succeeded"},
+    ),
+    *(
+        (
+            f"refused with {code}",
+            [GREETING, CHOICE, CONNECT_V4, (DOWN, bytes([5, code, 0, 1]) + bytes(6))],
+            {"command": "connect", "reply": name},
+        )
+        for code, name in [
+            (1, "general SOCKS server failure"),
+            (2, "connection not allowed by ruleset"),
+            (3, "network unreachable"),
+            (4, "host unreachable"),
+            (5, "connection refused"),
+            (6, "TTL expired"),
+            (7, "command not supported"),
+            (8, "address type not supported"),
+            (9, "unassigned 0x09"),
+        ]
+    ),
+]
+
+
+def ids(table: list[Any]) -> list[str]:
+    return [case[0] for case in table]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize(("_name", "script", "target"), OPENED, ids=ids(OPENED))
+def test_a_connect_that_succeeds_opens_both_sides(
+    converse: Any, _name: str, script: Any, target: Target, chunk: int | None
+) -> None:
+    conversation = Socks5()
+    inner_up, inner_down = b"\x16\x03\x01 hello", b"220 hello"
+    talk = converse(conversation, [*script, (UP, inner_up), (DOWN, inner_down)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
+    assert conversation.settled
+    assert conversation.target == target
+    assert conversation.facts().target == target
+    assert conversation.facts().command == "connect"
+    assert conversation.facts().reply == "succeeded"
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize(("_name", "script", "known"), PASSED, ids=ids(PASSED))
+def test_whatever_does_not_open_is_named_and_passes(
+    converse: Any, _name: str, script: Any, known: dict[str, Any], chunk: int | None
+) -> None:
+    conversation = Socks5()
+    talk = converse(conversation, [*script, (UP, b"more"), (DOWN, b"more")], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert not talk.kept[DOWN]
+    assert conversation.settled
+    assert conversation.target is None
+    facts = conversation.facts()
+    assert {name: getattr(facts, name) for name in known} == known
+
+
+def test_an_optimistic_client_keeps_its_inner_bytes_until_the_reply(converse: Any) -> None:
+    conversation = Socks5()
+    talk = converse(conversation, [(UP, GREETING[1] + CONNECT_V4[1] + b"\x16\x03"), CHOICE])
+    assert conversation.up is HOLD
+    assert talk.kept[UP] == b"\x16\x03"
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 10, 100, 254, 255])
+def test_any_number_of_methods_is_a_greeting(converse: Any, count: int) -> None:
+    greeting = bytes([5, count, *range(count)])
+    assert detect(Opening(up=greeting)) is Verdict.MATCH
+    conversation = PROTOCOL.converse(Surroundings()) if PROTOCOL.converse else None
+    assert isinstance(conversation, Socks5)
+    converse(conversation, [(UP, greeting), CHOICE, CONNECT_V4, GRANTED], chunk=1)
+    offered = conversation.facts().methods_offered
+    assert offered is not None
+    assert len(offered) == count
+    assert conversation.up is INNER
+
+
+def test_the_password_is_nowhere_in_the_facts(converse: Any) -> None:
+    conversation = Socks5()
+    converse(conversation, OPENED[3][1])
+    assert conversation.facts().username == b"alice"
+    assert "secret" not in repr(conversation.facts()) + repr(conversation)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [GREETING, (DOWN, b"\x04\x00")],
+        [GREETING, (DOWN, b"\x05\x02")],
+        [GREETING, CHOICE, (UP, b"\x04\x01")],
+        [GREETING, CHOICE, (UP, b"\x05\x01\x00\x02\x00")],
+        [AUTH_OFFER, AUTH_CHOICE, (UP, b"\x05\x01\x00\x01")],
+        [GREETING, CHOICE, CONNECT_V4, (DOWN, b"HTTP")],
+        [GREETING, CHOICE, CONNECT_V4, (DOWN, b"\x05\x00\x00\x09\x00")],
+    ],
+)
+def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, script: Any) -> None:
+    with pytest.raises(ProtocolError, match="SOCKS5"):
+        converse(Socks5(), script)
+
+
+def test_the_servers_last_words_pass_when_the_client_left_early(converse: Any) -> None:
+    talk = converse(Socks5(), [(UP, b"\x05\x02\x00"), (DOWN, b"what?"), (UP, None)])
+    assert talk.moved[UP] == b"\x05\x02\x00"
+    assert talk.moved[DOWN] == b"what?"
+
+
+def test_the_clients_bytes_pass_when_the_server_left_early(converse: Any) -> None:
+    conversation = Socks5()
+    talk = converse(conversation, [GREETING, (UP, b"pipelined"), (DOWN, None)])
+    assert talk.moved[UP] == GREETING[1] + b"pipelined"
+    assert conversation.settled
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"\x05", Verdict.NEED_MORE),
+        (b"\x05\x02", Verdict.LIKELY),
+        (b"\x05\x02\x00", Verdict.LIKELY),
+        (b"\x05\x02\x00\x02", Verdict.MATCH),
+        (b"\x05\x01\x00\x05\x01\x00", Verdict.MATCH),
+        (b"\x05\x04\x00\x00\x00\x00", Verdict.MATCH),
+        (b"\x05\x00\x0b", Verdict.REJECT),  # DCE/RPC bind
+        (b"\x05\x01\x0b", Verdict.REJECT),
+        (b"\x05\x01\xff", Verdict.REJECT),
+        (b"\x05\x02\x02\xff", Verdict.REJECT),
+        (b"\x05\x05hello", Verdict.REJECT),
+        (b"\x04\x01\x00", Verdict.REJECT),
+    ],
+)
+def test_detection_by_the_greeting(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+def test_methods_have_names() -> None:
+    assert method_name(0x06) == "ssl"
+    assert method_name(0x0A) == "unassigned 0x0a"
+    assert method_name(0xFE) == "private 0xfe"
