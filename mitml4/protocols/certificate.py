@@ -1,0 +1,106 @@
+"""What an X.509 certificate shows of itself, in words: the `certificate` of the `tls` details."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+__all__ = ["CertificateFacts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFacts:
+    """Names as RFC 4514 strings, `san` entries as bare names and addresses."""
+
+    subject: str
+    issuer: str
+    san: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    key: str
+    """`RSA-2048`, `EC P-256`, `Ed25519`."""
+    sha256: str
+    """Of the DER form, in hex."""
+    verify: str | None = None
+    """`ok`, or why it did not verify; None where nobody asked (passthrough, captures)."""
+
+    @classmethod
+    def of(cls, certificate: Certificate, *, verify: str | None = None) -> CertificateFacts:
+        """Raises what cryptography raises (mostly ValueError) where a field cannot be read."""
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        return cls(
+            subject=certificate.subject.rfc4514_string(),
+            issuer=certificate.issuer.rfc4514_string(),
+            san=_subject_alternative_names(certificate),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            key=_key_name(certificate),
+            sha256=certificate.fingerprint(SHA256()).hex(),
+            verify=verify,
+        )
+
+    @classmethod
+    def of_der(cls, der: bytes) -> CertificateFacts | None:
+        """None for bytes that are no readable certificate: what a server sends is its own affair.
+
+        cryptography is imported here, so that whoever needs no certificate does not load OpenSSL.
+        """
+        from cryptography.x509 import load_der_x509_certificate
+
+        with warnings.catch_warnings():
+            # It warns of what real certificates break (a negative serial number); we only read.
+            warnings.simplefilter("ignore")
+            try:
+                return cls.of(load_der_x509_certificate(der))
+            except Exception:  # ValueError, InvalidVersion, UnsupportedGeneralNameType, …
+                return None
+
+
+def _subject_alternative_names(certificate: Certificate) -> tuple[str, ...]:
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(
+        name.value.rfc4514_string()
+        if isinstance(name, x509.DirectoryName)
+        else name.value.dotted_string
+        if isinstance(name, x509.RegisteredID)
+        else name.type_id.dotted_string
+        if isinstance(name, x509.OtherName)
+        else str(name.value)
+        for name in names
+    )
+
+
+def _key_name(certificate: Certificate) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+
+    try:
+        key = certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return certificate.public_key_algorithm_oid.dotted_string
+    match key:
+        case rsa.RSAPublicKey():
+            return f"RSA-{key.key_size}"
+        case ec.EllipticCurvePublicKey():
+            return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
+        case dsa.DSAPublicKey():
+            return f"DSA-{key.key_size}"
+        case ed25519.Ed25519PublicKey():
+            return "Ed25519"
+        case ed448.Ed448PublicKey():
+            return "Ed448"
+    return certificate.public_key_algorithm_oid.dotted_string
+
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}

@@ -1,0 +1,127 @@
+"""TLS records, and the handshake messages and alerts in them, as long as they are in the clear.
+
+A record is a type, a version and at most 2^14 bytes (RFC 8446 §5.1); a handshake message may span
+records and a record may hold several messages, so neither says where the other begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+from mitml4.errors import ProtocolError
+
+__all__ = ["MAX_RECORD", "HandshakeType", "Message", "MessageReader", "RecordType"]
+
+MAX_RECORD: Final = (1 << 14) + 2048
+"""The longest record of any version, encrypted ones included (RFC 5246 §6.2.3)."""
+
+_MAX_MESSAGE: Final = 1 << 18
+"""The longest handshake message that is collected; certificate chains have been seen at 64 KiB."""
+
+
+class RecordType(IntEnum):
+    """RFC 8446 §5.1 and RFC 6520; SSLV2 stands for a record without such a header."""
+
+    SSLV2 = 0
+    CHANGE_CIPHER_SPEC = 20
+    ALERT = 21
+    HANDSHAKE = 22
+    APPLICATION_DATA = 23
+    HEARTBEAT = 24
+
+
+class HandshakeType(IntEnum):
+    """RFC 8446 §4, and what older versions call by the same numbers; only those that are read."""
+
+    CLIENT_HELLO = 1
+    SERVER_HELLO = 2
+    NEW_SESSION_TICKET = 4
+    CERTIFICATE = 11
+    SERVER_KEY_EXCHANGE = 12
+    SERVER_HELLO_DONE = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A whole handshake message without its header, or the payload of a record of another type."""
+
+    record_type: RecordType
+    handshake_type: int
+    """For a handshake message and for SSLv2 the message type, else 0."""
+    body: bytes
+
+
+@dataclass(slots=True)
+class MessageReader:
+    """Takes one direction's bytes in any pieces and gives the messages in them, each once."""
+
+    max_message: int = _MAX_MESSAGE
+    consumed: int = 0
+    """How many bytes of the stream the whole records so far have taken."""
+    _stream: bytearray = field(default_factory=bytearray)
+    _handshake: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Every message that is whole with `data`.
+
+        Raises ProtocolError at what is no record; the messages before it have been given by then.
+        """
+        self._stream += data
+        if self.consumed == 0 and self._stream and self._stream[0] & 0x80:
+            yield from self._sslv2()
+            return
+        while len(self._stream) >= 5:
+            record_type, length = self._header()
+            if len(self._stream) < 5 + length:
+                return
+            body = bytes(self._stream[5 : 5 + length])
+            del self._stream[: 5 + length]
+            self.consumed += 5 + length
+            if record_type is RecordType.HANDSHAKE:
+                yield from self._messages(body)
+            elif self._handshake:
+                # RFC 8446 §5.1: "there MUST NOT be any other records between them".
+                raise ProtocolError("a TLS handshake message is interrupted by another record")
+            else:
+                yield Message(record_type, 0, body)
+
+    def _header(self) -> tuple[RecordType, int]:
+        kind, major, _, high, low = self._stream[:5]
+        length = high << 8 | low
+        if not 20 <= kind <= 24 or major != 3:
+            raise ProtocolError("not a TLS record")
+        # RFC 8446 §5.1: "Implementations MUST NOT send zero-length fragments of Handshake types";
+        # of the others only application data may be empty.
+        if length > MAX_RECORD or (length == 0 and kind != RecordType.APPLICATION_DATA):
+            raise ProtocolError(f"a TLS record of {length} bytes")
+        return RecordType(kind), length
+
+    def _messages(self, fragment: bytes) -> Iterator[Message]:
+        self._handshake += fragment
+        while len(self._handshake) >= 4:
+            length = int.from_bytes(self._handshake[1:4], "big")
+            if length > self.max_message:
+                raise ProtocolError(f"a TLS handshake message of {length} bytes")
+            if len(self._handshake) < 4 + length:
+                return
+            kind = self._handshake[0]
+            body = bytes(self._handshake[4 : 4 + length])
+            del self._handshake[: 4 + length]
+            yield Message(RecordType.HANDSHAKE, kind, body)
+
+    def _sslv2(self) -> Iterator[Message]:
+        """A two-byte header with the high bit set; only the first record can be one."""
+        if len(self._stream) < 3:
+            return
+        length = (self._stream[0] & 0x7F) << 8 | self._stream[1]
+        if length == 0:
+            raise ProtocolError("an empty SSLv2 record")
+        if len(self._stream) >= 2 + length:
+            body = bytes(self._stream[3 : 2 + length])
+            kind = self._stream[2]
+            del self._stream[: 2 + length]
+            self.consumed += 2 + length
+            yield Message(RecordType.SSLV2, kind, body)
