@@ -1,0 +1,306 @@
+"""The certificate authority: the one key that clients come to trust.
+
+It lives in two PEM files of the invoking user, written atomically, and never over older ones
+unless told so: whoever holds the key can impersonate every site to every client that trusts it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from mitml4.errors import CertificateError, UsageError
+from mitml4.tls.keys import KeyType, generate_key
+from mitml4.tls.private_files import data_home, make_directory, read_file, write_file
+
+__all__ = [
+    "CA_KEYS",
+    "CERTIFICATE_FILE",
+    "DEFAULT_DAYS",
+    "KEY_FILE",
+    "AuthorityKey",
+    "CertificateAuthority",
+    "default_directory",
+]
+
+AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+CERTIFICATE_FILE: Final = "mitml4-ca.pem"
+KEY_FILE: Final = "mitml4-ca-key.pem"
+DEFAULT_DAYS: Final = 825
+"""The longest life that Apple's systems grant to what a user has installed."""
+
+CA_KEYS: Final = {
+    "ec-p256": KeyType.EC_P256,
+    "ec-p384": KeyType.EC_P384,
+    "rsa2048": KeyType.RSA_2048,
+    "rsa3072": KeyType.RSA_3072,
+    "rsa4096": KeyType.RSA_4096,
+}
+
+_CLOCK_SKEW: Final = timedelta(days=1)
+_MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A.1, ub-common-name
+_UNTRUSTED_NAME: Final = "mitml4 UNTRUSTED: the server's certificate did not verify"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """A certificate that signs, and its key, in memory."""
+
+    certificate: x509.Certificate
+    key: AuthorityKey
+
+    @classmethod
+    def generate(
+        cls,
+        *,
+        key: str = "ec-p256",
+        days: int = DEFAULT_DAYS,
+        name: str | None = None,
+        permit_domains: Sequence[str] = (),
+    ) -> CertificateAuthority:
+        """A new authority, valid from yesterday (clocks differ) for `days` from now.
+
+        `key` is one of CA_KEYS, `name` the common name (default: this host and today's date).
+        With `permit_domains` the authority can only sign for these domains and what is below
+        them, and for no IP address. Raises UsageError for a value that cannot stand in a
+        certificate.
+        """
+        if key not in CA_KEYS:
+            raise UsageError(f"no such key: {key}", hint=f"one of {', '.join(CA_KEYS)}")
+        today = datetime.now(UTC).replace(microsecond=0)
+        try:
+            not_after = today + timedelta(days=days)
+        except OverflowError:
+            not_after = today
+        if days < 1 or not_after <= today:
+            raise UsageError(f"no such life: {days} days", hint=f"--days {DEFAULT_DAYS}")
+        private = generate_key(CA_KEYS[key])
+        assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+        subject = _subject(_default_name(today) if name is None else name)
+        public = private.public_key()
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(today - _CLOCK_SKEW)
+            .not_valid_after(not_after)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        )
+        if permit_domains:
+            builder = builder.add_extension(_name_constraints(permit_domains), critical=True)
+        return cls(builder.sign(private, _hash_for(private)), private)
+
+    @classmethod
+    def untrusted(cls) -> CertificateAuthority:
+        """A throwaway authority for a session, that nobody trusts, and whose name says so.
+
+        It signs the leaves of servers that did not verify, so that the client sees that too.
+        """
+        return cls.generate(name=_UNTRUSTED_NAME)
+
+    @classmethod
+    def load(cls, directory: Path) -> CertificateAuthority:
+        """The authority that `save` left in a directory.
+
+        Raises CertificateError when there is none, or when it cannot be used: others can read
+        the key, a file is no PEM, the key is another certificate's, it has expired or is no CA.
+        """
+        certificate_file, key_file = directory / CERTIFICATE_FILE, directory / KEY_FILE
+        generate = f"mitml4 ca generate --ca-dir {shlex.quote(str(directory))}"
+        if not certificate_file.exists() and not key_file.exists():
+            message = f"there is no certificate authority in {directory}"
+            raise CertificateError(message, hint=generate)
+        try:
+            key = _parse_key(read_file(key_file, secret=True))
+            certificate = _parse_certificate(read_file(certificate_file))
+            _check_pair(certificate, key)
+        except _UnusableError as unusable:
+            message = f"the certificate authority in {directory} cannot be used: {unusable}"
+            raise CertificateError(message, hint=f"{generate} --force") from None
+        return cls(certificate, key)
+
+    @classmethod
+    def load_or_generate(cls, directory: Path) -> tuple[CertificateAuthority, bool]:
+        """The authority in a directory, made there on first use; and whether it was made now."""
+        if (directory / CERTIFICATE_FILE).exists() or (directory / KEY_FILE).exists():
+            return cls.load(directory), False
+        authority = cls.generate()
+        authority.save(directory)
+        return authority, True
+
+    def save(self, directory: Path, *, force: bool = False) -> None:
+        """Write certificate and key (0600) into a directory (made 0700 where it is missing).
+
+        Raises CertificateError when an authority is there already (unless `force`), or when the
+        disk or the directory does not take it; then no half-written file is left.
+        """
+        key_pem = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        certificate_pem = self.certificate.public_bytes(Encoding.PEM)
+        files = (directory / KEY_FILE, directory / CERTIFICATE_FILE)
+        for file in () if force else files:
+            if file.exists():
+                message = f"a certificate authority is there already: {file}"
+                raise CertificateError(message, hint="--force replaces it, for good")
+        make_directory(directory)
+        for file, content in zip(files, (key_pem, certificate_pem), strict=True):
+            write_file(file, content, replace=force)
+
+    @property
+    def subject(self) -> str:
+        """RFC 4514."""
+        return self.certificate.subject.rfc4514_string()
+
+    @property
+    def sha256(self) -> str:
+        """Of the certificate's DER, in hex."""
+        return self.certificate.fingerprint(SHA256()).hex()
+
+    @property
+    def permitted_domains(self) -> tuple[str, ...]:
+        """The domains it is limited to; none: it may sign for all."""
+        try:
+            extension = self.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        except x509.ExtensionNotFound:
+            return ()
+        permitted = extension.value.permitted_subtrees or ()
+        return tuple(name.value for name in permitted if isinstance(name, x509.DNSName))
+
+    @property
+    def hash_bits(self) -> int:
+        """The size of the hash that it signs with."""
+        return _hash_for(self.key).digest_size * 8
+
+    def sign(self, data: bytes) -> bytes:
+        """A signature over `data`, ECDSA (DER) or RSA PKCS#1 v1.5 by the key's type."""
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            return self.key.sign(data, PKCS1v15(), _hash_for(self.key))
+        return self.key.sign(data, ec.ECDSA(_hash_for(self.key)))
+
+
+def default_directory() -> Path:
+    """Where the invoking user's authority lives: `mitml4` in their data home."""
+    return data_home() / "mitml4"
+
+
+_SIGNS_CERTIFICATES: Final = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def _default_name(today: datetime) -> str:
+    host = socket.gethostname()
+    frame = f"mitml4 CA of {{}} ({today:%Y-%m-%d})"
+    return frame.format(host[: _MAX_COMMON_NAME - len(frame) + 2])
+
+
+def _subject(name: str) -> x509.Name:
+    try:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    except ValueError:
+        message = f"no such name for a certificate authority: {name!r}"
+        raise UsageError(message, hint=f"1 to {_MAX_COMMON_NAME} bytes of UTF-8") from None
+
+
+def _name_constraints(domains: Sequence[str]) -> x509.NameConstraints:
+    """RFC 5280 §4.2.1.10. Names of a kind that is not mentioned stay free, so that addresses
+    must be excluded by name."""
+    everywhere = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+    return x509.NameConstraints(
+        permitted_subtrees=[x509.DNSName(_a_label(domain)) for domain in domains],
+        excluded_subtrees=[x509.IPAddress(network) for network in everywhere],
+    )
+
+
+def _a_label(domain: str) -> str:
+    name = domain.removeprefix("*").strip(".").lower()
+    try:
+        encoded = name.encode("idna").decode("ascii")
+    except UnicodeError:
+        encoded = ""
+    labels = encoded.split(".")
+    if not all(_is_label(label) for label in labels) or labels[-1].isdigit():
+        raise UsageError(f"no such domain: {domain!r}", hint="--permit-domain example.com")
+    return encoded
+
+
+def _is_label(label: str) -> bool:
+    return label != "" and label.replace("-", "").replace("_", "").isalnum()
+
+
+def _hash_for(key: AuthorityKey) -> SHA256 | SHA384 | SHA512:
+    """As strong as the key: SHA-256, but 384 and 512 bits for the larger curves."""
+    if isinstance(key, rsa.RSAPrivateKey) or key.key_size <= 256:
+        return SHA256()
+    return SHA384() if key.key_size <= 384 else SHA512()
+
+
+class _UnusableError(Exception):
+    """Why a stored authority cannot be used."""
+
+
+def _parse_key(pem: bytes) -> AuthorityKey:
+    try:
+        key = load_pem_private_key(pem, None)
+    except TypeError:
+        raise _UnusableError(f"{KEY_FILE} is encrypted") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _UnusableError(f"{KEY_FILE} is no private key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise _UnusableError(f"{KEY_FILE} is neither an EC nor an RSA key")
+    return key
+
+
+def _parse_certificate(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise _UnusableError(f"{CERTIFICATE_FILE} is no certificate in PEM") from None
+
+
+def _check_pair(certificate: x509.Certificate, key: AuthorityKey) -> None:
+    try:
+        public: object = certificate.public_key()
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        raise _UnusableError(f"{CERTIFICATE_FILE} is no certificate of an authority") from None
+    if not constraints.value.ca:
+        raise _UnusableError(f"{CERTIFICATE_FILE} is no certificate of an authority")
+    if public != key.public_key():
+        raise _UnusableError(f"{KEY_FILE} does not belong to {CERTIFICATE_FILE}")
+    now = datetime.now(UTC)
+    if now > certificate.not_valid_after_utc:
+        raise _UnusableError(f"it expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    if now < certificate.not_valid_before_utc:
+        raise _UnusableError(f"it is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")

@@ -1,0 +1,346 @@
+"""The mirrored leaf: what the server's certificate shows, signed so that our client takes it.
+
+Copied as bytes: the subject and the subjectAltName. Copied in part: the purposes, the validity and
+the type of the key. Nothing is mended: expired stays expired, the wrong name stays wrong, and what
+does not verify is signed by an authority that nobody trusts. Dropped is what speaks of the real
+issuer (revocation, transparency, policies), since ours cannot keep such promises.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
+
+from mitml4.errors import CertificateError
+from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.der import (
+    BIT_STRING,
+    INTEGER,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    TRUE,
+    dotted,
+    elements,
+    tlv,
+)
+from mitml4.tls.keys import KeyType, LeafKey, LeafKeys, PrivateKey
+from mitml4.tls.original import Extension, Original
+
+__all__ = ["MAX_LEAF_LIFE", "MAX_VALIDITY", "Forge", "Leaf"]
+
+MAX_LEAF_LIFE: Final = timedelta(days=397)
+"""From now on, at most: what browsers grant (CA/Browser Forum Baseline Requirements §6.3.2)."""
+MAX_VALIDITY: Final = timedelta(days=825)
+"""From notBefore to notAfter, at most: what Apple's systems grant below a user's own root."""
+
+_CACHE_SIZE: Final = 1024
+_MAX_NAMED: Final = 32
+"""A hostile certificate can have thousands of extensions; no event lists more than this."""
+
+# The contents of OBJECT IDENTIFIERs (RFC 5280 §4.2 unless said)
+_SAN: Final = b"\x55\x1d\x11"
+_EKU: Final = b"\x55\x1d\x25"
+_KEY_USAGE: Final = b"\x55\x1d\x0f"
+_BASIC_CONSTRAINTS: Final = b"\x55\x1d\x13"
+_SUBJECT_KEY_IDENTIFIER: Final = b"\x55\x1d\x0e"
+_AUTHORITY_KEY_IDENTIFIER: Final = b"\x55\x1d\x23"
+_SERVER_AUTH: Final = b"\x2b\x06\x01\x05\x05\x07\x03\x01"
+_CLIENT_AUTH: Final = b"\x2b\x06\x01\x05\x05\x07\x03\x02"
+
+_NAMES: Final = {
+    _SAN: "san",
+    _EKU: "extended_key_usage",
+    _KEY_USAGE: "key_usage",
+    _BASIC_CONSTRAINTS: "basic_constraints",
+    b"\x55\x1d\x1e": "name_constraints",
+    b"\x55\x1d\x1f": "crl_distribution_points",
+    b"\x55\x1d\x20": "certificate_policies",
+    b"\x55\x1d\x2e": "freshest_crl",
+    b"\x2b\x06\x01\x05\x05\x07\x01\x01": "authority_information_access",
+    b"\x2b\x06\x01\x05\x05\x07\x01\x18": "tls_feature",  # RFC 7633
+    b"\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x02": "signed_certificate_timestamps",  # RFC 6962 §3.3
+}
+
+_VERSION_3: Final = tlv(0xA0, tlv(INTEGER, b"\2"))
+_EXTENSIONS: Final = 0xA3
+_NO_SUBJECT: Final = tlv(SEQUENCE)
+_DNS_NAME: Final = 0x82  # GeneralName [2] IA5String, [7] OCTET STRING
+_IP_ADDRESS: Final = 0x87
+
+# signatureAlgorithm, by the hash that the authority signs with (RFC 5758 §3.2, RFC 4055 §5)
+_ECDSA_WITH: Final = {
+    256: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x02")),
+    384: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x03")),
+    512: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x04")),
+}
+_SHA256_WITH_RSA: Final = tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b"), b"\5\0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A certificate for a client, the chain to send behind it, and the key of it.
+
+    `mirrored` names what of the server's certificate the client is given alike, `not_mirrored`
+    what it is not: `subject`, `key`, `not_before`, `not_after`, and extensions by their name or
+    their dotted OID. The parts that must be another authority's are not counted (issuer, serial,
+    signature, key identifiers).
+    """
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    key: PrivateKey
+    mirrored: tuple[str, ...]
+    not_mirrored: tuple[str, ...]
+
+
+class Forge:
+    """Mints leaves for one session, each once, and keeps the keys and the latest 1024 of them."""
+
+    def __init__(self, ca: CertificateAuthority) -> None:
+        self.ca = ca
+        self._trusted = _Signer(ca)
+        self._untrusted = _Signer(CertificateAuthority.untrusted())
+        self._keys = LeafKeys()
+        self._leaves: OrderedDict[tuple[bytes, KeyType, bool], Leaf] = OrderedDict()
+
+    async def leaf(
+        self,
+        original: x509.Certificate | bytes | None,
+        *,
+        trusted: bool,
+        key_type: KeyType,
+        name: str | None = None,
+    ) -> Leaf:
+        """The leaf that mirrors a server's certificate (or the DER of it).
+
+        `trusted` says whether the client would have had to trust the certificate's issuer: signed
+        by our authority if so, else by one that nobody trusts. Expiry and a wrong name need no
+        distrust, they show in the leaf itself. Where the server showed no certificate (None), the
+        leaf stands for `name`, a host name or an address literal.
+
+        A checkpoint only while the first key of this type is made, in a worker thread; minting
+        itself is done at once, hence once. Raises CertificateError when the certificate's very
+        frame is broken.
+        """
+        key = await self._keys.get(key_type)
+        shown = _shown(original, name)
+        index = (shown, key_type, trusted)
+        if leaf := self._leaves.get(index):
+            self._leaves.move_to_end(index)
+            return leaf
+        signer = self._trusted if trusted else self._untrusted
+        leaf = _mint(_read(original, name), key, signer, datetime.now(UTC).replace(microsecond=0))
+        self._leaves[index] = leaf
+        if len(self._leaves) > _CACHE_SIZE:
+            self._leaves.popitem(last=False)
+        return leaf
+
+    async def prepare(self, *key_types: KeyType) -> None:
+        """Make the keys of these types now, so that no first connection waits for them."""
+        for key_type in key_types:
+            await self._keys.get(key_type)
+
+
+def _shown(original: x509.Certificate | bytes | None, name: str | None) -> bytes:
+    """What a leaf is kept under: the hash of the original, or the name that stands for it."""
+    if original is None:
+        return b"name:" + (name or "").encode("utf-8", "surrogateescape")
+    if isinstance(original, x509.Certificate):
+        original = original.public_bytes(Encoding.DER)
+    return sha256(original).digest()
+
+
+def _read(original: x509.Certificate | bytes | None, name: str | None) -> Original:
+    if original is not None:
+        return Original.read(original)
+    names = (Extension(_SAN, tlv(SEQUENCE, _general_name(name))),) if name else ()
+    return Original(
+        subject=_NO_SUBJECT, not_before=None, not_after=None, spki=b"", extensions=names
+    )
+
+
+def _general_name(name: str) -> bytes:
+    try:
+        return tlv(_IP_ADDRESS, ipaddress.ip_address(name).packed)
+    except ValueError:
+        return tlv(_DNS_NAME, name.encode("ascii", "replace"))
+
+
+class _Signer:
+    """An authority as minting needs it: its parts encoded once."""
+
+    def __init__(self, ca: CertificateAuthority) -> None:
+        parts = Original.read(ca.certificate)
+        self.ca = ca
+        self.name = parts.subject
+        self.not_before = ca.certificate.not_valid_before_utc
+        self.not_after = ca.certificate.not_valid_after_utc
+        self.authority_key_identifier = _authority_key_identifier(ca.certificate)
+        self.algorithm = (
+            _SHA256_WITH_RSA if isinstance(ca.key, rsa.RSAPrivateKey) else _ECDSA_WITH[ca.hash_bits]
+        )
+
+    def certificate(self, tbs: bytes) -> x509.Certificate:
+        """Sign, and see that OpenSSL can read it, who will have to serve it."""
+        signature = tlv(BIT_STRING, b"\0", self.ca.sign(tbs))
+        try:
+            leaf = x509.load_der_x509_certificate(tlv(SEQUENCE, tbs, self.algorithm, signature))
+            crypto.X509.from_cryptography(leaf)
+        except (ValueError, crypto.Error) as error:
+            message = f"the server's certificate cannot be mirrored: {error}"
+            raise CertificateError(message) from error
+        return leaf
+
+
+def _authority_key_identifier(certificate: x509.Certificate) -> bytes:
+    """From the authority's own SKI; an authority of the user's making may have none."""
+    try:
+        own = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        own = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    return tlv(SEQUENCE, tlv(0x80, own.digest))
+
+
+def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime) -> Leaf:
+    validity = _validity(original, signer, now)
+    extensions = dict(_extensions(original, key, signer))
+    subject = original.subject
+    try:
+        certificate = signer.certificate(_tbs(subject, validity, extensions, key, signer))
+    except CertificateError:
+        subject = _NO_SUBJECT  # it is no Name, and all other parts are known to be sound
+        certificate = signer.certificate(_tbs(subject, validity, extensions, key, signer))
+    alike = {
+        "subject": subject == original.subject,
+        "not_before": original.not_before == validity[0],
+        "not_after": original.not_after == validity[1],
+        "key": original.key == key.type,
+        **_compare_extensions(original, extensions),
+    }
+    if not original.spki:  # there was no original
+        alike.clear()
+    return Leaf(
+        certificate=certificate,
+        chain=(signer.ca.certificate,),
+        key=key.private,
+        mirrored=tuple(name for name, same in alike.items() if same),
+        not_mirrored=_shortened([name for name, same in alike.items() if not same]),
+    )
+
+
+def _tbs(
+    subject: bytes,
+    validity: tuple[datetime, datetime],
+    extensions: dict[bytes, bytes],
+    key: LeafKey,
+    signer: _Signer,
+) -> bytes:
+    """The TBSCertificate (RFC 5280 §4.1)."""
+    critical = {_BASIC_CONSTRAINTS, _KEY_USAGE}
+    if subject == _NO_SUBJECT:
+        # RFC 5280 §4.2.1.6: "If the subject field contains an empty sequence, then the issuing CA
+        # MUST include a subjectAltName extension that is marked as critical", else it SHOULD NOT.
+        critical.add(_SAN)
+    return tlv(
+        SEQUENCE,
+        _VERSION_3,
+        _integer(x509.random_serial_number()),
+        signer.algorithm,
+        signer.name,
+        tlv(SEQUENCE, *map(_time, validity)),
+        subject,
+        key.spki,
+        tlv(
+            _EXTENSIONS,
+            tlv(SEQUENCE, *(_extension(*each, each[0] in critical) for each in extensions.items())),
+        ),
+    )
+
+
+def _validity(original: Original, signer: _Signer, now: datetime) -> tuple[datetime, datetime]:
+    """The original's dates within the authority's, and no longer than clients take.
+
+    One defect comes before that: an expired certificate may have ended before our authority
+    began, and one that is not yet valid may begin after the latest end that we may write.
+    """
+    not_after = min(original.not_after or signer.not_after, now + MAX_LEAF_LIFE, signer.not_after)
+    not_before = max(original.not_before or signer.not_before, signer.not_before)
+    if not_before <= not_after:
+        return max(not_before, not_after - MAX_VALIDITY), not_after
+    if not_after < now:
+        return min(original.not_before or not_after, not_after), not_after
+    return not_before, not_before
+
+
+def _extensions(original: Original, key: LeafKey, signer: _Signer) -> Iterator[tuple[bytes, bytes]]:
+    yield _BASIC_CONSTRAINTS, tlv(SEQUENCE)  # CA FALSE is the default, so DER leaves it out
+    yield _KEY_USAGE, _key_usage(key.type)
+    yield _EKU, _purposes(original)
+    yield _SUBJECT_KEY_IDENTIFIER, tlv(OCTET_STRING, key.identifier)
+    yield _AUTHORITY_KEY_IDENTIFIER, signer.authority_key_identifier
+    if names := original.extension(_SAN):
+        yield _SAN, names
+
+
+def _key_usage(key_type: KeyType) -> bytes:
+    """digitalSignature, and keyEncipherment for RSA (key transport of TLS 1.2)."""
+    return b"\x03\x02\x05\xa0" if key_type.startswith("rsa") else b"\x03\x02\x07\x80"
+
+
+def _purposes(original: Original) -> bytes:
+    """The original's purposes that TLS knows, in its order, and serverAuth in any case."""
+    purposes: list[bytes] = []
+    try:
+        for purpose in elements(next(elements(original.extension(_EKU) or b"")).content):
+            if purpose.content in (_SERVER_AUTH, _CLIENT_AUTH) and purpose.content not in purposes:
+                purposes.append(purpose.content)
+    except (ValueError, StopIteration):
+        purposes.clear()
+    if _SERVER_AUTH not in purposes:
+        purposes.append(_SERVER_AUTH)
+    return tlv(SEQUENCE, *(tlv(OID, purpose) for purpose in purposes))
+
+
+def _compare_extensions(original: Original, extensions: dict[bytes, bytes]) -> dict[str, bool]:
+    """Whether the leaf shows each of the original's extensions alike, by name."""
+    alike: dict[str, bool] = {}
+    seen = {_SUBJECT_KEY_IDENTIFIER, _AUTHORITY_KEY_IDENTIFIER}
+    for oid, value in ((each.oid, each.value) for each in original.extensions):
+        name = _NAMES.get(oid) or dotted(oid)
+        if oid not in seen:
+            alike[name] = extensions.get(oid) == value
+        elif oid in _NAMES:  # RFC 5280 §4.2 forbids a second one of a kind
+            alike[f"{name} (repeated)"] = False
+        seen.add(oid)
+    return alike
+
+
+def _shortened(names: list[str]) -> tuple[str, ...]:
+    if len(names) <= _MAX_NAMED:
+        return tuple(names)
+    return (*names[:_MAX_NAMED], f"{len(names) - _MAX_NAMED} more")
+
+
+def _extension(oid: bytes, value: bytes, critical: bool) -> bytes:
+    return tlv(SEQUENCE, tlv(OID, oid), TRUE if critical else b"", tlv(OCTET_STRING, value))
+
+
+def _integer(positive: int) -> bytes:
+    return tlv(INTEGER, positive.to_bytes(positive.bit_length() // 8 + 1))
+
+
+def _time(time: datetime) -> bytes:
+    """UTCTime until 2049, GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5), and before 1950."""
+    digits = f"{time.year:04}{time:%m%d%H%M%S}Z".encode()
+    return tlv(0x17, digits[2:]) if 1950 <= time.year < 2050 else tlv(0x18, digits)

@@ -1,0 +1,110 @@
+"""What the server's certificate says, read from its bytes and kept as bytes.
+
+The certificate may be hostile: its signature proves nothing yet. So only its frame is read here
+(RFC 5280 §4.1), and no part's content can spoil another part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitml4.errors import CertificateError
+from mitml4.tls.der import BOOLEAN, Element, elements
+from mitml4.tls.keys import KeyType, describe_key, mirror_key_type
+
+__all__ = ["Extension", "Original", "key_type_of"]
+
+_VERSION: Final = 0xA0  # [0] EXPLICIT
+_EXTENSIONS: Final = 0xA3  # [3] EXPLICIT
+_UTC_TIME: Final = 0x17
+_GENERALIZED_TIME: Final = 0x18
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The contents of an extension's OBJECT IDENTIFIER, and its DER value."""
+
+    oid: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """The parts of a certificate that a leaf can mirror."""
+
+    subject: bytes
+    """The DER of the Name, as the server encoded it."""
+    not_before: datetime | None
+    """UTC; None when it is no date."""
+    not_after: datetime | None
+    spki: bytes
+    extensions: tuple[Extension, ...]
+
+    @classmethod
+    def read(cls, certificate: x509.Certificate | bytes) -> Original:
+        """From a certificate or its DER. Raises CertificateError if even its frame is broken."""
+        if isinstance(certificate, x509.Certificate):
+            certificate = certificate.public_bytes(Encoding.DER)
+        try:
+            return cls._read(certificate)
+        except (ValueError, IndexError, StopIteration) as error:
+            raise CertificateError(f"the server's certificate cannot be read: {error}") from error
+
+    @classmethod
+    def _read(cls, der: bytes) -> Original:
+        whole = next(elements(der))
+        fields = list(elements(next(elements(whole.content)).content))
+        if fields[0].tag == _VERSION:
+            del fields[0]
+        _serial, _algorithm, _issuer, validity, subject, spki = fields[:6]
+        not_before, not_after = list(elements(validity.content))[:2]
+        return cls(
+            subject=subject.raw,
+            not_before=_read_time(not_before),
+            not_after=_read_time(not_after),
+            spki=spki.raw,
+            extensions=_read_extensions(fields[6:]),
+        )
+
+    @property
+    def key(self) -> str:
+        """The key's type and size, as `describe_key` names them."""
+        return describe_key(self.spki)
+
+    def extension(self, oid: bytes) -> bytes | None:
+        """The value of the first extension with this OBJECT IDENTIFIER's contents."""
+        return next((each.value for each in self.extensions if each.oid == oid), None)
+
+
+def key_type_of(certificate: x509.Certificate | bytes) -> KeyType:
+    """The type and size class of the server's key, given its certificate or the DER of it."""
+    return mirror_key_type(Original.read(certificate).key)
+
+
+def _read_extensions(fields: list[Element]) -> tuple[Extension, ...]:
+    wrapped = next((field for field in fields if field.tag == _EXTENSIONS), None)
+    if wrapped is None:
+        return ()
+    found = []
+    for extension in elements(next(elements(wrapped.content)).content):
+        oid, *_critical, value = (
+            part for part in elements(extension.content) if part.tag != BOOLEAN
+        )
+        found.append(Extension(oid.content, value.content))
+    return tuple(found)
+
+
+def _read_time(time: Element) -> datetime | None:
+    """UTCTime is of 1950 to 2049, GeneralizedTime has four digits (RFC 5280 §4.1.2.5)."""
+    text = time.content.decode("ascii", "replace")
+    if time.tag == _UTC_TIME:
+        text = ("19" if text >= "50" else "20") + text
+    try:
+        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -1,0 +1,143 @@
+"""The invoking user's own files: private, written whole or not at all, theirs under sudo too."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import secrets
+import shlex
+import stat
+from pathlib import Path
+from typing import Final
+
+from mitml4.errors import CertificateError
+
+__all__ = ["data_home", "make_directory", "read_file", "write_file"]
+
+_MAX_BYTES: Final = 1 << 20
+
+
+def data_home() -> Path:
+    """`XDG_DATA_HOME` of the invoking user (of SUDO_USER under sudo), or what it defaults to.
+
+    Raises CertificateError for a user who has no home.
+    """
+    configured = os.environ.get("XDG_DATA_HOME", "")
+    if configured.startswith("/"):  # "All paths … must be absolute", XDG Base Directory
+        return Path(configured)
+    return _home() / ".local/share"
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and its missing parents, each 0700. Raises CertificateError."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        for path in reversed(missing):
+            path.mkdir(mode=0o700)
+            _give_to_invoker(os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        if not directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise _failure("make the directory", directory, error) from error
+
+
+def write_file(file: Path, content: bytes, *, mode: int = 0o600, replace: bool = True) -> None:
+    """Write a file through a temporary one beside it: a reader sees the old or the new, whole.
+
+    Without `replace` a file that has appeared meanwhile stands. Raises CertificateError, and then
+    leaves nothing behind.
+    """
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, mode)
+        try:
+            with os.fdopen(os.dup(descriptor), "wb") as stream:
+                os.fchmod(descriptor, mode)
+                stream.write(content)
+                stream.flush()
+                os.fsync(descriptor)
+        finally:
+            _give_to_invoker(descriptor)
+        if replace:
+            temporary.replace(file)
+        else:
+            file.hardlink_to(temporary)
+    except OSError as error:
+        raise _failure("write", file, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_directory(file.parent)
+
+
+def read_file(file: Path, *, secret: bool = False) -> bytes:
+    """A file's bytes. Raises CertificateError when it cannot be read, or when it is secret and
+    others can read it as well."""
+    try:
+        with file.open("rb") as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            if secret and mode & 0o077:
+                message = f"others can read the key {file} (its mode is {mode:04o})"
+                raise CertificateError(message, hint=f"chmod 600 {shlex.quote(str(file))}")
+            return stream.read(_MAX_BYTES)
+    except OSError as error:
+        raise _failure("read", file, error) from error
+
+
+def _home() -> Path:
+    if user := _sudo_user():
+        return Path(user.pw_dir)
+    try:
+        return Path.home()
+    except RuntimeError:
+        message = "this user has no home directory"
+        raise CertificateError(message, hint="--ca-dir DIR says where to keep it") from None
+
+
+def _sudo_user() -> pwd.struct_passwd | None:
+    """Who called sudo, when it is root that runs."""
+    name = os.environ.get("SUDO_USER")
+    if os.geteuid() != 0 or not name:
+        return None
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _give_to_invoker(descriptor: int) -> None:
+    """Hand what is open over to the invoking user, and close it."""
+    try:
+        if user := _sudo_user():
+            os.fchown(descriptor, user.pw_uid, user.pw_gid)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename last. Some file systems refuse; the file itself is safe by then."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _failure(what: str, path: Path, error: OSError) -> CertificateError:
+    reason = error.strerror or str(error)
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            hint = f"ls -ld {shlex.quote(str(path.parent))}; or choose another with --ca-dir DIR"
+        case errno.ENOSPC | errno.EDQUOT:
+            hint = f"df {shlex.quote(str(path.parent))}"
+        case errno.ENOENT:
+            hint = "mitml4 ca generate"
+        case errno.EEXIST:
+            hint = "--force replaces it, for good"
+        case _:
+            hint = "--ca-dir DIR chooses another directory"
+    return CertificateError(f"cannot {what} {path}: {reason}", hint=hint)
