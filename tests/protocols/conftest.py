@@ -62,7 +62,7 @@ def drive(conversation: Conversation, script: Iterable[Step], *, chunk: int | No
 def _pump(conversation: Conversation, talk: Talk) -> None:
     """Ask both directions in turn until neither changes any more."""
     changes = 0
-    while any([_step(conversation, talk, direction) for direction in Direction]):
+    while any(_step(conversation, talk, direction) for direction in Direction):
         changes += 1
         talk.notices += conversation.notices
         conversation.notices.clear()
