@@ -1,0 +1,237 @@
+"""The demo: the real `mitml4 intercept` in the lab's router, and one client after the other.
+
+The interception is a process of its own, as a user would start it; the tour only reads its events.
+What the machine looked like before is compared with what it looks like afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from mitml4.errors import MitmError
+from mitml4.lab.certificates import Identity, LabAuthority
+from mitml4.lab.clients import VISITS, Trust, Visit
+from mitml4.lab.network import LAN, LabNetwork
+from mitml4.lab.servers import Servers
+from mitml4.lab.snapshot import difference, take_snapshot
+
+__all__ = ["Seen", "TourReport", "make_servers", "take_tour"]
+
+_READY_TIMEOUT_S: Final = 30.0
+_EVENT_TIMEOUT_S: Final = 10.0
+_STOP_TIMEOUT_S: Final = 15.0
+_OPTIONS: Final = ("--duration", "120s", "--drain", "1s")
+"""A duration, so that the interception ends even if the demo is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A visit, what the client got, and the stacks that the events named for it."""
+
+    visit: Visit
+    outcome: str
+    stacks: tuple[tuple[str, ...], ...]
+
+    @property
+    def as_expected(self) -> bool:
+        return self.stacks == (self.visit.stack,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TourReport:
+    """What the tour saw, and what it left: a diff of snapshots, empty when it left nothing."""
+
+    seen: tuple[Seen, ...]
+    interrupted: bool
+    leftovers: str
+
+
+def make_servers(lab: LabNetwork, authority: LabAuthority) -> Servers:
+    """The lab's servers, with certificates for names under `.example` (one of them expired)."""
+    names = ("www.example", "mail.example")
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    expired = (yesterday - timedelta(days=30), yesterday)
+    return Servers(
+        namespace=lab.server,
+        tls=_context(authority.issue(*names)),
+        expired=_context(authority.issue(*names, valid=expired)),
+    )
+
+
+def _context(identity: Identity) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+async def take_tour(*, pause_s: float, copy_events: Callable[[str], None] | None) -> TourReport:
+    """Build the lab, visit every server through mitml4, take all down again.
+
+    With `copy_events`, it is given each JSON line; without, the interception draws its table on
+    our own terminal. `pause_s` is how long a person gets to look between two visits. Ctrl-C (and
+    SIGTERM) end the tour early. Raises MitmError when the interception cannot start.
+    """
+    host_before = take_snapshot()
+    with LabNetwork() as lab, tempfile.TemporaryDirectory(prefix="mitml4-demo-") as name:
+        router_before = lab.router.call(take_snapshot)
+        directory = Path(name)
+        authority = LabAuthority(directory)
+        trust = Trust(mitml4=directory / "ca" / "mitml4-ca.pem", lab=authority.root)
+        seen: list[Seen] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(make_servers(lab, authority).run)
+            with trio.CancelScope() as visits:
+                await nursery.start(_cancel_at_signal, visits)
+                async with _interception(lab, trust, copy_events) as events:
+                    for visit in VISITS:
+                        seen.append(await _make(visit, lab, trust, events))
+                        await trio.sleep(pause_s)
+            nursery.cancel_scope.cancel()
+        router_left = difference(router_before, lab.router.call(take_snapshot))
+    return TourReport(
+        seen=tuple(seen),
+        interrupted=visits.cancelled_caught,
+        leftovers=router_left + difference(host_before, take_snapshot()),
+    )
+
+
+async def _cancel_at_signal(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+
+
+async def _make(visit: Visit, lab: LabNetwork, trust: Trust, events: _Events) -> Seen:
+    """Let a client go to its server, and wait until mitml4 has said all it has to say of it."""
+    before = len(events.stacks)
+    outcome = await trio.to_thread.run_sync(
+        lab.client.call, partial(visit.client, trust), abandon_on_cancel=True
+    )
+    await events.wait_quiet(more_than=before)
+    return Seen(visit=visit, outcome=outcome, stacks=tuple(events.stacks[before:]))
+
+
+@dataclass(slots=True)
+class _Events:
+    """What the interception has said so far."""
+
+    ready: bool = False
+    ended: bool = False
+    open_flows: int = 0
+    stacks: list[tuple[str, ...]] = field(default_factory=list)
+    """Of the flows that have closed, in that order."""
+    changed: trio.Condition = field(default_factory=trio.Condition)
+
+    async def take(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "session.start":
+                self.ready = True
+            case "flow.open":
+                self.open_flows += 1
+            case "flow.close":
+                self.open_flows -= 1
+                self.stacks.append(tuple(event["stack"]))
+        await self.notify()
+
+    async def notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def wait_ready(self) -> None:
+        await self._wait(lambda: self.ready, _READY_TIMEOUT_S, "it did not get ready")
+
+    async def wait_quiet(self, *, more_than: int) -> None:
+        """Until more flows have closed than given, and none is open."""
+        await self._wait(
+            lambda: len(self.stacks) > more_than and self.open_flows == 0,
+            _EVENT_TIMEOUT_S,
+            "it did not see a client's connection to its end",
+        )
+
+    async def _wait(self, condition: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+        with trio.move_on_after(timeout_s) as scope:
+            async with self.changed:
+                while not condition():
+                    if self.ended:
+                        raise MitmError("the interception ended before its time")
+                    await self.changed.wait()
+        if scope.cancelled_caught:
+            raise MitmError(
+                f"the interception is not as it should be: {otherwise}", hint="mitml4 doctor"
+            )
+
+
+@asynccontextmanager
+async def _interception(
+    lab: LabNetwork, trust: Trust, copy_events: Callable[[str], None] | None
+) -> AsyncIterator[_Events]:
+    """`mitml4 intercept` in the router, ready; on the way out it is stopped and waited for."""
+    read_end, write_end = os.pipe()
+    stream = trio.lowlevel.FdStream(read_end)
+    argv = [
+        *(sys.executable, "-m", "mitml4", "intercept", "--iface", LAN, *_OPTIONS),
+        *("--ca-dir", str(trust.mitml4.parent), "--upstream-ca", str(trust.lab)),
+    ]
+    if copy_events is None:
+        process = _start(lab, [*argv, "-o", f"/dev/fd/{write_end}"], pass_fds=[write_end])
+    else:
+        process = _start(lab, [*argv, "--json"], stdout=write_end)
+    os.close(write_end)
+    events = _Events()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read_events, stream, events, copy_events)
+        try:
+            await events.wait_ready()
+            yield events
+        finally:
+            await _stop(process)
+
+
+def _start(lab: LabNetwork, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """The user's own MITML4_… settings are not meant for the lab."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MITML4_")}
+    return lab.router.popen(argv, env=environment, stdin=subprocess.DEVNULL, **options)
+
+
+async def _stop(process: subprocess.Popen[Any]) -> None:
+    with trio.CancelScope(shield=True):
+        process.terminate()
+        with trio.move_on_after(_STOP_TIMEOUT_S) as patience:
+            await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        if patience.cancelled_caught:
+            process.kill()
+
+
+async def _read_events(
+    stream: trio.abc.ReceiveStream, events: _Events, copy: Callable[[str], None] | None
+) -> None:
+    """Until the interception has closed its output: its last words are wanted too."""
+    rest = b""
+    with trio.CancelScope(shield=True):
+        async for data in stream:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if copy is not None:
+                    copy(line.decode())
+                await events.take(json.loads(line))
+        events.ended = True
+        await events.notify()
