@@ -61,6 +61,8 @@ class TlsFacts(Facts):
     certificate: CertificateFacts | None = None
     mirrored: tuple[str, ...] = ()
     not_mirrored: tuple[str, ...] = ()
+    passthrough: str | None = None
+    """Why it was not opened: a policy, `pinned`, `client certificate`; None where it was."""
 
     @classmethod
     def of(cls, hello: ClientHello) -> TlsFacts:
@@ -158,6 +160,7 @@ class TlsConversation(Conversation):
 
     up: Want = TAP
     down: Want = TAP
+    passthrough: str | None = None
     _facts: TlsFacts = field(default_factory=TlsFacts)
     _server: ServerHello | None = None
     _readers: dict[Direction, MessageReader] = field(
@@ -200,7 +203,8 @@ class TlsConversation(Conversation):
     def _take_handshake(self, direction: Direction, message: Message) -> None:
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
-                self._facts = TlsFacts.of(ClientHello.of(message))
+                offered = TlsFacts.of(ClientHello.of(message))
+                self._facts = replace(offered, passthrough=self.passthrough)
                 self.set_want(direction, PASS_ALL)
             case HandshakeType.SERVER_HELLO:
                 self._server = ServerHello.of(message)

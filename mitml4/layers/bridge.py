@@ -1,0 +1,201 @@
+"""The two streams of a flow at one depth, and the two lanes between them.
+
+A lane is one direction: it looks at what its source has, moves bytes to its sink, and keeps what
+has moved already though nobody has claimed it yet (`ahead`). That is how a server that speaks first
+is relayed at once, and still read by the conversation that is found a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from mitml4.layers.relay import Relay, Tap
+from mitml4.layers.report import Report
+from mitml4.net.stream import Stream, StreamTruncated, TcpStream
+from mitml4.protocols.conversation import MAX_LOOK, Direction, Target
+from mitml4.tls.stream import TlsStream
+
+__all__ = ["MAX_DEPTH", "Bridge", "Lane", "both"]
+
+MAX_DEPTH: Final = 16
+"""Layers deeper than this are relayed unseen."""
+
+_WORTH_SPLICING_BYTES: Final = 64 * 1024
+"""A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One direction of a bridge. Its methods raise OSError when either side breaks."""
+
+    source: Stream
+    sink: Stream
+    relay: Relay
+    ahead: bytearray = field(default_factory=bytearray)
+    """Bytes that the sink has already, and that no conversation has claimed."""
+    ended: bool = False
+    """The source has ended; all that is left of it is in `look`."""
+    truncation: StreamTruncated | None = None
+    """How it ended, if that was not the stream's own end."""
+    _said: bool = False
+
+    async def look(self, beyond: int) -> bytes:
+        """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
+
+        At most MAX_LOOK + 1 of them. When it has ended, `ended` is set, and no more come.
+        """
+        moved = len(self.ahead)
+        try:
+            fresh = await self.source.peek(max(0, beyond - moved), MAX_LOOK + 1)
+        except StreamTruncated as truncation:
+            self.truncation = truncation
+            fresh = b""
+        self.ended = moved + len(fresh) <= beyond
+        return bytes(self.ahead) + fresh
+
+    async def move(self, data: bytes) -> None:
+        """Claim the first bytes that `look` has shown, and see that the sink has them."""
+        moved = min(len(self.ahead), len(data))
+        del self.ahead[:moved]
+        await self._send(memoryview(data)[moved:])
+
+    async def move_ahead(self, data: bytes) -> None:
+        """See that the sink has all that `look` has shown, and claim nothing of it."""
+        fresh = memoryview(data)[len(self.ahead) :]
+        await self._send(fresh)
+        self.ahead += fresh
+
+    async def _send(self, fresh: memoryview) -> None:
+        if fresh:
+            await self.sink.send_all(fresh)
+            self.source.discard(len(fresh))
+
+    async def pass_on(self, count: int | None, tap: Tap | None = None) -> int:
+        """Claim and move `count` bytes (None: all), unseen but for the tap; returns how many.
+
+        When they are fewer, the source has ended.
+        """
+        moved = len(self.ahead) if count is None else min(count, len(self.ahead))
+        if tap and moved:
+            tap(bytes(self.ahead[:moved]))
+        del self.ahead[:moved]
+        while count is None or moved < count:
+            burst = await self._burst(None if count is None else count - moved, moved, tap)
+            if burst is None:
+                await self.source.wait_receivable()
+            elif burst:
+                moved += burst
+                await trio.lowlevel.checkpoint()
+            else:
+                self.ended = True
+                break
+        return moved
+
+    async def _burst(self, left: int | None, moved: int, tap: Tap | None) -> int | None:
+        source, sink = self.source, self.sink
+        in_kernel = tap is None and moved >= _WORTH_SPLICING_BYTES
+        try:
+            if in_kernel and isinstance(source, TcpStream) and isinstance(sink, TcpStream):
+                return await self.relay.splice(source, sink, left)
+            return await self.relay.copy(source, sink, left, tap)
+        except StreamTruncated as truncation:
+            self.truncation = truncation
+            return 0
+
+    async def say_ended(self) -> None:
+        """Tell the sink that the source has ended, at the depth of this lane."""
+        if not self._said and not self.truncation:
+            await self.sink.send_end()
+        self._said = True
+
+    async def end(self) -> None:
+        """Tell the sink that the source has ended, the way it did, layer by layer down to TCP.
+
+        close_notify goes on as close_notify at once, and the FIN behind it when it comes. A FIN
+        that came without close_notify goes on without one.
+        """
+        await self.say_ended()
+        source, sink = self.source, self.sink
+        while isinstance(source, TlsStream) and isinstance(sink, TlsStream):
+            source, sink = source.transport, sink.transport
+            try:
+                await source.wait_end()
+            except StreamTruncated:
+                continue
+            await sink.send_end()
+
+
+@dataclass(slots=True, kw_only=True)
+class Bridge:
+    """The two lanes of a flow at one depth, with what outer layers have said of it."""
+
+    up: Lane
+    down: Lane
+    report: Report
+    target: Target
+    """Where it is bound for: the original destination, or what SOCKS or CONNECT asked for."""
+    secure: bool = False
+    """Whether it runs inside TLS."""
+    expected: str | None = None
+    """The protocol that the outer layer has negotiated (websocket), where it has."""
+
+    @classmethod
+    def between(
+        cls, ingress: Stream, egress: Stream, relay: Relay, report: Report, target: Target
+    ) -> Bridge:
+        """The outermost bridge of a flow."""
+        up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
+        return cls(up=up, down=down, report=report, target=target)
+
+    @property
+    def ingress(self) -> Stream:
+        return self.up.source
+
+    @property
+    def egress(self) -> Stream:
+        return self.down.source
+
+    @property
+    def depth(self) -> int:
+        return len(self.report.stack)
+
+    def lane(self, direction: Direction) -> Lane:
+        return self.up if direction is Direction.UP else self.down
+
+    def inner(self, *, target: Target | None = None, expected: str | None = None) -> Bridge:
+        """The bridge of the protocol inside, on the same lanes."""
+        return replace(self, target=target or self.target, expected=expected)
+
+    def onto(self, egress: Stream) -> Bridge:
+        """The same bridge to another connection to the server; nothing has moved on it yet."""
+        ingress, relay = self.ingress, self.up.relay
+        up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
+        return replace(self, up=up, down=down)
+
+    def inside_tls(self, ingress: Stream, egress: Stream) -> Bridge:
+        """The bridge of the plaintext."""
+        relay = self.up.relay
+        up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
+        return replace(self, up=up, down=down, secure=True, expected=None)
+
+
+async def both(first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]) -> None:
+    """Run two lanes to their ends. If one fails, the other is stopped and its error raised."""
+    failure: list[Exception] = []
+
+    async def guarded(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            failure.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guarded, first)
+        nursery.start_soon(guarded, second)
+    if failure:
+        raise failure[0]

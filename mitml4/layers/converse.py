@@ -1,0 +1,194 @@
+"""The live driver of conversations: moves the bytes of both lanes as the conversation says.
+
+Each lane is a task that asks the conversation what may happen to the bytes that come next (`Want`),
+does it, and asks again. What one lane's bytes teach the conversation may change what the other may
+do: then the other's wait is broken off, and it asks again. A conversation that finds its protocol
+broken is dropped, and the rest of the flow is relayed unseen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from mitml4.errors import ProtocolError
+from mitml4.events import Action
+from mitml4.layers.bridge import Bridge, Lane, both
+from mitml4.layers.report import Side, Speaker
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    LOOK,
+    MAX_LOOK,
+    PASS_ALL,
+    TAP,
+    Conversation,
+    Direction,
+    Pass,
+    Want,
+)
+
+__all__ = ["converse"]
+
+
+async def converse(
+    bridge: Bridge, conversation: Conversation, speaker: Speaker, action: Action = "relayed"
+) -> Bridge | None:
+    """Follow a conversation to its end. Returns the bridge of the protocol inside, if one begins.
+
+    Raises OSError when a side breaks.
+    """
+    return await _Driver(bridge, conversation, speaker, action).run()
+
+
+class _Driver:
+    def __init__(
+        self, bridge: Bridge, conversation: Conversation, speaker: Speaker, action: Action
+    ) -> None:
+        self.bridge = bridge
+        self.conversation = conversation
+        self.speaker = speaker
+        self.action = action
+        self.depth = bridge.report.push(conversation.name)
+        self.broken = False
+        self.finished: set[Direction] = set()
+        self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
+
+    async def run(self) -> Bridge | None:
+        try:
+            await both(lambda: self._follow(Direction.UP), lambda: self._follow(Direction.DOWN))
+        finally:
+            self._tell(at_the_end=True)
+        if self._inner_begins():
+            return self.bridge.inner(
+                target=self.conversation.target, expected=self.conversation.inner
+            )
+        return None
+
+    def _want(self, direction: Direction) -> Want:
+        """What the conversation wants, or all that is left to want without it."""
+        if self.broken:
+            return PASS_ALL
+        want = self.conversation.want(direction)
+        if want in (HOLD, INNER) and direction.other in self.finished:
+            return PASS_ALL  # the other side has ended, and nothing will change this any more
+        return want
+
+    def _inner_begins(self) -> bool:
+        wants = (self._want(Direction.UP), self._want(Direction.DOWN))
+        return all(want is INNER for want in wants)
+
+    async def _follow(self, direction: Direction) -> None:
+        lane = self.bridge.lane(direction)
+        while not self._inner_begins():
+            want = self._want(direction)
+            if want is LOOK:
+                exhausted = await self._look(direction, lane)
+            elif want is TAP:
+                await lane.pass_on(None, lambda data: self._feed(direction, data))
+                exhausted = True
+            elif isinstance(want, Pass):
+                count = await lane.pass_on(want.count)
+                self._passed(direction, count)
+                exhausted = want.count is None or count < want.count
+            else:
+                exhausted = await self._wait(direction, lane, want)
+            if exhausted:
+                await self._end(direction, lane)
+                return
+
+    async def _look(self, direction: Direction, lane: Lane) -> bool:
+        """Show the conversation what comes, until it takes some of it or wants something else.
+
+        Returns whether nothing more will come.
+        """
+        data = b""
+        while self._want(direction) is LOOK:
+            looked = await self._interruptible(direction, LOOK, lane, len(data))
+            if looked is None or self._want(direction) is not LOOK:
+                break
+            if len(looked) <= len(data):
+                return True
+            data = looked
+            taken = self._feed(direction, data)
+            if taken:
+                await lane.move(data[:taken])
+                break
+            if len(data) > MAX_LOOK:
+                self._break(direction, ProtocolError("more bytes than one look may hold"))
+        return False
+
+    async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
+        """Nothing may move now; watch the source all the same, lest its reset goes unnoticed."""
+        seen = 0
+        while self._want(direction) is want and not self._inner_begins():
+            enough = seen > MAX_LOOK or lane.ended
+            looked = await self._interruptible(direction, want, lane, math.inf if enough else seen)
+            seen = seen if looked is None else len(looked)
+        return False
+
+    async def _interruptible(
+        self, direction: Direction, want: Want, lane: Lane, beyond: float
+    ) -> bytes | None:
+        """Look at a lane; None when the conversation has changed its mind meanwhile."""
+        with trio.CancelScope() as scope:
+            self.waits[direction] = (want, scope)
+            try:
+                if math.isinf(beyond):
+                    await trio.sleep_forever()
+                return await lane.look(int(beyond))
+            finally:
+                del self.waits[direction]
+        return None
+
+    def _feed(self, direction: Direction, data: bytes) -> int:
+        if self.broken:
+            return len(data)
+        try:
+            taken = self.conversation.feed(direction, data)
+        except ProtocolError as error:
+            self._break(direction, error)
+            return 0
+        self._after(direction)
+        return taken
+
+    def _passed(self, direction: Direction, count: int) -> None:
+        if not self.broken:
+            self.conversation.passed(direction, count)
+            self._after(direction)
+
+    async def _end(self, direction: Direction, lane: Lane) -> None:
+        """The source has ended: whatever the conversation has not taken goes on, then the end."""
+        if not self.broken:
+            try:
+                self.conversation.end(direction)
+            except ProtocolError as error:
+                self._break(direction, error)
+        await lane.move(await lane.look(0))
+        self.finished.add(direction)
+        self._after(direction)
+        await lane.end()
+
+    def _break(self, direction: Direction, error: ProtocolError) -> None:
+        self.broken = True
+        side: Side = "ingress" if direction is Direction.UP else "egress"
+        self.bridge.report.error(side, "relay", "protocol", error.message)
+        self._after(direction)
+
+    def _after(self, direction: Direction) -> None:
+        """The conversation has learned something: say it, and let the other lane ask again."""
+        self._tell(at_the_end=False)
+        other = direction.other
+        if other in self.waits:
+            want, scope = self.waits[other]
+            if self._want(other) is not want or self._inner_begins():
+                scope.cancel()
+
+    def _tell(self, *, at_the_end: bool) -> None:
+        conversation = self.conversation
+        if conversation.settled or at_the_end:
+            self.bridge.report.layer(self.depth, self.speaker, self.action, conversation.facts())
+        for notice in conversation.notices:
+            self.bridge.report.notice(self.depth, notice)
+        conversation.notices.clear()

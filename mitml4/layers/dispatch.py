@@ -1,0 +1,109 @@
+"""What is it now? The first bytes of both directions, until one protocol is left.
+
+Both lanes are watched from the first moment and every detector sees the same opening. Nothing is
+held back but the start of what may become a TLS ClientHello, because that one we would answer
+ourselves: all else is relayed while the question is open (the lanes keep it for the conversation
+that is found), so a server that speaks first costs nothing, and neither does a weak rule that wants
+to see the answer. There is one timer: for how long silence may hold back a part of a ClientHello.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import trio
+
+from mitml4.layers.bridge import Bridge, Lane, both
+from mitml4.layers.report import Speaker
+from mitml4.protocols.conversation import Direction, Opening, Protocol
+from mitml4.protocols.registry import Detection, by_name, detect
+
+__all__ = ["Found", "dispatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The protocol that comes next on a bridge: None when nothing recognised it."""
+
+    protocol: Protocol | None
+    speaker: Speaker
+    silent: bool = False
+    """No byte came at all."""
+
+
+async def dispatch(bridge: Bridge, *, hold_s: float, port: int) -> Found:
+    """Find out what a bridge carries, and claim nothing of it. Raises OSError."""
+    if bridge.expected and (protocol := by_name(bridge.expected)):
+        return Found(protocol, "server")
+    return await _Watch(bridge, hold_s, port).decide()
+
+
+class _Watch:
+    """Both lanes under observation."""
+
+    def __init__(self, bridge: Bridge, hold_s: float, port: int) -> None:
+        self.bridge = bridge
+        self.hold_s = hold_s
+        self.port = port
+        self.seen = {Direction.UP: b"", Direction.DOWN: b""}
+        self.looking = {Direction.UP: trio.CancelScope(), Direction.DOWN: trio.CancelScope()}
+        self.first: Direction | None = None
+        self.decided = False
+        self.detection = self._judge()
+
+    async def decide(self) -> Found:
+        await both(lambda: self._watch(Direction.UP), lambda: self._watch(Direction.DOWN))
+        speaker: Speaker = "server" if self.first is Direction.DOWN else "client"
+        return Found(
+            self.detection.match or self.detection.likely, speaker, silent=self.first is None
+        )
+
+    async def _watch(self, direction: Direction) -> None:
+        lane = self.bridge.lane(direction)
+        data = b""
+        while not self.decided:
+            looked = await self._look(direction, lane, data)
+            if looked is None:
+                if not self.decided:  # silence has held it back for long enough
+                    await lane.move_ahead(data)
+                continue
+            data = looked
+            self._learn(direction, data)
+            if self.decided:
+                return
+            if direction is Direction.DOWN or lane.ended or not self.detection.terminating:
+                await lane.move_ahead(data)
+            if lane.ended:
+                await lane.say_ended()
+                return
+
+    async def _look(self, direction: Direction, lane: Lane, data: bytes) -> bytes | None:
+        """More than `data`; None when the other lane has decided, or patience has run out."""
+        held = len(data) > len(lane.ahead)
+        with trio.move_on_after(self.hold_s if held else math.inf) as self.looking[direction]:
+            return await lane.look(len(data))
+        return None
+
+    def _learn(self, direction: Direction, data: bytes) -> None:
+        self.seen[direction] = data
+        if data and self.first is None:
+            self.first = direction
+        self.detection = self._judge()
+        nothing_will_come = self.bridge.up.ended and self.bridge.down.ended
+        if nothing_will_come or not self.detection.undecided:
+            self.decided = True
+            for scope in self.looking.values():
+                scope.cancel()
+
+    def _judge(self) -> Detection:
+        return detect(
+            Opening(
+                up=self.seen[Direction.UP],
+                down=self.seen[Direction.DOWN],
+                up_ended=self.bridge.up.ended,
+                down_ended=self.bridge.down.ended,
+                within=tuple(self.bridge.report.stack),
+                port=self.port,
+            )
+        )

@@ -1,0 +1,80 @@
+"""What a flow says of itself: the one place that makes flow events, and keeps the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal
+
+from mitml4 import events
+from mitml4.events import Action, Event
+from mitml4.protocols import conversation
+from mitml4.protocols.conversation import Facts, Notice
+
+__all__ = ["Report"]
+
+Side = Literal["ingress", "egress"]
+Stage = Literal["connect", "detect", "handshake", "relay"]
+Kind = Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
+Speaker = Literal["client", "server"]
+
+
+_EVENT_OF: Final[dict[type[Notice], Callable[..., Event]]] = {
+    conversation.HttpRequest: events.HttpRequest,
+    conversation.HttpResponse: events.HttpResponse,
+    conversation.HttpEnd: events.HttpEnd,
+    conversation.WebSocketMessage: events.WebSocketMessage,
+}
+
+
+@dataclass(slots=True)
+class Report:
+    """Publishes the events of one flow."""
+
+    flow: int
+    publish: Callable[[Event], None]
+    with_headers: bool = False
+    stack: list[str] = field(default_factory=list)
+    _announced: set[int] = field(default_factory=set)
+
+    def push(self, protocol: str) -> int:
+        """A protocol was found inside the others; returns its depth."""
+        self.stack.append(protocol)
+        return len(self.stack) - 1
+
+    def layer(self, depth: int, speaker: Speaker, action: Action, details: Facts | None) -> None:
+        """Announce a layer of the stack, once, with all that is known of it."""
+        if depth in self._announced:
+            return
+        self._announced.add(depth)
+        self.publish(
+            events.FlowLayer(
+                flow=self.flow,
+                depth=depth,
+                protocol=self.stack[depth],
+                speaker=speaker,
+                action=action,
+                details=details,
+            )
+        )
+
+    def error(self, side: Side, stage: Stage, kind: Kind, reason: str) -> None:
+        self.publish(
+            events.FlowError(
+                flow=self.flow,
+                depth=max(len(self.stack) - 1, 0),
+                side=side,
+                stage=stage,
+                kind=kind,
+                reason=reason,
+            )
+        )
+
+    def notice(self, depth: int, notice: Notice) -> None:
+        """Something that happened in a conversation."""
+        said = {item.name: getattr(notice, item.name) for item in fields(notice)}
+        if "headers" in said and not self.with_headers:
+            said["headers"] = None
+        if "direction" in said:
+            said["direction"] = said["direction"].value
+        self.publish(_EVENT_OF[type(notice)](flow=self.flow, depth=depth, **said))

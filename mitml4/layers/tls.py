@@ -1,0 +1,354 @@
+"""The one layer that does more than relay: TLS, ended on both sides and made to look like one.
+
+The ClientHello is read whole and left unread. The egress handshake comes first, with the client's
+offer; what the server answers decides everything that the client is then told: version, cipher,
+ALPN, a leaf that shows the same name and the same defects. What cannot be carried over is named in
+the details, and where opening would cost the connection (a client certificate is demanded, the
+client does not take our certificates, this OpenSSL cannot speak it) the flow is passed through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import trio
+from OpenSSL import SSL, crypto
+
+from mitml4.errors import CertificateError, ProtocolError
+from mitml4.layers.bridge import Bridge
+from mitml4.layers.converse import converse
+from mitml4.layers.report import Kind, Speaker
+from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.protocols.certificate import CertificateFacts
+from mitml4.protocols.conversation import Surroundings, Target
+from mitml4.protocols.tls import TlsConversation, TlsFacts
+from mitml4.protocols.tls_hello import ClientHello, parse_client_hello
+from mitml4.protocols.tls_names import alert_name, is_grease
+from mitml4.tls.context import Contexts, Offer
+from mitml4.tls.forge import Forge, Leaf
+from mitml4.tls.keys import allowed_key_type, describe_key, mirror_key_type
+from mitml4.tls.pinning import REFUSALS, Bypasses
+from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
+from mitml4.tls.verify import Verifier, der
+
+__all__ = ["Blocked", "Failed", "Judge", "TlsOpener"]
+
+_HELLO_PATIENCE_S: Final = 10.0
+"""After so long a silence within a ClientHello, what there is of it is relayed unopened."""
+_HANDSHAKE_S: Final = 30.0
+_VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_OLDEST: Final = 0x0301
+_NEWEST: Final = 0x0304
+_TLS_1_2: Final = 0x0303
+_UNRECOGNISED_CERTIFICATE: Final = "client certificate"
+
+Judge = Callable[[str | None, Target], tuple[Literal["block", "passthrough", "intercept"], str]]
+"""The policy: what to do with (SNI, logical target), and why."""
+
+
+class Blocked(Exception):  # noqa: N818 - a decision, not an error
+    """The policy refuses this flow."""
+
+
+class _PassThrough(Exception):  # noqa: N818
+    """Opening this one would cost the connection; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Failed(Exception):  # noqa: N818
+    """The handshake failed, and the far side has been told; the flow is over."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TlsOpener:
+    """What opening TLS needs of the session."""
+
+    forge: Forge
+    contexts: Contexts
+    verifier: Verifier
+    bypasses: Bypasses
+    judge: Judge
+    upstream: Literal["mirror", "reject", "ignore"] = "mirror"
+    on_pinned: Literal["passthrough", "fail"] = "passthrough"
+
+    async def open(
+        self, bridge: Bridge, speaker: Speaker, reconnect: Callable[[], Awaitable[Stream]] | None
+    ) -> Bridge | None:
+        """Open the TLS on a bridge; the bridge of its plaintext, or None when the flow is over.
+
+        `reconnect` makes a new egress stream where the layer below is the plain connection: then a
+        handshake that cannot be carried over is given up, and the untouched ClientHello is passed
+        through. Raises Blocked, Failed, OSError.
+        """
+        hello = await _read_hello(bridge)
+        if hello is None or hello.sslv2 or bridge.up.ahead:
+            return await _pass_through(bridge, speaker, "not openable")
+        action, reason = self._decide(hello, bridge.target)
+        if action == "block":
+            bridge.report.push("tls")
+            raise Blocked(reason)
+        if action == "passthrough":
+            return await _pass_through(bridge, speaker, reason)
+        try:
+            handshake = _Handshake(self, bridge, hello, speaker)
+            return await handshake.run(may_retreat=reconnect is not None)
+        except _PassThrough as retreat:
+            assert reconnect is not None
+            bridge.egress.close()
+            return await _pass_through(bridge.onto(await reconnect()), speaker, retreat.reason)
+
+    def _decide(self, hello: ClientHello, target: Target) -> tuple[str, str]:
+        action, reason = self.judge(hello.sni, target)
+        if action == "intercept":
+            if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
+                return "passthrough", "version"
+            learned = self.bypasses.reason(str(target), hello.sni)
+            if learned:
+                return "passthrough", learned
+        return action, reason
+
+
+async def _read_hello(bridge: Bridge) -> ClientHello | None:
+    """The whole ClientHello, none of it consumed; None when it is none, or does not come."""
+    data = b""
+    while True:
+        looked = b""
+        with trio.move_on_after(_HELLO_PATIENCE_S):
+            looked = await bridge.up.look(len(data))
+        if len(looked) <= len(data):
+            return None
+        data = looked
+        try:
+            hello = parse_client_hello(data)
+        except ProtocolError:
+            return None
+        if hello:
+            return hello
+
+
+async def _pass_through(bridge: Bridge, speaker: Speaker, reason: str) -> Bridge | None:
+    """Relay the TLS unopened, and name what its hellos say."""
+    around = Surroundings(target=bridge.target, within=tuple(bridge.report.stack))
+    conversation = TlsConversation(around=around, passthrough=reason)
+    return await converse(bridge, conversation, speaker, "passthrough")
+
+
+class _Handshake:
+    """Both handshakes of one flow."""
+
+    def __init__(
+        self, opener: TlsOpener, bridge: Bridge, hello: ClientHello, speaker: Speaker
+    ) -> None:
+        self.opener = opener
+        self.bridge = bridge
+        self.hello = hello
+        self.speaker = speaker
+        self.depth = len(bridge.report.stack)
+        self.facts = TlsFacts.of(hello)
+
+    async def run(self, *, may_retreat: bool) -> Bridge | None:
+        egress = await self._connect(may_retreat)
+        self._learn_of_client_certificates(egress, may_retreat)
+        try:
+            leaf = await self._forge(egress)
+            ingress = await self._accept(egress, leaf)
+        finally:
+            self._announce()
+        return self.bridge.inside_tls(ingress, egress)
+
+    async def _connect(self, may_retreat: bool) -> TlsStream:
+        """The egress handshake, with the client's offer."""
+        mirrored = self.opener.contexts.egress(_offer(self.hello))
+        self.facts = replace(self.facts, not_mirrored=mirrored.not_mirrored)
+        stream = tls_over(self.bridge.egress, mirrored.context)
+        connection = stream.connection
+        connection.set_connect_state()
+        if self.hello.sni:
+            connection.set_tlsext_host_name(self.hello.sni.encode("utf-8", "surrogateescape"))
+        if self.hello.alpn:
+            connection.set_alpn_protos(list(self.hello.alpn))
+        if self.hello.status_request:
+            connection.request_ocsp()
+        try:
+            with trio.fail_after(_HANDSHAKE_S):
+                await stream.handshake()
+        except TlsFailure as failure:
+            ours = failure.alert is None
+            if may_retreat and (ours or mirrored.not_mirrored):
+                raise _PassThrough(failure.reason) from None
+            await self._pass_on_failure(failure)
+        except StreamTruncated:
+            await self._pass_on_failure(None)
+        except trio.TooSlowError:
+            self._fail("egress", "timeout", "the server does not answer the ClientHello")
+            self.bridge.ingress.abort()
+            raise Failed from None
+        self._describe(connection)
+        return stream
+
+    async def _pass_on_failure(self, failure: TlsFailure | None) -> None:
+        """The server ended the handshake: the client gets the same, alert or end."""
+        if failure is None:
+            self._fail("egress", "reset", "the server closed the connection during the handshake")
+        elif failure.alert is None:
+            self._fail("egress", "protocol", failure.reason)
+        else:
+            self._fail("egress", "alert", alert_name(failure.alert))
+            version = min(max(self.hello.versions), _TLS_1_2)
+            # RFC 8446 §5.1, §6: a plaintext record with a fatal alert, the server's own.
+            record = b"\x15" + version.to_bytes(2, "big") + b"\0\2\2" + bytes([failure.alert])
+            await self.bridge.ingress.send_all(memoryview(record))
+        await self.bridge.ingress.send_end()
+        raise Failed from None
+
+    def _learn_of_client_certificates(self, egress: TlsStream, may_retreat: bool) -> None:
+        if not egress.alerts.asked_for_certificate or self.opener.contexts.client_certificate:
+            return
+        self.opener.bypasses.learn(
+            str(self.bridge.target), self.hello.sni, _UNRECOGNISED_CERTIFICATE
+        )
+        if may_retreat:
+            raise _PassThrough(_UNRECOGNISED_CERTIFICATE)
+        self._error("egress", "certificate", "the server asks for a client certificate")
+
+    def _describe(self, connection: SSL.Connection) -> None:
+        group = connection.get_group_name()
+        self.facts = replace(
+            self.facts,
+            alpn=connection.get_alpn_proto_negotiated() or None,
+            version=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name(),
+            group=group,
+            resumed=False,
+        )
+
+    async def _forge(self, egress: TlsStream) -> Leaf:
+        """The mirrored leaf."""
+        chain = egress.connection.get_peer_cert_chain() or []
+        verdict = self.opener.verifier.verify(chain, self._expected_name())
+        self._describe_certificate(chain, verdict.reason)
+        trusted = verdict.trusted or self.opener.upstream == "ignore"
+        if verdict.reason != "ok" and self.opener.upstream == "reject":
+            self._fail("egress", "certificate", verdict.reason)
+            self._abort(egress)
+        original = der(chain[0]) if chain else None
+        server_key = describe_key(_public_key(chain[0])) if chain else "ec-p256"
+        key_type = allowed_key_type(
+            mirror_key_type(server_key),
+            self.hello.signature_algorithms or None,
+            version=_VERSIONS[self.facts.version or "TLSv1.3"],
+        )
+        try:
+            leaf = await self.opener.forge.leaf(
+                original, trusted=trusted, key_type=key_type, name=self.hello.sni
+            )
+        except CertificateError as error:
+            self._fail("egress", "certificate", error.message)
+            self._abort(egress)
+        self.facts = replace(
+            self.facts,
+            mirrored=leaf.mirrored,
+            not_mirrored=(*self.facts.not_mirrored, *leaf.not_mirrored),
+        )
+        return leaf
+
+    def _abort(self, egress: TlsStream) -> None:
+        self.bridge.ingress.abort()
+        egress.abort()
+        raise Failed
+
+    def _describe_certificate(self, chain: list[crypto.X509], verify: str) -> None:
+        shown = CertificateFacts.of_der(der(chain[0])) if chain else None
+        if shown:
+            self.facts = replace(self.facts, certificate=replace(shown, verify=verify))
+
+    def _expected_name(self) -> str | None:
+        """The name that the client would check: its SNI, or the host that it asked a proxy for."""
+        if self.hello.sni:
+            return self.hello.sni
+        try:
+            ipaddress.ip_address(self.bridge.target.host)
+        except ValueError:
+            return self.bridge.target.host
+        return None
+
+    async def _accept(self, egress: TlsStream, leaf: Leaf) -> TlsStream:
+        """The ingress handshake, pinned to what the server chose."""
+        version = _VERSIONS[self.facts.version or "TLSv1.3"]
+        context = self.opener.contexts.ingress(
+            leaf, version, self.facts.cipher or "", self.facts.alpn or b""
+        )
+        stream = tls_over(self.bridge.ingress, context)
+        stream.connection.set_accept_state()
+        try:
+            with trio.fail_after(_HANDSHAKE_S):
+                await stream.handshake()
+        except TlsFailure as failure:
+            self._classify(failure)
+        except (StreamTruncated, ConnectionError) as error:
+            how = "reset" if isinstance(error, ConnectionError) else "closed"
+            self._fail("ingress", "certificate", f"{how} by the client after our certificate")
+            self._learn_pin()
+        except trio.TooSlowError:
+            self._fail("ingress", "timeout", "the client does not finish the handshake")
+        else:
+            return stream
+        egress.abort() if stream.alerts.received is None else egress.close()
+        stream.close()
+        raise Failed
+
+    def _classify(self, failure: TlsFailure) -> None:
+        if failure.alert is None:
+            self._fail("ingress", "protocol", failure.reason)
+        elif failure.alert in REFUSALS:
+            self._fail("ingress", "certificate", REFUSALS[failure.alert])
+            self._learn_pin()
+        else:
+            self._fail("ingress", "alert", alert_name(failure.alert))
+
+    def _learn_pin(self) -> None:
+        if self.opener.on_pinned == "passthrough":
+            self.opener.bypasses.learn(str(self.bridge.target), self.hello.sni, "pinned")
+
+    def _announce(self) -> None:
+        if len(self.bridge.report.stack) == self.depth:
+            self.bridge.report.push("tls")
+        self.bridge.report.layer(self.depth, self.speaker, "intercepted", self.facts)
+
+    def _fail(self, side: Literal["ingress", "egress"], kind: Kind, reason: str) -> None:
+        self._announce()
+        self._error(side, kind, reason)
+
+    def _error(self, side: Literal["ingress", "egress"], kind: Kind, reason: str) -> None:
+        self.bridge.report.error(side, "handshake", kind, reason)
+
+
+def _offer(hello: ClientHello) -> Offer:
+    versions = [version for version in hello.versions if version <= _NEWEST]
+    listed = bool(hello.supported_versions)
+    return Offer(
+        cipher_suites=_without_grease(hello.cipher_suites),
+        lowest_version=min(versions) if listed else _OLDEST,
+        highest_version=max(versions),
+        groups=_without_grease(hello.groups),
+        signature_algorithms=_without_grease(hello.signature_algorithms),
+    )
+
+
+def _without_grease(values: tuple[int, ...]) -> tuple[int, ...]:
+    signalling = (0x00FF, 0x5600)  # RFC 5746 §3.3, RFC 7507: no cipher suites of their own
+    return tuple(value for value in values if not is_grease(value) and value not in signalling)
+
+
+def _public_key(certificate: crypto.X509) -> bytes:
+    """SubjectPublicKeyInfo; empty for a key of a kind that OpenSSL does not know."""
+    try:
+        return crypto.dump_publickey(crypto.FILETYPE_ASN1, certificate.get_pubkey())
+    except crypto.Error:
+        return b""

@@ -1,0 +1,107 @@
+"""Moving bytes from socket to socket inside the kernel (splice(2)), for opaque flows.
+
+A transfer needs a pipe between the two sockets. Pipes are lent for the length of a burst, so that
+idle flows hold none, and kept for the next borrower. Where no pipe can be had (descriptors, the
+user's pipe quota) the caller moves the bytes itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from mitml4.net.stream import TcpStream
+
+__all__ = ["Pipe", "PipePool", "splice_burst"]
+
+_PIPE_BYTES: Final = 1 << 20
+_FLAGS: Final = 0x01 | 0x02  # SPLICE_F_MOVE | SPLICE_F_NONBLOCK, fcntl.h
+_F_SETPIPE_SZ: Final = 1031  # fcntl.F_SETPIPE_SZ
+_BURST_BYTES: Final = 8 << 20
+
+
+@dataclass(slots=True)
+class Pipe:
+    """A pipe with nothing in it."""
+
+    read_end: int
+    write_end: int
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+@dataclass(slots=True)
+class PipePool:
+    """Pipes that are lent and come back empty; at most `most_idle` are kept open unused."""
+
+    most_idle: int = 64
+    _idle: list[Pipe] = field(default_factory=list)
+
+    @contextmanager
+    def lend(self) -> Iterator[Pipe | None]:
+        """A pipe, or None when the system gives none. One that breaks in use is not kept."""
+        pipe = self._idle.pop() if self._idle else self._open()
+        try:
+            yield pipe
+        except BaseException:
+            if pipe:
+                pipe.close()  # may still hold bytes
+            raise
+        if pipe and len(self._idle) < self.most_idle:
+            self._idle.append(pipe)
+        elif pipe:
+            pipe.close()
+
+    @staticmethod
+    def _open() -> Pipe | None:
+        try:
+            pipe = Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return None
+        with suppress(OSError):  # over the user's quota: the default 64 KiB works too
+            fcntl.fcntl(pipe.write_end, _F_SETPIPE_SZ, _PIPE_BYTES)
+        return pipe
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+async def splice_burst(
+    source: TcpStream, sink: TcpStream, pipe: Pipe, most: int | None
+) -> int | None:
+    """Move what is there, up to `most` bytes (None: no limit), until the source would block.
+
+    Returns the bytes moved; 0 at the end of the source, None when there was nothing yet. Bounded
+    (8 MiB), so that one flow cannot keep the loop to itself. Raises OSError.
+    """
+    moved = 0
+    limit = _BURST_BYTES if most is None else min(most, _BURST_BYTES)
+    while moved < limit:
+        try:
+            filled = os.splice(
+                source.fileno(), pipe.write_end, min(limit - moved, _PIPE_BYTES), flags=_FLAGS
+            )
+        except BlockingIOError:
+            return moved or None
+        if not filled:
+            return moved
+        moved += filled
+        await _drain(pipe, sink, filled)
+    return moved
+
+
+async def _drain(pipe: Pipe, sink: TcpStream, count: int) -> None:
+    while count:
+        try:
+            count -= os.splice(pipe.read_end, sink.fileno(), count, flags=_FLAGS)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sink.fileno())

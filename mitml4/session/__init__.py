@@ -1,0 +1,1 @@
+"""A session: its rules, its flows, and who is told of them."""

@@ -1,0 +1,235 @@
+"""One intercepted TCP connection, from accept to close. The file to read first.
+
+The server is asked first: what it refuses, the client is refused. Then, again and again: what is
+it now, and who takes it from here? Each answer is a bridge to the protocol inside, until there is
+none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import trio
+
+from mitml4.address import Address
+from mitml4.events import CloseReason, Event, FlowClose, FlowOpen
+from mitml4.layers.bridge import MAX_DEPTH, Bridge
+from mitml4.layers.converse import converse
+from mitml4.layers.dispatch import dispatch
+from mitml4.layers.relay import Relay
+from mitml4.layers.report import Report
+from mitml4.layers.tls import Blocked, Failed, TlsOpener
+from mitml4.net.stream import Stream, TcpStream, wire_bytes
+from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
+
+__all__ = ["Accepted", "Flow", "Services"]
+
+_CONNECT_S: Final = 30.0
+_DRAIN_BEFORE_RESET_S: Final = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What a listener has accepted."""
+
+    stream: TcpStream
+    client: Address
+    destination: Address
+    interface: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """What flows need of their session."""
+
+    publish: Callable[[Event], None]
+    connect: Callable[[Address, Address], Awaitable[TcpStream]]
+    """(destination, client) → the egress; raises OSError."""
+    relay: Relay
+    tls: TlsOpener
+    hold_s: float = 0.5
+    with_headers: bool = False
+    clock: Callable[[], float] = trio.current_time
+
+
+@dataclass(slots=True)
+class Opaque(Conversation):
+    """Relayed unseen: what nothing recognised, or what is named and no more."""
+
+    label: str = "unknown"
+    up: Want = PASS_ALL
+    down: Want = PASS_ALL
+    settled: bool = True
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.label
+
+    def facts(self) -> Facts | None:  # type: ignore[override]
+        return None
+
+
+class Flow:
+    """Runs one connection; publishes flow.open, its layers, and exactly one flow.close."""
+
+    def __init__(self, number: int, accepted: Accepted, services: Services) -> None:
+        self.number = number
+        self.accepted = accepted
+        self.services = services
+        self.ingress = accepted.stream
+        self.report = Report(number, services.publish, with_headers=services.with_headers)
+        self.opened_at = services.clock()
+        self._egress: TcpStream | None = None
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Payload bytes that the client has sent and been sent, so far."""
+        return wire_bytes(self.ingress.socket)
+
+    async def run(self) -> None:
+        """Carry it to its end. Raises nothing but cancellation."""
+        accepted = self.accepted
+        self.services.publish(
+            FlowOpen(
+                flow=self.number,
+                client=accepted.client,
+                destination=accepted.destination,
+                interface=accepted.interface,
+            )
+        )
+        reason: CloseReason = "shutdown"
+        try:
+            reason = await self._carry()
+        finally:
+            up, down = self.bytes
+            for stream in (self.ingress, self._egress):
+                if stream:
+                    stream.abort() if reason in ("shutdown", "reset") else stream.close()
+            self.services.publish(
+                FlowClose(
+                    flow=self.number,
+                    stack=tuple(self.report.stack),
+                    reason=reason,
+                    bytes_up=up,
+                    bytes_down=down,
+                    duration_s=self.services.clock() - self.opened_at,
+                )
+            )
+
+    async def _carry(self) -> CloseReason:
+        """Everything between open and close; says why it ended."""
+        try:
+            egress = await self._connect()
+            if isinstance(egress, str):
+                self.ingress.abort()
+                return egress
+            await self._bridge(egress)
+        except Blocked:
+            self._abort()
+            return "blocked"
+        except Failed:
+            return "error"
+        except OSError as error:
+            return await self._broken(error)
+        except Exception as error:  # a fault of ours ends this flow and no other
+            log.exception("flow %d", self.number)
+            self.report.error("ingress", "relay", "internal", f"{type(error).__name__}: {error}")
+            self._abort()
+            return "error"
+        return "closed"
+
+    async def _connect(self) -> TcpStream | CloseReason:
+        """The egress connection, or how the server's side refused it."""
+        try:
+            with trio.fail_after(_CONNECT_S):
+                self._egress = await self._dial()
+        except trio.TooSlowError:
+            self.report.error("egress", "connect", "timeout", "no answer")
+            return "timeout"
+        except OSError as error:
+            slow = isinstance(error, TimeoutError)
+            kind: Literal["timeout", "refused"] = "timeout" if slow else "refused"
+            self.report.error("egress", "connect", kind, error.strerror or str(error))
+            return kind
+        return self._egress
+
+    async def _dial(self) -> TcpStream:
+        return await self.services.connect(self.accepted.destination, self.accepted.client)
+
+    async def _redial(self) -> Stream:
+        self._egress = await self._dial()
+        return self._egress
+
+    async def _bridge(self, egress: TcpStream) -> None:
+        destination = self.accepted.destination
+        bridge: Bridge | None = Bridge.between(
+            self.ingress,
+            egress,
+            self.services.relay,
+            self.report,
+            Target(destination.ip, destination.port),
+        )
+        while bridge:
+            bridge = await self._step(bridge)
+
+    async def _step(self, bridge: Bridge) -> Bridge | None:
+        """One layer: find out what it is, and hand it to whoever takes it."""
+        if bridge.depth >= MAX_DEPTH:
+            return await converse(bridge, Opaque(), "client")
+        found = await dispatch(bridge, hold_s=self.services.hold_s, port=bridge.target.port)
+        protocol, speaker = found.protocol, found.speaker
+        if protocol is None and found.silent:
+            await self._end_silently(bridge)
+            return None
+        if protocol is None:
+            return await converse(bridge, Opaque(), speaker)
+        if protocol.terminates:
+            redial = self._redial if bridge.depth == 0 else None
+            return await self.services.tls.open(bridge, speaker, redial)
+        if protocol.converse is None:
+            return await converse(bridge, Opaque(label=protocol.name), speaker)
+        around = Surroundings(
+            clock=self.services.clock,
+            secure=bridge.secure,
+            target=bridge.target,
+            within=tuple(bridge.report.stack),
+        )
+        return await converse(bridge, protocol.converse(around), speaker)
+
+    @staticmethod
+    async def _end_silently(bridge: Bridge) -> None:
+        """Both sides have ended before a byte came at this depth."""
+        await bridge.up.end()
+        await bridge.down.end()
+
+    def _abort(self) -> None:
+        self.ingress.abort()
+        if self._egress:
+            self._egress.abort()
+
+    async def _broken(self, error: OSError) -> CloseReason:
+        """A side was reset: the other gets what was on its way, then the same."""
+        if not isinstance(error, ConnectionError):
+            self.report.error("egress", "relay", "reset", error.strerror or str(error))
+        with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
+            for stream in (self.ingress, self._egress):
+                while stream and _unsent(stream):
+                    await trio.sleep(0.005)
+        self._abort()
+        return "reset"
+
+
+def _unsent(stream: TcpStream) -> int:
+    """Bytes that the far side has not acknowledged; none once a connection is reset."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(stream.socket, termios.TIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0

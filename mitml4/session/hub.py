@@ -1,0 +1,70 @@
+"""Where events go: every sink, and the totals of the session."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, SessionStop
+from mitml4.sinks.sink import Sink
+
+__all__ = ["Hub", "Totals"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the summary and `session.stop` say."""
+
+    flows: int = 0
+    closed: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    stacks: Counter[str] = field(default_factory=Counter)
+    opened: int = 0
+    passed_through: Counter[str] = field(default_factory=Counter)
+
+    def add(self, event: Event) -> None:
+        match event:
+            case FlowOpen():
+                self.flows += 1
+            case FlowLayer(action="intercepted"):
+                self.opened += 1
+            case FlowLayer(action="passthrough"):
+                self.passed_through[getattr(event.details, "passthrough", None) or "policy"] += 1
+            case FlowClose():
+                self.closed += 1
+                self.bytes_up += event.bytes_up
+                self.bytes_down += event.bytes_down
+                self.stacks[" › ".join(event.stack)] += 1
+
+    @property
+    def undetected(self) -> int:
+        return sum(count for stack, count in self.stacks.items() if stack.endswith("unknown"))
+
+    def stop(self, reason: str, dropped_events: int) -> SessionStop:
+        return SessionStop(
+            flows=self.flows,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
+            stacks=dict(self.stacks.most_common()),
+            dropped_events=dropped_events,
+            reason=reason,
+        )
+
+
+@dataclass(slots=True)
+class Hub:
+    """Hands every event to every sink, at once and without waiting for any."""
+
+    sinks: Sequence[Sink]
+    totals: Totals = field(default_factory=Totals)
+
+    def publish(self, event: Event) -> None:
+        self.totals.add(event)
+        for sink in self.sinks:
+            sink.publish(event)
+
+    @property
+    def dropped_events(self) -> int:
+        return sum(sink.dropped for sink in self.sinks)

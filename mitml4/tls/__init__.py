@@ -1,0 +1,1 @@
+"""TLS: the authority, the mirrored leaf, mirrored OpenSSL contexts, and the stream."""

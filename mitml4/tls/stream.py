@@ -1,0 +1,247 @@
+"""A byte stream inside TLS, by OpenSSL.
+
+Where the layer below is a TCP socket, OpenSSL reads and writes its descriptor itself: half the CPU
+of any way that hands ciphertext through Python. Inside another TLS it works on memory BIOs, and
+this stream carries the ciphertext. `TlsStream` is the part that both have in common.
+
+How the far side ended is kept apart: close_notify is the end of the stream; TCP's FIN without it
+raises StreamTruncated; a reset, ConnectionResetError; a fatal alert or a broken record, TlsFailure.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, ParamSpec, TypeVar
+
+import trio
+from OpenSSL import SSL
+
+from mitml4.net.stream import Stream, StreamTruncated, TcpStream
+
+__all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RECORD_BYTES: Final = 16384  # RFC 8446 §5.1: the most plaintext a record carries
+_UNEXPECTED_EOF: Final = -1  # what pyOpenSSL puts into SysCallError for a FIN without close_notify
+
+
+class TlsFailure(StreamTruncated):
+    """TLS broke: a fatal alert of the far side, or records that do not decrypt."""
+
+    def __init__(self, reason: str, alert: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.alert = alert
+        """The far side's fatal alert (RFC 8446 §6), None when it sent none."""
+
+
+@dataclass(slots=True)
+class Alerts:
+    """The last fatal alert seen in each direction of a connection; its OpenSSL `app_data`."""
+
+    received: int | None = None
+    sent: int | None = None
+    asked_for_certificate: bool = False
+
+
+class TlsStream(Stream):
+    """The plaintext of a TLS connection over `transport`, which it owns."""
+
+    transport: Stream
+
+    def __init__(self, connection: SSL.Connection, transport: Stream) -> None:
+        self.connection = connection
+        self.transport = transport
+        self.alerts = Alerts()
+        connection.set_app_data(self.alerts)
+        self._ahead = bytearray()
+        self._scratch: memoryview | None = None
+        self._failure: Exception | None = None
+        self._sending = trio.Lock()
+
+    @abstractmethod
+    async def _wait_readable(self) -> None:
+        """Wait until OpenSSL may find something to read."""
+
+    @abstractmethod
+    async def _wait_writable(self) -> None:
+        """Wait until OpenSSL may write on."""
+
+    async def _flush(self) -> None:
+        """Hand on the ciphertext that OpenSSL has made."""
+
+    async def handshake(self) -> None:
+        """Shake hands. Raises TlsFailure (with the far side's alert), StreamTruncated, OSError."""
+        await self._drive(self.connection.do_handshake)
+
+    async def peek(self, beyond: int, limit: int) -> bytes:
+        while len(self._ahead) <= beyond:
+            if self._scratch is None:
+                self._scratch = memoryview(bytearray(_RECORD_BYTES))
+            count = self._read(self._scratch)
+            if count:
+                self._ahead += self._scratch[:count]
+            elif count == 0:
+                break
+            else:
+                await self._flush()
+                await self._wait_readable()
+        return bytes(self._ahead[:limit])
+
+    def discard(self, count: int) -> None:
+        del self._ahead[:count]
+
+    def receive_nowait(self, buffer: memoryview) -> int | None:
+        if self._ahead:
+            count = min(len(buffer), len(self._ahead))
+            buffer[:count] = self._ahead[:count]
+            del self._ahead[:count]
+            return count
+        filled = 0
+        while filled < len(buffer):
+            taken = self._read(buffer[filled : filled + _RECORD_BYTES])
+            if not taken:
+                return filled or taken
+            filled += taken
+        return filled
+
+    def _read(self, buffer: memoryview) -> int | None:
+        """One record's worth; 0 at close_notify, None when there is none yet.
+
+        An error that comes behind bytes already taken is raised by the call after them.
+        """
+        if self._failure:
+            raise self._failure
+        try:
+            return self.connection.recv_into(buffer)
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return None
+        except SSL.ZeroReturnError:
+            return 0
+        except SSL.Error as error:
+            self._failure = self._translate(error)
+            raise self._failure from None
+
+    async def wait_receivable(self) -> None:
+        await self._flush()
+        if not self._failure and not self._ahead and not self.connection.pending():
+            await self._wait_readable()
+
+    async def send_all(self, data: memoryview) -> None:
+        while data:
+            count = await self._drive(self.connection.send, data)
+            data = data[count:]
+
+    async def send_end(self) -> None:
+        try:
+            await self._drive(self.connection.shutdown)
+        except (TlsFailure, OSError):
+            return  # nobody is left to be told; receiving will say so
+
+    async def _drive(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Repeat an OpenSSL operation until it neither wants to read nor to write."""
+        while True:
+            try:
+                result = operation(*args, **kwargs)
+            except SSL.WantReadError:
+                await self._flush()
+                await self._wait_readable()
+            except SSL.WantWriteError:
+                await self._flush()
+                await self._wait_writable()
+            except SSL.Error as error:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await self._flush_quietly()
+                raise self._translate(error) from None
+            else:
+                await self._flush()
+                return result
+
+    async def _flush_quietly(self) -> None:
+        """An alert of ours may still be in OpenSSL's hands when a handshake has failed."""
+        try:
+            await self._flush()
+        except (OSError, StreamTruncated):
+            return
+
+    def _translate(self, error: SSL.Error) -> Exception:
+        if isinstance(error, SSL.SysCallError):
+            code = error.args[0]
+            if code == _UNEXPECTED_EOF:
+                return StreamTruncated("the connection ended without close_notify")
+            return OSError(code, os.strerror(code))
+        reasons = error.args[0] if error.args else []
+        reason = reasons[-1][2] if reasons else type(error).__name__
+        return TlsFailure(reason or "TLS failed", self.alerts.received)
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+class _DescriptorTlsStream(TlsStream):
+    """OpenSSL reads and writes the socket itself."""
+
+    transport: TcpStream
+
+    def __init__(self, context: SSL.Context, transport: TcpStream) -> None:
+        transport.wake_at(1)
+        super().__init__(SSL.Connection(context, transport.socket), transport)
+
+    async def _wait_readable(self) -> None:
+        try:
+            await self.transport.wait_receivable()
+        except trio.BusyResourceError:
+            # A sender inside a renegotiation waits for the same thing; whoever is woken reads on.
+            await trio.sleep(0.001)
+
+    async def _wait_writable(self) -> None:
+        async with self._sending:
+            await self.transport.wait_sendable()
+
+
+class _MemoryTlsStream(TlsStream):
+    """OpenSSL works on memory; the ciphertext goes through the stream below."""
+
+    def __init__(self, context: SSL.Context, transport: Stream) -> None:
+        super().__init__(SSL.Connection(context, None), transport)
+        self._incoming = memoryview(bytearray(_RECORD_BYTES + 2048))
+        self._receiving = trio.Lock()
+
+    async def _wait_readable(self) -> None:
+        if self._receiving.locked():
+            async with self._receiving:
+                return  # another task has just fed OpenSSL
+        async with self._receiving:
+            while (count := self.transport.receive_nowait(self._incoming)) is None:
+                await self.transport.wait_receivable()
+            if count:
+                self.connection.bio_write(self._incoming[:count])
+            else:
+                self.connection.bio_shutdown()
+
+    async def _wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def _flush(self) -> None:
+        async with self._sending:
+            while True:
+                try:
+                    ciphertext = self.connection.bio_read(1 << 17)
+                except SSL.WantReadError:
+                    return
+                await self.transport.send_all(memoryview(ciphertext))
+
+
+def tls_over(transport: Stream, context: SSL.Context) -> TlsStream:
+    """A TLS stream over any stream; set its connection to connect or accept, then `handshake`."""
+    if isinstance(transport, TcpStream):
+        return _DescriptorTlsStream(context, transport)
+    return _MemoryTlsStream(context, transport)
