@@ -389,10 +389,12 @@ class Http1(Conversation):
         return line.end() - at
 
     def _request(self, data: bytes, at: int) -> int:
-        line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
-        if line is None:
+        if data.find(b"\n", at) < 0:
             begun = _REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
             return _not_whole(data, at, begun, "not a request line")
+        line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
+        if line is None:
+            raise ProtocolError("HTTP/1: not a request line")
         connect = line.re is CONNECT_LINE
         if connect and not self.follows_connect:
             self.up = HOLD
