@@ -21,9 +21,18 @@ from typing import Final
 
 import trio
 
-__all__ = ["Stream", "StreamTruncated", "TcpStream", "wire_bytes"]
+__all__ = ["Stream", "StreamTruncated", "TcpStream"]
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
+
+# struct tcp_info of linux/tcp.h: offsets of its counters, the states of net/tcp_states.h.
+_TCP_INFO_LENGTH: Final = 216
+_BYTES_RECEIVED: Final = 128
+_NOTSENT_BYTES: Final = 144
+_BYTES_SENT: Final = 200
+_BYTES_RETRANS: Final = 208
+_FIN_RECEIVED: Final = (6, 8, 9, 11)  # TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
+_CLOSE: Final = 7
 
 
 class StreamTruncated(Exception):  # noqa: N818 - an end of the stream, not a fault of ours
@@ -100,6 +109,7 @@ class TcpStream(Stream):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = sock
         self._low_water = 1
+        self._final_bytes: tuple[int, int] | None = None
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -172,34 +182,34 @@ class TcpStream(Stream):
 
     def abort(self) -> None:
         if self.socket.fileno() >= 0:
+            self._final_bytes = self._count_bytes(was_reset=True)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
 
     def close(self) -> None:
         if self.socket.fileno() >= 0:
+            self._final_bytes = self._final_bytes or self._count_bytes()
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
 
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        """Payload bytes (received, sent) so far, or in all once closed.
 
-# struct tcp_info of linux/tcp.h: the 64-bit counters and the two 32-bit ones that are used here.
-_TCP_INFO_LENGTH: Final = 216
-_BYTES_RECEIVED: Final = 128
-_NOTSENT_BYTES: Final = 144
-_BYTES_SENT: Final = 200
-_BYTES_RETRANS: Final = 208
+        The kernel counts them anyway, so nothing on the byte path has to.
+        """
+        return self._final_bytes or self._count_bytes()
 
-
-def wire_bytes(sock: socket.socket) -> tuple[int, int]:
-    """Payload bytes that a TCP socket has (received, sent), as the kernel counts them.
-
-    Kept by the kernel anyway, so nothing on the byte path has to count.
-    """
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
-    if len(info) < _TCP_INFO_LENGTH:
-        return 0, 0
-    received, sent, resent = (
-        struct.unpack_from("=Q", info, offset)[0]
-        for offset in (_BYTES_RECEIVED, _BYTES_SENT, _BYTES_RETRANS)
-    )
-    (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
-    return received, sent - resent + waiting
+    def _count_bytes(self, *, was_reset: bool = False) -> tuple[int, int]:
+        """From TCP_INFO. What was received includes the FIN, which takes a sequence number; a
+        socket in state CLOSE does not say whether a FIN brought it there or a reset."""
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        if len(info) < _TCP_INFO_LENGTH:
+            return 0, 0
+        received, sent, resent = (
+            struct.unpack_from("=Q", info, offset)[0]
+            for offset in (_BYTES_RECEIVED, _BYTES_SENT, _BYTES_RETRANS)
+        )
+        (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
+        fin_received = info[0] in _FIN_RECEIVED or (info[0] == _CLOSE and not was_reset)
+        return max(0, received - fin_received), sent - resent + waiting

@@ -25,25 +25,16 @@ from mitml4.layers.dispatch import dispatch
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.layers.tls import Blocked, Failed, TlsOpener
-from mitml4.net.stream import Stream, TcpStream, wire_bytes
+from mitml4.net.listener import Accepted
+from mitml4.net.stream import Stream, TcpStream
 from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
 
-__all__ = ["Accepted", "Flow", "Services"]
+__all__ = ["Flow", "Services"]
 
 _CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """What a listener has accepted."""
-
-    stream: TcpStream
-    client: Address
-    destination: Address
-    interface: str | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,15 +75,10 @@ class Flow:
         self.number = number
         self.accepted = accepted
         self.services = services
-        self.ingress = accepted.stream
+        self.ingress = TcpStream(accepted.socket)
         self.report = Report(number, services.publish, with_headers=services.with_headers)
         self.opened_at = services.clock()
         self._egress: TcpStream | None = None
-
-    @property
-    def bytes(self) -> tuple[int, int]:
-        """Payload bytes that the client has sent and been sent, so far."""
-        return wire_bytes(self.ingress.socket)
 
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
@@ -109,10 +95,10 @@ class Flow:
         try:
             reason = await self._carry()
         finally:
-            up, down = self.bytes
             for stream in (self.ingress, self._egress):
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
+            up, down = self.ingress.wire_bytes
             self.services.publish(
                 FlowClose(
                     flow=self.number,
@@ -221,7 +207,7 @@ class Flow:
             self.report.error("egress", "relay", "reset", error.strerror or str(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self.ingress, self._egress):
-                while stream and _unsent(stream):
+                while stream and _unsent(stream):  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
         return "reset"

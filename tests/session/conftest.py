@@ -1,0 +1,151 @@
+"""A proxy on loopback that carries real flows without any rule of the kernel's."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+import trustme
+
+from mitml4.address import Address
+from mitml4.events import Event, FlowClose, FlowLayer
+from mitml4.layers.relay import Relay
+from mitml4.layers.tls import TlsOpener
+from mitml4.net.listener import Accepted
+from mitml4.net.stream import TcpStream
+from mitml4.session.flow import Flow, Services
+from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.context import Contexts
+from mitml4.tls.forge import Forge
+from mitml4.tls.pinning import Bypasses
+from mitml4.tls.verify import Verifier
+
+Handler = Callable[[trio.SocketStream], object]
+
+
+@dataclass
+class Lab:
+    """A running proxy before one server, and what it said."""
+
+    address: tuple[str, int]
+    ca: CertificateAuthority
+    services: Services
+    events: list[Event] = field(default_factory=list)
+    closed: trio.Event = field(default_factory=trio.Event)
+    clients: list[trio.SocketStream] = field(default_factory=list)
+
+    async def connect(self) -> trio.SocketStream:
+        stream = await trio.open_tcp_stream(*self.address)
+        self.clients.append(stream)
+        return stream
+
+    def client_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=pem_of(self.ca))
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    async def wait_closed(self) -> FlowClose:
+        with trio.fail_after(10):
+            await self.closed.wait()
+        return self.of(FlowClose)[-1]
+
+    def of(self, kind: type[Event]) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def stack(self) -> list[str]:
+        return [layer.protocol for layer in self.of(FlowLayer)]
+
+
+def pem_of(ca: CertificateAuthority) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return ca.certificate.public_bytes(Encoding.PEM).decode()
+
+
+@pytest.fixture(scope="session")
+def server_ca() -> trustme.CA:
+    """The authority that test servers are signed by, and that the proxy trusts upstream."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def our_ca() -> CertificateAuthority:
+    return CertificateAuthority.generate()
+
+
+@pytest.fixture
+def lab(
+    server_ca: trustme.CA, our_ca: CertificateAuthority, tmp_path
+) -> Callable[..., AbstractAsyncContextManager[Lab]]:
+    """`async with lab(server_handler) as proxy`: a TCP server, and the proxy before it."""
+    roots = tmp_path / "roots.pem"
+    server_ca.cert_pem.write_to_path(roots)
+    verifier = Verifier(roots)
+
+    @asynccontextmanager
+    async def run(handler: Handler | None, **settings) -> AsyncIterator[Lab]:
+        async with trio.open_nursery() as nursery:
+            port = await _start_server(nursery, handler)
+            listener = trio.socket.socket()
+            await listener.bind(("127.0.0.1", 0))
+            listener.listen(128)
+
+            async def connect(_destination: Address, _client: Address) -> TcpStream:
+                return TcpStream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
+
+            opener = TlsOpener(
+                forge=Forge(our_ca),
+                contexts=Contexts(),
+                verifier=verifier,
+                bypasses=Bypasses(trio.current_time),
+                judge=lambda _sni, _target: ("intercept", ""),
+            )
+            proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
+
+            def publish(event: Event) -> None:
+                proxy.events.append(event)
+                if isinstance(event, FlowClose):
+                    proxy.closed.set()
+
+            proxy.services = Services(publish=publish, connect=connect, relay=Relay(), tls=opener)
+            for name, value in settings.items():
+                owner = proxy.services if hasattr(proxy.services, name) else opener
+                setattr(owner, name, value)
+            nursery.start_soon(_accept, nursery, listener, proxy)
+            yield proxy
+            nursery.cancel_scope.cancel()
+        for client in proxy.clients:
+            client.socket.close()
+        listener.close()
+        proxy.services.relay.pipes.close()
+
+    return run
+
+
+async def _start_server(nursery: trio.Nursery, handler: Handler | None) -> int:
+    if handler is None:  # nobody listens there
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return free.getsockname()[1]
+    listeners = await nursery.start(trio.serve_tcp, handler, 0)
+    return listeners[0].socket.getsockname()[1]
+
+
+async def _accept(nursery: trio.Nursery, listener: trio.socket.SocketType, proxy: Lab) -> None:
+    number = 0
+    while True:
+        sock, peer = await listener.accept()
+        number += 1
+        accepted = Accepted(
+            socket=sock,
+            client=Address.of(peer),
+            destination=Address("127.0.0.1", 443),
+            interface="lo",
+        )
+        nursery.start_soon(Flow(number, accepted, proxy.services).run)
