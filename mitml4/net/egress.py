@@ -1,0 +1,67 @@
+"""Connections to the original destinations, made so that no session intercepts them again."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+import trio
+
+from mitml4.address import Address
+
+__all__ = ["abort", "be_transparent", "connect"]
+
+# Not in Python's socket module: linux/in6.h, linux/in.h.
+_IPV6_TRANSPARENT: Final = 75
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+
+
+async def connect(
+    destination: Address,
+    *,
+    mark: int | None = None,
+    source: Address | None = None,
+    transparent: bool = False,
+) -> trio.socket.SocketType:
+    """Connect to `destination`; the caller closes the socket, and owns the deadline.
+
+    `mark` is the session's egress mark (SO_MARK: needs CAP_NET_ADMIN). The connection leaves from
+    the IP of `source`, with a port that the kernel picks; `transparent` lets that IP be another
+    host's (`--spoof-source`). Raises OSError as the kernel gave it (ECONNREFUSED, EHOSTUNREACH,
+    ENETUNREACH, ETIMEDOUT, …). Checkpoints.
+    """
+    family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if transparent:
+            be_transparent(sock)
+        if source is not None:
+            # The port is then picked at connect, where it need only be free towards this server.
+            sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            await sock.bind((source.ip, 0))
+        await sock.connect((destination.ip, destination.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def abort(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Close with a RST: the other side sees a reset or a refusal, not an orderly end."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    finally:
+        sock.close()
+
+
+def be_transparent(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Let a socket bear addresses that are not this host's. Needs CAP_NET_ADMIN or CAP_NET_RAW."""
+    sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)

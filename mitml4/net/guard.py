@@ -1,0 +1,183 @@
+"""The process that holds a session's table, and undoes what the session did, however it ends.
+
+    sh -c "trap '' INT TERM HUP; nft -i; undo the policy routes"
+
+`nft -i` owns the table by its netlink socket, and reads statements from a pipe of ours. When we
+end, and be it by SIGKILL, the pipe closes: nft ends, the kernel drops its table, and the shell
+undoes the rest. A session of its own keeps the terminal's Ctrl-C away; the traps keep the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Final
+
+import trio
+
+from mitml4.errors import MachineError
+from mitml4.net.ruleset import Identity, policy_routes
+
+__all__ = ["Guard", "NftError", "add_policy_routes", "search_path", "undo_policy_routes"]
+
+_FAMILIES: Final = ("-4", "-6")
+
+_SCRIPT: Final = """
+trap '' INT TERM HUP
+nft -i
+status=$?
+for family in -4 -6; do printf '%s' "$0" | ip $family -force -batch -; done >/dev/null 2>&1
+exit $status
+"""
+
+# Printed without a look at the kernel, and by nothing else: whatever nft had to say before is said.
+_MARKER: Final = "describe ct mark"
+_MARKED: Final = "ct expression, "
+
+_GOODBYE_S: Final = 5
+
+
+class NftError(MachineError):
+    """nft refused a statement; the message is its own, in one line."""
+
+
+class Guard:
+    """A running guard that owns an empty table at first. Made by `claim`, ended by `aclose`."""
+
+    def __init__(self, identity: Identity, process: trio.Process) -> None:
+        self.identity = identity
+        self._process = process
+        self._unread = b""
+
+    @classmethod
+    async def claim(cls) -> Guard:
+        """Start one for a slot that no other session has. Raises MachineError."""
+        for identity in Identity.candidates():
+            guard = cls(identity, await _start(identity))
+            try:
+                await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
+            except NftError as error:
+                await guard.aclose()
+                if "File exists" not in error.message:
+                    raise
+            except BaseException:
+                await guard.aclose()
+                raise
+            else:
+                return guard
+        raise MachineError(
+            "every slot is taken: too many sessions run on this host", hint="nft list tables"
+        )
+
+    async def tell(self, statements: str) -> str:
+        """Have nft run statements as one transaction, and return what it printed.
+
+        Raises NftError when it refuses (nothing has then changed), MachineError when it is gone.
+        """
+        assert self._process.stdin is not None
+        command = statements.strip().replace("\n", ";")
+        printed: list[str] = []
+        try:
+            await self._process.stdin.send_all(f"{command}\n{_MARKER}\n".encode())
+            while not (line := await self._line()).startswith(_MARKED):
+                printed.append(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
+            reason = f": {printed[0]}" if printed else ""
+            raise MachineError(f"nft has ended, and with it the rules{reason}") from error
+        complaint = next((line for line in printed if line.startswith("Error: ")), None)
+        if complaint is not None:
+            raise NftError(f"nft: {complaint.removeprefix('Error: ')}")
+        return "\n".join(printed)
+
+    async def wait(self) -> str:
+        """Until the guard has ended although nobody asked it to; says how it did."""
+        status = await self._process.wait()
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        return f"the guard of the rules ended {how}"
+
+    async def aclose(self) -> None:
+        """End it: the table goes, the policy routes go. Idempotent, shielded."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _GOODBYE_S):
+            await self._process.stdin.aclose()
+            await self._ended()
+            await self._process.stdout.aclose()
+            if await self._process.wait() < 0:  # the shell was killed, and nft was on its own
+                await undo_policy_routes(self.identity)
+
+    async def _line(self) -> str:
+        assert self._process.stdout is not None
+        while b"\n" not in self._unread:
+            received = await self._process.stdout.receive_some()
+            if not received:
+                raise EOFError
+            self._unread += received
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode(errors="replace")
+
+    async def _ended(self) -> None:
+        """Wait until the last process that writes to the pipe, nft, is gone."""
+        try:
+            while True:
+                await self._line()
+        except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+async def add_policy_routes(identity: Identity, *, ipv6: bool) -> None:
+    """Route what carries the TPROXY mark to this host. Raises MachineError with ip's message."""
+    for family in _FAMILIES[: 2 if ipv6 else 1]:
+        commands = _batch(identity, 0)
+        done = await _ip(family, commands)
+        if "File exists" in done:
+            # Of a session whose guard was killed along with it: its table is gone, the slot ours.
+            await _ip(family, _batch(identity, 1), "-force")
+            done = await _ip(family, commands)
+        if done:
+            raise MachineError(f"cannot set a policy route: ip {family}: {done}")
+
+
+async def undo_policy_routes(identity: Identity) -> None:
+    """Remove exactly the session's own rules and routes, as far as they are there."""
+    for family in _FAMILIES:
+        await _ip(family, _batch(identity, 1), "-force")
+
+
+async def _start(identity: Identity) -> trio.Process:
+    return await trio.lowlevel.open_process(
+        ["sh", "-c", _SCRIPT, _batch(identity, 1)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        cwd="/",
+        env=_environment(),
+    )
+
+
+def _batch(identity: Identity, which: int) -> str:
+    """The commands that add (0) or undo (1) the policy routes, for `ip -batch`."""
+    return "".join(f"{pair[which]}\n" for pair in policy_routes(identity))
+
+
+async def _ip(family: str, batch: str, *options: str) -> str:
+    """Run `ip -batch`; its first complaint, or nothing."""
+    done = await trio.run_process(
+        ["ip", family, *options, "-batch", "-"],
+        stdin=batch.encode(),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=_environment(),
+    )
+    return done.stderr.decode(errors="replace").partition("\n")[0]
+
+
+def _environment() -> dict[str, str]:
+    """English messages, no history file in the user's home, and sbin, which `su` may not have."""
+    return {"PATH": search_path(), "LC_ALL": "C", "HOME": "/dev/null"}
+
+
+def search_path() -> str:
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"

@@ -1,0 +1,140 @@
+"""Where intercepted connections arrive, and where they meant to go.
+
+A listener serves IPv4 and IPv6 on one port. Through TPROXY the accepted socket's own name is the
+original destination; after a redirect conntrack knows it. A connection that was sent by neither
+came to the listener itself: it is not ours, and ends at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.errors import MachineError
+from mitml4.net.egress import abort, be_transparent
+from mitml4.net.ruleset import Mechanism
+
+__all__ = ["Accepted", "Listener"]
+
+_SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST is 80 too
+_SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
+_SOCKADDR_IN6: Final = struct.Struct("!2xH4x16s4x")
+
+# The kernel cuts it down to net.core.somaxconn.
+_BACKLOG: Final = 65535
+
+# Out of descriptors or memory: the connection stays in the backlog, and accepting again at once
+# would spin. (trio's serve_listeners does the same.)
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_PAUSE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A connection that was on its way from `client` to `destination`. The receiver closes it."""
+
+    socket: trio.socket.SocketType
+    client: Address
+    destination: Address
+    interface: str
+
+
+class Listener:
+    """Accepts what one mechanism hands over for one interface."""
+
+    def __init__(self, interface: str, mechanism: Mechanism) -> None:
+        """Listen on a free port. Raises MachineError where the kernel refuses."""
+        self.interface = interface
+        self.mechanism: Mechanism = mechanism
+        try:
+            sock = _listen(transparent=mechanism == "tproxy")
+        except PermissionError as error:
+            raise MachineError(
+                "intercepting needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …"
+            ) from error
+        except OSError as error:
+            raise MachineError(f"cannot listen: {error.strerror}") from error
+        self.address = Address.of(sock.getsockname())
+        self._socket = trio.socket.from_stdlib_socket(sock)
+
+    async def accept(self) -> Accepted:
+        """The next intercepted connection; no single bad one is ever raised.
+
+        Raises trio.ClosedResourceError once the listener is closed. Checkpoints.
+        """
+        while True:
+            try:
+                sock, _ = await self._socket.accept()
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    raise trio.ClosedResourceError from error
+                if error.errno in _EXHAUSTED:
+                    await trio.sleep(_PAUSE_S)
+                continue
+            accepted = self._identify(sock)
+            if accepted is not None:
+                return accepted
+            abort(sock)
+
+    def close(self) -> None:
+        """Stop accepting; what waits in the backlog is reset."""
+        self._socket.close()
+
+    def _identify(self, sock: trio.socket.SocketType) -> Accepted | None:
+        try:
+            client = Address.of(sock.getpeername())
+            own = Address.of(sock.getsockname())
+            destination = own if self.mechanism == "tproxy" else _before_redirect(sock, own)
+        except OSError:  # it is gone already, or conntrack never knew it
+            return None
+        if destination.port == self.address.port and _is_own(destination, own):
+            return None
+        return Accepted(sock, client, destination, self.interface)
+
+
+def _before_redirect(sock: trio.socket.SocketType, own: Address) -> Address:
+    if own.is_v6:
+        name = sock.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
+        port, ip = _SOCKADDR_IN6.unpack(name)
+        return Address(socket.inet_ntop(socket.AF_INET6, ip), port)
+    name = sock.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
+    port, ip = _SOCKADDR_IN.unpack(name)
+    return Address(socket.inet_ntop(socket.AF_INET, ip), port)
+
+
+def _is_own(destination: Address, own: Address) -> bool:
+    """Whether a destination with the listener's port is the listener, not a server with that port.
+
+    After a redirect, `own` is an address of this host in any case; TPROXY keeps the server's.
+    """
+    if destination != own:
+        return False
+    with socket.socket(socket.AF_INET6 if own.is_v6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((own.ip, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _listen(*, transparent: bool) -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    except OSError:  # a kernel without IPv6
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if transparent:
+            be_transparent(sock)
+        sock.bind(("", 0))
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

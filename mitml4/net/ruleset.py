@@ -1,0 +1,415 @@
+"""The session's nftables table as text: a pure function of what is in scope and who we are.
+
+One `inet` table serves IPv4 and IPv6. It is loaded with the `owner` flag, so it belongs to the
+netlink socket of the guard (redirect.py) and the kernel removes it with that socket.
+
+    forwarded  prerouting: the SYN of a connection in scope is marked and handed to a listener
+               (TPROXY); whatever carries the mark later follows it, and nothing else does
+    redirected prerouting, nat: the same where TPROXY cannot work
+    local      output, nat: connections that this host starts are redirected
+    input      lets nobody reach a listener who was not sent there by the chains above
+    quic_…     refuses QUIC, so that its clients fall back to TCP
+
+Why conntrack marks, and not `socket transparent`: with SYN cookies there is no socket yet when the
+third packet of a handshake comes, and a connection that was open before the session has none at
+all; the mark says which connections began under our eyes. Why a SYN is asked for besides `ct state
+new`: conntrack calls the first packet that it sees of any old connection new.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Final, Literal
+
+from mitml4.errors import UsageError
+
+__all__ = [
+    "ANY_MARK",
+    "MAGIC_MASK",
+    "SLOTS",
+    "Identity",
+    "Mechanism",
+    "Port",
+    "PortRange",
+    "Ruleset",
+    "Scope",
+    "policy_routes",
+]
+
+Mechanism = Literal["tproxy", "redirect"]
+
+# A packet or conntrack mark of ours, in the upper half of the 32 bits, whose lower half stays
+# whatever others made it (kube-proxy, wg-quick and Docker keep theirs there):
+#
+#     4d      kind   slot    0000
+#     8 bits  2      6       16
+#
+# No kind is 0, which keeps the second byte at 0x40 or more and so clear of Tailscale's 04 and 08.
+ANY_MARK: Final = 0x4D000000
+MAGIC_MASK: Final = 0xFF000000
+_KIND_MASK: Final = 0xFFC00000
+_MASK: Final = 0xFFFF0000
+_FOREIGN: Final = 0x0000FFFF
+_EGRESS, _TPROXY, _REDIRECT = 1, 2, 3
+SLOTS: Final = 64
+
+_QUIC_PORT: Final = 443
+
+# After the mangle chains of others (-150, firewalld's reverse path check -140), which then still
+# see the packet unmarked, and before destination NAT (-100).
+_PREROUTING_PRIORITY: Final = -110
+_NAT_PRIORITY: Final = -101
+_FILTER_PRIORITY: Final = -1
+# The input chains of others come first, so that they may accept what carries our mark.
+_INPUT_PRIORITY: Final = 10
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """TCP ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse_list(cls, text: str) -> tuple[PortRange, ...]:
+        """From `443,8000-8999`. Raises UsageError for anything else."""
+        return tuple(cls._parse(part.strip()) for part in text.split(","))
+
+    @classmethod
+    def _parse(cls, text: str) -> PortRange:
+        low, dash, high = text.partition("-")
+        digits = (low, high) if dash else (low, low)
+        # `isdecimal` alone takes digits of other scripts; `isascii` alone takes signs.
+        if not all(part.isascii() and part.isdecimal() and len(part) <= 5 for part in digits):
+            raise _bad_ports(text)
+        first, last = map(int, digits)
+        if not 1 <= first <= last <= 65535:
+            raise _bad_ports(text)
+        return cls(first, last)
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def _bad_ports(text: str) -> UsageError:
+    return UsageError(
+        f"{text!r} is no port and no range of ports",
+        hint="ports are 1 to 65535, as in: --port 443,8000-8999",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which connections a session intercepts. Empty tuples mean: all."""
+
+    interfaces: tuple[str, ...]
+    direction: Literal["forwarded", "local", "both"] = "both"
+    ports: tuple[PortRange, ...] = ()
+    exclude_ports: tuple[PortRange, ...] = ()
+    to: tuple[IPv4Network | IPv6Network, ...] = ()
+    from_: tuple[IPv4Network | IPv6Network, ...] = ()
+    quic: Literal["block", "allow"] = "block"
+    spoof_source: bool = False
+
+    @property
+    def forwarded(self) -> bool:
+        return self.direction != "local"
+
+    @property
+    def local(self) -> bool:
+        return self.direction != "forwarded"
+
+    def covers_port(self, port: int) -> bool:
+        return (not self.ports or any(port in item for item in self.ports)) and not any(
+            port in item for item in self.exclude_ports
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What keeps the sessions of one host apart: everything follows from a slot (0 to 63).
+
+    The table's name is the lock: who created the table owns the slot's marks, rules and routes.
+    """
+
+    slot: int
+
+    @classmethod
+    def candidates(cls, start: int | None = None) -> Iterator[Identity]:
+        """Every identity once, from one that depends on the process: a slot that has just been
+        left, whose guard may still be undoing its rules, is not the next one taken."""
+        first = os.getpid() if start is None else start
+        return (cls((first + step) % SLOTS) for step in range(SLOTS))
+
+    @property
+    def table(self) -> str:
+        return f"mitml4_{self.slot}"
+
+    @property
+    def egress_mark(self) -> int:
+        """SO_MARK of the sockets that face the servers: no session intercepts them."""
+        return self._mark(_EGRESS)
+
+    @property
+    def tproxy_mark(self) -> int:
+        return self._mark(_TPROXY)
+
+    @property
+    def redirect_mark(self) -> int:
+        return self._mark(_REDIRECT)
+
+    @property
+    def route_table(self) -> int:
+        return 0x4D340000 + self.slot
+
+    @property
+    def rule_priority(self) -> int:
+        """Of the first of three policy rules. After `local` (0), before everyone else's."""
+        return 300 + 3 * self.slot
+
+    def _mark(self, kind: int) -> int:
+        return ANY_MARK | kind << 22 | self.slot << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Where connections over an interface are to be handed to."""
+
+    interface: str
+    mechanism: Mechanism
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """A session's table.
+
+    Forwarded connections go through TPROXY where `ports` has a TPROXY port, and through redirect
+    otherwise; `redirect_bridged` sends what came in over a bridge through redirect in any case
+    (bridge-nf-call-iptables runs prerouting too early for TPROXY).
+    """
+
+    scope: Scope
+    identity: Identity
+    ports: tuple[Port, ...]
+    ipv6: bool = True
+    redirect_bridged: bool = False
+
+    @property
+    def text(self) -> str:
+        """The whole table, for `nft -f`."""
+        body = "".join(
+            f"\n\tchain {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+            for name, lines in self._chains()
+        )
+        counter = "\tcounter quic { }\n" if self.blocks_quic else ""
+        return f"table inet {self.identity.table} {{\n\tflags owner\n{counter}{body}}}\n"
+
+    @property
+    def stop_intake(self) -> str:
+        """The statements that end the interception of new connections, and keep the open ones.
+
+        Redirected connections live on by their conntrack entries, TPROXY's by `forwarded`.
+        """
+        lasting = {"forwarded", "spoofed", "input"}
+        return "".join(
+            f"flush chain inet {self.identity.table} {name}\n"
+            for name, _ in self._chains()
+            if name not in lasting
+        )
+
+    @property
+    def blocks_quic(self) -> bool:
+        return self.scope.quic == "block" and self.scope.covers_port(_QUIC_PORT)
+
+    def _of(self, mechanism: Mechanism) -> list[Port]:
+        return [item for item in self.ports if item.mechanism == mechanism]
+
+    def _chains(self) -> Iterator[tuple[str, list[str]]]:
+        scope = self.scope
+        if scope.forwarded and self._of("tproxy"):
+            yield "intake", self._intake()
+            yield "forwarded", self._forwarded()
+        if scope.forwarded and (self.redirect_bridged or not self._of("tproxy")):
+            yield "redirected", self._redirected()
+        if scope.local:
+            yield "local", self._local()
+        if scope.spoof_source:
+            yield "spoofed", self._spoofed()
+        yield "input", self._input()
+        if self.blocks_quic and scope.forwarded:
+            yield "quic_forwarded", self._quic("forward", "iifname", "oifname")
+        if self.blocks_quic and scope.local:
+            yield "quic_local", self._quic("output", "oifname")
+
+    def _intake(self) -> list[str]:
+        mark = self.identity.tproxy_mark
+        lines = [
+            # Another session's.
+            f"{_is('ct', ANY_MARK, MAGIC_MASK)} {_is('ct', mark, equal=False)} return",
+            *(['meta iifkind "bridge" return'] if self.redirect_bridged else []),
+            *self._outside_ports(),
+            *self._outside(),
+        ]
+        for match in ("iifname", _LEAVING):
+            lines += [
+                f'meta l4proto tcp {match} "{item.interface}" tproxy to :{item.port}'
+                f" {_set('ct', mark)} {_set('meta', mark)} accept"
+                for item in self._of("tproxy")
+            ]
+        return lines
+
+    def _forwarded(self) -> list[str]:
+        mark = self.identity.tproxy_mark
+        deliver = f"{_set('meta', mark)} accept"
+        answers = f"ct direction reply {_is('ct', self.identity.egress_mark)} {deliver}"
+        return [
+            f"type filter hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
+            *([answers] if self.scope.spoof_source else []),
+            # Errors about packets of ours that bear the server's address: path MTU discovery.
+            f"meta l4proto {{ icmp, icmpv6 }} ct state related {_is('ct', mark)} {deliver}",
+            f"{_FLAGS} == syn ct state new jump intake",
+            f"meta l4proto tcp {_is('ct', mark)} tproxy to :{self._of('tproxy')[0].port} {deliver}",
+        ]
+
+    def _redirected(self) -> list[str]:
+        only_bridged = self.redirect_bridged and bool(self._of("tproxy"))
+        return [
+            f"type nat hook prerouting priority {_NAT_PRIORITY}; policy accept",
+            f"{_is('ct', ANY_MARK, MAGIC_MASK)} return",
+            *(['meta iifkind != "bridge" return'] if only_bridged else []),
+            *self._first_packets(),
+            *self._redirects("iifname", _LEAVING),
+        ]
+
+    def _local(self) -> list[str]:
+        return [
+            f"type nat hook output priority {_NAT_PRIORITY}; policy accept",
+            # Of any session: two of them would hand a connection to each other for ever.
+            f"{_is('meta', ANY_MARK | _EGRESS << 22, _KIND_MASK)} return",
+            *self._first_packets(),
+            *self._redirects("oifname"),
+        ]
+
+    def _first_packets(self) -> list[str]:
+        return [
+            "meta l4proto != tcp return",
+            f"{_FLAGS} != syn return",
+            *self._outside_ports(),
+            *self._outside(),
+        ]
+
+    def _redirects(self, *matches: str) -> list[str]:
+        mark = _set("ct", self.identity.redirect_mark)
+        return [
+            f'meta l4proto tcp {match} "{item.interface}" {mark} redirect to :{item.port}'
+            for match in matches
+            for item in self._of("redirect")
+        ]
+
+    def _spoofed(self) -> list[str]:
+        mark = self.identity.egress_mark
+        return [
+            f"type filter hook output priority {_PREROUTING_PRIORITY}; policy accept",
+            f"{_is('meta', mark)} {_set('ct', mark)}",
+        ]
+
+    def _input(self) -> list[str]:
+        listening = ", ".join(str(item.port) for item in self.ports)
+        ours = f"{self.identity.tproxy_mark:#x}, {self.identity.redirect_mark:#x}"
+        return [
+            f"type filter hook input priority {_INPUT_PRIORITY}; policy accept",
+            # As if nobody listened there.
+            f"tcp dport {{ {listening} }} ct mark and {_MASK:#x} != {{ {ours} }}"
+            " reject with tcp reset",
+        ]
+
+    def _quic(self, hook: str, *matches: str) -> list[str]:
+        interfaces = ", ".join(f'"{name}"' for name in self.scope.interfaces)
+        return [
+            f"type filter hook {hook} priority {_FILTER_PRIORITY}; policy accept",
+            "meta l4proto != udp return",
+            f"udp dport != {_QUIC_PORT} return",
+            *self._outside(),
+            *(
+                f"{match} {{ {interfaces} }} ct state new counter name quic reject"
+                for match in matches
+            ),
+        ]
+
+    def _outside_ports(self) -> Iterator[str]:
+        if self.scope.ports:
+            yield f"tcp dport != {_elements(self.scope.ports)} return"
+        if self.scope.exclude_ports:
+            yield f"tcp dport {_elements(self.scope.exclude_ports)} return"
+
+    def _outside(self) -> Iterator[str]:
+        """Return for hosts that are not in scope, whatever the port."""
+        if self.ipv6:
+            # Without its interface a link-local destination means nothing to the egress.
+            yield "ip6 daddr fe80::/10 return"
+        else:
+            yield "meta nfproto ipv6 return"
+        yield "fib daddr type local return"
+        yield from _outside_networks(self.scope.to, "daddr")
+        yield from _outside_networks(self.scope.from_, "saddr")
+
+
+def policy_routes(identity: Identity) -> tuple[tuple[str, str], ...]:
+    """What `ip -4` and `ip -6` must each do for TPROXY, and undo: (add, delete), in order.
+
+    Packets with our mark are delivered here, whatever their destination. The reverse path check
+    looks a source up as if it came from `lo`, with the packet's mark where `src_valid_mark` is set
+    (wg-quick does): `goto` leads it, and anything sent from here, past the rule.
+    """
+    first = identity.rule_priority
+    match = f"fwmark {identity.tproxy_mark:#x}/{_MASK:#x}"
+    objects = (
+        f"route {{}} local default dev lo table {identity.route_table}",
+        f"rule {{}} priority {first + 2} nop",
+        f"rule {{}} priority {first} {match} iif lo goto {first + 2}",
+        f"rule {{}} priority {first + 1} {match} lookup {identity.route_table}",
+    )
+    return tuple((item.format("add"), item.format("del")) for item in objects)
+
+
+_FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
+_LEAVING: Final = "fib daddr . mark oifname"
+
+
+def _outside_networks(networks: Sequence[IPv4Network | IPv6Network], field: str) -> Iterator[str]:
+    if not networks:
+        return
+    v4 = list(collapse_addresses(item for item in networks if isinstance(item, IPv4Network)))
+    v6 = list(collapse_addresses(item for item in networks if isinstance(item, IPv6Network)))
+    for family, protocol, members in (("ipv4", "ip", v4), ("ipv6", "ip6", v6)):
+        if members:
+            yield f"{protocol} {field} != {{ {', '.join(map(str, members))} }} return"
+        else:
+            yield f"meta nfproto {family} return"
+
+
+def _elements(ranges: Iterable[PortRange]) -> str:
+    """An anonymous set. nft refuses intervals that overlap, so they are merged."""
+    merged: list[PortRange] = []
+    for item in sorted(ranges):
+        if merged and item.first <= merged[-1].last + 1:
+            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, item.last))
+        else:
+            merged.append(item)
+    return f"{{ {', '.join(map(str, merged))} }}"
+
+
+def _is(what: str, mark: int, mask: int = _MASK, *, equal: bool = True) -> str:
+    return f"{what} mark and {mask:#x} {'==' if equal else '!='} {mark:#x}"
+
+
+def _set(what: str, mark: int) -> str:
+    return f"{what} mark set {what} mark and {_FOREIGN:#x} or {mark:#x}"

@@ -1,0 +1,133 @@
+"""The intercepting process of test_rules.py: relays flows unseen, and says what it sees.
+
+Takes a Scope as JSON. Prints JSON lines: `ready`, or `error`; `flow` for each connection accepted;
+and an answer to each line on stdin (`sync`, `quic`, `close_intake`). Ends on SIGINT, SIGTERM,
+SIGHUP and at the end of stdin.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from ipaddress import ip_network
+from typing import Any
+
+import trio
+
+from mitml4.errors import MitmError
+from mitml4.net import egress
+from mitml4.net.listener import Accepted, Listener
+from mitml4.net.redirect import Interception, intercepting
+from mitml4.net.ruleset import PortRange, Scope
+
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def say(kind: str, **values: Any) -> None:
+    print(json.dumps({"type": kind, **values}), flush=True)
+
+
+def scope_from(options: dict[str, Any]) -> Scope:
+    for name in ("ports", "exclude_ports"):
+        if name in options:
+            options[name] = PortRange.parse_list(options[name])
+    for name in ("to", "from_"):
+        options[name] = tuple(map(ip_network, options.get(name, ())))
+    options["interfaces"] = tuple(options["interfaces"])
+    return Scope(**options)
+
+
+async def relay(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    async for chunk in source:
+        await sink.send_all(chunk)
+    await sink.send_eof()
+
+
+async def flow(accepted: Accepted, interception: Interception, scope: Scope) -> None:
+    say(
+        "flow",
+        client=str(accepted.client),
+        destination=str(accepted.destination),
+        interface=accepted.interface,
+    )
+    try:
+        with trio.fail_after(5):
+            server = await egress.connect(
+                accepted.destination,
+                mark=interception.egress_mark,
+                source=accepted.client if scope.spoof_source else None,
+                transparent=scope.spoof_source,
+            )
+    except (OSError, trio.TooSlowError) as error:
+        say("egress-error", reason=str(error))
+        egress.abort(accepted.socket)
+        return
+    ingress, outgoing = trio.SocketStream(accepted.socket), trio.SocketStream(server)
+    try:
+        async with ingress, outgoing, trio.open_nursery() as nursery:
+            nursery.start_soon(relay, ingress, outgoing)
+            nursery.start_soon(relay, outgoing, ingress)
+    except* trio.BrokenResourceError:
+        pass
+
+
+async def serve(listener: Listener, interception: Interception, scope: Scope) -> None:
+    async with trio.open_nursery() as nursery:
+        while True:
+            nursery.start_soon(flow, await listener.accept(), interception, scope)
+
+
+async def obey(interception: Interception, cancel: trio.CancelScope) -> None:
+    buffer = b""
+    async for chunk in trio.lowlevel.FdStream(0):
+        buffer += chunk
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            match line.decode():
+                case "sync":
+                    say("sync")
+                case "quic":
+                    say("quic", packets=await interception.quic_blocked())
+                case "close_intake":
+                    await interception.close_intake()
+                    say("close_intake")
+    cancel.cancel()
+
+
+async def obey_signals(cancel: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(*STOP) as signals:
+        async for _ in signals:
+            cancel.cancel()
+
+
+async def watch(interception: Interception, cancel: trio.CancelScope) -> None:
+    say("lost", reason=await interception.wait_lost())
+    cancel.cancel()
+
+
+async def main() -> None:
+    scope = scope_from(json.loads(sys.argv[1]))
+    started = trio.current_time()
+    async with intercepting(scope) as interception, trio.open_nursery() as nursery:
+        for listener in interception.listeners:
+            nursery.start_soon(serve, listener, interception, scope)
+        nursery.start_soon(obey, interception, nursery.cancel_scope)
+        nursery.start_soon(obey_signals, nursery.cancel_scope)
+        nursery.start_soon(watch, interception, nursery.cancel_scope)
+        say(
+            "ready",
+            table=interception.table,
+            notes=interception.notes,
+            mechanisms=[[item.interface, item.mechanism] for item in interception.listeners],
+            ports=[item.address.port for item in interception.listeners],
+            seconds=trio.current_time() - started,
+        )
+    say("stopped")
+
+
+try:
+    trio.run(main)
+except MitmError as error:
+    say("error", error=type(error).__name__, message=error.message, hint=error.hint)
+    sys.exit(error.exit_code)
