@@ -30,7 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from mitml4.errors import CertificateError, UsageError
 from mitml4.tls.keys import KeyType, generate_key
-from mitml4.tls.private_files import data_home, make_directory, read_file, write_file
+from mitml4.tls.private_files import data_home, exists, make_directory, read_file, write_file
 
 __all__ = [
     "CA_KEYS",
@@ -131,10 +131,13 @@ class CertificateAuthority:
         """
         certificate_file, key_file = directory / CERTIFICATE_FILE, directory / KEY_FILE
         generate = f"mitml4 ca generate --ca-dir {shlex.quote(str(directory))}"
-        if not certificate_file.exists() and not key_file.exists():
+        missing = [file.name for file in (certificate_file, key_file) if not exists(file)]
+        if len(missing) == 2:
             message = f"there is no certificate authority in {directory}"
             raise CertificateError(message, hint=generate)
         try:
+            if missing:
+                raise _UnusableError(f"{missing[0]} is missing")
             key = _parse_key(read_file(key_file, secret=True))
             certificate = _parse_certificate(read_file(certificate_file))
             _check_pair(certificate, key)
@@ -146,7 +149,7 @@ class CertificateAuthority:
     @classmethod
     def load_or_generate(cls, directory: Path) -> tuple[CertificateAuthority, bool]:
         """The authority in a directory, made there on first use; and whether it was made now."""
-        if (directory / CERTIFICATE_FILE).exists() or (directory / KEY_FILE).exists():
+        if exists(directory / CERTIFICATE_FILE) or exists(directory / KEY_FILE):
             return cls.load(directory), False
         authority = cls.generate()
         authority.save(directory)
@@ -162,7 +165,7 @@ class CertificateAuthority:
         certificate_pem = self.certificate.public_bytes(Encoding.PEM)
         files = (directory / KEY_FILE, directory / CERTIFICATE_FILE)
         for file in () if force else files:
-            if file.exists():
+            if exists(file):
                 message = f"a certificate authority is there already: {file}"
                 raise CertificateError(message, hint="--force replaces it, for good")
         make_directory(directory)

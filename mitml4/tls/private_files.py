@@ -14,7 +14,7 @@ from typing import Final
 
 from mitml4.errors import CertificateError
 
-__all__ = ["data_home", "make_directory", "read_file", "write_file"]
+__all__ = ["data_home", "exists", "make_directory", "read_file", "write_file"]
 
 _MAX_BYTES: Final = 1 << 20
 
@@ -30,9 +30,17 @@ def data_home() -> Path:
     return _home() / ".local/share"
 
 
+def exists(path: Path) -> bool:
+    """Whether it is there. Raises CertificateError where one may not even look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _failure("look at", path, error) from error
+
+
 def make_directory(directory: Path) -> None:
     """Make a directory and its missing parents, each 0700. Raises CertificateError."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    missing = [path for path in (directory, *directory.parents) if not exists(path)]
     try:
         for path in reversed(missing):
             path.mkdir(mode=0o700)
@@ -129,15 +137,12 @@ def _sync_directory(directory: Path) -> None:
 
 def _failure(what: str, path: Path, error: OSError) -> CertificateError:
     reason = error.strerror or str(error)
+    where = shlex.quote(str(path.parent))
     match error.errno:
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            hint = f"ls -ld {shlex.quote(str(path.parent))}; or choose another with --ca-dir DIR"
         case errno.ENOSPC | errno.EDQUOT:
-            hint = f"df {shlex.quote(str(path.parent))}"
-        case errno.ENOENT:
-            hint = "mitml4 ca generate"
+            hint = f"df {where}"
         case errno.EEXIST:
             hint = "--force replaces it, for good"
         case _:
-            hint = "--ca-dir DIR chooses another directory"
+            hint = f"ls -ld {where}"
     return CertificateError(f"cannot {what} {path}: {reason}", hint=hint)

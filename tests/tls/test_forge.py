@@ -367,6 +367,16 @@ def test_the_leaf_never_shares_its_identifier_with_the_authority() -> None:
     assert issuers == ski.value.digest != own
 
 
+def test_a_limited_authority_is_believed_within_its_domains_only(tmp_path: Path) -> None:
+    ca = CertificateAuthority.generate(permit_domains=["example.com"])
+    inside = mint(original(x509.SubjectAlternativeName([x509.DNSName("www.example.com")])), ca=ca)
+    verify_with_python_ssl(inside, ca, tmp_path, "www.example.com")
+    for name in (x509.DNSName("example.org"), x509.IPAddress(ipaddress.ip_address("192.0.2.1"))):
+        outside = mint(original(x509.SubjectAlternativeName([name])), ca=ca)
+        with pytest.raises(ssl.SSLCertVerificationError, match="subtree violation"):
+            verify_with_python_ssl(outside, ca, tmp_path, str(name.value))
+
+
 def test_without_an_original_the_leaf_stands_for_the_name(tmp_path: Path) -> None:
     for name in ("example.com", "192.0.2.1", "2001:db8::1"):
         leaf = mint(None, name=name)

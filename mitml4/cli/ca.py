@@ -1,0 +1,209 @@
+"""`mitml4 ca`: the certificate authority's files, shown and handed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitml4.errors import UsageError
+from mitml4.events import to_json
+from mitml4.tls.ca import (
+    CA_KEYS,
+    CERTIFICATE_FILE,
+    DEFAULT_DAYS,
+    CertificateAuthority,
+    default_directory,
+)
+from mitml4.tls.java_keystore import PASSWORD, write_truststore
+from mitml4.tls.original import Original
+from mitml4.tls.trust_store import UNSET_VARIABLES, write_trust
+
+__all__ = ["ca"]
+
+_in_directory = click.option(
+    "--ca-dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_directory,
+    show_default="$XDG_DATA_HOME/mitml4",
+    metavar="DIR",
+    help="Where the certificate authority lives.",
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  mitml4 ca generate
+  mitml4 ca export -o mitml4.pem
+  eval "$(mitml4 ca env)"
+"""
+)
+def ca() -> None:
+    """The certificate authority that signs what clients are shown."""
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  mitml4 ca generate
+  mitml4 ca generate --key rsa3072 --days 30
+  mitml4 ca generate --permit-domain example.com --ca-dir ./lab
+"""
+)
+@_in_directory
+@click.option(
+    "--key",
+    type=click.Choice(list(CA_KEYS)),
+    default="ec-p256",
+    show_default=True,
+    help="The kind of key; rsa3072 for old devices.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(min=1),
+    default=DEFAULT_DAYS,
+    show_default=True,
+    help="How long it is valid.",
+)
+@click.option("--name", help="Its common name.  [default: this host and today's date]")
+@click.option(
+    "--permit-domain",
+    "permit_domains",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Only sign for this domain and what is below it (repeatable).",
+)
+@click.option("--force", is_flag=True, help="Replace the one that is there, for good.")
+def generate(
+    *,
+    directory: Path,
+    key: str,
+    days: int,
+    name: str | None,
+    permit_domains: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Make a certificate authority.
+
+    Whoever holds its key can impersonate every site to every client that trusts it: the key stays
+    in a file that only you can read.
+    """
+    authority = CertificateAuthority.generate(
+        key=key, days=days, name=name, permit_domains=permit_domains
+    )
+    authority.save(directory, force=force)
+    click.echo(f"made {authority.subject}", err=True)
+    click.echo(f"clients are to trust {directory / CERTIFICATE_FILE}", err=True)
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  mitml4 ca show
+  mitml4 ca show --json | jq -r .sha256
+"""
+)
+@_in_directory
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(*, directory: Path, as_json: bool) -> None:
+    """Show the certificate authority: name, fingerprint, validity, place."""
+    facts = _facts(CertificateAuthority.load(directory), directory)
+    if as_json:
+        click.echo(json.dumps(to_json(facts), ensure_ascii=False))
+        return
+    for name, fact in facts.items():
+        if fact:
+            click.echo(f"{name.replace('_', ' '):<17}  {_shown(fact)}")
+
+
+def _shown(fact: object) -> str:
+    match fact:
+        case datetime():
+            return f"{fact:%Y-%m-%d %H:%M} UTC"
+        case tuple():
+            return ", ".join(fact)
+        case _:
+            return str(fact)
+
+
+def _facts(authority: CertificateAuthority, directory: Path) -> dict[str, object]:
+    certificate = authority.certificate
+    return {
+        "subject": authority.subject,
+        "sha256": authority.sha256,
+        "key": Original.read(certificate).key,
+        "not_before": certificate.not_valid_before_utc,
+        "not_after": certificate.not_valid_after_utc,
+        "permitted_domains": authority.permitted_domains,
+        "certificate": str(directory / CERTIFICATE_FILE),
+    }
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  mitml4 ca export > mitml4.pem
+  mitml4 ca export --format der -o mitml4.crt
+  mitml4 ca export --format p12 --password secret -o mitml4.p12
+"""
+)
+@_in_directory
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["pem", "der", "p12"]),
+    default="pem",
+    show_default=True,
+    help="p12 is a trust store for Java.",
+)
+@click.option(
+    "-o", "--output", type=click.File("wb"), default="-", help="A file.  [default: stdout]"
+)
+@click.option("--password", help=f"Of a p12.  [default: {PASSWORD}]")
+def export(*, directory: Path, form: str, output: BinaryIO, password: str | None) -> None:
+    """Write the certificate, for clients to trust. The key is never exported."""
+    if password is not None and form != "p12":
+        raise UsageError(f"a {form} has no password", hint="--format p12 has one")
+    certificate = CertificateAuthority.load(directory).certificate
+    match form:
+        case "pem":
+            content = certificate.public_bytes(Encoding.PEM)
+        case "der":
+            content = certificate.public_bytes(Encoding.DER)
+        case _:
+            content = write_truststore(
+                [certificate.public_bytes(Encoding.DER)], password or PASSWORD
+            )
+    if form != "pem" and output.isatty():
+        raise UsageError(f"a {form} is binary: not to a terminal", hint=f"-o mitml4.{form}")
+    output.write(content)
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  eval "$(mitml4 ca env)"
+  mitml4 ca env > trust.sh
+"""
+)
+@_in_directory
+def env(*, directory: Path) -> None:
+    """Print what makes the programs of a shell trust the authority.
+
+    They are variables that name a file of the system's roots, those that your environment adds,
+    and ours; it is written beside the authority, and so is a trust store for Java.
+    """
+    authority = CertificateAuthority.load(directory)
+    variables = write_trust(authority.certificate, directory.absolute(), os.environ)
+    for name, value in variables.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+    for name in UNSET_VARIABLES:
+        click.echo(f"unset {name}")

@@ -1,0 +1,106 @@
+"""Java's trust stores: the certificates of a JKS or PKCS#12 file, and a PKCS#12 of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding
+from cryptography.hazmat.primitives.serialization.pkcs12 import (
+    PKCS12Certificate,
+    load_pkcs12,
+    serialize_java_truststore,
+)
+from cryptography.utils import CryptographyDeprecationWarning
+
+__all__ = ["PASSWORD", "read_truststore", "write_truststore"]
+
+PASSWORD: Final = "changeit"
+"""What every JDK's own store has: it guards no secret."""
+
+# OpenJDK, sun.security.provider.JavaKeyStore.engineStore
+_JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
+_TRUSTED_CERTIFICATE: Final = 2
+
+
+def read_truststore(data: bytes, password: str = PASSWORD) -> list[bytes]:
+    """The DER of each certificate in a JKS or PKCS#12 store. Raises ValueError for anything else.
+
+    Private keys in it, and what belongs to them, are passed over.
+    """
+    if data.startswith(_JKS_MAGIC):
+        try:
+            return _read_jks(data)
+        except struct.error as error:
+            raise ValueError("the key store is cut short") from error
+    for secret in (password.encode(), None):  # since JDK 18 the stores it ships have no password
+        try:
+            with _old_roots_allowed():
+                certificates = [
+                    each.certificate for each in load_pkcs12(data, secret).additional_certs
+                ]
+        except ValueError:
+            continue
+        return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+    raise ValueError("neither JKS nor PKCS#12, or another password")
+
+
+def write_truststore(certificates: Iterable[bytes], password: str = PASSWORD) -> bytes:
+    """A PKCS#12 in which Java trusts each certificate (given as DER); what is none is left out."""
+    entries: list[PKCS12Certificate] = []
+    with _old_roots_allowed():
+        for number, der in enumerate(certificates):
+            try:
+                certificate = x509.load_der_x509_certificate(der)
+            except ValueError:
+                continue
+            entries.append(PKCS12Certificate(certificate, b"mitml4-%d" % number))
+    return serialize_java_truststore(entries, BestAvailableEncryption(password.encode()))
+
+
+@contextlib.contextmanager
+def _old_roots_allowed() -> Iterator[None]:
+    """Some roots have serials that the library warns of, and that no user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
+
+
+def _read_jks(data: bytes) -> list[bytes]:
+    at = len(_JKS_MAGIC)
+
+    def number(form: str) -> int:
+        nonlocal at
+        (value,) = struct.unpack_from(form, data, at)
+        at += struct.calcsize(form)
+        return int(value)
+
+    def block(form: str) -> bytes:
+        nonlocal at
+        size = number(form)
+        at += size
+        if at > len(data):
+            raise ValueError("the key store is cut short")
+        return data[at - size : at]
+
+    version = number(">I")
+    if version != 2:
+        raise ValueError(f"no JKS version {version}")
+    certificates = []
+    for _ in range(number(">I")):
+        kind = number(">I")
+        block(">H")  # its alias
+        number(">Q")  # when it was made
+        if kind == _TRUSTED_CERTIFICATE:
+            block(">H")  # "X.509"
+            certificates.append(block(">I"))
+            continue
+        block(">I")  # a private key, encrypted
+        for _ in range(number(">I")):
+            block(">H")
+            block(">I")
+    return certificates
