@@ -1,0 +1,153 @@
+"""`python -m bench`: run the figures and print the tables (as root)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from bench import machine
+from bench.figures import FIGURES, Figure, verify
+from bench.install import install
+from bench.lab import Lab
+from bench.peers import PEERS, NotMeasuredError, Peer
+from bench.report import Report, Sample, parse_size
+from mitml4.errors import MachineError, MitmError
+
+RESULTS = Path(__file__).parent / "results"
+
+Named = TypeVar("Named", Figure, Peer)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure mitml4 and its peers side by side, in network namespaces.",
+    )
+    figures = ",".join(figure.name for figure in FIGURES)
+    peers = ",".join(peer.name for peer in PEERS)
+    parser.add_argument("--only", default=figures, metavar="FIGURES", help=f"of {figures}")
+    parser.add_argument("--peers", default=peers, metavar="PEERS", help=f"of {peers}")
+    parser.add_argument("--size", type=size, default="1G", help="bytes per transfer (default: 1G)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each (default: 3)")
+    return parser.parse_args()
+
+
+def size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def pick(known: Iterable[Named], names: str) -> list[Named]:
+    """The named ones, in the order of the table. Raises MitmError for a name that is unknown."""
+    wanted = names.split(",")
+    found = [item for item in known if item.name in wanted]
+    if strange := set(wanted) - {item.name for item in found}:
+        raise MitmError(
+            f"unknown: {', '.join(sorted(strange))}",
+            hint="python -m bench --help lists the figures and the peers",
+        )
+    return found
+
+
+def run(lab: Lab, figures: list[Figure], peers: list[Peer], rounds: int, report: Report) -> None:
+    """All figures; within a figure the peers take turns (A B C A B C), for the machine drifts."""
+    for figure in figures:
+        failed: set[str] = set()
+        for number in range(1, rounds + 1):
+            for peer in peers:
+                if peer.name in failed:
+                    continue
+                print(
+                    f"{figure.name}, round {number}: {peer.name} … ",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                started = time.monotonic()
+                try:
+                    with peer.standing(lab) as standing:
+                        report.legs[peer.name] = verify(lab, standing)
+                        values = figure.measure(lab, standing)
+                except (MitmError, subprocess.CalledProcessError) as error:
+                    failed.add(peer.name)
+                    report.not_measured.append((figure.name, peer.name, reason(error)))
+                    print(f"not measured: {reason(error)}", file=sys.stderr)
+                    continue
+                report.samples.append(Sample(figure.name, peer.name, number, values))
+                print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+def reason(error: MitmError | subprocess.CalledProcessError) -> str:
+    """One line for the report: what a peer, or the client that spoke to it, said."""
+    if isinstance(error, MitmError):
+        return error.message
+    said = (error.stderr or "").strip().splitlines()
+    return f"the client failed: {said[-1] if said else f'exit {error.returncode}'}"
+
+
+def available(peers: list[Peer], report: Report) -> list[Peer]:
+    """Those peers that can be started; the others are reported."""
+    found = []
+    for peer in peers:
+        try:
+            report.versions[peer.name] = peer.version()
+            found.append(peer)
+        except NotMeasuredError as error:
+            report.not_measured.append(("all", peer.name, error.message))
+    return found
+
+
+def save(report: Report) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n")
+    path.with_suffix(".md").write_text(report.to_markdown())
+    return path
+
+
+def measure(given: argparse.Namespace) -> None:
+    if os.geteuid() != 0:
+        raise MachineError("network namespaces need root", hint="sudo .venv/bin/python -m bench")
+    figures, peers = pick(FIGURES, given.only), pick(PEERS, given.peers)
+    install([peer.name for peer in peers])
+    settings = {"transfer": f"{given.size / 1e6:g} MB", "rounds": given.rounds}
+    report = Report(machine.facts(), settings)
+    standing = available(peers, report)
+    with Lab.open(given.size) as lab:
+        try:
+            run(lab, figures, standing, given.rounds, report)
+        finally:
+            path = save(report)
+    print(report.to_markdown())
+    print(f"written: {path}", file=sys.stderr)
+
+
+def main() -> int:
+    # Ending by SIGTERM must take the lab down as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        measure(options())
+    except MitmError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

@@ -1,0 +1,303 @@
+"""The proxies that stand in the router, one at a time, each set up as its manual says.
+
+Every one of them gets a CA of its own and only the lab's server CA as roots. All keys are EC P-256,
+also where a peer would make RSA keys by itself: that is the faster choice for its handshakes. What
+costs a peer time and is not the interception itself (access logs, flow printing) is off.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Final
+
+import trustme
+
+from bench.lab import (
+    CLIENT_INTERFACE,
+    CLIENT_IP,
+    OPAQUE_PORT,
+    SERVER_IP,
+    SERVER_NAME,
+    TLS_PORT,
+    Lab,
+    wait_until,
+)
+from bench.processes import cpu_seconds, resident_bytes, stop
+from mitml4.errors import MitmError
+
+__all__ = ["MITMPROXY_VENV", "PEERS", "Mitml4", "NotMeasuredError", "Peer", "Standing"]
+
+MITMPROXY_VENV: Final = Path(__file__).parent / ".venv-mitmproxy"
+_TLS_LISTENER: Final = 8443
+_TCP_LISTENER: Final = 8080
+_CERTGEN: Final = "/usr/lib/squid/security_file_certgen"
+
+
+class NotMeasuredError(MitmError):
+    """A figure that a peer cannot give; the message is the reason that the report shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A peer that stands in the router: what clients trust there, and its process (if any)."""
+
+    trust: Path
+    pid: int | None
+
+    @property
+    def cpu_s(self) -> float:
+        return cpu_seconds(self.pid) if self.pid else 0.0
+
+    @property
+    def rss_bytes(self) -> int:
+        return resident_bytes(self.pid) if self.pid else 0
+
+
+class Peer:
+    """How to set up, start and stop one proxy."""
+
+    name: ClassVar[str]
+
+    def version(self) -> str:
+        """What it calls itself. Raises NotMeasuredError when it is not there."""
+        raise NotImplementedError
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        """Write its files into an empty folder; its command line, and the CA that clients trust."""
+        raise NotImplementedError
+
+    def rules(self) -> str:
+        """nft statements that send the client's connections to it; it may bring its own."""
+        return _redirect(tls=_TLS_LISTENER, opaque=_TCP_LISTENER)
+
+    def is_ready(self, lab: Lab, log: Path) -> bool:
+        return {_TLS_LISTENER, _TCP_LISTENER} <= lab.listening(lab.router)
+
+    @contextmanager
+    def standing(self, lab: Lab) -> Iterator[Standing]:
+        """Start it in the router, and leave the router bare again."""
+        where = lab.where / self.name
+        shutil.rmtree(where, ignore_errors=True)
+        where.mkdir(mode=0o755)
+        argv, trust = self.prepare(lab, where)
+        log = where / "output"
+        process = lab.start(lab.router, argv, log=str(log.relative_to(lab.where)))
+        try:
+            wait_until(
+                lambda: process.poll() is not None or self.is_ready(lab, log),
+                f"{self.name} was not ready",
+            )
+            if process.poll() is not None:
+                raise NotMeasuredError(f"it ended at its start: {_last_line(log)}")
+            if self.rules():
+                lab.router.run("nft", "-f", "-", input=self.rules())
+            yield Standing(trust, process.pid)
+            if process.poll() is not None:
+                raise NotMeasuredError(f"it ended under the load: {_last_line(log)}")
+        finally:
+            stop(process)
+            lab.router.run("nft", "flush", "ruleset")
+
+
+@dataclass(frozen=True, slots=True)
+class Direct(Peer):
+    """No proxy: the router forwards."""
+
+    name: ClassVar[str] = "direct"
+
+    def version(self) -> str:
+        return "no proxy, routed"
+
+    @contextmanager
+    def standing(self, lab: Lab) -> Iterator[Standing]:
+        yield Standing(lab.server_ca, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4(Peer):
+    """`mitml4 intercept`, with its JSON lines written to a file."""
+
+    name: ClassVar[str] = "mitml4"
+    python: tuple[str, ...] = field(default=(sys.executable,))
+    """The interpreter and its options: a profiler may stand here."""
+
+    def version(self) -> str:
+        return _first_line([sys.executable, "-m", "mitml4", "--version"])
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        argv = [*self.python, "-m", "mitml4", "intercept", "--json"]
+        argv += ["--iface", CLIENT_INTERFACE, "--ca-dir", str(where / "ca")]
+        argv += ["--upstream-ca", str(lab.server_ca)]
+        return argv, where / "ca" / "mitml4-ca.pem"
+
+    def rules(self) -> str:
+        return ""
+
+    def is_ready(self, lab: Lab, log: Path) -> bool:
+        return '"type":"session.start"' in log.read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Mitmproxy(Peer):
+    """mitmdump in transparent mode, which holds each body in memory until it is whole."""
+
+    name: ClassVar[str] = "mitmproxy"
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    def version(self) -> str:
+        lines = _output([str(MITMPROXY_VENV / "bin" / "mitmdump"), "--version"]).splitlines()
+        return ", ".join(line.partition(":")[2].strip() for line in lines[:3])
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        authority = trustme.CA(organization_name="bench mitmproxy CA")
+        authority.private_key_pem.write_to_path(where / "mitmproxy-ca.pem")
+        authority.cert_pem.write_to_path(where / "mitmproxy-ca.pem", append=True)
+        authority.cert_pem.write_to_path(where / "ca.pem")
+        settings = [
+            f"confdir={where}",
+            f"ssl_verify_upstream_trusted_ca={lab.server_ca}",
+            *self.settings,
+        ]
+        argv = [str(MITMPROXY_VENV / "bin" / "mitmdump"), "-q", "--mode", "transparent"]
+        argv += ["--listen-port", str(_TLS_LISTENER)]
+        argv += [part for setting in settings for part in ("--set", setting)]
+        return argv, where / "ca.pem"
+
+    def rules(self) -> str:
+        return _redirect(tls=_TLS_LISTENER, opaque=_TLS_LISTENER)
+
+    def is_ready(self, lab: Lab, log: Path) -> bool:
+        return _TLS_LISTENER in lab.listening(lab.router)
+
+
+@dataclass(frozen=True, slots=True)
+class MitmproxyStreaming(Mitmproxy):
+    """The same, told to pass on bodies as they come: its fastest way to move bytes."""
+
+    name: ClassVar[str] = "mitmproxy-streaming"
+    settings: ClassVar[tuple[str, ...]] = ("stream_large_bodies=1m",)
+
+
+@dataclass(frozen=True, slots=True)
+class Sslsplit(Peer):
+    """sslsplit with its netfilter NAT engine. It does not verify the server's certificate."""
+
+    name: ClassVar[str] = "sslsplit"
+
+    def version(self) -> str:
+        return _first_line(["sslsplit", "-V"])
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        authority = trustme.CA(organization_name="bench sslsplit CA")
+        authority.private_key_pem.write_to_path(where / "ca.key")
+        authority.cert_pem.write_to_path(where / "ca.pem")
+        leaf = trustme.CA().private_key_pem
+        leaf.write_to_path(where / "leaf.key")
+        argv = ["sslsplit", "-u", "root", "-k", str(where / "ca.key"), "-c", str(where / "ca.pem")]
+        argv += ["-K", str(where / "leaf.key")]
+        # `tcp` would be the plainer type, but hangs when the client's first bytes come before the
+        # server's connection is up.
+        argv += ["ssl", "0.0.0.0", str(_TLS_LISTENER), "autossl", "0.0.0.0", str(_TCP_LISTENER)]
+        return argv, where / "ca.pem"
+
+
+_SQUID: Final = """\
+http_port 127.0.0.1:3128
+http_port {tcp} intercept
+https_port {tls} intercept ssl-bump generate-host-certificates=on dynamic_cert_mem_cache_size=4MB \
+tls-cert={where}/ca.pem tls-key={where}/ca.key
+sslcrtd_program {certgen} -s {where}/ssl_db -M 4MB
+tls_outgoing_options cafile={server_ca}
+acl step1 at_step SslBump1
+ssl_bump peek step1
+ssl_bump bump all
+on_unsupported_protocol tunnel all
+http_access allow all
+cache deny all
+hosts_file {where}/hosts
+access_log none
+cache_log {where}/cache.log
+pid_filename {where}/squid.pid
+coredump_dir {where}
+pinger_enable off
+shutdown_lifetime 0 seconds
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Squid(Peer):
+    """squid-openssl, intercepting with ssl-bump; nothing is cached or logged."""
+
+    name: ClassVar[str] = "squid"
+
+    def version(self) -> str:
+        return _first_line(["squid", "-v"])
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        authority = trustme.CA(organization_name="bench squid CA")
+        authority.private_key_pem.write_to_path(where / "ca.key")
+        authority.cert_pem.write_to_path(where / "ca.pem")
+        # It looks up both ends of every connection: from here, not from a resolver.
+        (where / "hosts").write_text(f"{SERVER_IP} {SERVER_NAME}\n{CLIENT_IP} client.bench.test\n")
+        subprocess.run(
+            [_CERTGEN, "-c", "-s", where / "ssl_db", "-M", "4MB"], check=True, capture_output=True
+        )
+        config = where / "squid.conf"
+        config.write_text(
+            _SQUID.format(
+                where=where,
+                tls=_TLS_LISTENER,
+                tcp=_TCP_LISTENER,
+                certgen=_CERTGEN,
+                server_ca=lab.server_ca,
+            )
+        )
+        subprocess.run(["chown", "-R", "proxy:proxy", where], check=True)
+        return ["squid", "-N", "-f", str(config)], where / "ca.pem"
+
+
+PEERS: Final[tuple[Peer, ...]] = (
+    Direct(),
+    Mitml4(),
+    Mitmproxy(),
+    MitmproxyStreaming(),
+    Sslsplit(),
+    Squid(),
+)
+
+
+def _redirect(*, tls: int, opaque: int) -> str:
+    return f"""
+        table ip bench {{
+            chain prerouting {{
+                type nat hook prerouting priority dstnat;
+                iifname "{CLIENT_INTERFACE}" tcp dport {TLS_PORT} redirect to :{tls}
+                iifname "{CLIENT_INTERFACE}" tcp dport {OPAQUE_PORT} redirect to :{opaque}
+            }}
+        }}
+    """
+
+
+def _output(argv: list[str]) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        raise NotMeasuredError(f"{argv[0]} is not installed") from None
+    if done.returncode:
+        raise NotMeasuredError(f"`{' '.join(argv)}` failed: {done.stderr.strip()[-200:]}")
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def _first_line(argv: list[str]) -> str:
+    return _output(argv).splitlines()[0]
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
