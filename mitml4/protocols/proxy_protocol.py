@@ -1,0 +1,199 @@
+"""The PROXY protocol, versions 1 and 2: one header from the client's side, then the inner bytes.
+
+Source: "The PROXY protocol, versions 1 & 2" (haproxy, doc/proxy-protocol.txt), §2.1 and §2.2.
+The server says nothing of its own, so its side is INNER from the start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.address import Address
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    INNER,
+    LOOK,
+    PASS_ALL,
+    Conversation,
+    Direction,
+    Facts,
+    Opening,
+    Pass,
+    Protocol,
+    Verdict,
+    Want,
+)
+
+__all__ = ["PROTOCOL", "ProxyProtocol", "ProxyProtocolFacts"]
+
+V1_PREFIX: Final = b"PROXY "
+V1_MAX: Final = 107
+V1_FAMILIES: Final = {b"TCP4": 4, b"TCP6": 6}
+V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+V2_HEAD: Final = 16
+
+V2_VERSION: Final = 0x20
+V2_COMMANDS: Final = {0: "local", 1: "proxy"}
+V2_ADDRESS_SIZES: Final = {0: 0, 1: 4, 2: 16, 3: 108}
+"""Bytes of one address by family: unspecified, IPv4, IPv6, Unix path."""
+V2_MAX_TRANSPORT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a header says. Of its bytes, `size` have been read; `rest` (TLVs) follow unread."""
+
+    version: int
+    source: Address | None
+    destination: Address | None
+    size: int
+    rest: int = 0
+
+
+def parse(data: bytes) -> Header | None:
+    """The header that these bytes begin with; None as long as it is not whole.
+
+    Raises ProtocolError at the first byte that rules it out.
+    """
+    if data[:1] == b"\r":
+        return _parse_v2(data)
+    return _parse_v1(data)
+
+
+def _parse_v1(data: bytes) -> Header | None:
+    """`PROXY TCP4 192.0.2.1 192.0.2.2 56324 443` CRLF, or `PROXY UNKNOWN` and anything."""
+    if not V1_PREFIX.startswith(data[: len(V1_PREFIX)]):
+        raise ProtocolError("PROXY: no header")
+    line, newline, _ = data[:V1_MAX].partition(b"\r\n")
+    if not newline:
+        if len(data) >= V1_MAX:
+            raise ProtocolError("PROXY: the header does not end within 107 bytes")
+        return None
+    size = len(line) + 2
+    words = line.split(b" ")
+    if words[1] == b"UNKNOWN":
+        return Header(1, None, None, size)
+    if len(words) != 6 or words[1] not in V1_FAMILIES:
+        raise ProtocolError("PROXY: a malformed header")
+    _, family, source, destination, source_port, destination_port = words
+    version = V1_FAMILIES[family]
+    return Header(
+        1,
+        _v1_address(version, source, source_port),
+        _v1_address(version, destination, destination_port),
+        size,
+    )
+
+
+def _v1_address(version: int, host: bytes, port: bytes) -> Address:
+    try:
+        address = ipaddress.ip_address(host.decode("ascii"))
+    except ValueError:
+        raise ProtocolError("PROXY: a malformed address") from None
+    if address.version != version or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise ProtocolError("PROXY: a malformed address or port")
+    return Address(str(address), int(port))
+
+
+def _parse_v2(data: bytes) -> Header | None:
+    """Signature, version and command, family and transport, length; addresses, then TLVs."""
+    if not V2_SIGNATURE.startswith(data[: len(V2_SIGNATURE)]):
+        raise ProtocolError("PROXY: no header")
+    if len(data) > 12 and (data[12] & 0xF0 != V2_VERSION or data[12] & 0x0F not in V2_COMMANDS):
+        raise ProtocolError("PROXY: unknown version or command")
+    if len(data) > 13 and (
+        data[13] >> 4 not in V2_ADDRESS_SIZES or data[13] & 0x0F > V2_MAX_TRANSPORT
+    ):
+        raise ProtocolError("PROXY: unknown address family or transport")
+    if len(data) < V2_HEAD:
+        return None
+    length, family = int.from_bytes(data[14:16], "big"), data[13] >> 4
+    address_size = V2_ADDRESS_SIZES[family]
+    if V2_COMMANDS[data[12] & 0x0F] == "local":
+        return Header(2, None, None, V2_HEAD, length)
+    block = 2 * address_size + (4 if family in (1, 2) else 0)
+    if length < block:
+        raise ProtocolError("PROXY: the length is too small for the addresses")
+    if len(data) < V2_HEAD + block:
+        return None
+    if family not in (1, 2):
+        return Header(2, None, None, V2_HEAD, length)
+    addresses = data[V2_HEAD : V2_HEAD + block]
+    source, destination = addresses[:address_size], addresses[address_size:-4]
+    return Header(
+        2,
+        Address(str(ipaddress.ip_address(source)), int.from_bytes(addresses[-4:-2], "big")),
+        Address(str(ipaddress.ip_address(destination)), int.from_bytes(addresses[-2:], "big")),
+        V2_HEAD + block,
+        length - block,
+    )
+
+
+def detect(opening: Opening) -> Verdict:
+    """A whole version 1 line, or a version 2 header to the end of its addresses."""
+    if opening.down and not opening.up:
+        # §2: a receiver waits for the header before it processes anything.
+        return Verdict.REJECT
+    try:
+        header = parse(opening.up)
+    except ProtocolError:
+        return Verdict.REJECT
+    return Verdict.MATCH if header else Verdict.NEED_MORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyProtocolFacts(Facts):
+    """Who the first proxy's client was and what it reached; None: not said (health checks)."""
+
+    version: int | None = None
+    source: Address | None = None
+    destination: Address | None = None
+
+
+@dataclass(slots=True)
+class ProxyProtocol(Conversation):
+    """The header; TLVs pass unseen, and what follows is INNER."""
+
+    name: ClassVar[str] = "proxy-protocol"
+
+    down: Want = INNER
+    header: Header | None = None
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        self.header = parse(data)
+        if self.header is None:
+            return 0
+        self.settled = True
+        self.up = Pass(self.header.rest) if self.header.rest else INNER
+        return self.header.size
+
+    def passed(self, direction: Direction, count: int) -> None:
+        super(ProxyProtocol, self).passed(direction, count)
+        if self.up is LOOK:
+            self.up = INNER
+
+    def end(self, direction: Direction) -> None:
+        """A client that leaves within the header starts no inner protocol."""
+        if direction is Direction.UP:
+            self.settled = True
+            self.up = self.down = PASS_ALL
+
+    def facts(self) -> ProxyProtocolFacts:
+        if self.header is None:
+            return ProxyProtocolFacts()
+        return ProxyProtocolFacts(
+            version=self.header.version,
+            source=self.header.source,
+            destination=self.header.destination,
+        )
+
+
+PROTOCOL: Final = Protocol(
+    name=ProxyProtocol.name,
+    detect=detect,
+    converse=lambda around: ProxyProtocol(around=around),
+    client_first=b"P\r",
+    server_first=b"",
+)
