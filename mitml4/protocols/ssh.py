@@ -1,0 +1,151 @@
+"""SSH up to its key exchange: two identification lines, in either order.
+
+    SSH-protoversion-softwareversion SP comments CR LF           RFC 4253 §4.2
+
+The server may send other lines before its own; `1.99` means 2.0 that also speaks 1.x (§5.1).
+After the lines all is binary, and soon encrypted. Nothing is held back, not even a part of a line:
+there is no inner protocol whose bytes could be taken by mistake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Conversation,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+)
+
+__all__ = ["PROTOCOL", "Ssh", "SshFacts"]
+
+PREFIXES: Final = (b"SSH-2.0-", b"SSH-1.99-", b"SSH-1.5-")
+MAX_LINE: Final = 1024
+"""RFC 4253 §4.2 allows 255 bytes; OpenSSH's own limit for what servers say is far larger."""
+MAX_PREAMBLE: Final = 16384
+"""Bytes that a server may say before its identification line."""
+
+TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)})
+"""What lines of UTF-8 (§4.2) are made of, control characters left out."""
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client's identification is certain; the server's, once the client says nothing else."""
+    client = _identified(opening.up)
+    if client is None:
+        return Verdict.REJECT
+    if client:
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if opening.up else _by_server(opening)
+
+
+def _identified(data: bytes) -> bool | None:
+    """Whether these bytes begin with an identification; None: they never will."""
+    if data.startswith(PREFIXES):
+        return True
+    return False if any(prefix.startswith(data) for prefix in PREFIXES) else None
+
+
+def _by_server(opening: Opening) -> Verdict:
+    """A server that has spoken to a client who has not."""
+    start = _identification(opening.down)
+    if opening.down[:start].translate(None, TEXT):
+        return Verdict.REJECT
+    line = opening.down[start:]
+    if _identified(line):
+        return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+    if line.translate(None, TEXT) or (line.startswith(b"SSH-") and _identified(line) is None):
+        return Verdict.REJECT
+    return Verdict.NEED_MORE
+
+
+def _identification(down: bytes) -> int:
+    """Where the identification line begins, or the last line, behind others that are not it."""
+    start = 0
+    while not down.startswith(b"SSH-", start):
+        newline = down.find(b"\n", start)
+        if newline < 0:
+            break
+        start = newline + 1
+    return start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshFacts(Facts):
+    """What each side calls itself, with its comments: `OpenSSH_9.6p1 Debian-5`."""
+
+    client_software: bytes | None = None
+    server_software: bytes | None = None
+
+
+@dataclass(slots=True)
+class Ssh(Conversation):
+    """Both identification lines, each byte taken as it comes; then all passes unseen."""
+
+    name: ClassVar[str] = "ssh"
+
+    _software: dict[Direction, bytes | None] = field(default_factory=dict)
+    """Per direction, once it is known; None for a side that ended without a word."""
+    _line: dict[Direction, bytes] = field(
+        default_factory=lambda: dict.fromkeys(Direction, b""), repr=False
+    )
+    _preamble: int = 0
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        *lines, rest = (self._line[direction] + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"SSH-"):
+                self._identify(direction, line)
+                return len(data)
+            self._other_line(direction, line)
+        _check_length(rest)
+        self._line[direction] = rest
+        return len(data)
+
+    def _identify(self, direction: Direction, line: bytes) -> None:
+        _check_length(line)
+        if not line.startswith(PREFIXES):
+            raise ProtocolError("SSH: an unknown protocol version")
+        self.set_want(direction, PASS_ALL)
+        self._learn(direction, line.removesuffix(b"\r").split(b"-", 2)[2])
+
+    def _other_line(self, direction: Direction, line: bytes) -> None:
+        """§4.2: the server MAY send other lines of data before sending the version string."""
+        _check_length(line)
+        self._preamble += len(line) + 1
+        if direction is Direction.UP or self._preamble > MAX_PREAMBLE:
+            raise ProtocolError("SSH: no identification line")
+
+    def end(self, direction: Direction) -> None:
+        if direction not in self._software:
+            self._learn(direction, None)
+
+    def _learn(self, direction: Direction, software: bytes | None) -> None:
+        self._software[direction] = software
+        self.settled = len(self._software) == len(Direction)
+
+    def facts(self) -> SshFacts:
+        return SshFacts(
+            client_software=self._software.get(Direction.UP),
+            server_software=self._software.get(Direction.DOWN),
+        )
+
+
+def _check_length(line: bytes) -> None:
+    if len(line) > MAX_LINE:
+        raise ProtocolError("SSH: a line that does not end")
+
+
+PROTOCOL: Final = Protocol(
+    name=Ssh.name,
+    detect=detect,
+    converse=lambda around: Ssh(around=around),
+    client_first=b"S",
+    server_first=TEXT,
+)
