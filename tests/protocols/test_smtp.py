@@ -1,0 +1,205 @@
+"""SMTP: the question of STARTTLS, settled once, whatever else is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    LOOK,
+    PASS_ALL,
+    Direction,
+    Opening,
+    Surroundings,
+    Verdict,
+)
+from mitml4.protocols.smtp import MAX_UNDER_WAY, Smtp, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+GREETING = (DOWN, b"220 mx.example ESMTP Postfix\r\n")
+EHLO = (UP, b"EHLO me\r\n")
+OFFER = (DOWN, b"250-mx.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n")
+STARTTLS = (UP, b"starttls\r\n")
+READY = (DOWN, b"220 2.0.0 Ready to start TLS\r\n")
+UPGRADE = [STARTTLS, READY]
+MAIL = (UP, b"MAIL FROM:<a@example>\r\n")
+OK = (DOWN, b"250 2.1.0 Ok\r\n")
+RCPT = (UP, b"RCPT TO:<b>\r\n")
+DATA = (UP, b"DATA\r\n")
+AUTH = (UP, b"AUTH PLAIN AGEAYg==\r\n")
+NEEDS_TLS = (DOWN, b"538 Encryption required\r\n")
+TLS_FIRST = (DOWN, b"530 5.7.0 Must issue a STARTTLS command first\r\n")
+
+UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
+    "usual": [GREETING, EHLO, OFFER, *UPGRADE],
+    "many greeting lines": [
+        (DOWN, b"220-mx.example ESMTP Postfix\r\n220 \r\n"),
+        EHLO,
+        OFFER,
+        *UPGRADE,
+    ],
+    "lmtp": [GREETING, (UP, b"LHLO me\r\n"), OFFER, *UPGRADE],
+    "bare line feeds": [GREETING, (UP, b"EHLO me\n"), OFFER, (UP, b"STARTTLS\n"), READY],
+    "client too early": [EHLO, GREETING, OFFER, *UPGRADE],
+    "pipelined": [GREETING, (UP, EHLO[1] + b"NOOP\r\n" + STARTTLS[1]), OFFER, OK, READY],
+    "refused once": [GREETING, STARTTLS, (DOWN, b"503 Hello first\r\n"), EHLO, OFFER, *UPGRADE],
+    "mail refused without TLS": [GREETING, EHLO, OFFER, MAIL, TLS_FIRST, *UPGRADE],
+    "AUTH refused without TLS": [GREETING, EHLO, OFFER, AUTH, NEEDS_TLS, *UPGRADE],
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize("name", UPGRADED)
+def test_tls_begins_right_behind_the_servers_yes(
+    converse: Any, name: str, chunk: int | None
+) -> None:
+    conversation = Smtp()
+    script = [*UPGRADED[name], (UP, b"\x16\x03\x01"), (DOWN, b"\x16\x03\x03")]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\x01", b"\x16\x03\x03")
+    assert conversation.settled
+    facts = conversation.facts()
+    assert facts.upgraded
+    assert facts.greeting == b"mx.example ESMTP Postfix"
+
+
+PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
+    "mail": [GREETING, EHLO, OFFER, MAIL, OK],
+    "mail, pipelined to its text": [GREETING, EHLO, OFFER, MAIL, RCPT, DATA],
+    "text in chunks": [GREETING, EHLO, OFFER, MAIL, (UP, b"BDAT 10 LAST\r\n")],
+    "AUTH with challenges": [GREETING, EHLO, OFFER, AUTH, (DOWN, b"334 VXNlcm5hbWU6\r\n")],
+    "AUTH at once": [GREETING, EHLO, OFFER, AUTH, (DOWN, b"235 Ok\r\n")],
+    "quit": [GREETING, (UP, b"QUIT\r\n")],
+    "server left": [GREETING, (DOWN, None)],
+    "client left": [GREETING, EHLO, (UP, None)],
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize("name", PLAIN)
+def test_once_it_stays_plain_a_text_is_no_command(
+    converse: Any, name: str, chunk: int | None
+) -> None:
+    conversation = Smtp()
+    text, answer = b"STARTTLS\r\n" * 3 + b"\xff" * 17_000, b"220 yes\r\n" + b"\x00" * 17_000
+    ended = {direction for direction, data in PLAIN[name] if data is None}
+    more = [(way, data) for way, data in ((UP, text), (DOWN, answer)) if way not in ended]
+    talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert not talk.kept[DOWN]
+    assert conversation.settled
+    assert not conversation.facts().upgraded
+    assert conversation.facts().greeting == b"mx.example ESMTP Postfix"
+
+
+def test_the_clients_bytes_wait_between_its_question_and_the_answer(converse: Any) -> None:
+    conversation = Smtp()
+    script = [GREETING, EHLO, OFFER, (UP, STARTTLS[1] + b"RSET\r\n")]
+    talk = converse(conversation, script)
+    assert conversation.up is HOLD
+    assert talk.kept[UP] == b"RSET\r\n"
+    assert not conversation.settled
+
+
+def test_after_a_no_the_client_goes_on(converse: Any) -> None:
+    conversation = Smtp()
+    script = [GREETING, EHLO, OFFER, (UP, STARTTLS[1] + b"RSET\r\n"), (DOWN, b"454 No\r\n")]
+    talk = converse(conversation, script)
+    assert conversation.up is LOOK
+    assert not talk.kept[UP]
+    assert conversation.settled
+
+
+def test_commands_injected_before_the_yes_are_left_to_the_inner_layer(converse: Any) -> None:
+    script = [GREETING, EHLO, OFFER, (UP, STARTTLS[1] + b"RSET\r\n"), READY]
+    talk = converse(Smtp(), script)
+    assert talk.kept[UP] == b"RSET\r\n"
+
+
+def test_the_server_may_leave_unasked(converse: Any) -> None:
+    conversation = Smtp()
+    talk = converse(conversation, [GREETING, (DOWN, b"421 timeout\r\n"), (DOWN, None)])
+    assert talk.moved[DOWN] == GREETING[1] + b"421 timeout\r\n"
+    assert conversation.settled
+
+
+def test_inside_its_own_tls_there_is_nothing_left_to_ask(converse: Any) -> None:
+    conversation = Smtp(around=Surroundings(secure=True, within=("smtp", "tls")))
+    talk = converse(conversation, [EHLO, OFFER])
+    assert conversation.settled
+    assert not talk.kept[UP]
+    assert not conversation.facts().upgraded
+
+
+def test_with_tls_from_the_start_only_the_greeting_is_read(converse: Any) -> None:
+    conversation = Smtp(around=Surroundings(secure=True, within=("tls",)))
+    converse(conversation, [GREETING])
+    assert conversation.up is PASS_ALL
+    assert conversation.settled
+    assert conversation.facts().greeting == b"mx.example ESMTP Postfix"
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize(
+    "script",
+    [
+        [(DOWN, b"hello\r\n")],
+        [(DOWN, b"22\r\n")],
+        [(DOWN, b"2200 x\r\n")],
+        [GREETING, (UP, b"x" * 16400 + b"\r\n")],
+        [GREETING, (UP, b"NOOP\r\n" * MAX_UNDER_WAY * 2)],
+    ],
+)
+def test_bytes_that_break_the_protocol_raise_protocol_error(
+    converse: Any, script: Any, chunk: int | None
+) -> None:
+    with pytest.raises(ProtocolError):
+        converse(Smtp(), script, chunk=chunk)
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "verdict"),
+    [
+        (b"", b"22", Verdict.NEED_MORE),
+        (b"", b"220 ready\r\n", Verdict.NEED_MORE),
+        (b"", b"220 mx ESMTP", Verdict.NEED_MORE),
+        (b"", b"220 mx ESMTP\r\n", Verdict.LIKELY),
+        (b"", b"220 SMTP or FTP\r\n", Verdict.NEED_MORE),
+        (b"", b"221 x", Verdict.REJECT),
+        (b"", b"220\r\n", Verdict.REJECT),
+        (b"EHLO", b"220 ready\r\n", Verdict.NEED_MORE),
+        (b"EHLO ", b"220 ready\r\n", Verdict.MATCH),
+        (b"EHLO ", b"220 ", Verdict.MATCH),
+        (b"lhlo x", b"220-", Verdict.MATCH),
+        (b"EHLO x\r\n", b"", Verdict.LIKELY),
+        (b"EHLO x\r\n", b"HTTP", Verdict.REJECT),
+        (b"QUIT\r\n", b"220 mx", Verdict.NEED_MORE),
+        (b"QUIT\r\n", b"220 mx SMTP\r\n", Verdict.MATCH),
+        (b"QUIT\r\n", b"220 ready\r\n", Verdict.REJECT),
+        (b"AUTH TLS\r\n", b"220 FTP\r\n", Verdict.REJECT),
+        (b"USER x\r\n", b"220 ready\r\n", Verdict.REJECT),
+        (b"GET / HTTP/1.1", b"220 mx SMTP\r\n", Verdict.REJECT),
+    ],
+)
+def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up, down=down)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"EH", Verdict.NEED_MORE),
+        (b"EHLO x\r\n", Verdict.MATCH),
+        (b"MAIL FROM:<a>\r\n", Verdict.MATCH),
+        (b"USER x\r\n", Verdict.REJECT),
+    ],
+)
+def test_behind_starttls_the_client_needs_no_greeting(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up, within=("socks5", "smtp", "tls"))) is verdict
