@@ -13,7 +13,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from mitml4.protocols import socks5
+from mitml4.protocols import (
+    http1,
+    http_connect,
+    proxy_protocol,
+    smtp,
+    socks4,
+    socks5,
+    ssh,
+    tls,
+)
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 
 __all__ = ["MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
@@ -86,10 +95,14 @@ class Registry:
             return self._matches[matching[0].name] if len(matching) == 1 else NOTHING
         if len(opening.up) + len(opening.down) >= MAX_OPENING:
             return NOTHING
-        return Detection(None, tuple(remaining), likely[0] if len(likely) == 1 else None)
+        # What the server says to a silent client rules nothing out: had the client's bytes come
+        # a moment earlier, they would have been an answer, and the verdict may not hang on that.
+        silent = not (opening.up or opening.up_ended)
+        candidates = self._any if silent else tuple(remaining)
+        return Detection(None, candidates, likely[0] if len(likely) == 1 else None)
 
     def _candidates(self, opening: Opening) -> tuple[Protocol, ...]:
-        """Rows by first byte. Once the client spoke, the server's bytes may be an answer."""
+        """Whom to ask. Once the client spoke, the server's bytes may be an answer."""
         if opening.up:
             return self._by_client[opening.up[0]]
         if opening.down:
@@ -97,7 +110,16 @@ class Registry:
         return self._any
 
 
-PROTOCOLS: Final = (socks5.PROTOCOL,)
+PROTOCOLS: Final = (
+    tls.PROTOCOL,
+    http1.PROTOCOL,
+    http_connect.PROTOCOL,
+    socks5.PROTOCOL,
+    socks4.PROTOCOL,
+    proxy_protocol.PROTOCOL,
+    ssh.PROTOCOL,
+    smtp.PROTOCOL,
+)
 
 _registry: Final = Registry(PROTOCOLS)
 
