@@ -1,0 +1,140 @@
+"""WebSocket (RFC 6455): the messages of an upgraded connection, read from copies of the bytes.
+
+Frame headers are read and payloads skipped by count. Sizes are those on the wire: what an extension
+(permessage-deflate, RFC 7692) has compressed stays compressed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    TAP,
+    Conversation,
+    Direction,
+    Facts,
+    Protocol,
+    Surroundings,
+    Want,
+    WebSocketMessage,
+)
+
+__all__ = ["PROTOCOL", "WebSocket", "WebSocketFacts"]
+
+# RFC 6455 §5.2
+_FIN: Final = 0x80
+_MASK: Final = 0x80
+_CONTINUATION: Final = 0x0
+_CONTROL: Final = 0x8
+_OPCODES: Final = {0x1: "text", 0x2: "binary", 0x8: "close", 0x9: "ping", 0xA: "pong"}
+_MAX_CONTROL: Final = 125
+_LENGTH_SIZES: Final = {126: 2, 127: 8}
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    opcode: int
+    final: bool
+    header_size: int
+    size: int
+
+
+def _frame(data: bytes, at: int) -> _Frame | None:
+    """The frame that begins at `at`; None while its header has not come whole."""
+    if len(data) - at < 2:
+        return None
+    first, second = data[at], data[at + 1]
+    opcode, size = first & 0x0F, second & 0x7F
+    end = at + 2 + _LENGTH_SIZES.get(size, 0)
+    header_size = end - at + (4 if second & _MASK else 0)
+    if len(data) - at < header_size:
+        return None
+    if size in _LENGTH_SIZES:
+        size = int.from_bytes(data[at + 2 : end], "big")
+    if size >> 63:
+        raise ProtocolError("WebSocket: a frame of 2^63 bytes or more")
+    if opcode != _CONTINUATION and opcode not in _OPCODES:
+        raise ProtocolError(f"WebSocket: unknown opcode {opcode}")
+    if opcode & _CONTROL and (size > _MAX_CONTROL or not first & _FIN):
+        raise ProtocolError("WebSocket: a control frame that is long or in fragments")
+    return _Frame(opcode, bool(first & _FIN), header_size, size)
+
+
+@dataclass(slots=True)
+class _Side:
+    kept: bytes = b""
+    """The beginning of a frame header."""
+    frame: _Frame | None = None
+    """The frame under way."""
+    skip: int = 0
+    """How much of its payload is still to come."""
+    message: int | None = None
+    """The opcode of the message in fragments under way."""
+    size: int = 0
+    """Of its fragments so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketFacts(Facts):
+    """None: what was negotiated stands in the HTTP heads of the layer outside."""
+
+
+@dataclass(slots=True)
+class WebSocket(Conversation):
+    """A connection of WebSocket frames, from behind the 101 on."""
+
+    name: ClassVar[str] = "websocket"
+
+    up: Want = TAP
+    down: Want = TAP
+    settled: bool = True
+    _sides: dict[Direction, _Side] = field(
+        default_factory=lambda: {direction: _Side() for direction in Direction}
+    )
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        side = self._sides[direction]
+        data, side.kept = side.kept + data, b""
+        at = 0
+        while True:
+            passing = min(side.skip, len(data) - at)
+            side.skip -= passing
+            if side.skip:
+                return len(data)
+            at += passing
+            if side.frame is not None:
+                self._ended(direction, side, side.frame)
+            side.frame = _frame(data, at)
+            if side.frame is None:
+                side.kept = data[at:]
+                return len(data)
+            at += side.frame.header_size
+            side.skip = side.frame.size
+
+    def facts(self) -> Facts:
+        return WebSocketFacts()
+
+    def _ended(self, direction: Direction, side: _Side, frame: _Frame) -> None:
+        """A frame is over, and a message with it unless fragments follow (RFC 6455 §5.4)."""
+        opcode, size = frame.opcode, frame.size
+        if not opcode & _CONTROL:
+            if (opcode == _CONTINUATION) != (side.message is not None):
+                raise ProtocolError("WebSocket: a fragment without a message, or the reverse")
+            side.message = side.message or opcode
+            side.size += size
+            if not frame.final:
+                return
+            opcode, size = side.message, side.size
+            side.message, side.size = None, 0
+        self.notices.append(
+            WebSocketMessage(direction=direction, opcode=_OPCODES[opcode], size=size)
+        )
+
+
+def _converse(around: Surroundings) -> Conversation:
+    return WebSocket(around=around)
+
+
+PROTOCOL: Final = Protocol(name="websocket", detect=None, converse=_converse)
