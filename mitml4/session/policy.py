@@ -1,0 +1,170 @@
+"""Which connections are refused, passed through or opened: one matcher for every option.
+
+A pattern is a host, and a port if need be. It is held against every name and address that a
+connection is known by: its SNI, its logical target, its original destination.
+
+    example.com             this name and no other
+    *.example.com           every name below it, at any depth; not example.com itself
+    10.0.0.1  10.0.0.0/8    an address, a network
+    2001:db8::/32           the same for IPv6; [2001:db8::]/32 where a port follows
+    example.com:443  *:25   this port only
+
+Names are compared without regard to case and to a final dot, and in their ASCII form (`xn--…`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from mitml4.errors import UsageError
+from mitml4.protocols.conversation import Target
+
+__all__ = ["Decision", "HostPattern", "Policy"]
+
+Action: TypeAlias = Literal["block", "passthrough", "intercept"]
+
+_BRACKETED: Final = re.compile(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
+_HOST: Final = re.compile(r"[^\s/\[\]:@]+")
+_EXAMPLES: Final = "as in: example.com  '*.example.com'  10.0.0.0/8  '[2001:db8::]/32'  '*:8443'"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """A pattern as the user wrote it, and what it stands for."""
+
+    text: str
+    host: re.Pattern[str] | IPv4Network | IPv6Network
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """Raises UsageError for what is no pattern."""
+        if "://" in text:
+            raise UsageError(f"{text!r} is a URL, not a host", hint=_EXAMPLES)
+        if bracketed := _BRACKETED.fullmatch(text):
+            network = _network(bracketed["ip"] + (bracketed["length"] or ""))
+            if not isinstance(network, IPv6Network):
+                raise _no_pattern(text)
+            return cls(text, network, _port(text, bracketed["port"]))
+        host, colon, port = text.partition(":")
+        if ":" in port:  # an IPv6 address without brackets: all of it is the host
+            host, colon, port = text, "", ""
+        network = _network(host)
+        if network is None and not _HOST.fullmatch(host):
+            raise _no_pattern(text)
+        return cls(text, network or _glob(host), _port(text, port if colon else None))
+
+    def matches(self, end: Target) -> bool:
+        """Whether a host (a name or an address literal) and port is what this stands for."""
+        if self.port not in (None, end.port):
+            return False
+        if isinstance(self.host, re.Pattern):
+            return self.host.fullmatch(_normalised(end.host)) is not None
+        try:
+            return ipaddress.ip_address(end.host) in self.host
+        except ValueError:
+            return False
+
+
+class Decision(NamedTuple):
+    """What to do with a connection; `reason` is the option that decided it, empty for none."""
+
+    action: Action
+    reason: str = ""
+
+
+_INTERCEPT: Final = Decision("intercept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The options --block, --passthrough, --only and --tls. They are asked in this order."""
+
+    block: tuple[HostPattern, ...] = ()
+    passthrough: tuple[HostPattern, ...] = ()
+    only: tuple[HostPattern, ...] = ()
+    """None: all. What does not match is passed through."""
+    tls: Literal["intercept", "passthrough"] = "intercept"
+
+    def decide(
+        self,
+        sni: str | None = None,
+        target: Target | None = None,
+        destination: Target | None = None,
+    ) -> Decision:
+        """What is to happen to a connection that is known by these.
+
+        Ask again whenever one more is known. A `block` is final; anything else is about TLS, and
+        should be asked for once its SNI has been seen.
+        """
+        ends = tuple(_ends(sni, target, destination))
+        if pattern := _first_match(self.block, ends):
+            return Decision("block", f"--block {pattern.text}")
+        if pattern := _first_match(self.passthrough, ends):
+            return Decision("passthrough", f"--passthrough {pattern.text}")
+        if self.only and not _first_match(self.only, ends):
+            return Decision("passthrough", "--only")
+        if self.tls == "passthrough":
+            return Decision("passthrough", "--tls passthrough")
+        return _INTERCEPT
+
+
+def _ends(sni: str | None, target: Target | None, destination: Target | None) -> Iterator[Target]:
+    """Everything that a connection is known by. An SNI names the host at the target's port."""
+    nearest = target or destination
+    if sni is not None and nearest is not None:
+        yield Target(sni, nearest.port)
+    if target is not None:
+        yield target
+    if destination is not None and destination != target:
+        yield destination
+
+
+def _first_match(patterns: Iterable[HostPattern], ends: tuple[Target, ...]) -> HostPattern | None:
+    return next((item for item in patterns if any(map(item.matches, ends))), None)
+
+
+def _glob(host: str) -> re.Pattern[str]:
+    """`*` stands for any characters, dots included, and nothing else is special."""
+    parts = _normalised(host).split("*")
+    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+
+
+def _normalised(host: str) -> str:
+    host = host.rstrip(".").lower()
+    return host if host.isascii() else ".".join(map(_ascii_label, host.split(".")))
+
+
+def _ascii_label(label: str) -> str:
+    """`bücher` → `xn--bcher-kva`. What has no such form (part of a glob, bad UTF-8) stays."""
+    if label.isascii() or "*" in label:
+        return label
+    try:
+        return label.encode("idna").decode("ascii")
+    except UnicodeError:
+        return label
+
+
+def _network(text: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _port(text: str, port: str | None) -> int | None:
+    if port is None:
+        return None
+    # `isdecimal` alone takes digits of other scripts.
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise UsageError(f"{text!r}: {port!r} is no port", hint="ports are 1 to 65535")
+    return int(port)
+
+
+def _no_pattern(text: str) -> UsageError:
+    return UsageError(f"{text!r} is no host, address or network", hint=_EXAMPLES)
