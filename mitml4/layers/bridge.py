@@ -74,37 +74,50 @@ class Lane:
             await self.sink.send_all(fresh)
             self.source.discard(len(fresh))
 
-    async def pass_on(self, count: int | None, tap: Tap | None = None) -> int:
-        """Claim and move `count` bytes (None: all), unseen but for the tap; returns how many.
+    async def pass_on(self, count: int | None) -> int:
+        """Claim and move `count` bytes (None: all) unseen, and say how many moved.
 
         When they are fewer, the source has ended.
         """
         moved = len(self.ahead) if count is None else min(count, len(self.ahead))
-        if tap and moved:
-            tap(bytes(self.ahead[:moved]))
         del self.ahead[:moved]
         while count is None or moved < count:
-            burst = await self._burst(None if count is None else count - moved, moved, tap)
-            if burst is None:
-                await self.source.wait_receivable()
-            elif burst:
-                moved += burst
-                await trio.lowlevel.checkpoint()
-            else:
-                self.ended = True
+            left = None if count is None else count - moved
+            burst = await self._burst(left, in_kernel=moved >= _WORTH_SPLICING_BYTES)
+            if not burst:
                 break
+            moved += burst
         return moved
 
-    async def _burst(self, left: int | None, moved: int, tap: Tap | None) -> int | None:
+    async def pass_some(self, tap: Tap) -> int:
+        """Claim and move what comes next, and show the tap a copy; 0 when the source has ended."""
+        if self.ahead:
+            claimed = bytes(self.ahead)
+            self.ahead.clear()
+            tap(claimed)
+            return len(claimed)
+        return await self._burst(None, tap=tap)
+
+    async def _burst(
+        self, left: int | None, *, in_kernel: bool = False, tap: Tap | None = None
+    ) -> int:
+        """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
         source, sink = self.source, self.sink
-        in_kernel = tap is None and moved >= _WORTH_SPLICING_BYTES
-        try:
-            if in_kernel and isinstance(source, TcpStream) and isinstance(sink, TcpStream):
-                return await self.relay.splice(source, sink, left)
-            return await self.relay.copy(source, sink, left, tap)
-        except StreamTruncated as truncation:
-            self.truncation = truncation
-            return 0
+        while True:
+            try:
+                if in_kernel and isinstance(source, TcpStream) and isinstance(sink, TcpStream):
+                    moved = await self.relay.splice(source, sink, left)
+                else:
+                    moved = await self.relay.copy(source, sink, left, tap)
+            except StreamTruncated as truncation:
+                self.truncation = truncation
+                moved = 0
+            if moved is None:
+                await source.wait_receivable()
+                continue
+            self.ended = not moved
+            await trio.lowlevel.checkpoint()
+            return moved
 
     async def say_ended(self) -> None:
         """Tell the sink that the source has ended, at the depth of this lane."""
@@ -138,6 +151,8 @@ class Bridge:
     report: Report
     target: Target
     """Where it is bound for: the original destination, or what SOCKS or CONNECT asked for."""
+    destination: Target
+    """Where its packets are bound for, whatever is asked for inside."""
     secure: bool = False
     """Whether it runs inside TLS."""
     expected: str | None = None
@@ -149,7 +164,7 @@ class Bridge:
     ) -> Bridge:
         """The outermost bridge of a flow."""
         up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
-        return cls(up=up, down=down, report=report, target=target)
+        return cls(up=up, down=down, report=report, target=target, destination=target)
 
     @property
     def ingress(self) -> Stream:

@@ -86,8 +86,7 @@ class _Driver:
             if want is LOOK:
                 exhausted = await self._look(direction, lane)
             elif want is TAP:
-                await lane.pass_on(None, lambda data: self._feed(direction, data))
-                exhausted = True
+                exhausted = not await lane.pass_some(lambda data: self._tapped(direction, data))
             elif isinstance(want, Pass):
                 count = await lane.pass_on(want.count)
                 self._passed(direction, count)
@@ -152,6 +151,10 @@ class _Driver:
             return 0
         self._after(direction)
         return taken
+
+    def _tapped(self, direction: Direction, data: bytes) -> None:
+        if self._want(direction) is TAP:
+            self._feed(direction, data)
 
     def _passed(self, direction: Direction, count: int) -> None:
         if not self.broken:

@@ -45,8 +45,9 @@ _NEWEST: Final = 0x0304
 _TLS_1_2: Final = 0x0303
 _UNRECOGNISED_CERTIFICATE: Final = "client certificate"
 
-Judge = Callable[[str | None, Target], tuple[Literal["block", "passthrough", "intercept"], str]]
-"""The policy: what to do with (SNI, logical target), and why."""
+Action = Literal["block", "passthrough", "intercept"]
+Judge = Callable[[str | None, Target, Target], tuple[Action, str]]
+"""The policy: what to do with (SNI, logical target, original destination), and why."""
 
 
 class Blocked(Exception):  # noqa: N818 - a decision, not an error
@@ -89,7 +90,7 @@ class TlsOpener:
         hello = await _read_hello(bridge)
         if hello is None or hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
-        action, reason = self._decide(hello, bridge.target)
+        action, reason = self._decide(hello, bridge)
         if action == "block":
             bridge.report.push("tls")
             raise Blocked(reason)
@@ -103,12 +104,12 @@ class TlsOpener:
             bridge.egress.close()
             return await _pass_through(bridge.onto(await reconnect()), speaker, retreat.reason)
 
-    def _decide(self, hello: ClientHello, target: Target) -> tuple[str, str]:
-        action, reason = self.judge(hello.sni, target)
+    def _decide(self, hello: ClientHello, bridge: Bridge) -> tuple[Action, str]:
+        action, reason = self.judge(hello.sni, bridge.target, bridge.destination)
         if action == "intercept":
             if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
                 return "passthrough", "version"
-            learned = self.bypasses.reason(str(target), hello.sni)
+            learned = self.bypasses.reason(str(bridge.target), hello.sni)
             if learned:
                 return "passthrough", learned
         return action, reason

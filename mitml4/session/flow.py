@@ -75,6 +75,7 @@ class Flow:
         self.number = number
         self.accepted = accepted
         self.services = services
+        self.destination = Target(accepted.destination.ip, accepted.destination.port)
         self.ingress = TcpStream(accepted.socket)
         self.report = Report(number, services.publish, with_headers=services.with_headers)
         self.opened_at = services.clock()
@@ -113,6 +114,7 @@ class Flow:
     async def _carry(self) -> CloseReason:
         """Everything between open and close; says why it ended."""
         try:
+            self._check_policy(self.destination)
             egress = await self._connect()
             if isinstance(egress, str):
                 self.ingress.abort()
@@ -155,16 +157,18 @@ class Flow:
         return self._egress
 
     async def _bridge(self, egress: TcpStream) -> None:
-        destination = self.accepted.destination
         bridge: Bridge | None = Bridge.between(
-            self.ingress,
-            egress,
-            self.services.relay,
-            self.report,
-            Target(destination.ip, destination.port),
+            self.ingress, egress, self.services.relay, self.report, self.destination
         )
         while bridge:
+            self._check_policy(bridge.target)
             bridge = await self._step(bridge)
+
+    def _check_policy(self, target: Target) -> None:
+        """Raises Blocked."""
+        action, reason = self.services.tls.judge(None, target, self.destination)
+        if action == "block":
+            raise Blocked(reason)
 
     async def _step(self, bridge: Bridge) -> Bridge | None:
         """One layer: find out what it is, and hand it to whoever takes it."""

@@ -104,7 +104,7 @@ def lab(
                 contexts=Contexts(),
                 verifier=verifier,
                 bypasses=Bypasses(trio.current_time),
-                judge=lambda _sni, _target: ("intercept", ""),
+                judge=lambda _sni, _target, _destination: ("intercept", ""),
             )
             proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
 

@@ -1,0 +1,53 @@
+"""What is said when a session is over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from mitml4.session.hub import Totals
+
+__all__ = ["summary"]
+
+
+def summary(
+    totals: Totals, took_s: float, quic_blocked: int, files: Sequence[str], dropped_events: int
+) -> str:
+    """A few lines for people: flows, stacks, what was opened and what was not, files, rules."""
+    lines = [
+        f"{totals.flows} {_plural('flow', totals.flows)} in {took_s:.0f} s, "
+        f"{_size(totals.bytes_up)} up, {_size(totals.bytes_down)} down"
+    ]
+    if totals.stacks:
+        lines.append(f"  stacks    {_counts(totals.stacks)}")
+    if totals.opened or totals.passed_through:
+        passed = sum(totals.passed_through.values())
+        why = f" ({_counts(totals.passed_through)})" if passed else ""
+        lines.append(f"  TLS       {totals.opened} opened, {passed} passed through{why}")
+    if totals.undetected:
+        lines.append(f"  unknown   {totals.undetected} {_plural('flow', totals.undetected)}")
+    if quic_blocked:
+        lines.append(f"  blocked   {quic_blocked} QUIC packets")
+    if dropped_events:
+        lines.append(f"  dropped   {dropped_events} events that came faster than they were read")
+    lines += [f"  written   {name}" for name in files]
+    lines.append("  rules removed")
+    return "\n".join(lines)
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} × {name or 'no byte'}" for name, count in counter.most_common(8))
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _size(count: int) -> str:
+    """A number of bytes as people read it."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
