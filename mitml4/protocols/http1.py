@@ -298,6 +298,7 @@ class Http1(Conversation):
 
     def feed(self, direction: Direction, data: bytes) -> int:
         at = 0
+        held = self.up is HOLD
         while at < len(data):
             want = self.want(direction)
             if isinstance(want, Pass):
@@ -308,9 +309,9 @@ class Http1(Conversation):
                 taken = self._take(direction, data, at)
             else:
                 break
-            if not taken:
-                break
             at += taken
+            if not taken or (held and self.up is not HOLD):
+                break  # not whole; or what the client said meanwhile comes first
         return at
 
     def passed(self, direction: Direction, count: int) -> None:

@@ -151,13 +151,17 @@ class Http2(Conversation):
 
     def feed(self, direction: Direction, data: bytes) -> int:
         side = self._sides[direction]
-        data, side.kept = side.kept + data, b""
+        side.kept = self._read(direction, side, side.kept + data)
+        return len(data)
+
+    def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
+        """Read all frames that are whole; what is left over."""
         at = 0 if side.begun else self._begin(direction, side, data)
         while side.begun:
             passing = min(side.skip, len(data) - at)
             side.skip -= passing
             if side.skip:
-                return len(data)
+                return b""
             at += passing
             if side.ends is not None:
                 self._end_half(direction, side.ends)
@@ -166,8 +170,7 @@ class Http2(Conversation):
             if not taken:
                 break
             at += taken
-        side.kept = data[at:]
-        return len(data)
+        return data[at:]
 
     def facts(self) -> Facts:
         return Http2Facts(grpc=self.grpc, extended_connect=self.extended_connect)

@@ -96,20 +96,23 @@ class WebSocket(Conversation):
 
     def feed(self, direction: Direction, data: bytes) -> int:
         side = self._sides[direction]
-        data, side.kept = side.kept + data, b""
+        side.kept = self._read(direction, side, side.kept + data)
+        return len(data)
+
+    def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
+        """Read all frames that are whole; what is left over of a header."""
         at = 0
         while True:
             passing = min(side.skip, len(data) - at)
             side.skip -= passing
             if side.skip:
-                return len(data)
+                return b""
             at += passing
             if side.frame is not None:
                 self._ended(direction, side, side.frame)
             side.frame = _frame(data, at)
             if side.frame is None:
-                side.kept = data[at:]
-                return len(data)
+                return data[at:]
             at += side.frame.header_size
             side.skip = side.frame.size
 

@@ -1,0 +1,235 @@
+"""The HTTP family against scraps of its own grammar, which random bytes would never form.
+
+Whatever comes, in whatever pieces: only ProtocolError, the same outcome, and bounded memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    MAX_LOOK,
+    TAP,
+    Conversation,
+    Direction,
+    Notice,
+    Pass,
+    Surroundings,
+)
+from mitml4.protocols.http1 import Http1
+from mitml4.protocols.http2 import PREFACE, Http2
+from mitml4.protocols.http_connect import HttpConnect
+from mitml4.protocols.websocket import WebSocket
+
+UP, DOWN = Direction.UP, Direction.DOWN
+Script: TypeAlias = list[tuple[Direction, bytes]]
+
+FIELDS = (
+    *(b"Host: a\r\n", b"Content-Length: 3\r\n", b"Content-Length: 0\r\n", b"Content-Length: x\r\n"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n", b"Upgrade: h2c\r\n"),
+    *(b"Upgrade: websocket\r\n", b" folded\r\n", b"no colon\n", b":\r\n", b"\xff: \x00\r\n"),
+)
+CHUNKS = (b"3\r\nabc\r\n", b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"2;x=y\nab\n", b"-1\r\n", b"fff")
+BODIES = (b"", b"abc", *CHUNKS, *(a + b for a in CHUNKS for b in CHUNKS))
+REQUESTS = (b"GET / HTTP/1.1", b"HEAD http://a/ HTTP/1.0", b"CONNECT a:1 HTTP/1.1", b"PUT x", b"\r")
+STATUSES = (b"100", b"101", b"200", b"204", b"304", b"407", b"2x")
+
+
+def messages(starts: Iterable[bytes]) -> st.SearchStrategy[bytes]:
+    return st.builds(
+        lambda start, fields, body: start + b"\r\n" + b"".join(fields) + b"\r\n" + body,
+        st.sampled_from(list(starts)),
+        st.lists(st.sampled_from(FIELDS), max_size=3),
+        st.one_of(st.sampled_from(BODIES), st.binary(max_size=6)),
+    )
+
+
+http1_steps = st.one_of(
+    st.tuples(st.just(UP), messages(REQUESTS)),
+    st.tuples(st.just(DOWN), messages(b"HTTP/1.1 " + status + b" x" for status in STATUSES)),
+)
+
+
+def http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+BLOCKS = (
+    b"\x82\x86\x84\x41\x01a",
+    b"\x88",
+    b"\x3f\xe1\x1f\x88",
+    b"\x40\x01a\x01b",
+    b"\xbe",
+    b"\x8f",
+)
+http2_frames = st.builds(
+    http2_frame,
+    st.sampled_from((0, 0, 1, 1, 1, 3, 4, 5, 7, 9, 0x2A)),
+    st.sampled_from((0, 1, 4, 5, 8, 9, 0x24, 0x2D, 0xFF)),
+    st.integers(0, 4),
+    st.one_of(
+        st.lists(st.sampled_from(BLOCKS), max_size=3).map(b"".join),
+        st.sampled_from(BLOCKS).map(lambda block: b"\0\0\0\x02" + block),
+        st.binary(max_size=12),
+    ),
+)
+http2_steps = st.tuples(
+    st.sampled_from(Direction), st.lists(http2_frames, max_size=4).map(b"".join)
+)
+http2_scripts = st.builds(
+    lambda steps: [(UP, PREFACE + b"\0\0\0\4\0\0\0\0\0"), (DOWN, b"\0\0\0\4\0\0\0\0\0"), *steps],
+    st.lists(http2_steps, max_size=6),
+)
+
+websocket_frames = st.builds(
+    lambda first, size, payload: bytes([first, size]) + payload,
+    st.sampled_from((0x01, 0x00, 0x80, 0x81, 0x82, 0xC1, 0x88, 0x89, 0x8A, 0x83, 0x09)),
+    st.sampled_from((0, 1, 3, 0x83, 126, 127, 0xFE)),
+    st.binary(max_size=8),
+)
+websocket_steps = st.tuples(st.sampled_from(Direction), websocket_frames)
+
+Begin: TypeAlias = Callable[[], Conversation]
+FAMILY: dict[str, tuple[Begin, st.SearchStrategy[Script]]] = {
+    "http/1": (Http1, st.lists(http1_steps, max_size=8)),
+    "http-connect": (HttpConnect, st.lists(http1_steps, max_size=8)),
+    "http/2": (Http2, http2_scripts),
+    "h2c": (lambda: Http2(around=Surroundings(within=("http/1",))), http2_scripts),
+    "websocket": (WebSocket, st.lists(websocket_steps, max_size=12)),
+}
+each_member = pytest.mark.parametrize("name", FAMILY)
+
+
+class Driver:
+    """Obeys the Wants of a conversation, up before down, until a ProtocolError."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.kept = {UP: b"", DOWN: b""}
+        self.notices: list[Notice] = []
+        self.broken = False
+
+    def arrive(self, direction: Direction, data: bytes) -> None:
+        self.kept[direction] += data
+        rounds = 8 * (len(data) + 2) + len(self.kept[UP]) + len(self.kept[DOWN])
+        while not self.broken and any(self._step(way) for way in (UP, DOWN)):
+            rounds -= 1
+            assert rounds > 0, "goes round in circles"
+
+    def _step(self, direction: Direction) -> bool:
+        conversation, kept = self.conversation, self.kept[direction]
+        want = conversation.want(direction)
+        if want in (HOLD, INNER) or not kept:
+            return False
+        try:
+            count = self._show(direction, kept)
+        except ProtocolError:
+            self.broken = True
+            count = 0
+        self.notices += conversation.notices
+        conversation.notices.clear()
+        self.kept[direction] = kept[count:]
+        return count > 0 or conversation.want(direction) != want
+
+    def _show(self, direction: Direction, kept: bytes) -> int:
+        want = self.conversation.want(direction)
+        if isinstance(want, Pass):
+            count = len(kept) if want.count is None else min(want.count, len(kept))
+            self.conversation.passed(direction, count)
+            return count
+        shown = kept if want is TAP else kept[:MAX_LOOK]
+        taken = self.conversation.feed(direction, shown)
+        assert 0 <= taken <= len(shown)
+        return len(shown) if want is TAP else taken
+
+
+def drive(begin: Begin, script: Script, size: int | None = None) -> Driver:
+    driver = Driver(begin())
+    for direction, data in script:
+        step = size or len(data) or 1
+        for start in range(0, len(data), step):
+            driver.arrive(direction, data[start : start + step])
+    return driver
+
+
+@each_member
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), size=st.integers(1, 9))
+def test_any_scraps_mean_the_same_however_they_are_split(
+    name: str, data: st.DataObject, size: int
+) -> None:
+    begin, scripts = FAMILY[name]
+    script = data.draw(scripts)
+    whole, pieces = drive(begin, script), drive(begin, script, size)
+    assert pieces.broken == whole.broken
+    assert pieces.notices == whole.notices
+    assert pieces.conversation.facts() == whole.conversation.facts()
+    if not whole.broken:
+        assert pieces.kept == whole.kept
+        wants = (whole.conversation.up, whole.conversation.down)
+        assert (pieces.conversation.up, pieces.conversation.down) == wants
+
+
+FLOODS: dict[str, tuple[str, bytes, bytes]] = {
+    "requests": ("http/1", b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "fields": ("http/1", b"GET / HTTP/1.1\r\n", b"A: b\r\n"),
+    "folds": ("http/1", b"GET / HTTP/1.1\r\nA: b", b"\r\n "),
+    "chunks": ("http/1", b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
+    "trailers": (
+        "http/1",
+        b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        b"A: b\r\n",
+    ),
+    "streams": (
+        *("http/2", b""),
+        b"".join(http2_frame(1, 4, n, b"\x82\x86\x84\x41\x01a") for n in range(1, 6000, 2)),
+    ),
+    "continuations": ("http/2", http2_frame(1, 0, 1, b""), http2_frame(9, 0, 1, b"\0\1a\1b")),
+    "empty continuations": ("http/2", http2_frame(1, 0, 1, b""), http2_frame(9, 0, 1, b"")),
+    "table": ("http/2", b"", http2_frame(1, 4, 1, b"\x40\x01a\x7f\x81\x0f" + b"b" * 2048)),
+    "settings": ("http/2", b"", http2_frame(4, 0, 0, b"\0\1\xff\xff\xff\xff")),
+    "data": ("http/2", b"", http2_frame(0, 0, 1, bytes(1000))),
+    "fragments": ("websocket", b"\x01\x00", b"\x00\x03abc"),
+    "pings": ("websocket", b"", b"\x89\x7d" + bytes(125)),
+}
+
+
+def deep_size(value: object, seen: set[int]) -> int:
+    """What a conversation occupies, with all that it alone refers to."""
+    if id(value) in seen or isinstance(value, type | Callable):
+        return 0
+    seen.add(id(value))
+    parts: list[object] = []
+    if isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
+        parts = list(value)
+    else:
+        names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        parts = [getattr(value, name) for name in names if hasattr(value, name)]
+        parts += list(getattr(value, "__dict__", {}).values())
+    return sys.getsizeof(value) + sum(deep_size(part, seen) for part in parts)
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_is_kept_within_bounds(name: str) -> None:
+    member, start, unit = FLOODS[name]
+    begin, _ = FAMILY[member]
+    driver = Driver(begin())
+    if member == "http/2":
+        driver.arrive(UP, PREFACE + b"\0\0\0\4\0\0\0\0\0")
+    driver.arrive(UP, start)
+    flood = unit * (50_000 // len(unit) + 1)
+    for _ in range(20):
+        driver.arrive(UP, flood)
+        driver.notices.clear()
+    assert deep_size(driver.conversation, set()) < 1_000_000
