@@ -22,12 +22,17 @@ def facts() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
-        "load average at start": f"{os.getloadavg()[0]:.2f}",
+        "load average at start": _load(),
         "Python": f"{platform.python_version()} ({ssl.OPENSSL_VERSION})",
         "mitml4 commit": _commit(),
         "server": _first_line("nginx", "-v"),
-        "client": _first_line("curl", "--version"),
+        "client": " ".join(_first_line("curl", "--version").split()[:2]),
     }
+
+
+def _load() -> str:
+    load = os.getloadavg()[0]
+    return f"{load:.2f}" + (" (the machine was not idle: read with care)" if load > 0.5 else "")
 
 
 def _processor() -> str:

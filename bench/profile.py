@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import pstats
+import re
 import shutil
 import signal
 import subprocess
@@ -31,11 +32,14 @@ _SHOWN: Final = 30
 
 
 def self_times(stacks: Iterable[str]) -> list[tuple[str, float]]:
-    """Each innermost frame's share of all samples, greatest first, from `a;b;c COUNT` lines."""
+    """Each innermost frame's share of all samples, greatest first, from `a;b;c COUNT` lines.
+
+    C functions that have no symbol are taken together, one `?` for each library.
+    """
     counts: collections.Counter[str] = collections.Counter()
     for line in stacks:
         stack, _, count = line.rpartition(" ")
-        counts[stack.rpartition(";")[2]] += int(count)
+        counts[re.sub(r"^0x[0-9a-f]+", "?", stack.rpartition(";")[2])] += int(count)
     total = sum(counts.values())
     return [(frame, count / total) for frame, count in counts.most_common()]
 
@@ -70,7 +74,7 @@ def _sampled(pid: int, path: Path) -> Iterator[None]:
         raise MachineError(
             "py-spy is not installed", hint=f"{sys.executable} -m pip install py-spy"
         )
-    argv = [tool, "record", "--pid", str(pid), "--native", "--rate", "400", "--nonblocking"]
+    argv = [tool, "record", "--pid", str(pid), "--native", "--rate", "200"]
     sampler = subprocess.Popen([*argv, "--format", "raw", "-o", str(path)])
     try:
         yield

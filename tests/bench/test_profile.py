@@ -10,3 +10,9 @@ def test_samples_count_for_the_innermost_frame() -> None:
         "x;send (c.py:3) 1",
     ]
     assert self_times(stacks) == [("send (c.py:3)", 7 / 8), ("main (a.py:1)", 1 / 8)]
+
+
+def test_functions_without_a_symbol_are_taken_together() -> None:
+    assert self_times(["a;0x7f62 (libc.so.6) 2", "b;0xbb75 (libc.so.6) 3"]) == [
+        ("? (libc.so.6)", 1.0)
+    ]
