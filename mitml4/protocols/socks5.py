@@ -8,9 +8,9 @@
     05 cmd 00 ATYP …        ───────►
                             ◄───────      05 reply 00 ATYP …      CONNECT and 00: inner begins
 
-An optimistic client sends all of this, and the first inner bytes, in one segment. What follows
-the greeting depends on the server's choice, so the client's side is held there, and again after
-its request. GSSAPI (RFC 1961) and private methods may wrap all that follows in a form of their
+The sides take turns. An optimistic client sends all of this, and the first inner bytes, in one
+segment; but what a unit is depends on the answer before it, so the side whose turn it is not is
+held. GSSAPI (RFC 1961) and private methods may wrap all that follows in a form of their
 own: they are named, and the rest passes.
 """
 
@@ -132,15 +132,14 @@ class Socks5(Conversation):
     command: int | None = None
     asked_for: Target | None = None
     reply: str | None = None
-    _next: dict[Direction, Callable[[bytes], int]] = field(init=False, repr=False)
-    """Who reads the next unit of each direction: bytes in, how many it took out."""
+    _reader: Callable[[bytes], int] = field(init=False, repr=False)
+    """Who reads the next unit, of the side whose turn it is: bytes in, how many it took out."""
 
     def __post_init__(self) -> None:
-        self._next = {Direction.UP: self._greeting, Direction.DOWN: self._choice}
-        self.down = HOLD
+        self._await_client(self._greeting)
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        return self._next[direction](data)
+        return self._reader(data)
 
     def end(self, direction: Direction) -> None:
         """Whoever leaves in mid-handshake, the other's last words still pass."""
@@ -166,7 +165,7 @@ class Socks5(Conversation):
             return 0
         end = 2 + data[1]
         self.methods = data[2:end]
-        self.up, self.down = HOLD, LOOK
+        self._await_server(self._choice)
         return end
 
     def _choice(self, data: bytes) -> int:
@@ -181,16 +180,15 @@ class Socks5(Conversation):
             "SOCKS5: the server selects a method that was not offered",
         )
         if self.method == NO_AUTHENTICATION:
-            self._await_request()
+            self._await_client(self._request)
         elif self.method == USERNAME_PASSWORD:
-            self._next = {Direction.UP: self._credentials, Direction.DOWN: self._status}
-            self.up, self.down = LOOK, HOLD
+            self._await_client(self._credentials)
         else:
             self._pass_all()
         return 2
 
     def _credentials(self, data: bytes) -> int:
-        """`01 ULEN UNAME PLEN PASSWD` (RFC 1929 §2). The request may follow at once."""
+        """`01 ULEN UNAME PLEN PASSWD` (RFC 1929 §2)."""
         _expect(data[0] == 1, "SOCKS5: the credentials have another version")
         if len(data) < 2 or len(data) < 3 + data[1]:
             return 0
@@ -199,26 +197,19 @@ class Socks5(Conversation):
         if len(data) < end:
             return 0
         self.username = data[2:user_end]
-        self._next[Direction.UP] = self._request
-        self.down = LOOK
+        self._await_server(self._status)
         return end
 
     def _status(self, data: bytes) -> int:
         """`VER STATUS` (RFC 1929 §2); a version other than 01 is a common sin of servers."""
         if len(data) < 2:
             return 0
-        if data[1] != 0:
+        if data[1] == 0:
+            self._await_client(self._request)
+        else:
             self.reply = "authentication failed"
             self._pass_all()
-            return 2
-        self._next[Direction.DOWN] = self._reply
-        if self.command is None:
-            self.down = HOLD
         return 2
-
-    def _await_request(self) -> None:
-        self._next = {Direction.UP: self._request, Direction.DOWN: self._reply}
-        self.up, self.down = LOOK, HOLD
 
     def _request(self, data: bytes) -> int:
         """`VER CMD RSV ATYP DST.ADDR DST.PORT` (RFC 1928 §4)."""
@@ -228,7 +219,7 @@ class Socks5(Conversation):
             return 0
         self.command = data[1]
         self.asked_for = _address(data[3:end])
-        self.up, self.down = HOLD, LOOK
+        self._await_server(self._reply)
         return end
 
     def _reply(self, data: bytes) -> int:
@@ -250,6 +241,14 @@ class Socks5(Conversation):
         self.settled = True
         self.up = self.down = INNER
         return end
+
+    def _await_client(self, reader: Callable[[bytes], int]) -> None:
+        self._reader = reader
+        self.up, self.down = LOOK, HOLD
+
+    def _await_server(self, reader: Callable[[bytes], int]) -> None:
+        self._reader = reader
+        self.up, self.down = HOLD, LOOK
 
     def _pass_all(self) -> None:
         self.settled = True

@@ -1,0 +1,236 @@
+"""Every conversation against bytes that nobody promised: only ProtocolError, an end, and bounds.
+
+Sessions are real ones, mutated: bytes changed, steps dropped, repeated and swapped. What a
+conversation makes of them may not depend on how the bytes are split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    LOOK,
+    MAX_LOOK,
+    Conversation,
+    Direction,
+    Facts,
+    Pass,
+    Protocol,
+    Surroundings,
+)
+from mitml4.protocols.registry import PROTOCOLS, by_name
+
+UP, DOWN = Direction.UP, Direction.DOWN
+Script: TypeAlias = list[tuple[Direction, bytes]]
+
+GET = b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+HELLO = (
+    b"\x16\x03\x01\x00\x30\x01\x00\x00\x2c\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01\x01\x00"
+)
+SESSIONS: dict[str, Script] = {
+    "tls": [(UP, HELLO + b"\x00\x00"), (DOWN, b"\x15\x03\x01\x00\x02\x02\x28")],
+    "http/1": [
+        (UP, GET),
+        (DOWN, ANSWER),
+        (UP, GET),
+        (DOWN, b"HTTP/1.0 500 No\r\n\r\nuntil the end"),
+    ],
+    "http-connect": [(UP, b"CONNECT a:443 HTTP/1.1\r\n\r\n"), (DOWN, ANSWER[:19] + b"\r\n")],
+    "socks5": [
+        (UP, b"\x05\x02\x00\x02"),
+        (DOWN, b"\x05\x02"),
+        (UP, b"\x01\x05alice\x06secret"),
+        (DOWN, b"\x01\x00"),
+        (UP, b"\x05\x01\x00\x03\x0bexample.com\x01\xbb"),
+        (DOWN, b"\x05\x00\x00\x01\x0a\x00\x00\x01\x04\x38"),
+    ],
+    "socks4": [
+        (UP, b"\x04\x01\x01\xbb\x00\x00\x00\x01alice\x00example.com\x00"),
+        (DOWN, b"\x00\x5a\x04\x38\x0a\x00\x00\x01"),
+    ],
+    "proxy-protocol": [
+        (UP, b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x11" + bytes(range(12)) + b"\x01\x00\x02h2"),
+        (DOWN, b"220 hello\r\n"),
+    ],
+    "ssh": [
+        (DOWN, b"Welcome\r\nSSH-2.0-OpenSSH_9.6p1 Debian-5\r\n"),
+        (UP, b"SSH-2.0-dropbear\r\n\x00\x00\x05\xdc\x06\x14"),
+    ],
+    "smtp": [
+        (DOWN, b"220-mx.example ESMTP\r\n220 welcome\r\n"),
+        (UP, b"EHLO me\r\nNOOP\r\n"),
+        (DOWN, b"250-mx\r\n250 STARTTLS\r\n250 ok\r\n"),
+        (UP, b"MAIL FROM:<a@example>\r\n"),
+        (DOWN, b"530 STARTTLS first\r\n"),
+        (UP, b"STARTTLS\r\n"),
+        (DOWN, b"220 ready\r\n"),
+    ],
+}
+CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
+each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)
+
+
+def begin(row: Protocol, around: Surroundings | None = None) -> Conversation:
+    assert row.converse is not None
+    return row.converse(around or Surroundings())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    broken: bool
+    facts: Facts
+    moved: tuple[bytes, bytes] | None
+    """Per direction; None when broken (all passes then, and how far it came is chance)."""
+
+
+def follow(conversation: Conversation, script: Iterable[tuple[Direction, bytes]]) -> Outcome:
+    """Drive it, ends included, and hold it to its contract on the way."""
+    kept = dict.fromkeys(Direction, b"")
+    moved = dict.fromkeys(Direction, b"")
+    try:
+        for direction, data in script:
+            kept[direction] += data
+            _pump(conversation, kept, moved)
+        for direction in Direction:
+            if conversation.want(direction) is not INNER:
+                conversation.end(direction)
+                _pump(conversation, kept, moved)
+    except ProtocolError:
+        return Outcome(True, conversation.facts(), None)
+    return Outcome(False, conversation.facts(), (moved[UP], moved[DOWN]))
+
+
+def _pump(
+    conversation: Conversation, kept: dict[Direction, bytes], moved: dict[Direction, bytes]
+) -> None:
+    rounds = 10 + 4 * sum(map(len, kept.values()))
+    while any(_step(conversation, kept, moved, direction) for direction in Direction):
+        rounds -= 1
+        assert rounds, "goes round in circles"
+
+
+def _step(
+    conversation: Conversation,
+    kept: dict[Direction, bytes],
+    moved: dict[Direction, bytes],
+    direction: Direction,
+) -> bool:
+    want, waiting = conversation.want(direction), kept[direction]
+    if want in (HOLD, INNER) or not waiting:
+        return False
+    count = len(waiting)
+    if isinstance(want, Pass):
+        count = count if want.count is None else min(count, want.count)
+        assert count, "a Pass of nothing"
+        conversation.passed(direction, count)
+    else:
+        shown = waiting[:MAX_LOOK] if want is LOOK else waiting
+        taken = conversation.feed(direction, shown)
+        assert 0 <= taken <= len(shown)
+        count = taken if want is LOOK else count
+        if want is LOOK and not taken and len(shown) == MAX_LOOK:
+            raise ProtocolError("asks to look at more than it may")
+    moved[direction] += waiting[:count]
+    kept[direction] = waiting[count:]
+    return count > 0 or conversation.want(direction) is not want
+
+
+def in_pieces(script: Script, size: int) -> Script:
+    return [
+        (direction, data[start : start + size])
+        for direction, data in script
+        for start in range(0, len(data), size)
+    ]
+
+
+def weight(value: Any) -> int:
+    """Bytes that a conversation keeps of what it was fed."""
+    if isinstance(value, bytes | bytearray | str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(weight(key) + weight(item) for key, item in value.items())
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(weight(getattr(value, item.name)) for item in fields(value))
+    if isinstance(value, Iterable):
+        return sum(8 + weight(item) for item in value)
+    return 0
+
+
+@st.composite
+def mutated(draw: st.DrawFn, script: Script) -> Script:
+    """The session with a few of its bytes and its steps changed."""
+    steps = [(direction, bytearray(data)) for direction, data in script]
+    for _ in range(draw(st.integers(0, 2))):
+        index = draw(st.integers(0, len(steps) - 1))
+        match draw(st.sampled_from(("drop", "repeat", "swap", "turn"))):
+            case "drop" if len(steps) > 1:
+                del steps[index]
+            case "repeat":
+                steps.insert(index, (steps[index][0], bytearray(steps[index][1])))
+            case "swap":
+                steps[index], steps[0] = steps[0], steps[index]
+            case _:
+                steps[index] = (steps[index][0].other, steps[index][1])
+    for _ in range(draw(st.integers(0, 3))):
+        data = draw(st.sampled_from(steps))[1]
+        if data:
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    tail = draw(st.lists(st.tuples(st.sampled_from(Direction), st.binary(max_size=40)), max_size=2))
+    return [(direction, bytes(data)) for direction, data in steps] + tail
+
+
+def test_every_protocol_that_converses_has_a_session() -> None:
+    assert set(SESSIONS) == {row.name for row in CONVERSING}
+
+
+@each_protocol
+@settings(deadline=None)
+@given(data=st.data())
+def test_any_bytes_raise_protocol_error_or_nothing(row: Protocol, data: st.DataObject) -> None:
+    steps = st.tuples(st.sampled_from(Direction), st.binary(max_size=60))
+    within = data.draw(st.sampled_from(((), ("tls",), (row.name, "tls"))))
+    around = Surroundings(secure=bool(within), within=within)
+    follow(begin(row, around), data.draw(st.lists(steps, max_size=8)))
+
+
+@each_protocol
+@settings(deadline=None)
+@given(data=st.data(), size=st.integers(1, 5))
+def test_a_mutated_session_means_the_same_however_it_is_split(
+    row: Protocol, data: st.DataObject, size: int
+) -> None:
+    script = data.draw(mutated(SESSIONS[row.name]))
+    whole = follow(begin(row), script)
+    assert follow(begin(row), in_pieces(script, size)) == whole
+
+
+@each_protocol
+@pytest.mark.parametrize(
+    "unit", [b"\x00", b"\xff", b"a", b"220 a\r\n", b"SSH", b"\r\n", b"\x05\x01"]
+)
+@pytest.mark.parametrize("upto", range(4))
+def test_a_flood_in_either_direction_is_kept_within_bounds(
+    row: Protocol, unit: bytes, upto: int
+) -> None:
+    flood = unit * (200_000 // len(unit))
+    for direction in Direction:
+        conversation = begin(row)
+        follow(conversation, SESSIONS[row.name][:upto] + in_pieces([(direction, flood)], 30_000))
+        assert weight(conversation) <= 2 * MAX_LOOK
+
+
+def test_the_sessions_are_what_they_say() -> None:
+    for name, script in SESSIONS.items():
+        row = by_name(name)
+        assert row is not None
+        assert not follow(begin(row), script).broken, name
