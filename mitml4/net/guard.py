@@ -9,7 +9,6 @@ undoes the rest. A session of its own keeps the terminal's Ctrl-C away; the trap
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import Final
 
@@ -17,10 +16,12 @@ import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.ruleset import Identity, policy_routes
+from mitml4.net.tools import environment, run_ip
 
-__all__ = ["Guard", "NftError", "add_policy_routes", "search_path", "undo_policy_routes"]
+__all__ = ["Guard", "NftError", "add_policy_routes", "undo_policy_routes"]
 
 _FAMILIES: Final = ("-4", "-6")
+_ADD, _UNDO = 0, 1
 
 _SCRIPT: Final = """
 trap '' INT TERM HUP
@@ -89,6 +90,10 @@ class Guard:
             raise NftError(f"nft: {complaint.removeprefix('Error: ')}")
         return "\n".join(printed)
 
+    async def load(self, table: str) -> None:
+        """Put a table's text in the place of the one that is there, in one step."""
+        await self.tell(f"delete table inet {self.identity.table}\n{table}")
+
     async def wait(self) -> str:
         """Until the guard has ended although nobody asked it to; says how it did."""
         status = await self._process.wait()
@@ -127,57 +132,35 @@ class Guard:
 
 async def add_policy_routes(identity: Identity, *, ipv6: bool) -> None:
     """Route what carries the TPROXY mark to this host. Raises MachineError with ip's message."""
-    for family in _FAMILIES[: 2 if ipv6 else 1]:
-        commands = _batch(identity, 0)
-        done = await _ip(family, commands)
-        if "File exists" in done:
-            # Of a session whose guard was killed along with it: its table is gone, the slot ours.
-            await _ip(family, _batch(identity, 1), "-force")
-            done = await _ip(family, commands)
-        if done:
-            raise MachineError(f"cannot set a policy route: ip {family}: {done}")
+    for family in _FAMILIES if ipv6 else _FAMILIES[:1]:
+        try:
+            await run_ip(family, batch=_batch(identity, _ADD))
+        except MachineError as error:
+            if "File exists" not in error.message:
+                raise
+            # Left by a session whose guard was killed along with it. Its table has gone, so the
+            # slot is ours.
+            await run_ip(family, "-force", batch=_batch(identity, _UNDO))
+            await run_ip(family, batch=_batch(identity, _ADD))
 
 
 async def undo_policy_routes(identity: Identity) -> None:
     """Remove exactly the session's own rules and routes, as far as they are there."""
     for family in _FAMILIES:
-        await _ip(family, _batch(identity, 1), "-force")
+        await run_ip(family, "-force", batch=_batch(identity, _UNDO))
 
 
 async def _start(identity: Identity) -> trio.Process:
     return await trio.lowlevel.open_process(
-        ["sh", "-c", _SCRIPT, _batch(identity, 1)],
+        ["sh", "-c", _SCRIPT, _batch(identity, _UNDO)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         cwd="/",
-        env=_environment(),
+        env=environment(),
     )
 
 
 def _batch(identity: Identity, which: int) -> str:
-    """The commands that add (0) or undo (1) the policy routes, for `ip -batch`."""
     return "".join(f"{pair[which]}\n" for pair in policy_routes(identity))
-
-
-async def _ip(family: str, batch: str, *options: str) -> str:
-    """Run `ip -batch`; its first complaint, or nothing."""
-    done = await trio.run_process(
-        ["ip", family, *options, "-batch", "-"],
-        stdin=batch.encode(),
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-        env=_environment(),
-    )
-    return done.stderr.decode(errors="replace").partition("\n")[0]
-
-
-def _environment() -> dict[str, str]:
-    """English messages, no history file in the user's home, and sbin, which `su` may not have."""
-    return {"PATH": search_path(), "LC_ALL": "C", "HOME": "/dev/null"}
-
-
-def search_path() -> str:
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"

@@ -7,22 +7,40 @@ one is touched. TPROXY is tried first; where it cannot work, redirect does, and 
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import socket
-from collections.abc import AsyncIterator, Sequence
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from mitml4.errors import MachineError, UsageError
-from mitml4.net.guard import Guard, add_policy_routes, search_path
+from mitml4.net.guard import Guard, NftError, add_policy_routes
 from mitml4.net.listener import Listener
-from mitml4.net.ruleset import Mechanism, Port, Ruleset, Scope
+from mitml4.net.probe import CannotProbeError, ProbeLink, probe_link
+from mitml4.net.ruleset import (
+    ANY_MARK,
+    MAGIC_MASK,
+    Identity,
+    Mechanism,
+    Port,
+    Ruleset,
+    Scope,
+    policy_routes,
+)
+from mitml4.net.tools import check_tools, environment
 
 __all__ = ["Interception", "intercepting", "plan"]
 
 _CAP_NET_ADMIN: Final = 12  # linux/capability.h
+_SYSCTL: Final = Path("/proc/sys/net")
+_FAMILIES: Final = ("-4", "-6")
 
 
 class Interception:
@@ -76,54 +94,209 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
     """
     _check_interfaces(scope)
     _check_privilege()
+    check_tools()
+    guard = await Guard.claim()
     listeners: list[Listener] = []
-    guard = None
     try:
-        listeners += _listen(scope, "tproxy") if scope.forwarded else []
-        listeners += _listen(scope, "redirect") if scope.local else []
-        guard = await Guard.claim()
-        await add_policy_routes(guard.identity, ipv6=True)
-        rules = Ruleset(
-            scope=scope, identity=guard.identity, ports=tuple(map(_port, listeners)), ipv6=True
-        )
-        await guard.tell(f"delete table inet {guard.identity.table}\n{rules.text}")
-        yield Interception(guard, rules, listeners, ())
+        setup = await _settle(scope, guard)
+        listeners += _listen(scope, setup)
+        rules = setup.ruleset(scope, guard.identity, map(_port, listeners))
+        await guard.load(rules.text)
+        yield Interception(guard, rules, listeners, setup.notes)
     finally:
         for listener in listeners:
             listener.close()
-        if guard is not None:
-            await guard.aclose()
+        await guard.aclose()
 
 
 def plan(scope: Scope) -> tuple[str, ...]:
-    """The commands of a session and those that undo it, to be read; nothing is changed.
+    """The commands of a session and those that undo it, a line each; nothing is changed.
 
-    The slot and the ports are those that are free now.
+    The slot and the ports stand for those that a session finds free. Needs no privilege. Raises
+    UsageError like `intercepting`.
     """
-    raise NotImplementedError
+    _check_interfaces(scope)
+    identity = next(Identity.candidates())
+    setup = _first_choice(scope)
+    ports = [
+        Port(*place, port) for place, port in zip(setup.places(scope), count(40000), strict=False)
+    ]
+    routes = policy_routes(identity) if scope.forwarded else ()
+    families = _FAMILIES if setup.ipv6 else _FAMILIES[:1]
+    return (
+        "# nft -i, whose end is the end of this table, and which ends when mitml4 does",
+        *setup.ruleset(scope, identity, ports).text.splitlines(),
+        "# ip",
+        *(f"ip {family} {add}" for family in families for add, _ in routes),
+        "# undo, by the process that waits for nft to end",
+        *(f"ip {family} {undo}" for family in families for _, undo in routes),
+    )
 
 
-def _listen(scope: Scope, mechanism: Mechanism) -> list[Listener]:
-    return [Listener(interface, mechanism) for interface in scope.interfaces]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setup:
+    """How connections are to reach us on this machine."""
+
+    forwarding: Mechanism
+    """Of forwarded connections; those that this host starts are redirected in any case."""
+    ipv6: bool
+    redirect_bridged: bool
+    notes: tuple[str, ...] = ()
+
+    def places(self, scope: Scope) -> list[tuple[str, Mechanism]]:
+        """The listeners that are needed: an interface and a mechanism each."""
+        mechanisms: list[Mechanism] = []
+        if scope.forwarded and self.forwarding == "tproxy":
+            mechanisms.append("tproxy")
+        if scope.local or self.redirect_bridged or self.forwarding == "redirect":
+            mechanisms.append("redirect")
+        return [(interface, item) for interface in scope.interfaces for item in mechanisms]
+
+    def ruleset(self, scope: Scope, identity: Identity, ports: Iterable[Port]) -> Ruleset:
+        return Ruleset(
+            scope=scope,
+            identity=identity,
+            ports=tuple(ports),
+            ipv6=self.ipv6,
+            redirect_bridged=self.redirect_bridged,
+        )
+
+
+def _first_choice(scope: Scope) -> _Setup:
+    return _Setup(
+        forwarding="tproxy",
+        ipv6=_has_ipv6(scope),
+        redirect_bridged=scope.forwarded and _filters_bridges(),
+    )
+
+
+async def _settle(scope: Scope, guard: Guard) -> _Setup:
+    """Find out what works, by connections of the session's own. Raises MachineError if nothing."""
+    setup = _first_choice(scope)
+    if scope.forwarded:
+        await add_policy_routes(guard.identity, ipv6=setup.ipv6)
+    try:
+        async with probe_link(guard.identity, ipv6=setup.ipv6) as link:
+            failure = await _prove(scope, guard, setup, link)
+            if failure is not None and scope.forwarded:
+                note = f"TPROXY does not work here ({failure}): forwarded flows are redirected"
+                setup = replace(setup, forwarding="redirect", redirect_bridged=False, notes=(note,))
+                failure = await _prove(scope, guard, setup, link)
+    except CannotProbeError as error:
+        return replace(setup, notes=(f"the session could not prove itself: {error.message}",))
+    if failure is not None:
+        raise MachineError(
+            f"intercepted connections do not reach mitml4: {failure}", hint=await _remedy()
+        )
+    return setup
+
+
+async def _prove(scope: Scope, guard: Guard, setup: _Setup, link: ProbeLink) -> str | None:
+    """Load the rules for the probe's interface alone, and connect. None, or why it failed."""
+    scope = Scope(interfaces=(link.interface,), direction=scope.direction)
+    listeners = _listen(scope, setup)
+    try:
+        rules = setup.ruleset(scope, guard.identity, map(_port, listeners))
+        await guard.load(rules.text)
+        if scope.forwarded:
+            # The first listener is the forwarded connections' own.
+            failure = await link.fails("forwarded", listeners[0])
+            if failure is not None:
+                return f"forwarded, {failure}"
+        if scope.local:
+            failure = await link.fails("local", listeners[-1])
+            if failure is not None:
+                return f"from this host, {failure}"
+    except NftError as error:
+        return error.message
+    finally:
+        for listener in listeners:
+            listener.close()
+    return None
+
+
+async def _remedy() -> str:
+    """Name the input chains that drop by policy, with the rule that lets our connections in."""
+    done = await trio.run_process(
+        ["nft", "-j", "list", "chains"],
+        capture_stdout=True,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        env=environment(),
+    )
+    accept = f"ct mark and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
+    try:
+        chains = [item["chain"] for item in json.loads(done.stdout)["nftables"] if "chain" in item]
+    except ValueError:
+        chains = []
+    dropping = [
+        f"nft insert rule {chain['family']} {chain['table']} {chain['name']} {accept}"
+        for chain in chains
+        if chain.get("hook") == "input" and chain.get("policy") == "drop"
+    ]
+    if not dropping:
+        return "look for a firewall rule that drops what comes in: nft list ruleset"
+    return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
+
+
+def _listen(scope: Scope, setup: _Setup) -> list[Listener]:
+    listeners: list[Listener] = []
+    try:
+        for interface, mechanism in setup.places(scope):
+            listeners.append(Listener(interface, mechanism))
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def _port(listener: Listener) -> Port:
     return Port(listener.interface, listener.mechanism, listener.address.port)
 
 
+def _has_ipv6(scope: Scope) -> bool:
+    """Whether this host speaks IPv6 over any of the interfaces."""
+    return (
+        any(_sysctl(f"ipv6/conf/{interface}/disable_ipv6") == "0" for interface in scope.interfaces)
+        and _sysctl("ipv6/conf/lo/disable_ipv6") == "0"
+    )
+
+
+def _filters_bridges() -> bool:
+    """Whether bridged packets pass through prerouting while they are still on the bridge."""
+    return any(
+        _sysctl(f"bridge/bridge-nf-call-{name}") == "1" for name in ("iptables", "ip6tables")
+    )
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return (_SYSCTL / name).read_text().strip()
+    except OSError:
+        return None
+
+
 def _check_interfaces(scope: Scope) -> None:
     present = sorted(name for _, name in socket.if_nameindex() if name != "lo")
-    hint = f"the interfaces of this host: {', '.join(present)}"
     for interface in scope.interfaces:
+        if interface == "lo":
+            raise UsageError(
+                "connections to this host's own services are not intercepted, so lo has none",
+                hint="mitml4 run --loopback -- COMMAND",
+            )
         if interface not in present:
-            raise UsageError(f"there is no interface {interface!r}", hint=hint)
+            raise UsageError(
+                f"there is no interface {interface!r}",
+                hint=f"the interfaces of this host: {', '.join(present)}",
+            )
+        if set(interface) & set('"*\\'):
+            raise UsageError(
+                f"nft cannot name the interface {interface!r}", hint="ip link set … name …"
+            )
 
 
 def _check_privilege() -> None:
-    status = Path("/proc/self/status").read_text()
-    effective = re.search(r"CapEff:\s+([0-9a-f]+)", status)
+    effective = re.search(r"CapEff:\s+([0-9a-f]+)", Path("/proc/self/status").read_text())
     if effective is None or not int(effective[1], 16) >> _CAP_NET_ADMIN & 1:
         raise MachineError("intercepting needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …")
-    for tool, package in (("nft", "nftables"), ("ip", "iproute2")):
-        if shutil.which(tool, path=search_path()) is None:
-            raise MachineError(f"{tool} is not installed", hint=f"apt install {package}")
