@@ -120,18 +120,26 @@ class Lane:
             return moved
 
     async def say_ended(self) -> None:
-        """Tell the sink that the source has ended, at the depth of this lane."""
-        if not self._said and not self.truncation:
-            await self.sink.send_end()
+        """Tell the sink at once that the source has ended, the way it did.
+
+        A FIN that came without close_notify goes on without one.
+        """
+        if self._said:
+            return
         self._said = True
+        if self.truncation:
+            await self._end_below()
+        else:
+            await self.sink.send_end()
 
     async def end(self) -> None:
-        """Tell the sink that the source has ended, the way it did, layer by layer down to TCP.
-
-        close_notify goes on as close_notify at once, and the FIN behind it when it comes. A FIN
-        that came without close_notify goes on without one.
-        """
+        """The same, and the FIN that comes behind a close_notify, when it comes."""
         await self.say_ended()
+        if not self.truncation:
+            await self._end_below()
+
+    async def _end_below(self) -> None:
+        """Pass on the ends of what carries the streams, layer by layer down to TCP."""
         source, sink = self.source, self.sink
         while isinstance(source, TlsStream) and isinstance(sink, TlsStream):
             source, sink = source.transport, sink.transport

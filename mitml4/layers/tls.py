@@ -43,7 +43,10 @@ _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 _TLS_1_2: Final = 0x0303
-_UNRECOGNISED_CERTIFICATE: Final = "client certificate"
+_CLIENT_CERTIFICATE: Final = "client certificate"
+_ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
+"""RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
+what a server may say because something is missing that the client did offer."""
 
 Action = Literal["block", "passthrough", "intercept"]
 Judge = Callable[[str | None, Target, Target], tuple[Action, str]]
@@ -180,8 +183,8 @@ class _Handshake:
             with trio.fail_after(_HANDSHAKE_S):
                 await stream.handshake()
         except TlsFailure as failure:
-            ours = failure.alert is None
-            if may_retreat and (ours or mirrored.not_mirrored):
+            lacking = failure.alert in _ALERTS_FOR_AN_OFFER and mirrored.not_mirrored
+            if may_retreat and (failure.alert is None or lacking):
                 raise _PassThrough(failure.reason) from None
             await self._pass_on_failure(failure)
         except StreamTruncated:
@@ -211,11 +214,9 @@ class _Handshake:
     def _learn_of_client_certificates(self, egress: TlsStream, may_retreat: bool) -> None:
         if not egress.alerts.asked_for_certificate or self.opener.contexts.client_certificate:
             return
-        self.opener.bypasses.learn(
-            str(self.bridge.target), self.hello.sni, _UNRECOGNISED_CERTIFICATE
-        )
+        self.opener.bypasses.learn(str(self.bridge.target), self.hello.sni, _CLIENT_CERTIFICATE)
         if may_retreat:
-            raise _PassThrough(_UNRECOGNISED_CERTIFICATE)
+            raise _PassThrough(_CLIENT_CERTIFICATE)
         self._error("egress", "certificate", "the server asks for a client certificate")
 
     def _describe(self, connection: SSL.Connection) -> None:

@@ -54,9 +54,14 @@ _GROUPS: Final = {
     0x11ED: "SecP384r1MLKEM1024",
 }
 
-# RFC 8446 §4.2.3: SignatureScheme code points and OpenSSL's names.
+# RFC 8446 §4.2.3 (RFC 5246 §7.4.1.4.1 for what it dropped): code points and OpenSSL's names.
 _SIGNATURE_ALGORITHMS: Final = {
     0x0201: "rsa_pkcs1_sha1",
+    0x0202: "DSA+SHA1",
+    0x0302: "DSA+SHA224",
+    0x0402: "DSA+SHA256",
+    0x0502: "DSA+SHA384",
+    0x0602: "DSA+SHA512",
     0x0203: "ecdsa_sha1",
     0x0301: "RSA+SHA224",
     0x0303: "ECDSA+SHA224",
@@ -74,6 +79,9 @@ _SIGNATURE_ALGORITHMS: Final = {
     0x0809: "rsa_pss_pss_sha256",
     0x080A: "rsa_pss_pss_sha384",
     0x080B: "rsa_pss_pss_sha512",
+    0x081A: "ecdsa_brainpoolP256r1_sha256",
+    0x081B: "ecdsa_brainpoolP384r1_sha384",
+    0x081C: "ecdsa_brainpoolP512r1_sha512",
     0x0904: "mldsa44",
     0x0905: "mldsa65",
     0x0906: "mldsa87",

@@ -49,10 +49,13 @@ class Lab:
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         return context
 
-    async def wait_closed(self) -> FlowClose:
+    async def wait_closed(self, count: int = 1) -> FlowClose:
+        """The `count`th flow that closed."""
         with trio.fail_after(10):
-            await self.closed.wait()
-        return self.of(FlowClose)[-1]
+            while len(self.of(FlowClose)) < count:
+                await self.closed.wait()
+                self.closed = trio.Event()
+        return self.of(FlowClose)[count - 1]
 
     def of(self, kind: type[Event]) -> list:
         return [event for event in self.events if isinstance(event, kind)]
@@ -118,12 +121,14 @@ def lab(
                 owner = proxy.services if hasattr(proxy.services, name) else opener
                 setattr(owner, name, value)
             nursery.start_soon(_accept, nursery, listener, proxy)
-            yield proxy
-            nursery.cancel_scope.cancel()
-        for client in proxy.clients:
-            client.socket.close()
-        listener.close()
-        proxy.services.relay.pipes.close()
+            try:
+                yield proxy
+            finally:
+                nursery.cancel_scope.cancel()
+                listener.close()
+                for client in proxy.clients:
+                    client.socket.close()
+                proxy.services.relay.pipes.close()
 
     return run
 

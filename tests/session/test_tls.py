@@ -1,0 +1,220 @@
+"""TLS through a proxy: what each side sees of the other, its refusals and defects included."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+import trustme
+
+from mitml4.events import FlowError, FlowLayer
+
+
+def server_context(authority: trustme.CA, name: str = "example.test", **issue) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name, **issue).configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+def echo_over(context: ssl.SSLContext):
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True)
+        try:
+            async for chunk in tls:
+                await tls.send_all(chunk)
+            await tls.aclose()
+        except (trio.BrokenResourceError, ssl.SSLError):
+            await trio.aclose_forcefully(stream)
+
+    return serve
+
+
+async def handshake(
+    proxy, context: ssl.SSLContext, name: str | None = "example.test"
+) -> trio.SSLStream:
+    client = trio.SSLStream(await proxy.connect(), context, server_hostname=name)
+    with trio.fail_after(5):
+        await client.do_handshake()
+    return client
+
+
+async def refusal(proxy, context: ssl.SSLContext, name: str = "example.test") -> str:
+    """What a client says when the handshake fails: OpenSSL's own, as trio sends no alert then."""
+
+    def attempt() -> str:
+        with socket.create_connection(proxy.address, timeout=5) as raw:
+            try:
+                context.wrap_socket(raw, server_hostname=name).close()
+            except OSError as error:
+                return str(error)
+        return "no failure"
+
+    return await trio.to_thread.run_sync(attempt)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_servers_version_is_the_clients(lab, server_ca, version) -> None:
+    context = server_context(server_ca)
+    context.maximum_version = version
+    async with lab(echo_over(context)) as proxy:
+        client = await handshake(proxy, proxy.client_context())
+        assert client.version() == version.name.replace("_", ".")
+        await client.aclose()
+        await proxy.wait_closed()
+
+
+async def test_the_servers_choice_of_alpn_wins_and_none_stays_none(lab, server_ca) -> None:
+    async with lab(echo_over(server_context(server_ca))) as proxy:
+        context = proxy.client_context()
+        context.set_alpn_protocols(["http/1.1", "h2"])
+        client = await handshake(proxy, context)
+        assert client.selected_alpn_protocol() == "h2"  # the server prefers it
+        await client.aclose()
+        silent = await handshake(proxy, proxy.client_context())
+        assert silent.selected_alpn_protocol() is None
+        await silent.aclose()
+        await proxy.wait_closed()
+
+
+async def test_the_cipher_and_the_kind_of_key_are_the_servers(lab, server_ca) -> None:
+    context = server_context(server_ca, key_type=trustme.KeyType.RSA)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-RSA-AES256-GCM-SHA384")
+    async with lab(echo_over(context)) as proxy:
+        client = await handshake(proxy, proxy.client_context())
+        assert client.cipher()[0] == "ECDHE-RSA-AES256-GCM-SHA384"
+        await client.aclose()
+        await proxy.wait_closed()
+        (layer,) = proxy.of(FlowLayer)
+        assert layer.details.certificate.key == "RSA-2048"
+        assert "key" in layer.details.mirrored
+
+
+async def test_an_expired_certificate_is_seen_as_expired(lab, server_ca) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    context = server_context(server_ca, not_after=yesterday)
+    async with lab(echo_over(context)) as proxy:
+        assert "certificate has expired" in await refusal(proxy, proxy.client_context())
+        await proxy.wait_closed()
+        (layer,) = proxy.of(FlowLayer)
+        assert layer.details.certificate.verify == "certificate has expired"
+
+
+async def test_a_wrong_name_stays_wrong(lab, server_ca) -> None:
+    async with lab(echo_over(server_context(server_ca, "other.test"))) as proxy:
+        assert "Hostname mismatch" in await refusal(proxy, proxy.client_context())
+        await proxy.wait_closed()
+        assert proxy.of(FlowLayer)[0].details.certificate.verify == "hostname mismatch"
+
+
+async def test_an_unknown_authority_is_not_made_a_known_one(lab) -> None:
+    async with lab(echo_over(server_context(trustme.CA()))) as proxy:
+        assert "certificate verify failed" in await refusal(proxy, proxy.client_context())
+        await proxy.wait_closed()
+        assert proxy.of(FlowLayer)[0].details.certificate.verify != "ok"
+
+
+async def test_upstream_ignore_signs_with_the_real_authority(lab) -> None:
+    async with lab(echo_over(server_context(trustme.CA())), upstream="ignore") as proxy:
+        client = await handshake(proxy, proxy.client_context())
+        await client.aclose()
+        await proxy.wait_closed()
+        assert proxy.of(FlowLayer)[0].details.certificate.verify != "ok"
+
+
+async def test_upstream_reject_ends_the_flow(lab) -> None:
+    async with lab(echo_over(server_context(trustme.CA())), upstream="reject") as proxy:
+        assert "no failure" not in await refusal(proxy, proxy.client_context())
+        assert (await proxy.wait_closed()).reason == "error"
+        assert [error.kind for error in proxy.of(FlowError)] == ["certificate"]
+
+
+async def test_the_servers_alert_reaches_the_client(lab) -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"\x15\x03\x03\x00\x02\x02\x70")  # RFC 8446 §6: fatal, 112
+
+    async with lab(refuse) as proxy:
+        assert "unrecognized name" in await refusal(proxy, proxy.client_context())
+        assert (await proxy.wait_closed()).reason == "error"
+        assert [error.reason for error in proxy.of(FlowError)] == ["unrecognized_name"]
+
+
+async def test_who_refuses_our_certificate_is_passed_through_from_then_on(lab, server_ca) -> None:
+    async with lab(echo_over(server_context(server_ca))) as proxy:
+        pinned = ssl.create_default_context()
+        server_ca.configure_trust(pinned)  # and nobody else
+        assert "certificate verify failed" in await refusal(proxy, pinned)
+        assert (await proxy.wait_closed()).reason == "error"
+        (error,) = proxy.of(FlowError)
+        assert (error.side, error.kind, error.reason) == ("ingress", "certificate", "unknown_ca")
+        client = await handshake(proxy, pinned)
+        await client.aclose()
+        await proxy.wait_closed(2)
+        layer = proxy.of(FlowLayer)[-1]
+        assert (layer.action, layer.details.passthrough) == ("passthrough", "pinned")
+        assert layer.details.sni == "example.test"
+
+
+async def test_a_server_that_wants_a_client_certificate_gets_the_clients_own(
+    lab, server_ca
+) -> None:
+    context = server_context(server_ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server_ca.configure_trust(context)
+    async with lab(echo_over(context)) as proxy:
+        mine = ssl.create_default_context()
+        server_ca.configure_trust(mine)
+        server_ca.issue_cert("me@example.test").configure_cert(mine)
+        client = await handshake(proxy, mine)
+        with trio.fail_after(5):
+            await client.send_all(b"\x00mine")
+            assert await client.receive_some() == b"\x00mine"
+        await client.aclose()
+        await proxy.wait_closed()
+        (layer,) = proxy.of(FlowLayer)
+        assert (layer.action, layer.details.passthrough) == ("passthrough", "client certificate")
+
+
+async def test_close_notify_comes_through_and_so_does_its_absence(lab, server_ca) -> None:
+    async def truncating(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, server_context(server_ca), server_side=True)
+        await tls.send_all(b"\x00cut")
+        await stream.send_eof()  # FIN without close_notify
+        await trio.sleep(0.05)
+
+    async with lab(truncating) as proxy:
+        client = await handshake(proxy, proxy.client_context())
+        with trio.fail_after(5):
+            assert await client.receive_some() == b"\x00cut"
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await client.receive_some()
+        assert "EOF" in str(caught.value.__cause__)
+
+
+async def test_tls_inside_tls(lab, server_ca) -> None:
+    """A tunnel inside TLS with TLS inside: the inner one runs on memory, and is opened as well."""
+    inner_context, outer_context = server_context(server_ca), server_context(server_ca)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        outer = trio.SSLStream(stream, outer_context, server_side=True)
+        await echo_over(inner_context)(outer)
+
+    async with lab(serve) as proxy:
+        outer = await handshake(proxy, proxy.client_context())
+        inner = trio.SSLStream(outer, proxy.client_context(), server_hostname="example.test")
+        with trio.fail_after(10):
+            payload = bytes(300_000)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(inner.send_all, payload)
+                received = 0
+                while received < len(payload):
+                    received += len(await inner.receive_some())
+            await inner.aclose()
+        close = await proxy.wait_closed()
+    assert close.stack == ("tls", "tls", "unknown")
+    assert [layer.action for layer in proxy.of(FlowLayer)][:2] == ["intercepted"] * 2
