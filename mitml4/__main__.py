@@ -1,0 +1,5 @@
+"""`python -m mitml4`."""
+
+from mitml4.cli.main import main
+
+main()

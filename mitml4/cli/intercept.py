@@ -1,0 +1,41 @@
+"""`mitml4 intercept`: options → config → session → exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mitml4.cli.console import Console
+from mitml4.cli.options import Command, session_config, session_options
+from mitml4.errors import ExitCode
+
+__all__ = ["intercept"]
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  sudo mitml4 intercept --iface eth0
+  sudo mitml4 intercept --iface wg0 --port 443,8000-8999 --passthrough '*.bank.example'
+  sudo mitml4 intercept --iface eth0 --json | jq -c 'select(.type=="http.request") | .url'
+""",
+)
+@session_options
+@click.pass_obj
+def intercept(console: Console, /, **options: Any) -> ExitCode:
+    """Intercept TCP that crosses an interface.
+
+    Connections that are forwarded through an interface, or that this host starts through it, are
+    carried through mitml4, which names their protocols and opens TLS. Connections to this host's
+    own services, and those that were open before, are left alone. When the session ends, however
+    it ends, its rules are gone. Needs root or CAP_NET_ADMIN.
+    """
+    config = session_config(console, **options)
+
+    import trio
+
+    from mitml4.session.session import intercept
+
+    return trio.run(intercept, config, console.say)

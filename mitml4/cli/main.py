@@ -1,0 +1,218 @@
+"""`mitml4`: the global options, the table of commands, and how every command ends.
+
+A command's module is imported when the command is called, so that help and completion answer at
+once. Whatever a command raises is turned into one line, a hint and an exit code here and nowhere
+else.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+from mitml4 import __version__
+from mitml4.cli.console import Color, Console, let_go_of_stdout
+from mitml4.errors import ExitCode, MitmError
+
+__all__ = ["COMMANDS", "COMPLETE_VARIABLE", "ENVIRONMENT_PREFIX", "Entry", "cli", "main", "run"]
+
+PROGRAM: Final = "mitml4"
+ENVIRONMENT_PREFIX: Final = "MITML4"
+COMPLETE_VARIABLE: Final = "_MITML4_COMPLETE"
+
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: where it is (`module:attribute`), and its summary."""
+
+    where: str
+    summary: str
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.where.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+COMMANDS: Final = {
+    "intercept": Entry(
+        "mitml4.cli.intercept:intercept", "Intercept TCP that crosses an interface."
+    ),
+    "ca": Entry("mitml4.cli.ca:ca", "The certificate authority that signs what clients are shown."),
+    "demo": Entry("mitml4.cli.demo:demo", "Watch mitml4 at work in a lab of its own."),
+    "schema": Entry("mitml4.cli.schema:schema", "Print the JSON Schema of the events."),
+}
+
+
+class _Commands(click.Group):
+    """A group that knows its commands by name and summary, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if entry := COMMANDS.get(cmd_name):
+            return entry.load()
+        if not ctx.resilient_parsing:
+            import difflib
+
+            close = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            ctx.fail(f"no such command: {cmd_name}" + "".join(f"; is it {c}?" for c in close))
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + super(click.Group, self).shell_complete(ctx, incomplete)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": ENVIRONMENT_PREFIX,
+        "max_content_width": 100,
+    },
+    epilog="""\b
+Examples:
+  mitml4 demo
+  sudo mitml4 intercept --iface eth0
+  sudo mitml4 intercept --iface eth0 --json | jq -c 'select(.type=="flow.close") | .stack'
+""",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option(
+    "-v", "--verbose", count=True, help="Log what happens; -vv: in detail, and with tracebacks."
+)
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="When to use colours.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, *, quiet: bool, verbose: int, color: Color) -> None:
+    """Name the protocol stack of every TCP connection, live, and open TLS on the way."""
+    if quiet and verbose:
+        ctx.fail("-q and -v contradict each other")
+    console = ctx.ensure_object(Console)
+    console.verbosity = -1 if quiet else verbose
+    console.color = color
+    _log(console.verbosity)
+
+
+def main() -> NoReturn:
+    """The entry point: run what the arguments ask for, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line to its end; returns the exit code, having said what there was to say."""
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        return shell_complete(cli, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
+    console = Console()
+    try:
+        with cli.make_context(PROGRAM, list(arguments), obj=console) as context:
+            outcome = cli.invoke(context)
+        console.data("")
+    except BaseException as error:
+        return _answer(_worst(error), console)
+    return ExitCode.DONE if outcome is None else int(outcome)
+
+
+def _answer(error: BaseException, console: Console) -> int:
+    """Tell the user, and say how the process ends."""
+    match error:
+        case SystemExit() | click.exceptions.Exit():
+            code = error.code if isinstance(error, SystemExit) else error.exit_code
+            return code if isinstance(code, int) else ExitCode.DONE
+        case BrokenPipeError():
+            let_go_of_stdout()
+            return ExitCode.DONE
+        case KeyboardInterrupt() | click.Abort():
+            return _INTERRUPTED
+        case click.exceptions.NoArgsIsHelpError():
+            console.help(error.format_message())
+            return ExitCode.USAGE
+        case click.UsageError():
+            failure = MitmError(_as_ours(error), hint=_help(error))
+            failure.exit_code = ExitCode.USAGE
+        case OSError() if error.errno in _FULL:
+            let_go_of_stdout()
+            where = error.filename or "standard output"
+            failure = MitmError(f"cannot write to {where}: {error.strerror}", hint="df .")
+        case MitmError():
+            failure = error
+        case _:
+            failure = MitmError(
+                f"internal error: {type(error).__name__}: {error}",
+                hint="the same with -vv shows where: mitml4 -vv …; please report it",
+            )
+    console.traceback(error)
+    console.error(failure)
+    return failure.exit_code
+
+
+def _worst(error: BaseException) -> BaseException:
+    """The one of a group's errors that decides: a bug before what was foreseen, and that before
+    an end that is no error."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    harmless = (KeyboardInterrupt, BrokenPipeError, SystemExit)
+    return min(
+        map(_worst, error.exceptions),
+        key=lambda one: (isinstance(one, harmless), isinstance(one, MitmError)),
+    )
+
+
+def _as_ours(error: click.UsageError) -> str:
+    """click's message in our form: no capital, no full stop."""
+    message = error.format_message().strip().removesuffix(".")
+    return message[:1].lower() + message[1:]
+
+
+def _help(error: click.UsageError) -> str:
+    return f"{error.ctx.command_path if error.ctx else PROGRAM} --help"
+
+
+class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what `sys.stderr` is at the time: the table keeps it away from its picture."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _log(verbosity: int) -> None:
+    """The developers' log: nowhere, unless asked for."""
+    logger = logging.getLogger("mitml4")
+    logger.propagate = False
+    if verbosity < 1:
+        logger.handlers = [logging.NullHandler()]
+        return
+    handler = _ToStandardError()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)

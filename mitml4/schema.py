@@ -1,0 +1,131 @@
+"""The JSON Schema of the events, made from the classes that the events are made of.
+
+Every field is always there (what is unknown is null), so all of them are required; others may be
+added later, so others are allowed. What `details` holds depends on the protocol, and is told by
+the conversation of each row of the registry.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from inspect import cleandoc
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from mitml4.events import EVENTS, VERSION, Event, FlowLayer
+from mitml4.protocols.conversation import Facts, Surroundings
+from mitml4.protocols.registry import PROTOCOLS
+
+__all__ = ["json_schema"]
+
+Schema = dict[str, Any]
+
+_NULL: Final[Schema] = {"type": "null"}
+_SCALARS: Final[dict[object, Schema]] = {
+    str: {"type": "string"},
+    bytes: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer", "minimum": 0},
+    float: {"type": "number", "minimum": 0},
+    type(None): _NULL,
+    datetime: {"type": "string", "format": "date-time"},
+}
+
+
+def json_schema() -> Schema:
+    """JSON Schema (draft 2020-12) of one line: an object of any of the event types."""
+    definitions: dict[str, Schema] = {}
+    for event in EVENTS:
+        definitions[event.type] = _event(event, definitions)
+    definitions[FlowLayer.type]["allOf"] = [
+        _details(protocol, facts, definitions) for protocol, facts in _facts_of_protocols().items()
+    ]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An event of mitml4",
+        "oneOf": [_reference(event.type) for event in EVENTS],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _event(event: type[Event], definitions: dict[str, Schema]) -> Schema:
+    """`type`, `time` and `v` come first, as on the line."""
+    properties = _properties(event, definitions)
+    head = {
+        "type": {"const": event.type},
+        "time": properties.pop("time"),
+        "v": {"const": VERSION},
+    }
+    return _object(event, head | properties)
+
+
+def _facts_of_protocols() -> dict[str, type[Facts]]:
+    """The class of each protocol's details, by its name; not of those that are only named."""
+    return {
+        row.name: get_type_hints(type(row.converse(Surroundings())).facts)["return"]
+        for row in PROTOCOLS
+        if row.converse is not None
+    }
+
+
+def _details(protocol: str, facts: type[Facts], definitions: dict[str, Schema]) -> Schema:
+    return {
+        "if": {"properties": {"protocol": {"const": protocol}}},
+        "then": {"properties": {"details": _any_of([_of(facts, definitions), _NULL])}},
+    }
+
+
+def _of(hint: Any, definitions: dict[str, Schema]) -> Schema:
+    """The schema of a field's type; classes go into `definitions`."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if hint is Facts:
+        return {"type": "object"}
+    if is_dataclass(hint) and isinstance(hint, type):
+        if hint.__name__ not in definitions:
+            definitions[hint.__name__] = {}  # a class may hold itself
+            definitions[hint.__name__] = _object(hint, _properties(hint, definitions))
+        return _reference(hint.__name__)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        return _any_of([_of(item, definitions) for item in arguments])
+    if origin is tuple:
+        return _array(arguments, definitions)
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _of(arguments[1], definitions)}
+    raise TypeError(f"no JSON Schema for {hint!r}")
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    """`{"type": ["string", "null"]}` rather than a list of two schemas, where it can be said so."""
+    if len(schemas) == 2 and schemas[1] == _NULL:
+        if isinstance(kind := schemas[0].get("type"), str):
+            return schemas[0] | {"type": [kind, "null"]}
+        if "enum" in schemas[0]:
+            return {"enum": [*schemas[0]["enum"], None]}
+    return {"anyOf": schemas}
+
+
+def _array(items: tuple[Any, ...], definitions: dict[str, Schema]) -> Schema:
+    if items[1:] == (...,):
+        return {"type": "array", "items": _of(items[0], definitions)}
+    prefix = [_of(item, definitions) for item in items]
+    return {"type": "array", "prefixItems": prefix, "items": False, "minItems": len(prefix)}
+
+
+def _properties(cls: type[Any], definitions: dict[str, Schema]) -> dict[str, Schema]:
+    hints = get_type_hints(cls)
+    return {item.name: _of(hints[item.name], definitions) for item in fields(cls)}
+
+
+def _object(cls: type[Any], properties: dict[str, Schema]) -> Schema:
+    schema: Schema = {"type": "object", "required": list(properties), "properties": properties}
+    return {"description": " ".join(cleandoc(cls.__doc__ or "").split())} | schema
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}

@@ -1,0 +1,63 @@
+"""The command is thin: options go in, the session's exit code comes out."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mitml4.cli.main import run
+from mitml4.errors import ExitCode, MachineError
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """A session that ends at once, and remembers what it was told."""
+    fake = SimpleNamespace(config=None, outcome=ExitCode.DONE)
+
+    async def intercept(config, say):
+        fake.config = config
+        say("rules removed")
+        if isinstance(fake.outcome, Exception):
+            raise fake.outcome
+        return fake.outcome
+
+    fake.intercept = intercept
+    monkeypatch.setitem(sys.modules, "mitml4.session.session", fake)
+    return fake
+
+
+def test_options_reach_the_session(session) -> None:
+    assert run(["--color", "never", "-v", "intercept", "--iface", "lo", "--headers"]) == 0
+    assert session.config.scope.interfaces == ("lo",)
+    assert session.config.headers
+    assert (session.config.color, session.config.verbosity) == ("never", 1)
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_the_sessions_exit_code_is_the_commands(session, code: ExitCode) -> None:
+    session.outcome = code
+    assert run(["intercept", "--iface", "lo"]) == code
+
+
+def test_what_the_session_says_goes_to_standard_error_unless_quiet(session, capsys) -> None:
+    run(["intercept", "--iface", "lo"])
+    assert capsys.readouterr() == ("", "rules removed\n")
+    run(["-q", "intercept", "--iface", "lo"])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_machine_that_cannot_is_told_so(session, capsys) -> None:
+    session.outcome = MachineError("no nft", hint="sudo apt install nftables")
+    assert run(["-q", "intercept", "--iface", "lo"]) == 3
+    assert capsys.readouterr().err == "error: no nft\nhint: sudo apt install nftables\n"
+
+
+def test_options_come_from_the_environment(session, monkeypatch) -> None:
+    monkeypatch.setenv("MITML4_INTERCEPT_IFACE", "lo")
+    monkeypatch.setenv("MITML4_INTERCEPT_FROM", "10.0.0.0/8 192.0.2.1")
+    monkeypatch.setenv("MITML4_INTERCEPT_DRAIN", "1s")
+    assert run(["intercept"]) == 0
+    assert len(session.config.scope.from_) == 2
+    assert session.config.drain_s == 1

@@ -1,0 +1,233 @@
+"""The frame around every command: what is imported, how errors are told, how the process ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import click
+import pytest
+
+from mitml4.cli.main import COMMANDS, run
+from mitml4.errors import MachineError, MitmError, UsageError
+
+
+@dataclass
+class Fake:
+    """A command that raises or returns what a test wants."""
+
+    outcome: object
+    summary: str = "Do as the test says."
+
+    def load(self) -> click.Command:
+        @click.command()
+        def fake() -> object:
+            if isinstance(self.outcome, BaseException):
+                raise self.outcome
+            return self.outcome
+
+        return fake
+
+
+@pytest.fixture
+def ending(monkeypatch, capsys):
+    """Run a command that ends so; the exit code, and what stood on standard error."""
+
+    def run_one(outcome: object, *options: str) -> tuple[int, str]:
+        monkeypatch.setitem(COMMANDS, "fake", Fake(outcome))
+        code = run([*options, "fake"])
+        return code, capsys.readouterr().err
+
+    return run_one
+
+
+def python(code: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], text=True, check=False, **options)
+
+
+def test_help_imports_nothing_but_the_frame() -> None:
+    result = python(
+        "import sys; from mitml4.cli.main import run; run(['--help']);"
+        "print(*sorted(sys.modules), sep='\\n')",
+        capture_output=True,
+    )
+    modules = set(result.stdout.splitlines())
+    assert "mitml4.cli.main" in modules
+    assert not modules & {"trio", "OpenSSL", "cryptography", "rich", "ssl", "json", "socket"}
+    ours = {name for name in modules if name.startswith("mitml4.")}
+    assert not ours & {"mitml4.session", "mitml4.net", "mitml4.tls", "mitml4.protocols"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_summary_is_the_first_line_of_its_commands_help(name: str) -> None:
+    command = COMMANDS[name].load()
+    assert command.name == name
+    assert command.help is not None
+    assert command.help.partition("\n\n")[0] == COMMANDS[name].summary
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_help_ends_in_lines_to_paste(arguments: list[str], option: str, capsys) -> None:
+    assert run([*arguments, option]) == 0
+    examples = capsys.readouterr().out.partition("Examples:\n")[2].splitlines()
+    assert 2 <= len(examples) <= 3
+    assert all("mitml4" in line for line in examples)
+
+
+def test_no_command_shows_the_help_as_an_error(capsys) -> None:
+    assert run([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Usage: mitml4")
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(capsys) -> None:
+    assert run(["intercpt"]) == 2
+    assert capsys.readouterr().err == (
+        "error: no such command: intercpt; is it intercept?\nhint: mitml4 --help\n"
+    )
+
+
+def test_an_unknown_option_is_a_usage_error_with_the_commands_help_as_hint(capsys) -> None:
+    assert run(["schema", "--colour"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: no such option")
+    assert hint == "hint: mitml4 schema --help"
+
+
+def test_quiet_and_verbose_contradict_each_other(capsys) -> None:
+    assert run(["-q", "-v", "schema"]) == 2
+    assert "contradict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
+def test_what_a_command_returns_is_the_exit_code(ending, outcome: object, code: int) -> None:
+    assert ending(outcome) == (code, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MitmError("it failed", hint="try again"), 1),
+        (UsageError("it failed", hint="try again"), 2),
+        (MachineError("it failed", hint="try again"), 3),
+    ],
+)
+def test_an_error_is_one_line_and_a_hint(ending, error: MitmError, code: int) -> None:
+    assert ending(error) == (code, "error: it failed\nhint: try again\n")
+
+
+def test_an_error_without_a_hint_is_one_line(ending) -> None:
+    assert ending(MitmError("it failed")) == (1, "error: it failed\n")
+
+
+def test_what_an_error_quotes_cannot_command_the_terminal(ending) -> None:
+    _, said = ending(MitmError("no \x1b[2J\r\n\u202e such"))
+    assert said == "error: no \\x1b[2J\\r\\n\\u202e such\n"
+
+
+def test_a_bug_is_told_in_one_line_without_a_traceback(ending) -> None:
+    code, said = ending(RuntimeError("oh"))
+    assert code == 1
+    assert said.startswith("error: internal error: RuntimeError: oh\nhint: ")
+    assert "Traceback" not in said
+
+
+def test_a_traceback_comes_with_vv_only(ending) -> None:
+    assert "Traceback" not in ending(RuntimeError("oh"), "-v")[1]
+    assert "Traceback" in ending(RuntimeError("oh"), "-vv")[1]
+    assert "Traceback" in ending(MitmError("oh"), "-vv")[1]
+
+
+def test_quiet_still_tells_errors(ending) -> None:
+    assert ending(MitmError("it failed"), "-q") == (1, "error: it failed\n")
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "said"),
+    [
+        ([MachineError("no nft")], 3, "error: no nft\n"),
+        ([BrokenPipeError(), MachineError("no nft")], 3, "error: no nft\n"),
+        ([MachineError("no nft"), KeyboardInterrupt()], 3, "error: no nft\n"),
+        ([ExceptionGroup("inner", [UsageError("a"), UsageError("b")])], 2, "error: a\n"),
+        ([KeyboardInterrupt()], 130, ""),
+    ],
+)
+def test_a_group_ends_as_its_worst_error(ending, errors, code: int, said: str) -> None:
+    assert ending(BaseExceptionGroup("nursery", errors)) == (code, said)
+
+
+def test_a_bug_in_a_group_is_not_hidden_by_an_error(ending) -> None:
+    code, said = ending(ExceptionGroup("nursery", [MachineError("no nft"), KeyError("x")]))
+    assert code == 1
+    assert "internal error: KeyError" in said
+
+
+def test_an_interrupt_ends_quietly(ending) -> None:
+    assert ending(KeyboardInterrupt()) == (130, "")
+
+
+def test_sys_exit_is_passed_on(ending) -> None:
+    assert ending(SystemExit(3)) == (3, "")
+    assert ending(SystemExit()) == (0, "")
+
+
+def test_colour_is_used_when_asked_for_or_on_a_terminal(ending) -> None:
+    assert ending(MitmError("x"), "--color", "always")[1] == "\x1b[1;31merror:\x1b[0m x\n"
+    assert ending(MitmError("x"), "--color", "auto")[1] == "error: x\n"
+    assert ending(MitmError("x"), "--color", "never")[1] == "error: x\n"
+
+
+def test_a_reader_that_has_gone_ends_it_quietly() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run(
+        [sys.executable, "-m", "mitml4", "schema"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["schema", "--help", "--version"])
+def test_a_full_disk_under_standard_output_is_an_error(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "mitml4", command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: cannot write to standard output: No space left on device\nhint: df .\n"
+    )
+
+
+def test_completion_offers_the_commands_without_importing_them() -> None:
+    environment = os.environ | {
+        "_MITML4_COMPLETE": "bash_complete",
+        "COMP_WORDS": "mitml4 inte",
+        "COMP_CWORD": "1",
+    }
+    result = python(
+        "import sys; from mitml4.cli.main import run; run([]);"
+        "print('mitml4.cli.intercept' in sys.modules)",
+        capture_output=True,
+        env=environment,
+    )
+    assert result.stdout.splitlines() == ["plain,intercept", "False"]
+
+
+def test_options_come_from_the_environment(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MITML4_QUIET", "1")
+    monkeypatch.setenv("MITML4_VERBOSE", "1")
+    assert run(["schema"]) == 2
+    assert "contradict" in capsys.readouterr().err

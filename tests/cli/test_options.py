@@ -1,0 +1,248 @@
+"""Each option, from what is typed to the session's config, and what is said to a wrong one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+import click
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4.cli.console import Console
+from mitml4.cli.options import Command, parse_duration, session_config, session_options
+from mitml4.errors import UsageError
+from mitml4.net.ruleset import PortRange, Scope
+from mitml4.session.config import SessionConfig
+from mitml4.session.policy import HostPattern, Policy
+
+Parse = Callable[..., SessionConfig]
+
+
+def parse(*arguments: str) -> SessionConfig:
+    @click.command(cls=Command)
+    @session_options
+    def probe(**options):
+        return session_config(Console(), **options)
+
+    with probe.make_context("probe", [*arguments]) as context:
+        return probe.invoke(context)
+
+
+def on_lo(*arguments: str) -> SessionConfig:
+    return parse("--iface", "lo", *arguments)
+
+
+def test_defaults_are_those_that_the_help_names(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert on_lo() == SessionConfig(scope=Scope(interfaces=("lo",)), ca_dir=tmp_path / "mitml4")
+
+
+def test_scope_options_make_the_scope() -> None:
+    config = on_lo(
+        *("--iface", "lo", "--direction", "local", "--port", "443,8000-8999", "--port", "22"),
+        *("--exclude-port", "8080", "--to", "10.0.0.0/8", "--to", "2001:db8::1"),
+        *("--from", "192.0.2.1", "--quic", "allow", "--spoof-source"),
+    )
+    assert config.scope == Scope(
+        interfaces=("lo",),
+        direction="local",
+        ports=(PortRange(443, 443), PortRange(8000, 8999), PortRange(22, 22)),
+        exclude_ports=(PortRange(8080, 8080),),
+        to=(ip_network("10.0.0.0/8"), ip_network("2001:db8::1")),
+        from_=(ip_network("192.0.2.1"),),
+        quic="allow",
+        spoof_source=True,
+    )
+
+
+def test_policy_options_make_the_policy() -> None:
+    config = on_lo(
+        *("--block", "a", "--block", "b", "--passthrough", "c", "--only", "*.d"),
+    )
+    assert config.policy == Policy(
+        block=(HostPattern.parse("a"), HostPattern.parse("b")),
+        passthrough=(HostPattern.parse("c"),),
+        only=(HostPattern.parse("*.d"),),
+    )
+    assert on_lo("--tls", "passthrough").policy == Policy(tls="passthrough")
+
+
+def test_the_other_options_are_carried_over(tmp_path) -> None:
+    pem = tmp_path / "roots.pem"
+    pem.write_bytes(b"x")
+    config = on_lo(
+        *("--ca-dir", "/ca", "--on-pinned", "fail", "--upstream", "reject"),
+        *("--upstream-ca", str(pem), "-o", "events", "--keylog", "keys", "--headers"),
+        *("--duration", "5m", "--max-flows", "7", "--detect-timeout", "0s", "--drain", "1.5s"),
+        "--dry-run",
+    )
+    assert config == SessionConfig(
+        scope=Scope(interfaces=("lo",)),
+        ca_dir=Path("/ca"),
+        on_pinned="fail",
+        upstream="reject",
+        upstream_ca=pem,
+        events_file=Path("events"),
+        keylog=Path("keys"),
+        headers=True,
+        duration_s=300.0,
+        max_flows=7,
+        detect_timeout_s=0.0,
+        drain_s=1.5,
+        dry_run=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--iface", "eht0"], "--iface: there is no interface 'eht0'"),
+        (["--port", "443,http"], "--port: 'http' is no port"),
+        (["--exclude-port", "9-1"], "--exclude-port: '9-1' is no port"),
+        (["--to", "10.0.0.0/33"], "--to: '10.0.0.0/33' is no network"),
+        (["--from", "example.com"], "--from: 'example.com' is no network"),
+        (["--duration", "30"], "--duration: '30' is no duration"),
+        (["--duration", "0s"], "--duration: a session of no length"),
+        (["--drain", "-1s"], "--drain: '-1s' is no duration"),
+        (["--detect-timeout", "1d"], "--detect-timeout: '1d' is no duration"),
+        (["--block", "http://a"], "--block: 'http://a' is a URL"),
+        (["--only", "a", "--tls", "passthrough"], "--only says nothing"),
+        (["--passthrough", "a", "--tls", "passthrough"], "--passthrough says nothing"),
+        (["--upstream-ca", "/nowhere"], "--upstream-ca: cannot read /nowhere"),
+        (["--client-cert", "/nowhere"], "--client-cert: cannot read /nowhere"),
+        (["-o", "-"], "--output: standard output is no file"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_option_and_a_hint(
+    arguments: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        on_lo(*arguments)
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+def test_a_wrong_interface_is_answered_with_those_that_are_there() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("--iface", "eht0")
+    assert "lo" in (caught.value.hint or "")
+
+
+def test_a_missing_interface_is_answered_with_those_that_are_there() -> None:
+    with pytest.raises(click.MissingParameter) as caught:
+        parse()
+    assert "lo" in caught.value.format_message().partition("There are: ")[2]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_max_flows_is_a_number_from_one(value: str) -> None:
+    with pytest.raises(click.BadParameter):
+        on_lo("--max-flows", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5m", 90), ("1h", 3600), ("0s", 0)]
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@given(st.text())
+def test_any_text_is_a_duration_or_a_usage_error(text: str) -> None:
+    try:
+        assert parse_duration(text) >= 0
+    except UsageError:
+        assert not text.endswith("s") or not text[:-1].isdecimal() or not text.isascii()
+
+
+@pytest.fixture(scope="module")
+def identity() -> trustme.LeafCert:
+    return trustme.CA().issue_cert("client.example")
+
+
+def test_a_client_certificate_is_tried_before_the_session(identity, tmp_path) -> None:
+    pem = tmp_path / "client.pem"
+    pem.write_bytes(identity.private_key_and_cert_chain_pem.bytes())
+    assert on_lo("--client-cert", str(pem)).client_cert == pem
+
+
+def test_a_client_certificate_without_its_own_key_is_refused(identity, tmp_path) -> None:
+    pem = tmp_path / "client.pem"
+    other = trustme.CA().issue_cert("other.example").private_key_pem.bytes()
+    for content in (
+        identity.cert_chain_pems[0].bytes(),
+        identity.cert_chain_pems[0].bytes() + other,
+        b"no pem",
+    ):
+        pem.write_bytes(content)
+        with pytest.raises(UsageError, match="no certificate with its key"):
+            on_lo("--client-cert", str(pem))
+
+
+def test_an_encrypted_client_key_is_refused_without_asking_for_a_password(
+    identity, tmp_path
+) -> None:
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    key = load_pem_private_key(identity.private_key_pem.bytes(), None)
+    secret = BestAvailableEncryption(b"secret")
+    pem = tmp_path / "client.pem"
+    pem.write_bytes(
+        identity.cert_chain_pems[0].bytes()
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret)
+    )
+    with pytest.raises(UsageError, match="not encrypted"):
+        on_lo("--client-cert", str(pem))
+
+
+class Stdout:
+    def __init__(self, *, terminal: bool) -> None:
+        self.isatty = lambda: terminal
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "arguments", "output"),
+    [
+        (True, "xterm-256color", [], "table"),
+        (True, "xterm-256color", ["--json"], "json"),
+        (True, "xterm-256color", ["-o", "f"], "table"),
+        (True, "dumb", [], "json"),
+        (False, "xterm-256color", [], "json"),
+    ],
+)
+def test_a_terminal_gets_the_table_and_anything_else_json_lines(
+    monkeypatch, terminal: bool, term: str, arguments: list[str], output: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stdout", Stdout(terminal=terminal))
+    assert on_lo(*arguments).output == output
+
+
+def test_interfaces_are_completed() -> None:
+    iface = next(option for option in click_options() if option.name == "iface")
+    context = click.Context(click.Command("probe"))
+    assert "lo" in [item.value for item in iface.type.shell_complete(context, iface, "")]
+    assert not iface.type.shell_complete(context, iface, "no-such-interface")
+
+
+def click_options() -> list[click.Parameter]:
+    @click.command(cls=Command)
+    @session_options
+    def probe(**_: object) -> None: ...
+
+    return probe.params
+
+
+def test_every_option_has_a_help_that_is_a_sentence() -> None:
+    for option in click_options():
+        assert option.help.endswith("."), option.name

@@ -1,0 +1,264 @@
+"""Every kind of event as a line of JSON, held against the schema that is made from its class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
+from types import MappingProxyType
+from typing import get_type_hints
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4 import events
+from mitml4.address import Address
+from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, text, to_json
+from mitml4.protocols.certificate import CertificateFacts
+from mitml4.protocols.conversation import Facts, Surroundings, Target
+from mitml4.protocols.registry import PROTOCOLS
+from mitml4.protocols.socks5 import Socks5Facts
+from mitml4.protocols.tls import TlsFacts
+from mitml4.schema import json_schema
+
+CLIENT = Address("192.0.2.1", 50000)
+SERVER = Address("2001:db8::1", 443)
+CERTIFICATE = CertificateFacts(
+    subject="CN=www.example",
+    issuer="CN=CA",
+    san=("www.example", "192.0.2.1"),
+    not_before=datetime(2026, 1, 1, tzinfo=UTC),
+    not_after=datetime(2027, 1, 1, tzinfo=UTC),
+    key="EC P-256",
+    sha256="ab" * 32,
+    verify="ok",
+)
+
+SAMPLES: tuple[Event, ...] = (
+    events.SessionStart(
+        version="0.1.0",
+        mode="intercept",
+        interfaces=("eth0", "wg0"),
+        listeners=(Address("::", 40000),),
+        ca=events.CertificateAuthority("CN=mitml4", "ab" * 32),
+        table="mitml4_7",
+        pid=1,
+    ),
+    events.SessionStart(
+        version="0.1.0", mode="detect", interfaces=(), listeners=(), ca=None, table=None, pid=1
+    ),
+    events.FlowOpen(flow=1, client=CLIENT, destination=SERVER, interface="eth0", name="a.example"),
+    events.FlowOpen(flow=2, client=CLIENT, destination=SERVER),
+    FlowLayer(flow=1, depth=0, protocol="unknown", speaker="client", action="relayed"),
+    FlowLayer(
+        flow=1,
+        depth=0,
+        protocol="socks5",
+        speaker="client",
+        action="relayed",
+        details=Socks5Facts(
+            methods_offered=("none",), username=b"\xffjohn", target=Target("www.example", 443)
+        ),
+    ),
+    FlowLayer(
+        flow=1,
+        depth=1,
+        protocol="tls",
+        speaker="client",
+        action="intercepted",
+        details=TlsFacts(
+            sni="www.example",
+            alpn_offered=(b"h2", b"\xff"),
+            ech="none",
+            resumed=False,
+            certificate=CERTIFICATE,
+            mirrored=("subject",),
+        ),
+    ),
+    events.HttpRequest(
+        flow=1,
+        depth=2,
+        stream=1,
+        method="GET",
+        url="https://www.example/",
+        version="2",
+        content_type=None,
+        headers=(("accept", "*/*"), ("x", "")),
+    ),
+    events.HttpRequest(flow=1, depth=2, stream=3, method="GET", url="/", version="1.1"),
+    events.HttpResponse(
+        flow=1, depth=2, stream=1, status=200, version="2", content_type="text/html"
+    ),
+    events.HttpEnd(
+        flow=1, depth=2, stream=1, request_bytes=0, response_bytes=1 << 40, duration_s=0.25
+    ),
+    events.WebSocketMessage(flow=1, depth=3, direction="up", opcode="text", size=0),
+    events.FlowError(
+        flow=1, depth=0, side="egress", stage="connect", kind="refused", reason="refused"
+    ),
+    events.FlowClose(
+        flow=1,
+        stack=("socks5", "tls", "http/2"),
+        reason="closed",
+        bytes_up=1,
+        bytes_down=2,
+        duration_s=1.0,
+    ),
+    events.FlowClose(
+        flow=2, stack=(), reason="refused", bytes_up=0, bytes_down=0, duration_s=0.000_000_4
+    ),
+    events.SessionStop(
+        flows=2,
+        bytes_up=1,
+        bytes_down=2,
+        stacks=MappingProxyType({"socks5 › tls": 1, "": 1}),
+        dropped_events=0,
+        reason="SIGINT",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict:
+    return json_schema()
+
+
+@pytest.fixture(scope="module")
+def validator(schema) -> jsonschema.Draft202012Validator:
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_there_is_a_sample_of_every_event() -> None:
+    assert {type(sample) for sample in SAMPLES} == set(EVENTS)
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+def test_a_line_is_what_the_schema_says(event: Event, validator) -> None:
+    validator.validate(json.loads(encode(event)))
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+def test_a_line_is_compact_and_has_every_field_behind_its_head(event: Event, schema) -> None:
+    line = encode(event)
+    body = json.loads(line)
+    assert line == json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    assert list(body)[:3] == ["type", "time", "v"]
+    assert list(body) == schema["$defs"][event.type]["required"]
+    assert (body["type"], body["v"]) == (event.type, VERSION)
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+def test_no_field_may_be_absent_or_of_another_type(event: Event, validator) -> None:
+    body = json.loads(encode(event))
+    for name in body:
+        assert not validator.is_valid({key: body[key] for key in body if key != name})
+        assert not validator.is_valid(body | {name: [[[]]]})
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+def test_a_field_may_be_added_later(event: Event, validator) -> None:
+    assert validator.is_valid(json.loads(encode(event)) | {"added": 1})
+
+
+def test_details_are_held_to_their_protocol(validator) -> None:
+    body = json.loads(encode(SAMPLES[5]))
+    assert validator.is_valid(body)
+    assert not validator.is_valid(body | {"protocol": "tls"})
+    assert validator.is_valid(body | {"protocol": "tls", "details": None})
+
+
+def test_details_may_not_lack_a_field(validator) -> None:
+    body = json.loads(encode(SAMPLES[6]))
+    del body["details"]["certificate"]["verify"]
+    assert not validator.is_valid(body)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in PROTOCOLS if row.converse], ids=lambda row: row.name
+)
+def test_what_a_fresh_conversation_knows_fits_the_schema(row, validator) -> None:
+    facts = row.converse(Surroundings()).facts()
+    layer = FlowLayer(
+        flow=1, depth=0, protocol=row.name, speaker="client", action="relayed", details=facts
+    )
+    validator.validate(json.loads(encode(layer)))
+
+
+def classes(of: type, seen: set[type] | None = None) -> Iterator[type]:
+    """A dataclass and those that its fields hold."""
+    seen = set() if seen is None else seen
+    if of in seen:
+        return
+    seen.add(of)
+    yield of
+    pending = list(get_type_hints(of).values())
+    while pending:
+        hint = pending.pop()
+        pending += getattr(hint, "__args__", ())
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from classes(hint, seen)
+
+
+def test_no_two_classes_share_a_name_in_the_schema() -> None:
+    """They would share a definition."""
+    facts = [
+        get_type_hints(type(row.converse(Surroundings())).facts)["return"]
+        for row in PROTOCOLS
+        if row.converse
+    ]
+    found = {cls for root in (*EVENTS, *facts) for cls in classes(root)}
+    names = [cls.__name__ for cls in found]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_reference_is_defined(schema) -> None:
+    references = {part.split('"')[0] for part in json.dumps(schema).split("#/$defs/")[1:]}
+    assert references == set(schema["$defs"])
+
+
+def test_facts_with_defaults_are_immutable_values() -> None:
+    """A default that is shared between connections must not be one that can change."""
+    for row in PROTOCOLS:
+        if row.converse:
+            facts = get_type_hints(type(row.converse(Surroundings())).facts)["return"]
+            assert issubclass(facts, Facts)
+            for item in fields(facts):
+                assert item.default is MISSING or hash(item.default) is not None
+
+
+def test_times_are_utc_with_microseconds() -> None:
+    noon = datetime(2026, 1, 2, 12, tzinfo=timezone(timedelta(hours=2)))
+    assert to_json(noon) == "2026-01-02T10:00:00.000000Z"
+
+
+def test_bytes_that_are_no_utf_8_are_escaped() -> None:
+    assert text(b"caf\xc3\xa9 \xff") == "café \\xff"
+
+
+@given(st.binary())
+def test_any_bytes_make_a_line_of_utf_8(data: bytes) -> None:
+    layer = FlowLayer(
+        flow=1,
+        depth=0,
+        protocol="socks5",
+        speaker="client",
+        action="relayed",
+        details=Socks5Facts(username=data),
+    )
+    line = encode(layer).encode()
+    assert b"\n" not in line
+    assert json.loads(line)["details"]["username"] == text(data)
+
+
+def test_what_has_no_json_form_is_our_mistake() -> None:
+    class Color(Enum):
+        RED = "red"
+
+    assert to_json(Color.RED) == "red"
+    with pytest.raises(TypeError):
+        to_json(object())
