@@ -103,21 +103,21 @@ class Lane:
     ) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
         source, sink = self.source, self.sink
-        while True:
-            try:
+        moved: int | None = None
+        try:
+            while moved is None:
                 if in_kernel and isinstance(source, TcpStream) and isinstance(sink, TcpStream):
                     moved = await self.relay.splice(source, sink, left)
                 else:
                     moved = await self.relay.copy(source, sink, left, tap)
-            except StreamTruncated as truncation:
-                self.truncation = truncation
-                moved = 0
-            if moved is None:
-                await source.wait_receivable()
-                continue
-            self.ended = not moved
-            await trio.lowlevel.checkpoint()
-            return moved
+                if moved is None:
+                    await source.wait_receivable()
+        except StreamTruncated as truncation:
+            self.truncation = truncation
+            moved = 0
+        self.ended = not moved
+        await trio.lowlevel.checkpoint()
+        return moved
 
     async def say_ended(self) -> None:
         """Tell the sink at once that the source has ended, the way it did.

@@ -30,7 +30,7 @@ def tls_opener(
         say(f"made a certificate authority in {config.ca_dir}; clients have to trust it")
     opener = TlsOpener(
         forge=Forge(ca),
-        contexts=Contexts(keylog=keylog, client_certificate=config.client_cert and str(config.client_cert)),
+        contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
         verifier=Verifier(config.upstream_ca),
         bypasses=Bypasses(trio.current_time),
         judge=config.policy.decide,

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from OpenSSL import SSL
@@ -129,7 +130,7 @@ class Contexts:
     """The contexts of a session, kept by what they depend on."""
 
     keylog: KeyLog | None = None
-    client_certificate: str | None = None
+    client_certificate: Path | None = None
     """A PEM file with the key and chain that servers who ask for one are given."""
     _egress: _Cache[Offer, Mirrored] = field(default_factory=lambda: _Cache(64))
     _ingress: _Cache[Hashable, SSL.Context] = field(default_factory=lambda: _Cache(256))
