@@ -15,6 +15,7 @@ from typing import Final
 
 from mitml4.protocols import (
     http1,
+    http2,
     http_connect,
     proxy_protocol,
     smtp,
@@ -22,6 +23,7 @@ from mitml4.protocols import (
     socks5,
     ssh,
     tls,
+    websocket,
 )
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 
@@ -114,6 +116,8 @@ PROTOCOLS: Final = (
     tls.PROTOCOL,
     http1.PROTOCOL,
     http_connect.PROTOCOL,
+    http2.PROTOCOL,
+    websocket.PROTOCOL,
     socks5.PROTOCOL,
     socks4.PROTOCOL,
     proxy_protocol.PROTOCOL,

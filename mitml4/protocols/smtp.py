@@ -24,10 +24,15 @@ HELLOS: Final = frozenset({b"EHLO", b"HELO", b"LHLO"})
 COMMANDS: Final = HELLOS | {b"AUTH", b"HELP", b"MAIL", b"NOOP", b"QUIT", b"RSET", b"STARTTLS"}
 """What a client may begin with, if the greeting says whose it is."""
 LONGEST: Final = len(b"STARTTLS ")
+"""Bytes of a line that tell its command."""
+
 PLAIN: Final = frozenset({b"DATA", b"BDAT", b"QUIT"})
+"""Nobody asks for TLS behind these."""
 PLAIN_IF_ACCEPTED: Final = frozenset({b"MAIL", b"AUTH"})
-GREETING: Final = b""
-"""Stands in the queue of commands for what the server says unasked."""
+"""Nor behind these, unless the server refuses them."""
+
+GREETING: Final = b" "
+"""Stands in the queue of commands for what the server says unasked; no verb has a space."""
 MAX_UNDER_WAY: Final = 1000
 """Commands that may wait for their replies; a client that pipelines stops at the mail's text."""
 
@@ -84,7 +89,7 @@ class Smtp(StartTLS):
 
     def __post_init__(self) -> None:
         if _behind_starttls(self.around.within):
-            self.stay_plain()
+            self._under_way.clear()
 
     def client_line(self, line: bytes) -> None:
         verb = line[:LONGEST].partition(b" ")[0].upper()
@@ -93,7 +98,7 @@ class Smtp(StartTLS):
         self._under_way.append(verb)
         if verb == b"STARTTLS":
             self.ask()
-        elif verb in PLAIN:
+        elif verb in PLAIN or _behind_starttls(self.around.within):
             self.stay_plain()
 
     def server_line(self, line: bytes) -> None:

@@ -37,6 +37,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 HELLO = (
     b"\x16\x03\x01\x00\x30\x01\x00\x00\x2c\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01\x01\x00"
 )
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SESSIONS: dict[str, Script] = {
     "tls": [(UP, HELLO + b"\x00\x00"), (DOWN, b"\x15\x03\x01\x00\x02\x02\x28")],
     "http/1": [
@@ -46,6 +47,16 @@ SESSIONS: dict[str, Script] = {
         (DOWN, b"HTTP/1.0 500 No\r\n\r\nuntil the end"),
     ],
     "http-connect": [(UP, b"CONNECT a:443 HTTP/1.1\r\n\r\n"), (DOWN, ANSWER[:19] + b"\r\n")],
+    "http/2": [
+        (UP, PREFACE + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\3\1\5\0\0\0\1\x82\x86\x84"),
+        (DOWN, b"\0\0\0\4\0\0\0\0\0" + b"\0\0\1\1\4\0\0\0\1\x88"),
+        (DOWN, b"\0\0\2\0\1\0\0\0\1hi"),
+    ],
+    "websocket": [
+        (UP, b"\x81\x85\1\2\3\4hello"),
+        (DOWN, b"\x01\x02hi" + b"\x89\0" + b"\x80\x7e\1\0" + bytes(256)),
+        (UP, b"\x8a\x80\0\0\0\0" + b"\x88\x82\0\0\0\0\3\xe8"),
+    ],
     "socks5": [
         (UP, b"\x05\x02\x00\x02"),
         (DOWN, b"\x05\x02"),

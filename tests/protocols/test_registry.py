@@ -31,6 +31,16 @@ OPENINGS: dict[str, list[Trace]] = {
     "http-connect": [
         [(UP, b"CONNECT example.com:443 HTTP/1.1\r\n\r\n"), (DOWN, b"HTTP/1.1 200 OK\r\n\r\n")],
     ],
+    "http/2": [
+        [
+            (UP, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"),
+            (DOWN, b"\0\0\0\4\0\0\0\0\0"),
+        ],
+        [
+            (DOWN, b"\0\0\0\4\0\0\0\0\0"),
+            (UP, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"),
+        ],
+    ],
     "socks5": [
         [(UP, b"\x05\x01\x00"), (DOWN, b"\x05\x00"), (UP, b"\x05\x01\x00\x01\x7f\0\0\1\0\x50")],
         [(UP, b"\x05\x04\x00\x01\x02\x80"), (DOWN, b"\x05\x02"), (UP, b"\x01\x01a\x01b")],
