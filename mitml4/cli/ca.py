@@ -117,7 +117,7 @@ def show(*, directory: Path, as_json: bool) -> None:
     """Show the certificate authority: name, fingerprint, validity, place."""
     facts = _facts(CertificateAuthority.load(directory), directory)
     if as_json:
-        click.echo(json.dumps(to_json(facts), ensure_ascii=False))
+        click.echo(json.dumps(facts, ensure_ascii=False, default=to_json))
         return
     for name, fact in facts.items():
         if fact:
