@@ -56,6 +56,7 @@ class _Driver:
         self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
 
     async def run(self) -> Bridge | None:
+        self._tell(at_the_end=False)
         try:
             await both(lambda: self._follow(Direction.UP), lambda: self._follow(Direction.DOWN))
         finally:
