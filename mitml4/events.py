@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cache
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from mitml4.address import Address
@@ -244,9 +243,13 @@ def encode(event: Event) -> str:
     return _to_line(body)
 
 
-@cache
 def _names(cls: type[Any]) -> tuple[str, ...]:
-    return tuple(item.name for item in fields(cls))
+    if cls not in _names_of:
+        _names_of[cls] = tuple(item.name for item in fields(cls))
+    return _names_of[cls]
+
+
+_names_of: Final[dict[type[Any], tuple[str, ...]]] = {}
 
 
 _to_line: Final = json.JSONEncoder(

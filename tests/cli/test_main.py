@@ -69,10 +69,14 @@ def test_a_summary_is_the_first_line_of_its_commands_help(name: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)])
-@pytest.mark.parametrize("option", ["-h", "--help"])
-def test_every_help_ends_in_lines_to_paste(arguments: list[str], option: str, capsys) -> None:
-    assert run([*arguments, option]) == 0
-    examples = capsys.readouterr().out.partition("Examples:\n")[2].splitlines()
+def test_every_help_ends_in_lines_to_paste(arguments: list[str]) -> None:
+    """In a process of its own: click remembers the help options that a command was first run with."""
+    helps = {
+        subprocess.check_output([sys.executable, "-m", "mitml4", *arguments, option], text=True)
+        for option in ("-h", "--help")
+    }
+    assert len(helps) == 1
+    examples = helps.pop().partition("Examples:\n")[2].splitlines()
     assert 2 <= len(examples) <= 3
     assert all("mitml4" in line for line in examples)
 
