@@ -163,6 +163,17 @@ def test_an_exchange_ends_when_its_last_byte_has_come(converse: Converse) -> Non
     assert brief(converse(conversation, [(DOWN, body[-1:])]).notices) == ["1 end 0/4"]
 
 
+def test_goaway_ends_what_its_receiver_asked_for_and_nobody_will_serve(converse: Converse) -> None:
+    conversation, client, server = Http2(), Peer(), Peer()
+    requests = client.headers(1, GET, end=True) + client.headers(3, GET, end=True)
+    promise = PushPromiseFrame(1, 4, server.block(GET), flags={"END_HEADERS"}).serialize()
+    converse(conversation, [(UP, HELLO + requests), (DOWN, SETTINGS + promise)])
+    talk = converse(conversation, [(DOWN, GoAwayFrame(0, last_stream_id=1).serialize())])
+    assert brief(talk.notices) == ["3 end 0/0"]
+    talk = converse(conversation, [(UP, GoAwayFrame(0, last_stream_id=2).serialize())])
+    assert brief(talk.notices) == ["4 end 0/0"]
+
+
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
     conversation = Http2(around=Surroundings(clock=lambda: next(times)))
