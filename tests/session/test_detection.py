@@ -93,6 +93,7 @@ async def test_a_client_hello_whose_beginning_was_let_go_is_passed_through(lab, 
                     break
                 except ssl.SSLWantReadError:
                     continue
+        await client.send_all(outgoing.read())
         await client.aclose()
         await proxy.wait_closed()
     (layer,) = proxy.of(FlowLayer)
