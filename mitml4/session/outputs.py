@@ -1,0 +1,49 @@
+"""From options to where the events go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mitml4.errors import MitmError
+from mitml4.session.config import SessionConfig
+from mitml4.sinks.jsonl import JsonLines
+from mitml4.sinks.keylog import KeyLog
+from mitml4.sinks.sink import Counters, Sink
+
+__all__ = ["Outputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """A session's sinks, its key log, and the table among them if there is one."""
+
+    sinks: tuple[Sink, ...]
+    keylog: KeyLog | None
+    files: tuple[str, ...]
+    """What is written, for the summary."""
+
+    @classmethod
+    def of(
+        cls,
+        config: SessionConfig,
+        *,
+        counters: Callable[[int], Counters | None],
+        stop: Callable[[str, MitmError | None], None],
+    ) -> Outputs:
+        """Open them. `counters` gives a flow's bytes so far; `stop` ends the session.
+
+        Raises MitmError for a file that cannot be written.
+        """
+        sinks: list[Sink] = [JsonLines.to_stdout()]
+        if config.events_file:
+            sinks.append(JsonLines.to_file(config.events_file))
+        keylog = None
+        if config.keylog:
+            keylog = KeyLog(config.keylog, lambda error: stop("output failed", error))
+        files = [str(path) for path in (config.events_file, config.keylog) if path]
+        return cls(tuple(sinks), keylog, tuple(files))
+
+    def close(self) -> None:
+        if self.keylog:
+            self.keylog.close()
