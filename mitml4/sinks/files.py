@@ -1,0 +1,65 @@
+"""The files that a session writes: private, and the invoking user's under sudo."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shlex
+from pathlib import Path
+from typing import Final
+
+from mitml4.errors import MitmError
+
+__all__ = ["open_file", "write_all", "write_failure"]
+
+_PRIVATE: Final = 0o600  # URLs, headers and keys are nobody else's business
+
+
+def open_file(path: Path, *, append: bool = False) -> int:
+    """A descriptor to write to; a file that is there keeps its owner and mode. Raises MitmError.
+
+    May also be a device, a pipe, `/dev/fd/N`. Blocks for a named pipe until someone reads it.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+    try:
+        try:
+            return _create(path, flags)
+        except FileExistsError:
+            return os.open(path, flags)
+    except OSError as error:
+        raise write_failure(str(path), error) from error
+
+
+def _create(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _PRIVATE)
+    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() == 0 and user.isdecimal() and group.isdecimal():
+        os.fchown(descriptor, int(user), int(group))
+    return descriptor
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, however long that takes. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Someone who shares it, such as our parent, has made it non-blocking.
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+
+
+def write_failure(name: str, error: OSError) -> MitmError:
+    """What to tell the user when `name` cannot be written."""
+    place = shlex.quote(os.path.dirname(name) or ".")
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            hint = f"df {place}"
+        case errno.ENOENT:
+            hint = f"mkdir -p {place}"
+        case _:
+            hint = f"ls -ld {place} {shlex.quote(name)}"
+    return MitmError(f"cannot write {name}: {error.strerror or error}", hint=hint)

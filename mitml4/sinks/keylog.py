@@ -1,0 +1,68 @@
+"""The key log: TLS secrets in NSS's format, with which Wireshark decrypts a capture.
+
+Not a sink of events: it is OpenSSL's key log callback. A line is written before the handshake goes
+on, so that it is there when the packets that it decrypts are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from mitml4.errors import MitmError
+from mitml4.sinks.files import open_file, write_all, write_failure
+
+__all__ = ["KeyLog"]
+
+_REMEMBERED: Final = 1024
+
+
+class KeyLog:
+    """Appends each line once; what is in the file stays. Any thread may call it."""
+
+    def __init__(self, path: Path, on_failure: Callable[[MitmError], object]) -> None:
+        """Raises MitmError when the file cannot be opened. `on_failure` is called once, with the
+        first error of writing; from then on lines are let go of, and flows never notice."""
+        self._path = path
+        self._on_failure = on_failure
+        self._descriptor = open_file(path, append=True)
+        self._written: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, line: bytes) -> None:
+        """Take a line, without its line end."""
+        with self._lock:
+            if self._descriptor < 0 or line in self._written:
+                return
+            self._remember(line)
+            failure = self._append(line)
+        if failure:
+            self._on_failure(failure)
+
+    def close(self) -> None:
+        with self._lock:
+            self._release()
+
+    def _append(self, line: bytes) -> MitmError | None:
+        try:
+            # One write: others may append to the same file.
+            write_all(self._descriptor, line + b"\n")
+        except OSError as error:
+            self._release()
+            return write_failure(str(self._path), error)
+        return None
+
+    def _remember(self, line: bytes) -> None:
+        """OpenSSL repeats lines within a handshake, so the latest are enough."""
+        self._written[line] = None
+        if len(self._written) > _REMEMBERED:
+            self._written.popitem(last=False)
+
+    def _release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,205 @@
+"""JSON lines: at once, complete, and never at the flows' expense."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from mitml4.errors import MitmError
+from mitml4.events import encode
+from mitml4.sinks.jsonl import JsonLines
+
+PIPE_SIZE = 1 << 16
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:  # the test has closed it
+            continue
+
+
+@asynccontextmanager
+async def running(sink: JsonLines):
+    """The sink at work; closed, and waited for, afterwards."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(sink.run)
+        yield sink
+        await sink.aclose()
+
+
+def sizes(lines: bytes) -> list[int]:
+    assert lines == b"" or lines.endswith(b"\n")
+    return [json.loads(line)["size"] for line in lines.splitlines()]
+
+
+async def test_an_event_is_there_as_soon_as_it_is_published(numbered, pipe) -> None:
+    read_end, write_end = pipe
+    async with (
+        running(JsonLines(write_end, "a pipe")) as sink,
+        trio.lowlevel.FdStream(os.dup(read_end)) as reader,
+    ):
+        for size in range(3):
+            sink.publish(numbered(size))
+            with trio.fail_after(5):
+                assert sizes(await reader.receive_some()) == [size]
+
+
+async def test_closing_writes_what_is_kept(numbered, tmp_path) -> None:
+    path = tmp_path / "events"
+    async with running(JsonLines.to_file(path)) as sink:
+        for size in range(1000):
+            sink.publish(numbered(size))
+    assert sizes(path.read_bytes()) == list(range(1000))
+    assert sink.dropped == 0
+
+
+async def test_what_was_published_before_it_ran_is_written(numbered, tmp_path) -> None:
+    path = tmp_path / "events"
+    sink = JsonLines.to_file(path)
+    sink.publish(numbered(7))
+    async with running(sink):
+        pass
+    assert sizes(path.read_bytes()) == [7]
+
+
+async def test_what_does_not_fit_the_queue_is_dropped_and_counted(numbered, tmp_path) -> None:
+    path = tmp_path / "events"
+    sink = JsonLines(os.open(path, os.O_WRONLY | os.O_CREAT), "events", capacity=3)
+    for size in range(5):
+        sink.publish(numbered(size))
+    assert sink.dropped == 2
+    async with running(sink):
+        pass
+    assert sizes(path.read_bytes()) == [0, 1, 2]
+
+
+async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkeypatch) -> None:
+    """Neither who publishes, nor, for long, the end of the session."""
+    monkeypatch.setattr("mitml4.sinks.jsonl._LAST_WORDS_S", 0.1)
+    read_end, write_end = pipe
+    room = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096) // len(encode(numbered(0)))
+    sink = JsonLines(write_end, "a pipe", close=False)
+    with trio.fail_after(5):
+        async with running(sink):
+            for size in range(room + 500):
+                sink.publish(numbered(size))
+    assert sink.dropped >= 500
+    os.close(read_end)  # lets the abandoned write go
+
+
+async def test_a_reader_that_has_gone_ends_it_without_another_event(pipe) -> None:
+    read_end, write_end = pipe
+    sink = JsonLines(write_end, "a pipe", close=False)
+    with trio.fail_after(5), pytest.RaisesGroup(BrokenPipeError):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(sink.run)
+            os.close(read_end)
+
+
+async def test_a_reader_that_goes_while_a_write_is_under_way_ends_it(numbered, pipe) -> None:
+    read_end, write_end = pipe
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    sink = JsonLines(write_end, "a pipe", close=False)
+    with trio.fail_after(5), pytest.RaisesGroup(BrokenPipeError):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(sink.run)
+            for size in range(1000):
+                sink.publish(numbered(size))
+            await trio.to_thread.run_sync(os.read, read_end, 1)
+            os.close(read_end)
+
+
+async def test_a_full_disk_is_an_error_that_names_the_file(numbered) -> None:
+    sink = JsonLines.to_file(Path("/dev/full"))
+    sink.publish(numbered(0))
+    with pytest.raises(MitmError, match="cannot write /dev/full: No space left") as caught:
+        await sink.run()
+    assert caught.value.hint == "df /dev"
+
+
+async def test_a_pipe_that_others_made_non_blocking_gets_everything(numbered, pipe) -> None:
+    read_end, write_end = pipe
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(write_end, False)
+    seen = b""
+    async with (
+        trio.lowlevel.FdStream(os.dup(read_end)) as reader,
+        running(JsonLines(write_end, "a pipe")) as sink,
+    ):
+        for size in range(500):
+            sink.publish(numbered(size))
+        while seen.count(b"\n") < 500:
+            seen += await reader.receive_some()
+    assert sizes(seen) == list(range(500))
+
+
+async def test_standard_output_stays_open(numbered, pipe, monkeypatch) -> None:
+    _, write_end = pipe
+    with os.fdopen(os.dup(write_end), "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        async with running(JsonLines.to_stdout()) as sink:
+            sink.publish(numbered(1))
+        print("still here", flush=True)
+    assert os.read(pipe[0], PIPE_SIZE).endswith(b"}\nstill here\n")
+
+
+async def test_a_new_file_is_private_and_an_old_one_keeps_its_mode(numbered, tmp_path) -> None:
+    path = tmp_path / "events"
+    for expected in (0o600, 0o644):
+        async with running(JsonLines.to_file(path)) as sink:
+            sink.publish(numbered(1))
+        assert stat.S_IMODE(path.stat().st_mode) == expected
+        assert sizes(path.read_bytes()) == [1]
+        path.chmod(0o644)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_under_sudo_a_new_file_is_the_invoking_users(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SUDO_UID", "65533")
+    monkeypatch.setenv("SUDO_GID", "65532")
+    JsonLines.to_file(tmp_path / "events")
+    owner = (tmp_path / "events").stat()
+    assert (owner.st_uid, owner.st_gid) == (65533, 65532)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "hint"),
+    [
+        ("missing/events", "No such file or directory", "mkdir -p"),
+        (".", "Is a directory", "ls -ld"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_an_error_with_a_hint(
+    tmp_path, name: str, reason: str, hint: str
+) -> None:
+    with pytest.raises(MitmError, match=reason) as caught:
+        JsonLines.to_file(tmp_path / name)
+    assert str(tmp_path / name) in caught.value.message
+    assert (caught.value.hint or "").startswith(hint)
+
+
+async def test_it_can_be_cancelled_while_idle_and_while_writing(numbered, pipe) -> None:
+    _, write_end = pipe
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    for count in (0, 1000):
+        sink = JsonLines(write_end, "a pipe", close=False)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(sink.run)
+                for size in range(count):
+                    sink.publish(numbered(size))
+                await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()

@@ -1,0 +1,94 @@
+"""TLS secrets: each once, at once, and a full disk is no flow's business."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from mitml4.errors import MitmError
+from mitml4.sinks.keylog import KeyLog
+
+LINE = b"CLIENT_RANDOM " + b"ab" * 32 + b" " + b"cd" * 48
+
+
+@pytest.fixture
+def failures() -> list[MitmError]:
+    return []
+
+
+def test_a_line_is_there_at_once_and_once(tmp_path, failures) -> None:
+    log = KeyLog(tmp_path / "keys", failures.append)
+    log(LINE)
+    log(LINE)
+    assert (tmp_path / "keys").read_bytes() == LINE + b"\n"
+    log(LINE.lower())
+    assert (tmp_path / "keys").read_bytes().splitlines() == [LINE, LINE.lower()]
+    log.close()
+
+
+def test_it_appends_to_what_is_there(tmp_path, failures) -> None:
+    (tmp_path / "keys").write_bytes(b"# before\n")
+    log = KeyLog(tmp_path / "keys", failures.append)
+    log(LINE)
+    assert (tmp_path / "keys").read_bytes() == b"# before\n" + LINE + b"\n"
+    log.close()
+
+
+def test_a_new_file_is_private(tmp_path, failures) -> None:
+    KeyLog(tmp_path / "keys", failures.append).close()
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
+
+
+def test_lines_of_many_threads_stay_whole(tmp_path, failures) -> None:
+    log = KeyLog(tmp_path / "keys", failures.append)
+    lines = [[b"%d %d" % (number, index) * 20 for index in range(100)] for number in range(8)]
+    threads = [threading.Thread(target=lambda part=part: [*map(log, part)]) for part in lines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+    assert sorted((tmp_path / "keys").read_bytes().splitlines()) == sorted(chain(*lines))
+
+
+def test_a_full_disk_is_told_once_and_raised_never(failures) -> None:
+    log = KeyLog(Path("/dev/full"), failures.append)
+    log(LINE)
+    log(LINE.lower())
+    log.close()
+    assert [error.message for error in failures] == [
+        "cannot write /dev/full: No space left on device"
+    ]
+
+
+def test_lines_after_the_end_are_let_go_of(tmp_path, failures) -> None:
+    log = KeyLog(tmp_path / "keys", failures.append)
+    log.close()
+    log(LINE)
+    log.close()
+    assert (tmp_path / "keys").read_bytes() == b""
+    assert failures == []
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path, failures) -> None:
+    with pytest.raises(MitmError, match="No such file or directory"):
+        KeyLog(tmp_path / "missing" / "keys", failures.append)
+
+
+def test_what_is_remembered_is_bounded(tmp_path, failures) -> None:
+    log = KeyLog(tmp_path / "keys", failures.append)
+    for number in range(5000):
+        log(b"%d" % number)
+    assert len(log._written) <= 1024
+    log.close()
+
+
+def test_nothing_of_it_is_inherited(tmp_path, failures) -> None:
+    log = KeyLog(tmp_path / "keys", failures.append)
+    assert not os.get_inheritable(log._descriptor)
+    log.close()
