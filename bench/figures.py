@@ -228,7 +228,7 @@ def _parallel(lab: Lab, standing: Standing) -> Values:
 
 def _idle(lab: Lab, standing: Standing) -> Values:
     if standing.pid is None:
-        raise NotMeasuredError("there is no proxy whose memory could be looked at")
+        return {}
     before = standing.rss_bytes
     script = str(Path(__file__).with_name("fresh.py"))
     argv = [sys.executable, script, *lab.fresh(standing.trust, "hold", count=IDLE_FLOWS)]
