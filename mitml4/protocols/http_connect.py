@@ -20,7 +20,8 @@ from mitml4.protocols.conversation import (
     Target,
     Verdict,
 )
-from mitml4.protocols.http1 import CONNECT_BEGUN, CONNECT_LINE, Http1, HttpExchange, line_verdict
+from mitml4.protocols.http1 import Http1, HttpExchange
+from mitml4.protocols.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
 
 __all__ = ["PROTOCOL", "HttpConnect", "HttpConnectFacts"]
 
