@@ -103,17 +103,18 @@ class TlsStream(Stream):
             del self._ahead[:count]
             return count
         filled = 0
-        while filled < len(buffer):
-            taken = self._read(buffer[filled : filled + _RECORD_BYTES])
+        while filled < len(buffer) and not self._failure:
+            taken = self._read(buffer[filled : filled + _RECORD_BYTES], quietly=filled > 0)
             if not taken:
                 return filled or taken
             filled += taken
-        return filled
+        return filled or self._read(buffer)
 
-    def _read(self, buffer: memoryview) -> int | None:
+    def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
         """One record's worth; 0 at close_notify, None when there is none yet.
 
-        An error that comes behind bytes already taken is raised by the call after them.
+        An error is kept and raised by every later call; `quietly`, this one only keeps it, because
+        bytes that came before it are still in the caller's hands.
         """
         if self._failure:
             raise self._failure
@@ -125,6 +126,8 @@ class TlsStream(Stream):
             return 0
         except SSL.Error as error:
             self._failure = self._translate(error)
+            if quietly:
+                return None
             raise self._failure from None
 
     async def wait_receivable(self) -> None:
