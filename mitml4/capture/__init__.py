@@ -1,0 +1,1 @@
+"""Captures, read and written: files to packets, packets to streams, streams to protocol stacks."""

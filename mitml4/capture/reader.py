@@ -1,0 +1,39 @@
+"""A capture file, whatever its format: packets, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from mitml4.capture.pcap import MAGICS, Packet, read_pcap
+from mitml4.capture.pcapng import SECTION_HEADER, read_pcapng
+from mitml4.capture.source import Source
+from mitml4.errors import CaptureError
+
+__all__ = ["Packet", "read_packets"]
+
+
+def read_packets(
+    stream: BinaryIO, name: str, *, on_secrets: Callable[[bytes], None] = lambda _: None
+) -> Iterator[Packet]:
+    """The packets of a pcap or pcapng capture, plain or compressed by gzip or zstd.
+
+    Reads forwards only, in chunks of a mebibyte, and closes nothing. The TLS key log lines that a
+    pcapng brings along are handed to `on_secrets` before the packets that stand behind them.
+    Raises CaptureError, which names the file and the offset, once everything before the fault has
+    been yielded.
+    """
+    source = Source(stream, name)
+    if not source.data:
+        source.finish("")
+        raise CaptureError(f"{name} is empty", hint="is the capture still being written?")
+    magic = source.data[:4]
+    if magic in MAGICS:
+        yield from read_pcap(source)
+    elif magic == SECTION_HEADER:
+        yield from read_pcapng(source, on_secrets)
+    else:
+        raise CaptureError(
+            f"{name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
+            hint="make one with: tcpdump -w capture.pcap, or: tshark -w capture.pcapng",
+        )
