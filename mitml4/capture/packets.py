@@ -1,0 +1,174 @@
+"""Packets to TCP segments: down through link layer, tags, IP and, if asked for, tunnels.
+
+Most packets of most captures are TCP over IPv4 over Ethernet without any option in between: one
+`struct` reads all of their headers, and everything else takes the longer way.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from struct import Struct
+from typing import Final, TypeAlias
+
+from mitml4.capture import tunnels
+from mitml4.capture.fragments import Fragments
+from mitml4.capture.links import ETHERNET, IPV4, IPV6, LINKS, inside
+
+__all__ = ["ACK", "FIN", "RST", "SYN", "Dissector", "Segment"]
+
+Segment: TypeAlias = tuple[bytes, int, int, int, bytes, int, int]
+"""Key, sequence number, acknowledgement number, flags; and payload as `packet[start:end]`, as a
+packet, start and end. The key is source and destination address, then the two ports, as on the
+wire. `end` goes beyond the packet where the capture cut it short."""
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+ACK: Final = 0x10
+
+_TCP: Final = 6
+_UDP: Final = 17
+_GRE: Final = 47
+_IP_IN_IP: Final = {4: IPV4, 41: IPV6}
+
+_FRAGMENT: Final = 44
+_AUTHENTICATION: Final = 51
+_EXTENSIONS: Final = frozenset({0, 43, 60, 135, 139, 140})
+"""Extension headers that begin with the next header and their length in eights (RFC 8200 §4)."""
+
+_MAX_HEADERS: Final = 32
+"""More extension headers, or tunnels in each other, are no honest packet."""
+
+# Ethernet, IPv4 without options, TCP: EtherType, version, total length, fragment, protocol,
+# addresses and ports, sequence, acknowledgement, data offset, flags.
+_COMMON: Final = Struct(">12xHBxH2xHxB2x12sIIBB")
+_common: Final = _COMMON.unpack_from
+_tcp: Final = Struct(">4sIIBB").unpack_from
+
+
+class Dissector:
+    """Finds the TCP segment in a packet, and counts by reason the packets that have none."""
+
+    def __init__(self, *, tunnels: bool = False) -> None:
+        """With `tunnels`, looks into IP-in-IP, GRE, VXLAN, Geneve, GTP-U and Teredo as well."""
+        self.tunnels = tunnels
+        self.skipped: Counter[str] = Counter()
+        self._fragments = Fragments()
+
+    def segment(self, link_type: int, packet: bytes) -> Segment | None:
+        """The segment, or None. Never raises, whatever the bytes."""
+        if link_type == ETHERNET and len(packet) >= _COMMON.size:
+            kind, version, total, fragment, protocol, key, seq, ack, words, flags = _common(packet)
+            if kind == IPV4 and version == 0x45 and protocol == _TCP and not fragment & 0x3FFF:
+                start = 34 + (words >> 4) * 4
+                if words >= 0x50 and start <= 14 + total:
+                    return key, seq, ack, flags, packet, start, 14 + total
+        link = LINKS.get(link_type)
+        if link is None:
+            return self._skip(f"link type {link_type}")
+        try:
+            kind, at = inside(packet, link(packet, 0))
+            return self._network(kind, packet, at, 0)
+        except (IndexError, struct.error):
+            return self._skip("cut short")
+
+    def _skip(self, reason: str) -> Segment | None:
+        self.skipped[reason] += 1
+        return None
+
+    def _network(self, kind: int, packet: bytes, at: int, depth: int) -> Segment | None:
+        if depth > _MAX_HEADERS:
+            return self._skip("nested too deeply")
+        if kind == IPV4 and packet[at] >> 4 == 4:
+            return self._ipv4(packet, at, depth)
+        if kind == IPV6 and packet[at] >> 4 == 6:
+            return self._ipv6(packet, at, depth)
+        return self._skip("not IP")
+
+    def _ipv4(self, packet: bytes, at: int, depth: int) -> Segment | None:
+        """RFC 791 §3.1. A total length of 0 is what offloading leaves of one that was too long."""
+        start = at + (packet[at] & 15) * 4
+        total, identification, fragment = struct.unpack_from(">2xHHH", packet, at)
+        end = at + total if total else len(packet)
+        protocol, addresses = packet[at + 9], packet[at + 12 : at + 20]
+        if fragment & 0x3FFF:
+            key = addresses + bytes([protocol]) + identification.to_bytes(2, "big")
+            return self._fragment(
+                key,
+                (fragment & 0x1FFF) * 8,
+                packet[start:end],
+                more=bool(fragment & 0x2000),
+                protocol=protocol,
+                addresses=addresses,
+                depth=depth,
+            )
+        return self._transport(protocol, addresses, packet, start, end, depth)
+
+    def _ipv6(self, packet: bytes, at: int, depth: int) -> Segment | None:
+        """RFC 8200 §3. A payload length of 0 is a jumbogram's (RFC 2675), or offloading's."""
+        (length,) = struct.unpack_from(">4xH", packet, at)
+        end = at + 40 + length if length else len(packet)
+        header, addresses = packet[at + 6], packet[at + 8 : at + 40]
+        at += 40
+        for _ in range(_MAX_HEADERS):
+            if header in _EXTENSIONS:
+                header, at = packet[at], at + 8 + packet[at + 1] * 8
+            elif header == _AUTHENTICATION:  # RFC 4302 §2.2: in fours, minus two
+                header, at = packet[at], at + 8 + packet[at + 1] * 4
+            elif header == _FRAGMENT:
+                protocol, offset, identification = struct.unpack_from(">BxH4s", packet, at)
+                return self._fragment(
+                    addresses + identification,
+                    offset & 0xFFF8,
+                    packet[at + 8 : end],
+                    more=bool(offset & 1),
+                    protocol=protocol,
+                    addresses=addresses,
+                    depth=depth,
+                )
+            else:
+                return self._transport(header, addresses, packet, at, end, depth)
+        return self._skip("nested too deeply")
+
+    def _fragment(
+        self,
+        key: bytes,
+        offset: int,
+        data: bytes,
+        *,
+        more: bool,
+        protocol: int,
+        addresses: bytes,
+        depth: int,
+    ) -> Segment | None:
+        self.skipped["fragment"] += 1
+        whole = self._fragments.add(key, offset, data, more=more)
+        if whole is None:
+            return None
+        return self._transport(protocol, addresses, whole, 0, len(whole), depth + 1)
+
+    def _transport(
+        self, protocol: int, addresses: bytes, packet: bytes, at: int, end: int, depth: int
+    ) -> Segment | None:
+        if protocol == _TCP:
+            ports, seq, ack, words, flags = _tcp(packet, at)
+            start = at + (words >> 4) * 4
+            if words < 0x50 or start > end:
+                return self._skip("broken TCP header")
+            return addresses + ports, seq, ack, flags, packet, start, end
+        if self.tunnels:
+            kind, inner = self._tunnel(protocol, packet, at, end)
+            if kind:
+                kind, inner = inside(packet, (kind, inner))
+                return self._network(kind, packet, inner, depth + 1)
+        return self._skip("not TCP")
+
+    def _tunnel(self, protocol: int, packet: bytes, at: int, end: int) -> tuple[int, int]:
+        if protocol in _IP_IN_IP:
+            return _IP_IN_IP[protocol], at
+        if protocol == _GRE:
+            return tunnels.gre(packet, at)
+        if protocol == _UDP:
+            return tunnels.udp(packet, at, end)
+        return 0, 0

@@ -1,0 +1,89 @@
+"""Tunnels that carry IP or Ethernet inside IP: where the inner packet begins.
+
+IP in IP and 6in4 need no code here: their protocol number is the inner header's. A header that is
+none gives the EtherType 0; one that is cut off raises IndexError.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.capture.links import IPV4, IPV6, TRANSPARENT_ETHERNET, Payload
+
+__all__ = ["gre", "udp"]
+
+_NOTHING: Final = (0, 0)
+
+_VXLAN: Final = {4789, 4790}
+_GENEVE: Final = 6081
+_GTP_U: Final = 2152
+_TEREDO: Final = 3544
+
+
+def gre(packet: bytes, at: int) -> Payload:
+    """RFC 2784 and 2890; version 1 is PPTP's (RFC 2637); 0x88be is ERSPAN."""
+    flags, version = packet[at], packet[at + 1]
+    kind = packet[at + 2] << 8 | packet[at + 3]
+    has_checksum, has_key, has_sequence = flags & 0x80, flags & 0x20, flags & 0x10
+    has_acknowledgement = version & 7 == 1 and version & 0x80
+    optional = (has_checksum, has_key, has_sequence, has_acknowledgement)
+    at += 4 + sum(4 for present in optional if present)
+    if kind == 0x88BE:
+        return TRANSPARENT_ETHERNET, at + (8 if has_sequence else 0)
+    return kind, at
+
+
+def udp(packet: bytes, at: int, end: int) -> Payload:
+    """By either port; `at` is the UDP header, and `end` the end of what it carries."""
+    ports = {packet[at] << 8 | packet[at + 1], packet[at + 2] << 8 | packet[at + 3]}
+    at += 8
+    if _VXLAN & ports:
+        return _vxlan(packet, at)
+    if _GENEVE in ports:
+        return _geneve(packet, at)
+    if _GTP_U in ports:
+        return _gtp_u(packet, at, end)
+    if _TEREDO in ports:
+        return _teredo(packet, at)
+    return _NOTHING
+
+
+def _vxlan(packet: bytes, at: int) -> Payload:
+    """RFC 7348 §5: one flag, and Ethernet; with the next protocol: draft-ietf-nvo3-vxlan-gpe §3."""
+    if packet[at] == 0x08:
+        return TRANSPARENT_ETHERNET, at + 8
+    if packet[at] == 0x0C:
+        return {1: IPV4, 2: IPV6, 3: TRANSPARENT_ETHERNET}.get(packet[at + 3], 0), at + 8
+    return _NOTHING
+
+
+def _geneve(packet: bytes, at: int) -> Payload:
+    """RFC 8926 §3.4: version 0, options in words of four."""
+    if packet[at] >> 6:
+        return _NOTHING
+    return packet[at + 2] << 8 | packet[at + 3], at + 8 + 4 * (packet[at] & 0x3F)
+
+
+def _gtp_u(packet: bytes, at: int, end: int) -> Payload:
+    """3GPP TS 29.281 §5.1: version 1, message 255, and perhaps extension headers in a chain."""
+    flags = packet[at]
+    if flags >> 5 != 1 or packet[at + 1] != 0xFF:
+        return _NOTHING
+    at += 8
+    if flags & 0x07:
+        extension = packet[at + 3] if flags & 0x04 else 0
+        at += 4
+        while extension and at < end and packet[at]:
+            length = 4 * packet[at]
+            extension = packet[at + length - 1]
+            at += length
+    return {4: IPV4, 6: IPV6}.get(packet[at] >> 4, 0), at
+
+
+def _teredo(packet: bytes, at: int) -> Payload:
+    """RFC 4380 §5.1.1: an authentication header, an origin indication, then IPv6."""
+    if packet[at : at + 2] == b"\0\x01":
+        at += 13 + packet[at + 2] + packet[at + 3]
+    if packet[at : at + 2] == b"\0\0":
+        at += 8
+    return (IPV6, at) if packet[at] >> 4 == 6 else _NOTHING

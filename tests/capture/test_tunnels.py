@@ -1,0 +1,98 @@
+"""Tunnels are looked into when asked to, and only then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.capture.packets import Dissector
+
+MACS = b"\x02" * 12
+ETHERNET = MACS + b"\x08\0"
+
+
+def _gtp(extensions: bytes = b"", flags: int = 0x30) -> bytes:
+    return bytes([flags, 0xFF, 0, 0, 0, 0, 0, 1]) + extensions
+
+
+OUTER: dict[str, Any] = {
+    "IP in IP": lambda w, inner: w.ipv4(inner, protocol=4),
+    "IP in 6": lambda w, inner: w.ipv6(inner, header=4),
+    "GRE": lambda w, inner: w.ipv4(b"\0\0\x08\0" + inner, protocol=47),
+    "GRE, all options": lambda w, inner: w.ipv4(b"\xb0\0\x08\0" + bytes(12) + inner, protocol=47),
+    "GRE, Ethernet": lambda w, inner: w.ipv4(b"\0\0\x65\x58" + ETHERNET + inner, protocol=47),
+    "PPTP": lambda w, inner: w.ipv4(b"\x30\x81\x88\x0b" + bytes(12) + b"\x21" + inner, protocol=47),
+    "ERSPAN II": lambda w, inner: w.ipv4(
+        b"\x10\0\x88\xbe" + bytes(12) + ETHERNET + inner, protocol=47
+    ),
+    "ERSPAN I": lambda w, inner: w.ipv4(b"\0\0\x88\xbe" + ETHERNET + inner, protocol=47),
+    "Aruba": lambda w, inner: w.ipv4(
+        b"\0\0\x82\0\x08\x01" + bytes(22) + b"\xaa\xaa\x03\0\0\0\x08\0" + inner, protocol=47
+    ),
+    "VXLAN": lambda w, inner: w.ipv4(
+        w.udp(b"\x08" + bytes(7) + ETHERNET + inner, destination=4789), protocol=17
+    ),
+    "VXLAN GPE": lambda w, inner: w.ipv4(
+        w.udp(b"\x0c\0\0\x01" + bytes(4) + inner, destination=4790), protocol=17
+    ),
+    "Geneve": lambda w, inner: w.ipv4(
+        w.udp(b"\x01\0\x65\x58" + bytes(8) + ETHERNET + inner, destination=6081), protocol=17
+    ),
+    "GTP-U": lambda w, inner: w.ipv4(w.udp(_gtp() + inner, destination=2152), protocol=17),
+    "GTP-U, extensions": lambda w, inner: w.ipv4(
+        w.udp(_gtp(b"\0\0\0\x85\x01\0\0\x85\x01\0\0\0", 0x34) + inner, source=2152), protocol=17
+    ),
+}
+
+
+def dissect(packet: bytes, *, tunnels: bool) -> bytes | None:
+    segment = Dissector(tunnels=tunnels).segment(101, packet)
+    return segment[4][segment[5] : segment[6]] if segment else None
+
+
+@pytest.mark.parametrize("name", OUTER)
+def test_a_tunnel_is_opened_only_when_asked(wire: Any, name: str) -> None:
+    packet = OUTER[name](wire, wire.ipv4(wire.tcp(b"inside")))
+    assert dissect(packet, tunnels=True) == b"inside"
+    assert dissect(packet, tunnels=False) is None
+
+
+@pytest.mark.parametrize("name", OUTER)
+def test_a_tunnel_that_is_cut_leads_nowhere(wire: Any, name: str) -> None:
+    packet = OUTER[name](wire, wire.ipv4(wire.tcp()))
+    unread = 6  # window, checksum, urgent pointer
+    for cut in range(len(packet) - unread):
+        assert dissect(packet[:cut], tunnels=True) is None
+
+
+def test_teredo_and_6in4_carry_ipv6(wire: Any) -> None:
+    inner = wire.ipv6(wire.tcp(b"inside"))
+    authentication = b"\0\x01\x02\x01ab" + b"c" + bytes(9)
+    origin = b"\0\0" + bytes(6)
+    for head in (b"", origin, authentication + origin):
+        packet = wire.ipv4(wire.udp(head + inner, destination=3544), protocol=17)
+        assert dissect(packet, tunnels=True) == b"inside"
+    assert dissect(wire.ipv4(inner, protocol=41), tunnels=True) == b"inside"
+
+
+@pytest.mark.parametrize(
+    ("port", "body"),
+    [(4789, b"\x18"), (6081, b"\x40"), (2152, b"\x10\xff"), (2152, b"\x30\x01"), (3544, b"\x50")],
+)
+def test_other_datagrams_on_a_tunnels_port_are_left(wire: Any, port: int, body: bytes) -> None:
+    packet = wire.ipv4(
+        wire.udp(body + bytes(30) + wire.ipv4(wire.tcp(b"x")), destination=port), protocol=17
+    )
+    assert dissect(packet, tunnels=True) is None
+
+
+def test_tunnels_in_tunnels_end_somewhere(wire: Any) -> None:
+    packet = wire.tcp(b"deep")
+    packet = wire.ipv4(packet)
+    for _ in range(20):
+        packet = wire.ipv4(packet, protocol=4)
+    assert dissect(packet, tunnels=True) == b"deep"
+    for _ in range(20):
+        packet = wire.ipv4(packet, protocol=4)
+    assert dissect(packet, tunnels=True) is None
