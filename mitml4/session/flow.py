@@ -142,6 +142,8 @@ class Flow:
         except trio.TooSlowError:
             self.report.error("egress", "connect", "timeout", "no answer")
             return "timeout"
+        except ConnectionResetError:
+            return "reset"  # it was accepted, and reset before we had noticed
         except OSError as error:
             slow = isinstance(error, TimeoutError)
             kind: Literal["timeout", "refused"] = "timeout" if slow else "refused"
