@@ -1,0 +1,448 @@
+"""TCP streams out of segments: in order, each byte once, whatever the capture did to them.
+
+Theory of operation. A flow has two halves, one for each sender, found by the segment's key alone.
+A half knows the sequence number that comes next (`next`) and how many bytes its listener does not
+want to see (`unseen`). A segment that is exactly what comes next and that nobody wants to see only
+moves these numbers: that is what nearly all packets of a long capture do, and `take` begins with
+it. All others are cut to what is new, put in order, and shown.
+
+A segment beyond `next` waits behind the hole. The hole is given up, and told as lost, when the
+receiver has acknowledged what the capture lacks and the sender goes on behind it (one packet late,
+because captures swap neighbours), when too much waits, or when the flow ends. Where a flow begins
+without a SYN, its first byte is the first one seen.
+
+Memory is bounded: by the number of flows (the oldest is closed for a new one), by what waits behind
+holes, and by what all listeners keep together (the oldest is told to keep no more).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from ipaddress import ip_address
+from typing import Final, Literal, Protocol, TypeAlias
+
+from mitml4.address import Address
+from mitml4.capture.packets import ACK, FIN, RST, SYN, Segment
+from mitml4.protocols.conversation import Direction
+
+__all__ = ["ALL", "CloseReason", "Flow", "Listener", "Reassembler"]
+
+ALL: Final = 1 << 62
+"""As a number of unseen bytes: all that follow."""
+
+CloseReason: TypeAlias = Literal["closed", "reset", "refused", "shutdown"]
+"""Both FINs; an RST; an RST for the SYN; the capture (or our memory) ended before the flow did."""
+
+_MASK: Final = 0xFFFFFFFF
+_HALF: Final = 1 << 31
+_MAX_AHEAD: Final = 1 << 30
+"""The largest window that TCP can have (RFC 7323 §2.3); what is further ahead is not the flow's."""
+
+_MAX_WAITING_BYTES: Final = 1 << 18
+_MAX_WAITING_SEGMENTS: Final = 512
+_LINGER_S: Final = 30.0
+"""For how long late segments of a flow that has ended are still counted as its own."""
+
+
+class Listener(Protocol):
+    """Who is told what a flow's streams carry. Times are the packet's, in seconds."""
+
+    kept_bytes: int
+    """How much it holds in memory now."""
+
+    def data(self, direction: Direction, data: bytes, time_s: float) -> None:
+        """The next bytes of a direction."""
+
+    def passed(self, direction: Direction, count: int, time_s: float) -> None:
+        """Bytes went by that it had declared unseen."""
+
+    def lost(self, direction: Direction, count: int, time_s: float) -> None:
+        """The next bytes are not in the capture."""
+
+    def end(self, direction: Direction, time_s: float) -> None:
+        """The direction's FIN, after its last byte."""
+
+    def close(self, flow: Flow, reason: CloseReason) -> None:
+        """Nothing more will be told of the flow."""
+
+    def unseen(self, direction: Direction) -> int:
+        """How many of the next bytes it need not see (ALL: all); asked after each call."""
+
+    def give_up(self, time_s: float) -> None:
+        """Keep no bytes any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """A TCP connection of the capture, from its first packet on."""
+
+    number: int
+    client: Address
+    destination: Address
+    opened_s: float
+    keys: tuple[bytes, bytes]
+    up: _Half = field(init=False)
+    down: _Half = field(init=False)
+    last_s: float = 0.0
+    syn: bool = False
+    """Whether its start was seen."""
+    reset: bool = False
+    lingering: bool = False
+    answered: bool = False
+    """Whether the server sent anything but an RST."""
+    listener: Listener = field(init=False)
+
+    @property
+    def bytes_up(self) -> int:
+        return self.up.count
+
+    @property
+    def bytes_down(self) -> int:
+        return self.down.count
+
+    @property
+    def ended(self) -> bool:
+        return self.reset or (self.up.ended and self.down.ended)
+
+
+class _Half:
+    """One direction of a flow: what its sender has sent so far."""
+
+    __slots__ = (
+        "acknowledged",
+        "count",
+        "direction",
+        "ended",
+        "first",
+        "flow",
+        "granted",
+        "lost",
+        "next",
+        "other",
+        "unseen",
+        "waiting",
+        "waiting_bytes",
+        "watched",
+    )
+
+    def __init__(self, flow: Flow, direction: Direction) -> None:
+        self.flow = flow
+        self.direction = direction
+        self.other: _Half = self
+        self.first: int | None = None
+        """The SYN's sequence number, where it was seen."""
+        self.next: int | None = None
+        """The sequence number of the next byte; None until anything was seen."""
+        self.count = 0
+        """Payload bytes so far, each once, as the headers say; those in holes not among them."""
+        self.lost = 0
+        """Bytes in holes."""
+        self.unseen = 0
+        """How many of the bytes that come next the listener has said it need not see…"""
+        self.granted = 0
+        """…of how many, when it was last asked."""
+        self.ended = False
+        self.waiting: list[tuple[int, int, bytes, bool]] = []
+        """Behind a hole: a heap of position, length, data and FIN."""
+        self.waiting_bytes = 0
+        self.acknowledged = False
+        """Whether the receiver has what is missing before `waiting`."""
+        self.watched = False
+        """Whether the other half has a hole, so that this half's acknowledgements matter."""
+
+
+class Reassembler:
+    """Takes segments in capture order and tells the listeners of their flows."""
+
+    def __init__(
+        self,
+        listen: Callable[[Flow], Listener],
+        *,
+        max_flows: int = 50_000,
+        max_kept_bytes: int = 64 << 20,
+    ) -> None:
+        """`listen` makes the listener of a flow that has just opened."""
+        self.strays = 0
+        """Segments without payload that belong to no flow."""
+        self.evicted = 0
+        """Flows that were closed, or no longer looked into, for want of memory."""
+        self._listen = listen
+        self._max_flows = max_flows
+        self._max_kept_bytes = max_kept_bytes
+        self._halves: dict[bytes, _Half] = {}
+        self._flows: dict[int, Flow] = {}
+        self._opened = 0
+        self._keeping: dict[int, int] = {}
+        self._kept_bytes = 0
+        self._lingering: deque[tuple[float, int]] = deque()
+
+    def take(self, time_s: float, segment: Segment) -> None:
+        """The next segment of the capture."""
+        key, seq, _, flags, _, start, end = segment
+        half = self._halves.get(key)
+        length = end - start
+        if (
+            half is not None
+            and seq == half.next
+            and (length < half.unseen or not length)
+            and not flags & (SYN | FIN | RST)
+            and not half.watched
+        ):
+            half.next = (seq + length) & _MASK
+            half.count += length
+            half.unseen -= length
+            half.flow.last_s = time_s
+            return
+        self._take_other(half, time_s, segment)
+
+    def close(self) -> None:
+        """The capture is over, and with it every flow that is still open."""
+        for flow in list(self._flows.values()):
+            self._finish(flow)
+
+    def _take_other(self, half: _Half | None, time_s: float, segment: Segment) -> None:
+        key, seq, ack, flags, packet, start, end = segment
+        length = end - start
+        if half is not None and flags & SYN and _is_new(half, seq, flags):
+            self._finish(half.flow)
+            half = None
+        if half is None:
+            if not (flags & SYN or (length and not flags & RST)):
+                self.strays += 1
+                return
+            half = self._open(time_s, key, flags)
+        flow = half.flow
+        flow.last_s = time_s
+        if flags & RST:
+            flow.reset |= not flow.ended
+            self._linger(flow, time_s)
+            return
+        flow.answered |= half is flow.down
+        if flags & SYN:
+            _synchronize(half, seq)
+            seq = (seq + 1) & _MASK
+        if half.next is None:
+            half.next = seq
+        fin = bool(flags & FIN)
+        if length or fin:
+            self._arrive(half, seq, length, packet[start:end], fin, time_s)
+        if flags & ACK and half.watched:
+            half.other.acknowledged |= _acknowledges(ack, half.other)
+        if flow.ended:
+            self._linger(flow, time_s)
+
+    # Opening and closing
+
+    def _open(self, time_s: float, key: bytes, flags: int) -> _Half:
+        """A flow begins. A SYN comes from the client, its answer from the server; without either,
+        who speaks first is the client."""
+        self._make_room(time_s)
+        reverse = _reversed(key)
+        from_server = flags & SYN and flags & ACK
+        up, down = (reverse, key) if from_server else (key, reverse)
+        self._opened += 1
+        client, destination = _addresses(up)
+        flow = Flow(self._opened, client, destination, time_s, (up, down), syn=bool(flags & SYN))
+        flow.up, flow.down = _Half(flow, Direction.UP), _Half(flow, Direction.DOWN)
+        flow.up.other, flow.down.other = flow.down, flow.up
+        self._flows[flow.number] = flow
+        self._halves[up], self._halves[down] = flow.up, flow.down
+        flow.listener = self._listen(flow)
+        return flow.down if from_server else flow.up
+
+    def _make_room(self, time_s: float) -> None:
+        """Flows that ended a while ago go first, then any that ended, then the oldest."""
+        while self._lingering and (
+            self._lingering[0][0] < time_s - _LINGER_S or len(self._flows) >= self._max_flows
+        ):
+            _, number = self._lingering.popleft()
+            if number in self._flows:
+                self._finish(self._flows[number])
+        while len(self._flows) >= self._max_flows:
+            self.evicted += 1
+            self._finish(next(iter(self._flows.values())))
+
+    def _linger(self, flow: Flow, time_s: float) -> None:
+        if not flow.lingering:
+            flow.lingering = True
+            self._lingering.append((time_s, flow.number))
+
+    def _finish(self, flow: Flow) -> None:
+        """Tell what still waits, and then the end; the flow is forgotten."""
+        for half in (flow.up, flow.down):
+            while half.waiting:
+                self._skip_hole(half, flow.last_s)
+            self._report(half, flow.last_s)
+        del self._flows[flow.number]
+        for key in flow.keys:
+            self._halves.pop(key, None)  # both are one where a packet's ends are the same
+        self._kept_bytes -= self._keeping.pop(flow.number, 0)
+        flow.listener.close(flow, _reason(flow))
+
+    # Putting in order
+
+    def _arrive(
+        self, half: _Half, seq: int, length: int, data: bytes, fin: bool, time_s: float
+    ) -> None:
+        """Deliver what is new of a segment, or let it wait behind the hole before it."""
+        assert half.next is not None
+        ahead = (seq - half.next) & _MASK
+        if ahead >= _HALF:
+            ahead -= 1 << 32
+        if ahead > _MAX_AHEAD or half.ended:
+            return
+        position = half.count + half.lost
+        if ahead > 0:
+            self._wait(half, (position + ahead, length, data, fin), time_s)
+        else:
+            self._deliver(half, -ahead, length, data, fin, time_s)
+            self._drain(half, time_s)
+
+    def _deliver(
+        self, half: _Half, known: int, length: int, data: bytes, fin: bool, time_s: float
+    ) -> None:
+        """The first `known` bytes of the segment have been delivered before."""
+        fresh = length - known
+        if fresh < 0 or half.ended:
+            return
+        assert half.next is not None
+        half.next = (half.next + fresh) & _MASK
+        half.count += fresh
+        self._show(half, data[known:], fresh, time_s)
+        if fin:
+            half.next = (half.next + 1) & _MASK
+            half.ended = True
+            self._report(half, time_s)
+            half.flow.listener.end(half.direction, time_s)
+            self._ask(half.flow, time_s)
+
+    def _show(self, half: _Half, data: bytes, length: int, time_s: float) -> None:
+        """Hand on `length` bytes, of which `data` is what was captured: unseen, seen or lost."""
+        listener = half.flow.listener
+        while length:
+            if half.unseen:
+                count = min(half.unseen, length)
+                half.unseen -= count
+                data, length = data[count:], length - count
+                if half.unseen:
+                    return
+                self._report(half, time_s)
+            elif data:
+                listener.data(half.direction, data, time_s)
+                data, length = b"", length - len(data)
+            else:
+                listener.lost(half.direction, length, time_s)
+                length = 0
+            self._ask(half.flow, time_s)
+
+    def _drain(self, half: _Half, time_s: float) -> None:
+        """Deliver what has waited and now comes next."""
+        while half.waiting and half.waiting[0][0] <= half.count + half.lost:
+            position, length, data, fin = heappop(half.waiting)
+            half.waiting_bytes -= len(data)
+            self._deliver(half, half.count + half.lost - position, length, data, fin, time_s)
+        if not half.waiting:
+            half.other.watched = half.acknowledged = False
+
+    def _wait(self, half: _Half, segment: tuple[int, int, bytes, bool], time_s: float) -> None:
+        position, length, data, fin = segment
+        if half.unseen >= ALL // 2:
+            data = b""  # only its length will ever be needed
+        heappush(half.waiting, (position, length, data, fin))
+        half.waiting_bytes += len(data)
+        half.other.watched = True
+        full = half.waiting_bytes > _MAX_WAITING_BYTES or len(half.waiting) > _MAX_WAITING_SEGMENTS
+        if full or half.acknowledged:
+            self._skip_hole(half, time_s)
+
+    def _skip_hole(self, half: _Half, time_s: float) -> None:
+        """What is missing before the first that waits is lost."""
+        half.acknowledged = False
+        missing = half.waiting[0][0] - half.count - half.lost
+        assert half.next is not None
+        half.next = (half.next + missing) & _MASK
+        half.lost += missing
+        self._show(half, b"", missing, time_s)
+        self._drain(half, time_s)
+
+    # What the listener wants
+
+    def _report(self, half: _Half, time_s: float) -> None:
+        """Tell the listener what went by unseen since it was asked."""
+        passed = half.granted - half.unseen
+        half.granted = half.unseen
+        if passed:
+            half.flow.listener.passed(half.direction, passed, time_s)
+
+    def _ask(self, flow: Flow, time_s: float) -> None:
+        """The listener was told something: what does it want now, and what does it keep?"""
+        for half in (flow.up, flow.down):
+            self._report(half, time_s)
+            half.unseen = half.granted = flow.listener.unseen(half.direction)
+        self._account(flow, time_s)
+
+    def _account(self, flow: Flow, time_s: float) -> None:
+        kept = flow.listener.kept_bytes
+        before = self._keeping.get(flow.number, 0)
+        if kept == before:
+            return
+        self._kept_bytes += kept - before
+        if kept:
+            self._keeping[flow.number] = kept
+        else:
+            del self._keeping[flow.number]
+        while self._kept_bytes > self._max_kept_bytes:
+            self.evicted += 1
+            oldest = self._flows[next(iter(self._keeping))]
+            self._kept_bytes -= self._keeping.pop(oldest.number)
+            oldest.listener.give_up(time_s)
+            for half in (oldest.up, oldest.down):
+                half.unseen = half.granted = oldest.listener.unseen(half.direction)
+
+
+def _is_new(half: _Half, seq: int, flags: int) -> bool:
+    """Whether a SYN begins another flow between the same ends, or belongs to this one."""
+    flow = half.flow
+    if flags & ACK:
+        return False
+    if flow.ended or not flow.syn:
+        return True
+    return half.first is not None and half.first != seq and bool(half.count or half.other.count)
+
+
+def _acknowledges(ack: int, half: _Half) -> bool:
+    """Whether the receiver has more than what the capture has shown without a hole."""
+    return half.next is not None and 0 < (ack - half.next) & _MASK < _HALF
+
+
+def _synchronize(half: _Half, seq: int) -> None:
+    """A SYN says where a half begins, as long as nothing of it was delivered."""
+    if not half.count:
+        half.first = seq
+        half.next = (seq + 1) & _MASK
+
+
+def _reason(flow: Flow) -> CloseReason:
+    if flow.reset:
+        return "reset" if flow.answered else "refused"
+    return "closed" if flow.ended else "shutdown"
+
+
+def _reversed(key: bytes) -> bytes:
+    """The key of the other direction."""
+    width = (len(key) - 4) // 2
+    ports = 2 * width
+    return key[width:ports] + key[:width] + key[ports + 2 :] + key[ports : ports + 2]
+
+
+def _addresses(key: bytes) -> tuple[Address, Address]:
+    """Source and destination."""
+    width = (len(key) - 4) // 2
+    source, destination = key[:width], key[width : 2 * width]
+    return (
+        Address(str(ip_address(source)), int.from_bytes(key[-4:-2], "big")),
+        Address(str(ip_address(destination)), int.from_bytes(key[-2:], "big")),
+    )
