@@ -7,6 +7,8 @@ netlink socket of the guard (redirect.py) and the kernel removes it with that so
                (TPROXY); whatever carries the mark later follows it, and nothing else does
     redirected prerouting, nat: the same where TPROXY cannot work
     local      output, nat: connections that this host starts are redirected
+    spoofed    output: with --spoof-source, what leaves in a client's name is marked, and
+    answers    prerouting: what comes back for it is delivered here
     input      lets nobody reach a listener who was not sent there by the chains above
     quic_…     refuses QUIC, so that its clients fall back to TCP
 
@@ -218,7 +220,7 @@ class Ruleset:
 
         Redirected connections live on by their conntrack entries, TPROXY's by `forwarded`.
         """
-        lasting = {"forwarded", "spoofed", "input"}
+        lasting = {"forwarded", "spoofed", "answers", "input"}
         return "".join(
             f"flush chain inet {self.identity.table} {name}\n"
             for name, _ in self._chains()
@@ -241,8 +243,9 @@ class Ruleset:
             yield "redirected", self._redirected()
         if scope.local:
             yield "local", self._local()
-        if scope.spoof_source:
+        if scope.spoof_source and scope.forwarded:
             yield "spoofed", self._spoofed()
+            yield "answers", self._answers()
         yield "input", self._input()
         if self.blocks_quic and scope.forwarded:
             yield "quic_forwarded", self._quic("forward", "iifname", "oifname")
@@ -269,10 +272,8 @@ class Ruleset:
     def _forwarded(self) -> list[str]:
         mark = self.identity.tproxy_mark
         deliver = f"{_set('meta', mark)} accept"
-        answers = f"ct direction reply {_is('ct', self.identity.egress_mark)} {deliver}"
         return [
             f"type filter hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
-            *([answers] if self.scope.spoof_source else []),
             # Errors about packets of ours that bear the server's address: path MTU discovery.
             f"meta l4proto {{ icmp, icmpv6 }} ct state related {_is('ct', mark)} {deliver}",
             f"{_FLAGS} == syn ct state new jump intake",
@@ -321,14 +322,23 @@ class Ruleset:
             f"{_is('meta', mark)} {_set('ct', mark)}",
         ]
 
+    def _answers(self) -> list[str]:
+        deliver = _set("meta", self.identity.tproxy_mark)
+        return [
+            f"type filter hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
+            f"ct direction reply {_is('ct', self.identity.egress_mark)} {deliver}",
+        ]
+
     def _input(self) -> list[str]:
         listening = ", ".join(str(item.port) for item in self.ports)
-        ours = f"{self.identity.tproxy_mark:#x}, {self.identity.redirect_mark:#x}"
         return [
             f"type filter hook input priority {_INPUT_PRIORITY}; policy accept",
+            f"{_is('ct', self.identity.tproxy_mark)} accept",
+            # Not by the mark: a redirected packet passes prerouting again, on lo and still new,
+            # where rules of others may set a mark of theirs.
+            "ct status dnat accept",
             # As if nobody listened there.
-            f"tcp dport {{ {listening} }} ct mark and {_MASK:#x} != {{ {ours} }}"
-            " reject with tcp reset",
+            f"tcp dport {{ {listening} }} reject with tcp reset",
         ]
 
     def _quic(self, hook: str, *matches: str) -> list[str]:

@@ -95,8 +95,11 @@ async def obey(interception: Interception, cancel: trio.CancelScope) -> None:
     cancel.cancel()
 
 
-async def obey_signals(cancel: trio.CancelScope) -> None:
+async def obey_signals(
+    cancel: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(*STOP) as signals:
+        task_status.started()
         async for _ in signals:
             cancel.cancel()
 
@@ -113,7 +116,7 @@ async def main() -> None:
         for listener in interception.listeners:
             nursery.start_soon(serve, listener, interception, scope)
         nursery.start_soon(obey, interception, nursery.cancel_scope)
-        nursery.start_soon(obey_signals, nursery.cancel_scope)
+        await nursery.start(obey_signals, nursery.cancel_scope)
         nursery.start_soon(watch, interception, nursery.cancel_scope)
         say(
             "ready",

@@ -1,4 +1,4 @@
-"""The rules against a real kernel: client – router – server, one network namespace each.
+"""The rules against a real kernel: a session in the router, between a client and a server.
 
 The servers and clients are sockets of this process that live in the namespaces; the session under
 test (rules_driver.py) is a process inside the router's.
@@ -9,33 +9,48 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mitml4.lab.network import (
+    CLIENT_V4,
+    CLIENT_V6,
+    LAN,
+    ROUTER_LAN_V4,
+    ROUTER_LAN_V6,
+    ROUTER_WAN_V4,
+    ROUTER_WAN_V6,
+    SERVER_V4,
+    SERVER_V6,
+    WAN,
+    LabNetwork,
+)
+from mitml4.lab.snapshot import difference, take_snapshot
 from mitml4.net.netns import NetNamespace, connect_with_veth
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and nftables"),
-]
 
 DRIVER = Path(__file__).with_name("rules_driver.py")
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0
 
-CLIENT = {4: "10.1.0.2", 6: "fd01::2"}
-ROUTER_LAN = {4: "10.1.0.1", 6: "fd01::1"}
-ROUTER_WAN = {4: "10.2.0.1", 6: "fd02::1"}
-SERVER = {4: "10.2.0.2", 6: "fd02::2"}
+CLIENT = {4: CLIENT_V4, 6: CLIENT_V6}
+ROUTER_LAN = {4: ROUTER_LAN_V4, 6: ROUTER_LAN_V6}
+ROUTER_WAN = {4: ROUTER_WAN_V4, 6: ROUTER_WAN_V6}
+SERVER = {4: SERVER_V4, 6: SERVER_V6}
+
+both_versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+
+
+# --- the world around the session --------------------------------------------------------------
 
 
 def family(ip: str) -> socket.AddressFamily:
@@ -46,111 +61,75 @@ def shown(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-class Lab:
-    """Three hosts in a row, with a server on the far one that names its peer and then echoes."""
+def set_sysctl(host: NetNamespace, name: str, value: int) -> None:
+    host.call(lambda: Path("/proc/sys/net", name).write_text(str(value)))
 
-    def __init__(self) -> None:
-        self.client, self.router, self.server = (NetNamespace() for _ in range(3))
-        connect_with_veth(self.client, "eth0", self.router, "lan0")
-        connect_with_veth(self.server, "eth0", self.router, "wan0")
-        for host, interface, address in (
-            (self.client, "eth0", CLIENT),
-            (self.router, "lan0", ROUTER_LAN),
-            (self.router, "wan0", ROUTER_WAN),
-            (self.server, "eth0", SERVER),
-        ):
-            self.ip(
-                host,
-                "link set lo up",
-                f"addr add {address[4]}/24 dev {interface}",
-                f"addr add {address[6]}/64 dev {interface} nodad",
-                f"link set {interface} up",
-            )
-        for host, gateway in ((self.client, ROUTER_LAN), (self.server, ROUTER_WAN)):
-            self.ip(host, *(f"route add default via {gateway[version]}" for version in (4, 6)))
-        self.sysctl(self.router, "ipv4/ip_forward", 1)
-        self.sysctl(self.router, "ipv6/conf/all/forwarding", 1)
-        self._closing = ExitStack()
 
-    def ip(self, host: NetNamespace, *commands: str) -> None:
-        host.run("ip", "-batch", "-", input="".join(f"{item}\n" for item in commands))
+def tentative(host: NetNamespace) -> str:
+    return host.run("ip", "-6", "addr", "show", "tentative").stdout
 
-    def nft(self, host: NetNamespace, rules: str) -> None:
-        host.run("nft", "-f", "-", input=rules)
 
-    def sysctl(self, host: NetNamespace, name: str, value: int) -> None:
-        host.call(lambda: Path("/proc/sys/net", name).write_text(str(value)))
+def load(host: NetNamespace, rules: str) -> None:
+    host.run("nft", "-f", "-", input=rules)
 
-    def listen(self, host: NetNamespace, ip: str, port: int) -> None:
-        """Serve there until the lab closes: the peer's IP in a line, then every byte back."""
-        sock = host.socket(family(ip))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((ip, port))
-        sock.listen()
-        self._closing.callback(sock.close)
-        self._closing.callback(sock.shutdown, socket.SHUT_RDWR)
-        threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
-    def connect(
-        self, host: NetNamespace, ip: str, port: int, *, timeout: float = PATIENCE_S
-    ) -> Talk:
-        sock = host.socket(family(ip))
-        sock.settimeout(timeout)
-        try:
-            sock.connect((ip, port))
-            return Talk(sock)
-        except BaseException:
-            sock.close()
-            raise
+def wait_until(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
 
-    def reach(self, host: NetNamespace, ip: str, port: int) -> str:
-        """Connect, exchange a few bytes, close; the peer that the server saw."""
-        with self.connect(host, ip, port) as talk:
-            talk.exchange()
-            return talk.peer
 
-    def close(self) -> None:
-        self._closing.close()
-        for host in (self.client, self.router, self.server):
-            host.close()
+class EchoServer:
+    """Names the peer that it sees in a line, and then sends every byte back."""
 
-    @staticmethod
-    def _serve(listening: socket.socket) -> None:
-        def echo(sock: socket.socket, peer: str) -> None:
-            with sock:
-                try:
-                    sock.sendall(f"{peer}\n".encode())
-                    while chunk := sock.recv(65536):
-                        sock.sendall(chunk)
-                except OSError:
-                    return
+    def __init__(self, host: NetNamespace, ip: str, port: int) -> None:
+        self.listening = host.socket(family(ip))
+        self.listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listening.bind((ip, port))
+        self.listening.listen()
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
 
+    def serve(self) -> None:
         while True:
             try:
-                sock, name = listening.accept()
+                sock, name = self.listening.accept()
             except OSError:
                 return
-            threading.Thread(target=echo, args=(sock, name[0]), daemon=True).start()
+            threading.Thread(target=self.echo, args=(sock, name[0]), daemon=True).start()
+
+    @staticmethod
+    def echo(sock: socket.socket, peer: str) -> None:
+        with sock, suppress(OSError):
+            sock.sendall(f"{peer}\n".encode())
+            while chunk := sock.recv(65536):
+                sock.sendall(chunk)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self.listening.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listening.close()
 
 
 class Talk:
-    """A client's connection to the echoing server."""
+    """A client's connection to an EchoServer."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.reader = sock.makefile("rb")
-        self.peer = self.reader.readline().decode().strip()
+    def __init__(self, host: NetNamespace, ip: str, port: int, timeout: float = PATIENCE_S) -> None:
+        self.sock = host.socket(family(ip))
+        self.sock.settimeout(timeout)
+        try:
+            self.sock.connect((ip, port))
+            self.reader = self.sock.makefile("rb")
+            self.peer = self.reader.readline().decode().strip()
+        except BaseException:
+            self.sock.close()
+            raise
 
     def exchange(self, message: bytes = b"ping\n") -> None:
         self.sock.sendall(message)
         assert self.reader.read(len(message)) == message
-
-    def ended(self) -> bool:
-        """Whether the other side has ended it by a FIN or a RST."""
-        try:
-            return self.reader.read(1) == b""
-        except ConnectionResetError:
-            return True
 
     def __enter__(self) -> Talk:
         return self
@@ -160,27 +139,49 @@ class Talk:
         self.sock.close()
 
 
+def peer_seen(host: NetNamespace, ip: str, port: int = 80) -> str:
+    """Connect, exchange a few bytes, close; the client's address as the server saw it."""
+    with Talk(host, ip, port) as talk:
+        talk.exchange()
+        return talk.peer
+
+
+# --- the session -------------------------------------------------------------------------------
+
+
 class Session:
     """A running rules_driver.py."""
 
-    def __init__(self, host: NetNamespace, **scope: Any) -> None:
+    def __init__(self, host: NetNamespace, *, prefix: tuple[str, ...] = (), **scope: Any) -> None:
         self.process = host.popen(
-            [sys.executable, str(DRIVER), json.dumps(scope)],
+            [*prefix, sys.executable, str(DRIVER), json.dumps(scope)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         self.events: list[dict[str, Any]] = []
         self.unread = b""
-        self.start = self.event("ready", "error")
 
     def event(self, *kinds: str) -> dict[str, Any]:
         """The next event of a kind; those before it are kept in `events`."""
         while True:
-            event: dict[str, Any] = json.loads(self._line())
+            event: dict[str, Any] = json.loads(self.line())
             if event["type"] in kinds:
                 return event
             self.events.append(event)
+
+    def line(self) -> bytes:
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + PATIENCE_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self.unread:
+                assert selector.select(deadline - time.monotonic()), "the driver says nothing"
+                chunk = os.read(self.process.stdout.fileno(), 65536)
+                assert chunk, "the driver has ended"
+                self.unread += chunk
+        line, _, self.unread = self.unread.partition(b"\n")
+        return line
 
     def ask(self, command: str) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -194,18 +195,11 @@ class Session:
         flows, self.events = self.events, []
         return [(item["destination"], item["interface"]) for item in flows]
 
-    def stop(self) -> int:
-        """End it in an orderly way; its exit status."""
-        assert self.process.stdin is not None
-        if not self.process.stdin.closed:
-            self.process.stdin.close()
-        return self.wait()
-
-    def wait(self) -> int:
-        status = self.process.wait(PATIENCE_S)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return status
+    def guard(self) -> tuple[int, int]:
+        """The pids of the guard's shell and of its nft."""
+        (shell,) = children(self.process.pid)
+        (nft,) = children(shell)
+        return shell, nft
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -215,52 +209,515 @@ class Session:
             assert pipe is not None
             pipe.close()
 
-    def _line(self) -> bytes:
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + PATIENCE_S
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self.unread:
-                assert selector.select(deadline - time.monotonic()), "the driver says nothing"
-                chunk = os.read(self.process.stdout.fileno(), 65536)
-                assert chunk, "the driver has ended"
-                self.unread += chunk
-        line, _, self.unread = self.unread.partition(b"\n")
-        return line
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+class Lab(LabNetwork):
+    """The lab's network, with servers and sessions that end with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = ExitStack()
+        wait_until(lambda: not any(map(tentative, self.hosts())), "addresses are usable")
+
+    def hosts(self) -> tuple[NetNamespace, ...]:
+        return self.client, self.router, self.server
+
+    def serve(self, host: NetNamespace, ip: str, port: int = 80) -> None:
+        self.closing.callback(EchoServer(host, ip, port).close)
+
+    def attempt(self, **options: Any) -> dict[str, Any]:
+        """Start a session; how it started: `ready`, or `error`."""
+        return self.begin(**options).event("ready", "error")
+
+    def begin(self, **options: Any) -> Session:
+        session = Session(self.router, **options)
+        self.closing.callback(session.close)
+        return session
+
+    def session(self, **options: Any) -> Session:
+        session = self.begin(**options)
+        session.start = session.event("ready", "error")
+        assert session.start["type"] == "ready", session.start
+        return session
+
+    def close(self) -> None:
+        self.closing.close()
+        super().close()
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.close()
+def net() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
 
 
 @contextmanager
-def session(host: NetNamespace, **scope: Any) -> Iterator[Session]:
-    running = Session(host, **scope)
+def nothing_changes(host: NetNamespace) -> Iterator[None]:
+    """What is there before is there afterwards, within the time the kernel takes, and no more."""
+    before = host.call(take_snapshot)
+    yield
+    left = [""]
+
+    def same() -> bool:
+        left[0] = difference(before, host.call(take_snapshot))
+        return not left[0]
+
     try:
-        assert running.start["type"] == "ready", running.start
-        yield running
-    finally:
-        running.close()
+        wait_until(same, "nothing is left")
+    except AssertionError:
+        pytest.fail(f"left behind:\n{left[0]}")
 
 
-both_families = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+# --- what is intercepted -----------------------------------------------------------------------
 
 
-@both_families
-@pytest.mark.parametrize("interface", ["lan0", "wan0"], ids=["entering", "leaving"])
-def test_a_forwarded_connection_is_intercepted(lab: Lab, version: int, interface: str) -> None:
-    lab.listen(lab.server, SERVER[version], 80)
-    with session(lab.router, interfaces=[interface]) as running:
-        assert lab.reach(lab.client, SERVER[version], 80) == ROUTER_WAN[version]
-        assert running.flows() == [(shown(SERVER[version], 80), interface)]
+@both_versions
+@pytest.mark.parametrize("interface", [LAN, WAN], ids=["entering", "leaving"])
+def test_a_forwarded_connection_is_intercepted(net: Lab, version: int, interface: str) -> None:
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[interface])
+    assert peer_seen(net.client, SERVER[version]) == ROUTER_WAN[version]
+    assert session.flows() == [(shown(SERVER[version], 80), interface)]
 
 
-@both_families
-def test_a_connection_that_this_host_starts_is_intercepted(lab: Lab, version: int) -> None:
-    lab.listen(lab.server, SERVER[version], 80)
-    with session(lab.router, interfaces=["wan0"]) as running:
-        assert lab.reach(lab.router, SERVER[version], 80) == ROUTER_WAN[version]
-        assert running.flows() == [(shown(SERVER[version], 80), "wan0")]
+@both_versions
+def test_a_connection_that_this_host_starts_is_intercepted(net: Lab, version: int) -> None:
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[WAN])
+    assert peer_seen(net.router, SERVER[version]) == ROUTER_WAN[version]
+    assert session.flows() == [(shown(SERVER[version], 80), WAN)]
+
+
+def test_the_interface_that_a_flow_enters_by_names_it(net: Lab) -> None:
+    net.serve(net.server, SERVER_V4)
+    session = net.session(interfaces=[WAN, LAN])
+    peer_seen(net.client, SERVER_V4)
+    assert session.flows() == [(f"{SERVER_V4}:80", LAN)]
+
+
+@both_versions
+def test_services_of_this_host_are_left_alone(net: Lab, version: int) -> None:
+    net.serve(net.router, ROUTER_LAN[version])
+    session = net.session(interfaces=[LAN, WAN])
+    assert peer_seen(net.client, ROUTER_LAN[version]) == CLIENT[version]
+    assert peer_seen(net.router, ROUTER_LAN[version]) == ROUTER_LAN[version]
+    assert session.flows() == []
+
+
+@pytest.mark.parametrize(
+    ("direction", "forwarded", "local"), [("forwarded", 1, 0), ("local", 0, 1), ("both", 1, 1)]
+)
+def test_a_direction_leaves_the_other_alone(
+    net: Lab, direction: str, forwarded: int, local: int
+) -> None:
+    net.serve(net.server, SERVER_V4)
+    session = net.session(interfaces=[WAN], direction=direction)
+    peer_seen(net.client, SERVER_V4)
+    assert len(session.flows()) == forwarded
+    peer_seen(net.router, SERVER_V4)
+    assert len(session.flows()) == local
+
+
+@pytest.mark.parametrize(
+    ("options", "ports"),
+    [
+        ({"ports": "81,8000-8001"}, [81, 8000]),
+        ({"exclude_ports": "80,8000-9000"}, [81]),
+        ({"ports": "80-81", "exclude_ports": "81"}, [80]),
+        ({"to": [f"{SERVER_V4}/32"]}, [80, 81, 8000]),
+        ({"to": ["2001:db8::/32"]}, []),
+        ({"from_": ["192.0.2.0/24", "198.51.100.0/24"]}, [80, 81, 8000]),
+        ({"from_": ["10.0.0.0/8", "192.0.2.128/25"]}, []),
+    ],
+)
+def test_only_what_is_in_scope_is_intercepted(
+    net: Lab, options: dict[str, Any], ports: list[int]
+) -> None:
+    for port in (80, 81, 8000):
+        net.serve(net.server, SERVER_V4, port)
+    session = net.session(interfaces=[WAN], **options)
+    expected = [(f"{SERVER_V4}:{port}", WAN) for port in ports]
+    for host in (net.client, net.router):
+        for port in (80, 81, 8000):
+            peer_seen(host, SERVER_V4, port)
+        assert session.flows() == expected
+
+
+def test_networks_of_one_version_exclude_the_other(net: Lab) -> None:
+    net.serve(net.server, SERVER_V6)
+    session = net.session(interfaces=[WAN], to=["0.0.0.0/0"])
+    peer_seen(net.client, SERVER_V6)
+    assert session.flows() == []
+
+
+@both_versions
+@pytest.mark.parametrize("mechanism", ["tproxy", "redirect"])
+def test_the_source_can_be_kept(net: Lab, version: int, mechanism: str) -> None:
+    if mechanism == "redirect":
+        load(net.router, DROPPING_BUT_REDIRECTED)
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[WAN], spoof_source=True)
+    assert peer_seen(net.client, SERVER[version]) == CLIENT[version]
+    assert peer_seen(net.router, SERVER[version]) == ROUTER_WAN[version]
+    assert len(session.flows()) == 2
+
+
+# --- what was there before stays ---------------------------------------------------------------
+
+TRACKING = (
+    "table inet other {\n chain c {\n type filter hook prerouting priority 0\n ct state new\n }\n}"
+)
+
+
+@pytest.mark.parametrize("tracked", [False, True], ids=["untracked", "tracked"])
+def test_connections_that_were_open_before_live_on(net: Lab, tracked: bool) -> None:
+    if tracked:
+        load(net.router, TRACKING)
+    net.serve(net.server, SERVER_V4)
+    net.serve(net.router, ROUTER_LAN_V4)
+    ends = (net.client, SERVER_V4), (net.router, SERVER_V4), (net.client, ROUTER_LAN_V4)
+    with ExitStack() as stack:
+        talks = [stack.enter_context(Talk(host, ip, 80)) for host, ip in ends]
+        session = net.session(interfaces=[LAN, WAN])
+        for talk in talks:
+            talk.exchange()
+        assert session.flows() == []
+        session.close()
+        for talk in talks:
+            talk.exchange()
+
+
+def test_marks_of_others_survive(net: Lab) -> None:
+    load(
+        net.router,
+        """
+        table inet other {
+            counter kept { }
+            counter lost { }
+            chain first {
+                type filter hook prerouting priority -160
+                meta mark set 0x1234 ct state new ct mark set 0x4321
+            }
+            chain last {
+                type filter hook input priority 0
+                tcp dport != 80 return
+                meta mark and 0xffff != 0x1234 counter name lost
+                ct mark and 0xffff != 0x4321 counter name lost
+                counter name kept
+            }
+        }
+        """,
+    )
+    net.serve(net.server, SERVER_V4)
+    session = net.session(interfaces=[LAN])
+    peer_seen(net.client, SERVER_V4)
+    assert len(session.flows()) == 1
+    assert packets(net.router, "kept") > 0
+    assert packets(net.router, "lost") == 0
+
+
+def packets(host: NetNamespace, counter: str) -> int:
+    listed = host.run("nft", "-j", "list", "counter", "inet", "other", counter).stdout
+    return next(item["counter"]["packets"] for item in json.loads(listed)["nftables"][1:])
+
+
+def test_two_sessions_share_a_host(net: Lab) -> None:
+    """The later one takes what both cover; neither takes what the other sends out."""
+    net.serve(net.server, SERVER_V4)
+    earlier, later = (net.session(interfaces=[LAN, WAN]) for _ in range(2))
+    assert earlier.start["table"] != later.start["table"]
+    for host in (net.client, net.router):
+        peer_seen(host, SERVER_V4)
+        assert len(later.flows()) == 1
+        assert earlier.flows() == []
+    later.close()
+    wait_until(lambda: later.start["table"] not in tables(net.router), "the later one is gone")
+    for host in (net.client, net.router):
+        peer_seen(host, SERVER_V4)
+        assert len(earlier.flows()) == 1
+
+
+def test_two_sessions_on_different_interfaces_each_have_their_own(net: Lab) -> None:
+    net.serve(net.server, SERVER_V4)
+    net.serve(net.client, CLIENT_V4)
+    one = net.session(interfaces=[LAN], direction="local")
+    other = net.session(interfaces=[WAN], direction="local")
+    peer_seen(net.router, SERVER_V4)
+    assert (one.flows(), other.flows()) == ([], [(f"{SERVER_V4}:80", WAN)])
+    peer_seen(net.router, CLIENT_V4)
+    assert (one.flows(), other.flows()) == ([(f"{CLIENT_V4}:80", LAN)], [])
+
+
+def tables(host: NetNamespace) -> str:
+    return host.run("nft", "list", "tables").stdout
+
+
+@both_versions
+def test_listeners_cannot_be_reached_directly(net: Lab, version: int) -> None:
+    session = net.session(interfaces=[LAN])
+    for port in session.start["ports"]:
+        for host in (net.client, net.router):
+            with pytest.raises(ConnectionRefusedError):
+                Talk(host, ROUTER_LAN[version], port)
+    assert session.flows() == []
+
+
+def test_a_server_on_a_listener_s_port_is_intercepted_all_the_same(net: Lab) -> None:
+    session = net.session(interfaces=[LAN, WAN])
+    for port in session.start["ports"]:
+        net.serve(net.server, SERVER_V4, port)
+        for host in (net.client, net.router):
+            assert peer_seen(host, SERVER_V4, port) == ROUTER_WAN_V4
+            assert len(session.flows()) == 1
+
+
+# --- QUIC --------------------------------------------------------------------------------------
+
+
+def quic_is_refused(host: NetNamespace, ip: str) -> bool:
+    """Whether a datagram to UDP/443 brings an error; nobody listens, so else it brings nothing."""
+    with host.socket(family(ip), socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.3)
+        sock.connect((ip, 443))
+        try:
+            sock.send(b"initial")
+            sock.recv(1)
+        except TimeoutError:
+            return False
+        except (ConnectionRefusedError, PermissionError):
+            return True
+    return False
+
+
+@both_versions
+def test_quic_is_refused_and_counted(net: Lab, version: int) -> None:
+    listening = net.server.socket(family(SERVER[version]), socket.SOCK_DGRAM)
+    with listening:
+        listening.bind((SERVER[version], 443))
+        session = net.session(interfaces=[WAN])
+        assert session.ask("quic")["packets"] == 0
+        assert quic_is_refused(net.client, SERVER[version])
+        assert session.ask("quic")["packets"] == 1
+        assert quic_is_refused(net.router, SERVER[version])
+        assert session.ask("quic")["packets"] == 2
+
+
+@pytest.mark.parametrize("options", [{"quic": "allow"}, {"ports": "80"}, {"to": ["10.0.0.0/8"]}])
+def test_quic_out_of_scope_passes(net: Lab, options: dict[str, Any]) -> None:
+    with net.server.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind((SERVER_V4, 443))
+        session = net.session(interfaces=[WAN], **options)
+        assert not quic_is_refused(net.client, SERVER_V4)
+        assert session.ask("quic")["packets"] == 0
+
+
+# --- hostile surroundings ----------------------------------------------------------------------
+
+DROPPING = """
+table inet wall {
+    chain door {
+        type filter hook input priority 0; policy drop
+        ct state established,related accept
+        iif lo accept
+        meta l4proto icmpv6 accept
+    }
+}
+"""
+
+# As firewalld does it.
+DROPPING_BUT_REDIRECTED = DROPPING.replace("iif lo", "ct status dnat accept\niif lo")
+
+
+@both_versions
+def test_redirect_stands_in_where_tproxy_is_dropped(net: Lab, version: int) -> None:
+    load(net.router, DROPPING_BUT_REDIRECTED)
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[WAN])
+    (note,) = session.start["notes"]
+    assert "TPROXY does not work here" in note
+    assert session.start["mechanisms"] == [[WAN, "redirect"]]
+    assert peer_seen(net.client, SERVER[version]) == ROUTER_WAN[version]
+    assert session.flows() == [(shown(SERVER[version], 80), WAN)]
+
+
+def test_a_wall_that_stops_both_is_named_with_its_remedy(net: Lab) -> None:
+    load(net.router, DROPPING)
+    with nothing_changes(net.router):
+        error = net.attempt(interfaces=[WAN])
+        assert error["error"] == "MachineError"
+        assert "inet wall door" in error["hint"]
+    net.router.run(*error["hint"].partition("mitml4 marks: ")[2].split())
+    net.serve(net.server, SERVER_V4)
+    session = net.session(interfaces=[WAN])
+    assert session.start["notes"] == []
+    assert peer_seen(net.client, SERVER_V4) == ROUTER_WAN_V4
+
+
+@both_versions
+def test_strict_reverse_paths_with_marks_do_not_hurt(net: Lab, version: int) -> None:
+    for interface in ("all", "default", LAN, WAN):
+        set_sysctl(net.router, f"ipv4/conf/{interface}/rp_filter", 1)
+        set_sysctl(net.router, f"ipv4/conf/{interface}/src_valid_mark", 1)
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[WAN])
+    assert session.start["notes"] == []
+    assert peer_seen(net.client, SERVER[version]) == ROUTER_WAN[version]
+    assert len(session.flows()) == 1
+
+
+@both_versions
+def test_answers_that_inherit_the_mark_find_their_way(net: Lab, version: int) -> None:
+    set_sysctl(net.router, "ipv4/tcp_fwmark_accept", 1)
+    set_sysctl(net.router, "ipv4/fwmark_reflect", 1)
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[LAN])
+    assert session.start["notes"] == []
+    assert peer_seen(net.client, SERVER[version]) == ROUTER_WAN[version]
+
+
+def test_a_host_without_ipv6_intercepts_ipv4(net: Lab) -> None:
+    set_sysctl(net.router, "ipv6/conf/all/disable_ipv6", 1)
+    net.serve(net.server, SERVER_V4)
+    with nothing_changes(net.router):
+        session = net.session(interfaces=[WAN])
+        assert session.start["notes"] == []
+        assert peer_seen(net.client, SERVER_V4) == ROUTER_WAN_V4
+        assert len(session.flows()) == 1
+        session.close()
+
+
+def test_interfaces_that_are_born_without_ipv6_do_not_hurt(net: Lab) -> None:
+    set_sysctl(net.router, "ipv6/conf/default/disable_ipv6", 1)
+    assert net.session(interfaces=[WAN]).start["notes"] == []
+
+
+def test_a_narrow_path_to_the_client_is_found_out(net: Lab) -> None:
+    """An ICMP error about a packet that we sent in the server's name comes to us."""
+    narrow = 1280
+    with NetNamespace() as hop:
+        connect_with_veth(hop, "left", net.client, "eth1")
+        connect_with_veth(hop, "right", net.router, "side")
+        batches = {
+            net.client: "addr add 10.1.0.2/24 dev eth1\nlink set eth1 up\n"
+            f"route add {SERVER_V4} via 10.1.0.1\n",
+            hop: "addr add 10.1.0.1/24 dev left\naddr add 10.2.0.1/24 dev right\n"
+            f"link set left mtu {narrow} up\nlink set right up\nlink set lo up\n"
+            "route add default via 10.2.0.2\n",
+            net.router: "addr add 10.2.0.2/24 dev side\nlink set side up\n"
+            "route add 10.1.0.0/24 via 10.2.0.1\n",
+        }
+        for host, batch in batches.items():
+            host.run("ip", "-batch", "-", input=batch)
+        set_sysctl(hop, "ipv4/ip_forward", 1)
+        net.serve(net.server, SERVER_V4)
+        session = net.session(interfaces=["side"])
+        with Talk(net.client, SERVER_V4, 80) as talk:
+            for _ in range(20):
+                talk.sock.sendall(b"x" * 1000)
+            assert len(talk.reader.read(20000)) == 20000
+        assert len(session.flows()) == 1
+
+
+@pytest.mark.parametrize(
+    ("interface", "error"), [("eth77", "UsageError"), ("lo", "UsageError"), ("", "UsageError")]
+)
+def test_an_interface_that_cannot_be_is_refused(net: Lab, interface: str, error: str) -> None:
+    with nothing_changes(net.router):
+        assert net.attempt(interfaces=[interface])["error"] == error
+
+
+def test_without_privilege_it_says_so_and_changes_nothing(net: Lab) -> None:
+    with nothing_changes(net.router):
+        error = net.attempt(interfaces=[LAN], prefix=("setpriv", "--bounding-set", "-net_admin"))
+        assert error["error"] == "MachineError"
+        assert "CAP_NET_ADMIN" in error["message"]
+
+
+def test_without_the_right_to_make_namespaces_it_works_unproven(net: Lab) -> None:
+    net.serve(net.server, SERVER_V4)
+    session = net.session(interfaces=[LAN], prefix=("setpriv", "--bounding-set", "-sys_admin"))
+    (note,) = session.start["notes"]
+    assert "could not prove itself" in note
+    assert peer_seen(net.client, SERVER_V4) == ROUTER_WAN_V4
+    assert len(session.flows()) == 1
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("mechanism", ["tproxy", "redirect"])
+def test_a_closed_intake_keeps_what_is_open(net: Lab, version: int, mechanism: str) -> None:
+    if mechanism == "redirect":
+        load(net.router, DROPPING_BUT_REDIRECTED)
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[WAN])
+    hosts = net.client, net.router
+    with ExitStack() as stack:
+        talks = [stack.enter_context(Talk(host, SERVER[version], 80)) for host in hosts]
+        assert len(session.flows()) == 2
+        session.ask("close_intake")
+        for talk in talks:
+            talk.exchange()
+        assert peer_seen(net.client, SERVER[version]) == CLIENT[version]
+        peer_seen(net.router, SERVER[version])
+        assert session.flows() == []
+        for talk in talks:
+            talk.exchange(b"x" * 100_000)
+
+
+@pytest.mark.parametrize("direction", ["forwarded", "local", "both"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_when_a_signal_ends_it(net: Lab, signum: int, direction: str) -> None:
+    net.serve(net.server, SERVER_V4)
+    with nothing_changes(net.router):
+        session = net.session(interfaces=[LAN, WAN], direction=direction)
+        peer_seen(net.client, SERVER_V4)
+        session.process.send_signal(signum)
+        status = session.process.wait(PATIENCE_S)
+        assert status == (-signum if signum == signal.SIGKILL else 0)
+    assert peer_seen(net.client, SERVER_V4) == CLIENT_V4
+
+
+@pytest.mark.parametrize("victim", ["shell", "nft"])
+def test_nothing_is_left_when_the_guard_is_killed(net: Lab, victim: str) -> None:
+    with nothing_changes(net.router):
+        session = net.session(interfaces=[LAN, WAN])
+        shell, nft = session.guard()
+        os.kill(shell if victim == "shell" else nft, signal.SIGKILL)
+        assert "the guard of the rules ended" in session.event("lost")["reason"]
+        assert session.process.wait(PATIENCE_S) == 0
+        wait_until(lambda: not Path(f"/proc/{nft}").exists(), "nft has ended")
+
+
+def test_signals_to_the_guard_do_not_end_it(net: Lab) -> None:
+    session = net.session(interfaces=[LAN])
+    for pid in session.guard():
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, signum)
+    net.serve(net.server, SERVER_V4)
+    assert peer_seen(net.client, SERVER_V4) == ROUTER_WAN_V4
+    assert len(session.flows()) == 1
+
+
+@pytest.mark.parametrize("sign", ["table inet mitml4", "link: mitml4", "rule: lookup"])
+def test_nothing_is_left_when_it_is_killed_on_its_way_up(net: Lab, sign: str) -> None:
+    def seen() -> bool:
+        match sign:
+            case "table inet mitml4":
+                return "mitml4" in tables(net.router)
+            case "link: mitml4":
+                return "mitml4" in net.router.run("ip", "link").stdout
+            case _:
+                return "goto" in net.router.run("ip", "rule").stdout
+
+    load(net.router, DROPPING)  # which makes it linger
+    with nothing_changes(net.router):
+        session = net.begin(interfaces=[LAN])
+        wait_until(seen, sign)
+        session.process.kill()
+        session.process.wait()
