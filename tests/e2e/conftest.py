@@ -1,0 +1,545 @@
+"""A lab of real servers and clients, and the real `mitml4 intercept` in the router between them.
+
+A test visits a server twice where it can: from the server's own machine, with nothing between, and
+from the client's machine, through mitml4. The two must come to the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from mitml4.lab.certificates import Identity, LabAuthority
+from mitml4.lab.network import LAN, SERVER_V4, SERVER_V6, LabNetwork
+from mitml4.lab.snapshot import difference, take_snapshot
+from mitml4.net.netns import NetNamespace
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 10.0
+"""How long anything may take before a test says that it will not happen."""
+
+HOST = "www.example"
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("e2e")
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="network namespaces need root"))
+
+
+# --- waiting -----------------------------------------------------------------------------------
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Poll what has no event to wait for, such as another program's listening socket."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain: {what}")
+        time.sleep(0.02)
+    return value
+
+
+def listening_ports() -> set[int]:
+    """TCP ports that are listened on in the calling thread's namespace."""
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]
+    ]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
+
+
+# --- programs ----------------------------------------------------------------------------------
+
+
+def in_a_world_of_its_own(hosts: Path, argv: Sequence[str]) -> list[str]:
+    """A command that sees our hosts file and no resolver, and whose children die with it.
+
+    The shell stays, as the first process of its PID namespace: a server that changes its user
+    would lose the signal that it is to die with its parent.
+    """
+    bind = f"mount --bind {hosts} /etc/hosts && mount --bind /dev/null /etc/resolv.conf"
+    namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+    return ["unshare", *namespaces, "sh", "-c", f'{bind} && "$@"; exit $?', "sh", *argv]
+
+
+@contextmanager
+def running(
+    namespace: NetNamespace, hosts: Path, argv: Sequence[str], *, port: int, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a process of its own, listening; killed afterwards, with all its children."""
+    settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | options
+    command = in_a_world_of_its_own(hosts, argv)
+    with namespace.popen(command, stderr=subprocess.PIPE, **settings) as process:
+        try:
+            wait_until(
+                lambda: process.poll() is not None or port in namespace.call(listening_ports),
+                f"{argv[0]} listens on {port}",
+            )
+            if process.poll() is not None:
+                pytest.fail(f"{argv[0]} ended at once: {process.stderr.read().decode()}")
+            yield process
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a client program did, as far as a user can tell."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+
+@dataclass
+class Machine:
+    """A namespace to run clients in."""
+
+    namespace: NetNamespace
+
+    def run(self, *argv: str, **options: Any) -> Outcome:
+        result = self.namespace.run(
+            *argv, check=False, text=False, timeout=3 * PATIENCE_S, **options
+        )
+        return Outcome(result.returncode, result.stdout, result.stderr.decode(errors="replace"))
+
+    def connect(self, address: str, port: int) -> socket.socket:
+        """A TCP connection with a time limit on everything it does; the caller closes it."""
+        return self.namespace.call(
+            lambda: socket.create_connection((address, port), timeout=PATIENCE_S)
+        )
+
+
+# --- mitml4 ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Flow:
+    """All events of one flow."""
+
+    opened: dict[str, Any]
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    http: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    closed: dict[str, Any] | None = None
+
+    @property
+    def stack(self) -> list[str]:
+        return self.closed["stack"]
+
+    def layer(self, protocol: str) -> dict[str, Any]:
+        """The outermost layer of that protocol."""
+        return next(layer for layer in self.layers if layer["protocol"] == protocol)
+
+    @property
+    def actions(self) -> list[str]:
+        return [layer["action"] for layer in self.layers]
+
+
+class Interception:
+    """A running `mitml4 intercept`, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[str], ca: Path) -> None:
+        self.process = process
+        self.ca = ca
+        self.events: list[dict[str, Any]] = []
+        self.ended = False
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, name="events")
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            with self._changed:
+                self.events.append(json.loads(line))
+                self._changed.notify_all()
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        """Until the events satisfy it. A condition that is not met in time fails the test."""
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self.ended, PATIENCE_S * 2)
+            value = condition()
+        if not value:
+            last = "\n".join(json.dumps(event) for event in self.events[-12:])
+            pytest.fail(f"waited in vain: {what}; the last events:\n{last}")
+        return value
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    def flows(self, since: int = 0) -> list[Flow]:
+        """Flows opened after the first `since` of them, in order."""
+        flows: dict[int, Flow] = {}
+        for event in list(self.events):
+            match event["type"]:
+                case "flow.open":
+                    flows[event["flow"]] = Flow(event)
+                case "flow.layer":
+                    flows[event["flow"]].layers.append(event)
+                case "flow.error":
+                    flows[event["flow"]].errors.append(event)
+                case "flow.close":
+                    assert flows[event["flow"]].closed is None, "a flow closed twice"
+                    flows[event["flow"]].closed = event
+                case kind if kind.startswith(("http.", "websocket.")):
+                    flows[event["flow"]].http.append(event)
+        return list(flows.values())[since:]
+
+    def watch(self) -> Watch:
+        return Watch(self, len(self.flows()))
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ask it to end, wait for it, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.wait_ended()
+
+    def wait_ended(self) -> int:
+        try:
+            code = self.process.wait(timeout=2 * PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail("mitml4 did not end")
+        finally:
+            self._reader.join(PATIENCE_S)
+            self.process.stdout.close()
+        return code
+
+
+@dataclass
+class Watch:
+    """The flows opened since it was made."""
+
+    session: Interception
+    since: int
+
+    def flows(self, count: int = 1) -> list[Flow]:
+        """Wait until so many flows have been seen, and each of them to its end."""
+
+        def complete() -> list[Flow]:
+            flows = self.session.flows(self.since)
+            done = len(flows) >= count and all(flow.closed for flow in flows)
+            return flows if done else []
+
+        flows = self.session.wait_for(complete, f"{count} flows, closed")
+        assert len(flows) == count, [flow.stack for flow in flows]
+        return flows
+
+    def flow(self) -> Flow:
+        """The only one."""
+        return self.flows()[0]
+
+
+@contextmanager
+def intercepting(
+    lab: LabNetwork,
+    directory: Path,
+    *options: str,
+    roots: Sequence[Path] = (),
+    iface: str = LAN,
+    command: Sequence[str] = ("intercept",),
+) -> Iterator[Interception]:
+    """`mitml4 intercept` in the router, ready. It must end cleanly, leave nothing, and have said
+    nothing unsound."""
+    before = lab.router.call(take_snapshot)
+    stderr = directory / "stderr.txt"
+    ca_dir = directory / "ca"
+    argv = [sys.executable, "-m", "mitml4", *command, "--iface", iface, "--json"]
+    argv += ["--ca-dir", str(ca_dir), *options]
+    for root in roots:
+        argv += ["--upstream-ca", str(root)]
+    with stderr.open("w") as talk:
+        process = lab.router.popen(
+            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, text=True
+        )
+    session = Interception(process, ca_dir / "mitml4-ca.pem")
+    try:
+        session.wait_for(lambda: session.of_type("session.start"), "session.start")
+        yield session
+    except BaseException:
+        session.stop(signal.SIGKILL)
+        print(stderr.read_text())
+        raise
+    code = session.stop()
+    talk_said = stderr.read_text()
+    print(talk_said)
+    assert code == 0, talk_said
+    assert "Traceback" not in talk_said, talk_said
+    assert difference(before, lab.router.call(take_snapshot)) == ""
+    assert_sound(session.events)
+
+
+def assert_sound(events: list[dict[str, Any]]) -> None:
+    """What holds for the events of every session, whatever happened in it (docs: events)."""
+    for event in events:
+        VALIDATOR.validate(event)
+    kinds = [event["type"] for event in events]
+    assert kinds[0] == "session.start"
+    assert kinds[-1] == "session.stop"
+    opened = [event["flow"] for event in events if event["type"] == "flow.open"]
+    closed = [event["flow"] for event in events if event["type"] == "flow.close"]
+    assert opened == sorted(set(opened))
+    assert sorted(closed) == opened
+    last: dict[int, str] = {}
+    for event in events:
+        if "flow" in event:
+            assert last.get(event["flow"]) != "flow.close", event
+            last[event["flow"]] = event["type"]
+    assert events[-1]["flows"] == len(opened)
+    internal = [e for e in events if e["type"] == "flow.error" and e["kind"] == "internal"]
+    assert internal == []
+
+
+class _Validator:
+    """The published schema, asked for once, as a user gets it."""
+
+    def __init__(self) -> None:
+        self._validator = None
+
+    def validate(self, event: dict[str, Any]) -> None:
+        if self._validator is None:
+            text = subprocess.check_output([sys.executable, "-m", "mitml4", "schema"], cwd=ROOT)
+            schema = json.loads(text)
+            kind = jsonschema.validators.validator_for(schema)
+            kind.check_schema(schema)
+            self._validator = kind(schema)
+        self._validator.validate(event)
+
+
+VALIDATOR = _Validator()
+
+
+# --- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabNetwork]:
+    with LabNetwork() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for the module's configurations and certificates, readable by any user."""
+    directory = tmp_path_factory.mktemp("lab")
+    for path in (directory, directory.parent, directory.parent.parent):
+        path.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def authority(files: Path) -> LabAuthority:
+    return LabAuthority(files)
+
+
+@pytest.fixture(scope="module")
+def identity(authority: LabAuthority) -> Identity:
+    """A sound certificate for the lab's usual name."""
+    return authority.issue(HOST, SERVER_V4, SERVER_V6)
+
+
+@pytest.fixture(scope="module")
+def client(lab: LabNetwork) -> Machine:
+    """The machine whose connections are intercepted."""
+    return Machine(lab.client)
+
+
+@pytest.fixture(scope="module")
+def beside(lab: LabNetwork) -> Machine:
+    """The servers' own machine: its clients reach them with nothing between."""
+    return Machine(lab.server)
+
+
+@pytest.fixture(scope="module")
+def session(
+    lab: LabNetwork, authority: LabAuthority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Interception]:
+    """An interception with default options for all tests of a module."""
+    directory = tmp_path_factory.mktemp("session")
+    with intercepting(lab, directory, roots=[authority.root]) as running_session:
+        yield running_session
+
+
+@pytest.fixture
+def intercept(lab: LabNetwork, authority: LabAuthority, tmp_path: Path) -> Iterator[Any]:
+    """Starts an interception with options of the test's own: `intercept("--block", "x")`."""
+    with ExitStack() as stack:
+
+        def start(*options: str, **settings: Any) -> Interception:
+            return stack.enter_context(
+                intercepting(lab, tmp_path, *options, roots=[authority.root], **settings)
+            )
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def hosts(files: Path) -> Path:
+    """The names that servers know."""
+    path = files / "hosts"
+    path.write_text(f"127.0.0.1 localhost\n{SERVER_V4} {HOST}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def serve(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., None]]:
+    """Starts a server in the server's namespace for the rest of the module."""
+    with ExitStack() as stack:
+
+        def start(*argv: str, port: int, **options: Any) -> None:
+            stack.enter_context(running(lab.server, hosts, argv, port=port, **options))
+
+        yield start
+
+
+@pytest.fixture
+def serve_once(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a server in the server's namespace for the rest of the test."""
+    with ExitStack() as stack:
+
+        def start(*argv: str, port: int, **options: Any) -> subprocess.Popen[bytes]:
+            return stack.enter_context(running(lab.server, hosts, argv, port=port, **options))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def nginx(serve: Callable[..., None], files: Path, identity: Identity) -> Path:
+    """nginx: 80 plain; 443 h2 and http/1.1; 444 TLS 1.2 and http/1.1 only. Returns its root, which
+    takes PUT requests too."""
+    web = files / "web"
+    (web / "put").mkdir(parents=True)
+    web.chmod(0o777)
+    (web / "put").chmod(0o777)
+    (web / "index.html").write_text("hello from nginx\n")
+    (web / "big").write_bytes(os.urandom(1 << 20) * 24)
+    config = files / "nginx.conf"
+    config.write_text(f"""
+        daemon off; master_process off; worker_processes 1; pid {files}/nginx.pid;
+        error_log stderr crit;
+        events {{ worker_connections 256; }}
+        http {{
+            access_log off; client_max_body_size 0; default_type text/plain;
+            client_body_temp_path {files}/body; proxy_temp_path {files}/proxy;
+            fastcgi_temp_path {files}/fastcgi; uwsgi_temp_path {files}/uwsgi;
+            scgi_temp_path {files}/scgi;
+            ssl_certificate {identity.certificate}; ssl_certificate_key {identity.key};
+            server {{
+                listen 80; listen [::]:80; listen 443 ssl http2; listen [::]:443 ssl http2;
+                ssl_protocols TLSv1.2 TLSv1.3; root {web};
+                location /put/ {{ dav_methods PUT; }}
+            }}
+            server {{ listen 444 ssl; ssl_protocols TLSv1.2; root {web}; }}
+        }}
+    """)
+    serve("nginx", "-c", str(config), "-p", str(files), port=444)
+    return web
+
+
+@pytest.fixture(scope="module")
+def bundle(session: Interception, authority: LabAuthority, files: Path) -> Path:
+    """Both roots: a client with it is content with and without mitml4."""
+    path = files / "bundle.pem"
+    path.write_bytes(session.ca.read_bytes() + authority.root.read_bytes())
+    return path
+
+
+WRITE_OUT = "%{http_version} %{http_code} %{ssl_verify_result} %{num_connects}\n"
+
+
+@pytest.fixture(scope="module")
+def curl(bundle: Path) -> Callable[..., Outcome]:
+    """`curl(machine, *options)`: trusts both roots, knows the lab's names, writes what it got."""
+    names = [
+        part
+        for port in (80, 443, 444, 8443, 3128, 3129)
+        for part in ("--resolve", f"{HOST}:{port}:{SERVER_V4}")
+    ]
+
+    def run(machine: Machine, *options: str) -> Outcome:
+        return machine.run(
+            *("curl", "--silent", "--show-error", "--max-time", str(PATIENCE_S)),
+            *("--cacert", str(bundle), "--proxy-cacert", str(bundle), "--write-out", WRITE_OUT),
+            *names,
+            *options,
+            env={"PATH": os.environ["PATH"]},
+        )
+
+    return run
+
+
+PORTS = itertools.count(20000)
+
+
+@pytest.fixture
+def s_server(serve_once):
+    """Starts `openssl s_server -www` with options of the test's own; returns its port."""
+
+    def start(identity, *options):
+        port = next(PORTS)
+        serve_once(
+            *("openssl", "s_server", "-accept", str(port), "-www", *options),
+            *("-cert", str(identity.certificate), "-key", str(identity.key)),
+            *("-cert_chain", str(identity.certificate)),
+            port=port,
+        )
+        return port
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def sshd(serve: Callable[..., None], files: Path) -> Iterator[list[str]]:
+    """OpenSSH on port 22; gives the options with which a client may log in as root."""
+    for name in ("host_key", "user_key"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(files / name)], check=True
+        )
+    config = files / "sshd_config"
+    config.write_text(f"""
+        Port 22
+        HostKey {files}/host_key
+        AuthorizedKeysFile {files}/user_key.pub
+        StrictModes no
+        PermitRootLogin prohibit-password
+        PidFile none
+        UsePAM no
+    """)
+    separation = Path("/run/sshd")  # sshd's empty directory for privilege separation
+    made = not separation.exists()
+    separation.mkdir(exist_ok=True)
+    serve("/usr/sbin/sshd", "-D", "-e", "-f", str(config), port=22)
+    yield [
+        *("-F", "none", "-i", str(files / "user_key"), "-o", "BatchMode=yes"),
+        *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+        *("-o", "LogLevel=ERROR"),
+    ]
+    if made:
+        separation.rmdir()
