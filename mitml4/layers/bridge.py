@@ -161,6 +161,8 @@ class Bridge:
     """Where it is bound for: the original destination, or what SOCKS or CONNECT asked for."""
     destination: Target
     """Where its packets are bound for, whatever is asked for inside."""
+    hold_s: float
+    """For how long silence may hold back a piece of something that is not whole."""
     secure: bool = False
     """Whether it runs inside TLS."""
     expected: str | None = None
@@ -168,11 +170,20 @@ class Bridge:
 
     @classmethod
     def between(
-        cls, ingress: Stream, egress: Stream, relay: Relay, report: Report, target: Target
+        cls,
+        ingress: Stream,
+        egress: Stream,
+        *,
+        relay: Relay,
+        report: Report,
+        target: Target,
+        hold_s: float,
     ) -> Bridge:
         """The outermost bridge of a flow."""
         up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
-        return cls(up=up, down=down, report=report, target=target, destination=target)
+        return cls(
+            up=up, down=down, report=report, target=target, destination=target, hold_s=hold_s
+        )
 
     @property
     def ingress(self) -> Stream:

@@ -105,7 +105,13 @@ class _Driver:
         """
         data = b""
         while self._want(direction) is LOOK:
-            looked = await self._interruptible(direction, LOOK, lane, len(data))
+            held = len(data) > len(lane.ahead)
+            with trio.move_on_after(self.bridge.hold_s if held else math.inf) as patience:
+                looked = await self._interruptible(direction, LOOK, lane, len(data))
+            if patience.cancelled_caught:
+                # A piece of a message, and silence: the far side may have something to say to it.
+                await lane.move_ahead(data)
+                continue
             if looked is None or self._want(direction) is not LOOK:
                 break
             if len(looked) <= len(data):

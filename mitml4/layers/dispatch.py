@@ -32,20 +32,18 @@ class Found:
     """No byte came at all."""
 
 
-async def dispatch(bridge: Bridge, *, hold_s: float, port: int) -> Found:
+async def dispatch(bridge: Bridge) -> Found:
     """Find out what a bridge carries, and claim nothing of it. Raises OSError."""
     if bridge.expected and (protocol := by_name(bridge.expected)):
         return Found(protocol, "server")
-    return await _Watch(bridge, hold_s, port).decide()
+    return await _Watch(bridge).decide()
 
 
 class _Watch:
     """Both lanes under observation."""
 
-    def __init__(self, bridge: Bridge, hold_s: float, port: int) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
-        self.hold_s = hold_s
-        self.port = port
         self.seen = {Direction.UP: b"", Direction.DOWN: b""}
         self.looking = {Direction.UP: trio.CancelScope(), Direction.DOWN: trio.CancelScope()}
         self.first: Direction | None = None
@@ -81,7 +79,9 @@ class _Watch:
     async def _look(self, direction: Direction, lane: Lane, data: bytes) -> bytes | None:
         """More than `data`; None when the other lane has decided, or patience has run out."""
         held = len(data) > len(lane.ahead)
-        with trio.move_on_after(self.hold_s if held else math.inf) as self.looking[direction]:
+        with trio.move_on_after(self.bridge.hold_s if held else math.inf) as self.looking[
+            direction
+        ]:
             return await lane.look(len(data))
         return None
 
@@ -104,6 +104,6 @@ class _Watch:
                 up_ended=self.bridge.up.ended,
                 down_ended=self.bridge.down.ended,
                 within=tuple(self.bridge.report.stack),
-                port=self.port,
+                port=self.bridge.target.port,
             )
         )

@@ -160,7 +160,12 @@ class Flow:
 
     async def _bridge(self, egress: TcpStream) -> None:
         bridge: Bridge | None = Bridge.between(
-            self.ingress, egress, self.services.relay, self.report, self.destination
+            self.ingress,
+            egress,
+            relay=self.services.relay,
+            report=self.report,
+            target=self.destination,
+            hold_s=self.services.hold_s,
         )
         while bridge:
             self._check_policy(bridge.target)
@@ -176,7 +181,7 @@ class Flow:
         """One layer: find out what it is, and hand it to whoever takes it."""
         if bridge.depth >= MAX_DEPTH:
             return await converse(bridge, Opaque(), "client")
-        found = await dispatch(bridge, hold_s=self.services.hold_s, port=bridge.target.port)
+        found = await dispatch(bridge)
         protocol, speaker = found.protocol, found.speaker
         if protocol is None and found.silent:
             await self._end_silently(bridge)

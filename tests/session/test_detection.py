@@ -51,6 +51,19 @@ async def test_a_request_that_comes_with_a_pause_is_relayed_at_once_and_still_na
     assert [request.url for request in proxy.of(HttpRequest)] == ["http://a/x"]
 
 
+async def test_silence_holds_back_half_a_head_no_longer_than_asked(lab) -> None:
+    server = Recorder(b"HTTP/1.1\r\n", b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n")
+    async with lab(server, hold_s=0.05) as proxy:
+        client = await proxy.connect()
+        await client.send_all(b"GET / HTTP/1.1\r\n")
+        with trio.fail_after(5):
+            assert (await client.receive_some()).startswith(b"HTTP/1.1 408")
+        await client.send_all(b"Host: a\r\n\r\n")
+        await client.aclose()
+        assert (await proxy.wait_closed()).stack == ("http/1",)
+    assert [request.url for request in proxy.of(HttpRequest)] == ["http://a/"]
+
+
 async def test_silence_holds_back_a_piece_of_a_client_hello_no_longer_than_asked(lab) -> None:
     server = Recorder(b"!", b"\x00done")
     async with lab(server, hold_s=0.05) as proxy:
