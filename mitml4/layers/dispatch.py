@@ -78,10 +78,8 @@ class _Watch:
 
     async def _look(self, direction: Direction, lane: Lane, data: bytes) -> bytes | None:
         """More than `data`; None when the other lane has decided, or patience has run out."""
-        held = len(data) > len(lane.ahead)
-        with trio.move_on_after(self.bridge.hold_s if held else math.inf) as self.looking[
-            direction
-        ]:
+        patience_s = self.bridge.hold_s if len(data) > len(lane.ahead) else math.inf
+        with trio.move_on_after(patience_s) as self.looking[direction]:
             return await lane.look(len(data))
         return None
 

@@ -50,7 +50,7 @@ def _say(line: str) -> None:
 
 
 async def intercept(config: SessionConfig, say: Say = _say) -> ExitCode:
-    """Run a session to its end. Raises MitmError for what ends it early; nothing stays then either."""
+    """Run a session to its end. Raises MitmError for what ends it early; nothing stays either."""
     if config.dry_run:
         print("\n".join(plan(config.scope)))
         return ExitCode.DONE
