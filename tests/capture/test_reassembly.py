@@ -176,9 +176,9 @@ def test_a_bounded_pass_is_told_as_soon_as_it_is_over() -> None:
     table, heard = opened()
     heard.grants[DOWN] = 10
     table.take(up(101, b"ask"), down(101, b"12345"), down(106, b"67890"))
-    assert heard.log[-1] == ("passed", DOWN, 10)
+    assert heard.log[1:] == [("passed", DOWN, 10)]
     table.take(down(111, b"next"))
-    assert heard.log[-1] == ("data", DOWN, b"next")
+    assert heard.log[2:] == [("data", DOWN, b"next")]
 
 
 def test_a_hole_is_said_once_it_was_acknowledged_and_the_sender_goes_on() -> None:

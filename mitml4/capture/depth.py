@@ -1,0 +1,335 @@
+"""The offline driver of conversations: one flow's streams, depth by depth, to layers and facts.
+
+It does to a capture what the live driver does to two sockets: asks the registry what the first
+bytes are, follows the conversation by what it wants (`Want`), and begins anew one depth further in
+when both directions are INNER. There is nothing to hold back here, so what may not move yet simply
+waits in memory, up to a bound. Where bytes are missing, a conversation goes on only if it had
+declared them unseen; otherwise the rest of the flow is opaque.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from mitml4.capture.reassembly import ALL
+from mitml4.capture.reports import Speaker
+from mitml4.errors import ProtocolError
+from mitml4.protocols import registry
+from mitml4.protocols.conversation import (
+    INNER,
+    LOOK,
+    MAX_LOOK,
+    TAP,
+    Conversation,
+    Direction,
+    Facts,
+    Notice,
+    Opening,
+    Pass,
+    Surroundings,
+)
+from mitml4.protocols.conversation import Protocol as ProtocolRow
+
+__all__ = ["Depth", "Observer"]
+
+_UNKNOWN: Final = "unknown"
+_MAX_DEPTH: Final = 16
+_MAX_HELD_BYTES: Final = 1 << 18
+"""What a direction may bring while it has to wait for the other."""
+
+
+class Observer(Protocol):
+    """Who is told of a flow's layers."""
+
+    port: int
+    """The destination's."""
+    kept_bytes: int
+    """What all depths of the flow hold in memory; they keep the count."""
+
+    def layer(self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None) -> None:
+        """A layer is known, outermost first, each depth once."""
+
+    def noticed(self, depth: int, notice: Notice) -> None:
+        """A conversation took notice of something."""
+
+    def fault(self, depth: int, direction: Direction, reason: str) -> None:
+        """The flow cannot be followed any further."""
+
+
+class Depth:
+    """Both directions at one depth: undecided, then in a conversation, then opaque or inside.
+
+    `kept` is what no conversation has taken yet. A direction is `cut` once bytes of it are missing:
+    what follows them is not looked at any more, and what came before them still is.
+    """
+
+    __slots__ = (
+        "around",
+        "conversation",
+        "cut",
+        "depth",
+        "ended",
+        "inner",
+        "kept",
+        "observer",
+        "opaque",
+        "said",
+        "speaker",
+        "told",
+    )
+
+    def __init__(
+        self,
+        observer: Observer,
+        around: Surroundings,
+        *,
+        depth: int = 0,
+        expected: str | None = None,
+    ) -> None:
+        """`expected`: the protocol that the outer layer has negotiated, where it has."""
+        self.observer = observer
+        self.depth = depth
+        self.around = around
+        self.kept = {Direction.UP: bytearray(), Direction.DOWN: bytearray()}
+        self.cut: set[Direction] = set()
+        self.ended: set[Direction] = set()
+        self.said: set[Direction] = set()
+        """Of which the conversation knows that they have ended."""
+        self.speaker: Speaker | None = None
+        """Who spoke first; None while nobody has."""
+        self.conversation: Conversation | None = None
+        self.inner: Depth | None = None
+        self.opaque = depth >= _MAX_DEPTH
+        self.told = False
+        if expected and not self.opaque and (protocol := registry.by_name(expected)):
+            self._begin(protocol)
+
+    # What the capture brings
+
+    def data(self, direction: Direction, data: bytes) -> None:
+        """The next bytes."""
+        if self.inner:
+            self.inner.data(direction, data)
+        elif not self.opaque and direction not in self.cut:
+            self.speaker = self.speaker or ("client" if direction is Direction.UP else "server")
+            self.kept[direction] += data
+            self.observer.kept_bytes += len(data)
+            self._go_on()
+
+    def passed(self, direction: Direction, count: int) -> None:
+        """Bytes that were declared unseen."""
+        if self.inner:
+            self.inner.passed(direction, count)
+        elif self.conversation and not self.opaque:
+            try:
+                self.conversation.passed(direction, count)
+            except ProtocolError as error:
+                self._break(direction, error.message)
+            self._go_on()
+
+    def lost(self, direction: Direction, count: int) -> None:
+        """Bytes are missing here, and were not declared unseen."""
+        if self.inner:
+            self.inner.lost(direction, count)
+        elif not self.opaque and direction not in self.cut:
+            self.cut.add(direction)
+            if self.conversation:
+                self._break(direction, f"{count} bytes are missing from the capture")
+            self._go_on()
+
+    def end(self, direction: Direction) -> None:
+        """The direction's FIN."""
+        self.ended.add(direction)
+        if self.inner:
+            self.inner.end(direction)
+        else:
+            self._go_on()
+
+    def give_up(self) -> None:
+        """Answer an open question as it stands, and keep no bytes any more."""
+        if self.inner:
+            self.inner.give_up()
+            return
+        self._go_on(finally_=True)
+        self._become_opaque()
+
+    def close(self) -> None:
+        """No more packets: an open question is answered as it stands."""
+        if not self.inner:
+            self._go_on(finally_=True)
+        self._tell()
+        if self.inner:
+            self.inner.close()
+
+    def unseen(self, direction: Direction) -> int:
+        """How many of the next bytes need not be shown."""
+        if self.inner:
+            return self.inner.unseen(direction)
+        if self.opaque or direction in self.cut:
+            return ALL
+        if self.conversation is None or self.kept[direction]:
+            return 0
+        want = self.conversation.want(direction)
+        if isinstance(want, Pass):
+            return ALL if want.count is None else want.count
+        return 0
+
+    def _go_on(self, *, finally_: bool = False) -> None:
+        if self.opaque:
+            return
+        if self.conversation is None and self.speaker:
+            self._detect(finally_=finally_)
+        elif self.conversation:
+            self._pump()
+
+    # What it is
+
+    def _detect(self, *, finally_: bool) -> None:
+        """Ask what it is; with `finally_`, or when nothing can come, the likely one will do."""
+        detection = registry.detect(
+            Opening(
+                up=bytes(self.kept[Direction.UP]),
+                down=bytes(self.kept[Direction.DOWN]),
+                up_ended=Direction.UP in self.ended,
+                down_ended=Direction.DOWN in self.ended,
+                within=self.around.within,
+                port=self.observer.port,
+            )
+        )
+        nothing_will_come = self.ended | self.cut == set(Direction)
+        if detection.match:
+            self._begin(detection.match)
+        elif finally_ or nothing_will_come or not detection.undecided:
+            if detection.likely:
+                self._begin(detection.likely)
+            else:
+                self._announce(_UNKNOWN, None)
+                self._become_opaque()
+
+    def _begin(self, protocol: ProtocolRow) -> None:
+        if protocol.converse is None:
+            self._announce(protocol.name, None)
+            self._become_opaque()
+            return
+        self.conversation = protocol.converse(self.around)
+        for direction in self.cut:
+            self._pump()
+            self._break(direction, "bytes are missing from the capture")
+        self._pump()
+
+    # The conversation
+
+    def _pump(self) -> None:
+        """Ask both directions in turn, until neither changes any more."""
+        while any(self._step(direction) for direction in Direction):
+            pass
+        conversation = self.conversation
+        if self.opaque or conversation is None:
+            return
+        self._drain_notices()
+        if conversation.settled:
+            self._tell()
+        if conversation.up is INNER and conversation.down is INNER:
+            self._go_inside(conversation)
+
+    def _step(self, direction: Direction) -> bool:
+        """Do once what the conversation wants of a direction; whether anything changed."""
+        if self.opaque or self.conversation is None:
+            return False
+        try:
+            return self._do(direction, self.conversation)
+        except ProtocolError as error:
+            self._break(direction, error.message)
+            return False
+
+    def _do(self, direction: Direction, conversation: Conversation) -> bool:
+        kept, want = self.kept[direction], conversation.want(direction)
+        if kept and isinstance(want, Pass):
+            count = len(kept) if want.count is None else min(want.count, len(kept))
+            self._take(direction, count)
+            conversation.passed(direction, count)
+            return True
+        if kept and want is TAP:
+            conversation.feed(direction, self._take(direction, len(kept)))
+            return True
+        if kept and want is LOOK and self._look(direction, conversation):
+            return True
+        if len(kept) > _MAX_HELD_BYTES:
+            raise ProtocolError("too many bytes that may not move yet")
+        if want is LOOK or want is TAP or isinstance(want, Pass):
+            return self._end(direction, conversation)
+        return False
+
+    def _look(self, direction: Direction, conversation: Conversation) -> bool:
+        shown = bytes(self.kept[direction][:MAX_LOOK])
+        before = (conversation.up, conversation.down)
+        count = conversation.feed(direction, shown)
+        self._take(direction, count)
+        if not count and len(shown) == MAX_LOOK:
+            raise ProtocolError("more bytes than one look may hold")
+        return count > 0 or before != (conversation.up, conversation.down)
+
+    def _end(self, direction: Direction, conversation: Conversation) -> bool:
+        """Once a direction has ended, the conversation hears it, and what it left goes unseen."""
+        if direction not in self.ended or direction in self.said:
+            return False
+        self.said.add(direction)
+        conversation.end(direction)
+        self._take(direction, len(self.kept[direction]))
+        return True
+
+    def _go_inside(self, conversation: Conversation) -> None:
+        self._tell()
+        around = Surroundings(
+            clock=self.around.clock,
+            secure=self.around.secure,
+            target=conversation.target or self.around.target,
+            within=(*self.around.within, conversation.name),
+        )
+        self.inner = inner = Depth(
+            self.observer, around, depth=self.depth + 1, expected=conversation.inner
+        )
+        for direction in Direction:
+            if kept := self._take(direction, len(self.kept[direction])):
+                inner.data(direction, kept)
+            if direction in self.ended:
+                inner.end(direction)
+
+    def _break(self, direction: Direction, reason: str) -> None:
+        """The conversation cannot go on: what it has learned counts, the rest is opaque."""
+        if self.opaque:
+            return
+        self._drain_notices()
+        self._tell()
+        self.observer.fault(self.depth, direction, reason)
+        self._become_opaque()
+
+    # Telling and keeping
+
+    def _tell(self) -> None:
+        if self.conversation and not self.told:
+            self._announce(self.conversation.name, self.conversation.facts())
+
+    def _announce(self, name: str, facts: Facts | None) -> None:
+        self.told = True
+        self.observer.layer(self.depth, name, self.speaker or "client", facts)
+
+    def _drain_notices(self) -> None:
+        conversation = self.conversation
+        if conversation and conversation.notices:
+            self._tell()
+            for notice in conversation.notices:
+                self.observer.noticed(self.depth, notice)
+            conversation.notices.clear()
+
+    def _become_opaque(self) -> None:
+        self.opaque = True
+        for direction in Direction:
+            self._take(direction, len(self.kept[direction]))
+
+    def _take(self, direction: Direction, count: int) -> bytes:
+        kept = self.kept[direction]
+        taken = bytes(kept[:count])
+        del kept[:count]
+        self.observer.kept_bytes -= count
+        return taken

@@ -1,0 +1,147 @@
+"""Packets to reports: which flows a capture holds, and which layers each of them has.
+
+The pieces in between: a segment out of each packet (packets.py), streams out of segments
+(reassembly.py), and layers out of a flow's streams (depth.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mitml4.capture.depth import Depth
+from mitml4.capture.packets import Dissector
+from mitml4.capture.pcap import Packet
+from mitml4.capture.reassembly import CloseReason, Flow, Reassembler
+from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
+from mitml4.errors import CaptureError
+from mitml4.protocols.conversation import Direction, Facts, Notice, Surroundings, Target
+
+__all__ = ["Tally", "follow"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a capture's packets."""
+
+    packets: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Packets without a TCP segment, by reason."""
+    strays: int = 0
+    """Segments without payload that belong to no flow."""
+    evicted: int = 0
+    """Flows closed before their time, or no longer looked into, for want of memory."""
+
+
+def follow(
+    packets: Iterable[Packet],
+    *,
+    tunnels: bool = False,
+    max_flows: int = 50_000,
+    tally: Tally | None = None,
+) -> Iterator[Report]:
+    """What a capture's flows carry, in the order in which the packets show it.
+
+    With `tunnels`, flows inside tunnels are flows as well. `tally` is filled on the way. When the
+    packets end in a CaptureError, all flows are closed and reported before it is raised again.
+    """
+    reports: list[Report] = []
+    tally = tally if tally is not None else Tally()
+    dissector = Dissector(tunnels=tunnels)
+    reassembler = Reassembler(lambda flow: _Follower(flow, reports.append), max_flows=max_flows)
+    failure: CaptureError | None = None
+    try:
+        for time_s, link_type, packet in packets:
+            tally.packets += 1
+            segment = dissector.segment(link_type, packet)
+            if segment is None:
+                continue
+            reassembler.take(time_s, segment)
+            if reports:
+                yield from reports
+                reports.clear()
+    except CaptureError as error:
+        failure = error
+    reassembler.close()
+    tally.skipped = dict(dissector.skipped)
+    tally.strays, tally.evicted = reassembler.strays, reassembler.evicted
+    yield from reports
+    if failure:
+        raise failure
+
+
+class _Follower:
+    """The listener of one flow: its layers."""
+
+    __slots__ = ("_first", "_flow", "_report", "kept_bytes", "now_s", "port", "stack")
+
+    def __init__(self, flow: Flow, report: Callable[[Report], None]) -> None:
+        self._flow = flow
+        self._report = report
+        self._first: Depth | None = None
+        self.port = flow.destination.port
+        self.kept_bytes = 0
+        self.now_s = flow.opened_s
+        self.stack: list[str] = []
+        report(Opened(flow=flow, time_s=flow.opened_s))
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def _outermost(self, time_s: float) -> Depth:
+        self.now_s = time_s
+        if self._first is None:
+            destination = self._flow.destination
+            around = Surroundings(clock=self.clock, target=Target(destination.ip, destination.port))
+            self._first = Depth(self, around)
+        return self._first
+
+    def data(self, direction: Direction, data: bytes, time_s: float) -> None:
+        self._outermost(time_s).data(direction, data)
+
+    def passed(self, direction: Direction, count: int, time_s: float) -> None:
+        self._outermost(time_s).passed(direction, count)
+
+    def lost(self, direction: Direction, count: int, time_s: float) -> None:
+        self._outermost(time_s).lost(direction, count)
+
+    def end(self, direction: Direction, time_s: float) -> None:
+        self._outermost(time_s).end(direction)
+
+    def give_up(self, time_s: float) -> None:
+        self._outermost(time_s).give_up()
+
+    def unseen(self, direction: Direction) -> int:
+        return self._first.unseen(direction) if self._first else 0
+
+    def close(self, flow: Flow, reason: CloseReason) -> None:
+        if self._first:
+            self._first.close()
+        self._report(Closed(flow=flow, time_s=flow.last_s, stack=tuple(self.stack), reason=reason))
+
+    def layer(self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None) -> None:
+        self.stack.append(protocol)
+        self._report(
+            Layer(
+                flow=self._flow,
+                time_s=self.now_s,
+                depth=depth,
+                protocol=protocol,
+                speaker=speaker,
+                facts=facts,
+            )
+        )
+
+    def noticed(self, depth: int, notice: Notice) -> None:
+        self._report(Noticed(flow=self._flow, time_s=self.now_s, depth=depth, notice=notice))
+
+    def fault(self, depth: int, direction: Direction, reason: str) -> None:
+        self._report(
+            Fault(
+                flow=self._flow,
+                time_s=self.now_s,
+                depth=depth,
+                direction=direction,
+                reason=reason,
+            )
+        )

@@ -1,0 +1,71 @@
+"""What following a capture tells, in the order in which the packets show it.
+
+These are the offline twins of the `flow.*` events; whoever prints them turns one into the other.
+Times are seconds since the epoch, from the packets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mitml4.capture.reassembly import CloseReason, Flow
+from mitml4.protocols.conversation import Direction, Facts, Notice
+
+__all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report", "Speaker"]
+
+Speaker: TypeAlias = Literal["client", "server"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A flow's first packet."""
+
+    flow: Flow
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer of a flow's stack is known, outermost first, each depth once."""
+
+    flow: Flow
+    time_s: float
+    depth: int
+    protocol: str
+    speaker: Speaker
+    facts: Facts | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noticed:
+    """Something happened in a layer: an HTTP message, a WebSocket message."""
+
+    flow: Flow
+    time_s: float
+    depth: int
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """From here on a flow could not be followed: a broken protocol, or bytes that are missing."""
+
+    flow: Flow
+    time_s: float
+    depth: int
+    direction: Direction
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The last of a flow. `stack` is the names of its layers."""
+
+    flow: Flow
+    time_s: float
+    stack: tuple[str, ...]
+    reason: CloseReason
+
+
+Report: TypeAlias = Opened | Layer | Noticed | Fault | Closed
