@@ -10,6 +10,7 @@ from mitml4.session.config import SessionConfig
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
 from mitml4.sinks.sink import Counters, Sink
+from mitml4.sinks.table import Table
 
 __all__ = ["Outputs"]
 
@@ -19,6 +20,7 @@ class Outputs:
     """A session's sinks, its key log, and the table among them if there is one."""
 
     sinks: tuple[Sink, ...]
+    table: Table | None
     keylog: KeyLog | None
     files: tuple[str, ...]
     """What is written, for the summary."""
@@ -35,14 +37,17 @@ class Outputs:
 
         Raises MitmError for a file that cannot be written.
         """
-        sinks: list[Sink] = [JsonLines.to_stdout()]
+        table = None
+        if config.output == "table":
+            table = Table(counters, lambda: stop("q", None), config.color)
+        sinks: list[Sink] = [table or JsonLines.to_stdout()]
         if config.events_file:
             sinks.append(JsonLines.to_file(config.events_file))
         keylog = None
         if config.keylog:
             keylog = KeyLog(config.keylog, lambda error: stop("output failed", error))
         files = [str(path) for path in (config.events_file, config.keylog) if path]
-        return cls(tuple(sinks), keylog, tuple(files))
+        return cls(tuple(sinks), table, keylog, tuple(files))
 
     def close(self) -> None:
         if self.keylog:

@@ -35,6 +35,7 @@ from mitml4.session.opener import tls_opener
 from mitml4.session.outputs import Outputs
 from mitml4.session.summary import summary
 from mitml4.sinks.sink import Counters, Sink
+from mitml4.sinks.table import Table
 from mitml4.tls.keys import KeyType
 
 __all__ = ["intercept"]
@@ -91,9 +92,11 @@ class _Session:
             async with intercepting(config.scope) as interception:
                 for note in interception.notes:
                     self.say(f"note: {note}")
+                if outputs.table:
+                    outputs.table.model.notes = interception.notes
                 services = self._services(interception, hub, opener)
                 hub.publish(self._start_event(interception, authority))
-                await self._serve(interception, services)
+                await self._serve(interception, services, outputs.table)
             hub.publish(hub.totals.stop(self.reason, hub.dropped_events))
         outputs.close()
         if self.failure:
@@ -133,14 +136,16 @@ class _Session:
         except MitmError as error:
             self.stop("output failed", error)
 
-    async def _serve(self, interception: Interception, services: Services) -> None:
+    async def _serve(
+        self, interception: Interception, services: Services, table: Table | None
+    ) -> None:
         """Carry flows until asked to stop, and then those that are open for `drain_s` more."""
         async with trio.open_nursery() as nursery:
             for listener in interception.listeners:
                 nursery.start_soon(self._accept, nursery, listener, services)
             nursery.start_soon(services.tls.forge.prepare, KeyType.EC_P256, KeyType.RSA_2048)
             nursery.start_soon(self._watch_guard, interception)
-            nursery.start_soon(self._watch_quic, interception)
+            nursery.start_soon(self._watch_quic, interception, table)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
             await self.stop_asked.wait()
@@ -186,9 +191,11 @@ class _Session:
         reason = await interception.wait_lost()
         self.stop("rules lost", MachineError(reason, hint="start the session again"))
 
-    async def _watch_quic(self, interception: Interception) -> None:
+    async def _watch_quic(self, interception: Interception, table: Table | None) -> None:
         while self.config.scope.quic == "block":
             self.quic_blocked = await interception.quic_blocked()
+            if table:
+                table.model.quic_blocked = self.quic_blocked
             await trio.sleep(_QUIC_EVERY_S)
 
     async def _end_after(self, duration_s: float) -> None:
