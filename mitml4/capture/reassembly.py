@@ -113,6 +113,7 @@ class _Half:
 
     __slots__ = (
         "acknowledged",
+        "confirmed",
         "count",
         "direction",
         "ended",
@@ -134,6 +135,8 @@ class _Half:
         self.other: _Half = self
         self.first: int | None = None
         """The SYN's sequence number, where it was seen."""
+        self.confirmed = False
+        """Whether the receiver has acknowledged it: a second SYN with another number is void."""
         self.next: int | None = None
         """The sequence number of the next byte; None until anything was seen."""
         self.count = 0
@@ -151,7 +154,8 @@ class _Half:
         self.acknowledged = False
         """Whether the receiver has what is missing before `waiting`."""
         self.watched = False
-        """Whether the other half has a hole, so that this half's acknowledgements matter."""
+        """Whether the other half has a hole, or a SYN that is not confirmed, so that this half's
+        acknowledgements matter."""
 
 
 class Reassembler:
@@ -230,7 +234,7 @@ class Reassembler:
         if length or fin:
             self._arrive(half, seq, length, packet[start:end], fin, time_s)
         if flags & ACK and half.watched:
-            half.other.acknowledged |= _acknowledges(ack, half.other)
+            _acknowledge(half.other, ack)
         if flow.ended:
             self._linger(flow, time_s)
 
@@ -413,16 +417,24 @@ def _is_new(half: _Half, seq: int, flags: int) -> bool:
     return half.first is not None and half.first != seq and bool(half.count or half.other.count)
 
 
-def _acknowledges(ack: int, half: _Half) -> bool:
-    """Whether the receiver has more than what the capture has shown without a hole."""
-    return half.next is not None and 0 < (ack - half.next) & _MASK < _HALF
-
-
 def _synchronize(half: _Half, seq: int) -> None:
-    """A SYN says where a half begins, as long as nothing of it was delivered."""
-    if not half.count:
+    """A SYN says where a half begins, as long as the receiver has not agreed to another."""
+    if not half.count and not half.confirmed:
         half.first = seq
         half.next = (seq + 1) & _MASK
+        half.other.watched = True
+
+
+def _acknowledge(half: _Half, ack: int) -> None:
+    """The receiver has everything before `ack`, be it in the capture or not."""
+    if half.next is None:
+        return
+    beyond = (ack - half.next) & _MASK
+    if beyond == 0:
+        half.confirmed = True
+        half.other.watched = bool(half.waiting)
+    elif beyond < _HALF:
+        half.acknowledged = True
 
 
 def _reason(flow: Flow) -> CloseReason:

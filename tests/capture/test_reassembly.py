@@ -283,6 +283,24 @@ def test_a_repeated_syn_opens_nothing() -> None:
     assert heard.streams[UP] == b"x"
 
 
+def test_a_second_answer_to_a_syn_does_not_move_what_was_acknowledged() -> None:
+    table, heard = opened()
+    table.take(down(7000, flags=SYN | ACK, ack=101), up(101, b"ask"), down(101, b"answer"))
+    assert heard.streams == {UP: b"ask", DOWN: b"answer"}
+
+
+def test_of_two_answers_to_a_syn_the_acknowledged_one_counts() -> None:
+    table = Table()
+    heard = table.take(
+        up(100, flags=SYN),
+        down(7000, flags=SYN | ACK, ack=101),
+        down(900, flags=SYN | ACK, ack=101),
+        up(101, ack=901),
+        down(901, b"answer"),
+    )
+    assert heard.streams[DOWN] == b"answer"
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_new_syn_between_the_same_ends_is_a_new_flow(ended: bool) -> None:
     table, old = opened()
