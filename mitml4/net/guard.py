@@ -18,7 +18,7 @@ from mitml4.errors import MachineError
 from mitml4.net.ruleset import Identity, policy_routes
 from mitml4.net.tools import environment, run_ip
 
-__all__ = ["Guard", "NftError", "add_policy_routes", "undo_policy_routes"]
+__all__ = ["Guard", "GuardLostError", "NftError", "add_policy_routes", "undo_policy_routes"]
 
 _FAMILIES: Final = ("-4", "-6")
 _ADD, _UNDO = 0, 1
@@ -35,11 +35,18 @@ exit $status
 _MARKER: Final = "describe ct mark"
 _MARKED: Final = "ct expression, "
 
-_GOODBYE_S: Final = 5
+# What a readline prints before each line that it reads, terminal or not.
+_PROMPT: Final = "nft> "
+
+_PATIENCE_S: Final = 5
 
 
 class NftError(MachineError):
     """nft refused a statement; the message is its own, in one line."""
+
+
+class GuardLostError(MachineError):
+    """The guard, or its nft, has ended: so has the table."""
 
 
 class Guard:
@@ -49,6 +56,7 @@ class Guard:
         self.identity = identity
         self._process = process
         self._unread = b""
+        self._turn = trio.Lock()
 
     @classmethod
     async def claim(cls) -> Guard:
@@ -73,10 +81,23 @@ class Guard:
     async def tell(self, statements: str) -> str:
         """Have nft run statements as one transaction, and return what it printed.
 
-        Raises NftError when it refuses (nothing has then changed), MachineError when it is gone.
+        Raises NftError when it refuses (nothing has then changed), GuardLostError when it is gone.
+        Once sent it is not cancelled: an answer that nobody read would be taken for the next one.
         """
+        # One line is one transaction. Tabs would ask a readline for completion.
+        command = "; ".join(" ".join(line.split()) for line in statements.strip().splitlines())
+        async with self._turn:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S) as scope:
+                printed = await self._ask(command)
+        if scope.cancelled_caught:
+            raise GuardLostError("nft does not answer", hint="nft list ruleset")
+        complaint = next((line for line in printed if line.startswith("Error: ")), None)
+        if complaint is not None:
+            raise NftError(f"nft: {complaint.removeprefix('Error: ')}")
+        return "\n".join(printed)
+
+    async def _ask(self, command: str) -> list[str]:
         assert self._process.stdin is not None
-        command = statements.strip().replace("\n", ";")
         printed: list[str] = []
         try:
             await self._process.stdin.send_all(f"{command}\n{_MARKER}\n".encode())
@@ -84,11 +105,8 @@ class Guard:
                 printed.append(line)
         except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
             reason = f": {printed[0]}" if printed else ""
-            raise MachineError(f"nft has ended, and with it the rules{reason}") from error
-        complaint = next((line for line in printed if line.startswith("Error: ")), None)
-        if complaint is not None:
-            raise NftError(f"nft: {complaint.removeprefix('Error: ')}")
-        return "\n".join(printed)
+            raise GuardLostError(f"nft has ended, and with it the rules{reason}") from error
+        return printed
 
     async def load(self, table: str) -> None:
         """Put a table's text in the place of the one that is there, in one step."""
@@ -104,10 +122,11 @@ class Guard:
         """End it: the table goes, the policy routes go. Idempotent, shielded."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _GOODBYE_S):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S):
             await self._process.stdin.aclose()
-            await self._ended()
-            await self._process.stdout.aclose()
+            async with self._turn:
+                await self._ended()
+                await self._process.stdout.aclose()
             if await self._process.wait() < 0:  # the shell was killed, and nft was on its own
                 await undo_policy_routes(self.identity)
 
@@ -119,7 +138,7 @@ class Guard:
                 raise EOFError
             self._unread += received
         line, _, self._unread = self._unread.partition(b"\n")
-        return line.decode(errors="replace")
+        return line.decode(errors="replace").removeprefix(_PROMPT)
 
     async def _ended(self) -> None:
         """Wait until the last process that writes to the pipe, nft, is gone."""

@@ -12,7 +12,7 @@ import re
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError, UsageError
-from mitml4.net.guard import Guard, NftError, add_policy_routes
+from mitml4.net.guard import Guard, GuardLostError, NftError, add_policy_routes
 from mitml4.net.listener import Listener
 from mitml4.net.probe import CannotProbeError, ProbeLink, probe_link
 from mitml4.net.ruleset import (
@@ -55,13 +55,15 @@ class Interception:
         self.notes: tuple[str, ...] = tuple(notes)
         self._guard = guard
         self._rules = rules
+        self._quic_blocked = 0
 
     async def close_intake(self) -> None:
         """New connections are no longer intercepted; those that were live on.
 
         What had been handed over before still waits in the listeners: accept it, or close them.
+        Where the guard has died there are no rules, and nothing to do.
         """
-        if self._rules.stop_intake:
+        with suppress(GuardLostError):
             await self._guard.tell(self._rules.stop_intake)
 
     async def wait_lost(self) -> str:
@@ -71,18 +73,18 @@ class Interception:
         return reason
 
     async def quic_blocked(self) -> int:
-        """How many QUIC packets were refused."""
-        if not self._rules.blocks_quic:
-            return 0
-        answer = await self._guard.tell(f"list counter inet {self.table} quic")
-        found = re.search(r"packets (\d+)", answer)
-        return int(found[1]) if found else 0
+        """How many QUIC packets were refused, as far as is known."""
+        if self._rules.blocks_quic:
+            with suppress(GuardLostError):
+                answer = await self._guard.tell(f"list counter inet {self.table} quic")
+                found = re.search(r"packets (\d+)", answer)
+                assert found is not None, answer
+                self._quic_blocked = int(found[1])
+        return self._quic_blocked
 
     async def remove(self) -> None:
         """Everything is gone from the machine, and the listeners are closed. Idempotent."""
-        for listener in self.listeners:
-            listener.close()
-        await self._guard.aclose()
+        await _remove(self._guard, self.listeners)
 
 
 @asynccontextmanager
@@ -104,9 +106,16 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
         await guard.load(rules.text)
         yield Interception(guard, rules, listeners, setup.notes)
     finally:
+        await _remove(guard, listeners)
+
+
+async def _remove(guard: Guard, listeners: Iterable[Listener]) -> None:
+    # The rules first: they must not send a connection where nobody listens any more.
+    try:
+        await guard.aclose()
+    finally:
         for listener in listeners:
             listener.close()
-        await guard.aclose()
 
 
 def plan(scope: Scope) -> tuple[str, ...]:

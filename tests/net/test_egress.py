@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+
+from mitml4.address import Address
+from mitml4.net import egress
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+async def test_it_connects_without_delaying_small_writes(listening: socket.socket) -> None:
+    with await egress.connect(Address.of(listening.getsockname())) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        accepted, _ = listening.accept()
+        accepted.close()
+
+
+async def test_ipv6_too() -> None:
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as server,
+        await egress.connect(Address.of(server.getsockname())),
+    ):
+        server.accept()[0].close()
+
+
+async def test_it_leaves_from_the_source_s_ip_by_a_port_of_its_own(
+    listening: socket.socket,
+) -> None:
+    destination = Address.of(listening.getsockname())
+    with await egress.connect(destination, source=Address("127.0.0.77", 1234)) as sock:
+        host, port = sock.getsockname()
+        assert host == "127.0.0.77"
+        assert port != 1234
+        listening.accept()[0].close()
+
+
+async def test_a_refusal_is_the_kernel_s_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address.of(server.getsockname())
+    with pytest.raises(ConnectionRefusedError):
+        await egress.connect(address)
+
+
+async def test_a_caller_that_gives_up_leaks_no_socket() -> None:
+    """The socket would warn when it is collected, and warnings are errors here."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await egress.connect(Address("127.0.0.1", 9))
+    assert scope.cancelled_caught
+
+
+async def test_an_abort_reaches_the_other_side_as_a_reset(listening: socket.socket) -> None:
+    sock = await egress.connect(Address.of(listening.getsockname()))
+    accepted, _ = listening.accept()
+    with accepted:
+        egress.abort(sock)
+        with pytest.raises(ConnectionResetError):
+            accepted.recv(1)

@@ -1,0 +1,130 @@
+"""The guard's conversation with nft, held with a stand-in; the real one is in e2e/test_rules.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from mitml4.errors import MachineError
+from mitml4.net.guard import Guard, GuardLostError, NftError
+from mitml4.net.ruleset import SLOTS, policy_routes
+
+# It echoes with a prompt, as nft does where it was built with readline.
+NFT = """#!/bin/sh
+printf 'nft> '
+while IFS= read -r line; do
+    echo "$line"
+    case "$line" in
+    "describe ct mark") echo "ct expression, datatype mark (packet mark), 32 bits" ;;
+    "create table"*)
+        table=${line#create table inet }
+        if grep -qx "${table%% *}" "$STATE/taken" 2>/dev/null; then
+            echo "Error: Could not process rule: File exists" >&2
+            echo "$line" >&2
+            echo "^^^^^" >&2
+        fi ;;
+    refuse*) echo "Error: syntax error, unexpected string" >&2; echo "$line" >&2 ;;
+    slow*) read _ < "$STATE/gate"; echo "answer to $line" ;;
+    die) exit 3 ;;
+    *) echo "answer to $line" ;;
+    esac
+    printf 'nft> '
+done
+"""
+IP = """#!/bin/sh
+echo "$@" >> "$STATE/ip.log"
+cat >> "$STATE/ip.log"
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, script in (("nft", NFT), ("ip", IP)):
+        program = tmp_path / name
+        program.write_text(script.replace("$STATE", str(tmp_path)))
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+async def test_answers_belong_to_their_questions_despite_the_prompt(state: Path) -> None:
+    guard = await Guard.claim()
+    assert "answer to one" in await guard.tell("one")
+    assert "answer to two; three" in await guard.tell("\ttwo\n  three\n")
+    await guard.aclose()
+
+
+async def test_a_refusal_is_one_line_of_nft_s_own(state: Path) -> None:
+    guard = await Guard.claim()
+    with pytest.raises(NftError) as caught:
+        await guard.tell("refuse this")
+    assert caught.value.message == "nft: syntax error, unexpected string"
+    assert "answer to next" in await guard.tell("next")
+    await guard.aclose()
+
+
+async def test_a_cancelled_question_does_not_shift_the_answers(state: Path) -> None:
+    gate = state / "gate"
+    os.mkfifo(gate)
+    guard = await Guard.claim()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guard.tell, "slow")
+        await trio.to_thread.run_sync(open_to_write, gate)  # nft has begun to answer
+        nursery.cancel_scope.cancel()
+    assert "answer to next" in await guard.tell("next")
+    await guard.aclose()
+
+
+def open_to_write(path: Path) -> None:
+    with path.open("w") as gate:
+        gate.write("\n")
+
+
+async def test_questions_from_two_tasks_take_turns(state: Path) -> None:
+    guard = await Guard.claim()
+    async with trio.open_nursery() as nursery:
+
+        async def ask(question: str) -> None:
+            assert f"answer to {question}" in await guard.tell(question)
+
+        for number in range(8):
+            nursery.start_soon(ask, f"number {number}")
+    await guard.aclose()
+
+
+async def test_a_slot_that_is_taken_is_passed_over(state: Path) -> None:
+    first = await Guard.claim()
+    (state / "taken").write_text(f"{first.identity.table}\n")
+    second = await Guard.claim()
+    assert second.identity.slot == (first.identity.slot + 1) % SLOTS
+    for guard in (first, second):
+        await guard.aclose()
+
+
+async def test_nft_s_end_is_noticed_by_who_asks_and_by_who_waits(state: Path) -> None:
+    guard = await Guard.claim()
+    with pytest.raises(GuardLostError):
+        await guard.tell("die")
+    assert await guard.wait() == "the guard of the rules ended with status 3"
+    with pytest.raises(GuardLostError):
+        await guard.tell("anything")
+    await guard.aclose()
+
+
+async def test_an_nft_that_is_not_interactive_is_named(state: Path) -> None:
+    (state / "nft").write_text("#!/bin/sh\necho 'Error: no interactive mode' >&2\nexit 1\n")
+    with pytest.raises(MachineError, match="no interactive mode"):
+        await Guard.claim()
+
+
+async def test_its_end_undoes_exactly_its_own_policy_routes(state: Path) -> None:
+    guard = await Guard.claim()
+    await guard.aclose()
+    undone = (state / "ip.log").read_text().splitlines()
+    expected = [undo for _, undo in policy_routes(guard.identity)]
+    assert undone == ["-4 -force -batch -", *expected, "-6 -force -batch -", *expected]
+    await guard.aclose()
+    assert (state / "ip.log").read_text().splitlines() == undone

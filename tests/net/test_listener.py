@@ -1,0 +1,88 @@
+"""A listener by itself; with rules before it, it is in e2e/test_rules.py."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from mitml4.net.listener import Listener
+
+
+@pytest.fixture
+async def listener():
+    listener = Listener("eth0", "redirect")
+    yield listener
+    listener.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        "redirect",
+        pytest.param(
+            "tproxy", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")
+        ),
+    ],
+)
+async def test_whoever_comes_to_the_listener_itself_is_reset(mechanism: str, host: str) -> None:
+    listener = Listener("eth0", mechanism)
+    with trio.move_on_after(5), socket.create_connection((host, listener.address.port)) as client:
+        client.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept)
+            await trio.lowlevel.wait_readable(client)
+            nursery.cancel_scope.cancel()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    listener.close()
+
+
+async def test_closing_wakes_who_waits(listener: Listener) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await listener.accept()
+
+        nursery.start_soon(accept)
+        await wait_all_tasks_blocked()
+        listener.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+
+
+class Failing:
+    """A listening socket whose accept fails in turn with each of the errors, then is closed."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+
+    async def accept(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.codes:
+            raise trio.ClosedResourceError
+        code = self.codes.pop(0)
+        raise OSError(code, os.strerror(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "pause_s"),
+    [(errno.ECONNABORTED, 0.0), (errno.EPERM, 0.0), (errno.EMFILE, 0.1), (errno.ENOBUFS, 0.1)],
+)
+async def test_a_failure_to_accept_is_survived(
+    listener: Listener, monkeypatch, autojump_clock, code: int, pause_s: float
+) -> None:
+    failing = Failing(code, code)
+    started = trio.current_time()
+    with monkeypatch.context() as patch:
+        patch.setattr(listener, "_socket", failing)
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+    assert failing.codes == []
+    assert trio.current_time() - started == pytest.approx(2 * pause_s)
