@@ -1,0 +1,212 @@
+"""The live table: what is going on, for a person at a terminal.
+
+`publish` only brings the model up to date. Some times a second what can be seen of it is copied,
+rendered and drawn in a thread; while a slow terminal is still busy with one picture, the next is
+not begun, and no flow waits for either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final, Literal
+
+import trio
+from rich.style import Style
+
+from mitml4.events import Event
+from mitml4.sinks.sink import Counters
+from mitml4.sinks.table_model import Row, TableModel
+from mitml4.sinks.table_view import body_height, render
+from mitml4.sinks.terminal import Canvas, color_system_for, keyboard, keys_in
+
+__all__ = ["Table"]
+
+_FRAME_S: Final = 0.2
+_LAST_WORDS_S: Final = 1.0
+_MAX_HELD_LINES: Final = 1000
+
+_STYLES: Final = {
+    "": Style.null(),
+    "name": Style(bold=True),
+    "title": Style(reverse=True),
+    "footer": Style(reverse=True),
+    "open": Style(color="green"),
+    "passed": Style(color="yellow"),
+    "closed": Style(dim=True),
+    "failed": Style(color="red"),
+    "blocked": Style(color="magenta"),
+}
+
+_UP: Final = {b"\x1b[A", b"\x1bOA", b"k"}
+_DOWN: Final = {b"\x1b[B", b"\x1bOB", b"j"}
+_PAGE_UP: Final = {b"\x1b[5~"}
+_PAGE_DOWN: Final = {b"\x1b[6~"}
+_FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
+_LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
+
+
+class Table:
+    """A sink that draws on standard output, which is a terminal."""
+
+    def __init__(
+        self,
+        counters: Callable[[int], Counters | None],
+        stop: Callable[[], object],
+        color: Literal["auto", "always", "never"] = "auto",
+    ) -> None:
+        """`counters` gives the bytes of an open flow, by its number; `stop` is what `q` does."""
+        self.dropped = 0
+        self.model = TableModel()
+        self._counters = counters
+        self._stop = stop
+        self._canvas = Canvas(sys.stdout.fileno(), _STYLES, color_system_for(color))
+        self._frozen: TableModel | None = None
+        """What is shown while paused."""
+        self._skip = 0
+        """Rows between the newest and the last that is shown; 0 follows the newest."""
+        self._rows_before = 0
+        self._hurry = trio.Event()
+        self._closing = False
+        self._patience = trio.CancelScope()
+        self._limiter = trio.CapacityLimiter(1)
+
+    def publish(self, event: Event) -> None:
+        self.model.add(event)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        gone = False
+        with _stderr_held(), keyboard() as keys:
+            async with trio.open_nursery() as nursery:
+                if keys is not None:
+                    nursery.start_soon(self._read_keys, keys)
+                task_status.started()
+                try:
+                    with self._patience:
+                        await self._in_thread(self._canvas.enter)
+                        await self._draw_what_comes()
+                except OSError:  # the window was closed, the line was cut
+                    gone = True
+                finally:
+                    await self._give_back()
+                nursery.cancel_scope.cancel()
+        if gone:
+            raise BrokenPipeError
+
+    async def aclose(self) -> None:
+        """Give the terminal back, at once."""
+        self._closing = True
+        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._hurry.set()
+
+    async def _give_back(self) -> None:
+        """Leave the terminal as it was, if it still takes anything."""
+        with trio.move_on_after(_LAST_WORDS_S, shield=True), contextlib.suppress(OSError):
+            await self._in_thread(self._canvas.leave)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+
+    async def _draw_what_comes(self) -> None:
+        while not self._closing:
+            await self._draw()
+            self._hurry = trio.Event()
+            with trio.move_on_after(_FRAME_S):
+                await self._hurry.wait()
+
+    async def _draw(self) -> None:
+        width, height = size = self._canvas.size
+        model = replace(self._frozen or self.model)
+        rows = self._rows_in_view(body_height(height))
+        paused = self._frozen is not None
+
+        def draw() -> None:
+            self._canvas.draw(render(model, rows, width, height, paused=paused), size)
+
+        await self._in_thread(draw)
+
+    def _rows_in_view(self, count: int) -> list[Row]:
+        """Copies, their bytes up to date; the same flows as before while scrolled back."""
+        model = self._frozen or self.model
+        if self._skip:
+            self._skip += max(0, len(model) - self._rows_before)
+        self._rows_before = len(model)
+        self._skip = min(self._skip, max(0, len(model) - count))
+        rows = model.rows(count, skip=self._skip)
+        if self._frozen is None:
+            self._measure(rows)
+        return [replace(row) for row in rows]
+
+    def _measure(self, rows: list[Row]) -> None:
+        now = trio.current_time()
+        for row in rows:
+            if row.state in ("open", "failed") and (counters := self._counters(row.flow)):
+                self.model.measure(row, counters, now)
+
+    async def _read_keys(self, descriptor: int) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                data = os.read(descriptor, 1024)
+            except OSError:
+                return
+            if not data:
+                return
+            for key in keys_in(data):
+                self._press(key)
+            self._hurry.set()
+
+    def _press(self, key: bytes) -> None:
+        page = max(1, body_height(self._canvas.size[1]) - 1)
+        if key in (b"q", b"Q"):
+            self.model.stopping = True
+            self._stop()
+        elif key in (b"p", b" "):
+            self._frozen = self.model.copy() if self._frozen is None else None
+        elif key in _UP:
+            self._scroll(1)
+        elif key in _DOWN:
+            self._scroll(-1)
+        elif key in _PAGE_UP:
+            self._scroll(page)
+        elif key in _PAGE_DOWN:
+            self._scroll(-page)
+        elif key in _FIRST:
+            self._scroll(len(self.model))
+        elif key in _LAST:
+            self._skip = 0
+
+    def _scroll(self, lines: int) -> None:
+        self._skip = max(0, self._skip + lines)
+
+
+class _Held(io.TextIOBase):
+    """Keeps what is written, as far as it is bounded."""
+
+    def __init__(self) -> None:
+        self.pieces: deque[str] = deque(maxlen=_MAX_HELD_LINES)
+
+    def write(self, text: str) -> int:
+        self.pieces.append(text)
+        return len(text)
+
+
+@contextlib.contextmanager
+def _stderr_held() -> Iterator[None]:
+    """What is said meanwhile would tear the picture: it is said afterwards."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    held = _Held()
+    try:
+        with contextlib.redirect_stderr(held):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write("".join(held.pieces))
+            sys.stderr.flush()

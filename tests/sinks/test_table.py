@@ -1,0 +1,425 @@
+"""The table on a terminal of its own: what it shows, what its keys do, and how it leaves."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+PATIENCE_S = 10.0
+
+# What a session does with its table; `CTRL-C` is left to what the test's script says of it.
+PRELUDE = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY)
+import trio
+from mitml4.address import Address
+from mitml4.events import FlowClose, FlowOpen, SessionStart
+from mitml4.sinks.sink import Counters
+from mitml4.sinks.table import Table
+
+counters = {}
+stopped = trio.Event()
+table = Table(counters.get, stopped.set, "never")
+publish = table.publish
+
+def start():
+    publish(SessionStart(version="0", mode="intercept", interfaces=("eth0",), listeners=(), ca=None,
+                         table=None, pid=1))
+
+def open_flows(first, last):
+    for flow in range(first, last + 1):
+        publish(FlowOpen(flow=flow, client=Address("192.0.2.1", 1),
+                         destination=Address("192.0.2.2", 80), name=f"host-{flow}.example"))
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        await nursery.start(table.run)
+        start()
+        await session(nursery)
+        await table.aclose()
+    print("the summary")
+"""
+
+_SEQUENCE = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([^\x1b]+)")
+
+
+@dataclass
+class Screen:
+    """As much of a terminal as the table uses; an unknown sequence is a failure."""
+
+    lines: dict[int, list[str]] = field(default_factory=dict)
+    row: int = 1
+    column: int = 1
+    alternate: bool = False
+    cursor: bool = True
+    autowrap: bool = True
+    after: str = ""
+    """What was printed while the alternate screen was not shown."""
+    rest: str = ""
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=codecs.getincrementaldecoder("utf-8")
+    )
+
+    def feed(self, data: bytes) -> None:
+        text = self.rest + self.decoder.decode(data)
+        position = 0
+        while match := _SEQUENCE.match(text, position):
+            position = match.end()
+            if match[3]:
+                self._print(match[3].replace("\r", ""))
+            else:
+                self._obey(match[1], match[2])
+        self.rest = text[position:]
+        assert len(self.rest) < 10, f"unknown: {self.rest!r}"
+
+    def _print(self, text: str) -> None:
+        if not self.alternate:
+            self.after += text
+            return
+        line = self.lines.setdefault(self.row, [])
+        for char in text:
+            line.extend(" " * (self.column - len(line)))
+            line[self.column - 1] = char
+            self.column += 1
+
+    def _obey(self, argument: str, final: str) -> None:
+        match argument, final:
+            case ("?1049", "h" | "l"):
+                self.alternate = final == "h"
+            case ("?25", "h" | "l"):
+                self.cursor = final == "h"
+            case ("?7", "h" | "l"):
+                self.autowrap = final == "h"
+            case ("?2026", "h" | "l") | (_, "m"):
+                pass
+            case ("2", "J"):
+                self.lines.clear()
+            case (_, "H"):
+                self.row, self.column = map(int, argument.split(";"))
+            case (_, "G"):
+                self.column = int(argument)
+            case _:
+                raise AssertionError(f"unknown: {argument}{final}")
+
+    @property
+    def text(self) -> str:
+        return "\n".join("".join(self.lines[row]).rstrip() for row in sorted(self.lines))
+
+
+@dataclass
+class Window:
+    """A terminal with a table in it."""
+
+    process: subprocess.Popen
+    master: int
+    screen: Screen = field(default_factory=Screen)
+    read_bytes: int = 0
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def resize(self, columns: int, lines: int) -> None:
+        size = struct.pack("HHHH", lines, columns, 0, 0)
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+
+    def wait(self, condition: Callable[[Screen], bool]) -> Screen:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition(self.screen):
+            left = deadline - time.monotonic()
+            ready = select.select([self.master], [], [], max(0.0, left))[0]
+            if not ready:
+                pytest.fail(f"waited in vain; the screen is:\n{self.screen.text}")
+            if not self._read():
+                break
+        assert condition(self.screen), self.screen.text
+        return self.screen
+
+    def wait_for(self, *texts: str) -> Screen:
+        return self.wait(lambda screen: all(text in screen.text for text in texts))
+
+    def wait_end(self) -> Screen:
+        while self._read():
+            pass
+        self.process.wait(PATIENCE_S)
+        return self.screen
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self.master, 1 << 16)
+        except OSError:  # EIO: the other side is closed
+            return False
+        self.read_bytes += len(data)
+        self.screen.feed(data)
+        return bool(data)
+
+
+@pytest.fixture
+def window() -> Iterator[Callable[[str], Window]]:
+    """Start a session with a table in a terminal of 80×24."""
+    opened: list[Window] = []
+
+    def start(session: str) -> Window:
+        master, slave = pty.openpty()
+        script = PRELUDE + textwrap.dedent(session) + "\ntrio.run(main)\n"
+        environment = os.environ | {"TERM": "xterm-256color"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env=environment,
+        )
+        window = Window(process, master)
+        window.attributes = termios.tcgetattr(slave)
+        window.slave = slave
+        window.resize(80, 24)
+        opened.append(window)
+        return window
+
+    yield start
+    for one in opened:
+        one.process.kill()
+        one.process.wait()
+        for descriptor in (one.master, one.slave):
+            os.close(descriptor)
+
+
+UNTIL_STOPPED = """
+async def session(nursery):
+    open_flows(1, 3)
+    await stopped.wait()
+"""
+
+
+def leave(window: Window) -> Screen:
+    """Let go of our own end of the terminal, so that its end can be seen."""
+    os.close(window.slave)
+    window.slave = os.open(os.devnull, os.O_RDONLY)
+    return window.wait_end()
+
+
+def test_it_shows_the_session_and_its_flows(window) -> None:
+    screen = window(UNTIL_STOPPED).wait_for("host-3.example:80", "3 open of 3 flows")
+    assert screen.alternate
+    assert not screen.cursor
+    assert not screen.autowrap
+    assert screen.text.startswith("mitml4 intercepts eth0")
+
+
+def test_q_ends_the_session_and_gives_the_terminal_back(window) -> None:
+    shown = window(UNTIL_STOPPED)
+    shown.wait_for("host-3")
+    assert termios.tcgetattr(shown.slave) != shown.attributes
+    shown.press(b"q")
+    shown.wait(lambda screen: "the summary" in screen.after)
+    assert termios.tcgetattr(shown.slave) == shown.attributes
+    screen = leave(shown)
+    assert shown.process.returncode == 0
+    assert (screen.alternate, screen.cursor, screen.autowrap) == (False, True, True)
+    assert screen.after == "the summary\n"
+
+
+@pytest.mark.parametrize(
+    "trouble", ['raise RuntimeError("oh")', "os.kill(os.getpid(), 2); await trio.sleep(60)"]
+)
+def test_the_terminal_is_given_back_however_it_ends(window, trouble: str) -> None:
+    shown = window(f"""
+        async def session(nursery):
+            open_flows(1, 3)
+            await trio.sleep(0.3)
+            {trouble}
+    """)
+    shown.wait(lambda screen: "Traceback" in screen.after)
+    assert termios.tcgetattr(shown.slave) == shown.attributes
+    screen = leave(shown)
+    assert (screen.alternate, screen.cursor, screen.autowrap) == (False, True, True)
+
+
+def test_what_is_said_meanwhile_is_said_afterwards(window) -> None:
+    shown = window("""
+        async def session(nursery):
+            print("note: something", file=sys.stderr)
+            open_flows(1, 1)
+            await stopped.wait()
+    """)
+    screen = shown.wait_for("host-1")
+    assert "something" not in screen.text + screen.after
+    shown.press(b"q")
+    assert leave(shown).after == "note: something\nthe summary\n"
+
+
+def test_a_window_that_is_resized_is_drawn_anew(window) -> None:
+    shown = window(UNTIL_STOPPED)
+    shown.wait_for("host-3")
+    for columns, lines in ((40, 10), (120, 40), (20, 3), (80, 24)):
+        shown.resize(columns, lines)
+        shown.wait(
+            lambda screen, lines=lines, columns=columns: (
+                len(screen.lines) == lines
+                and all(len(line) == columns for line in screen.lines.values())
+            )
+        )
+
+
+def test_nothing_is_written_while_nothing_changes(window) -> None:
+    shown = window("""
+        async def session(nursery):
+            open_flows(1, 3)
+            await trio.sleep(0.5)
+            publish(FlowClose(flow=1, stack=(), reason="closed", bytes_up=0, bytes_down=0,
+                              duration_s=1.0))
+            await stopped.wait()
+    """)
+    shown.wait_for("3 open of 3 flows")
+    before = shown.read_bytes
+    shown.wait_for("2 open of 3 flows")
+    assert shown.read_bytes - before < 500
+
+
+def test_bytes_of_open_flows_are_shown_as_they_move(window) -> None:
+    shown = window("""
+        async def session(nursery):
+            open_flows(1, 1)
+            counters[1] = Counters()
+            while not stopped.is_set():
+                counters[1].down += 5_000
+                await trio.sleep(0.05)
+    """)
+    shown.resize(120, 24)
+    shown.wait(lambda screen: re.search(r"[0-9.]+k +[0-9.]+k/s", screen.text) is not None)
+
+
+MANY = UNTIL_STOPPED.replace("open_flows(1, 3)", "open_flows(1, 100)")
+
+
+@pytest.mark.parametrize(
+    ("keys", "newest"),
+    [
+        (b"", 100),
+        (b"\x1b[A", 99),
+        (b"kk", 98),
+        (b"kkj", 99),
+        (b"\x1b[A\x1b[A\x1b[B", 99),
+        (b"\x1b[5~", 81),
+        (b"\x1b[5~\x1b[6~", 100),
+        (b"g", 20),
+        (b"\x1b[H", 20),
+        (b"gG", 100),
+        (b"g\x1b[F", 100),
+        (b"j", 100),
+        (b"x\x1b[Z\x1b", 100),
+    ],
+)
+def test_keys_scroll(window, keys: bytes, newest: int) -> None:
+    shown = window(MANY)
+    shown.wait_for("host-100.example")
+    shown.press(keys)
+    shown.wait(lambda screen: flows_on(screen) == [*range(newest - 19, newest + 1)])
+
+
+def flows_on(screen: Screen) -> list[int]:
+    return [int(number) for number in re.findall(r"host-(\d+)", screen.text)]
+
+
+def test_scrolled_back_the_view_stays_while_flows_come(window) -> None:
+    shown = window("""
+        async def session(nursery):
+            open_flows(1, 50)
+            while not table._skip:
+                await trio.sleep(0.01)
+            await trio.sleep(0.3)
+            open_flows(51, 60)
+            await stopped.wait()
+    """)
+    shown.wait_for("host-50")
+    shown.press(b"k")
+    screen = shown.wait_for("60 open")
+    assert flows_on(screen)[-1] == 49
+    shown.press(b"G")
+    shown.wait_for("host-60")
+
+
+def test_p_holds_the_picture_and_p_again_lets_it_go_on(window) -> None:
+    shown = window("""
+        async def session(nursery):
+            open_flows(1, 3)
+            while table._frozen is None:
+                await trio.sleep(0.01)
+            open_flows(4, 6)
+            await stopped.wait()
+    """)
+    shown.wait_for("host-3")
+    shown.press(b"p")
+    screen = shown.wait_for("paused")
+    time.sleep(0.5)  # as long as two pictures take
+    assert "host-4" not in screen.text
+    shown.press(b"p")
+    shown.wait_for("host-6", "p pause")
+
+
+def test_a_terminal_that_is_gone_ends_it_like_a_pipe_without_reader(window, tmp_path) -> None:
+    told = tmp_path / "told"
+    shown = window(f"""
+        import signal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+        async def session(nursery):
+            flow = 0
+            while True:
+                flow += 1
+                open_flows(flow, flow)
+                await trio.sleep(0.01)
+
+        async def watched(run=table.run):
+            try:
+                await run(task_status=trio.TASK_STATUS_IGNORED)
+            except BrokenPipeError:
+                open({str(told)!r}, "w").close()
+                os._exit(0)
+
+        async def main():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watched)
+                start()
+                await session(nursery)
+    """)
+    shown.wait_for("host-3")
+    os.close(shown.slave)
+    os.close(shown.master)
+    shown.slave, shown.master = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
+    shown.process.wait(PATIENCE_S)
+    assert told.exists()
+
+
+def test_a_terminal_that_takes_nothing_holds_nobody_up(window, tmp_path) -> None:
+    """While nobody reads its other side, the session goes on as before."""
+    told = tmp_path / "told"
+    shown = window(f"""
+        async def session(nursery):
+            for flow in range(1, 10_000):
+                open_flows(flow, flow)
+                if flow % 100 == 0:
+                    await trio.sleep(0.01)
+            open({str(told)!r}, "w").close()
+    """)
+    deadline = time.monotonic() + PATIENCE_S
+    while not told.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "the summary" in leave(shown).after
+    assert shown.process.returncode == 0

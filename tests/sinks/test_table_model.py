@@ -1,0 +1,191 @@
+"""What the table knows after each event."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4.address import Address
+from mitml4.events import (
+    FlowClose,
+    FlowError,
+    FlowLayer,
+    FlowOpen,
+    HttpRequest,
+    HttpResponse,
+    WebSocketMessage,
+)
+from mitml4.protocols.conversation import Target
+from mitml4.protocols.socks5 import Socks5Facts
+from mitml4.protocols.tls import TlsFacts
+from mitml4.sinks.printable import printable
+from mitml4.sinks.sink import Counters
+from mitml4.sinks.table_model import MAX_ROWS, Row, TableModel
+
+
+def opened(flow: int = 1, **fields) -> FlowOpen:
+    ends = {"client": Address("192.0.2.1", 5000), "destination": Address("198.51.100.7", 443)}
+    return FlowOpen(flow=flow, **(ends | fields))
+
+
+def layer(depth: int, protocol: str, action="relayed", details=None, flow: int = 1) -> FlowLayer:
+    return FlowLayer(
+        flow=flow, depth=depth, protocol=protocol, speaker="client", action=action, details=details
+    )
+
+
+def request(stream: int, url: str) -> HttpRequest:
+    return HttpRequest(flow=1, depth=1, stream=stream, method="GET", url=url, version="2")
+
+
+def response(stream: int, status: int) -> HttpResponse:
+    return HttpResponse(flow=1, depth=1, stream=stream, status=status, version="2")
+
+
+def failure(reason: str, side="egress") -> FlowError:
+    return FlowError(flow=1, depth=0, side=side, stage="connect", kind="refused", reason=reason)
+
+
+def closed(reason="closed", flow: int = 1, up: int = 10, down: int = 20) -> FlowClose:
+    return FlowClose(
+        flow=flow, stack=("tls",), reason=reason, bytes_up=up, bytes_down=down, duration_s=1.0
+    )
+
+
+def after(*events) -> Row:
+    model = TableModel()
+    for event in events:
+        model.add(event)
+    return model.rows(1)[0]
+
+
+def test_a_flow_goes_by_its_address_then_its_name_then_what_is_asked_for_inside() -> None:
+    socks = layer(0, "socks5", details=Socks5Facts(target=Target("inner.example", 8443)))
+    tls = layer(1, "tls", details=TlsFacts(sni="front.example"))
+    seen = [opened(), opened(name="dns.example"), socks, tls]
+    for count, server in (
+        (1, ("198.51.100.7", 443)),
+        (2, ("dns.example", 443)),
+        (3, ("inner.example", 8443)),
+        (4, ("front.example", 8443)),
+    ):
+        row = after(*seen[:count])
+        assert (row.server, row.port) == server
+
+
+def test_layers_stack_up_whatever_order_they_are_announced_in() -> None:
+    assert after(opened(), layer(0, "socks5"), layer(1, "tls")).stack == ("socks5", "tls")
+    late = after(opened(), layer(0, "socks5"), layer(2, "http/2"), layer(1, "tls"))
+    assert late.stack == ("socks5", "tls", "http/2")
+
+
+def test_a_flow_that_is_passed_through_says_why() -> None:
+    row = after(opened(), layer(0, "tls", "passthrough", TlsFacts(passthrough="pinned")))
+    assert row.passed_through
+    assert row.info == "pinned, passed through"
+
+
+def test_a_response_is_told_with_its_own_request_only() -> None:
+    asked = (opened(), request(1, "https://a.example/x?y"), request(3, "https://a.example"))
+    assert after(*asked[:2]).info == "GET /x?y"
+    assert after(*asked).info == "GET /"
+    assert after(*asked, response(1, 404)).info == "GET /"
+    assert after(*asked, response(3, 200)).info == "200 GET /"
+
+
+def test_a_websocket_message_is_told() -> None:
+    message = WebSocketMessage(flow=1, depth=1, direction="up", opcode="text", size=5)
+    assert after(opened(), message).info == "text, 5 B up"
+
+
+@pytest.mark.parametrize(
+    ("events", "state", "info"),
+    [
+        ([], "open", ""),
+        ([closed()], "closed", ""),
+        ([request(1, "/"), closed()], "closed", "GET /"),
+        ([closed("shutdown")], "closed", ""),
+        ([closed("reset")], "failed", "reset"),
+        ([closed("timeout")], "failed", "timeout"),
+        ([request(1, "/"), closed("reset")], "failed", "GET /"),
+        ([failure("no answer"), closed("timeout")], "failed", "server: no answer"),
+        ([failure("unknown_ca", "ingress"), closed("error")], "failed", "client: unknown_ca"),
+        ([request(1, "/"), closed("blocked")], "blocked", "blocked"),
+    ],
+)
+def test_the_state_and_what_is_said_of_it(events, state: str, info: str) -> None:
+    row = after(opened(), *events)
+    assert (row.state, row.info) == (state, info)
+
+
+def test_the_bytes_of_an_open_flow_are_measured_and_their_rate() -> None:
+    model = TableModel()
+    model.add(opened())
+    (row,) = model.rows(1)
+    model.measure(row, Counters(100, 0), now=10.0)
+    assert (row.up, row.down, row.rate) == (100, 0, None)
+    model.measure(row, Counters(100, 50), now=10.5)
+    assert (row.up, row.down, row.rate) == (100, 50, 100.0)
+    model.add(closed(up=120, down=60))
+    assert (row.up, row.down, row.rate) == (120, 60, None)
+
+
+def test_only_the_latest_flows_are_kept_and_closed_ones_go_first() -> None:
+    model = TableModel()
+    for flow in range(1, MAX_ROWS + 1):
+        model.add(opened(flow))
+    model.add(closed(flow=3))
+    model.add(closed(flow=2))
+    for flow in (MAX_ROWS + 1, MAX_ROWS + 2, MAX_ROWS + 3):
+        model.add(opened(flow))
+    kept = [row.flow for row in model.rows(MAX_ROWS)]
+    assert kept == [*range(4, MAX_ROWS + 4)]
+    assert model.flows == MAX_ROWS + 3
+    assert model.open == MAX_ROWS + 1
+
+
+def test_totals_are_exact_once_all_is_closed_whatever_was_forgotten() -> None:
+    model = TableModel()
+    flows = range(1, MAX_ROWS + 50)
+    for flow in flows:
+        model.add(opened(flow))
+        model.measure(model.rows(1)[0], Counters(5, 7), now=0.0)
+    for flow in flows:
+        model.add(closed(flow=flow))
+    assert (model.bytes_up, model.bytes_down) == (10 * len(flows), 20 * len(flows))
+    assert (model.open, len(model)) == (0, MAX_ROWS)
+
+
+def test_rows_are_asked_for_from_the_newest_back() -> None:
+    model = TableModel()
+    for flow in range(1, 6):
+        model.add(opened(flow))
+    assert [row.flow for row in model.rows(2)] == [4, 5]
+    assert [row.flow for row in model.rows(2, skip=1)] == [3, 4]
+    assert [row.flow for row in model.rows(9)] == [1, 2, 3, 4, 5]
+    assert model.rows(0) == []
+
+
+def test_a_copy_does_not_change() -> None:
+    model = TableModel()
+    model.add(opened())
+    picture = model.copy()
+    model.add(closed("reset"))
+    model.add(opened(2))
+    assert [row.state for row in picture.rows(9)] == ["open"]
+    assert picture.flows == 1
+
+
+@given(st.text(st.characters(codec=None), max_size=400))
+def test_nothing_from_the_network_is_kept_that_a_terminal_would_obey(text: str) -> None:
+    row = after(
+        opened(name=text),
+        layer(0, "socks5", details=Socks5Facts(target=Target(text, 1))),
+        layer(1, "tls", "passthrough", TlsFacts(sni=text, passthrough=text)),
+    )
+    asked = after(opened(), request(1, text), response(1, 200))
+    failed = after(opened(), failure(text))
+    for shown in (row.server, row.info, asked.info, failed.info):
+        assert printable(shown) == shown
+        assert len(shown) < 4000

@@ -1,0 +1,225 @@
+"""The picture: a pure function of what is known and the size of the window."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from mitml4.address import Address
+from mitml4.events import (
+    CertificateAuthority,
+    FlowClose,
+    FlowError,
+    FlowLayer,
+    FlowOpen,
+    HttpRequest,
+    HttpResponse,
+    SessionStart,
+)
+from mitml4.protocols.conversation import Target
+from mitml4.protocols.socks5 import Socks5Facts
+from mitml4.protocols.tls import TlsFacts
+from mitml4.sinks.sink import Counters
+from mitml4.sinks.table_model import Row, TableModel
+from mitml4.sinks.table_view import Line, body_height, fit, fit_end, render, short_size
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+def make_model() -> TableModel:
+    """One flow of each kind."""
+    model = TableModel()
+    model.notes = ("redirect instead of TPROXY: an input policy drops it",)
+    model.quic_blocked = 12
+    client = Address("192.0.2.55", 50000)
+    ends = {"client": client, "destination": Address("198.51.100.7", 443)}
+    inner = Socks5Facts(target=Target("www.example", 443))
+    events = [
+        SessionStart(
+            version="0.1.0",
+            mode="intercept",
+            interfaces=("eth0", "wg0"),
+            listeners=(),
+            ca=CertificateAuthority("CN=mitml4 CA of laptop (2026-01-02)", "ab" * 32),
+            table="mitml4_1",
+            pid=1,
+        ),
+        FlowOpen(flow=1, client=client, destination=Address("2001:db8::1234", 1080)),
+        _layer(1, 0, "socks5", details=inner),
+        _layer(1, 1, "tls", "intercepted", TlsFacts(sni="www.example")),
+        _layer(1, 2, "http/2"),
+        HttpRequest(
+            flow=1, depth=2, stream=1, method="GET", url="https://www.example/a", version="2"
+        ),
+        HttpResponse(flow=1, depth=2, stream=1, status=200, version="2"),
+        FlowOpen(flow=2, **ends),
+        _layer(2, 0, "tls", "passthrough", TlsFacts(sni="pinned.example", passthrough="pinned")),
+        FlowOpen(flow=3, **ends),
+        _layer(3, 0, "tls", "intercepted", TlsFacts(sni="例え.テスト.example")),
+        FlowError(
+            flow=3,
+            depth=0,
+            side="ingress",
+            stage="handshake",
+            kind="certificate",
+            reason="unknown_ca",
+        ),
+        _close(3, ("tls",), "error"),
+        FlowOpen(flow=4, client=client, destination=Address("2001:db8::25", 25)),
+        _close(4, ("smtp",), "closed"),
+        FlowOpen(flow=5, name="a-host-of-a-long-name.in.some.zone.of.some.cdn.example", **ends),
+        _close(5, (), "blocked"),
+        FlowOpen(flow=6, name="evil\x1b[2J\u202e[red].example", **ends),
+        _layer(6, 0, "unknown"),
+    ]
+    for event in events:
+        model.add(event)
+    (row,) = model.rows(1, skip=5)
+    model.measure(row, Counters(1000, 0), now=1.0)
+    model.measure(row, Counters(1234, 34_567_890), now=2.0)
+    return model
+
+
+def _layer(flow: int, depth: int, protocol: str, action="relayed", details=None) -> FlowLayer:
+    return FlowLayer(
+        flow=flow, depth=depth, protocol=protocol, speaker="client", action=action, details=details
+    )
+
+
+def _close(flow: int, stack: tuple[str, ...], reason) -> FlowClose:
+    return FlowClose(
+        flow=flow, stack=stack, reason=reason, bytes_up=517, bytes_down=4096, duration_s=0.1
+    )
+
+
+def text_of(lines: list[Line]) -> str:
+    return "".join("".join(cell.text for cell in line).rstrip() + "\n" for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (40, 10)])
+def test_the_picture_is_the_one_that_was_approved(width: int, height: int) -> None:
+    """To approve another: UPDATE_SNAPSHOTS=1 pytest …, and look at the difference."""
+    model = make_model()
+    picture = text_of(render(model, model.rows(body_height(height)), width, height))
+    approved = SNAPSHOTS / f"table_{width}x{height}.txt"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        approved.write_text(picture)
+    assert picture == approved.read_text()
+
+
+def test_before_the_session_has_started_and_before_the_first_flow() -> None:
+    model = TableModel()
+    assert text_of(render(model, [], 80, 24)).startswith("mitml4 is starting\n")
+    model.add(
+        SessionStart(
+            version="0",
+            mode="intercept",
+            interfaces=("lo",),
+            listeners=(),
+            ca=None,
+            table=None,
+            pid=1,
+        )
+    )
+    picture = text_of(render(model, [], 80, 24))
+    assert picture.startswith("mitml4 intercepts lo\n")
+    assert "waiting for connections" in picture
+
+
+def test_the_footer_tells_what_the_keys_do_now() -> None:
+    model = make_model()
+    assert "q quit" in text_of(render(model, [], 80, 24))
+    assert "p go on" in text_of(render(model, [], 80, 24, paused=True))
+    model.stopping = True
+    assert "q at once" in text_of(render(model, [], 80, 24))
+
+
+@given(st.integers(1, 300), st.integers(1, 60), st.booleans())
+def test_every_window_is_filled_exactly(width: int, height: int, paused: bool) -> None:
+    model = make_model()
+    rows = model.rows(body_height(height))
+    lines = render(model, rows, width, height, paused=paused)
+    assert len(lines) == height
+    for line in lines:
+        assert sum(cell_len(cell.text) for cell in line) == width
+
+
+def test_a_window_shows_as_many_flows_as_there_is_room_for() -> None:
+    model = TableModel()
+    for flow in range(1, 100):
+        model.add(
+            FlowOpen(flow=flow, client=Address("192.0.2.1", 1), destination=Address("192.0.2.2", 1))
+        )
+    for height in range(1, 60):
+        picture = text_of(render(model, model.rows(body_height(height)), 80, height))
+        assert picture.count("●") == body_height(height)
+
+
+def test_a_flow_has_the_colour_of_its_state() -> None:
+    model = make_model()
+    lines = render(model, model.rows(6), 120, 24)
+    styles = [line[0].style for line in lines[3:9]]
+    assert styles == ["open", "passed", "failed", "closed", "blocked", "open"]
+
+
+SCRIPTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "M", "Z"]), max_size=30)
+
+
+@given(SCRIPTS, st.integers(0, 40))
+def test_text_fits_exactly_whatever_its_script(text: str, width: int) -> None:
+    for fitted in (fit(text, width), fit_end(text, width)):
+        assert cell_len(fitted) == width
+        if cell_len(text) > width > 0:
+            assert "…" in fitted
+        else:
+            assert fitted.rstrip() == (text.rstrip() if width else "")
+
+
+def test_what_is_cut_off_is_the_end_or_the_beginning() -> None:
+    assert fit("abcdef", 4) == "abc…"
+    assert fit_end("abcdef", 4) == "…def"
+    assert fit("例え", 4) == "例え"
+    assert fit("例え例", 4) == "例 …"
+    assert fit_end("例え例", 4) == "…例 "
+
+
+def test_a_deep_stack_shows_its_inner_layers() -> None:
+    model = TableModel()
+    model.add(FlowOpen(flow=1, client=Address("192.0.2.1", 1), destination=Address("192.0.2.2", 1)))
+    (row,) = model.rows(1)
+    row.stack = ("socks5", "http-connect", "tls", "http/2")
+    assert "… › tls › http/2 " in text_of(render(model, [row], 80, 24))
+    assert "socks5 › http-connect › tls › http/2" in text_of(render(model, [row], 200, 24))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.0k"),
+        (9949, "9.9k"),
+        (9950, "10k"),
+        (999_499, "999k"),
+        (999_500, "1.0M"),
+        (34_567_890, "35M"),
+        (1 << 60, "lots"),
+    ],
+)
+def test_sizes_are_short(count: int, text: str) -> None:
+    assert short_size(count) == text
+
+
+@given(st.integers(0, 1 << 70))
+def test_sizes_never_take_more_than_four_characters(count: int) -> None:
+    assert len(short_size(count)) <= 4
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    row = Row(flow=1, client="192.0.2.1", server="2001:db8::1", port=443)
+    assert "[2001:db8::1]:443" in text_of(render(TableModel(), [row], 80, 24))
