@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items):
 # --- waiting -----------------------------------------------------------------------------------
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
+def poll(condition: Callable[[], Any], what: str) -> Any:
     """Poll what has no event to wait for, such as another program's listening socket."""
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
@@ -91,7 +91,7 @@ def running(
     command = in_a_world_of_its_own(hosts, argv)
     with namespace.popen(command, stderr=subprocess.PIPE, **settings) as process:
         try:
-            wait_until(
+            poll(
                 lambda: process.poll() is not None or port in namespace.call(listening_ports),
                 f"{argv[0]} listens on {port}",
             )
@@ -337,6 +337,11 @@ VALIDATOR = _Validator()
 
 
 # --- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    return poll
 
 
 @pytest.fixture(scope="module")

@@ -254,13 +254,6 @@ def test_a_server_that_resets_on_the_hello_resets(peer, client, session, trustin
             sock.recv(100)
 
 
-def test_a_server_that_answers_a_hello_in_the_clear_is_passed_on(peer, client, session, trusting):
-    page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
-    server = peer(lambda sock: (sock.recv(65536), sock.sendall(page)))
-    with client.connect(V4, server.port) as sock, pytest.raises(ssl.SSLError):
-        trusting.wrap_socket(sock, server_hostname="www.example")
-
-
 # --- splits
 
 

@@ -99,42 +99,32 @@ def test_the_user_says_what_an_untrusted_server_becomes(
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("leg", ["lan", "wan"])
 def test_the_key_log_decrypts_both_legs(
-    intercept, s_server, identity, client, get, lab, tmp_path, version, leg
+    intercept, s_server, identity, client, get, lab, wait_until, tmp_path, version, leg
 ):
     keys, capture = tmp_path / "keys.txt", tmp_path / "leg.pcap"
     session = intercept("--keylog", str(keys))
     port = s_server(identity)
-    sniffer = lab.router.popen(
-        [
-            "tcpdump",
-            "-q",
-            "-U",
-            "-Z",
-            "root",
-            "-i",
-            leg,
-            "-w",
-            str(capture),
-            "tcp",
-            "port",
-            str(port),
-        ],
-        stderr=-1,
-    )
+    command = ["tcpdump", "--immediate-mode", "-U", "-Z", "root", "-i", leg, "-w", str(capture)]
+    sniffer = lab.router.popen([*command, "tcp", "port", str(port)], stderr=-1)
+
+    def hosts_in_requests():
+        """What tshark reads with the keys; the capture's last packets may take a moment."""
+        command = ["tshark", "-r", str(capture), "-o", f"tls.keylog_file:{keys}"]
+        dissectors = ["-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},http"]
+        fields = ["-Y", "http.request", "-T", "fields", "-e", "http.host"]
+        return client.run(*command, *dissectors, *fields).text.split()
+
     with sniffer:
         try:
             sniffer.stderr.readline()  # "listening on …"
             watch = session.watch()
             get(port, "--cacert", str(session.ca), "--tls-max", version)
             watch.flow()
+            assert wait_until(hosts_in_requests, "tshark reads the request") == [
+                f"www.example:{port}"
+            ]
         finally:
             sniffer.terminate()
             sniffer.communicate()
-    read = client.run(
-        *("tshark", "-r", str(capture), "-o", f"tls.keylog_file:{keys}"),
-        *("-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},http"),
-        *("-Y", "http.request", "-T", "fields", "-e", "http.host"),
-    )
-    assert read.text.split() == [f"www.example:{port}"], read.err
     assert len(set(keys.read_text().splitlines())) == len(keys.read_text().splitlines())
     assert keys.stat().st_mode & 0o077 == 0

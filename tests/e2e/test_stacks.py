@@ -92,6 +92,14 @@ def test_http_messages_are_described(visit):
     assert end["response_bytes"] == len("hello from nginx\n")
 
 
+def test_tls_to_a_port_without_tls_fails_as_it_did(curl, client, beside, session):
+    url = "https://www.example:80/"
+    outcome = curl(client, url)
+    assert outcome == curl(beside, url)
+    assert outcome.code == 35
+    assert "wrong version number" in outcome.err
+
+
 def test_wget_gets_the_page(client, beside, bundle, session, tmp_path):
     command = ["wget", "-q", "-O", "-", "--ca-certificate", str(bundle), f"https://{V4}/"]
     expected = beside.run(*command)

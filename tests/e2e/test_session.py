@@ -1,0 +1,245 @@
+"""A session begins and ends: by signal, by pipe, by time, by force. The machine is as it was."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mitml4.lab.snapshot import difference, take_snapshot
+
+ROOT = Path(__file__).parents[2]
+V4, V6 = "198.51.100.2", "2001:db8:2::2"
+PATIENCE_S = 20
+
+
+@pytest.fixture
+def mitml4(lab):
+    """Runs the command line in the router, to its end."""
+
+    def run(*arguments, **options):
+        settings = {"check": False, "cwd": ROOT, "timeout": PATIENCE_S} | options
+        return lab.router.run(sys.executable, "-m", "mitml4", *arguments, **settings)
+
+    return run
+
+
+@pytest.fixture
+def echo(serve_once):
+    for port in (7001, 7002):
+        serve_once(
+            *("socat", f"TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0,backlog=256", "EXEC:cat"),
+            port=port,
+        )
+
+
+def ask(client, address=V4, port=7001):
+    with client.connect(address, port) as sock:
+        sock.sendall(b"\xc0\xffhello")
+        return sock.recv(100)
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_session_and_nothing_is_left(intercept, client, echo, how):
+    session = intercept()  # which compares the machine before and after
+    assert ask(client) == b"\xc0\xffhello"
+    assert session.stop(how) == 0
+    assert session.events[-1]["type"] == "session.stop"
+    assert session.events[-1]["flows"] == 1
+
+
+def test_a_killed_session_leaves_nothing(lab, tmp_path, wait_until):
+    before = lab.router.call(take_snapshot)
+    process = lab.router.popen(
+        [
+            *(sys.executable, "-m", "mitml4", "intercept", "--iface", "lan", "--json"),
+            *("--ca-dir", str(tmp_path / "ca")),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        assert b"session.start" in process.stdout.readline()
+        assert difference(before, lab.router.call(take_snapshot)) != ""
+        process.kill()
+    wait_until(
+        lambda: difference(before, lab.router.call(take_snapshot)) == "", "everything is undone"
+    )
+
+
+def test_a_reader_that_goes_away_ends_the_session_quietly(lab, client, echo, tmp_path):
+    before = lab.router.call(take_snapshot)
+    process = lab.router.popen(
+        [
+            *(sys.executable, "-m", "mitml4", "intercept", "--iface", "lan", "--json"),
+            *("--ca-dir", str(tmp_path / "ca")),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert b"session.start" in process.stdout.readline()
+        process.stdout.close()
+        ask(client)  # the next event finds nobody to read it
+        assert process.wait(PATIENCE_S) == 0
+        talk = process.stderr.read().decode()
+    assert "error" not in talk
+    assert "Traceback" not in talk
+    assert difference(before, lab.router.call(take_snapshot)) == ""
+
+
+def test_a_duration_ends_the_session(intercept):
+    session = intercept("--duration", "1s")
+    session.wait_for(lambda: session.of_type("session.stop"), "session.stop")
+    assert session.wait_ended() == 0
+
+
+def test_open_flows_get_time_to_end(intercept, client, echo):
+    session = intercept("--drain", "10s")
+    with client.connect(V4, 7001) as sock:
+        sock.sendall(b"\xc0\xffone")
+        assert sock.recv(100) == b"\xc0\xffone"
+        session.process.send_signal(signal.SIGINT)
+        sock.sendall(b"two")
+        assert sock.recv(100) == b"two"
+    assert session.wait_ended() == 0
+    assert [flow.closed["reason"] for flow in session.flows()] == ["closed"]
+
+
+def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, lab):
+    session = intercept("--drain", "60s")
+    before = lab.router.call(take_snapshot)
+    with client.connect(V4, 7001) as sock:
+        sock.sendall(b"\xc0\xffone")
+        assert sock.recv(100) == b"\xc0\xffone"
+        session.process.send_signal(signal.SIGINT)
+        wait_until(lambda: lab.router.call(take_snapshot) != before, "the rules are gone")
+        session.process.send_signal(signal.SIGINT)
+        assert session.wait_ended() == 0
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    assert [flow.closed["reason"] for flow in session.flows()] == ["shutdown"]
+
+
+def test_a_connection_that_was_open_before_stays_open_and_unseen(intercept, client, echo):
+    with client.connect(V4, 7001) as sock:
+        sock.sendall(b"before")
+        assert sock.recv(100) == b"before"
+        session = intercept()
+        sock.sendall(b"during")
+        assert sock.recv(100) == b"during"
+        assert session.stop() == 0
+        sock.sendall(b"after")
+        assert sock.recv(100) == b"after"
+    assert session.flows() == []
+
+
+# --- the scope
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_local_connections_are_intercepted(intercept, lab, echo, address):
+    session = intercept("--direction", "local", iface="wan")
+    watch = session.watch()
+    with lab.router.call(lambda: socket.create_connection((address, 7001), 10)) as sock:
+        sock.sendall(b"\xc0\xffhello")
+        assert sock.recv(100) == b"\xc0\xffhello"
+    flow = watch.flow()
+    assert flow.opened["destination"] == {"ip": address, "port": 7001}
+    assert flow.stack == ["unknown"]
+
+
+def test_forwarded_connections_are_none_of_the_local_directions(intercept, client, echo):
+    session = intercept("--direction", "local", iface="wan")
+    assert ask(client) == b"\xc0\xffhello"
+    session.stop()
+    assert session.flows() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ((), [7001, 7002]),
+        (("--port", "7002"), [7002]),
+        (("--port", "1-7001"), [7001]),
+        (("--exclude-port", "7002"), [7001]),
+        (("--to", "198.51.100.0/24"), [7001, 7002]),
+        (("--to", "203.0.113.0/24"), []),
+        (("--from", "192.0.2.2/32"), [7001, 7002]),
+        (("--from", "192.0.2.3/32"), []),
+    ],
+    ids=lambda value: " ".join(map(str, value)) or "everything",
+)
+def test_the_user_says_what_is_in_scope(intercept, client, echo, options, seen):
+    session = intercept(*options)
+    for port in (7001, 7002):
+        assert ask(client, port=port) == b"\xc0\xffhello"
+    session.stop()
+    assert [flow.opened["destination"]["port"] for flow in session.flows()] == seen
+
+
+def test_spoof_source_keeps_the_clients_address(intercept, lab, client):
+    intercept("--spoof-source")
+    with lab.server.socket() as listener:
+        listener.settimeout(PATIENCE_S)
+        listener.bind((V4, 7005))
+        listener.listen()
+        with client.connect(V4, 7005), listener.accept()[0] as accepted:
+            assert accepted.getpeername()[0] == "192.0.2.2"
+
+
+# --- many
+
+
+def test_many_connections_at_once(intercept, client, echo):
+    session = intercept()
+    watch = session.watch()
+    socks = [client.connect(address, 7001) for address in (V4, V6) for _ in range(100)]
+    try:
+        for number, sock in enumerate(socks):
+            sock.sendall(b"\xc0\xff%d" % number)
+        for number, sock in enumerate(socks):
+            assert sock.recv(100) == b"\xc0\xff%d" % number
+    finally:
+        for sock in socks:
+            sock.close()
+    assert {tuple(flow.stack) for flow in watch.flows(200)} == {("unknown",)}
+
+
+# --- what goes wrong before it begins
+
+
+def test_an_interface_that_is_not_there_is_named(mitml4, tmp_path):
+    result = mitml4("intercept", "--iface", "nowhere0", "--ca-dir", str(tmp_path))
+    assert result.returncode == 2
+    assert "nowhere0" in result.stderr
+    assert "hint:" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_user_without_privilege_is_told_so(lab, tmp_path):
+    dropped = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    command = [sys.executable, "-m", "mitml4", "intercept", "--iface", "lan"]
+    result = lab.router.run(
+        *dropped, *command, "--ca-dir", str(tmp_path / "ca"), check=False, cwd=ROOT
+    )
+    assert result.returncode == 3, result.stderr
+    assert "hint:" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_dry_run_shows_the_rules_and_changes_nothing(lab, mitml4, tmp_path):
+    before = lab.router.call(take_snapshot)
+    result = mitml4("intercept", "--iface", "lan", "--dry-run", "--ca-dir", str(tmp_path / "ca"))
+    assert result.returncode == 0, result.stderr
+    assert "table inet" in result.stdout
+    assert "tproxy" in result.stdout
+    assert difference(before, lab.router.call(take_snapshot)) == ""
+    assert not (tmp_path / "ca").exists()
