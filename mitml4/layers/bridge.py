@@ -57,6 +57,10 @@ class Lane:
         self.ended = moved + len(fresh) <= beyond
         return bytes(self.ahead) + fresh
 
+    def glance(self) -> bytes:
+        """The unclaimed bytes that are there now."""
+        return bytes(self.ahead) + self.source.peek_nowait(MAX_LOOK + 1)
+
     async def move(self, data: bytes) -> None:
         """Claim the first bytes that `look` has shown, and see that the sink has them."""
         moved = min(len(self.ahead), len(data))

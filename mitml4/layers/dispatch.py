@@ -51,7 +51,11 @@ class _Watch:
         self.detection = self._judge()
 
     async def decide(self) -> Found:
-        await both(lambda: self._watch(Direction.UP), lambda: self._watch(Direction.DOWN))
+        for direction in Direction:
+            if not self.decided and (data := self.bridge.lane(direction).glance()):
+                self._learn(direction, data)
+        if not self.decided:
+            await both(lambda: self._watch(Direction.UP), lambda: self._watch(Direction.DOWN))
         speaker: Speaker = "server" if self.first is Direction.DOWN else "client"
         return Found(
             self.detection.match or self.detection.likely, speaker, silent=self.first is None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 import trio
@@ -29,7 +30,8 @@ from mitml4.protocols.tls_hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls_names import alert_name, is_grease
 from mitml4.tls.context import Contexts, Offer
 from mitml4.tls.forge import Forge, Leaf
-from mitml4.tls.keys import allowed_key_type, describe_key, mirror_key_type
+from mitml4.tls.keys import KeyType, allowed_key_type
+from mitml4.tls.original import key_type_of
 from mitml4.tls.pinning import REFUSALS, Bypasses
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 from mitml4.tls.verify import Verifier, der
@@ -39,6 +41,7 @@ __all__ = ["Blocked", "Failed", "Judge", "TlsOpener"]
 _HELLO_PATIENCE_S: Final = 10.0
 """After so long a silence within a ClientHello, what there is of it is relayed unopened."""
 _HANDSHAKE_S: Final = 30.0
+_REMEMBERED_CERTIFICATES: Final = 512
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
@@ -240,9 +243,8 @@ class _Handshake:
             self._fail("egress", "certificate", verdict.reason)
             self._abort(egress)
         original = der(chain[0]) if chain else None
-        server_key = describe_key(_public_key(chain[0])) if chain else "ec-p256"
         key_type = allowed_key_type(
-            mirror_key_type(server_key),
+            _mirrored_key_type(original) if original else KeyType.EC_P256,
             self.hello.signature_algorithms or None,
             version=_VERSIONS[self.facts.version or "TLSv1.3"],
         )
@@ -266,7 +268,7 @@ class _Handshake:
         raise Failed
 
     def _describe_certificate(self, chain: list[crypto.X509], verify: str) -> None:
-        shown = CertificateFacts.of_der(der(chain[0])) if chain else None
+        shown = _certificate_facts(der(chain[0])) if chain else None
         if shown:
             self.facts = replace(self.facts, certificate=replace(shown, verify=verify))
 
@@ -348,9 +350,13 @@ def _without_grease(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(value for value in values if not is_grease(value) and value not in signalling)
 
 
-def _public_key(certificate: crypto.X509) -> bytes:
-    """SubjectPublicKeyInfo; empty for a key of a kind that OpenSSL does not know."""
+_certificate_facts: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateFacts.of_der)
+
+
+@lru_cache(_REMEMBERED_CERTIFICATES)
+def _mirrored_key_type(certificate: bytes) -> KeyType:
+    """The leaf's kind of key; EC P-256 where the original is not to be read."""
     try:
-        return crypto.dump_publickey(crypto.FILETYPE_ASN1, certificate.get_pubkey())
-    except crypto.Error:
-        return b""
+        return key_type_of(certificate)
+    except CertificateError:
+        return KeyType.EC_P256

@@ -59,6 +59,10 @@ class Stream(ABC):
         """
 
     @abstractmethod
+    def peek_nowait(self, limit: int) -> bytes:
+        """The unread bytes that are there, at most `limit`; none, also at the end."""
+
+    @abstractmethod
     def discard(self, count: int) -> None:
         """Consume `count` bytes that `peek` has shown."""
 
@@ -132,6 +136,12 @@ class TcpStream(Stream):
                 if self._has_ended():
                     return self.socket.recv(limit, socket.MSG_PEEK)
             await self._wait_for_more_than(len(data))
+
+    def peek_nowait(self, limit: int) -> bytes:
+        try:
+            return self.socket.recv(limit, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
 
     async def _wait_for_more_than(self, count: int) -> None:
         self.wake_at(count + 1)

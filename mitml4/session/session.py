@@ -7,6 +7,7 @@ at once. Whatever the way, the rules are gone before `session.stop` is said.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -56,6 +57,7 @@ async def intercept(config: SessionConfig, say: Say = _say) -> ExitCode:
         print("\n".join(plan(config.scope)))
         return ExitCode.DONE
     _allow_descriptors()
+    gc.freeze()  # modules are here to stay: no collection need look at them again
     return await _Session(config, say).run()
 
 

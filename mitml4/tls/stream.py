@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
@@ -81,17 +82,28 @@ class TlsStream(Stream):
 
     async def peek(self, beyond: int, limit: int) -> bytes:
         while len(self._ahead) <= beyond:
-            if self._scratch is None:
-                self._scratch = memoryview(bytearray(_RECORD_BYTES))
-            count = self._read(self._scratch)
-            if count:
-                self._ahead += self._scratch[:count]
-            elif count == 0:
+            count = self._read_ahead()
+            if count == 0:
                 break
-            else:
+            if count is None:
                 await self._flush()
                 await self._wait_readable()
         return bytes(self._ahead[:limit])
+
+    def peek_nowait(self, limit: int) -> bytes:
+        if not self._ahead:
+            with suppress(OSError, StreamTruncated):  # kept, and raised by whoever reads on
+                self._read_ahead()
+        return bytes(self._ahead[:limit])
+
+    def _read_ahead(self) -> int | None:
+        """Read a record's worth, and keep it; see `_read`."""
+        if self._scratch is None:
+            self._scratch = memoryview(bytearray(_RECORD_BYTES))
+        count = self._read(self._scratch)
+        if count:
+            self._ahead += self._scratch[:count]
+        return count
 
     def discard(self, count: int) -> None:
         del self._ahead[:count]
