@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,15 @@ class Interception:
                     flows[event["flow"]].http.append(event)
         return list(flows.values())[since:]
 
-    def watch(self) -> Watch:
+    def watch(self, marker: Callable[[], int] | None = None) -> Watch:
+        """The flows from now on. A marker's own flow shows that all before it have been told of;
+        it returns the client's port."""
+        if marker:
+            port = marker()
+            self.wait_for(
+                lambda: any(f.closed and f.opened["client"]["port"] == port for f in self.flows()),
+                "the marker's flow",
+            )
         return Watch(self, len(self.flows()))
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
@@ -382,6 +391,17 @@ def beside(lab: LabNetwork) -> Machine:
     return Machine(lab.server)
 
 
+def refused_port(namespace: NetNamespace) -> int:
+    """Make a connection that is refused in the end; returns its own port."""
+    with namespace.socket() as sock, suppress(ConnectionError):
+        sock.settimeout(PATIENCE_S)
+        sock.bind(("", 0))
+        port = sock.getsockname()[1]
+        sock.connect((SERVER_V4, 1))
+        sock.recv(1)
+    return port
+
+
 @pytest.fixture(scope="module")
 def session(
     lab: LabNetwork, authority: LabAuthority, tmp_path_factory: pytest.TempPathFactory
@@ -389,6 +409,7 @@ def session(
     """An interception with default options for all tests of a module."""
     directory = tmp_path_factory.mktemp("session")
     with intercepting(lab, directory, roots=[authority.root]) as running_session:
+        running_session.watch = partial(running_session.watch, partial(refused_port, lab.client))
         yield running_session
 
 
