@@ -17,6 +17,7 @@ from mitml4.protocols import (
     http1,
     http2,
     http_connect,
+    postgresql,
     proxy_protocol,
     smtp,
     socks4,
@@ -123,6 +124,7 @@ PROTOCOLS: Final = (
     proxy_protocol.PROTOCOL,
     ssh.PROTOCOL,
     smtp.PROTOCOL,
+    postgresql.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

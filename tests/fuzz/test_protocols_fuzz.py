@@ -86,6 +86,12 @@ SESSIONS: dict[str, Script] = {
         (UP, b"STARTTLS\r\n"),
         (DOWN, b"220 ready\r\n"),
     ],
+    "postgresql": [
+        (UP, b"\0\0\0\x08\x04\xd2\x16\x2f"),
+        (DOWN, b"N"),
+        (UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0"),
+        (DOWN, b"R\0\0\0\x08\0\0\0\0N\0\0\0\x06hi" + b"S\0\0\0\x18server_version\x0016.2\0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

@@ -63,6 +63,10 @@ OPENINGS: dict[str, list[Trace]] = {
         [(DOWN, b"220-hello\r\n220 there\r\n"), (UP, b"HELO me\r\n"), (DOWN, b"250 mx\r\n")],
         [(DOWN, b"220 mx LMTP\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"221 bye\r\n")],
     ],
+    "postgresql": [
+        [(UP, b"\0\0\0\x08\x04\xd2\x16\x2f"), (DOWN, b"N"), (UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0")],
+        [(UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0"), (DOWN, b"R\0\0\0\x08\0\0\0\0")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

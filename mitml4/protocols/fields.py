@@ -1,0 +1,102 @@
+"""Binary fields read in order from bytes that may end anywhere.
+
+A rule of detection is written once, as the parser of a unit's first fields. Reading past the end
+raises `Short`, as long as what there is of the field can still become one; the first byte that
+rules it out raises `ProtocolError`. So the same function says REJECT, NEED_MORE and MATCH to the
+detector, and "that is no such unit", "not enough yet" and its values to the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Verdict
+
+__all__ = ["PRINTABLE", "Reader", "Short", "judge"]
+
+PRINTABLE: Final = bytes(range(0x20, 0x7F))
+
+
+class Short(Exception):  # noqa: N818, for it is no error: it says "more, please"
+    """The bytes end before the field does, and fit so far."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """A position in some bytes; every method reads one field and moves behind it."""
+
+    data: bytes
+    at: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes have not been read."""
+        return len(self.data) - self.at
+
+    def uint(
+        self, size: int, low: int = 0, high: int | None = None, *, little: bool = False
+    ) -> int:
+        """An unsigned integer of `size` bytes, from `low` to `high`; big-endian unless `little`."""
+        raw = self.data[self.at : self.at + size]
+        missing = 8 * (size - len(raw))
+        if high is None:
+            high = (1 << 8 * size) - 1
+        if little:
+            least = int.from_bytes(raw, "little")
+            step = 1 << 8 * len(raw)
+            least += -(-max(low - least, 0) // step) * step
+            fits = least <= high
+        else:
+            least = int.from_bytes(raw, "big") << missing
+            fits = least <= high and low <= least + (1 << missing) - 1
+        if not fits:
+            raise ProtocolError(f"a number that is not between {low} and {high}")
+        if missing:
+            raise Short
+        self.at += size
+        return least
+
+    def one_of(self, *values: bytes) -> bytes:
+        """One of these byte strings, of which none begins with another."""
+        for value in values:
+            if self.data.startswith(value, self.at):
+                self.at += len(value)
+                return value
+        rest = self.data[self.at : self.at + max(map(len, values))]
+        if any(value.startswith(rest) for value in values):
+            raise Short
+        raise ProtocolError("none of the values that may stand here")
+
+    def take(self, size: int, alphabet: bytes | None = None) -> bytes:
+        """`size` bytes, all of the alphabet (None: any)."""
+        raw = self.data[self.at : self.at + size]
+        if alphabet is not None and raw.translate(None, alphabet):
+            raise ProtocolError("a text with other characters")
+        if len(raw) < size:
+            raise Short
+        self.at += size
+        return raw
+
+    def until(self, end: bytes, limit: int, alphabet: bytes | None = PRINTABLE) -> bytes:
+        """At most `limit` bytes of the alphabet (None: any) up to a byte, which is read as well."""
+        raw, found, _ = self.data[self.at : self.at + limit + 1].partition(end)
+        if len(raw) > limit or (alphabet is not None and raw.translate(None, alphabet)):
+            raise ProtocolError("a text that does not end, or with other characters")
+        if not found:
+            raise Short
+        self.at += len(raw) + 1
+        return raw
+
+
+def judge(rule: Callable[[Reader], object], data: bytes) -> Verdict:
+    """What a rule says of the bytes that a direction begins with."""
+    try:
+        rule(Reader(data))
+    except Short:
+        return Verdict.NEED_MORE
+    except ProtocolError:
+        return Verdict.REJECT
+    return Verdict.MATCH

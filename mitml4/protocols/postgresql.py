@@ -1,0 +1,191 @@
+"""PostgreSQL up to the end of its start-up (PostgreSQL documentation, "Frontend/Backend Protocol").
+
+    client                             server
+    length 80877103 (SSL)   ───────►
+                            ◄───────   S: TLS begins · N: no · E…: an error of old
+    length 80877104 (GSS)   ───────►
+                            ◄───────   G: wrapped in GSSAPI from here on · N: no
+    length 3.0 user …       ───────►
+                            ◄───────   R (authentication) … S (parameters) … Z (ready)
+
+A client may ask for both before it starts up, and the answer is one bare byte; so its side is
+held from the question to the answer. After the StartupMessage its side passes (passwords are in
+there), and the server's messages are read up to the parameter that names its version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    LOOK,
+    PASS_ALL,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Postgresql", "PostgresqlFacts"]
+
+# "Message Formats": the codes lie where a version would, with a major version nobody will reach.
+SSL_REQUEST: Final = (80877103).to_bytes(4, "big")
+GSS_REQUEST: Final = (80877104).to_bytes(4, "big")
+CANCEL_REQUEST: Final = (80877102).to_bytes(4, "big")
+VERSIONS: Final = (b"\x00\x03\x00\x00", b"\x00\x03\x00\x02")
+"""3.0, and 3.2 of PostgreSQL 18 (3.1 was never spoken)."""
+
+HEAD: Final = 8
+MAX_STARTUP: Final = 10_000
+"""MAX_STARTUP_PACKET_LENGTH of the server."""
+MAX_CANCEL: Final = 12 + 256
+"""Protocol 3.2 lets the secret be up to 256 bytes, 3.0 had 4."""
+MAX_NAME: Final = 63
+NAME: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
+"""Of which parameters' names are made."""
+MAX_PARAMETER: Final = 1024
+"""Bytes of a ParameterStatus that may be the server's version."""
+
+
+def read_head(reader: Reader) -> tuple[int, bytes]:
+    """The length and the code of what a client can begin with."""
+    length = reader.uint(4, HEAD, MAX_STARTUP)
+    code = reader.one_of(SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST, *VERSIONS)
+    if code in VERSIONS:
+        fits = length > HEAD
+    elif code == CANCEL_REQUEST:
+        fits = 16 <= length <= MAX_CANCEL
+    else:
+        fits = length == HEAD
+    if not fits:
+        raise ProtocolError("a start-up packet of another length")
+    return length, code
+
+
+def read_beginning(reader: Reader) -> None:
+    """As much as makes it certain: a request's eight bytes, or the first parameter's name.
+
+    The latter because Kafka's Metadata requests have the same first eight bytes.
+    """
+    _, code = read_head(reader)
+    if code in VERSIONS and not reader.until(b"\0", MAX_NAME, NAME):
+        raise ProtocolError("a start-up without parameters")
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client always speaks first."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    return judge(read_beginning, opening.up)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresqlFacts(Facts):
+    """What the StartupMessage says, and the server's version."""
+
+    user: bytes | None = None
+    database: bytes | None = None
+    application_name: bytes | None = None
+    server_version: bytes | None = None
+    encryption: Literal["tls", "gssapi", "refused"] | None = None
+    """What became of the client's last question; None: it did not ask."""
+    cancel: bool = False
+    """The connection was only made to cancel a query of another one."""
+    upgraded: bool = False
+
+
+@dataclass(slots=True)
+class Postgresql(Units):
+    """Questions and answers, the start-up, and the server's parameters."""
+
+    name: ClassVar[str] = "postgresql"
+
+    parameters: dict[bytes, bytes] | None = None
+    """The StartupMessage's, by name; None before it."""
+    server_version: bytes | None = None
+    encryption: Literal["tls", "gssapi", "refused"] | None = None
+    cancel: bool = False
+    _asked: bytes | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        length, code = read_head(reader)
+        if code in VERSIONS:
+            self.parameters = _parameters(reader.take(length - HEAD))
+            self.up = PASS_ALL
+        elif code == CANCEL_REQUEST:
+            self.cancel = True
+            self.stay_plain()
+        else:
+            self._asked = code
+            self.up = HOLD
+
+    def server_unit(self, reader: Reader) -> None:
+        if self._asked:
+            self._answer(reader)
+        elif self.parameters is None:
+            self.stay_plain()  # it speaks before it was asked: an error, or something else
+        else:
+            self._message(reader)
+
+    def _answer(self, reader: Reader) -> None:
+        """One byte, which decides for both sides."""
+        answer, question = reader.take(1), self._asked
+        self._asked = None
+        if answer == b"S" and question == SSL_REQUEST:
+            self.encryption = "tls"
+            self.go_inside()
+        elif answer == b"N":
+            self.encryption = "refused"
+            self.up = LOOK
+        else:
+            self.encryption = "gssapi" if (answer, question) == (b"G", GSS_REQUEST) else None
+            self.stay_plain()
+
+    def _message(self, reader: Reader) -> None:
+        """`type length …`, up to the version, or to whatever ends the start-up."""
+        kind, length = reader.take(1), reader.uint(4, 4, (1 << 31) - 1)
+        if kind in b"ZE":  # ReadyForQuery, ErrorResponse
+            self.stay_plain()
+        elif kind == b"S" and length <= MAX_PARAMETER:
+            name, _, value = reader.take(length - 4).partition(b"\0")
+            if name == b"server_version":
+                self.server_version = value.rstrip(b"\0")
+                self.stay_plain()
+        else:
+            self.skip(reader, Direction.DOWN, length - 4)
+
+    def facts(self) -> PostgresqlFacts:
+        parameters = self.parameters or {}
+        return PostgresqlFacts(
+            user=parameters.get(b"user"),
+            database=parameters.get(b"database"),
+            application_name=parameters.get(b"application_name"),
+            server_version=self.server_version,
+            encryption=self.encryption,
+            cancel=self.cancel,
+            upgraded=self.encryption == "tls",
+        )
+
+
+def _parameters(body: bytes) -> dict[bytes, bytes]:
+    """`name NUL value NUL …`, ended by an empty name; the three that are facts."""
+    texts = body.split(b"\0")
+    pairs = zip(texts[::2], texts[1::2], strict=False)
+    return {
+        name: value for name, value in pairs if name in (b"user", b"database", b"application_name")
+    }
+
+
+PROTOCOL: Final = Protocol(
+    name=Postgresql.name,
+    detect=detect,
+    converse=lambda around: Postgresql(around=around),
+    client_first=b"\x00",
+    server_first=b"",
+)
