@@ -95,14 +95,25 @@ def detect(opening: Opening) -> Verdict:
 
     A ClientHello from the server while the client is silent is TLS with the roles reversed (FTP
     in active mode): only a ServerHello from the client makes that certain. A ServerHello alone
-    is what a capture of one direction shows.
+    is what a capture of one direction shows, and encrypted records are what one shows that begins
+    in the middle; live, a connection that began so would be passed through.
     """
-    up = _hello_start(opening.up)
-    if up is not Verdict.NEED_MORE or opening.up:
-        return Verdict.REJECT if up is Verdict.NEED_MORE and opening.up_ended else up
-    if _hello_start(opening.down) is Verdict.MATCH:
+    if opening.up:
+        verdict = _start(opening.up)
+        incomplete = verdict is Verdict.NEED_MORE and opening.up_ended
+        return Verdict.REJECT if incomplete else verdict
+    if _start(opening.down) in (Verdict.MATCH, Verdict.LIKELY):
         return Verdict.LIKELY
     return Verdict.REJECT if opening.up_ended and opening.down_ended else Verdict.NEED_MORE
+
+
+def _start(data: bytes) -> Verdict:
+    """What the first bytes of one side say."""
+    if data[:1] >= b"\x80":
+        return _sslv2_hello_start(data)
+    if data[:1] in _ENCRYPTED:
+        return _encrypted_start(data)
+    return _hello_start(data)
 
 
 def _hello_start(data: bytes) -> Verdict:
@@ -111,8 +122,6 @@ def _hello_start(data: bytes) -> Verdict:
     The lengths behind the sixth byte are left to the parser: with records of one byte they are
     not where one would look for them.
     """
-    if data[:1] >= b"\x80":
-        return _sslv2_hello_start(data)
     length = int.from_bytes(data[3:5], "big")
     fits = (
         data[:1] in (b"", b"\x16")
@@ -125,6 +134,28 @@ def _hello_start(data: bytes) -> Verdict:
     if not fits:
         return Verdict.REJECT
     return Verdict.MATCH if len(data) >= 6 else Verdict.NEED_MORE
+
+
+def _encrypted_start(data: bytes) -> Verdict:
+    """An encrypted alert or application data, certain once another record follows it."""
+    if len(data) < 5:
+        prefixes = (kind + b"\x03" + version for kind in _ENCRYPTED for version in _VERSIONS)
+        possible = any(prefix.startswith(data[:3]) for prefix in prefixes)
+        return Verdict.NEED_MORE if possible else Verdict.REJECT
+    length = int.from_bytes(data[3:5], "big")
+    if data[1:2] != b"\x03" or data[2:3] not in _VERSIONS or not _MAC <= length <= MAX_RECORD:
+        return Verdict.REJECT
+    following = data[5 + length : 8 + length]
+    if len(following) < 3:
+        return Verdict.LIKELY
+    chained = following[:1] in _ENCRYPTED and following[1:] == data[1:3]
+    return Verdict.MATCH if chained else Verdict.REJECT
+
+
+_ENCRYPTED: Final = (b"\x15", b"\x17")
+_VERSIONS: Final = (b"\x01", b"\x02", b"\x03")
+_MAC: Final = 16
+"""What encryption adds at least (RFC 5246 §6.2.3, RFC 8446 §5.2): no record is shorter."""
 
 
 def _sslv2_hello_start(data: bytes) -> Verdict:
@@ -256,7 +287,7 @@ PROTOCOL: Final = Protocol(
     name="tls",
     detect=detect,
     converse=_converse,
-    client_first=bytes([0x16, *range(0x80, 0x100)]),
-    server_first=b"\x16",
+    client_first=bytes([0x15, 0x16, 0x17, *range(0x80, 0x100)]),
+    server_first=b"\x15\x16\x17",
     terminates=True,
 )

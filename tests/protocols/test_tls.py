@@ -19,6 +19,7 @@ Script = list[tuple[Direction, bytes]]
 
 CLIENT_START = b"\x16\x03\x01\x02\x00\x01"
 SERVER_START = b"\x16\x03\x03\x00\x7a\x02"
+DATA_START = b"\x17\x03\x03\x00\x11"
 SSLV2_START = bytes.fromhex("802e0103010015000000100100")
 MATCH, LIKELY, NEED_MORE, REJECT = (
     Verdict.MATCH,
@@ -50,6 +51,14 @@ MATCH, LIKELY, NEED_MORE, REJECT = (
         (Opening(up=b"\x80\x2e\x02"), REJECT),
         (Opening(up=SSLV2_START[:6] + b"\x14" + SSLV2_START[7:]), REJECT),
         (Opening(up=CLIENT_START[:5], up_ended=True), REJECT),
+        (Opening(up=DATA_START), LIKELY),
+        (Opening(up=DATA_START + bytes(17) + b"\x15\x03\x03"), MATCH),
+        (Opening(up=DATA_START + bytes(17) + b"\x17\x03\x01"), REJECT),
+        (Opening(up=b"\x17\x03"), NEED_MORE),
+        (Opening(up=b"\x17\x04"), REJECT),
+        (Opening(up=b"\x17\x03\x03\x00\x0f"), REJECT),
+        (Opening(up=b"\x15\x03\x03\x00\x02"), REJECT),
+        (Opening(down=DATA_START), LIKELY),
         (Opening(up_ended=True, down_ended=True), REJECT),
     ],
 )
@@ -57,18 +66,22 @@ def test_the_first_bytes_decide(opening: Opening, verdict: Verdict) -> None:
     assert detect(opening) is verdict
 
 
-@given(st.binary(max_size=20), st.sampled_from([b"", CLIENT_START, SERVER_START, SSLV2_START]))
+@given(
+    st.binary(max_size=40),
+    st.sampled_from([b"", CLIENT_START, SERVER_START, SSLV2_START, DATA_START]),
+)
 def test_a_verdict_never_flips_as_bytes_grow(tail: bytes, head: bytes) -> None:
     verdicts = [detect(Opening(up=(head + tail)[:n])) for n in range(len(head + tail) + 1)]
-    final = next((v for v in verdicts if v is not NEED_MORE), NEED_MORE)
-    assert set(verdicts) <= {NEED_MORE, final}
-    assert verdicts == sorted(verdicts, key=lambda v: v is not NEED_MORE)
+    certainty = [NEED_MORE, LIKELY, verdicts[-1]]
+    assert verdicts == sorted(verdicts, key=certainty.index)
 
 
 def test_first_bytes_of_the_registry_row_hold_for_what_matches() -> None:
     assert PROTOCOL.client_first is not None
-    assert {CLIENT_START[0], SSLV2_START[0]} <= set(PROTOCOL.client_first)
-    assert PROTOCOL.server_first == CLIENT_START[:1]
+    starts = (CLIENT_START, SERVER_START, DATA_START, SSLV2_START)
+    assert {start[0] for start in starts} <= set(PROTOCOL.client_first)
+    assert PROTOCOL.server_first is not None
+    assert {start[0] for start in starts[:3]} <= set(PROTOCOL.server_first)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +214,13 @@ def test_an_alert_in_the_clear_is_named(contexts: Any, converse: Any, chunk: int
     converse(conversation, script, chunk=chunk)
     assert conversation.settled
     assert conversation.facts().alert == "server: protocol_version"
+
+
+def test_a_middle_without_hellos_is_settled_and_says_nothing(converse: Any) -> None:
+    conversation = TlsConversation()
+    converse(conversation, [(Direction.UP, DATA_START + bytes(17))])
+    assert conversation.settled
+    assert conversation.facts() == TlsFacts()
 
 
 def test_reversed_roles_give_the_same_facts(contexts: Any, converse: Any) -> None:
