@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable
@@ -29,10 +30,11 @@ from mitml4.net.listener import Accepted
 from mitml4.net.stream import Stream, TcpStream
 from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
 
-__all__ = ["Flow", "Services"]
+__all__ = ["Flow", "Services", "unsent"]
 
 _CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
+_TCP_CLOSE: Final = 7  # include/net/tcp_states.h
 
 log = logging.getLogger(__name__)
 
@@ -218,15 +220,21 @@ class Flow:
             self.report.error("egress", "relay", "reset", error.strerror or str(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self.ingress, self._egress):
-                while stream and _unsent(stream):  # noqa: ASYNC110 - the kernel tells nobody
+                while stream and unsent(stream):  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
         return "reset"
 
 
-def _unsent(stream: TcpStream) -> int:
-    """Bytes that the far side has not acknowledged; none once a connection is reset."""
+def unsent(stream: TcpStream) -> int:
+    """Bytes that the far side has not acknowledged; none once a connection is reset.
+
+    A connection that was reset still counts what it had not sent, so its state is asked first.
+    """
     try:
+        state = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == _TCP_CLOSE:
+            return 0
         return int(struct.unpack("i", fcntl.ioctl(stream.socket, termios.TIOCOUTQ, bytes(4)))[0])
     except OSError:
         return 0
