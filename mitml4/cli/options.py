@@ -27,6 +27,7 @@ __all__ = [
     "SectionOption",
     "parse_duration",
     "parse_network",
+    "section_of",
     "session_config",
     "session_options",
 ]

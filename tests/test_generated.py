@@ -1,0 +1,129 @@
+"""What is generated is up to date, the same everywhere, and works."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mitml4.errors import ExitCode
+from mitml4.events import EVENTS
+
+ROOT = Path(__file__).parents[1]
+TOOL = ROOT / "tools" / "generate.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("generate", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["generate"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["generate"]
+
+
+def check(**environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, TOOL, "--check"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"COLUMNS": "30", "LC_ALL": "C", "HOME": "/nowhere", "MITML4_COLOR": "always"}],
+    ids=["here", "elsewhere"],
+)
+def test_what_is_checked_in_is_what_would_be_generated(environment: dict[str, str]) -> None:
+    result = check(**environment)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_file_that_is_stale_missing_or_left_over_is_named_and_put_right(tool, tmp_path) -> None:
+    tool.write(tmp_path)
+    assert tool.stale(tmp_path) == []
+    (tmp_path / "docs/cli.md").write_text("old")
+    (tmp_path / "man/mitml4.1").unlink()
+    (tmp_path / "man/mitml4-gone.1").write_text("")
+    assert tool.stale(tmp_path) == ["docs/cli.md", "man/mitml4-gone.1", "man/mitml4.1"]
+    tool.write(tmp_path)
+    assert tool.stale(tmp_path) == []
+
+
+def test_every_exit_code_is_documented(tool) -> None:
+    assert {code for code, _ in tool.EXIT_STATUS} >= set(ExitCode)
+    for page in (tool.reference(), *map(tool.man_page, tool.pages())):
+        assert all(str(int(code)) in page for code in ExitCode)
+
+
+def test_every_option_of_every_command_is_on_its_man_page_and_in_the_reference(tool) -> None:
+    reference = tool.reference()
+    for page in tool.pages():
+        manual = tool.man_page(page).replace("\\-", "-")
+        for options in page.sections.values():
+            for option in options:
+                assert f"`{option.usage}`" in reference
+                assert all(f"\\fB{name}\\fR" in manual for name in option.names)
+
+
+def test_every_page_has_examples(tool) -> None:
+    for page in tool.pages():
+        assert 1 < len(page.examples) <= 3, page.name
+
+
+def test_the_reference_names_every_event() -> None:
+    schema = (ROOT / "docs/events.schema.json").read_text()
+    assert all(f'"{event.type}"' in schema for event in EVENTS)
+
+
+def test_roff_takes_nothing_for_a_request_of_its_own(tool) -> None:
+    assert tool._roff(".TH") == "\\&.TH"
+    assert tool._roff("'x") == "\\&'x"
+    assert tool._roff("a\\b --x › `y`") == "a\\eb \\-\\-x \\[u203A] \\fBy\\fR"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+@pytest.mark.parametrize("page", sorted((ROOT / "man").iterdir()), ids=lambda path: path.name)
+def test_a_man_page_is_good_roff(page: Path) -> None:
+    result = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["mitml4", "inter"], ["intercept"]),
+        (["mitml4", "intercept", "--if"], ["--iface"]),
+        (["mitml4", "intercept", "--iface", "l"], ["lo"]),
+        (["mitml4", "intercept", "--quic", ""], ["block", "allow"]),
+    ],
+)
+def test_bash_completes(words: list[str], expected: list[str]) -> None:
+    script = f"""
+        source completions/mitml4.bash
+        COMP_WORDS=({" ".join(word or "''" for word in words)})
+        COMP_CWORD={len(words) - 1}
+        _mitml4_completion mitml4
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        ["bash", "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(expected) <= set(result.stdout.splitlines())

@@ -1,0 +1,356 @@
+"""Write what follows from the command line's definition: completions, man pages, the reference.
+
+    python tools/generate.py           write them
+    python tools/generate.py --check   exit 1 if one of them is not what it should be
+
+Everything is taken from the click commands and the events' classes, and from nothing else: not from
+the width of a terminal, the language of the user, or today's date.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
+from mitml4 import __version__
+from mitml4.cli.main import COMMANDS, COMPLETE_VARIABLE, ENVIRONMENT_PREFIX, PROGRAM, cli
+from mitml4.cli.options import section_of
+from mitml4.errors import ExitCode
+from mitml4.schema import json_schema
+
+ROOT: Final = Path(__file__).parent.parent
+COMPLETIONS: Final = {"bash": "mitml4.bash", "zsh": "_mitml4", "fish": "mitml4.fish"}
+
+EXIT_STATUS: Final = (
+    (
+        ExitCode.DONE,
+        "Done; also when a session was ended by Ctrl-C or by the reader of its output.",
+    ),
+    (ExitCode.FAILED, "It failed."),
+    (ExitCode.USAGE, "The command line is wrong."),
+    (ExitCode.CANNOT, "This machine cannot do it: privilege, kernel, a missing tool."),
+    (130, "Interrupted before there was anything to end in good order."),
+)
+
+VALUES: Final = {"integer": "N", "integer range": "N", "filename": "FILE"}
+"""What click calls the values of its own types, and what we do."""
+
+VARIABLES: Final = (
+    (
+        "XDG_DATA_HOME",
+        "Where the certificate authority is kept, in mitml4/; ~/.local/share if unset.",
+    ),
+    ("SUDO_USER", "Set by sudo(8): whose directory the certificate authority is looked for in."),
+    ("NO_COLOR", "Set to anything: use no colours, unless told so by --color."),
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option, as all that describe it show it."""
+
+    names: tuple[str, ...]
+    value: str
+    help: str
+    variable: str | None
+
+    @classmethod
+    def of(cls, option: click.Option, path: tuple[str, ...]) -> Option:
+        remarks = [option.help or ""]
+        if option.required:
+            remarks.append("Required.")
+        if default := _default(option):
+            remarks.append(f"Default: {default}.")
+        return cls(
+            names=tuple(option.opts) + tuple(option.secondary_opts),
+            value=_value(option),
+            help=" ".join(remarks),
+            variable=_variable(option, path),
+        )
+
+    @property
+    def usage(self) -> str:
+        return ", ".join(self.names) + (f" {self.value}" if self.value else "")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A command, as all that describe it show it."""
+
+    path: tuple[str, ...]
+    """`("mitml4", "ca", "show")`."""
+    usage: str
+    summary: str
+    text: tuple[str, ...]
+    """Paragraphs."""
+    sections: dict[str, list[Option]]
+    examples: tuple[str, ...]
+    commands: tuple[tuple[str, str], ...]
+    """Names and summaries of its commands."""
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.path)
+
+    @property
+    def file(self) -> str:
+        return "-".join(self.path)
+
+
+HELP: Final = Option(("-h", "--help"), "", "Show the help and exit.", None)
+
+
+def pages(command: click.Command = cli, path: tuple[str, ...] = (PROGRAM,)) -> Iterator[Page]:
+    """The page of a command, and those of the commands in it."""
+    children = _children(command)
+    summary, *text = _paragraphs(command.help or "")
+    sections: dict[str, list[Option]] = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            option = Option.of(parameter, path)
+            sections.setdefault(section_of(parameter), []).append(option)
+    sections.setdefault("Options", []).append(HELP)
+    arguments = [_argument(item) for item in command.params if isinstance(item, click.Argument)]
+    yield Page(
+        path=path,
+        usage=" ".join([*path, "[OPTIONS]", *arguments, *(["COMMAND …"] if children else [])]),
+        summary=summary,
+        text=tuple(text),
+        sections=sections,
+        examples=_examples(command),
+        commands=tuple((name, _paragraphs(child.help or "")[0]) for name, child in children),
+    )
+    for name, child in children:
+        yield from pages(child, (*path, name))
+
+
+def _children(command: click.Command) -> list[tuple[str, click.Command]]:
+    if command is cli:
+        return [(name, entry.load()) for name, entry in COMMANDS.items()]
+    return list(command.commands.items()) if isinstance(command, click.Group) else []
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")]
+
+
+def _examples(command: click.Command) -> tuple[str, ...]:
+    lines = inspect.cleandoc((command.epilog or "").replace("\b", "")).partition("Examples:\n")[2]
+    return tuple(line.strip() for line in lines.splitlines() if line.strip())
+
+
+def _argument(argument: click.Argument) -> str:
+    name = argument.metavar or (argument.name or "").upper()
+    name += "…" if argument.nargs != 1 else ""
+    return name if argument.required else f"[{name}]"
+
+
+def _value(option: click.Option) -> str:
+    if option.is_flag or option.count:
+        return ""
+    if option.metavar:
+        return option.metavar
+    if isinstance(option.type, click.Choice):
+        return "|".join(map(str, option.type.choices))
+    return VALUES.get(option.type.name, option.type.name.upper())
+
+
+def _default(option: click.Option) -> str | None:
+    if isinstance(option.show_default, str):
+        return option.show_default
+    return str(option.default) if option.show_default else None
+
+
+def _variable(option: click.Option, path: tuple[str, ...]) -> str | None:
+    if not option.allow_from_autoenv or not option.expose_value:
+        return None
+    return "_".join([ENVIRONMENT_PREFIX, *path[1:], option.name or ""]).upper().replace("-", "_")
+
+
+# --- man pages: man(7) -------------------------------------------------------------------------
+
+
+def man_page(page: Page) -> str:
+    lines = [
+        ".\\\" Made by tools/generate.py from the command line's definition.",
+        f'.TH {page.file.upper()} 1 "" "{PROGRAM} {__version__}" "User Commands"',
+        *(".SH NAME", f"{_roff(page.file)} \\- {_roff(_as_phrase(page.summary))}"),
+        *(
+            ".SH SYNOPSIS",
+            f".B {_roff(page.name)}",
+            _roff(page.usage.removeprefix(page.name + " ")),
+        ),
+        ".SH DESCRIPTION",
+        _roff(page.summary),
+    ]
+    for paragraph in page.text:
+        lines += [".PP", _roff(paragraph)]
+    for title, options in page.sections.items():
+        lines.append(".SH OPTIONS" if title == "Options" else f'.SH "{title.upper()} OPTIONS"')
+        for option in options:
+            lines += [".TP", _roff_usage(option), _roff(option.help)]
+    if page.commands:
+        lines.append(".SH COMMANDS")
+        for name, summary in page.commands:
+            reference = f".BR {_roff(f'{page.file}-{name}')} (1)"
+            lines += [".TP", reference, _roff(summary)]
+    lines += [".SH EXIT STATUS", *_roff_list((str(int(code)), text) for code, text in EXIT_STATUS)]
+    lines += [".SH ENVIRONMENT", *_roff_list(_variables(page))]
+    lines += [".SH EXAMPLES", ".nf", *map(_roff, page.examples), ".fi"]
+    if related := _related(page):
+        lines += [".SH SEE ALSO", ",\n".join(f".BR {_roff(name)} (1)" for name in related)]
+    return "\n".join(lines).replace("(1),\n", "(1) ,\n") + "\n"
+
+
+def _variables(page: Page) -> Iterator[tuple[str, str]]:
+    for options in page.sections.values():
+        for option in options:
+            if option.variable:
+                yield option.variable, f"As if {option.names[-1]} were given."
+    yield from VARIABLES
+
+
+def _related(page: Page) -> list[str]:
+    if len(page.path) == 1:
+        return [f"{PROGRAM}-{name}" for name in COMMANDS]
+    return ["-".join(page.path[:-1]), *([PROGRAM] if len(page.path) > 2 else [])]
+
+
+def _as_phrase(summary: str) -> str:
+    return summary[:1].lower() + summary[1:].removesuffix(".")
+
+
+def _roff_usage(option: Option) -> str:
+    names = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names)
+    return names + (f" \\fI{_roff(option.value)}\\fR" if option.value else "")
+
+
+def _roff_list(items: Iterator[tuple[str, str]]) -> list[str]:
+    lines = []
+    for term, text in items:
+        lines += [".TP", f".B {_roff(term)}", _roff(text)]
+    return lines
+
+
+def _roff(text: str) -> str:
+    """Text that roff shows as it is, code between backquotes in bold: hyphens stay what one types,
+    and no line is a request."""
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    text = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", text)
+    text = re.sub(r"[^\x00-\x7f]", lambda char: f"\\[u{ord(char[0]):04X}]", text)
+    return f"\\&{text}" if text.startswith((".", "'")) else text
+
+
+# --- the reference: Markdown -------------------------------------------------------------------
+
+
+def reference() -> str:
+    lines = [
+        "<!-- Made by tools/generate.py from the command line's definition. -->",
+        "",
+        "# The command line",
+        "",
+        "Standard output is data, standard error is talk. Options of `mitml4` itself stand before",
+        "the command. Every option can come from the environment; where it is repeatable, its",
+        "values are separated by spaces there.",
+        "",
+    ]
+    for page in pages():
+        lines += _reference_of(page)
+    lines += ["## Exit status", ""]
+    lines += [f"- `{int(code)}`: {text}" for code, text in EXIT_STATUS]
+    lines += ["", "## Environment", ""]
+    lines += [f"- `{name}`: {text}" for name, text in VARIABLES]
+    return "\n".join(lines) + "\n"
+
+
+def _reference_of(page: Page) -> Iterator[str]:
+    yield from (f"## {page.name}", "", f"`{page.usage}`", "", page.summary, "")
+    for paragraph in page.text:
+        yield from (_markdown(paragraph), "")
+    for name, summary in page.commands:
+        anchor = f"{page.name} {name}".replace(" ", "-")
+        yield f"- [`{name}`](#{anchor}): {summary}"
+    if page.commands:
+        yield ""
+    for title, options in page.sections.items():
+        yield from (f"**{title}**", "")
+        for option in options:
+            variable = f" (`{option.variable}`)" if option.variable else ""
+            yield f"- `{option.usage}`: {_markdown(option.help)}{variable}"
+        yield ""
+    yield from ("```sh", *page.examples, "```", "")
+
+
+def _markdown(text: str) -> str:
+    """Prose in which nothing is markup but code between backquotes."""
+    return re.sub(r"[*<]", r"\\\g<0>", text)
+
+
+# --- everything --------------------------------------------------------------------------------
+
+
+def completion(shell: str) -> str:
+    """click's own script, which is the same for all its versions that we work with."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    # Not its own `source`, where that of bash asks the bash which happens to be installed here.
+    script = ShellComplete.source(kind(cli, {}, PROGRAM, COMPLETE_VARIABLE))
+    return "\n".join(line.rstrip() for line in script.strip().splitlines()) + "\n"
+
+
+def generated() -> dict[str, str]:
+    """Every file, by its path below the project's root."""
+    files = {f"completions/{name}": completion(shell) for shell, name in COMPLETIONS.items()}
+    files |= {f"man/{page.file}.1": man_page(page) for page in pages()}
+    files["docs/cli.md"] = reference()
+    files["docs/events.schema.json"] = (
+        json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    )
+    return files
+
+
+def stale(root: Path) -> list[str]:
+    """Files that are missing, or are not what they should be, or should not be there."""
+    files = generated()
+    made = {path.relative_to(root).as_posix() for path in root.glob("man/*")}
+    made |= {path.relative_to(root).as_posix() for path in root.glob("completions/*")}
+    wrong = {name for name, text in files.items() if _read(root / name) != text}
+    return sorted(wrong | (made - files.keys()))
+
+
+def write(root: Path) -> None:
+    for name in stale(root):
+        if text := generated().get(name):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+        else:
+            (root / name).unlink()
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--check"]:
+        if names := stale(ROOT):
+            print(f"error: not up to date: {', '.join(names)}", file=sys.stderr)
+            sys.exit("hint: python tools/generate.py")
+    elif sys.argv[1:]:
+        sys.exit("usage: generate.py [--check]")
+    else:
+        write(ROOT)
+
+
+if __name__ == "__main__":
+    main()
