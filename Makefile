@@ -9,7 +9,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TOOLS := nft=nftables ip=iproute2 curl=curl
 TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
     ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
-    nghttp=nghttp2-client nghttpd=nghttp2-server gnutls-cli=gnutls-bin tshark=tshark
+    nghttp=nghttp2-client nghttpd=nghttp2-server gnutls-cli=gnutls-bin \
+    tcpdump=tcpdump tshark=tshark
 
 .PHONY: help demo test check unit wheel bench fuzz clean
 help:
@@ -52,10 +53,9 @@ wheel: .venv/ready-to-develop
 	echo "the wheel installs and starts"
 
 fuzz: .venv/ready-to-develop
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest -q tests/fuzz
+	$(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile=long
 
 bench: .venv/ready-to-develop
-	@tools/install-commands $(TEST_TOOLS)
 	$(SUDO) $(BIN)/python -m bench
 
 clean:
