@@ -116,11 +116,11 @@ class EchoServer:
 class Talk:
     """A client's connection to an EchoServer."""
 
-    def __init__(self, host: NetNamespace, ip: str, port: int, timeout: float = PATIENCE_S) -> None:
+    def __init__(self, host: NetNamespace, ip: str, port: int, scope: int = 0) -> None:
         self.sock = host.socket(family(ip))
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(PATIENCE_S)
         try:
-            self.sock.connect((ip, port))
+            self.sock.connect((ip, port, 0, scope) if scope else (ip, port))
             self.reader = self.sock.makefile("rb")
             self.peer = self.reader.readline().decode().strip()
         except BaseException:
@@ -305,6 +305,18 @@ def test_services_of_this_host_are_left_alone(net: Lab, version: int) -> None:
     session = net.session(interfaces=[LAN, WAN])
     assert peer_seen(net.client, ROUTER_LAN[version]) == CLIENT[version]
     assert peer_seen(net.router, ROUTER_LAN[version]) == ROUTER_LAN[version]
+    assert session.flows() == []
+
+
+def test_a_link_local_destination_is_left_alone(net: Lab) -> None:
+    """It means nothing without its interface, which a redirect does not tell."""
+    net.serve(net.server, "::")
+    shown = net.server.run("ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link").stdout
+    ip = shown.split()[3].partition("/")[0]
+    session = net.session(interfaces=[WAN])
+    scope = net.router.call(lambda: socket.if_nametoindex(WAN))
+    with Talk(net.router, ip, 80, scope) as talk:
+        assert talk.peer.startswith("fe80:")
     assert session.flows() == []
 
 
@@ -590,6 +602,15 @@ def test_a_host_without_ipv6_intercepts_ipv4(net: Lab) -> None:
         session.close()
 
 
+def test_a_host_whose_loopback_lacks_ipv6_leaves_ipv6_alone(net: Lab) -> None:
+    """TPROXY delivers by a route over lo."""
+    set_sysctl(net.router, "ipv6/conf/lo/disable_ipv6", 1)
+    net.serve(net.server, SERVER_V6)
+    session = net.session(interfaces=[WAN])
+    assert peer_seen(net.client, SERVER_V6) == CLIENT_V6
+    assert session.flows() == []
+
+
 def test_interfaces_that_are_born_without_ipv6_do_not_hurt(net: Lab) -> None:
     set_sysctl(net.router, "ipv6/conf/default/disable_ipv6", 1)
     assert net.session(interfaces=[WAN]).start["notes"] == []
@@ -654,6 +675,8 @@ def test_without_the_right_to_make_namespaces_it_works_unproven(net: Lab) -> Non
 def test_a_closed_intake_keeps_what_is_open(net: Lab, version: int, mechanism: str) -> None:
     if mechanism == "redirect":
         load(net.router, DROPPING_BUT_REDIRECTED)
+    # Early demultiplexing would find an open flow's socket, and its route, without the rules.
+    set_sysctl(net.router, "ipv4/ip_early_demux", 0)
     net.serve(net.server, SERVER[version])
     session = net.session(interfaces=[WAN])
     hosts = net.client, net.router
@@ -699,6 +722,7 @@ def test_signals_to_the_guard_do_not_end_it(net: Lab) -> None:
     for pid in session.guard():
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(pid, signum)
+    session.ask("quic")  # goes through nft, or finds it gone
     net.serve(net.server, SERVER_V4)
     assert peer_seen(net.client, SERVER_V4) == ROUTER_WAN_V4
     assert len(session.flows()) == 1
