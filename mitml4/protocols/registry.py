@@ -17,6 +17,7 @@ from mitml4.protocols import (
     http1,
     http2,
     http_connect,
+    mysql,
     postgresql,
     proxy_protocol,
     smtp,
@@ -125,6 +126,7 @@ PROTOCOLS: Final = (
     ssh.PROTOCOL,
     smtp.PROTOCOL,
     postgresql.PROTOCOL,
+    mysql.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

@@ -92,6 +92,11 @@ SESSIONS: dict[str, Script] = {
         (UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0"),
         (DOWN, b"R\0\0\0\x08\0\0\0\0N\0\0\0\x06hi" + b"S\0\0\0\x18server_version\x0016.2\0"),
     ],
+    "mysql": [
+        (DOWN, b"\x1e\0\0\0\x0a8.0.36\0\1\0\0\0saltsalt\0\xff\xff\xff\2\0\xff\xdf\x15\0"),
+        (UP, b"\x24\0\0\1\x85\xa6\xff\x19\0\0\0\1\xff" + bytes(23) + b"me\0\0"),
+        (DOWN, b"\7\0\0\2\0\0\0\2\0\0\0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

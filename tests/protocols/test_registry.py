@@ -67,6 +67,17 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\0\0\0\x08\x04\xd2\x16\x2f"), (DOWN, b"N"), (UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0")],
         [(UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0"), (DOWN, b"R\0\0\0\x08\0\0\0\0")],
     ],
+    "mysql": [
+        [
+            (DOWN, b"\x1e\0\0\0\x0a8.0.36\0\1\0\0\0saltsalt\0\xff\xff\xff\2\0\xff\xdf\x15\0"),
+            (UP, b"\x20\0\0\1\x85\xae\xff\x19\0\0\0\1\xff" + bytes(23)),
+        ],
+        [
+            (DOWN, b"\x16\0\0\0\x0a5.1\0\1\0\0\0saltsalt\0\xff\xf7\x08\2"),
+            (UP, b"\x24\0\0\1\x85\xa6\xff\x19\0\0\0\1\xff" + bytes(23) + b"me\0\0"),
+            (DOWN, b"\7\0\0\2\0\0\0\2\0\0\0"),
+        ],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

@@ -1,0 +1,177 @@
+"""MySQL and MariaDB up to the login (MySQL Internals, "Connection Phase"; MariaDB, "Connection").
+
+    server                                          client
+    length 00 0A version …          ───────►                        or an error, and it closes
+                                    ◄───────        length 01 login: it stays as it is
+                                    ◄───────        32     01 SSLRequest: TLS, and in it the login
+
+A packet is a length of three bytes, little-endian, a sequence number, and a body. The server
+speaks first, and the client's first packet shows whether TLS follows; inside that TLS the client
+goes on with sequence number 2, without being greeted again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    LOOK,
+    PASS_ALL,
+    Facts,
+    Opening,
+    Protocol,
+    Surroundings,
+    Verdict,
+)
+from mitml4.protocols.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Mysql", "MysqlFacts"]
+
+GREETING: Final = b"\x0a"
+ERROR: Final = b"\xff"
+MAX_GREETING: Final = 1024
+MAX_VERSION: Final = 255
+MAX_USER: Final = 255
+MAX_LOGIN: Final = 0xFFFF
+
+# Capabilities
+CLIENT_PROTOCOL_41: Final = 1 << 9
+CLIENT_SSL: Final = 1 << 11
+
+SSL_REQUEST_LENGTH: Final = 32
+TEXT: Final = PRINTABLE + bytes(range(0x80, 0x100))
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the server says first: its version and whether it can TLS, or why it will not talk."""
+
+    version: bytes | None
+    tls: bool
+    error: bytes | None = None
+
+
+def read_greeting(reader: Reader) -> Greeting:
+    """The server's first packet, HandshakeV10 or ERR_Packet, to its end."""
+    length = reader.uint(3, 3, MAX_GREETING, little=True)
+    reader.one_of(b"\x00")
+    end = reader.at + length
+    kind = reader.one_of(GREETING, ERROR)
+    if kind == ERROR:
+        reader.uint(2, 1000, 4999, little=True)
+        return Greeting(None, False, reader.take(length - 3, TEXT))
+    first = reader.take(1, b"0123456789")
+    version = first + reader.until(b"\0", MAX_VERSION)
+    if end < reader.at + 4 + 8 + 1 + 2:
+        raise ProtocolError("a greeting that ends too early")
+    reader.take(4 + 8)  # thread id, first part of the challenge
+    reader.one_of(b"\x00")
+    capabilities = reader.uint(2, little=True)
+    reader.take(end - reader.at)
+    return Greeting(version, bool(capabilities & CLIENT_SSL))
+
+
+def read_login_head(reader: Reader, sequence: bytes) -> tuple[int, int]:
+    """What SSLRequest and HandshakeResponse41 have in common: the length, the capabilities."""
+    length = reader.uint(3, SSL_REQUEST_LENGTH, MAX_LOGIN, little=True)
+    reader.one_of(sequence)
+    capabilities = reader.uint(4, little=True)
+    if not capabilities & CLIENT_PROTOCOL_41:
+        raise ProtocolError("a client from before MySQL 4.1")
+    reader.take(4 + 1)  # largest packet, character set
+    reader.one_of(bytes(19))
+    reader.take(4)  # nothing, or MariaDB's further capabilities
+    return length, capabilities
+
+
+def detect(opening: Opening) -> Verdict:
+    """A greeting, certain once the client's answer fits; inside its TLS the login alone."""
+    if _behind_ssl_request(opening.within):
+        return judge(lambda reader: read_login_head(reader, b"\x02"), opening.up)
+    server = judge(read_greeting, opening.down)
+    client = judge(lambda reader: read_login_head(reader, b"\x01"), opening.up)
+    if Verdict.REJECT in (server, client):
+        return Verdict.REJECT
+    if server is Verdict.MATCH:
+        certain = client is Verdict.MATCH or (opening.up_ended and not opening.up)
+        return Verdict.MATCH if certain else Verdict.LIKELY
+    return Verdict.LIKELY if client is Verdict.MATCH else Verdict.NEED_MORE
+
+
+def _behind_ssl_request(within: tuple[str, ...]) -> bool:
+    return within[-2:] == ("mysql", "tls")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MysqlFacts(Facts):
+    """The server's version as it says it, and who logs in; `error` is why it would not talk."""
+
+    server_version: bytes | None = None
+    tls_offered: bool | None = None
+    user: bytes | None = None
+    error: bytes | None = None
+    upgraded: bool = False
+
+
+@dataclass(slots=True)
+class Mysql(Units):
+    """The greeting, and the client's first packet."""
+
+    name: ClassVar[str] = "mysql"
+
+    greeting: Greeting | None = None
+    user: bytes | None = None
+    upgraded: bool = False
+
+    def __post_init__(self) -> None:
+        if _behind_ssl_request(self.around.within):
+            self.down = PASS_ALL
+        else:
+            self.up = HOLD
+
+    def server_unit(self, reader: Reader) -> None:
+        if self.greeting:
+            self.stay_plain()  # it has lost its patience before the client said anything
+            return
+        self.greeting = read_greeting(reader)
+        if self.greeting.error is not None:
+            self.stay_plain()
+        else:
+            self.up = LOOK
+
+    def client_unit(self, reader: Reader) -> None:
+        sequence = b"\x01" if self.greeting else b"\x02"
+        length, capabilities = read_login_head(reader, sequence)
+        if self.greeting and length == SSL_REQUEST_LENGTH and capabilities & CLIENT_SSL:
+            self._upgrade(can=self.greeting.tls)
+        else:
+            self.user = reader.until(b"\0", MAX_USER, None)
+            self.stay_plain()
+
+    def _upgrade(self, *, can: bool) -> None:
+        self.upgraded = can
+        if can:
+            self.go_inside()
+        else:
+            self.stay_plain()
+
+    def facts(self) -> MysqlFacts:
+        greeting = self.greeting
+        return MysqlFacts(
+            server_version=greeting.version if greeting else None,
+            tls_offered=greeting.tls if greeting and greeting.version else None,
+            user=self.user,
+            error=greeting.error if greeting else None,
+            upgraded=self.upgraded,
+        )
+
+
+def _converse(around: Surroundings) -> Mysql:
+    return Mysql(around=around)
+
+
+PROTOCOL: Final = Protocol(name=Mysql.name, detect=detect, converse=_converse)
