@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Final, Literal
 
 import trio
@@ -66,6 +67,7 @@ class Table:
         self._counters = counters
         self._stop = stop
         self._canvas = Canvas(sys.stdout.fileno(), _STYLES, color_system_for(color))
+        self._has_keyboard = False
         self._frozen: TableModel | None = None
         """What is shown while paused."""
         self._skip = 0
@@ -84,6 +86,7 @@ class Table:
         with _stderr_held(), keyboard() as keys:
             async with trio.open_nursery() as nursery:
                 if keys is not None:
+                    self._has_keyboard = True
                     nursery.start_soon(self._read_keys, keys)
                 task_status.started()
                 try:
@@ -123,12 +126,13 @@ class Table:
         width, height = size = self._canvas.size
         model = replace(self._frozen or self.model)
         rows = self._rows_in_view(body_height(height))
-        paused = self._frozen is not None
-
-        def draw() -> None:
-            self._canvas.draw(render(model, rows, width, height, paused=paused), size)
-
-        await self._in_thread(draw)
+        picture = partial(
+            render,
+            *(model, rows, width, height),
+            paused=self._frozen is not None,
+            keyboard=self._has_keyboard,
+        )
+        await self._in_thread(lambda: self._canvas.draw(picture(), size))
 
     def _rows_in_view(self, count: int) -> list[Row]:
         """Copies, their bytes up to date; the same flows as before while scrolled back."""

@@ -159,9 +159,15 @@ def _frame(height: int) -> tuple[str, ...]:
 
 
 def render(
-    model: TableModel, rows: list[Row], width: int, height: int, *, paused: bool = False
+    model: TableModel,
+    rows: list[Row],
+    width: int,
+    height: int,
+    *,
+    paused: bool = False,
+    keyboard: bool = True,
 ) -> list[Line]:
-    """Exactly `height` lines of exactly `width` cells."""
+    """Exactly `height` lines of exactly `width` cells. `keyboard`: whether keys can be pressed."""
     columns = next(columns for least, columns in _LAYOUTS if width >= least)
     widths = _widths(columns, width)
     above = {
@@ -174,7 +180,7 @@ def render(
     if not rows and body_height(height):
         lines.append([Cell(_waiting(model), "closed")])
     lines += [[] for _ in range(height - 1 - len(lines))]
-    lines.append(_footer(model, width, paused=paused))
+    lines.append(_footer(model, width, _keys(model, paused=paused, keyboard=keyboard)))
     return [_exactly(line, width) for line in lines[-height:]]
 
 
@@ -222,18 +228,21 @@ def _waiting(model: TableModel) -> str:
     return "  waiting for connections …" if model.session else ""
 
 
-def _footer(model: TableModel, width: int, *, paused: bool) -> Line:
+def _footer(model: TableModel, width: int, keys: str) -> Line:
     counts = f"{model.open} open of {model.flows} flows"
     moved = f"↑ {short_size(model.bytes_up)} ↓ {short_size(model.bytes_down)}"
     failed = f"{model.failed} failed" if model.failed else ""
     left = "   ".join(filter(None, (counts, moved, failed)))
-    if model.stopping:
-        keys = "open flows may finish   q at once"
-    elif paused:
-        keys = "paused   p go on   q quit"
-    else:
-        keys = "q quit  p pause  ↑↓ scroll"
     return [cell._replace(style="footer") for cell in _both_ends(left, keys, width)]
+
+
+def _keys(model: TableModel, *, paused: bool, keyboard: bool) -> str:
+    """What can be pressed now, and what it does."""
+    if model.stopping:
+        return f"ending   {'q' if keyboard else 'Ctrl-C'} at once"
+    if not keyboard:
+        return "Ctrl-C quit"
+    return "paused   p go on   q quit" if paused else "q quit  p pause  ↑↓ scroll"
 
 
 def _both_ends(left: str, right: str, width: int) -> Line:

@@ -135,8 +135,10 @@ def test_the_footer_tells_what_the_keys_do_now() -> None:
     model = make_model()
     assert "q quit" in text_of(render(model, [], 80, 24))
     assert "p go on" in text_of(render(model, [], 80, 24, paused=True))
+    assert "Ctrl-C quit" in text_of(render(model, [], 80, 24, keyboard=False))
     model.stopping = True
     assert "q at once" in text_of(render(model, [], 80, 24))
+    assert "Ctrl-C at once" in text_of(render(model, [], 80, 24, keyboard=False))
 
 
 @given(st.integers(1, 300), st.integers(1, 60), st.booleans())
