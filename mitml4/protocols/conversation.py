@@ -58,6 +58,9 @@ class Direction(Enum):
     UP = "up"
     DOWN = "down"
 
+    # It is a key on every byte's way, and Enum hashes in Python.
+    __hash__ = object.__hash__
+
     @property
     def other(self) -> Direction:
         return Direction.DOWN if self is Direction.UP else Direction.UP

@@ -1,0 +1,120 @@
+"""`mitml4 detect`: captures → events or a table, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from mitml4.cli.console import Console, is_terminal
+from mitml4.cli.options import Command, SectionOption
+from mitml4.errors import CaptureError, ExitCode
+
+__all__ = ["detect"]
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  mitml4 detect traffic.pcapng
+  mitml4 detect *.pcap --json | jq -c 'select(.type=="flow.close") | .stack'
+  tcpdump -w - | mitml4 detect -
+""",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option(
+    "--json", "as_json", is_flag=True, cls=SectionOption, section="Output",
+    help="Print the events as JSON lines, also on a terminal.",
+)  # fmt: skip
+@click.option(
+    "--headers", is_flag=True, cls=SectionOption, section="Output",
+    help="Put HTTP headers into the events.",
+)  # fmt: skip
+@click.option(
+    "--tunnels", is_flag=True, cls=SectionOption, section="Input",
+    help="Look into IP-in-IP, GRE, VXLAN and GTP tunnels as well.",
+)  # fmt: skip
+@click.pass_obj
+def detect(
+    console: Console, /, files: tuple[str, ...], *, as_json: bool, headers: bool, tunnels: bool
+) -> ExitCode:
+    """Name the protocol stack of each TCP flow in captures.
+
+    FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. Prints a
+    table on a terminal, and else the same events as `intercept`, one JSON object a line.
+    """
+    from mitml4.capture.reader import read_packets
+    from mitml4.session.detect import Detection
+    from mitml4.session.hub import Hub
+
+    table = None
+    if is_terminal(sys.stdout) and not as_json:
+        from mitml4.sinks.flow_list import FlowList
+
+        table = FlowList()
+    hub = Hub(())
+    write: Callable[[Any], None] = table.publish if table else _json_line
+
+    def publish(event: Any) -> None:
+        hub.totals.add(event)
+        write(event)
+
+    detection = Detection(publish, tunnels=tunnels, with_headers=headers)
+    detection.start()
+    broken = False
+    for name in files:
+        try:
+            with _opened(name) as stream, _progress(stream, name) as counted:
+                detection.read(read_packets(counted, _shown(name)))
+        except CaptureError as error:
+            console.error(error)
+            broken = True
+    publish(hub.totals.stop("done", 0))
+    if table:
+        table.print()
+    return ExitCode.FAILED if broken else ExitCode.DONE
+
+
+def _json_line(event: Any) -> None:
+    from mitml4.events import encode
+
+    print(encode(event), flush=event.type == "session.stop")
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == "-" else name
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = Path(name).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CaptureError(
+            f"cannot read {name}: {error.strerror}", hint="mitml4 detect FILE.pcap"
+        ) from error
+    with stream:
+        yield stream
+
+
+@contextmanager
+def _progress(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """The same stream, and a bar on a terminal's standard error while a long file is read."""
+    if not (is_terminal(sys.stderr) and stream.seekable()):
+        yield stream
+        return
+    from rich.console import Console as RichConsole
+    from rich.progress import wrap_file
+
+    size = Path(name).stat().st_size
+    talk = RichConsole(stderr=True)
+    with wrap_file(stream, size, description=_shown(name), console=talk, transient=True) as counted:
+        yield counted

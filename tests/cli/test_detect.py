@@ -1,0 +1,112 @@
+"""`mitml4 detect` as its users call it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from mitml4.schema import json_schema
+
+
+def segment(source: int, destination: int, seq: int, ack: int, flags: int, data: bytes) -> bytes:
+    """An IPv4 packet between 192.0.2.1 and 192.0.2.2, in a pcap record."""
+    ends = (b"\xc0\0\2\1", b"\xc0\0\2\2")
+    ends = ends if source > destination else ends[::-1]
+    tcp = struct.pack("!HHIIBBHHH", source, destination, seq, ack, 0x50, flags, 65535, 0, 0)
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 40 + len(data), 0, 0, 64, 6, 0) + b"".join(ends)
+    packet = ip + tcp + data
+    return struct.pack("<IIII", 1_700_000_000, 0, len(packet), len(packet)) + packet
+
+
+def capture(*records: bytes) -> bytes:
+    link_type_raw = 101
+    return struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link_type_raw) + b"".join(records)
+
+
+REQUEST = b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Path:
+    """A capture of one HTTP exchange."""
+    client, server, syn, ack, fin = 40000, 80, 2, 16, 17
+    path = tmp_path / "http.pcap"
+    path.write_bytes(
+        capture(
+            segment(client, server, 1, 0, syn, b""),
+            segment(server, client, 1, 2, syn | ack, b""),
+            segment(client, server, 2, 2, ack, REQUEST),
+            segment(server, client, 2, 2 + len(REQUEST), ack, ANSWER),
+            segment(client, server, 2 + len(REQUEST), 2 + len(ANSWER), fin, b""),
+            segment(server, client, 2 + len(ANSWER), 3 + len(REQUEST), fin, b""),
+        )
+    )
+    return path
+
+
+def detect(*arguments: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-m", "mitml4", "detect", *arguments]
+    return subprocess.run(argv, input=data, capture_output=True, timeout=30, check=False)
+
+
+def events(output: bytes) -> list[dict]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_a_capture_gives_the_events_of_live_traffic(http: Path) -> None:
+    outcome = detect(str(http))
+    told = events(outcome.stdout)
+    assert [event["type"] for event in told] == [
+        "session.start",
+        "flow.open",
+        "flow.layer",
+        "http.request",
+        "http.response",
+        "http.end",
+        "flow.close",
+        "session.stop",
+    ]
+    schema = json_schema()
+    for event in told:
+        jsonschema.validate(event, schema)
+    close = told[-2]
+    assert (close["stack"], close["reason"]) == (["http/1"], "closed")
+    assert (close["bytes_up"], close["bytes_down"]) == (len(REQUEST), len(ANSWER))
+    assert told[3]["url"] == "http://a.example/x"
+    assert told[1]["time"].startswith("2023-11-14T22:13:20")
+    assert (outcome.returncode, outcome.stderr) == (0, b"")
+
+
+def test_several_files_are_one_numbering_and_stdin_is_one_of_them(http: Path) -> None:
+    outcome = detect(str(http), "-", data=http.read_bytes())
+    assert [e["flow"] for e in events(outcome.stdout) if e["type"] == "flow.close"] == [1, 2]
+
+
+def test_a_file_that_breaks_off_is_said_and_what_was_read_is_told(http: Path) -> None:
+    outcome = detect("-", data=http.read_bytes()[:-20])
+    assert outcome.returncode == 1
+    error, hint = outcome.stderr.decode().splitlines()
+    assert error.startswith("error: standard input: ")
+    assert "offset" in error
+    assert hint.startswith("hint: ")
+    assert [e["stack"] for e in events(outcome.stdout) if e["type"] == "flow.close"] == [["http/1"]]
+
+
+@pytest.mark.parametrize("name", ["missing.pcap", "text.pcap", "empty.pcap"])
+def test_what_is_no_capture_is_one_line_and_a_hint(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.pcap").write_text("hello")
+    (tmp_path / "empty.pcap").touch()
+    outcome = detect(str(tmp_path / name))
+    assert outcome.returncode == 1
+    error, hint = outcome.stderr.decode().splitlines()
+    assert error.startswith("error: ")
+    assert name in error
+    assert events(outcome.stdout)[-1]["type"] == "session.stop"
+    assert hint.startswith("hint: ")
