@@ -29,7 +29,6 @@ __all__ = ["ca"]
 
 _in_directory = click.option(
     "--ca-dir",
-    "directory",
     type=click.Path(path_type=Path, file_okay=False),
     default=default_directory,
     show_default="$XDG_DATA_HOME/mitml4",
@@ -84,7 +83,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace the one that is there, for good.")
 def generate(
     *,
-    directory: Path,
+    ca_dir: Path,
     key: str,
     days: int,
     name: str | None,
@@ -99,9 +98,9 @@ def generate(
     authority = CertificateAuthority.generate(
         key=key, days=days, name=name, permit_domains=permit_domains
     )
-    authority.save(directory, force=force)
+    authority.save(ca_dir, force=force)
     click.echo(f"made {authority.subject}", err=True)
-    click.echo(f"clients are to trust {directory / CERTIFICATE_FILE}", err=True)
+    click.echo(f"clients are to trust {ca_dir / CERTIFICATE_FILE}", err=True)
 
 
 @ca.command(
@@ -113,9 +112,9 @@ Examples:
 )
 @_in_directory
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(*, directory: Path, as_json: bool) -> None:
+def show(*, ca_dir: Path, as_json: bool) -> None:
     """Show the certificate authority: name, fingerprint, validity, place."""
-    facts = _facts(CertificateAuthority.load(directory), directory)
+    facts = _facts(CertificateAuthority.load(ca_dir), ca_dir)
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False, default=to_json))
         return
@@ -168,11 +167,11 @@ Examples:
     "-o", "--output", type=click.File("wb"), default="-", help="A file.  [default: stdout]"
 )
 @click.option("--password", help=f"Of a p12.  [default: {PASSWORD}]")
-def export(*, directory: Path, form: str, output: BinaryIO, password: str | None) -> None:
+def export(*, ca_dir: Path, form: str, output: BinaryIO, password: str | None) -> None:
     """Write the certificate, for clients to trust. The key is never exported."""
     if password is not None and form != "p12":
         raise UsageError(f"a {form} has no password", hint="--format p12 has one")
-    certificate = CertificateAuthority.load(directory).certificate
+    certificate = CertificateAuthority.load(ca_dir).certificate
     match form:
         case "pem":
             content = certificate.public_bytes(Encoding.PEM)
@@ -195,14 +194,14 @@ Examples:
 """
 )
 @_in_directory
-def env(*, directory: Path) -> None:
+def env(*, ca_dir: Path) -> None:
     """Print what makes the programs of a shell trust the authority.
 
     They are variables that name a file of the system's roots, those that your environment adds,
     and ours; it is written beside the authority, and so is a trust store for Java.
     """
-    authority = CertificateAuthority.load(directory)
-    variables = write_trust(authority.certificate, directory.absolute(), os.environ)
+    authority = CertificateAuthority.load(ca_dir)
+    variables = write_trust(authority.certificate, ca_dir.absolute(), os.environ)
     for name, value in variables.items():
         click.echo(f"export {name}={shlex.quote(value)}")
     for name in UNSET_VARIABLES:

@@ -151,6 +151,8 @@ class _Session:
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
             await self.stop_asked.wait()
+            if table:
+                table.model.stopping = True
             await interception.close_intake()
             await self._drain()
             nursery.cancel_scope.cancel()
