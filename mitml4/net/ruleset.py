@@ -1,7 +1,7 @@
 """The session's nftables table as text: a pure function of what is in scope and who we are.
 
 One `inet` table serves IPv4 and IPv6. It is loaded with the `owner` flag, so it belongs to the
-netlink socket of the guard (redirect.py) and the kernel removes it with that socket.
+netlink socket of the guard (guard.py) and the kernel removes it with that socket.
 
     forwarded  prerouting: the SYN of a connection in scope is marked and handed to a listener
                (TPROXY); whatever carries the mark later follows it, and nothing else does
@@ -60,10 +60,12 @@ SLOTS: Final = 64
 
 _QUIC_PORT: Final = 443
 
-# After the mangle chains of others (-150, firewalld's reverse path check -140), which then still
-# see the packet unmarked, and before destination NAT (-100).
-_PREROUTING_PRIORITY: Final = -110
-_NAT_PRIORITY: Final = -101
+# Prerouting comes after the mangle chains of others (-150, firewalld's reverse path check -140),
+# which so see the packet unmarked, and after their destination NAT (-100, firewalld's -90): what
+# that made of a destination is where the packet would have gone, and may be a service of ours.
+_PREROUTING_PRIORITY: Final = -50
+# Output comes before it: the egress passes through the same NAT later.
+_OUTPUT_NAT_PRIORITY: Final = -101
 _FILTER_PRIORITY: Final = -1
 # The input chains of others come first, so that they may accept what carries our mark.
 _INPUT_PRIORITY: Final = 10
@@ -283,7 +285,7 @@ class Ruleset:
     def _redirected(self) -> list[str]:
         only_bridged = self.redirect_bridged and bool(self._of("tproxy"))
         return [
-            f"type nat hook prerouting priority {_NAT_PRIORITY}; policy accept",
+            f"type nat hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
             f"{_is('ct', ANY_MARK, MAGIC_MASK)} return",
             *(['meta iifkind != "bridge" return'] if only_bridged else []),
             *self._first_packets(),
@@ -292,7 +294,7 @@ class Ruleset:
 
     def _local(self) -> list[str]:
         return [
-            f"type nat hook output priority {_NAT_PRIORITY}; policy accept",
+            f"type nat hook output priority {_OUTPUT_NAT_PRIORITY}; policy accept",
             # Of any session: two of them would hand a connection to each other for ever.
             f"{_is('meta', ANY_MARK | _EGRESS << 22, _KIND_MASK)} return",
             *self._first_packets(),
