@@ -78,6 +78,84 @@ OPENINGS: dict[str, list[Trace]] = {
             (DOWN, b"\7\0\0\2\0\0\0\2\0\0\0"),
         ],
     ],
+    "ftp": [
+        [(DOWN, b"220 (vsFTPd 3.0.3)\r\n"), (UP, b"AUTH TLS\r\n"), (DOWN, b"234 Go\r\n")],
+        [(DOWN, b"220-hello\r\n220 there\r\n"), (UP, b"user me\r\n"), (DOWN, b"331 ?\r\n")],
+        [(DOWN, b"220-hello\r\n220 FTP\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"221 bye\r\n")],
+        [(DOWN, b"220 ready\r\n"), (UP, b"AUTH SSL\r\n"), (DOWN, b"234 Go\r\n")],
+    ],
+    "imap": [
+        [(DOWN, b"* OK IMAP4rev1\r\n"), (UP, b"a1 CAPABILITY\r\n"), (DOWN, b"* CAPABILITY\r\n")],
+        [(DOWN, b"* PREAUTH hi\r\n"), (UP, b". id nil\r\n"), (DOWN, b"* ID nil\r\n")],
+        [(DOWN, b"* OK hi\r\n"), (UP, b"GET LOGIN {2}\r\n"), (DOWN, b"+ OK\r\n")],
+    ],
+    "pop3": [
+        [(DOWN, b"+OK POP3\r\n"), (UP, b"USER me\r\n"), (DOWN, b"+OK\r\n")],
+        [(DOWN, b"+OK\r\n"), (UP, b"capa\r\n"), (DOWN, b"+OK\r\nSTLS\r\n.\r\n")],
+        [(DOWN, b"+OK <1@a>\r\n"), (UP, b"AUTH PLAIN\r\n"), (DOWN, b"+ \r\n")],
+        [(DOWN, b"+OK ready\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"+OK\r\n")],
+    ],
+    "nntp": [
+        [(DOWN, b"200 hi\r\n"), (UP, b"MODE READER\r\n"), (DOWN, b"200 hi\r\n")],
+        [(DOWN, b"201 NNTP\r\n"), (UP, b"LIST\r\n"), (DOWN, b"215 list\r\n.\r\n")],
+        [(DOWN, b"200 hi\r\n"), (UP, b"STARTTLS\r\n"), (DOWN, b"382 go\r\n")],
+    ],
+    "managesieve": [
+        [
+            (DOWN, b'"IMPLEMENTATION" "Sieve 1"\r\n"STARTTLS"\r\nOK\r\n'),
+            (UP, b"STARTTLS\r\n"),
+            (DOWN, b"OK\r\n"),
+        ],
+    ],
+    "irc": [
+        [(UP, b"NICK me\r\nUSER me 0 * :Me\r\n"), (DOWN, b":irc.example 001 me :Hi\r\n")],
+        [(DOWN, b"NOTICE AUTH :***\r\n"), (UP, b"USER me 0 * :Me\r\nNICK me\r\n")],
+        [(UP, b"PASS x\r\nNICK a\r\n"), (DOWN, b"PING :1\r\n"), (UP, b"PONG :1\r\n")],
+        [(UP, b"STARTTLS\r\n"), (DOWN, b":irc.example 670 * :go\r\n")],
+    ],
+    "xmpp": [
+        [
+            (UP, b"<?xml version='1.0'?>\n<stream:stream to='a' xmlns='jabber:client'>"),
+            (DOWN, b"<?xml version='1.0'?><stream:stream from='a'>"),
+        ],
+        [(UP, b'<stream:stream xmlns:stream="http://etherx.jabber.org/streams">'), (DOWN, b"<s")],
+    ],
+    "rtsp": [
+        [(UP, b"OPTIONS rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\n\r\n"), (DOWN, b"RTSP/1.0 200 OK\r\n")],
+        [(UP, b"OPTIONS * RTSP/2.0\r\n\r\n"), (DOWN, b"RTSP/2.0 200 OK\r\n")],
+    ],
+    "sip": [
+        [(UP, b"REGISTER sip:a.example SIP/2.0\r\n"), (DOWN, b"SIP/2.0 401 No\r\n")],
+        [(UP, b"\r\n\r\nOPTIONS sips:b SIP/2.0\r\n"), (DOWN, b"\r\n")],
+        [(UP, b"SIP/2.0 200 OK\r\n")],
+    ],
+    "stomp": [
+        [(UP, b"CONNECT\naccept-version:1.2\nhost:a\n\n\0"), (DOWN, b"CONNECTED\nversion:1.2\n")],
+        [(UP, b"STOMP\r\nhost:a\r\n\r\n\0"), (DOWN, b"CONNECTED\n")],
+        [(UP, b"CONNECT\n\n\0"), (DOWN, b"CONNECTED\n")],
+    ],
+    "rtmp": [
+        [(UP, b"\3\0\0\0\0\0\0\0\0" + b"x" * 1528), (DOWN, b"\3\0\0\0\1")],
+    ],
+    "git": [
+        [(UP, b"001egit-upload-pack /a\0host=b\0"), (DOWN, b"00c9348534c760")],
+        [(UP, b"0018git-receive-pack /a\0")],
+    ],
+    "rsync": [
+        [
+            (DOWN, b"@RSYNCD: 31.0 md5 md4\n"),
+            (UP, b"@RSYNCD: 31.0\nhome\n"),
+            (DOWN, b"@RSYNCD: OK\n"),
+        ],
+        [(UP, b"@RSYNCD: 27\n"), (DOWN, b"@RSYNCD: 30.0\n")],
+    ],
+    "vnc": [
+        [(DOWN, b"RFB 003.008\n"), (UP, b"RFB 003.007\n"), (DOWN, b"\1\1")],
+    ],
+    "telnet": [
+        [(DOWN, b"\xff\xfd\x18\xff\xfd\x20\xff\xfd\x23"), (UP, b"\xff\xfb\x18")],
+        [(UP, b"\xff\xfb\x1f\xff\xfa\x1f\0\x50\0\x18\xff\xf0\xff\xfb\x03"), (DOWN, b"login: ")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

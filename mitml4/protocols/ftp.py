@@ -1,0 +1,122 @@
+"""FTP's control connection up to AUTH TLS (RFC 959, RFC 2228, RFC 4217).
+
+The greeting is SMTP's too (`220`), so its first line is read whole before anything is certain:
+one that says SMTP and not FTP is SMTP's, whatever the client says. After a login nobody asks for
+TLS, and all passes unseen.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.lines import agree, behind_starttls, command, initials
+from mitml4.protocols.login import GREETING, InOrder
+
+__all__ = ["PROTOCOL", "Ftp"]
+
+PORT: Final = 21
+
+OWN: Final = frozenset(
+    b"ACCT ADAT ALLO APPE CCC CDUP CLNT CWD DELE EPRT EPSV FEAT HOST LANG MDTM MKD MLSD MLST NLST "
+    b"OPTS PASS PASV PBSZ PORT PROT PWD REIN RETR RMD SITE SIZE STOR SYST TYPE USER XPWD".split()
+)
+"""What no client of SMTP says."""
+AUTH: Final = b"AUTH"
+SHARED: Final = frozenset({AUTH, b"HELP", b"LIST", b"NOOP", b"QUIT", b"STAT"})
+TLS: Final = frozenset({b"TLS", b"TLS-C", b"TLS-P", b"SSL"})
+"""RFC 4217 §2, §16: the names of the mechanism; none of SASL's is called so."""
+
+_ASKS_FOR_TLS: Final = re.compile(rb"AUTH +(?:TLS|SSL)(?:-[CP])?\r?\n", re.IGNORECASE)
+_TELLTALE: Final = re.compile(
+    rb"^(?:AUTH (?:TLS|SSL)|CWD|EPSV|FEAT|MDTM|MLSD|NLST|PASV|PBSZ|PROT [CP]|SYST|TYPE [AI])\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_REPLY: Final = re.compile(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A `220` that is not SMTP's, and a command of FTP's; the command alone behind AUTH TLS."""
+    client = command(opening.up, OWN, SHARED)
+    if client is Verdict.LIKELY and _ASKS_FOR_TLS.match(opening.up):
+        client = Verdict.MATCH
+    if opening.up and behind_starttls(opening.within, Ftp.name):
+        return Verdict.MATCH if client is Verdict.LIKELY else client
+    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+
+
+def _greeting(down: bytes) -> Verdict:
+    """MATCH: it says FTP."""
+    if not (down.startswith((b"220 ", b"220-")) or b"220".startswith(down)):
+        return Verdict.REJECT
+    first, newline, _ = down.upper().partition(b"\n")
+    if not newline:
+        return Verdict.NEED_MORE
+    if b"FTP" not in first and (b"SMTP" in first or b"LMTP" in first):
+        return Verdict.REJECT
+    return Verdict.MATCH if b"FTP" in down.upper() else Verdict.LIKELY
+
+
+@dataclass(slots=True)
+class Ftp(InOrder):
+    """Commands and replies, until TLS takes over or somebody is logged in."""
+
+    name: ClassVar[str] = "ftp"
+
+    _several_lines: bytes = b""
+    """The code of a reply of several lines that is under way."""
+
+    def client_line(self, line: bytes) -> None:
+        word, _, argument = line.partition(b" ")
+        verb = word.upper()
+        if verb == b"USER":
+            self.username = argument
+        asks = verb == AUTH and argument.strip().upper() in TLS
+        self.sent(b"TLS" if asks else verb[:4])
+        if asks:
+            self.ask()
+        elif verb == b"QUIT":
+            self.stay_plain()
+
+    def server_line(self, line: bytes) -> None:
+        """RFC 959 §4.2: `123-first`, any lines, and `123 last` make one reply."""
+        if self._several_lines:
+            if line[:3] == self._several_lines and line[3:4] in (b" ", b""):
+                self._finish(self._several_lines)
+            return
+        reply = _REPLY.fullmatch(line)
+        if reply is None:
+            raise ProtocolError("FTP: a reply without a code")
+        code, separator, text = reply.groups()
+        if self.awaited == GREETING and self.greeting is None:
+            self.greeting = text or b""
+        if separator == b"-":
+            self._several_lines = code
+        else:
+            self._finish(code)
+
+    def _finish(self, code: bytes) -> None:
+        self._several_lines = b""
+        if code.startswith(b"1"):
+            return  # "requested action is being initiated; expect another reply"
+        verb = self.replied()
+        if verb == b"TLS" and code == b"234":  # RFC 4217 §4
+            self.accept()
+        elif verb == b"TLS":
+            self.refuse()
+        elif verb == AUTH and code[:1] in (b"2", b"3"):
+            self.stay_plain()  # GSSAPI and its like wrap what follows in a form of their own
+        elif verb in (b"USER", b"PASS", b"ACCT") and code.startswith(b"2"):
+            self.stay_plain()
+
+
+PROTOCOL: Final = Protocol(
+    name=Ftp.name,
+    detect=detect,
+    converse=lambda around: Ftp(around=around),
+    client_first=initials(OWN | SHARED),
+    server_first=b"2",
+)

@@ -1,0 +1,100 @@
+"""Git's own transport (git-daemon), by its one request (gitprotocol-pack, "Git Transport").
+
+    0033git-upload-pack /project.git\\0host=example.com\\0\\0version=2\\0
+    └─┬┘└──────┬──────┘ └────┬─────┘  └──────┬───────┘   └────┬───┘
+    length  command        path            host         parameters
+
+The length counts itself, in four hexadecimal digits. Behind the request all passes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Conversation,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Surroundings,
+    Verdict,
+)
+
+__all__ = ["PROTOCOL", "Git", "GitFacts"]
+
+LENGTH_DIGITS: Final = 4
+COMMANDS: Final = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
+
+_LENGTH: Final = re.compile(rb"0[0-9a-fA-F]{3}")
+_LENGTH_BEGUN: Final = re.compile(rb"0?[0-9a-fA-F]{0,3}")
+_REQUEST: Final = re.compile(rb"(git-[a-z-]+) ([^\0]*)(?:\0host=([^\0]*))?(?:\0|\Z)", re.DOTALL)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A length below 4096, and a command; the server never speaks first."""
+    length, rest = opening.up[:LENGTH_DIGITS], opening.up[LENGTH_DIGITS:]
+    if not opening.up:
+        return Verdict.REJECT if opening.down else Verdict.NEED_MORE
+    if not rest:
+        return Verdict.NEED_MORE if _LENGTH_BEGUN.fullmatch(length) else Verdict.REJECT
+    if _LENGTH.fullmatch(length) and rest.startswith(COMMANDS):
+        return Verdict.MATCH
+    possible = _LENGTH.fullmatch(length) and any(word.startswith(rest) for word in COMMANDS)
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitFacts(Facts):
+    """What the client wants: `git-upload-pack` (fetch), `git-receive-pack` (push), of what."""
+
+    command: bytes | None = None
+    path: bytes | None = None
+    host: bytes | None = None
+
+
+@dataclass(slots=True)
+class Git(Conversation):
+    """The request; nothing else is looked at."""
+
+    name: ClassVar[str] = "git"
+
+    request: GitFacts = GitFacts()
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        if direction is Direction.DOWN:
+            self.down = PASS_ALL
+            return 0
+        if len(data) < LENGTH_DIGITS:
+            return 0
+        if _LENGTH.match(data) is None:
+            raise ProtocolError("git: a request without its length")
+        end = int(data[:LENGTH_DIGITS], 16)
+        if len(data) < end:
+            return 0
+        if request := _REQUEST.match(data[LENGTH_DIGITS:end]):
+            command, path, host = request.groups()
+            self.request = GitFacts(command=command, path=path.rstrip(b"\n"), host=host)
+        self.settled = True
+        self.up = self.down = PASS_ALL
+        return end
+
+    def facts(self) -> GitFacts:
+        return self.request
+
+
+def _converse(around: Surroundings) -> Git:
+    return Git(around=around, down=PASS_ALL)
+
+
+PROTOCOL: Final = Protocol(
+    name=Git.name,
+    detect=detect,
+    converse=_converse,
+    client_first=b"0",
+    server_first=b"",
+)

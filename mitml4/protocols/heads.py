@@ -1,0 +1,63 @@
+"""The first head of each side, for text protocols that tell all about themselves in it.
+
+A head is a line, header lines (`name: value`), and an empty line, as in RTSP, SIP and STOMP. Behind
+it everything passes: bodies need not be counted, since nothing is looked for any more. For the same
+reason nothing is held back, not even half a head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from mitml4.protocols.conversation import PASS_ALL, Conversation, Direction
+
+__all__ = ["MAX_HEAD", "FirstHeads"]
+
+MAX_HEAD: Final = 16384
+"""Bytes."""
+
+
+_END: Final = re.compile(rb"\n\r?\n")
+
+
+@dataclass(slots=True)
+class FirstHeads(Conversation):
+    """Reads one head in each direction. To be subclassed."""
+
+    _begun: dict[Direction, bytes] = field(
+        default_factory=lambda: dict.fromkeys(Direction, b""), repr=False
+    )
+    """Of the directions whose head has not ended, what there is of it."""
+
+    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """The first line, and the headers by lower-case name (the first, where one is repeated)."""
+        raise NotImplementedError
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        """Empty lines before a head are skipped: SIP's keep-alives, STOMP's heart-beats."""
+        head = (self._begun[direction] + data).lstrip(b"\r\n")
+        end = _END.search(head)
+        if end and end.end() <= MAX_HEAD:
+            self._parse(direction, head[: end.start()])
+        if end or len(head) > MAX_HEAD:
+            self.end(direction)
+        else:
+            self._begun[direction] = head
+        return len(data)
+
+    def _parse(self, direction: Direction, head: bytes) -> None:
+        line, *rest = head.split(b"\n")
+        headers: dict[bytes, bytes] = {}
+        for header in rest:
+            name, _, value = header.partition(b":")
+            headers.setdefault(name.strip().lower(), value.strip())
+        self.head(direction, line.removesuffix(b"\r"), headers)
+
+    def end(self, direction: Direction) -> None:
+        """Nothing more will be read in this direction."""
+        self._begun.pop(direction, None)
+        self.settled = not self._begun
+        self.set_want(direction, PASS_ALL)

@@ -1,0 +1,188 @@
+"""IMAP up to STARTTLS (RFC 9051, RFC 3501).
+
+A client's command has a tag, and so has the line that completes it; so it is the tag which says
+whose an `OK` is. Lines may go on behind literals, which are skipped by count: `{5}` from a client
+waits for the server's go-ahead (`+`), and is not sent if a refusal comes instead; `{5+}` and a
+server's own come at once. The conversation is over once somebody is logged in.
+
+    a1 LOGIN {5}          ───────►               the client's side waits
+                          ◄───────  + go ahead   5 bytes pass, and the line goes on
+    alice secret          ───────►
+                          ◄───────  a1 OK        all passes unseen
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Pass, Protocol, Verdict
+from mitml4.protocols.lines import agree, begun, behind_starttls
+from mitml4.protocols.login import MAX_UNDER_WAY, Login
+
+__all__ = ["PROTOCOL", "Imap"]
+
+PORT: Final = 143
+MAX_TAG: Final = 64
+"""Bytes; clients count, or use a handful of random letters."""
+
+# RFC 9051 §9: "tag = 1*<any ASTRING-CHAR except "+">"
+_TAG: Final = rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]" + b"{1,%d}" % MAX_TAG
+COMMANDS: Final = (
+    b"APPEND AUTHENTICATE CAPABILITY CHECK CLOSE COMPRESS COPY CREATE DELETE ENABLE EXAMINE EXPUNGE"
+    b" FETCH GETMETADATA GETQUOTA GETQUOTAROOT ID IDLE LIST LOGIN LOGOUT LSUB MOVE NAMESPACE NOOP"
+    b" RENAME SEARCH SELECT SORT STARTTLS STATUS STORE SUBSCRIBE THREAD UID UNSELECT UNSUBSCRIBE"
+    b" XLIST"
+).split()
+GREETINGS: Final = (b"* OK ", b"* PREAUTH ", b"* BYE ")
+UNCHANGED: Final = frozenset({b"CAPABILITY", b"ID", b"LOGOUT", b"NOOP", b"STARTTLS"})
+"""What may be granted without a login."""
+
+_COMMAND: Final = re.compile(
+    _TAG + rb" (?:" + rb"|".join(COMMANDS) + rb")(?=[ \r\n])", re.IGNORECASE
+)
+_COMMAND_BEGUN: Final = re.compile(
+    begun(_TAG, rb" (?P<word>[A-Za-z]{0,%d})" % max(map(len, COMMANDS))).pattern
+)
+_TELLTALE: Final = re.compile(
+    rb"\A(?=[^ ]{0,8}[0-9.])" + _TAG + rb" (?:CAPABILITY|LOGIN \S+ \S|AUTHENTICATE|STARTTLS)\b",
+    re.IGNORECASE,
+)
+_CLIENT_LINE: Final = re.compile(rb"(" + _TAG + rb") ([A-Za-z]{1,16})(?: (.*))?", re.DOTALL)
+_COMPLETION: Final = re.compile(rb"(" + _TAG + rb") (OK|NO|BAD)(?: .*)?", re.DOTALL | re.IGNORECASE)
+_LITERAL: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\Z")
+_PROSE: Final = re.compile(rb"\+|[^ ]+ (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
+"""Lines of a server that end in text for people, where braces mean nothing."""
+_USERNAME: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
+
+
+def detect(opening: Opening) -> Verdict:
+    """A greeting, and a command with a tag; the command alone behind STARTTLS."""
+    client = _command(opening.up)
+    if opening.up and behind_starttls(opening.within, Imap.name):
+        return client
+    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+
+
+def _command(up: bytes) -> Verdict:
+    if _COMMAND.match(up):
+        return Verdict.MATCH
+    beginning = _COMMAND_BEGUN.fullmatch(up)
+    if beginning is None:
+        return Verdict.REJECT
+    word = (beginning["word"] or b"").upper()
+    possible = any(command.startswith(word) for command in COMMANDS)
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
+
+
+def _greeting(down: bytes) -> Verdict:
+    if down[:10].upper().startswith(GREETINGS):
+        return Verdict.MATCH
+    possible = any(greeting.startswith(down.upper()) for greeting in GREETINGS)
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
+
+
+@dataclass(slots=True)
+class Imap(Login):
+    """Commands and replies, until TLS takes over or somebody is logged in."""
+
+    name: ClassVar[str] = "imap"
+
+    _under_way: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Tag and verb of the commands that are not completed, oldest first."""
+    _tag: bytes | None = None
+    """Of the command whose line goes on behind a literal."""
+    _literal: int = 0
+    """Bytes that the client will send once the server says go ahead."""
+    _server_line_goes_on: bool = False
+
+    def client_line(self, line: bytes) -> None:
+        if self._tag is None:
+            self._command(line)
+        self._literal_behind(line)
+
+    def _command(self, line: bytes) -> None:
+        """A line with a tag; others are responses in an AUTHENTICATE, or IDLE's `DONE`."""
+        command = _CLIENT_LINE.fullmatch(line)
+        if command is None:
+            self.respond(line)
+            return
+        if len(self._under_way) >= MAX_UNDER_WAY:
+            raise ProtocolError("imap: too many commands without a reply")
+        self._tag, verb, argument = command[1], command[2].upper(), command[3] or b""
+        if verb == b"AUTHENTICATE":
+            self.authenticate(argument)
+        elif verb == b"LOGIN":
+            name = _USERNAME.match(argument)
+            self.username = (name[1] or name[2]) if name else None
+        elif verb == b"STARTTLS" and not argument:
+            self.ask()
+        elif verb == b"STARTTLS":
+            verb = b"NOOP"  # not by its grammar: no server will grant it
+        self._under_way.append((self._tag, verb))
+
+    def _literal_behind(self, line: bytes) -> None:
+        literal = _LITERAL.search(line)
+        if literal is None or self._tag is None:
+            self._tag = None
+        elif literal[2]:
+            self._skip(Direction.UP, int(literal[1]))
+        else:
+            self._literal = int(literal[1])
+            self.up = HOLD
+
+    def _skip(self, direction: Direction, count: int) -> None:
+        self.set_want(direction, Pass(count) if count else LOOK)
+
+    def server_line(self, line: bytes) -> None:
+        prose = not self._server_line_goes_on and _PROSE.match(line) is not None
+        if prose:
+            self._prose(line)
+        literal = None if prose else _LITERAL.search(line)
+        self._server_line_goes_on = literal is not None
+        if literal:
+            self._skip(Direction.DOWN, int(literal[1]))
+
+    def _prose(self, line: bytes) -> None:
+        """A status, or a go-ahead."""
+        if self.greeting is None and line.upper().startswith(GREETINGS):
+            self._greeted(line)
+        elif line.startswith(b"+"):
+            self._go_ahead()
+        elif completion := _COMPLETION.fullmatch(line):
+            self._completed(completion[1], granted=completion[2].upper() == b"OK")
+
+    def _greeted(self, line: bytes) -> None:
+        _, status, text = line.split(b" ", 2)
+        self.greeting = text
+        if status.upper() == b"PREAUTH":
+            self.stay_plain()  # RFC 9051 §7.1.4: no STARTTLS in the authenticated state
+
+    def _go_ahead(self) -> None:
+        if self._tag is not None and self.up is HOLD:
+            self._skip(Direction.UP, self._literal)
+
+    def _completed(self, tag: bytes, *, granted: bool) -> None:
+        at = next((i for i, (known, _) in enumerate(self._under_way) if known == tag), None)
+        if at is None:
+            return
+        verb = self._under_way.pop(at)[1]
+        if verb == b"STARTTLS" and granted:
+            self.accept()
+        elif verb == b"STARTTLS":
+            self.refuse()
+        elif granted and verb not in UNCHANGED:
+            self.stay_plain()
+        if tag == self._tag and self.up is HOLD:
+            self._tag, self.up = None, LOOK  # its literal is not wanted any more
+
+
+PROTOCOL: Final = Protocol(
+    name=Imap.name,
+    detect=detect,
+    converse=lambda around: Imap(around=around),
+    client_first=bytes(byte for byte in range(0x21, 0x7F) if re.match(_TAG, bytes([byte]))),
+    server_first=b"*",
+)

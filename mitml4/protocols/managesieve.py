@@ -1,0 +1,114 @@
+"""ManageSieve up to STARTTLS (RFC 5804).
+
+The server greets with its capabilities, and does so again behind STARTTLS. On both sides a line may
+go on behind a literal (`{5+}` from a client, `{5}` from a server), which is skipped by count; so a
+script that says `STARTTLS` is no command, and an `OK` whose text is a literal ends behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import LOOK, Direction, Opening, Pass, Protocol, Verdict
+from mitml4.protocols.lines import agree, command, initials
+from mitml4.protocols.login import GREETING, InOrder
+
+__all__ = ["PROTOCOL", "ManageSieve"]
+
+PORT: Final = 4190
+
+COMMANDS: Final = frozenset(
+    b"AUTHENTICATE CAPABILITY CHECKSCRIPT DELETESCRIPT GETSCRIPT HAVESPACE LISTSCRIPTS LOGOUT NOOP "
+    b"PUTSCRIPT RENAMESCRIPT SETACTIVE STARTTLS UNAUTHENTICATE".split()
+)
+IMPLEMENTATION: Final = b'"IMPLEMENTATION"'
+"""RFC 5804 §1.7 lets capabilities stand in any order; every known server begins with this one."""
+UNCHANGED: Final = frozenset({GREETING, b"CAPABILITY", b"LOGOUT", b"NOOP", b"STARTTLS"})
+"""What may be granted without a login."""
+
+_LITERAL: Final = re.compile(rb"\{([0-9]{1,10})\+?\}\Z")
+_STATUS: Final = re.compile(rb"(OK|NO|BYE)(?![^ (\r])", re.IGNORECASE)
+
+
+def detect(opening: Opening) -> Verdict:
+    """The first of the capabilities, and a command that fits."""
+    client = command(opening.up, COMMANDS)
+    return agree(opening, client, _greeting(opening.down), port=PORT)
+
+
+def _greeting(down: bytes) -> Verdict:
+    head = down[: len(IMPLEMENTATION)].upper()
+    if head == IMPLEMENTATION:
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if IMPLEMENTATION.startswith(head) else Verdict.REJECT
+
+
+@dataclass(slots=True)
+class ManageSieve(InOrder):
+    """Commands and replies, until TLS takes over or somebody is logged in."""
+
+    name: ClassVar[str] = "managesieve"
+    greets_again: ClassVar[bool] = True
+
+    _client_line_goes_on: bool = False
+    _server_line_goes_on: bool = False
+    _status: bytes | None = None
+    """Of the reply whose line is under way."""
+
+    def client_line(self, line: bytes) -> None:
+        literal = _LITERAL.search(line)
+        if not self._client_line_goes_on:
+            self._command(line)
+        self._client_line_goes_on = literal is not None
+        if literal:
+            self._skip(Direction.UP, int(literal[1]))
+
+    def _command(self, line: bytes) -> None:
+        if line.startswith((b'"', b"{")):
+            self.respond(line.strip(b'"'))  # RFC 5804 §2.1: a string, in an AUTHENTICATE
+            return
+        word, _, argument = line.partition(b" ")
+        verb = word[:16].upper()
+        if verb == b"AUTHENTICATE":
+            self.authenticate(argument.replace(b'"', b""))
+        self.sent(verb)
+        if verb == b"STARTTLS":
+            self.ask()
+
+    def server_line(self, line: bytes) -> None:
+        if self.greeting is None and line[: len(IMPLEMENTATION)].upper() == IMPLEMENTATION:
+            self.greeting = line[len(IMPLEMENTATION) :].strip(b' "')
+        status = None if self._server_line_goes_on else _STATUS.match(line)
+        if status:
+            self._status = status[1].upper()
+        literal = _LITERAL.search(line)
+        self._server_line_goes_on = literal is not None
+        if literal:
+            self._skip(Direction.DOWN, int(literal[1]))
+        elif self._status:
+            status_word, self._status = self._status, None
+            self._finish(granted=status_word == b"OK")
+
+    def _finish(self, *, granted: bool) -> None:
+        verb = self.replied()
+        if verb == b"STARTTLS" and granted:  # RFC 5804 §2.2
+            self.accept()
+        elif verb == b"STARTTLS":
+            self.refuse()
+        elif granted and verb not in UNCHANGED:
+            self.stay_plain()
+
+    def _skip(self, direction: Direction, count: int) -> None:
+        if self.want(direction) is LOOK and count:
+            self.set_want(direction, Pass(count))
+
+
+PROTOCOL: Final = Protocol(
+    name=ManageSieve.name,
+    detect=detect,
+    converse=lambda around: ManageSieve(around=around),
+    client_first=initials(COMMANDS),
+    server_first=b'"',
+)

@@ -1,0 +1,126 @@
+"""NNTP up to STARTTLS (RFC 3977, RFC 4642, RFC 4643).
+
+A login, a group or an article that the server grants means that nobody will ask for TLS any more,
+and all passes unseen: so no list of articles is ever read, and no text of one taken for commands.
+While an `AUTHINFO SASL` is under way, what the client says are responses, not commands.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.lines import agree, behind_starttls, command, initials
+from mitml4.protocols.login import GREETING, InOrder
+
+__all__ = ["PROTOCOL", "Nntp"]
+
+PORT: Final = 119
+
+OWN: Final = frozenset(
+    b"ARTICLE AUTHINFO CAPABILITIES CHECK DATE GROUP HDR IHAVE LISTGROUP NEWGROUPS NEWNEWS OVER "
+    b"SLAVE STARTTLS TAKETHIS XHDR XOVER XZVER".split()
+)
+"""What no client says to another server that greets with 200 or 201."""
+SHARED: Final = frozenset({b"HELP", b"LIST", b"MODE", b"QUIT"})
+AUTHINFO: Final = b"AUTHINFO"
+SASL: Final = b"AUTHINFO SASL"
+UNCHANGED: Final = frozenset({GREETING, b"CAPABILITIES", b"DATE", b"HELP", b"MODE", b"STARTTLS"})
+"""What may be granted while the question of TLS is open."""
+LONGEST: Final = 16
+"""Bytes of a verb that are kept."""
+
+_MODE: Final = re.compile(rb"MODE +(?:READER|STREAM)\r?\n", re.IGNORECASE)
+_TELLTALE: Final = re.compile(
+    rb"^(?:AUTHINFO (?:USER|SASL)|CAPABILITIES|LISTGROUP|MODE (?:READER|STREAM)|NEWGROUPS|XOVER)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_REPLY: Final = re.compile(rb"([1-5][0-9]{2})(?: (.*))?", re.DOTALL)
+
+
+def detect(opening: Opening) -> Verdict:
+    """`200` or `201`, and a command of NNTP's; the command alone behind STARTTLS."""
+    client = command(opening.up, OWN, SHARED)
+    if client is Verdict.LIKELY and _MODE.match(opening.up):
+        client = Verdict.MATCH
+    if opening.up and behind_starttls(opening.within, Nntp.name):
+        return Verdict.MATCH if client is Verdict.LIKELY else client
+    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+
+
+def _greeting(down: bytes) -> Verdict:
+    """MATCH: it says NNTP."""
+    if b"200 ".startswith(down) or b"201 ".startswith(down):
+        return Verdict.NEED_MORE
+    if not down.startswith((b"200 ", b"201 ")):
+        return Verdict.REJECT
+    line, newline, _ = down.partition(b"\n")
+    return Verdict.MATCH if newline and b"NNTP" in line.upper() else Verdict.LIKELY
+
+
+@dataclass(slots=True)
+class Nntp(InOrder):
+    """Commands and replies, until TLS takes over or it is clear that it will not."""
+
+    name: ClassVar[str] = "nntp"
+
+    _listing: bool = False
+    """A reply of several lines is under way."""
+    _authenticating: bool = False
+
+    def client_line(self, line: bytes) -> None:
+        if self._authenticating:
+            self.respond(line)
+            return
+        verb, kind, argument = (*line.split(b" ", 2), b"", b"")[:3]
+        verb, kind = verb.upper(), kind.upper()
+        if verb == AUTHINFO and kind == b"USER":
+            self.username = argument
+        self._authenticating = verb == AUTHINFO and kind == b"SASL"
+        if self._authenticating:
+            self.authenticate(argument)
+        self.sent(SASL if self._authenticating else verb[:LONGEST])
+        if verb == b"STARTTLS":
+            self.ask()
+        elif verb in (b"TAKETHIS", b"QUIT"):
+            self.stay_plain()  # an article's text follows at once; or nothing does
+
+    def server_line(self, line: bytes) -> None:
+        if self._listing:
+            self._listing = line != b"."
+            return
+        reply = _REPLY.fullmatch(line)
+        if reply is None:
+            raise ProtocolError("NNTP: a reply without a code")
+        code, text = reply.groups()
+        verb = self.awaited
+        if verb == SASL and code == b"383":  # RFC 4643 §2.4: a challenge
+            return
+        self.replied()
+        self._authenticating = self._authenticating and verb != SASL
+        if verb == GREETING:
+            self.greeting = text or b""
+        # RFC 3977 §3.2: these two are followed by lines, up to a lone dot.
+        self._listing = (verb, code) in ((b"CAPABILITIES", b"101"), (b"HELP", b"100"))
+        if verb == b"STARTTLS":
+            self._answered(code)
+        elif verb not in UNCHANGED and code != b"381" and code[:1] in (b"2", b"3"):
+            self.stay_plain()  # but 381: the password comes next
+
+    def _answered(self, code: bytes) -> None:
+        if code == b"382":  # RFC 4642 §2.2
+            self.accept()
+        else:
+            self.refuse()
+
+
+PROTOCOL: Final = Protocol(
+    name=Nntp.name,
+    detect=detect,
+    converse=lambda around: Nntp(around=around),
+    client_first=initials(OWN | SHARED),
+    server_first=b"2",
+)

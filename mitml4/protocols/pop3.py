@@ -1,0 +1,120 @@
+"""POP3 up to STLS (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
+
+Only in the AUTHORIZATION state may a client ask for TLS; whatever else the server grants means that
+it is over, and all passes unseen. While an AUTH is under way, what the client says are responses,
+not commands (`STLS` would be good base64).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.lines import agree, behind_starttls, command, initials
+from mitml4.protocols.login import GREETING, InOrder
+
+__all__ = ["PROTOCOL", "Pop3"]
+
+PORT: Final = 110
+
+OWN: Final = frozenset({b"APOP", b"CAPA", b"STLS", b"UIDL", b"USER"})
+"""What no client says to another server that answers `+OK`."""
+SHARED: Final = frozenset(
+    {b"AUTH", b"DELE", b"LIST", b"NOOP", b"PASS", b"QUIT", b"RETR", b"STAT", b"TOP", b"XTND"}
+)
+UNCHANGED: Final = frozenset({b"USER", b"CAPA", b"NOOP", b"LANG", b"UTF8", GREETING})
+"""What may be granted without a login."""
+AUTHENTICATES: Final = b"AUTH mechanism"
+LISTS_MECHANISMS: Final = b"AUTH"
+SEVERAL_LINES: Final = frozenset({b"CAPA", LISTS_MECHANISMS})
+"""Whose positive reply goes on to a line with a lone dot (of those that need no login)."""
+LONGEST: Final = 8
+"""Bytes of a verb that are kept."""
+
+_TELLTALE: Final = re.compile(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re.MULTILINE)
+
+
+def detect(opening: Opening) -> Verdict:
+    """`+OK`, and a command of POP3's; the command alone behind STLS."""
+    client = command(opening.up, OWN, SHARED)
+    if opening.up and behind_starttls(opening.within, Pop3.name):
+        return Verdict.MATCH if client is Verdict.LIKELY else client
+    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+
+
+def _greeting(down: bytes) -> Verdict:
+    """MATCH: there is text behind it; without, it may be Redis's answer."""
+    if b"+OK".startswith(down):
+        return Verdict.NEED_MORE
+    if not down.startswith((b"+OK ", b"+OK\r", b"+OK\n")):
+        return Verdict.REJECT
+    return Verdict.MATCH if down[4:].strip() else Verdict.LIKELY
+
+
+@dataclass(slots=True)
+class Pop3(InOrder):
+    """Commands and replies, until TLS takes over or somebody is logged in."""
+
+    name: ClassVar[str] = "pop3"
+
+    _listing: bool = False
+    """A reply of several lines is under way."""
+    _authenticating: bool = False
+
+    def client_line(self, line: bytes) -> None:
+        if self._authenticating:
+            self.respond(line)
+            return
+        word, _, argument = line.partition(b" ")
+        verb = word.upper()
+        if verb == b"USER":
+            self.username = argument
+        elif verb == b"APOP":
+            self.username = argument.partition(b" ")[0]
+        self._authenticating = verb == b"AUTH" and bool(argument)
+        if self._authenticating:
+            self.authenticate(argument)
+        self.sent(AUTHENTICATES if self._authenticating else verb[:LONGEST])
+        if verb == b"STLS":
+            self.ask()
+        elif verb == b"QUIT":
+            self.stay_plain()
+
+    def server_line(self, line: bytes) -> None:
+        if self._listing:
+            self._listing = line != b"."
+        elif line.startswith(b"+OK"):
+            self._granted(line[4:])
+        elif line.startswith(b"-ERR"):
+            self._denied()
+        elif not line.startswith(b"+ ") and line != b"+":  # RFC 5034 §4: a challenge
+            raise ProtocolError("POP3: a reply without a status")
+
+    def _granted(self, text: bytes) -> None:
+        verb = self.replied()
+        if verb == GREETING:
+            self.greeting = text
+        self._listing = verb in SEVERAL_LINES
+        if verb == b"STLS":
+            self.accept()
+        elif verb not in UNCHANGED | SEVERAL_LINES:
+            self.stay_plain()
+
+    def _denied(self) -> None:
+        verb = self.replied()
+        if verb == AUTHENTICATES:
+            self._authenticating = False
+        elif verb == b"STLS":
+            self.refuse()
+
+
+PROTOCOL: Final = Protocol(
+    name=Pop3.name,
+    detect=detect,
+    converse=lambda around: Pop3(around=around),
+    client_first=initials(OWN | SHARED),
+    server_first=b"+",
+)

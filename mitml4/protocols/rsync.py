@@ -1,0 +1,108 @@
+"""The rsync daemon's protocol up to the module (rsync's own csprotocol.txt).
+
+client                              server
+                    ◄───────    @RSYNCD: 31.0 sha512 md5\\n
+@RSYNCD: 31.0\\n     ───────►                            either may be first
+module\\n            ───────►
+                    ◄───────    its motto, and @RSYNCD: OK, AUTHREQD or EXIT
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Conversation,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.lines import begun
+
+__all__ = ["PROTOCOL", "Rsync", "RsyncFacts"]
+
+MAX_LINE: Final = 1024
+_GREETING: Final = b"@RSYNCD: "
+_VERSION: Final = re.compile(re.escape(_GREETING) + rb"([0-9]{1,3}(?:\.[0-9]{1,3})?)[^\n]*")
+_BEGUN: Final = begun(*(re.escape(_GREETING[at : at + 1]) for at in range(len(_GREETING))))
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client's version is certain; the server's, once the client says nothing else."""
+    if opening.up:
+        return _version(opening.up)
+    server = _version(opening.down)
+    if server is not Verdict.MATCH:
+        return server
+    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+
+
+def _version(data: bytes) -> Verdict:
+    if _VERSION.match(data):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if _BEGUN.fullmatch(data) else Verdict.REJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RsyncFacts(Facts):
+    """The protocol versions, and the module that the client asks for (empty: the list of them)."""
+
+    client_version: bytes | None = None
+    server_version: bytes | None = None
+    module: bytes | None = None
+
+
+@dataclass(slots=True)
+class Rsync(Conversation):
+    """Two lines of the client's, one of the server's; then all passes."""
+
+    name: ClassVar[str] = "rsync"
+
+    client_version: bytes | None = None
+    server_version: bytes | None = None
+    module: bytes | None = None
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        end = data.find(b"\n") + 1
+        if (end or len(data)) > MAX_LINE:
+            raise ProtocolError("rsync: a line that does not end")
+        if end:
+            self._line(direction, data[: end - 1].removesuffix(b"\r"))
+        return end
+
+    def _line(self, direction: Direction, line: bytes) -> None:
+        if direction is Direction.UP and self.client_version is not None:
+            self.module = line
+            self.up = PASS_ALL
+        else:
+            version = _VERSION.fullmatch(line)
+            if version is None:
+                raise ProtocolError("rsync: not a version")
+            if direction is Direction.UP:
+                self.client_version = version[1]
+            else:
+                self.server_version = version[1]
+                self.down = PASS_ALL
+        self.settled = self.up == self.down == PASS_ALL
+
+    def facts(self) -> RsyncFacts:
+        return RsyncFacts(
+            client_version=self.client_version,
+            server_version=self.server_version,
+            module=self.module,
+        )
+
+
+PROTOCOL: Final = Protocol(
+    name=Rsync.name,
+    detect=detect,
+    converse=lambda around: Rsync(around=around),
+    client_first=b"@",
+    server_first=b"@",
+)

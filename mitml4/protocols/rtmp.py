@@ -1,0 +1,56 @@
+"""RTMP, by its handshake (Adobe's RTMP specification 1.0, §5.2).
+
+    client    C0: 03   C1: time, zero, 1528 random bytes (1536 in all)   C2: the server's S1
+    server    S0: 03   S1: time, zero, 1528 random bytes                 S2: the client's C1
+
+`zero` is zero, or Flash's version in the unspecified handshake with digests; `06` at the start is
+RTMPE. One byte and four zeros are little, so without the port it takes the whole C1, and without
+the zeros the server's whole answer too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+
+__all__ = ["PROTOCOL"]
+
+PORT: Final = 1935
+VERSION: Final = 3
+ENCRYPTED: Final = 6
+HANDSHAKE_BYTES: Final = 1 + 1536
+ZERO: Final = slice(5, 9)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A whole first unit of the client's, and of the server's where that is not enough."""
+    up, down = opening.up, opening.down
+    if not up:
+        return Verdict.REJECT if down else Verdict.NEED_MORE
+    if up[0] not in (VERSION, ENCRYPTED) or _is_tpkt(up):
+        return Verdict.REJECT
+    zero = up[0] == VERSION and up[ZERO] == bytes(4)
+    if zero and (opening.port == PORT or len(up) >= HANDSHAKE_BYTES):
+        return Verdict.MATCH
+    if down and down[0] != up[0]:
+        return Verdict.REJECT if len(up) >= ZERO.stop and not zero else Verdict.NEED_MORE
+    if min(len(up), len(down)) >= HANDSHAKE_BYTES:
+        return Verdict.MATCH
+    return Verdict.LIKELY if opening.port == PORT and down else Verdict.NEED_MORE
+
+
+def _is_tpkt(up: bytes) -> bool:
+    """A connection request of ISO on TCP (RDP, S7): `03 00`, the length, and the length again."""
+    if up[1:2] != b"\0" or len(up) < 6:
+        return False
+    length = int.from_bytes(up[2:4], "big")
+    return up[4] + 5 == length and up[5] & 0xF0 == 0xE0
+
+
+PROTOCOL: Final = Protocol(
+    name="rtmp",
+    detect=detect,
+    client_first=bytes({VERSION, ENCRYPTED}),
+    server_first=b"",
+)

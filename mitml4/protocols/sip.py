@@ -1,0 +1,104 @@
+"""SIP over TCP (RFC 3261 §7), by its request line; facts from the first head of each side.
+
+Either side may be the one that asks: proxies reuse the connection of whom they have registered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
+from mitml4.protocols.heads import FirstHeads
+from mitml4.protocols.lines import begun
+
+__all__ = ["PROTOCOL", "Sip", "SipFacts"]
+
+_KEEP_ALIVES: Final = rb"[\r\n]{0,64}"
+"""RFC 5626 §3.5.1: pairs of empty lines."""
+_METHOD: Final = rb"[A-Z]{2,20}"
+_SCHEME: Final = rb"(?:sips?|tel|urn)"
+_IN_URI: Final = rb"[^\x00-\x20\x7f]"
+_REQUEST: Final = re.compile(
+    _KEEP_ALIVES + rb"(" + _METHOD + rb") (" + _SCHEME + rb":" + _IN_URI + rb"+) SIP/2\.0\r?\n"
+)
+_REQUEST_BEGUN: Final = begun(
+    _KEEP_ALIVES,
+    rb"[A-Z]{1,20}",
+    rb"(?<=[A-Z]{2}) ",
+    rb"(?:s|si|sips?|t|te|tel|u|ur|urn)",
+    rb"(?<=sip|ips|tel|urn):",
+    _IN_URI + rb"+",
+    *(b" ", b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b"\r"),
+)
+_ANSWER: Final = re.compile(_KEEP_ALIVES + rb"SIP/2\.0 [1-6][0-9]{2}[ \r\n]")
+_ANSWER_BEGUN: Final = begun(
+    _KEEP_ALIVES,
+    *(b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b" ", b"[1-6]"),
+    *[b"[0-9]"] * 2,
+)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A request line, or a status line, of the client's; of the server's, where there is none."""
+    if opening.up:
+        return _message(opening.up)
+    server = _message(opening.down)
+    if server is not Verdict.MATCH:
+        return server
+    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+
+
+def _message(data: bytes) -> Verdict:
+    if _REQUEST.match(data) or _ANSWER.match(data):
+        return Verdict.MATCH
+    possible = _REQUEST_BEGUN.fullmatch(data) or _ANSWER_BEGUN.fullmatch(data)
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipFacts(Facts):
+    """Of the first request, and the software that each side says it is."""
+
+    method: bytes | None = None
+    uri: bytes | None = None
+    user_agent: bytes | None = None
+    server: bytes | None = None
+
+
+@dataclass(slots=True)
+class Sip(FirstHeads):
+    """One head of each side."""
+
+    name: ClassVar[str] = "sip"
+
+    method: bytes | None = None
+    uri: bytes | None = None
+    user_agent: bytes | None = None
+    server: bytes | None = None
+
+    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
+        request = _REQUEST.match(line + b"\n")
+        if request and self.method is None:
+            self.method, self.uri = request.groups()
+        software = headers.get(b"user-agent") or headers.get(b"server")
+        if direction is Direction.UP:
+            self.user_agent = software
+        else:
+            self.server = software
+
+    def facts(self) -> SipFacts:
+        return SipFacts(
+            method=self.method, uri=self.uri, user_agent=self.user_agent, server=self.server
+        )
+
+
+PROTOCOL: Final = Protocol(
+    name=Sip.name,
+    detect=detect,
+    converse=lambda around: Sip(around=around),
+    client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n",
+    server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n",
+)

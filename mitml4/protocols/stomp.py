@@ -1,0 +1,91 @@
+"""STOMP 1.0 to 1.2, by the frame that connects; facts from that and its answer.
+
+The frame is `CONNECT` or `STOMP` on a line of its own, header lines, an empty line, and NUL. A
+CONNECT of HTTP or NATS goes on behind a space instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
+from mitml4.protocols.heads import FirstHeads
+from mitml4.protocols.lines import begun
+
+__all__ = ["PROTOCOL", "Stomp", "StompFacts"]
+
+MAX_HEADER: Final = 512
+"""Bytes of the first header line."""
+
+_HEADER: Final = rb"[a-z][a-z0-9.\-]{1,60}:[^\x00-\x1f\x7f]{0,%d}" % MAX_HEADER
+_FRAME: Final = re.compile(rb"(?:CONNECT|STOMP)\r?\n(?:" + _HEADER + rb"\r?\n|\r?\n\x00)")
+_HEADER_BEGUN: Final = begun(
+    rb"[a-z]", rb"[a-z0-9.\-]{1,60}", rb":[^\x00-\x1f\x7f]{0,%d}" % MAX_HEADER, rb"\r"
+).pattern
+_CONNECT_BEGUN: Final = begun(*(b"C", b"O", b"N", b"N", b"E", b"C", b"T")).pattern
+_STOMP_BEGUN: Final = begun(*(b"S", b"T", b"O", b"M", b"P")).pattern
+_FRAME_BEGUN: Final = re.compile(
+    _CONNECT_BEGUN
+    + b"|"
+    + _STOMP_BEGUN
+    + rb"|(?:CONNECT|STOMP)\r?(?:(?<=[TP\r])\n(?:\r?\n?|"
+    + _HEADER_BEGUN
+    + rb"))?"
+)
+_CONNECTED: Final = re.compile(rb"CONNECTED\r?\n(?:version|server|session|heart-beat):")
+
+
+def detect(opening: Opening) -> Verdict:
+    """The frame's command and first header; where the client is silent, what answers it."""
+    if opening.up:
+        if _FRAME.match(opening.up):
+            return Verdict.MATCH
+        return Verdict.NEED_MORE if _FRAME_BEGUN.fullmatch(opening.up) else Verdict.REJECT
+    return Verdict.LIKELY if _CONNECTED.match(opening.down) else Verdict.NEED_MORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StompFacts(Facts):
+    """The virtual host and the user that the client names, and what the server says it is."""
+
+    host: bytes | None = None
+    username: bytes | None = None
+    version: bytes | None = None
+    server: bytes | None = None
+
+
+@dataclass(slots=True)
+class Stomp(FirstHeads):
+    """The frame that connects, and its answer."""
+
+    name: ClassVar[str] = "stomp"
+
+    host: bytes | None = None
+    username: bytes | None = None
+    version: bytes | None = None
+    server: bytes | None = None
+
+    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
+        if direction is Direction.UP:
+            self.host, self.username = headers.get(b"host"), headers.get(b"login")
+        elif line == b"CONNECTED":
+            # "If the version header is absent, 1.0 is assumed" (STOMP 1.2, protocol negotiation)
+            self.version = headers.get(b"version", b"1.0")
+            self.server = headers.get(b"server")
+
+    def facts(self) -> StompFacts:
+        return StompFacts(
+            host=self.host, username=self.username, version=self.version, server=self.server
+        )
+
+
+PROTOCOL: Final = Protocol(
+    name=Stomp.name,
+    detect=detect,
+    converse=lambda around: Stomp(around=around),
+    client_first=b"CS",
+    server_first=b"C",
+)

@@ -1,0 +1,178 @@
+"""XMPP up to STARTTLS (RFC 6120 §5): streams of XML, of which only the outermost tags are read.
+
+    <stream:stream to='…'>    ───────►
+                              ◄───────  <stream:stream from='…'> <stream:features>…
+    <starttls/>               ───────►                           the client's side waits
+                              ◄───────  <proceed/>               TLS begins, or
+                              ◄───────  <failure/>               the stream goes on
+
+There is no XML parser here: a scanner counts the depth of tags, with a bound on the length of each,
+and elements right inside the stream are known by name. Text and all that lies deeper is passed over
+(`<starttls/>` within a message, quoted or in CDATA, is no question). Stanzas, or an authentication
+that succeeded, mean that the stream stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Protocol, Verdict
+from mitml4.protocols.lines import begun
+from mitml4.protocols.starttls import StartTLS, StartTLSFacts
+
+__all__ = ["MAX_TAG", "PROTOCOL", "Xmpp", "XmppFacts"]
+
+MAX_TAG: Final = 8192
+"""Bytes of one tag; a stream header has a few hundred."""
+
+_BEFORE_STREAM: Final = (rb"[ \t\r\n]*", rb"(?:<\?xml[^>]{0,200}>[ \t\r\n]*)?")
+_STREAM: Final = b"<stream:stream"
+# RFC 6120 §4.8: the namespaces of streams, and of what they carry.
+_HEADER: Final = re.compile(
+    b"".join(_BEFORE_STREAM)
+    + _STREAM
+    + rb"[ \t\r\n][^>]{0,2000}?(?:['\"]jabber:|etherx\.jabber\.org/streams)"
+)
+_HEADER_BEGUN: Final = begun(
+    rb"[ \t\r\n]*(?:<\?xml[^>]{0,200}(?:>[ \t\r\n]*)?)?",
+    *(re.escape(_STREAM[at : at + 1]) for at in range(len(_STREAM))),
+    rb"[ \t\r\n][^>]{0,2040}",
+)
+_PROLOGUE_BEGUN: Final = begun(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
+
+# Runs are possessive: where a tag does not end, that is known in one pass.
+_TAG: Final = re.compile(
+    rb"<(?P<close>/)?(?P<name>[^\s<>/!?'\"=]++)(?:[^<>'\"]++|'[^'<]*+'|\"[^\"<]*+\")*+>"
+)
+_OTHERS: Final = ((b"<![CDATA[", b"]]>"), (b"<!--", b"-->"), (b"<?", b"?>"))
+"""What else begins with `<`, and how it ends."""
+
+STANZAS: Final = frozenset({b"iq", b"message", b"presence", b"handshake", b"result", b"verify"})
+"""Clients and servers that send one ask for no TLS behind it."""
+SUCCESS: Final = frozenset({b"success", b"compressed"})
+"""A server's answers behind which the streams begin anew, or are compressed."""
+
+
+def detect(opening: Opening) -> Verdict:
+    """A stream header of the client's; of the server's, where there is no other."""
+    if opening.up:
+        return _header(opening.up)
+    server = _header(opening.down)
+    if server is not Verdict.MATCH:
+        return server
+    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+
+
+def _header(data: bytes) -> Verdict:
+    if _HEADER.match(data):
+        return Verdict.MATCH
+    possible = _HEADER_BEGUN.fullmatch(data) or _PROLOGUE_BEGUN.fullmatch(data.lstrip(b" \t\r\n"))
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XmppFacts(StartTLSFacts):
+    """The host that the client asks for, and what the server calls itself."""
+
+    host: bytes | None = None
+    server: bytes | None = None
+
+
+@dataclass(slots=True)
+class Xmpp(StartTLS):
+    """Both streams up to TLS, or to the first sign that it will not come."""
+
+    name: ClassVar[str] = "xmpp"
+
+    host: bytes | None = None
+    server: bytes | None = None
+    _depths: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        """Take text, and every whole tag, as long as nothing but these is wanted."""
+        at = 0
+        while self.want(direction) is LOOK and at < len(data):
+            start = data.find(b"<", at)
+            if start != at:
+                at = start if start > 0 else len(data)
+                continue
+            end = self._markup(direction, data, at)
+            if (end or len(data)) - at > MAX_TAG:
+                raise ProtocolError("xmpp: a tag that does not end")
+            if not end:
+                break
+            at = end
+        return at
+
+    def _markup(self, direction: Direction, data: bytes, at: int) -> int:
+        """Read what begins with `<` at `at`; where it ends, 0 if that has not come."""
+        for opens, closes in _OTHERS:
+            if data.startswith(opens, at):
+                end = data.find(closes, at + len(opens))
+                return end + len(closes) if end >= 0 else 0
+        tag = _TAG.match(data, at)
+        if tag is None:
+            return 0
+        if tag.end() - at <= MAX_TAG:
+            self._tag(direction, tag)
+        return tag.end()
+
+    def _tag(self, direction: Direction, tag: re.Match[bytes]) -> None:
+        name = tag["name"].rpartition(b":")[2]
+        depth = self._depths[direction]
+        empty = tag[0].endswith(b"/>")
+        if tag["close"]:
+            depth -= 1
+        elif depth == 0:
+            self._stream_begins(direction, tag[0])
+        elif depth == 1:
+            self._element_begins(direction, name)
+        if not tag["close"] and not empty:
+            depth += 1
+        if depth < 0:
+            raise ProtocolError("xmpp: more end tags than there were tags")
+        self._depths[direction] = depth
+        if depth == 1 and (tag["close"] or empty):
+            self._element_ended(direction, name)
+
+    def _stream_begins(self, direction: Direction, tag: bytes) -> None:
+        if direction is Direction.UP:
+            self.host = _attribute(tag, b"to")
+        else:
+            self.greeting = tag
+            self.server = _attribute(tag, b"from")
+
+    def _element_begins(self, direction: Direction, name: bytes) -> None:
+        if name in (STANZAS if direction is Direction.UP else SUCCESS):
+            self.stay_plain()
+
+    def _element_ended(self, direction: Direction, name: bytes) -> None:
+        if direction is Direction.UP:
+            if name == b"starttls":
+                self.ask()
+        elif self.up is HOLD and name == b"proceed":
+            self.accept()
+        elif self.up is HOLD and name == b"failure":
+            self.refuse()
+
+    def facts(self) -> XmppFacts:
+        return XmppFacts(
+            greeting=self.greeting, upgraded=self.upgraded, host=self.host, server=self.server
+        )
+
+
+def _attribute(tag: bytes, name: bytes) -> bytes | None:
+    found = re.search(rb"\s" + name + rb"\s*=\s*(?:'([^']*)'|\"([^\"]*)\")", tag)
+    return None if found is None else found[1] if found[1] is not None else found[2]
+
+
+PROTOCOL: Final = Protocol(
+    name=Xmpp.name,
+    detect=detect,
+    converse=lambda around: Xmpp(around=around),
+    client_first=b"< \t\r\n",
+    server_first=b"< \t\r\n",
+)
