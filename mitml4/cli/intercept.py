@@ -36,6 +36,6 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
 
     import trio
 
-    from mitml4.session.session import intercept
+    from mitml4.session.intercept import intercept
 
     return trio.run(intercept, config, console.say)

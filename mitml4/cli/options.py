@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from mitml4.cli.console import Console, is_terminal
 from mitml4.errors import UsageError
 from mitml4.net.ruleset import PortRange, Scope
-from mitml4.session.config import SessionConfig
+from mitml4.session.config import InterceptConfig
 from mitml4.session.policy import HostPattern, Policy
 
 __all__ = [
@@ -388,7 +388,7 @@ def session_options(function: F) -> F:
     return function
 
 
-def session_config(console: Console, **given: Any) -> SessionConfig:
+def session_config(console: Console, **given: Any) -> InterceptConfig:
     """From what the options of `session_options` parse to. Raises UsageError, CertificateError."""
     policy = Policy(
         block=given["block"],
@@ -413,7 +413,7 @@ def session_config(console: Console, **given: Any) -> SessionConfig:
         spoof_source=given["spoof_source"],
     )
     wants_table = is_terminal(sys.stdout) and not given["json"]
-    return SessionConfig(
+    return InterceptConfig(
         scope=scope,
         ca_dir=given["ca_dir"] or _default_ca_directory(),
         policy=policy,

@@ -9,15 +9,12 @@ from typing import Literal
 from mitml4.net.ruleset import Scope
 from mitml4.session.policy import Policy
 
-__all__ = ["SessionConfig"]
+__all__ = ["InterceptConfig", "SessionConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """Everything that `mitml4 intercept` was told."""
-
-    scope: Scope
-    ca_dir: Path
+    """What every session is told, wherever its connections come from."""
 
     policy: Policy = field(default_factory=Policy)
     on_pinned: Literal["passthrough", "fail"] = "passthrough"
@@ -43,5 +40,13 @@ class SessionConfig:
     """How long a client's bytes are held back when they could still be TLS."""
     drain_s: float = 5.0
     """How long open flows may go on once the session ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterceptConfig(SessionConfig):
+    """Everything that `mitml4 intercept` was told."""
+
+    scope: Scope
+    ca_dir: Path
     dry_run: bool = False
     """Print the rules and their undo; change nothing."""

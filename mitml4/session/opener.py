@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
@@ -15,21 +16,28 @@ from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import Bypasses
 from mitml4.tls.verify import Verifier
 
-__all__ = ["tls_opener"]
+__all__ = ["stored_authority", "tls_opener"]
+
+
+def stored_authority(directory: Path, say: Callable[[str], None]) -> CertificateAuthority:
+    """The invoking user's authority; made on first use, and said so. Raises CertificateError."""
+    authority, is_new = CertificateAuthority.load_or_generate(directory)
+    if is_new:
+        say(f"made a certificate authority in {directory}; clients have to trust it")
+    return authority
 
 
 def tls_opener(
-    config: SessionConfig, keylog: Callable[[bytes], None] | None, say: Callable[[str], None]
+    config: SessionConfig,
+    authority: CertificateAuthority,
+    keylog: Callable[[bytes], None] | None,
 ) -> tuple[TlsOpener, Authority]:
     """What opens TLS in this session, and the authority as `session.start` names it.
 
-    Makes an authority on first use, and says so. Raises CertificateError, UsageError.
+    Raises CertificateError, UsageError.
     """
-    ca, is_new = CertificateAuthority.load_or_generate(config.ca_dir)
-    if is_new:
-        say(f"made a certificate authority in {config.ca_dir}; clients have to trust it")
     opener = TlsOpener(
-        forge=Forge(ca),
+        forge=Forge(authority),
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
         verifier=Verifier(config.upstream_ca),
         bypasses=Bypasses(trio.current_time),
@@ -37,4 +45,4 @@ def tls_opener(
         upstream=config.upstream,
         on_pinned=config.on_pinned,
     )
-    return opener, Authority(ca.subject, ca.sha256)
+    return opener, Authority(authority.subject, authority.sha256)

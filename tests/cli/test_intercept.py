@@ -24,7 +24,7 @@ def session(monkeypatch):
         return fake.outcome
 
     fake.intercept = intercept
-    monkeypatch.setitem(sys.modules, "mitml4.session.session", fake)
+    monkeypatch.setitem(sys.modules, "mitml4.session.intercept", fake)
     return fake
 
 

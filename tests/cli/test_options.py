@@ -17,13 +17,13 @@ from mitml4.cli.console import Console
 from mitml4.cli.options import Command, parse_duration, session_config, session_options
 from mitml4.errors import UsageError
 from mitml4.net.ruleset import PortRange, Scope
-from mitml4.session.config import SessionConfig
+from mitml4.session.config import InterceptConfig
 from mitml4.session.policy import HostPattern, Policy
 
-Parse = Callable[..., SessionConfig]
+Parse = Callable[..., InterceptConfig]
 
 
-def parse(*arguments: str) -> SessionConfig:
+def parse(*arguments: str) -> InterceptConfig:
     @click.command(cls=Command)
     @session_options
     def probe(**options):
@@ -33,13 +33,13 @@ def parse(*arguments: str) -> SessionConfig:
         return probe.invoke(context)
 
 
-def on_lo(*arguments: str) -> SessionConfig:
+def on_lo(*arguments: str) -> InterceptConfig:
     return parse("--iface", "lo", *arguments)
 
 
 def test_defaults_are_those_that_the_help_names(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert on_lo() == SessionConfig(scope=Scope(interfaces=("lo",)), ca_dir=tmp_path / "mitml4")
+    assert on_lo() == InterceptConfig(scope=Scope(interfaces=("lo",)), ca_dir=tmp_path / "mitml4")
 
 
 def test_scope_options_make_the_scope() -> None:
@@ -81,7 +81,7 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
         *("--duration", "5m", "--max-flows", "7", "--detect-timeout", "0s", "--drain", "1.5s"),
         "--dry-run",
     )
-    assert config == SessionConfig(
+    assert config == InterceptConfig(
         scope=Scope(interfaces=("lo",)),
         ca_dir=Path("/ca"),
         on_pinned="fail",

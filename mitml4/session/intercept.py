@@ -1,0 +1,140 @@
+"""A session of `intercept`: connections come by rules on the host, and leave with a mark.
+
+Ctrl-C, SIGTERM, SIGHUP, the duration, or the reader of our output gone: any of them ends it, and
+the rules are gone before `session.stop` is said.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from mitml4 import __version__
+from mitml4.address import Address
+from mitml4.errors import ExitCode, MachineError
+from mitml4.events import CertificateAuthority as Authority
+from mitml4.events import SessionStart
+from mitml4.net import egress
+from mitml4.net.listener import Listener
+from mitml4.net.redirect import Interception, intercepting, plan
+from mitml4.net.ruleset import Scope
+from mitml4.net.stream import TcpStream
+from mitml4.session.config import InterceptConfig
+from mitml4.session.opener import stored_authority, tls_opener
+from mitml4.session.session import Session, prepare_process
+from mitml4.session.summary import summary
+from mitml4.sinks.table import Table
+
+__all__ = ["intercept"]
+
+_QUIC_EVERY_S: Final = 2.0
+
+Say = Callable[[str], None]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
+    """Run a session to its end. Raises MitmError for what ends it early; nothing stays either."""
+    if config.dry_run:
+        print("\n".join(plan(config.scope)))
+        return ExitCode.DONE
+    prepare_process()
+    started = trio.current_time()
+    session = Session(config)
+    outputs, hub = session.outputs, session.hub
+    authority = stored_authority(config.ca_dir, say)
+    opener, named = tls_opener(config, authority, outputs.keylog)
+    rules = _Rules(config.scope, outputs.table)
+    async with _signals(session):
+        await session.run(rules.up(say), opener, named)
+    took = trio.current_time() - started
+    say(summary(hub.totals, took, rules.quic_blocked, outputs.files, hub.dropped_events))
+    return ExitCode.DONE
+
+
+class _Rules:
+    """The intake: a scope's rules on this host."""
+
+    def __init__(self, scope: Scope, table: Table | None) -> None:
+        self.scope = scope
+        self.table = table
+        self.quic_blocked = 0
+        self.interception: Interception
+
+    @asynccontextmanager
+    async def up(self, say: Say) -> AsyncIterator[_Rules]:
+        """The rules in place, for as long as this is entered. Raises MitmError."""
+        async with intercepting(self.scope) as self.interception:
+            for note in self.interception.notes:
+                say(f"note: {note}")
+            if self.table:
+                self.table.model.notes = self.interception.notes
+            yield self
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        return self.interception.listeners
+
+    async def connect(self, destination: Address, client: Address) -> TcpStream:
+        mark, spoof = self.interception.egress_mark, self.scope.spoof_source
+        source = client if spoof else None
+        return TcpStream(
+            await egress.connect(destination, mark=mark, source=source, transparent=spoof)
+        )
+
+    def start_event(self, authority: Authority | None) -> SessionStart:
+        return SessionStart(
+            version=__version__,
+            mode="intercept",
+            interfaces=self.scope.interfaces,
+            listeners=tuple(listener.address for listener in self.listeners),
+            ca=authority,
+            table=self.interception.table,
+            pid=os.getpid(),
+        )
+
+    async def watch(self, session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_guard, session)
+            nursery.start_soon(self._watch_quic)
+
+    async def close(self) -> None:
+        await self.interception.close_intake()
+
+    async def _watch_guard(self, session: Session) -> None:
+        reason = await self.interception.wait_lost()
+        session.stop("rules lost", MachineError(reason, hint="start the session again"))
+
+    async def _watch_quic(self) -> None:
+        while self.scope.quic == "block":
+            self.quic_blocked = await self.interception.quic_blocked()
+            if self.table:
+                self.table.model.quic_blocked = self.quic_blocked
+            await trio.sleep(_QUIC_EVERY_S)
+
+
+@asynccontextmanager
+async def _signals(session: Session) -> AsyncIterator[None]:
+    """SIGINT, SIGTERM and SIGHUP ask the session to stop; each further one to hurry."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    with trio.open_signal_receiver(*numbers) as received:
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                async for number in received:
+                    session.stop(signal.Signals(number).name)
+
+            nursery.start_soon(listen)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
