@@ -27,6 +27,7 @@ from mitml4.protocols import (
     pop3,
     postgresql,
     proxy_protocol,
+    rdp,
     rsync,
     rtmp,
     rtsp,
@@ -36,6 +37,7 @@ from mitml4.protocols import (
     socks5,
     ssh,
     stomp,
+    tds,
     telnet,
     tls,
     vnc,
@@ -157,6 +159,8 @@ PROTOCOLS: Final = (
     telnet.PROTOCOL,
     postgresql.PROTOCOL,
     mysql.PROTOCOL,
+    tds.PROTOCOL,
+    rdp.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

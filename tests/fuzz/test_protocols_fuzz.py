@@ -185,6 +185,16 @@ SESSIONS: dict[str, Script] = {
         (UP, b"\0\0\1\5"),
         (DOWN, b"\1"),
     ],
+    "tds": [
+        (UP, b"\x12\1\0\x1a\0\0\1\0\0\0\x0b\0\6\1\0\x11\0\1\xff\x11\0\0\0\0\0\2"),
+        (DOWN, b"\4\1\0\x1a\0\0\1\0\0\0\x0b\0\6\1\0\x11\0\1\xff\x10\0\3\xe8\0\0\2"),
+        (UP, b"\x10\1\0\x6a\0\0\1\0\x62\0\0\0\4\0\0\x74" + bytes(32) + b"\x5e\0\2\0" + bytes(50)),
+        (UP, b"m\0e\0"),
+    ],
+    "rdp": [
+        (UP, b"\3\0\0\x28\x23\xe0\0\0\0\0\0Cookie: mstshash=me\r\n\1\0\x08\0\3\0\0\0"),
+        (DOWN, b"\3\0\0\x13\x0e\xd0\0\0\x12\x34\0\2\0\x08\0\2\0\0\0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

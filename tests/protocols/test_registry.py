@@ -156,6 +156,20 @@ OPENINGS: dict[str, list[Trace]] = {
         [(DOWN, b"\xff\xfd\x18\xff\xfd\x20\xff\xfd\x23"), (UP, b"\xff\xfb\x18")],
         [(UP, b"\xff\xfb\x1f\xff\xfa\x1f\0\x50\0\x18\xff\xf0\xff\xfb\x03"), (DOWN, b"login: ")],
     ],
+    "tds": [
+        [
+            (UP, b"\x12\1\0\x1a\0\0\1\0\0\0\x0b\0\6\1\0\x11\0\1\xff\x11\0\0\0\0\0\0"),
+            (DOWN, b"\4\1\0\x1a\0\0\1\0\0\0\x0b\0\6\1\0\x11\0\1\xff\x10\0\3\xe8\0\0\1"),
+        ],
+        [(UP, b"\x10\1\1\0\0\0\1\0\xf8\0\0\0\4\0\0\x74"), (DOWN, b"\4\1\0\x20")],
+    ],
+    "rdp": [
+        [
+            (UP, b"\3\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\3\0\0\0"),
+            (DOWN, b"\3\0\0\x13\x0e\xd0\0\0\x12\x34\0\2\0\x08\0\2\0\0\0"),
+        ],
+        [(UP, b"\3\0\0\x20\x1b\xe0\0\0\0\0\0Cookie: mstshash=me\r\n"), (DOWN, b"\3\0\0\x0b\6\xd0")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

@@ -1,0 +1,190 @@
+"""RDP up to the choice of its security ([MS-RDPBCGR] §2.2.1.1, §2.2.1.2; X.224 in TPKT, RFC 1006).
+
+    client                                              server
+    03 00 len  LI E0 … cookie, 01 .. 08 00 asked  ───►
+                                                  ◄───  03 00 len  LI D0 … 02 .. 08 00 chosen
+
+Every choice but 0 (RDP's own encryption) means that TLS begins with the next byte of both sides,
+so the client is held from its request to the confirm. What it goes on with inside that TLS is
+either a further TPKT or CredSSP's ASN.1, and both are named `rdp` again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.ber import read_head
+from mitml4.protocols.conversation import (
+    HOLD,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Rdp", "RdpFacts"]
+
+CONNECTION_REQUEST: Final = b"\xe0"
+CONNECTION_CONFIRM: Final = b"\xd0"
+REQUEST: Final = b"\x01"
+RESPONSE: Final = b"\x02"
+FAILURE: Final = b"\x03"
+NEGOTIATION: Final = 8
+"""The length of each of these three, which stands in them as well."""
+FIXED: Final = 6
+"""Of an X.224 head behind its length: code, two references, class."""
+MAX_COOKIE: Final = 240
+COOKIE: Final = b"Cookie: "
+
+# §2.2.1.1.1
+PROTOCOLS: Final = {
+    1: "tls",
+    2: "credssp",
+    4: "rdstls",
+    8: "credssp with early authorization",
+    16: "azure ad",
+}
+
+# §2.2.1.2.2
+FAILURES: Final = {
+    1: "TLS is required",
+    2: "TLS is not allowed",
+    3: "no certificate on the server",
+    4: "inconsistent flags",
+    5: "CredSSP is required",
+    6: "TLS with a client certificate is required",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A connection request: its cookie or routing token, and the protocols asked for (0: none)."""
+
+    cookie: bytes | None
+    protocols: int
+
+
+def read_x224(reader: Reader, code: bytes) -> int:
+    """`03 00 length LI code …`; returns how many bytes of it follow (RFC 1006 §6, X.224 §13)."""
+    reader.one_of(b"\x03\x00")
+    length = reader.uint(2, 4 + 1 + FIXED, 4 + 0xFF)
+    reader.uint(1, length - 5, length - 5)
+    reader.one_of(code)
+    reader.take(5)
+    return length - 4 - 1 - FIXED
+
+
+def read_request_head(reader: Reader) -> None:
+    """A connection request up to what makes it RDP's: the cookie's start, or the negotiation."""
+    if read_x224(reader, CONNECTION_REQUEST) < NEGOTIATION:
+        raise ProtocolError("a request for nothing in particular")
+    if reader.one_of(COOKIE, REQUEST) == REQUEST:
+        reader.take(1)
+        reader.uint(2, NEGOTIATION, NEGOTIATION, little=True)
+        reader.uint(4, 0, 0x1F, little=True)
+
+
+def read_request(reader: Reader) -> Request:
+    """The whole of it."""
+    left = read_x224(reader, CONNECTION_REQUEST)
+    body = Reader(reader.take(left))
+    cookie = None
+    if body.data.startswith(COOKIE):
+        cookie = body.until(b"\r", MAX_COOKIE).removeprefix(COOKIE)
+        body.one_of(b"\n")
+    has_negotiation = body.left >= NEGOTIATION and body.take(1) == REQUEST
+    asked = int.from_bytes(body.data[body.at + 3 : body.at + 7], "little") if has_negotiation else 0
+    return Request(cookie, asked)
+
+
+def read_inside(reader: Reader) -> None:
+    """What a client goes on with: MCS in an X.224 data unit, or CredSSP's TSRequest (§5.4.5.2)."""
+    if reader.data[:1] in (b"", b"\x03"):
+        reader.one_of(b"\x03\x00")
+        reader.uint(2, 8)
+        reader.one_of(b"\x02\xf0\x80\x7f\x65")
+        return
+    read_head(reader, b"\x30")
+    reader.one_of(b"\xa0\x03\x02\x01")  # [MS-CSSP] §2.2.1: version [0] INTEGER
+    reader.uint(1, 2, 6)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A request with a cookie or a negotiation; any other TPKT is somebody else's."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    if opening.within[-2:] == (Rdp.name, "tls"):
+        return judge(read_inside, opening.up)
+    return judge(read_request_head, opening.up)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RdpFacts(Facts):
+    """`cookie` without `Cookie: `: `mstshash=` and a part of the user's name, or a token."""
+
+    cookie: bytes | None = None
+    protocols_offered: tuple[str, ...] | None = None
+    protocol: str | None = None
+    """What the server chose: `rdp` is RDP's own encryption; or why it refused."""
+    upgraded: bool = False
+
+
+@dataclass(slots=True)
+class Rdp(Units):
+    """The request and the confirm."""
+
+    name: ClassVar[str] = "rdp"
+
+    request: Request | None = None
+    protocol: str | None = None
+    upgraded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.around.within[-2:] == (Rdp.name, "tls"):
+            self.stay_plain()
+
+    def client_unit(self, reader: Reader) -> None:
+        self.request = read_request(reader)
+        self.up = HOLD
+
+    def server_unit(self, reader: Reader) -> None:
+        if self.request is None or not reader.data.startswith(b"\x03"):
+            self.stay_plain()
+            return
+        body = reader.take(read_x224(reader, CONNECTION_CONFIRM))
+        kind, value = body[:1], int.from_bytes(body[4:8], "little")
+        if kind == RESPONSE and value:
+            self.protocol = PROTOCOLS.get(value, f"protocol {value:#x}")
+            self.upgraded = True
+            self.go_inside()
+            return
+        self.protocol = "rdp"
+        if kind == FAILURE:
+            self.protocol = f"refused: {FAILURES.get(value, f'failure {value:#x}')}"
+        self.stay_plain()
+
+    def facts(self) -> RdpFacts:
+        request = self.request
+        return RdpFacts(
+            cookie=request.cookie if request else None,
+            protocols_offered=_names(request.protocols) if request else None,
+            protocol=self.protocol,
+            upgraded=self.upgraded,
+        )
+
+
+def _names(protocols: int) -> tuple[str, ...]:
+    return tuple(name for bit, name in PROTOCOLS.items() if protocols & bit)
+
+
+PROTOCOL: Final = Protocol(
+    name=Rdp.name,
+    detect=detect,
+    converse=lambda around: Rdp(around=around),
+    client_first=b"\x030",
+    server_first=b"",
+)

@@ -1,0 +1,187 @@
+"""TDS, the protocol of Microsoft SQL Server, up to its login ([MS-TDS]).
+
+    client                             server
+    12 prelogin, options    ───────►
+                            ◄───────   04 the same options, as they will be
+    12 TLS in packets …     ◄──────►   12 TLS in packets …             where encryption is agreed
+    10 login                ───────►                                   in the clear where it is not
+
+TLS does not take the connection over here: its handshake travels inside TDS packets (§2.2.6.5),
+and with `login only` encryption it ends after the login. There is no byte at which an inner layer
+begins, so it cannot be opened in place: what was negotiated is told as `encryption`, and the rest
+passes. TDS 8.0 is different: TLS comes first, with ALPN `tds/8.0`, and this protocol is inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Facts,
+    Opening,
+    Protocol,
+    Surroundings,
+    Verdict,
+)
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Tds", "TdsFacts"]
+
+# §2.2.3.1.1: packet types
+RESPONSE: Final = b"\x04"
+LOGIN7: Final = b"\x10"
+PRELOGIN: Final = b"\x12"
+
+HEAD: Final = 8
+MAX_PACKET: Final = 32767
+"""§2.2.3.1.3; and the server's own limit."""
+
+# §2.2.6.5: option tokens
+VERSION: Final = 0
+ENCRYPTION: Final = 1
+MAX_TOKEN: Final = 15
+"""7 are defined; they come in ascending order."""
+TERMINATOR: Final = 0xFF
+OPTION: Final = 5
+
+# §2.2.6.5 and §3.3.5.1: what the server's answer means for what follows
+ENCRYPTIONS: Final = {0: "login only", 1: "all", 2: "none", 3: "all"}
+CLIENT_CERTIFICATE: Final = 0x80
+
+# §2.2.6.4
+LOGIN_BEGINNING: Final = 4 + 4
+"""Length and version."""
+LOGIN_HEAD: Final = 36 + 58
+"""Fixed fields, and where each of the texts lies."""
+USER_AT: Final = 40
+MAX_USER: Final = 128
+LOGIN_MAJORS: Final = (b"\x08", b"\x70", b"\x71", b"\x72", b"\x73", b"\x74")
+
+
+def read_packet_head(reader: Reader, kind: bytes) -> int:
+    """`type status length spid packet window` (§2.2.3.1); returns the length of what follows."""
+    reader.one_of(kind)
+    reader.one_of(b"\x00", b"\x01")
+    length = reader.uint(2, HEAD + OPTION + 1, MAX_PACKET) - HEAD
+    reader.take(2)
+    reader.uint(1, 0, 1)
+    reader.one_of(b"\x00")
+    return length
+
+
+def read_prelogin(reader: Reader, kind: bytes = PRELOGIN) -> dict[int, bytes]:
+    """A packet of options, by token: a table of where they lie, and then their values."""
+    length = read_packet_head(reader, kind)
+    start, last = reader.at, -1
+    table: dict[int, tuple[int, int]] = {}
+    while (token := reader.uint(1)) != TERMINATOR:
+        if not (last < token <= MAX_TOKEN) or (last < 0 and token != VERSION):
+            raise ProtocolError("options out of order")
+        last = token
+        offset, size = reader.uint(2, OPTION + 1, length), reader.uint(2, 0, length)
+        table[token] = (offset, size)
+    if VERSION not in table or any(sum(place) > length for place in table.values()):
+        raise ProtocolError("options that lie outside of their packet")
+    body = reader.data[start : start + length]
+    reader.take(length - (reader.at - start))
+    return {token: body[offset : offset + size] for token, (offset, size) in table.items()}
+
+
+def read_login_head(reader: Reader) -> int:
+    """A login's packet, as far as its version; returns the packet's length (§2.2.6.4)."""
+    length = read_packet_head(reader, LOGIN7)
+    if length < LOGIN_HEAD:
+        raise ProtocolError("a login without its head")
+    reader.uint(4, length, 128 * 1024, little=True)
+    reader.take(3)
+    reader.one_of(*LOGIN_MAJORS)
+    return length
+
+
+def detect(opening: Opening) -> Verdict:
+    """The whole table of options of a prelogin, or a login's version."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    rule = read_login_head if opening.up.startswith(LOGIN7) else read_prelogin
+    return judge(rule, opening.up)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TdsFacts(Facts):
+    """`encryption` as negotiated in the prelogin: `none`, `login only` or `all`."""
+
+    server_version: str | None = None
+    encryption: str | None = None
+    user: bytes | None = None
+    """UTF-8; only where the login is in the clear, and never its password."""
+
+
+@dataclass(slots=True)
+class Tds(Units):
+    """The prelogin of both sides, and the user of a login in the clear."""
+
+    name: ClassVar[str] = "tds"
+
+    server_version: str | None = None
+    encryption: str | None = None
+    user: bytes | None = None
+    _asked: bool = False
+
+    def client_unit(self, reader: Reader) -> None:
+        if reader.data.startswith(LOGIN7, reader.at):
+            self.user = _user(reader)
+            self.stay_plain()
+        elif not self._asked:
+            read_prelogin(reader)
+            self._asked = True
+        else:
+            self.stay_plain()  # the TLS handshake, packed
+
+    def server_unit(self, reader: Reader) -> None:
+        options = read_prelogin(reader, RESPONSE)
+        self.down = PASS_ALL
+        version = options[VERSION]
+        if len(version) == 6:
+            build = int.from_bytes(version[2:4], "big")
+            self.server_version = f"{version[0]}.{version[1]}.{build}"
+        answer = options.get(ENCRYPTION, b"")
+        if len(answer) == 1:
+            self.encryption = ENCRYPTIONS.get(answer[0] & ~CLIENT_CERTIFICATE)
+        if self.encryption not in (None, "none"):
+            self.stay_plain()
+
+    def facts(self) -> TdsFacts:
+        return TdsFacts(
+            server_version=self.server_version, encryption=self.encryption, user=self.user
+        )
+
+
+def _user(reader: Reader) -> bytes | None:
+    """The user of a login, whose texts are UTF-16 and found by a table (§2.2.6.4)."""
+    length = read_login_head(reader)
+    start = reader.at - LOGIN_BEGINNING
+    reader.take(LOGIN_HEAD - LOGIN_BEGINNING)
+    place = Reader(reader.data, start + USER_AT)
+    offset, size = place.uint(2, little=True), 2 * place.uint(2, 0, MAX_USER, little=True)
+    if offset + size > length:
+        raise ProtocolError("a login whose user lies outside of it")
+    reader.take(max(0, start + offset + size - reader.at))
+    user = reader.data[start + offset : start + offset + size]
+    return user.decode("utf-16-le", "replace").encode() or None
+
+
+def _converse(around: Surroundings) -> Tds:
+    return Tds(around=around)
+
+
+PROTOCOL: Final = Protocol(
+    name=Tds.name,
+    detect=detect,
+    converse=_converse,
+    client_first=PRELOGIN + LOGIN7,
+    server_first=b"",
+)
