@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TOOLS := nft=nftables ip=iproute2 curl=curl
 TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
     ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
-    nghttp=nghttp2-client nghttpd=nghttp2-server gnutls-cli=gnutls-bin \
+    nghttp=nghttp2-client gnutls-cli=gnutls-bin \
     tcpdump=tcpdump tshark=tshark
 
 .PHONY: help demo test check unit wheel bench fuzz clean

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from functools import partial
 from typing import Final
 
 import click
 import trio
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
-from mitml4.errors import ExitCode, MachineError, MitmError
+from mitml4.cli.console import Console, is_terminal, wants_color
+from mitml4.errors import ExitCode, MachineError
 from mitml4.lab.privilege import become_root_of_a_user_namespace
 from mitml4.lab.tour import TourReport, take_tour
 
@@ -21,10 +23,6 @@ __all__ = ["demo"]
 
 _TOOLS: Final = {"ip": "iproute2", "nft": "nftables", "curl": "curl"}
 _SECONDS_TO_LOOK: Final = 0.7
-
-_WELCOME: Final = """\
-A lab in network namespaces: client ── router ── server. mitml4 intercepts in the router.
-"""
 
 
 @click.command(
@@ -35,7 +33,8 @@ Examples:
 """
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the events as JSON lines.")
-def demo(*, as_json: bool) -> None:
+@click.pass_obj
+def demo(console: Console, /, *, as_json: bool) -> ExitCode:
     """Watch mitml4 at work in a lab of its own.
 
     Real clients visit web servers, proxies, a mail server and more, in network namespaces that
@@ -46,15 +45,15 @@ def demo(*, as_json: bool) -> None:
     _require_tools()
     if os.geteuid() != 0:
         become_root_of_a_user_namespace()
-    talk = Console(stderr=True, highlight=False)
-    if sys.stdout.isatty() and not as_json:
-        talk.print(_WELCOME)
-        report = _take(_SECONDS_TO_LOOK, show_table=True)
+    if is_terminal(sys.stdout) and not as_json:
+        tour = partial(take_tour, pause_s=_SECONDS_TO_LOOK, copy_events=None)
     else:
-        report = _take(0.0, show_table=False)
-    _print(report, talk)
-    if report.leftovers or not all(seen.as_expected for seen in report.seen):
-        sys.exit(ExitCode.FAILED)
+        tour = partial(take_tour, pause_s=0.0, copy_events=lambda line: console.data(f"{line}\n"))
+    report = trio.run(partial(tour, color=console.color))
+    if console.verbosity >= 0:
+        _print(report, console)
+    as_expected = all(seen.as_expected for seen in report.seen)
+    return ExitCode.DONE if as_expected and not report.leftovers else ExitCode.FAILED
 
 
 def _require_tools() -> None:
@@ -66,38 +65,19 @@ def _require_tools() -> None:
         )
 
 
-def _take(pause_s: float, *, show_table: bool) -> TourReport:
-    async def tour() -> TourReport:
-        return await take_tour(pause_s=pause_s, copy_events=None if show_table else _print_line)
-
-    try:
-        return trio.run(tour)
-    except BaseExceptionGroup as group:
-        raise _sole_error(group) from group
-
-
-def _print_line(line: str) -> None:
-    print(line, flush=True)
-
-
-def _sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error in a nursery's group that is for the user; the group itself if there is more."""
-    ours, other = group.split((MitmError, BrokenPipeError))
-    if ours is None or other is not None:
-        return group
-    error: BaseException = ours
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _print(report: TourReport, talk: Console) -> None:
-    table = Table("client", "stack seen", "what the client got", box=None, pad_edge=False)
+def _print(report: TourReport, console: Console) -> None:
+    """What each client did, what was seen of it, and what is left: all talk, no data."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("client", no_wrap=True)
+    table.add_column("stack seen", no_wrap=True)
+    table.add_column("what the client got")
     for seen in report.seen:
         stacks = ", ".join(" › ".join(stack) or "(nothing)" for stack in seen.stacks)
         style = "green" if seen.as_expected else "red"
         table.add_row(seen.visit.title, Text(stacks, style=style), Text(seen.outcome))
-    talk.print()
+    talk = RichConsole(
+        stderr=True, highlight=False, no_color=not wants_color(console.color, sys.stderr)
+    )
     talk.print(table)
     talk.print()
     if report.interrupted:

@@ -64,7 +64,7 @@ def _curl(*options: str, address: str = SERVER_V4) -> Client:
             text=True,
         )
         if result.returncode != 0:
-            return result.stderr.splitlines()[0] if result.stderr else f"exit {result.returncode}"
+            return result.stderr.partition("\n")[0].rpartition(": ")[2]
         return f"HTTP/{result.stdout}"
 
     return visit
@@ -127,59 +127,59 @@ _URL: Final = f"https://{_HOST}/"
 
 VISITS: Final = (
     Visit(
-        title=f"curl http://{_HOST}/",
+        title="curl, plain HTTP",
         stack=("http/1",),
         client=_curl(f"http://{_HOST}/"),
     ),
     Visit(
-        title=f"curl --http1.1 {_URL}",
+        title="curl --http1.1",
         stack=("tls", "http/1"),
         client=_curl("--http1.1", _URL),
     ),
     Visit(
-        title=f"curl -6 --http2 {_URL}",
+        title="curl --http2, over IPv6",
         stack=("tls", "http/2"),
         client=_curl("--http2", _URL, address=f"[{SERVER_V6}]"),
     ),
     Visit(
-        title="curl through a SOCKS5 proxy",
+        title="curl, SOCKS5 proxy",
         stack=("socks5", "tls", "http/2"),
         client=_curl("--proxy", f"socks5h://{SERVER_V4}:{Port.SOCKS}", _URL),
     ),
     Visit(
-        title="curl through an HTTP proxy",
+        title="curl, HTTP proxy",
         stack=("http-connect", "tls", "http/2"),
         client=_curl("--proxy", f"http://{SERVER_V4}:{Port.PROXY}", _URL),
     ),
     Visit(
-        title="curl through an HTTPS proxy",
+        title="curl, HTTPS proxy",
         stack=("tls", "http-connect", "tls", "http/2"),
         client=_curl("--proxy", f"https://{_HOST}:{Port.TLS_PROXY}", _URL),
     ),
     Visit(
-        title="curl through SOCKS5, then an HTTP proxy",
+        title="curl, SOCKS5 then HTTP proxy",
         stack=("socks5", "http-connect", "tls", "http/2"),
         client=_curl(
             *("--preproxy", f"socks5h://{SERVER_V4}:{Port.SOCKS}"),
             *("--proxy", f"http://{SERVER_V4}:{Port.PROXY}", _URL),
         ),
     ),
-    Visit(title="a WebSocket", stack=("tls", "http/1", "websocket"), client=_websocket),
-    Visit(title="mail with STARTTLS", stack=("smtp", "tls", "smtp"), client=_smtp),
-    Visit(title="SSH: the server speaks first", stack=("ssh",), client=_ssh),
+    Visit(title="WebSocket", stack=("tls", "http/1", "websocket"), client=_websocket),
+    Visit(title="SMTP with STARTTLS", stack=("smtp", "tls", "smtp"), client=_smtp),
+    Visit(title="SSH, server speaks first", stack=("ssh",), client=_ssh),
     Visit(title="bytes that nobody knows", stack=("unknown",), client=_unknown),
     Visit(
-        title="a server whose certificate has expired",
+        title="curl, expired certificate",
         stack=("tls",),
         client=_curl(f"https://{_HOST}:{Port.EXPIRED}/"),
     ),
     Visit(
-        title="a client that trusts its own roots only",
+        title="curl, trusts its own roots",
         stack=("tls",),
         client=_curl("--cacert", "{root}", _URL),
     ),
     Visit(
-        title="the same client again: let through",
+        title="the same: passed through",
         stack=("tls",),
         client=_curl("--cacert", "{root}", _URL),
     ),

@@ -80,12 +80,15 @@ def _context(identity: Identity) -> ssl.SSLContext:
     return context
 
 
-async def take_tour(*, pause_s: float, copy_events: Callable[[str], None] | None) -> TourReport:
+async def take_tour(
+    *, pause_s: float, copy_events: Callable[[str], None] | None, color: str = "auto"
+) -> TourReport:
     """Build the lab, visit every server through mitml4, take all down again.
 
     With `copy_events`, it is given each JSON line; without, the interception draws its table on
-    our own terminal. `pause_s` is how long a person gets to look between two visits. Ctrl-C (and
-    SIGTERM) end the tour early. Raises MitmError when the interception cannot start.
+    our own terminal, in `color` (--color). `pause_s` is how long a person gets to look between two
+    visits. Ctrl-C (and SIGTERM) end the tour early. Raises MitmError when the interception cannot
+    start.
     """
     host_before = take_snapshot()
     with LabNetwork() as lab, tempfile.TemporaryDirectory(prefix="mitml4-demo-") as name:
@@ -98,7 +101,7 @@ async def take_tour(*, pause_s: float, copy_events: Callable[[str], None] | None
             await nursery.start(make_servers(lab, authority).run)
             with trio.CancelScope() as visits:
                 await nursery.start(_cancel_at_signal, visits)
-                async with _interception(lab, trust, copy_events) as events:
+                async with _interception(lab, trust, copy_events, color) as events:
                     for visit in VISITS:
                         seen.append(await _make(visit, lab, trust, events))
                         await trio.sleep(pause_s)
@@ -182,13 +185,14 @@ class _Events:
 
 @asynccontextmanager
 async def _interception(
-    lab: LabNetwork, trust: Trust, copy_events: Callable[[str], None] | None
+    lab: LabNetwork, trust: Trust, copy_events: Callable[[str], None] | None, color: str
 ) -> AsyncIterator[_Events]:
     """`mitml4 intercept` in the router, ready; on the way out it is stopped and waited for."""
     read_end, write_end = os.pipe()
     stream = trio.lowlevel.FdStream(read_end)
     argv = [
-        *(sys.executable, "-m", "mitml4", "intercept", "--iface", LAN, *_OPTIONS),
+        *(sys.executable, "-m", "mitml4", "--quiet", "--color", color),
+        *("intercept", "--iface", LAN, *_OPTIONS),
         *("--ca-dir", str(trust.mitml4.parent), "--upstream-ca", str(trust.lab)),
     ]
     if copy_events is None:
