@@ -171,7 +171,7 @@ async def undo_policy_routes(identity: Identity) -> None:
 
 async def _start(identity: Identity) -> trio.Process:
     return await trio.lowlevel.open_process(
-        ["sh", "-c", _SCRIPT, _batch(identity, _UNDO)],
+        ["/bin/sh", "-c", _SCRIPT, _batch(identity, _UNDO)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

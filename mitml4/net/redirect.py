@@ -36,7 +36,7 @@ from mitml4.net.ruleset import (
 )
 from mitml4.net.tools import check_tools, environment
 
-__all__ = ["Interception", "intercepting", "plan"]
+__all__ = ["Interception", "check", "intercepting", "plan"]
 
 _CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _SYSCTL: Final = Path("/proc/sys/net")
@@ -87,6 +87,13 @@ class Interception:
         await _remove(self._guard, self.listeners)
 
 
+def check(scope: Scope) -> None:
+    """Raises UsageError, MachineError for what is known without touching anything."""
+    _check_interfaces(scope)
+    _check_privilege()
+    check_tools()
+
+
 @asynccontextmanager
 async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
     """Intercept what is in scope; when this yields, a client may connect.
@@ -94,9 +101,7 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
     Raises UsageError for an interface that is not there, MachineError where this machine cannot.
     On leaving, everything is removed.
     """
-    _check_interfaces(scope)
-    _check_privilege()
-    check_tools()
+    check(scope)
     guard = await Guard.claim()
     listeners: list[Listener] = []
     try:
