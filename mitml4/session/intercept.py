@@ -22,7 +22,7 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.net import egress
 from mitml4.net.listener import Listener
-from mitml4.net.redirect import Interception, intercepting, plan
+from mitml4.net.redirect import Interception, check, intercepting, plan
 from mitml4.net.ruleset import Scope
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import InterceptConfig
@@ -47,6 +47,7 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
     if config.dry_run:
         print("\n".join(plan(config.scope)))
         return ExitCode.DONE
+    check(config.scope)
     prepare_process()
     started = trio.current_time()
     session = Session(config)
