@@ -26,21 +26,47 @@ class Short(Exception):  # noqa: N818, for it is no error: it says "more, please
 
 @dataclass(slots=True)
 class Reader:
-    """A position in some bytes; every method reads one field and moves behind it."""
+    """A position in some bytes; every method reads one field and moves behind it.
+
+    Where a unit's length is known, a `part` reads its fields: what would lie beyond its end is an
+    error then, and not something to wait for.
+    """
 
     data: bytes
     at: int = 0
+    end: int | None = None
 
     @property
     def left(self) -> int:
-        """How many bytes have not been read."""
-        return len(self.data) - self.at
+        """How many of the bytes that have come are still to be read."""
+        return len(self._next(len(self.data)))
+
+    def _next(self, size: int) -> bytes:
+        """As many of the next bytes as have come and belong to the unit."""
+        stop = self.at + size
+        return self.data[self.at : stop if self.end is None else min(stop, self.end)]
+
+    def _missing(self, size: int) -> Exception:
+        """What to raise where fewer than `size` bytes are left."""
+        if self.end is not None and self.at + size > self.end:
+            return ProtocolError("a field that lies beyond the end of its unit")
+        return Short()
+
+    def part(self, size: int) -> Reader:
+        """A reader of the next `size` bytes, which may not have come; this one does not move."""
+        return Reader(self.data, self.at, self.at + size)
+
+    def whole(self, size: int) -> Reader:
+        """A reader of the next `size` bytes, which have come; this one moves behind them."""
+        part = self.part(size)
+        self.take(size)
+        return part
 
     def uint(
         self, size: int, low: int = 0, high: int | None = None, *, little: bool = False
     ) -> int:
         """An unsigned integer of `size` bytes, from `low` to `high`; big-endian unless `little`."""
-        raw = self.data[self.at : self.at + size]
+        raw = self._next(size)
         missing = 8 * (size - len(raw))
         if high is None:
             high = (1 << 8 * size) - 1
@@ -55,38 +81,39 @@ class Reader:
         if not fits:
             raise ProtocolError(f"a number that is not between {low} and {high}")
         if missing:
-            raise Short
+            raise self._missing(size)
         self.at += size
         return least
 
     def one_of(self, *values: bytes) -> bytes:
         """One of these byte strings, of which none begins with another."""
+        raw = self._next(max(map(len, values)))
         for value in values:
-            if self.data.startswith(value, self.at):
+            if raw.startswith(value):
                 self.at += len(value)
                 return value
-        rest = self.data[self.at : self.at + max(map(len, values))]
-        if any(value.startswith(rest) for value in values):
-            raise Short
+        candidates = [len(value) for value in values if value.startswith(raw)]
+        if candidates:
+            raise self._missing(min(candidates))
         raise ProtocolError("none of the values that may stand here")
 
     def take(self, size: int, alphabet: bytes | None = None) -> bytes:
         """`size` bytes, all of the alphabet (None: any)."""
-        raw = self.data[self.at : self.at + size]
+        raw = self._next(size)
         if alphabet is not None and raw.translate(None, alphabet):
             raise ProtocolError("a text with other characters")
         if len(raw) < size:
-            raise Short
+            raise self._missing(size)
         self.at += size
         return raw
 
     def until(self, end: bytes, limit: int, alphabet: bytes | None = PRINTABLE) -> bytes:
         """At most `limit` bytes of the alphabet (None: any) up to a byte, which is read as well."""
-        raw, found, _ = self.data[self.at : self.at + limit + 1].partition(end)
+        raw, found, _ = self._next(limit + 1).partition(end)
         if len(raw) > limit or (alphabet is not None and raw.translate(None, alphabet)):
             raise ProtocolError("a text that does not end, or with other characters")
         if not found:
-            raise Short
+            raise self._missing(len(raw) + 1)
         self.at += len(raw) + 1
         return raw
 

@@ -59,19 +59,17 @@ def read_greeting(reader: Reader) -> Greeting:
     """The server's first packet, HandshakeV10 or ERR_Packet, to its end."""
     length = reader.uint(3, 3, MAX_GREETING, little=True)
     reader.one_of(b"\x00")
-    end = reader.at + length
-    kind = reader.one_of(GREETING, ERROR)
-    if kind == ERROR:
-        reader.uint(2, 1000, 4999, little=True)
-        return Greeting(None, False, reader.take(length - 3, TEXT))
-    first = reader.take(1, b"0123456789")
-    version = first + reader.until(b"\0", MAX_VERSION)
-    if end < reader.at + 4 + 8 + 1 + 2:
-        raise ProtocolError("a greeting that ends too early")
-    reader.take(4 + 8)  # thread id, first part of the challenge
-    reader.one_of(b"\x00")
-    capabilities = reader.uint(2, little=True)
-    reader.take(end - reader.at)
+    body = reader.part(length)
+    if body.one_of(GREETING, ERROR) == ERROR:
+        body.uint(2, 1000, 4999, little=True)
+        error = body.take(length - 3, TEXT)
+        reader.take(length)
+        return Greeting(None, False, error)
+    version = body.take(1, b"0123456789") + body.until(b"\0", MAX_VERSION)
+    body.take(4 + 8)  # thread id, first part of the challenge
+    body.one_of(b"\x00")
+    capabilities = body.uint(2, little=True)
+    reader.take(length)
     return Greeting(version, bool(capabilities & CLIENT_SSL))
 
 
@@ -149,7 +147,7 @@ class Mysql(Units):
         if self.greeting and length == SSL_REQUEST_LENGTH and capabilities & CLIENT_SSL:
             self._upgrade(can=self.greeting.tls)
         else:
-            self.user = reader.until(b"\0", MAX_USER, None)
+            self.user = reader.part(length - SSL_REQUEST_LENGTH).until(b"\0", MAX_USER, None)
             self.stay_plain()
 
     def _upgrade(self, *, can: bool) -> None:

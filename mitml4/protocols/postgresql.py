@@ -73,8 +73,8 @@ def read_beginning(reader: Reader) -> None:
 
     The latter because Kafka's Metadata requests have the same first eight bytes.
     """
-    _, code = read_head(reader)
-    if code in VERSIONS and not reader.until(b"\0", MAX_NAME, NAME):
+    length, code = read_head(reader)
+    if code in VERSIONS and not reader.part(length - HEAD).until(b"\0", MAX_NAME, NAME):
         raise ProtocolError("a start-up without parameters")
 
 

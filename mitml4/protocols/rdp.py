@@ -90,14 +90,15 @@ def read_request_head(reader: Reader) -> None:
 
 def read_request(reader: Reader) -> Request:
     """The whole of it."""
-    left = read_x224(reader, CONNECTION_REQUEST)
-    body = Reader(reader.take(left))
+    body = reader.whole(read_x224(reader, CONNECTION_REQUEST))
     cookie = None
-    if body.data.startswith(COOKIE):
+    if body.data.startswith(COOKIE, body.at):
         cookie = body.until(b"\r", MAX_COOKIE).removeprefix(COOKIE)
         body.one_of(b"\n")
-    has_negotiation = body.left >= NEGOTIATION and body.take(1) == REQUEST
-    asked = int.from_bytes(body.data[body.at + 3 : body.at + 7], "little") if has_negotiation else 0
+    asked = 0
+    if body.left >= NEGOTIATION and body.take(1) == REQUEST:
+        body.take(3)
+        asked = body.uint(4, little=True)
     return Request(cookie, asked)
 
 

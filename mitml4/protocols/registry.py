@@ -21,6 +21,7 @@ from mitml4.protocols import (
     http_connect,
     imap,
     irc,
+    ldap,
     managesieve,
     mysql,
     nntp,
@@ -161,6 +162,7 @@ PROTOCOLS: Final = (
     mysql.PROTOCOL,
     tds.PROTOCOL,
     rdp.PROTOCOL,
+    ldap.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

@@ -57,6 +57,7 @@ LOGIN_BEGINNING: Final = 4 + 4
 """Length and version."""
 LOGIN_HEAD: Final = 36 + 58
 """Fixed fields, and where each of the texts lies."""
+MAX_LOGIN: Final = 128 * 1024
 USER_AT: Final = 40
 MAX_USER: Final = 128
 LOGIN_MAJORS: Final = (b"\x08", b"\x70", b"\x71", b"\x72", b"\x73", b"\x74")
@@ -76,30 +77,31 @@ def read_packet_head(reader: Reader, kind: bytes) -> int:
 def read_prelogin(reader: Reader, kind: bytes = PRELOGIN) -> dict[int, bytes]:
     """A packet of options, by token: a table of where they lie, and then their values."""
     length = read_packet_head(reader, kind)
-    start, last = reader.at, -1
+    body, last = reader.part(length), -1
     table: dict[int, tuple[int, int]] = {}
-    while (token := reader.uint(1)) != TERMINATOR:
+    while (token := body.uint(1)) != TERMINATOR:
         if not (last < token <= MAX_TOKEN) or (last < 0 and token != VERSION):
             raise ProtocolError("options out of order")
-        last = token
-        offset, size = reader.uint(2, OPTION + 1, length), reader.uint(2, 0, length)
-        table[token] = (offset, size)
-    if VERSION not in table or any(sum(place) > length for place in table.values()):
-        raise ProtocolError("options that lie outside of their packet")
-    body = reader.data[start : start + length]
-    reader.take(length - (reader.at - start))
-    return {token: body[offset : offset + size] for token, (offset, size) in table.items()}
+        offset, size = body.uint(2, OPTION + 1, length), body.uint(2, 0, length)
+        if offset + size > length:
+            raise ProtocolError("an option that lies outside of its packet")
+        table[token], last = (offset, size), token
+    if not table:
+        raise ProtocolError("a prelogin without a version")
+    packet = reader.take(length)
+    return {token: packet[offset : offset + size] for token, (offset, size) in table.items()}
 
 
-def read_login_head(reader: Reader) -> int:
-    """A login's packet, as far as its version; returns the packet's length (§2.2.6.4)."""
+def read_login_head(reader: Reader) -> Reader:
+    """A login's packet, as far as its version; returns the reader of the packet (§2.2.6.4)."""
     length = read_packet_head(reader, LOGIN7)
+    packet = reader.part(length)
     if length < LOGIN_HEAD:
         raise ProtocolError("a login without its head")
-    reader.uint(4, length, 128 * 1024, little=True)
-    reader.take(3)
-    reader.one_of(*LOGIN_MAJORS)
-    return length
+    packet.uint(4, length, MAX_LOGIN, little=True)
+    packet.take(3)
+    packet.one_of(*LOGIN_MAJORS)
+    return packet
 
 
 def detect(opening: Opening) -> Verdict:
@@ -162,15 +164,12 @@ class Tds(Units):
 
 def _user(reader: Reader) -> bytes | None:
     """The user of a login, whose texts are UTF-16 and found by a table (§2.2.6.4)."""
-    length = read_login_head(reader)
-    start = reader.at - LOGIN_BEGINNING
-    reader.take(LOGIN_HEAD - LOGIN_BEGINNING)
-    place = Reader(reader.data, start + USER_AT)
-    offset, size = place.uint(2, little=True), 2 * place.uint(2, 0, MAX_USER, little=True)
-    if offset + size > length:
-        raise ProtocolError("a login whose user lies outside of it")
-    reader.take(max(0, start + offset + size - reader.at))
-    user = reader.data[start + offset : start + offset + size]
+    packet = read_login_head(reader)
+    start = packet.at - LOGIN_BEGINNING
+    packet.at = start + USER_AT
+    offset, size = packet.uint(2, little=True), packet.uint(2, 0, MAX_USER, little=True)
+    packet.at = start + offset
+    user = packet.take(2 * size)
     return user.decode("utf-16-le", "replace").encode() or None
 
 

@@ -195,6 +195,12 @@ SESSIONS: dict[str, Script] = {
         (UP, b"\3\0\0\x28\x23\xe0\0\0\0\0\0Cookie: mstshash=me\r\n\1\0\x08\0\3\0\0\0"),
         (DOWN, b"\3\0\0\x13\x0e\xd0\0\0\x12\x34\0\2\0\x08\0\2\0\0\0"),
     ],
+    "ldap": [
+        (UP, b"0\x0f\2\1\1`\x0a\2\1\3\4\3a=b\x80\0"),
+        (DOWN, b"0\x0c\2\1\1a\7\x0a\1\0\4\0\4\0"),
+        (UP, b"0\x1d\2\1\2w\x18\x80\x161.3.6.1.4.1.1466.20037"),
+        (DOWN, b"0\x0c\2\1\2x\7\x0a\1\0\4\0\4\0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

@@ -170,6 +170,14 @@ OPENINGS: dict[str, list[Trace]] = {
         ],
         [(UP, b"\3\0\0\x20\x1b\xe0\0\0\0\0\0Cookie: mstshash=me\r\n"), (DOWN, b"\3\0\0\x0b\6\xd0")],
     ],
+    "ldap": [
+        [(UP, b"0\x0c\2\1\1`\7\2\1\3\4\0\x80\0"), (DOWN, b"0\x0c\2\1\1a\7\x0a\1\0\4\0\4\0")],
+        [
+            (UP, b"0\x84\0\0\0\x16\2\1\1\x63\x84\0\0\0\x0d\4\0\x0a\1\0"),
+            (DOWN, b"0\x84\0\0\0\x20\2\1\1d\x84\0\0\0\x17\4\0"),
+        ],
+        [(UP, b"0\x1d\2\1\1w\x18\x80\x161.3.6.1.4.1.1466.20037"), (DOWN, b"0\x0c\2\1\1x\7\x0a\1")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

@@ -1,0 +1,231 @@
+"""LDAP up to StartTLS (RFC 4511).
+
+    client                                             server
+    30 len  02 id  77 … 1.3.6.1.4.1.1466.20037  ───►
+                                                ◄───   30 len  02 id  78 … 0a 01 00: TLS begins
+
+Every message is `SEQUENCE { id, operation, controls }`. A client may ask for TLS at any time when
+nothing else is under way (§4.14.1), also after a search or an anonymous bind, so messages are
+followed by their lengths and their bodies pass; but not for ever: after so many of them nobody
+asks any more. Its side is held from the question to the answer. What a SASL bind has wrapped
+(RFC 4422 §3.7) begins with a length in place of a SEQUENCE, and passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.ber import read_head, read_length
+from mitml4.protocols.conversation import (
+    HOLD,
+    LOOK,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Ldap", "LdapFacts"]
+
+SEQUENCE: Final = b"\x30"
+INTEGER: Final = b"\x02"
+ENUMERATED: Final = b"\x0a"
+OCTETS: Final = b"\x04"
+CONTROLS: Final = b"\xa0"
+
+# §4.2 to §4.14: the operations, and what each begins with
+BIND: Final = b"\x60"
+EXTENDED: Final = b"\x77"
+EXTENDED_RESPONSE: Final = b"\x78"
+REQUESTS: Final = {
+    BIND: INTEGER,
+    b"\x42": b"",  # unbind
+    b"\x63": OCTETS,  # search
+    b"\x66": OCTETS,  # modify
+    b"\x68": OCTETS,  # add
+    b"\x4a": None,  # delete
+    b"\x6c": OCTETS,  # modify DN
+    b"\x6e": OCTETS,  # compare
+    b"\x50": None,  # abandon
+    EXTENDED: b"\x80",
+}
+RESPONSES: Final = {
+    b"\x61": ENUMERATED,  # bind
+    b"\x64": OCTETS,  # search: an entry
+    b"\x65": ENUMERATED,  # search: done
+    b"\x67": ENUMERATED,  # modify
+    b"\x69": ENUMERATED,  # add
+    b"\x6b": ENUMERATED,  # delete
+    b"\x6d": ENUMERATED,  # modify DN
+    b"\x6f": ENUMERATED,  # compare
+    b"\x73": OCTETS,  # search: a reference
+    EXTENDED_RESPONSE: ENUMERATED,
+    b"\x79": None,  # intermediate
+}
+ANY: Final = {**REQUESTS, **RESPONSES}
+
+START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
+SUCCESS: Final = ENUMERATED + b"\x01\x00"
+SIMPLE: Final = b"\x80"
+SASL: Final = b"\xa3"
+SICILY: Final = (b"\x89", b"\x8a", b"\x8b")
+"""[MS-ADTS] §5.1.1.1.3: NTLM from before it had a SASL mechanism."""
+
+MAX_MESSAGES: Final = 1000
+"""Of both sides, after which nobody will ask for TLS any more."""
+MAX_DN: Final = 4096
+MAX_MECHANISM: Final = 20
+"""RFC 4422 §3.1."""
+MAX_EXTENDED: Final = 4096
+"""Bytes of an extended request that may be StartTLS, controls included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The head of a message: its id, and its operation's tag and body, which is not read yet."""
+
+    id: int
+    tag: bytes
+    operation: Reader
+    size: int
+    """Of the operation's body and all that follows it in the message."""
+
+
+def read_message(reader: Reader, operations: dict[bytes, bytes | None]) -> Message:
+    """A message's head, up to the operation's body."""
+    _, length = read_head(reader, SEQUENCE)
+    end = reader.at + length
+    message = reader.part(length)
+    message.one_of(INTEGER)
+    message_id = message.uint(message.uint(1, 1, 4))
+    tag, size = read_head(message, *operations)
+    begins = operations[tag]
+    if message.at + size > end or (begins == b"" and size) or (begins and not size):
+        raise ProtocolError("an operation of another length than its message")
+    reader.at = message.at
+    return Message(message_id, tag, message.part(size), end - message.at)
+
+
+def read_beginning(reader: Reader, operations: dict[bytes, bytes | None]) -> None:
+    """A message's head, and the first byte of its operation, or what follows an empty one."""
+    message = read_message(reader, operations)
+    if begins := operations[message.tag]:
+        message.operation.one_of(begins)
+    elif begins == b"" and message.size:
+        reader.one_of(CONTROLS)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A message of the client's, or (a capture that began in the middle) a server's answer."""
+    if opening.up:
+        return judge(lambda reader: read_beginning(reader, ANY), opening.up)
+    verdict = judge(lambda reader: read_beginning(reader, RESPONSES), opening.down)
+    return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LdapFacts(Facts):
+    """Who bound, if anybody did: `mechanism` is `simple`, `sicily` or SASL's. The password is never kept."""
+
+    bind_dn: bytes | None = None
+    mechanism: bytes | None = None
+    upgraded: bool = False
+
+
+@dataclass(slots=True)
+class Ldap(Units):
+    """Messages by their lengths, until TLS takes over or it is clear that it will not."""
+
+    name: ClassVar[str] = "ldap"
+
+    bind_dn: bytes | None = None
+    mechanism: bytes | None = None
+    upgraded: bool = False
+    _asked: int | None = None
+    """The id of the request for TLS that waits for its answer."""
+    _requests: int = 0
+    _messages: int = 0
+    """Of both sides."""
+
+    def client_unit(self, reader: Reader) -> None:
+        if not self._goes_on(reader):
+            return
+        message = read_message(reader, ANY)
+        if message.tag == EXTENDED and message.size <= MAX_EXTENDED:
+            reader.take(message.size)
+            if _name(message.operation) == START_TLS:
+                self._asked = message.id
+                self.up = HOLD
+            return
+        if message.tag == BIND:
+            self.bind_dn, self.mechanism = _bind(message.operation)
+        self._requests += 1
+        # The first may be what is asked before TLS, the second hardly is.
+        self.settled = self.settled or self._requests > 1 or bool(self.bind_dn)
+        self._messages += 1
+        self.skip(reader, Direction.UP, message.size)
+
+    def server_unit(self, reader: Reader) -> None:
+        if not self._goes_on(reader):
+            return
+        message = read_message(reader, ANY)
+        if message.tag != EXTENDED_RESPONSE or message.id != self._asked:
+            self._messages += 1
+            self.skip(reader, Direction.DOWN, message.size)
+            return
+        if message.size > MAX_EXTENDED:
+            raise ProtocolError("an answer to StartTLS that is too long")
+        reader.take(message.size)
+        self._asked = None
+        if message.operation.take(3) == SUCCESS:
+            self.upgraded = True
+            self.go_inside()
+        else:
+            self.settled = True
+            self.up = LOOK
+
+    def _goes_on(self, reader: Reader) -> bool:
+        """Whether this goes on as it did, in messages, and not yet for too long."""
+        if self._messages < MAX_MESSAGES and reader.data.startswith(SEQUENCE, reader.at):
+            return True
+        self.stay_plain()
+        return False
+
+    def facts(self) -> LdapFacts:
+        return LdapFacts(bind_dn=self.bind_dn, mechanism=self.mechanism, upgraded=self.upgraded)
+
+
+def _name(operation: Reader) -> bytes:
+    """The name of an extended request (§4.12)."""
+    _, size = read_head(operation, b"\x80")
+    return operation.take(size)
+
+
+def _bind(operation: Reader) -> tuple[bytes, bytes]:
+    """`version, name, authentication` (§4.2), as far as they are no secret."""
+    operation.one_of(INTEGER + b"\x01")
+    operation.take(1)
+    _, size = read_head(operation, OCTETS)
+    if size > MAX_DN:
+        raise ProtocolError("a name that is too long")
+    name = operation.take(size)
+    choice = operation.one_of(SIMPLE, SASL, *SICILY)
+    if choice != SASL:
+        return name, b"simple" if choice == SIMPLE else b"sicily"
+    read_length(operation)
+    _, size = read_head(operation, OCTETS)
+    return name, operation.take(min(size, MAX_MECHANISM))
+
+
+PROTOCOL: Final = Protocol(
+    name=Ldap.name,
+    detect=detect,
+    converse=lambda around: Ldap(around=around),
+    client_first=SEQUENCE,
+    server_first=SEQUENCE,
+)
