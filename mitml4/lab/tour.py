@@ -179,7 +179,8 @@ class _Events:
                     await self.changed.wait()
         if scope.cancelled_caught:
             raise MitmError(
-                f"the interception is not as it should be: {otherwise}", hint="mitml4 doctor"
+                f"the interception is not as it should be: {otherwise}",
+                hint="what it did see: mitml4 demo --json",
             )
 
 
