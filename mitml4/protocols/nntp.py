@@ -53,10 +53,9 @@ def detect(opening: Opening) -> Verdict:
 
 def _greeting(down: bytes) -> Verdict:
     """MATCH: it says NNTP."""
-    if b"200 ".startswith(down) or b"201 ".startswith(down):
-        return Verdict.NEED_MORE
     if not down.startswith((b"200 ", b"201 ")):
-        return Verdict.REJECT
+        possible = b"200 ".startswith(down) or b"201 ".startswith(down)
+        return Verdict.NEED_MORE if possible else Verdict.REJECT
     line, newline, _ = down.partition(b"\n")
     return Verdict.MATCH if newline and b"NNTP" in line.upper() else Verdict.LIKELY
 

@@ -1,0 +1,107 @@
+"""ManageSieve: capabilities, literals, and the point at which TLS begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.protocols.conversation import (
+    INNER,
+    LOOK,
+    PASS_ALL,
+    Direction,
+    Opening,
+    Surroundings,
+    Verdict,
+)
+from mitml4.protocols.managesieve import ManageSieve, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+GREETING = (DOWN, b'"IMPLEMENTATION" "Dovecot Pigeonhole"\r\n"STARTTLS"\r\nOK "ready"\r\n')
+STARTTLS = (UP, b"StartTLS\r\n")
+OK = (DOWN, b'OK "go"\r\n')
+NO = (DOWN, b"NO (ENCRYPT-NEEDED)\r\n")
+
+UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
+    "at once": [GREETING, STARTTLS, OK],
+    "refused once": [GREETING, STARTTLS, NO, STARTTLS, OK],
+    "bare": [GREETING, STARTTLS, (DOWN, b"OK\r\n")],
+    "text in a literal": [GREETING, STARTTLS, (DOWN, b"OK {4}\r\nOK\r\n\r\n")],
+    "capabilities again": [GREETING, (UP, b"CAPABILITY\r\n"), GREETING, STARTTLS, OK],
+    "question in a literal": [
+        GREETING,
+        (UP, b'AUTHENTICATE "PLAIN" {10+}\r\nSTARTTLS\r\n\r\n'),
+        NO,
+        STARTTLS,
+        OK,
+    ],
+    "yes in a literal": [
+        (DOWN, GREETING[1][:-12] + b'"SIEVE" {4}\r\nOK\r\n\r\nOK\r\n'),
+        STARTTLS,
+        OK,
+    ],
+    "challenge": [
+        GREETING,
+        (UP, b'AUTHENTICATE "CRAM-MD5"\r\n'),
+        (DOWN, b'"b2s="\r\n'),
+        (UP, b'"*"\r\n'),
+        NO,
+        STARTTLS,
+        OK,
+    ],
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize("name", UPGRADED)
+def test_tls_begins_right_behind_the_servers_ok(
+    converse: Any, name: str, chunk: int | None
+) -> None:
+    conversation = ManageSieve()
+    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+    assert conversation.facts().upgraded
+    assert conversation.facts().greeting == b"Dovecot Pigeonhole"
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize(
+    "login",
+    [
+        [(UP, b'AUTHENTICATE "PLAIN" "AGFsaWNlAHNlY3JldA=="\r\n'), OK],
+        [(UP, b'AUTHENTICATE "PLAIN"\r\n'), (UP, b'"AGFsaWNlAHNlY3JldA=="\r\n'), OK],
+    ],
+)
+def test_behind_a_login_all_passes(converse: Any, login: Any, chunk: int | None) -> None:
+    conversation = ManageSieve()
+    talk = converse(conversation, [GREETING, *login, STARTTLS, OK], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert conversation.facts().username == b"alice"
+    assert "secret" not in repr(conversation)
+
+
+def test_inside_its_own_tls_the_server_greets_again(converse: Any) -> None:
+    conversation = ManageSieve(around=Surroundings(within=("managesieve", "tls")))
+    converse(conversation, [GREETING])
+    assert conversation.up is LOOK
+    assert conversation.facts().greeting == b"Dovecot Pigeonhole"
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "verdict"),
+    [
+        (b"", b'"IMPL', Verdict.NEED_MORE),
+        (b"", b'"implementation"', Verdict.LIKELY),
+        (b"", b'"SIEVE" ', Verdict.REJECT),
+        (b"STARTTLS\r\n", b'"IMPLEMENTATION" "x"\r\n', Verdict.MATCH),
+        (b"STARTTLS\r\n", b"220 ESMTP\r\n", Verdict.REJECT),
+        (b"GET / HTTP/1.1\r\n", b'"IMPLEMENTATION" "x"\r\n', Verdict.REJECT),
+    ],
+)
+def test_detection_by_capabilities_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up, down=down)) is verdict
