@@ -130,7 +130,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LdapFacts(Facts):
-    """Who bound, if anybody did: `mechanism` is `simple`, `sicily` or SASL's. The password is never kept."""
+    """Who bound, if anybody did, and how: `simple`, `sicily` or SASL's. No secret is kept."""
 
     bind_dn: bytes | None = None
     mechanism: bytes | None = None
