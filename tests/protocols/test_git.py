@@ -1,0 +1,68 @@
+"""Git's own transport: one request, and what it wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Surroundings, Verdict
+from mitml4.protocols.git import PROTOCOL, GitFacts, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+FETCH, PUSH = b"git-upload-pack", b"git-receive-pack"
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize(
+    ("request_bytes", "facts"),
+    [
+        (
+            b"0029git-upload-pack /a\0host=b\0\0version=2\0",
+            GitFacts(command=FETCH, path=b"/a", host=b"b"),
+        ),
+        (b"0019git-receive-pack /ab\0", GitFacts(command=PUSH, path=b"/ab", host=None)),
+        (b"0017git-upload-pack /a\n", GitFacts(command=FETCH, path=b"/a", host=None)),
+    ],
+)
+def test_the_request_is_told_and_the_rest_passes(
+    converse: Any, request_bytes: bytes, facts: GitFacts, chunk: int | None
+) -> None:
+    assert PROTOCOL.converse is not None
+    conversation = PROTOCOL.converse(Surroundings())
+    script = [(UP, request_bytes + b"0000"), (DOWN, b"000eversion 2\n")]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert conversation.settled
+    assert conversation.facts() == facts
+
+
+def test_a_request_without_a_length_breaks_the_protocol(converse: Any) -> None:
+    assert PROTOCOL.converse is not None
+    with pytest.raises(ProtocolError):
+        converse(PROTOCOL.converse(Surroundings()), [(UP, b"0xyzgit-upload-pack /a\0")])
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"00", Verdict.NEED_MORE),
+        (b"0032", Verdict.NEED_MORE),
+        (b"0032git-", Verdict.NEED_MORE),
+        (b"0032git-upload-pack", Verdict.NEED_MORE),
+        (b"0032git-upload-pack ", Verdict.MATCH),
+        (b"002Egit-receive-pack /a", Verdict.MATCH),
+        (b"0032git-annex", Verdict.REJECT),
+        (b"003xgit-upload-pack ", Verdict.REJECT),
+        (b"1032git-upload-pack ", Verdict.REJECT),
+        (b"0032want", Verdict.REJECT),
+    ],
+)
+def test_detection_by_length_and_command(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+def test_the_server_never_speaks_first() -> None:
+    assert detect(Opening(down=b"0032")) is Verdict.REJECT

@@ -1,0 +1,103 @@
+"""IRC: registration, STARTTLS, and whose `USER` it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.protocols.conversation import HOLD, INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.irc import Irc, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+NOTICE = (DOWN, b":irc.example NOTICE * :*** Looking up your hostname\r\n")
+NICK = (UP, b"NICK alice\r\nUSER al 0 * :Alice\r\n")
+STARTTLS = (UP, b"starttls\r\n")
+GO = (DOWN, b":irc.example 670 * :STARTTLS successful\r\n")
+WELCOME = (DOWN, b":irc.example 001 alice :Welcome\r\n")
+
+UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
+    "at once": [STARTTLS, GO],
+    "after capabilities": [
+        NOTICE,
+        (UP, b"CAP LS 302\r\n"),
+        (DOWN, b":irc.example CAP * LS :tls sasl\r\n"),
+        STARTTLS,
+        GO,
+    ],
+    "late notices": [NICK, STARTTLS, NOTICE, (DOWN, b"PING :670\r\n"), GO],
+    "failed once": [STARTTLS, (DOWN, b":irc.example 691 * :no\r\n"), STARTTLS, GO],
+    "too early": [STARTTLS, (DOWN, b":irc.example 451 * :register\r\n"), STARTTLS, GO],
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize("name", UPGRADED)
+def test_tls_begins_right_behind_670(converse: Any, name: str, chunk: int | None) -> None:
+    conversation = Irc()
+    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+    assert conversation.settled
+    assert conversation.facts().upgraded
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_behind_the_welcome_all_passes(converse: Any, chunk: int | None) -> None:
+    conversation = Irc()
+    script = [(UP, b"PASS secret\r\n"), NICK, NOTICE, WELCOME, STARTTLS, GO]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert conversation.settled
+    facts = conversation.facts()
+    assert (facts.nick, facts.username, facts.server) == (b"alice", b"al", b"irc.example")
+    assert facts.greeting == b"*** Looking up your hostname"
+    assert not facts.upgraded
+    assert "secret" not in repr(conversation)
+
+
+def test_a_server_that_knows_no_starttls_lets_the_client_go_on(converse: Any) -> None:
+    conversation = Irc()
+    converse(conversation, [STARTTLS])
+    assert conversation.up is HOLD
+    converse(conversation, [(DOWN, b":irc.example 421 * STARTTLS :Unknown command\r\n")])
+    assert conversation.up is LOOK
+
+
+def test_a_670_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
+    conversation = Irc()
+    converse(conversation, [NICK, GO])
+    assert conversation.up is LOOK
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "verdict"),
+    [
+        (b"NI", b"", Verdict.NEED_MORE),
+        (b"NICK x\r\n", b"", Verdict.NEED_MORE),
+        (b"NICK x\r\nUSER x 0 * :x\r\n", b"", Verdict.LIKELY),
+        (b"PASS x\r\nNICK x\r\nUSER x 0 * :x\r\n", b"", Verdict.LIKELY),
+        (b"USER x\r\nPASS y\r\n", b"", Verdict.NEED_MORE),
+        (b"USER x\r\n", b"220 FTP\r\n", Verdict.REJECT),
+        (b"USER x\r\n", b"331 password\r\n", Verdict.REJECT),
+        (b"USER x\r\n", b"+OK\r\n", Verdict.REJECT),
+        (b"USER x 0 * :x\r\n", b":irc.example NOTI", Verdict.NEED_MORE),
+        (b"USER x 0 * :x\r\n", b":irc.example NOTICE * :hi\r\n", Verdict.MATCH),
+        (b"CAP LS\r\n", b":a CAP * LS :tls\r\n", Verdict.MATCH),
+        (b"PASS x\r\n", b":1\r\n", Verdict.REJECT),
+        (b"QUIT\r\n", b"+OK\r\n", Verdict.REJECT),
+        (b"AUTH TLS\r\n", b"", Verdict.REJECT),
+        (b"", b":a 001 b :Welcome\r\n", Verdict.LIKELY),
+        (b"", b":a NOTICE * :hi\r\n", Verdict.NEED_MORE),
+        (b"GET / HTTP/1.1\r\n", b":a 001 b :Welcome\r\n", Verdict.REJECT),
+    ],
+)
+def test_detection_by_command_and_answer(up: bytes, down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up, down=down)) is verdict
+
+
+def test_behind_starttls_the_client_needs_no_answer() -> None:
+    assert detect(Opening(up=b"USER x", within=("irc", "tls"))) is Verdict.MATCH

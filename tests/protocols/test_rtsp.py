@@ -1,0 +1,68 @@
+"""RTSP: its request line among HTTP's and SIP's, and the first heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.protocols.conversation import Direction, Opening, Verdict
+from mitml4.protocols.rtsp import Rtsp, RtspFacts, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_the_first_request_and_its_answer_are_told(converse: Any, chunk: int | None) -> None:
+    conversation = Rtsp()
+    script = [
+        (UP, b"DESCRIBE rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: VLC\r\n\r\n"),
+        (DOWN, b"RTSP/1.0 200 OK\r\nServer: GStreamer\r\nContent-Length: 3\r\n\r\nv=0"),
+        (UP, b"PLAY rtsp://other RTSP/1.0\r\nUser-Agent: none\r\n\r\n"),
+    ]
+    talk = converse(conversation, script, chunk=chunk)
+    assert not talk.kept[UP]
+    assert conversation.settled
+    assert conversation.facts() == RtspFacts(
+        method=b"DESCRIBE", uri=b"rtsp://a/b", user_agent=b"VLC", server=b"GStreamer"
+    )
+
+
+def test_what_is_no_request_tells_nothing(converse: Any) -> None:
+    conversation = Rtsp()
+    converse(conversation, [(UP, b"$\0\0\4binary\n\n")])
+    assert conversation.facts() == RtspFacts()
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"", Verdict.NEED_MORE),
+        (b"OPTIONS rt", Verdict.NEED_MORE),
+        (b"OPTIONS rtsp", Verdict.NEED_MORE),
+        (b"OPTIONS rtsps://a b RTSP/1.0\r", Verdict.NEED_MORE),
+        (b"OPTIONS rtspu://a RTSP/1.0\r\n", Verdict.MATCH),
+        (b"OPTIONS * RTSP/2.0\n", Verdict.MATCH),
+        (b"OPTIONS * RT", Verdict.NEED_MORE),
+        (b"OPTIONS * HT", Verdict.REJECT),
+        (b"OPTIONS rtsp://a HTTP/1.1\r\n", Verdict.REJECT),
+        (b"OPTIONS sip:a SIP/2.0\r\n", Verdict.REJECT),
+        (b"GET / HTTP/1.1\r\n", Verdict.REJECT),
+        (b"PLAY rtsp:/a", Verdict.REJECT),
+        (b"get rtsp://a", Verdict.REJECT),
+    ],
+)
+def test_detection_by_request_line(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("down", "verdict"),
+    [
+        (b"RTSP/1.0 ", Verdict.NEED_MORE),
+        (b"RTSP/1.0 200 OK", Verdict.LIKELY),
+        (b"HTTP/1.1 200 OK", Verdict.REJECT),
+    ],
+)
+def test_detection_by_the_answer_alone(down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(down=down)) is verdict

@@ -1,0 +1,139 @@
+"""XMPP: tags at their depth, and the point at which TLS begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.xmpp import MAX_TAG, Xmpp, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+ASKED = (
+    b"<?xml version='1.0'?>\n<stream:stream to='a.example' xmlns='jabber:client'"
+    b" xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+)
+ANSWERED = b"<?xml version='1.0'?><stream:stream id='1' from='b.example' version=\"1.0\">"
+STREAMS = [
+    (UP, ASKED),
+    (DOWN, ANSWERED),
+    (DOWN, b"<stream:features><starttls xmlns='urn'><required/></starttls></stream:features>"),
+]
+STARTTLS = (UP, b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+PROCEED = (DOWN, b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+
+UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
+    "usual": [*STREAMS, STARTTLS, PROCEED],
+    "end tags of their own": [
+        *STREAMS,
+        (UP, b"<starttls xmlns='urn'></starttls>"),
+        (DOWN, b"\n<proceed xmlns='urn'>\n</proceed>"),
+    ],
+    "refused once": [*STREAMS, STARTTLS, (DOWN, b"<failure><why/></failure>"), STARTTLS, PROCEED],
+    "login refused": [
+        *STREAMS,
+        (UP, b"<auth mechanism='PLAIN'>AGEAYg==</auth>"),
+        (DOWN, b"<failure><encryption-required/></failure>"),
+        STARTTLS,
+        PROCEED,
+    ],
+    "answers that are none": [
+        *STREAMS,
+        STARTTLS,
+        (DOWN, b"<x><proceed/></x><!-- <proceed/> --><y><![CDATA[</y><proceed/>]]></y>"),
+        PROCEED,
+    ],
+    "questions that are none": [
+        *STREAMS,
+        (UP, b"<x a='&lt;' b=\"'>\"/><x><starttls/></x> <y>starttls</y>"),
+        STARTTLS,
+        PROCEED,
+    ],
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize("name", UPGRADED)
+def test_tls_begins_right_behind_proceed(converse: Any, name: str, chunk: int | None) -> None:
+    conversation = Xmpp()
+    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+    assert conversation.settled
+    facts = conversation.facts()
+    assert facts.upgraded
+    assert (facts.host, facts.server) == (b"a.example", b"b.example")
+    assert facts.greeting == ANSWERED[21:]
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize(
+    "last",
+    [
+        (DOWN, b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"),
+        (DOWN, b"<compressed/>"),
+        (UP, b"<iq type='get'><query xmlns='jabber:iq:auth'/></iq>"),
+        (UP, b"<message><body>hi</body></message>"),
+        (UP, b"<db:result from='a'>x</db:result>"),
+    ],
+)
+def test_behind_a_login_or_a_stanza_all_passes(
+    converse: Any, last: tuple[Direction, bytes], chunk: int | None
+) -> None:
+    conversation = Xmpp()
+    script = [*STREAMS, last, (UP, ASKED), STARTTLS, (DOWN, b"\xff<"), (UP, b"<" * MAX_TAG * 2)]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert conversation.settled
+    assert not conversation.facts().upgraded
+
+
+def test_text_is_not_held_back(converse: Any) -> None:
+    conversation = Xmpp()
+    talk = converse(conversation, [(UP, ASKED), (UP, b" " * 3 * MAX_TAG), (UP, b" <start")])
+    assert conversation.up is LOOK
+    assert talk.kept[UP] == b"<start"
+
+
+@pytest.mark.parametrize("chunk", [None, 1000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<a " + b"x" * MAX_TAG + b">",
+        b"<a b='" + b"x" * MAX_TAG,
+        b"<!-- " + b"-" * MAX_TAG,
+        b"<!DOCTYPE " + b"x" * MAX_TAG,
+        b"</stream:stream></stream:stream>",
+    ],
+)
+def test_bytes_that_break_the_protocol_raise_protocol_error(
+    converse: Any, data: bytes, chunk: int | None
+) -> None:
+    with pytest.raises(ProtocolError):
+        converse(Xmpp(), [(UP, ASKED), (UP, data)], chunk=chunk)
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (ASKED, Verdict.MATCH),
+        (ASKED[21:], Verdict.MATCH),
+        (ASKED[:10], Verdict.NEED_MORE),
+        (b"<?xml version='1.0'?>", Verdict.NEED_MORE),
+        (b"<stream:stream to='jabber.org'", Verdict.NEED_MORE),
+        (b"<stream:stream to='jabber.org'>", Verdict.REJECT),
+        (b"<?xml version='1.0'?><html>", Verdict.REJECT),
+        (b"<policy-file-request/>", Verdict.REJECT),
+        (b"<stream:stream " + b"x" * 2100, Verdict.REJECT),
+    ],
+)
+def test_detection_by_the_stream_header(data: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=data)) is verdict
+    alone = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+    assert detect(Opening(down=data)) is alone
+    assert detect(Opening(down=data, up_ended=True)) is verdict
