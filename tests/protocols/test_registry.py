@@ -351,6 +351,41 @@ def test_two_rows_never_match_the_same_bytes(sides: tuple[bytes, bytes]) -> None
     assert len(matches) < 2, matches
 
 
+STRANGERS = [
+    (b"OPTIONS icap://a/b ICAP/1.0\r\nHost: a\r\n\r\n", b"ICAP/1.0 200 OK\r\n"),
+    (b"SOURCE /a ICE/1.0\r\n\r\n", b""),
+    (b"GET foo\r\n", b""),
+    (b"HEAD\r\n", b""),
+    (b"NICK x\r\n", b"220 hello\r\n"),
+    (b"USER x\r\n", b""),
+    (b"AUTH LOGIN\r\n", b""),
+    (b"QUIT\r\n", b"220 hello\r\n"),
+    (b"QUIT\r\n", b"+OK\r\n"),
+    (b"HELP\r\n", b"200 hello\r\n"),
+    (b"OPTIONS * \r\n", b""),
+    (b"CONNECT\r\n", b""),
+    (b"STOMP the yard\n", b""),
+    (b"RFB and others\n", b""),
+    (b"<stream:stream>", b""),
+    (b"\3\0\0\0\0\0\0\0\0", b""),
+    (b"\xff\xfb\1 hello", b"\xff\xfd\1"),
+    (b"0014hello, world\n", b""),
+]
+
+
+@pytest.mark.parametrize(("up", "down"), STRANGERS)
+def test_what_only_looks_like_a_protocol_matches_none(up: bytes, down: bytes) -> None:
+    assert detect(Opening(up=up, down=down)).match is None
+
+
+def test_no_words_with_anothers_answer_match_two_rows() -> None:
+    for up, _ in EXAMPLES:
+        for _, down in EXAMPLES:
+            opening = Opening(up=up, down=down)
+            matches = [row.name for row in DETECTORS if verdict(row, opening) is Verdict.MATCH]
+            assert len(matches) < 2, (opening, matches)
+
+
 @given(sides=NOISE | mutants())
 def test_the_first_byte_table_hides_no_candidate(sides: tuple[bytes, bytes]) -> None:
     up, down = sides
