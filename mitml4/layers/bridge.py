@@ -49,8 +49,10 @@ class Lane:
         At most MAX_LOOK + 1 of them. When it has ended, `ended` is set, and no more come.
         """
         moved = len(self.ahead)
+        if moved > beyond:
+            return self.glance()
         try:
-            fresh = await self.source.peek(max(0, beyond - moved), MAX_LOOK + 1)
+            fresh = await self.source.peek(beyond - moved, MAX_LOOK + 1)
         except StreamTruncated as truncation:
             self.truncation = truncation
             fresh = b""

@@ -51,6 +51,35 @@ async def test_a_request_that_comes_with_a_pause_is_relayed_at_once_and_still_na
     assert [request.url for request in proxy.of(HttpRequest)] == ["http://a/x"]
 
 
+async def test_what_moved_ahead_is_read_without_waiting_for_more(lab) -> None:
+    """MySQL: the greeting is relayed before anyone knows whose it is, and nothing follows it until
+    the client's first packet has been let through."""
+    greeting = (
+        b"\x4a\0\0\0\n8.0.36\0" + bytes(4) + b"12345678\0" + b"\xff\xff\xff\2\0\xff\xdf\x15"
+        + bytes(10) + b"123456789012\0caching_sha2_password\0"
+    )  # fmt: skip
+    greeting = len(greeting[4:]).to_bytes(3, "little") + greeting[3:]
+    login = b"\x0d\xa2\x3a\0" + bytes(3) + b"\1\xff" + bytes(23) + b"me\0\0"
+    packet = len(login).to_bytes(3, "little") + b"\1" + login
+
+    async def server(stream: trio.SocketStream) -> None:
+        await stream.send_all(greeting)
+        got = b""
+        while len(got) < len(packet):
+            got += await stream.receive_some()
+        await stream.send_all(b"\7\0\0\2\0\0\0\2\0\0\0")  # OK
+        await stream.receive_some()
+
+    async with lab(server, hold_s=math.inf) as proxy:
+        client = await proxy.connect()
+        with trio.fail_after(5):
+            assert await client.receive_some() == greeting
+            await client.send_all(packet)
+            assert (await client.receive_some())[3:5] == b"\2\0"
+        await client.aclose()
+        assert (await proxy.wait_closed()).stack == ("mysql",)
+
+
 async def test_silence_holds_back_half_a_head_no_longer_than_asked(lab) -> None:
     server = Recorder(b"HTTP/1.1\r\n", b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n")
     async with lab(server, hold_s=0.05) as proxy:
