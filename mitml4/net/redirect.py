@@ -34,7 +34,7 @@ from mitml4.net.ruleset import (
     Scope,
     policy_routes,
 )
-from mitml4.net.tools import check_tools, environment
+from mitml4.net.tools import check_tools, environment, run_ip
 
 __all__ = ["Interception", "check", "intercepting", "plan"]
 
@@ -187,6 +187,9 @@ def _first_choice(scope: Scope) -> _Setup:
 async def _settle(scope: Scope, guard: Guard) -> _Setup:
     """Find out what works, by connections of the session's own. Raises MachineError if nothing."""
     setup = _first_choice(scope)
+    if setup.redirect_bridged and await run_ip("link", "show", "type", "bridge"):
+        note = "what comes in over a bridge is redirected: bridge-nf-call-iptables rules out TPROXY"
+        setup = replace(setup, notes=(note,))
     if scope.forwarded:
         await add_policy_routes(guard.identity, ipv6=setup.ipv6)
     try:
@@ -197,7 +200,8 @@ async def _settle(scope: Scope, guard: Guard) -> _Setup:
                 setup = replace(setup, forwarding="redirect", redirect_bridged=False, notes=(note,))
                 failure = await _prove(scope, guard, setup, link)
     except CannotProbeError as error:
-        return replace(setup, notes=(f"the session could not prove itself: {error.message}",))
+        note = f"the session could not prove itself: {error.message}"
+        return replace(setup, notes=(*setup.notes, note))
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}", hint=await _remedy()

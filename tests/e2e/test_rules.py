@@ -645,6 +645,29 @@ def test_syn_cookies_do_not_hurt(net: Lab, version: int) -> None:
     assert session.flows() == [(shown(SERVER[version], 80), WAN)]
 
 
+@both_versions
+@pytest.mark.parametrize("interface", ["br0", WAN], ids=["entering", "leaving"])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_what_a_bridge_brings_is_intercepted(
+    net: Lab, version: int, interface: str, filtered: bool
+) -> None:
+    """With bridge-nf-call-iptables (Docker), prerouting is passed while still on the bridge."""
+    net.router.run(
+        *("ip", "-batch", "-"),
+        input=f"addr flush dev {LAN}\nlink add br0 type bridge\nlink set {LAN} master br0\n"
+        f"addr add {ROUTER_LAN_V4}/24 dev br0\naddr add {ROUTER_LAN_V6}/64 dev br0 nodad\n"
+        "link set br0 up\n",
+    )
+    for name in ("iptables", "ip6tables"):
+        set_sysctl(net.router, f"bridge/bridge-nf-call-{name}", int(filtered))
+    wait_until(lambda: not tentative(net.router), "addresses are usable")
+    net.serve(net.server, SERVER[version])
+    session = net.session(interfaces=[interface])
+    assert len(session.start["notes"]) == filtered
+    assert peer_seen(net.client, SERVER[version]) == ROUTER_WAN[version]
+    assert session.flows() == [(shown(SERVER[version], 80), interface)]
+
+
 def test_a_host_without_ipv6_intercepts_ipv4(net: Lab) -> None:
     set_sysctl(net.router, "ipv6/conf/all/disable_ipv6", 1)
     net.serve(net.server, SERVER_V4)

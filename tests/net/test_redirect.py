@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from mitml4.errors import UsageError
+from mitml4.net import redirect
 from mitml4.net.redirect import plan
 from mitml4.net.ruleset import Scope
 
@@ -31,6 +33,19 @@ def test_the_plan_of_local_connections_needs_no_route(interface: str) -> None:
     lines = plan(Scope(interfaces=(interface,), direction="local"))
     assert not any(line.startswith("ip ") for line in lines)
     assert not any("tproxy" in line for line in lines)
+
+
+def test_the_plan_redirects_what_bridges_bring_where_they_are_filtered(
+    interface: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "bridge" / "bridge-nf-call-iptables"
+    setting.parent.mkdir()
+    monkeypatch.setattr(redirect, "_SYSCTL", tmp_path)
+    for value, bridged in (("0\n", False), ("1\n", True)):
+        setting.write_text(value)
+        lines = plan(Scope(interfaces=(interface,), direction="forwarded"))
+        assert any("iifkind" in line for line in lines) is bridged
+        assert any("redirect to" in line for line in lines) is bridged
 
 
 @pytest.mark.parametrize("name", ["lo", "eth8", "we*rd", ""])
