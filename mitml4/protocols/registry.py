@@ -23,6 +23,7 @@ from mitml4.protocols import (
     irc,
     ldap,
     managesieve,
+    mongodb,
     mysql,
     nntp,
     pop3,
@@ -163,6 +164,7 @@ PROTOCOLS: Final = (
     tds.PROTOCOL,
     rdp.PROTOCOL,
     ldap.PROTOCOL,
+    mongodb.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

@@ -201,6 +201,11 @@ SESSIONS: dict[str, Script] = {
         (UP, b"0\x1d\2\1\2w\x18\x80\x161.3.6.1.4.1.1466.20037"),
         (DOWN, b"0\x0c\2\1\2x\7\x0a\1\0\4\0\4\0"),
     ],
+    "mongodb": [
+        (UP, b"\x35\0\0\0\1\0\0\0\0\0\0\0\xdd\7\0\0\0\0\0\0\0"),
+        (UP, b"\x20\0\0\0\x10hello\0\1\0\0\0\2$db\0\2\0\0\0a\0\3client\0\5\0\0\0\0\0"),
+        (DOWN, b"\x25\0\0\0\2\0\0\0\1\0\0\0\xdd\7\0\0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

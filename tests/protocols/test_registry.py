@@ -178,6 +178,16 @@ OPENINGS: dict[str, list[Trace]] = {
         ],
         [(UP, b"0\x1d\2\1\1w\x18\x80\x161.3.6.1.4.1.1466.20037"), (DOWN, b"0\x0c\2\1\1x\7\x0a\1")],
     ],
+    "mongodb": [
+        [
+            (UP, b"\x25\0\0\0\1\0\0\0\0\0\0\0\xdd\7\0\0\0\0\0\0\0\x10\0\0\0\x10hello\0\1\0\0\0\0"),
+            (DOWN, b"\x25\0\0\0\2\0\0\0\1\0\0\0\xdd\7\0\0"),
+        ],
+        [
+            (UP, b"\x36\0\0\0\1\0\0\0\0\0\0\0\xd4\7\0\0\0\0\0\0a.$cmd\0\0\0\0\0\1\0\0\0"),
+            (UP, b"\x13\0\0\0\x10ismaster\0"),
+        ],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)
