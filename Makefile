@@ -10,7 +10,7 @@ TOOLS := nft=nftables ip=iproute2 curl=curl
 TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
     ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
     nghttp=nghttp2-client gnutls-cli=gnutls-bin \
-    tcpdump=tcpdump tshark=tshark
+    tcpdump=tcpdump tshark=tshark groff=groff-base
 
 .PHONY: help demo test check unit wheel bench fuzz clean
 help:
