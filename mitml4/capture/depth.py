@@ -5,20 +5,25 @@ bytes are, follows the conversation by what it wants (`Want`), and begins anew o
 when both directions are INNER. There is nothing to hold back here, so what may not move yet simply
 waits in memory, up to a bound. Where bytes are missing, a conversation goes on only if it had
 declared them unseen; otherwise the rest of the flow is opaque.
+
+A layer of TLS that the secrets open is one depth, and its plaintext another, which is fed from it.
 """
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
+from mitml4.capture.decryption import TlsDecryption
 from mitml4.capture.reassembly import ALL
 from mitml4.capture.reports import Speaker
+from mitml4.capture.secrets import Secrets
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import (
     INNER,
     LOOK,
     MAX_LOOK,
+    PASS_ALL,
     TAP,
     Conversation,
     Direction,
@@ -73,7 +78,9 @@ class Depth:
         "kept",
         "observer",
         "opaque",
+        "opened",
         "said",
+        "secrets",
         "speaker",
         "told",
     )
@@ -85,8 +92,10 @@ class Depth:
         *,
         depth: int = 0,
         expected: str | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
-        """`expected`: the protocol that the outer layer has negotiated, where it has."""
+        """`expected`: the protocol that the outer layer has negotiated, where it has. `secrets`
+        open TLS, wherever in the stack."""
         self.observer = observer
         self.depth = depth
         self.around = around
@@ -98,7 +107,11 @@ class Depth:
         self.speaker: Speaker | None = None
         """Who spoke first; None while nobody has."""
         self.conversation: Conversation | None = None
+        self.secrets = secrets
         self.inner: Depth | None = None
+        """Whose bytes those that come next are."""
+        self.opened: Depth | None = None
+        """What the conversation has decrypted."""
         self.opaque = depth >= _MAX_DEPTH
         self.told = False
         if expected and not self.opaque and (protocol := registry.by_name(expected)):
@@ -142,8 +155,10 @@ class Depth:
         self.ended.add(direction)
         if self.inner:
             self.inner.end(direction)
-        else:
-            self._go_on()
+            return
+        self._go_on()
+        if self.opened:
+            self.opened.end(direction)
 
     def give_up(self) -> None:
         """Answer an open question as it stands, and keep no bytes any more."""
@@ -158,8 +173,8 @@ class Depth:
         if not self.inner:
             self._go_on(finally_=True)
         self._tell()
-        if self.inner:
-            self.inner.close()
+        if within := self.inner or self.opened:
+            within.close()
 
     def unseen(self, direction: Direction) -> int:
         """How many of the next bytes need not be shown."""
@@ -211,7 +226,10 @@ class Depth:
             self._announce(protocol.name, None)
             self._become_opaque()
             return
-        self.conversation = protocol.converse(self.around)
+        if self.secrets and protocol.name == TlsDecryption.name:
+            self.conversation = TlsDecryption(around=self.around, secrets=self.secrets)
+        else:
+            self.conversation = protocol.converse(self.around)
         for direction in self.cut:
             self._pump()
             self._break(direction, "bytes are missing from the capture")
@@ -220,8 +238,9 @@ class Depth:
     # The conversation
 
     def _pump(self) -> None:
-        """Ask both directions in turn, until neither changes any more."""
-        while any(self._step(direction) for direction in Direction):
+        """Ask both directions in turn, who spoke first first, until neither changes any more."""
+        order = (Direction.UP, Direction.DOWN)
+        while any(self._step(at) for at in (order[::-1] if self.speaker == "server" else order)):
             pass
         conversation = self.conversation
         if self.opaque or conversation is None:
@@ -229,6 +248,7 @@ class Depth:
         self._drain_notices()
         if conversation.settled:
             self._tell()
+        self._open()
         if conversation.up is INNER and conversation.down is INNER:
             self._go_inside(conversation)
 
@@ -280,20 +300,46 @@ class Depth:
 
     def _go_inside(self, conversation: Conversation) -> None:
         self._tell()
-        around = Surroundings(
-            clock=self.around.clock,
-            secure=self.around.secure,
-            target=conversation.target or self.around.target,
-            within=(*self.around.within, conversation.name),
-        )
-        self.inner = inner = Depth(
-            self.observer, around, depth=self.depth + 1, expected=conversation.inner
-        )
+        self.inner = inner = self._within(conversation, secure=self.around.secure)
         for direction in Direction:
             if kept := self._take(direction, len(self.kept[direction])):
                 inner.data(direction, kept)
             if direction in self.ended:
                 inner.end(direction)
+
+    def _within(self, conversation: Conversation, *, secure: bool) -> Depth:
+        around = Surroundings(
+            clock=self.around.clock,
+            secure=secure,
+            target=conversation.target or self.around.target,
+            within=(*self.around.within, conversation.name),
+        )
+        return Depth(
+            self.observer,
+            around,
+            depth=self.depth + 1,
+            expected=conversation.inner,
+            secrets=self.secrets,
+        )
+
+    def _open(self) -> None:
+        """Hand what was decrypted to the depth of its own, as long as that wants to see any."""
+        conversation = self.conversation
+        if not (isinstance(conversation, TlsDecryption) and conversation.plaintext):
+            return
+        self._tell()
+        opened = self.opened = self.opened or self._within(conversation, secure=True)
+        for piece in conversation.plaintext:
+            if piece.data:
+                opened.data(piece.direction, piece.data)
+            elif piece.lost:
+                opened.lost(piece.direction, piece.lost)
+            else:
+                opened.end(piece.direction)
+        conversation.plaintext.clear()
+        for direction in Direction:
+            if opened.unseen(direction) >= ALL:
+                conversation.set_want(direction, PASS_ALL)
 
     def _break(self, direction: Direction, reason: str) -> None:
         """The conversation cannot go on: what it has learned counts, the rest is opaque."""
@@ -301,6 +347,7 @@ class Depth:
             return
         self._drain_notices()
         self._tell()
+        self._open()
         self.observer.fault(self.depth, direction, reason)
         self._become_opaque()
 
@@ -324,6 +371,8 @@ class Depth:
 
     def _become_opaque(self) -> None:
         self.opaque = True
+        if self.opened:
+            self.opened.give_up()
         for direction in Direction:
             self._take(direction, len(self.kept[direction]))
 

@@ -14,6 +14,7 @@ from mitml4.capture.packets import Dissector
 from mitml4.capture.pcap import Packet
 from mitml4.capture.reassembly import CloseReason, Flow, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
+from mitml4.capture.secrets import Secrets
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Direction, Facts, Notice, Surroundings, Target
 
@@ -37,18 +38,23 @@ def follow(
     packets: Iterable[Packet],
     *,
     tunnels: bool = False,
+    secrets: Secrets | None = None,
     max_flows: int = 50_000,
     tally: Tally | None = None,
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
 
-    With `tunnels`, flows inside tunnels are flows as well. `tally` is filled on the way. When the
-    packets end in a CaptureError, all flows are closed and reported before it is raised again.
+    With `tunnels`, flows inside tunnels are flows as well. TLS is opened where `secrets` know its
+    ClientHello by the time it comes; they may grow as packets are read. `tally` is filled on the
+    way. When the packets end in a CaptureError, all flows are closed and reported before it is
+    raised again.
     """
     reports: list[Report] = []
     tally = tally if tally is not None else Tally()
     dissector = Dissector(tunnels=tunnels)
-    reassembler = Reassembler(lambda flow: _Follower(flow, reports.append), max_flows=max_flows)
+    reassembler = Reassembler(
+        lambda flow: _Follower(flow, reports.append, secrets), max_flows=max_flows
+    )
     failure: CaptureError | None = None
     try:
         for time_s, link_type, packet in packets:
@@ -73,10 +79,13 @@ def follow(
 class _Follower:
     """The listener of one flow: its layers."""
 
-    __slots__ = ("_first", "_flow", "_report", "kept_bytes", "now_s", "port", "stack")
+    __slots__ = ("_first", "_flow", "_report", "_secrets", "kept_bytes", "now_s", "port", "stack")
 
-    def __init__(self, flow: Flow, report: Callable[[Report], None]) -> None:
+    def __init__(
+        self, flow: Flow, report: Callable[[Report], None], secrets: Secrets | None
+    ) -> None:
         self._flow = flow
+        self._secrets = secrets
         self._report = report
         self._first: Depth | None = None
         self.port = flow.destination.port
@@ -93,7 +102,7 @@ class _Follower:
         if self._first is None:
             destination = self._flow.destination
             around = Surroundings(clock=self.clock, target=Target(destination.ip, destination.port))
-            self._first = Depth(self, around)
+            self._first = Depth(self, around, secrets=self._secrets)
         return self._first
 
     def data(self, direction: Direction, data: bytes, time_s: float) -> None:

@@ -45,7 +45,7 @@ class _Interface:
         return (high << 32 | low) / self.ticks + self.offset_s
 
 
-def read_pcapng(source: Source, on_secrets: Callable[[bytes], None]) -> Iterator[Packet]:
+def read_pcapng(source: Source, on_secrets: Callable[[bytes], object]) -> Iterator[Packet]:
     """Every packet of every section; TLS key log lines go to `on_secrets` where they stand.
 
     Raises CaptureError at the first block that is broken or cut off.
@@ -64,7 +64,7 @@ class _Section:
     """Reads the blocks of one section, from its header block on."""
 
     source: Source
-    on_secrets: Callable[[bytes], None]
+    on_secrets: Callable[[bytes], object]
     order: str = ""
     interfaces: list[_Interface] = field(default_factory=list)
     last_time_s: float = 0.0

@@ -14,7 +14,7 @@ __all__ = ["Packet", "read_packets"]
 
 
 def read_packets(
-    stream: BinaryIO, name: str, *, on_secrets: Callable[[bytes], None] = lambda _: None
+    stream: BinaryIO, name: str, *, on_secrets: Callable[[bytes], object] = lambda _: None
 ) -> Iterator[Packet]:
     """The packets of a pcap or pcapng capture, plain or compressed by gzip or zstd.
 

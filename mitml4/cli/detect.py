@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from mitml4.cli.console import Console, is_terminal
 from mitml4.cli.options import Command, SectionOption
-from mitml4.errors import CaptureError, ExitCode
+from mitml4.errors import CaptureError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from mitml4.capture.secrets import Secrets
 
 __all__ = ["detect"]
 
@@ -22,6 +26,7 @@ __all__ = ["detect"]
     epilog="""\b
 Examples:
   mitml4 detect traffic.pcapng
+  mitml4 detect traffic.pcapng --keylog keys.log
   mitml4 detect *.pcap --json | jq -c 'select(.type=="flow.close") | .stack'
   tcpdump -w - | mitml4 detect -
 """,
@@ -39,9 +44,21 @@ Examples:
     "--tunnels", is_flag=True, cls=SectionOption, section="Input",
     help="Look into IP-in-IP, GRE, VXLAN and GTP tunnels as well.",
 )  # fmt: skip
+@click.option(
+    "--keylog", type=click.Path(path_type=Path), metavar="FILE", cls=SectionOption, section="Input",
+    help="Open TLS with the secrets of this key log (SSLKEYLOGFILE's format), and with those that"
+    " a pcapng brings along.",
+)  # fmt: skip
 @click.pass_obj
 def detect(
-    console: Console, /, files: tuple[str, ...], *, as_json: bool, headers: bool, tunnels: bool
+    console: Console,
+    /,
+    files: tuple[str, ...],
+    *,
+    as_json: bool,
+    headers: bool,
+    tunnels: bool,
+    keylog: Path | None,
 ) -> ExitCode:
     """Name the protocol stack of each TCP flow in captures.
 
@@ -49,9 +66,13 @@ def detect(
     table on a terminal, and else the same events as `intercept`, one JSON object a line.
     """
     from mitml4.capture.reader import read_packets
+    from mitml4.capture.secrets import Secrets
     from mitml4.session.detect import Detection
     from mitml4.session.hub import Hub
 
+    secrets = Secrets()
+    if keylog:
+        _read_keylog(keylog, secrets)
     table = None
     if is_terminal(sys.stdout) and not as_json:
         from mitml4.sinks.flow_list import FlowList
@@ -64,13 +85,13 @@ def detect(
         hub.totals.add(event)
         write(event)
 
-    detection = Detection(publish, tunnels=tunnels, with_headers=headers)
+    detection = Detection(publish, tunnels=tunnels, with_headers=headers, secrets=secrets)
     detection.start()
     broken = False
     for name in files:
         try:
             with _opened(name) as stream, _progress(stream, name) as counted:
-                detection.read(read_packets(counted, _shown(name)))
+                detection.read(read_packets(counted, _shown(name), on_secrets=secrets.add))
         except CaptureError as error:
             console.error(error)
             broken = True
@@ -78,6 +99,22 @@ def detect(
     if table:
         table.print()
     return ExitCode.FAILED if broken else ExitCode.DONE
+
+
+def _read_keylog(path: Path, secrets: Secrets) -> None:
+    """Raises UsageError for a file in which there is nothing of use."""
+    try:
+        with path.open("rb") as lines:
+            found = sum(map(secrets.add, lines))
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", hint=f"ls -l {shlex.quote(str(path))}"
+        ) from error
+    if not found:
+        raise UsageError(
+            f"no TLS secrets in {path}",
+            hint=f"SSLKEYLOGFILE={shlex.quote(str(path))} curl https://example.com/",
+        )
 
 
 def _json_line(event: Any) -> None:

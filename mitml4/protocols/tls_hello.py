@@ -17,6 +17,7 @@ from mitml4.protocols.tls_records import HandshakeType, Message, MessageReader, 
 
 __all__ = [
     "ClientHello",
+    "EncryptedExtensions",
     "Extension",
     "ServerHello",
     "parse_client_hello",
@@ -33,6 +34,7 @@ class Extension:
     EC_POINT_FORMATS: Final = 11  # RFC 8422 §5.1.2
     SIGNATURE_ALGORITHMS: Final = 13  # RFC 8446 §4.2.3
     ALPN: Final = 16  # RFC 7301
+    ENCRYPT_THEN_MAC: Final = 22  # RFC 7366
     PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
     EARLY_DATA: Final = 42  # RFC 8446 §4.2.10
     SUPPORTED_VERSIONS: Final = 43  # RFC 8446 §4.2.1
@@ -144,6 +146,22 @@ class ServerHello:
     def of(cls, message: Message) -> ServerHello:
         """From a message of type 2. Raises ProtocolError."""
         return _server_hello(message.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptedExtensions:
+    """What a server of TLS 1.3 answers behind its ServerHello (RFC 8446 §4.3.1)."""
+
+    alpn: bytes | None = None
+    early_data: bool = False
+    """Whether it takes the client's early data."""
+
+    @classmethod
+    def of(cls, message: Message) -> EncryptedExtensions:
+        """From a message of type 8. Raises ProtocolError."""
+        types, found = _extensions(_Cursor(message.body))
+        alpn = _alpn(found.get(Extension.ALPN))
+        return cls(alpn=alpn[0] if alpn else None, early_data=Extension.EARLY_DATA in types)
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:

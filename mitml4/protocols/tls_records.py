@@ -39,9 +39,13 @@ class HandshakeType(IntEnum):
     CLIENT_HELLO = 1
     SERVER_HELLO = 2
     NEW_SESSION_TICKET = 4
+    END_OF_EARLY_DATA = 5
+    ENCRYPTED_EXTENSIONS = 8
     CERTIFICATE = 11
     SERVER_KEY_EXCHANGE = 12
     SERVER_HELLO_DONE = 14
+    FINISHED = 20
+    KEY_UPDATE = 24
 
 
 @dataclass(frozen=True, slots=True)

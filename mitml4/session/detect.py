@@ -11,6 +11,7 @@ from mitml4 import __version__
 from mitml4.capture import reports
 from mitml4.capture.follow import Tally, follow
 from mitml4.capture.pcap import Packet
+from mitml4.capture.secrets import Secrets
 from mitml4.events import Action, Event, FlowClose, FlowOpen, SessionStart
 from mitml4.layers.report import Report, Side
 from mitml4.protocols.conversation import Direction
@@ -25,6 +26,8 @@ class Detection:
     publish: Callable[[Event], None]
     tunnels: bool = False
     with_headers: bool = False
+    secrets: Secrets = field(default_factory=Secrets)
+    """They open TLS, and may grow as packets are read."""
     tally: Tally = field(default_factory=Tally)
     _flows: int = 0
     _open: dict[int, Report] = field(default_factory=dict)
@@ -46,7 +49,7 @@ class Detection:
     def read(self, packets: Iterable[Packet]) -> None:
         """Take in a capture. Raises CaptureError where it breaks, after all that could be read."""
         self._open.clear()
-        for report in follow(packets, tunnels=self.tunnels, tally=self.tally):
+        for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=self.tally):
             self._time = datetime.fromtimestamp(report.time_s, UTC)
             self._tell(report)
 
