@@ -39,7 +39,7 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
         AUTH,
         GO,
     ],
-    "a moment, please": [(DOWN, b"120 soon\r\n220 (vsFTPd 3.0.3)\r\n"), AUTH, GO],
+    "a moment, please": [(DOWN, b"120 soon\r\n"), AUTH, GREETING, GO],
     "refused once": [GREETING, AUTH, (DOWN, b"534 No\r\n"), (UP, b"AUTH SSL\r\n"), GO],
     "kerberos refused": [GREETING, (UP, b"AUTH GSSAPI\r\n"), (DOWN, b"504 No\r\n"), AUTH, GO],
     "features first": [

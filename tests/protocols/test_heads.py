@@ -49,9 +49,10 @@ def test_half_a_head_is_not_held_back(converse: Any) -> None:
 
 
 @pytest.mark.parametrize("chunk", [None, 1000])
-def test_a_head_that_does_not_end_is_given_up(converse: Any, chunk: int | None) -> None:
+@pytest.mark.parametrize("end", [b"\n\n", b""])
+def test_a_head_that_does_not_end_is_given_up(converse: Any, end: bytes, chunk: int | None) -> None:
     toy = Toy()
-    converse(toy, [(UP, b"ASK\n" + b"x" * MAX_HEAD + b"\n\n")], chunk=chunk)
+    converse(toy, [(UP, b"ASK\n" + b"x" * MAX_HEAD + end)], chunk=chunk)
     assert toy.up is PASS_ALL
     assert not toy.heads
     assert not toy.settled

@@ -45,6 +45,13 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
         (DOWN, b"a2 OK x\r\n* OK a9 OK\r\na1 OK x\r\n"),
         GO,
     ],
+    "its answer first": [GREETING, (UP, b"a1 NOOP\r\n" + STARTTLS[1]), GO],
+    "a line of the server that goes on like an answer": [
+        GREETING,
+        STARTTLS,
+        (DOWN, b"* ID {0}\r\nx OK {7}\r\na9 OK\r\n)\r\n"),
+        GO,
+    ],
     "one tag for all": [GREETING, (UP, b"a9 NOOP\r\n" + STARTTLS[1]), (DOWN, b"a9 OK\r\n"), GO],
     "login refused": [GREETING, (UP, b"a1 LOGIN a b\r\n"), (DOWN, b"a1 NO TLS\r\n"), STARTTLS, GO],
     "question in a literal": [
@@ -153,6 +160,12 @@ def test_a_literal_waits_for_the_servers_go_ahead(converse: Any) -> None:
     talk = converse(conversation, [GO_AHEAD, (UP, b"abc {3+}")])
     assert conversation.up is LOOK
     assert talk.kept[UP] == b" {3+}"
+
+
+def test_a_go_ahead_is_no_answer_to_starttls(converse: Any) -> None:
+    conversation = Imap()
+    converse(conversation, [GREETING, STARTTLS, GO_AHEAD])
+    assert conversation.up is HOLD
 
 
 def test_starttls_with_an_argument_is_no_question(converse: Any) -> None:

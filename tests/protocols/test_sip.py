@@ -59,6 +59,7 @@ def test_the_first_head_of_each_side_is_told(
         (b"SIP/2.0 1", Verdict.NEED_MORE),
         (b"SIP/2.0 000 x", Verdict.REJECT),
         (b"GET sip:a HTTP/1.1\r\n", Verdict.REJECT),
+        (b"A sip:", Verdict.REJECT),
         (b"INVITE http:", Verdict.REJECT),
         (b"INVITE sipx:", Verdict.REJECT),
         (b"OPTIONS * RTSP/1.0\r\n", Verdict.REJECT),

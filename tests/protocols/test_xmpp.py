@@ -93,6 +93,12 @@ def test_behind_a_login_or_a_stanza_all_passes(
     assert not conversation.facts().upgraded
 
 
+def test_a_proceed_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
+    conversation = Xmpp()
+    converse(conversation, [*STREAMS, PROCEED])
+    assert conversation.up is LOOK
+
+
 def test_text_is_not_held_back(converse: Any) -> None:
     conversation = Xmpp()
     talk = converse(conversation, [(UP, ASKED), (UP, b" " * 3 * MAX_TAG), (UP, b" <start")])
