@@ -10,7 +10,9 @@ TOOLS := nft=nftables ip=iproute2 curl=curl
 TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
     ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
     nghttp=nghttp2-client gnutls-cli=gnutls-bin \
-    tcpdump=tcpdump tshark=tshark groff=groff-base
+    tcpdump=tcpdump tshark=tshark groff=groff-base vsftpd=vsftpd dovecot=dovecot-imapd \
+    exim4=exim4-daemon-light mariadbd=mariadb-server mariadb=mariadb-client \
+    psql=postgresql-client pg_ctlcluster=postgresql
 
 .PHONY: help demo test check unit wheel bench fuzz clean
 help:

@@ -41,6 +41,7 @@ __all__ = ["Blocked", "Failed", "Judge", "TlsOpener"]
 _HELLO_PATIENCE_S: Final = 10.0
 """After so long a silence within a ClientHello, what there is of it is relayed unopened."""
 _HANDSHAKE_S: Final = 30.0
+_RECONNECT_S: Final = 5.0
 _REMEMBERED_CERTIFICATES: Final = 512
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _OLDEST: Final = 0x0301
@@ -51,6 +52,7 @@ _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 """RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
 what a server may say because something is missing that the client did offer."""
 
+Reconnect = Callable[[], Awaitable[Stream]]
 Action = Literal["block", "passthrough", "intercept"]
 Judge = Callable[[str | None, Target, Target], tuple[Action, str]]
 """The policy: what to do with (SNI, logical target, original destination), and why."""
@@ -61,11 +63,12 @@ class Blocked(Exception):  # noqa: N818 - a decision, not an error
 
 
 class _PassThrough(Exception):  # noqa: N818
-    """Opening this one would cost the connection; `reason` says why."""
+    """Opening this one would cost the connection; `reason` says why, `egress` is a fresh one."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, egress: Stream) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.egress = egress
 
 
 class Failed(Exception):  # noqa: N818
@@ -85,7 +88,7 @@ class TlsOpener:
     on_pinned: Literal["passthrough", "fail"] = "passthrough"
 
     async def open(
-        self, bridge: Bridge, speaker: Speaker, reconnect: Callable[[], Awaitable[Stream]] | None
+        self, bridge: Bridge, speaker: Speaker, reconnect: Reconnect | None
     ) -> Bridge | None:
         """Open the TLS on a bridge; the bridge of its plaintext, or None when the flow is over.
 
@@ -103,12 +106,10 @@ class TlsOpener:
         if action == "passthrough":
             return await _pass_through(bridge, speaker, reason)
         try:
-            handshake = _Handshake(self, bridge, hello, speaker)
-            return await handshake.run(may_retreat=reconnect is not None)
+            return await _Handshake(self, bridge, hello, speaker, reconnect).run()
         except _PassThrough as retreat:
-            assert reconnect is not None
             bridge.egress.close()
-            return await _pass_through(bridge.onto(await reconnect()), speaker, retreat.reason)
+            return await _pass_through(bridge.onto(retreat.egress), speaker, retreat.reason)
 
     def _decide(self, hello: ClientHello, bridge: Bridge) -> tuple[Action, str]:
         action, reason = self.judge(hello.sni, bridge.target, bridge.destination)
@@ -150,18 +151,25 @@ class _Handshake:
     """Both handshakes of one flow."""
 
     def __init__(
-        self, opener: TlsOpener, bridge: Bridge, hello: ClientHello, speaker: Speaker
+        self,
+        opener: TlsOpener,
+        bridge: Bridge,
+        hello: ClientHello,
+        speaker: Speaker,
+        reconnect: Reconnect | None,
     ) -> None:
         self.opener = opener
         self.bridge = bridge
         self.hello = hello
         self.speaker = speaker
+        self.reconnect = reconnect
         self.depth = len(bridge.report.stack)
         self.facts = TlsFacts.of(hello)
 
-    async def run(self, *, may_retreat: bool) -> Bridge | None:
-        egress = await self._connect(may_retreat)
-        self._learn_of_client_certificates(egress, may_retreat)
+    async def run(self) -> Bridge:
+        """Raises _PassThrough, Failed, OSError."""
+        egress = await self._connect()
+        await self._mind_client_certificates(egress)
         try:
             leaf = await self._forge(egress)
             ingress = await self._accept(egress, leaf)
@@ -169,7 +177,7 @@ class _Handshake:
             self._announce()
         return self.bridge.inside_tls(ingress, egress)
 
-    async def _connect(self, may_retreat: bool) -> TlsStream:
+    async def _connect(self) -> TlsStream:
         """The egress handshake, with the client's offer."""
         mirrored = self.opener.contexts.egress(_offer(self.hello))
         self.facts = replace(self.facts, not_mirrored=mirrored.not_mirrored)
@@ -187,8 +195,11 @@ class _Handshake:
                 await stream.handshake()
         except TlsFailure as failure:
             lacking = failure.alert in _ALERTS_FOR_AN_OFFER and mirrored.not_mirrored
-            if may_retreat and (failure.alert is None or lacking):
-                raise _PassThrough(failure.reason) from None
+            if stream.alerts.asked_for_certificate:
+                self._learn(_CLIENT_CERTIFICATE)
+                await self._retreat(_CLIENT_CERTIFICATE)
+            elif failure.alert is None or lacking:
+                await self._retreat(failure.reason)
             await self._pass_on_failure(failure)
         except StreamTruncated:
             await self._pass_on_failure(None)
@@ -214,12 +225,37 @@ class _Handshake:
         await self.bridge.ingress.send_end()
         raise Failed from None
 
-    def _learn_of_client_certificates(self, egress: TlsStream, may_retreat: bool) -> None:
+    async def _retreat(self, reason: str) -> None:
+        """Give opening up for a fresh connection, if the server takes one. Raises _PassThrough.
+
+        It may not: an FTP server, for one, takes each data connection once.
+        """
+        if self.reconnect is None:
+            return
+        try:
+            with trio.fail_after(_RECONNECT_S):
+                egress = await self.reconnect()
+        except (OSError, trio.TooSlowError):
+            return
+        raise _PassThrough(reason, egress)
+
+    async def _mind_client_certificates(self, egress: TlsStream) -> None:
+        """Only where it is passed through can a server have the client's own certificate.
+
+        From the next connection on it is. This one goes on if the server does without: up to TLS
+        1.2 it has said so in the handshake, from TLS 1.3 on it says so behind it, by its first
+        record (a ticket, or the alert certificate_required).
+        """
         if not egress.alerts.asked_for_certificate or self.opener.contexts.client_certificate:
             return
-        self.opener.bypasses.learn(str(self.bridge.target), self.hello.sni, _CLIENT_CERTIFICATE)
-        if may_retreat:
-            raise _PassThrough(_CLIENT_CERTIFICATE)
+        self._learn(_CLIENT_CERTIFICATE)
+        with trio.move_on_after(self.bridge.hold_s):
+            await egress.wait_receivable()
+        egress.peek_nowait(1)
+        if egress.failure:
+            await self._retreat(_CLIENT_CERTIFICATE)
+            refusal = egress.failure if isinstance(egress.failure, TlsFailure) else None
+            await self._pass_on_failure(refusal)
         self._error("egress", "certificate", "the server asks for a client certificate")
 
     def _describe(self, connection: SSL.Connection) -> None:
@@ -318,7 +354,11 @@ class _Handshake:
 
     def _learn_pin(self) -> None:
         if self.opener.on_pinned == "passthrough":
-            self.opener.bypasses.learn(str(self.bridge.target), self.hello.sni, "pinned")
+            self._learn("pinned")
+
+    def _learn(self, reason: str) -> None:
+        """Pass this (logical target, SNI) through from the next connection on."""
+        self.opener.bypasses.learn(str(self.bridge.target), self.hello.sni, reason)
 
     def _announce(self) -> None:
         if len(self.bridge.report.stack) == self.depth:

@@ -62,7 +62,8 @@ class TlsStream(Stream):
         connection.set_app_data(self.alerts)
         self._ahead = bytearray()
         self._scratch: memoryview | None = None
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
+        """What ended it, other than close_notify; every later read raises it."""
         self._sending = trio.Lock()
 
     @abstractmethod
@@ -115,7 +116,7 @@ class TlsStream(Stream):
             del self._ahead[:count]
             return count
         filled = 0
-        while filled < len(buffer) and not self._failure:
+        while filled < len(buffer) and not self.failure:
             taken = self._read(buffer[filled : filled + _RECORD_BYTES], quietly=filled > 0)
             if not taken:
                 return filled or taken
@@ -128,8 +129,8 @@ class TlsStream(Stream):
         An error is kept and raised by every later call; `quietly`, this one only keeps it, because
         bytes that came before it are still in the caller's hands.
         """
-        if self._failure:
-            raise self._failure
+        if self.failure:
+            raise self.failure
         try:
             return self.connection.recv_into(buffer)
         except (SSL.WantReadError, SSL.WantWriteError):
@@ -137,14 +138,14 @@ class TlsStream(Stream):
         except SSL.ZeroReturnError:
             return 0
         except SSL.Error as error:
-            self._failure = self._translate(error)
+            self.failure = self._translate(error)
             if quietly:
                 return None
-            raise self._failure from None
+            raise self.failure from None
 
     async def wait_receivable(self) -> None:
         await self._flush()
-        if not self._failure and not self._ahead and not self.connection.pending():
+        if not self.failure and not self._ahead and not self.connection.pending():
             await self._wait_readable()
 
     async def send_all(self, data: memoryview) -> None:

@@ -1,0 +1,242 @@
+"""Protocols that turn into TLS in the middle, with Debian's own servers and clients."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mitml4.lab.network import SERVER_V4
+
+HOST = "www.example"
+PROGRAMS = ("vsftpd", "dovecot", "mariadbd", "mariadb", "exim4", "psql", "curl")
+PG_BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+pytestmark = [
+    pytest.mark.skipif(
+        not all(map(shutil.which, PROGRAMS)) or not PG_BIN,
+        reason=f"not all of {', '.join(PROGRAMS)} and a PostgreSQL server are installed",
+    )
+]
+
+MAIL = "From: a@www.example\r\nTo: root@www.example\r\nSubject: hello\r\n\r\nSTARTTLS\r\n"
+
+
+@pytest.fixture(scope="module")
+def account() -> str:
+    """A user of this machine's that servers run as, and know."""
+    return "nobody"
+
+
+@pytest.fixture(scope="module")
+def open_files(files: Path) -> Path:
+    """A directory that servers reach after they have let go of root."""
+    for directory in (files, *files.parents):
+        if directory == Path("/tmp"):
+            break
+        directory.chmod(0o755)
+    return files
+
+
+def test_smtp(serve, session, client, identity, open_files) -> None:
+    port = 25025
+    spool = open_files / "exim"
+    spool.mkdir()
+    shutil.chown(spool, "Debian-exim", "Debian-exim")
+    key = spool / "key.pem"
+    shutil.copy(identity.key, key)
+    shutil.chown(key, "Debian-exim", "Debian-exim")
+    config = spool / "exim.conf"
+    config.write_text(
+        f"""\
+primary_hostname = {HOST}
+spool_directory = {spool}
+log_file_path = {spool}/%slog
+pid_file_path = {spool}/pid
+local_interfaces = {SERVER_V4}
+daemon_smtp_ports = {port}
+tls_advertise_hosts = *
+tls_certificate = {identity.certificate}
+tls_privatekey = {key}
+acl_smtp_rcpt = everybody
+host_lookup =
+rfc1413_hosts =
+begin acl
+everybody:
+  accept
+begin routers
+nowhere:
+  driver = redirect
+  data = :blackhole:
+"""
+    )
+    serve("exim4", "-bdf", "-C", str(config), port=port)
+    watch = session.watch()
+    mail = open_files / "mail.txt"
+    mail.write_text(MAIL)
+    outcome = client.run(
+        *("curl", "-sS", "--ssl-reqd", "--cacert", str(session.ca)),
+        *("--resolve", f"{HOST}:{port}:{SERVER_V4}", f"smtp://{HOST}:{port}/client.example"),
+        *("--mail-from", "a@www.example", "--mail-rcpt", "root@www.example", "-T", str(mail)),
+    )
+    assert outcome.code == 0, outcome.err
+    flow = watch.flow()
+    assert flow.stack == ["smtp", "tls", "smtp"]
+    assert flow.actions == ["relayed", "intercepted", "relayed"]
+    assert flow.layer("smtp")["details"]["upgraded"] is True
+    assert "Exim" in flow.layer("smtp")["details"]["greeting"]
+
+
+def test_ftp(serve, session, client, identity, open_files) -> None:
+    port = 21021
+    root = open_files / "ftp"
+    root.mkdir()
+    (root / "file.txt").write_text("by FTP\n")
+    jail = open_files / "ftp-jail"
+    jail.mkdir()
+    config = open_files / "vsftpd.conf"
+    config.write_text(
+        f"listen=YES\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n"
+        f"no_anon_password=YES\nssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=NO\n"
+        f"force_anon_data_ssl=NO\nrsa_cert_file={identity.certificate}\n"
+        f"rsa_private_key_file={identity.key}\nsecure_chroot_dir={jail}\nseccomp_sandbox=NO\n"
+        "pasv_min_port=30000\npasv_max_port=30100\nftp_username=daemon\nssl_tlsv1=YES\n"
+    )
+    serve("vsftpd", str(config), port=port)
+    watch = session.watch()
+    outcome = client.run(
+        *("curl", "-sS", "--ssl-reqd", "--cacert", str(session.ca), "--ftp-ssl-control"),
+        *("--resolve", f"{HOST}:{port}:{SERVER_V4}", f"ftp://{HOST}:{port}/file.txt"),
+    )
+    assert (outcome.code, outcome.text) == (0, "by FTP\n"), outcome.err
+    control = next(flow for flow in watch.flows(2) if flow.opened["destination"]["port"] == port)
+    assert control.stack == ["ftp", "tls", "ftp"]
+    assert control.actions == ["relayed", "intercepted", "relayed"]
+
+
+def test_imap(serve, session, client, identity, open_files) -> None:
+    port = 14143
+    home = open_files / "imap"
+    home.mkdir()
+    passwords = home / "passwd"
+    passwords.write_text("me:{PLAIN}secret:65534:65534::/:/bin/false\n")
+    config = home / "dovecot.conf"
+    config.write_text(
+        f"""\
+protocols = imap
+base_dir = {home}/run
+state_dir = {home}/state
+listen = {SERVER_V4}
+ssl = required
+ssl_cert = <{identity.certificate}
+ssl_key = <{identity.key}
+disable_plaintext_auth = yes
+log_path = /dev/stderr
+mail_location = maildir:{home}/mail/%u
+first_valid_uid = 1
+passdb {{
+  driver = passwd-file
+  args = {passwords}
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={home}/mail
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {port}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+"""
+    )
+    mail = home / "mail"
+    mail.mkdir()
+    shutil.chown(mail, "nobody", "nogroup")
+    serve("dovecot", "-F", "-c", str(config), port=port)
+    watch = session.watch()
+    outcome = client.run(
+        *("curl", "-sS", "--ssl-reqd", "--cacert", str(session.ca), "-u", "me:secret"),
+        *("--resolve", f"{HOST}:{port}:{SERVER_V4}", f"imap://{HOST}:{port}/"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert "INBOX" in outcome.text
+    flow = watch.flow()
+    assert flow.stack == ["imap", "tls", "imap"]
+    assert flow.actions == ["relayed", "intercepted", "relayed"]
+
+
+def test_postgresql(serve, session, client, identity, open_files) -> None:
+    port = 15432
+    data = open_files / "postgresql"
+    data.mkdir()
+    shutil.chown(data, "postgres", "postgres")
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    subprocess.run(
+        [*as_postgres, str(PG_BIN[-1] / "initdb"), "-D", str(data), "-A", "trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+    )
+    for name, source in (("server.crt", identity.certificate), ("server.key", identity.key)):
+        target = data / name
+        shutil.copy(source, target)
+        shutil.chown(target, "postgres", "postgres")
+        target.chmod(0o600)
+    (data / "pg_hba.conf").write_text("hostssl all all all trust\n")
+    serve(
+        *as_postgres,
+        *(str(PG_BIN[-1] / "postgres"), "-D", str(data), "-p", str(port), "-h", SERVER_V4),
+        *("-c", "ssl=on", "-c", f"unix_socket_directories={data}", "-c", "fsync=off"),
+        port=port,
+    )
+    watch = session.watch()
+    outcome = client.run(
+        "psql",
+        f"host={HOST} hostaddr={SERVER_V4} port={port} user=postgres dbname=postgres "
+        f"sslmode=verify-full sslrootcert={session.ca} gssencmode=disable",
+        *("-Atc", "select 6 * 7"),
+    )
+    assert (outcome.code, outcome.text) == (0, "42\n"), outcome.err
+    flow = watch.flow()
+    assert flow.stack == ["postgresql", "tls", "postgresql"]
+    assert flow.actions == ["relayed", "intercepted", "relayed"]
+
+
+def test_mysql(serve, session, client, beside, identity, open_files) -> None:
+    port = 13306
+    data = open_files / "mysql"
+    data.mkdir()
+    shutil.chown(data, "mysql", "mysql")
+    key = data / "key.pem"
+    shutil.copy(identity.key, key)
+    shutil.chown(key, "mysql", "mysql")
+    key.chmod(0o600)
+    subprocess.run(
+        ["mariadb-install-db", "--no-defaults", f"--datadir={data}/db", "--user=mysql"],
+        check=True,
+        capture_output=True,
+    )
+    sql = data / "init.sql"
+    sql.write_text("CREATE USER me@'%' IDENTIFIED BY 'secret' REQUIRE SSL;\n")
+    serve(
+        *("mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}/db"),
+        *(f"--socket={data}/s", f"--pid-file={data}/pid", f"--init-file={sql}"),
+        *(f"--bind-address={SERVER_V4}", f"--port={port}"),
+        *(f"--ssl-cert={identity.certificate}", f"--ssl-key={key}"),
+        port=port,
+    )
+    watch = session.watch()
+    outcome = client.run(
+        *("mariadb", "--no-defaults", "-h", SERVER_V4, "-P", str(port), "-u", "me", "-psecret"),
+        *("--ssl", f"--ssl-ca={session.ca}", "--ssl-verify-server-cert"),
+        *("-Ne", "select 6 * 7"),
+    )
+    assert (outcome.code, outcome.text) == (0, "42\n"), outcome.err
+    flow = watch.flow()
+    assert flow.stack == ["mysql", "tls", "mysql"]
+    assert flow.actions == ["relayed", "intercepted", "relayed"]
