@@ -21,7 +21,6 @@ from mitml4.protocols.conversation import (
     Facts,
     Opening,
     Protocol,
-    Surroundings,
     Verdict,
 )
 
@@ -30,21 +29,21 @@ __all__ = ["PROTOCOL", "Git", "GitFacts"]
 LENGTH_DIGITS: Final = 4
 COMMANDS: Final = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
 
-_LENGTH: Final = re.compile(rb"0[0-9a-fA-F]{3}")
-_LENGTH_BEGUN: Final = re.compile(rb"0?[0-9a-fA-F]{0,3}")
+_LENGTH: Final = re.compile(rb"0(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{0,2}\Z)")
+"""A length, or what there is of it."""
 _REQUEST: Final = re.compile(rb"(git-[a-z-]+) ([^\0]*)(?:\0host=([^\0]*))?(?:\0|\Z)", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:
     """A length below 4096, and a command; the server never speaks first."""
-    length, rest = opening.up[:LENGTH_DIGITS], opening.up[LENGTH_DIGITS:]
     if not opening.up:
         return Verdict.REJECT if opening.down else Verdict.NEED_MORE
-    if not rest:
-        return Verdict.NEED_MORE if _LENGTH_BEGUN.fullmatch(length) else Verdict.REJECT
-    if _LENGTH.fullmatch(length) and rest.startswith(COMMANDS):
+    if _LENGTH.match(opening.up) is None:
+        return Verdict.REJECT
+    rest = opening.up[LENGTH_DIGITS:]
+    if rest.startswith(COMMANDS):
         return Verdict.MATCH
-    possible = _LENGTH.fullmatch(length) and any(word.startswith(rest) for word in COMMANDS)
+    possible = any(command.startswith(rest) for command in COMMANDS)
     return Verdict.NEED_MORE if possible else Verdict.REJECT
 
 
@@ -66,9 +65,7 @@ class Git(Conversation):
     request: GitFacts = GitFacts()
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        if direction is Direction.DOWN:
-            self.down = PASS_ALL
-            return 0
+        """Only the client is looked at: `down` passes from the start."""
         if len(data) < LENGTH_DIGITS:
             return 0
         if _LENGTH.match(data) is None:
@@ -80,21 +77,17 @@ class Git(Conversation):
             command, path, host = request.groups()
             self.request = GitFacts(command=command, path=path.rstrip(b"\n"), host=host)
         self.settled = True
-        self.up = self.down = PASS_ALL
+        self.up = PASS_ALL
         return end
 
     def facts(self) -> GitFacts:
         return self.request
 
 
-def _converse(around: Surroundings) -> Git:
-    return Git(around=around, down=PASS_ALL)
-
-
 PROTOCOL: Final = Protocol(
     name=Git.name,
     detect=detect,
-    converse=_converse,
+    converse=lambda around: Git(around=around, down=PASS_ALL),
     client_first=b"0",
     server_first=b"",
 )
