@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
 class MitmError(Exception):
     """The root of the tree: one line for people, and a hint."""
 
-    exit_code = ExitCode.FAILED
+    exit_code: int = ExitCode.FAILED
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "detect": Entry(
         "mitml4.cli.detect:detect", "Name the protocol stack of each TCP flow in captures."
     ),
+    "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
     "ca": Entry("mitml4.cli.ca:ca", "The certificate authority that signs what clients are shown."),
     "demo": Entry("mitml4.cli.demo:demo", "Watch mitml4 at work in a lab of its own."),
     "schema": Entry("mitml4.cli.schema:schema", "Print the JSON Schema of the events."),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from mitml4.cli.console import Console, is_terminal
 from mitml4.errors import UsageError
 from mitml4.net.ruleset import PortRange, Scope
-from mitml4.session.config import InterceptConfig
+from mitml4.session.config import InterceptConfig, RunConfig
 from mitml4.session.policy import HostPattern, Policy
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "SectionOption",
     "parse_duration",
     "parse_network",
+    "run_config",
+    "run_options",
     "section_of",
     "session_config",
     "session_options",
@@ -195,7 +197,7 @@ def _choice(section: str, name: str, *values: str, help: str) -> Callable[[F], F
     return _option(section, name, type=kind, default=values[0], show_default=True, help=help)
 
 
-_OPTIONS: Final = (
+_SCOPE: Final = (
     _option(
         "Scope",
         "--iface",
@@ -262,6 +264,8 @@ _OPTIONS: Final = (
         help="Where the certificate authority is. Default: mitml4 in the invoking user's "
         "$XDG_DATA_HOME; made there on first use.",
     ),
+)
+_POLICY: Final = (
     _choice(
         "TLS",
         "--tls",
@@ -322,6 +326,8 @@ _OPTIONS: Final = (
         multiple=True,
         help="Refuse connections to this host; repeatable. Hosts as for --passthrough.",
     ),
+)
+_DISPLAY: Final = (
     _option(
         "Output",
         "--json",
@@ -329,6 +335,8 @@ _OPTIONS: Final = (
         help="Write the events to standard output as JSON lines. This is the default where "
         "standard output is no terminal; there it is a live table.",
     ),
+)
+_FILES: Final = (
     _option(
         "Output",
         "-o",
@@ -343,6 +351,8 @@ _OPTIONS: Final = (
         help="Append the TLS secrets of both sides to this file, as Wireshark reads them.",
     ),
     _option("Output", "--headers", is_flag=True, help="Put HTTP headers into the events."),
+)
+_LIFE: Final = (
     _option(
         "Session",
         "--duration",
@@ -356,6 +366,8 @@ _OPTIONS: Final = (
         metavar="N",
         help="End after so many connections.",
     ),
+)
+_PATIENCE: Final = (
     _option(
         "Session",
         "--detect-timeout",
@@ -372,6 +384,8 @@ _OPTIONS: Final = (
         show_default=True,
         help="How long open connections may go on once the session ends.",
     ),
+)
+_DRY_RUN: Final = (
     _option(
         "Session",
         "--dry-run",
@@ -379,29 +393,73 @@ _OPTIONS: Final = (
         help="Print the rules and how they would be undone; change nothing.",
     ),
 )
+_COMMAND_SCOPE: Final = (
+    _option(
+        "Scope",
+        "--loopback",
+        is_flag=True,
+        help="Intercept what the command says to 127.0.0.1 and ::1 as well.",
+    ),
+    _option(
+        "TLS",
+        "--trust/--no-trust",
+        default=True,
+        show_default=True,
+        help="Let the command trust the session's certificate authority.",
+    ),
+)
+_COMMAND_DISPLAY: Final = (
+    _option(
+        "Output",
+        "-q",
+        "--quiet",
+        is_flag=True,
+        help="Say nothing but errors, and no line for each connection.",
+    ),
+    _option(
+        "Output",
+        "--json",
+        is_flag=True,
+        help="Write the events to standard error as JSON lines, instead of a line for each "
+        "connection.",
+    ),
+)
+_COMMAND_LIFE: Final = (
+    _option(
+        "Session",
+        "--wait/--no-wait",
+        default=True,
+        show_default=True,
+        help="Once the command has ended, go on as long as anything that it has started.",
+    ),
+)
+
+_INTERCEPT_OPTIONS: Final = (
+    *_SCOPE, *_POLICY, *_DISPLAY, *_FILES, *_LIFE, *_PATIENCE, *_DRY_RUN
+)  # fmt: skip
+_RUN_OPTIONS: Final = (
+    *_COMMAND_SCOPE, *_POLICY, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE, *_PATIENCE
+)  # fmt: skip
 
 
 def session_options(function: F) -> F:
-    """Give a command the options of a session; `session_config` takes what they parse to."""
-    for option in reversed(_OPTIONS):
+    """Give `intercept` its options; `session_config` takes what they parse to."""
+    return _with(_INTERCEPT_OPTIONS, function)
+
+
+def run_options(function: F) -> F:
+    """Give `run` its options; `run_config` takes what they parse to."""
+    return _with(_RUN_OPTIONS, function)
+
+
+def _with(options: Iterable[Callable[[F], F]], function: F) -> F:
+    for option in reversed(list(options)):
         function = option(function)
     return function
 
 
 def session_config(console: Console, **given: Any) -> InterceptConfig:
     """From what the options of `session_options` parse to. Raises UsageError, CertificateError."""
-    policy = Policy(
-        block=given["block"],
-        passthrough=given["passthrough"],
-        only=given["only"],
-        tls=given["tls"],
-    )
-    for option, patterns in (("--only", policy.only), ("--passthrough", policy.passthrough)):
-        if patterns and policy.tls == "passthrough":
-            raise UsageError(
-                f"{option} says nothing where no TLS is opened",
-                hint=f"leave out {option} or --tls passthrough",
-            )
     scope = Scope(
         interfaces=_distinct(given["iface"]),
         direction=given["direction"],
@@ -416,23 +474,57 @@ def session_config(console: Console, **given: Any) -> InterceptConfig:
     return InterceptConfig(
         scope=scope,
         ca_dir=given["ca_dir"] or _default_ca_directory(),
-        policy=policy,
-        on_pinned=given["on_pinned"],
-        upstream=given["upstream"],
-        upstream_ca=given["upstream_ca"],
-        client_cert=given["client_cert"],
         output="table" if wants_table else "json",
-        color=console.color,
-        verbosity=console.verbosity,
-        events_file=given["output"],
-        keylog=given["keylog"],
-        headers=given["headers"],
         duration_s=given["duration"],
         max_flows=given["max_flows"],
-        detect_timeout_s=given["detect_timeout"],
-        drain_s=given["drain"],
         dry_run=given["dry_run"],
+        **_common(console, given),
     )
+
+
+def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConfig:
+    """From what the options of `run_options` parse to. Raises UsageError."""
+    if given["quiet"]:
+        console.verbosity = -1
+    lines: Literal["none", "lines"] = "none" if console.verbosity < 0 else "lines"
+    return RunConfig(
+        argv=argv,
+        loopback=given["loopback"],
+        trust=given["trust"],
+        wait=given["wait"],
+        output="json-to-stderr" if given["json"] else lines,
+        **_common(console, given),
+    )
+
+
+def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
+    """What every session is told."""
+    policy = Policy(
+        block=given["block"],
+        passthrough=given["passthrough"],
+        only=given["only"],
+        tls=given["tls"],
+    )
+    for option, patterns in (("--only", policy.only), ("--passthrough", policy.passthrough)):
+        if patterns and policy.tls == "passthrough":
+            raise UsageError(
+                f"{option} says nothing where no TLS is opened",
+                hint=f"leave out {option} or --tls passthrough",
+            )
+    return {
+        "policy": policy,
+        "on_pinned": given["on_pinned"],
+        "upstream": given["upstream"],
+        "upstream_ca": given["upstream_ca"],
+        "client_cert": given["client_cert"],
+        "color": console.color,
+        "verbosity": console.verbosity,
+        "events_file": given["output"],
+        "keylog": given["keylog"],
+        "headers": given["headers"],
+        "detect_timeout_s": given["detect_timeout"],
+        "drain_s": given["drain"],
+    }
 
 
 def _default_ca_directory() -> Path:

@@ -20,7 +20,7 @@ from mitml4.errors import MachineError
 from mitml4.net.egress import abort, be_transparent
 from mitml4.net.ruleset import Mechanism
 
-__all__ = ["Accepted", "Listener"]
+__all__ = ["Accepted", "Listener", "listen"]
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST is 80 too
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
@@ -48,12 +48,17 @@ class Accepted:
 class Listener:
     """Accepts what one mechanism hands over for one interface."""
 
-    def __init__(self, interface: str, mechanism: Mechanism) -> None:
-        """Listen on a free port. Raises MachineError where the kernel refuses."""
+    def __init__(
+        self, interface: str, mechanism: Mechanism, sock: socket.socket | None = None
+    ) -> None:
+        """Listen on a free port, or with a socket that listens already (in another namespace).
+
+        Raises MachineError where the kernel refuses.
+        """
         self.interface = interface
         self.mechanism: Mechanism = mechanism
         try:
-            sock = _listen(transparent=mechanism == "tproxy")
+            sock = sock or listen(transparent=mechanism == "tproxy")
         except PermissionError as error:
             raise MachineError(
                 "intercepting needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …"
@@ -123,7 +128,8 @@ def _is_own(destination: Address, own: Address) -> bool:
     return True
 
 
-def _listen(*, transparent: bool) -> socket.socket:
+def listen(*, transparent: bool) -> socket.socket:
+    """A socket that listens for IPv4 and IPv6 on a free port of all addresses. Raises OSError."""
     try:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -9,7 +9,7 @@ from typing import Literal
 from mitml4.net.ruleset import Scope
 from mitml4.session.policy import Policy
 
-__all__ = ["InterceptConfig", "SessionConfig"]
+__all__ = ["InterceptConfig", "RunConfig", "SessionConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,9 @@ class SessionConfig:
     client_cert: Path | None = None
     """PEM: a certificate (with its chain) and its key, which belong together."""
 
-    output: Literal["table", "json"] = "json"
-    """What goes to standard output."""
+    output: Literal["table", "json", "json-to-stderr", "lines", "none"] = "json"
+    """What is shown: a table or JSON lines on standard output; where that is the command's, JSON
+    lines or a line for each flow on standard error, or nothing."""
     color: Literal["auto", "always", "never"] = "auto"
     verbosity: int = 0
     """-1: only errors; 0: what a user should know; 1 and 2: the developers' log as well."""
@@ -50,3 +51,16 @@ class InterceptConfig(SessionConfig):
     ca_dir: Path
     dry_run: bool = False
     """Print the rules and their undo; change nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(SessionConfig):
+    """Everything that `mitml4 run` was told."""
+
+    argv: tuple[str, ...]
+    loopback: bool = False
+    """Intercept what is said to 127.0.0.1 and ::1 as well."""
+    trust: bool = True
+    """Let the command trust the session's authority."""
+    wait: bool = True
+    """The session lasts as long as anything that the command has started, not only the command."""

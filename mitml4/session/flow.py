@@ -50,6 +50,8 @@ class Services:
     tls: TlsOpener
     hold_s: float = 0.5
     with_headers: bool = False
+    name_of: Callable[[Address], str | None] = lambda _destination: None
+    """What a destination was called when the client asked for its address, where that is known."""
     clock: Callable[[], float] = trio.current_time
 
 
@@ -92,6 +94,7 @@ class Flow:
                 client=accepted.client,
                 destination=accepted.destination,
                 interface=accepted.interface,
+                name=self.services.name_of(accepted.destination),
             )
         )
         reason: CloseReason = "shutdown"

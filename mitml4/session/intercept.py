@@ -92,6 +92,9 @@ class _Rules:
             await egress.connect(destination, mark=mark, source=source, transparent=spoof)
         )
 
+    def name_of(self, destination: Address) -> str | None:
+        return None
+
     def start_event(self, authority: Authority | None) -> SessionStart:
         return SessionStart(
             version=__version__,

@@ -9,6 +9,7 @@ from mitml4.errors import MitmError
 from mitml4.session.config import SessionConfig
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
+from mitml4.sinks.lines import FlowLines
 from mitml4.sinks.sink import Counters, Sink
 from mitml4.sinks.table import Table
 
@@ -38,9 +39,19 @@ class Outputs:
         Raises MitmError for a file that cannot be written.
         """
         table = None
-        if config.output == "table":
-            table = Table(counters, lambda: stop("q", None), config.color)
-        sinks: list[Sink] = [table or JsonLines.to_stdout()]
+        sinks: list[Sink] = []
+        match config.output:
+            case "table":
+                table = Table(counters, lambda: stop("q", None), config.color)
+                sinks.append(table)
+            case "json":
+                sinks.append(JsonLines.to_stdout())
+            case "json-to-stderr":
+                sinks.append(JsonLines.to_stderr())
+            case "lines":
+                sinks.append(FlowLines(config.color))
+            case "none":
+                pass
         if config.events_file:
             sinks.append(JsonLines.to_file(config.events_file))
         keylog = None

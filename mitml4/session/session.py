@@ -23,7 +23,7 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
-from mitml4.net.listener import Listener
+from mitml4.net.listener import Accepted
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
 from mitml4.session.flow import Flow, Services
@@ -32,20 +32,30 @@ from mitml4.session.outputs import Outputs
 from mitml4.sinks.sink import Counters, Sink
 from mitml4.tls.keys import KeyType
 
-__all__ = ["Intake", "Session", "prepare_process"]
+__all__ = ["Intake", "Session", "Source", "prepare_process"]
 
 _MOST_DESCRIPTORS: Final = 1 << 20
+
+
+class Source(Protocol):
+    """What gives intercepted connections, one by one: a Listener is one."""
+
+    async def accept(self) -> Accepted:
+        """The next connection. Raises trio.ClosedResourceError once it is closed."""
 
 
 class Intake(Protocol):
     """Where a session's connections come from, and where they go on to."""
 
     @property
-    def listeners(self) -> Sequence[Listener]:
+    def listeners(self) -> Sequence[Source]:
         """What intercepted connections are accepted from."""
 
     async def connect(self, destination: Address, client: Address) -> TcpStream:
         """The egress connection. Raises OSError."""
+
+    def name_of(self, destination: Address) -> str | None:
+        """What clients call a destination, where that is known."""
 
     def start_event(self, authority: Authority | None) -> SessionStart:
         """What `session.start` says of it."""
@@ -87,7 +97,7 @@ class Session:
         self.all_closed = trio.Event()
         self.reason = "done"
         self.failure: MitmError | None = None
-        self.outputs = Outputs.of(config, counters=self._counters, stop=self.stop)
+        self.outputs = Outputs.of(config, counters=self._counters, stop=self.output_lost)
         self.hub = Hub(self.outputs.sinks)
 
     async def run(
@@ -136,9 +146,13 @@ class Session:
         try:
             await sink.run(task_status=task_status)
         except BrokenPipeError:
-            self.stop("output closed")
+            self.output_lost("output closed", None)
         except MitmError as error:
-            self.stop("output failed", error)
+            self.output_lost("output failed", error)
+
+    def output_lost(self, reason: str, failure: MitmError | None) -> None:
+        """Nobody is told of what happens any more: the session ends."""
+        self.stop(reason, failure)
 
     async def _serve(self, intake: Intake, services: Services) -> None:
         """Carry flows until asked to stop, and then those that are open for `drain_s` more."""
@@ -157,7 +171,7 @@ class Session:
             nursery.cancel_scope.cancel()
         services.relay.pipes.close()
 
-    async def _accept(self, nursery: trio.Nursery, listener: Listener, services: Services) -> None:
+    async def _accept(self, nursery: trio.Nursery, listener: Source, services: Services) -> None:
         while True:
             accepted = await listener.accept()
             self.accepted += 1
@@ -202,6 +216,7 @@ class Session:
             tls=opener,
             hold_s=self.config.detect_timeout_s,
             with_headers=self.config.headers,
+            name_of=intake.name_of,
         )
 
     def _counters(self, number: int) -> Counters | None:

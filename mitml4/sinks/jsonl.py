@@ -56,6 +56,10 @@ class JsonLines:
         return cls(sys.stdout.fileno(), "standard output", close=False)
 
     @classmethod
+    def to_stderr(cls) -> JsonLines:
+        return cls(sys.stderr.fileno(), "standard error", close=False)
+
+    @classmethod
     def to_file(cls, path: Path) -> JsonLines:
         """Into a file, over what was in it. Raises MitmError."""
         return cls(open_file(path), str(path))

@@ -96,6 +96,10 @@ class TableModel:
         row.measured_at = now
         self._move(row, counters.up, counters.down)
 
+    def row(self, flow: int) -> Row | None:
+        """The row of a flow, while it is kept. Not a copy."""
+        return self._rows.get(flow)
+
     def copy(self) -> TableModel:
         """A picture that later events do not change."""
         rows = OrderedDict((number, replace(row)) for number, row in self._rows.items())

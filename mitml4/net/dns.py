@@ -1,0 +1,202 @@
+"""The resolver that a command's namespace has: every query goes on to the host's own resolvers.
+
+Whichever server a query was for, it arrives here, and is answered as the host would have it
+answered: a split horizon, a VPN's names, 127.0.0.53 of systemd-resolved, all work. What the answers
+say of addresses is remembered, so that a flow can be called by the name that was asked for.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from mitml4.net.dns_message import addresses_in, failure
+
+__all__ = ["DnsRelay", "Names", "resolvers_of"]
+
+_PORT: Final = 53
+_RESOLVE_S: Final = 4.0
+"""How long one resolver is waited for; clients wait 5 s and ask again (resolv.conf(5))."""
+_IDLE_S: Final = 30.0
+_MAX_QUERIES: Final = 512
+_MAX_NAMES: Final = 8192
+_MAX_RESOLVERS: Final = 3  # resolv.conf(5), MAXNS
+_MAX_MESSAGE: Final = 65535
+_DEFAULT_RESOLVER: Final = "127.0.0.1"  # resolv.conf(5)
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
+
+Ask = Callable[[str, int, bytes], Awaitable[bytes]]
+"""(resolver, port, query) → its answer."""
+
+
+@dataclass(slots=True)
+class Names:
+    """Which name an address was last the answer for. The least recently learned go first."""
+
+    limit: int = _MAX_NAMES
+    _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    def learn(self, answer: bytes) -> None:
+        """Take in a resolver's answer."""
+        for address, name in addresses_in(answer):
+            self._names[address] = name
+            self._names.move_to_end(address)
+        while len(self._names) > self.limit:
+            self._names.popitem(last=False)
+
+    def of(self, address: str) -> str | None:
+        return self._names.get(address)
+
+
+def resolvers_of(text: str) -> list[str]:
+    """The addresses that a resolv.conf names; the local host's where it names none."""
+    rows = [line.split() for line in text.splitlines()]
+    named = [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"]
+    return named[:_MAX_RESOLVERS] or [_DEFAULT_RESOLVER]
+
+
+class DnsRelay:
+    """Serves the DNS sockets of a namespace."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        names: Names,
+        note: Callable[[str], None],
+        *,
+        resolv_conf: Path = _RESOLV_CONF,
+        port: int = _PORT,
+    ) -> None:
+        """`note` is told, once, that no resolver answers. The sockets stay the caller's."""
+        self._sockets = [trio.socket.from_stdlib_socket(each.dup()) for each in sockets]
+        self._names = names
+        self._note = note
+        self._resolv_conf = resolv_conf
+        self._port = port
+        self._noted = False
+        self._limit = trio.CapacityLimiter(_MAX_QUERIES)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in self._sockets:
+                    serve = self._datagrams if sock.type == socket.SOCK_DGRAM else self._accept
+                    nursery.start_soon(serve, sock, nursery)
+        finally:
+            for sock in self._sockets:
+                sock.close()
+
+    async def _datagrams(self, sock: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                query, client = await sock.recvfrom(_MAX_MESSAGE)
+            except OSError:  # an ICMP error of a client that did not wait
+                continue
+            if self._limit.available_tokens:  # beyond it a query is lost, as any may be
+                nursery.start_soon(self._answer_datagram, sock, query, client)
+
+    async def _answer_datagram(
+        self, sock: trio.socket.SocketType, query: bytes, client: Any
+    ) -> None:
+        async with self._limit:
+            answer = await self._resolve(query, _ask_by_datagram)
+        if answer:
+            try:
+                await sock.sendto(answer, client)
+            except OSError:  # it has gone
+                return
+
+    async def _accept(self, sock: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                accepted, _ = await sock.accept()
+            except OSError:
+                await trio.sleep(0.1)
+                continue
+            nursery.start_soon(self._serve_stream, trio.SocketStream(accepted))
+
+    async def _serve_stream(self, stream: trio.SocketStream) -> None:
+        """RFC 7766: any number of queries, one after the other."""
+        async with stream:
+            try:
+                while True:
+                    with trio.fail_after(_IDLE_S):
+                        query = await _receive_message(stream)
+                    async with self._limit:
+                        answer = await self._resolve(query, _ask_by_stream)
+                    if answer is None:
+                        return
+                    await stream.send_all(struct.pack("!H", len(answer)) + answer)
+            except (trio.BrokenResourceError, trio.TooSlowError, EOFError):
+                return
+
+    async def _resolve(self, query: bytes, ask: Ask) -> bytes | None:
+        """The first answer of the host's resolvers, in their order."""
+        reason = "no answer"
+        for resolver in self._resolvers():
+            try:
+                with trio.fail_after(_RESOLVE_S):
+                    answer = await ask(resolver, self._port, query)
+            except trio.TooSlowError:
+                continue
+            except (OSError, trio.BrokenResourceError, EOFError) as error:
+                reason = getattr(error, "strerror", None) or "no answer"
+                continue
+            self._names.learn(answer)
+            return answer
+        if not self._noted:
+            self._noted = True
+            self._note(f"no resolver of this host answers ({reason}): see {self._resolv_conf}")
+        return failure(query)
+
+    def _resolvers(self) -> list[str]:
+        """Read anew each time: the network may have changed."""
+        try:
+            return resolvers_of(self._resolv_conf.read_text())
+        except (OSError, UnicodeDecodeError):
+            return [_DEFAULT_RESOLVER]
+
+
+async def _ask_by_datagram(resolver: str, port: int, query: bytes) -> bytes:
+    """Raises OSError, or waits for ever."""
+    ((family, _, _, _, address),) = socket.getaddrinfo(
+        resolver, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+    )
+    with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
+        await sock.connect(address)
+        await sock.send(query)
+        while True:
+            answer = await sock.recv(_MAX_MESSAGE)
+            if answer[:2] == query[:2]:
+                return answer
+
+
+async def _ask_by_stream(resolver: str, port: int, query: bytes) -> bytes:
+    """Raises OSError, trio.BrokenResourceError, EOFError."""
+    async with await trio.open_tcp_stream(resolver, port) as stream:
+        await stream.send_all(struct.pack("!H", len(query)) + query)
+        return await _receive_message(stream)
+
+
+async def _receive_message(stream: trio.SocketStream) -> bytes:
+    """RFC 1035 §4.2.2: two bytes of length, then the message. Raises EOFError at the end."""
+    (length,) = struct.unpack("!H", await _receive_exactly(stream, 2))
+    return await _receive_exactly(stream, length)
+
+
+async def _receive_exactly(stream: trio.SocketStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        received = await stream.receive_some(count - len(data))
+        if not received:
+            raise EOFError
+        data += received
+    return data

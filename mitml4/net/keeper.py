@@ -1,0 +1,226 @@
+"""The process that makes a command's namespaces, and stays in them with the power to change them.
+
+It is forked by `Namespace.open`, answers one request at a time on a channel (a SOCK_SEQPACKET pair;
+JSON, descriptors beside it), and ends when the other end of the channel is closed, however that
+comes about. It never touches the terminal, and belongs to a session of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from mitml4.errors import MachineError
+from mitml4.net import isolation
+from mitml4.net.egress import be_transparent
+from mitml4.net.isolation import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    Capability,
+)
+from mitml4.net.listener import listen
+from mitml4.net.namespace_rules import EGRESS_MARK, Ports, Sources, ip_commands, nft_table
+from mitml4.net.tools import environment
+from mitml4.net.userns import explain_powerless, explain_refusal
+
+__all__ = ["KINDS", "MAX_MESSAGE", "keep"]
+
+MAX_MESSAGE: Final = 65536
+_MAX_DESCRIPTORS: Final = 16
+
+KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
+"""The namespaces of a command, in the order in which to enter them."""
+
+_IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
+_IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
+
+Answer = tuple[dict[str, Any], list[int]]
+
+
+def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoReturn:
+    """Make the namespaces, say so or why not, and serve requests until nobody can send any."""
+    _leave_everything(channel)
+    try:
+        keeper = _Keeper(sources, loopback=loopback)
+    except MachineError as error:
+        _send(channel, {"error": error.message, "hint": error.hint}, [])
+        os._exit(1)
+    except OSError as error:
+        _send(channel, {"error": f"cannot make a namespace: {error.strerror or error}"}, [])
+        os._exit(1)
+    _send(channel, *keeper.first_answer())
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(
+            channel, MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+        if not data:
+            os._exit(0)
+        try:
+            request = json.loads(data)
+            answer = keeper.serve(request.pop("do"), request, descriptors)
+        except (OSError, MachineError) as error:
+            answer = {"error": str(error), "errno": getattr(error, "errno", None)}, []
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _send(channel, *answer)
+
+
+def _leave_everything(channel: socket.socket) -> None:
+    """Keep nothing open but the channel, and hear nothing of what happens on the terminal."""
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    kept = channel.fileno()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")
+
+
+def _send(channel: socket.socket, message: Mapping[str, Any], descriptors: list[int]) -> None:
+    try:
+        socket.send_fds(channel, [json.dumps(message).encode()], descriptors)
+    except OSError:  # nobody is there any more
+        os._exit(0)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class _Keeper:
+    """Namespaces, made and furnished. Raises MachineError where the machine does not allow it."""
+
+    def __init__(self, sources: Sources, *, loopback: bool) -> None:
+        self._kinds = _enter_new_namespaces()
+        isolation.mount_slave()
+        isolation.hand_down({Capability.NET_ADMIN})
+        _run("ip", "-batch", "-", given=ip_commands(sources))
+        self._tcp = listen(transparent=True)
+        self._udp = _bind_udp_intake()
+        self._dns = _bind_dns(with_v6=sources.v6 is not None)
+        tcp, udp, dns = (each.getsockname()[1] for each in (self._tcp, self._udp, self._dns[0]))
+        ports = Ports(tcp=tcp, udp=udp, dns=dns)
+        _run("nft", "-f", "-", given=nft_table(sources, ports, loopback=loopback))
+
+    def first_answer(self) -> Answer:
+        """Which namespaces there are; and descriptors: of these, then of our sockets."""
+        namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in self._kinds]
+        sockets = [each.detach() for each in (self._tcp, self._udp, *self._dns)]
+        return {"kinds": self._kinds}, [*namespaces, *sockets]
+
+    def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:
+        match what:
+            case "furnish":
+                _furnish(Path(arguments["directory"]), arguments["names"], descriptors)
+                return {}, []
+            case "egress socket":
+                return {}, [_egress_socket(arguments["family"]).detach()]
+            case "quic blocked":
+                return {"count": _quic_blocked()}, []
+        raise AssertionError(what)
+
+
+def _enter_new_namespaces() -> list[str]:
+    """A network and a mount namespace; in a user namespace of their own where we have no power
+    over the host's. Which kinds these are."""
+    kinds = list(KINDS)
+    needed = 1 << Capability.NET_ADMIN | 1 << Capability.SYS_ADMIN
+    if isolation.effective_capabilities() & needed == needed:
+        with contextlib.suppress(PermissionError):  # a container's filter may know better
+            isolation.unshare(CLONE_NEWNS | CLONE_NEWNET)
+            return kinds[1:]
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        isolation.unshare(CLONE_NEWUSER)
+        process = Path("/proc/self")
+        (process / "setgroups").write_text("deny")  # user_namespaces(7): before a user's gid_map
+        (process / "uid_map").write_text(f"{uid} {uid} 1")
+        (process / "gid_map").write_text(f"{gid} {gid} 1")
+        isolation.unshare(CLONE_NEWNS | CLONE_NEWNET)
+    except OSError as error:
+        raise explain_refusal(error) from error
+    return kinds
+
+
+def _run(*command: str, given: str) -> str:
+    """Run ip or nft to its end. Raises MachineError with its first complaint."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment())
+    if done.returncode != 0:
+        complaint = (done.stderr or done.stdout).partition("\n")[0].rpartition("Error: ")[2]
+        if refusal := explain_powerless():
+            raise refusal
+        raise MachineError(f"{command[0]}: {complaint or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+def _bind_udp_intake() -> socket.socket:
+    """Takes datagrams to anywhere, and knows where each meant to go."""
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
+    except OSError:  # a kernel without IPv6
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_IP, _IP_RECVORIGDSTADDR, 1)
+    be_transparent(sock)
+    sock.bind(("", 0))
+    return sock
+
+
+def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
+    """Sockets for UDP and TCP, on one port of 127.0.0.1 and ::1.
+
+    Not on the wildcard address: the answers would not come from where the questions went.
+    """
+    first = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    first.bind(("127.0.0.1", 0))
+    port = first.getsockname()[1]
+    sockets = [first, socket.socket(socket.AF_INET, socket.SOCK_STREAM)]
+    sockets[1].bind(("127.0.0.1", port))
+    if with_v6:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sockets.append(socket.socket(socket.AF_INET6, kind))
+            sockets[-1].bind(("::1", port))
+    for sock in sockets:
+        if sock.type == socket.SOCK_STREAM:
+            sock.listen(128)
+    return sockets
+
+
+def _egress_socket(family: int) -> socket.socket:
+    """For a connection to a server inside, which is not intercepted again."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, EGRESS_MARK)
+    return sock
+
+
+def _quic_blocked() -> int:
+    listing = _run("nft", "list", "counter", "inet", "mitml4", "quic", given="")
+    found = re.search(r"packets (\d+)", listing)
+    return int(found[1]) if found else 0
+
+
+def _furnish(directory: Path, names: list[str], contents: list[int]) -> None:
+    """Let a directory show these files besides (or instead of) what is in it: in here, and in
+    memory only."""
+    original = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    isolation.mount_tmpfs(directory)
+    with contextlib.suppress(shutil.Error):  # what we may not read, others could not either
+        shutil.copytree(f"/proc/self/fd/{original}", directory, symlinks=True, dirs_exist_ok=True)
+    os.close(original)
+    for name, content in zip(names, contents, strict=True):
+        file = directory / name
+        file.unlink(missing_ok=True)
+        with file.open("wb") as out:
+            os.lseek(content, 0, os.SEEK_SET)
+            while chunk := os.read(content, 1 << 16):
+                out.write(chunk)
+        file.chmod(0o644)

@@ -1,0 +1,143 @@
+"""A command in its namespace: a child of ours in our process group, as if the shell had started it.
+
+It is forked before any thread is, and waits. Since it stays in our process group, the terminal's
+signals reach it without us, and a shell inside may take and give back the terminal as it likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from mitml4.errors import ExitCode, MitmError
+from mitml4.net import isolation
+from mitml4.net.isolation import Capability
+from mitml4.net.namespace import Namespace
+
+__all__ = ["CommandError", "Launch", "find_program", "status_of"]
+
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+_PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class CommandError(MitmError):
+    """The command cannot be run; the exit code is a shell's for that."""
+
+    def __init__(self, message: str, status: int, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = status
+
+
+def find_program(name: str, environ: Mapping[str, str]) -> str:
+    """The path of a program, looked up as a shell does. Raises CommandError."""
+    if found := shutil.which(name, path=environ.get("PATH", os.defpath)):
+        return found
+    places = [""] if "/" in name else environ.get("PATH", os.defpath).split(os.pathsep)
+    there = [path for each in places if os.path.exists(path := os.path.join(each, name))]
+    if not name or not there:
+        raise CommandError(f"{name}: command not found", NOT_FOUND, hint="mitml4 run -- COMMAND")
+    if os.path.isdir(there[0]):
+        raise CommandError(f"{there[0]} is a directory", NOT_EXECUTABLE)
+    raise CommandError(f"{there[0]} is not executable", NOT_EXECUTABLE, hint=f"chmod +x {there[0]}")
+
+
+def status_of(ended: os.waitid_result) -> int:
+    """How a shell would report an end."""
+    if ended.si_code == os.CLD_EXITED:
+        return ended.si_status
+    return 128 + ended.si_status
+
+
+@dataclass(slots=True)
+class Launch:
+    """A command that is about to run. Either `go` or `cancel` has to be called."""
+
+    pid: int
+    _go: int
+    _trouble: int
+
+    @classmethod
+    def prepare(cls, program: str, argv: Sequence[str], namespace: Namespace) -> Launch:
+        """Fork; the child waits. Before any thread is started."""
+        go_reader, go = os.pipe()
+        trouble, trouble_writer = os.pipe()
+        parent = os.getpid()
+        if (pid := os.fork()) == 0:
+            os.close(go)
+            _become(program, argv, namespace, parent, go_reader, trouble_writer)
+        os.close(go_reader)
+        os.close(trouble_writer)
+        return cls(pid, go, trouble)
+
+    def go(self, environ: Mapping[str, str]) -> None:
+        """Let it run. Raises CommandError when it could not; it has then ended."""
+        with os.fdopen(self._go, "wb") as go, contextlib.suppress(BrokenPipeError):
+            go.write(json.dumps(dict(environ)).encode(errors="surrogateescape"))
+        with os.fdopen(self._trouble) as trouble:
+            if reason := trouble.read():
+                status, _, message = reason.partition(" ")
+                raise CommandError(message, int(status))
+
+    def cancel(self) -> None:
+        """Never let it run."""
+        os.close(self._go)
+        os.close(self._trouble)
+        os.waitpid(self.pid, 0)
+
+
+def _become(
+    program: str,
+    argv: Sequence[str],
+    namespace: Namespace,
+    parent: int,
+    go: int,
+    trouble: int,
+) -> NoReturn:
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in _PYTHON_IGNORES:
+            signal.signal(number, signal.SIG_DFL)
+        with os.fdopen(go, "rb") as reader:
+            told = reader.read()
+        if not told:
+            os._exit(ExitCode.FAILED)
+        _move_in(namespace)
+        isolation.die_with_parent(signal.SIGTERM, parent)
+        _execute(program, argv, json.loads(told.decode(errors="surrogateescape")))
+    except OSError as error:
+        status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
+        os.write(trouble, f"{status} {program}: {error.strerror}".encode())
+        os._exit(status)
+    finally:
+        os._exit(NOT_EXECUTABLE)
+
+
+def _move_in(namespace: Namespace) -> None:
+    """Into the namespace, at the same place in the file system, without power over it."""
+    try:
+        where: str | int = os.getcwd()
+    except OSError:  # it has been removed: a descriptor can still lead there
+        where = os.open(".", os.O_PATH)
+    namespace.enter()
+    os.chdir(where)
+    isolation.hand_down(())
+    isolation.drop_for_good(Capability)
+
+
+def _execute(program: str, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Become the program; a text without `#!` is the shell's, as POSIX has it for `execvp`."""
+    try:
+        os.execve(program, list(argv), environ)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    os.execve("/bin/sh", ["sh", program, *argv[1:]], environ)

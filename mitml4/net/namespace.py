@@ -1,0 +1,182 @@
+"""A network of a command's own, whose every connection comes to us: made without root where users
+may make namespaces, and without any change on the host.
+
+    host     mitml4 ── listener, DNS sockets ◄── made inside, handed out
+               │  egress: plain connections of the host
+    ─ ─ ─ ─ ─ ─│─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
+    inside   keeper (net/keeper.py), the command (net/launch.py) and its descendants
+
+What is inside has no way out but our sockets. When we end, however, they are closed, and whatever
+the command then tries is refused at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from mitml4.errors import MachineError
+from mitml4.net import isolation
+from mitml4.net.keeper import KINDS, MAX_MESSAGE, keep
+from mitml4.net.namespace_rules import Sources
+from mitml4.net.tools import check_tools
+
+__all__ = ["Namespace", "sources_of_host"]
+
+_MAX_DESCRIPTORS: Final = 16
+_NOWHERE_V4: Final = "198.18.0.1"  # RFC 2544: no network routes it
+_PROBES: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+_GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
+
+
+@dataclass(slots=True)
+class Namespace:
+    """Namespaces that are ready. Close it, or use it as a context manager."""
+
+    intake: socket.socket
+    """Listens for all TCP, transparently: `getsockname` of what it accepts is the destination."""
+    datagrams: socket.socket
+    """Gets all UDP that is neither DNS nor QUIC nor for the namespace's own addresses."""
+    dns: tuple[socket.socket, ...]
+    """Get all DNS: UDP sockets, and TCP sockets that listen."""
+    sources: Sources
+    _kinds: dict[str, int]
+    _channel: socket.socket
+
+    @classmethod
+    def open(cls, *, loopback: bool = False) -> Namespace:
+        """Make them, before any thread is started. Raises MachineError where this cannot be.
+
+        `loopback`: take what is said to 127.0.0.1 and ::1 as well.
+        """
+        check_tools()
+        sources = sources_of_host()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Nobody's child, so that the command and its orphans are all the children that we have.
+        if (middle := os.fork()) == 0:
+            if os.fork() == 0:
+                ours.close()
+                keep(theirs, sources, loopback=loopback)
+            os._exit(0)
+        os.waitpid(middle, 0)
+        theirs.close()
+        try:
+            answer, descriptors = _receive(ours)
+        except BaseException:
+            ours.close()
+            raise
+        names = answer["kinds"]
+        kinds = dict(zip(names, descriptors, strict=False))
+        sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]
+        return cls(sockets[0], sockets[1], tuple(sockets[2:]), sources, kinds, ours)
+
+    def enter(self) -> None:
+        """Move this process (which has one thread) inside. Raises OSError."""
+        for name, descriptor in self._kinds.items():
+            isolation.setns(descriptor, KINDS[name])
+
+    @property
+    def has_users_of_its_own(self) -> bool:
+        """Whether it has a user namespace, in which nobody but the caller exists."""
+        return "user" in self._kinds
+
+    def furnish(self, directory: Path, files: Mapping[str, bytes]) -> None:
+        """Let a directory show these files besides what is in it: inside, and in memory only.
+
+        Raises MachineError.
+        """
+        contents = []
+        for name, content in files.items():
+            contents.append(os.memfd_create(name))
+            with os.fdopen(os.dup(contents[-1]), "wb") as out:
+                out.write(content)
+        try:
+            self._ask("furnish", contents, directory=str(directory), names=list(files))
+        finally:
+            for each in contents:
+                os.close(each)
+
+    def egress_socket(self, family: socket.AddressFamily) -> socket.socket:
+        """A socket inside whose connections are not intercepted. Raises MachineError."""
+        _, (descriptor,) = self._ask("egress socket", family=int(family))
+        return socket.socket(fileno=descriptor)
+
+    def quic_blocked(self) -> int:
+        """QUIC packets that were refused so far."""
+        answer, _ = self._ask("quic blocked")
+        return int(answer["count"])
+
+    def close(self) -> None:
+        """Let go of it: whoever is still inside has no network any more."""
+        for sock in (self.intake, self.datagrams, *self.dns, self._channel):
+            sock.close()
+        while self._kinds:
+            os.close(self._kinds.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(
+        self, what: str, descriptors: list[int] | None = None, **arguments: Any
+    ) -> tuple[dict[str, Any], list[int]]:
+        message = json.dumps({"do": what} | arguments).encode()
+        try:
+            socket.send_fds(self._channel, [message], descriptors or [])
+        except OSError as error:
+            raise _keeper_lost() from error
+        return _receive(self._channel)
+
+
+def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """An answer of the keeper's, and the descriptors beside it. Raises MachineError."""
+    data, descriptors, _, _ = socket.recv_fds(
+        channel, MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+    )
+    if not data:
+        raise _keeper_lost()
+    answer = json.loads(data)
+    if "error" in answer:
+        raise MachineError(answer["error"], hint=answer.get("hint"))
+    return answer, descriptors
+
+
+def _keeper_lost() -> MachineError:
+    return MachineError("the process that keeps the namespace has ended", hint="start it again")
+
+
+def sources_of_host() -> Sources:
+    """The addresses that this host's connections have."""
+    v4 = _source_towards(socket.AF_INET) or _NOWHERE_V4
+    return Sources(v4, _source_towards(socket.AF_INET6) or _any_global_v6())
+
+
+def _source_towards(family: socket.AddressFamily) -> str | None:
+    """What the host would use as source to somewhere far away. Nothing is sent."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((_PROBES[family], 9))
+            address: str = probe.getsockname()[0]
+    except OSError:
+        return None
+    return None if address in ("127.0.0.1", "::1") else address
+
+
+def _any_global_v6() -> str | None:
+    """An address by which some network can be reached, though not the world."""
+    try:
+        lines = Path("/proc/self/net/if_inet6").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        digits, _, _, scope, *_ = line.split()
+        if scope == _GLOBAL_SCOPE:
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
+    return None

@@ -1,0 +1,106 @@
+"""The command of `run` while it runs: its signals, its stops and its end, and those of its orphans.
+
+It is in our process group, so what the terminal sends reaches it without us; what is sent to us
+alone is passed on. When it stops, so do we, since it is us that the shell waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from mitml4.net.launch import Launch, status_of
+
+__all__ = ["Command"]
+
+_FROM_THE_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+_TO_END_IT: Final = (signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON: Final = (*_FROM_THE_TERMINAL, *_TO_END_IT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Command:
+    """A command that has been told to go."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._pid = launch.pid
+        self.interrupted: Callable[[str], None] = lambda _name: None
+        """Told of the signals that come once the command has ended."""
+        self.status: int | None = None
+        """As a shell reports it, once it has ended."""
+        self.told_to_end = False
+        """By a signal to us: then its descendants are not waited for."""
+        self.ended = trio.Event()
+        self.left_nobody = trio.Event()
+        """Neither the command nor a descendant of its is left."""
+
+    async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        with trio.open_signal_receiver(signal.SIGCHLD, *_PASSED_ON) as received:
+            task_status.started()
+            self._reap()
+            async for number in received:
+                if number == signal.SIGCHLD:
+                    self._reap()
+                else:
+                    self._pass_on(signal.Signals(number))
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.status is None:
+            os.kill(self._pid, signal.SIGTERM)
+
+    def _reap(self) -> None:
+        """Take note of every child that has ended, and of a stop of the command."""
+        while True:
+            try:
+                changed = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG)
+            except ChildProcessError:
+                self.left_nobody.set()
+                return
+            if changed is None:
+                return
+            if changed.si_code == os.CLD_STOPPED:
+                if changed.si_pid == self._pid:
+                    self._stop_as_well(signal.Signals(changed.si_status))
+            elif changed.si_pid == self._pid:
+                self.status = status_of(changed)
+                self.ended.set()
+
+    def _stop_as_well(self, number: signal.Signals) -> None:
+        """Stop until the shell lets us go on, and see to it that the command does so too."""
+        with contextlib.suppress(OSError):  # SIGSTOP has no handler
+            handler = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        if number != signal.SIGSTOP:
+            signal.signal(number, handler)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(os.getpgid(self._pid), signal.SIGCONT)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        if self.status is not None:
+            if number in (signal.SIGINT, *_TO_END_IT):
+                self.interrupted(number.name)
+            return
+        if number in _FROM_THE_TERMINAL and _has_the_terminal():
+            return  # the terminal sent it to both of us
+        self.told_to_end |= number in _TO_END_IT
+        os.kill(self._pid, number)
+
+
+def _has_the_terminal() -> bool:
+    """Whether our process group is the one that keys like Ctrl-C go to."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:  # there is none
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

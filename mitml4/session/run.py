@@ -1,0 +1,210 @@
+"""A session of `run`: one command in a namespace of its own, and nothing changed on the host.
+
+The namespace is made and the command forked before anything else, while this process has one thread
+and no secret; the command waits until all is ready. Its end is the session's, or that of the last
+process it left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from mitml4 import __version__
+from mitml4.address import Address
+from mitml4.errors import MitmError
+from mitml4.events import CertificateAuthority as Authority
+from mitml4.events import SessionStart
+from mitml4.layers.tls import TlsOpener
+from mitml4.net import egress, isolation
+from mitml4.net.dns import DnsRelay, Names
+from mitml4.net.launch import Launch, find_program
+from mitml4.net.listener import Listener
+from mitml4.net.namespace import Namespace
+from mitml4.net.stream import TcpStream
+from mitml4.net.undelivered import Undelivered
+from mitml4.session.command import Command
+from mitml4.session.config import RunConfig
+from mitml4.session.host_services import HostServices, is_loopback
+from mitml4.session.opener import tls_opener
+from mitml4.session.session import Session, Source, prepare_process
+from mitml4.session.trust import CommandTrust
+from mitml4.tls.ca import CertificateAuthority
+
+__all__ = ["run"]
+
+_LINGER_S: Final = 1.0
+"""How long descendants may outlive the command before it is said that they are waited for."""
+_INTERFACE: Final = "lo"
+_GOES_ON: Final = "the command goes on"
+
+Say = Callable[[str], None]
+
+
+def run(config: RunConfig, say: Say) -> int:
+    """Run a command to its end; its status, as a shell reports it.
+
+    Raises CommandError when it cannot be run, MitmError for what ends the session early.
+    """
+    program = find_program(config.argv[0], os.environ)
+    with Namespace.open(loopback=config.loopback) as namespace:
+        if namespace.has_users_of_its_own and _changes_user(program):
+            say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
+        launch = Launch.prepare(program, config.argv, namespace)
+        isolation.become_subreaper()
+        # The command may have the terminal for itself; what we say is to reach it all the same.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        return trio.run(_run, config, namespace, launch, say)
+
+
+def _changes_user(program: str) -> bool:
+    mode = os.stat(program).st_mode
+    return bool(mode & stat.S_ISUID) and os.stat(program).st_uid != os.geteuid()
+
+
+async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say) -> int:
+    prepare_process()
+    try:
+        session = _RunSession(config, say)
+        authority = CertificateAuthority.generate()
+        opener, named = tls_opener(config, authority, session.outputs.keylog)
+        environ = dict(os.environ)
+        if config.trust:
+            trust = CommandTrust.of(authority.certificate, environ)
+            namespace.furnish(trust.directory, trust.files)
+            environ = dict(trust.environ)
+    except BaseException:
+        launch.cancel()
+        raise
+    inside = _Inside(config, namespace, launch, environ, say)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(inside.command.watch)
+        await session.run(inside.up(opener), opener, named)
+        await inside.command.ended.wait()
+        nursery.cancel_scope.cancel()
+    assert inside.command.status is not None
+    return inside.command.status
+
+
+class _RunSession(Session):
+    """A session that ends with its command, not with those who watch it."""
+
+    def __init__(self, config: RunConfig, say: Say) -> None:
+        super().__init__(config)
+        self._say = say
+
+    def output_lost(self, reason: str, failure: MitmError | None) -> None:
+        self._say(f"note: {failure.message if failure else reason}; {_GOES_ON}")
+
+
+class _Inside:
+    """The intake: a namespace, with the command in it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        namespace: Namespace,
+        launch: Launch,
+        environ: Mapping[str, str],
+        say: Say,
+    ) -> None:
+        self.config = config
+        self.command = Command(launch)
+        self._namespace = namespace
+        self._launch = launch
+        self._environ = environ
+        self._say = say
+        self._names = Names()
+        self._listener = Listener(_INTERFACE, "tproxy", namespace.intake)
+
+    @asynccontextmanager
+    async def up(self, opener: TlsOpener) -> AsyncIterator[_Inside]:
+        """Everything that the command needs of the host, for as long as this is entered."""
+        async with trio.open_nursery() as nursery:
+            relay = DnsRelay(self._namespace.dns, self._names, self._note)
+            nursery.start_soon(relay.run)
+            nursery.start_soon(Undelivered(self._namespace.datagrams, self._note).run)
+            self._source = HostServices(
+                self._listener, nursery, opener, also_watched=self.config.loopback
+            )
+            yield self
+            nursery.cancel_scope.cancel()
+
+    @property
+    def listeners(self) -> Sequence[Source]:
+        return [self._source]
+
+    async def connect(self, destination: Address, client: Address) -> TcpStream:
+        """To a server inside, if it is for one of ours and there is one; else from the host."""
+        if self.config.loopback and self._is_inside(destination):
+            with contextlib.suppress(ConnectionRefusedError):
+                return TcpStream(await self._connect_inside(destination))
+        return TcpStream(await egress.connect(destination))
+
+    def name_of(self, destination: Address) -> str | None:
+        return self._names.of(destination.ip)
+
+    def start_event(self, authority: Authority | None) -> SessionStart:
+        return SessionStart(
+            version=__version__,
+            mode="run",
+            interfaces=(),
+            listeners=(self._listener.address,),
+            ca=authority,
+            table=None,
+            pid=os.getpid(),
+        )
+
+    async def watch(self, session: Session) -> None:
+        """Let the command go, and the session end when nobody needs it any more."""
+        command = self.command
+        try:
+            self._launch.go(self._environ)
+        except MitmError as error:
+            session.stop("command not run", error)
+            return
+        await command.ended.wait()
+        command.interrupted = session.stop
+        if self.config.wait and not command.told_to_end:
+            await self._wait_for_descendants()
+        session.stop("command ended")
+        if not command.left_nobody.is_set():
+            session.hurry_asked.set()
+
+    async def close(self) -> None:
+        self._source.close()
+        self.command.terminate()
+
+    async def _wait_for_descendants(self) -> None:
+        with trio.move_on_after(_LINGER_S):
+            await self.command.left_nobody.wait()
+            return
+        self._note(f"{self.config.argv[0]} has ended, what it started goes on: Ctrl-C ends that")
+        await self.command.left_nobody.wait()
+
+    def _is_inside(self, destination: Address) -> bool:
+        return is_loopback(destination) or destination.ip in (
+            self._namespace.sources.v4,
+            self._namespace.sources.v6,
+        )
+
+    async def _connect_inside(self, destination: Address) -> trio.socket.SocketType:
+        family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
+        sock = trio.socket.from_stdlib_socket(self._namespace.egress_socket(family))
+        try:
+            await sock.connect((destination.ip, destination.port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _note(self, text: str) -> None:
+        self._say(f"note: {text}")

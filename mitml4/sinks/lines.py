@@ -1,0 +1,106 @@
+"""A line for each flow that has closed, on standard error: what a person sees beside a command.
+
+    mitml4: www.example:443  tls › http/2  200 GET /  ↑ 1.2k ↓ 34M
+
+The terminal belongs to the command. While a program has taken it for itself (an editor, a pager, a
+shell at its prompt: the terminal is not in its line mode), the lines wait.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+from collections import deque
+from typing import Final, Literal
+
+import trio
+
+from mitml4.events import Event, FlowClose
+from mitml4.sinks.files import write_all, write_failure
+from mitml4.sinks.table_model import Row, TableModel
+from mitml4.sinks.table_view import short_size
+
+__all__ = ["FlowLines", "line_of"]
+
+_MAX_WAITING: Final = 1000
+_LOOK_AGAIN_S: Final = 0.2
+_LAST_WORDS_S: Final = 1.0
+_LFLAG: Final = 3  # index of tcgetattr's list
+_DIM, _RESET = "\x1b[2m", "\x1b[0m"
+
+
+def line_of(row: Row) -> str:
+    """What there is to say of a flow that has closed."""
+    parts = [
+        f"{row.server}:{row.port}",
+        " › ".join(row.stack),
+        row.info,
+        f"↑ {short_size(row.up)} ↓ {short_size(row.down)}",
+    ]
+    return "mitml4: " + "  ".join(filter(None, parts))
+
+
+class FlowLines:
+    """A sink that writes to standard error."""
+
+    def __init__(self, color: Literal["auto", "always", "never"] = "auto") -> None:
+        self.dropped = 0
+        self._model = TableModel()
+        self._descriptor = sys.stderr.fileno()
+        self._is_terminal = os.isatty(self._descriptor)
+        wants_color = self._is_terminal and not os.environ.get("NO_COLOR")
+        self._is_dim = wants_color if color == "auto" else color == "always"
+        self._waiting: deque[str] = deque()
+        self._news = trio.Event()
+        self._closing = False
+        self._patience = trio.CancelScope()
+
+    def publish(self, event: Event) -> None:
+        self._model.add(event)
+        if not isinstance(event, FlowClose) or not (row := self._model.row(event.flow)):
+            return
+        if len(self._waiting) >= _MAX_WAITING:
+            self.dropped += 1
+            return
+        line = line_of(row)
+        self._waiting.append(f"{_DIM}{line}{_RESET}\n" if self._is_dim else f"{line}\n")
+        self._news.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        with self._patience:
+            while self._waiting or not self._closing:
+                await self._news.wait()
+                self._news = trio.Event()
+                while self._waiting:
+                    await self._wait_for_the_terminal()
+                    lines = "".join(self._waiting)
+                    self._waiting.clear()
+                    await self._write(lines.encode("utf-8", "backslashreplace"))
+
+    async def aclose(self) -> None:
+        """Write what waits."""
+        self._closing = True
+        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._news.set()
+
+    async def _wait_for_the_terminal(self) -> None:
+        while self._is_terminal and not self._closing and self._is_taken():
+            with trio.move_on_after(_LOOK_AGAIN_S):
+                await self._news.wait()
+                self._news = trio.Event()
+
+    def _is_taken(self) -> bool:
+        try:
+            return not termios.tcgetattr(self._descriptor)[_LFLAG] & termios.ICANON
+        except termios.error:  # it has hung up
+            return False
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await trio.to_thread.run_sync(write_all, self._descriptor, data, abandon_on_cancel=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_failure("standard error", error) from error
