@@ -188,6 +188,191 @@ OPENINGS: dict[str, list[Trace]] = {
             (UP, b"\x13\0\0\0\x10ismaster\0"),
         ],
     ],
+    "smb": [
+        [
+            (UP, b"\0\0\0\x2f\xffSMBr" + bytes(42)),
+            (DOWN, b"\0\0\0\xcd\xfeSMB\x40"),
+        ],
+        [
+            (UP, b"\x81\0\0\x44 " + b"CKFDENEC" * 4 + b"\0 " + b"EGFCCACA" * 4 + b"\0"),
+            (DOWN, b"\x82\0\0\0"),
+            (UP, b"\0\0\0\x9b\xffSMBr"),
+        ],
+    ],
+    "netbios-ssn": [
+        [
+            (UP, b"\x81\0\0\x44 " + b"EJECEJEG" * 4 + b"\0 " + b"EGFCCACA" * 4 + b"\0"),
+            (DOWN, b"\x82\0\0\0"),
+            (UP, b"\0\0\0\x05hello"),
+        ],
+    ],
+    "dcerpc": [
+        [
+            (UP, b"\5\0\x0b\3\x10\0\0\0\x48\0\0\0\1\0\0\0\xd0\x16\0\x20"),
+            (DOWN, b"\5\0\x0c\3\x10\0\0\0\x3c\0\0\0\1\0\0\0"),
+        ],
+    ],
+    "kerberos": [
+        [
+            (UP, bytes.fromhex("000000eb6a81e83081e5a103020105a20302010aa3153013")),
+            (DOWN, bytes.fromhex("000001127e82010e3082010aa003020105a10302011ea411")),
+        ],
+        [(UP, bytes.fromhex("0000063c6c82063830820634a103020105a20302010ca382"))],
+    ],
+    "rpc": [
+        [
+            (UP, b"\x80\0\0\x28\x7c\x12\xaf\x6e\0\0\0\0\0\0\0\2\0\1\x86\xa3\0\0\0\3" + bytes(20)),
+            (DOWN, b"\x80\0\0\x18\x7c\x12\xaf\x6e\0\0\0\1" + bytes(16)),
+        ],
+    ],
+    "modbus": [
+        [
+            (UP, b"\0\1\0\0\0\6\1\1\0\0\0\3"),
+            (DOWN, b"\0\1\0\0\0\4\1\1\1\4"),
+        ],
+        [(UP, b"\0\0\0\0\0\4\0\x5a\0\2\0\1\0\0\0\5\0\x5a\0\1\0")],
+    ],
+    "dnp3": [
+        [
+            (UP, b"\5\x64\x11\xc4\2\0\3\0\xcc\xfb\xea"),
+            (DOWN, b"\5d\x0aD\3\0\2\0S\x82"),
+        ],
+    ],
+    "iec104": [
+        [(UP, b"\x68\4\7\0\0\0"), (DOWN, b"\x68\4\x0b\0\0\0")],
+        [(UP, b"\x68\x0e\2\0\2\0\x64\1\6\0\1\0\0\0\0\x14\x68\x0e\4\0\2\0\x64\1\6\0\1\0\0\0\0\x14")],
+    ],
+    "opcua": [
+        [(UP, b"HELF\x20\0\0\0" + bytes(24)), (DOWN, b"ACKF\x1c\0\0\0" + bytes(20))],
+    ],
+    "tpkt": [
+        [
+            (UP, b"\3\0\0\x16\x11\xe0\0\0\0\1\0\xc0\1\x0a\xc1\2\1\0\xc2\2\1\2"),
+            (DOWN, b"\3\0\0\x16\x11\xd0\0\1\0\1\0\xc0\1\x0a\xc1\2\1\0\xc2\2\1\2"),
+        ],
+    ],
+    "enip": [
+        [
+            (UP, b"\x65\0\4\0" + bytes(20) + b"\1\0\0\0"),
+            (DOWN, b"\x65\0\4\0\1\2\3\4" + bytes(16) + b"\1\0\0\0"),
+        ],
+    ],
+    "hislip": [
+        [
+            (UP, b"HS\0\0\1\0RS\0\0\0\0\0\0\0\7hislip0"),
+            (DOWN, b"HS\1\0\1\0\0\1" + bytes(8)),
+        ],
+    ],
+    "bgp": [
+        [
+            (UP, b"\xff" * 16 + b"\0\x2d\1\4\xfe\x4c\0\xb4"),
+            (DOWN, b"\xff" * 16 + b"\0\x2d\1\4\xfe\xb0\0\xb4"),
+        ],
+        [(DOWN, b"\xff" * 16 + b"\0\x13\4"), (UP, b"\xff" * 16 + b"\0\x13\4")],
+    ],
+    "ldp": [
+        [
+            (UP, b"\0\1\0\x20\x0a\0\1\1\0\0\2\0\0\x16\0\0\2\5"),
+            (DOWN, b"\0\1\0\x28\x0a\0\0\6\0\0\2\0\0\x16\0\0\1\5"),
+        ],
+    ],
+    "diameter": [
+        [
+            (UP, bytes.fromhex("01000074c00001010000000012345678abcdef01000001084000001a")),
+            (DOWN, bytes.fromhex("01000050400001010000000012345678abcdef010000010c4000000c")),
+        ],
+    ],
+    "smpp": [
+        [
+            (UP, b"\0\0\0\x21\0\0\0\2\0\0\0\0\0\0\0\1me\0secret\0SMPP\0\x34\0\0\0"),
+            (DOWN, b"\0\0\0\x15\x80\0\0\2"),
+        ],
+    ],
+    "stun": [
+        [
+            (UP, b"\0\3\0\x08\x21\x12\xa4\x42" + bytes(12)),
+            (DOWN, b"\1\x13\0\x74\x21\x12\xa4\x42" + bytes(12)),
+        ],
+        [(UP, b"\0\x68\0\1\0\x54\x21\x12\xa4\x42"), (DOWN, b"\0\x60\1\1\0\x4c\x21\x12\xa4\x42")],
+    ],
+    "openvpn": [
+        [(UP, b"\0\x0e\x38sessions\0\0\0\0\0"), (DOWN, b"\0\x1a\x40")],
+        [(UP, b"\0\x36\x38" + b"CLIENTID" + bytes(range(45))), (DOWN, b"\0\x42\x40SERVERID")],
+    ],
+    "pptp": [
+        [(UP, b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\1"), (DOWN, b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\2")],
+    ],
+    "drda": [
+        [(UP, b"\0\x89\xd0\x41\0\1\0\x83\x10\x41\0\x39"), (DOWN, b"\0\x5b\xd0\x43\0\1\0\x55")],
+    ],
+    "oracle-tns": [
+        [(UP, b"\0\xc8\0\0\1\0\0\0\1\x3a\1\x2c\0\0"), (DOWN, b"\0\x20\0\0\2\0\0\0\1\x3a")],
+    ],
+    "elasticsearch": [
+        [
+            (UP, b"ES\0\0\0\x34\0\0\0\0\0\0\0\1\x08\0\x5c\xc6\x63"),
+            (DOWN, b"ES\0\0\0\x13\0\0\0\0\0\0\0\1\x09\0\x5c\xc6\x63"),
+        ],
+        [(UP, b"ES\xff\xff\xff\xff")],
+    ],
+    "zookeeper": [
+        [
+            (UP, b"\0\0\0\x2d" + bytes(14) + b"\x75\x30" + bytes(11) + b"\x10" + bytes(17)),
+            (DOWN, b"\0\0\0\x25\0\0\0\0\0\0\x75\x30"),
+        ],
+    ],
+    "clickhouse": [
+        [(UP, b"\0\x11ClickHouse client\x17\x08"), (DOWN, b"\0\x0aClickHouse\x17\x08")],
+    ],
+    "bittorrent": [
+        [(UP, b"\x13BitTorrent protocol" + bytes(8)), (DOWN, b"\x13BitTorrent protocol")],
+    ],
+    "gnutella": [
+        [(UP, b"GNUTELLA CONNECT/0.6\r\nNode: x\r\n"), (DOWN, b"GNUTELLA/0.6 503 No\r\n")],
+    ],
+    "bitcoin": [
+        [
+            (UP, b"\xf9\xbe\xb4\xd9version\0\0\0\0\0\x66\0\0\0abcd"),
+            (DOWN, b"\xf9\xbe\xb4\xd9version\0\0\0\0\0\x66\0\0\0efgh"),
+        ],
+    ],
+    "ajp13": [
+        [(UP, b"\x12\x34\0\1\x0a"), (DOWN, b"AB\0\1\x09")],
+        [(UP, b"\x12\x34\3\x36\2\4\0\x08HTTP/1.1"), (DOWN, b"AB\0\x0a\4")],
+    ],
+    "jdwp": [
+        [(UP, b"JDWP-Handshake"), (DOWN, b"JDWP-Handshake")],
+    ],
+    "java-rmi": [
+        [(UP, b"JRMI\0\2\x4b"), (DOWN, b"\x4e\0\x09127.0.0.1")],
+    ],
+    "x11": [
+        [(UP, b"\x6c\0\x0b\0\0\0\x12\0\x10\0\0\0MIT-MAGIC"), (DOWN, b"\1\0\x0b\0\0\0")],
+        [(UP, b"\x42\0\0\x0b\0\0\0\0\0\0\0\0"), (DOWN, b"\1\0\0\x0b\0\0")],
+    ],
+    "adb": [
+        [
+            (UP, b"CNXN\1\0\0\1\0\0\4\0\7\0\0\0\x32\2\0\0\xbc\xb1\xa7\xb1host::\0"),
+            (DOWN, b"AUTH\1\0\0\0"),
+        ],
+        [(UP, b"000chost:version"), (DOWN, b"OKAY")],
+    ],
+    "zabbix": [
+        [(UP, b"ZBXD\1\x09\0\0\0\0\0\0\0agent.ping"), (DOWN, b"ZBXD\1\1\0\0\0")],
+    ],
+    "ident": [
+        [(UP, b"6193, 23\r\n"), (DOWN, b"6193, 23 : USERID : UNIX :me\r\n")],
+    ],
+    "fix": [
+        [
+            (UP, b"8=FIX.4.2\x019=65\x0135=A\x0149=me\x01"),
+            (DOWN, b"8=FIX.4.2\x019=65\x0135=A\x0149=you\x01"),
+        ],
+    ],
+    "thrift": [
+        [(UP, b"\x80\1\0\1\0\0\0\4ping\0\0\0\1"), (DOWN, b"\x80\1\0\2\0\0\0\4ping")],
+        [(UP, b"\0\0\0\x11\x80\1\0\1\0\0\0\4ping\0\0\0\1\0"), (DOWN, b"\0\0\0\x11\x80\1\0\2")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

@@ -1,0 +1,104 @@
+"""How people look after their hosts, desktops and telephones. Named only.
+
+x11      42|6C 00, 11, 0, lengths of the authorization      X Window System protocol §8
+adb      "CNXN" version(4) …; "000chost:…"       AOSP's adb: protocol.txt, OVERVIEW.TXT
+zabbix   "ZBXD" flags length(4 or 8) …                      Zabbix documentation, "Header"
+ident    6193, 23 CRLF; the same ports, then " : USERID …"  RFC 1413 §4
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Protocol
+from mitml4.protocols.evidence import Rule, answered, proof
+from mitml4.protocols.fields import Reader
+
+__all__ = ["PROTOCOLS"]
+
+BIG_ENDIAN: Final = b"\x42"
+LITTLE_ENDIAN: Final = b"\x6c"
+MAX_AUTHORIZATION: Final = 1024
+
+
+def read_x11(reader: Reader) -> None:
+    """A client's connection set-up; the server answers in the client's byte order."""
+    little = reader.one_of(BIG_ENDIAN, LITTLE_ENDIAN) == LITTLE_ENDIAN
+    reader.take(1)
+    for version in (11, 0):
+        reader.uint(2, version, version, little=little)
+    for _ in ("name", "data"):
+        reader.uint(2, 0, MAX_AUTHORIZATION, little=little)
+
+
+ADB_COMMANDS: Final = (b"CNXN", b"STLS", b"AUTH")
+"""CNXN comes first; the others are a device's answers, and what a capture's middle shows."""
+MAX_ADB: Final = 1 << 20
+HEX: Final = b"0123456789abcdefABCDEF"
+
+
+def read_adb(reader: Reader) -> None:
+    """A message's header, whose last field is its first inverted; or a request to the server."""
+    if reader.data[:1] == b"0":
+        reader.take(4, HEX)
+        reader.one_of(b"host:", b"host-")
+        return
+    command = reader.one_of(*ADB_COMMANDS)
+    reader.take(8)
+    reader.uint(4, 0, MAX_ADB, little=True)
+    reader.take(4)
+    reader.one_of(bytes(byte ^ 0xFF for byte in command))
+
+
+def read_zabbix(reader: Reader) -> None:
+    """The header up to its flags: always 1, also compressed (2), also large (4)."""
+    reader.one_of(b"ZBXD")
+    reader.one_of(b"\x01", b"\x03", b"\x05", b"\x07")
+
+
+DIGITS: Final = b"0123456789"
+MAX_LINE: Final = 32
+
+
+def read_ident(reader: Reader) -> None:
+    """A pair of ports on a line."""
+    line = reader.until(b"\n", MAX_LINE, DIGITS + b" ,\r")
+    if not all(port.isdigit() and 1 <= int(port) <= 0xFFFF for port in ports(line)):
+        raise ProtocolError("no ports")
+
+
+def ports(line: bytes) -> tuple[bytes, bytes]:
+    """What stands before and behind the comma."""
+    first, _, second = line.partition(b",")
+    return first.strip(), second.strip()
+
+
+def ident_reply(up: bytes) -> Rule:
+    """The same ports, and whose connection it is, or why that is not said."""
+    asked = ports(up.partition(b"\n")[0])
+
+    def read(reader: Reader) -> None:
+        if ports(reader.until(b":", MAX_LINE, DIGITS + b" ,")) != asked:
+            raise ProtocolError("other ports")
+        reader.until(b":", MAX_LINE)
+
+    return read
+
+
+PROTOCOLS: Final = (
+    Protocol(
+        name="x11",
+        detect=proof(read_x11),
+        client_first=BIG_ENDIAN + LITTLE_ENDIAN,
+        server_first=b"",
+    ),
+    Protocol(name="adb", detect=proof(read_adb), client_first=b"CSA0", server_first=b""),
+    Protocol(name="zabbix", detect=proof(read_zabbix), client_first=b"Z", server_first=b""),
+    Protocol(
+        name="ident",
+        detect=answered(read_ident, ident_reply),
+        client_first=DIGITS,
+        server_first=b"",
+    ),
+)

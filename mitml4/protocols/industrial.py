@@ -1,0 +1,202 @@
+"""What machines, meters and instruments speak. Named only.
+
+    modbus    transaction(2) 00 00 length(2) unit function …         Modbus TCP/IP V1.0b §3.1
+    dnp3      05 64 length control to(2) from(2) CRC(2) …            IEEE 1815 §9.2
+    iec104    68 length control(4) …                                 IEC 60870-5-104 §5
+    opcua     "HEL" | "ACK" | "OPN" … "F" length(4) …                OPC 10000-6 §7.1.2
+    tpkt      03 00 length(2) LI E0 … C0|C1|C2 …                     RFC 1006 §6, X.224 §13.3
+    enip      command(2) length(2) session(4) 00000000 …             CIP volume 2 §2-3.1
+    hislip    "HS" type control parameter(4) length(8) …             IVI-6.1 §6.2
+
+Modbus has hardly a fixed bit, so the answer must repeat what was asked. `tpkt` is what stands
+below S7 and MMS: a connection between two named ends (TSAPs), which RDP does not have.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Protocol
+from mitml4.protocols.evidence import Rule, answered, proof
+from mitml4.protocols.fields import Reader
+
+__all__ = ["PROTOCOLS"]
+
+MODBUS_HEAD: Final = 6
+MODBUS_MAX: Final = 254
+FUNCTIONS: Final = tuple(
+    bytes([code]) for code in (*range(1, 9), 11, 12, *range(15, 18), *range(20, 25), 43, 90, 125)
+)
+"""Modbus Application Protocol V1.1b3 §5.1, and Schneider Electric's 90 and 125."""
+EXCEPTION: Final = 0x80
+
+
+def read_modbus(reader: Reader) -> None:
+    """A whole request."""
+    reader.take(2)
+    reader.one_of(b"\0\0")
+    length = reader.uint(2, 2, MODBUS_MAX)
+    reader.take(1)  # unit
+    function = reader.one_of(*FUNCTIONS)
+    if function <= b"\x06" and length != 6:
+        raise ProtocolError("an address and a value, and nothing else")
+    reader.take(length - 2)
+
+
+def modbus_reply(up: bytes) -> Rule:
+    """What answers the client's first request: its transaction, its function or an exception."""
+    transaction, function = up[:2], up[MODBUS_HEAD + 1]
+
+    def read(reader: Reader) -> None:
+        reader.one_of(transaction)
+        reader.one_of(b"\0\0")
+        reader.uint(2, 3, MODBUS_MAX)
+        reader.take(1)
+        reader.one_of(bytes([function]), bytes([function | EXCEPTION]))
+
+    return read
+
+
+DNP3_MIN: Final = 5
+"""Control and addresses; the length counts neither itself nor the start nor the CRCs."""
+
+
+def read_dnp3(reader: Reader) -> None:
+    """A link frame's header."""
+    start = reader.at
+    reader.one_of(b"\x05\x64")
+    reader.uint(1, DNP3_MIN)
+    reader.take(5)
+    header = reader.data[start : reader.at]
+    reader.one_of(dnp3_crc(header).to_bytes(2, "little"))
+
+
+def dnp3_crc(data: bytes) -> int:
+    """IEEE 1815 annex E: CRC-16 of 0x3D65, bits reversed, the result inverted."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA6BC if crc & 1 else 0)
+    return crc ^ 0xFFFF
+
+
+CONTROLS: Final = (0x07, 0x0B, 0x13, 0x23, 0x43, 0x83)
+"""STARTDT, STOPDT and TESTFR, each act and con."""
+U_FRAMES: Final = tuple(bytes([4, control, 0, 0, 0]) for control in CONTROLS)
+TYPES: Final = 127
+CAUSES: Final = 0x3F
+
+
+def read_iec104(reader: Reader) -> None:
+    """A U frame, with which a connection begins, or else two I frames (of a capture's middle)."""
+    reader.one_of(b"\x68")
+    if reader.data[reader.at : reader.at + 1] in (b"", b"\x04"):
+        reader.one_of(*U_FRAMES)
+        return
+    read_i_frame(reader)
+    reader.one_of(b"\x68")
+    read_i_frame(reader)
+
+
+def read_i_frame(reader: Reader) -> None:
+    """Behind its start: two counters whose lowest bit is 0, and an ASDU."""
+    end = reader.uint(1, 12, 253) + reader.at
+    for _ in ("sent", "received"):
+        if reader.uint(2, little=True) & 1:
+            raise ProtocolError("no I frame")
+    reader.uint(1, 1, TYPES)
+    reader.uint(1, 1)
+    if not reader.uint(1) & CAUSES:
+        raise ProtocolError("no cause of transmission")
+    reader.take(end - reader.at)
+
+
+OPCUA_TYPES: Final = tuple(
+    kind + chunk
+    for kind, chunks in {
+        b"HEL": b"F",
+        b"ACK": b"F",
+        b"ERR": b"F",
+        b"RHE": b"F",
+        b"OPN": b"F",
+        b"MSG": b"FCA",
+        b"CLO": b"F",
+    }.items()
+    for chunk in (bytes([letter]) for letter in chunks)
+)
+OPCUA_MAX: Final = (1 << 24) - 1
+
+
+def read_opcua(reader: Reader) -> None:
+    """A message's header. Its length has a zero byte, so that no text is taken for it."""
+    reader.one_of(*OPCUA_TYPES)
+    reader.uint(4, 8, OPCUA_MAX, little=True)
+
+
+COTP_FIXED: Final = 6
+"""Of a connection request behind its length indicator: code, two references, class."""
+
+
+def read_tpkt(reader: Reader) -> None:
+    """A connection request (or a confirm, which a capture may show alone) that names its ends."""
+    reader.one_of(b"\x03\x00")
+    length = reader.uint(2, 4 + 1 + COTP_FIXED + 2, 4 + 0xFF)
+    reader.uint(1, length - 5, length - 5)
+    reader.one_of(b"\xe0", b"\xd0")
+    reader.take(5)
+    reader.one_of(b"\xc0", b"\xc1", b"\xc2")
+    reader.uint(1, 1, length - 4 - 1 - COTP_FIXED - 2)
+
+
+ENIP_COMMANDS: Final = tuple(
+    code.to_bytes(2, "little") for code in (4, 0x63, 0x64, 0x65, 0x66, 0x6F, 0x70)
+)
+ENIP_WITHIN_SESSION: Final = ENIP_COMMANDS[-3:]
+ENIP_MAX: Final = 0xFFFF - 24
+
+
+def read_enip(reader: Reader) -> None:
+    """An encapsulation header; only some commands are sent within a session."""
+    command = reader.one_of(*ENIP_COMMANDS)
+    reader.uint(2, 0, ENIP_MAX, little=True)
+    reader.take(4) if command in ENIP_WITHIN_SESSION else reader.one_of(bytes(4))
+    reader.one_of(bytes(4))  # status
+    reader.take(8)  # sender's context
+    reader.one_of(bytes(4))  # options
+
+
+HISLIP_TYPES: Final = 0x22
+
+
+def read_hislip(reader: Reader) -> None:
+    """A message's header; its length, of eight bytes, never needs the first four."""
+    reader.one_of(b"HS")
+    reader.uint(1, 0, HISLIP_TYPES)
+    reader.take(1 + 4)
+    reader.one_of(bytes(4))
+    reader.take(4)
+
+
+PROTOCOLS: Final = (
+    Protocol(name="modbus", detect=answered(read_modbus, modbus_reply), server_first=b""),
+    Protocol(
+        name="dnp3", detect=proof(read_dnp3, read_dnp3), client_first=b"\x05", server_first=b"\x05"
+    ),
+    Protocol(name="iec104", detect=proof(read_iec104), client_first=b"\x68", server_first=b""),
+    Protocol(
+        name="opcua",
+        detect=proof(read_opcua, read_opcua),
+        client_first=b"HAEROMC",
+        server_first=b"HAEROMC",
+    ),
+    Protocol(name="tpkt", detect=proof(read_tpkt), client_first=b"\3", server_first=b""),
+    Protocol(
+        name="enip",
+        detect=proof(read_enip),
+        client_first=bytes(command[0] for command in ENIP_COMMANDS),
+        server_first=b"",
+    ),
+    Protocol(name="hislip", detect=proof(read_hislip), client_first=b"H", server_first=b""),
+)

@@ -1,0 +1,123 @@
+"""ONC RPC over TCP (RFC 5531), and the programs that are told apart: NFS and the port mapper.
+
+    call     8… length(3) xid(4) 00000000 00000002 program(4) version(4) procedure(4) …
+    reply    8… length(3) xid(4) 00000001 0000000 accepted or denied …
+
+A client often asks first for procedure 0, which does nothing (§11.1); so the inner name is said
+with the first call of a procedure that does something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import Direction, Facts, Protocol
+from mitml4.protocols.evidence import proof
+from mitml4.protocols.fields import Reader
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOLS", "OncRpc", "OncRpcFacts"]
+
+LAST_FRAGMENT: Final = 1 << 31
+CALL_HEAD: Final = 40
+"""xid to procedure, and two empty authenticators."""
+REPLY_HEAD: Final = 16
+MAX_RECORD: Final = LAST_FRAGMENT | (1 << 24) - 1
+
+CALL: Final = bytes(4) + b"\0\0\0\2"
+REPLIES: Final = (b"\0\0\0\1" + bytes(4), b"\0\0\0\1\0\0\0\1")
+MAX_PROGRAM: Final = 0x5FFFFFFF
+"""§8.3: what is above is reserved."""
+MAX_VERSION: Final = 255
+MAX_PROCEDURE: Final = 1023
+
+PROGRAMS: Final = {100000: "portmap", 100003: "nfs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The head of a call, and how many bytes of its record follow."""
+
+    program: int
+    version: int
+    procedure: int
+    left: int
+
+
+def read_call(reader: Reader) -> Call:
+    """A call in the first fragment of its record."""
+    length = reader.uint(4, LAST_FRAGMENT | CALL_HEAD, MAX_RECORD) - LAST_FRAGMENT
+    reader.take(4)
+    reader.one_of(CALL)
+    return Call(
+        program=reader.uint(4, 1, MAX_PROGRAM),
+        version=reader.uint(4, 0, MAX_VERSION),
+        procedure=reader.uint(4, 0, MAX_PROCEDURE),
+        left=length - 24,
+    )
+
+
+def read_call_or_reply(reader: Reader) -> None:
+    """A call; or a reply, which a capture may show alone."""
+    if reader.data[8:12] != b"\0\0\0\1":
+        read_call(reader)
+        return
+    reader.uint(4, LAST_FRAGMENT | REPLY_HEAD, MAX_RECORD)
+    reader.take(4)
+    reader.one_of(*REPLIES)
+    reader.uint(4, 0, 5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OncRpcFacts(Facts):
+    """The program that was called first: its name where it is known, its number otherwise."""
+
+    program: str | int | None = None
+    version: int | None = None
+
+
+@dataclass(slots=True)
+class OncRpc(Units):
+    """Calls up to the first that does something; the answers pass as they come."""
+
+    name: ClassVar[str] = "rpc"
+
+    call: Call | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        start = reader.at
+        call = read_call(reader)
+        self.call = self.call or call
+        self.settled = True
+        if call.procedure == 0:
+            self.skip(reader, Direction.UP, call.left)
+            return
+        reader.at = start
+        self.inner = PROGRAMS.get(call.program)
+        if self.inner:
+            self.go_inside()
+        else:
+            self.stay_plain()
+
+    def server_unit(self, reader: Reader) -> None:
+        reader.take(reader.left)  # an answer that does nothing, either
+
+    def facts(self) -> OncRpcFacts:
+        if self.call is None:
+            return OncRpcFacts()
+        program = PROGRAMS.get(self.call.program, self.call.program)
+        return OncRpcFacts(program=program, version=self.call.version)
+
+
+PROTOCOLS: Final = (
+    Protocol(
+        name=OncRpc.name,
+        detect=proof(read_call_or_reply),
+        converse=lambda around: OncRpc(around=around),
+        client_first=b"\x80",
+        server_first=b"",
+    ),
+    Protocol(name="nfs", detect=None),
+    Protocol(name="portmap", detect=None),
+)

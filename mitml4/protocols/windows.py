@@ -1,0 +1,140 @@
+"""What Windows networks speak: SMB, NetBIOS sessions, DCE/RPC, Kerberos. Named only.
+
+    smb            00 length(3) FF|FE|FD|FC "SMB" …           MS-SMB §2.1, MS-SMB2 §2.1
+    netbios-ssn    81 00 00 44, the called and the calling name   RFC 1002 §4.3.2
+    dcerpc         05 00 type flags order(4) length(2) …      DCE 1.1: RPC, §12.6.3.1
+    kerberos       length(4) [APPLICATION n] SEQUENCE …       RFC 4120 §5, §7.2.2
+
+On port 139 a NetBIOS session request goes before the first SMB message. A session in which
+something else follows it is a `netbios-ssn`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.ber import read_head
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.evidence import proof
+from mitml4.protocols.fields import Reader, judge
+
+__all__ = ["PROTOCOLS"]
+
+SMB_SIGNATURES: Final = (b"\xffSMB", b"\xfeSMB", b"\xfdSMB", b"\xfcSMB")
+"""SMB 1, 2 and 3, 3 encrypted, 3 compressed."""
+MIN_SMB: Final = 32
+
+SESSION_MESSAGE: Final = b"\x00"
+SESSION_REQUEST: Final = b"\x81\x00\x00\x44"
+ENCODED: Final = bytes(range(ord("A"), ord("Q")))
+"""RFC 1001 §14.1: half a byte of the name in each letter."""
+
+
+def read_message(reader: Reader) -> None:
+    """The head of an SMB message."""
+    reader.one_of(SESSION_MESSAGE)
+    reader.uint(3, MIN_SMB)
+    reader.one_of(*SMB_SIGNATURES)
+
+
+def read_session_request(reader: Reader) -> None:
+    """Two names of sixteen bytes, encoded, and without a scope."""
+    reader.one_of(SESSION_REQUEST)
+    for _ in ("called", "calling"):
+        reader.one_of(b"\x20")
+        reader.take(32, ENCODED)
+        reader.one_of(b"\0")
+
+
+def read_smb(reader: Reader) -> None:
+    """The client's first SMB message, perhaps behind a session request."""
+    if reader.data.startswith(SESSION_REQUEST[:1]):
+        read_session_request(reader)
+    read_message(reader)
+
+
+def detect_netbios_ssn(opening: Opening) -> Verdict:
+    """A session request behind which no SMB follows."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    request = judge(read_session_request, opening.up)
+    if request is not Verdict.MATCH:
+        return request
+    match judge(read_smb, opening.up):
+        case Verdict.MATCH:
+            return Verdict.REJECT
+        case Verdict.REJECT:
+            return Verdict.MATCH
+    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+
+
+BYTE_ORDERS: Final = (b"\x00", b"\x01", b"\x10", b"\x11")
+"""DCE 1.1: RPC, §14.1: integers big-endian or (1x) little-endian, characters ASCII or EBCDIC."""
+PDU_TYPES: Final = tuple(bytes([kind]) for kind in (0, 2, 3, *range(11, 21)))
+"""Those of the connection-oriented protocol (table 12-1; 20 is MS-RPCE's)."""
+PDU_HEAD: Final = 16
+
+
+def read_pdu(reader: Reader) -> None:
+    """The common header of a PDU.
+
+    The minor version is 0 in practice; with a 1 there, three bytes would be a SOCKS5 greeting.
+    """
+    reader.one_of(b"\x05\x00")
+    reader.one_of(*PDU_TYPES)
+    reader.take(1)
+    little = reader.one_of(*BYTE_ORDERS) >= b"\x10"
+    reader.uint(1, 0, 3)  # floating-point representation
+    reader.one_of(b"\0\0")
+    length = reader.uint(2, PDU_HEAD, little=little)
+    reader.uint(2, 0, length - PDU_HEAD, little=little)  # authentication
+    reader.take(4)  # call id
+
+
+MAX_KERBEROS: Final = 1 << 20
+SEQUENCE: Final = b"\x30"
+APPLICATIONS: Final = {
+    b"\x6a": b"\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a",  # AS-REQ
+    b"\x6b": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0b",  # AS-REP
+    b"\x6c": b"\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0c",  # TGS-REQ
+    b"\x6d": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0d",  # TGS-REP
+    b"\x6e": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0e",  # AP-REQ
+    b"\x6f": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0f",  # AP-REP
+    b"\x7e": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x1e",  # KRB-ERROR
+}
+"""How a message's SEQUENCE begins, by its tag: version 5, and the type that the tag says."""
+
+
+def read_kerberos(reader: Reader) -> None:
+    """A message up to its type. Its lengths, all three, say the same."""
+    end = reader.uint(4, 16, MAX_KERBEROS) + 4
+    tag = read_filling(reader, end, *APPLICATIONS)
+    read_filling(reader, end, SEQUENCE)
+    reader.one_of(APPLICATIONS[tag])
+
+
+def read_filling(reader: Reader, end: int, *tags: bytes) -> bytes:
+    """The head of an element that ends where its message ends."""
+    tag, length = read_head(reader, *tags)
+    if reader.at + length != end:
+        raise ProtocolError("an element that does not fill its message")
+    return tag
+
+
+PROTOCOLS: Final = (
+    Protocol(
+        name="smb",
+        detect=proof(read_smb),
+        client_first=SESSION_MESSAGE + SESSION_REQUEST[:1],
+        server_first=b"",
+    ),
+    Protocol(
+        name="netbios-ssn",
+        detect=detect_netbios_ssn,
+        client_first=SESSION_REQUEST[:1],
+        server_first=b"",
+    ),
+    Protocol(name="dcerpc", detect=proof(read_pdu), client_first=b"\x05", server_first=b""),
+    Protocol(name="kerberos", detect=proof(read_kerberos), client_first=b"\0", server_first=b""),
+)

@@ -1,0 +1,83 @@
+"""ONC RPC: calls and replies, and the program that a connection is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.onc_rpc import PROTOCOLS, OncRpc
+
+UP, DOWN = Direction.UP, Direction.DOWN
+MATCH, NEED_MORE, REJECT = Verdict.MATCH, Verdict.NEED_MORE, Verdict.REJECT
+PORTMAP, NFS, MOUNT = 100000, 100003, 100005
+
+
+def call(program: int, procedure: int, arguments: bytes = b"") -> bytes:
+    words = (7, 0, 2, program, 3, procedure, 0, 0, 0, 0)
+    body = b"".join(word.to_bytes(4, "big") for word in words) + arguments
+    return (1 << 31 | len(body)).to_bytes(4, "big") + body
+
+
+REPLY = b"\x80\0\0\x18\0\0\0\7\0\0\0\1" + bytes(16)
+CASES = [
+    (call(NFS, 0)[:27], NEED_MORE),
+    (call(NFS, 0)[:28], MATCH),
+    (b"\0" + call(NFS, 0)[1:], REJECT),  # not the last fragment
+    (call(NFS, 0)[:8] + b"\0\0\0\2", REJECT),  # neither call nor reply
+    (call(NFS, 0)[:12] + b"\0\0\0\3", REJECT),  # another version of RPC
+    (call(0x60000000, 0), REJECT),
+    (b"\x80\0\0\x27", REJECT),
+    (REPLY[:-5], MATCH),  # a capture of the replies
+    (REPLY[:12] + b"\0\0\0\2", REJECT),
+]
+
+
+@pytest.mark.parametrize(("up", "verdict"), CASES)
+def test_what_an_opening_is_worth(up: bytes, verdict: Verdict) -> None:
+    detect = PROTOCOLS[0].detect
+    assert detect is not None
+    assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize(("program", "name"), [(NFS, "nfs"), (PORTMAP, "portmap")])
+def test_the_inner_name_comes_with_a_call_that_does_something(
+    converse: Any, program: int, name: str, chunk: int | None
+) -> None:
+    conversation = OncRpc()
+    null, real = call(program, 0), call(program, 3, b"arguments")
+    talk = converse(conversation, [(UP, null), (DOWN, REPLY)], chunk=chunk)
+    assert conversation.settled
+    assert conversation.inner is None
+    assert not talk.kept[UP]
+    assert bytes(talk.moved[DOWN]) == REPLY
+    talk = converse(conversation, [(UP, real), (DOWN, REPLY)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert conversation.inner == name
+    assert bytes(talk.kept[UP]) == real
+    assert conversation.facts().program == name
+    assert conversation.facts().version == 3
+
+
+def test_a_program_without_a_name_has_no_inner_layer(converse: Any) -> None:
+    conversation = OncRpc()
+    talk = converse(conversation, [(UP, call(MOUNT, 1)), (DOWN, REPLY)])
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.facts().program == MOUNT
+    assert not talk.kept[UP]
+
+
+def test_nothing_is_known_before_a_call(converse: Any) -> None:
+    conversation = OncRpc()
+    converse(conversation, [(UP, call(NFS, 0)[:20])])
+    assert not conversation.settled
+    assert conversation.facts().program is None
+    assert conversation.up is LOOK
+
+
+def test_what_is_no_call_is_an_error(converse: Any) -> None:
+    with pytest.raises(ProtocolError):
+        converse(OncRpc(), [(UP, call(NFS, 0)), (UP, b"hello")])
