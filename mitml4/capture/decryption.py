@@ -1,10 +1,10 @@
 """TLS of a capture, opened with the secrets of a key log: a conversation that gives plaintext.
 
 Theory of operation. What stands in the clear is read by the conversation that reads TLS without
-secrets (`TlsConversation`), and where the secrets do not know the ClientHello's random, that one
-simply goes on. Where they do, whole records are taken (LOOK, so that half a record waits where all
-waiting bytes are counted), each side's are opened with its protection of the moment, and what is
-inside goes to `plaintext`, or changes the protection:
+secrets (`TlsConversation`), and where the secrets do not know the connection by its first record
+that takes one, that conversation simply goes on. Where they do, whole records are taken (LOOK, so
+that half a record waits where all waiting bytes are counted), each side's are opened with its
+protection of the moment, and what is inside goes to `plaintext`, or changes the protection:
 
     TLS 1.3   ServerHello ─► handshake secrets ─► Finished ─► traffic secrets ─► KeyUpdate ─► …
               early data: its own secret up to EndOfEarlyData, or skipped
@@ -102,7 +102,8 @@ class TlsDecryption(Conversation):
     _closed: bool = False
     """There are no secrets, or nothing to open: only what is in the clear is read."""
     _client: Direction = Direction.UP
-    _hello: ClientHello | None = None
+    _hello: Message | None = None
+    """The ClientHello, which is parsed only where the connection is known."""
     _known: Mapping[str, bytes] = field(default_factory=dict)
     _server: ServerHello | None = None
     _suite: Suite | None = None
@@ -142,6 +143,9 @@ class TlsDecryption(Conversation):
     def _take(self, direction: Direction, record: Record) -> None:
         side = self._sides[direction]
         if side.due and record.kind == RecordType.APPLICATION_DATA:
+            if not self._know():
+                self._close()
+                return
             side.protection, side.due = self._protection_1_3(side.due), None
         # RFC 8446 §5.2: what is protected has application data's type; the rest is as it looks.
         looks_clear = not self._is_tls12() and record.kind != RecordType.APPLICATION_DATA
@@ -159,13 +163,15 @@ class TlsDecryption(Conversation):
     def _take_clear_message(self, direction: Direction, message: Message) -> None:
         match message.record_type:
             case RecordType.HANDSHAKE if message.handshake_type == HandshakeType.CLIENT_HELLO:
-                self._take_client_hello(direction, ClientHello.of(message))
+                self._take_client_hello(direction, message)
             case RecordType.HANDSHAKE if message.handshake_type == HandshakeType.SERVER_HELLO:
                 self._take_server_hello(direction, ServerHello.of(message))
             case RecordType.HANDSHAKE if self._hello is None:
                 self._close()
-            case RecordType.CHANGE_CIPHER_SPEC if self._is_tls12():
+            case RecordType.CHANGE_CIPHER_SPEC if self._is_tls12() and self._know():
                 self._change_cipher(direction)
+            case RecordType.CHANGE_CIPHER_SPEC if self._is_tls12():
+                self._close()
             case RecordType.ALERT if self._hello is None or _is_fatal(message.body):
                 self._close()
             case RecordType.APPLICATION_DATA if not self._is_being_retried():
@@ -214,22 +220,19 @@ class TlsDecryption(Conversation):
 
     # The handshake
 
-    def _take_client_hello(self, direction: Direction, hello: ClientHello) -> None:
+    def _take_client_hello(self, direction: Direction, hello: Message) -> None:
         if self._hello and not self._is_being_retried():
-            raise ProtocolError("a second ClientHello")
-        known = self.secrets.of(hello.random)
-        if known is None:
             self._close()
             return
-        self._client, self._hello, self._known = direction, hello, known
-        self.set_want(direction, HOLD)
+        self._client, self._hello = direction, hello
+        if self._know():
+            self.set_want(direction, HOLD)
 
     def _take_server_hello(self, direction: Direction, server: ServerHello) -> None:
-        if self._hello is None or direction is self._client:
+        answered = self._server and not self._server.is_retry
+        if self._hello is None or direction is self._client or answered:
             self._close()
             return
-        if self._server and not self._server.is_retry:
-            raise ProtocolError("a second ServerHello")
         self._server = server
         if server.is_retry:
             self._sides[self._client] = _Side()
@@ -237,22 +240,19 @@ class TlsDecryption(Conversation):
             return
         self._suite = suite_of(server.cipher_suite)
         if self._suite is None or server.version not in (_TLS_1_2, _TLS_1_3) or server.compression:
-            name = f"{version_name(server.version)} with {cipher_name(server.cipher_suite)}"
-            raise ProtocolError(f"{name} cannot be opened, whatever the secrets")
+            self._leave(server)
+            return
         if server.is_tls13:
             self._sides[direction].due = SERVER_HANDSHAKE
-        if not (server.is_tls13 and self._hello.early_data):
-            self._release_client()
+        else:
+            self.set_want(self._client, LOOK)
 
-    def _release_client(self) -> None:
-        """The server has said what the client's next record is protected with."""
-        client = self._client
-        if not self._is_tls12():
-            early = self._takes_early_data and CLIENT_EARLY in self._known
-            self._sides[client].due = CLIENT_EARLY if early else CLIENT_HANDSHAKE
-            if self._hello and self._hello.early_data and not early:
-                self._sides[client].skipped = 0
-        self.set_want(client, LOOK)
+    def _leave(self, server: ServerHello) -> None:
+        """It cannot be opened, which is worth saying where there are secrets for it."""
+        if self._know():
+            name = f"{version_name(server.version)} with {cipher_name(server.cipher_suite)}"
+            raise ProtocolError(f"{name} cannot be opened, whatever the secrets")
+        self._close()
 
     def _take_handshake(self, direction: Direction, message: Message) -> None:
         """A message of TLS 1.3 behind the ServerHello."""
@@ -268,14 +268,23 @@ class TlsDecryption(Conversation):
                 side.due = CLIENT_TRAFFIC if of_client else SERVER_TRAFFIC
                 self.settled |= not of_client
             case HandshakeType.ENCRYPTED_EXTENSIONS if not of_client and side.in_handshake:
-                extensions = EncryptedExtensions.of(message)
-                self._learned["alpn"] = extensions.alpn
-                self._takes_early_data = extensions.early_data
-                if self.want(self._client) is HOLD:
-                    self._release_client()
+                self._take_extensions(EncryptedExtensions.of(message))
             case HandshakeType.CERTIFICATE if not of_client:
                 leaf = CertificateFacts.of_der(_first_certificate(message.body))
                 self._learned["certificate"] = leaf
+
+    def _take_extensions(self, extensions: EncryptedExtensions) -> None:
+        """From here on it is known what the client's next record is protected with."""
+        assert self._hello
+        self._learned["alpn"] = extensions.alpn
+        self._takes_early_data = extensions.early_data
+        side = self._sides[self._client]
+        if extensions.early_data and CLIENT_EARLY in self._known:
+            side.due = CLIENT_EARLY
+        else:
+            side.due = CLIENT_HANDSHAKE
+            side.skipped = 0 if ClientHello.of(self._hello).early_data else None
+        self.set_want(self._client, LOOK)
 
     def _end_early_data(self, direction: Direction, side: _Side) -> None:
         """The first record behind it was opened; what was taken of it is missing inside."""
@@ -290,7 +299,7 @@ class TlsDecryption(Conversation):
         self._sides[direction].protection = protection_1_2(
             self._suite,
             self._secret(MASTER),
-            client_random=self._hello.random,
+            client_random=_random(self._hello),
             server_random=self._server.random,
             of_client=direction is self._client,
             encrypt_then_mac=Extension.ENCRYPT_THEN_MAC in self._server.extensions,
@@ -300,6 +309,12 @@ class TlsDecryption(Conversation):
     def _protection_1_3(self, label: str) -> Protection:
         assert self._suite
         return protection_1_3(self._suite, self._secret(label))
+
+    def _know(self) -> bool:
+        """Whether there are secrets by now: a capture may show them behind the hellos."""
+        if self._hello and not self._known:
+            self._known = self.secrets.of(_random(self._hello)) or {}
+        return bool(self._known)
 
     def _secret(self, label: str) -> bytes:
         if label not in self._known:
@@ -332,6 +347,11 @@ def _record(data: bytes, at: int) -> Record | None:
         raise ProtocolError("not a TLS record")
     end = at + 5 + length
     return Record(data[at:end]) if len(data) >= end else None
+
+
+def _random(hello: Message) -> bytes:
+    """RFC 8446 §4.1.2: it stands behind the version."""
+    return hello.body[2:34]
 
 
 def _is_fatal(body: bytes) -> bool:
