@@ -37,6 +37,7 @@ from mitml4.protocols import (
     postgresql,
     proxy_protocol,
     rdp,
+    redis,
     routing,
     rsync,
     rtmp,
@@ -189,6 +190,7 @@ PROTOCOLS: Final = (
     *administration.PROTOCOLS,
     fix.PROTOCOL,
     thrift.PROTOCOL,
+    redis.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

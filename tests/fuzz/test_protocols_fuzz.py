@@ -206,6 +206,10 @@ SESSIONS: dict[str, Script] = {
         (UP, b"\x28\0\0\0\x10hello\0\1\0\0\0\2$db\0\2\0\0\0a\0\3client\0\5\0\0\0\0\0"),
         (DOWN, b"\x25\0\0\0\2\0\0\0\1\0\0\0\xdd\7\0\0"),
     ],
+    "redis": [
+        (UP, b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"),
+        (DOWN, b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

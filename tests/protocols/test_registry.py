@@ -373,6 +373,10 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\x80\1\0\1\0\0\0\4ping\0\0\0\1"), (DOWN, b"\x80\1\0\2\0\0\0\4ping")],
         [(UP, b"\0\0\0\x11\x80\1\0\1\0\0\0\4ping\0\0\0\1\0"), (DOWN, b"\0\0\0\x11\x80\1\0\2")],
     ],
+    "redis": [
+        [(UP, b"*2\r\n$4\r\nAUTH\r\n$1\r\na\r\n"), (DOWN, b"+OK\r\n"), (UP, b"*1\r\n$4\r\nPING\r\n")],
+        [(UP, b"get key\r\n"), (DOWN, b"$5\r\nvalue\r\n")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

@@ -1,0 +1,169 @@
+"""Redis and its kin (RESP, "Redis serialization protocol specification").
+
+A command is an array of strings (`*2`, `$4`, `ECHO`, `$2`, `hi`, each ended by CRLF), which nobody
+else speaks; or, typed by hand, an inline line of words, which needs the answer to be told from the
+other protocols in lines. Only the first command's name is read: what follows AUTH and HELLO is
+secret, and what follows the others is data.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
+from mitml4.protocols.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Redis", "RedisFacts"]
+
+DIGITS: Final = b"0123456789"
+LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+MAX_NAME: Final = 64
+MAX_LINE: Final = 4096
+MAX_ANSWER: Final = 1024
+
+VERBS: Final = frozenset(
+    b"ACL BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG DECR DEL ECHO EVAL EXISTS EXPIRE "
+    b"FLUSHALL FLUSHDB GET HELLO HGET HGETALL HSET INCR INFO KEYS LATENCY LLEN LPUSH LRANGE "
+    b"MEMORY MGET MODULE MONITOR MSET PING PSUBSCRIBE PSYNC PUBLISH REPLCONF REPLICAOF ROLE RPUSH "
+    b"SADD SAVE SCAN SELECT SET SETEX SHUTDOWN SLAVEOF SLOWLOG SMEMBERS SUBSCRIBE SYNC TTL XADD "
+    b"XREAD ZADD ZRANGE".split()
+)
+"""What people begin with by hand. AUTH and QUIT are POP3's as well, with the same answers."""
+LONGEST: Final = max(map(len, VERBS))
+_WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
+_OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9](?:\.[0-9])?\r?$")
+"""What HTTP, RTSP, SIP and ICAP end their request lines with."""
+
+
+def read_array(reader: Reader) -> int:
+    """An array's head, and the length of its first string; returns how many there are."""
+    reader.one_of(b"*")
+    count = _number(reader, 7)
+    reader.one_of(b"$")
+    length = _number(reader, 2)
+    if count == 0 or not 0 < length <= MAX_NAME:
+        raise ProtocolError("a command without a name")
+    reader.part(length).take(1, LETTERS)
+    return count
+
+
+def _number(reader: Reader, digits: int) -> int:
+    """Digits and CRLF."""
+    number = reader.take(1, DIGITS) + reader.until(b"\r", digits - 1, DIGITS)
+    reader.one_of(b"\n")
+    return int(number)
+
+
+def read_answer(reader: Reader) -> None:
+    """The first line of an answer, by its type."""
+    kind = reader.one_of(*(bytes([kind]) for kind in b"+-:$*%_"))
+    if kind == b"_":
+        reader.one_of(b"\r")
+    elif kind in b"+-":
+        reader.take(1, PRINTABLE if kind == b"+" else LETTERS.upper())
+        reader.until(b"\r", MAX_ANSWER)
+    else:
+        reader.take(1, DIGITS + b"-")
+        reader.until(b"\r", 18, DIGITS)
+    reader.one_of(b"\n")
+
+
+def detect(opening: Opening) -> Verdict:
+    """An array's head, or a line that Redis answers as it does."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    if opening.up[:1] in (b"", b"*"):
+        return judge(read_array, opening.up)
+    line = _inline(opening.up)
+    if line is not Verdict.MATCH:
+        return line
+    answer = judge(read_answer, opening.down)
+    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+
+
+def _inline(up: bytes) -> Verdict:
+    """Whether the first line is a known command."""
+    line, newline, _ = up[: MAX_LINE + 1].partition(b"\n")
+    verb, delimiter, _ = line[: LONGEST + 1].replace(b"\r", b" ").partition(b" ")
+    verb = verb.upper()
+    if not (delimiter or newline):
+        known = any(name.startswith(verb) for name in VERBS)
+        return Verdict.NEED_MORE if known else Verdict.REJECT
+    if verb not in VERBS or len(line) > MAX_LINE or _OTHERS_VERSION.search(line):
+        return Verdict.REJECT
+    return Verdict.MATCH if newline else Verdict.NEED_MORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFacts(Facts):
+    """The first command's name in capitals; for HELLO, the version of RESP that it asks for."""
+
+    command: bytes | None = None
+    resp: int | None = None
+
+
+@dataclass(slots=True)
+class Redis(Units):
+    """The first command's name; the rest passes."""
+
+    name: ClassVar[str] = "redis"
+
+    down: Want = PASS_ALL
+    command: bytes | None = None
+    resp: int | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        if reader.data.startswith(b"*", reader.at):
+            self._array(reader)
+        else:
+            self.command = _first_word(reader).upper()
+        self.stay_plain()
+
+    def _array(self, reader: Reader) -> None:
+        """`*n $length name`, and HELLO's version behind it."""
+        reader.one_of(b"*")
+        count = _number(reader, 7)
+        name = _string(reader)
+        if name.upper() == b"HELLO" and count > 1:
+            version = _string(reader)
+            self.resp = int(version) if version in (b"2", b"3") else None
+        self.command = name.upper()
+
+    def facts(self) -> RedisFacts:
+        return RedisFacts(command=self.command, resp=self.resp)
+
+
+def _string(reader: Reader) -> bytes:
+    """`$length`, and that many bytes."""
+    reader.one_of(b"$")
+    string = reader.take(_number(reader, 2))
+    reader.one_of(b"\r\n")
+    return string
+
+
+def _first_word(reader: Reader) -> bytes:
+    """An inline command's name."""
+    word = _WORD.match(reader.data, reader.at)
+    if word is None and reader.left > MAX_NAME:
+        raise ProtocolError("a command without a name")
+    if word is None:
+        raise Short
+    return word[1]
+
+
+def _initials() -> bytes:
+    initials = b"".join(verb[:1] for verb in sorted(VERBS))
+    return b"*" + initials + initials.lower()
+
+
+PROTOCOL: Final = Protocol(
+    name=Redis.name,
+    detect=detect,
+    converse=lambda around: Redis(around=around),
+    client_first=_initials(),
+    server_first=b"",
+)

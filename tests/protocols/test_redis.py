@@ -1,0 +1,107 @@
+"""Redis: arrays, lines with their answers, and no secret in the facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.redis import Redis, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+AUTH = b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n"
+HELLO = b"*5\r\n$5\r\nhello\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$6\r\nsecret\r\n"
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize(
+    ("first", "command", "resp"),
+    [
+        (AUTH, b"AUTH", None),
+        (HELLO, b"HELLO", 3),
+        (b"*1\r\n$5\r\nHELLO\r\n", b"HELLO", None),
+        (b"*2\r\n$5\r\nHELLO\r\n$1\r\n9\r\n", b"HELLO", None),
+        (b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$6\r\nsecret\r\n", b"SET", None),
+        (b"PING\r\n", b"PING", None),
+        (b"set k secret\n", b"SET", None),
+    ],
+)
+def test_the_first_commands_name_and_nothing_else(
+    converse: Any, first: bytes, command: bytes, resp: int | None, chunk: int | None
+) -> None:
+    conversation = Redis()
+    talk = converse(conversation, [(UP, first), (DOWN, b"+OK\r\n"), (UP, AUTH)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.settled
+    assert talk.moved == {UP: first + AUTH, DOWN: b"+OK\r\n"}
+    assert (conversation.facts().command, conversation.facts().resp) == (command, resp)
+    assert "secret" not in repr(conversation)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"*1\r\n+PING\r\n", b"*1\r\n$4\r\nPINGPONG", b"*x", b"A" * 70, b"*2\r\n$5\r\nHELLO\r\n$9x"],
+)
+def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first: bytes) -> None:
+    with pytest.raises(ProtocolError, match="redis"):
+        converse(Redis(), [(UP, first)])
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"", Verdict.NEED_MORE),
+        (b"*", Verdict.NEED_MORE),
+        (b"*2\r\n$4\r\n", Verdict.NEED_MORE),
+        (b"*2\r\n$4\r\nA", Verdict.MATCH),
+        (b"*1000\r\n$10\r\nu", Verdict.MATCH),
+        (b"*2\r\n+", Verdict.REJECT),
+        (b"*0\r\n$4\r\nPING", Verdict.REJECT),
+        (b"*1\r\n$0\r\n", Verdict.REJECT),
+        (b"*1\r\n$4\r\n\x00", Verdict.REJECT),
+        (b"* OK IMAP4", Verdict.REJECT),
+        (b"*-1\r\n", Verdict.REJECT),
+        (b"*10000000000000000000\r\n", Verdict.REJECT),
+        (b"PI", Verdict.NEED_MORE),
+        (b"PING", Verdict.NEED_MORE),
+        (b"PING\r\n", Verdict.LIKELY),
+        (b"get k\n", Verdict.LIKELY),
+        (b"PINGS\r\n", Verdict.REJECT),
+        (b"QUIT\r\n", Verdict.REJECT),
+        (b"AUTH secret\r\n", Verdict.REJECT),
+        (b"GET / HTTP/1.1\r\n", Verdict.REJECT),
+        (b"INFO sip:a@b SIP/2.0\r\n", Verdict.REJECT),
+        (b"SET k " + b"v" * 5000, Verdict.REJECT),
+    ],
+)
+def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "verdict"),
+    [
+        (b"PING\r\n", b"+PONG", Verdict.LIKELY),
+        (b"PING\r\n", b"+PONG\r\n", Verdict.MATCH),
+        (b"PING\r\n", b"-NOAUTH Authentication required.\r\n", Verdict.MATCH),
+        (b"INCR k\r\n", b":2\r\n", Verdict.MATCH),
+        (b"get k\r\n", b"$-1\r\n", Verdict.MATCH),
+        (b"get k\r\n", b"_\r\n", Verdict.MATCH),
+        (b"KEYS *\r\n", b"*0\r\n", Verdict.MATCH),
+        (b"get k\r\n", b"END\r\n", Verdict.REJECT),  # memcached
+        (b"get k\r\n", b"VALUE k 0 1\r\n", Verdict.REJECT),
+        (b"PING x\r\n", b":irc.example PONG", Verdict.REJECT),
+        (b"PING\r\n", b"PONG\r\n", Verdict.REJECT),  # NATS
+        (b"INFO\r\n", b"500 what?\r\n", Verdict.REJECT),
+        (b"PIN", b"+PONG\r\n", Verdict.NEED_MORE),
+    ],
+)
+def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up, down=down)) is verdict
+
+
+def test_a_server_that_speaks_first_is_no_redis() -> None:
+    assert detect(Opening(down=b"+OK\r\n")) is Verdict.REJECT
