@@ -29,6 +29,7 @@ from mitml4.protocols import (
     ldap,
     managesieve,
     mongodb,
+    mqtt,
     mysql,
     nntp,
     onc_rpc,
@@ -191,6 +192,7 @@ PROTOCOLS: Final = (
     fix.PROTOCOL,
     thrift.PROTOCOL,
     redis.PROTOCOL,
+    mqtt.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

@@ -210,6 +210,11 @@ SESSIONS: dict[str, Script] = {
         (UP, b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"),
         (DOWN, b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"),
     ],
+    "mqtt": [
+        (UP, b"\x10\x18\0\4MQTT\5\x82\0\x3c\3!\0\x14\0\2me\0\4user"),
+        (DOWN, b"\x20\3\0\0\0"),
+        (UP, b"\x82\x0d\0\2\0\x08Bus17Cmd\1"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

@@ -377,6 +377,10 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"*2\r\n$4\r\nAUTH\r\n$1\r\na\r\n"), (DOWN, b"+OK\r\n"), (UP, b"*1\r\n$4\r\nPING\r\n")],
         [(UP, b"get key\r\n"), (DOWN, b"$5\r\nvalue\r\n")],
     ],
+    "mqtt": [
+        [(UP, b"\x10\x11\0\4MQTT\4\2\0\x3c\0\5Bus41"), (DOWN, b"\x20\2\0\0")],
+        [(UP, b"\x10\x10\0\6MQIsdp\3\2\0\x3c\0\2me"), (DOWN, b"\x20\2\0\5")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

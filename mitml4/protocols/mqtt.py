@@ -1,0 +1,145 @@
+"""MQTT's first packets (MQTT 3.1, 3.1.1 and 5.0).
+
+    client                                       server
+    10 length  0004 MQTT level flags …   ───────►
+                                         ◄───────   20 length flags code
+
+TLS, if any, comes before all of it. The user's name is not kept: with some clouds it is a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Mqtt", "MqttFacts"]
+
+CONNECT: Final = b"\x10"
+CONNACK: Final = b"\x20"
+
+# MQTT 3.1 §3.1, 3.1.1 §3.1.2.2, 5.0 §3.1.2.2: names with their levels. Mosquitto's bridges set
+# the highest bit of the level.
+NAMES: Final = (b"\x00\x04MQTT", b"\x00\x06MQIsdp")
+LEVELS: Final = {b"\x00\x04MQTT": (3, 4, 5), b"\x00\x06MQIsdp": (3,)}
+VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5.0"}
+BRIDGE: Final = 0x80
+
+SMALLEST: Final = 12
+"""The remaining length of a CONNECT with an empty client id and nothing else (3.1.1)."""
+USERNAME: Final = 0x80
+RESERVED: Final = 0x01
+MAX_CLIENT_ID: Final = 4096
+MAX_PROPERTIES: Final = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A CONNECT's fixed part, and the reader of what is behind it."""
+
+    level: int
+    username: bool
+    rest: Reader
+
+
+def read_length(reader: Reader, low: int = 0) -> int:
+    """An integer of one to four bytes, seven bits in each, the lowest first (3.1.1 §2.2.3)."""
+    byte = reader.uint(1, low)
+    value, shift = byte & 0x7F, 7
+    while byte & 0x80:
+        byte = reader.uint(1, 0, 0x7F if shift == 21 else 0xFF)
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    return value
+
+
+def read_connect(reader: Reader) -> Connect:
+    """A CONNECT up to its keep-alive time."""
+    reader.one_of(CONNECT)
+    body = reader.part(read_length(reader, SMALLEST))
+    name = body.one_of(*NAMES)
+    levels = LEVELS[name]
+    level = int.from_bytes(
+        body.one_of(*(bytes([level | bit]) for level in levels for bit in (0, BRIDGE))), "big"
+    )
+    flags = body.uint(1)
+    if flags & RESERVED or flags >> 3 & 3 == 3:
+        raise ProtocolError("flags that nobody sets")
+    body.take(2)
+    return Connect(level & ~BRIDGE, bool(flags & USERNAME), body)
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client's CONNECT."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    return judge(read_connect, opening.up)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttFacts(Facts):
+    """`return_code` is the CONNACK's: 0 is a welcome."""
+
+    version: str | None = None
+    client_id: bytes | None = None
+    has_username: bool | None = None
+    return_code: int | None = None
+
+
+@dataclass(slots=True)
+class Mqtt(Units):
+    """The CONNECT, and its answer; the rest passes."""
+
+    name: ClassVar[str] = "mqtt"
+
+    version: str | None = None
+    client_id: bytes | None = None
+    has_username: bool | None = None
+    return_code: int | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        connect = read_connect(reader)
+        rest = connect.rest
+        if connect.level == 5:
+            size = read_length(rest)
+            if size > MAX_PROPERTIES:
+                raise ProtocolError("properties that are too long")
+            rest.take(size)
+        self.client_id = rest.take(rest.uint(2, 0, MAX_CLIENT_ID))
+        self.version = VERSIONS[connect.level]
+        self.has_username = connect.username
+        self.up = PASS_ALL
+
+    def server_unit(self, reader: Reader) -> None:
+        reader.one_of(CONNACK)
+        answer = reader.part(read_length(reader))
+        answer.take(1)
+        self.return_code = answer.uint(1)
+        self.stay_plain()
+
+    def facts(self) -> MqttFacts:
+        return MqttFacts(
+            version=self.version,
+            client_id=self.client_id,
+            has_username=self.has_username,
+            return_code=self.return_code,
+        )
+
+
+PROTOCOL: Final = Protocol(
+    name=Mqtt.name,
+    detect=detect,
+    converse=lambda around: Mqtt(around=around),
+    client_first=CONNECT,
+    server_first=b"",
+)
