@@ -416,6 +416,23 @@ def test_early_data_that_the_server_does_not_take_is_skipped() -> None:
     is_open(seen, TLS_1_3[0], requests=1)
 
 
+@pytest.mark.parametrize("suite", [TLS_1_3[0], TLS_1_2_AEAD[0], TLS_1_2_CBC[0]])
+def test_secrets_may_come_behind_the_hellos(suite: str) -> None:
+    """As they do where packets and keys are written as they are seen."""
+    recording = recorded(suite)
+    secrets = recorded(TLS_1_3[2]).secrets()
+    seen = Seen()
+    depth = Depth(seen, Surroundings(), secrets=secrets)
+    (up, hello), (down, flight), *rest = recording.script
+    bring(depth, up, hello)
+    bring(depth, down, flight[:40])
+    secrets.add(b"\n".join(recording.keylog))
+    bring(depth, down, flight[40:])
+    for direction, data in rest:
+        bring(depth, direction, data)
+    is_open(seen, suite)
+
+
 def wrong(secret: bytes) -> bytes:
     return secret[:-2] + b"%02x" % (int(secret[-2:], 16) ^ 1)
 
