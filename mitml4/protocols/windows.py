@@ -1,12 +1,7 @@
-"""What Windows networks speak: SMB, NetBIOS sessions, DCE/RPC, Kerberos. Named only.
+"""What Windows networks speak besides SMB: DCE/RPC and Kerberos. Named only.
 
-    smb            00 length(3) FF|FE|FD|FC "SMB" …           MS-SMB §2.1, MS-SMB2 §2.1
-    netbios-ssn    81 00 00 44, the called and the calling name   RFC 1002 §4.3.2
-    dcerpc         05 00 type flags order(4) length(2) …      DCE 1.1: RPC, §12.6.3.1
-    kerberos       length(4) [APPLICATION n] SEQUENCE …       RFC 4120 §5, §7.2.2
-
-On port 139 a NetBIOS session request goes before the first SMB message. A session in which
-something else follows it is a `netbios-ssn`.
+dcerpc      05 00 type flags order(4) length(2) …      DCE 1.1: RPC, §12.6.3.1
+kerberos    length(4) [APPLICATION n] SEQUENCE …       RFC 4120 §5, §7.2.2
 """
 
 from __future__ import annotations
@@ -15,59 +10,11 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.ber import read_head
-from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Protocol
 from mitml4.protocols.evidence import proof
-from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.fields import Reader
 
-__all__ = ["PROTOCOLS"]
-
-SMB_SIGNATURES: Final = (b"\xffSMB", b"\xfeSMB", b"\xfdSMB", b"\xfcSMB")
-"""SMB 1, 2 and 3, 3 encrypted, 3 compressed."""
-MIN_SMB: Final = 32
-
-SESSION_MESSAGE: Final = b"\x00"
-SESSION_REQUEST: Final = b"\x81\x00\x00\x44"
-ENCODED: Final = bytes(range(ord("A"), ord("Q")))
-"""RFC 1001 §14.1: half a byte of the name in each letter."""
-
-
-def read_message(reader: Reader) -> None:
-    """The head of an SMB message."""
-    reader.one_of(SESSION_MESSAGE)
-    reader.uint(3, MIN_SMB)
-    reader.one_of(*SMB_SIGNATURES)
-
-
-def read_session_request(reader: Reader) -> None:
-    """Two names of sixteen bytes, encoded, and without a scope."""
-    reader.one_of(SESSION_REQUEST)
-    for _ in ("called", "calling"):
-        reader.one_of(b"\x20")
-        reader.take(32, ENCODED)
-        reader.one_of(b"\0")
-
-
-def read_smb(reader: Reader) -> None:
-    """The client's first SMB message, perhaps behind a session request."""
-    if reader.data.startswith(SESSION_REQUEST[:1]):
-        read_session_request(reader)
-    read_message(reader)
-
-
-def detect_netbios_ssn(opening: Opening) -> Verdict:
-    """A session request behind which no SMB follows."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    request = judge(read_session_request, opening.up)
-    if request is not Verdict.MATCH:
-        return request
-    match judge(read_smb, opening.up):
-        case Verdict.MATCH:
-            return Verdict.REJECT
-        case Verdict.REJECT:
-            return Verdict.MATCH
-    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
-
+__all__ = ["PROTOCOLS", "read_pdu"]
 
 BYTE_ORDERS: Final = (b"\x00", b"\x01", b"\x10", b"\x11")
 """DCE 1.1: RPC, §14.1: integers big-endian or (1x) little-endian, characters ASCII or EBCDIC."""
@@ -123,18 +70,6 @@ def read_filling(reader: Reader, end: int, *tags: bytes) -> bytes:
 
 
 PROTOCOLS: Final = (
-    Protocol(
-        name="smb",
-        detect=proof(read_smb),
-        client_first=SESSION_MESSAGE + SESSION_REQUEST[:1],
-        server_first=b"",
-    ),
-    Protocol(
-        name="netbios-ssn",
-        detect=detect_netbios_ssn,
-        client_first=SESSION_REQUEST[:1],
-        server_first=b"",
-    ),
     Protocol(name="dcerpc", detect=proof(read_pdu), client_first=b"\x05", server_first=b""),
     Protocol(name="kerberos", detect=proof(read_kerberos), client_first=b"\0", server_first=b""),
 )
