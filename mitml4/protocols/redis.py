@@ -35,7 +35,7 @@ VERBS: Final = frozenset(
 """What people begin with by hand. AUTH and QUIT are POP3's as well, with the same answers."""
 LONGEST: Final = max(map(len, VERBS))
 _WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
-_OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9](?:\.[0-9])?\r?$")
+_OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9]")
 """What HTTP, RTSP, SIP and ICAP end their request lines with."""
 
 

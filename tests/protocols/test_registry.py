@@ -374,7 +374,7 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\0\0\0\x11\x80\1\0\1\0\0\0\4ping\0\0\0\1\0"), (DOWN, b"\0\0\0\x11\x80\1\0\2")],
     ],
     "redis": [
-        [(UP, b"*2\r\n$4\r\nAUTH\r\n$1\r\na\r\n"), (DOWN, b"+OK\r\n"), (UP, b"*1\r\n$4\r\nPING\r\n")],
+        [(UP, b"*2\r\n$4\r\nAUTH\r\n$1\r\na\r\n"), (DOWN, b"+OK\r\n"), (UP, b"*1\r\n")],
         [(UP, b"get key\r\n"), (DOWN, b"$5\r\nvalue\r\n")],
     ],
     "mqtt": [
