@@ -15,6 +15,7 @@ from typing import Final
 
 from mitml4.protocols import (
     administration,
+    amqp,
     databases,
     fix,
     ftp,
@@ -195,6 +196,7 @@ PROTOCOLS: Final = (
     thrift.PROTOCOL,
     redis.PROTOCOL,
     mqtt.PROTOCOL,
+    amqp.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

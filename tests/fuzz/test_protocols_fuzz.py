@@ -215,6 +215,10 @@ SESSIONS: dict[str, Script] = {
         (DOWN, b"\x20\3\0\0\0"),
         (UP, b"\x82\x0d\0\2\0\x08Bus17Cmd\1"),
     ],
+    "amqp": [
+        (UP, b"AMQP\0\0\x09\1"),
+        (DOWN, b"\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\x0e\7productS\0\0\0\1a\0\0\0\0\0\0\0\0\xce"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

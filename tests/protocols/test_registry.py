@@ -381,6 +381,11 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\x10\x11\0\4MQTT\4\2\0\x3c\0\5Bus41"), (DOWN, b"\x20\2\0\0")],
         [(UP, b"\x10\x10\0\6MQIsdp\3\2\0\x3c\0\2me"), (DOWN, b"\x20\2\0\5")],
     ],
+    "amqp": [
+        [(UP, b"AMQP\0\0\x09\1"), (DOWN, b"\1\0\0\0\0\1\xe5\0\x0a\0\x0a\0\x09")],
+        [(UP, b"AMQP\2\1\0\0"), (DOWN, b"AMQP\2\1\0\0"), (UP, b"\x16\3\1")],
+        [(UP, b"\1\0\1\0\0\0\x0a\0\x3c\0\x28\0\0\1a\0\0\xce\2\0\1"), (DOWN, b"\1\0\1")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)
