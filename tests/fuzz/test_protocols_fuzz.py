@@ -219,6 +219,19 @@ SESSIONS: dict[str, Script] = {
         (UP, b"AMQP\0\0\x09\1"),
         (DOWN, b"\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\x0e\7productS\0\0\0\1a\0\0\0\0\0\0\0\0\xce"),
     ],
+    "smb": [
+        (UP, b"\x81\0\0\x44 " + b"CKFDENEC" * 4 + b"\0 " + b"EGFCCACA" * 4 + b"\0"),
+        (DOWN, b"\x82\0\0\0"),
+        (UP, b"\0\0\0\x40\xfeSMB\x40" + bytes(59)),
+        (DOWN, b"\0\0\0\x80\xfeSMB\x40" + bytes(59) + b"\x41\0\1\0\x11\3" + bytes(58)),
+        (UP, b"\0\0\0\x80\xfeSMB\x40" + bytes(7) + b"\x09" + bytes(53) + b"\x70" + bytes(45)),
+        (UP, b"\5\0\x0b\3\x10\0\0\0\x10\0\0\0\1\0\0\0"),
+    ],
+    "rpc": [
+        (UP, b"\x80\0\0\x28\0\0\0\7\0\0\0\0\0\0\0\2\0\1\x86\xa3\0\0\0\3" + bytes(20)),
+        (DOWN, b"\x80\0\0\x18\0\0\0\7\0\0\0\1" + bytes(16)),
+        (UP, b"\x80\0\0\x28\0\0\0\7\0\0\0\0\0\0\0\2\0\1\x86\xa3\0\0\0\3\0\0\0\1" + bytes(16)),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)
