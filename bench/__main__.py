@@ -81,8 +81,9 @@ def run(lab: Lab, figures: list[Figure], peers: list[Peer], rounds: int, report:
                         values = figure.measure(lab, standing)
                 except (MitmError, subprocess.CalledProcessError) as error:
                     failed.add(peer.name)
-                    report.not_measured.append((figure.name, peer.name, reason(error)))
-                    print(f"not measured: {reason(error)}", file=sys.stderr)
+                    why = f"{reason(error)} (round {number})"
+                    report.not_measured.append((figure.name, peer.name, why))
+                    print(f"not measured: {why}", file=sys.stderr)
                     continue
                 report.samples.append(Sample(figure.name, peer.name, number, values))
                 print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)
