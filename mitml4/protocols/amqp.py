@@ -79,9 +79,11 @@ def read_beginning(reader: Reader) -> bytes | None:
         return reader.one_of(*HEADERS)
     reader.one_of(METHOD)
     reader.uint(2, 0, MAX_CHANNEL)
-    body = reader.whole(reader.uint(4, 4, MAX_FRAME))
+    size = reader.uint(4, 4, MAX_FRAME)
+    body = reader.part(size)
     body.one_of(*CLASSES)
     body.uint(2, 10, MAX_METHOD)
+    reader.take(size)
     reader.one_of(FRAME_END)
     return None
 

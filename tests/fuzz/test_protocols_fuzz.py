@@ -217,7 +217,8 @@ SESSIONS: dict[str, Script] = {
     ],
     "amqp": [
         (UP, b"AMQP\0\0\x09\1"),
-        (DOWN, b"\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\x0e\7productS\0\0\0\1a\0\0\0\0\0\0\0\0\xce"),
+        (DOWN, b"\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\x0e"),
+        (DOWN, b"\7productS\0\0\0\1a\0\0\0\0\0\0\0\0\xce"),
     ],
     "smb": [
         (UP, b"\x81\0\0\x44 " + b"CKFDENEC" * 4 + b"\0 " + b"EGFCCACA" * 4 + b"\0"),
