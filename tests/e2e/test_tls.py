@@ -121,6 +121,7 @@ def test_a_client_without_sni_stays_without(s_server, identity, client, session)
 def test_close_notify_comes_through(s_server, identity, client, session, bundle):
     port = s_server(identity)
     context = ssl.create_default_context(cafile=bundle)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # some Pythons look away by default
     with (
         client.connect(V4, port) as sock,
         context.wrap_socket(sock, server_hostname="www.example", suppress_ragged_eofs=False) as tls,
