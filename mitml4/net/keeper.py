@@ -28,7 +28,8 @@ from mitml4.net.isolation import (
     Capability,
 )
 from mitml4.net.listener import listen
-from mitml4.net.namespace_rules import EGRESS_MARK, Ports, Sources, ip_commands, nft_table
+from mitml4.net.namespace_rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
+from mitml4.net.nflog import open_log
 from mitml4.net.tools import environment
 from mitml4.net.userns import explain_powerless, explain_refusal
 
@@ -36,6 +37,7 @@ __all__ = ["KINDS", "MAX_MESSAGE", "keep"]
 
 MAX_MESSAGE: Final = 65536
 _MAX_DESCRIPTORS: Final = 16
+_LONGEST_SYN: Final = 120  # IP and TCP headers with all the options that fit
 
 KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 """The namespaces of a command, in the order in which to enter them."""
@@ -104,7 +106,9 @@ class _Keeper:
         isolation.hand_down({Capability.NET_ADMIN})
         _run("ip", "-batch", "-", given=ip_commands(sources))
         self._tcp = listen(transparent=True)
+        self._log = open_log(LOG_GROUP, copy_bytes=_LONGEST_SYN)
         self._udp = _bind_udp_intake()
+        self._raw = _open_raw(with_v6=sources.v6 is not None)
         self._dns = _bind_dns(with_v6=sources.v6 is not None)
         tcp, udp, dns = (each.getsockname()[1] for each in (self._tcp, self._udp, self._dns[0]))
         ports = Ports(tcp=tcp, udp=udp, dns=dns)
@@ -113,8 +117,8 @@ class _Keeper:
     def first_answer(self) -> Answer:
         """Which namespaces there are; and descriptors: of these, then of our sockets."""
         namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in self._kinds]
-        sockets = [each.detach() for each in (self._tcp, self._udp, *self._dns)]
-        return {"kinds": self._kinds}, [*namespaces, *sockets]
+        sockets = (self._tcp, self._log, self._udp, *self._raw, *self._dns)
+        return {"kinds": self._kinds}, [*namespaces, *(each.detach() for each in sockets)]
 
     def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:
         match what:
@@ -175,6 +179,12 @@ def _bind_udp_intake() -> socket.socket:
     return sock
 
 
+def _open_raw(*, with_v6: bool) -> list[socket.socket]:
+    """Send packets as they are given, IP header included (raw(7), ipv6(7))."""
+    families = (socket.AF_INET, socket.AF_INET6) if with_v6 else (socket.AF_INET,)
+    return [socket.socket(each, socket.SOCK_RAW, socket.IPPROTO_RAW) for each in families]
+
+
 def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
     """Sockets for UDP and TCP, on one port of 127.0.0.1 and ::1.
 
@@ -198,7 +208,7 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
 def _egress_socket(family: int) -> socket.socket:
     """For a connection to a server inside, which is not intercepted again."""
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, EGRESS_MARK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.EGRESS)
     return sock
 
 

@@ -11,7 +11,7 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -20,7 +20,7 @@ from mitml4.errors import MachineError
 from mitml4.net.egress import abort, be_transparent
 from mitml4.net.ruleset import Mechanism
 
-__all__ = ["Accepted", "Listener", "listen"]
+__all__ = ["Accepted", "Arrival", "Listener", "listen"]
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST is 80 too
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
@@ -35,14 +35,38 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE_S: Final = 0.1
 
 
+class Arrival(Protocol):
+    """A connection that was on its way from `client` to `destination`, and wants to come in."""
+
+    @property
+    def client(self) -> Address: ...
+    @property
+    def destination(self) -> Address: ...
+    @property
+    def interface(self) -> str: ...
+
+    async def accept(self) -> trio.socket.SocketType:
+        """Its socket, which the receiver closes. Raises OSError if the client has gone."""
+
+    def refuse(self, reason: OSError | None) -> None:
+        """Turn it away, as the server's side did; None: with a RST."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A connection that was on its way from `client` to `destination`. The receiver closes it."""
+    """An arrival that the kernel has let in already: to refuse it is to reset it."""
 
     socket: trio.socket.SocketType
     client: Address
     destination: Address
     interface: str
+
+    async def accept(self) -> trio.socket.SocketType:
+        """The socket, at once; no checkpoint."""
+        return self.socket
+
+    def refuse(self, reason: OSError | None) -> None:
+        abort(self.socket)
 
 
 class Listener:

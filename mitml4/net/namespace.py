@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 
 from mitml4.errors import MachineError
 from mitml4.net import isolation
+from mitml4.net.admission import Gate
 from mitml4.net.keeper import KINDS, MAX_MESSAGE, keep
 from mitml4.net.namespace_rules import Sources
 from mitml4.net.tools import check_tools
@@ -34,12 +35,14 @@ _PROBES: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 _GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Namespace:
     """Namespaces that are ready. Close it, or use it as a context manager."""
 
     intake: socket.socket
     """Listens for all TCP, transparently: `getsockname` of what it accepts is the destination."""
+    gate: Gate
+    """Holds connections before they come to `intake`."""
     datagrams: socket.socket
     """Gets all UDP that is neither DNS nor QUIC nor for the namespace's own addresses."""
     dns: tuple[socket.socket, ...]
@@ -73,7 +76,17 @@ class Namespace:
         names = answer["kinds"]
         kinds = dict(zip(names, descriptors, strict=False))
         sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]
-        return cls(sockets[0], sockets[1], tuple(sockets[2:]), sources, kinds, ours)
+        intake, log, datagrams, raw_v4, *others = sockets
+        raw_v6 = others.pop(0) if sources.v6 else None
+        return cls(
+            intake=intake,
+            gate=Gate(log, raw_v4, raw_v6),
+            datagrams=datagrams,
+            dns=tuple(others),
+            sources=sources,
+            _kinds=kinds,
+            _channel=ours,
+        )
 
     def enter(self) -> None:
         """Move this process (which has one thread) inside. Raises OSError."""
@@ -113,6 +126,7 @@ class Namespace:
 
     def close(self) -> None:
         """Let go of it: whoever is still inside has no network any more."""
+        self.gate.close()
         for sock in (self.intake, self.datagrams, *self.dns, self._channel):
             sock.close()
         while self._kinds:

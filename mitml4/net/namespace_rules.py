@@ -7,8 +7,10 @@ host, and the rules hand what arrives there to our sockets. No mark, no policy r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
 
-__all__ = ["Ports", "Sources", "ip_commands", "nft_table"]
+__all__ = ["LOG_GROUP", "Mark", "Ports", "Sources", "ip_commands", "nft_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,21 @@ class Ports:
     dns: int
 
 
-EGRESS_MARK = 0x4D34
-"""On our own connections within the namespace, which are not intercepted again."""
+class Mark(IntEnum):
+    """What a packet of ours is (SO_MARK)."""
+
+    EGRESS = 0x4D34
+    """Of a connection of ours to a server inside, which is not intercepted again."""
+    ADMITTED = 0x4D35
+    """A SYN that was held, and may come in."""
+    REFUSED = 0x4D36
+    """A SYN that was held, and is to be answered as by a closed port."""
+    UNREACHABLE = 0x4D37
+    """A SYN that was held, and is to be answered as by a router that knows no way."""
+
+
+LOG_GROUP: Final = 1
+"""Where held SYNs are shown (NFLOG)."""
 
 
 def ip_commands(sources: Sources) -> str:
@@ -56,14 +71,18 @@ def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
     # The packets after a SYN find the socket that has taken it by themselves. Without `loopback`,
     # so does each packet for which there is any socket: listening or not, bound to one or to all.
     is_theirs = "tcp flags & (syn | ack) != syn" if loopback else "socket wildcard <= 1"
+    # Dropped only as long as we listen: without us the kernel refuses it.
+    held = f"tcp flags & (syn | ack) == syn meta mark != {Mark.ADMITTED:#x}"
     return f"""\
 table inet mitml4 {{
   chain intake {{
     type filter hook prerouting priority mangle; policy accept;
     iifname != "lo" accept
-    meta mark {EGRESS_MARK:#x} accept
+    meta mark {{ {Mark.EGRESS:#x}, {Mark.REFUSED:#x}, {Mark.UNREACHABLE:#x} }} accept
     ip daddr {own_v4} meta l4proto tcp {is_theirs} accept
     ip6 daddr {own_v6} meta l4proto tcp {is_theirs} accept
+    {held} tproxy ip to :{ports.tcp} log group {LOG_GROUP} drop
+    {held} tproxy ip6 to :{ports.tcp} log group {LOG_GROUP} drop
     meta l4proto tcp tproxy ip to :{ports.tcp} accept
     meta l4proto tcp tproxy ip6 to :{ports.tcp} accept
     ip daddr {own_v4} accept
@@ -72,6 +91,11 @@ table inet mitml4 {{
     meta l4proto udp tproxy ip6 to :{ports.udp} accept
     meta l4proto {{ icmp, icmpv6 }} accept
     drop
+  }}
+  chain answers {{
+    type filter hook input priority filter; policy accept;
+    meta l4proto tcp meta mark {Mark.REFUSED:#x} reject with tcp reset
+    meta mark {Mark.UNREACHABLE:#x} reject with icmpx type host-unreachable
   }}
   chain names {{
     type nat hook output priority -100; policy accept;

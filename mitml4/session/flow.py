@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import socket
 import struct
 import termios
@@ -26,7 +27,7 @@ from mitml4.layers.dispatch import dispatch
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.layers.tls import Blocked, Failed, TlsOpener
-from mitml4.net.listener import Accepted
+from mitml4.net.listener import Arrival
 from mitml4.net.stream import Stream, TcpStream
 from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
 
@@ -75,36 +76,45 @@ class Opaque(Conversation):
 class Flow:
     """Runs one connection; publishes flow.open, its layers, and exactly one flow.close."""
 
-    def __init__(self, number: int, accepted: Accepted, services: Services) -> None:
+    def __init__(self, number: int, arrival: Arrival, services: Services) -> None:
         self.number = number
-        self.accepted = accepted
+        self.arrival = arrival
         self.services = services
-        self.destination = Target(accepted.destination.ip, accepted.destination.port)
-        self.ingress = TcpStream(accepted.socket)
+        self.destination = Target(arrival.destination.ip, arrival.destination.port)
         self.report = Report(number, services.publish, with_headers=services.with_headers)
         self.opened_at = services.clock()
+        self._ingress: TcpStream | None = None
         self._egress: TcpStream | None = None
+        self._refusal: OSError | None = None
+        """Why the server's side did not take it."""
+
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        """Bytes (up, down) so far."""
+        return self._ingress.wire_bytes if self._ingress else (0, 0)
 
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
-        accepted = self.accepted
+        arrival = self.arrival
         self.services.publish(
             FlowOpen(
                 flow=self.number,
-                client=accepted.client,
-                destination=accepted.destination,
-                interface=accepted.interface,
-                name=self.services.name_of(accepted.destination),
+                client=arrival.client,
+                destination=arrival.destination,
+                interface=arrival.interface,
+                name=self.services.name_of(arrival.destination),
             )
         )
         reason: CloseReason = "shutdown"
         try:
             reason = await self._carry()
         finally:
-            for stream in (self.ingress, self._egress):
+            if self._ingress is None:
+                self.arrival.refuse(self._refusal)
+            for stream in (self._ingress, self._egress):
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
-            up, down = self.ingress.wire_bytes
+            up, down = self.wire_bytes
             self.services.publish(
                 FlowClose(
                     flow=self.number,
@@ -122,9 +132,9 @@ class Flow:
             self._check_policy(self.destination)
             egress = await self._connect()
             if isinstance(egress, str):
-                self.ingress.abort()
                 return egress
-            await self._bridge(egress)
+            self._ingress = TcpStream(await self.arrival.accept())
+            await self._bridge(self._ingress, egress)
         except Blocked:
             self._abort()
             return "blocked"
@@ -145,27 +155,30 @@ class Flow:
             with trio.fail_after(_CONNECT_S):
                 self._egress = await self._dial()
         except trio.TooSlowError:
+            self._refusal = TimeoutError()
             self.report.error("egress", "connect", "timeout", "no answer")
             return "timeout"
         except ConnectionResetError:
             return "reset"  # it was accepted, and reset before we had noticed
         except OSError as error:
+            self._refusal = error
             slow = isinstance(error, TimeoutError)
             kind: Literal["timeout", "refused"] = "timeout" if slow else "refused"
-            self.report.error("egress", "connect", kind, error.strerror or str(error))
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            self.report.error("egress", "connect", kind, reason)
             return kind
         return self._egress
 
     async def _dial(self) -> TcpStream:
-        return await self.services.connect(self.accepted.destination, self.accepted.client)
+        return await self.services.connect(self.arrival.destination, self.arrival.client)
 
     async def _redial(self) -> Stream:
         self._egress = await self._dial()
         return self._egress
 
-    async def _bridge(self, egress: TcpStream) -> None:
+    async def _bridge(self, ingress: TcpStream, egress: TcpStream) -> None:
         bridge: Bridge | None = Bridge.between(
-            self.ingress,
+            ingress,
             egress,
             relay=self.services.relay,
             report=self.report,
@@ -213,16 +226,16 @@ class Flow:
         await bridge.down.end()
 
     def _abort(self) -> None:
-        self.ingress.abort()
-        if self._egress:
-            self._egress.abort()
+        for stream in (self._ingress, self._egress):
+            if stream:
+                stream.abort()
 
     async def _broken(self, error: OSError) -> CloseReason:
         """A side was reset: the other gets what was on its way, then the same."""
         if not isinstance(error, ConnectionError):
             self.report.error("egress", "relay", "reset", error.strerror or str(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
-            for stream in (self.ingress, self._egress):
+            for stream in (self._ingress, self._egress):
                 while stream and unsent(stream):  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()

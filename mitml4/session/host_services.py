@@ -12,9 +12,10 @@ from mitml4.address import Address
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress
-from mitml4.net.listener import Accepted, Listener
+from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.session.flow import Flow, Services
+from mitml4.session.session import Source
 
 __all__ = ["HostServices", "is_loopback"]
 
@@ -27,10 +28,10 @@ class HostServices:
     """A source of the connections that are to be intercepted; the others it carries itself."""
 
     def __init__(
-        self, listener: Listener, nursery: trio.Nursery, opener: TlsOpener, *, also_watched: bool
+        self, source: Source, nursery: trio.Nursery, opener: TlsOpener, *, also_watched: bool
     ) -> None:
         """`also_watched`: connections to the host's services are to be intercepted as well."""
-        self._listener = listener
+        self._source = source
         self._nursery = nursery
         self._also_watched = also_watched
         self._closed = False
@@ -41,16 +42,16 @@ class HostServices:
             tls=replace(opener, judge=lambda *_ends: ("passthrough", "loopback")),
         )
 
-    async def accept(self) -> Accepted:
+    async def accept(self) -> Arrival:
         """The next connection that is to be intercepted. Checkpoints."""
         while True:
-            accepted = await self._listener.accept()
+            arrival = await self._source.accept()
             if self._closed:
-                egress.abort(accepted.socket)
-            elif self._also_watched or not is_loopback(accepted.destination):
-                return accepted
+                arrival.refuse(None)
+            elif self._also_watched or not is_loopback(arrival.destination):
+                return arrival
             else:
-                self._nursery.start_soon(Flow(0, accepted, self._services).run)
+                self._nursery.start_soon(Flow(0, arrival, self._services).run)
 
     def close(self) -> None:
         """Refuse what comes from now on."""

@@ -25,6 +25,7 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress, isolation
+from mitml4.net.admission import Admission
 from mitml4.net.dns import DnsRelay, Names
 from mitml4.net.launch import Launch, find_program
 from mitml4.net.listener import Listener
@@ -132,8 +133,10 @@ class _Inside:
             relay = DnsRelay(self._namespace.dns, self._names, self._note)
             nursery.start_soon(relay.run)
             nursery.start_soon(Undelivered(self._namespace.datagrams, self._note).run)
+            admission = Admission(self._listener, self._namespace.gate)
+            nursery.start_soon(admission.run)
             self._source = HostServices(
-                self._listener, nursery, opener, also_watched=self.config.loopback
+                admission, nursery, opener, also_watched=self.config.loopback
             )
             yield self
             nursery.cancel_scope.cancel()

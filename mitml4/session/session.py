@@ -23,7 +23,7 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
-from mitml4.net.listener import Accepted
+from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
 from mitml4.session.flow import Flow, Services
@@ -40,7 +40,7 @@ _MOST_DESCRIPTORS: Final = 1 << 20
 class Source(Protocol):
     """What gives intercepted connections, one by one: a Listener is one."""
 
-    async def accept(self) -> Accepted:
+    async def accept(self) -> Arrival:
         """The next connection. Raises trio.ClosedResourceError once it is closed."""
 
 
@@ -173,9 +173,9 @@ class Session:
 
     async def _accept(self, nursery: trio.Nursery, listener: Source, services: Services) -> None:
         while True:
-            accepted = await listener.accept()
+            arrival = await listener.accept()
             self.accepted += 1
-            flow = Flow(self.accepted, accepted, services)
+            flow = Flow(self.accepted, arrival, services)
             self.flows[flow.number] = flow
             nursery.start_soon(self._carry, flow)
             if self.accepted == self.config.max_flows:
@@ -221,4 +221,4 @@ class Session:
 
     def _counters(self, number: int) -> Counters | None:
         flow = self.flows.get(number)
-        return Counters(*flow.ingress.wire_bytes) if flow else None
+        return Counters(*flow.wire_bytes) if flow else None

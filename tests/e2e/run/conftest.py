@@ -1,0 +1,241 @@
+"""A host (the lab's router) with a resolver of its own and a user without any power, on which
+`mitml4 run` runs commands that visit the lab's servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mitml4.lab.certificates import LabAuthority
+from mitml4.lab.network import SERVER_V4, SERVER_V6, LabNetwork
+from mitml4.lab.snapshot import difference, take_snapshot
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 30.0
+RESOLVER = "127.0.0.53"
+NOBODY = 65534
+
+MOUNTS = "for each in hosts resolv.conf; do mount --bind {files}/$each /etc/$each || exit; done"
+AS_NOBODY = (
+    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"
+)  # fmt: skip
+
+
+@dataclass
+class Ended:
+    """A run of mitml4 that is over."""
+
+    code: int
+    out: str
+    err: str
+    events: list[dict[str, Any]]
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    @property
+    def stacks(self) -> list[list[str]]:
+        return [event["stack"] for event in self.of_type("flow.close")]
+
+    @property
+    def notes(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("note: ")]
+
+
+@dataclass
+class Host:
+    """Where mitml4 runs."""
+
+    lab: LabNetwork
+    files: Path
+    root_certificate: Path
+    python: str
+    home: Path
+    scratch: Path
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def argv(self, *command: str, options: Sequence[str] = (), root: bool = False) -> list[str]:
+        """`mitml4 run` as a command line of this host."""
+        who = () if root else AS_NOBODY
+        run = (self.python, "-m", "mitml4", "run", "--upstream-ca", str(self.root_certificate))
+        return self.shell(*who, *run, *options, "--", *command)
+
+    def shell(self, *command: str) -> list[str]:
+        """Any command line, as this host runs it."""
+        mounts = MOUNTS.format(files=self.files)
+        unshare = ("unshare", "--mount", "--propagation", "private")
+        return [*unshare, "sh", "-c", f'{mounts}; exec "$@"', "sh", *command]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        places = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
+        return {
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+            "PYTHONPATH": places,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(self.home),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def popen(self, argv: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
+        """Start a command line of this host; killed at the end of the test at the latest."""
+        settings = {
+            "cwd": self.home,
+            "env": self.environ,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        } | settings
+        process = self.stack.enter_context(self.lab.router.popen(argv, **settings))
+        self.stack.callback(process.kill)
+        return process
+
+    def run(
+        self,
+        *command: str,
+        options: Sequence[str] = (),
+        root: bool = False,
+        stdin: str | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Ended:
+        """Run a command to its end, and see to it that nothing is left."""
+        before = self.lab.router.call(take_snapshot)
+        events = self.scratch / "events.jsonl"
+        events.unlink(missing_ok=True)
+        argv = self.argv(*command, options=("-o", str(events), *options), root=root)
+        settings: dict[str, Any] = {"env": self.environ | (env or {})}
+        if stdin is not None:
+            settings["stdin"] = subprocess.PIPE
+        process = self.popen(argv, **settings)
+        out, err = process.communicate(stdin, timeout=PATIENCE_S)
+        assert difference(before, self.lab.router.call(take_snapshot)) == ""
+        assert "Traceback" not in err, err
+        lines = events.read_text().splitlines() if events.exists() else []
+        print(err)
+        return Ended(process.returncode, out, err, [json.loads(line) for line in lines])
+
+
+@pytest.fixture(scope="module")
+def python(files: Path) -> str:
+    """An interpreter that a user without power may execute, and that finds what mitml4 needs."""
+    places = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/{minor}"):
+        trial = [*AS_NOBODY, candidate, "-c", "import mitml4.session.run"]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": places}
+        try:
+            done = subprocess.run(trial, env=env, cwd="/", capture_output=True)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return candidate
+    pytest.skip("no interpreter here that a user without power may run")
+
+
+@pytest.fixture(scope="module")
+def host_files(files: Path) -> Path:
+    """The host's own hosts and resolv.conf."""
+    directory = files / "etc"
+    directory.mkdir(exist_ok=True)
+    (directory / "hosts").write_text(
+        f"127.0.0.1 localhost\n::1 localhost\n{SERVER_V4} byfile.example\n"
+    )
+    (directory / "resolv.conf").write_text(f"nameserver {RESOLVER}\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def resolver(lab: LabNetwork) -> Iterator[list[str]]:
+    """Answers on the host's loopback, by UDP and TCP: *.example is the server. What was asked."""
+    asked: list[str] = []
+
+    def open_sockets() -> tuple[socket.socket, socket.socket]:
+        datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagram.bind((RESOLVER, 53))
+        return datagram, socket.create_server((RESOLVER, 53))
+
+    datagram, stream = lab.router.call(open_sockets)
+
+    def serve_datagrams() -> None:
+        while True:
+            query, client = datagram.recvfrom(4096)
+            if query == b"stop":
+                return
+            datagram.sendto(answer(query, asked), client)
+
+    def serve_streams() -> None:
+        while True:
+            connection, _ = stream.accept()
+            with connection:
+                query = connection.recv(4096)
+                if query == b"stop":
+                    return
+                told = answer(query[2:], asked)
+                connection.sendall(struct.pack("!H", len(told)) + told)
+
+    threads = [threading.Thread(target=each) for each in (serve_datagrams, serve_streams)]
+    for thread in threads:
+        thread.start()
+    yield asked
+    with lab.router.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.sendto(b"stop", (RESOLVER, 53))
+    with lab.router.call(lambda: socket.create_connection((RESOLVER, 53))) as end:
+        end.sendall(b"stop")
+    for thread in threads:
+        thread.join()
+    datagram.close()
+    stream.close()
+
+
+def answer(query: bytes, asked: list[str]) -> bytes:
+    """NXDOMAIN but for *.example (RFC 1035 §4.1)."""
+    at, labels = 12, []
+    while length := query[at]:
+        labels.append(query[at + 1 : at + 1 + length].decode())
+        at += 1 + length
+    kind = struct.unpack_from("!H", query, at + 1)[0]
+    question = query[12 : at + 5]
+    name = ".".join(labels)
+    asked.append(name)
+    data = {1: socket.inet_aton(SERVER_V4), 28: socket.inet_pton(socket.AF_INET6, SERVER_V6)}
+    known = name.endswith(".example")
+    rows = data[kind] if known and kind in data else b""
+    header = query[:2] + struct.pack("!5H", 0x8180 if known else 0x8183, 1, bool(rows), 0, 0)
+    if not rows:
+        return header + question
+    return header + question + b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(rows)) + rows
+
+
+@pytest.fixture
+def host(
+    lab: LabNetwork,
+    authority: LabAuthority,
+    python: str,
+    host_files: Path,
+    resolver: list[str],
+    tmp_path: Path,
+) -> Iterator[Host]:
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        if path.owner() == "root" and path != Path("/tmp"):
+            path.chmod(0o755)
+    home = tmp_path / "home"
+    scratch = tmp_path / "scratch"
+    for directory in (home, scratch):
+        directory.mkdir()
+        os.chown(directory, NOBODY, NOBODY)
+    with ExitStack() as stack:
+        yield Host(lab, host_files, authority.root, python, home, scratch, stack)
