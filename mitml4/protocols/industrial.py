@@ -150,21 +150,26 @@ def read_tpkt(reader: Reader) -> None:
     reader.uint(1, 1, length - 4 - 1 - COTP_FIXED - 2)
 
 
-ENIP_COMMANDS: Final = tuple(
-    code.to_bytes(2, "little") for code in (4, 0x63, 0x64, 0x65, 0x66, 0x6F, 0x70)
-)
-ENIP_WITHIN_SESSION: Final = ENIP_COMMANDS[-3:]
+LIST_IDENTITY: Final = b"\x63\0"
+LIST_INTERFACES: Final = b"\x64\0"
+REGISTER_SESSION: Final = b"\x65\0"
+SEND_DATA: Final = (b"\x6f\0", b"\x70\0")
 ENIP_MAX: Final = 0xFFFF - 24
 
 
 def read_enip(reader: Reader) -> None:
-    """An encapsulation header; only some commands are sent within a session."""
-    command = reader.one_of(*ENIP_COMMANDS)
-    reader.uint(2, 0, ENIP_MAX, little=True)
-    reader.take(4) if command in ENIP_WITHIN_SESSION else reader.one_of(bytes(4))
+    """An encapsulation header. Data are sent within a session, and to interface 0."""
+    command = reader.one_of(LIST_IDENTITY, LIST_INTERFACES, REGISTER_SESSION, *SEND_DATA)
+    sends = command in SEND_DATA
+    reader.uint(2, 16 if sends else 0, ENIP_MAX, little=True)
+    reader.uint(4, 1) if sends else reader.one_of(bytes(4))
     reader.one_of(bytes(4))  # status
     reader.take(8)  # sender's context
     reader.one_of(bytes(4))  # options
+    if sends:
+        reader.one_of(bytes(4))
+    elif command == REGISTER_SESSION:
+        reader.one_of(b"\1\0\0\0")  # the protocol's version, no options
 
 
 HISLIP_TYPES: Final = 0x22
@@ -195,7 +200,7 @@ PROTOCOLS: Final = (
     Protocol(
         name="enip",
         detect=proof(read_enip),
-        client_first=bytes(command[0] for command in ENIP_COMMANDS),
+        client_first=b"\x63\x64\x65\x6f\x70",
         server_first=b"",
     ),
     Protocol(name="hislip", detect=proof(read_hislip), client_first=b"H", server_first=b""),

@@ -1,7 +1,7 @@
 """How routers talk to each other: BGP and LDP. Named only.
 
     bgp    16×FF length(2) type(1) …                                  RFC 4271 §4.1
-    ldp    00 01 length(2) LSR(4) label space(2) message: type(2) length(2) id(4) …  RFC 5036 §3.1
+    ldp    00 01 length(2) LSR(4) label space(2), type(2) length(2) id(4) …   RFC 5036 §3.1, §3.5
 
 Either side of BGP may open the conversation.
 """
@@ -32,22 +32,28 @@ def read_bgp(reader: Reader) -> None:
 LDP_HEAD: Final = 6
 """What the PDU's length counts before its first message."""
 MAX_LDP: Final = 4096
-LDP_MESSAGES: Final = (
-    b"\x00\x01",  # notification
-    b"\x01\x00",  # hello
-    *(b"\x02\x00", b"\x02\x01"),  # initialization, keep-alive
-    *(b"\x03\x00", b"\x03\x01"),  # addresses
-    *(bytes([4, kind]) for kind in range(5)),  # labels
-)
+KEEP_ALIVE: Final = b"\x02\x01"
+FIRST_TLV: Final = {
+    b"\x00\x01": b"\x03\x00",  # notification: status
+    b"\x02\x00": b"\x05\x00",  # initialization: session parameters
+    **{bytes([3, kind]): b"\x01\x01" for kind in range(2)},  # addresses: a list of them
+    **{bytes([4, kind]): b"\x01\x00" for kind in range(5)},  # labels: FEC
+}
+"""What each message must begin with (§3.5); hellos are sent over UDP alone."""
 
 
 def read_ldp(reader: Reader) -> None:
-    """A PDU's head, and its first message's, which must fit into it."""
+    """A PDU's head, and the beginning of its first message, which must fit into it."""
     reader.one_of(b"\x00\x01")
     length = reader.uint(2, LDP_HEAD + 8, MAX_LDP)
-    reader.take(LDP_HEAD)
-    reader.one_of(*LDP_MESSAGES)
-    reader.uint(2, 4, length - LDP_HEAD - 4)
+    reader.uint(4, 1)
+    reader.take(2)
+    kind = reader.one_of(KEEP_ALIVE, *FIRST_TLV)
+    alive = kind == KEEP_ALIVE
+    reader.uint(2, 4 if alive else 8, 4 if alive else length - LDP_HEAD - 4)
+    reader.take(4)
+    if not alive:
+        reader.one_of(FIRST_TLV[kind])
 
 
 PROTOCOLS: Final = (

@@ -22,7 +22,9 @@ DIAMETER_HEAD: Final = 20
 AVP_HEAD: Final = 8
 MAX_DIAMETER: Final = 1 << 20
 MIN_COMMAND: Final = 257
-MAX_AVP: Final = 0xFFFF
+MAX_AVP: Final = 0x3FF
+"""The first is one of the base protocol's (§4.5), so it has no vendor either."""
+AVP_FLAGS: Final = (b"\x40", b"\x00", b"\x60", b"\x20")
 
 
 def read_diameter(reader: Reader) -> None:
@@ -34,8 +36,7 @@ def read_diameter(reader: Reader) -> None:
     reader.uint(3, MIN_COMMAND)
     reader.take(4 + 8)
     reader.uint(4, 1, MAX_AVP)
-    if reader.uint(1) & 0x1F:
-        raise ProtocolError("a reserved flag of an AVP")
+    reader.one_of(*AVP_FLAGS)
     reader.uint(3, AVP_HEAD, length - DIAMETER_HEAD)
 
 

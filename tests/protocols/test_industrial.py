@@ -55,10 +55,15 @@ CASES = [
     ("tpkt", b"\3\0\0\x2b\x26\xe0\0\0\0\0\0Cookie", b"", REJECT),  # RDP
     ("tpkt", b"\3\0\0\x0b\6\xe0", b"", REJECT),
     ("tpkt", b"\3\0\0\0\0\x09", b"", REJECT),  # RTMP
-    ("enip", b"\x65\0\4\0" + bytes(20), b"", MATCH),
+    ("enip", b"\x63\0" + bytes(21), b"", NEED_MORE),
+    ("enip", b"\x63\0" + bytes(22), b"", MATCH),
+    ("enip", b"\x65\0\4\0" + bytes(20) + b"\1\0\0\0", b"", MATCH),
+    ("enip", b"\x65\0\4\0" + bytes(20) + b"\2", b"", REJECT),
     ("enip", b"\x65\0\4\0\1", b"", REJECT),  # a session before it is registered
-    ("enip", b"\x6f\0\4\0\1\2\3\4" + bytes(16), b"", MATCH),
-    ("enip", b"\x6f\0\4\0\1\2\3\4\1", b"", REJECT),
+    ("enip", b"\x6f\0\x10\0\1\2\3\4" + bytes(20), b"", MATCH),
+    ("enip", b"\x6f\0\x10\0\0\0\0\0", b"", REJECT),  # data without a session
+    ("enip", b"\x6f\0\x10\0\1\2\3\4\1", b"", REJECT),  # a status in a request
+    ("enip", b"\x70\0\4\0", b"", REJECT),
     ("enip", b"echo", b"", REJECT),
     ("hislip", b"HS\0\0\1\0RS\0\0\0\0\0\0\0\7", b"", MATCH),
     ("hislip", b"HS\0\0\1\0RS\0\0\1", b"", REJECT),

@@ -22,10 +22,14 @@ CASES = [
     ("bgp", MARKER[:-1] + b"\xfe", b"", REJECT),
     ("bgp", b"", MARKER + b"\0\x13\4", LIKELY),
     ("bgp", b"", b"\xff\xfb", REJECT),  # Telnet
-    ("ldp", LDP + b"\2\0\0", b"", NEED_MORE),
-    ("ldp", LDP + b"\2\0\0\x16", b"", MATCH),
+    ("ldp", LDP + b"\2\0\0\x16\0\0\0\1\5", b"", NEED_MORE),
+    ("ldp", LDP + b"\2\0\0\x16\0\0\0\1\5\0", b"", MATCH),
+    ("ldp", LDP + b"\2\0\0\x16\0\0\0\1\3", b"", REJECT),  # no session parameters
     ("ldp", LDP + b"\2\0\0\x17", b"", REJECT),  # a message longer than its PDU
-    ("ldp", LDP + b"\2\2", b"", REJECT),
+    ("ldp", LDP + b"\2\1\0\4\0\0\0\1", b"", MATCH),  # keep-alive
+    ("ldp", LDP + b"\2\1\0\5", b"", REJECT),
+    ("ldp", LDP + b"\1\0", b"", REJECT),  # a hello
+    ("ldp", b"\0\1\0\x20\0\0\0\0", b"", REJECT),  # from nobody
     ("ldp", b"\0\2", b"", REJECT),
     ("ldp", b"\0\1\x10\1", b"", REJECT),  # longer than 4096
 ]

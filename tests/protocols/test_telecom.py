@@ -20,6 +20,7 @@ CASES = [
     ("diameter", CER[:4] + b"\xc1", b"", REJECT),  # a reserved flag
     ("diameter", CER[:4] + b"\xc0\0\1\0", b"", REJECT),  # no such command
     ("diameter", CER[:-3] + b"\0\0\x61", b"", REJECT),  # an AVP longer than the message
+    ("diameter", CER[:-4] + b"\x80", b"", REJECT),  # a vendor's
     ("smpp", BIND[:-1], b"", NEED_MORE),
     ("smpp", BIND, b"", MATCH),
     ("smpp", BIND[:7] + b"\3", b"", REJECT),  # no bind
