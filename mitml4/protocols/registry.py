@@ -17,6 +17,7 @@ from mitml4.protocols import (
     administration,
     amqp,
     databases,
+    dns,
     fix,
     ftp,
     git,
@@ -27,6 +28,7 @@ from mitml4.protocols import (
     industrial,
     irc,
     java,
+    kafka,
     ldap,
     managesieve,
     mongodb,
@@ -197,6 +199,8 @@ PROTOCOLS: Final = (
     redis.PROTOCOL,
     mqtt.PROTOCOL,
     amqp.PROTOCOL,
+    dns.PROTOCOL,
+    kafka.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

@@ -233,6 +233,14 @@ SESSIONS: dict[str, Script] = {
         (DOWN, b"\x80\0\0\x18\0\0\0\7\0\0\0\1" + bytes(16)),
         (UP, b"\x80\0\0\x28\0\0\0\7\0\0\0\0\0\0\0\2\0\1\x86\xa3\0\0\0\3\0\0\0\1" + bytes(16)),
     ],
+    "dns": [
+        (UP, b"\0\x19\x43\x19\1\x20\0\1\0\0\0\0\0\0\3www\3org\0\0\1\0\1"),
+        (DOWN, b"\0\x19\x43\x19\x85\0\0\1\0\0\0\0\0\0\3www\3org\0\0\1\0\1"),
+    ],
+    "kafka": [
+        (UP, b"\0\0\0\x12\0\x12\0\3\0\0\0\1\0\2me\0\3me\0021"),
+        (DOWN, b"\0\0\1\x5a\0\0\0\1\0\0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

@@ -386,6 +386,18 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"AMQP\2\1\0\0"), (DOWN, b"AMQP\2\1\0\0"), (UP, b"\x16\3\1")],
         [(UP, b"\1\0\1\0\0\0\x0a\0\x3c\0\x28\0\0\1a\0\0\xce\2\0\1"), (DOWN, b"\1\0\1")],
     ],
+    "dns": [
+        [
+            (UP, b"\0\x19\x43\x19\1\x20\0\1\0\0\0\0\0\0\3www\3org\0\0\1\0\1"),
+            (DOWN, b"\0\x19\x43\x19\x85\0\0\1\0\0\0\0\0\0\3www\3org\0\0\1\0\1"),
+        ],
+        [(UP, b"\0\x11\0\1\0\0\0\1\0\0\0\0\0\0\0\0\2\0\1"), (DOWN, b"\1\0\0\1\x80\0")],
+    ],
+    "kafka": [
+        [(UP, b"\0\0\0\x0c\0\x12\0\0\0\0\0\1\0\2me"), (DOWN, b"\0\0\1\x5a\0\0\0\1\0\0")],
+        [(UP, b"\0\0\0\x0a\0\x12\0\0\0\0\0\1\xff\xff"), (DOWN, b"\0\0\1\x5a\0\0\0\1\0\0")],
+        [(UP, b"\0\0\0\x10\0\3\0\0\0\0\0\2\0\2me\0\0\0\0"), (DOWN, b"\0\0\0\x74\0\0\0\2")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

@@ -1,0 +1,179 @@
+"""DNS over TCP (RFC 1035 §4, RFC 7766), and over TLS inside that (RFC 7858).
+
+A message has two bytes of length before it, and is recognised as far as its first question: a
+header that fits, one question, a name of labels, a known type and class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Facts, Opening, Protocol, Verdict
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Dns", "DnsFacts"]
+
+HEADER: Final = 12
+SMALLEST: Final = HEADER + 1 + 2 + 2
+MAX_LABEL: Final = 63
+MAX_NAME: Final = 255
+
+# RFC 1035 §4.1.1, RFC 6895 §2.2: query, status, notify, update, stateful operations
+OPCODES: Final = (0, 2, 4, 5, 6)
+MAX_RECORDS: Final = 0x3FF
+"""In a section of a response."""
+MAX_UPDATES: Final = 0xFF
+"""In a section of a request: all but UPDATE have at most one or two."""
+
+# RFC 1035 §3.2.4, RFC 2136 §1.3
+CLASSES: Final = (b"\x00\x01", b"\x00\x03", b"\x00\x04", b"\x00\xfe", b"\x00\xff")
+
+LABEL: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'".')
+"""Names may hold any byte; those that people look up hold these."""
+
+# IANA, "Resource Record (RR) TYPEs"
+TYPES: Final = {
+    1: "A",
+    2: "NS",
+    5: "CNAME",
+    6: "SOA",
+    12: "PTR",
+    13: "HINFO",
+    15: "MX",
+    16: "TXT",
+    17: "RP",
+    18: "AFSDB",
+    24: "SIG",
+    25: "KEY",
+    28: "AAAA",
+    29: "LOC",
+    33: "SRV",
+    35: "NAPTR",
+    36: "KX",
+    37: "CERT",
+    39: "DNAME",
+    42: "APL",
+    43: "DS",
+    44: "SSHFP",
+    45: "IPSECKEY",
+    46: "RRSIG",
+    47: "NSEC",
+    48: "DNSKEY",
+    49: "DHCID",
+    50: "NSEC3",
+    51: "NSEC3PARAM",
+    52: "TLSA",
+    53: "SMIMEA",
+    55: "HIP",
+    59: "CDS",
+    60: "CDNSKEY",
+    61: "OPENPGPKEY",
+    62: "CSYNC",
+    63: "ZONEMD",
+    64: "SVCB",
+    65: "HTTPS",
+    99: "SPF",
+    108: "EUI48",
+    109: "EUI64",
+    249: "TKEY",
+    250: "TSIG",
+    251: "IXFR",
+    252: "AXFR",
+    255: "ANY",
+    256: "URI",
+    257: "CAA",
+    32768: "TA",
+    32769: "DLV",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The name that is asked for, its labels joined by dots (`.` is the root), and the type."""
+
+    name: bytes
+    type: str
+
+
+def read_question(reader: Reader) -> Question:
+    """A message up to the end of its first question."""
+    message = reader.part(reader.uint(2, SMALLEST))
+    message.take(2)
+    flags = message.uint(1)
+    is_response = bool(flags & 0x80)
+    if flags >> 3 & 0xF not in OPCODES:
+        raise ProtocolError("an operation that is not in use")
+    code = message.uint(1)
+    if code & 0x40 or (code & 0xF and not is_response):  # RFC 1035 §4.1.1: Z must be zero
+        raise ProtocolError("flags that nobody sets")
+    message.uint(2, 1, 1)
+    for _ in ("answers", "authorities", "additional"):
+        message.uint(2, 0, MAX_RECORDS if is_response else MAX_UPDATES)
+    name = _name(message)
+    kind = message.uint(2)
+    if kind not in TYPES:
+        raise ProtocolError("a type that nobody asks for")
+    message.one_of(*CLASSES)
+    return Question(name, TYPES[kind])
+
+
+def _name(reader: Reader) -> bytes:
+    """Labels up to an empty one; a first name has none to point back to (RFC 1035 §4.1.4)."""
+    labels = []
+    size = 1
+    while length := reader.uint(1, 0, MAX_LABEL):
+        labels.append(reader.take(length, LABEL))
+        size += 1 + length
+        if size > MAX_NAME:
+            raise ProtocolError("a name that is too long")
+    return b".".join(labels) or b"."
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client's first message; or an answer alone, in a capture that began in the middle."""
+    if opening.up:
+        return judge(read_question, opening.up)
+    verdict = judge(read_question, opening.down)
+    return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsFacts(Facts):
+    """The connection's first question."""
+
+    name: bytes | None = None
+    type: str | None = None
+
+
+@dataclass(slots=True)
+class Dns(Units):
+    """The first question; the rest passes."""
+
+    name: ClassVar[str] = "dns"
+
+    question: Question | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        self.question = read_question(reader)
+        self.stay_plain()
+
+    def server_unit(self, reader: Reader) -> None:
+        """An answer repeats the question (RFC 1035 §4.1.2), which may not have been captured."""
+        self.client_unit(reader)
+
+    def facts(self) -> DnsFacts:
+        question = self.question
+        return DnsFacts(
+            name=question.name if question else None,
+            type=question.type if question else None,
+        )
+
+
+PROTOCOL: Final = Protocol(
+    name=Dns.name,
+    detect=detect,
+    converse=lambda around: Dns(around=around),
+)

@@ -1,0 +1,171 @@
+"""Kafka's first request (Kafka protocol guide, "Request and Response Headers").
+
+    client                                                        server
+    length  api key  api version  correlation id  client id …  ─►
+                                                               ◄─ length  correlation id …
+
+A request is recognised by its header. One with a client's name is certain; one without needs the
+answer, whose correlation id is the request's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+    Want,
+)
+from mitml4.protocols.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Kafka", "KafkaFacts"]
+
+SMALLEST: Final = 10
+LARGEST: Final = 0x10FFFF
+"""Of a first request; less than a length of DNS's and an id, which are four bytes as well."""
+MAX_VERSION: Final = 20
+MAX_CLIENT_ID: Final = 255
+NO_CLIENT_ID: Final = 0xFFFF
+CORRELATION_HIGHS: Final = tuple(bytes([byte]) for byte in (*range(0x20), 0x7F))
+"""Ids count from 0; Java's SASL takes the last before 2³¹. No name of PostgreSQL's begins so."""
+
+# "API Keys"
+API_VERSIONS: Final = 18
+APIS: Final = {
+    0: "Produce",
+    1: "Fetch",
+    2: "ListOffsets",
+    3: "Metadata",
+    8: "OffsetCommit",
+    9: "OffsetFetch",
+    10: "FindCoordinator",
+    11: "JoinGroup",
+    12: "Heartbeat",
+    13: "LeaveGroup",
+    14: "SyncGroup",
+    15: "DescribeGroups",
+    16: "ListGroups",
+    17: "SaslHandshake",
+    API_VERSIONS: "ApiVersions",
+    19: "CreateTopics",
+    20: "DeleteTopics",
+    22: "InitProducerId",
+    36: "SaslAuthenticate",
+    60: "DescribeCluster",
+    71: "GetTelemetrySubscriptions",
+}
+MAX_API: Final = 92
+MAY_BE_ANONYMOUS: Final = (3, 17, API_VERSIONS)
+"""What a client can begin with before it has a name."""
+FLEXIBLE: Final = 3
+"""The version of ApiVersions from which on it names the client's software (KIP-511)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's header, and the reader of what is behind it."""
+
+    api: int
+    version: int
+    correlation: bytes
+    client_id: bytes | None
+    body: Reader
+
+
+def read_request(reader: Reader) -> Request:
+    """A request up to the end of its header's client id."""
+    body = reader.part(reader.uint(4, SMALLEST, LARGEST))
+    api = body.uint(2, 0, MAX_API)
+    version = body.uint(2, 0, MAX_VERSION)
+    correlation = body.one_of(*CORRELATION_HIGHS) + body.take(3)
+    length = body.uint(2)
+    client_id = None
+    if length != NO_CLIENT_ID:
+        if length > MAX_CLIENT_ID:
+            raise ProtocolError("a client id that is too long")
+        client_id = body.take(length, PRINTABLE)
+    if not client_id and api not in MAY_BE_ANONYMOUS:
+        raise ProtocolError("a request without a client id")
+    return Request(api, version, correlation, client_id, body)
+
+
+def read_answer(reader: Reader, correlation: bytes) -> None:
+    """A response up to its correlation id."""
+    reader.uint(4, 4, 0x7FFFFFFF)
+    reader.one_of(correlation)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A request with a client id; or without one, and the answer to it."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    verdict = judge(read_request, opening.up)
+    if verdict is not Verdict.MATCH:
+        return verdict
+    request = read_request(Reader(opening.up))
+    if request.client_id:
+        return Verdict.MATCH
+    answer = judge(lambda reader: read_answer(reader, request.correlation), opening.down)
+    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaFacts(Facts):
+    """The first request, and whom it is from."""
+
+    api: str | None = None
+    api_version: int | None = None
+    client_id: bytes | None = None
+    client_software: bytes | None = None
+    """Name and version, with a space between, where the first request is a late ApiVersions."""
+
+
+@dataclass(slots=True)
+class Kafka(Units):
+    """The first request's header; the rest passes."""
+
+    name: ClassVar[str] = "kafka"
+
+    down: Want = PASS_ALL
+    request: Request | None = None
+    client_software: bytes | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        request = read_request(reader)
+        if request.api == API_VERSIONS and request.version >= FLEXIBLE:
+            self.client_software = _software(request.body)
+        self.request = request
+        self.stay_plain()
+
+    def facts(self) -> KafkaFacts:
+        request = self.request
+        if request is None:
+            return KafkaFacts()
+        return KafkaFacts(
+            api=APIS.get(request.api, f"api {request.api}"),
+            api_version=request.version,
+            client_id=request.client_id,
+            client_software=self.client_software,
+        )
+
+
+def _software(body: Reader) -> bytes:
+    """`no tags, name, version`, in compact strings: their length and one more, and their bytes."""
+    body.one_of(b"\x00")
+    return b" ".join(body.take(body.uint(1, 1, 0x7F) - 1, PRINTABLE) for _ in ("name", "version"))
+
+
+PROTOCOL: Final = Protocol(
+    name=Kafka.name,
+    detect=detect,
+    converse=lambda around: Kafka(around=around),
+    client_first=b"\x00",
+    server_first=b"",
+)

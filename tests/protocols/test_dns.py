@@ -1,0 +1,107 @@
+"""DNS over TCP: the first question, of what is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.dns import Dns, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+NAME = b"\x03www\x07example\x03org\x00"
+
+
+def message(
+    flags: bytes = b"\x01\x20",
+    counts: bytes = b"\0\1\0\0\0\0\0\0",
+    name: bytes = NAME,
+    kind: bytes = b"\0\1",
+    of_class: bytes = b"\0\1",
+    rest: bytes = b"",
+) -> bytes:
+    body = b"\x43\x19" + flags + counts + name + kind + of_class + rest
+    return len(body).to_bytes(2, "big") + body
+
+
+QUERY = message()
+WITH_EDNS = message(counts=b"\0\1\0\0\0\0\0\1", rest=b"\0\0\x29\x10\0\0\0\0\0\0\0")
+RESPONSE = message(b"\x85\x00", b"\0\1\0\2\0\2\0\5", rest=b"\xc0\x0c" + bytes(40))
+REFUSED = message(b"\x81\x05")
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5])
+@pytest.mark.parametrize(
+    ("first", "name", "kind"),
+    [
+        (QUERY, b"www.example.org", "A"),
+        (WITH_EDNS, b"www.example.org", "A"),
+        (message(name=b"\x00", kind=b"\0\2"), b".", "NS"),
+        (message(kind=b"\0\xfc"), b"www.example.org", "AXFR"),
+        (message(b"\x28\x00", kind=b"\0\6"), b"www.example.org", "SOA"),
+        (message(name=b"\x04_tcp\x02-x\x00", kind=b"\0\x41"), b"_tcp.-x", "HTTPS"),
+    ],
+)
+def test_the_first_question(
+    converse: Any, first: bytes, name: bytes, kind: str, chunk: int | None
+) -> None:
+    conversation = Dns()
+    talk = converse(conversation, [(UP, first), (DOWN, RESPONSE), (UP, QUERY)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.settled
+    assert talk.moved == {UP: first + QUERY, DOWN: RESPONSE}
+    assert (conversation.facts().name, conversation.facts().type) == (name, kind)
+
+
+def test_an_answer_repeats_the_question(converse: Any) -> None:
+    conversation = Dns()
+    converse(conversation, [(DOWN, RESPONSE)])
+    assert conversation.settled
+    assert conversation.facts().name == b"www.example.org"
+
+
+def test_other_bytes_raise_protocol_error(converse: Any) -> None:
+    with pytest.raises(ProtocolError, match="dns"):
+        converse(Dns(), [(UP, b"\x00\x05")])
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"", Verdict.NEED_MORE),
+        (b"\x00", Verdict.NEED_MORE),
+        (QUERY[:2], Verdict.NEED_MORE),
+        (QUERY[:-1], Verdict.NEED_MORE),
+        (QUERY, Verdict.MATCH),
+        (WITH_EDNS, Verdict.MATCH),
+        (RESPONSE, Verdict.MATCH),
+        (REFUSED, Verdict.MATCH),
+        (b"\x00\x10", Verdict.REJECT),
+        (message(b"\x01\x40"), Verdict.REJECT),
+        (message(b"\x01\x05"), Verdict.REJECT),
+        (message(b"\x18\x00"), Verdict.REJECT),
+        (message(counts=b"\0\2\0\0\0\0\0\0"), Verdict.REJECT),
+        (message(counts=b"\0\1\1\0\0\0\0\0"), Verdict.REJECT),
+        (message(name=b"\xc0\x0c"), Verdict.REJECT),
+        (message(name=b"\x03a b\x00"), Verdict.REJECT),
+        (
+            message(name=b"\x3f" + b"a" * 63 + b"\x3f" + b"a" * 63 + (b"\x3f" + b"a" * 63) * 2),
+            Verdict.REJECT,
+        ),
+        (message(kind=b"\x12\x34"), Verdict.REJECT),
+        (message(of_class=b"\0\2"), Verdict.REJECT),
+        (b"\x00\x11" + QUERY[2:], Verdict.REJECT),  # the question lies outside of the message
+        (b"\x00\x00\x00\x26\x00\x03\x00\x00user\x00", Verdict.REJECT),  # PostgreSQL
+        (b"\x00\x3c\x00\x00\x00\x00\x00\x06\x01\x03\x00\x00\x00\x01", Verdict.REJECT),  # Modbus
+    ],
+)
+def test_detection_by_header_and_question(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize(("up_ended", "verdict"), [(False, Verdict.LIKELY), (True, Verdict.MATCH)])
+def test_an_answer_alone_is_likely(up_ended: bool, verdict: Verdict) -> None:
+    assert detect(Opening(down=RESPONSE, up_ended=up_ended)) is verdict

@@ -1,0 +1,112 @@
+"""Kafka: the first request's header, and the answer to one without a name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.kafka import Kafka, detect
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+
+def sized(body: bytes, size: int) -> bytes:
+    return len(body).to_bytes(size, "big") + body
+
+
+def request(
+    api: int, version: int, client_id: bytes | None, body: bytes = b"", number: int = 129
+) -> bytes:
+    name = b"\xff\xff" if client_id is None else sized(client_id, 2)
+    return sized(bytes([0, api, 0, version]) + number.to_bytes(4, "big") + name + body, 4)
+
+
+VERSIONS = request(18, 0, b"rdkafka", bytes(4))
+SOFTWARE = request(18, 3, b"console", b"\x00\x12apache-kafka-java\x063.6.1\x00")
+METADATA = request(3, 2, b"rdkafka", b"\0\0\0\1\0\4LOGS")
+ANONYMOUS = request(18, 0, None)
+PRODUCE = request(0, 3, b"rdkafka", b"\xff\xff\0\1" + bytes(400))
+ANSWER = b"\0\0\1\x5a\0\0\0\x81\0\0\0\0\0\x38"
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5])
+@pytest.mark.parametrize(
+    ("first", "api", "version", "client_id", "software"),
+    [
+        (VERSIONS, "ApiVersions", 0, b"rdkafka", None),
+        (SOFTWARE, "ApiVersions", 3, b"console", b"apache-kafka-java 3.6.1"),
+        (METADATA, "Metadata", 2, b"rdkafka", None),
+        (ANONYMOUS, "ApiVersions", 0, None, None),
+        (PRODUCE, "Produce", 3, b"rdkafka", None),
+        (request(80, 0, b"x"), "api 80", 0, b"x", None),
+    ],
+)
+def test_the_first_request(
+    converse: Any,
+    first: bytes,
+    api: str,
+    version: int,
+    client_id: bytes | None,
+    software: bytes | None,
+    chunk: int | None,
+) -> None:
+    conversation = Kafka()
+    talk = converse(conversation, [(UP, first), (DOWN, ANSWER), (UP, METADATA)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.settled
+    assert talk.moved == {UP: first + METADATA, DOWN: ANSWER}
+    facts = conversation.facts()
+    assert (facts.api, facts.api_version) == (api, version)
+    assert (facts.client_id, facts.client_software) == (client_id, software)
+
+
+@pytest.mark.parametrize("first", [b"\0\0\0\x09", request(18, 3, b"x", b"\x01")])
+def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first: bytes) -> None:
+    with pytest.raises(ProtocolError, match="kafka"):
+        converse(Kafka(), [(UP, first)])
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (b"", Verdict.NEED_MORE),
+        (VERSIONS[:12], Verdict.NEED_MORE),
+        (VERSIONS[:20], Verdict.NEED_MORE),
+        (VERSIONS[:21], Verdict.MATCH),
+        (METADATA, Verdict.MATCH),
+        (PRODUCE[:30], Verdict.MATCH),
+        (request(17, 1, b"x", number=0x7FFFFFF8), Verdict.MATCH),
+        (ANONYMOUS, Verdict.LIKELY),
+        (request(3, 0, b""), Verdict.LIKELY),
+        (request(0, 3, None), Verdict.REJECT),
+        (request(18, 0, b"\x01\x02"), Verdict.REJECT),
+        (request(18, 21, b"x"), Verdict.REJECT),
+        (request(99, 0, b"x"), Verdict.REJECT),
+        (b"\0\0\0\x0f" + VERSIONS[4:], Verdict.REJECT),
+        (b"\0\x11\0\0", Verdict.REJECT),  # DNS
+        (b"\0\0\0\x10\0\3\0\0user\0a\0\0", Verdict.REJECT),  # PostgreSQL
+        (b"\0\0\0\x2c\0\0\0\0" + bytes(8), Verdict.REJECT),  # ZooKeeper
+    ],
+)
+def test_detection_by_the_first_request(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("down", "verdict"),
+    [
+        (ANSWER[:7], Verdict.LIKELY),
+        (ANSWER[:8], Verdict.MATCH),
+        (ANSWER[:7] + b"\x82", Verdict.REJECT),
+        (b"HTTP/1.1", Verdict.REJECT),
+    ],
+)
+def test_a_request_without_a_name_needs_its_answer(down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=ANONYMOUS, down=down)) is verdict
+
+
+def test_a_server_that_speaks_first_is_no_kafka() -> None:
+    assert detect(Opening(down=ANSWER)) is Verdict.REJECT
