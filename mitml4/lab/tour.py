@@ -138,7 +138,10 @@ class _Events:
     """What the interception has said so far."""
 
     ready: bool = False
+    stopped: bool = False
+    """It has said its last word, `session.stop`."""
     ended: bool = False
+    """Its output is at its end."""
     open_flows: int = 0
     stacks: list[tuple[str, ...]] = field(default_factory=list)
     """Of the flows that have closed, in that order."""
@@ -148,6 +151,8 @@ class _Events:
         match event["type"]:
             case "session.start":
                 self.ready = True
+            case "session.stop":
+                self.stopped = True
             case "flow.open":
                 self.open_flows += 1
             case "flow.close":
@@ -209,6 +214,11 @@ async def _interception(
             yield events
         finally:
             await _stop(process)
+    if process.returncode != 0 or not events.stopped:
+        raise MitmError(
+            f"the interception ended with code {process.returncode}, which is a fault of mitml4",
+            hint="mitml4 demo --json: what it said last",
+        )
 
 
 def _start(lab: LabNetwork, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
