@@ -2,9 +2,11 @@
 
 Detection is one pass over the first bytes of both directions. A table by first byte leaves a
 handful of candidates, whatever the number of rows; each of them gives its verdict on the same
-buffer. Nothing is decided by the order of the rows: where two protocols can begin alike, both say
-NEED_MORE until the bytes tell them apart, and two MATCHes at once is a bug (which a property test
-hunts).
+buffer. Most flows begin like one before them, and a rejection is final: who rejected a client's
+first few bytes once is not asked about them again.
+
+Nothing is decided by the order of the rows: where two protocols can begin alike, both say NEED_MORE
+until the bytes tell them apart, and two MATCHes at once is a bug (which a property test hunts).
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ from mitml4.protocols import (
 )
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 
-__all__ = ["MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
+__all__ = ["BEGINNING", "MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
 
 MAX_OPENING: Final = 16384
 """Bytes in both directions together after which an opening that nobody knows stays unknown."""
@@ -95,6 +97,10 @@ class Detection:
 
 NOTHING: Final = Detection()
 
+BEGINNING: Final = 6
+"""How many of a client's first bytes are remembered; ClientHellos differ little in as many."""
+_MAX_BEGINNINGS: Final = 4096
+
 
 class Registry:
     """Rows of protocols, indexed by the first byte of either side."""
@@ -106,6 +112,7 @@ class Registry:
         self._any = tuple(row for row in self.rows if row.detect is not None)
         self._by_client = [self._beginning("client_first", byte) for byte in range(256)]
         self._by_server = [self._beginning("server_first", byte) for byte in range(256)]
+        self._narrowed: dict[tuple[bytes, tuple[str, ...]], tuple[Protocol, ...]] = {}
 
     def _beginning(self, side: str, byte: int) -> tuple[Protocol, ...]:
         """The rows which can begin with this byte on this side."""
@@ -122,8 +129,7 @@ class Registry:
         matching: list[Protocol] = []
         likely: list[Protocol] = []
         for row in self._candidates(opening):
-            assert row.detect is not None
-            verdict = row.detect(opening)
+            verdict = _verdict(row, opening)
             if verdict is Verdict.REJECT:
                 continue
             remaining.append(row)
@@ -145,10 +151,27 @@ class Registry:
     def _candidates(self, opening: Opening) -> tuple[Protocol, ...]:
         """Whom to ask. Once the client spoke, the server's bytes may be an answer."""
         if opening.up:
-            return self._by_client[opening.up[0]]
+            beginning = opening.up[:BEGINNING], opening.within
+            rows = self._narrowed.get(beginning)
+            return self._narrow(*beginning) if rows is None else rows
         if opening.down:
             return self._by_server[opening.down[0]]
         return self._any
+
+    def _narrow(self, up: bytes, within: tuple[str, ...]) -> tuple[Protocol, ...]:
+        """Who does not reject these first bytes of a client, whatever else comes. Remembers it."""
+        opening = Opening(up=up, within=within)
+        rows = self._by_client[up[0]]
+        rows = tuple(row for row in rows if _verdict(row, opening) is not Verdict.REJECT)
+        if len(self._narrowed) >= _MAX_BEGINNINGS:
+            self._narrowed.clear()
+        self._narrowed[up, within] = rows
+        return rows
+
+
+def _verdict(row: Protocol, opening: Opening) -> Verdict:
+    assert row.detect is not None
+    return row.detect(opening)
 
 
 PROTOCOLS: Final = (

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
-from mitml4.protocols.registry import MAX_OPENING, PROTOCOLS, Registry, by_name, detect
+from mitml4.protocols.registry import BEGINNING, MAX_OPENING, PROTOCOLS, Registry, by_name, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Trace = list[tuple[Direction, bytes]]
@@ -637,6 +637,34 @@ def test_a_servers_growing_bytes_never_flip_a_verdict(sides: tuple[bytes, bytes]
             now = verdict(row, Opening(up=up, down=down[:size]))
             assert said in (None, now), (row.name, size)
             said = now if now in FINAL else None
+
+
+@given(
+    sides=NOISE | mutants(),
+    ended=st.tuples(st.booleans(), st.booleans()),
+    port=st.sampled_from((None, 43, 79, 113, 443, 1935)),
+)
+def test_who_rejects_how_a_client_begins_rejects_whatever_follows(
+    sides: tuple[bytes, bytes], ended: tuple[bool, bool], port: int | None
+) -> None:
+    up, down = sides
+    whole = Opening(up=up, down=down, up_ended=ended[0], down_ended=ended[1], port=port)
+    for row in DETECTORS:
+        if up and verdict(row, Opening(up=up[:BEGINNING])) is Verdict.REJECT:
+            assert verdict(row, whole) is Verdict.REJECT, row.name
+
+
+def test_who_rejects_how_a_client_begins_is_not_asked_again() -> None:
+    asked = []
+
+    def never(opening: Opening) -> Verdict:
+        asked.append(opening.up)
+        return Verdict.REJECT
+
+    registry = Registry([Protocol(name="never", detect=never)])
+    for up in (b"beginning 1", b"beginning 2", b"begin"):
+        assert not registry.detect(Opening(up=up)).undecided
+    assert asked == [b"beginn", b"begin"]
 
 
 def test_random_starts_match_next_to_nothing() -> None:
