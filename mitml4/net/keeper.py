@@ -61,9 +61,7 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoRetur
         os._exit(1)
     _send(channel, *keeper.first_answer())
     while True:
-        data, descriptors, _, _ = socket.recv_fds(
-            channel, MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, _MAX_DESCRIPTORS)
         if not data:
             os._exit(0)
         try:

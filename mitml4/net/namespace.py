@@ -151,9 +151,9 @@ class Namespace:
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """An answer of the keeper's, and the descriptors beside it. Raises MachineError."""
-    data, descriptors, _, _ = socket.recv_fds(
-        channel, MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-    )
+    data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, _MAX_DESCRIPTORS)
+    for descriptor in descriptors:  # recv_fds ignores MSG_CMSG_CLOEXEC (Python 3.11)
+        os.set_inheritable(descriptor, False)
     if not data:
         raise _keeper_lost()
     answer = json.loads(data)

@@ -89,7 +89,7 @@ table inet mitml4 {{
     ip6 daddr {own_v6} accept
     meta l4proto udp tproxy ip to :{ports.udp} accept
     meta l4proto udp tproxy ip6 to :{ports.udp} accept
-    meta l4proto {{ icmp, icmpv6 }} accept
+    meta l4proto {{ tcp, icmp, icmpv6 }} accept
     drop
   }}
   chain answers {{

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 WEB = "https://www.example/"
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
 
