@@ -19,7 +19,7 @@ __all__ = ["Relay", "Tap"]
 
 _BUFFER_BYTES: Final = 128 * 1024
 _IDLE_BUFFERS: Final = 64
-_BURST_ROUNDS: Final = 16
+_BURST_ROUNDS: Final = 4
 """So many buffers may pass before other flows get their turn."""
 
 Tap: TypeAlias = Callable[[bytes], object]

@@ -23,7 +23,7 @@ __all__ = ["Pipe", "PipePool", "splice_burst"]
 _PIPE_BYTES: Final = 1 << 20
 _FLAGS: Final = 0x01 | 0x02  # SPLICE_F_MOVE | SPLICE_F_NONBLOCK, fcntl.h
 _F_SETPIPE_SZ: Final = 1031  # fcntl.F_SETPIPE_SZ
-_BURST_BYTES: Final = 8 << 20
+_BURST_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ async def splice_burst(
     """Move what is there, up to `most` bytes (None: no limit), until the source would block.
 
     Returns the bytes moved; 0 at the end of the source, None when there was nothing yet. Bounded
-    (8 MiB), so that one flow cannot keep the loop to itself. Raises OSError.
+    (1 MiB), so that one flow cannot keep the loop to itself. Raises OSError.
     """
     moved = 0
     limit = _BURST_BYTES if most is None else min(most, _BURST_BYTES)
