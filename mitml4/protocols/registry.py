@@ -18,6 +18,7 @@ from typing import Final
 from mitml4.protocols import (
     administration,
     amqp,
+    cassandra,
     databases,
     dns,
     fix,
@@ -33,9 +34,11 @@ from mitml4.protocols import (
     kafka,
     ldap,
     managesieve,
+    memcached,
     mongodb,
     mqtt,
     mysql,
+    nats,
     nntp,
     onc_rpc,
     peer_to_peer,
@@ -224,6 +227,9 @@ PROTOCOLS: Final = (
     amqp.PROTOCOL,
     dns.PROTOCOL,
     kafka.PROTOCOL,
+    nats.PROTOCOL,
+    memcached.PROTOCOL,
+    cassandra.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

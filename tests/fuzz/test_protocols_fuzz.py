@@ -241,6 +241,20 @@ SESSIONS: dict[str, Script] = {
         (UP, b"\0\0\0\x12\0\x12\0\3\0\0\0\1\0\2me\0\3me\0021"),
         (DOWN, b"\0\0\1\x5a\0\0\0\1\0\0"),
     ],
+    "nats": [
+        (DOWN, b'INFO {"server_id":"N","version":"2.1","tls_required":true}\r\n'),
+        (UP, b'CONNECT {"lang":"go","pass":"x"}\r\nPING\r\n'),
+        (DOWN, b"PONG\r\n"),
+    ],
+    "memcached": [
+        (UP, b"\x80\0\0\3\0\0\0\0\0\0\0\3" + bytes(12) + b"key"),
+        (DOWN, b"\x81\0\0\0" + bytes(20)),
+    ],
+    "cassandra": [
+        (UP, b"\4\0\0\0\5\0\0\0\0"),
+        (DOWN, b"\x84\0\0\0\6\0\0\0\2\0\0"),
+        (UP, b"\4\0\0\1\1\0\0\0\x16\0\1\0\x0bCQL_VERSION\0\x053.0.0"),
+    ],
 }
 CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)

@@ -398,6 +398,19 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\0\0\0\x0a\0\x12\0\0\0\0\0\1\xff\xff"), (DOWN, b"\0\0\1\x5a\0\0\0\1\0\0")],
         [(UP, b"\0\0\0\x10\0\3\0\0\0\0\0\2\0\2me\0\0\0\0"), (DOWN, b"\0\0\0\x74\0\0\0\2")],
     ],
+    "nats": [
+        [(DOWN, b'INFO {"server_id":"N","port":4222}\r\n'), (UP, b'CONNECT {"lang":"go"}\r\n')],
+    ],
+    "memcached": [
+        [(UP, b"get key\r\n"), (DOWN, b"VALUE key 0 1\r\na\r\nEND\r\n")],
+        [(UP, b"stats\r\n"), (DOWN, b"STAT pid 1\r\n")],
+        [(UP, b"\x80\0\0\3\0\0\0\0\0\0\0\3" + bytes(12) + b"key"), (DOWN, b"\x81\0\0\0")],
+    ],
+    "cassandra": [
+        [(UP, b"\4\0\0\0\5\0\0\0\0"), (DOWN, b"\x84\0\0\0\6\0\0\0\x34")],
+        [(UP, b"\3\0\0\0\5\0\0\0\0"), (DOWN, b"\x83\0\0\0\6\0\0\0\x34")],
+        [(UP, b"\3\0\0\1\1\0\0\0\x16\0\1\0\x0bCQL_VERSION\0\x053.0.0"), (DOWN, b"\x83\0\0\1\2")],
+    ],
 }
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)

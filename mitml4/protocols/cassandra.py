@@ -1,0 +1,143 @@
+"""Cassandra's native protocol, versions 3 to 5 (CQL binary protocol specification).
+
+Frames are `version flags stream opcode length` (nine bytes) and a body. A client begins with
+OPTIONS, which is empty, or with STARTUP, which says who it is. Up to that they are framed alike in
+all versions. TLS, if any, comes before all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Facts,
+    Opening,
+    Protocol,
+    Verdict,
+    Want,
+)
+from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Cassandra", "CassandraFacts"]
+
+VERSIONS: Final = (b"\x03", b"\x04", b"\x05")
+ANSWERS: Final = (b"\x81", b"\x82", b"\x83", b"\x84", b"\x85")
+"""A server that does not speak the client's version answers in its own."""
+FLAGS: Final = (b"\x00", b"\x02", b"\x10")
+"""§2.2: none, tracing, beta; nothing is compressed before STARTUP."""
+ERROR: Final = b"\x00"
+STARTUP: Final = b"\x01"
+OPTIONS: Final = b"\x05"
+SUPPORTED: Final = b"\x06"
+MAX_STARTUP: Final = 4096
+NAME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A client's frame: version, opcode and body, which is not read yet."""
+
+    version: int
+    opcode: bytes
+    body: Reader
+    length: int
+
+
+def read_frame(reader: Reader) -> Frame:
+    """A frame's head, and the first of STARTUP's names."""
+    version = reader.one_of(*VERSIONS)
+    reader.one_of(*FLAGS)
+    reader.uint(2, 0, 0x7FFF)
+    opcode = reader.one_of(STARTUP, OPTIONS)
+    if opcode == OPTIONS:
+        reader.uint(4, 0, 0)
+        return Frame(version[0], opcode, reader.part(0), 0)
+    length = reader.uint(4, 8, MAX_STARTUP)
+    body = reader.part(length)
+    first = reader.part(length)
+    first.uint(2, 1, 64)
+    first.take(first.uint(2, 4, 64), NAME)
+    return Frame(version[0], opcode, body, length)
+
+
+def read_answer(reader: Reader) -> None:
+    """The head of an answer to OPTIONS."""
+    reader.one_of(*ANSWERS)
+    reader.one_of(*FLAGS)
+    reader.take(2)
+    reader.one_of(ERROR, SUPPORTED)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A frame of the client's.
+
+    OPTIONS of version 3 needs its answer: RTMP can begin with the same nine bytes.
+    """
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    verdict = judge(read_frame, opening.up)
+    if verdict is not Verdict.MATCH or opening.up[0] != 3 or opening.up[4:5] != OPTIONS:
+        return verdict
+    answer = judge(read_answer, opening.down)
+    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CassandraFacts(Facts):
+    """The protocol's version, and what STARTUP says."""
+
+    version: int | None = None
+    cql_version: bytes | None = None
+    driver: bytes | None = None
+    """Name and version, with a space between."""
+
+
+@dataclass(slots=True)
+class Cassandra(Units):
+    """The client's frames up to STARTUP; the rest passes."""
+
+    name: ClassVar[str] = "cassandra"
+
+    down: Want = PASS_ALL
+    version: int | None = None
+    cql_version: bytes | None = None
+    driver: bytes | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        if self.version and reader.data[reader.at : reader.at + 1] not in VERSIONS:
+            self.stay_plain()
+            return
+        frame = read_frame(reader)
+        if frame.opcode == STARTUP:
+            options = _string_map(frame.body)
+            self.cql_version = options.get(b"CQL_VERSION")
+            names = (options.get(b"DRIVER_NAME"), options.get(b"DRIVER_VERSION"))
+            self.driver = b" ".join(name for name in names if name) or None
+            self.stay_plain()
+        self.version = frame.version
+
+    def facts(self) -> CassandraFacts:
+        return CassandraFacts(
+            version=self.version, cql_version=self.cql_version, driver=self.driver
+        )
+
+
+def _string_map(reader: Reader) -> dict[bytes, bytes]:
+    """`[string map]` (§3): a count, and names and values, each with two bytes of length."""
+    return {_string(reader): _string(reader) for _ in range(reader.uint(2, 1, 64))}
+
+
+def _string(reader: Reader) -> bytes:
+    return reader.take(reader.uint(2))
+
+
+PROTOCOL: Final = Protocol(
+    name=Cassandra.name,
+    detect=detect,
+    converse=lambda around: Cassandra(around=around),
+    client_first=b"".join(VERSIONS),
+    server_first=b"",
+)

@@ -1,0 +1,208 @@
+"""memcached, in its text and its binary protocol (memcached, protocol.txt; BinaryProtocolRevamped).
+
+A line of the text protocol is told from the other protocols in lines by its answer; a request of
+the binary one has a head of 24 bytes whose lengths fit the operation. Keys and values are data,
+and only the first command's name is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
+from mitml4.protocols.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Memcached", "MemcachedFacts"]
+
+MAX_LINE: Final = 2048
+"""The server's own limit for a line that is no `get` of many keys."""
+MAX_KEY: Final = 250
+
+_KEY: Final = rb"[!-~]{1,250}"
+_NUMBER: Final = rb"-?[0-9]{1,20}"
+_STORE: Final = _KEY + rb" [0-9]{1,10} " + _NUMBER + rb" [0-9]{1,10}"
+_QUIET: Final = rb"(?: noreply)?"
+_STORED: Final = (b"STORED\r\n", b"NOT_STORED\r\n")
+_GOT: Final = (b"VALUE ", b"END\r\n")
+_MISSED: Final = b"NOT_FOUND\r\n"
+_DIGITS: Final = tuple(bytes([digit]) for digit in b"0123456789")
+_FAILED: Final = (b"CLIENT_ERROR ", b"SERVER_ERROR ")
+
+# protocol.txt: each command's arguments, and what its answers begin with
+COMMANDS: Final[dict[bytes, tuple[bytes, tuple[bytes, ...]]]] = {
+    b"set": (_STORE + _QUIET, _STORED),
+    b"add": (_STORE + _QUIET, _STORED),
+    b"replace": (_STORE + _QUIET, _STORED),
+    b"append": (_STORE + _QUIET, _STORED),
+    b"prepend": (_STORE + _QUIET, _STORED),
+    b"cas": (_STORE + rb" [0-9]{1,20}" + _QUIET, (*_STORED, b"EXISTS\r\n", _MISSED)),
+    b"get": (_KEY + rb"(?: " + _KEY + rb")*", _GOT),
+    b"gets": (_KEY + rb"(?: " + _KEY + rb")*", _GOT),
+    b"gat": (_NUMBER + rb"(?: " + _KEY + rb")+", _GOT),
+    b"gats": (_NUMBER + rb"(?: " + _KEY + rb")+", _GOT),
+    b"delete": (_KEY + rb"(?: 0)?" + _QUIET, (b"DELETED\r\n", _MISSED)),
+    b"incr": (_KEY + rb" [0-9]{1,20}" + _QUIET, (*_DIGITS, _MISSED)),
+    b"decr": (_KEY + rb" [0-9]{1,20}" + _QUIET, (*_DIGITS, _MISSED)),
+    b"touch": (_KEY + rb" " + _NUMBER + _QUIET, (b"TOUCHED\r\n", _MISSED)),
+    b"stats": (rb"[!-~ ]*", (b"STAT ", b"END\r\n", b"RESET\r\n", b"OK\r\n")),
+    b"version": (rb"", (b"VERSION ",)),
+    b"flush_all": (rb"(?:" + _NUMBER + rb")?" + _QUIET, (b"OK\r\n",)),
+    b"verbosity": (rb"[0-9]+" + _QUIET, (b"OK\r\n",)),
+}
+_LINES: Final = {verb: re.compile(pattern) for verb, (pattern, _) in COMMANDS.items()}
+LONGEST: Final = max(map(len, COMMANDS))
+_WORD: Final = re.compile(rb"([a-z_]+)[ \r\n]")
+_HTTP: Final = b" HTTP/"
+"""`get /a HTTP/1.1` has two keys, but is no get."""
+
+REQUEST: Final = b"\x80"
+MAX_BODY: Final = 1 << 27
+
+
+class Field(Enum):
+    """Whether an operation has a key, or a value."""
+
+    NONE = "none"
+    SOME = "some"
+    MAYBE = "maybe"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation of the binary protocol: its name, sizes of its extras, and what else it has."""
+
+    name: bytes
+    extras: tuple[int, ...]
+    key: Field
+    value: Field = Field.NONE
+
+
+# BinaryProtocolRevamped, "Command Opcodes"; 1F and 20–22 are what a connection begins with
+OPERATIONS: Final = {
+    0x00: Operation(b"get", (0,), Field.SOME),
+    0x01: Operation(b"set", (8,), Field.SOME, Field.MAYBE),
+    0x02: Operation(b"add", (8,), Field.SOME, Field.MAYBE),
+    0x03: Operation(b"replace", (8,), Field.SOME, Field.MAYBE),
+    0x04: Operation(b"delete", (0,), Field.SOME),
+    0x05: Operation(b"increment", (20,), Field.SOME),
+    0x06: Operation(b"decrement", (20,), Field.SOME),
+    0x07: Operation(b"quit", (0,), Field.NONE),
+    0x08: Operation(b"flush", (0, 4), Field.NONE),
+    0x09: Operation(b"getq", (0,), Field.SOME),
+    0x0A: Operation(b"no-op", (0,), Field.NONE),
+    0x0B: Operation(b"version", (0,), Field.NONE),
+    0x0C: Operation(b"getk", (0,), Field.SOME),
+    0x0D: Operation(b"getkq", (0,), Field.SOME),
+    0x0E: Operation(b"append", (0,), Field.SOME, Field.MAYBE),
+    0x0F: Operation(b"prepend", (0,), Field.SOME, Field.MAYBE),
+    0x10: Operation(b"stat", (0,), Field.MAYBE),
+    0x11: Operation(b"setq", (8,), Field.SOME, Field.MAYBE),
+    0x1C: Operation(b"touch", (4,), Field.SOME),
+    0x1D: Operation(b"gat", (4,), Field.SOME),
+    0x1F: Operation(b"hello", (0,), Field.MAYBE, Field.SOME),
+    0x20: Operation(b"sasl list", (0,), Field.NONE),
+    0x21: Operation(b"sasl auth", (0,), Field.SOME, Field.MAYBE),
+    0x22: Operation(b"sasl step", (0,), Field.SOME, Field.MAYBE),
+}
+_OPCODES: Final = tuple(bytes([opcode]) for opcode in OPERATIONS)
+
+
+def read_request(reader: Reader) -> Operation:
+    """The head of a binary request."""
+    reader.one_of(REQUEST)
+    operation = OPERATIONS[reader.one_of(*_OPCODES)[0]]
+    key = reader.uint(2, operation.key is Field.SOME, _most(operation.key, MAX_KEY))
+    extras = reader.uint(1, operation.extras[0], operation.extras[-1])
+    reader.one_of(b"\x00")
+    reader.take(2)
+    least = key + extras + (operation.value is Field.SOME)
+    reader.uint(4, least, key + extras + _most(operation.value, MAX_BODY))
+    reader.take(4 + 8)
+    if extras not in operation.extras:
+        raise ProtocolError("extras of another size")
+    return operation
+
+
+def _most(field: Field, limit: int) -> int:
+    return 0 if field is Field.NONE else limit
+
+
+def detect(opening: Opening) -> Verdict:
+    """A binary request's head; or a line that memcached answers as it does."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    if opening.up[:1] == REQUEST:
+        return judge(read_request, opening.up)
+    line, newline, _ = opening.up[: MAX_LINE + 1].partition(b"\n")
+    verb = _verb(line, whole=bool(newline))
+    if verb is None or not newline:
+        return Verdict.REJECT if verb is None else Verdict.NEED_MORE
+    answers = (*COMMANDS[verb][1], *_FAILED)
+    if opening.down.startswith(answers):
+        return Verdict.MATCH
+    possible = any(answer.startswith(opening.down) for answer in answers)
+    return Verdict.LIKELY if possible else Verdict.REJECT
+
+
+def _verb(line: bytes, *, whole: bool) -> bytes | None:
+    """The command of a line, or of its beginning; None if it is none of them."""
+    line = line.removesuffix(b"\r")
+    verb, space, rest = line.partition(b" ")
+    if not (space or whole):
+        return b"" if any(name.startswith(verb) for name in COMMANDS) else None
+    if verb not in COMMANDS or len(line) >= MAX_LINE or rest.translate(None, PRINTABLE):
+        return None
+    fits = not whole or (_LINES[verb].fullmatch(rest) and _HTTP not in line)
+    return verb if fits else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemcachedFacts(Facts):
+    """Which of the two protocols it is, and the first command's name."""
+
+    format: str | None = None
+    command: bytes | None = None
+
+
+@dataclass(slots=True)
+class Memcached(Units):
+    """The first command's name; the rest passes."""
+
+    name: ClassVar[str] = "memcached"
+
+    down: Want = PASS_ALL
+    format: str | None = None
+    command: bytes | None = None
+
+    def client_unit(self, reader: Reader) -> None:
+        if reader.data.startswith(REQUEST, reader.at):
+            self.format, self.command = "binary", read_request(reader).name
+        else:
+            self.format, self.command = "text", _first_word(reader)
+        self.stay_plain()
+
+    def facts(self) -> MemcachedFacts:
+        return MemcachedFacts(format=self.format, command=self.command)
+
+
+def _first_word(reader: Reader) -> bytes:
+    word = _WORD.match(reader.data, reader.at)
+    if word is None and reader.left > LONGEST:
+        raise ProtocolError("a line without a command")
+    if word is None:
+        raise Short
+    return word[1]
+
+
+PROTOCOL: Final = Protocol(
+    name=Memcached.name,
+    detect=detect,
+    converse=lambda around: Memcached(around=around),
+    client_first=REQUEST + bytes({verb[0] for verb in COMMANDS}),
+    server_first=b"",
+)

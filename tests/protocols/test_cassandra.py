@@ -1,0 +1,102 @@
+"""Cassandra: the client's frames up to STARTUP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.cassandra import Cassandra, detect
+from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+
+def text(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
+
+
+def startup(*pairs: tuple[bytes, bytes], version: int = 4) -> bytes:
+    body = len(pairs).to_bytes(2, "big") + b"".join(text(a) + text(b) for a, b in pairs)
+    return bytes([version]) + b"\0\0\1\1" + len(body).to_bytes(4, "big") + body
+
+
+def options(version: int) -> bytes:
+    return bytes([version]) + b"\0\0\0\5\0\0\0\0"
+
+
+STARTUP = startup((b"CQL_VERSION", b"3.3.1"))
+WITH_DRIVER = startup(
+    (b"DRIVER_NAME", b"DataStax Python Driver"),
+    (b"DRIVER_VERSION", b"3.25"),
+    (b"CQL_VERSION", b"3.4.5"),
+    version=5,
+)
+SUPPORTED = b"\x83\0\0\0\6\0\0\0\2\0\0"
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5])
+@pytest.mark.parametrize(
+    ("frames", "version", "cql", "driver"),
+    [
+        (options(4) + STARTUP, 4, b"3.3.1", None),
+        (options(5) + options(5) + WITH_DRIVER, 5, b"3.4.5", b"DataStax Python Driver 3.25"),
+        (STARTUP, 4, b"3.3.1", None),
+        (options(4) + b"\xff\xff", 4, None, None),
+    ],
+)
+def test_the_clients_first_frames(
+    converse: Any,
+    frames: bytes,
+    version: int,
+    cql: bytes | None,
+    driver: bytes | None,
+    chunk: int | None,
+) -> None:
+    conversation = Cassandra()
+    talk = converse(conversation, [(UP, frames), (DOWN, SUPPORTED), (UP, b"any")], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.settled
+    assert talk.moved == {UP: frames + b"any", DOWN: SUPPORTED}
+    facts = conversation.facts()
+    assert (facts.version, facts.cql_version, facts.driver) == (version, cql, driver)
+
+
+@pytest.mark.parametrize(
+    "frames", [options(2), options(4) + b"\4\0\0\1\x0f", STARTUP[:9] + b"\0\2" + STARTUP[11:]]
+)
+def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frames: bytes) -> None:
+    with pytest.raises(ProtocolError, match="cassandra"):
+        converse(Cassandra(), [(UP, frames)])
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "verdict"),
+    [
+        (b"", b"", Verdict.NEED_MORE),
+        (options(4)[:8], b"", Verdict.NEED_MORE),
+        (options(4), b"", Verdict.MATCH),
+        (options(5) + WITH_DRIVER, b"", Verdict.MATCH),
+        (STARTUP[:23], b"", Verdict.NEED_MORE),
+        (STARTUP[:24], b"", Verdict.MATCH),
+        (startup((b"CQL_VERSION", b"3.0.0"), version=3), b"", Verdict.MATCH),
+        (options(3), b"", Verdict.LIKELY),
+        (options(3), SUPPORTED[:4], Verdict.LIKELY),
+        (options(3), SUPPORTED, Verdict.MATCH),
+        (options(3), b"\x82\0\0\0\0", Verdict.MATCH),
+        (options(3), b"\x03\0\0\0\5", Verdict.REJECT),  # RTMP
+        (b"\x04\x01\x00\x50", b"", Verdict.REJECT),  # SOCKS4
+        (b"\x05\x00\x0b\x03\x10", b"", Verdict.REJECT),  # DCERPC
+        (b"\x03\x00\x00\x13\x0e", b"", Verdict.REJECT),  # RDP
+        (b"\x04\x00\x00\x00\x05\x00\x00\x00\x01", b"", Verdict.REJECT),
+        (b"\x04\x00\x80", b"", Verdict.REJECT),
+        (startup((b"lower", b"x")), b"", Verdict.REJECT),
+    ],
+)
+def test_detection_by_the_first_frame(up: bytes, down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up, down=down)) is verdict
+
+
+def test_a_server_that_speaks_first_is_no_cassandra() -> None:
+    assert detect(Opening(down=SUPPORTED)) is Verdict.REJECT
