@@ -25,7 +25,6 @@ __all__ = ["detect"]
     cls=Command,
     epilog="""\b
 Examples:
-  mitml4 detect traffic.pcapng
   mitml4 detect traffic.pcapng --keylog keys.log
   mitml4 detect *.pcap --json | jq -c 'select(.type=="flow.close") | .stack'
   tcpdump -w - | mitml4 detect -

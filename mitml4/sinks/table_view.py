@@ -127,19 +127,20 @@ def _info(row: Row, width: int) -> Cell:
 
 
 _NUMBER: Final = Column("#", 6, 0, _number, right=True)
-_SERVER: Final = Column("server", 18, 3, _server)
+_SERVER: Final = Column("server", 18, 1, _server)
 _CLIENT: Final = Column("client", 15, 1, _client)
-_STACK: Final = Column("stack", 19, 3, _stack)
+_WIDE_STACK: Final = Column("stack", 26, 4, _stack)
+_STACK: Final = Column("stack", 19, 4, _stack)
 _SHORT_STACK: Final = Column("stack", 12, 3, _stack)
 _UP: Final = Column("↑", 4, 0, _up, right=True)
 _DOWN: Final = Column("↓", 4, 0, _down, right=True)
 _RATE: Final = Column("rate", 6, 0, _rate, right=True)
-_INFO: Final = Column("last", 12, 3, _info)
+_INFO: Final = Column("last", 12, 2, _info)
 
 # The first whose least width fits is used: what matters least goes first.
 _LAYOUTS: Final = (
-    (118, (_NUMBER, _SERVER, _CLIENT, _STACK, _UP, _DOWN, _RATE, _INFO)),
-    (92, (_NUMBER, _SERVER, _STACK, _UP, _DOWN, _RATE, _INFO)),
+    (118, (_NUMBER, _SERVER, _CLIENT, _WIDE_STACK, _UP, _DOWN, _RATE, _INFO)),
+    (92, (_NUMBER, _SERVER, _WIDE_STACK, _UP, _DOWN, _RATE, _INFO)),
     (72, (_NUMBER, _SERVER, _STACK, _UP, _DOWN, _INFO)),
     (52, (_NUMBER, _SERVER, _SHORT_STACK, _DOWN)),
     (0, (_NUMBER, _SERVER, _SHORT_STACK)),
