@@ -239,8 +239,10 @@ class Depth:
 
     def _pump(self) -> None:
         """Ask both directions in turn, who spoke first first, until neither changes any more."""
-        order = (Direction.UP, Direction.DOWN)
-        while any(self._step(at) for at in (order[::-1] if self.speaker == "server" else order)):
+        first, second = Direction.UP, Direction.DOWN
+        if self.speaker == "server":
+            first, second = second, first
+        while self._step(first) or self._step(second):
             pass
         conversation = self.conversation
         if self.opaque or conversation is None:

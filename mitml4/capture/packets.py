@@ -1,7 +1,7 @@
 """Packets to TCP segments: down through link layer, tags, IP and, if asked for, tunnels.
 
-Most packets of most captures are TCP over IPv4 over Ethernet without any option in between: one
-`struct` reads all of their headers, and everything else takes the longer way.
+Most packets of most captures are TCP over IP over Ethernet without any option in between: one
+`struct` for either version of IP reads all of their headers, and the rest takes the longer way.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ _MAX_HEADERS: Final = 32
 # addresses and ports, sequence, acknowledgement, data offset, flags.
 _COMMON: Final = Struct(">12xHBxH2xHxB2x12sIIBB")
 _common: Final = _COMMON.unpack_from
+# Ethernet, IPv6 without extension headers, TCP: EtherType, payload length, next header, addresses
+# and ports, sequence, acknowledgement, data offset, flags.
+_COMMON_V6: Final = Struct(">12xH4xHBx36sIIBB")
+_common_v6: Final = _COMMON_V6.unpack_from
 _tcp: Final = Struct(">4sIIBB").unpack_from
 
 
@@ -64,6 +68,11 @@ class Dissector:
                 start = 34 + (words >> 4) * 4
                 if words >= 0x50 and start <= 14 + total:
                     return key, seq, ack, flags, packet, start, 14 + total
+            elif kind == IPV6 and len(packet) >= _COMMON_V6.size and packet[14] >> 4 == 6:
+                _, length, protocol, key, seq, ack, words, flags = _common_v6(packet)
+                start = 54 + (words >> 4) * 4
+                if protocol == _TCP and words >= 0x50 and start <= 54 + length:
+                    return key, seq, ack, flags, packet, start, 54 + length
         link = LINKS.get(link_type)
         if link is None:
             return self._skip(f"link type {link_type}")

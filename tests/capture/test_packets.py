@@ -28,6 +28,29 @@ def test_a_segment_is_told_field_by_field(wire: Any) -> None:
     assert packet[start:end] == b"hello"
 
 
+@pytest.mark.parametrize("tagged", [False, True], ids=["plain", "tagged"])
+def test_a_segment_over_ipv6_is_told_field_by_field(wire: Any, tagged: bool) -> None:
+    frame = wire.ethernet(wire.ipv6(wire.tcp(b"hello", seq=5, ack=9, flags=ACK | FIN)), kind=0x86DD)
+    if tagged:
+        frame = frame[:12] + b"\x81\x00\x00\x07" + frame[12:]
+    segment = Dissector().segment(1, frame + b"padding")
+    assert segment is not None
+    key, seq, ack, flags, packet, start, end = segment
+    ends = ip_address("2001:db8::1").packed + ip_address("2001:db8::2").packed
+    assert key == ends + struct.pack(">HH", 40000, 80)
+    assert (seq, ack, flags, end - start) == (5, 9, ACK | FIN, 5)
+    assert packet[start:end] == b"hello"
+
+
+@pytest.mark.parametrize("size", range(14, 75))
+def test_a_frame_over_ipv6_that_was_cut_within_its_headers_is_counted(wire: Any, size: int) -> None:
+    frame = wire.ethernet(wire.ipv6(wire.tcp(b"hello")), kind=0x86DD)
+    dissector = Dissector()
+    segment = dissector.segment(1, frame[:size])
+    assert (segment is None) == (size < 68)
+    assert dissector.skipped.total() == (size < 68)
+
+
 def test_the_flags_are_those_of_rfc_9293(wire: Any) -> None:
     assert (wire.FIN, wire.SYN, wire.RST, wire.ACK) == (FIN, SYN, RST, ACK)
 
