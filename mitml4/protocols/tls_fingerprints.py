@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from mitml4.protocols.tls_hello import ClientHello, Extension, ServerHello
@@ -29,6 +29,8 @@ _JA4_VERSIONS: Final = {
 _ALPHANUMERIC: Final = frozenset((string.digits + string.ascii_letters).encode())
 _NOTHING: Final = "0" * 12
 """What JA4 writes where there is nothing to hash."""
+_REMEMBERED: Final = 256
+"""Hellos repeat: a client says the same ones to everybody, but for GREASE and the name."""
 
 
 def ja3_text(hello: ClientHello) -> str:
@@ -56,8 +58,8 @@ def ja4(hello: ClientHello) -> str:
     """`t13d1516h2_8daaf6152771_e5627efa2ab1`."""
     ciphers = [c for c in hello.cipher_suites if not is_grease(c)]
     extensions = [e for e in hello.extensions if not is_grease(e)]
-    algorithms = [a for a in hello.signature_algorithms if not is_grease(a)]
-    hashed = _hexes(sorted(set(extensions) - {Extension.SERVER_NAME, Extension.ALPN}))
+    algorithms = tuple(a for a in hello.signature_algorithms if not is_grease(a))
+    hashed = _hexes(tuple(sorted({*extensions} - {Extension.SERVER_NAME, Extension.ALPN})))
     if hashed and algorithms:
         hashed += "_" + _hexes(algorithms)
     return (
@@ -65,7 +67,7 @@ def ja4(hello: ClientHello) -> str:
         f"{'d' if hello.has(Extension.SERVER_NAME) else 'i'}"
         f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
         f"{_ends(hello.alpn[0] if hello.alpn else b'')}"
-        f"_{_sha256(_hexes(sorted(ciphers)))}_{_sha256(hashed)}"
+        f"_{_sha256(_hexes(tuple(sorted(ciphers))))}_{_sha256(hashed)}"
     )
 
 
@@ -87,17 +89,21 @@ def _ends(alpn: bytes) -> str:
     return alpn.hex()[0] + alpn.hex()[-1]
 
 
-def _decimal(numbers: Iterable[int]) -> str:
+@lru_cache(_REMEMBERED)
+def _decimal(numbers: tuple[int, ...]) -> str:
     return "-".join(str(number) for number in numbers if not is_grease(number))
 
 
-def _hexes(numbers: Iterable[int]) -> str:
+@lru_cache(_REMEMBERED)
+def _hexes(numbers: tuple[int, ...]) -> str:
     return ",".join(f"{number:04x}" for number in numbers)
 
 
+@lru_cache(_REMEMBERED)
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
+@lru_cache(_REMEMBERED)
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12] if text else _NOTHING
