@@ -34,11 +34,17 @@ __all__ = [
     "SessionStop",
     "WebSocketMessage",
     "encode",
+    "now",
     "text",
     "to_json",
 ]
 
 VERSION: Final = 1
+
+
+def now() -> datetime:
+    """The time of an event that is happening."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Event:
     """What every event has: its type, and when (UTC; packet time for captures)."""
 
     type: ClassVar[str]
-    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    time: datetime = field(default_factory=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

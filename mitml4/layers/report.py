@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Final, Literal
 
 from mitml4 import events
-from mitml4.events import Action, Event
+from mitml4.events import Action, Event, now
 from mitml4.protocols import conversation
 from mitml4.protocols.conversation import Facts, Notice
 
@@ -34,6 +35,7 @@ class Report:
     flow: int
     publish: Callable[[Event], None]
     with_headers: bool = False
+    clock: Callable[[], datetime] = now
     stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
 
@@ -49,6 +51,7 @@ class Report:
         self._announced.add(depth)
         self.publish(
             events.FlowLayer(
+                time=self.clock(),
                 flow=self.flow,
                 depth=depth,
                 protocol=self.stack[depth],
@@ -61,6 +64,7 @@ class Report:
     def error(self, side: Side, stage: Stage, kind: Kind, reason: str) -> None:
         self.publish(
             events.FlowError(
+                time=self.clock(),
                 flow=self.flow,
                 depth=max(len(self.stack) - 1, 0),
                 side=side,
@@ -77,4 +81,5 @@ class Report:
             said["headers"] = None
         if "direction" in said:
             said["direction"] = said["direction"].value
-        self.publish(_EVENT_OF[type(notice)](flow=self.flow, depth=depth, **said))
+        event = _EVENT_OF[type(notice)]
+        self.publish(event(time=self.clock(), flow=self.flow, depth=depth, **said))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mitml4 import __version__
@@ -59,10 +59,11 @@ class Detection:
             case reports.Opened():
                 self._flows += 1
                 self._open[number] = Report(
-                    self._flows, self._publish, with_headers=self.with_headers
+                    self._flows, self.publish, self.with_headers, clock=self._clock
                 )
-                self._publish(
+                self.publish(
                     FlowOpen(
+                        time=self._time,
                         flow=self._flows,
                         client=report.flow.client,
                         destination=report.flow.destination,
@@ -80,8 +81,9 @@ class Detection:
                 self._open[number].error(side, "relay", "protocol", report.reason)
             case reports.Closed():
                 flow = report.flow
-                self._publish(
+                self.publish(
                     FlowClose(
+                        time=self._time,
                         flow=self._open.pop(number).flow,
                         stack=report.stack,
                         reason=report.reason,
@@ -91,5 +93,5 @@ class Detection:
                     )
                 )
 
-    def _publish(self, event: Event) -> None:
-        self.publish(replace(event, time=self._time))
+    def _clock(self) -> datetime:
+        return self._time
