@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
 from mitml4.errors import MachineError
-from mitml4.tls.java_keystore import write_truststore
+from mitml4.tls.java_keystore import write_jks, write_truststore
 from mitml4.tls.trust_store import (
     BUNDLE_FILE,
     TRUSTSTORE_FILE,
@@ -50,12 +50,12 @@ class CommandTrust:
         ours = certificate.public_bytes(Encoding.DER)
         trusted = [*roots(environ), ours]
         bundle = merged_bundle(trusted)
-        java = write_truststore(dict.fromkeys([*(java_roots(environ) or trusted), ours]))
+        java_trusted = dict.fromkeys([*(java_roots(environ) or trusted), ours])
         place = _place()
         directory = place.parent
-        files = {place.name: bundle, TRUSTSTORE_FILE: java}
+        files = {place.name: bundle, TRUSTSTORE_FILE: write_truststore(java_trusted)}
         if (directory / _JAVA_STORE).is_file():
-            files[_JAVA_STORE] = java
+            files[_JAVA_STORE] = write_jks(java_trusted)
         if any(directory.glob("*.0")):
             files[_hashed_name(certificate)] = certificate.public_bytes(Encoding.PEM)
         variables = trust_variables(environ, bundle=place, truststore=directory / TRUSTSTORE_FILE)

@@ -32,8 +32,9 @@ _DIM, _RESET = "\x1b[2m", "\x1b[0m"
 
 def line_of(row: Row) -> str:
     """What there is to say of a flow that has closed."""
+    host = f"[{row.server}]" if ":" in row.server else row.server
     parts = [
-        f"{row.server}:{row.port}",
+        f"{host}:{row.port}",
         " › ".join(row.stack),
         row.info,
         f"↑ {short_size(row.up)} ↓ {short_size(row.down)}",

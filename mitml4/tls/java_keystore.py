@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import (
 )
 from cryptography.utils import CryptographyDeprecationWarning
 
-__all__ = ["PASSWORD", "read_truststore", "write_truststore"]
+__all__ = ["PASSWORD", "read_truststore", "write_jks", "write_truststore"]
 
 PASSWORD: Final = "changeit"
 """What every JDK's own store has: it guards no secret."""
@@ -25,6 +26,8 @@ PASSWORD: Final = "changeit"
 # OpenJDK, sun.security.provider.JavaKeyStore.engineStore
 _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
 _TRUSTED_CERTIFICATE: Final = 2
+_X509: Final = b"X.509"
+_WHITENER: Final = b"Mighty Aphrodite"  # JavaKeyStore.getPreKeyedHash
 
 
 def read_truststore(data: bytes, password: str = PASSWORD) -> list[bytes]:
@@ -60,6 +63,28 @@ def write_truststore(certificates: Iterable[bytes], password: str = PASSWORD) ->
                 continue
             entries.append(PKCS12Certificate(certificate, b"mitml4-%d" % number))
     return serialize_java_truststore(entries, BestAvailableEncryption(password.encode()))
+
+
+def write_jks(certificates: Iterable[bytes]) -> bytes:
+    """A JKS in which Java trusts each certificate (given as DER), with or without the password.
+
+    What stands in the place of a JDK's own store is opened without one, which a PKCS#12 only
+    allows if nobody ever gives one.
+    """
+    entries = []
+    for number, der in enumerate(certificates):
+        alias = b"mitml4-%d" % number
+        entries.append(
+            struct.pack(">IH", _TRUSTED_CERTIFICATE, len(alias))
+            + alias
+            + struct.pack(">QH", 0, len(_X509))
+            + _X509
+            + struct.pack(">I", len(der))
+            + der
+        )
+    data = _JKS_MAGIC + struct.pack(">II", 2, len(entries)) + b"".join(entries)
+    seal = hashlib.sha1(PASSWORD.encode("utf-16-be") + _WHITENER + data, usedforsecurity=False)
+    return data + seal.digest()
 
 
 @contextlib.contextmanager
