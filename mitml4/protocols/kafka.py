@@ -33,6 +33,8 @@ LARGEST: Final = 0x10FFFF
 MAX_VERSION: Final = 20
 MAX_CLIENT_ID: Final = 255
 NO_CLIENT_ID: Final = 0xFFFF
+LONG_ENOUGH: Final = 3
+"""Characters of a client id that are hardly chance."""
 CORRELATION_HIGHS: Final = tuple(bytes([byte]) for byte in (*range(0x20), 0x7F))
 """Ids count from 0; Java's SASL takes the last before 2³¹. No name of PostgreSQL's begins so."""
 
@@ -103,14 +105,14 @@ def read_answer(reader: Reader, correlation: bytes) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request with a client id; or without one, and the answer to it."""
+    """A request with a client id; or without a long enough one, and the answer to it."""
     if opening.down and not opening.up:
         return Verdict.REJECT
     verdict = judge(read_request, opening.up)
     if verdict is not Verdict.MATCH:
         return verdict
     request = read_request(Reader(opening.up))
-    if request.client_id:
+    if len(request.client_id or b"") >= LONG_ENOUGH:
         return Verdict.MATCH
     answer = judge(lambda reader: read_answer(reader, request.correlation), opening.down)
     return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer

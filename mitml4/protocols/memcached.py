@@ -62,6 +62,9 @@ _HTTP: Final = b" HTTP/"
 
 REQUEST: Final = b"\x80"
 MAX_BODY: Final = 1 << 27
+MAX_BUCKET: Final = 1023
+"""Couchbase has so many; memcached itself has none."""
+KEY: Final = PRINTABLE + bytes(range(0x80, 0x100))
 
 
 class Field(Enum):
@@ -82,7 +85,7 @@ class Operation:
     value: Field = Field.NONE
 
 
-# BinaryProtocolRevamped, "Command Opcodes"; 1F and 20–22 are what a connection begins with
+# BinaryProtocolRevamped, "Command Opcodes"; 1F to 21 are what a connection begins with
 OPERATIONS: Final = {
     0x00: Operation(b"get", (0,), Field.SOME),
     0x01: Operation(b"set", (8,), Field.SOME, Field.MAYBE),
@@ -104,27 +107,29 @@ OPERATIONS: Final = {
     0x11: Operation(b"setq", (8,), Field.SOME, Field.MAYBE),
     0x1C: Operation(b"touch", (4,), Field.SOME),
     0x1D: Operation(b"gat", (4,), Field.SOME),
-    0x1F: Operation(b"hello", (0,), Field.MAYBE, Field.SOME),
+    0x1F: Operation(b"hello", (0,), Field.SOME, Field.SOME),
     0x20: Operation(b"sasl list", (0,), Field.NONE),
     0x21: Operation(b"sasl auth", (0,), Field.SOME, Field.MAYBE),
-    0x22: Operation(b"sasl step", (0,), Field.SOME, Field.MAYBE),
 }
 _OPCODES: Final = tuple(bytes([opcode]) for opcode in OPERATIONS)
 
 
 def read_request(reader: Reader) -> Operation:
-    """The head of a binary request."""
+    """A binary request up to the end of its key; a first one has nothing to compare with."""
     reader.one_of(REQUEST)
     operation = OPERATIONS[reader.one_of(*_OPCODES)[0]]
     key = reader.uint(2, operation.key is Field.SOME, _most(operation.key, MAX_KEY))
     extras = reader.uint(1, operation.extras[0], operation.extras[-1])
     reader.one_of(b"\x00")
-    reader.take(2)
+    reader.uint(2, 0, MAX_BUCKET)
     least = key + extras + (operation.value is Field.SOME)
     reader.uint(4, least, key + extras + _most(operation.value, MAX_BODY))
-    reader.take(4 + 8)
+    reader.take(4)
+    reader.one_of(bytes(8))
     if extras not in operation.extras:
         raise ProtocolError("extras of another size")
+    reader.take(extras)
+    reader.take(key, KEY)
     return operation
 
 

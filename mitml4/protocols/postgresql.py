@@ -29,7 +29,7 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.fields import PRINTABLE, Reader, judge
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Postgresql", "PostgresqlFacts"]
@@ -49,6 +49,7 @@ MAX_CANCEL: Final = 12 + 256
 MAX_NAME: Final = 63
 NAME: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
 """Of which parameters' names are made."""
+VALUE: Final = PRINTABLE + bytes(range(0x80, 0x100))
 MAX_PARAMETER: Final = 1024
 """Bytes of a ParameterStatus that may be the server's version."""
 
@@ -69,13 +70,19 @@ def read_head(reader: Reader) -> tuple[int, bytes]:
 
 
 def read_beginning(reader: Reader) -> None:
-    """As much as makes it certain: a request's eight bytes, or the first parameter's name.
+    """As much as makes it certain: a request's eight bytes, or the first parameter with a value.
 
     The latter because Kafka's Metadata requests have the same first eight bytes.
     """
     length, code = read_head(reader)
-    if code in VERSIONS and not reader.part(length - HEAD).until(b"\0", MAX_NAME, NAME):
-        raise ProtocolError("a start-up without parameters")
+    if code not in VERSIONS:
+        return
+    parameters = reader.part(length - HEAD)
+    value = b""
+    while not value:
+        if not parameters.until(b"\0", MAX_NAME, NAME):
+            raise ProtocolError("a start-up without parameters")
+        value = parameters.until(b"\0", MAX_STARTUP, VALUE)
 
 
 def detect(opening: Opening) -> Verdict:

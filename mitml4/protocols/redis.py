@@ -33,7 +33,11 @@ VERBS: Final = frozenset(
     b"XREAD ZADD ZRANGE".split()
 )
 """What people begin with by hand. AUTH and QUIT are POP3's as well, with the same answers."""
-LONGEST: Final = max(map(len, VERBS))
+ALONE: Final = frozenset(
+    b"BGSAVE COMMAND DBSIZE FLUSHALL FLUSHDB HELLO INFO MONITOR PING ROLE SAVE SHUTDOWN "
+    b"SYNC".split()
+)
+"""Those that need no argument."""
 _WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
 _OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9]")
 """What HTTP, RTSP, SIP and ICAP end their request lines with."""
@@ -88,12 +92,14 @@ def detect(opening: Opening) -> Verdict:
 def _inline(up: bytes) -> Verdict:
     """Whether the first line is a known command."""
     line, newline, _ = up[: MAX_LINE + 1].partition(b"\n")
-    verb, delimiter, _ = line[: LONGEST + 1].replace(b"\r", b" ").partition(b" ")
+    verb, delimiter, arguments = line.replace(b"\r", b" ").partition(b" ")
     verb = verb.upper()
     if not (delimiter or newline):
         known = any(name.startswith(verb) for name in VERBS)
         return Verdict.NEED_MORE if known else Verdict.REJECT
     if verb not in VERBS or len(line) > MAX_LINE or _OTHERS_VERSION.search(line):
+        return Verdict.REJECT
+    if newline and verb not in ALONE and not arguments.strip():
         return Verdict.REJECT
     return Verdict.MATCH if newline else Verdict.NEED_MORE
 

@@ -94,10 +94,10 @@ def test_the_client_waits_for_its_answer_and_no_other(converse: Any, chunk: int 
     talk = converse(
         conversation, [(UP, SEARCH + START_TLS + HELLO), (DOWN, ENTRY + DONE)], chunk=chunk
     )
-    assert conversation.up is HOLD
+    assert conversation.want(UP) is HOLD
     assert talk.kept[UP] == HELLO
     converse(conversation, [(DOWN, NO)])
-    assert conversation.up is LOOK
+    assert conversation.want(UP) is LOOK
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])

@@ -97,7 +97,9 @@ def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) 
     ("up", "verdict"),
     [
         (binary(0, b"key")[:23], Verdict.NEED_MORE),
-        (binary(0, b"key")[:24], Verdict.MATCH),
+        (binary(0, b"key")[:26], Verdict.NEED_MORE),
+        (binary(0, b"key"), Verdict.MATCH),
+        (binary(0, b"k\0y"), Verdict.REJECT),
         (binary(0x0A), Verdict.MATCH),
         (binary(0x01, b"key", 8, b"value"), Verdict.MATCH),
         (binary(0x08, b"", 4), Verdict.MATCH),

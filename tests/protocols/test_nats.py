@@ -62,9 +62,9 @@ def test_the_server_may_speak_again_while_it_waits(converse: Any) -> None:
     more = b"-ERR 'Authentication Timeout'\r\n"
     talk = converse(conversation, [(DOWN, INFO + more)])
     assert talk.moved[DOWN] == INFO + more
-    assert conversation.up is LOOK
+    assert conversation.want(UP) is LOOK
     converse(conversation, [(UP, HELLO)])
-    assert conversation.up is INNER
+    assert conversation.want(UP) is INNER
 
 
 def test_inside_its_tls_the_client_goes_on_with_connect(converse: Any) -> None:

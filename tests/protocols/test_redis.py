@@ -70,6 +70,7 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"PING\r\n", Verdict.LIKELY),
         (b"get k\n", Verdict.LIKELY),
         (b"PINGS\r\n", Verdict.REJECT),
+        (b"GET\r\n", Verdict.REJECT),
         (b"QUIT\r\n", Verdict.REJECT),
         (b"AUTH secret\r\n", Verdict.REJECT),
         (b"GET / HTTP/1.1\r\n", Verdict.REJECT),
