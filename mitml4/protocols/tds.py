@@ -60,7 +60,17 @@ LOGIN_HEAD: Final = 36 + 58
 MAX_LOGIN: Final = 128 * 1024
 USER_AT: Final = 40
 MAX_USER: Final = 128
-LOGIN_MAJORS: Final = (b"\x08", b"\x70", b"\x71", b"\x72", b"\x73", b"\x74")
+VERSIONS: Final = (
+    b"\x00\x00\x00\x70",
+    b"\x00\x00\x00\x71",
+    b"\x01\x00\x00\x71",
+    b"\x02\x00\x09\x72",
+    b"\x03\x00\x0a\x73",
+    b"\x03\x00\x0b\x73",
+    b"\x04\x00\x00\x74",
+    b"\x00\x00\x00\x08",
+)
+"""7.0 to 8.0, as they are on the wire."""
 
 
 def read_packet_head(reader: Reader, kind: bytes) -> int:
@@ -99,8 +109,7 @@ def read_login_head(reader: Reader) -> Reader:
     if length < LOGIN_HEAD:
         raise ProtocolError("a login without its head")
     packet.uint(4, length, MAX_LOGIN, little=True)
-    packet.take(3)
-    packet.one_of(*LOGIN_MAJORS)
+    packet.one_of(*VERSIONS)
     return packet
 
 

@@ -114,6 +114,7 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (LOGIN, Verdict.MATCH),
         (b"\x10\x11\x00\x04MQTT", Verdict.REJECT),
         (LOGIN[:15] + b"\x03", Verdict.REJECT),
+        (LOGIN[:13] + b"\x01", Verdict.REJECT),
     ],
 )
 def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
