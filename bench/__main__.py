@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench import machine
-from bench.figures import FIGURES, Figure, verify
+from bench.captures import CaptureFigure, Shelf
+from bench.figures import Figure, verify
 from bench.install import install
 from bench.lab import Lab
 from bench.peers import PEERS, NotMeasuredError, Peer
-from bench.report import Report, Sample, parse_size
+from bench.readers import READERS, Reader
+from bench.report import ALL_FIGURES, Report, Sample, parse_size
 from mitml4.errors import MachineError, MitmError
 
 RESULTS = Path(__file__).parent / "results"
+ALL_PEERS: tuple[Peer | Reader, ...] = (*PEERS, *READERS)
 
-Named = TypeVar("Named", Figure, Peer)
+Named = TypeVar("Named", bound=Figure | CaptureFigure | Peer | Reader)
+Stood = TypeVar("Stood", Peer, Reader)
 
 
 def options() -> argparse.Namespace:
@@ -32,11 +36,13 @@ def options() -> argparse.Namespace:
         prog="python -m bench",
         description="Measure mitml4 and its peers side by side, in network namespaces.",
     )
-    figures = ",".join(figure.name for figure in FIGURES)
-    peers = ",".join(peer.name for peer in PEERS)
+    figures = ",".join(figure.name for figure in ALL_FIGURES)
+    peers = ",".join(dict.fromkeys(peer.name for peer in ALL_PEERS))
     parser.add_argument("--only", default=figures, metavar="FIGURES", help=f"of {figures}")
     parser.add_argument("--peers", default=peers, metavar="PEERS", help=f"of {peers}")
-    parser.add_argument("--size", type=size, default="1G", help="bytes per transfer (default: 1G)")
+    parser.add_argument(
+        "--size", type=size, default="1G", help="bytes per transfer, or of a capture (default: 1G)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often each (default: 3)")
     return parser.parse_args()
 
@@ -89,6 +95,29 @@ def run(lab: Lab, figures: list[Figure], peers: list[Peer], rounds: int, report:
                 print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)
 
 
+def read(
+    shelf: Shelf,
+    figures: list[CaptureFigure],
+    readers: list[Reader],
+    rounds: int,
+    report: Report,
+) -> None:
+    """The figures of captures, in which the readers take turns as well."""
+    for figure in figures:
+        failed: set[str] = set()
+        for number in range(1, rounds + 1):
+            for reader in readers:
+                if reader.name in failed or reader.name not in (figure.readers or (reader.name,)):
+                    continue
+                print(f"{figure.name}, round {number}: {reader.name}", file=sys.stderr)
+                try:
+                    for row, values in figure.measure(shelf, reader):
+                        report.samples.append(Sample(figure.name, row, number, values))
+                except NotMeasuredError as error:
+                    failed.add(reader.name)
+                    report.not_measured.append((figure.name, reader.name, error.message))
+
+
 def reason(error: MitmError | subprocess.CalledProcessError) -> str:
     """One line for the report: what a peer, or the client that spoke to it, said."""
     if isinstance(error, MitmError):
@@ -97,7 +126,7 @@ def reason(error: MitmError | subprocess.CalledProcessError) -> str:
     return f"the client failed: {said[-1] if said else f'exit {error.returncode}'}"
 
 
-def available(peers: list[Peer], report: Report) -> list[Peer]:
+def available(peers: list[Stood], report: Report) -> list[Stood]:
     """Those peers that can be started; the others are reported."""
     found = []
     for peer in peers:
@@ -118,18 +147,27 @@ def save(report: Report) -> Path:
 
 
 def measure(given: argparse.Namespace) -> None:
-    if os.geteuid() != 0:
+    chosen = pick(ALL_FIGURES, given.only)
+    figures = [figure for figure in chosen if isinstance(figure, Figure)]
+    of_captures = [figure for figure in chosen if isinstance(figure, CaptureFigure)]
+    named = pick(ALL_PEERS, given.peers)
+    peers = [peer for peer in named if figures and isinstance(peer, Peer)]
+    readers = [reader for reader in named if of_captures and isinstance(reader, Reader)]
+    if figures and os.geteuid() != 0:
         raise MachineError("network namespaces need root", hint="sudo .venv/bin/python -m bench")
-    figures, peers = pick(FIGURES, given.only), pick(PEERS, given.peers)
-    install([peer.name for peer in peers])
+    install([*(peer.name for peer in peers), *(reader.name for reader in readers)])
     settings = {"transfer": f"{given.size / 1e6:g} MB", "rounds": given.rounds}
     report = Report(machine.facts(), settings)
-    standing = available(peers, report)
-    with Lab.open(given.size) as lab:
-        try:
-            run(lab, figures, standing, given.rounds, report)
-        finally:
-            path = save(report)
+    standing, reading = available(peers, report), available(readers, report)
+    try:
+        if figures:
+            with Lab.open(given.size) as lab:
+                run(lab, figures, standing, given.rounds, report)
+        if of_captures:
+            with Shelf.open(given.size) as shelf:
+                read(shelf, of_captures, reading, given.rounds, report)
+    finally:
+        path = save(report)
     print(report.to_markdown())
     print(f"written: {path}", file=sys.stderr)
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from bench.lab import CHECK_BYTES, OPAQUE_PORT, SERVER_IP, Lab, wait_until
 from bench.peers import NotMeasuredError, Standing
@@ -43,7 +43,7 @@ IDLE_FLOWS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What a value is, and what is derived of it by comparing with `direct` in the same round."""
+    """What a value is, and what is derived of it by comparing with the base in the same round."""
 
     label: str
     decimals: int
@@ -66,6 +66,14 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "first_s": Quantity("first flow done, s", 2),
     "fairness": Quantity("fairness (Jain)", 3),
     "rss_kib_per_flow": Quantity("RSS per flow, KiB", 1, of_proxy=True),
+    "mb": Quantity("MB", 0),
+    "packets": Quantity("packets", 0),
+    "flows": Quantity("TCP flows", 0),
+    "packets_per_s": Quantity("packets/s", 0, versus="ratio"),
+    "seconds": Quantity("s", 2),
+    "cpu_us_per_packet": Quantity("CPU µs/packet", 2),
+    "max_rss_mb": Quantity("peak memory, MB", 0),
+    "opening_us": Quantity("median, µs", 1),
 }
 
 
@@ -76,6 +84,9 @@ class Figure:
     name: str
     title: str
     measure: Callable[[Lab, Standing], Values]
+    rows: ClassVar[str] = "peer"
+    base: ClassVar[str] = "direct"
+    """Whom the others are compared with."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:

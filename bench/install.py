@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.peers import MITMPROXY_VENV
+from bench.readers import DPKT_VENV
 from mitml4.errors import MachineError
 
 __all__ = ["install"]
@@ -23,15 +24,27 @@ _PACKAGES: Final = {
     "squid": "squid-openssl",
     "ss": "iproute2",
     "nft": "nftables",
+    "tshark": "tshark",
+    "ndpiReader": "libndpi-bin",
 }
 """Program → Debian package."""
+_OPTIONAL: Final = {
+    "sslsplit": {"sslsplit"},
+    "squid": {"squid"},
+    "tshark": {"tshark", "tshark-protocols"},
+    "ndpiReader": {"ndpiReader"},
+}
+"""Program → the peers that it is installed for; all others are always needed."""
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
 
 
 def install(peers: list[str]) -> None:
     """Install what is missing for these peers. Raises MachineError when that fails."""
-    optional = {"sslsplit", "squid"}
-    wanted = {program for program in _PACKAGES if program not in optional or program in peers}
+    wanted = {
+        program
+        for program in _PACKAGES
+        if program not in _OPTIONAL or not _OPTIONAL[program].isdisjoint(peers)
+    }
     missing = sorted(program for program in wanted if not shutil.which(program))
     if missing:
         _apt([_PACKAGES[program] for program in missing])
@@ -39,7 +52,9 @@ def install(peers: list[str]) -> None:
         any(name.startswith("mitmproxy") for name in peers)
         and not (MITMPROXY_VENV / "bin" / "mitmdump").exists()
     ):
-        _venv()
+        _venv(MITMPROXY_VENV, "mitmproxy")
+    if "dpkt" in peers and not DPKT_VENV.exists():
+        _venv(DPKT_VENV, "dpkt")
 
 
 def _apt(packages: list[str]) -> None:
@@ -71,11 +86,11 @@ def _no_service_starts() -> Iterator[None]:
         _POLICY.unlink()
 
 
-def _venv() -> None:
-    """mitmproxy pins its own versions of what mitml4 uses, hence a venv of its own."""
-    _run([sys.executable, "-m", "venv", str(MITMPROXY_VENV)], dict(os.environ))
-    pip = str(MITMPROXY_VENV / "bin" / "pip")
-    _run([pip, "install", "-q", "--disable-pip-version-check", "mitmproxy"], dict(os.environ))
+def _venv(where: Path, package: str) -> None:
+    """Packages that are not for mitml4, and pin their own versions of what it uses."""
+    _run([sys.executable, "-m", "venv", str(where)], dict(os.environ))
+    pip = str(where / "bin" / "pip")
+    _run([pip, "install", "-q", "--disable-pip-version-check", package], dict(os.environ))
 
 
 def _run(argv: list[str], environment: dict[str, str]) -> None:

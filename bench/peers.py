@@ -31,7 +31,15 @@ from bench.lab import (
 from bench.processes import cpu_seconds, resident_bytes, stop
 from mitml4.errors import MitmError
 
-__all__ = ["MITMPROXY_VENV", "PEERS", "Mitml4", "NotMeasuredError", "Peer", "Standing"]
+__all__ = [
+    "MITMPROXY_VENV",
+    "PEERS",
+    "Mitml4",
+    "NotMeasuredError",
+    "Peer",
+    "Standing",
+    "first_line",
+]
 
 MITMPROXY_VENV: Final = Path(__file__).parent / ".venv-mitmproxy"
 _TLS_LISTENER: Final = 8443
@@ -128,7 +136,7 @@ class Mitml4(Peer):
     """The interpreter and its options: a profiler may stand here."""
 
     def version(self) -> str:
-        return _first_line([sys.executable, "-m", "mitml4", "--version"])
+        return first_line([sys.executable, "-m", "mitml4", "--version"])
 
     def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
         argv = [*self.python, "-m", "mitml4", "intercept", "--json"]
@@ -191,7 +199,7 @@ class Sslsplit(Peer):
     name: ClassVar[str] = "sslsplit"
 
     def version(self) -> str:
-        return _first_line(["sslsplit", "-V"])
+        return first_line(["sslsplit", "-V"])
 
     def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
         authority = trustme.CA(organization_name="bench sslsplit CA")
@@ -237,7 +245,7 @@ class Squid(Peer):
     name: ClassVar[str] = "squid"
 
     def version(self) -> str:
-        return _first_line(["squid", "-v"])
+        return first_line(["squid", "-v"])
 
     def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
         authority = trustme.CA(organization_name="bench squid CA")
@@ -294,7 +302,8 @@ def _output(argv: list[str]) -> str:
     return done.stdout.strip() or done.stderr.strip()
 
 
-def _first_line(argv: list[str]) -> str:
+def first_line(argv: list[str]) -> str:
+    """What a program says first. Raises NotMeasuredError when it is not there, or fails."""
     return _output(argv).splitlines()[0]
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from bench.captures import CAPTURE_FIGURES, CaptureFigure
 from bench.figures import FIGURES, QUANTITIES, Figure, Quantity, Values
 
-__all__ = ["Report", "Sample", "Spread", "compare", "parse_size", "spread"]
+__all__ = ["ALL_FIGURES", "Report", "Sample", "Spread", "compare", "parse_size", "spread"]
+
+ALL_FIGURES: Final[tuple[Figure | CaptureFigure, ...]] = (*FIGURES, *CAPTURE_FIGURES)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -69,7 +72,7 @@ class Report:
 
     def to_markdown(self) -> str:
         parts = [self._facts()]
-        parts += [text for figure in FIGURES if (text := self._table(figure))]
+        parts += [text for figure in ALL_FIGURES if (text := self._table(figure))]
         if self.not_measured:
             lines = [f"- {figure}, {peer}: {why}" for figure, peer, why in self.not_measured]
             parts.append("\n".join(["### Not measured", "", *lines]))
@@ -85,16 +88,18 @@ class Report:
             lines.append(f"| {' | '.join(shown)} |")
         return "\n".join(lines)
 
-    def _table(self, figure: Figure) -> str | None:
+    def _table(self, figure: Figure | CaptureFigure) -> str | None:
         samples = [sample for sample in self.samples if sample.figure == figure.name]
         if not samples:
             return None
         peers = list(dict.fromkeys(sample.peer for sample in samples))
         names = [name for name in QUANTITIES if any(name in s.values for s in samples)]
         columns = [
-            column for name in names for column in _columns(name, QUANTITIES[name], samples, peers)
+            column
+            for name in names
+            for column in _columns(name, QUANTITIES[name], samples, peers, figure.base)
         ]
-        head = ["peer", *(title for title, _ in columns)]
+        head = [figure.rows, *(title for title, _ in columns)]
         rows = [[peer, *(cells[peer] for _, cells in columns)] for peer in peers]
         lines = [head, ["---", *("---:" for _ in columns)], *rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -102,9 +107,9 @@ class Report:
 
 
 def _columns(
-    name: str, quantity: Quantity, samples: Sequence[Sample], peers: Sequence[str]
+    name: str, quantity: Quantity, samples: Sequence[Sample], peers: Sequence[str], base: str
 ) -> list[tuple[str, dict[str, str]]]:
-    """The quantity's own column, and the one that compares it with `direct`, where there is one."""
+    """The quantity's own column, and the one that compares it with the base, where there is one."""
     own = {
         peer: _cell(
             [s.values[name] for s in samples if s.peer == peer and name in s.values],
@@ -113,11 +118,11 @@ def _columns(
         for peer in peers
     }
     columns = [(quantity.label, own)]
-    if quantity.versus and "direct" in peers and len(peers) > 1:
-        title = "× direct" if quantity.versus == "ratio" else f"added to {quantity.label}"
+    if quantity.versus and base in peers and len(peers) > 1:
+        title = f"× {base}" if quantity.versus == "ratio" else f"added to {quantity.label}"
         others = {
-            peer: _cell(compare(samples, peer, name, quantity.versus), 2)
-            if peer != "direct"
+            peer: _cell(compare(samples, peer, name, quantity.versus, base), 2)
+            if peer != base
             else "–"
             for peer in peers
         }
@@ -134,18 +139,20 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-def compare(samples: Sequence[Sample], peer: str, name: str, versus: str) -> list[float]:
-    """A peer's value against direct's of the same round, for each round that has both.
+def compare(
+    samples: Sequence[Sample], peer: str, name: str, versus: str, base: str = "direct"
+) -> list[float]:
+    """A peer's value against the base's of the same round, for each round that has both.
 
     The machine drifts from round to round: neighbours in time are compared, not medians.
     """
-    direct = {s.round: s.values[name] for s in samples if s.peer == "direct" and name in s.values}
+    bases = {s.round: s.values[name] for s in samples if s.peer == base and name in s.values}
     pairs = [
-        (s.values[name], direct[s.round])
+        (s.values[name], bases[s.round])
         for s in samples
-        if s.peer == peer and name in s.values and s.round in direct
+        if s.peer == peer and name in s.values and s.round in bases
     ]
-    return [own / base if versus == "ratio" else own - base for own, base in pairs]
+    return [own / other if versus == "ratio" else own - other for own, other in pairs]
 
 
 def parse_size(text: str) -> int:

@@ -1,0 +1,131 @@
+"""Figures that need no network: reading captures, and naming one flow by its first bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Final
+
+from bench.figures import MB, Values
+from bench.openings import OPENINGS
+from bench.peers import NotMeasuredError
+from bench.readers import Reader
+from bench.synthesis import Synthesis, synthesise
+from mitml4.protocols import registry
+
+__all__ = ["CAPTURE_FIGURES", "CaptureFigure", "Shelf"]
+
+_USAGE: Final = str(Path(__file__).with_name("usage.py"))
+_TMPFS: Final = Path("/dev/shm")
+_SHARES: Final = {"quarter": 4, "half": 2, "whole": 1}
+_OPENING_REPEATS: Final = 15
+_OPENING_CALLS: Final = 1000
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The captures of a run, each made when it is first asked for."""
+
+    where: Path
+    size: int
+    _made: dict[int, Synthesis] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def open(cls, size: int) -> Iterator[Shelf]:
+        """On tmpfs where there is one, so that nobody waits for a disk."""
+        parent = _TMPFS if _TMPFS.is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="mitml4-bench-", dir=parent) as where:
+            yield cls(Path(where), size)
+
+    def capture(self, share: int = 1) -> Synthesis:
+        """A capture of this part of the size."""
+        if share not in self._made:
+            self._made[share] = synthesise(self.where / f"{share}.pcap", self.size // share)
+        return self._made[share]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureFigure:
+    """A load with a name on the command line and a heading in the report; the rows it fills."""
+
+    name: str
+    title: str
+    measure: Callable[[Shelf, Reader], Iterator[tuple[str, Values]]]
+    """Gives a row's name and its values."""
+    readers: tuple[str, ...] = ()
+    """Who is measured; nothing: all."""
+    rows: str = "reader"
+    base: ClassVar[str] = "tshark"
+
+
+def _read(shelf: Shelf, reader: Reader, capture: Synthesis) -> Values:
+    output = shelf.where / "output"
+    argv = [sys.executable, "-I", "-S", _USAGE, str(output), *reader.argv, str(capture.path)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    used = json.loads(done.stdout)
+    if used["exit"]:
+        last = next(reversed(done.stderr.strip().splitlines()), "it said nothing")
+        raise NotMeasuredError(f"it ended with {used['exit']}: {last}")
+    reader.check(output, capture)
+    return {
+        "packets_per_s": capture.packets / used["seconds"],
+        "cpu_us_per_packet": used["cpu_s"] * 1e6 / capture.packets,
+        "max_rss_mb": used["max_rss_bytes"] / MB,
+        "seconds": used["seconds"],
+    }
+
+
+def _whole(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
+    yield reader.name, _read(shelf, reader, shelf.capture())
+
+
+def _growth(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
+    for name, share in _SHARES.items():
+        capture = shelf.capture(share)
+        sizes = {"mb": capture.bytes / MB, "packets": capture.packets, "flows": capture.flows}
+        yield name, sizes | _read(shelf, reader, capture)
+
+
+def _openings(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
+    """Median CPU microseconds of one call, over repeats of many calls each."""
+    for name, opening in OPENINGS.items():
+        match = registry.detect(opening).match
+        if (match.name if match else "unknown") != name.partition(",")[0]:
+            raise NotMeasuredError(f"{name} was taken for {match.name if match else 'unknown'}")
+        times = timeit.repeat(
+            partial(registry.detect, opening),
+            timer=time.process_time,
+            number=_OPENING_CALLS,
+            repeat=_OPENING_REPEATS,
+        )
+        median = sorted(times)[_OPENING_REPEATS // 2]
+        yield name, {"opening_us": median * 1e6 / _OPENING_CALLS}
+
+
+CAPTURE_FIGURES: Final[tuple[CaptureFigure, ...]] = (
+    CaptureFigure("detect", "Reading a capture", _whole),
+    CaptureFigure(
+        "detect-growth",
+        "mitml4 on a quarter, a half and the whole of a capture",
+        _growth,
+        readers=("mitml4",),
+        rows="part",
+    ),
+    CaptureFigure(
+        "opening",
+        "Naming a flow by its first bytes",
+        _openings,
+        readers=("mitml4",),
+        rows="protocol",
+    ),
+)
