@@ -16,7 +16,7 @@ from typing import Final, Literal, TextIO, TypeAlias
 from mitml4.errors import MitmError
 from mitml4.sinks.printable import printable
 
-__all__ = ["Color", "Console", "is_terminal", "let_go_of_stdout"]
+__all__ = ["Color", "Console", "is_terminal", "is_terminal_free", "let_go_of_stdout"]
 
 Color: TypeAlias = Literal["auto", "always", "never"]
 
@@ -79,6 +79,17 @@ def wants_color(color: Color, stream: TextIO) -> bool:
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person looks at it through something that knows escape sequences."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def is_terminal_free() -> bool:
+    """Whether there is a terminal to which neither standard output nor standard error goes."""
+    if sys.stdout.isatty() or sys.stderr.isatty():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def let_go_of_stdout() -> None:

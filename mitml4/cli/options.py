@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from mitml4.cli.console import Console, is_terminal
+from mitml4.cli.console import Console, is_terminal, is_terminal_free
 from mitml4.errors import UsageError
 from mitml4.net.ruleset import PortRange, Scope
-from mitml4.session.config import InterceptConfig, RunConfig
+from mitml4.session.config import Display, InterceptConfig, RunConfig
 from mitml4.session.policy import HostPattern, Policy
 
 __all__ = [
@@ -418,6 +418,13 @@ _COMMAND_DISPLAY: Final = (
     ),
     _option(
         "Output",
+        "--table",
+        is_flag=True,
+        help="Show a table instead: at the end, on standard error; live, if neither standard "
+        "output nor standard error is the terminal.",
+    ),
+    _option(
+        "Output",
         "--json",
         is_flag=True,
         help="Write the events to standard error as JSON lines, instead of a line for each "
@@ -486,15 +493,24 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
     """From what the options of `run_options` parse to. Raises UsageError."""
     if given["quiet"]:
         console.verbosity = -1
-    lines: Literal["none", "lines"] = "none" if console.verbosity < 0 else "lines"
     return RunConfig(
         argv=argv,
         loopback=given["loopback"],
         trust=given["trust"],
         wait=given["wait"],
-        output="json-to-stderr" if given["json"] else lines,
+        output=_display_beside_a_command(console, given),
         **_common(console, given),
     )
+
+
+def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Display:
+    if given["table"] and given["json"]:
+        raise UsageError("--table and --json both want standard error", hint="--table -o FILE")
+    if given["json"]:
+        return "json-on-stderr"
+    if given["table"]:
+        return "table-on-tty" if is_terminal_free() else "final-table"
+    return "none" if console.verbosity < 0 else "lines"
 
 
 def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mitml4.net.ruleset import Scope
 from mitml4.session.policy import Policy
 
-__all__ = ["InterceptConfig", "RunConfig", "SessionConfig"]
+__all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]
+
+Display: TypeAlias = Literal[
+    "table", "json", "table-on-tty", "final-table", "json-on-stderr", "lines", "none"
+]
+"""What is shown: a table or JSON lines on standard output. Where that is a command's own: a table
+on the terminal, or one on standard error at the end; there JSON lines or a line for each flow; or
+nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +30,7 @@ class SessionConfig:
     client_cert: Path | None = None
     """PEM: a certificate (with its chain) and its key, which belong together."""
 
-    output: Literal["table", "json", "json-to-stderr", "lines", "none"] = "json"
-    """What is shown: a table or JSON lines on standard output; where that is the command's, JSON
-    lines or a line for each flow on standard error, or nothing."""
+    output: Display = "json"
     color: Literal["auto", "always", "never"] = "auto"
     verbosity: int = 0
     """-1: only errors; 0: what a user should know; 1 and 2: the developers' log as well."""

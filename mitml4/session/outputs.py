@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from mitml4.errors import MitmError
 from mitml4.session.config import SessionConfig
+from mitml4.sinks.final_table import FinalTable
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
 from mitml4.sinks.lines import FlowLines
@@ -14,6 +17,12 @@ from mitml4.sinks.sink import Counters, Sink
 from mitml4.sinks.table import Table
 
 __all__ = ["Outputs"]
+
+_TERMINAL: Final = "/dev/tty"
+
+
+def _nothing() -> None:
+    """What `q` does where the keys are the command's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,13 @@ class Outputs:
                 sinks.append(table)
             case "json":
                 sinks.append(JsonLines.to_stdout())
-            case "json-to-stderr":
+            case "table-on-tty":
+                terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+                table = Table(counters, _nothing, config.color, terminal=terminal)
+                sinks.append(table)
+            case "final-table":
+                sinks.append(FinalTable(config.color))
+            case "json-on-stderr":
                 sinks.append(JsonLines.to_stderr())
             case "lines":
                 sinks.append(FlowLines(config.color))

@@ -53,20 +53,28 @@ _LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
 
 
 class Table:
-    """A sink that draws on standard output, which is a terminal."""
+    """A sink that draws on a terminal."""
 
     def __init__(
         self,
         counters: Callable[[int], Counters | None],
         stop: Callable[[], object],
         color: Literal["auto", "always", "never"] = "auto",
+        *,
+        terminal: int | None = None,
     ) -> None:
-        """`counters` gives the bytes of an open flow, by its number; `stop` is what `q` does."""
+        """`counters` gives the bytes of an open flow, by its number; `stop` is what `q` does.
+
+        Draws on standard output and listens to the keyboard; or draws on `terminal`, whose keys
+        are somebody else's.
+        """
         self.dropped = 0
         self.model = TableModel()
         self._counters = counters
         self._stop = stop
-        self._canvas = Canvas(sys.stdout.fileno(), _STYLES, color_system_for(color))
+        self._has_keys = terminal is None
+        where = sys.stdout.fileno() if terminal is None else terminal
+        self._canvas = Canvas(where, _STYLES, color_system_for(color))
         self._has_keyboard = False
         self._frozen: TableModel | None = None
         """What is shown while paused."""
@@ -83,7 +91,7 @@ class Table:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         gone = False
-        with _stderr_held(), keyboard() as keys:
+        with _stderr_held(), keyboard() if self._has_keys else contextlib.nullcontext() as keys:
             async with trio.open_nursery() as nursery:
                 if keys is not None:
                     self._has_keyboard = True
