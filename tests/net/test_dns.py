@@ -1,0 +1,160 @@
+"""The resolver of a namespace, between a client and resolvers on this host's loopback."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+import trio
+
+from mitml4.net.dns import DnsRelay, Names, resolvers_of
+
+QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x00\x01\x00\x01"
+ANSWER = (
+    QUERY[:2]
+    + b"\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00"
+    + QUERY[12:]
+    + b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc6\x33\x64\x02"
+)
+SERVFAIL = 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nameserver 192.0.2.1\nnameserver 2001:db8::1\n", ["192.0.2.1", "2001:db8::1"]),
+        ("# nameserver 192.0.2.9\noptions edns0\nnameserver 192.0.2.1 # home\n", ["192.0.2.1"]),
+        ("nameserver 1\nnameserver 2\nnameserver 3\nnameserver 4\n", ["1", "2", "3"]),
+        ("search example\n", ["127.0.0.1"]),
+        ("nameserver\n", ["127.0.0.1"]),
+        ("", ["127.0.0.1"]),
+    ],
+)
+def test_resolvers_are_those_of_resolv_conf(text: str, expected: list[str]) -> None:
+    assert resolvers_of(text) == expected
+
+
+def test_names_are_bounded_and_the_oldest_go_first() -> None:
+    names = Names(limit=2)
+    for last in (1, 2, 3):
+        names.learn(ANSWER[:-1] + bytes([last]))
+    assert [names.of(f"198.51.100.{last}") for last in (1, 2, 3)] == [None, *["www.example"] * 2]
+
+
+def test_a_name_that_is_learned_again_stays() -> None:
+    names = Names(limit=2)
+    for last in (1, 2, 1, 3):
+        names.learn(ANSWER[:-1] + bytes([last]))
+    assert [names.of(f"198.51.100.{last}") for last in (1, 2, 3)] == [
+        "www.example",
+        None,
+        "www.example",
+    ]
+
+
+class Lab:
+    """A relay, its client's socket, and a resolver that answers as it is told."""
+
+    def __init__(self, nursery: trio.Nursery, tmp_path: Path) -> None:
+        self.datagrams = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.inside = [
+            socket.socket(type=socket.SOCK_DGRAM),
+            socket.create_server(("127.0.0.1", 0)),
+        ]
+        self.inside[0].bind(("127.0.0.1", 0))
+        self.client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.resolv_conf = tmp_path / "resolv.conf"
+        self.resolv_conf.write_text("nameserver 127.0.0.1\n")
+        self.names = Names()
+        self.notes: list[str] = []
+        self.nursery = nursery
+
+    async def start(self) -> None:
+        await self.datagrams.bind(("127.0.0.1", 0))
+        port = self.datagrams.getsockname()[1]
+        relay = DnsRelay(
+            self.inside, self.names, self.notes.append, resolv_conf=self.resolv_conf, port=port
+        )
+        self.nursery.start_soon(relay.run)
+
+    async def ask(self) -> bytes:
+        await self.client.sendto(QUERY, self.inside[0].getsockname())
+        with trio.fail_after(5):
+            return await self.client.recv(4096)
+
+    async def answer_with(self, *answers: bytes) -> None:
+        """Answer one query, possibly more than once."""
+        _, relay = await self.datagrams.recvfrom(4096)
+        for each in answers:
+            await self.datagrams.sendto(each, relay)
+
+
+@pytest.fixture
+async def lab(nursery, tmp_path: Path):
+    lab = Lab(nursery, tmp_path)
+    await lab.start()
+    yield lab
+    nursery.cancel_scope.cancel()
+    for sock in (lab.datagrams, lab.client, *lab.inside):
+        sock.close()
+
+
+async def test_a_query_goes_to_the_hosts_resolver_and_the_name_is_learned(lab) -> None:
+    lab.nursery.start_soon(lab.answer_with, ANSWER)
+    assert await lab.ask() == ANSWER
+    assert lab.names.of("198.51.100.2") == "www.example"
+    assert lab.notes == []
+
+
+async def test_an_answer_to_something_else_is_not_taken(lab) -> None:
+    lab.nursery.start_soon(lab.answer_with, b"\x00\x00" + ANSWER[2:], ANSWER)
+    assert await lab.ask() == ANSWER
+
+
+async def test_without_a_resolver_the_client_need_not_wait_and_it_is_said_once(lab) -> None:
+    lab.datagrams.close()
+    for _ in range(2):
+        answer = await lab.ask()
+        assert answer[:2] == QUERY[:2]
+        assert answer[3] & 15 == SERVFAIL
+    assert len(lab.notes) == 1
+    assert str(lab.resolv_conf) in lab.notes[0]
+
+
+async def test_the_next_resolver_is_asked_when_one_refuses(lab) -> None:
+    lab.resolv_conf.write_text("nameserver 127.0.0.9\nnameserver 127.0.0.1\n")
+    lab.nursery.start_soon(lab.answer_with, ANSWER)
+    assert await lab.ask() == ANSWER
+
+
+async def test_a_resolv_conf_that_changes_is_noticed(lab) -> None:
+    lab.resolv_conf.write_text("nameserver 127.0.0.9\n")
+    assert (await lab.ask())[3] & 15 == SERVFAIL
+    lab.resolv_conf.write_text("nameserver 127.0.0.1\n")
+    lab.nursery.start_soon(lab.answer_with, ANSWER)
+    assert await lab.ask() == ANSWER
+
+
+async def test_queries_over_tcp_go_over_tcp_any_number_of_them(lab) -> None:
+    port = lab.datagrams.getsockname()[1]
+    (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked = await stream.receive_some(4096)
+            if asked[2:] == QUERY:
+                await stream.send_all(struct.pack("!H", len(ANSWER)) + ANSWER)
+
+    lab.nursery.start_soon(trio.serve_listeners, serve, [listener])
+    host, port = lab.inside[1].getsockname()
+    async with await trio.open_tcp_stream(host, port) as stream:
+        for _ in range(2):
+            await stream.send_all(struct.pack("!H", len(QUERY)) + QUERY)
+            with trio.fail_after(5):
+                received = b""
+                while len(received) < 2 + len(ANSWER):
+                    received += await stream.receive_some(4096)
+            assert received[2:] == ANSWER
+    assert lab.names.of("198.51.100.2") == "www.example"

@@ -1,0 +1,62 @@
+"""SYNs as packets: who asks for what, and a checksum that a receiver accepts."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4.address import Address
+from mitml4.net.syn import Syn
+
+TCP = struct.pack("!HHIIBBHHH", 40000, 443, 7, 0, 6 << 4, 2, 64240, 0xBEEF, 0) + b"\2\4\5\xb4"
+V4 = (
+    bytes([0x45, 0]) + struct.pack("!HHHBBH", 44, 1, 0, 64, 6, 0)
+    + socket.inet_aton("192.0.2.2") + socket.inet_aton("198.51.100.2") + TCP
+)  # fmt: skip
+V6 = (
+    bytes([0x60, 0, 0, 0]) + struct.pack("!HBB", len(TCP), 6, 64)
+    + socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+    + socket.inet_pton(socket.AF_INET6, "2001:db8::2") + TCP
+)  # fmt: skip
+
+
+def sums_to_zero(data: bytes) -> bool:
+    """RFC 1071 §1: over data and checksum the sum is all ones."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total == 0xFFFF
+
+
+@pytest.mark.parametrize(
+    ("packet", "client", "destination", "addresses", "start"),
+    [
+        (V4, Address("192.0.2.2", 40000), Address("198.51.100.2", 443), slice(12, 20), 20),
+        (V6, Address("2001:db8::1", 40000), Address("2001:db8::2", 443), slice(8, 40), 40),
+    ],
+)
+def test_a_syn_is_read_and_its_checksum_filled_in(
+    packet, client, destination, addresses, start
+) -> None:
+    syn = Syn.parse(packet)
+    assert (syn.client, syn.destination) == (client, destination)
+    segment = syn.packet[start:]
+    # RFC 9293 §3.1, the pseudo header: addresses, protocol, length.
+    pseudo = packet[addresses] + struct.pack("!HH", 6, len(segment))
+    assert sums_to_zero(pseudo + segment)
+    assert syn.packet[: start + 16] == packet[: start + 16]
+    assert syn.packet[start + 18 :] == packet[start + 18 :]
+
+
+@pytest.mark.parametrize("packet", [b"", V4[:39], V6[:59], V4[:9] + b"\x11" + V4[10:]])
+def test_what_is_no_whole_tcp_packet_is_none(packet: bytes) -> None:
+    assert Syn.parse(packet) is None
+
+
+@given(st.binary(max_size=120))
+def test_no_bytes_break_it(data: bytes) -> None:
+    Syn.parse(data)
