@@ -9,6 +9,7 @@ broken is dropped, and the rest of the flow is relayed unseen.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import trio
 
@@ -30,6 +31,9 @@ from mitml4.protocols.conversation import (
 )
 
 __all__ = ["converse"]
+
+_HELD_S: Final = 10.0
+"""After so long a silence the bytes under a HOLD move all the same, and can be opened no more."""
 
 
 async def converse(
@@ -126,12 +130,26 @@ class _Driver:
         return False
 
     async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
-        """Nothing may move now; watch the source all the same, lest its reset goes unnoticed."""
-        seen = 0
+        """Nothing should move now, but neither may a wrong guess make two ends wait for good.
+
+        The source is watched all the same, lest its reset goes unnoticed.
+        """
+        data = b""
         while self._want(direction) is want and not self._inner_begins():
-            enough = seen > MAX_LOOK or lane.ended
-            looked = await self._interruptible(direction, want, lane, math.inf if enough else seen)
-            seen = seen if looked is None else len(looked)
+            held = len(data) > len(lane.ahead)
+            enough = len(data) > MAX_LOOK or lane.ended
+            with trio.move_on_after(_HELD_S if held else math.inf) as patience:
+                beyond = math.inf if enough else len(data)
+                looked = await self._interruptible(direction, want, lane, beyond)
+            if patience.cancelled_caught and len(data) > MAX_LOOK:
+                self._break(direction, ProtocolError("more bytes than may be held back"))
+            elif patience.cancelled_caught:
+                await lane.move_ahead(data)
+            elif looked is not None:
+                data = looked
+                if lane.ended:  # no handshake will follow that could be opened
+                    await lane.move_ahead(data)
+                    await lane.say_ended()
         return False
 
     async def _interruptible(
