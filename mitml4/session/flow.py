@@ -93,6 +93,13 @@ class Flow:
         """Bytes (up, down) so far."""
         return self._ingress.wire_bytes if self._ingress else (0, 0)
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the server has acknowledged all that the client has sent."""
+        if self._ingress is None or self._egress is None:
+            return True
+        return not (_queued(self._ingress, termios.FIONREAD) or unsent(self._egress))
+
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
         arrival = self.arrival
@@ -251,6 +258,11 @@ def unsent(stream: TcpStream) -> int:
         state = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         if state == _TCP_CLOSE:
             return 0
-        return int(struct.unpack("i", fcntl.ioctl(stream.socket, termios.TIOCOUTQ, bytes(4)))[0])
+        return _queued(stream, termios.TIOCOUTQ)
     except OSError:
         return 0
+
+
+def _queued(stream: TcpStream, request: int) -> int:
+    """Bytes in a queue of the kernel's, by its ioctl."""
+    return int(struct.unpack("i", fcntl.ioctl(stream.socket, request, bytes(4)))[0])

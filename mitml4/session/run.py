@@ -44,6 +44,9 @@ __all__ = ["run"]
 
 _LINGER_S: Final = 1.0
 """How long descendants may outlive the command before it is said that they are waited for."""
+_GOODBYES_S: Final = 0.5
+"""How long connections of a command that has ended may take to end as well."""
+_LOOK_AGAIN_S: Final = 0.02
 _INTERFACE: Final = "lo"
 _GOES_ON: Final = "the command goes on"
 
@@ -104,6 +107,17 @@ class _RunSession(Session):
 
     def output_lost(self, reason: str, failure: MitmError | None) -> None:
         self._say(f"note: {failure.message if failure else reason}; {_GOES_ON}")
+
+    async def drain(self) -> None:
+        """Nobody is left to hear what servers still say; what was sent to them is to arrive."""
+        with trio.move_on_after(self.config.drain_s):
+            with trio.move_on_after(_GOODBYES_S):
+                await super().drain()
+            flows = self.flows.values()
+            while (  # noqa: ASYNC110 - the kernel tells nobody
+                not all(flow.is_delivered for flow in flows) and not self.hurry_asked.is_set()
+            ):
+                await trio.sleep(_LOOK_AGAIN_S)
 
 
 class _Inside:

@@ -167,7 +167,7 @@ class Session:
             if self.outputs.table:
                 self.outputs.table.model.stopping = True
             await intake.close()
-            await self._drain()
+            await self.drain()
             nursery.cancel_scope.cancel()
         services.relay.pipes.close()
 
@@ -189,7 +189,7 @@ class Session:
             if not self.flows:
                 self.all_closed.set()
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
         """Wait for the open flows, as long as `drain_s` and nobody is in a hurry."""
         self.all_closed = trio.Event()
         if not self.flows:
