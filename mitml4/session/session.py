@@ -121,11 +121,11 @@ class Session:
 
     def stop(self, reason: str, failure: MitmError | None = None) -> None:
         """Ask for the first stage of stopping; asked again, for the second."""
+        self.failure = self.failure or failure
         if self.stop_asked.is_set():
             self.hurry_asked.set()
             return
         self.reason = reason
-        self.failure = failure
         self.stop_asked.set()
 
     @asynccontextmanager
@@ -179,7 +179,7 @@ class Session:
             self.flows[flow.number] = flow
             nursery.start_soon(self._carry, flow)
             if self.accepted == self.config.max_flows:
-                self.stop("max flows")
+                self._reach("max flows")
 
     async def _carry(self, flow: Flow) -> None:
         try:
@@ -206,7 +206,12 @@ class Session:
 
     async def _end_after(self, duration_s: float) -> None:
         await trio.sleep(duration_s)
-        self.stop("duration")
+        self._reach("duration")
+
+    def _reach(self, limit: str) -> None:
+        """Stop for a limit, which is nobody's wish to hurry."""
+        if not self.stop_asked.is_set():
+            self.stop(limit)
 
     def _services(self, intake: Intake, opener: TlsOpener) -> Services:
         return Services(

@@ -1,0 +1,124 @@
+"""A session over an intake of the test's own: how it stops, and what it says of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from mitml4.address import Address
+from mitml4.errors import MachineError
+from mitml4.events import SessionStart
+from mitml4.net.listener import Accepted
+from mitml4.net.stream import TcpStream
+from mitml4.session.config import SessionConfig
+from mitml4.session.session import Session
+from mitml4.tls.keys import KeyType
+
+
+class Intake:
+    """Connections to a loopback port, bound for a server on loopback."""
+
+    def __init__(self, port: int, sock: trio.socket.SocketType) -> None:
+        self.port = port
+        self.socket = sock
+        self.listeners = (self,)
+        self.address = sock.getsockname()
+        self.closed = trio.Event()
+
+    async def accept(self) -> Accepted:
+        sock, peer = await self.socket.accept()
+        return Accepted(sock, Address.of(peer), Address("127.0.0.1", self.port), "lo")
+
+    async def connect(self, *_to: object, **_how: object) -> TcpStream:
+        return TcpStream((await trio.open_tcp_stream("127.0.0.1", self.port)).socket)
+
+    def name_of(self, _destination: Address) -> str | None:
+        return None
+
+    def start_event(self, _authority: object) -> SessionStart:
+        return SessionStart(
+            version="0",
+            mode="intercept",
+            interfaces=(),
+            listeners=(),
+            ca=None,
+            table=None,
+            pid=os.getpid(),
+        )
+
+    async def watch(self, _session: Session) -> None:
+        await trio.sleep_forever()
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+async def intake(nursery) -> AsyncIterator[Intake]:
+    async def echo(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            async for chunk in stream:
+                await stream.send_all(chunk)
+            await stream.send_eof()
+
+    servers = await nursery.start(trio.serve_tcp, echo, 0)
+    with trio.socket.socket() as sock:
+        await sock.bind(("127.0.0.1", 0))
+        sock.listen(16)
+        yield Intake(servers[0].socket.getsockname()[1], sock)
+    nursery.cancel_scope.cancel()
+
+
+async def run(session: Session, intake: Intake) -> None:
+    @asynccontextmanager
+    async def making() -> AsyncIterator[Intake]:
+        yield intake
+
+    async def prepare(*_kinds: KeyType) -> None:
+        return
+
+    opener = SimpleNamespace(
+        forge=SimpleNamespace(prepare=prepare), judge=lambda *_what: ("intercept", "")
+    )
+    await session.run(making(), opener, None)  # type: ignore[arg-type]
+
+
+async def test_a_limit_reached_while_it_drains_does_not_hurry_it(intake: Intake, nursery) -> None:
+    session = Session(SessionConfig(output="none", duration_s=0.05, max_flows=1, drain_s=10))
+    nursery.start_soon(run, session, intake)
+    client = await trio.open_tcp_stream(*intake.address)
+    with trio.fail_after(5):
+        await intake.closed.wait()
+        await trio.sleep(0.1)
+        await client.send_all(b"\0still here")
+        assert await client.receive_some() == b"\0still here"
+        await client.send_eof()
+        assert await client.receive_some() == b""
+    await client.aclose()
+    assert session.reason == "max flows"
+
+
+async def test_a_second_stop_lets_go_of_open_flows(intake: Intake, nursery) -> None:
+    session = Session(SessionConfig(output="none", max_flows=1, drain_s=10))
+    nursery.start_soon(run, session, intake)
+    client = await trio.open_tcp_stream(*intake.address)
+    with trio.fail_after(5):
+        await intake.closed.wait()
+        session.stop("SIGINT")
+        with pytest.raises(trio.BrokenResourceError):
+            await client.receive_some()
+    await client.aclose()
+
+
+async def test_an_output_that_fails_while_it_drains_is_still_a_failure(intake: Intake) -> None:
+    session = Session(SessionConfig(output="none"))
+    session.stop("SIGINT")
+    session.output_lost("output failed", MachineError("no space left"))
+    with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
+        await run(session, intake)
+    assert session.reason == "SIGINT"
