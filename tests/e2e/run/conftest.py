@@ -29,8 +29,10 @@ RESOLVER = "127.0.0.53"
 NOBODY = 65534
 
 MOUNTS = "for each in hosts resolv.conf; do mount --bind {files}/$each /etc/$each || exit; done"
+# The shell in between: setpriv itself executes with what it is about to drop.
 AS_NOBODY = (
-    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"),
+    *("sh", "-c", 'exec "$@"', "sh"),
 )  # fmt: skip
 
 

@@ -2,11 +2,373 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mitml4.lab.network import SERVER_V4, SERVER_V6
+
 WEB = "https://www.example/"
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
+HELLO = "hello from nginx\n"
+
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+    print("connected")
+except OSError as error:
+    print(error.strerror or error)
+"""
+
+SERVE = """
+import http.server, sys, threading, urllib.request
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(urllib.request.urlopen(f"http://localhost:{server.server_port}/").status)
+"""
 
 
-def test_a_command_trusts_what_it_is_shown(host, nginx) -> None:
-    ended = host.run(*CURL, WEB)
-    assert (ended.code, ended.out) == (0, "hello from nginx\n")
+# --- what it is for ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
+def test_a_command_trusts_what_it_is_shown(host, nginx, root: bool) -> None:
+    ended = host.run(*CURL, WEB, root=root)
+    assert (ended.code, ended.out) == (0, HELLO)
     assert ended.stacks == [["tls", "http/2"]]
+    assert [event["url"] for event in ended.of_type("http.request")] == [WEB]
+
+
+def test_without_trust_a_command_sees_a_stranger(host, nginx) -> None:
+    ended = host.run(*CURL, WEB, options=["--no-trust"])
+    assert ended.code == 60  # curl(1): the peer's certificate cannot be authenticated
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(("flag", "address"), [("-4", SERVER_V4), ("-6", SERVER_V6)])
+def test_both_ip_versions_are_carried_and_called_by_name(host, nginx, flag, address) -> None:
+    ended = host.run(*CURL, flag, WEB)
+    assert ended.out == HELLO
+    (opened,) = ended.of_type("flow.open")
+    assert (opened["destination"]["ip"], opened["name"]) == (address, "www.example")
+
+
+def test_one_line_tells_of_each_connection_and_standard_output_is_the_commands(host, nginx) -> None:
+    ended = host.run(*CURL, "http://www.example/")
+    assert ended.out == HELLO
+    (line,) = ended.err.splitlines()
+    assert line.startswith("mitml4: www.example:80  http/1  200 GET /  ↑ ")
+
+
+def test_quiet_says_nothing(host, nginx) -> None:
+    ended = host.run(*CURL, WEB, options=["-q"])
+    assert (ended.out, ended.err) == (HELLO, "")
+
+
+def test_json_takes_the_place_of_the_lines(host, nginx) -> None:
+    ended = host.run(*CURL, WEB, options=["--json"])
+    assert ended.out == HELLO
+    assert [json.loads(line) for line in ended.err.splitlines()] == ended.events
+
+
+def test_the_table_comes_at_the_end(host, nginx) -> None:
+    ended = host.run(*CURL, WEB, options=["--table"])
+    assert ended.out == HELLO
+    assert "www.example:443" in ended.err
+    assert "tls › http/2" in ended.err
+
+
+def test_events_begin_with_a_session_of_its_own_kind_and_end_with_its_end(host, nginx) -> None:
+    events = host.run(*CURL, WEB).events
+    assert (events[0]["type"], events[0]["mode"], events[0]["table"]) == (
+        "session.start",
+        "run",
+        None,
+    )
+    assert (events[-1]["type"], events[-1]["reason"]) == ("session.stop", "command ended")
+
+
+# --- as if it were run plainly -------------------------------------------------------------------
+
+
+def test_user_directory_environment_and_streams_are_the_callers(host) -> None:
+    script = 'id -u; id -g; pwd; echo "$GREETING"; cat; echo talk >&2'
+    ended = host.run("sh", "-c", script, stdin="from stdin\n", env={"GREETING": "moin"})
+    assert ended.out.splitlines() == ["65534", "65534", str(host.home), "moin", "from stdin"]
+    assert ended.err == "talk\n"
+
+
+def test_a_user_gets_no_capability(host) -> None:
+    ended = host.run("grep", "Cap", "/proc/self/status")
+    rows = dict(line.split(":\t") for line in ended.out.splitlines())
+    assert {int(rows[each], 16) for each in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+
+
+def test_root_cannot_undo_the_interception(host) -> None:
+    script = "ip link set lo down && echo undone; umount /etc/ssl/certs && echo undone; id -u"
+    assert host.run("sh", "-c", script, root=True).out == "0\n"
+
+
+def test_a_command_inherits_nothing_of_ours(host) -> None:
+    ended = host.run(
+        "python3", "-c", "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
+    )
+    assert json.loads(ended.out)[:3] == [0, 1, 2]
+    assert len(json.loads(ended.out)) == 4  # and the directory that is being listed
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)],
+)
+def test_the_exit_code_is_the_commands(host, script: str, code: int) -> None:
+    assert host.run("sh", "-c", script).code == code
+
+
+def test_a_command_that_is_not_there_is_127(host) -> None:
+    ended = host.run("no-such-command")
+    assert ended.code == 127
+    assert ended.err.startswith("error: no-such-command: command not found\n")
+
+
+@pytest.mark.parametrize("what", ["/etc/passwd", "/etc", "./plain"])
+def test_a_command_that_cannot_be_executed_is_126(host, what: str) -> None:
+    (host.home / "plain").write_text("true\n")
+    ended = host.run(what)
+    assert ended.code == 126
+    assert ended.err.startswith("error: ")
+
+
+def test_a_script_without_an_interpreter_is_the_shells(host) -> None:
+    script = host.home / "script"
+    script.write_text("echo from $1\n")
+    script.chmod(0o755)
+    assert host.run("./script", "sh").out == "from sh\n"
+
+
+def test_a_script_with_a_missing_interpreter_is_126(host) -> None:
+    script = host.home / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    ended = host.run("./script")
+    assert ended.code in (126, 127)
+    assert "error: " in ended.err
+
+
+def test_a_set_user_id_program_is_said_to_gain_nothing(host) -> None:
+    program = host.home / "true"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755 | stat.S_ISUID)
+    ended = host.run("./true")
+    assert ended.code == 0
+    assert "set-user-ID" in ended.err
+    assert host.run("./true", root=True).err == ""
+
+
+# --- the network inside --------------------------------------------------------------------------
+
+
+def test_what_the_server_refuses_is_refused_at_once(host) -> None:
+    ended = host.run("python3", "-c", CONNECT, SERVER_V4, "1")
+    assert ended.out == "Connection refused\n"
+    (closed,) = ended.of_type("flow.close")
+    assert closed["reason"] == "refused"
+
+
+def test_what_has_no_way_is_unreachable_at_once(host) -> None:
+    assert host.run("python3", "-c", CONNECT, "203.0.113.9", "80").out == "No route to host\n"
+
+
+def test_a_client_goes_on_to_the_next_address(host, nginx) -> None:
+    """Port 444 is served over IPv4 alone, and the name has both addresses."""
+    ended = host.run(*CURL, "https://www.example:444/")
+    assert ended.out == HELLO
+    assert [event["reason"] for event in ended.of_type("flow.close")][-1] == "closed"
+
+
+def test_a_blocked_host_is_refused_without_being_asked(host, nginx) -> None:
+    ended = host.run("python3", "-c", CONNECT, SERVER_V4, "80", options=["--block", SERVER_V4])
+    assert ended.out == "Connection refused\n"
+    assert [event["reason"] for event in ended.of_type("flow.close")] == ["blocked"]
+
+
+def test_names_of_the_hosts_file_and_of_the_resolver_are_known(host, resolver) -> None:
+    ended = host.run("getent", "hosts", "byfile.example", "byresolver.example")
+    assert [line.split()[1] for line in ended.out.splitlines()] == [
+        "byfile.example",
+        "byresolver.example",
+    ]
+    assert "byresolver.example" in resolver
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_STREAM"])
+@pytest.mark.parametrize("server", ["127.0.0.53", "192.0.2.53", "2001:db8::53"])
+def test_any_resolver_is_the_hosts_own(host, resolver, kind: str, server: str) -> None:
+    query = f"""
+import socket, struct
+query = bytes.fromhex("123401000001000000000000") + b"\\x03any\\x07example\\0\\0\\1\\0\\1"
+family = socket.AF_INET6 if ":" in "{server}" else socket.AF_INET
+sock = socket.socket(family, socket.{kind})
+sock.settimeout(10)
+sock.connect(("{server}", 53))
+prefix = struct.pack("!H", len(query)) if sock.type == socket.SOCK_STREAM else b""
+sock.send(prefix + query)
+answer = sock.recv(4096)
+print(socket.inet_ntoa(answer[-4:]))
+"""
+    assert host.run("python3", "-c", query).out == f"{SERVER_V4}\n"
+
+
+def test_quic_is_refused_at_once_and_other_datagrams_are_said_to_be_lost(host) -> None:
+    script = """
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+try:
+    sock.sendto(b"x", ("198.51.100.2", 443))
+except OSError as error:
+    print(error.strerror)
+for _ in range(3):
+    sock.sendto(b"x", ("198.51.100.2", 123))
+"""
+    ended = host.run("python3", "-c", script)
+    assert ended.out == "Operation not permitted\n"
+    assert [note for note in ended.notes if "198.51.100.2:123" in note] == ended.notes[:1]
+
+
+# --- loopback ------------------------------------------------------------------------------------
+
+
+def test_a_commands_own_server_works_inside_unseen(host) -> None:
+    ended = host.run("python3", "-c", SERVE)
+    assert ended.out == "200\n"
+    assert ended.stacks == []
+
+
+def test_with_loopback_it_is_seen(host) -> None:
+    ended = host.run("python3", "-c", SERVE, options=["--loopback"])
+    assert ended.out == "200\n"
+    assert ["http/1"] in ended.stacks
+
+
+@pytest.mark.parametrize("options", [[], ["--loopback"]], ids=["unseen", "seen"])
+def test_the_hosts_own_services_are_reached(host, options, wait_until) -> None:
+    """On 127.0.0.1 alone, by a name that means ::1 first."""
+    server = host.popen(host.shell("python3", "-m", "http.server", "--bind", "127.0.0.1", "8123"))
+    wait_until(
+        lambda: host.run("python3", "-c", CONNECT, "127.0.0.1", "8123").out == "connected\n",
+        "the server listens",
+    )
+    ended = host.run(
+        *CURL, "-o", "/dev/null", "-w", "%{http_code}", "http://localhost:8123/", options=options
+    )
+    server.kill()
+    assert ended.out == "200"
+    assert (["http/1"] in ended.stacks) == bool(options)
+
+
+def test_a_port_that_nobody_listens_on_is_refused(host) -> None:
+    assert host.run("python3", "-c", CONNECT, "127.0.0.1", "9").out == "Connection refused\n"
+    assert host.run("python3", "-c", CONNECT, "::1", "9").out == "Connection refused\n"
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+def test_descendants_keep_their_network_until_the_last_has_ended(host, nginx) -> None:
+    late = f"(sleep 1.5; {' '.join(CURL)} http://www.example/) & exit 3"
+    ended = host.run("sh", "-c", late)
+    assert (ended.code, ended.out) == (3, HELLO)
+    assert any("goes on" in note for note in ended.notes)
+
+
+def test_without_waiting_the_session_ends_with_the_command(host) -> None:
+    before = time.monotonic()
+    ended = host.run(
+        "sh", "-c", "sleep 20 >/dev/null 2>&1 </dev/null & exit 3", options=["--no-wait"]
+    )
+    assert ended.code == 3
+    assert time.monotonic() - before < 15
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_to_us_is_the_commands(host, number: signal.Signals) -> None:
+    script = (
+        f"trap 'echo caught; exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
+    )
+    process = host.popen(host.argv("sh", "-c", script), start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=20)[0] == "caught\n"
+    assert process.returncode == 9
+
+
+def test_when_we_are_killed_the_command_is_told_and_refused_everything_at_once(host, nginx) -> None:
+    script = f"""
+import signal, socket, subprocess, sys, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("told"))
+print("ready", flush=True)
+while not told:
+    time.sleep(0.01)
+before = time.monotonic()
+outcomes = []
+for target in (("{SERVER_V4}", 80), ("{SERVER_V6}", 80), ("127.0.0.1", 9)):
+    try:
+        socket.create_connection(target, 20)
+    except OSError as error:
+        outcomes.append(error.strerror)
+try:
+    socket.getaddrinfo("www.example", 80)
+except OSError as error:
+    outcomes.append("no name")
+print(*outcomes, sep="\\n")
+print("quick" if time.monotonic() - before < 10 else "slow")
+"""
+    process = host.popen(host.argv("python3", "-c", script))
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    out = process.stdout.read()  # until the command, which has our standard output, ends
+    refused = "Connection refused"
+    assert out.splitlines() == [refused, refused, refused, "no name", "quick"]
+
+
+def test_nothing_is_left_on_the_host(host, nginx) -> None:
+    def mounts() -> str:
+        return host.lab.router.run("cat", "/proc/self/mountinfo").stdout
+
+    before = mounts()
+    assert host.run(*CURL, WEB).code == 0
+    assert mounts() == before
+    processes = subprocess.run(["pgrep", "-f", str(host.root_certificate)], capture_output=True)
+    assert processes.stdout == b""
+
+
+def test_no_file_of_the_session_holds_a_key(host, nginx, tmp_path) -> None:
+    host.run(*CURL, WEB)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_command_runs(host) -> None:
+    ended = host.run("touch", "ran", options=["-o", "/no/such/directory/events"])
+    assert ended.code == 1
+    assert ended.err.startswith("error: cannot write /no/such/directory/events")
+    assert not (host.home / "ran").exists()
+
+
+def test_without_nft_the_package_is_named(host) -> None:
+    hide = 'for each in /usr/sbin/nft /sbin/nft; do mount --bind /dev/null $each; done; exec "$@"'
+    process = host.popen(host.shell("sh", "-c", hide, "sh", *host.argv("true")))
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert err == "error: nft is not installed\nhint: apt install nftables\n"

@@ -1,0 +1,91 @@
+"""Real clients trust what they are shown: by variables, and by the system's own places alone."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+WEB = "https://www.example/"
+HELLO = "hello from nginx\n"
+
+GET_JAVA = """
+import java.net.URI;
+import java.net.http.*;
+public class Get {
+    public static void main(String[] arguments) throws Exception {
+        var request = HttpRequest.newBuilder(URI.create(arguments[0])).build();
+        var handler = HttpResponse.BodyHandlers.ofString();
+        System.out.print(HttpClient.newHttpClient().send(request, handler).body());
+    }
+}
+"""
+
+CLIENTS = {
+    "curl": ["curl", "-sS", WEB],
+    "wget": ["wget", "-q", "-O", "-", WEB],
+    "python3": [
+        *("/usr/bin/python3", "-c"),
+        f"import urllib.request as u; print(u.urlopen('{WEB}').read().decode(), end='')",
+    ],
+    "perl": ["perl", "-MLWP::Simple", "-e", f"getprint('{WEB}')"],
+    "ruby": ["ruby", "-ropen-uri", "-e", f"print URI.open('{WEB}').read"],
+    "php": ["php", "-r", f"echo file_get_contents('{WEB}');"],
+    "java": ["java", "Get.java", WEB],
+    "rclone": ["rclone", "-q", "copyurl", "--stdout", WEB],
+    "node": [
+        "node",
+        "-e",
+        f"fetch('{WEB}').then(r => r.text()).then(t => process.stdout.write(t))",
+    ],
+}
+NODE_HAS_ROOTS_OF_ITS_OWN = "node"
+
+
+def client(name: str) -> list[str]:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return CLIENTS[name]
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_trusts_us_by_its_variable(host, nginx, name: str) -> None:
+    (host.home / "Get.java").write_text(GET_JAVA)
+    ended = host.run(*client(name))
+    if "Can't locate LWP" in ended.err:
+        pytest.skip("LWP is not installed")
+    assert (ended.code, ended.out) == (0, HELLO), ended.err
+    assert all(stack[0] == "tls" and len(stack) == 2 for stack in ended.stacks)
+
+
+@pytest.mark.parametrize("name", CLIENTS.keys() - {NODE_HAS_ROOTS_OF_ITS_OWN})
+def test_a_client_without_variables_trusts_us_by_the_systems_roots(host, nginx, name: str) -> None:
+    (host.home / "Get.java").write_text(GET_JAVA)
+    bare = ["env", "-i", f"PATH={host.environ['PATH']}", f"HOME={host.home}"]
+    ended = host.run(*bare, *client(name))
+    if "Can't locate LWP" in ended.err:
+        pytest.skip("LWP is not installed")
+    assert (ended.code, ended.out) == (0, HELLO), ended.err
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_git_trusts_us(host, nginx) -> None:
+    ended = host.run("git", "ls-remote", f"{WEB}repository")
+    assert "not found" in ended.err
+    assert [event["status"] for event in ended.of_type("http.response")] == [404]
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_npm_trusts_us(host, nginx) -> None:
+    ended = host.run("npm", "view", "--registry", WEB, "nothing")
+    assert "E404" in ended.err
+    assert 404 in [event["status"] for event in ended.of_type("http.response")]
+
+
+def test_pip_trusts_us(host, nginx) -> None:
+    pip = [host.python, "-m", "pip", "--disable-pip-version-check", "download", "--no-cache-dir"]
+    ended = host.run(*pip, "-i", f"{WEB}simple", "nothing")
+    if "No module named pip" in ended.err:
+        pytest.skip("pip is not installed")
+    assert "No matching distribution" in ended.err
+    assert 404 in [event["status"] for event in ended.of_type("http.response")]
