@@ -277,3 +277,20 @@ async def test_two_ends_that_take_turns(
 
     close = await conversation(script)
     assert close.reason == ("closed" if end is End.FIN else "reset")
+
+
+async def test_a_hello_that_offers_no_cipher_is_none_to_be_opened(conversation) -> None:
+    hello = b"\x16\3\1\2\0\1\0\1\xfc\3\3" + bytes(506)
+
+    async def script(sides: dict[Direction, Side]) -> None:
+        await sides[UP].stream.send_all(hello)
+        await sides[DOWN].hear(len(hello))
+        assert bytes(sides[DOWN].heard) == hello
+        for side in sides.values():
+            await side.stream.send_eof()
+        for side in sides.values():
+            await side.hear_end()
+        for side in sides.values():
+            await side.stream.aclose()
+
+    assert (await conversation(script)).stack == ("tls",)
