@@ -97,7 +97,7 @@ class TlsOpener:
         through. Raises Blocked, Failed, OSError.
         """
         hello = await _read_hello(bridge)
-        if hello is None or hello.sslv2 or not hello.cipher_suites or bridge.up.ahead:
+        if hello is None or hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
         action, reason = self._decide(hello, bridge)
         if action == "block":
@@ -105,6 +105,10 @@ class TlsOpener:
             raise Blocked(reason)
         if action == "passthrough":
             return await _pass_through(bridge, speaker, reason)
+        try:
+            self.contexts.egress(_offer(hello))
+        except SSL.Error:
+            return await _pass_through(bridge, speaker, "cipher")
         try:
             return await _Handshake(self, bridge, hello, speaker, reconnect).run()
         except _PassThrough as retreat:

@@ -209,9 +209,14 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
 
 
 def _set_cipher_suites(context: SSL.Context, offer: Offer) -> list[str]:
-    """The client's suites, in its order; returns those that this OpenSSL does not have."""
+    """The client's suites, in its order; returns those that this OpenSSL does not have.
+
+    Raises SSL.Error when it has none: any other would be one that the client does not have.
+    """
     names = _cipher_names()
     known = [names[suite] for suite in offer.cipher_suites if suite in names]
+    if not known:
+        raise SSL.Error
     older = [name for name in known if not name.startswith("TLS_")]
     newer = [name for name in known if name.startswith("TLS_")]
     missing = [f"cipher 0x{suite:04X}" for suite in offer.cipher_suites if suite not in names]

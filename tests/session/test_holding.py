@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from mitml4.events import FlowLayer
+
 CONNECT = b"CONNECT b.test:443 HTTP/1.1\r\nHost: b.test\r\n\r\n"
 
 
@@ -49,3 +51,22 @@ async def test_a_server_that_waits_for_what_is_held_gets_it_in_the_end(
         close = await proxy.wait_closed()
     assert answer == b"HTTP/1.1 200 OK\r\n\r\ninside"
     assert close.bytes_up == len(CONNECT) + size
+
+
+async def test_a_hello_of_ciphers_we_do_not_have_is_left_to_the_server(lab) -> None:
+    body = b"\x03\x03" + bytes(32) + b"\0" + b"\0\2\0\x81" + b"\1\0"  # a GOST suite alone
+    hello = b"\x16\3\1\0\x2d\1\0\0\x29" + body
+
+    async def server(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"".join([chunk async for chunk in stream]))
+        await stream.send_eof()
+
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(hello)
+        await client.send_eof()
+        with trio.fail_after(5):
+            assert b"".join([chunk async for chunk in client]) == hello
+        await client.aclose()
+        await proxy.wait_closed()
+    assert [layer.details.passthrough for layer in proxy.of(FlowLayer)] == ["cipher"]
