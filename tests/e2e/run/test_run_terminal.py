@@ -140,7 +140,7 @@ def test_a_shell_inside_has_jobs_of_its_own(terminal) -> None:
     terminal.type(CTRL_Z)
     terminal.expect("Stopped")
     terminal.expect("inner! ")
-    terminal.type("kill -KILL %1; wait; exit 5\r")
+    terminal.type("kill -KILL %1; disown %1; exit 5\r")
     terminal.expect("outer> ")
     terminal.type("echo code $?\r")
     terminal.expect("code 5\r\n")
