@@ -12,6 +12,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,10 @@ class Terminal:
     @property
     def foreground(self) -> int:
         return os.tcgetpgrp(self.screen)
+
+    @property
+    def foreground_program(self) -> str:
+        return Path(f"/proc/{self.foreground}/comm").read_text().strip()
 
     def expect(self, pattern: str) -> str:
         """Read until it is seen; what comes after it is still unread then."""
@@ -134,9 +139,8 @@ def test_the_window_has_its_size_inside(terminal) -> None:
 def test_a_shell_inside_has_jobs_of_its_own(terminal) -> None:
     terminal.run("env", r"PS1=inner\041 ", "bash", "--norc", "--noprofile", "-i")
     terminal.expect("inner! ")
-    shell = terminal.foreground
     terminal.type("sleep 100\r")
-    terminal.wait_for(lambda: terminal.foreground != shell)
+    terminal.wait_for(lambda: terminal.foreground_program == "sleep")
     terminal.type(CTRL_Z)
     terminal.expect("Stopped")
     terminal.expect("inner! ")
