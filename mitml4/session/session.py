@@ -10,6 +10,7 @@ Stopping has two stages. The first lets go of new connections at once and of ope
 from __future__ import annotations
 
 import gc
+import math
 import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,6 +36,7 @@ from mitml4.tls.keys import KeyType
 __all__ = ["Intake", "Session", "Source", "prepare_process"]
 
 _MOST_DESCRIPTORS: Final = 1 << 20
+_MAX_FLOWS: Final = "max flows"
 
 
 class Source(Protocol):
@@ -179,7 +181,7 @@ class Session:
             self.flows[flow.number] = flow
             nursery.start_soon(self._carry, flow)
             if self.accepted == self.config.max_flows:
-                self._reach("max flows")
+                self._reach(_MAX_FLOWS)
 
     async def _carry(self, flow: Flow) -> None:
         try:
@@ -190,11 +192,15 @@ class Session:
                 self.all_closed.set()
 
     async def drain(self) -> None:
-        """Wait for the open flows, as long as `drain_s` and nobody is in a hurry."""
+        """Wait for the open flows, as long as `drain_s` and nobody is in a hurry.
+
+        The flows that `--max-flows` has counted are what was asked for: they have all the time.
+        """
         self.all_closed = trio.Event()
         if not self.flows:
             return
-        with trio.move_on_after(self.config.drain_s):
+        patience_s = math.inf if self.reason == _MAX_FLOWS else self.config.drain_s
+        with trio.move_on_after(patience_s):
             async with trio.open_nursery() as nursery:
 
                 async def first(event: trio.Event) -> None:
