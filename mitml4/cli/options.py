@@ -400,6 +400,14 @@ _COMMAND_SCOPE: Final = (
         is_flag=True,
         help="Intercept what the command says to 127.0.0.1 and ::1 as well.",
     ),
+    _choice(
+        "Scope",
+        "--udp",
+        "drop",
+        "pass",
+        help="What to do with UDP that is neither DNS (which the host answers) nor QUIC (which is "
+        "refused, so that clients fall back to TCP): drop it, or let it pass unseen.",
+    ),
     _option(
         "TLS",
         "--trust/--no-trust",
@@ -497,6 +505,7 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
         argv=argv,
         loopback=given["loopback"],
         trust=given["trust"],
+        udp=given["udp"],
         wait=given["wait"],
         output=_display_beside_a_command(console, given),
         **_common(console, given),

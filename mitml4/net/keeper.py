@@ -125,6 +125,8 @@ class _Keeper:
                 return {}, []
             case "egress socket":
                 return {}, [_egress_socket(arguments["family"]).detach()]
+            case "answering socket":
+                return {}, [_answering_socket(arguments["ip"], arguments["port"]).detach()]
             case "quic blocked":
                 return {"count": _quic_blocked()}, []
         raise AssertionError(what)
@@ -207,6 +209,16 @@ def _egress_socket(family: int) -> socket.socket:
     """For a connection to a server inside, which is not intercepted again."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.EGRESS)
+    return sock
+
+
+def _answering_socket(ip: str, port: int) -> socket.socket:
+    """For datagrams that seem to come from an address of the outside."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    be_transparent(sock)
+    sock.bind((ip, port))
     return sock
 
 

@@ -67,5 +67,7 @@ class RunConfig(SessionConfig):
     """Intercept what is said to 127.0.0.1 and ::1 as well."""
     trust: bool = True
     """Let the command trust the session's authority."""
+    udp: Literal["drop", "pass"] = "drop"
+    """What happens to datagrams that are neither DNS nor QUIC."""
     wait: bool = True
     """The session lasts as long as anything that the command has started, not only the command."""

@@ -20,18 +20,18 @@ import trio
 
 from mitml4 import __version__
 from mitml4.address import Address
-from mitml4.errors import MitmError
+from mitml4.errors import MachineError, MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress, isolation
 from mitml4.net.admission import Admission
+from mitml4.net.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.dns import DnsRelay, Names
 from mitml4.net.launch import Launch, find_program
 from mitml4.net.listener import Listener
 from mitml4.net.namespace import Namespace
 from mitml4.net.stream import TcpStream
-from mitml4.net.undelivered import Undelivered
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
@@ -138,6 +138,11 @@ class _Inside:
         self._environ = environ
         self._say = say
         self._names = Names()
+        self._datagrams = (
+            CarriedDatagrams(namespace)
+            if config.udp == "pass"
+            else DroppedDatagrams(namespace, self._note)
+        )
         self._listener = Listener(_INTERFACE, "tproxy", namespace.intake)
 
     @asynccontextmanager
@@ -146,7 +151,7 @@ class _Inside:
         async with trio.open_nursery() as nursery:
             relay = DnsRelay(self._namespace.dns, self._names, self._note)
             nursery.start_soon(relay.run)
-            nursery.start_soon(Undelivered(self._namespace.datagrams, self._note).run)
+            nursery.start_soon(self._datagrams.run)
             admission = Admission(self._listener, self._namespace.gate)
             nursery.start_soon(admission.run)
             self._source = HostServices(
@@ -154,6 +159,7 @@ class _Inside:
             )
             yield self
             nursery.cancel_scope.cancel()
+        self._say_what_was_lost()
 
     @property
     def listeners(self) -> Sequence[Source]:
@@ -206,6 +212,13 @@ class _Inside:
             return
         self._note(f"{self.config.argv[0]} has ended, what it started goes on: Ctrl-C ends that")
         await self.command.left_nobody.wait()
+
+    def _say_what_was_lost(self) -> None:
+        if isinstance(self._datagrams, DroppedDatagrams) and self._datagrams.count > 1:
+            self._note(f"{self._datagrams.count} datagrams were dropped")
+        with contextlib.suppress(MachineError):
+            if refused := self._namespace.quic_blocked():
+                self._note(f"QUIC was refused, {refused} {'times' if refused > 1 else 'time'}")
 
     def _is_inside(self, destination: Address) -> bool:
         return is_loopback(destination) or destination.ip in (

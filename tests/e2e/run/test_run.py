@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -239,6 +241,39 @@ for _ in range(3):
     ended = host.run("python3", "-c", script)
     assert ended.out == "Operation not permitted\n"
     assert [note for note in ended.notes if "198.51.100.2:123" in note] == ended.notes[:1]
+
+
+@pytest.mark.parametrize(("family", "address"), [("AF_INET", SERVER_V4), ("AF_INET6", SERVER_V6)])
+@pytest.mark.parametrize("connected", [True, False])
+def test_datagrams_can_be_let_pass(host, family: str, address: str, connected: bool) -> None:
+    script = f"""
+import socket
+sock = socket.socket(socket.{family}, socket.SOCK_DGRAM)
+sock.settimeout(10)
+server = ("{address}", 7000)
+if {connected}:
+    sock.connect(server)
+for word in (b"one", b"two"):
+    sock.sendto(word, server)
+    data, sender = sock.recvfrom(100)
+    print(data.decode(), sender[:2] == server)
+"""
+    echo = host.lab.server.socket(getattr(socket, family), socket.SOCK_DGRAM)
+
+    def serve() -> None:
+        for _ in range(2):
+            data, client = echo.recvfrom(100)
+            echo.sendto(data.upper(), client)
+
+    with echo:
+        echo.bind((address, 7000))
+        echo.settimeout(20)
+        server = threading.Thread(target=serve)
+        server.start()
+        ended = host.run("python3", "-c", script, options=["--udp", "pass"])
+        server.join()
+    assert ended.out == "ONE True\nTWO True\n"
+    assert ended.notes == []
 
 
 # --- loopback ------------------------------------------------------------------------------------

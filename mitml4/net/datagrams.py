@@ -1,0 +1,132 @@
+"""Datagrams that a command sends, other than DNS and QUIC: dropped and counted, or carried unseen.
+
+They arrive on one transparent socket, each with its original destination. To carry them, there is a
+socket of the host's for each pair of client and destination, and what comes back is sent to the
+client from a socket inside that bears the destination's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.errors import MachineError
+from mitml4.net.namespace import Namespace
+
+__all__ = ["CarriedDatagrams", "DroppedDatagrams"]
+
+_ORIGINAL_DESTINATION: Final = {
+    (socket.SOL_IP, 20): socket.AF_INET,  # linux/in.h, IP_ORIGDSTADDR
+    (socket.IPPROTO_IPV6, 74): socket.AF_INET6,  # linux/in6.h, IPV6_ORIGDSTADDR
+}
+_PORT_AND_IP: Final = {socket.AF_INET: "!2xH4s", socket.AF_INET6: "!2xH4x16s"}
+_ROOM: Final = 128  # for the ancillary data
+_MAX_SIZE: Final = 65535
+_MAX_PAIRS: Final = 512
+_IDLE_S: Final = 120.0  # RFC 4787 §4.3, REQ-5
+
+log = logging.getLogger(__name__)
+
+
+class DroppedDatagrams:
+    """Reads them, and no more."""
+
+    def __init__(self, namespace: Namespace, note: Callable[[str], None]) -> None:
+        """`note` is told, once, that datagrams are dropped."""
+        self.count = 0
+        self._socket = trio.socket.from_stdlib_socket(namespace.datagrams.dup())
+        self._note = note
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        with self._socket:
+            while True:
+                _, ancillary, _, _ = await self._socket.recvmsg(0, _ROOM)
+                self.count += 1
+                if self.count == 1:
+                    where = _original_destination(ancillary) or "somewhere"
+                    self._note(f"UDP is dropped (the first datagram was for {where}): --udp pass")
+
+
+class CarriedDatagrams:
+    """Carries them, as long as there are not too many pairs at once."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._socket = trio.socket.from_stdlib_socket(namespace.datagrams.dup())
+        self._outside: dict[tuple[Address, Address], trio.socket.SocketType] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        with self._socket:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    data, ancillary, _, name = await self._socket.recvmsg(_MAX_SIZE, _ROOM)
+                    assert isinstance(name, tuple)
+                    destination = _original_destination(ancillary)
+                    if destination is None:
+                        continue
+                    await self._send(data, Address.of(name), destination, nursery)
+
+    async def _send(
+        self, data: bytes, client: Address, destination: Address, nursery: trio.Nursery
+    ) -> None:
+        pair = client, destination
+        try:
+            if pair not in self._outside:
+                if len(self._outside) >= _MAX_PAIRS:
+                    return
+                await nursery.start(self._carry_back, pair)
+            await self._outside[pair].send(data)
+        except (OSError, MachineError, KeyError):  # as the network does: it is lost
+            log.info("lost a datagram to %s", destination, exc_info=True)
+
+    async def _carry_back(
+        self, pair: tuple[Address, Address], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """What the destination answers, until it has been silent for long."""
+        client, destination = pair
+        family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
+        with trio.socket.socket(family, socket.SOCK_DGRAM) as outside:
+            try:
+                await outside.connect((destination.ip, destination.port))
+                inside = self._namespace.answering_socket(destination)
+            except (OSError, MachineError):
+                log.info("cannot carry datagrams to %s", destination, exc_info=True)
+                task_status.started()
+                return
+            self._outside[pair] = outside
+            task_status.started()
+            try:
+                with inside:
+                    await _relay(outside, inside, client)
+            finally:
+                del self._outside[pair]
+
+
+async def _relay(outside: trio.socket.SocketType, inside: socket.socket, client: Address) -> None:
+    while True:
+        with trio.move_on_after(_IDLE_S) as patience:
+            try:
+                data = await outside.recv(_MAX_SIZE)
+                inside.sendto(data, (client.ip, client.port))
+            except ConnectionRefusedError:  # by an ICMP error, which the client does not get
+                continue
+            except OSError:
+                return
+        if patience.cancelled_caught:
+            return
+
+
+def _original_destination(ancillary: list[tuple[int, int, Any]]) -> Address | None:
+    for level, kind, data in ancillary:
+        if family := _ORIGINAL_DESTINATION.get((level, kind)):
+            port, ip = struct.unpack_from(_PORT_AND_IP[family], data)
+            return Address.of((socket.inet_ntop(family, ip), port))
+    return None

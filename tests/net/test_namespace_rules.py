@@ -1,0 +1,51 @@
+"""What a namespace is told, as text: the kernel's own reading of it is tested end to end."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from mitml4.net.namespace_rules import Ports, Sources, ip_commands, nft_table
+
+PORTS = Ports(tcp=1001, udp=1002, dns=1003)
+BOTH = Sources("192.0.2.2", "2001:db8::2")
+ONLY_V4 = Sources("192.0.2.2", None)
+
+
+def test_without_ipv6_on_the_host_there_is_no_route_for_it() -> None:
+    """A client that found one would be let down by every name that has both addresses."""
+    assert "::/0" in ip_commands(BOTH)
+    assert "::" not in ip_commands(ONLY_V4)
+
+
+def rules(sources: Sources, *, loopback: bool) -> list[str]:
+    return [line.strip() for line in nft_table(sources, PORTS, loopback=loopback).splitlines()]
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+def test_a_syn_is_held_only_where_we_listen(loopback: bool) -> None:
+    """`tproxy` ends a rule whose port nobody listens on, before the `drop`."""
+    held = [
+        rule for rule in rules(BOTH, loopback=loopback) if rule.endswith("drop") and "syn" in rule
+    ]
+    assert len(held) == 2
+    assert all(rule.index("tproxy") < rule.index("log group") for rule in held)
+
+
+def test_only_without_loopback_do_sockets_inside_come_first() -> None:
+    assert any("socket wildcard" in rule for rule in rules(BOTH, loopback=False))
+    assert not any("socket wildcard" in rule for rule in rules(BOTH, loopback=True))
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+@pytest.mark.parametrize("sources", [BOTH, ONLY_V4])
+@pytest.mark.parametrize("loopback", [True, False])
+def test_nft_understands_the_rules(sources: Sources, loopback: bool) -> None:
+    text = nft_table(sources, PORTS, loopback=loopback)
+    argv = ["unshare", "--user", "--map-root-user", "--net", "nft", "--check", "-f", "-"]
+    done = subprocess.run(argv, input=text, capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip("no namespaces here")
+    assert (done.returncode, done.stderr) == (0, "")

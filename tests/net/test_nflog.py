@@ -1,0 +1,38 @@
+"""Netlink messages of the kernel's, as they are read."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4.net.nflog import logged_packets
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    packed = struct.pack("=HH", 4 + len(value), kind) + value
+    return packed + b"\0" * (-len(packed) % 4)
+
+
+def message(kind: int, *attributes: bytes) -> bytes:
+    body = struct.pack("!BBH", 2, 0, 1) + b"".join(attributes)
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+PACKET, PAYLOAD, PREFIX = 4 << 8, 9, 10
+
+
+def test_packets_are_found_among_what_else_is_said_of_them() -> None:
+    data = (
+        message(PACKET, attribute(PREFIX, b"\0"), attribute(PAYLOAD, b"first"))
+        + message(3, b"")
+        + message(PACKET, attribute(PAYLOAD, b"second"))
+    )
+    assert list(logged_packets(data)) == [b"first", b"second"]
+
+
+@given(st.binary(max_size=100), st.integers(0, 60))
+def test_reading_ends_whatever_the_bytes_are(data: bytes, cut: int) -> None:
+    list(logged_packets(data))
+    list(logged_packets(message(PACKET, attribute(PAYLOAD, b"packet"))[:cut] + data))
