@@ -63,10 +63,12 @@ class Namespace:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Nobody's child, so that the command and its orphans are all the children that we have.
         if (middle := os.fork()) == 0:
-            if os.fork() == 0:
-                ours.close()
-                keep(theirs, sources, loopback=loopback)
-            os._exit(0)
+            try:
+                if os.fork() == 0:
+                    ours.close()
+                    keep(theirs, sources, loopback=loopback)
+            finally:
+                os._exit(0)
         os.waitpid(middle, 0)
         theirs.close()
         try:

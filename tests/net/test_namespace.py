@@ -1,0 +1,37 @@
+"""The parent's side of a namespace; what is in it is tested end to end."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net import namespace
+from mitml4.net.namespace import Namespace, sources_of_host
+from mitml4.net.namespace_rules import Sources
+
+
+def test_a_keeper_that_breaks_is_an_error_and_not_a_second_us(monkeypatch) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise AssertionError("a bug of ours")
+
+    monkeypatch.setattr(namespace, "keep", breaks)
+    with pytest.raises(MachineError, match="has ended"):
+        Namespace.open()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as a user, it depends on the machine")
+def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
+    with Namespace.open() as made:
+        sockets = [made.intake, made.datagrams, *made.dns, made.gate.log, made.gate.raw_v4]
+        assert not any(os.get_inheritable(each.fileno()) for each in sockets)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", made.intake.getsockname()[1]), 5)
+
+
+def test_addresses_without_any_network_are_such_that_nobody_has(monkeypatch) -> None:
+    monkeypatch.setattr(namespace, "_source_towards", lambda _family: None)
+    monkeypatch.setattr(namespace, "_any_global_v6", lambda: None)
+    assert sources_of_host() == Sources("198.18.0.1", None)
