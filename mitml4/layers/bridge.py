@@ -15,8 +15,8 @@ import trio
 
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
-from mitml4.net.stream import Stream, StreamTruncated, TcpStream
 from mitml4.protocols.conversation import MAX_LOOK, Direction, Target
+from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
 from mitml4.tls.stream import TlsStream
 
 __all__ = ["MAX_DEPTH", "Bridge", "Lane", "both"]
@@ -48,16 +48,19 @@ class Lane:
 
         At most MAX_LOOK + 1 of them. When it has ended, `ended` is set, and no more come.
         """
-        moved = len(self.ahead)
-        if moved > beyond:
-            return self.glance()
-        try:
-            fresh = await self.source.peek(beyond - moved, MAX_LOOK + 1)
-        except StreamTruncated as truncation:
-            self.truncation = truncation
-            fresh = b""
-        self.ended = moved + len(fresh) <= beyond
-        return bytes(self.ahead) + fresh
+        while len(self.ahead) <= beyond:
+            moved = len(self.ahead)
+            try:
+                fresh = await self.source.peek(beyond - moved, MAX_LOOK + 1)
+            except UrgentAhead as urgent:
+                await self._move_over(urgent)
+                continue
+            except StreamTruncated as truncation:
+                self.truncation = truncation
+                fresh = b""
+            self.ended = moved + len(fresh) <= beyond
+            return bytes(self.ahead) + fresh
+        return self.glance()
 
     def glance(self) -> bytes:
         """The unclaimed bytes that are there now."""
@@ -79,6 +82,32 @@ class Lane:
         if fresh:
             await self.sink.send_all(fresh)
             self.source.discard(len(fresh))
+
+    async def _move_over(self, urgent: UrgentAhead) -> None:
+        """See that the sink has urgent data, and what comes before it; claim nothing of it.
+
+        Cancelling loses nothing.
+        """
+        source, sink = self.source, self.sink
+        assert isinstance(sink, TcpStream)
+        before = urgent.before
+        while before:
+            sent = await sink.send_some(before)
+            source.discard(sent)
+            self.ahead += before[:sent]
+            before = before[sent:]
+        self.ahead += await self._send_urgent()
+
+    async def _send_urgent(self) -> bytes:
+        """Move what comes next if it is urgent, as such."""
+        source, sink = self.source, self.sink
+        if not (isinstance(source, TcpStream) and isinstance(sink, TcpStream)):
+            return b""
+        data = source.peek_urgent()
+        if data:
+            await sink.send_some(data, as_urgent=True)
+            source.discard(len(data))
+        return data
 
     async def pass_on(self, count: int | None) -> int:
         """Claim and move `count` bytes (None: all) unseen, and say how many moved.
@@ -110,14 +139,20 @@ class Lane:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
         source, sink = self.source, self.sink
         moved: int | None = None
+        waited = False
         try:
             while moved is None:
                 if in_kernel and isinstance(source, TcpStream) and isinstance(sink, TcpStream):
                     moved = await self.relay.splice(source, sink, left)
                 else:
                     moved = await self.relay.copy(source, sink, left, tap)
+                if moved is None and waited and (urgent := await self._send_urgent()):
+                    moved = len(urgent)
+                    if tap:
+                        tap(urgent)
                 if moved is None:
                     await source.wait_receivable()
+                    waited = True
         except StreamTruncated as truncation:
             self.truncation = truncation
             moved = 0

@@ -5,7 +5,8 @@ layers need of both is small: look ahead, consume, send, and end the way the far
 
 A TcpStream looks with MSG_PEEK, so that unread bytes stay in the kernel: OpenSSL can take over the
 descriptor in the middle of a connection, and an opaque flow can be spliced. SO_RCVLOWAT makes the
-kernel wake us for the byte after those that were seen, not again for those.
+kernel wake us for the byte after those that were seen, not again for those. Urgent data (see
+net/urgent.py) is where a read has to stop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Final
 
 import trio
 
-__all__ = ["Stream", "StreamTruncated", "TcpStream"]
+from mitml4.net import urgent
+
+__all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead"]
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
 
@@ -37,6 +40,14 @@ _CLOSE: Final = 7
 
 class StreamTruncated(Exception):  # noqa: N818 - an end of the stream, not a fault of ours
     """The transport ended inside this stream: TCP's FIN without TLS's close_notify."""
+
+
+class UrgentAhead(Exception):  # noqa: N818 - nothing is wrong
+    """Nobody can look further: what comes after these bytes is urgent, and has to be moved."""
+
+    def __init__(self, before: bytes) -> None:
+        super().__init__(before)
+        self.before = before
 
 
 class Stream(ABC):
@@ -56,6 +67,7 @@ class Stream(ABC):
         """The unread bytes, at most `limit`, once there are more than `beyond` of them.
 
         When the stream has ended there will never be more: `beyond` bytes or fewer come back.
+        Raises UrgentAhead when urgent data is in the way (TCP only).
         """
 
     @abstractmethod
@@ -68,7 +80,8 @@ class Stream(ABC):
 
     @abstractmethod
     def receive_nowait(self, buffer: memoryview) -> int | None:
-        """Consume what is there into a buffer; 0 at the end of the stream, None if it is early."""
+        """Consume what is there into a buffer; 0 at the end of the stream, None if it is early,
+        or if urgent data comes next (TCP only)."""
 
     @abstractmethod
     async def wait_receivable(self) -> None:
@@ -111,8 +124,10 @@ class TcpStream(Stream):
             sock = socket.socket(fileno=sock.detach())
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        urgent.expect_on(sock)
         self.socket = sock
         self._low_water = 1
+        self._stops_at_urgent = True
         self._final_bytes: tuple[int, int] | None = None
 
     def fileno(self) -> int:
@@ -125,7 +140,10 @@ class TcpStream(Stream):
             self._low_water = low_water
 
     async def peek(self, beyond: int, limit: int) -> bytes:
+        stuck_at = 0
         while True:
+            if urgent.has_come and self._is_before_urgent():
+                raise UrgentAhead(b"")
             try:
                 data = self.socket.recv(limit, socket.MSG_PEEK)
             except BlockingIOError:
@@ -133,23 +151,49 @@ class TcpStream(Stream):
             else:
                 if len(data) > beyond or not data or len(data) == limit:
                     return data
+                if len(data) == stuck_at:
+                    raise UrgentAhead(data)
                 if self._has_ended():
-                    return self.socket.recv(limit, socket.MSG_PEEK)
-            await self._wait_for_more_than(len(data))
+                    data = self.socket.recv(limit, socket.MSG_PEEK)
+                    if len(data) < min(limit, self._unread_count()):
+                        raise UrgentAhead(data)
+                    return data
+            more = await self._wait_for_more_than(len(data))
+            stuck_at = len(data) if more else 0
 
     def peek_nowait(self, limit: int) -> bytes:
+        if urgent.has_come and self._is_before_urgent():
+            return b""
         try:
             return self.socket.recv(limit, socket.MSG_PEEK)
         except BlockingIOError:
             return b""
 
-    async def _wait_for_more_than(self, count: int) -> None:
+    def peek_urgent(self) -> bytes:
+        """The next byte if it is there and urgent."""
+        if not urgent.is_next(self.socket):
+            return b""
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
+
+    def _is_before_urgent(self) -> bool:
+        return self._stops_at_urgent and bool(self.peek_urgent())
+
+    async def _wait_for_more_than(self, count: int) -> bool:
+        """Wait until there may be; True when there surely is, though none may look beyond it."""
         self.wake_at(count + 1)
         await trio.lowlevel.wait_readable(self.socket)
-        if count and self._unread_count() <= count and not self._has_ended():
+        if not count:
+            return False
+        if self._unread_count() > count:
+            return True
+        if not self._has_ended():
             # The kernel also wakes a reader whose receive buffer is full, though the low-water
             # mark is not reached; it grows the buffer meanwhile.
             await trio.sleep(_FULL_BUFFER_PAUSE_S)
+        return False
 
     def _unread_count(self) -> int:
         return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0])
@@ -164,6 +208,8 @@ class TcpStream(Stream):
             count -= len(self.socket.recv(count))
 
     def receive_nowait(self, buffer: memoryview) -> int | None:
+        if urgent.has_come and self._is_before_urgent():
+            return None
         try:
             return self.socket.recv_into(buffer)
         except BlockingIOError:
@@ -180,8 +226,23 @@ class TcpStream(Stream):
             except BlockingIOError:
                 await self.wait_sendable()
 
+    async def send_some(self, data: bytes, *, as_urgent: bool = False) -> int:
+        """Send what fits, once anything does, and say how much; `as_urgent`: its last byte is.
+
+        Cancelling sends nothing.
+        """
+        while True:
+            try:
+                return self.socket.send(data, socket.MSG_OOB if as_urgent else 0)
+            except BlockingIOError:
+                await self.wait_sendable()
+
     async def wait_sendable(self) -> None:
         await trio.lowlevel.wait_writable(self.socket)
+
+    async def wait_end(self) -> None:
+        self._stops_at_urgent = False
+        await super().wait_end()
 
     async def send_end(self) -> None:
         try:

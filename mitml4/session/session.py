@@ -24,6 +24,7 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
+from mitml4.net import urgent
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
@@ -73,6 +74,7 @@ class Intake(Protocol):
 def prepare_process() -> None:
     """What a process that carries many flows does first."""
     _allow_descriptors()
+    urgent.listen_for_it()
     gc.freeze()  # modules are here to stay: no collection need look at them again
 
 
