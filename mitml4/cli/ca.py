@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -12,8 +14,10 @@ from typing import BinaryIO
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.cli.console import Console
 from mitml4.errors import UsageError
 from mitml4.events import to_json
+from mitml4.sinks.printable import printable
 from mitml4.tls.ca import (
     CA_KEYS,
     CERTIFICATE_FILE,
@@ -23,7 +27,12 @@ from mitml4.tls.ca import (
 )
 from mitml4.tls.java_keystore import PASSWORD, write_truststore
 from mitml4.tls.original import Original
-from mitml4.tls.trust_store import UNSET_VARIABLES, write_trust
+from mitml4.tls.stores.installation import State, find_stores, states
+from mitml4.tls.stores.installation import install as install_into
+from mitml4.tls.stores.installation import uninstall as uninstall_from
+from mitml4.tls.stores.record import Record
+from mitml4.tls.stores.store import Kind, sha256_of
+from mitml4.tls.trust_store import UNSET_VARIABLES, certificates_of, write_trust
 
 __all__ = ["ca"]
 
@@ -101,6 +110,8 @@ def generate(
     authority.save(ca_dir, force=force)
     click.echo(f"made {authority.subject}", err=True)
     click.echo(f"clients are to trust {ca_dir / CERTIFICATE_FILE}", err=True)
+    if Record(ca_dir).entries:
+        click.echo("the former one is still installed: mitml4 ca uninstall", err=True)
 
 
 @ca.command(
@@ -206,3 +217,142 @@ def env(*, ca_dir: Path) -> None:
         click.echo(f"export {name}={shlex.quote(value)}")
     for name in UNSET_VARIABLES:
         click.echo(f"unset {name}")
+
+
+_kinds = click.option(
+    "--store",
+    "kinds",
+    type=click.Choice([kind.value for kind in Kind]),
+    multiple=True,
+    help="Only stores of this kind (repeatable).  [default: all]",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Show every step, and change nothing.")
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  sudo mitml4 ca install
+  mitml4 ca install --dry-run
+  mitml4 ca install --store nss
+"""
+)
+@_in_directory
+@_kinds
+@_dry_run
+@click.pass_obj
+def install(
+    console: Console | None, /, *, ca_dir: Path, kinds: tuple[str, ...], dry_run: bool
+) -> None:
+    """Let this machine's stores of roots trust the authority.
+
+    That is the system's store, the databases of your Firefox and Chromium (nss), and those of Java.
+    Every step is shown before it is done, and recorded next to the authority, so that `mitml4 ca
+    uninstall` can take it back. The system's store takes root; under sudo the authority and the
+    browsers are still yours.
+    """
+    certificate = CertificateAuthority.load(ca_dir).certificate
+    chosen = _chosen(kinds)
+    install_into(
+        certificate,
+        ca_dir.absolute() / CERTIFICATE_FILE,
+        find_stores(chosen, os.environ),
+        Record(ca_dir),
+        _saying(console, dry_run),
+        dry_run=dry_run,
+        as_root=_as_root("install", ca_dir, kinds),
+    )
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  sudo mitml4 ca uninstall
+  mitml4 ca uninstall --dry-run
+"""
+)
+@_in_directory
+@_kinds
+@_dry_run
+@click.pass_obj
+def uninstall(
+    console: Console | None, /, *, ca_dir: Path, kinds: tuple[str, ...], dry_run: bool
+) -> None:
+    """Take back what `mitml4 ca install` has done.
+
+    Exactly what is on record goes, former authorities included, and only where the certificate is
+    still the one that was installed.
+    """
+    chosen = _chosen(kinds)
+    say = _saying(console, dry_run)
+    anything = uninstall_from(
+        find_stores(chosen, os.environ),
+        chosen,
+        Record(ca_dir),
+        say,
+        dry_run=dry_run,
+        as_root=_as_root("uninstall", ca_dir, kinds),
+    )
+    if not anything:
+        say(f"# nothing is installed from {ca_dir}")
+
+
+@ca.command(
+    epilog="""\b
+Examples:
+  mitml4 ca status
+  mitml4 ca status --json | jq -r '.[] | select(.trusted) | .place'
+"""
+)
+@_in_directory
+@_kinds
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object per store.")
+def status(*, ca_dir: Path, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Say which stores trust the authority, or a former one."""
+    found = states(
+        _fingerprint(ca_dir), find_stores(_chosen(kinds), os.environ), Record(ca_dir).entries
+    )
+    if as_json:
+        click.echo(json.dumps([asdict(state) for state in found], ensure_ascii=False))
+        return
+    for state in found:
+        for line in _described(state, _fingerprint(ca_dir)):
+            click.echo(line)
+
+
+def _described(state: State, sha256: str | None) -> Iterator[str]:
+    match state.trusted:
+        case None:
+            verdict = f"unknown: {state.problem}"
+        case True:
+            verdict = "trusted"
+        case False if not state.place:
+            verdict = f"not present: {state.problem}"
+        case False:
+            verdict = "not trusted"
+    yield f"{state.kind:<6}  {printable(verdict)}" + (f"  {state.place}" if state.place else "")
+    for found in state.found:
+        remark = "" if found.sha256 == sha256 else "  (another one)"
+        yield f"        {found.sha256}  {printable(found.subject)}{remark}"
+
+
+def _fingerprint(directory: Path) -> str | None:
+    """That of the authority, be it expired; None where there is none."""
+    ders = certificates_of(directory / CERTIFICATE_FILE)
+    return next((sha256_of(der) for der in ders), None)
+
+
+def _chosen(kinds: tuple[str, ...]) -> list[Kind]:
+    return [Kind(kind) for kind in kinds] or list(Kind)
+
+
+def _saying(console: Console | None, dry_run: bool) -> Callable[[str], None]:
+    """What would be done is data; what is being done is talk."""
+    if dry_run:
+        return click.echo
+    return (console or Console()).say
+
+
+def _as_root(command: str, directory: Path, kinds: tuple[str, ...]) -> str:
+    stores = "".join(f" --store {kind}" for kind in kinds)
+    return f"sudo mitml4 ca {command}{stores} --ca-dir {shlex.quote(str(directory.absolute()))}"

@@ -37,6 +37,7 @@ __all__ = [
     "CERTIFICATE_FILE",
     "DEFAULT_DAYS",
     "KEY_FILE",
+    "NAME_PREFIX",
     "AuthorityKey",
     "CertificateAuthority",
     "default_directory",
@@ -46,6 +47,8 @@ AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 CERTIFICATE_FILE: Final = "mitml4-ca.pem"
 KEY_FILE: Final = "mitml4-ca-key.pem"
+NAME_PREFIX: Final = "mitml4 CA of "
+"""How the name of an authority begins that nobody has named otherwise."""
 DEFAULT_DAYS: Final = 825
 """The longest life that Apple's systems grant to what a user has installed."""
 
@@ -224,7 +227,7 @@ _SIGNS_CERTIFICATES: Final = x509.KeyUsage(
 
 def _default_name(today: datetime) -> str:
     host = socket.gethostname()
-    frame = f"mitml4 CA of {{}} ({today:%Y-%m-%d})"
+    frame = f"{NAME_PREFIX}{{}} ({today:%Y-%m-%d})"
     return frame.format(host[: _MAX_COMMON_NAME - len(frame) + 2])
 
 

@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -18,7 +19,15 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import (
 )
 from cryptography.utils import CryptographyDeprecationWarning
 
-__all__ = ["PASSWORD", "read_truststore", "write_jks", "write_truststore"]
+__all__ = [
+    "PASSWORD",
+    "jks_order",
+    "read_entries",
+    "read_truststore",
+    "reorder_jks",
+    "write_jks",
+    "write_truststore",
+]
 
 PASSWORD: Final = "changeit"
 """What every JDK's own store has: it guards no secret."""
@@ -27,6 +36,7 @@ PASSWORD: Final = "changeit"
 _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
 _TRUSTED_CERTIFICATE: Final = 2
 _X509: Final = b"X.509"
+_SEAL_BYTES: Final = 20  # SHA-1
 _WHITENER: Final = b"Mighty Aphrodite"  # JavaKeyStore.getPreKeyedHash
 
 
@@ -35,21 +45,43 @@ def read_truststore(data: bytes, password: str = PASSWORD) -> list[bytes]:
 
     Private keys in it, and what belongs to them, are passed over.
     """
+    return [der for _, der in read_entries(data, password)]
+
+
+def read_entries(data: bytes, password: str = PASSWORD) -> list[tuple[str, bytes]]:
+    """Alias and DER of each certificate that `read_truststore` gives."""
     if data.startswith(_JKS_MAGIC):
-        try:
-            return _read_jks(data)
-        except struct.error as error:
-            raise ValueError("the key store is cut short") from error
+        entries = _read_jks(data)
+        return [(each.alias, each.certificate) for each in entries if each.certificate is not None]
     for secret in (password.encode(), None):  # since JDK 18 the stores it ships have no password
         try:
             with _old_roots_allowed():
-                certificates = [
-                    each.certificate for each in load_pkcs12(data, secret).additional_certs
-                ]
+                bags = load_pkcs12(data, secret).additional_certs
         except ValueError:
             continue
-        return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+        return [
+            ((bag.friendly_name or b"").decode(), bag.certificate.public_bytes(Encoding.DER))
+            for bag in bags
+        ]
     raise ValueError("neither JKS nor PKCS#12, or another password")
+
+
+def jks_order(data: bytes) -> list[str] | None:
+    """The aliases of a JKS in the order of its entries; None for another kind of store."""
+    return [each.alias for each in _read_jks(data)] if data.startswith(_JKS_MAGIC) else None
+
+
+def reorder_jks(data: bytes, order: Iterable[str]) -> bytes:
+    """The entries of a JKS in another order, those that it does not name behind the others.
+
+    Java writes them as they come out of a hash table, which is not how they have been read.
+    Raises ValueError for what is no JKS, or has another password.
+    """
+    if data[-_SEAL_BYTES:] != _seal(data[:-_SEAL_BYTES]):
+        raise ValueError("no JKS, or another password")
+    places = {alias: place for place, alias in enumerate(order)}
+    entries = sorted(_read_jks(data), key=lambda each: places.get(each.alias, len(places)))
+    return _sealed_jks([each.raw for each in entries])
 
 
 def write_truststore(certificates: Iterable[bytes], password: str = PASSWORD) -> bytes:
@@ -82,9 +114,17 @@ def write_jks(certificates: Iterable[bytes]) -> bytes:
             + struct.pack(">I", len(der))
             + der
         )
+    return _sealed_jks(entries)
+
+
+def _sealed_jks(entries: Sequence[bytes]) -> bytes:
     data = _JKS_MAGIC + struct.pack(">II", 2, len(entries)) + b"".join(entries)
+    return data + _seal(data)
+
+
+def _seal(data: bytes) -> bytes:
     seal = hashlib.sha1(PASSWORD.encode("utf-16-be") + _WHITENER + data, usedforsecurity=False)
-    return data + seal.digest()
+    return seal.digest()
 
 
 @contextlib.contextmanager
@@ -95,7 +135,22 @@ def _old_roots_allowed() -> Iterator[None]:
         yield
 
 
-def _read_jks(data: bytes) -> list[bytes]:
+@dataclass(frozen=True, slots=True)
+class _JksEntry:
+    alias: str
+    certificate: bytes | None
+    """DER; None where it is a private key."""
+    raw: bytes
+
+
+def _read_jks(data: bytes) -> list[_JksEntry]:
+    try:
+        return _read_jks_entries(data)
+    except struct.error as error:
+        raise ValueError("the key store is cut short") from error
+
+
+def _read_jks_entries(data: bytes) -> list[_JksEntry]:
     at = len(_JKS_MAGIC)
 
     def number(form: str) -> int:
@@ -115,17 +170,20 @@ def _read_jks(data: bytes) -> list[bytes]:
     version = number(">I")
     if version != 2:
         raise ValueError(f"no JKS version {version}")
-    certificates = []
+    entries = []
     for _ in range(number(">I")):
+        start = at
         kind = number(">I")
-        block(">H")  # its alias
+        alias = block(">H").decode(errors="replace")
         number(">Q")  # when it was made
+        certificate = None
         if kind == _TRUSTED_CERTIFICATE:
             block(">H")  # "X.509"
-            certificates.append(block(">I"))
-            continue
-        block(">I")  # a private key, encrypted
-        for _ in range(number(">I")):
-            block(">H")
-            block(">I")
-    return certificates
+            certificate = block(">I")
+        else:
+            block(">I")  # a private key, encrypted
+            for _ in range(number(">I")):
+                block(">H")
+                block(">I")
+        entries.append(_JksEntry(alias, certificate, data[start:at]))
+    return entries

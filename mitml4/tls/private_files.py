@@ -14,7 +14,15 @@ from typing import Final
 
 from mitml4.errors import CertificateError
 
-__all__ = ["data_home", "exists", "make_directory", "read_file", "write_file"]
+__all__ = [
+    "data_home",
+    "exists",
+    "home",
+    "make_directory",
+    "read_file",
+    "sudo_user",
+    "write_file",
+]
 
 _MAX_BYTES: Final = 1 << 20
 
@@ -27,7 +35,7 @@ def data_home() -> Path:
     configured = os.environ.get("XDG_DATA_HOME", "")
     if configured.startswith("/"):  # "All paths … must be absolute", XDG Base Directory
         return Path(configured)
-    return _home() / ".local/share"
+    return home() / ".local/share"
 
 
 def exists(path: Path) -> bool:
@@ -95,8 +103,9 @@ def read_file(file: Path, *, secret: bool = False) -> bytes:
         raise _failure("read", file, error) from error
 
 
-def _home() -> Path:
-    if user := _sudo_user():
+def home() -> Path:
+    """Of the invoking user. Raises CertificateError where there is none."""
+    if user := sudo_user():
         return Path(user.pw_dir)
     try:
         return Path.home()
@@ -105,7 +114,7 @@ def _home() -> Path:
         raise CertificateError(message, hint="--ca-dir DIR says where to keep it") from None
 
 
-def _sudo_user() -> pwd.struct_passwd | None:
+def sudo_user() -> pwd.struct_passwd | None:
     """Who called sudo, when it is root that runs."""
     name = os.environ.get("SUDO_USER")
     if os.geteuid() != 0 or not name:
@@ -119,7 +128,7 @@ def _sudo_user() -> pwd.struct_passwd | None:
 def _give_to_invoker(descriptor: int) -> None:
     """Hand what is open over to the invoking user, and close it."""
     try:
-        if user := _sudo_user():
+        if user := sudo_user():
             os.fchown(descriptor, user.pw_uid, user.pw_gid)
     finally:
         os.close(descriptor)

@@ -25,6 +25,8 @@ __all__ = [
     "BUNDLE_VARIABLES",
     "TRUSTSTORE_FILE",
     "UNSET_VARIABLES",
+    "certificates_in",
+    "certificates_of",
     "java_roots",
     "merged_bundle",
     "roots",
@@ -86,7 +88,7 @@ def roots(environ: Mapping[str, str], *, besides: Path | None = None) -> list[by
     found: dict[bytes, None] = {}
     for file in files:
         if file is not None and file != besides:
-            found |= dict.fromkeys(_certificates_of(file))
+            found |= dict.fromkeys(certificates_of(file))
     return list(found)
 
 
@@ -147,12 +149,18 @@ def _inherited_files(environ: Mapping[str, str]) -> Iterator[Path]:
         yield from sorted(Path(directory).glob("*.[0-9]"))  # as OpenSSL finds them: HASH.N
 
 
-def _certificates_of(file: Path) -> Iterator[bytes]:
+def certificates_of(file: Path) -> Iterator[bytes]:
+    """The DER of each certificate in a file of PEM; none where it cannot be read."""
     try:
         content = file.read_bytes()
     except OSError:
         return
-    for match in _PEM.finditer(content):
+    yield from certificates_in(content)
+
+
+def certificates_in(pem: bytes) -> Iterator[bytes]:
+    """The DER of each certificate; what is between them is passed over."""
+    for match in _PEM.finditer(pem):
         try:
             yield base64.b64decode(match[1])
         except binascii.Error:

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from mitml4.tls import trust_store
 from mitml4.tls.ca import CertificateAuthority
-from mitml4.tls.java_keystore import read_truststore, write_truststore
+from mitml4.tls.java_keystore import (
+    jks_order,
+    read_truststore,
+    reorder_jks,
+    write_jks,
+    write_truststore,
+)
 from mitml4.tls.trust_store import (
     BUNDLE_VARIABLES,
     java_roots,
@@ -185,3 +191,24 @@ def test_ours_is_in_the_bundle_and_in_javas_store(system: Path, tmp_path: Path) 
         assert Path(environ["SSL_CERT_FILE"]).read_bytes() == merged_bundle([A, ours])
         store = (tmp_path / trust_store.TRUSTSTORE_FILE).read_bytes()
         assert read_truststore(store) == [A, ours]
+
+
+class TestOrderOfAJks:
+    def test_a_jks_is_put_back_into_its_order_byte_by_byte(self) -> None:
+        store = write_jks([A, B, C])
+        order = jks_order(store)
+        assert order == ["mitml4-0", "mitml4-1", "mitml4-2"]
+        shuffled = reorder_jks(store, reversed(order))
+        assert read_truststore(shuffled) == [C, B, A]
+        assert reorder_jks(shuffled, order) == store
+
+    def test_what_came_in_between_stays_and_goes_to_the_end(self) -> None:
+        store = write_jks([A, B, C])
+        assert read_truststore(reorder_jks(store, ["mitml4-2"])) == [C, A, B]
+
+    def test_a_store_with_another_password_is_not_touched(self) -> None:
+        with pytest.raises(ValueError, match="another password"):
+            reorder_jks(jks(A, B), [])
+
+    def test_a_pkcs12_has_no_order_to_keep(self) -> None:
+        assert jks_order(write_truststore([A])) is None

@@ -1,0 +1,299 @@
+"""Put the authority into the stores of this machine, take it out of them, say where it is.
+
+Every step is said before it is done. A store that fails does not keep the others from their turn;
+what has been done is on record, and the failure is raised at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitml4.errors import MachineError, MitmError
+from mitml4.tls.ca import NAME_PREFIX
+from mitml4.tls.stores.java import JavaStore
+from mitml4.tls.stores.nss import NssStore
+from mitml4.tls.stores.record import Record
+from mitml4.tls.stores.store import Entry, Kind, MissingToolError, Step, Store, sha256_of
+from mitml4.tls.stores.system import SystemStore
+
+__all__ = ["Absent", "Found", "State", "Stores", "find_stores", "install", "states", "uninstall"]
+
+Say = Callable[[str], None]
+
+_UNDO: Final = "mitml4 ca uninstall"
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A kind of store of which there is none here, and why."""
+
+    kind: Kind
+    reason: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores of a machine, of the kinds that were asked for."""
+
+    present: tuple[Store, ...]
+    absent: tuple[Absent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An authority of ours that a store trusts."""
+
+    sha256: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a store trusts."""
+
+    kind: Kind
+    place: str
+    trusted: bool | None
+    """The authority that was asked for; None where nobody can say."""
+    found: tuple[Found, ...] = ()
+    """All authorities of ours, that one and older ones."""
+    problem: str | None = None
+
+
+def find_stores(kinds: Iterable[Kind], environ: Mapping[str, str]) -> Stores:
+    """The stores that are here, in the order in which they are installed into."""
+    present: list[Store] = []
+    absent: list[Absent] = []
+    for kind in sorted(set(kinds), key=list(Kind).index):
+        found: Sequence[Store]
+        match kind:
+            case Kind.SYSTEM:
+                found, none = _system()
+            case Kind.NSS:
+                found, none = NssStore.find(), Absent(kind, "no Firefox or Chromium has run here")
+            case Kind.JAVA:
+                found, none = JavaStore.find(environ), Absent(kind, "there is no JDK here")
+        present += found
+        if not found:
+            absent.append(none)
+    return Stores(tuple(present), tuple(absent))
+
+
+def _system() -> tuple[Sequence[Store], Absent]:
+    kind = Kind.SYSTEM
+    try:
+        if store := SystemStore.find():
+            return [store], Absent(kind, "")
+    except MissingToolError as error:
+        return [], Absent(kind, error.message, error.hint)
+    return [], Absent(kind, "this system has no store that is known here")
+
+
+def install(
+    certificate: x509.Certificate,
+    source: Path,
+    stores: Stores,
+    record: Record,
+    say: Say,
+    *,
+    dry_run: bool,
+    as_root: str,
+) -> None:
+    """Let every store trust a certificate, which is also in the PEM file `source`.
+
+    `as_root` is what to type for more power. Raises MachineError where a store needs it (and has
+    then changed none), or where there is no store; MitmError when one of them has failed.
+    """
+    if not dry_run:
+        _check_access(stores.present, as_root)
+    for absent in stores.absent:
+        say(f"# {absent.kind}: {absent.reason}" + (f" ({absent.hint})" if absent.hint else ""))
+    if not stores.present:
+        raise MachineError(
+            f"there is no store to install into: {'; '.join(a.reason for a in stores.absent)}",
+            hint=next((a.hint for a in stores.absent if a.hint), 'eval "$(mitml4 ca env)"'),
+        )
+    following = dry_run and any(store.kind is Kind.SYSTEM for store in stores.present)
+    outcome = _Outcome(say)
+    for store in stores.present:
+        with outcome.of(store):
+            _install_into(store, certificate, source, record, outcome, dry_run, following)
+    sha256 = sha256_of(certificate.public_bytes(Encoding.DER))
+    if any(entry.sha256 != sha256 for entry in record.entries):
+        say(f"# a former authority is still installed: {_UNDO} takes out both")
+    outcome.finish("installed into", _UNDO)
+
+
+def _install_into(
+    store: Store,
+    certificate: x509.Certificate,
+    source: Path,
+    record: Record,
+    outcome: _Outcome,
+    dry_run: bool,
+    following: bool,
+) -> None:
+    sha256 = sha256_of(certificate.public_bytes(Encoding.DER))
+    if sha256 in map(sha256_of, store.trusted()):
+        outcome.say(f"{_title(store)}: trusted already")
+        return
+    if following and isinstance(store, JavaStore) and store.follows_system:
+        outcome.say(f"{_title(store)}: follows the system's")
+        return
+    entry, steps = store.install(certificate, source)
+    outcome.say(_title(store))
+    if dry_run:
+        _show(steps, outcome.say)
+        return
+    record.add(entry)
+    try:
+        _do(steps, outcome.say)
+        if sha256 not in map(sha256_of, store.trusted()):
+            raise MachineError(f"{store.place} does not trust it all the same")
+    except BaseException:
+        if not store.uninstall(entry):
+            record.remove(entry)
+        raise
+
+
+def uninstall(
+    stores: Stores, kinds: Iterable[Kind], record: Record, say: Say, *, dry_run: bool, as_root: str
+) -> bool:
+    """Take out of every store exactly what `install` put into it; whether there was anything.
+
+    Raises like `install`.
+    """
+    wanted = set(kinds)
+    entries = [entry for entry in reversed(record.entries) if entry.kind in wanted]
+    by_place = {(store.kind, str(store.place)): store for store in stores.present}
+    found = [(entry, by_place.get((entry.kind, entry.place))) for entry in entries]
+    if not dry_run:
+        _check_access((store for _, store in found if store), as_root)
+    outcome = _Outcome(say)
+    for entry, store in found:
+        with outcome.of(store or entry):
+            if store:
+                _uninstall_from(store, entry, record, outcome, dry_run)
+            else:
+                _forget(entry, record, outcome, dry_run)
+    outcome.finish("uninstalled from", "mitml4 ca status")
+    return bool(entries)
+
+
+def _uninstall_from(
+    store: Store, entry: Entry, record: Record, outcome: _Outcome, dry_run: bool
+) -> None:
+    steps = store.uninstall(entry)
+    outcome.say(_title(store) + ("" if steps else ": not there any more"))
+    if dry_run:
+        _show(steps, outcome.say)
+        return
+    _do(steps, outcome.say)
+    if store.uninstall(entry):
+        raise MachineError(f"{store.place} still has it")
+    record.remove(entry)
+
+
+def _forget(entry: Entry, record: Record, outcome: _Outcome, dry_run: bool) -> None:
+    """A store that is not where we look: it is gone, or only hidden."""
+    if Path(entry.place).exists():
+        raise MachineError(f"{entry.place} is no store that is found from here")
+    outcome.say(f"{_title(entry)}: not there any more")
+    if not dry_run:
+        record.remove(entry)
+
+
+def states(sha256: str | None, stores: Stores, recorded: Iterable[Entry]) -> list[State]:
+    """What each store says of an authority of ours, and of all others that can be told as ours:
+    by the record, or by their name."""
+    ours = {entry.sha256 for entry in recorded} | ({sha256} if sha256 else set())
+    found = [_state(store, sha256, ours) for store in stores.present]
+    missing = [
+        State(kind=absent.kind, place="", trusted=False, problem=absent.reason)
+        for absent in stores.absent
+    ]
+    return sorted(found + missing, key=lambda state: list(Kind).index(state.kind))
+
+
+def _state(store: Store, sha256: str | None, ours: set[str]) -> State:
+    place = str(store.place)
+    try:
+        trusted = {sha256_of(der): der for der in store.trusted()}
+    except MachineError as error:
+        return State(kind=store.kind, place=place, trusted=None, problem=error.message)
+    found = tuple(
+        Found(each, x509.load_der_x509_certificate(der).subject.rfc4514_string())
+        for each, der in trusted.items()
+        if each in ours or NAME_PREFIX.encode() in der
+    )
+    return State(kind=store.kind, place=place, trusted=sha256 in trusted, found=found)
+
+
+class _Outcome:
+    """How it went with each store."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.stores = 0
+        self.failures: list[MitmError] = []
+        self.missing: list[MissingToolError] = []
+        self._store: Store | Entry
+
+    def of(self, store: Store | Entry) -> _Outcome:
+        self.stores += 1
+        self._store = store
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        match error:
+            case MissingToolError():
+                self.missing.append(error)
+                self.say(f"{_title(self._store)}: {error.message} ({error.hint})")
+            case MitmError():
+                self.failures.append(error)
+                self.say(f"{_title(self._store)}: failed, {error.message}")
+            case _:
+                return False
+        return True
+
+    def finish(self, what: str, hint: str) -> None:
+        """Raises for the stores that failed, and where no store had its tool."""
+        if self.failures:
+            first = self.failures[0]
+            count = f"{len(self.failures)} of {self.stores} stores could not be {what}: "
+            message = (count if self.stores > 1 else "") + first.message
+            raise MitmError(message, hint=first.hint or hint)
+        if self.missing and len(self.missing) == self.stores:
+            raise self.missing[0]
+
+
+def _check_access(stores: Iterable[Store], as_root: str) -> None:
+    """Before anything is changed. Raises MachineError."""
+    for store in stores:
+        if needed := store.check_access():
+            raise MachineError(f"to change {store.place} takes the power of {needed}", hint=as_root)
+
+
+def _show(steps: Iterable[Step], say: Say) -> None:
+    for step in steps:
+        say(step.shown)
+
+
+def _do(steps: Iterable[Step], say: Say) -> None:
+    for step in steps:
+        say(step.shown)
+        step.do()
+
+
+def _title(store: Store | Entry) -> str:
+    return f"# {store.kind}: {store.place}"
