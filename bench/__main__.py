@@ -18,7 +18,7 @@ from bench import machine
 from bench.captures import CaptureFigure, Shelf
 from bench.figures import Figure, verify
 from bench.install import install
-from bench.lab import Lab
+from bench.lab import CONGESTION_CONTROL, Lab
 from bench.peers import PEERS, NotMeasuredError, Peer
 from bench.readers import READERS, Reader
 from bench.report import ALL_FIGURES, Report, Sample, parse_size
@@ -44,6 +44,12 @@ def options() -> argparse.Namespace:
         "--size", type=size, default="1G", help="bytes per transfer, or of a capture (default: 1G)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each (default: 3)")
+    parser.add_argument(
+        "--congestion-control",
+        default=CONGESTION_CONTROL,
+        metavar="NAME",
+        help=f"of every TCP connection (default: {CONGESTION_CONTROL})",
+    )
     return parser.parse_args()
 
 
@@ -156,12 +162,16 @@ def measure(given: argparse.Namespace) -> None:
     if figures and os.geteuid() != 0:
         raise MachineError("network namespaces need root", hint="sudo .venv/bin/python -m bench")
     install([*(peer.name for peer in peers), *(reader.name for reader in readers)])
-    settings = {"transfer": f"{given.size / 1e6:g} MB", "rounds": given.rounds}
+    settings = {
+        "transfer": f"{given.size / 1e6:g} MB",
+        "rounds": given.rounds,
+        "congestion control": given.congestion_control,
+    }
     report = Report(machine.facts(), settings)
     standing, reading = available(peers, report), available(readers, report)
     try:
         if figures:
-            with Lab.open(given.size) as lab:
+            with Lab.open(given.size, given.congestion_control) as lab:
                 run(lab, figures, standing, given.rounds, report)
         if of_captures:
             with Shelf.open(given.size) as shelf:

@@ -34,6 +34,7 @@ __all__ = [
     "CHECK_BYTES",
     "CLIENT_INTERFACE",
     "CLIENT_IP",
+    "CONGESTION_CONTROL",
     "OPAQUE_PORT",
     "SERVER_IP",
     "SERVER_NAME",
@@ -53,11 +54,15 @@ CLIENT_INTERFACE: Final = "to-client"
 SERVER_INTERFACE: Final = "to-server"
 ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
 
+CONGESTION_CONTROL: Final = "reno"
+"""Unpaced, and the one that every kernel has and lets a namespace choose."""
+
 BLOCK_BYTES: Final = 1 << 20
 CHECK_BYTES: Final = 8 << 20
 """Size of the file that is read with a checksum before anything is measured."""
 
 _HERE: Final = Path(__file__).parent
+_TCP_SETTING: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 _NGINX: Final = """\
 user root;
@@ -116,14 +121,20 @@ class Lab:
 
     @classmethod
     @contextmanager
-    def open(cls, size: int) -> Iterator[Lab]:
-        """Build it, and take it down whatever happens. Needs root."""
+    def open(cls, size: int, congestion_control: str) -> Iterator[Lab]:
+        """Build it, and take it down whatever happens. Needs root.
+
+        Every connection of the three hosts uses the given congestion control. Raises MachineError
+        where the kernel does not let a namespace choose it.
+        """
         with ExitStack() as stack:
             where = Path(tempfile.mkdtemp(prefix="mitml4-bench-", dir=_tmpfs()))
             stack.callback(shutil.rmtree, where, ignore_errors=True)
             where.chmod(0o755)  # peers that drop root read their files here
             client, router, server = (stack.enter_context(NetNamespace()) for _ in range(3))
             _cable(client, router, server)
+            for host in (client, router, server):
+                _choose_congestion_control(host, congestion_control)
             lab = cls(
                 where=where,
                 client=client,
@@ -229,6 +240,16 @@ def _cable(client: NetNamespace, router: NetNamespace, server: NetNamespace) -> 
     # A run of fresh connections must not stop for want of ports in TIME-WAIT.
     client.call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000"))
     router.call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000"))
+
+
+def _choose_congestion_control(host: NetNamespace, name: str) -> None:
+    try:
+        host.call(lambda: _TCP_SETTING.write_text(name))
+    except OSError:
+        raise MachineError(
+            f"no namespace may choose the congestion control {name}",
+            hint="cat /proc/sys/net/ipv4/tcp_allowed_congestion_control says which it may",
+        ) from None
 
 
 def _certify(where: Path) -> Path:

@@ -22,7 +22,7 @@ from typing import Final
 from bench.__main__ import RESULTS, pick, size
 from bench.figures import FIGURES, Figure, verify
 from bench.install import install
-from bench.lab import Lab
+from bench.lab import CONGESTION_CONTROL, Lab
 from bench.peers import Mitml4
 from mitml4.errors import MachineError, MitmError
 
@@ -97,7 +97,7 @@ def main() -> int:
         [figure] = pick(FIGURES, given.figure)
         install(["mitml4"])
         RESULTS.mkdir(exist_ok=True)
-        with Lab.open(given.size) as lab:
+        with Lab.open(given.size, CONGESTION_CONTROL) as lab:
             (with_cprofile if given.tool == "cprofile" else with_py_spy)(lab, figure)
     except MitmError as error:
         print(f"error: {error.message}", file=sys.stderr)
