@@ -19,7 +19,7 @@ from mitml4.protocols.conversation import MAX_LOOK, Direction, Target
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
 from mitml4.tls.stream import TlsStream
 
-__all__ = ["MAX_DEPTH", "Bridge", "Lane", "both"]
+__all__ = ["MAX_DEPTH", "Bridge", "Lane"]
 
 MAX_DEPTH: Final = 16
 """Layers deeper than this are relayed unseen."""
@@ -241,6 +241,33 @@ class Bridge:
     def lane(self, direction: Direction) -> Lane:
         return self.up if direction is Direction.UP else self.down
 
+    async def follow(self, work: Callable[[Direction], Awaitable[None]]) -> None:
+        """Let both lanes work to their ends. If one fails, the other is stopped and its error
+        raised.
+
+        The source of a lane that has ended is watched as long as the other goes on: its reset would
+        else be noticed with the other side's next byte.
+        """
+        failures: list[Exception] = []
+        at_work = set(Direction)
+
+        async def guarded(direction: Direction) -> None:
+            try:
+                await work(direction)
+                at_work.remove(direction)
+                if at_work and self.lane(direction).ended:
+                    await self.lane(direction).source.tcp.wait_reset()
+            except Exception as error:
+                failures.append(error)
+            if failures or not at_work:
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for direction in Direction:
+                nursery.start_soon(guarded, direction)
+        if failures:
+            raise failures[0]
+
     def inner(self, *, target: Target | None = None, expected: str | None = None) -> Bridge:
         """The bridge of the protocol inside, on the same lanes."""
         return replace(self, target=target or self.target, expected=expected)
@@ -256,21 +283,3 @@ class Bridge:
         relay = self.up.relay
         up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
         return replace(self, up=up, down=down, secure=True, expected=None)
-
-
-async def both(first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]) -> None:
-    """Run two lanes to their ends. If one fails, the other is stopped and its error raised."""
-    failure: list[Exception] = []
-
-    async def guarded(work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as error:
-            failure.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(guarded, first)
-        nursery.start_soon(guarded, second)
-    if failure:
-        raise failure[0]

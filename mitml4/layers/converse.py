@@ -15,7 +15,7 @@ import trio
 
 from mitml4.errors import ProtocolError
 from mitml4.events import Action
-from mitml4.layers.bridge import Bridge, Lane, both
+from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Side, Speaker
 from mitml4.protocols.conversation import (
     HOLD,
@@ -62,7 +62,7 @@ class _Driver:
     async def run(self) -> Bridge | None:
         self._tell(at_the_end=False)
         try:
-            await both(lambda: self._follow(Direction.UP), lambda: self._follow(Direction.DOWN))
+            await self.bridge.follow(self._follow)
         finally:
             self._tell(at_the_end=True)
         if self._inner_begins():
@@ -159,6 +159,8 @@ class _Driver:
         with trio.CancelScope() as scope:
             self.waits[direction] = (want, scope)
             try:
+                if math.isinf(beyond) and lane.ended:
+                    await lane.source.tcp.wait_reset()
                 if math.isinf(beyond):
                     await trio.sleep_forever()
                 return await lane.look(int(beyond))

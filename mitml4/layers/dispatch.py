@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from mitml4.layers.bridge import Bridge, Lane, both
+from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Speaker
 from mitml4.protocols.conversation import Direction, Opening, Protocol
 from mitml4.protocols.registry import Detection, by_name, detect
@@ -55,7 +55,7 @@ class _Watch:
             if not self.decided and (data := self.bridge.lane(direction).glance()):
                 self._learn(direction, data)
         if not self.decided:
-            await both(lambda: self._watch(Direction.UP), lambda: self._watch(Direction.DOWN))
+            await self.bridge.follow(self._watch)
         speaker: Speaker = "server" if self.first is Direction.DOWN else "client"
         return Found(
             self.detection.match or self.detection.likely, speaker, silent=self.first is None

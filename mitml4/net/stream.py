@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import select
 import socket
 import struct
 import termios
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -102,6 +103,15 @@ class Stream(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close; what was sent still gets delivered."""
+
+    @property
+    def tcp(self) -> TcpStream:
+        """The connection at the bottom, which carries all that is stacked on it."""
+        stream: Stream = self
+        while stream.transport:
+            stream = stream.transport
+        assert isinstance(stream, TcpStream)
+        return stream
 
     async def wait_end(self) -> None:
         """Wait for the end of the stream, dropping what still comes."""
@@ -218,6 +228,24 @@ class TcpStream(Stream):
     async def wait_receivable(self) -> None:
         self.wake_at(1)
         await trio.lowlevel.wait_readable(self.socket)
+
+    async def wait_reset(self) -> NoReturn:
+        """Wait until it is reset, also if the end of what it sends has been seen long ago.
+
+        What came before is to be read first, if it is of interest. Raises OSError.
+        """
+        try:
+            poll = select.epoll()
+        except OSError:  # no descriptor is left: who sends next will notice
+            await trio.sleep_forever()
+        with poll:
+            # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)). A socket that has
+            # ended is readable at all times, so it cannot be waited for as it is.
+            poll.register(self.socket, 0)
+            await trio.lowlevel.wait_readable(poll.fileno())
+        if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, os.strerror(code))
+        await trio.sleep_forever()  # it has ended both ways
 
     async def send_all(self, data: memoryview) -> None:
         while data:

@@ -1,0 +1,154 @@
+"""Both sides are watched at all times: a reset is the other side's at once, whatever is awaited."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+
+import pytest
+import trio
+import trustme
+
+TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+CONNECT = b"CONNECT b.test:443 HTTP/1.1\r\nHost: b.test\r\n\r\n"
+
+
+def reset(stream: trio.SocketStream) -> None:
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def wait_for_state(stream: trio.SocketStream, state: int) -> None:
+    with trio.fail_after(5):
+        while stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != state:  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
+async def wait_reset(stream: trio.SocketStream) -> None:
+    """Without a word to it: a side that has not ended itself can only be reset into this state."""
+    await wait_for_state(stream, TCP_CLOSE)
+
+
+class Silent:
+    """A server that takes one connection, and of itself does nothing with it."""
+
+    def __init__(self) -> None:
+        self._accepted = trio.Event()
+        self._over = trio.Event()
+
+    async def __call__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._accepted.set()
+        await self._over.wait()
+
+    async def stream(self) -> trio.SocketStream:
+        with trio.fail_after(5):
+            await self._accepted.wait()
+        return self._stream
+
+    async def hear(self, stream: trio.SocketStream, count: int) -> None:
+        with trio.fail_after(5):
+            while count:
+                count -= len(await stream.receive_some(count))
+
+
+@pytest.mark.parametrize(
+    ("said", "stack"),
+    [
+        (b"", ()),
+        (b"\0opaque", ("unknown",)),
+        (REQUEST, ("http/1",)),
+        (CONNECT, ("http-connect",)),
+    ],
+    ids=["nothing yet", "opaque", "http/1", "held"],
+)
+async def test_a_client_that_has_ended_and_is_reset_resets_a_silent_server(
+    lab, said: bytes, stack: tuple[str, ...]
+) -> None:
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(said)
+        await client.send_eof()
+        far = await server.stream()
+        await server.hear(far, len(said))
+        assert await far.receive_some() == b""
+        reset(client)
+        await wait_reset(far)
+        close = await proxy.wait_closed()
+    assert (close.reason, close.stack) == ("reset", stack)
+
+
+@pytest.mark.parametrize(
+    ("said", "stack"),
+    [(b"", ()), (b"\0opaque", ("unknown",)), (REQUEST, ("http/1",))],
+    ids=["nothing yet", "opaque", "http/1"],
+)
+async def test_a_server_that_has_ended_and_is_reset_resets_a_silent_client(
+    lab, said: bytes, stack: tuple[str, ...]
+) -> None:
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(said)
+        far = await server.stream()
+        await server.hear(far, len(said))
+        await far.send_eof()
+        assert await client.receive_some() == b""
+        reset(far)
+        await wait_reset(client)
+        close = await proxy.wait_closed()
+    assert (close.reason, close.stack) == ("reset", stack)
+
+
+def blocking_tls(
+    address: tuple[str, int], context: ssl.SSLContext
+) -> tuple[socket.socket, ssl.SSLObject]:
+    """A client's handshake, on memory, so that the test has the socket for itself."""
+    sock = socket.create_connection(address, timeout=5)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="example.test")
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+    tls.write(b"\0opaque")
+    try:
+        tls.unwrap()
+    except ssl.SSLWantReadError:
+        sock.sendall(outgoing.read())
+    return sock, tls
+
+
+@pytest.mark.parametrize("with_fin", [False, True], ids=["close_notify", "close_notify, FIN"])
+async def test_inside_tls_as_well(lab, server_ca: trustme.CA, with_fin: bool) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    server = Silent()
+    async with lab(server) as proxy:
+
+        async def serve() -> None:
+            far = await server.stream()
+            tls = trio.SSLStream(far, context, server_side=True, https_compatible=True)
+            assert await tls.receive_some() == b"\0opaque"
+            assert await tls.receive_some() == b""
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            sock, _ = await trio.to_thread.run_sync(
+                blocking_tls, proxy.address, proxy.client_context()
+            )
+        far = await server.stream()
+        with sock:
+            if with_fin:
+                sock.shutdown(socket.SHUT_WR)
+                await wait_for_state(far, TCP_CLOSE_WAIT)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await wait_reset(far)
+        close = await proxy.wait_closed()
+    assert (close.reason, close.stack) == ("reset", ("tls", "unknown"))
