@@ -21,6 +21,7 @@ __all__ = [
     "CLONE_NEWUSER",
     "Capability",
     "become_subreaper",
+    "become_user",
     "die_with_parent",
     "drop_for_good",
     "effective_capabilities",
@@ -38,6 +39,7 @@ CLONE_NEWNET: Final = 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_SLAVE = 2, 4, 0x4000, 0x80000
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -88,6 +90,15 @@ def die_with_parent(number: signal.Signals, parent: int) -> None:
 def become_subreaper() -> None:
     """Descendants whose parent ends become children of this process."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def become_user(uid: int, gid: int) -> None:
+    """Be another user for good, in no group but this one, as if that user had started us."""
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    # Else our own files in /proc would belong to root (prctl(2)).
+    _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def effective_capabilities() -> int:

@@ -11,12 +11,20 @@ from mitml4.errors import MachineError
 from mitml4.net import isolation
 from mitml4.net.isolation import Capability
 
-__all__ = ["explain_powerless", "explain_refusal", "read_sysctl"]
+__all__ = ["NamespacesRefusedError", "explain_powerless", "explain_refusal", "read_sysctl"]
 
 _LIMITS: Final = ("user", "net", "mnt")
 _SUDO: Final = "or as root: sudo mitml4 run …"
 
 Read = Callable[[str], str | None]
+
+
+class NamespacesRefusedError(MachineError):
+    """Users get no namespaces here; `command` is the remedy, ready to be pasted."""
+
+    def __init__(self, message: str, command: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or f"{command}, {_SUDO}")
+        self.command = command
 
 
 def read_sysctl(name: str) -> str | None:
@@ -27,54 +35,59 @@ def read_sysctl(name: str) -> str | None:
         return None
 
 
-def explain_refusal(error: OSError, read: Read = read_sysctl) -> MachineError:
+def explain_refusal(error: OSError, read: Read = read_sysctl) -> NamespacesRefusedError:
     """What to tell the user when the kernel refused to make namespaces."""
     if error.errno == errno.ENOSPC:
         for kind in _LIMITS:
             if read(f"user/max_{kind}_namespaces") == "0":
                 setting = f"user.max_{kind}_namespaces"
-                return MachineError(
+                return NamespacesRefusedError(
                     f"this machine lets users make no namespaces ({setting} is 0)",
-                    hint=f"sudo sysctl -w {setting}=10000, {_SUDO}",
+                    f"sudo sysctl -w {setting}=10000",
                 )
-        return MachineError(
+        return NamespacesRefusedError(
             "this user has made as many namespaces as the machine allows",
-            hint=f"sysctl -a 2>/dev/null | grep '^user.max_.*_namespaces', {_SUDO}",
+            "sysctl -a 2>/dev/null | grep '^user.max_.*_namespaces'",
         )
     if error.errno == errno.EUSERS:
-        return MachineError(
-            "namespaces are nested too deeply here (32 levels)", hint="leave some of them"
+        return NamespacesRefusedError(
+            "namespaces are nested too deeply here (32 levels)", "exit", hint="leave some of them"
         )
     if error.errno in (errno.EINVAL, errno.ENOSYS):
-        return MachineError(
-            "this kernel has no user namespaces (CONFIG_USER_NS)", hint="sudo mitml4 run …"
+        return NamespacesRefusedError(
+            "this kernel has no user namespaces (CONFIG_USER_NS)",
+            "sudo mitml4 doctor",
+            hint="sudo mitml4 run …",
         )
     if read("kernel/unprivileged_userns_clone") == "0":
-        return MachineError(
-            "this machine lets only root make namespaces (kernel.unprivileged_userns_clone is 0)",
-            hint=f"sudo sysctl -w kernel.unprivileged_userns_clone=1, {_SUDO}",
+        setting = "kernel.unprivileged_userns_clone"
+        return NamespacesRefusedError(
+            f"this machine lets only root make namespaces ({setting} is 0)",
+            f"sudo sysctl -w {setting}=1",
         )
     if apparmor := _apparmor(read):
         return apparmor
-    return MachineError(
+    command = "docker run --security-opt seccomp=unconfined"
+    return NamespacesRefusedError(
         f"something here forbids user namespaces ({error.strerror}): "
         "a container's seccomp filter, or a chroot",
-        hint="docker run --security-opt seccomp=unconfined …; else run it on the host itself",
+        f"{command} IMAGE",
+        hint=f"{command} …; else run it on the host itself",
     )
 
 
-def explain_powerless(read: Read = read_sysctl) -> MachineError | None:
+def explain_powerless(read: Read = read_sysctl) -> NamespacesRefusedError | None:
     """The same when the user namespace was made, but came without power over it."""
     if isolation.effective_capabilities() & 1 << Capability.NET_ADMIN:
         return None
     return _apparmor(read)
 
 
-def _apparmor(read: Read) -> MachineError | None:
+def _apparmor(read: Read) -> NamespacesRefusedError | None:
     if read("kernel/apparmor_restrict_unprivileged_userns") != "1":
         return None
     setting = "kernel.apparmor_restrict_unprivileged_userns"
-    return MachineError(
+    return NamespacesRefusedError(
         f"AppArmor keeps users from making namespaces ({setting} is 1)",
-        hint=f"sudo sysctl -w {setting}=0, {_SUDO}",
+        f"sudo sysctl -w {setting}=0",
     )

@@ -1,0 +1,118 @@
+"""Work in a process of its own, in a network of its own: what is tried there, the host never sees.
+
+Both end with the work, however it ends, and with us: nothing has to be undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from mitml4.errors import MachineError
+from mitml4.net import isolation
+from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWUSER, Capability
+
+__all__ = ["apart", "enter_network", "enter_user_namespace"]
+
+T = TypeVar("T")
+
+_CHUNK: Final = 65536
+
+
+def apart(*works: Callable[[], T], patience_s: float) -> list[T]:
+    """Run each of `works` in a child of its own, all at once, and hand on what they returned.
+
+    What one raised is raised (all of it is pickled); MachineError when a child dies, or is not done
+    in time. None is left behind. Call it while this process has one thread.
+    """
+    deadline = time.monotonic() + patience_s
+    children = [_start(work) for work in works]
+    try:
+        return [_outcome(_read(reader, deadline), patience_s) for _, reader in children]
+    finally:
+        for pid, reader in children:
+            os.close(reader)
+            os.kill(pid, signal.SIGKILL)  # it has answered, or never will
+            os.waitpid(pid, 0)
+
+
+def enter_network() -> None:
+    """Move this process (which has one thread) into a network namespace, as root over it.
+
+    In a user namespace of its own where we have no power over the host's. Raises OSError.
+    """
+    needed = 1 << Capability.NET_ADMIN | 1 << Capability.SYS_ADMIN
+    if isolation.effective_capabilities() & needed == needed:
+        with contextlib.suppress(PermissionError):  # a container's filter may know better
+            isolation.unshare(CLONE_NEWNET)
+            return
+    enter_user_namespace(root=True)
+    isolation.unshare(CLONE_NEWNET)
+
+
+def enter_user_namespace(*, root: bool) -> None:
+    """Move this process (which has one thread) into a user namespace, which knows nobody else.
+
+    As its root, or as who we are. Raises OSError.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    isolation.unshare(CLONE_NEWUSER)
+    process = Path("/proc/self")
+    (process / "setgroups").write_text("deny")  # user_namespaces(7): before a user's gid_map
+    (process / "uid_map").write_text(f"{0 if root else uid} {uid} 1")
+    (process / "gid_map").write_text(f"{0 if root else gid} {gid} 1")
+
+
+def _start(work: Callable[[], object]) -> tuple[int, int]:
+    """Fork; the child's process id, and where its answer can be read."""
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    if (pid := os.fork()) == 0:
+        _answer(work, writer, parent)
+    os.close(writer)
+    return pid, reader
+
+
+def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:
+    """What the child does."""
+    try:
+        isolation.die_with_parent(signal.SIGKILL, parent)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(nowhere, standard)
+        try:
+            answer: tuple[object, Exception | None] = (work(), None)
+        except Exception as error:
+            answer = (None, error)
+        with os.fdopen(writer, "wb") as out:
+            out.write(pickle.dumps(answer))
+    finally:
+        os._exit(0)
+
+
+def _outcome(answer: bytes | None, patience_s: float) -> Any:
+    if answer is None:
+        raise MachineError(f"what was tried did not come to an end within {patience_s:g} s")
+    if not answer:
+        raise MachineError("what was tried ended without an answer")
+    outcome, failure = pickle.loads(answer)
+    if failure is not None:
+        raise failure
+    return outcome
+
+
+def _read(reader: int, deadline: float) -> bytes | None:
+    """Everything up to the end; None, if that does not come in time."""
+    answer = b""
+    while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not (chunk := os.read(reader, _CHUNK)):
+            return answer
+        answer += chunk
+    return None

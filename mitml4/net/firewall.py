@@ -1,0 +1,249 @@
+"""The rules of others on this host: what they are, a copy of them elsewhere, and who is in the way.
+
+nft lists the rules of iptables-nft too. A copy is as good as nft's own text: what only iptables
+understands (`xt match`, `xt target`), and what names an interface or a set that is not there, is
+left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from mitml4.errors import MachineError
+from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK
+from mitml4.net.tools import environment
+
+__all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]
+
+_LIST: Final = ("nft", "--handle", "--stateless", "--terse", "list", "ruleset")
+_PATIENCE_S: Final = 3
+
+_TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
+_CHAIN: Final = re.compile(r"\tchain (\S+) \{")
+_HOOK: Final = re.compile(r"\t\ttype \S+ hook (\S+) .*?(?:policy (\w+);)?$")
+_HANDLE: Final = re.compile(r" # handle (\d+)$")
+_IPTABLES: Final = re.compile(
+    r"ip6? (?:filter|mangle|nat|raw|security) (?:PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)"
+)
+_OURS: Final = re.compile(r"mitml4_\d+")
+
+_FAMILIES: Final = {"ip", "ip6", "inet"}
+_OWNER: Final = re.compile(r"\tflags owner\b")
+_FOR_IPTABLES: Final = re.compile(r"\bxt (?:match|target) ")
+_COMPLAINT: Final = re.compile(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
+_ROUNDS: Final = 8
+
+_COMMENT: Final = re.compile(r'comment "[^"]*"')
+_INTERCEPTS: Final = re.compile(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPROXY|REDIRECT)\b")
+
+
+class RulesHiddenError(MachineError):
+    """Only root over this network may see its rules."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A chain; `hook` and `policy` are a base chain's."""
+
+    family: str
+    table: str
+    name: str
+    hook: str | None = None
+    policy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+    @property
+    def of_iptables(self) -> bool:
+        """Whether it has the name of a chain that iptables takes for its own."""
+        return _IPTABLES.fullmatch(str(self)) is not None
+
+    @property
+    def opening(self) -> str:
+        """The command that lets in, before anything else, what mitml4 has marked.
+
+        In a chain of iptables by iptables: a rule of nft's that it does not know would make the
+        whole table unreadable for it.
+        """
+        if self.of_iptables:
+            tool = _iptables("ip6tables" if self.family == "ip6" else "iptables")
+            mark = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
+            return f"{tool} -t {self.table} -I {self.name} {mark} -j ACCEPT"
+        return f"nft insert rule {self} ct mark and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule, as nft writes it."""
+
+    chain: Chain
+    text: str
+    handle: int
+
+    @property
+    def removal(self) -> str:
+        """The command that deletes it."""
+        return f"nft delete rule {self.chain} handle {self.handle}"
+
+
+class HostRules:
+    """All rules of the network that this process is in, as they were."""
+
+    def __init__(self, listing: str) -> None:
+        self._lines = listing.splitlines()
+
+    @classmethod
+    def read(cls) -> HostRules:
+        """Raises RulesHiddenError for lack of privilege, MachineError for anything else."""
+        done = _nft(*_LIST[1:])
+        if done.returncode == 0:
+            return cls(done.stdout)
+        if "not permitted" in done.stderr:
+            raise RulesHiddenError("only root sees the rules", hint="sudo mitml4 doctor")
+        raise MachineError(f"nft: {_first_line(done.stderr)}", hint="nft list ruleset")
+
+    @property
+    def tables(self) -> set[str]:
+        """Their names, as in `inet filter`."""
+        return {f"{match[1]} {match[2]}" for line in self._lines if (match := _TABLE.match(line))}
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """Of all tables but those of mitml4's sessions."""
+        return tuple(chain for chain, _ in self._blocks())
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """Those in these chains."""
+        return tuple(rule for _, rules in self._blocks() for rule in rules)
+
+    @property
+    def inputs(self) -> tuple[Chain, ...]:
+        """The base chains that what comes in has to pass."""
+        return tuple(
+            each for each in self.chains if each.hook == "input" and each.family in _FAMILIES
+        )
+
+    @property
+    def interceptors(self) -> tuple[Rule, ...]:
+        """The rules that hand connections to somebody else."""
+        return tuple(rule for rule in self.rules if _INTERCEPTS.search(_COMMENT.sub("", rule.text)))
+
+    def without_interceptors(self) -> HostRules:
+        """The same without those rules."""
+        removed = {(rule.text, rule.handle) for rule in self.interceptors}
+        return HostRules("\n".join(line for line in self._lines if _rule_in(line) not in removed))
+
+    def copy(self) -> int:
+        """Load them into the network that this process is in now; how many lines were left out.
+
+        Raises MachineError when nft takes nothing of them.
+        """
+        lines = list(self._copyable())
+        missing = sum(_blank(lines, at) for at, line in enumerate(lines) if _is_foreign(line))
+        for _ in range(_ROUNDS):
+            done = _nft("-f", "-", given="\n".join(lines) + "\n")
+            if done.returncode == 0:
+                return missing
+            complaints = {int(number) - 1 for number in _COMPLAINT.findall(done.stderr)}
+            removed = sum(_blank(lines, at) for at in complaints if at < len(lines))
+            if not removed:
+                break
+            missing += removed
+        raise MachineError(f"the rules cannot be copied: {_first_line(done.stderr)}")
+
+    def _blocks(self) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
+        """Each chain, with its rules."""
+        family = table = ""
+        at = 0
+        while at < len(self._lines):
+            line = self._lines[at]
+            at += 1
+            if match := _TABLE.match(line):
+                family, table = match[1], match[2]
+            elif (match := _CHAIN.match(line)) and not _OURS.fullmatch(table):
+                end = _end_of_block(self._lines, at - 1)
+                yield self._chain(family, table, match[1], self._lines[at:end])
+                at = end
+
+    def _chain(
+        self, family: str, table: str, name: str, body: Sequence[str]
+    ) -> tuple[Chain, tuple[Rule, ...]]:
+        base = next(filter(None, map(_HOOK.match, body)), None)
+        chain = Chain(
+            family=family,
+            table=table,
+            name=name,
+            hook=base[1] if base else None,
+            policy=base[2] if base else None,
+        )
+        return chain, tuple(Rule(chain, *rule) for line in body if (rule := _rule_in(line)))
+
+    def _copyable(self) -> Iterator[str]:
+        """The tables that a network without our interfaces may have, owned by nobody."""
+        wanted = False
+        for line in self._lines:
+            if match := _TABLE.match(line):
+                wanted = match[1] in _FAMILIES and not _OURS.fullmatch(match[2])
+            if wanted and not _OWNER.match(line):
+                yield line
+
+
+def _rule_in(line: str) -> tuple[str, int] | None:
+    """The text and the handle of a rule."""
+    handle = _HANDLE.search(line)
+    return (line[: handle.start()].strip(), int(handle[1])) if handle else None
+
+
+def _is_foreign(line: str) -> bool:
+    return _FOR_IPTABLES.search(_COMMENT.sub("", line)) is not None
+
+
+def _blank(lines: list[str], at: int) -> int:
+    """Empty a line, or the block that it opens; whether there was anything."""
+    if not lines[at]:
+        return 0
+    end = _end_of_block(lines, at) if _HANDLE.sub("", lines[at]).endswith("{") else at
+    lines[at : end + 1] = [""] * (end + 1 - at)
+    return 1
+
+
+def _end_of_block(lines: Sequence[str], start: int) -> int:
+    """Where the block ends that is opened in a line: at the next brace that stands as far out."""
+    indent = lines[start][: len(lines[start]) - len(lines[start].lstrip("\t"))]
+    return next(
+        (at for at in range(start + 1, len(lines)) if lines[at] == indent + "}"), len(lines) - 1
+    )
+
+
+def _nft(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["nft", *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment(),
+            timeout=_PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise MachineError(f"nft does not come to an end within {_PATIENCE_S} s") from None
+    except OSError as error:
+        raise MachineError(f"nft: {error.strerror}") from error
+
+
+def _iptables(tool: str) -> str:
+    """The variant whose tables nft lists, by name if it has one."""
+    return f"{tool}-nft" if shutil.which(f"{tool}-nft", path=environment()["PATH"]) else tool
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,205 @@
+"""What `intercept` would do on this host, tried in a network of its own.
+
+A stage is set: a network namespace with the host's settings and a copy of its rules. In it the
+session's own interception is put up, which proves itself by connections of its own. What it comes
+to there is what it would come to on the host, as far as settings and rules decide.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from mitml4.errors import MachineError, MitmError
+from mitml4.net.apart import apart, enter_network
+from mitml4.net.firewall import HostRules
+from mitml4.net.redirect import intercepting
+from mitml4.net.ruleset import Scope
+from mitml4.net.tools import check_tools, environment
+
+__all__ = ["Outcome", "Settings", "Stage", "rehearse"]
+
+Way: TypeAlias = Literal["tproxy", "redirect", "none", "untried"]
+
+_PATIENCE_S: Final = 5
+_SYSCTL: Final = Path("/proc/sys/net")
+_INTERFACE: Final = "stage"
+
+_EVERYWHERE: Final = (
+    "ipv4/conf/all/accept_local",
+    "ipv4/conf/default/accept_local",
+    "ipv4/fwmark_reflect",
+    "ipv4/tcp_fwmark_accept",
+    "ipv6/conf/all/disable_ipv6",
+    "ipv6/conf/default/disable_ipv6",
+    "ipv6/conf/lo/disable_ipv6",
+)
+_LOOSE, _STRICT = 2, 1
+
+_SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
+_IFREQ_FLAGS: Final = struct.Struct("16sH22x")  # linux/if.h, struct ifreq
+_IFF_UP: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How connections that are forwarded would come to mitml4, and why not better."""
+
+    way: Way
+    reason: str | None = None
+    lines_left_out: int = 0
+    """Of the host's rules, which could not be copied."""
+
+    @property
+    def works(self) -> bool:
+        return self.way in ("tproxy", "redirect")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The kernel's settings that decide whether what is intercepted comes in."""
+
+    rp_filter: Mapping[str, int]
+    """For each interface, what holds for it: the reverse path filter (RFC 3704), 0 to 2."""
+    src_valid_mark: frozenset[str]
+    """The interfaces on which that filter takes heed of marks."""
+    loopback_is_up: bool = True
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls) -> Settings:
+        """Of the network that this process is in."""
+        places = [
+            path.name
+            for path in _SYSCTL.glob("ipv4/conf/*")
+            if path.name not in ("all", "lo", _INTERFACE)
+        ]
+        filters = {place: _number(place, "rp_filter") for place in sorted(places)}
+        marks = frozenset(place for place in places if _number(place, "src_valid_mark"))
+        others = {name: value for name in _EVERYWHERE if (value := _read(name)) is not None}
+        return cls(
+            rp_filter=filters,
+            src_valid_mark=marks,
+            loopback_is_up=_is_up("lo"),
+            others=others,
+        )
+
+    @property
+    def strictest(self) -> int:
+        """The filter of the interface that lets the least in."""
+        return min(self.rp_filter.values(), key=(_STRICT, _LOOSE, 0).index, default=0)
+
+    def apply(self) -> None:
+        """For interfaces that are made in the network that this process is in now."""
+        wanted = {
+            "ipv4/conf/all/rp_filter": "0",
+            "ipv4/conf/default/rp_filter": str(self.strictest),
+            "ipv4/conf/all/src_valid_mark": str(int(bool(self.src_valid_mark))),
+        }
+        for name, value in {**self.others, **wanted}.items():
+            _write(name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is in force where a session is tried, and commands that are run first."""
+
+    settings: Settings | None = None
+    rules: HostRules | None = None
+    commands: tuple[str, ...] = ()
+
+
+def rehearse(*stages: Stage) -> list[Outcome]:
+    """Try a session on each stage, all at once; `untried` where a stage cannot be set.
+
+    Raises MachineError where a program is missing. Call it while this process has one thread.
+    """
+    check_tools()
+    return apart(*(partial(_play, stage) for stage in stages), patience_s=_PATIENCE_S)
+
+
+def _play(stage: Stage) -> Outcome:
+    try:
+        enter_network()
+        left_out = _set(stage)
+    except OSError as error:
+        return Outcome("untried", f"no network could be made to try it in ({error.strerror})")
+    except MachineError as error:
+        return Outcome("untried", error.message)
+    way, reason = trio.run(_intercept)
+    return Outcome(way, reason, left_out)
+
+
+def _set(stage: Stage) -> int:
+    """Make the network as it is to be; how many of the rules' lines could not be copied."""
+    if stage.settings is None or stage.settings.loopback_is_up:
+        _run("ip", "link", "set", "lo", "up")
+    if stage.settings:
+        stage.settings.apply()
+    left_out = stage.rules.copy() if stage.rules else 0
+    for command in stage.commands:
+        _run(*shlex.split(command))
+    _run("ip", "link", "add", _INTERFACE, "type", "veth", "peer", "name", f"{_INTERFACE}1")
+    return left_out
+
+
+async def _intercept() -> tuple[Way, str | None]:
+    try:
+        async with intercepting(Scope(interfaces=(_INTERFACE,))) as interception:
+            note = next(iter(interception.notes), None)
+            ways = {listener.mechanism for listener in interception.listeners}
+    except MitmError as error:
+        return "none", error.message
+    if note is None:
+        return "tproxy", None
+    return ("untried" if "tproxy" in ways else "redirect"), note
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment()
+    )
+    if done.returncode != 0:
+        complaint = done.stderr.strip().partition("\n")[0]
+        raise MachineError(f"{command[0]}: {complaint or f'exit status {done.returncode}'}")
+
+
+def _is_up(interface: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = _IFREQ_FLAGS.pack(interface.encode(), 0)
+        _, flags = _IFREQ_FLAGS.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
+    return bool(flags & _IFF_UP)
+
+
+def _number(place: str, name: str) -> int:
+    """A setting of an interface, as the kernel has it: the larger of its own and of `all`
+    (Documentation/networking/ip-sysctl.rst)."""
+    values = (_read(f"ipv4/conf/{each}/{name}") for each in (place, "all"))
+    return max(int(value) if value and value.isdecimal() else 0 for value in values)
+
+
+def _read(name: str) -> str | None:
+    try:
+        return (_SYSCTL / name).read_text().strip()
+    except OSError:
+        return None
+
+
+def _write(name: str, value: str) -> None:
+    """Nothing is written that is so already: in a container, /proc/sys may not be for writing."""
+    if _read(name) in (None, value):
+        return
+    try:
+        (_SYSCTL / name).write_text(value)
+    except OSError as error:
+        raise MachineError(f"cannot set {name}: {error.strerror}") from error

@@ -1,0 +1,101 @@
+"""Work in a child, in a network of its own: what comes back, and what does not stay."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net.apart import apart, enter_network, enter_user_namespace
+
+PATIENCE_S = 20.0
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+@pytest.fixture(autouse=True)
+def no_child_stays():
+    before = children()
+    yield
+    assert children() == before
+
+
+def test_each_answer_comes_in_its_place() -> None:
+    works = [lambda: "first", lambda: ["second"], os.getpid]
+    *answers, pid = apart(*works, patience_s=PATIENCE_S)
+    assert answers == ["first", ["second"]]
+    assert pid != os.getpid()
+
+
+def test_works_run_at_the_same_time() -> None:
+    """Each waits for the other."""
+    here, there = socket.socketpair()
+
+    def meet(own: socket.socket) -> bytes:
+        own.sendall(b"x")
+        return own.recv(1)
+
+    assert apart(lambda: meet(here), lambda: meet(there), patience_s=PATIENCE_S) == [b"x", b"x"]
+    here.close()
+    there.close()
+
+
+def test_an_error_is_raised_here_with_its_hint() -> None:
+    def fail() -> None:
+        raise MachineError("no nft", hint="apt install nftables")
+
+    with pytest.raises(MachineError, match="no nft") as caught:
+        apart(fail, patience_s=PATIENCE_S)
+    assert caught.value.hint == "apt install nftables"
+
+
+def test_an_oserror_keeps_its_number() -> None:
+    def fail() -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with pytest.raises(PermissionError) as caught:
+        apart(fail, patience_s=PATIENCE_S)
+    assert caught.value.errno == 1
+
+
+def test_a_child_that_is_killed_is_an_error() -> None:
+    with pytest.raises(MachineError, match="without an answer"):
+        apart(lambda: os.kill(os.getpid(), signal.SIGKILL), patience_s=PATIENCE_S)
+
+
+def test_a_child_that_hangs_is_killed() -> None:
+    with pytest.raises(MachineError, match=r"within 0\.1 s"):
+        apart(lambda: time.sleep(600), patience_s=0.1)
+
+
+def test_what_a_child_prints_is_not_seen(capfd) -> None:
+    def talk() -> None:
+        os.write(1, b"loud")
+        os.write(2, b"loud")
+
+    apart(talk, patience_s=PATIENCE_S)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_of_its_own_has_nothing_but_a_loopback() -> None:
+    def look() -> list[str]:
+        enter_network()
+        return [name for _, name in socket.if_nameindex() if not name.startswith("ifb")]
+
+    assert apart(look, patience_s=PATIENCE_S) == [["lo"]]
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_in_a_user_namespace_one_is_root_or_oneself(root: bool) -> None:
+    def look() -> int:
+        enter_user_namespace(root=root)
+        return os.geteuid()
+
+    assert apart(look, patience_s=PATIENCE_S) == [0 if root else os.geteuid()]

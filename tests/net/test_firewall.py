@@ -1,0 +1,249 @@
+"""Others' rules: read, copied, and opened, in networks of the tests' own."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net.apart import apart, enter_network
+from mitml4.net.firewall import HostRules, RulesHiddenError
+from mitml4.net.tools import environment
+
+WALL = """
+table inet wall {
+  set friends { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 }; }
+  chain door {
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept comment "not a redirect {"
+    iif lo accept
+    ip saddr @friends jump inner
+  }
+  chain inner { tcp dport 22 accept; }
+}
+"""
+DIVERTED = """
+table ip proxy {
+  chain p {
+    type filter hook prerouting priority mangle;
+    tcp dport 80 tproxy to :8080 accept
+    tcp dport 81 accept comment "redirect"
+  }
+  chain n { type nat hook output priority -100; tcp dport 443 redirect to :8443; }
+}
+"""
+
+with_iptables = pytest.mark.skipif(
+    shutil.which("iptables-nft", path=environment()["PATH"]) is None, reason="needs iptables"
+)
+
+
+def run(*argv: str, given: str = "") -> str:
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def in_network(work: Callable[[], Any]) -> Any:
+    def inside() -> Any:
+        enter_network()
+        return work()
+
+    try:
+        return apart(inside, patience_s=20)[0]
+    except PermissionError:
+        pytest.skip("no namespaces here")
+
+
+def read(*texts: str, commands: tuple[str, ...] = ()) -> HostRules:
+    """The rules of a network in which these are in force."""
+
+    def work() -> HostRules:
+        run("nft", "-f", "-", given="\n".join(texts))
+        for command in commands:
+            run(*shlex.split(command))
+        return HostRules.read()
+
+    return in_network(work)
+
+
+def copied(rules: HostRules) -> tuple[int, str]:
+    """How many lines a copy lacks, and what it is then."""
+    return in_network(lambda: (rules.copy(), run("nft", "list", "ruleset")))
+
+
+def test_input_chains_are_found_with_their_policy() -> None:
+    (chain,) = read(WALL).inputs
+    assert str(chain) == "inet wall door"
+    assert (chain.hook, chain.policy, chain.of_iptables) == ("input", "drop", False)
+
+
+def test_an_empty_network_has_no_chains() -> None:
+    rules = read()
+    assert (rules.chains, rules.rules, rules.tables) == ((), (), set())
+
+
+def test_interceptors_are_told_by_what_they_do_and_not_by_comments() -> None:
+    rules = read(WALL, DIVERTED)
+    assert [rule.text for rule in rules.interceptors] == [
+        "tcp dport 80 tproxy to :8080 accept",
+        "tcp dport 443 redirect to :8443",
+    ]
+
+
+def test_the_removal_of_a_rule_removes_it() -> None:
+    def work() -> tuple[HostRules, HostRules]:
+        run("nft", "-f", "-", given=DIVERTED)
+        before = HostRules.read()
+        for rule in before.interceptors:
+            run(*shlex.split(rule.removal))
+        return before, HostRules.read()
+
+    before, after = in_network(work)
+    assert len(before.interceptors) == 2
+    assert after.interceptors == ()
+    assert len(after.rules) == len(before.rules) - 2
+
+
+def test_without_interceptors_the_rest_stays() -> None:
+    rules = read(WALL, DIVERTED)
+    rest = rules.without_interceptors()
+    assert rest.interceptors == ()
+    assert rest.tables == rules.tables
+    assert set(rest.rules) == set(rules.rules) - set(rules.interceptors)
+
+
+def test_a_copy_is_the_same() -> None:
+    original = in_network(
+        lambda: (
+            run("nft", "-f", "-", given=WALL + DIVERTED),
+            HostRules.read(),
+            run("nft", "-t", "list", "ruleset"),
+        )
+    )
+    missing, copy = copied(original[1])
+    assert missing == 0
+    assert copy == original[2]
+
+
+def test_what_is_not_there_is_left_out_and_counted() -> None:
+    """Interfaces by number; a rule in two lines; a chain that only an interface can have."""
+    text = """
+table inet here {
+  chain door {
+    type filter hook input priority filter; policy drop;
+    iif "theirs" accept
+    iifname "theirs" accept
+  }
+}
+table netdev early {
+  chain c { type filter hook ingress device "theirs" priority 0; }
+}
+"""
+
+    def work() -> HostRules:
+        run("ip", "link", "add", "theirs", "type", "veth")
+        run("nft", "-f", "-", given=text)
+        return HostRules.read()
+
+    missing, copy = copied(in_network(work))
+    assert missing == 1
+    assert 'iifname "theirs" accept' in copy
+    assert "iif " not in copy
+    assert "policy drop" in copy
+    assert "netdev" not in copy
+
+
+def test_a_block_goes_as_a_whole() -> None:
+    listing = """\
+table inet here { # handle 1
+	set odd { # handle 2
+		type no_such_type
+		flags interval
+	}
+	chain door { # handle 3
+		type filter hook input priority filter; policy drop;
+		ip saddr @odd accept # handle 4
+		tcp dport 22 accept # handle 5
+	}
+}
+"""
+    missing, copy = copied(HostRules(listing))
+    assert missing >= 2
+    assert "tcp dport 22 accept" in copy
+    assert "odd" not in copy
+
+
+def test_rules_that_nft_cannot_read_at_all_are_an_error() -> None:
+    with pytest.raises(MachineError, match="cannot be copied"):
+        in_network(HostRules("table inet x {\n\tchain c {\n\t\tcounter\n").copy)
+
+
+def test_the_tables_of_sessions_are_not_others() -> None:
+    rules = read("table inet mitml4_7 {\nchain c { type filter hook input priority 0; }\n}", WALL)
+    assert "inet mitml4_7" in rules.tables
+    assert {chain.table for chain in rules.chains} == {"wall"}
+    assert "mitml4_7" not in copied(rules)[1]
+
+
+def test_a_table_that_somebody_owns_is_copied_without_its_owner() -> None:
+    listing = "table inet fw { # handle 1\n\tflags owner\n\n\tchain c { # handle 2\n\t}\n}\n"
+    missing, copy = copied(HostRules(listing))
+    assert missing == 0
+    assert "chain c" in copy
+
+
+@with_iptables
+def test_a_chain_of_iptables_is_opened_so_that_iptables_can_still_read_it() -> None:
+    commands = (
+        "iptables-nft -P INPUT DROP",
+        'iptables-nft -A INPUT -m comment --comment "redirect { here" -j ACCEPT',
+        "ip6tables-nft -P INPUT DROP",
+    )
+
+    def work() -> tuple[list[bool], str]:
+        for command in commands:
+            run(*shlex.split(command))
+        chains = HostRules.read().inputs
+        for chain in chains:
+            run(*shlex.split(chain.opening))
+        return [chain.of_iptables for chain in chains], run("iptables-nft", "-S", "INPUT")
+
+    of_iptables, listing = in_network(work)
+    assert of_iptables == [True, True]
+    assert listing.splitlines()[1] == (
+        "-A INPUT -m connmark --mark 0x4d000000/0xff000000 -j ACCEPT"
+    )
+
+
+@with_iptables
+def test_what_only_iptables_understands_is_left_out_and_counted() -> None:
+    commands = (
+        "iptables-nft -P INPUT DROP",
+        "iptables-nft -A INPUT -m recent --name x --set -j DROP",
+        "iptables-nft -t mangle -A PREROUTING -p tcp -j TPROXY --on-port 8080",
+        "iptables-nft -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 8080",
+    )
+    rules = read(commands=commands)
+    assert len(rules.interceptors) == 2
+    missing, copy = copied(rules)
+    assert missing == 2
+    assert "policy drop" in copy
+
+
+def test_without_power_the_rules_are_hidden() -> None:
+    """A user namespace has no power over the network that it was made in."""
+
+    def work() -> None:
+        from mitml4.net.apart import enter_user_namespace
+
+        enter_user_namespace(root=True)
+        HostRules.read()
+
+    with pytest.raises(RulesHiddenError):
+        apart(work, patience_s=20)
