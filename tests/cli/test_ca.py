@@ -15,9 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mitml4.cli.ca import ca
-from mitml4.errors import CertificateError, MitmError, UsageError
+from mitml4.errors import CertificateError, MachineError, MitmError, UsageError
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.java_keystore import read_truststore
+from mitml4.tls.stores.installation import Absent, Stores
+from mitml4.tls.stores.record import RECORD_FILE, Record
+from mitml4.tls.stores.store import Kind, new_entry
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ class TestShow:
         for fact in (authority.subject, authority.sha256, "a.example", str(directory), " UTC"):
             assert fact in text
 
-    @pytest.mark.parametrize("command", ["show", "export", "env"])
+    @pytest.mark.parametrize("command", ["show", "export", "env", "install"])
     def test_without_an_authority_the_hint_makes_one(self, directory: Path, command: str) -> None:
         error = failure(command, directory=directory)
         assert str(error.hint).startswith("mitml4 ca generate --ca-dir ")
@@ -168,7 +171,70 @@ class TestEnv:
         assert len(lines) == 16
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["show"], ["export"], ["env"]])
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A machine without any store; the kinds that were asked for."""
+    asked: list[str] = []
+
+    def find(kinds: list[Kind], _environ: object) -> Stores:
+        asked.extend(kinds)
+        return Stores((), tuple(Absent(kind, f"no {kind} here") for kind in kinds))
+
+    monkeypatch.setattr("mitml4.cli.ca.find_stores", find)
+    return asked
+
+
+class TestStores:
+    """The stores themselves: tests/tls/stores, tests/e2e/test_ca_install.py."""
+
+    def test_all_kinds_are_meant_unless_some_are_named(
+        self, directory: Path, stores: list[str]
+    ) -> None:
+        done("status", directory=directory)
+        done("status", "--store", "nss", "--store", "java", directory=directory)
+        assert stores == ["system", "nss", "java", "nss", "java"]
+
+    def test_status_needs_no_authority(self, directory: Path, stores: list[str]) -> None:
+        assert done("status", directory=directory).stdout.splitlines() == [
+            "system  not present: no system here",
+            "nss     not present: no nss here",
+            "java    not present: no java here",
+        ]
+        told = json.loads(done("status", "--json", directory=directory).stdout)
+        assert [(state["kind"], state["trusted"]) for state in told] == [
+            ("system", False),
+            ("nss", False),
+            ("java", False),
+        ]
+
+    def test_where_there_is_no_store_this_machine_cannot(
+        self, directory: Path, stores: list[str]
+    ) -> None:
+        done("generate", directory=directory)
+        result = run("install", directory=directory)
+        assert isinstance(result.exception, MachineError)
+        assert not (directory / RECORD_FILE).exists()
+
+    def test_nothing_to_uninstall_is_no_failure(self, directory: Path, stores: list[str]) -> None:
+        result = done("uninstall", directory=directory)
+        assert result.stderr == f"# nothing is installed from {directory}\n"
+
+    def test_a_new_authority_reminds_of_a_former_one_that_is_installed(
+        self, directory: Path
+    ) -> None:
+        done("generate", directory=directory)
+        certificate = CertificateAuthority.load(directory).certificate
+        Record(directory).add(new_entry(Kind.NSS, directory, certificate, {}))
+        assert "ca uninstall" in done("generate", "--force", directory=directory).stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["generate"], ["show"], ["export"], ["env"]),
+        *(["install"], ["uninstall"], ["status"]),
+    ],
+)
 def test_every_help_ends_in_lines_to_paste(command: list[str]) -> None:
     text = CliRunner().invoke(ca, [*command, "--help"]).output
     last = text.rstrip().rpartition("Examples:")[2].strip().splitlines()

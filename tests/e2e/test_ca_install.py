@@ -1,0 +1,363 @@
+"""`mitml4 ca install` with the real tools, on a copy of this machine that nobody will miss.
+
+The copy is an overlay over the root directory, in a mount and a network namespace of its own: what
+is changed there is in memory, and what has changed can be told file by file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mitml4.tls.java_keystore import read_truststore
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60
+USER, UID = "tester", 4242
+HOME = f"/home/{USER}"
+DATA = f"{HOME}/.local/share/mitml4"
+DATABASES = (f"{HOME}/.pki/nssdb", f"{HOME}/.mozilla/firefox/x.default")
+CACERTS = "/etc/ssl/certs/java/cacerts"
+HOST, PORT = "www.example", 8443
+
+# What the package manager keeps for itself when a hook of update-ca-certificates comes to it.
+NOT_OURS = ("var/lib/dpkg/", "var/log/", "var/cache/", "tmp/", "run/")
+
+MAKE = """
+set -e
+mount -t tmpfs copy "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+for each in proc sys dev; do mount --rbind "/$each" "$1/root/$each"; done
+ip link set lo up
+echo ready
+exec cat
+"""
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which(tool) is None, reason=f"{tool} is not installed")
+    for tool in ("update-ca-certificates", "certutil", "curl", "openssl")
+]
+
+
+class Copy:
+    """A copy of this machine."""
+
+    def __init__(self, holder: int, directory: Path) -> None:
+        self.inside = Path(f"/proc/{holder}/root{directory}")
+        self._enter = ["nsenter", f"--target={holder}", "--mount", "--net"]
+        self._chroot = [*self._enter, "chroot", str(directory / "root")]
+
+    def argv(self, *command: str) -> list[str]:
+        return [*self._chroot, *command]
+
+    def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; a failure raises, unless told otherwise."""
+        settings: dict[str, Any] = {"check": True, "timeout": PATIENCE_S, "env": self.environ}
+        return subprocess.run(
+            self.argv(*command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            **settings | options,
+        )
+
+    def as_user(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self.run("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *command)
+
+    def mitml4(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """As `sudo mitml4 …` of the user."""
+        settings = {"check": False, "env": self.environ | {"SUDO_USER": USER}} | options
+        done = self.run(sys.executable, "-m", "mitml4", *arguments, **settings)
+        print(done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def file(self, path: str) -> Path:
+        return self.inside / "root" / path.lstrip("/")
+
+    def changes(self) -> dict[str, tuple[Any, ...]]:
+        """Every file that is not as it is on this machine: kind, mode, owner, content."""
+        upper = self.inside / "upper"
+        found = {}
+        for directory, _, names in os.walk(upper):
+            for name in names:
+                file = Path(directory, name)
+                path = str(file.relative_to(upper))
+                if not path.startswith(NOT_OURS) and (now := _looks(file)) != _looks(
+                    Path("/", path)
+                ):
+                    found[path] = now
+        return found
+
+    def database(self, directory: str) -> str:
+        """All that certutil has to say of an NSS database's certificates."""
+        return self.as_user("certutil", "-L", "-d", f"sql:{directory}").stdout
+
+    def java_roots(self) -> list[bytes]:
+        return read_truststore(self.file(CACERTS).read_bytes())
+
+    @property
+    def authority(self) -> dict[str, Any]:
+        return json.loads(self.mitml4("ca", "show", "--json").stdout)
+
+
+def _looks(file: Path) -> tuple[Any, ...] | None:
+    try:
+        status = file.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:  # an overlay's word for: not there
+        return None
+    content = os.readlink(file) if file.is_symlink() else hashlib.sha256(file.read_bytes()).digest()
+    return status.st_mode, status.st_uid, status.st_gid, content
+
+
+@contextmanager
+def holding(directory: Path) -> Iterator[int]:
+    unshare = ["unshare", "--mount", "--net", "--propagation", "private"]
+    holder = subprocess.Popen(
+        [*unshare, "sh", "-c", MAKE, "sh", str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with holder:  # its end of standard input is its end
+        if holder.stdout.readline() != "ready\n":
+            pytest.skip(f"no copy of this machine can be made: {holder.stderr.read()}")
+        yield holder.pid
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Copy]:
+    """A copy in good order, on which a user has an authority, Chromium and Firefox."""
+    with holding(tmp_path) as pid:
+        copy = Copy(pid, tmp_path)
+        with copy.file("/etc/passwd").open("a") as passwd:
+            passwd.write(f"{USER}:x:{UID}:{UID}::{HOME}:/bin/sh\n")
+        copy.file(HOME).mkdir()
+        os.chown(copy.file(HOME), UID, UID)
+        for database in DATABASES:
+            copy.as_user("mkdir", "-p", database)
+            copy.as_user("certutil", "-N", "-d", f"sql:{database}", "--empty-password")
+        copy.run("update-ca-certificates")
+        assert copy.mitml4("ca", "generate").returncode == 0
+        yield copy
+
+
+@contextmanager
+def server(machine: Copy) -> Iterator[None]:
+    """A web server in the copy's network, with a certificate of the authority's."""
+    ca = (f"{DATA}/mitml4-ca.pem", f"{DATA}/mitml4-ca-key.pem")
+    machine.run(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={HOST}"),
+        *("-addext", f"subjectAltName=DNS:{HOST}", "-addext", "basicConstraints=critical,CA:FALSE"),
+        *("-CA", ca[0], "-CAkey", ca[1], "-keyout", "/tmp/key.pem", "-out", "/tmp/cert.pem"),
+    )
+    serve = ("openssl", "s_server", "-accept", str(PORT), "-www", "-naccept", "64")
+    with subprocess.Popen(
+        machine.argv(*serve, "-cert", "/tmp/cert.pem", "-key", "/tmp/key.pem"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert any(line.startswith("ACCEPT") for line in process.stdout)
+            yield
+        finally:
+            process.kill()
+
+
+def curl(machine: Copy) -> int:
+    """curl's exit code, with the system's roots alone; 60 says that it does not know the issuer."""
+    done = machine.run(
+        *("curl", "--silent", "--output", "/dev/null", "--max-time", "10"),
+        *("--resolve", f"{HOST}:{PORT}:127.0.0.1", f"https://{HOST}:{PORT}/"),
+        check=False,
+    )
+    return done.returncode
+
+
+def ours_in_java(machine: Copy) -> bool:
+    sha256 = machine.authority["sha256"]
+    return sha256 in {hashlib.sha256(der).hexdigest() for der in machine.java_roots()}
+
+
+def test_a_client_trusts_us_from_install_to_uninstall_and_every_file_is_as_before(machine):
+    before = machine.changes()
+    listed = [machine.database(database) for database in DATABASES]
+    with server(machine):
+        assert curl(machine) == 60
+        assert machine.mitml4("ca", "install").returncode == 0
+        assert curl(machine) == 0
+        assert machine.changes() != before
+        assert all("mitml4-" in machine.database(database) for database in DATABASES)
+        assert machine.mitml4("ca", "uninstall").returncode == 0
+        assert curl(machine) == 60
+    assert [machine.database(database) for database in DATABASES] == listed
+    after = machine.changes()
+    for database in DATABASES:  # SQLite's pages are never the same again
+        for name in ("cert9.db", "key4.db"):
+            path = f"{database[1:]}/{name}"
+            assert before[path][:3] == after[path][:3]
+            del before[path], after[path]
+    assert after == before
+
+
+@pytest.mark.skipif(not Path(CACERTS).exists(), reason="no Java that follows the system's roots")
+def test_java_trusts_us_by_the_systems_hook_and_its_store_is_the_same_file_afterwards(machine):
+    before = machine.file(CACERTS).read_bytes()
+    assert machine.mitml4("ca", "install", "--store", "system").returncode == 0
+    assert ours_in_java(machine)
+    assert machine.mitml4("ca", "uninstall").returncode == 0
+    assert machine.file(CACERTS).read_bytes() == before
+
+
+@pytest.mark.skipif(shutil.which("keytool") is None, reason="keytool is not installed")
+@pytest.mark.parametrize("form", ["JKS", "PKCS12"])
+def test_a_jdk_with_a_store_of_its_own_trusts_us_by_keytool(machine, form):
+    if machine.file(CACERTS).exists():
+        machine.file(CACERTS).unlink()  # the shared one: another store, and not in question
+    security = "/opt/java/jdk/lib/security"
+    store = f"{security}/cacerts"
+    machine.run("mkdir", "-p", security)
+    for number in range(5):
+        machine.mitml4("ca", "generate", "--ca-dir", f"/tmp/{number}", "--name", f"Root {number}")
+        machine.run(
+            *("keytool", "-importcert", "-noprompt", "-keystore", store, "-storetype", form),
+            *("-storepass", "changeit", "-alias", f"root{number}"),
+            # As JDKs come with it since version 18: neither sealed nor encrypted.
+            *("-J-Dkeystore.pkcs12.macAlgorithm=NONE",),
+            *("-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE",),
+            *("-file", f"/tmp/{number}/mitml4-ca.pem"),
+        )
+    before = machine.file(store).read_bytes()
+    assert machine.mitml4("ca", "install", "--store", "java").returncode == 0
+    listing = machine.run(
+        "keytool", "-list", "-v", "-keystore", store, "-storepass", "changeit"
+    ).stdout
+    assert machine.authority["sha256"] in listing.replace(":", "").lower()
+    assert machine.mitml4("ca", "uninstall").returncode == 0
+    assert machine.file(store).read_bytes() == before
+
+
+def test_all_that_is_the_users_stays_the_users(machine):
+    machine.mitml4("ca", "install")
+    files = [path for path in machine.file(HOME).rglob("*") if not path.is_symlink()]
+    assert any(path.name == "mitml4-installed.json" for path in files)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(UID, UID)}
+    anchors = machine.file("/usr/local/share/ca-certificates").glob("mitml4-*")
+    assert [path.owner() for path in anchors] == ["root"]
+
+
+def test_a_dry_run_changes_nothing_and_shows_what_a_run_then_does(machine):
+    before = machine.changes()
+    shown = machine.mitml4("ca", "install", "--dry-run")
+    assert shown.returncode == 0
+    assert machine.changes() == before
+    done = machine.mitml4("ca", "install")
+    commands = [line for line in shown.stdout.splitlines() if not line.startswith("#")]
+    assert commands == [line for line in done.stderr.splitlines() if not line.startswith("#")]
+    assert len(commands) >= 4
+
+
+def test_a_second_install_does_nothing(machine):
+    machine.mitml4("ca", "install")
+    before = machine.changes()
+    again = machine.mitml4("ca", "install")
+    assert again.returncode == 0
+    assert all(line.endswith("trusted already") for line in again.stderr.splitlines())
+    assert machine.changes() == before
+
+
+def test_a_former_authority_is_told_of_and_goes_with_the_other(machine):
+    before = machine.file("/etc/ssl/certs/ca-certificates.crt").read_bytes()
+    former = machine.authority["sha256"]
+    machine.mitml4("ca", "install", "--store", "system", "--store", "nss")
+    assert "still installed" in machine.mitml4("ca", "generate", "--force").stderr
+    states = json.loads(machine.mitml4("ca", "status", "--json").stdout)
+    told = [state for state in states if state["kind"] in ("system", "nss")]
+    assert len(told) == 3
+    for state in told:
+        assert not state["trusted"]
+        assert [found["sha256"] for found in state["found"]] == [former]
+    machine.mitml4("ca", "install", "--store", "system", "--store", "nss")
+    text = machine.mitml4("ca", "status", "--store", "system").stdout
+    assert text.splitlines()[0].split() == ["system", "trusted", "/usr/local/share/ca-certificates"]
+    assert former in text
+    assert machine.authority["sha256"] in text
+    assert machine.mitml4("ca", "uninstall").returncode == 0
+    assert machine.file("/etc/ssl/certs/ca-certificates.crt").read_bytes() == before
+
+
+def test_a_database_with_a_password_fails_alone(machine):
+    """And what certutil leaves of its failure, a certificate that is not trusted, goes as well."""
+    locked = f"{HOME}/.mozilla/firefox/locked"
+    machine.as_user("mkdir", "-p", locked)
+    machine.file("/tmp/password").write_text("secret1234\n")
+    machine.as_user("certutil", "-N", "-d", f"sql:{locked}", "-f", "/tmp/password")
+    empty = machine.database(locked)
+    done = machine.mitml4("ca", "install", start_new_session=True)
+    assert done.returncode == 1
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert "1 of " in error[0]
+    assert "could not authenticate" in error[0]
+    states = json.loads(machine.mitml4("ca", "status", "--json").stdout)
+    assert [s["place"] for s in states if not s["trusted"] and s["place"]] == [locked]
+    assert machine.mitml4("ca", "uninstall").returncode == 0
+    assert machine.database(locked) == empty
+
+
+def test_without_power_nothing_is_done_and_the_way_is_told(machine):
+    for path in (ROOT, Path(sys.executable), Path(sys.executable).resolve()):
+        for directory in path.parents if path.is_file() else (path, *path.parents):
+            machine.file(str(directory)).chmod(0o755)  # a user may run what root has installed
+    before = machine.changes()
+    denied = machine.as_user(
+        *("sh", "-c", 'HOME=$0 "$@"; echo $?', HOME, sys.executable, "-m", "mitml4"),
+        *("ca", "install"),
+    )
+    assert denied.stdout == "3\n"
+    assert denied.stderr.splitlines() == [
+        "error: to change /usr/local/share/ca-certificates takes the power of root",
+        f"hint: sudo mitml4 ca install --ca-dir {DATA}",
+    ]
+    assert machine.changes() == before
+
+
+def test_a_tool_that_is_missing_is_a_line_with_the_package(machine):
+    with ExitStack() as stack:
+        certutil = machine.file(shutil.which("certutil"))
+        certutil.rename(certutil.with_name("certutil.away"))
+        stack.callback(certutil.with_name("certutil.away").rename, certutil)
+        done = machine.mitml4("ca", "install")
+        assert done.returncode == 0
+        assert done.stderr.count("certutil is not installed (apt install libnss3-tools)") == 2
+        alone = machine.mitml4("ca", "install", "--store", "nss")
+        assert alone.returncode == 3
+        assert "error: certutil is not installed" in alone.stderr
+        assert "hint: apt install libnss3-tools" in alone.stderr
