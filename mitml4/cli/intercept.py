@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from mitml4.cli.configure import intercept_config
 from mitml4.cli.console import Console
-from mitml4.cli.options import Command, session_config, session_options
+from mitml4.cli.options import Command, intercept_options
 from mitml4.errors import ExitCode
 
 __all__ = ["intercept"]
@@ -22,7 +23,7 @@ Examples:
   sudo mitml4 intercept --iface eth0 --json | jq -c 'select(.type=="http.request") | .url'
 """,
 )
-@session_options
+@intercept_options
 @click.pass_obj
 def intercept(console: Console, /, **options: Any) -> ExitCode:
     """Intercept TCP that crosses an interface.
@@ -32,7 +33,7 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     own services, and those that were open before, are left alone. When the session ends, however
     it ends, its rules are gone. Needs root or CAP_NET_ADMIN.
     """
-    config = session_config(console, **options)
+    config = intercept_config(console, **options)
 
     import trio
 

@@ -1,44 +1,29 @@
-"""The options of a session: how each is declared, parsed, completed, and put into a config."""
+"""The options of a session, declared once: names, values, defaults and help, section by section."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import shlex
-import socket
-import sys
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network, IPv6Network
-from itertools import chain
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
-from mitml4.cli.console import Console, is_terminal, is_terminal_free
-from mitml4.errors import UsageError
-from mitml4.net.ruleset import PortRange, Scope
-from mitml4.session.config import Display, InterceptConfig, RunConfig
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.cli.values import (
+    File,
+    Interface,
+    Parsed,
+    parse_client_certificate,
+    parse_duration,
+    parse_lifetime,
+    parse_network,
+    parse_output,
+    parse_readable,
+)
+from mitml4.net.ruleset import PortRange
+from mitml4.session.policy import HostPattern
 
-__all__ = [
-    "Command",
-    "SectionOption",
-    "parse_duration",
-    "parse_network",
-    "run_config",
-    "run_options",
-    "section_of",
-    "session_config",
-    "session_options",
-]
+__all__ = ["Command", "SectionOption", "intercept_options", "run_options", "section_of"]
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 
 
 class SectionOption(click.Option):
@@ -67,124 +52,10 @@ def section_of(parameter: click.Parameter) -> str:
     return parameter.section if isinstance(parameter, SectionOption) else "Options"
 
 
-class _Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
-    """A value that one of our own functions parses; its UsageError gets the option's name."""
-
-    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
-        self.name = name
-        self.parse = parse
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> object:
-        if not isinstance(value, str):  # a default
-            return value
-        try:
-            return self.parse(value)
-        except UsageError as error:
-            option = f"{param.opts[-1]}: " if param else ""
-            raise UsageError(f"{option}{error.message}", hint=error.hint) from None
-
-
-class _Interface(_Parsed):
-    """An interface that is there."""
-
-    def __init__(self) -> None:
-        super().__init__("name", parse_interface)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in _interfaces() if name.startswith(incomplete)]
-
-    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
-        return f"There are: {', '.join(_interfaces())}"
-
-
-class _File(_Parsed):
-    """A file; the shell completes its name."""
-
-    def __init__(self, parse: Callable[[str], object] = Path) -> None:
-        super().__init__("file", parse)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")]
-
-
-def _interfaces() -> list[str]:
-    # Not /sys/class/net, which shows those of the namespace that /sys was mounted in.
-    return sorted(name for _, name in socket.if_nameindex())
-
-
-def parse_interface(name: str) -> str:
-    """Raises UsageError for one that is not there."""
-    there = _interfaces()
-    if name not in there:
-        raise UsageError(f"there is no interface {name!r}", hint=f"there are: {', '.join(there)}")
-    return name
-
-
-def parse_network(text: str) -> IPv4Network | IPv6Network:
-    """From `10.0.0.0/8` or `2001:db8::1`. Raises UsageError."""
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        hint = "an address or a network, as in: 192.0.2.1  10.0.0.0/8  2001:db8::/32"
-        raise UsageError(f"{text!r} is no network", hint=hint) from None
-
-
-def parse_duration(text: str) -> float:
-    """From `500ms`, `30s`, `5m`, `1h` to seconds. Raises UsageError."""
-    if not (parsed := _DURATION.fullmatch(text)):
-        hint = "a number and its unit, as in: 500ms  30s  5m  1h"
-        raise UsageError(f"{text!r} is no duration", hint=hint)
-    return float(parsed[1]) * _UNITS_S[parsed[2]]
-
-
-def _parse_lifetime(text: str) -> float:
-    if not (duration := parse_duration(text)):
-        raise UsageError("a session of no length sees nothing", hint="as in: --duration 30s")
-    return duration
-
-
-def _parse_readable(text: str) -> Path:
-    path = Path(text)
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        hint = f"ls -l {shlex.quote(text)}"
-        raise UsageError(f"cannot read {text}: {error.strerror}", hint=hint) from None
-    return path
-
-
-def _parse_client_certificate(text: str) -> Path:
-    """A file in which OpenSSL finds a certificate and the key that belongs to it."""
-    import ssl
-
-    path = _parse_readable(text)
-    try:
-        # Without a password of our own, OpenSSL would stop and ask for it.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password=b"")
-    except (ssl.SSLError, ValueError):
-        raise UsageError(
-            f"no certificate with its key (not encrypted) in {text}",
-            hint="cat certificate.pem chain.pem key.pem > client.pem",
-        ) from None
-    return path
-
-
-def _parse_output(text: str) -> Path:
-    if text == "-":
-        raise UsageError("standard output is no file", hint="--json writes the events there")
-    return Path(text)
-
-
-_HOST: Final = _Parsed("host", HostPattern.parse)
-_PORTS: Final = _Parsed("ports", PortRange.parse_list)
-_CIDR: Final = _Parsed("cidr", parse_network)
-_DURATION_TYPE: Final = _Parsed("duration", parse_duration)
+_HOST: Final = Parsed("host", HostPattern.parse)
+_PORTS: Final = Parsed("ports", PortRange.parse_list)
+_CIDR: Final = Parsed("cidr", parse_network)
+_DURATION: Final = Parsed("duration", parse_duration)
 
 
 def _option(section: str, *names: str, **settings: Any) -> Callable[[F], F]:
@@ -201,7 +72,7 @@ _SCOPE: Final = (
     _option(
         "Scope",
         "--iface",
-        type=_Interface(),
+        type=Interface(),
         multiple=True,
         required=True,
         help="Interface whose traffic to intercept; repeatable.",
@@ -259,7 +130,7 @@ _SCOPE: Final = (
     _option(
         "TLS",
         "--ca-dir",
-        type=_File(),
+        type=File(),
         metavar="DIR",
         help="Where the certificate authority is. Default: mitml4 in the invoking user's "
         "$XDG_DATA_HOME; made there on first use.",
@@ -310,13 +181,13 @@ _POLICY: Final = (
     _option(
         "TLS",
         "--upstream-ca",
-        type=_File(_parse_readable),
+        type=File(parse_readable),
         help="Verify servers against the certificates in this PEM file too.",
     ),
     _option(
         "TLS",
         "--client-cert",
-        type=_File(_parse_client_certificate),
+        type=File(parse_client_certificate),
         help="PEM file with a certificate and its key, for servers that ask for one.",
     ),
     _option(
@@ -341,13 +212,13 @@ _FILES: Final = (
         "Output",
         "-o",
         "--output",
-        type=_File(_parse_output),
+        type=File(parse_output),
         help="Write the events to this file as JSON lines, too.",
     ),
     _option(
         "Output",
         "--keylog",
-        type=_File(_parse_output),
+        type=File(parse_output),
         help="Append the TLS secrets of both sides to this file, as Wireshark reads them.",
     ),
     _option("Output", "--headers", is_flag=True, help="Put HTTP headers into the events."),
@@ -356,7 +227,7 @@ _LIFE: Final = (
     _option(
         "Session",
         "--duration",
-        type=_Parsed("duration", _parse_lifetime),
+        type=Parsed("duration", parse_lifetime),
         help="End after so long, such as 30s or 5m.",
     ),
     _option(
@@ -371,7 +242,7 @@ _PATIENCE: Final = (
     _option(
         "Session",
         "--detect-timeout",
-        type=_DURATION_TYPE,
+        type=_DURATION,
         default="500ms",
         show_default=True,
         help="How long to hold back bytes that might become TLS.",
@@ -379,7 +250,7 @@ _PATIENCE: Final = (
     _option(
         "Session",
         "--drain",
-        type=_DURATION_TYPE,
+        type=_DURATION,
         default="5s",
         show_default=True,
         help="How long open connections may go on once the session ends.",
@@ -457,8 +328,8 @@ _RUN_OPTIONS: Final = (
 )  # fmt: skip
 
 
-def session_options(function: F) -> F:
-    """Give `intercept` its options; `session_config` takes what they parse to."""
+def intercept_options(function: F) -> F:
+    """Give `intercept` its options; `intercept_config` takes what they parse to."""
     return _with(_INTERCEPT_OPTIONS, function)
 
 
@@ -471,96 +342,3 @@ def _with(options: Iterable[Callable[[F], F]], function: F) -> F:
     for option in reversed(list(options)):
         function = option(function)
     return function
-
-
-def session_config(console: Console, **given: Any) -> InterceptConfig:
-    """From what the options of `session_options` parse to. Raises UsageError, CertificateError."""
-    scope = Scope(
-        interfaces=_distinct(given["iface"]),
-        direction=given["direction"],
-        ports=_flat(given["port"]),
-        exclude_ports=_flat(given["exclude_port"]),
-        to=given["to"],
-        from_=given["from"],
-        quic=given["quic"],
-        spoof_source=given["spoof_source"],
-    )
-    wants_table = is_terminal(sys.stdout) and not given["json"]
-    return InterceptConfig(
-        scope=scope,
-        ca_dir=given["ca_dir"] or _default_ca_directory(),
-        output="table" if wants_table else "json",
-        duration_s=given["duration"],
-        max_flows=given["max_flows"],
-        dry_run=given["dry_run"],
-        **_common(console, given),
-    )
-
-
-def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConfig:
-    """From what the options of `run_options` parse to. Raises UsageError."""
-    if given["quiet"]:
-        console.verbosity = -1
-    return RunConfig(
-        argv=argv,
-        loopback=given["loopback"],
-        trust=given["trust"],
-        udp=given["udp"],
-        wait=given["wait"],
-        output=_display_beside_a_command(console, given),
-        **_common(console, given),
-    )
-
-
-def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Display:
-    if given["table"] and given["json"]:
-        raise UsageError("--table and --json both want standard error", hint="--table -o FILE")
-    if given["json"]:
-        return "json-on-stderr"
-    if given["table"]:
-        return "table-on-tty" if is_terminal_free() else "final-table"
-    return "none" if console.verbosity < 0 else "lines"
-
-
-def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
-    """What every session is told."""
-    policy = Policy(
-        block=given["block"],
-        passthrough=given["passthrough"],
-        only=given["only"],
-        tls=given["tls"],
-    )
-    for option, patterns in (("--only", policy.only), ("--passthrough", policy.passthrough)):
-        if patterns and policy.tls == "passthrough":
-            raise UsageError(
-                f"{option} says nothing where no TLS is opened",
-                hint=f"leave out {option} or --tls passthrough",
-            )
-    return {
-        "policy": policy,
-        "on_pinned": given["on_pinned"],
-        "upstream": given["upstream"],
-        "upstream_ca": given["upstream_ca"],
-        "client_cert": given["client_cert"],
-        "color": console.color,
-        "verbosity": console.verbosity,
-        "events_file": given["output"],
-        "keylog": given["keylog"],
-        "headers": given["headers"],
-        "detect_timeout_s": given["detect_timeout"],
-        "drain_s": given["drain"],
-    }
-
-
-def _default_ca_directory() -> Path:
-    from mitml4.tls.ca import default_directory
-
-    return default_directory()
-
-
-def _distinct(values: Iterable[T]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(values))
-
-
-def _flat(values: Iterable[Iterable[T]]) -> tuple[T, ...]:
-    return tuple(chain.from_iterable(values))

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from mitml4.cli.configure import run_config
 from mitml4.cli.console import Console
-from mitml4.cli.options import Command, run_config, run_options
+from mitml4.cli.options import Command, run_options
 
 __all__ = ["run"]
 

@@ -13,8 +13,10 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitml4.cli.configure import intercept_config
 from mitml4.cli.console import Console
-from mitml4.cli.options import Command, parse_duration, session_config, session_options
+from mitml4.cli.options import Command, intercept_options
+from mitml4.cli.values import parse_duration
 from mitml4.errors import UsageError
 from mitml4.net.ruleset import PortRange, Scope
 from mitml4.session.config import InterceptConfig
@@ -25,9 +27,9 @@ Parse = Callable[..., InterceptConfig]
 
 def parse(*arguments: str) -> InterceptConfig:
     @click.command(cls=Command)
-    @session_options
+    @intercept_options
     def probe(**options):
-        return session_config(Console(), **options)
+        return intercept_config(Console(), **options)
 
     with probe.make_context("probe", [*arguments]) as context:
         return probe.invoke(context)
@@ -237,7 +239,7 @@ def test_interfaces_are_completed() -> None:
 
 def click_options() -> list[click.Parameter]:
     @click.command(cls=Command)
-    @session_options
+    @intercept_options
     def probe(**_: object) -> None: ...
 
     return probe.params

@@ -1,0 +1,112 @@
+"""From what the options of a session parse to, to the config that the session takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mitml4.cli.console import Console, is_terminal, is_terminal_free
+from mitml4.errors import UsageError
+from mitml4.net.ruleset import Scope
+from mitml4.session.config import Display, InterceptConfig, RunConfig
+from mitml4.session.policy import Policy
+
+__all__ = ["intercept_config", "run_config"]
+
+T = TypeVar("T")
+
+
+def intercept_config(console: Console, **given: Any) -> InterceptConfig:
+    """From the options of `intercept`. Raises UsageError, CertificateError."""
+    scope = Scope(
+        interfaces=_distinct(given["iface"]),
+        direction=given["direction"],
+        ports=_flat(given["port"]),
+        exclude_ports=_flat(given["exclude_port"]),
+        to=given["to"],
+        from_=given["from"],
+        quic=given["quic"],
+        spoof_source=given["spoof_source"],
+    )
+    wants_table = is_terminal(sys.stdout) and not given["json"]
+    return InterceptConfig(
+        scope=scope,
+        ca_dir=given["ca_dir"] or _default_ca_directory(),
+        output="table" if wants_table else "json",
+        duration_s=given["duration"],
+        max_flows=given["max_flows"],
+        dry_run=given["dry_run"],
+        **_common(console, given),
+    )
+
+
+def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConfig:
+    """From the options of `run`. Raises UsageError."""
+    if given["quiet"]:
+        console.verbosity = -1
+    return RunConfig(
+        argv=argv,
+        loopback=given["loopback"],
+        trust=given["trust"],
+        udp=given["udp"],
+        wait=given["wait"],
+        output=_display_beside_a_command(console, given),
+        **_common(console, given),
+    )
+
+
+def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Display:
+    if given["table"] and given["json"]:
+        raise UsageError("--table and --json both want standard error", hint="--table -o FILE")
+    if given["json"]:
+        return "json-on-stderr"
+    if given["table"]:
+        return "table-on-tty" if is_terminal_free() else "final-table"
+    return "none" if console.verbosity < 0 else "lines"
+
+
+def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
+    """What every session is told."""
+    policy = Policy(
+        block=given["block"],
+        passthrough=given["passthrough"],
+        only=given["only"],
+        tls=given["tls"],
+    )
+    for option, patterns in (("--only", policy.only), ("--passthrough", policy.passthrough)):
+        if patterns and policy.tls == "passthrough":
+            raise UsageError(
+                f"{option} says nothing where no TLS is opened",
+                hint=f"leave out {option} or --tls passthrough",
+            )
+    return {
+        "policy": policy,
+        "on_pinned": given["on_pinned"],
+        "upstream": given["upstream"],
+        "upstream_ca": given["upstream_ca"],
+        "client_cert": given["client_cert"],
+        "color": console.color,
+        "verbosity": console.verbosity,
+        "events_file": given["output"],
+        "keylog": given["keylog"],
+        "headers": given["headers"],
+        "detect_timeout_s": given["detect_timeout"],
+        "drain_s": given["drain"],
+    }
+
+
+def _default_ca_directory() -> Path:
+    from mitml4.tls.ca import default_directory
+
+    return default_directory()
+
+
+def _distinct(values: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _flat(values: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    return tuple(chain.from_iterable(values))

@@ -1,0 +1,147 @@
+"""The values that options take: how each is parsed, refused, and completed by the shell."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+import socket
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from mitml4.errors import UsageError
+
+__all__ = [
+    "File",
+    "Interface",
+    "Parsed",
+    "parse_client_certificate",
+    "parse_duration",
+    "parse_interface",
+    "parse_lifetime",
+    "parse_network",
+    "parse_output",
+    "parse_readable",
+]
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
+    """A value that one of our own functions parses; its UsageError gets the option's name."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        if not isinstance(value, str):  # a default
+            return value
+        try:
+            return self.parse(value)
+        except UsageError as error:
+            option = f"{param.opts[-1]}: " if param else ""
+            raise UsageError(f"{option}{error.message}", hint=error.hint) from None
+
+
+class Interface(Parsed):
+    """An interface that is there."""
+
+    def __init__(self) -> None:
+        super().__init__("name", parse_interface)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in _interfaces() if name.startswith(incomplete)]
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return f"There are: {', '.join(_interfaces())}"
+
+
+class File(Parsed):
+    """A file; the shell completes its name."""
+
+    def __init__(self, parse: Callable[[str], object] = Path) -> None:
+        super().__init__("file", parse)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+def _interfaces() -> list[str]:
+    # Not /sys/class/net, which shows those of the namespace that /sys was mounted in.
+    return sorted(name for _, name in socket.if_nameindex())
+
+
+def parse_interface(name: str) -> str:
+    """Raises UsageError for one that is not there."""
+    there = _interfaces()
+    if name not in there:
+        raise UsageError(f"there is no interface {name!r}", hint=f"there are: {', '.join(there)}")
+    return name
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """From `10.0.0.0/8` or `2001:db8::1`. Raises UsageError."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        hint = "an address or a network, as in: 192.0.2.1  10.0.0.0/8  2001:db8::/32"
+        raise UsageError(f"{text!r} is no network", hint=hint) from None
+
+
+def parse_duration(text: str) -> float:
+    """From `500ms`, `30s`, `5m`, `1h` to seconds. Raises UsageError."""
+    if not (parsed := _DURATION.fullmatch(text)):
+        hint = "a number and its unit, as in: 500ms  30s  5m  1h"
+        raise UsageError(f"{text!r} is no duration", hint=hint)
+    return float(parsed[1]) * _UNITS_S[parsed[2]]
+
+
+def parse_lifetime(text: str) -> float:
+    if not (duration := parse_duration(text)):
+        raise UsageError("a session of no length sees nothing", hint="as in: --duration 30s")
+    return duration
+
+
+def parse_readable(text: str) -> Path:
+    path = Path(text)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        hint = f"ls -l {shlex.quote(text)}"
+        raise UsageError(f"cannot read {text}: {error.strerror}", hint=hint) from None
+    return path
+
+
+def parse_client_certificate(text: str) -> Path:
+    """A file in which OpenSSL finds a certificate and the key that belongs to it."""
+    import ssl
+
+    path = parse_readable(text)
+    try:
+        # Without a password of our own, OpenSSL would stop and ask for it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password=b"")
+    except (ssl.SSLError, ValueError):
+        raise UsageError(
+            f"no certificate with its key (not encrypted) in {text}",
+            hint="cat certificate.pem chain.pem key.pem > client.pem",
+        ) from None
+    return path
+
+
+def parse_output(text: str) -> Path:
+    if text == "-":
+        raise UsageError("standard output is no file", hint="--json writes the events there")
+    return Path(text)
