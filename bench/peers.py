@@ -10,8 +10,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final
@@ -67,18 +68,26 @@ class Standing:
         return resident_bytes(self.pid) if self.pid else 0
 
 
-class Peer:
-    """How to set up, start and stop one proxy."""
+class Peer(ABC):
+    """Something that stands, or does not, between the client and the server."""
 
     name: ClassVar[str]
 
+    @abstractmethod
     def version(self) -> str:
         """What it calls itself. Raises NotMeasuredError when it is not there."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def standing(self, lab: Lab) -> AbstractContextManager[Standing]:
+        """Put it into the router, and leave the router bare again."""
+
+
+class Proxy(Peer):
+    """How to set up, start and stop one proxy."""
+
+    @abstractmethod
     def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
         """Write its files into an empty folder; its command line, and the CA that clients trust."""
-        raise NotImplementedError
 
     def rules(self) -> str:
         """nft statements that send the client's connections to it; it may bring its own."""
@@ -89,7 +98,6 @@ class Peer:
 
     @contextmanager
     def standing(self, lab: Lab) -> Iterator[Standing]:
-        """Start it in the router, and leave the router bare again."""
         where = lab.where / self.name
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir(mode=0o755)
@@ -128,7 +136,7 @@ class Direct(Peer):
 
 
 @dataclass(frozen=True, slots=True)
-class Mitml4(Peer):
+class Mitml4(Proxy):
     """`mitml4 intercept`, with its JSON lines written to a file."""
 
     name: ClassVar[str] = "mitml4"
@@ -152,7 +160,7 @@ class Mitml4(Peer):
 
 
 @dataclass(frozen=True, slots=True)
-class Mitmproxy(Peer):
+class Mitmproxy(Proxy):
     """mitmdump in transparent mode, which holds each body in memory until it is whole."""
 
     name: ClassVar[str] = "mitmproxy"
@@ -193,7 +201,7 @@ class MitmproxyStreaming(Mitmproxy):
 
 
 @dataclass(frozen=True, slots=True)
-class Sslsplit(Peer):
+class Sslsplit(Proxy):
     """sslsplit with its netfilter NAT engine. It does not verify the server's certificate."""
 
     name: ClassVar[str] = "sslsplit"
@@ -239,7 +247,7 @@ shutdown_lifetime 0 seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Squid(Peer):
+class Squid(Proxy):
     """squid-openssl, intercepting with ssl-bump; nothing is cached or logged."""
 
     name: ClassVar[str] = "squid"
