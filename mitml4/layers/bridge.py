@@ -15,11 +15,11 @@ import trio
 
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
-from mitml4.protocols.conversation import MAX_LOOK, Direction, Target
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
+from mitml4.protocols.conversation import MAX_LOOK, Direction, Target
 from mitml4.tls.stream import TlsStream
 
-__all__ = ["MAX_DEPTH", "Bridge", "Lane"]
+__all__ = ["MAX_DEPTH", "Bridge", "Lane", "first_of"]
 
 MAX_DEPTH: Final = 16
 """Layers deeper than this are relayed unseen."""
@@ -283,3 +283,21 @@ class Bridge:
         relay = self.up.relay
         up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
         return replace(self, up=up, down=down, secure=True, expected=None)
+
+
+async def first_of(*works: Callable[[], Awaitable[object]]) -> None:
+    """Until one of them is done or has failed; the others are stopped, and its error raised."""
+    failures: list[Exception] = []
+
+    async def guarded(work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            failures.append(error)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(guarded, work)
+    if failures:
+        raise failures[0]

@@ -12,19 +12,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 import trio
 from OpenSSL import SSL, crypto
 
 from mitml4.errors import CertificateError, ProtocolError
-from mitml4.layers.bridge import Bridge
+from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.certificate import CertificateFacts
-from mitml4.protocols.conversation import Surroundings, Target
+from mitml4.protocols.conversation import MAX_LOOK, Surroundings, Target
 from mitml4.protocols.tls import TlsConversation, TlsFacts
 from mitml4.protocols.tls_hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls_names import alert_name, is_grease
@@ -105,6 +105,8 @@ class TlsOpener:
             raise Blocked(reason)
         if action == "passthrough":
             return await _pass_through(bridge, speaker, reason)
+        if bridge.egress.peek_nowait(1):  # what spoke first is no TLS server, or has refused
+            return await _pass_through(bridge, speaker, "not openable")
         try:
             self.contexts.egress(_offer(hello))
         except SSL.Error:
@@ -127,12 +129,20 @@ class TlsOpener:
 
 
 async def _read_hello(bridge: Bridge) -> ClientHello | None:
-    """The whole ClientHello, none of it consumed; None when it is none, or does not come."""
+    """The whole ClientHello, none of it consumed; None when it is none, or does not come.
+
+    Nor does it come for us when the server has something to say before it has heard it.
+    """
     data = b""
     while True:
         looked = b""
+
+        async def look(beyond: int = len(data)) -> None:
+            nonlocal looked
+            looked = await bridge.up.look(beyond)
+
         with trio.move_on_after(_HELLO_PATIENCE_S):
-            looked = await bridge.up.look(len(data))
+            await first_of(look, partial(bridge.down.look, len(bridge.down.ahead)))
         if len(looked) <= len(data):
             return None
         data = looked
@@ -169,6 +179,7 @@ class _Handshake:
         self.reconnect = reconnect
         self.depth = len(bridge.report.stack)
         self.facts = TlsFacts.of(hello)
+        self.server_reset: OSError | None = None
 
     async def run(self) -> Bridge:
         """Raises _PassThrough, Failed, OSError."""
@@ -196,7 +207,7 @@ class _Handshake:
             connection.request_ocsp()
         try:
             with trio.fail_after(_HANDSHAKE_S):
-                await stream.handshake()
+                await first_of(stream.handshake, self._wait_client_ended)
         except TlsFailure as failure:
             lacking = failure.alert in _ALERTS_FOR_AN_OFFER and mirrored.not_mirrored
             if stream.alerts.asked_for_certificate:
@@ -211,8 +222,23 @@ class _Handshake:
             self._fail("egress", "timeout", "the server does not answer the ClientHello")
             self.bridge.ingress.abort()
             raise Failed from None
+        if self.bridge.up.ended and self.reconnect:
+            await self._retreat("client ended")
+            self._fail("ingress", "reset", "the client ended before the server's answer")
+            self._abort(stream)
         self._describe(connection)
         return stream
+
+    async def _wait_client_ended(self) -> None:
+        """A client that has ended before it was answered shakes no hands, and its reset is the
+        server's; what else it says is for later. Raises OSError."""
+        lane = self.bridge.up
+        seen = 0
+        while seen <= MAX_LOOK and not lane.ended:
+            seen = len(await lane.look(seen))
+        lane.source.tcp.raise_reset()
+        if not lane.ended or not self.reconnect:
+            await lane.source.tcp.wait_reset()
 
     async def _pass_on_failure(self, failure: TlsFailure | None) -> None:
         """The server ended the handshake: the client gets the same, alert or end."""
@@ -330,22 +356,40 @@ class _Handshake:
         )
         stream = tls_over(self.bridge.ingress, context)
         stream.connection.set_accept_state()
+        had_ended = stream.tcp.has_ended()
         try:
             with trio.fail_after(_HANDSHAKE_S):
-                await stream.handshake()
+                await first_of(stream.handshake, partial(self._wait_server_reset, egress))
         except TlsFailure as failure:
             self._classify(failure)
         except (StreamTruncated, ConnectionError) as error:
             how = "reset" if isinstance(error, ConnectionError) else "closed"
-            self._fail("ingress", "certificate", f"{how} by the client after our certificate")
-            self._learn_pin()
+            if had_ended:
+                self._fail("ingress", "reset", f"{how} by the client before our certificate")
+            else:
+                self._fail("ingress", "certificate", f"{how} by the client after our certificate")
+                self._learn_pin()
         except trio.TooSlowError:
             self._fail("ingress", "timeout", "the client does not finish the handshake")
         else:
+            if self.server_reset:
+                raise self.server_reset
             return stream
         egress.abort() if stream.alerts.received is None else egress.close()
         stream.close()
         raise Failed
+
+    async def _wait_server_reset(self, egress: TlsStream) -> None:
+        """A reset of the server's is the client's at once, unless there is something to hear first.
+
+        Returns once there was one.
+        """
+        try:
+            await egress.tcp.wait_reset()
+        except OSError as error:
+            if egress.peek_nowait(1):
+                await trio.sleep_forever()
+            self.server_reset = error
 
     def _classify(self, failure: TlsFailure) -> None:
         if failure.alert is None:

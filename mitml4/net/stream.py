@@ -163,7 +163,7 @@ class TcpStream(Stream):
                     return data
                 if len(data) == stuck_at:
                     raise UrgentAhead(data)
-                if self._has_ended():
+                if self.has_ended():
                     data = self.socket.recv(limit, socket.MSG_PEEK)
                     if len(data) < min(limit, self._unread_count()):
                         raise UrgentAhead(data)
@@ -199,7 +199,7 @@ class TcpStream(Stream):
             return False
         if self._unread_count() > count:
             return True
-        if not self._has_ended():
+        if not self.has_ended():
             # The kernel also wakes a reader whose receive buffer is full, though the low-water
             # mark is not reached; it grows the buffer meanwhile.
             await trio.sleep(_FULL_BUFFER_PAUSE_S)
@@ -208,7 +208,8 @@ class TcpStream(Stream):
     def _unread_count(self) -> int:
         return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0])
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether its end or its reset has come; bytes from before may still be unread."""
         poller = select.poll()
         poller.register(self.socket, select.POLLRDHUP)
         return bool(poller.poll(0))
@@ -243,9 +244,13 @@ class TcpStream(Stream):
             # ended is readable at all times, so it cannot be waited for as it is.
             poll.register(self.socket, 0)
             await trio.lowlevel.wait_readable(poll.fileno())
+        self.raise_reset()
+        await trio.sleep_forever()  # it has ended both ways
+
+    def raise_reset(self) -> None:
+        """Raises OSError if it was reset, and nobody has been told of that yet."""
         if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
-        await trio.sleep_forever()  # it has ended both ways
 
     async def send_all(self, data: memoryview) -> None:
         while data:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+from contextlib import suppress
 
 import pytest
 import trio
 import trustme
+
+from mitml4.events import FlowLayer
 
 TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -152,3 +155,128 @@ async def test_inside_tls_as_well(lab, server_ca: trustme.CA, with_fin: bool) ->
         await wait_reset(far)
         close = await proxy.wait_closed()
     assert (close.reason, close.stack) == ("reset", ("tls", "unknown"))
+
+
+def client_hello(context: ssl.SSLContext) -> bytes:
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="example.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+async def test_a_server_is_heard_while_a_client_hello_is_read(lab) -> None:
+    server = Silent()
+    async with lab(server) as proxy:
+        hello = client_hello(proxy.client_context())
+        client = await proxy.connect()
+        await client.send_all(hello[:100])
+        far = await server.stream()
+        await far.send_all(b"\xff early")
+        with trio.fail_after(5):
+            assert await client.receive_some() == b"\xff early"
+        await client.send_all(hello[100:])
+        await server.hear(far, len(hello))
+        for stream in (client, far):
+            await stream.send_eof()
+        await proxy.wait_closed()
+    (layer,) = proxy.of(FlowLayer)
+    assert (layer.protocol, layer.action) == ("tls", "passthrough")
+
+
+async def test_a_servers_end_comes_through_while_a_client_hello_is_read(lab) -> None:
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(client_hello(proxy.client_context())[:100])
+        far = await server.stream()
+        await far.send_eof()
+        with trio.fail_after(5):
+            assert await client.receive_some() == b""
+        await client.send_eof()
+        await proxy.wait_closed()
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0], ids=["half a hello", "a hello"])
+async def test_a_reset_is_noticed_before_any_handshake(lab, share: float) -> None:
+    for who in ("client", "server"):
+        server = Silent()
+        async with lab(server) as proxy:
+            hello = client_hello(proxy.client_context())
+            client = await proxy.connect()
+            await client.send_all(hello[: int(len(hello) * share)])
+            far = await server.stream()
+            if share == 1.0:
+                await server.hear(far, 100)
+            ends = [client, far] if who == "client" else [far, client]
+            reset(ends[0])
+            await wait_reset(ends[1])
+            assert (await proxy.wait_closed()).reason == "reset"
+
+
+def tls_echo(authority: trustme.CA):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("example.test").configure_cert(context)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True)
+        with suppress(trio.BrokenResourceError):
+            async for chunk in tls:
+                await tls.send_all(chunk)
+        await trio.aclose_forcefully(stream)
+
+    return serve
+
+
+async def test_a_client_that_leaves_before_the_servers_answer_is_not_pinned(
+    lab, server_ca: trustme.CA
+) -> None:
+    answer, serve = trio.Event(), tls_echo(server_ca)
+    arrived = trio.Event()
+
+    async def slow(stream: trio.SocketStream) -> None:
+        arrived.set()
+        await answer.wait()
+        await serve(stream)
+
+    async with lab(slow) as proxy:
+        hurried = await proxy.connect()
+        await hurried.send_all(client_hello(proxy.client_context()))
+        await arrived.wait()
+        await hurried.send_eof()
+        with trio.fail_after(5):
+            answer.set()
+            heard = b"".join([chunk async for chunk in hurried])
+        assert heard.startswith(b"\x16\3\3")  # the server's own hello, for whom it may be of use
+        await proxy.wait_closed()
+        client = trio.SSLStream(
+            await proxy.connect(), proxy.client_context(), server_hostname="example.test"
+        )
+        with trio.fail_after(5):
+            await client.send_all(b"\0opaque")
+            assert await client.receive_some() == b"\0opaque"
+        await client.aclose()
+        await proxy.wait_closed(2)
+    assert [layer.action for layer in proxy.of(FlowLayer) if layer.protocol == "tls"] == [
+        "passthrough",
+        "intercepted",
+    ]
+
+
+async def test_a_server_that_is_reset_resets_a_client_that_dawdles_over_its_handshake(
+    lab, server_ca: trustme.CA
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    context.num_tickets = 0
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(client_hello(proxy.client_context()))
+        far = await server.stream()
+        await trio.SSLStream(far, context, server_side=True).do_handshake()
+        with trio.fail_after(5):
+            assert await client.receive_some() != b""
+        reset(far)
+        await wait_reset(client)
+        assert (await proxy.wait_closed()).reason == "reset"
