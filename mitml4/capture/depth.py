@@ -28,6 +28,7 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
     Facts,
+    Framing,
     Notice,
     Opening,
     Pass,
@@ -74,6 +75,7 @@ class Depth:
         "cut",
         "depth",
         "ended",
+        "framings",
         "inner",
         "kept",
         "observer",
@@ -110,6 +112,8 @@ class Depth:
         self.secrets = secrets
         self.inner: Depth | None = None
         """Whose bytes those that come next are."""
+        self.framings: dict[Direction, Framing] = {}
+        """What carries them, where they do not stand bare."""
         self.opened: Depth | None = None
         """What the conversation has decrypted."""
         self.opaque = depth >= _MAX_DEPTH
@@ -122,7 +126,7 @@ class Depth:
     def data(self, direction: Direction, data: bytes) -> None:
         """The next bytes."""
         if self.inner:
-            self.inner.data(direction, data)
+            self._hand_on(self.inner, direction, data)
         elif not self.opaque and direction not in self.cut:
             self.speaker = self.speaker or ("client" if direction is Direction.UP else "server")
             self.kept[direction] += data
@@ -179,7 +183,8 @@ class Depth:
     def unseen(self, direction: Direction) -> int:
         """How many of the next bytes need not be shown."""
         if self.inner:
-            return self.inner.unseen(direction)
+            unseen = self.inner.unseen(direction)
+            return 0 if self.framings and unseen < ALL else unseen
         if self.opaque or direction in self.cut:
             return ALL
         if self.conversation is None or self.kept[direction]:
@@ -303,11 +308,19 @@ class Depth:
     def _go_inside(self, conversation: Conversation) -> None:
         self._tell()
         self.inner = inner = self._within(conversation, secure=self.around.secure)
+        if framing := conversation.framing:
+            self.framings = {direction: framing() for direction in Direction}
         for direction in Direction:
             if kept := self._take(direction, len(self.kept[direction])):
-                inner.data(direction, kept)
+                self._hand_on(inner, direction, kept)
             if direction in self.ended:
                 inner.end(direction)
+
+    def _hand_on(self, inner: Depth, direction: Direction, data: bytes) -> None:
+        if self.framings:
+            data = bytes(self.framings[direction].unwrap(data))
+        if data:
+            inner.data(direction, data)
 
     def _within(self, conversation: Conversation, *, secure: bool) -> Depth:
         around = Surroundings(

@@ -16,7 +16,7 @@ import trio
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
-from mitml4.protocols.conversation import MAX_LOOK, Direction, Target
+from mitml4.protocols.conversation import MAX_LOOK, Direction, Framing, Target
 from mitml4.tls.stream import TlsStream
 
 __all__ = ["MAX_DEPTH", "Bridge", "Lane", "first_of"]
@@ -208,6 +208,8 @@ class Bridge:
     """Whether it runs inside TLS."""
     expected: str | None = None
     """The protocol that the outer layer has negotiated (websocket), where it has."""
+    framing: Callable[[], Framing] | None = None
+    """What that one is carried in, where it does not stand bare; the lanes move it as it is."""
 
     @classmethod
     def between(
@@ -268,9 +270,15 @@ class Bridge:
         if failures:
             raise failures[0]
 
-    def inner(self, *, target: Target | None = None, expected: str | None = None) -> Bridge:
+    def inner(
+        self,
+        *,
+        target: Target | None = None,
+        expected: str | None = None,
+        framing: Callable[[], Framing] | None = None,
+    ) -> Bridge:
         """The bridge of the protocol inside, on the same lanes."""
-        return replace(self, target=target or self.target, expected=expected)
+        return replace(self, target=target or self.target, expected=expected, framing=framing)
 
     def onto(self, egress: Stream) -> Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
@@ -282,7 +290,7 @@ class Bridge:
         """The bridge of the plaintext."""
         relay = self.up.relay
         up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
-        return replace(self, up=up, down=down, secure=True, expected=None)
+        return replace(self, up=up, down=down, secure=True, expected=None, framing=None)
 
 
 async def first_of(*works: Callable[[], Awaitable[object]]) -> None:

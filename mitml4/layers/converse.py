@@ -58,6 +58,8 @@ class _Driver:
         self.broken = False
         self.finished: set[Direction] = set()
         self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
+        framing = bridge.framing
+        self.framings = {each: framing() for each in Direction} if framing else None
 
     async def run(self) -> Bridge | None:
         self._tell(at_the_end=False)
@@ -67,7 +69,9 @@ class _Driver:
             self._tell(at_the_end=True)
         if self._inner_begins():
             return self.bridge.inner(
-                target=self.conversation.target, expected=self.conversation.inner
+                target=self.conversation.target,
+                expected=self.conversation.inner,
+                framing=self.conversation.framing,
             )
         return None
 
@@ -181,6 +185,8 @@ class _Driver:
 
     def _tapped(self, direction: Direction, data: bytes) -> None:
         if self._want(direction) is TAP:
+            if self.framings:  # bytes under a TAP have moved as they came: it is shown the inner
+                data = bytes(self.framings[direction].unwrap(data))
             self._feed(direction, data)
 
     def _passed(self, direction: Direction, count: int) -> None:

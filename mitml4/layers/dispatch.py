@@ -35,7 +35,8 @@ class Found:
 async def dispatch(bridge: Bridge) -> Found:
     """Find out what a bridge carries, and claim nothing of it. Raises OSError."""
     if bridge.expected and (protocol := by_name(bridge.expected)):
-        return Found(protocol, "server")
+        # A websocket is the server's word; TLS begins with the client's.
+        return Found(protocol, "client" if protocol.terminates else "server")
     return await _Watch(bridge).decide()
 
 

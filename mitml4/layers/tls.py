@@ -24,7 +24,7 @@ from mitml4.layers.converse import converse
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.certificate import CertificateFacts
-from mitml4.protocols.conversation import MAX_LOOK, Surroundings, Target
+from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target
 from mitml4.protocols.tls import TlsConversation, TlsFacts
 from mitml4.protocols.tls_hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls_names import alert_name, is_grease
@@ -146,8 +146,9 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
         if len(looked) <= len(data):
             return None
         data = looked
+        bare = bytes(bridge.framing().unwrap(data)) if bridge.framing else data
         try:
-            hello = parse_client_hello(data)
+            hello = parse_client_hello(bare)
         except ProtocolError:
             return None
         if hello:
@@ -192,13 +193,15 @@ class _Handshake:
             self._announce()
         return self.bridge.inside_tls(ingress, egress)
 
+    def _framing(self) -> Framing | None:
+        return self.bridge.framing() if self.bridge.framing else None
+
     async def _connect(self) -> TlsStream:
         """The egress handshake, with the client's offer."""
         mirrored = self.opener.contexts.egress(_offer(self.hello))
         self.facts = replace(self.facts, not_mirrored=mirrored.not_mirrored)
-        stream = tls_over(self.bridge.egress, mirrored.context)
+        stream = tls_over(self.bridge.egress, mirrored.context, framing=self._framing())
         connection = stream.connection
-        connection.set_connect_state()
         if self.hello.sni:
             connection.set_tlsext_host_name(self.hello.sni.encode("utf-8", "surrogateescape"))
         if self.hello.alpn:
@@ -251,6 +254,8 @@ class _Handshake:
             version = min(max(self.hello.versions), _TLS_1_2)
             # RFC 8446 §5.1, §6: a plaintext record with a fatal alert, the server's own.
             record = b"\x15" + version.to_bytes(2, "big") + b"\0\2\2" + bytes([failure.alert])
+            if framing := self._framing():
+                record = framing.wrap(record)
             await self.bridge.ingress.send_all(memoryview(record))
         await self.bridge.ingress.send_end()
         raise Failed from None
@@ -354,8 +359,7 @@ class _Handshake:
         context = self.opener.contexts.ingress(
             leaf, version, self.facts.cipher or "", self.facts.alpn or b""
         )
-        stream = tls_over(self.bridge.ingress, context)
-        stream.connection.set_accept_state()
+        stream = tls_over(self.bridge.ingress, context, server_side=True, framing=self._framing())
         had_ended = stream.tcp.has_ended()
         try:
             with trio.fail_after(_HANDSHAKE_S):

@@ -19,6 +19,7 @@ own stay where they are, so that an inner TLS can read them from the socket itse
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -34,6 +35,7 @@ __all__ = [
     "Conversation",
     "Direction",
     "Facts",
+    "Framing",
     "HttpEnd",
     "HttpRequest",
     "HttpResponse",
@@ -178,6 +180,25 @@ class WebSocketMessage:
 Notice: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage
 
 
+class Framing(ABC):
+    """How an inner TLS is carried as long as its handshake lasts: in packets of the outer protocol.
+
+    One object serves one end of a connection: what comes from there, and what goes there.
+    """
+
+    @abstractmethod
+    def unwrap(self, data: bytes | memoryview) -> bytes | memoryview:
+        """The inner bytes of those that come next, split anywhere; nothing is kept back of them.
+
+        What stands bare is given as it is, so that it needs no telling when the packets end. Never
+        raises: what is neither packet nor TLS is for the inner protocol to refuse.
+        """
+
+    @abstractmethod
+    def wrap(self, data: bytes) -> bytes:
+        """The packets of one message."""
+
+
 def _never() -> float:
     return 0.0
 
@@ -213,6 +234,8 @@ class Conversation:
     """The facts are as complete as the opening makes them: the layer may be announced."""
     inner: str | None = None
     """The inner protocol's name where it was negotiated (`websocket`), else None: detect it."""
+    framing: Callable[[], Framing] | None = None
+    """What an inner TLS is carried in, where it does not stand bare from its first byte."""
     target: Target | None = None
     """Where the inner protocol is bound for, when this one said so."""
     notices: list[Notice] = field(default_factory=list)

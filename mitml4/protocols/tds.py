@@ -6,25 +6,30 @@
     12 TLS in packets …     ◄──────►   12 TLS in packets …             where encryption is agreed
     10 login                ───────►                                   in the clear where it is not
 
-TLS does not take the connection over here: its handshake travels inside TDS packets (§2.2.6.5),
-and with `login only` encryption it ends after the login. There is no byte at which an inner layer
-begins, so it cannot be opened in place: what was negotiated is told as `encryption`, and the rest
-passes. TDS 8.0 is different: TLS comes first, with ALPN `tds/8.0`, and this protocol is inside.
+Where `all` is encrypted, TLS takes the connection over: its handshake travels inside of packets
+(§2.2.6.5), and with the end of it the records stand bare, and the login is in them. With `login
+only`, TLS ends after the login without a word, and both go on in the clear: there is no such inner
+layer, so that is told as `encryption`, and the rest passes. In TDS 8.0 TLS comes first, with ALPN
+`tds/8.0`, and this protocol is inside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
+    HOLD,
+    LOOK,
     PASS_ALL,
     Facts,
+    Framing,
     Opening,
     Protocol,
     Surroundings,
     Verdict,
+    Want,
 )
 from mitml4.protocols.fields import Reader, judge
 from mitml4.protocols.units import Units
@@ -39,6 +44,10 @@ PRELOGIN: Final = b"\x12"
 HEAD: Final = 8
 MAX_PACKET: Final = 32767
 """§2.2.3.1.3; and the server's own limit."""
+FIRST_PACKETS: Final = 4096
+"""§2.2.3.1.3: what a packet holds at most before the login has agreed on another size."""
+END_OF_MESSAGE: Final = 1
+TLS_HANDSHAKE: Final = b"\x16"  # RFC 8446 §5.1
 
 # §2.2.6.5: option tokens
 VERSION: Final = 0
@@ -49,7 +58,9 @@ TERMINATOR: Final = 0xFF
 OPTION: Final = 5
 
 # §2.2.6.5 and §3.3.5.1: what the server's answer means for what follows
-ENCRYPTIONS: Final = {0: "login only", 1: "all", 2: "none", 3: "all"}
+LOGIN_ONLY: Final = "login only"
+ALL: Final = "all"
+ENCRYPTIONS: Final = {0: LOGIN_ONLY, 1: ALL, 2: "none", 3: ALL}
 CLIENT_CERTIFICATE: Final = 0x80
 
 # §2.2.6.4
@@ -132,11 +143,56 @@ class TdsFacts(Facts):
 
 
 @dataclass(slots=True)
+class Packets(Framing):
+    """TDS packets around TLS, until a record stands where a packet would begin.
+
+    The two cannot be mistaken for each other: records begin with 14 to 18. Servers answer in
+    packets of type 12, old ones of type 04.
+    """
+
+    _head: bytearray = field(default_factory=bytearray)
+    _left: int = 0
+    """How much of the packet's content is still to come."""
+    _bare: bool = False
+
+    def unwrap(self, data: bytes | memoryview) -> bytes | memoryview:
+        if self._bare:
+            return data
+        inside, at = bytearray(), 0
+        while at < len(data) and not self._bare:
+            if self._left:
+                content = data[at : at + self._left]
+                inside += content
+                self._left -= len(content)
+                at += len(content)
+            elif self._head or data[at] in PRELOGIN + RESPONSE:
+                part = data[at : at + HEAD - len(self._head)]
+                self._head += part
+                at += len(part)
+                if len(self._head) == HEAD:
+                    self._left = max(0, int.from_bytes(self._head[2:4], "big") - HEAD)
+                    self._head.clear()
+            else:
+                self._bare = True
+        return bytes(inside + data[at:])
+
+    def wrap(self, data: bytes) -> bytes:
+        most = FIRST_PACKETS - HEAD
+        parts = [data[at : at + most] for at in range(0, len(data), most)]
+        ends = [0] * (len(parts) - 1) + [END_OF_MESSAGE]
+        return b"".join(
+            PRELOGIN + bytes([end]) + (HEAD + len(part)).to_bytes(2, "big") + bytes(4) + part
+            for part, end in zip(parts, ends, strict=True)
+        )
+
+
+@dataclass(slots=True)
 class Tds(Units):
-    """The prelogin of both sides, and the user of a login in the clear."""
+    """The prelogin of both sides, TLS behind it, or the user of a login in the clear."""
 
     name: ClassVar[str] = "tds"
 
+    down: Want = HOLD
     server_version: str | None = None
     encryption: str | None = None
     user: bytes | None = None
@@ -149,12 +205,19 @@ class Tds(Units):
         elif not self._asked:
             read_prelogin(reader)
             self._asked = True
+            self.up, self.down = HOLD, LOOK
+        elif self.encryption == ALL:
+            hello = reader.part(HEAD + len(TLS_HANDSHAKE))
+            hello.one_of(PRELOGIN)
+            hello.take(HEAD - len(PRELOGIN))
+            hello.one_of(TLS_HANDSHAKE)
+            self.inner, self.framing = "tls", Packets
+            self.go_inside()
         else:
-            self.stay_plain()  # the TLS handshake, packed
+            self.stay_plain()
 
     def server_unit(self, reader: Reader) -> None:
         options = read_prelogin(reader, RESPONSE)
-        self.down = PASS_ALL
         version = options[VERSION]
         if len(version) == 6:
             build = int.from_bytes(version[2:4], "big")
@@ -162,7 +225,8 @@ class Tds(Units):
         answer = options.get(ENCRYPTION, b"")
         if len(answer) == 1:
             self.encryption = ENCRYPTIONS.get(answer[0] & ~CLIENT_CERTIFICATE)
-        if self.encryption not in (None, "none"):
+        self.up, self.down = LOOK, HOLD if self.encryption == ALL else PASS_ALL
+        if self.encryption == LOGIN_ONLY:
             self.stay_plain()
 
     def facts(self) -> TdsFacts:

@@ -1,8 +1,9 @@
 """A byte stream inside TLS, by OpenSSL.
 
 Where the layer below is a TCP socket, OpenSSL reads and writes its descriptor itself: half the CPU
-of any way that hands ciphertext through Python. Inside another TLS it works on memory BIOs, and
-this stream carries the ciphertext. `TlsStream` is the part that both have in common.
+of any way that hands ciphertext through Python. Inside another TLS, and where the handshake is
+carried in packets of another protocol, it works on memory BIOs, and this stream carries the
+ciphertext. `TlsStream` is the part that both have in common.
 
 How the far side ended is kept apart: close_notify is the end of the stream; TCP's FIN without it
 raises StreamTruncated; a reset, ConnectionResetError; a fatal alert or a broken record, TlsFailure.
@@ -21,6 +22,7 @@ import trio
 from OpenSSL import SSL
 
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream
+from mitml4.protocols.conversation import Framing
 
 __all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
 
@@ -224,12 +226,35 @@ class _DescriptorTlsStream(TlsStream):
 
 
 class _MemoryTlsStream(TlsStream):
-    """OpenSSL works on memory; the ciphertext goes through the stream below."""
+    """OpenSSL works on memory; the ciphertext goes through the stream below.
 
-    def __init__(self, context: SSL.Context, transport: Stream) -> None:
+    With a `framing`, what this side says in the handshake is wrapped, and what the far side says
+    may be.
+    """
+
+    def __init__(
+        self, context: SSL.Context, transport: Stream, *, server_side: bool, framing: Framing | None
+    ) -> None:
         super().__init__(SSL.Connection(context, None), transport)
         self._incoming = memoryview(bytearray(_RECORD_BYTES + 2048))
         self._receiving = trio.Lock()
+        self._server_side = server_side
+        self._framing = framing
+        self._wraps = framing is not None
+
+    async def handshake(self) -> None:
+        await self._drive(self._shake_hands)
+        self._wraps = False
+
+    def _shake_hands(self) -> None:
+        """The handshake's last step writes its last message, except for a server in TLS 1.3.
+
+        That one has said all of it before the client's Finished came: what it writes then are
+        tickets, for a client that has stopped to unwrap.
+        """
+        self.connection.do_handshake()
+        if self._server_side and self.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+            self._wraps = False
 
     async def _wait_readable(self) -> None:
         if self._receiving.locked():
@@ -238,9 +263,12 @@ class _MemoryTlsStream(TlsStream):
         async with self._receiving:
             while (count := self.transport.receive_nowait(self._incoming)) is None:
                 await self.transport.wait_receivable()
-            if count:
-                self.connection.bio_write(self._incoming[:count])
-            else:
+            received: bytes | memoryview = self._incoming[:count]
+            if self._framing:
+                received = self._framing.unwrap(received)
+            if received:
+                self.connection.bio_write(received)
+            elif not count:
                 self.connection.bio_shutdown()
 
     async def _wait_writable(self) -> None:
@@ -253,11 +281,26 @@ class _MemoryTlsStream(TlsStream):
                     ciphertext = self.connection.bio_read(1 << 17)
                 except SSL.WantReadError:
                     return
+                if self._framing and self._wraps:
+                    ciphertext = self._framing.wrap(ciphertext)
                 await self.transport.send_all(memoryview(ciphertext))
 
 
-def tls_over(transport: Stream, context: SSL.Context) -> TlsStream:
-    """A TLS stream over any stream; set its connection to connect or accept, then `handshake`."""
-    if isinstance(transport, TcpStream):
-        return _DescriptorTlsStream(context, transport)
-    return _MemoryTlsStream(context, transport)
+def tls_over(
+    transport: Stream,
+    context: SSL.Context,
+    *,
+    server_side: bool = False,
+    framing: Framing | None = None,
+) -> TlsStream:
+    """A TLS stream over any stream; `handshake` comes next. `framing` carries the handshake."""
+    stream: TlsStream
+    if isinstance(transport, TcpStream) and framing is None:
+        stream = _DescriptorTlsStream(context, transport)
+    else:
+        stream = _MemoryTlsStream(context, transport, server_side=server_side, framing=framing)
+    if server_side:
+        stream.connection.set_accept_state()
+    else:
+        stream.connection.set_connect_state()
+    return stream

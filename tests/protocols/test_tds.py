@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.tds import Tds, detect
+from mitml4.protocols.conversation import HOLD, INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.tds import Packets, Tds, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -44,21 +46,51 @@ TLS = packet(0x12, b"\x16\x03\x01\x00\x05hello")
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize(
-    ("encryption", "name"), [(0, "login only"), (1, "all"), (3, "all"), (0x81, "all")]
-)
-def test_agreed_encryption_is_told_and_passes_in_its_packets(
-    converse: Any, encryption: int, name: str, chunk: int | None
+@pytest.mark.parametrize("encryption", [1, 3, 0x81])
+def test_where_all_is_encrypted_tls_begins_with_the_packet_that_carries_it(
+    converse: Any, encryption: int, chunk: int | None
 ) -> None:
     conversation = Tds()
     script = [(UP, PRELOGIN), (DOWN, answer(encryption)), (UP, TLS), (DOWN, TLS)]
+    talk = converse(conversation, script, chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.inner, conversation.framing) == ("tls", Packets)
+    assert conversation.settled
+    assert (talk.kept[UP], talk.kept[DOWN]) == (TLS, TLS)
+    facts = conversation.facts()
+    assert (facts.encryption, facts.server_version, facts.user) == ("all", "16.0.1000", None)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+def test_tls_for_the_login_alone_is_told_and_passes_in_its_packets(
+    converse: Any, chunk: int | None
+) -> None:
+    conversation = Tds()
+    script = [(UP, PRELOGIN), (DOWN, answer(0)), (UP, TLS), (DOWN, TLS)]
     talk = converse(conversation, script, chunk=chunk)
     assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
     assert conversation.settled
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    facts = conversation.facts()
-    assert (facts.encryption, facts.server_version, facts.user) == (name, "16.0.1000", None)
+    assert conversation.facts().encryption == "login only"
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+def test_in_tds_8_the_login_follows_whatever_is_said_of_encryption(
+    converse: Any, chunk: int | None
+) -> None:
+    conversation = Tds()
+    talk = converse(conversation, [(UP, PRELOGIN), (DOWN, answer(1)), (UP, LOGIN)], chunk=chunk)
+    assert conversation.up is PASS_ALL
+    assert conversation.facts().user == "älice".encode()
+    assert not talk.kept[UP]
+
+
+def test_what_follows_waits_for_the_answer(converse: Any) -> None:
+    conversation = Tds()
+    talk = converse(conversation, [(UP, PRELOGIN + TLS)])
+    assert conversation.up is HOLD
+    assert talk.kept[UP] == TLS
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -92,6 +124,8 @@ def test_nobody_has_to_wait(converse: Any) -> None:
         [(UP, packet(0x12, b"\x00\x00\x06\x00\x40\xff" + bytes(6)))],
         [(UP, LOGIN[:48] + b"\xff\xff" + LOGIN[50:])],
         [(UP, LOGIN[:50] + b"\xff\xff" + LOGIN[52:])],
+        [(UP, PRELOGIN), (DOWN, answer(1)), (UP, b"\x03")],
+        [(UP, PRELOGIN), (DOWN, answer(1)), (UP, PRELOGIN)],
     ],
 )
 def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, script: Any) -> None:
@@ -123,3 +157,42 @@ def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
 
 def test_a_server_that_speaks_first_is_no_tds() -> None:
     assert detect(Opening(down=answer(1))) is Verdict.REJECT
+
+
+RECORD = b"\x17\x03\x03\x00\x20" + bytes(range(32))
+
+
+def unwrapped(data: bytes, size: int) -> bytes:
+    packets = Packets()
+    pieces = (memoryview(data)[at : at + size] for at in range(0, len(data), size))
+    return b"".join(bytes(packets.unwrap(piece)) for piece in pieces)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40)), st.integers(1, 60), st.sampled_from([4, 0x12]))
+def test_packets_are_taken_off_however_they_are_split_until_a_record_stands_bare(
+    contents: list[bytes], size: int, kind: int
+) -> None:
+    data = b"".join(packet(kind, content) for content in contents)
+    assert unwrapped(data + RECORD, size) == b"".join(contents) + RECORD
+
+
+def test_what_stands_bare_stays_bare() -> None:
+    assert unwrapped(RECORD + packet(0x12, b"x"), 7) == RECORD + packet(0x12, b"x")
+
+
+@given(st.binary(), st.integers(1, 60))
+def test_nothing_that_comes_makes_unwrapping_fail(data: bytes, size: int) -> None:
+    assert len(unwrapped(data, size)) <= len(data)
+
+
+@given(st.binary(min_size=1, max_size=10_000), st.integers(1, 5000))
+def test_a_message_is_packets_of_which_the_last_says_so(message: bytes, size: int) -> None:
+    data = Packets().wrap(message)
+    assert unwrapped(data, size) == message
+    heads = []
+    while data:
+        length = int.from_bytes(data[2:4], "big")
+        heads.append((data[0], data[1]))
+        assert 8 < length <= min(4096, len(data))
+        data = data[length:]
+    assert heads == [(0x12, 0)] * (len(heads) - 1) + [(0x12, 1)]

@@ -56,7 +56,6 @@ def ends() -> Iterator[tuple[TlsStream, Peer]]:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
     stream = tls_over(TcpStream(near), SSL.Context(SSL.TLS_METHOD))
-    stream.connection.set_connect_state()
     yield stream, Peer(far)
     near.close()
     far.close()
