@@ -316,6 +316,70 @@ def test_http2_is_seen_inside_tls_inside_socks() -> None:
     assert seen.tls.alpn == b"h2"
 
 
+def in_packets(data: bytes, most: int) -> bytes:
+    """A message of TDS, `most` bytes in a packet."""
+    parts = [data[at : at + most] for at in range(0, len(data), most)]
+    return b"".join(
+        b"\x12\0" + (8 + len(part)).to_bytes(2, "big") + bytes(4) + part for part in parts
+    )
+
+
+@cache
+def tds(suite: str, *, packed: int | None) -> Recording:
+    """TLS as TDS carries it: the first `packed` (None: all) flights of the handshake in packets."""
+    options = b"\0\0\x0b\0\6\1\0\x11\0\1\xff\x10\0\3\xe8\0\0\1"
+    prelogin: Script = [(UP, b"\x12\1\0\x1a" + bytes(4) + options)]
+    prelogin += [(DOWN, b"\x04\1\0\x1a" + bytes(4) + options)]
+    peers = Peers(suite, alpn=None)
+    peers.shake_hands()
+    flights = len(peers.script) if packed is None else packed
+    login = b"\x10\1\0\x6a\0\0\1\0\x62\0\0\0\4\0\0\x74" + bytes(32) + b"\x5e\0\2\0"
+    peers.say(peers.client, login + bytes(50) + b"m\0e\0")
+    peers.say(peers.server, b"\x04\1\0\x08" + bytes(4))
+    recording = peers.recording()
+    handshake = [(side, in_packets(data, 600)) for side, data in recording.script[:flights]]
+    recording.script = [*prelogin, *handshake, *recording.script[flights:]]
+    return recording
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize(
+    ("suite", "packed"),
+    [(TLS_1_2_AEAD[0], None), (TLS_1_3[0], None), (TLS_1_3[0], 3), (TLS_1_3[0], 2)],
+    ids=["TLS 1.2", "TLS 1.3", "tickets bare", "the client's Finished bare"],
+)
+def test_a_handshake_in_packets_of_tds_is_opened(
+    suite: str, packed: int | None, chunk: int | None
+) -> None:
+    recording = tds(suite, packed=packed)
+    depth, seen = replay(recording.script, recording.secrets(), chunk=chunk)
+    depth.close()
+    assert seen.stack == ["tds", "tls", "tds"]
+    assert (seen.faults, seen.kept_bytes) == ([], 0)
+    assert seen.tls.cipher == suite
+    assert getattr(seen.layers[2][1], "user", None) == b"me"
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+def test_a_handshake_in_packets_of_tds_is_read_without_secrets(chunk: int | None) -> None:
+    recording = tds(TLS_1_2_AEAD[0], packed=None)
+    depth, seen = replay(recording.script, None, chunk=chunk)
+    assert (depth.unseen(UP), depth.unseen(DOWN)) == (ALL, ALL)
+    depth.close()
+    assert (seen.stack, seen.faults) == (["tds", "tls"], [])
+    assert (seen.tls.sni, seen.tls.cipher) == ("example.org", TLS_1_2_AEAD[0])
+    assert seen.tls.certificate is not None
+
+
+def test_bytes_that_are_missing_in_packets_of_tds_end_the_following() -> None:
+    recording = tds(TLS_1_2_AEAD[0], packed=None)
+    depth, seen = replay(recording.script[:3], recording.secrets())
+    depth.lost(DOWN, 30)
+    depth.close()
+    assert seen.stack == ["tds", "tls"]
+    assert [fault[:2] for fault in seen.faults] == [(1, DOWN)]
+
+
 def test_tls_inside_tls_is_opened_with_the_secrets_of_both() -> None:
     inner = recorded(TLS_1_3[1])
     outer = Peers(TLS_1_2_AEAD[0], alpn=None)
