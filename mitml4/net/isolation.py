@@ -15,6 +15,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from mitml4.errors import MachineError
+
 __all__ = [
     "CLONE_NEWNET",
     "CLONE_NEWNS",
@@ -25,6 +27,7 @@ __all__ = [
     "die_with_parent",
     "drop_for_good",
     "effective_capabilities",
+    "fork",
     "hand_down",
     "mount_slave",
     "mount_tmpfs",
@@ -85,6 +88,15 @@ def die_with_parent(number: signal.Signals, parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), number)
+
+
+def fork() -> int:
+    """As os.fork, with no thread but this one. Raises MachineError where the limits allow none."""
+    try:
+        return os.fork()
+    except OSError as error:
+        reason = f"cannot start a process: {error.strerror}"
+        raise MachineError(reason, hint="ulimit -u") from error
 
 
 def become_subreaper() -> None:

@@ -43,7 +43,9 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
     places = [""] if "/" in name else environ.get("PATH", os.defpath).split(os.pathsep)
     there = [path for each in places if os.path.exists(path := os.path.join(each, name))]
     if not name or not there:
-        raise CommandError(f"{name}: command not found", NOT_FOUND, hint="mitml4 run -- COMMAND")
+        raise CommandError(
+            f"{name or repr(name)}: command not found", NOT_FOUND, hint="mitml4 run -- COMMAND"
+        )
     if os.path.isdir(there[0]):
         raise CommandError(f"{there[0]} is a directory", NOT_EXECUTABLE)
     raise CommandError(f"{there[0]} is not executable", NOT_EXECUTABLE, hint=f"chmod +x {there[0]}")
@@ -70,7 +72,7 @@ class Launch:
         go_reader, go = os.pipe()
         trouble, trouble_writer = os.pipe()
         parent = os.getpid()
-        if (pid := os.fork()) == 0:
+        if (pid := isolation.fork()) == 0:
             os.close(go)
             _become(program, argv, namespace, parent, go_reader, trouble_writer)
         os.close(go_reader)

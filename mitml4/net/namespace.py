@@ -61,17 +61,9 @@ class Namespace:
         check_tools()
         sources = sources_of_host()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Nobody's child, so that the command and its orphans are all the children that we have.
-        if (middle := os.fork()) == 0:
-            try:
-                if os.fork() == 0:
-                    ours.close()
-                    keep(theirs, sources, loopback=loopback)
-            finally:
-                os._exit(0)
-        os.waitpid(middle, 0)
-        theirs.close()
         try:
+            with theirs:
+                _start_keeper(ours, theirs, sources, loopback=loopback)
             answer, descriptors = _receive(ours)
         except BaseException:
             ours.close()
@@ -155,6 +147,22 @@ class Namespace:
         except OSError as error:
             raise _keeper_lost() from error
         return _receive(self._channel)
+
+
+def _start_keeper(
+    ours: socket.socket, theirs: socket.socket, sources: Sources, *, loopback: bool
+) -> None:
+    """Nobody's child, so that the command and its orphans are all the children that we have."""
+    if (middle := isolation.fork()) == 0:
+        try:
+            if isolation.fork() == 0:
+                ours.close()
+                keep(theirs, sources, loopback=loopback)
+        except MachineError as error:
+            theirs.send(json.dumps({"error": error.message, "hint": error.hint}).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(middle, 0)
 
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -47,6 +48,7 @@ _LINGER_S: Final = 1.0
 _GOODBYES_S: Final = 0.5
 """How long connections of a command that has ended may take to end as well."""
 _LOOK_AGAIN_S: Final = 0.02
+_STANDARD_ERROR: Final = 2
 _INTERFACE: Final = "lo"
 _GOES_ON: Final = "the command goes on"
 
@@ -59,6 +61,7 @@ def run(config: RunConfig, say: Say) -> int:
     Raises CommandError when it cannot be run, MitmError for what ends the session early.
     """
     program = find_program(config.argv[0], os.environ)
+    _occupy_standard_descriptors()
     with Namespace.open(loopback=config.loopback) as namespace:
         if namespace.has_users_of_its_own and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
@@ -67,6 +70,15 @@ def run(config: RunConfig, say: Say) -> int:
         # The command may have the terminal for itself; what we say is to reach it all the same.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         return trio.run(_run, config, namespace, launch, say)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Where the caller has closed one, nothing of ours takes its place, and what we say goes
+    nowhere; the command finds it closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+    sys.stderr = sys.stderr or os.fdopen(_STANDARD_ERROR, "w", closefd=False)
 
 
 def _changes_user(program: str) -> bool:

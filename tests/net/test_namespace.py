@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -19,6 +20,21 @@ def test_a_keeper_that_breaks_is_an_error_and_not_a_second_us(monkeypatch) -> No
 
     monkeypatch.setattr(namespace, "keep", breaks)
     with pytest.raises(MachineError, match="has ended"):
+        Namespace.open()
+
+
+@pytest.mark.parametrize("forks", [0, 1], ids=["ours", "the keeper's"])
+def test_where_no_process_can_be_started_that_is_said(monkeypatch, forks: int) -> None:
+    fork, left = os.fork, [None] * forks
+
+    def limited() -> int:
+        if not left:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left.pop()
+        return fork()
+
+    monkeypatch.setattr(os, "fork", limited)
+    with pytest.raises(MachineError, match="cannot start a process"):
         Namespace.open()
 
 

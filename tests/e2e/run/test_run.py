@@ -117,6 +117,19 @@ def test_root_cannot_undo_the_interception(host) -> None:
     assert host.run("sh", "-c", script, root=True).out == "0\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_descriptors_that_are_closed_stay_so_and_do_no_harm(host, closed: str) -> None:
+    look = "for each in 0 1 2; do test -e /proc/$$/fd/$each && echo $each >>open; done; exit 7"
+    script = f'"$@" {closed}'
+    process = host.popen(host.shell("sh", "-c", script, "sh", *host.argv("sh", "-c", look)))
+    process.communicate(timeout=20)
+    assert process.returncode == 7
+    shut = {"<&-": "0", ">&-": "1", "2>&-": "2"}
+    left = {"0", "1", "2"} - {shut[each] for each in closed.split()}
+    opened = host.home / "open"
+    assert (set(opened.read_text().split()) if opened.exists() else set()) == left
+
+
 def test_a_command_inherits_nothing_of_ours(host) -> None:
     ended = host.run(
         "python3", "-c", "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
