@@ -90,6 +90,7 @@ class Listener:
         except OSError as error:
             raise MachineError(f"cannot listen: {error.strerror}") from error
         self.address = Address.of(sock.getsockname())
+        self._backlog = sock
         self._socket = trio.socket.from_stdlib_socket(sock)
 
     async def accept(self) -> Accepted:
@@ -110,6 +111,22 @@ class Listener:
             if accepted is not None:
                 return accepted
             abort(sock)
+
+    def waiting(self) -> list[Accepted]:
+        """The intercepted connections that wait in the backlog now."""
+        found: list[Accepted] = []
+        while True:
+            try:
+                sock, _ = self._backlog.accept()
+            except ConnectionAbortedError:
+                continue
+            except OSError:  # there is none, or no descriptor for it
+                return found
+            accepted = self._identify(trio.socket.from_stdlib_socket(sock))
+            if accepted is None:
+                abort(sock)
+            else:
+                found.append(accepted)
 
     def close(self) -> None:
         """Stop accepting; what waits in the backlog is reset."""

@@ -74,7 +74,8 @@ class Opaque(Conversation):
 
 
 class Flow:
-    """Runs one connection; publishes flow.open, its layers, and exactly one flow.close."""
+    """One connection: publishes flow.open when it is made, so that flows open in the order of their
+    numbers; then runs, and publishes its layers and exactly one flow.close."""
 
     def __init__(self, number: int, arrival: Arrival, services: Services) -> None:
         self.number = number
@@ -87,6 +88,15 @@ class Flow:
         self._egress: TcpStream | None = None
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
+        services.publish(
+            FlowOpen(
+                flow=number,
+                client=arrival.client,
+                destination=arrival.destination,
+                interface=arrival.interface,
+                name=services.name_of(arrival.destination),
+            )
+        )
 
     @property
     def wire_bytes(self) -> tuple[int, int]:
@@ -102,16 +112,6 @@ class Flow:
 
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
-        arrival = self.arrival
-        self.services.publish(
-            FlowOpen(
-                flow=self.number,
-                client=arrival.client,
-                destination=arrival.destination,
-                interface=arrival.interface,
-                name=self.services.name_of(arrival.destination),
-            )
-        )
         reason: CloseReason = "shutdown"
         try:
             reason = await self._carry()

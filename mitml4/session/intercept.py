@@ -21,7 +21,7 @@ from mitml4.errors import ExitCode, MachineError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.net import egress
-from mitml4.net.listener import Listener
+from mitml4.net.listener import Arrival, Listener
 from mitml4.net.redirect import Interception, check, intercepting, plan
 from mitml4.net.ruleset import Scope
 from mitml4.net.stream import TcpStream
@@ -111,8 +111,9 @@ class _Rules:
             nursery.start_soon(self._watch_guard, session)
             nursery.start_soon(self._watch_quic)
 
-    async def close(self) -> None:
+    async def close(self) -> list[Arrival]:
         await self.interception.close_intake()
+        return [arrival for listener in self.listeners for arrival in listener.waiting()]
 
     async def _watch_guard(self, session: Session) -> None:
         reason = await self.interception.wait_lost()

@@ -30,7 +30,7 @@ from mitml4.net.admission import Admission
 from mitml4.net.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.dns import DnsRelay, Names
 from mitml4.net.launch import Launch, find_program
-from mitml4.net.listener import Listener
+from mitml4.net.listener import Arrival, Listener
 from mitml4.net.namespace import Namespace
 from mitml4.net.stream import TcpStream
 from mitml4.session.command import Command
@@ -214,9 +214,11 @@ class _Inside:
         if not command.left_nobody.is_set():
             session.hurry_asked.set()
 
-    async def close(self) -> None:
+    async def close(self) -> list[Arrival]:
+        """None of them is connected yet: they are held until we accept them."""
         self._source.close()
         self.command.terminate()
+        return []
 
     async def _wait_for_descendants(self) -> None:
         with trio.move_on_after(_LINGER_S):

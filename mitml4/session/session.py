@@ -12,8 +12,9 @@ from __future__ import annotations
 import gc
 import math
 import resource
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Final, Protocol
 
 import trio
@@ -22,11 +23,13 @@ from mitml4.address import Address
 from mitml4.errors import MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
+from mitml4.layers.bridge import first_of
 from mitml4.layers.relay import Relay
-from mitml4.layers.tls import TlsOpener
+from mitml4.layers.tls import Action, TlsOpener
 from mitml4.net import urgent
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
+from mitml4.protocols.conversation import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.flow import Flow, Services
 from mitml4.session.hub import Hub
@@ -67,8 +70,9 @@ class Intake(Protocol):
         """Do whatever it does besides, and stop the session when it is lost. Cancelled at the
         end."""
 
-    async def close(self) -> None:
-        """Let no new connection come; open ones go on."""
+    async def close(self) -> Sequence[Arrival]:
+        """Let no new connection come; open ones go on. Returns those that had come already, and
+        that nobody has accepted yet."""
 
 
 def prepare_process() -> None:
@@ -95,10 +99,12 @@ class Session:
     def __init__(self, config: SessionConfig) -> None:
         self.config = config
         self.flows: dict[int, Flow] = {}
+        self.surplus: dict[int, Flow] = {}
+        """Those that came when `--max-flows` had been reached."""
         self.accepted = 0
         self.stop_asked = trio.Event()
         self.hurry_asked = trio.Event()
-        self.all_closed = trio.Event()
+        self.one_closed = trio.Event()
         self.reason = "done"
         self.failure: MitmError | None = None
         self.outputs = Outputs.of(config, counters=self._counters, stop=self.output_lost)
@@ -170,47 +176,52 @@ class Session:
             await self.stop_asked.wait()
             if self.outputs.table:
                 self.outputs.table.model.stopping = True
-            await intake.close()
+            for arrival in await intake.close():
+                self._take(nursery, arrival, services)
             await self.drain()
             nursery.cancel_scope.cancel()
         services.relay.pipes.close()
 
     async def _accept(self, nursery: trio.Nursery, listener: Source, services: Services) -> None:
         while True:
-            arrival = await listener.accept()
-            self.accepted += 1
-            flow = Flow(self.accepted, arrival, services)
-            self.flows[flow.number] = flow
-            nursery.start_soon(self._carry, flow)
-            if self.accepted == self.config.max_flows:
-                self._reach(_MAX_FLOWS)
+            self._take(nursery, await listener.accept(), services)
 
-    async def _carry(self, flow: Flow) -> None:
+    def _take(self, nursery: trio.Nursery, arrival: Arrival, services: Services) -> None:
+        """Carry a connection. One that `--max-flows` does not count is not ours to end either: it
+        came before the rules were gone, and is carried unseen."""
+        if self.accepted == self.config.max_flows:
+            flow = Flow(0, arrival, _unseen(services))
+            self.surplus[id(flow)] = flow
+            nursery.start_soon(self._carry, flow, self.surplus, id(flow))
+            return
+        self.accepted += 1
+        flow = Flow(self.accepted, arrival, services)
+        self.flows[flow.number] = flow
+        nursery.start_soon(self._carry, flow, self.flows, flow.number)
+        if self.accepted == self.config.max_flows:
+            self._reach(_MAX_FLOWS)
+
+    async def _carry(self, flow: Flow, among: dict[int, Flow], key: int) -> None:
         try:
             await flow.run()
         finally:
-            del self.flows[flow.number]
-            if not self.flows:
-                self.all_closed.set()
+            del among[key]
+            self.one_closed.set()
+            self.one_closed = trio.Event()
 
     async def drain(self) -> None:
         """Wait for the open flows, as long as `drain_s` and nobody is in a hurry.
 
         The flows that `--max-flows` has counted are what was asked for: they have all the time.
         """
-        self.all_closed = trio.Event()
-        if not self.flows:
-            return
         patience_s = math.inf if self.reason == _MAX_FLOWS else self.config.drain_s
+        await self._wait_closed(self.flows, patience_s)
+        await self._wait_closed(self.surplus, self.config.drain_s)
+
+    async def _wait_closed(self, flows: Mapping[int, Flow], patience_s: float) -> None:
         with trio.move_on_after(patience_s):
-            async with trio.open_nursery() as nursery:
-
-                async def first(event: trio.Event) -> None:
-                    await event.wait()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(first, self.all_closed)
-                nursery.start_soon(first, self.hurry_asked)
+            while flows and not self.hurry_asked.is_set():
+                await first_of(self.one_closed.wait, self.hurry_asked.wait)
 
     async def _end_after(self, duration_s: float) -> None:
         await trio.sleep(duration_s)
@@ -235,3 +246,18 @@ class Session:
     def _counters(self, number: int) -> Counters | None:
         flow = self.flows.get(number)
         return Counters(*flow.wire_bytes) if flow else None
+
+
+def _unseen(services: Services) -> Services:
+    """The same, for flows that nobody is told of, and in which no TLS is opened."""
+    judge = services.tls.judge
+
+    def blocked_or_not(sni: str | None, target: Target, destination: Target) -> tuple[Action, str]:
+        action, reason = judge(sni, target, destination)
+        return (action, reason) if action == "block" else ("passthrough", _MAX_FLOWS)
+
+    return replace(
+        services,
+        publish=lambda _event: None,
+        tls=replace(services.tls, judge=blocked_or_not),
+    )

@@ -113,6 +113,27 @@ def test_open_flows_get_time_to_end(intercept, client, echo):
     assert [flow.closed["reason"] for flow in session.flows()] == ["closed"]
 
 
+@pytest.mark.parametrize(("options", "seen"), [((), 20), (("--max-flows", "3"), 3)])
+def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
+    intercept, client, echo, options, seen
+):
+    session = intercept("--drain", "10s", *options)
+    session.process.send_signal(signal.SIGSTOP)
+    socks = [client.connect(address, 7001) for address in (V4, V6) for _ in range(10)]
+    try:
+        if not options:
+            session.process.send_signal(signal.SIGINT)
+        session.process.send_signal(signal.SIGCONT)
+        for sock in socks:
+            sock.sendall(b"\xc0\xffhello")
+            assert sock.recv(100) == b"\xc0\xffhello"
+    finally:
+        for sock in socks:
+            sock.close()
+    assert session.wait_ended() == 0
+    assert len(session.flows()) == session.events[-1]["flows"] == seen
+
+
 def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, lab):
     session = intercept("--drain", "60s")
     before = lab.router.call(take_snapshot)

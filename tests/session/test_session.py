@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.events import SessionStart
+from mitml4.events import Event, FlowOpen, SessionStart
+from mitml4.layers.tls import TlsOpener
 from mitml4.net.listener import Accepted
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
@@ -23,15 +26,18 @@ from mitml4.tls.keys import KeyType
 class Intake:
     """Connections to a loopback port, bound for a server on loopback."""
 
-    def __init__(self, port: int, sock: trio.socket.SocketType) -> None:
+    def __init__(self, port: int, sock: socket.socket) -> None:
         self.port = port
-        self.socket = sock
+        self.backlog = sock
+        self.socket = trio.socket.from_stdlib_socket(sock)
         self.listeners = (self,)
         self.address = sock.getsockname()
         self.closed = trio.Event()
 
     async def accept(self) -> Accepted:
-        sock, peer = await self.socket.accept()
+        return self._arrival(*await self.socket.accept())
+
+    def _arrival(self, sock: trio.socket.SocketType, peer: tuple[str, int]) -> Accepted:
         return Accepted(sock, Address.of(peer), Address("127.0.0.1", self.port), "lo")
 
     async def connect(self, *_to: object, **_how: object) -> TcpStream:
@@ -54,8 +60,14 @@ class Intake:
     async def watch(self, _session: Session) -> None:
         await trio.sleep_forever()
 
-    async def close(self) -> None:
+    async def close(self) -> list[Accepted]:
         self.closed.set()
+        waiting = []
+        with suppress(BlockingIOError):
+            while True:
+                sock, peer = self.backlog.accept()
+                waiting.append(self._arrival(trio.socket.from_stdlib_socket(sock), peer))
+        return waiting
 
 
 @pytest.fixture
@@ -67,9 +79,7 @@ async def intake(nursery) -> AsyncIterator[Intake]:
             await stream.send_eof()
 
     servers = await nursery.start(trio.serve_tcp, echo, 0)
-    with trio.socket.socket() as sock:
-        await sock.bind(("127.0.0.1", 0))
-        sock.listen(16)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
         yield Intake(servers[0].socket.getsockname()[1], sock)
     nursery.cancel_scope.cancel()
 
@@ -82,8 +92,12 @@ async def run(session: Session, intake: Intake) -> None:
     async def prepare(*_kinds: KeyType) -> None:
         return
 
-    opener = SimpleNamespace(
-        forge=SimpleNamespace(prepare=prepare), judge=lambda *_what: ("intercept", "")
+    opener = TlsOpener(
+        forge=SimpleNamespace(prepare=prepare),
+        contexts=None,
+        verifier=None,
+        bypasses=None,
+        judge=lambda *_what: ("intercept", ""),
     )
     await session.run(making(), opener, None)  # type: ignore[arg-type]
 
@@ -122,3 +136,39 @@ async def test_an_output_that_fails_while_it_drains_is_still_a_failure(intake: I
     with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
         await run(session, intake)
     assert session.reason == "SIGINT"
+
+
+async def answer(sock: socket.socket) -> bytes:
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    await stream.send_all(b"\0hello")
+    return await stream.receive_some()
+
+
+@pytest.mark.parametrize("max_flows", [None, 3])
+async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
+    intake: Intake, nursery, max_flows: int | None
+) -> None:
+    told: list[Event] = []
+    session = Session(SessionConfig(output="none", max_flows=max_flows))
+    session.hub.sinks = [SimpleNamespace(publish=told.append, dropped=0)]
+    over = trio.Event()
+
+    async def whole() -> None:
+        await run(session, intake)
+        over.set()
+
+    nursery.start_soon(whole)
+    with trio.fail_after(5):
+        await wait_all_tasks_blocked()
+        clients = [socket.create_connection(intake.address) for _ in range(20)]
+        if max_flows is None:
+            session.stop("SIGINT")
+        for client in clients:
+            assert await answer(client) == b"\0hello"
+        for client in clients:
+            client.close()
+        await over.wait()
+    assert [event.flow for event in told if isinstance(event, FlowOpen)] == list(
+        range(1, (max_flows or len(clients)) + 1)
+    )
+    assert told[-1].flows == (max_flows or len(clients))
