@@ -44,7 +44,8 @@ _EVERYWHERE: Final = (
     "ipv6/conf/default/disable_ipv6",
     "ipv6/conf/lo/disable_ipv6",
 )
-_LOOSE, _STRICT = 2, 1
+_MODES: Final = (1, 2, 0)
+"""Of the reverse path filter: strict, loose, off."""
 
 _SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
 _IFREQ_FLAGS: Final = struct.Struct("16sH22x")  # linux/if.h, struct ifreq
@@ -80,9 +81,7 @@ class Settings:
     def read(cls) -> Settings:
         """Of the network that this process is in."""
         places = [
-            path.name
-            for path in _SYSCTL.glob("ipv4/conf/*")
-            if path.name not in ("all", "lo", _INTERFACE)
+            path.name for path in _SYSCTL.glob("ipv4/conf/*") if path.name not in ("all", "lo")
         ]
         filters = {place: _number(place, "rp_filter") for place in sorted(places)}
         marks = frozenset(place for place in places if _number(place, "src_valid_mark"))
@@ -97,7 +96,7 @@ class Settings:
     @property
     def strictest(self) -> int:
         """The filter of the interface that lets the least in."""
-        return min(self.rp_filter.values(), key=(_STRICT, _LOOSE, 0).index, default=0)
+        return min(self.rp_filter.values(), key=_MODES.index, default=0)
 
     def apply(self) -> None:
         """For interfaces that are made in the network that this process is in now."""
@@ -185,7 +184,7 @@ def _number(place: str, name: str) -> int:
     """A setting of an interface, as the kernel has it: the larger of its own and of `all`
     (Documentation/networking/ip-sysctl.rst)."""
     values = (_read(f"ipv4/conf/{each}/{name}") for each in (place, "all"))
-    return max(int(value) if value and value.isdecimal() else 0 for value in values)
+    return max(int(value) if value in ("1", "2") else 0 for value in values)
 
 
 def _read(name: str) -> str | None:

@@ -25,6 +25,7 @@ class NamespacesRefusedError(MachineError):
     def __init__(self, message: str, command: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint or f"{command}, {_SUDO}")
         self.command = command
+        self.args = (message, command)  # what makes a copy of it (pickle)
 
 
 def read_sysctl(name: str) -> str | None:

@@ -1,0 +1,198 @@
+"""What the kernel can: nf_tables, owner tables, TPROXY, redirect, and namespaces for users."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from mitml4.errors import MachineError
+from mitml4.net import isolation
+from mitml4.net.apart import apart, enter_network, enter_user_namespace
+from mitml4.net.egress import be_transparent
+from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS
+from mitml4.net.rehearsal import Outcome
+from mitml4.net.tools import environment
+from mitml4.net.userns import NamespacesRefusedError, explain_powerless, explain_refusal
+from mitml4.session.doctor.check import Check, State, as_root, install
+
+__all__ = ["check_features", "check_user_namespaces"]
+
+_PATIENCE_S: Final = 3
+_NOBODY: Final = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class _Feature:
+    """A feature that nft can ask the kernel for."""
+
+    name: str
+    body: str
+    """Of a table that needs it."""
+    purpose: str
+    remedy: str
+
+
+_MODULES: Final = "modprobe --all"
+_FEATURES: Final = (
+    _Feature("nf_tables", "", "tables and rules load", f"{_MODULES} nf_tables"),
+    _Feature(
+        "owner tables",
+        "flags owner;",
+        "a table goes with the process that made it",
+        "uname -r  # Linux 5.12 was the first that has them",
+    ),
+    _Feature(
+        "TPROXY",
+        "chain c { type filter hook prerouting priority -50; meta l4proto tcp tproxy to :1; }",
+        "it hands over what is forwarded",
+        f"{_MODULES} nft_tproxy",
+    ),
+    _Feature(
+        "redirect",
+        "chain c { type nat hook output priority -101; meta l4proto tcp redirect to :1; }",
+        "it hands over what starts here",
+        f"{_MODULES} nft_chain_nat nft_redir",
+    ),
+)
+
+
+def check_features(bare: Outcome, missing: str | None) -> Iterator[Check]:
+    """Load a table for each feature, in a network where nothing else is.
+
+    `bare` is what a session came to there, `missing` why nothing can be tried at all.
+    """
+    complaints: dict[str, str] = {}
+    if missing is None:
+        try:
+            (complaints,) = apart(_try_features, patience_s=_PATIENCE_S)
+        except (OSError, MachineError) as error:
+            missing = f"no network could be made to try it in ({_why(error)})"
+    for feature in _FEATURES:
+        state: State = "skip"
+        remedy: tuple[str, ...] = ()
+        if missing is not None:
+            found = missing
+        elif complaint := complaints.get(feature.name) or _flaw(feature, bare):
+            state, found = "fail", complaint
+            remedy = _remedy(feature, complaint)
+        else:
+            state, found = "ok", f"{feature.purpose}{_proof(feature, bare)}"
+        yield Check(group="kernel", name=feature.name, state=state, found=found, remedy=remedy)
+
+
+def check_user_namespaces() -> Check:
+    """Whether users may make what `run` needs: as the invoking user, or as nobody for root."""
+    try:
+        ((uid, refusal),) = apart(partial(_make_namespaces, *_user()), patience_s=_PATIENCE_S)
+    except MachineError as error:
+        return _namespaces("skip", error.message)
+    if refusal is None:
+        return _namespaces("ok", f"users may make them (tried as {_name(uid)})")
+    remedy = refusal.command
+    if remedy.startswith("sudo "):
+        return _namespaces("fail", refusal.message, as_root(remedy.removeprefix("sudo ")))
+    return _namespaces("fail", refusal.message, (remedy,))
+
+
+def _namespaces(state: State, found: str, remedy: tuple[str, ...] = ()) -> Check:
+    return Check(group="kernel", name="user namespaces", state=state, found=found, remedy=remedy)
+
+
+def _flaw(feature: _Feature, bare: Outcome) -> str | None:
+    """What a session found although the table loads."""
+    if bare.way == "none" or (bare.way == "redirect" and feature.name == "TPROXY"):
+        return bare.reason if feature.name in ("TPROXY", "redirect") else None
+    return None
+
+
+def _remedy(feature: _Feature, complaint: str) -> tuple[str, ...]:
+    if "syntax error" in complaint or "unknown" in complaint:  # an nft older than the feature
+        return install("nftables")
+    return as_root(feature.remedy) if feature.remedy.startswith(_MODULES) else (feature.remedy,)
+
+
+def _proof(feature: _Feature, bare: Outcome) -> str:
+    tried = feature.name in ("TPROXY", "redirect")
+    return ": connections came through" if tried and bare.works else ""
+
+
+def _try_features() -> dict[str, str]:
+    """nft's complaints about the features that are not there."""
+    enter_network()
+    complaints = {}
+    for feature in _FEATURES:
+        if complaint := _try(feature):
+            complaints[feature.name] = complaint
+    return complaints
+
+
+def _try(feature: _Feature) -> str | None:
+    done = _nft("-f", "-", given=f"table inet doctor {{\n{feature.body}\n}}\n")
+    if done.returncode != 0:
+        return f"nft: {done.stderr.strip().partition(chr(10))[0].rpartition('Error: ')[2]}"
+    is_left = _nft("delete", "table", "inet", "doctor").returncode == 0
+    if feature.name == "owner tables" and is_left:
+        return "the table stays when its process has ended"
+    if feature.name == "TPROXY":
+        return _try_transparent_socket()
+    return None
+
+
+def _try_transparent_socket() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            be_transparent(sock)
+        except OSError as error:
+            return f"no socket can be transparent: {error.strerror}"
+    return None
+
+
+def _nft(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["nft", *arguments], input=given, capture_output=True, text=True, env=environment()
+    )
+
+
+def _user() -> tuple[int, int]:
+    """The user to try it as: their id, and their group's."""
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    try:
+        caller = pwd.getpwnam(os.environ.get("SUDO_USER", "nobody"))
+    except KeyError:
+        return _NOBODY, _NOBODY
+    return (caller.pw_uid, caller.pw_gid) if caller.pw_uid else (_NOBODY, _NOBODY)
+
+
+def _make_namespaces(uid: int, gid: int) -> tuple[int, NamespacesRefusedError | None]:
+    """Who has tried it, and why it cannot be done; None when it can."""
+    if uid != os.geteuid():
+        with contextlib.suppress(OSError):  # a root without that power tries it as it is
+            isolation.become_user(uid, gid)
+    tried_as = os.geteuid()
+    try:
+        enter_user_namespace(root=False)
+        isolation.unshare(CLONE_NEWNS | CLONE_NEWNET)
+    except OSError as error:
+        return tried_as, explain_refusal(error)
+    return tried_as, explain_powerless()
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
+
+
+def _why(error: OSError | MachineError) -> str:
+    if isinstance(error, MachineError):
+        return error.message
+    return error.strerror or str(error)

@@ -1,0 +1,51 @@
+"""Networks of the tests' own, in which a check finds what a test has put there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mitml4.net.apart import apart, enter_network
+from mitml4.net.tools import environment
+
+
+def run(*argv: str, given: str = "") -> str:
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def on_host() -> Callable[..., Any]:
+    """Do work in a new network, after rules (nft), commands (ip) and settings have been put there;
+    its result, which has to survive being pickled."""
+
+    def on_host(
+        work: Callable[[], Any],
+        *,
+        rules: str = "",
+        commands: str = "",
+        sysctls: dict[str, int] | None = None,
+        lo: str = "up",
+    ) -> Any:
+        def inside() -> Any:
+            enter_network()
+            run("ip", "link", "set", "lo", lo)
+            run("ip", "-batch", "-", given=commands)
+            for name, value in (sysctls or {}).items():
+                run("sysctl", "-qw", f"net.{name}={value}")
+            run("nft", "-f", "-", given=rules)
+            return work()
+
+        try:
+            return apart(inside, patience_s=30)[0]
+        except PermissionError:
+            if os.geteuid() == 0:
+                raise
+            pytest.skip("no namespaces here")
+
+    return on_host

@@ -1,0 +1,81 @@
+"""What the checks come to. The whole of it, on hosts of all kinds, is in e2e/run/test_doctor.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net.firewall import HostRules
+from mitml4.net.rehearsal import Outcome, Settings, Stage
+from mitml4.session.doctor import examination
+from mitml4.session.doctor.check import Check
+from mitml4.session.doctor.examination import _judge_intercept, _judge_run
+from mitml4.session.doctor.means import Power
+from mitml4.session.doctor.surroundings import Rehearsals
+
+SETTINGS = Settings(rp_filter={}, src_valid_mark=frozenset())
+ROOT = Power(True, HostRules(""))
+USER = Power(False, None)
+
+
+class Always(Rehearsals):
+    """Every session comes to the same."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(SETTINGS, None)
+        self.outcome = outcome
+
+    def try_out(self, *stages: Stage) -> list[Outcome]:
+        return [self.outcome] * len(stages)
+
+
+def failing(name: str, *remedy: str) -> Check:
+    return Check(group="surroundings", name=name, state="fail", found="bad", remedy=remedy)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "power", "state", "found"),
+    [
+        (Outcome("tproxy"), ROOT, "ok", "ready, with TPROXY"),
+        (Outcome("redirect", "why"), ROOT, "ok", "ready, with redirect only: why"),
+        (Outcome("none", "why"), ROOT, "fail", "not at all: why"),
+        (Outcome("untried", "why"), ROOT, "skip", "it would start, unproven: why"),
+        (
+            Outcome("tproxy"),
+            USER,
+            "fail",
+            "not as this user: it needs root, with which it would work as far as can be seen",
+        ),
+        (Outcome("none", "why"), USER, "fail", "not as this user: it needs root"),
+    ],
+)
+def test_the_verdict_on_intercept(outcome, power, state: str, found: str) -> None:
+    verdict = _judge_intercept(power, Always(outcome), [], [])
+    assert (verdict.state, verdict.found) == (state, found)
+    assert bool(verdict.remedy) == (state == "fail")
+
+
+def test_only_what_blocks_is_to_be_remedied() -> None:
+    surroundings = [
+        failing("bridges", "a"),
+        failing("loopback", "b"),
+        failing("input firewall", "b"),
+    ]
+    verdict = _judge_intercept(ROOT, Always(Outcome("none", "why")), [], surroundings)
+    assert verdict.remedy == ("b",)
+
+
+def test_a_missing_tool_comes_before_anything_else() -> None:
+    verdict = _judge_intercept(USER, Always(Outcome("untried")), [failing("nft", "install it")], [])
+    assert (verdict.found, verdict.remedy) == ("not at all: nft: bad", ("install it",))
+
+
+def test_what_run_cannot_do_is_told_with_what_failed_before(monkeypatch) -> None:
+    def refuse() -> None:
+        raise MachineError("no")
+
+    monkeypatch.setattr(examination.Namespace, "open", refuse)
+    verdict = _judge_run([failing("user namespaces", "allow it")])
+    assert (verdict.state, verdict.found) == ("fail", "not at all: no")
+    assert verdict.remedy == ("allow it",)
+    assert _judge_run([]).remedy

@@ -1,0 +1,96 @@
+"""Programs that are there, are not, or do not work; and who may use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net.apart import apart, enter_network, enter_user_namespace
+from mitml4.net.firewall import HostRules, RulesHiddenError
+from mitml4.session.doctor import check as wording
+from mitml4.session.doctor import means
+from mitml4.session.doctor.check import Check, install
+from mitml4.session.doctor.means import Power, check_privilege, check_tool
+
+
+@pytest.fixture
+def bin(tmp_path: Path, monkeypatch) -> Path:
+    """The only place where programs are looked for."""
+    monkeypatch.setattr(means, "environment", lambda: {"PATH": str(tmp_path)})
+    return tmp_path
+
+
+def put(place: Path, script: str) -> None:
+    place.write_text(script)
+    place.chmod(0o755)
+
+
+def test_a_tool_that_is_there_tells_its_version(bin: Path) -> None:
+    put(bin / "nft", "#!/bin/sh\necho nftables v9 $1\n")
+    check = check_tool("nft")
+    assert (check.state, check.found) == ("ok", f"nftables v9 --version ({bin}/nft)")
+
+
+def test_a_tool_that_is_missing_is_to_be_installed(bin: Path) -> None:
+    check = check_tool("ip")
+    assert (check.state, check.found) == ("fail", "not installed")
+    assert "iproute" in check.remedy[0]
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\necho broken >&2; exit 1\n", "#!/no/such\n"])
+def test_a_tool_that_does_not_work_is_a_failure(bin: Path, script: str) -> None:
+    put(bin / "nft", script)
+    check = check_tool("nft")
+    assert check.state == "fail"
+    assert "does not work" in check.found
+    assert check.remedy
+
+
+@pytest.mark.parametrize(
+    ("manager", "command"),
+    [
+        ("apt", "apt install iproute2"),
+        ("dnf", "dnf install iproute"),
+        ("pacman", "pacman -S iproute2"),
+        ("apk", "apk add iproute2"),
+        (None, "apt install iproute2"),
+    ],
+)
+def test_packages_are_installed_as_the_system_does(monkeypatch, manager, command) -> None:
+    monkeypatch.setattr(wording.shutil, "which", lambda name: name == manager)
+    monkeypatch.setattr(wording.os, "geteuid", lambda: 1000)
+    assert install("iproute2") == (f"sudo {command}",)
+    monkeypatch.setattr(wording.os, "geteuid", lambda: 0)
+    assert install("iproute2") == (command,)
+
+
+def test_root_over_its_network_suffices(on_host) -> None:
+    power = on_host(lambda: Power.find(has_nft=True))
+    assert power.suffices
+    assert power.rules is not None
+    assert check_privilege(power).state == "ok"
+
+
+def test_root_of_a_user_namespace_does_not_suffice() -> None:
+    def work() -> tuple[Power, Check]:
+        enter_network()
+        enter_user_namespace(root=True)
+        power = Power.find(has_nft=True)
+        return power, check_privilege(power)
+
+    try:
+        ((power, check),) = apart(work, patience_s=30)
+    except PermissionError:
+        pytest.skip("no namespaces here")
+    assert power.is_capable
+    assert not power.suffices
+    assert isinstance(power.trouble, RulesHiddenError)
+    assert check.state == "fail"
+
+
+def test_rules_that_cannot_be_read_for_another_reason_take_no_power() -> None:
+    assert Power(True, None, MachineError("nft is broken")).suffices
+    assert Power(True, HostRules("")).suffices
+    assert not Power(False, HostRules("")).suffices
