@@ -152,13 +152,19 @@ class Session:
                         await sink.aclose()
 
     async def _write(self, sink: Sink, *, task_status: trio.TaskStatus[None]) -> None:
-        """A sink that fails stops the session, and no flow waits for it."""
+        """A sink that fails, ready or not, stops the session, and no flow waits for it."""
         try:
-            await sink.run(task_status=task_status)
-        except BrokenPipeError:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await nursery.start(sink.run)
+                finally:
+                    task_status.started()
+        except* BrokenPipeError:
             self.output_lost("output closed", None)
-        except MitmError as error:
-            self.output_lost("output failed", error)
+        except* MitmError as failures:
+            (failure,) = failures.exceptions
+            assert isinstance(failure, MitmError)
+            self.output_lost("output failed", failure)
 
     def output_lost(self, reason: str, failure: MitmError | None) -> None:
         """Nobody is told of what happens any more: the session ends."""

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -172,3 +173,53 @@ async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
         range(1, (max_flows or len(clients)) + 1)
     )
     assert told[-1].flows == (max_flows or len(clients))
+
+
+class Broken:
+    """A sink that fails before it is ready."""
+
+    dropped = 0
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    def publish(self, event: Event) -> None:
+        pass
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await trio.lowlevel.checkpoint()
+        raise self.failure
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_an_output_that_fails_before_it_is_ready_ends_the_session(intake: Intake) -> None:
+    session = Session(SessionConfig(output="none"))
+    session.outputs = replace(
+        session.outputs, sinks=(Broken(MachineError("no space left")), Broken(BrokenPipeError()))
+    )
+    with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
+        await run(session, intake)
+    assert session.reason == "output failed"
+    assert session.hub.totals.flows == 0
+
+
+async def test_a_reader_that_is_gone_before_the_output_is_ready_ends_it_quietly(
+    intake: Intake,
+) -> None:
+    session = Session(SessionConfig(output="none"))
+    session.outputs = replace(session.outputs, sinks=(Broken(BrokenPipeError()),))
+    with trio.fail_after(5):
+        await run(session, intake)
+    assert session.reason == "output closed"
+
+
+async def test_an_output_with_a_fault_of_ours_ends_the_session_with_it(intake: Intake) -> None:
+    session = Session(SessionConfig(output="none"))
+    session.outputs = replace(session.outputs, sinks=(Broken(ZeroDivisionError("a bug")),))
+    with (
+        pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True),
+        trio.fail_after(5),
+    ):
+        await run(session, intake)
