@@ -218,6 +218,7 @@ class _Handshake:
                 await self._retreat(_CLIENT_CERTIFICATE)
             elif failure.alert is None or lacking:
                 await self._retreat(failure.reason)
+                self._learn(failure.reason)
             await self._pass_on_failure(failure)
         except StreamTruncated:
             await self._pass_on_failure(None)

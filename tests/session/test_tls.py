@@ -220,3 +220,61 @@ async def test_tls_inside_tls(lab, server_ca) -> None:
         close = await proxy.wait_closed()
     assert close.stack == ("tls", "tls", "unknown")
     assert [layer.action for layer in proxy.of(FlowLayer)][:2] == ["intercepted"] * 2
+
+
+CAMELLIA_GCM = 0xC086  # TLS_ECDHE_ECDSA_WITH_CAMELLIA_128_GCM_SHA256 (RFC 6367): not in OpenSSL
+HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
+
+
+def hello_of(cipher_suites: list[int]) -> bytes:
+    """A ClientHello of TLS 1.2 with these suites and no extension (RFC 5246 §7.4.1.2)."""
+    suites = b"".join(suite.to_bytes(2, "big") for suite in cipher_suites)
+    body = b"\3\3" + bytes(32) + b"\0" + len(suites).to_bytes(2, "big") + suites + b"\1\0"
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return b"\x16\3\1" + len(message).to_bytes(2, "big") + message
+
+
+def only_knows(cipher_suite: int):
+    """A server that says no more than whether a hello offers the only suite that it knows."""
+
+    async def serve(stream) -> None:
+        hello = await stream.receive_some(1 << 14)
+        offered = cipher_suite.to_bytes(2, "big") in hello
+        await stream.send_all(b"\x16\3\3\0\4\2\0\0\0" if offered else HANDSHAKE_FAILURE)
+        await stream.aclose()
+
+    return serve
+
+
+async def test_a_cipher_that_only_the_two_ends_know_costs_nothing(lab) -> None:
+    async with lab(only_knows(CAMELLIA_GCM)) as proxy:
+        client = await proxy.connect()
+        await client.send_all(hello_of([CAMELLIA_GCM, 0xC02B]))
+        with trio.fail_after(5):
+            assert (await client.receive_some())[:1] == b"\x16"
+        await client.aclose()
+        await proxy.wait_closed()
+        (layer,) = proxy.of(FlowLayer)
+        assert layer.action == "passthrough"
+
+
+async def test_inside_tls_it_costs_one_connection_and_no_more(lab, server_ca) -> None:
+    """The server cannot be asked again there: the next connection knows better."""
+    context = server_context(server_ca)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await only_knows(CAMELLIA_GCM)(trio.SSLStream(stream, context, server_side=True))
+
+    async with lab(serve) as proxy:
+        answers = []
+        for number in (1, 2):
+            outer = await handshake(proxy, proxy.client_context())
+            with trio.fail_after(5):
+                await outer.send_all(hello_of([CAMELLIA_GCM, 0xC02B]))
+                answers.append(await outer.receive_some())
+            await trio.aclose_forcefully(outer)
+            await proxy.wait_closed(number)
+    assert answers[0] == HANDSHAKE_FAILURE
+    assert answers[1][:1] == b"\x16"
+    inner = [layer for layer in proxy.of(FlowLayer) if layer.depth == 1]
+    assert [layer.action for layer in inner] == ["intercepted", "passthrough"]
