@@ -12,7 +12,7 @@ TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server
     nghttp=nghttp2-client gnutls-cli=gnutls-bin \
     tcpdump=tcpdump tshark=tshark groff=groff-base vsftpd=vsftpd dovecot=dovecot-imapd \
     exim4=exim4-daemon-light mariadbd=mariadb-server mariadb=mariadb-client \
-    psql=postgresql-client pg_ctlcluster=postgresql certutil=libnss3-tools \
+    psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin certutil=libnss3-tools \
     keytool=default-jre-headless
 
 .PHONY: help demo test check unit wheel bench fuzz clean

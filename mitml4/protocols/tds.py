@@ -85,12 +85,14 @@ VERSIONS: Final = (
 
 
 def read_packet_head(reader: Reader, kind: bytes) -> int:
-    """`type status length spid packet window` (§2.2.3.1); returns the length of what follows."""
+    """`type status length spid packet window` (§2.2.3.1); returns the length of what follows.
+
+    The packet's number is ignored, as by servers: some clients count on over messages.
+    """
     reader.one_of(kind)
     reader.one_of(b"\x00", b"\x01")
     length = reader.uint(2, HEAD + OPTION + 1, MAX_PACKET) - HEAD
-    reader.take(2)
-    reader.uint(1, 0, 1)
+    reader.take(2 + 1)
     reader.one_of(b"\x00")
     return length
 

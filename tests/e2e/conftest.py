@@ -541,6 +541,39 @@ def s_server(serve_once):
     return start
 
 
+@pytest.fixture
+def sql_server(serve_once, identity):
+    """Starts a server that speaks TDS; returns its port. `off` encrypts the login alone."""
+
+    def start(encryption: str = "on") -> int:
+        port = next(PORTS)
+        program = Path(__file__).with_name("tds_server.py")
+        files = (str(identity.certificate), str(identity.key))
+        serve_once(
+            sys.executable, str(program), SERVER_V4, str(port), *files, encryption, port=port
+        )
+        return port
+
+    return start
+
+
+@pytest.fixture
+def tsql(tmp_path):
+    """`tsql(machine, port, root)`: FreeTDS asks for 6 * 7, of whom it believes under that root."""
+
+    def run(machine: Machine, port: int, root: Path, **environment: str) -> Outcome:
+        config = tmp_path / "freetds.conf"
+        config.write_text(
+            f"[lab]\nhost = {SERVER_V4}\nport = {port}\ntds version = 7.4\nca file = {root}\n"
+            "encryption = request\ncheck certificate hostname = yes\nconnect timeout = 10\n"
+        )
+        environment |= {"PATH": os.environ["PATH"], "FREETDSCONF": str(config)}
+        argv = ("tsql", "-o", "qfh", "-S", "lab", "-U", "me", "-P", "secret")
+        return machine.run(*argv, env=environment, input=b"select 6 * 7\ngo\nquit\n")
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def sshd(serve: Callable[..., None], files: Path) -> Iterator[list[str]]:
     """OpenSSH on port 22; gives the options with which a client may log in as root."""

@@ -125,3 +125,21 @@ def test_a_server_that_speaks_first(client, recorder, sshd) -> None:
     assert stacks(events) == [["ssh"]]
     (layer,) = (event for event in events if event["type"] == "flow.layer")
     assert "OpenSSH" in layer["details"]["server_software"]
+
+
+@pytest.mark.skipif(not shutil.which("tsql"), reason="FreeTDS is not installed")
+def test_tls_in_packets_of_tds_is_opened_with_the_clients_keys(
+    client, recorder, authority, sql_server, tsql, tmp_path
+) -> None:
+    keys = tmp_path / "keys.txt"
+    outcome = tsql(client, sql_server(), authority.root, SSLKEYLOGFILE=str(keys))
+    assert (outcome.code, outcome.text) == (0, "42\n"), outcome.err
+    recorder.stop()
+    assert stacks(detect(recorder.path)) == [["tds", "tls"]]
+    if not keys.exists():
+        pytest.skip("this FreeTDS writes no key log")
+    events = detect(recorder.path, "--keylog", str(keys))
+    assert stacks(events) == [["tds", "tls", "tds"]]
+    layers = [event for event in events if event["type"] == "flow.layer"]
+    assert layers[2]["details"]["user"] == "me"
+    assert not [event for event in events if event["type"] == "flow.error"]

@@ -146,6 +146,7 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (TLS, Verdict.REJECT),
         (LOGIN[:15], Verdict.NEED_MORE),
         (LOGIN, Verdict.MATCH),
+        (LOGIN[:6] + b"\x03" + LOGIN[7:], Verdict.MATCH),
         (b"\x10\x11\x00\x04MQTT", Verdict.REJECT),
         (LOGIN[:15] + b"\x03", Verdict.REJECT),
         (LOGIN[:13] + b"\x01", Verdict.REJECT),
