@@ -39,6 +39,7 @@ from mitml4.protocols.conversation import Protocol as ProtocolRow
 __all__ = ["Depth", "Observer"]
 
 _UNKNOWN: Final = "unknown"
+_BOTH: Final = (Direction.UP, Direction.DOWN)
 _MAX_DEPTH: Final = 16
 _MAX_HELD_BYTES: Final = 1 << 18
 """What a direction may bring while it has to wait for the other."""
@@ -216,7 +217,7 @@ class Depth:
                 port=self.observer.port,
             )
         )
-        nothing_will_come = self.ended | self.cut == set(Direction)
+        nothing_will_come = self.ended | self.cut == set(_BOTH)
         if detection.match:
             self._begin(detection.match)
         elif finally_ or nothing_will_come or not detection.undecided:
@@ -270,7 +271,10 @@ class Depth:
             return False
 
     def _do(self, direction: Direction, conversation: Conversation) -> bool:
-        kept, want = self.kept[direction], conversation.want(direction)
+        kept = self.kept[direction]
+        if not kept and (direction not in self.ended or direction in self.said):
+            return False  # nothing has come, which is what most calls find
+        want = conversation.want(direction)
         if kept and isinstance(want, Pass):
             count = len(kept) if want.count is None else min(want.count, len(kept))
             self._take(direction, count)
@@ -309,8 +313,8 @@ class Depth:
         self._tell()
         self.inner = inner = self._within(conversation, secure=self.around.secure)
         if framing := conversation.framing:
-            self.framings = {direction: framing() for direction in Direction}
-        for direction in Direction:
+            self.framings = {direction: framing() for direction in _BOTH}
+        for direction in _BOTH:
             if kept := self._take(direction, len(self.kept[direction])):
                 self._hand_on(inner, direction, kept)
             if direction in self.ended:
@@ -352,7 +356,7 @@ class Depth:
             else:
                 opened.end(piece.direction)
         conversation.plaintext.clear()
-        for direction in Direction:
+        for direction in _BOTH:
             if opened.unseen(direction) >= ALL:
                 conversation.set_want(direction, PASS_ALL)
 
@@ -388,7 +392,7 @@ class Depth:
         self.opaque = True
         if self.opened:
             self.opened.give_up()
-        for direction in Direction:
+        for direction in _BOTH:
             self._take(direction, len(self.kept[direction]))
 
     def _take(self, direction: Direction, count: int) -> bytes:

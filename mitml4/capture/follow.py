@@ -15,6 +15,7 @@ from mitml4.capture.pcap import Packet
 from mitml4.capture.reassembly import CloseReason, Flow, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
 from mitml4.capture.secrets import Secrets
+from mitml4.capture.skim import skim
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Direction, Facts, Notice, Surroundings, Target
 
@@ -23,9 +24,8 @@ __all__ = ["Tally", "follow"]
 
 @dataclass(slots=True)
 class Tally:
-    """What became of a capture's packets."""
+    """What became of those of a capture's packets that a flow's listener did not see."""
 
-    packets: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     """Packets without a TCP segment, by reason."""
     strays: int = 0
@@ -57,9 +57,8 @@ def follow(
     )
     failure: CaptureError | None = None
     try:
-        for time_s, link_type, packet in packets:
-            tally.packets += 1
-            segment = dissector.segment(link_type, packet)
+        for time_s, link_type, data, start, end in skim(packets, reassembler.halves):
+            segment = dissector.segment(link_type, data[start:end])
             if segment is None:
                 continue
             reassembler.take(time_s, segment)

@@ -13,8 +13,9 @@ from mitml4.capture.source import Source
 
 __all__ = ["MAGICS", "MAX_BLOCK", "Packet", "read_pcap"]
 
-Packet: TypeAlias = tuple[float, int, bytes]
-"""Time in seconds since the epoch, link type, and the bytes that were captured."""
+Packet: TypeAlias = tuple[float, int, bytes, int, int]
+"""Time in seconds since the epoch, link type, and what was captured, as `data[start:end]`: as data
+(most packets share it), start and end."""
 
 MAX_BLOCK: Final = 16 << 20
 """No packet or block is longer (libpcap's own bound); a longer one is damage."""
@@ -37,17 +38,17 @@ def read_pcap(source: Source) -> Iterator[Packet]:
         raise source.error("the file ends inside its header")
     order, ticks = MAGICS[source.data[:4]]
     link_type = Struct(f"{order}I").unpack_from(source.data, 20)[0] & _LINK_TYPE_MASK
-    unpack = Struct(f"{order}IIII").unpack_from
+    unpack = Struct(f"{order}III").unpack_from
     source.at = _HEADER
     while source.more(16):
         data, at, size = source.data, source.at, len(source.data)
         end = at
         while at + 16 <= size:
-            seconds, fraction, length, _ = unpack(data, at)
+            seconds, fraction, length = unpack(data, at)
             end = at + 16 + length
             if end > size:
                 break
-            yield seconds + fraction / ticks, link_type, data[at + 16 : end]
+            yield seconds + fraction / ticks, link_type, data, at + 16, end
             at = end
         source.at = at
         if end - at > MAX_BLOCK:

@@ -109,7 +109,7 @@ class _Section:
                     raise source.error("a broken packet block")
                 interface = interfaces[index]
                 time_s = (high << 32 | low) / interface.ticks + interface.offset_s
-                yield time_s, interface.link_type, data[at + 28 : at + 28 + captured]
+                yield time_s, interface.link_type, data, at + 28, at + 28 + captured
                 self.last_time_s = time_s
             elif kind == _SECTION and at != start:
                 break
@@ -143,15 +143,15 @@ class _Section:
         self._need(body, 4)
         interface = self._interface(0)
         (length,) = self.numbers("I").unpack_from(body)
-        captured = min(length, interface.snap_length or length)
-        yield self.last_time_s, interface.link_type, body[4 : 4 + captured]
+        captured = min(length, interface.snap_length or length, len(body) - 4)
+        yield self.last_time_s, interface.link_type, body, 4, 4 + captured
 
     def _old_packet(self, body: bytes) -> Iterator[Packet]:
         self._need(body, 20)
         index, _, high, low, captured, _ = self.numbers("HHIIII").unpack_from(body)
         interface = self._interface(index)
         self._need(body, 20 + captured)
-        yield interface.time_s(high, low), interface.link_type, body[20 : 20 + captured]
+        yield interface.time_s(high, low), interface.link_type, body, 20, 20 + captured
 
     def _secrets(self, body: bytes) -> Iterator[Packet]:
         self._need(body, 8)

@@ -29,11 +29,10 @@ def read_packets(
         raise CaptureError(f"{name} is empty", hint="is the capture still being written?")
     magic = source.data[:4]
     if magic in MAGICS:
-        yield from read_pcap(source)
-    elif magic == SECTION_HEADER:
-        yield from read_pcapng(source, on_secrets)
-    else:
-        raise CaptureError(
-            f"{name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
-            hint="make one with: tcpdump -w capture.pcap, or: tshark -w capture.pcapng",
-        )
+        return read_pcap(source)
+    if magic == SECTION_HEADER:
+        return read_pcapng(source, on_secrets)
+    raise CaptureError(
+        f"{name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
+        hint="make one with: tcpdump -w capture.pcap, or: tshark -w capture.pcapng",
+    )

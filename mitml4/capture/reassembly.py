@@ -1,12 +1,12 @@
 """TCP streams out of segments: in order, each byte once, whatever the capture did to them.
 
 Theory of operation. A flow has two halves, one for each sender, found by the segment's key alone.
-A half knows the sequence number that comes next (`next`) and how many bytes its listener does not
-want to see (`unseen`). A segment that is exactly what comes next and that nobody wants to see only
-moves these numbers: that is what nearly all packets of a long capture do, and `take` begins with
-it. All others are cut to what is new, put in order, and shown.
+A half knows its place in the stream (`position`) and the place of the next byte that its listener
+wants to see (`wanted`). Segments are cut to what is new, put in order, and shown. One that is just
+what comes next, and that nobody wants to see, would only move `position`: nearly all packets of a
+long capture are like that, and skim.py keeps them from coming here.
 
-A segment beyond `next` waits behind the hole. The hole is given up, and told as lost, when the
+A segment beyond `position` waits behind the hole. The hole is given up, and told as lost, when the
 receiver has acknowledged what the capture lacks and the sender goes on behind it (one packet late,
 because captures swap neighbours), when too much waits, or when the flow ends. Where a flow begins
 without a SYN, its first byte is the first one seen.
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from heapq import heappop, heappush
 from ipaddress import ip_address
 from typing import Final, Literal, Protocol, TypeAlias
@@ -28,7 +29,7 @@ from mitml4.address import Address
 from mitml4.capture.packets import ACK, FIN, RST, SYN, Segment
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["ALL", "CloseReason", "Flow", "Listener", "Reassembler"]
+__all__ = ["ALL", "MASK", "CloseReason", "Flow", "Half", "Listener", "Reassembler"]
 
 ALL: Final = 1 << 62
 """As a number of unseen bytes: all that follow."""
@@ -36,7 +37,9 @@ ALL: Final = 1 << 62
 CloseReason: TypeAlias = Literal["closed", "reset", "refused", "shutdown"]
 """Both FINs; an RST; an RST for the SYN; the capture (or our memory) ended before the flow did."""
 
-_MASK: Final = 0xFFFFFFFF
+MASK: Final = 0xFFFFFFFF
+"""Sequence numbers count modulo 2^32 (RFC 9293 §3.4)."""
+
 _HALF: Final = 1 << 31
 _MAX_AHEAD: Final = 1 << 30
 """The largest window that TCP can have (RFC 7323 §2.3); what is further ahead is not the flow's."""
@@ -84,8 +87,8 @@ class Flow:
     destination: Address
     opened_s: float
     keys: tuple[bytes, bytes]
-    up: _Half = field(init=False)
-    down: _Half = field(init=False)
+    up: Half = field(init=False)
+    down: Half = field(init=False)
     last_s: float = 0.0
     syn: bool = False
     """Whether its start was seen."""
@@ -108,45 +111,48 @@ class Flow:
         return self.reset or (self.up.ended and self.down.ended)
 
 
-class _Half:
-    """One direction of a flow: what its sender has sent so far."""
+class Half:
+    """One direction of a flow: what its sender has sent so far. Places in it count from 0."""
 
     __slots__ = (
         "acknowledged",
         "confirmed",
-        "count",
         "direction",
         "ended",
         "first",
         "flow",
-        "granted",
+        "free",
         "lost",
-        "next",
+        "origin",
         "other",
-        "unseen",
+        "position",
+        "told",
         "waiting",
         "waiting_bytes",
+        "wanted",
         "watched",
     )
 
     def __init__(self, flow: Flow, direction: Direction) -> None:
         self.flow = flow
         self.direction = direction
-        self.other: _Half = self
+        self.other: Half = self
         self.first: int | None = None
         """The SYN's sequence number, where it was seen."""
         self.confirmed = False
         """Whether the receiver has acknowledged it: a second SYN with another number is void."""
-        self.next: int | None = None
-        """The sequence number of the next byte; None until anything was seen."""
-        self.count = 0
-        """Payload bytes so far, each once, as the headers say; those in holes not among them."""
+        self.origin: int | None = None
+        """The sequence number that makes place 0; None until anything was seen."""
+        self.position = 0
+        """Where the next byte stands."""
         self.lost = 0
-        """Bytes in holes."""
-        self.unseen = 0
-        """How many of the bytes that come next the listener has said it need not see…"""
-        self.granted = 0
-        """…of how many, when it was last asked."""
+        """How many of those before it are in holes."""
+        self.told = 0
+        """Up to where the listener has been told what went by…"""
+        self.wanted = 0
+        """…and from where it wants to see it again."""
+        self.free = -1
+        """Up to where a segment that comes next may just move `position`, untaken."""
         self.ended = False
         self.waiting: list[tuple[int, int, bytes, bool]] = []
         """Behind a hole: a heap of position, length, data and FIN."""
@@ -156,6 +162,25 @@ class _Half:
         self.watched = False
         """Whether the other half has a hole, or a SYN that is not confirmed, so that this half's
         acknowledgements matter."""
+
+    @property
+    def count(self) -> int:
+        """Payload bytes so far, each once, as the headers say; those in holes not among them."""
+        return self.position - self.lost
+
+    def ahead(self, seq: int) -> int:
+        """How far this sequence number is from the one that comes next, modulo 2^32."""
+        assert self.origin is not None
+        return (seq - self.origin - self.position) & MASK
+
+    def set_free(self) -> None:
+        """Which segments need not be taken from now on: none, empty ones, all before `wanted`."""
+        if self.watched:
+            self.free = -1
+        elif self.waiting or self.ended:
+            self.free = self.position
+        else:
+            self.free = max(self.position, self.wanted - 1)
 
 
 class Reassembler:
@@ -173,10 +198,11 @@ class Reassembler:
         """Segments without payload that belong to no flow."""
         self.evicted = 0
         """Flows that were closed, or no longer looked into, for want of memory."""
+        self.halves: dict[bytes, Half] = {}
+        """By the key of their segments."""
         self._listen = listen
         self._max_flows = max_flows
         self._max_kept_bytes = max_kept_bytes
-        self._halves: dict[bytes, _Half] = {}
         self._flows: dict[int, Flow] = {}
         self._opened = 0
         self._keeping: dict[int, int] = {}
@@ -185,31 +211,8 @@ class Reassembler:
 
     def take(self, time_s: float, segment: Segment) -> None:
         """The next segment of the capture."""
-        key, seq, _, flags, _, start, end = segment
-        half = self._halves.get(key)
-        length = end - start
-        if (
-            half is not None
-            and seq == half.next
-            and (length < half.unseen or not length)
-            and not flags & (SYN | FIN | RST)
-            and not half.watched
-        ):
-            half.next = (seq + length) & _MASK
-            half.count += length
-            half.unseen -= length
-            half.flow.last_s = time_s
-            return
-        self._take_other(half, time_s, segment)
-
-    def close(self) -> None:
-        """The capture is over, and with it every flow that is still open."""
-        for flow in list(self._flows.values()):
-            self._finish(flow)
-
-    def _take_other(self, half: _Half | None, time_s: float, segment: Segment) -> None:
         key, seq, ack, flags, packet, start, end = segment
-        length = end - start
+        half, length = self.halves.get(key), end - start
         if half is not None and flags & SYN and _is_new(half, seq, flags):
             self._finish(half.flow)
             half = None
@@ -227,9 +230,9 @@ class Reassembler:
         flow.answered |= half is flow.down
         if flags & SYN:
             _synchronize(half, seq)
-            seq = (seq + 1) & _MASK
-        if half.next is None:
-            half.next = seq
+            seq = (seq + 1) & MASK
+        if half.origin is None:
+            half.origin = seq
         fin = bool(flags & FIN)
         if length or fin:
             self._arrive(half, seq, length, packet[start:end], fin, time_s)
@@ -237,10 +240,17 @@ class Reassembler:
             _acknowledge(half.other, ack)
         if flow.ended:
             self._linger(flow, time_s)
+        flow.up.set_free()
+        flow.down.set_free()
+
+    def close(self) -> None:
+        """The capture is over, and with it every flow that is still open."""
+        for flow in list(self._flows.values()):
+            self._finish(flow)
 
     # Opening and closing
 
-    def _open(self, time_s: float, key: bytes, flags: int) -> _Half:
+    def _open(self, time_s: float, key: bytes, flags: int) -> Half:
         """A flow begins. A SYN comes from the client, its answer from the server; without either,
         who speaks first is the client."""
         self._make_room(time_s)
@@ -250,10 +260,10 @@ class Reassembler:
         self._opened += 1
         client, destination = _addresses(up)
         flow = Flow(self._opened, client, destination, time_s, (up, down), syn=bool(flags & SYN))
-        flow.up, flow.down = _Half(flow, Direction.UP), _Half(flow, Direction.DOWN)
+        flow.up, flow.down = Half(flow, Direction.UP), Half(flow, Direction.DOWN)
         flow.up.other, flow.down.other = flow.down, flow.up
         self._flows[flow.number] = flow
-        self._halves[up], self._halves[down] = flow.up, flow.down
+        self.halves[up], self.halves[down] = flow.up, flow.down
         flow.listener = self._listen(flow)
         return flow.down if from_server else flow.up
 
@@ -282,78 +292,76 @@ class Reassembler:
             self._report(half, flow.last_s)
         del self._flows[flow.number]
         for key in flow.keys:
-            self._halves.pop(key, None)  # both are one where a packet's ends are the same
+            self.halves.pop(key, None)  # both are one where a packet's ends are the same
         self._kept_bytes -= self._keeping.pop(flow.number, 0)
         flow.listener.close(flow, _reason(flow))
 
     # Putting in order
 
     def _arrive(
-        self, half: _Half, seq: int, length: int, data: bytes, fin: bool, time_s: float
+        self, half: Half, seq: int, length: int, data: bytes, fin: bool, time_s: float
     ) -> None:
         """Deliver what is new of a segment, or let it wait behind the hole before it."""
-        assert half.next is not None
-        ahead = (seq - half.next) & _MASK
+        ahead = half.ahead(seq)
         if ahead >= _HALF:
             ahead -= 1 << 32
         if ahead > _MAX_AHEAD or half.ended:
             return
-        position = half.count + half.lost
         if ahead > 0:
-            self._wait(half, (position + ahead, length, data, fin), time_s)
+            self._wait(half, (half.position + ahead, length, data, fin), time_s)
         else:
             self._deliver(half, -ahead, length, data, fin, time_s)
             self._drain(half, time_s)
 
     def _deliver(
-        self, half: _Half, known: int, length: int, data: bytes, fin: bool, time_s: float
+        self, half: Half, known: int, length: int, data: bytes, fin: bool, time_s: float
     ) -> None:
         """The first `known` bytes of the segment have been delivered before."""
         fresh = length - known
         if fresh < 0 or half.ended:
             return
-        assert half.next is not None
-        half.next = (half.next + fresh) & _MASK
-        half.count += fresh
         self._show(half, data[known:], fresh, time_s)
         if fin:
-            half.next = (half.next + 1) & _MASK
+            assert half.origin is not None
+            half.origin = (half.origin + 1) & MASK
             half.ended = True
             self._report(half, time_s)
             half.flow.listener.end(half.direction, time_s)
             self._ask(half.flow, time_s)
 
-    def _show(self, half: _Half, data: bytes, length: int, time_s: float) -> None:
+    def _show(self, half: Half, data: bytes, length: int, time_s: float) -> None:
         """Hand on `length` bytes, of which `data` is what was captured: unseen, seen or lost."""
         listener = half.flow.listener
         while length:
-            if half.unseen:
-                count = min(half.unseen, length)
-                half.unseen -= count
+            if half.position < half.wanted:
+                count = min(half.wanted - half.position, length)
+                half.position += count
                 data, length = data[count:], length - count
-                if half.unseen:
+                if half.position < half.wanted:
                     return
                 self._report(half, time_s)
             elif data:
+                half.position = half.told = half.position + len(data)
                 listener.data(half.direction, data, time_s)
                 data, length = b"", length - len(data)
             else:
+                half.position = half.told = half.position + length
                 listener.lost(half.direction, length, time_s)
                 length = 0
             self._ask(half.flow, time_s)
 
-    def _drain(self, half: _Half, time_s: float) -> None:
+    def _drain(self, half: Half, time_s: float) -> None:
         """Deliver what has waited and now comes next."""
-        while half.waiting and half.waiting[0][0] <= half.count + half.lost:
+        while half.waiting and half.waiting[0][0] <= half.position:
             position, length, data, fin = heappop(half.waiting)
             half.waiting_bytes -= len(data)
-            self._deliver(half, half.count + half.lost - position, length, data, fin, time_s)
+            self._deliver(half, half.position - position, length, data, fin, time_s)
         if not half.waiting:
             half.other.watched = half.acknowledged = False
 
-    def _wait(self, half: _Half, segment: tuple[int, int, bytes, bool], time_s: float) -> None:
+    def _wait(self, half: Half, segment: tuple[int, int, bytes, bool], time_s: float) -> None:
         position, length, data, fin = segment
-        if half.unseen >= ALL // 2:
+        if half.wanted >= ALL // 2:
             data = b""  # only its length will ever be needed
         heappush(half.waiting, (position, length, data, fin))
         half.waiting_bytes += len(data)
@@ -362,22 +370,20 @@ class Reassembler:
         if full or half.acknowledged:
             self._skip_hole(half, time_s)
 
-    def _skip_hole(self, half: _Half, time_s: float) -> None:
+    def _skip_hole(self, half: Half, time_s: float) -> None:
         """What is missing before the first that waits is lost."""
         half.acknowledged = False
-        missing = half.waiting[0][0] - half.count - half.lost
-        assert half.next is not None
-        half.next = (half.next + missing) & _MASK
+        missing = half.waiting[0][0] - half.position
         half.lost += missing
         self._show(half, b"", missing, time_s)
         self._drain(half, time_s)
 
     # What the listener wants
 
-    def _report(self, half: _Half, time_s: float) -> None:
+    def _report(self, half: Half, time_s: float) -> None:
         """Tell the listener what went by unseen since it was asked."""
-        passed = half.granted - half.unseen
-        half.granted = half.unseen
+        passed = half.position - half.told
+        half.told = half.position
         if passed:
             half.flow.listener.passed(half.direction, passed, time_s)
 
@@ -385,7 +391,7 @@ class Reassembler:
         """The listener was told something: what does it want now, and what does it keep?"""
         for half in (flow.up, flow.down):
             self._report(half, time_s)
-            half.unseen = half.granted = flow.listener.unseen(half.direction)
+            half.wanted = half.position + flow.listener.unseen(half.direction)
         self._account(flow, time_s)
 
     def _account(self, flow: Flow, time_s: float) -> None:
@@ -404,10 +410,12 @@ class Reassembler:
             self._kept_bytes -= self._keeping.pop(oldest.number)
             oldest.listener.give_up(time_s)
             for half in (oldest.up, oldest.down):
-                half.unseen = half.granted = oldest.listener.unseen(half.direction)
+                half.told = half.position
+                half.wanted = half.position + oldest.listener.unseen(half.direction)
+                half.set_free()
 
 
-def _is_new(half: _Half, seq: int, flags: int) -> bool:
+def _is_new(half: Half, seq: int, flags: int) -> bool:
     """Whether a SYN begins another flow between the same ends, or belongs to this one."""
     flow = half.flow
     if flags & ACK:
@@ -417,19 +425,19 @@ def _is_new(half: _Half, seq: int, flags: int) -> bool:
     return half.first is not None and half.first != seq and bool(half.count or half.other.count)
 
 
-def _synchronize(half: _Half, seq: int) -> None:
+def _synchronize(half: Half, seq: int) -> None:
     """A SYN says where a half begins, as long as the receiver has not agreed to another."""
     if not half.count and not half.confirmed:
         half.first = seq
-        half.next = (seq + 1) & _MASK
+        half.origin = (seq + 1 - half.position) & MASK
         half.other.watched = True
 
 
-def _acknowledge(half: _Half, ack: int) -> None:
+def _acknowledge(half: Half, ack: int) -> None:
     """The receiver has everything before `ack`, be it in the capture or not."""
-    if half.next is None:
+    if half.origin is None:
         return
-    beyond = (ack - half.next) & _MASK
+    beyond = half.ahead(ack)
     if beyond == 0:
         half.confirmed = True
         half.other.watched = bool(half.waiting)
@@ -455,6 +463,11 @@ def _addresses(key: bytes) -> tuple[Address, Address]:
     width = (len(key) - 4) // 2
     source, destination = key[:width], key[width : 2 * width]
     return (
-        Address(str(ip_address(source)), int.from_bytes(key[-4:-2], "big")),
-        Address(str(ip_address(destination)), int.from_bytes(key[-2:], "big")),
+        Address(_ip(source), int.from_bytes(key[-4:-2], "big")),
+        Address(_ip(destination), int.from_bytes(key[-2:], "big")),
     )
+
+
+@lru_cache(4096)
+def _ip(address: bytes) -> str:
+    return str(ip_address(address))

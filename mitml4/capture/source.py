@@ -17,7 +17,7 @@ from mitml4.errors import CaptureError
 
 __all__ = ["Source"]
 
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 17
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 §3.1.1
 

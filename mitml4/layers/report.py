@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
@@ -76,7 +76,7 @@ class Report:
 
     def notice(self, depth: int, notice: Notice) -> None:
         """Something that happened in a conversation."""
-        said = {item.name: getattr(notice, item.name) for item in fields(notice)}
+        said = {name: getattr(notice, name) for name in notice.__slots__}
         if "headers" in said and not self.with_headers:
             said["headers"] = None
         if "direction" in said:

@@ -131,9 +131,7 @@ class Http1(Conversation):
     host: str | None = None
     absolute_form: bool = False
     upgrade: str | None = None
-    _sides: dict[Direction, _Side] = field(
-        default_factory=lambda: {direction: _Side() for direction in Direction}
-    )
+    _sides: dict[Direction, _Side] = field(default_factory=lambda: {UP: _Side(), DOWN: _Side()})
     _unanswered: deque[HttpExchange] = field(default_factory=deque)
     _messages: int = 0
     _connect_waits: bool = False

@@ -195,7 +195,7 @@ class TlsConversation(Conversation):
     _facts: TlsFacts = field(default_factory=TlsFacts)
     _server: ServerHello | None = None
     _readers: dict[Direction, MessageReader] = field(
-        default_factory=lambda: {direction: MessageReader() for direction in Direction}
+        default_factory=lambda: {Direction.UP: MessageReader(), Direction.DOWN: MessageReader()}
     )
 
     def feed(self, direction: Direction, data: bytes) -> int:

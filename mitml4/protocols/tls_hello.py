@@ -7,6 +7,7 @@ split into segments and records. Everything is kept in the order of the wire, GR
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -234,10 +235,10 @@ class _Cursor:
 
     def numbers(self, width: int) -> tuple[int, ...]:
         """All the rest as numbers."""
-        numbers = []
-        while self:
-            numbers.append(self.number(width))
-        return tuple(numbers)
+        count, odd = divmod(len(self._data) - self._at, width)
+        if width == 2 and not odd:  # as nearly always; one by one takes ten times as long
+            return struct.unpack(f">{count}H", self.rest())
+        return tuple(self.number(width) for _ in range(count + bool(odd)))
 
     def rest(self) -> bytes:
         return self.take(len(self._data) - self._at)

@@ -423,4 +423,4 @@ def test_whatever_comes_every_flow_is_closed_once_and_nothing_is_kept(
     table.reassembler.close()
     assert all(heard.reason for heard in table.heard)
     assert table.reassembler._kept_bytes == 0
-    assert not table.reassembler._halves
+    assert not table.reassembler.halves

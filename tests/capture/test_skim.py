@@ -1,0 +1,208 @@
+"""Packets that only move a number are kept from everybody, and nobody can tell from the reports."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitml4.capture import follow as follow_module
+from mitml4.capture.follow import follow
+from mitml4.capture.pcap import Packet
+from mitml4.capture.reports import Closed, Report
+from mitml4.capture.skim import skim
+
+MASK = 0xFFFFFFFF
+MACS = b"\x02" * 12
+LINKS = {
+    "Ethernet": (1, {4: MACS + b"\x08\x00", 6: MACS + b"\x86\xdd"}),
+    "VLAN": (1, {4: MACS + b"\x81\x00\x20\x07\x08\x00", 6: MACS + b"\x81\x00\x20\x07\x86\xdd"}),
+    "raw": (101, {4: b"", 6: b""}),
+    "loopback": (0, {4: b"\x02\x00\x00\x00", 6: b"\x1e\x00\x00\x00"}),
+    "cooked": (113, {4: bytes(14) + b"\x08\x00", 6: bytes(14) + b"\x86\xdd"}),
+    "cooked v2": (276, {4: b"\x08\x00" + bytes(18), 6: b"\x86\xdd" + bytes(18)}),
+}
+OPAQUE = b"\xf5\xe1 in no protocol " * 20
+
+
+class Talk:
+    """The packets of one connection, each with bytes of another packet around it."""
+
+    def __init__(self, wire: Any, link: str = "Ethernet", version: int = 4, isn: int = 100) -> None:
+        self.wire = wire
+        self.link_type, heads = LINKS[link]
+        self.head = heads[version]
+        self.version = version
+        self.isn = isn
+
+    def packet(self, up: bool, seq: int, data: bytes = b"", **tcp: Any) -> Packet:
+        ports = (40000, 9000) if up else (9000, 40000)
+        segment = self.wire.tcp(
+            data, source=ports[0], destination=ports[1], seq=self.isn + seq, **tcp
+        )
+        if self.version == 4:
+            ends = ("192.0.2.1", "198.51.100.2")[:: 1 if up else -1]
+            ip = self.wire.ipv4(segment, source=ends[0], destination=ends[1])
+        else:
+            ends = ("2001:db8::1", "2001:db8::2")[:: 1 if up else -1]
+            ip = self.wire.ipv6(segment, source=ends[0], destination=ends[1])
+        frame = self.head + ip
+        return (
+            1.0 + seq / 1000,
+            self.link_type,
+            b"\xff" * 7 + frame + b"\xff" * 7,
+            7,
+            7 + len(frame),
+        )
+
+    def opening(self) -> list[Packet]:
+        """A handshake, and enough for everybody to look away."""
+        syn, ack = self.wire.SYN, self.wire.ACK
+        return [
+            self.packet(True, 0, flags=syn),
+            self.packet(False, 0, flags=syn | ack, ack=self.isn + 1),
+            self.packet(True, 1, ack=self.isn + 1),
+            self.packet(True, 1, OPAQUE, ack=self.isn + 1),
+        ]
+
+
+def told(reports: Iterable[Report]) -> list[object]:
+    """Reports without the flow's own state, which moves on; the counts where it closes."""
+    said: list[object] = []
+    for report in reports:
+        flow = report.flow
+        said.append((type(report), flow.number, replace(report, flow=None)))  # type: ignore[arg-type]
+        if isinstance(report, Closed):
+            said.append((flow.bytes_up, flow.bytes_down, flow.opened_s, flow.last_s))
+    return said
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Packet]:
+    """The packets that took the long way."""
+    seen: list[Packet] = []
+
+    def watching(*arguments: Any) -> Iterator[Packet]:
+        for packet in skim(*arguments):
+            seen.append(packet)
+            yield packet
+
+    monkeypatch.setattr(follow_module, "skim", watching)
+    return seen
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_goes_on_in_a_settled_flow_is_only_counted(
+    wire: Any, looked_at: list[Packet], link: str, version: int
+) -> None:
+    talk = Talk(wire, link, version, isn=MASK - 2000)  # the numbers wrap on the way
+    opening, size = talk.opening(), len(OPAQUE)
+    rest = [talk.packet(False, 1 + number * size, OPAQUE) for number in range(20)]
+    rest += [talk.packet(True, 1 + size, ack=1 + 20 * size, options=b"\1" * 12)]
+    rest += [talk.packet(True, 1 + number * size, OPAQUE) for number in range(1, 10)]
+    closed = list(follow(opening + rest))[-1]
+    assert looked_at == opening
+    assert isinstance(closed, Closed)
+    assert closed.stack == ("unknown",)
+    assert (closed.flow.bytes_up, closed.flow.bytes_down) == (10 * size, 20 * size)
+    assert closed.flow.last_s == rest[-1][0]
+
+
+def changed(wire: Any, **tcp: Any) -> Packet:
+    return Talk(wire).packet(False, tcp.pop("seq", 1), b"more", **tcp)
+
+
+def broken(packet: Packet, at: int, byte: int) -> Packet:
+    time_s, link_type, data, start, end = packet
+    data = data[: start + at] + bytes([byte]) + data[start + at + 1 :]
+    return time_s, link_type, data, start, end
+
+
+@pytest.mark.parametrize(
+    "other",
+    {
+        "another number": lambda wire: changed(wire, seq=7),
+        "a FIN": lambda wire: changed(wire, flags=wire.FIN | wire.ACK),
+        "a RST": lambda wire: changed(wire, flags=wire.RST),
+        "a SYN": lambda wire: changed(wire, flags=wire.SYN),
+        "a fragment": lambda wire: broken(changed(wire), 20, 0x20),
+        "UDP": lambda wire: broken(changed(wire), 23, 17),
+        "another EtherType": lambda wire: broken(changed(wire), 13, 0x06),
+        "IP options": lambda wire: broken(changed(wire), 14, 0x46),
+        "a broken TCP header": lambda wire: broken(changed(wire), 46, 0x40),
+        "a TCP header longer than the packet": lambda wire: broken(changed(wire), 46, 0xF0),
+        "no total length": lambda wire: broken(broken(changed(wire), 16, 0), 17, 0),
+        "a header that is cut off": lambda wire: (*changed(wire)[:4], 7 + 47),
+    }.items(),
+    ids=lambda other: other[0],
+)
+def test_what_is_special_is_looked_at(
+    wire: Any, looked_at: list[Packet], other: tuple[str, Any]
+) -> None:
+    packets = [*Talk(wire).opening(), other[1](wire)]
+    list(follow(packets))
+    assert looked_at == packets
+
+
+def test_a_hole_and_what_fills_it_are_looked_at(wire: Any, looked_at: list[Packet]) -> None:
+    talk, size = Talk(wire), len(OPAQUE)
+    at = 1 + size
+    packets = [
+        *talk.opening(),
+        talk.packet(False, 1 + size, OPAQUE),
+        talk.packet(True, at, ack=talk.isn + 1),
+        talk.packet(False, 1, OPAQUE),
+    ]
+    after = talk.packet(False, 1 + 2 * size, OPAQUE)
+    closed = list(follow([*packets, after]))[-1]
+    assert looked_at == packets
+    assert closed.flow.bytes_down == 3 * size
+
+
+def test_behind_a_fin_there_are_acknowledgements_and_no_data(
+    wire: Any, looked_at: list[Packet]
+) -> None:
+    talk, size = Talk(wire), len(OPAQUE)
+    packets = [
+        *talk.opening(),
+        talk.packet(False, 1, OPAQUE, flags=wire.FIN | wire.ACK),
+        talk.packet(False, 2 + size, OPAQUE),
+    ]
+    after = talk.packet(False, 2 + size, ack=talk.isn + 1 + size)
+    closed = list(follow([*packets, after]))[-1]
+    assert looked_at == packets
+    assert closed.flow.bytes_down == size
+    assert closed.flow.last_s == after[0]
+
+
+STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n" + bytes(300)
+    + b"HTTP/1.1 200 OK\r\n\r\n" + bytes(200)
+)  # fmt: skip
+ASKED = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_report_tells_whether_packets_were_skimmed(wire: Any, data: st.DataObject) -> None:
+    talk = Talk(wire, isn=data.draw(st.sampled_from([100, MASK - 150])))
+    packets = talk.opening()[:3]
+    for up, stream in ((True, ASKED), (False, STREAM)):
+        cuts = sorted({0, len(stream), *data.draw(st.sets(st.integers(1, len(stream) - 1)))})
+        for start, end in itertools.pairwise(cuts):
+            flags = talk.wire.ACK | (talk.wire.FIN if end == len(stream) else 0)
+            ack = talk.isn + 1 + data.draw(st.integers(0, 600))
+            packets.append(talk.packet(up, 1 + start, stream[start:end], flags=flags, ack=ack))
+    for _ in range(data.draw(st.integers(0, 6))):
+        at, to = (data.draw(st.integers(0, len(packets) - 1)) for _ in range(2))
+        packets.insert(to, packets[at] if data.draw(st.booleans()) else packets.pop(at))
+    quick = told(follow(packets))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follow_module, "skim", lambda packets, _: iter(packets))
+        assert quick == told(follow(packets))
