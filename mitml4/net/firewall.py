@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Final
 
 from mitml4.errors import MachineError
+from mitml4.net.legacy_iptables import LegacyChain, LegacyRule, LegacyTables
 from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import environment
 
@@ -74,8 +75,8 @@ class Chain:
         """
         if self.of_iptables:
             tool = _iptables("ip6tables" if self.family == "ip6" else "iptables")
-            mark = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
-            return f"{tool} -t {self.table} -I {self.name} {mark} -j ACCEPT"
+            match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
+            return f"{tool} -t {self.table} -I {self.name} {match} -j ACCEPT"
         return f"nft insert rule {self} ct mark and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
 
 
@@ -87,6 +88,9 @@ class Rule:
     text: str
     handle: int
 
+    def __str__(self) -> str:
+        return f"{self.chain}: {self.text}"
+
     @property
     def removal(self) -> str:
         """The command that deletes it."""
@@ -96,15 +100,16 @@ class Rule:
 class HostRules:
     """All rules of the network that this process is in, as they were."""
 
-    def __init__(self, listing: str) -> None:
+    def __init__(self, listing: str, legacy: LegacyTables | None = None) -> None:
         self._lines = listing.splitlines()
+        self._legacy = legacy or LegacyTables()
 
     @classmethod
     def read(cls) -> HostRules:
         """Raises RulesHiddenError for lack of privilege, MachineError for anything else."""
         done = _nft(*_LIST[1:])
         if done.returncode == 0:
-            return cls(done.stdout)
+            return cls(done.stdout, LegacyTables.read())
         if "not permitted" in done.stderr:
             raise RulesHiddenError("only root sees the rules", hint="sudo mitml4 doctor")
         raise MachineError(f"nft: {_first_line(done.stderr)}", hint="nft list ruleset")
@@ -116,7 +121,7 @@ class HostRules:
 
     @cached_property
     def chains(self) -> tuple[Chain, ...]:
-        """Of all tables but those of mitml4's sessions."""
+        """Of all tables of nft but those of mitml4's sessions."""
         return tuple(chain for chain, _ in self._blocks())
 
     @cached_property
@@ -125,27 +130,36 @@ class HostRules:
         return tuple(rule for _, rules in self._blocks() for rule in rules)
 
     @property
-    def inputs(self) -> tuple[Chain, ...]:
+    def inputs(self) -> tuple[Chain | LegacyChain, ...]:
         """The base chains that what comes in has to pass."""
-        return tuple(
-            each for each in self.chains if each.hook == "input" and each.family in _FAMILIES
-        )
+        inputs = (each for each in self.chains if each.hook == "input" and each.family in _FAMILIES)
+        return (*inputs, *self._legacy.inputs)
 
     @property
-    def interceptors(self) -> tuple[Rule, ...]:
+    def interceptors(self) -> tuple[Rule | LegacyRule, ...]:
         """The rules that hand connections to somebody else."""
-        return tuple(rule for rule in self.rules if _INTERCEPTS.search(_COMMENT.sub("", rule.text)))
+        return (*self._interceptors, *self._legacy.interceptors)
+
+    @property
+    def _interceptors(self) -> Iterator[Rule]:
+        for rule in self.rules:
+            if _INTERCEPTS.search(_COMMENT.sub("", rule.text)):
+                yield rule
 
     def without_interceptors(self) -> HostRules:
         """The same without those rules."""
-        removed = {(rule.text, rule.handle) for rule in self.interceptors}
-        return HostRules("\n".join(line for line in self._lines if _rule_in(line) not in removed))
+        removed = {(rule.text, rule.handle) for rule in self._interceptors}
+        rest = (line for line in self._lines if _rule_in(line) not in removed)
+        return HostRules("\n".join(rest), self._legacy.without_interceptors())
 
     def copy(self) -> int:
         """Load them into the network that this process is in now; how many lines were left out.
 
-        Raises MachineError when nft takes nothing of them.
+        Raises MachineError when nothing is taken of them.
         """
+        return self._legacy.copy() + self._copy()
+
+    def _copy(self) -> int:
         lines = list(self._copyable())
         missing = sum(_blank(lines, at) for at, line in enumerate(lines) if _is_foreign(line))
         for _ in range(_ROUNDS):

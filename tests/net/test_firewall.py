@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from mitml4.errors import MachineError
 from mitml4.net.apart import apart, enter_network
 from mitml4.net.firewall import HostRules, RulesHiddenError
+from mitml4.net.legacy_iptables import LegacyTables
 from mitml4.net.tools import environment
 
 WALL = """
@@ -247,3 +249,96 @@ def test_without_power_the_rules_are_hidden() -> None:
 
     with pytest.raises(RulesHiddenError):
         apart(work, patience_s=20)
+
+
+# --- iptables of the older kind ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def legacy() -> None:
+    """The program, and a kernel that still has its tables."""
+    if shutil.which("iptables-legacy-save", path=environment()["PATH"]) is None:
+        pytest.skip("needs iptables-legacy")
+
+    def works() -> bool:
+        return subprocess.run(["iptables-legacy", "-S"], capture_output=True).returncode == 0
+
+    if not in_network(works):
+        pytest.skip("needs a kernel with the tables of iptables-legacy")
+
+
+with_legacy = pytest.mark.usefixtures("legacy")
+
+LEGACY = (
+    "iptables-legacy -P INPUT DROP",
+    "iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+    'iptables-legacy -A INPUT -m comment --comment "-j REDIRECT" -j ACCEPT',
+    "iptables-legacy -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8080",
+    "ip6tables-legacy -A INPUT -p tcp --dport 22 -j ACCEPT",
+)
+
+
+@with_legacy
+def test_the_older_iptables_is_seen_too() -> None:
+    rules = read(WALL, commands=LEGACY)
+    assert [str(chain) for chain in rules.inputs] == [
+        "inet wall door",
+        "iptables-legacy filter INPUT",
+        "ip6tables-legacy filter INPUT",
+    ]
+    assert [chain.policy for chain in rules.inputs] == ["drop", "drop", "accept"]
+    (rule,) = rules.interceptors
+    assert str(rule) == (
+        "iptables-legacy nat: PREROUTING -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 8080"
+    )
+    assert rules.without_interceptors().interceptors == ()
+    assert rules.without_interceptors().inputs == rules.inputs
+
+
+@with_legacy
+def test_a_copy_of_the_older_iptables_is_the_same() -> None:
+    def save() -> list[str]:
+        programs = ("iptables-legacy-save", "ip6tables-legacy-save")
+        lines = [line for program in programs for line in run(program).splitlines()]
+        return sorted(line for line in lines if not line.startswith("#"))
+
+    def original() -> tuple[HostRules, list[str]]:
+        for command in LEGACY:
+            run(*shlex.split(command))
+        return HostRules.read(), save()
+
+    rules, saved = in_network(original)
+    assert in_network(lambda: (rules.copy(), save())) == (0, saved)
+
+
+@with_legacy
+def test_a_rule_of_the_older_iptables_that_cannot_be_copied_is_counted() -> None:
+    dump = ("*filter", ":INPUT DROP [0:0]", "-A INPUT -m no_such_match -j DROP", "COMMIT")
+    rules = HostRules("", LegacyTables({"iptables-legacy": dump}))
+    missing, listing = in_network(lambda: (rules.copy(), run("iptables-legacy", "-S")))
+    assert missing == 1
+    assert "-P INPUT DROP" in listing
+
+
+@with_legacy
+def test_the_older_iptables_is_opened_and_cleared_by_its_own_commands() -> None:
+    def work() -> tuple[HostRules, str]:
+        for command in LEGACY:
+            run(*shlex.split(command))
+        rules = HostRules.read()
+        for command in (*(each.opening for each in rules.inputs), rules.interceptors[0].removal):
+            run(*shlex.split(command))
+        return HostRules.read(), run("iptables-legacy", "-S", "INPUT")
+
+    rules, listing = in_network(work)
+    assert rules.interceptors == ()
+    assert "--mark 0x4d000000/0xff000000 -j ACCEPT" in listing.splitlines()[1]
+
+
+def test_reading_makes_no_tables() -> None:
+    def work() -> list[str]:
+        HostRules.read()
+        names = Path("/proc/self/net/ip_tables_names")
+        return names.read_text().split() if names.exists() else []
+
+    assert in_network(work) == []

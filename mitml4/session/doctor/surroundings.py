@@ -17,6 +17,7 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall import Chain, HostRules
+from mitml4.net.legacy_iptables import LegacyChain
 from mitml4.net.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK, SLOTS, Identity, policy_routes
 from mitml4.net.tools import environment
@@ -179,7 +180,7 @@ def check_input(rehearsals: Rehearsals) -> Check:
 
 def _find_wall(
     rehearsals: Rehearsals, rules: HostRules
-) -> tuple[tuple[Chain, ...], tuple[str, ...]]:
+) -> tuple[tuple[Chain | LegacyChain, ...], tuple[str, ...]]:
     """The chains that have to be opened, and how, as trying it has shown; none, if that is not it.
 
     Those whose policy is drop, if that is enough.
@@ -248,7 +249,7 @@ def check_interceptors(rules: HostRules | None, routes: PolicyRoutes | None) -> 
     name = "other interceptors"
     found, remedy = [], []
     for rule in rules.interceptors if rules else ():
-        found.append(f"{rule.chain}: {rule.text}")
+        found.append(str(rule))
         remedy.append(rule.removal)
     for family, table, removals in routes.foreign if routes else ():
         found.append(f"ip {family}: table {table} delivers everything here")

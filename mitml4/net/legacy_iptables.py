@@ -1,0 +1,157 @@
+"""The rules of iptables' older kind, which nft does not list and the kernel applies all the same.
+
+Only what the kernel has tables for is asked for: to list a table that is not there would make it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mitml4.errors import MachineError
+from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK
+from mitml4.net.tools import environment
+
+__all__ = ["LegacyChain", "LegacyRule", "LegacyTables"]
+
+_TABLES: Final = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
+"""The programs, and where the kernel names their tables."""
+
+_INPUT: Final = re.compile(r":INPUT (\w+) ")
+_INTERCEPTS: Final = re.compile(r"-A .* -j (?:TPROXY|REDIRECT)\b")
+_COMMENT: Final = re.compile(r'--comment (?:"[^"]*"|\S+)')
+_COMPLAINT: Final = re.compile(r"\bline:? (\d+)")
+_ROUNDS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyChain:
+    """The input chain of a program's filter table."""
+
+    program: str
+    policy: str
+
+    def __str__(self) -> str:
+        return f"{self.program} filter INPUT"
+
+    @property
+    def opening(self) -> str:
+        """The command that lets in, before anything else, what mitml4 has marked."""
+        match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
+        return f"{self.program} -t filter -I INPUT {match} -j ACCEPT"
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyRule:
+    """A rule, as the program writes it."""
+
+    program: str
+    table: str
+    text: str
+    """`-A CHAIN …`"""
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.table}: {self.text.removeprefix('-A ')}"
+
+    @property
+    def removal(self) -> str:
+        """The command that deletes it."""
+        return f"{self.program} -t {self.table} -D {self.text.removeprefix('-A ')}"
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyTables:
+    """All of them, as each program saves them."""
+
+    dumps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Lines, by program."""
+
+    @classmethod
+    def read(cls) -> LegacyTables:
+        """Of the network that this process is in. Raises MachineError."""
+        dumps = {}
+        for program, names in _TABLES.items():
+            lines = [line for table in _names(names) for line in _save(program, table)]
+            if lines:
+                dumps[program] = tuple(lines)
+        return cls(dumps)
+
+    @property
+    def inputs(self) -> Iterator[LegacyChain]:
+        """What comes in has to pass them."""
+        for program, table, line in self._lines():
+            if table == "filter" and (match := _INPUT.match(line)):
+                yield LegacyChain(program, match[1].lower())
+
+    @property
+    def interceptors(self) -> Iterator[LegacyRule]:
+        """The rules that hand connections to somebody else."""
+        for program, table, line in self._lines():
+            if _INTERCEPTS.match(_COMMENT.sub("", line)):
+                yield LegacyRule(program, table, line)
+
+    def without_interceptors(self) -> LegacyTables:
+        """The same without those rules."""
+        removed = {(rule.program, rule.text) for rule in self.interceptors}
+        return LegacyTables(
+            {
+                program: tuple(line for line in lines if (program, line) not in removed)
+                for program, lines in self.dumps.items()
+            }
+        )
+
+    def copy(self) -> int:
+        """Load them into the network that this process is in now; how many lines were left out.
+
+        Raises MachineError when a program takes nothing of them.
+        """
+        return sum(_restore(program, list(lines)) for program, lines in self.dumps.items())
+
+    def _lines(self) -> Iterator[tuple[str, str, str]]:
+        """Each with its program and its table."""
+        for program, lines in self.dumps.items():
+            table = ""
+            for line in lines:
+                table = line[1:] if line.startswith("*") else table
+                yield program, table, line
+
+
+def _names(file: str) -> list[str]:
+    """The tables that there are; none, where the kernel has none of this kind."""
+    try:
+        return Path("/proc/self/net", file).read_text().split()
+    except OSError:
+        return []
+
+
+def _save(program: str, table: str) -> list[str]:
+    done = _run(f"{program}-save", "-t", table)
+    if done.returncode != 0:
+        raise MachineError(f"{program}-save: {done.stderr.strip().partition(chr(10))[0]}")
+    return [line for line in done.stdout.splitlines() if not line.startswith("#")]
+
+
+def _restore(program: str, lines: list[str]) -> int:
+    for missing in range(_ROUNDS):
+        done = _run(f"{program}-restore", given="\n".join(lines) + "\n")
+        if done.returncode == 0:
+            return missing
+        match = _COMPLAINT.search(done.stderr)
+        at = int(match[1]) - 1 if match else len(lines)
+        if at >= len(lines) or not lines[at].startswith("-A"):
+            break
+        lines[at] = ""
+    raise MachineError(f"the rules of {program} cannot be copied")
+
+
+def _run(*argv: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv, input=given, capture_output=True, text=True, errors="replace", env=environment()
+        )
+    except OSError as error:
+        raise MachineError(f"{argv[0]}: {error.strerror}") from error
