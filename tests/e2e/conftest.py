@@ -434,26 +434,31 @@ def hosts(files: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def serve(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., None]]:
-    """Starts a server in the server's namespace for the rest of the module."""
+def _serving(namespace: NetNamespace, hosts: Path) -> Iterator[Callable[..., Any]]:
     with ExitStack() as stack:
 
-        def start(*argv: str, port: int, **options: Any) -> None:
-            stack.enter_context(running(lab.server, hosts, argv, port=port, **options))
+        def start(*argv: str, port: int, **options: Any) -> subprocess.Popen[bytes]:
+            return stack.enter_context(running(namespace, hosts, argv, port=port, **options))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def serve(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a server in the server's namespace for the rest of the module."""
+    yield from _serving(lab.server, hosts)
 
 
 @pytest.fixture
 def serve_once(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a server in the server's namespace for the rest of the test."""
-    with ExitStack() as stack:
+    yield from _serving(lab.server, hosts)
 
-        def start(*argv: str, port: int, **options: Any) -> subprocess.Popen[bytes]:
-            return stack.enter_context(running(lab.server, hosts, argv, port=port, **options))
 
-        yield start
+@pytest.fixture
+def serve_client(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a server on the client's own machine for the rest of the test."""
+    yield from _serving(lab.client, hosts)
 
 
 @pytest.fixture(scope="module")

@@ -243,3 +243,37 @@ def test_a_clients_own_certificate_works_from_the_next_connection_on(
     assert client.run(*command).code == 0
     flow = watch.flow()
     assert flow.actions == ["passthrough"]
+
+
+# --- TLS inside TLS, in a cipher that OpenSSL has not
+
+
+def test_a_cipher_that_we_lack_inside_tls_costs_one_connection(
+    intercept, client, serve_once, serve_client, identity
+):
+    """GnuTLS on both ends, behind a TLS terminator: the server takes nothing but Camellia-GCM."""
+    only = "NONE:+VERS-TLS1.2:+CAMELLIA-128-GCM:+ECDHE-ECDSA:+ECDHE-RSA:+AEAD:+SIGN-ALL:+GROUP-ALL"
+    inner = ("--x509certfile", str(identity.certificate), "--x509keyfile", str(identity.key))
+    serve_once("gnutls-serv", "--echo", "--port", "7101", "--priority", only, *inner, port=7101)
+    outer = f"verify=0,cert={identity.certificate},key={identity.key}"
+    serve_once(
+        *("socat", f"OPENSSL-LISTEN:7102,fork,reuseaddr,{outer}", "TCP:127.0.0.1:7101"), port=7102
+    )
+    session = intercept()
+    watch = session.watch()
+    serve_client(
+        "socat", "TCP-LISTEN:7103,fork,reuseaddr", f"OPENSSL:{V4}:7102,verify=0", port=7103
+    )
+    visits = [
+        client.run(
+            *("gnutls-cli", "--no-ca-verification", "--port", "7103", "127.0.0.1"),
+            *("--priority", "NORMAL:+CAMELLIA-128-GCM"),
+            input=b"hello\n",
+        )
+        for _ in range(2)
+    ]
+    assert [visit.code for visit in visits] == [1, 0], visits
+    assert [flow.actions[:2] for flow in watch.flows(2)] == [
+        ["intercepted", "intercepted"],
+        ["intercepted", "passthrough"],
+    ]
