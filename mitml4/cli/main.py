@@ -8,6 +8,7 @@ else.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -56,6 +57,10 @@ COMMANDS: Final = {
     ),
     "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
     "ca": Entry("mitml4.cli.ca:ca", "The certificate authority that signs what clients are shown."),
+    "doctor": Entry(
+        "mitml4.cli.doctor:doctor",
+        "Say whether this machine can intercept, and what to do where not.",
+    ),
     "demo": Entry("mitml4.cli.demo:demo", "Watch mitml4 at work in a lab of its own."),
     "schema": Entry("mitml4.cli.schema:schema", "Print the JSON Schema of the events."),
 }
@@ -129,6 +134,8 @@ def cli(ctx: click.Context, *, quiet: bool, verbose: int, color: Color) -> None:
 
 def main() -> NoReturn:
     """The entry point: run what the arguments ask for, and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ✓
     sys.exit(run(sys.argv[1:]))
 
 

@@ -215,6 +215,18 @@ def test_a_full_disk_under_standard_output_is_an_error(command: str) -> None:
     )
 
 
+def test_what_standard_output_cannot_encode_is_escaped() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mitml4", "schema"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\u203a" in result.stdout
+
+
 def test_completion_offers_the_commands_without_importing_them() -> None:
     environment = os.environ | {
         "_MITML4_COMPLETE": "bash_complete",

@@ -1,0 +1,78 @@
+"""`mitml4 doctor`: the examination, as a list for people or as JSON lines, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mitml4.cli.console import Console, wants_color
+from mitml4.errors import ExitCode
+from mitml4.session.doctor.check import Check
+from mitml4.sinks.printable import printable
+
+__all__ = ["doctor"]
+
+_SIGNS: Final = {"ok": ("✓", "green"), "fail": ("✗", "red"), "skip": ("–", "yellow")}
+_TITLES: Final = {"ca": "certificate authority"}
+_NAME_WIDTH: Final = 20
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mitml4 doctor
+  sudo mitml4 doctor
+  mitml4 doctor --json | jq -r 'select(.state=="fail") | .remedy[]'
+"""
+)
+@click.option(
+    "--ca-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="$XDG_DATA_HOME/mitml4",
+    metavar="DIR",
+    help="Where the certificate authority lives.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each check as a JSON object, a line.")
+@click.pass_obj
+def doctor(console: Console, /, *, ca_dir: Path | None, as_json: bool) -> ExitCode:
+    """Say whether this machine can intercept, and what to do where not.
+
+    It looks at the kernel, the tools, privilege, the rules and settings of others, and the
+    certificate authority, each failure with its remedy, and says in the end what `intercept` and
+    `run` would do here. It finds out by trying, in namespaces of its own: nothing on this machine
+    is changed. Root sees more. Exits with 3 if neither of the two can work.
+    """
+    from mitml4.session.doctor.examination import examine
+
+    checks = list(examine(ca_dir))
+    if as_json:
+        lines: Iterable[str] = (json.dumps(asdict(each), ensure_ascii=False) for each in checks)
+    else:
+        lines = _list(checks, styled=wants_color(console.color, sys.stdout))
+    console.data("".join(f"{line}\n" for line in lines))
+    verdicts = [each.state for each in checks if each.group == "verdict"]
+    return ExitCode.CANNOT if set(verdicts) == {"fail"} else ExitCode.DONE
+
+
+def _list(checks: Iterable[Check], *, styled: bool) -> Iterator[str]:
+    """Group by group; a remedy is a line of its own, ready to be pasted."""
+    group = None
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            yield _styled(_TITLES.get(group, group), styled, bold=True)
+        sign, color = _SIGNS[check.state]
+        mark = _styled(sign, styled, fg=color)
+        yield f"  {mark} {check.name:<{_NAME_WIDTH}} {printable(check.found)}"
+        for command in check.remedy:
+            yield " " * (_NAME_WIDTH + 5) + _styled(printable(command), styled, fg="cyan")
+
+
+def _styled(text: str, styled: bool, *, fg: str | None = None, bold: bool | None = None) -> str:
+    return click.style(text, fg=fg, bold=bold) if styled else text
