@@ -210,13 +210,11 @@ class _Handshake:
             connection.request_ocsp()
         try:
             with trio.fail_after(_HANDSHAKE_S):
-                await first_of(stream.handshake, self._wait_client_ended)
+                await first_of(partial(self._shake_hands, stream), self._wait_client_ended)
         except TlsFailure as failure:
             lacking = failure.alert in _ALERTS_FOR_AN_OFFER and mirrored.not_mirrored
-            if stream.alerts.asked_for_certificate:
-                self._learn(_CLIENT_CERTIFICATE)
-                await self._retreat(_CLIENT_CERTIFICATE)
-            elif failure.alert is None or lacking:
+            refused = stream.alerts.asked_for_certificate
+            if not refused and (failure.alert is None or lacking):
                 await self._retreat(failure.reason)
                 self._learn(failure.reason)
             await self._pass_on_failure(failure)
@@ -232,6 +230,16 @@ class _Handshake:
             self._abort(stream)
         self._describe(connection)
         return stream
+
+    async def _shake_hands(self, stream: TlsStream) -> None:
+        """A server that has asked for a certificate may say why it ends, or just end."""
+        try:
+            await stream.handshake()
+        except (StreamTruncated, OSError):
+            if stream.alerts.asked_for_certificate:
+                self._learn(_CLIENT_CERTIFICATE)
+                await self._retreat(_CLIENT_CERTIFICATE)
+            raise
 
     async def _wait_client_ended(self) -> None:
         """A client that has ended before it was answered shakes no hands, and its reset is the

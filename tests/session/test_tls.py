@@ -160,10 +160,12 @@ async def test_who_refuses_our_certificate_is_passed_through_from_then_on(lab, s
         assert layer.details.sni == "example.test"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_server_that_wants_a_client_certificate_gets_the_clients_own(
-    lab, server_ca
+    lab, server_ca, version
 ) -> None:
     context = server_context(server_ca)
+    context.maximum_version = version
     context.verify_mode = ssl.CERT_REQUIRED
     server_ca.configure_trust(context)
     async with lab(echo_over(context)) as proxy:
