@@ -54,7 +54,8 @@ def doctor(console: Console, /, *, ca_dir: Path | None, as_json: bool) -> ExitCo
     if as_json:
         lines: Iterable[str] = (json.dumps(asdict(each), ensure_ascii=False) for each in checks)
     else:
-        lines = _list(checks, styled=wants_color(console.color, sys.stdout))
+        styled = sys.stdout is not None and wants_color(console.color, sys.stdout)
+        lines = _list(checks, styled=styled)
     console.data("".join(f"{line}\n" for line in lines))
     verdicts = [each.state for each in checks if each.group == "verdict"]
     return ExitCode.CANNOT if set(verdicts) == {"fail"} else ExitCode.DONE

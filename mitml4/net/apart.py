@@ -6,6 +6,7 @@ Both end with the work, however it ends, and with us: nothing has to be undone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import select
@@ -33,8 +34,9 @@ def apart(*works: Callable[[], T], patience_s: float) -> list[T]:
     in time. None is left behind. Call it while this process has one thread.
     """
     deadline = time.monotonic() + patience_s
-    children = [_start(work) for work in works]
+    children: list[tuple[int, int]] = []
     try:
+        children.extend(map(_start, works))  # those before one that fails are in it
         return [_outcome(_read(reader, deadline), patience_s) for _, reader in children]
     finally:
         for pid, reader in children:
@@ -71,13 +73,28 @@ def enter_user_namespace(*, root: bool) -> None:
 
 
 def _start(work: Callable[[], object]) -> tuple[int, int]:
-    """Fork; the child's process id, and where its answer can be read."""
-    reader, writer = os.pipe()
+    """Fork; the child's process id, and where its answer can be read. Raises MachineError."""
+    reader, writer = map(_out_of_the_way, os.pipe())
     parent = os.getpid()
-    if (pid := os.fork()) == 0:
-        _answer(work, writer, parent)
-    os.close(writer)
+    try:
+        if (pid := isolation.fork()) == 0:
+            _answer(work, writer, parent)
+    except MachineError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
     return pid, reader
+
+
+def _out_of_the_way(descriptor: int) -> int:
+    """The same, but none of the standard streams, where our caller has closed one of these."""
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
 
 
 def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:

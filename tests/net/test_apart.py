@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import MachineError
+from mitml4.net import isolation
 from mitml4.net.apart import apart, enter_network, enter_user_namespace
 
 PATIENCE_S = 20.0
@@ -99,3 +101,25 @@ def test_in_a_user_namespace_one_is_root_or_oneself(root: bool) -> None:
         return os.geteuid()
 
     assert apart(look, patience_s=PATIENCE_S) == [0 if root else os.geteuid()]
+
+
+def test_it_works_with_standard_streams_closed() -> None:
+    """What is opened then gets their numbers."""
+
+    def inner() -> list[str]:
+        for standard in range(3):
+            os.close(standard)
+        return apart(lambda: "heard", patience_s=PATIENCE_S)
+
+    assert apart(inner, patience_s=PATIENCE_S) == [["heard"]]
+
+
+def test_no_process_more_is_an_error() -> None:
+    def inner() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        if os.geteuid() == 0:
+            isolation.become_user(65534, 65534)
+        apart(lambda: "never", patience_s=PATIENCE_S)
+
+    with pytest.raises(MachineError, match="cannot start a process"):
+        apart(inner, patience_s=PATIENCE_S)
