@@ -7,10 +7,8 @@ one is touched. TPROXY is tried first; where it cannot work, redirect does, and 
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,12 +19,11 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError, UsageError
+from mitml4.net.firewall import HostRules
 from mitml4.net.guard import Guard, GuardLostError, NftError, add_policy_routes
 from mitml4.net.listener import Listener
 from mitml4.net.probe import CannotProbeError, ProbeLink, probe_link
 from mitml4.net.ruleset import (
-    ANY_MARK,
-    MAGIC_MASK,
     Identity,
     Mechanism,
     Port,
@@ -34,7 +31,7 @@ from mitml4.net.ruleset import (
     Scope,
     policy_routes,
 )
-from mitml4.net.tools import check_tools, environment, run_ip
+from mitml4.net.tools import check_tools, run_ip
 
 __all__ = ["Interception", "check", "intercepting", "plan"]
 
@@ -235,25 +232,13 @@ async def _prove(scope: Scope, guard: Guard, setup: _Setup, link: ProbeLink) -> 
 
 async def _remedy() -> str:
     """Name the input chains that drop by policy, with the rule that lets our connections in."""
-    done = await trio.run_process(
-        ["nft", "-j", "list", "chains"],
-        capture_stdout=True,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        env=environment(),
-    )
-    accept = f"ct mark and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
     try:
-        chains = [item["chain"] for item in json.loads(done.stdout)["nftables"] if "chain" in item]
-    except ValueError:
-        chains = []
-    dropping = [
-        f"nft insert rule {chain['family']} {chain['table']} {chain['name']} {accept}"
-        for chain in chains
-        if chain.get("hook") == "input" and chain.get("policy") == "drop"
-    ]
+        rules = await trio.to_thread.run_sync(HostRules.read)
+    except MachineError:
+        rules = HostRules("")
+    dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
     if not dropping:
-        return "look for a firewall rule that drops what comes in: nft list ruleset"
+        return "look for a firewall rule that drops what comes in: mitml4 doctor"
     return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
 
 
