@@ -6,6 +6,7 @@ Both ends are trio's own TLS over a stream that packs it as drivers and servers 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,23 +159,36 @@ async def log_in(tls: trio.SSLStream, *, payload: bytes = b"") -> None:
         assert back == data
 
 
+class ByHand:
+    """A client whose last flight, or alert, is left in `outgoing`."""
+
+    def __init__(self, link: Packed, context: ssl.SSLContext) -> None:
+        self.link = link
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
+
+    async def until_done(self, step: Callable[[], object]) -> object:
+        with trio.fail_after(5):
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    await self.flush()
+                    self.incoming.write(await self.link.receive_some(4096))
+
+    async def flush(self) -> None:
+        if data := self.outgoing.read():
+            await self.link.send_all(data)
+
+
 async def refusal(proxy, context: ssl.SSLContext) -> str:
     """What OpenSSL says of a handshake that fails, its alert sent, in a packet."""
-    wire = await ask(proxy)
-    link = Packed(wire)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing, server_hostname=NAME)
-    with trio.fail_after(5):
-        while True:
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await link.send_all(outgoing.read())
-                incoming.write(await link.receive_some())
-            except ssl.SSLError as error:
-                await link.send_all(outgoing.read())
-                await wire.aclose()
-                return str(error)
+    client = ByHand(Packed(await ask(proxy)), context)
+    with pytest.raises(ssl.SSLError) as caught:
+        await client.until_done(client.tls.do_handshake)
+    await client.flush()
+    await client.link.aclose()
+    return str(caught.value)
 
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -234,7 +248,23 @@ async def test_a_flight_longer_than_a_packet_is_one_message(lab, server_ca, vers
     assert proxy.of(FlowLayer)[1].action == "intercepted"
 
 
-async def test_tickets_of_a_server_are_read_bare_or_packed(lab, server_ca) -> None:
+async def test_a_client_may_finish_bare_and_log_in_at_once(lab, server_ca) -> None:
+    """In TLS 1.3 its Finished is the last message: it may be taken for what is behind them."""
+    async with lab(Server(server_context(server_ca, ssl.TLSVersion.TLSv1_3))) as proxy:
+        client = ByHand(Packed(await ask(proxy)), proxy.client_context())
+        await client.until_done(client.tls.do_handshake)
+        client.link.packs = False
+        client.tls.write(LOGIN)
+        back = b""
+        while len(back) < len(LOGIN):
+            back += await client.until_done(client.tls.read)
+        assert back == LOGIN
+        await client.link.aclose()
+        close = await proxy.wait_closed()
+    assert close.stack == ("tds", "tls", "tds")
+
+
+async def test_tickets_that_a_server_packs_are_read(lab, server_ca) -> None:
     context = server_context(server_ca, ssl.TLSVersion.TLSv1_3)
     context.num_tickets = 2
     async with lab(Server(context)) as proxy:
