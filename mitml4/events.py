@@ -94,7 +94,11 @@ Action: TypeAlias = Literal["relayed", "intercepted", "passthrough"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowLayer(Event):
-    """A layer of the stack is known; outermost first, each depth once."""
+    """A layer of the stack is known; outermost first, each depth once.
+
+    TLS is `intercepted` where it was opened, be it with the secrets of a capture, and `passthrough`
+    where it stayed closed.
+    """
 
     type: ClassVar[str] = "flow.layer"
     flow: int

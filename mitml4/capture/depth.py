@@ -53,8 +53,10 @@ class Observer(Protocol):
     kept_bytes: int
     """What all depths of the flow hold in memory; they keep the count."""
 
-    def layer(self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None) -> None:
-        """A layer is known, outermost first, each depth once."""
+    def layer(
+        self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None, *, opened: bool
+    ) -> None:
+        """A layer is known, outermost first, each depth once. `opened`: TLS that was decrypted."""
 
     def noticed(self, depth: int, notice: Notice) -> None:
         """A conversation took notice of something."""
@@ -378,7 +380,8 @@ class Depth:
 
     def _announce(self, name: str, facts: Facts | None) -> None:
         self.told = True
-        self.observer.layer(self.depth, name, self.speaker or "client", facts)
+        opened = isinstance(self.conversation, TlsDecryption) and bool(self.conversation.plaintext)
+        self.observer.layer(self.depth, name, self.speaker or "client", facts, opened=opened)
 
     def _drain_notices(self) -> None:
         conversation = self.conversation

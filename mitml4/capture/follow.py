@@ -127,7 +127,9 @@ class _Follower:
             self._first.close()
         self._report(Closed(flow=flow, time_s=flow.last_s, stack=tuple(self.stack), reason=reason))
 
-    def layer(self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None) -> None:
+    def layer(
+        self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None, *, opened: bool
+    ) -> None:
         self.stack.append(protocol)
         self._report(
             Layer(
@@ -137,6 +139,7 @@ class _Follower:
                 protocol=protocol,
                 speaker=speaker,
                 facts=facts,
+                opened=opened,
             )
         )
 

@@ -35,6 +35,8 @@ class Layer:
     protocol: str
     speaker: Speaker
     facts: Facts | None
+    opened: bool = False
+    """Whether it is TLS that was decrypted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

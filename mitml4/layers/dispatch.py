@@ -4,7 +4,8 @@ Both lanes are watched from the first moment and every detector sees the same op
 held back but the start of what may become a TLS ClientHello, because that one we would answer
 ourselves: all else is relayed while the question is open (the lanes keep it for the conversation
 that is found), so a server that speaks first costs nothing, and neither does a weak rule that wants
-to see the answer. There is one timer: for how long silence may hold back a part of a ClientHello.
+to see the answer. The only timer here says for how long silence may hold back a part of a
+ClientHello; once its first bytes are certain, layers/tls.py has one of its own for the rest.
 """
 
 from __future__ import annotations

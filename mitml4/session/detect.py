@@ -72,8 +72,7 @@ class Detection:
             case reports.Layer():
                 told = self._open[number]
                 told.push(report.protocol)
-                action: Action = "passthrough" if report.protocol == "tls" else "relayed"
-                told.layer(report.depth, report.speaker, action, report.facts)
+                told.layer(report.depth, report.speaker, _action(report), report.facts)
             case reports.Noticed():
                 self._open[number].notice(report.depth, report.notice)
             case reports.Fault():
@@ -95,3 +94,10 @@ class Detection:
 
     def _clock(self) -> datetime:
         return self._time
+
+
+def _action(layer: reports.Layer) -> Action:
+    """What the same words say of live traffic: TLS was opened, or it was not."""
+    if layer.protocol != "tls":
+        return "relayed"
+    return "intercepted" if layer.opened else "passthrough"

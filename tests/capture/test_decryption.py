@@ -66,7 +66,9 @@ class Seen:
     notices: list[tuple[int, Notice]] = field(default_factory=list)
     faults: list[tuple[int, Direction, str]] = field(default_factory=list)
 
-    def layer(self, depth: int, protocol: str, speaker: str, facts: Facts | None) -> None:
+    def layer(
+        self, depth: int, protocol: str, speaker: str, facts: Facts | None, *, opened: bool
+    ) -> None:
         assert depth == len(self.layers)
         self.layers.append((protocol, facts))
 

@@ -65,7 +65,9 @@ class Seen:
     notices: list[tuple[int, Notice]] = field(default_factory=list)
     faults: list[tuple[int, Direction, str]] = field(default_factory=list)
 
-    def layer(self, depth: int, protocol: str, speaker: str, facts: Facts | None) -> None:
+    def layer(
+        self, depth: int, protocol: str, speaker: str, facts: Facts | None, *, opened: bool
+    ) -> None:
         self.layers.append((depth, protocol, speaker))
         self.facts.append(facts)
 

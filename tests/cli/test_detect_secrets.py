@@ -122,6 +122,7 @@ def events(output: bytes) -> list[dict]:
 def check_opened(told: list[dict], version: str) -> None:
     layers = [event for event in told if event["type"] == "flow.layer"]
     assert [layer["protocol"] for layer in layers] == ["tls", "http/1"]
+    assert layers[0]["action"] == "intercepted"  # it was opened, if only afterwards
     assert layers[0]["details"]["version"] == version
     assert layers[0]["details"]["certificate"]["san"] == ["www.example"]
     requests = [event["url"] for event in told if event["type"] == "http.request"]
