@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from mitml4 import __version__
 from mitml4.capture import reports
@@ -17,6 +18,9 @@ from mitml4.layers.report import Report, Side
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["Detection"]
+
+_FIRST_S: Final = datetime.min.replace(tzinfo=UTC).timestamp()
+_LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class Detection:
         """Take in a capture. Raises CaptureError where it breaks, after all that could be read."""
         self._open.clear()
         for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=self.tally):
-            self._time = datetime.fromtimestamp(report.time_s, UTC)
+            self._time = _date(report.time_s)
             self._tell(report)
 
     def _tell(self, report: reports.Report) -> None:
@@ -94,6 +98,11 @@ class Detection:
 
     def _clock(self) -> datetime:
         return self._time
+
+
+def _date(time_s: float) -> datetime:
+    """A packet's time; the nearest date, where a broken clock is beyond them all."""
+    return datetime.fromtimestamp(min(max(time_s, _FIRST_S), _LAST_S), UTC)
 
 
 def _action(layer: reports.Layer) -> Action:
