@@ -87,7 +87,7 @@ class LabNetwork:
 def _address(namespace: NetNamespace, interface: str, v4: str, v6: str) -> None:
     """Bring an interface up with a /24 and a /64."""
     namespace.run("ip", "address", "add", f"{v4}/24", "dev", interface)
-    namespace.run("ip", "address", "add", f"{v6}/64", "dev", interface)
+    namespace.run("ip", "address", "add", f"{v6}/64", "dev", interface, "nodad")
     namespace.run("ip", "link", "set", interface, "up")
 
 
