@@ -47,6 +47,11 @@ _INTERCEPTS: Final = re.compile(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPRO
 class RulesHiddenError(MachineError):
     """Only root over this network may see its rules."""
 
+    def __init__(
+        self, message: str = "only root sees the rules", *, hint: str = "sudo mitml4 doctor"
+    ) -> None:
+        super().__init__(message, hint=hint)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
@@ -57,6 +62,8 @@ class Chain:
     name: str
     hook: str | None = None
     policy: str | None = None
+    is_owned: bool = False
+    """Its table belongs to a process, and nobody else can change it."""
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
@@ -111,7 +118,7 @@ class HostRules:
         if done.returncode == 0:
             return cls(done.stdout, LegacyTables.read())
         if "not permitted" in done.stderr:
-            raise RulesHiddenError("only root sees the rules", hint="sudo mitml4 doctor")
+            raise RulesHiddenError
         raise MachineError(f"nft: {_first_line(done.stderr)}", hint="nft list ruleset")
 
     @property
@@ -176,29 +183,19 @@ class HostRules:
     def _blocks(self) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
         """Each chain, with its rules."""
         family = table = ""
+        is_owned = False
         at = 0
         while at < len(self._lines):
             line = self._lines[at]
             at += 1
             if match := _TABLE.match(line):
-                family, table = match[1], match[2]
+                family, table, is_owned = match[1], match[2], False
+            elif _OWNER.match(line):
+                is_owned = True
             elif (match := _CHAIN.match(line)) and not _OURS.fullmatch(table):
                 end = _end_of_block(self._lines, at - 1)
-                yield self._chain(family, table, match[1], self._lines[at:end])
+                yield _chain(family, table, match[1], is_owned, self._lines[at:end])
                 at = end
-
-    def _chain(
-        self, family: str, table: str, name: str, body: Sequence[str]
-    ) -> tuple[Chain, tuple[Rule, ...]]:
-        base = next(filter(None, map(_HOOK.match, body)), None)
-        chain = Chain(
-            family=family,
-            table=table,
-            name=name,
-            hook=base[1] if base else None,
-            policy=base[2] if base else None,
-        )
-        return chain, tuple(Rule(chain, *rule) for line in body if (rule := _rule_in(line)))
 
     def _copyable(self) -> Iterator[str]:
         """The tables that a network without our interfaces may have, owned by nobody."""
@@ -208,6 +205,21 @@ class HostRules:
                 wanted = match[1] in _FAMILIES and not _OURS.fullmatch(match[2])
             if wanted and not _OWNER.match(line):
                 yield line
+
+
+def _chain(
+    family: str, table: str, name: str, is_owned: bool, body: Sequence[str]
+) -> tuple[Chain, tuple[Rule, ...]]:
+    base = next(filter(None, map(_HOOK.match, body)), None)
+    chain = Chain(
+        family=family,
+        table=table,
+        name=name,
+        hook=base[1] if base else None,
+        policy=base[2] if base else None,
+        is_owned=is_owned,
+    )
+    return chain, tuple(Rule(chain, *rule) for line in body if (rule := _rule_in(line)))
 
 
 def _rule_in(line: str) -> tuple[str, int] | None:

@@ -34,6 +34,7 @@ class LegacyChain:
 
     program: str
     policy: str
+    is_owned: bool = False
 
     def __str__(self) -> str:
         return f"{self.program} filter INPUT"

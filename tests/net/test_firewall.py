@@ -195,7 +195,12 @@ def test_the_tables_of_sessions_are_not_others() -> None:
 
 def test_a_table_that_somebody_owns_is_copied_without_its_owner() -> None:
     listing = "table inet fw { # handle 1\n\tflags owner\n\n\tchain c { # handle 2\n\t}\n}\n"
-    missing, copy = copied(HostRules(listing))
+    rules = HostRules(listing + listing.replace("fw", "other").replace("\tflags owner\n", ""))
+    assert [(chain.table, chain.is_owned) for chain in rules.chains] == [
+        ("fw", True),
+        ("other", False),
+    ]
+    missing, copy = copied(rules)
     assert missing == 0
     assert "chain c" in copy
 

@@ -33,7 +33,7 @@ def examine(ca_dir: Path | None = None) -> Iterator[Check]:
     tools = [check_tool(name) for name in TOOLS]
     missing = _first_failure(tools)
     power = Power.find(has_nft=tools[0].state == "ok")
-    rehearsals = Rehearsals(Settings.read(), power.rules, missing)
+    rehearsals = Rehearsals(Settings.read(), power.rules, power.trouble, missing)
     users = check_user_namespaces()
     yield from check_features(rehearsals.bare, missing)
     yield users

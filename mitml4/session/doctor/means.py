@@ -6,7 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mitml4.errors import MachineError
@@ -59,8 +59,8 @@ class Power:
     """It has CAP_NET_ADMIN, be it over this network or another."""
     rules: HostRules | None
     """Which only those may see who have power over this network."""
-    trouble: MachineError | None = None
-    """Why `rules` could not be read."""
+    trouble: MachineError = field(default_factory=RulesHiddenError)
+    """Why there are no rules, if there are none."""
 
     @classmethod
     def find(cls, *, has_nft: bool) -> Power:
@@ -75,7 +75,8 @@ class Power:
     @property
     def suffices(self) -> bool:
         """For `intercept`."""
-        return self.is_capable and not isinstance(self.trouble, RulesHiddenError)
+        hidden = self.rules is None and isinstance(self.trouble, RulesHiddenError)
+        return self.is_capable and not hidden
 
 
 def check_privilege(power: Power) -> Check:

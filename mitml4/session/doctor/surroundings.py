@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net.firewall import Chain, HostRules
+from mitml4.net.firewall import Chain, HostRules, RulesHiddenError
 from mitml4.net.legacy_iptables import LegacyChain
 from mitml4.net.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK, SLOTS, Identity, policy_routes
@@ -27,8 +27,6 @@ __all__ = ["PolicyRoutes", "Rehearsals", "check_surroundings"]
 
 _BRIDGE_FILTERS: Final = ("iptables", "ip6tables")
 _SHOWN: Final = 3
-_UNSEEN: Final = "only root sees the rules"
-_ASK_ROOT: Final = ("sudo mitml4 doctor",)
 
 _FWMARK: Final = re.compile(r"\bfwmark (0x[0-9a-f]+)")
 _LOOKUP: Final = re.compile(r"\blookup (\S+)")
@@ -39,11 +37,12 @@ _LOCAL_DEFAULT: Final = re.compile(r"local default dev lo table (\S+)")
 class Rehearsals:
     """What a session comes to here, with more and more of the surroundings taken away.
 
-    `missing` says why nothing can be tried.
+    `trouble` says why there are no rules, `missing` why nothing can be tried.
     """
 
     settings: Settings
     rules: HostRules | None
+    trouble: MachineError = field(default_factory=RulesHiddenError)
     missing: str | None = None
 
     @property
@@ -143,8 +142,8 @@ def check_surroundings(rehearsals: Rehearsals) -> Iterator[Check]:
     yield check_input(rehearsals)
     yield check_reverse_path(rehearsals)
     yield check_bridges()
-    yield check_interceptors(rehearsals.rules, routes)
-    yield check_leftovers(rehearsals.rules, routes)
+    yield check_interceptors(rehearsals.rules, routes, rehearsals.trouble)
+    yield check_leftovers(rehearsals.rules, routes, rehearsals.trouble)
 
 
 def check_loopback(settings: Settings) -> Check:
@@ -159,19 +158,23 @@ def check_input(rehearsals: Rehearsals) -> Check:
     name = "input firewall"
     rules, alone = rehearsals.rules, rehearsals.alone
     if rules is None:
-        return _check(name, "skip", _UNSEEN, _ASK_ROOT)
+        return _unseen(name, rehearsals.trouble)
     if not rules.inputs:
         return _check(name, "ok", "there is none")
     if alone.way == "tproxy":
         chains = _list([str(chain) for chain in rules.inputs])
         return _check(name, "ok", f"{chains}: intercepted connections came in")
-    if alone.way == "untried" or rehearsals.settled.way != "tproxy":
-        return _check(name, "skip", _not_tried(rehearsals.settled, "these rules"))
+    if alone.way == "untried":
+        return _check(name, "skip", alone.reason or "")
+    if rehearsals.settled.way != "tproxy":
+        found = f"TPROXY does not work without the rules either: {rehearsals.settled.reason}"
+        return _check(name, "skip", found)
     what = "what TPROXY hands over" if alone.works else "what is intercepted"
     wall, openings = _find_wall(rehearsals, rules)
     if wall:
         who = _list([f"{each}{' (its policy is drop)' * (each.policy == 'drop')}" for each in wall])
-        return _check(name, "fail", f"{what} does not come in through {who}", as_root(*openings))
+        found = f"{what} does not come in through {who}"
+        return _check(name, "fail", found, as_root(*_leave_to_open(wall), *openings))
     found = f"the rules keep out {what}, and no simple rule lets it in"
     if alone.lines_left_out:
         found += f" ({alone.lines_left_out} lines of the rules could not be copied to try them)"
@@ -197,11 +200,14 @@ def _find_wall(
     return (), ()
 
 
-def _not_tried(without: Outcome, what: str) -> str:
-    """Why nothing can be said of something, when this is the outcome without it."""
-    if without.way == "untried":
-        return without.reason or ""
-    return f"TPROXY does not work without {what} either: {without.reason}"
+def _leave_to_open(wall: Iterable[Chain | LegacyChain]) -> tuple[str, ...]:
+    """What makes firewalld let others change its table (NftablesTableOwner, firewalld.conf(5))."""
+    if not any(chain.is_owned and str(chain).startswith("inet firewalld ") for chain in wall):
+        return ()
+    return (
+        "sed -i s/^NftablesTableOwner=.*/NftablesTableOwner=no/ /etc/firewalld/firewalld.conf",
+        "systemctl restart firewalld",
+    )
 
 
 def check_reverse_path(rehearsals: Rehearsals) -> Check:
@@ -217,8 +223,11 @@ def check_reverse_path(rehearsals: Rehearsals) -> Check:
         return _check(name, "ok", f"{found}: intercepted connections came in")
     if not settings.loopback_is_up:
         return _check(name, "skip", f"{found}; lo has to be up to try it")
-    if settled.way == "untried" or rehearsals.bare.way != "tproxy":
-        return _check(name, "skip", f"{found}; {_not_tried(rehearsals.bare, 'it')}")
+    if settled.way == "untried":
+        return _check(name, "skip", f"{found}; {settled.reason}")
+    if rehearsals.bare.way != "tproxy":
+        without = f"TPROXY does not work without it either: {rehearsals.bare.reason}"
+        return _check(name, "skip", f"{found}; {without}")
     remedy = [f"sysctl -w net.ipv4.conf.{each}.src_valid_mark=0" for each in sorted(marks)]
     if not remedy:
         remedy = ["sysctl -w net.ipv4.conf.all.rp_filter=2"]
@@ -244,7 +253,9 @@ def check_bridges() -> Check:
     return _check(name, "fail", found, as_root(f"sysctl -w {settings}"))
 
 
-def check_interceptors(rules: HostRules | None, routes: PolicyRoutes | None) -> Check:
+def check_interceptors(
+    rules: HostRules | None, routes: PolicyRoutes | None, trouble: MachineError
+) -> Check:
     """Rules of others that hand connections to somebody: of a tool that runs, or has run."""
     name = "other interceptors"
     found, remedy = [], []
@@ -257,11 +268,13 @@ def check_interceptors(rules: HostRules | None, routes: PolicyRoutes | None) -> 
     if found:
         return _check(name, "fail", _list(found), as_root(*remedy))
     if rules is None or routes is None:
-        return _check(name, "skip", _UNSEEN, _ASK_ROOT)
+        return _unseen(name, trouble)
     return _check(name, "ok", "no rule of others redirects connections or hands them to TPROXY")
 
 
-def check_leftovers(rules: HostRules | None, routes: PolicyRoutes | None) -> Check:
+def check_leftovers(
+    rules: HostRules | None, routes: PolicyRoutes | None, trouble: MachineError
+) -> Check:
     """Policy rules and routes of a session of ours whose table, and so whose process, is gone."""
     name = "leftovers of mitml4"
     if routes is None:
@@ -269,7 +282,7 @@ def check_leftovers(rules: HostRules | None, routes: PolicyRoutes | None) -> Che
     if not routes.ours:
         return _check(name, "ok", "no policy rules, no routes")
     if rules is None:
-        return _check(name, "skip", "there are rules of a session; only root sees whose", _ASK_ROOT)
+        return _unseen(name, trouble, "there are routes of a session; ")
     dead = sorted(
         (slot, family)
         for slot, family in routes.ours
@@ -287,6 +300,11 @@ def check_leftovers(rules: HostRules | None, routes: PolicyRoutes | None) -> Che
 
 def _check(name: str, state: State, found: str, remedy: tuple[str, ...] = ()) -> Check:
     return Check(group="surroundings", name=name, state=state, found=found, remedy=remedy)
+
+
+def _unseen(name: str, trouble: MachineError, although: str = "") -> Check:
+    remedy = (trouble.hint,) if trouble.hint else ()
+    return _check(name, "skip", f"{although}{trouble.message}", remedy)
 
 
 def _list(items: list[str]) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from mitml4.net.firewall import HostRules
+from mitml4.errors import MachineError
+from mitml4.net.firewall import HostRules, RulesHiddenError
 from mitml4.net.rehearsal import Outcome, Settings, Stage
 from mitml4.net.ruleset import Identity, policy_routes
 from mitml4.net.tools import environment
@@ -96,6 +97,23 @@ def test_a_wall_is_named_and_its_remedy_opens_it(on_host, rules: str) -> None:
     assert ("what TPROXY hands over" in first.found) == (rules == DROPPING_BUT_REDIRECTED)
 
 
+def test_a_wall_that_firewalld_owns_is_made_free_first(on_host) -> None:
+    wall = DROPPING_BUT_REDIRECTED.replace("table inet wall {", "table inet firewalld {")
+
+    def work() -> Check:
+        argv = ("nft", "--handle", "--stateless", "list", "ruleset")
+        listing = subprocess.check_output(argv, text=True, env=environment())
+        owned = HostRules(listing.replace("{ # handle 1\n", "{ # handle 1\n\tflags owner\n", 1))
+        return check_input(Rehearsals(Settings.read(), owned))
+
+    check = on_host(work, rules=wall)
+    assert "inet firewalld door" in check.found
+    free, restart, opening = check.remedy
+    assert "NftablesTableOwner=no" in free
+    assert "restart firewalld" in restart
+    assert "nft insert rule inet firewalld door" in opening
+
+
 def test_a_wall_that_no_rule_opens_is_told_as_such(on_host) -> None:
     check = on_host(lambda: check_input(rehearsals()), rules=HOPELESS)
     assert check.state == "fail"
@@ -121,6 +139,21 @@ def test_a_wall_is_not_blamed_for_a_loopback_that_is_down(on_host) -> None:
 def test_rules_that_only_root_sees_are_not_judged(on_host) -> None:
     check = on_host(lambda: check_input(Rehearsals(Settings.read(), None)))
     assert (check.state, check.remedy) == ("skip", ("sudo mitml4 doctor",))
+
+
+def test_rules_that_cannot_be_read_are_not_said_to_be_roots() -> None:
+    trouble = MachineError("nft: it is broken", hint="nft list ruleset")
+    check = check_input(Rehearsals(Settings.read(), None, trouble))
+    assert (check.found, check.remedy) == ("nft: it is broken", ("nft list ruleset",))
+
+
+def test_rules_that_cannot_be_copied_are_not_judged(on_host, monkeypatch) -> None:
+    def fail(_: HostRules) -> int:
+        raise MachineError("the rules cannot be copied")
+
+    monkeypatch.setattr(HostRules, "copy", fail)
+    check = on_host(lambda: check_input(rehearsals()), rules=DROPPING)
+    assert (check.state, check.found) == ("skip", "the rules cannot be copied")
 
 
 # --- settings ----------------------------------------------------------------------------------
@@ -187,7 +220,7 @@ def test_without_bridges_the_filter_does_not_matter(on_host) -> None:
 
 
 def interceptors() -> Check:
-    return check_interceptors(HostRules.read(), PolicyRoutes.read())
+    return check_interceptors(HostRules.read(), PolicyRoutes.read(), RulesHiddenError())
 
 
 def test_rules_and_routes_that_intercept_are_named_and_removed(on_host) -> None:
@@ -199,19 +232,25 @@ def test_rules_and_routes_that_intercept_are_named_and_removed(on_host) -> None:
 
 
 def test_routes_are_seen_without_privilege(on_host) -> None:
-    check = on_host(lambda: check_interceptors(None, PolicyRoutes.read()), commands=FOREIGN_ROUTE)
+    check = on_host(
+        lambda: check_interceptors(None, PolicyRoutes.read(), RulesHiddenError()),
+        commands=FOREIGN_ROUTE,
+    )
     assert check.state == "fail"
 
 
 def test_what_cannot_be_seen_is_not_said_to_be_fine(on_host) -> None:
-    assert on_host(lambda: check_interceptors(None, PolicyRoutes.read())).state == "skip"
+    assert (
+        on_host(lambda: check_interceptors(None, PolicyRoutes.read(), RulesHiddenError())).state
+        == "skip"
+    )
 
 
 LEFT = "".join(f"{add}\n" for add, _ in policy_routes(Identity(5)))
 
 
 def leftovers() -> Check:
-    return check_leftovers(HostRules.read(), PolicyRoutes.read())
+    return check_leftovers(HostRules.read(), PolicyRoutes.read(), RulesHiddenError())
 
 
 def test_the_routes_of_a_session_that_is_gone_are_named_and_removed(on_host) -> None:
@@ -227,7 +266,9 @@ def test_the_routes_of_a_session_that_runs_are_not_leftovers(on_host) -> None:
 
 
 def test_only_root_can_tell_whether_a_session_still_runs(on_host) -> None:
-    check = on_host(lambda: check_leftovers(None, PolicyRoutes.read()), commands=LEFT)
+    check = on_host(
+        lambda: check_leftovers(None, PolicyRoutes.read(), RulesHiddenError()), commands=LEFT
+    )
     assert (check.state, check.remedy) == ("skip", ("sudo mitml4 doctor",))
 
 
