@@ -29,26 +29,30 @@ def check_tool(name: str) -> Check:
     package, option = TOOLS[name]
     path = shutil.which(name, path=environment()["PATH"])
     if path is None:
-        found = "not installed"
-    else:
-        try:
-            done = subprocess.run(
-                [path, option],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                env=environment(),
-                timeout=_PATIENCE_S,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            found = f"{path} does not work: {error}"
-        else:
-            said = (done.stdout or done.stderr).strip().partition("\n")[0]
-            if done.returncode == 0:
-                return Check(group="tools", name=name, state="ok", found=f"{said} ({path})")
-            found = f"{path} does not work: {said or f'exit status {done.returncode}'}"
-    return Check(group="tools", name=name, state="fail", found=found, remedy=install(package))
+        return _lacking(name, "not installed", install(package))
+    try:
+        done = subprocess.run(
+            [path, option],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment(),
+            timeout=_PATIENCE_S,
+        )
+    except BlockingIOError as error:
+        return _lacking(name, f"cannot start a process: {error.strerror}", ("ulimit -u",))
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return _lacking(name, f"{path} does not work: {error}", install(package))
+    said = (done.stdout or done.stderr).strip().partition("\n")[0]
+    if done.returncode != 0:
+        found = f"{path} does not work: {said or f'exit status {done.returncode}'}"
+        return _lacking(name, found, install(package))
+    return Check(group="tools", name=name, state="ok", found=f"{said} ({path})")
+
+
+def _lacking(name: str, found: str, remedy: tuple[str, ...]) -> Check:
+    return Check(group="tools", name=name, state="fail", found=found, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)

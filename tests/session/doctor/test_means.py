@@ -48,6 +48,16 @@ def test_a_tool_that_does_not_work_is_a_failure(bin: Path, script: str) -> None:
     assert check.remedy
 
 
+def test_a_limit_on_processes_is_not_blamed_on_the_tool(bin: Path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    put(bin / "nft", "#!/bin/sh\n")
+    monkeypatch.setattr(means.subprocess, "run", refuse)
+    check = check_tool("nft")
+    assert (check.state, check.remedy) == ("fail", ("ulimit -u",))
+
+
 @pytest.mark.parametrize(
     ("manager", "command"),
     [
