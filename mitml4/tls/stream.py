@@ -79,6 +79,12 @@ class TlsStream(Stream):
     async def _flush(self) -> None:
         """Hand on the ciphertext that OpenSSL has made."""
 
+    async def _flush_unless_sending(self) -> None:
+        """What a reader has made OpenSSL say is handed on by whoever sends, who may have to wait
+        for the far side to read: reading must not wait for that."""
+        if not self._sending.locked():
+            await self._flush()
+
     async def handshake(self) -> None:
         """Shake hands. Raises TlsFailure (with the far side's alert), StreamTruncated, OSError."""
         await self._drive(self.connection.do_handshake)
@@ -89,7 +95,7 @@ class TlsStream(Stream):
             if count == 0:
                 break
             if count is None:
-                await self._flush()
+                await self._flush_unless_sending()
                 await self._wait_readable()
         return bytes(self._ahead[:limit])
 
@@ -146,7 +152,7 @@ class TlsStream(Stream):
             raise self.failure from None
 
     async def wait_receivable(self) -> None:
-        await self._flush()
+        await self._flush_unless_sending()
         if not self.failure and not self._ahead and not self.connection.pending():
             await self._wait_readable()
 

@@ -1,0 +1,67 @@
+"""When one side breaks off, the other gets what had been said before, and then the same break."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+
+import pytest
+import trio
+import trustme
+
+LAST_WORDS = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [2, 60_000])
+async def test_an_answer_that_comes_with_a_reset_is_heard(lab, size: int) -> None:
+    """A server that has heard enough answers and closes; what it has not read makes that a RST."""
+    stuck = trio.Event()
+
+    async def server(stream: trio.SocketStream) -> None:
+        await stuck.wait()
+        await stream.send_all(LAST_WORDS + bytes(size))
+        stream.socket.close()
+
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        with trio.move_on_after(0.2):
+            await client.send_all(
+                b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + bytes(50_000_000)
+            )
+        stuck.set()
+        heard = b""
+        with trio.fail_after(5), suppress(trio.BrokenResourceError):
+            while chunk := await client.receive_some():
+                heard += chunk
+            pytest.fail("it ends as if all were well")
+        assert heard == LAST_WORDS + bytes(size)
+        assert (await proxy.wait_closed()).reason == "reset"
+
+
+async def test_two_full_directions_inside_tls_inside_tls(lab, server_ca: trustme.CA) -> None:
+    """Neither end reads before it has written: only the buffers between them are in their way."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    size = 8 << 20
+
+    async def serve(stream: trio.SocketStream) -> None:
+        outer = trio.SSLStream(stream, context, server_side=True)
+        inner = trio.SSLStream(outer, context, server_side=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(inner.send_all, bytes(size))
+            received = 0
+            while received < size:
+                received += len(await inner.receive_some(1 << 20))
+        await trio.sleep_forever()
+
+    async with lab(serve) as proxy:
+        outer = trio.SSLStream(
+            await proxy.connect(), proxy.client_context(), server_hostname="example.test"
+        )
+        inner = trio.SSLStream(outer, proxy.client_context(), server_hostname="example.test")
+        with trio.fail_after(30):
+            await inner.do_handshake()
+            await inner.send_all(bytes(size))
+            received = 0
+            while received < size:
+                received += len(await inner.receive_some(1 << 20))
