@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -136,6 +136,10 @@ class Held:
         if self._accepted is None:
             raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
         return self._accepted.socket
+
+    async def wait_reset(self) -> NoReturn:
+        """A client that gives up waiting does not say so."""
+        await trio.sleep_forever()
 
     def refuse(self, reason: OSError | None) -> None:
         """Have it refused as the server's side did; for no reason of its, with a RST."""

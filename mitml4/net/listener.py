@@ -11,7 +11,7 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import trio
 
@@ -19,6 +19,7 @@ from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.egress import abort, be_transparent
 from mitml4.net.ruleset import Mechanism
+from mitml4.net.stream import wait_reset
 
 __all__ = ["Accepted", "Arrival", "Listener", "listen"]
 
@@ -48,6 +49,9 @@ class Arrival(Protocol):
     async def accept(self) -> trio.socket.SocketType:
         """Its socket, which the receiver closes. Raises OSError if the client has gone."""
 
+    async def wait_reset(self) -> NoReturn:
+        """Wait for the client to reset it, before or after it was accepted. Raises OSError."""
+
     def refuse(self, reason: OSError | None) -> None:
         """Turn it away, as the server's side did; None: with a RST."""
 
@@ -64,6 +68,9 @@ class Accepted:
     async def accept(self) -> trio.socket.SocketType:
         """The socket, at once; no checkpoint."""
         return self.socket
+
+    async def wait_reset(self) -> NoReturn:
+        await wait_reset(self.socket)
 
     def refuse(self, reason: OSError | None) -> None:
         abort(self.socket)
@@ -137,9 +144,9 @@ class Listener:
             client = Address.of(sock.getpeername())
             own = Address.of(sock.getsockname())
             destination = own if self.mechanism == "tproxy" else _before_redirect(sock, own)
-        except OSError:  # it is gone already, or conntrack never knew it
-            return None
-        if destination.port == self.address.port and _is_own(destination, own):
+            if destination.port == self.address.port and _is_own(destination, own):
+                return None
+        except OSError:  # it is gone already, conntrack never knew it, or no descriptor is left
             return None
         return Accepted(sock, client, destination, self.interface)
 

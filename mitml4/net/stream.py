@@ -25,7 +25,7 @@ import trio
 
 from mitml4.net import urgent
 
-__all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead"]
+__all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead", "wait_reset"]
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
 
@@ -231,26 +231,12 @@ class TcpStream(Stream):
         await trio.lowlevel.wait_readable(self.socket)
 
     async def wait_reset(self) -> NoReturn:
-        """Wait until it is reset, also if the end of what it sends has been seen long ago.
-
-        What came before is to be read first, if it is of interest. Raises OSError.
-        """
-        try:
-            poll = select.epoll()
-        except OSError:  # no descriptor is left: who sends next will notice
-            await trio.sleep_forever()
-        with poll:
-            # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)). A socket that has
-            # ended is readable at all times, so it cannot be waited for as it is.
-            poll.register(self.socket, 0)
-            await trio.lowlevel.wait_readable(poll.fileno())
-        self.raise_reset()
-        await trio.sleep_forever()  # it has ended both ways
+        """Wait until it is reset; see the function. Raises OSError."""
+        await wait_reset(self.socket)
 
     def raise_reset(self) -> None:
         """Raises OSError if it was reset, and nobody has been told of that yet."""
-        if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(code, os.strerror(code))
+        _raise_reset(self.socket)
 
     async def send_all(self, data: memoryview) -> None:
         while data:
@@ -317,3 +303,26 @@ class TcpStream(Stream):
         (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
         fin_received = info[0] in _FIN_RECEIVED or (info[0] == _CLOSE and not was_reset)
         return max(0, received - fin_received), sent - resent + waiting
+
+
+async def wait_reset(sock: socket.socket | trio.socket.SocketType) -> NoReturn:
+    """Wait until a connection is reset, also if the end of what it sends has been seen long ago.
+
+    What came before is to be read first, if it is of interest. Raises OSError.
+    """
+    try:
+        poll = select.epoll()
+    except OSError:  # no descriptor is left: who sends next will notice
+        await trio.sleep_forever()
+    with poll:
+        # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)). A socket that has
+        # ended is readable at all times, so it cannot be waited for as it is.
+        poll.register(sock.fileno(), 0)
+        await trio.lowlevel.wait_readable(poll.fileno())
+    _raise_reset(sock)
+    await trio.sleep_forever()  # it has ended both ways
+
+
+def _raise_reset(sock: socket.socket | trio.socket.SocketType) -> None:
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))

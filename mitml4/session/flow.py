@@ -21,7 +21,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import CloseReason, Event, FlowClose, FlowOpen
-from mitml4.layers.bridge import MAX_DEPTH, Bridge
+from mitml4.layers.bridge import MAX_DEPTH, Bridge, first_of
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
 from mitml4.layers.relay import Relay
@@ -160,13 +160,13 @@ class Flow:
         """The egress connection, or how the server's side refused it."""
         try:
             with trio.fail_after(_CONNECT_S):
-                self._egress = await self._dial()
+                await first_of(self._redial, self.arrival.wait_reset)
         except trio.TooSlowError:
             self._refusal = TimeoutError()
             self.report.error("egress", "connect", "timeout", "no answer")
             return "timeout"
-        except ConnectionResetError:
-            return "reset"  # it was accepted, and reset before we had noticed
+        except (ConnectionResetError, BrokenPipeError):
+            return "reset"  # the client's, or the server's right after it had accepted
         except OSError as error:
             self._refusal = error
             slow = isinstance(error, TimeoutError)
@@ -174,6 +174,7 @@ class Flow:
             reason = os.strerror(error.errno) if error.errno else str(error)
             self.report.error("egress", "connect", kind, reason)
             return kind
+        assert self._egress is not None
         return self._egress
 
     async def _dial(self) -> TcpStream:

@@ -86,3 +86,21 @@ async def test_a_failure_to_accept_is_survived(
             await listener.accept()
     assert failing.codes == []
     assert trio.current_time() - started == pytest.approx(2 * pause_s)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")
+async def test_without_a_descriptor_to_ask_with_it_goes_on(monkeypatch) -> None:
+    """Whether a destination is the listener itself is asked by a socket."""
+
+    def none_left(*_: object) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    listener = Listener("eth0", "tproxy")
+    with trio.fail_after(5), socket.create_connection(("::1", listener.address.port)) as client:
+        client.setblocking(False)
+        monkeypatch.setattr("mitml4.net.listener._is_own", none_left)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept)
+            await trio.lowlevel.wait_readable(client)
+            nursery.cancel_scope.cancel()
+    listener.close()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 from contextlib import suppress
 
 import pytest
 import trio
 import trustme
+
+from mitml4.address import Address
+from mitml4.net.stream import TcpStream
 
 LAST_WORDS = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
 
@@ -65,3 +70,17 @@ async def test_two_full_directions_inside_tls_inside_tls(lab, server_ca: trustme
             received = 0
             while received < size:
                 received += len(await inner.receive_some(1 << 20))
+
+
+async def test_a_client_that_is_reset_is_not_connected_for_any_more(lab) -> None:
+    async def never(_destination: Address, _client: Address) -> TcpStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with lab(None, connect=never) as proxy:
+        client = await proxy.connect()
+        await client.send_all(b"\0")
+        await trio.sleep(0.05)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.socket.close()
+        assert (await proxy.wait_closed()).reason == "reset"
