@@ -267,6 +267,8 @@ class _Handshake:
                 record = framing.wrap(record)
             await self.bridge.ingress.send_all(memoryview(record))
         await self.bridge.ingress.send_end()
+        # What is closed unread ends in a reset, which may overtake all this at the client.
+        self.bridge.ingress.discard(len(self.bridge.ingress.peek_nowait(MAX_LOOK + 1)))
         raise Failed from None
 
     async def _retreat(self, reason: str) -> None:

@@ -84,3 +84,28 @@ async def test_a_client_that_is_reset_is_not_connected_for_any_more(lab) -> None
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.socket.close()
         assert (await proxy.wait_closed()).reason == "reset"
+
+
+async def test_the_servers_alert_is_followed_by_its_end_and_not_by_a_reset(lab) -> None:
+    """A reset would take the alert away from who has not read it yet (RFC 9112 §9.6)."""
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"\x15\x03\x03\x00\x02\x02\x70")
+        await stream.aclose()
+
+    async with lab(refuse) as proxy:
+        client = await proxy.connect()
+        outgoing = ssl.MemoryBIO()
+        tls = proxy.client_context().wrap_bio(
+            ssl.MemoryBIO(), outgoing, server_hostname="example.test"
+        )
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        await client.send_all(outgoing.read())
+        assert (await proxy.wait_closed()).reason == "error"
+        await trio.sleep(0.05)
+        with trio.fail_after(5):
+            assert await client.receive_some() == b"\x15\x03\x03\x00\x02\x02\x70"
+            assert await client.receive_some() == b""
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
