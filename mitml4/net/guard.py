@@ -62,21 +62,48 @@ class Guard:
     async def claim(cls) -> Guard:
         """Start one for a slot that no other session has. Raises MachineError."""
         for identity in Identity.candidates():
-            guard = cls(identity, await _start(identity))
-            try:
-                await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
-            except NftError as error:
-                await guard.aclose()
-                if "File exists" not in error.message:
-                    raise
-            except BaseException:
-                await guard.aclose()
-                raise
-            else:
+            if guard := await cls._take(identity, undo=_batch(identity, _UNDO)):
                 return guard
         raise MachineError(
             "every slot is taken: too many sessions run on this host", hint="nft list tables"
         )
+
+    @classmethod
+    async def hold(cls, identity: Identity) -> Guard | None:
+        """Keep sessions out of a slot, and undo nothing at the end. None where one is in it.
+
+        Raises MachineError.
+        """
+        return await cls._take(identity, undo="")
+
+    @classmethod
+    async def _take(cls, identity: Identity, *, undo: str) -> Guard | None:
+        guard = cls(identity, await _start(undo))
+        try:
+            await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
+        except NftError as error:
+            is_taken = await guard._is_there(error)
+            await guard.aclose()
+            if not is_taken:
+                raise
+            return None
+        except BaseException:
+            await guard.aclose()
+            raise
+        return guard
+
+    async def _is_there(self, error: NftError) -> bool:
+        """Whether a table was refused because there is one. If that has an owner, the kernel does
+        not say EEXIST but EPERM, as for any change of it."""
+        if "File exists" in error.message:
+            return True
+        if "Operation not permitted" not in error.message:
+            return False
+        try:
+            await self.tell(f"list table inet {self.identity.table}")
+        except NftError:
+            return False
+        return True
 
     async def tell(self, statements: str) -> str:
         """Have nft run statements as one transaction, and return what it printed.
@@ -169,9 +196,9 @@ async def undo_policy_routes(identity: Identity) -> None:
         await run_ip(family, "-force", batch=_batch(identity, _UNDO))
 
 
-async def _start(identity: Identity) -> trio.Process:
+async def _start(undo: str) -> trio.Process:
     return await trio.lowlevel.open_process(
-        ["/bin/sh", "-c", _SCRIPT, _batch(identity, _UNDO)],
+        ["/bin/sh", "-c", _SCRIPT, undo],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
