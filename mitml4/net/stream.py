@@ -29,6 +29,9 @@ __all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead", "wait_reset"
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
 
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # socket(7), struct linger
+_DELIVER_ON_CLOSE: Final = struct.pack("ii", 0, 0)
+
 # struct tcp_info of linux/tcp.h: offsets of its counters, the states of net/tcp_states.h.
 _TCP_INFO_LENGTH: Final = 216
 _BYTES_RECEIVED: Final = 128
@@ -134,6 +137,9 @@ class TcpStream(Stream):
             sock = socket.socket(fileno=sock.detach())
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Should this process be killed, the kernel resets its connections: nobody is to take what
+        # has come so far for the whole.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         urgent.expect_on(sock)
         self.socket = sock
         self._low_water = 1
@@ -273,14 +279,17 @@ class TcpStream(Stream):
     def abort(self) -> None:
         if self.socket.fileno() >= 0:
             self._final_bytes = self._count_bytes(was_reset=True)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close()
+            self._let_go()
 
     def close(self) -> None:
         if self.socket.fileno() >= 0:
-            self._final_bytes = self._final_bytes or self._count_bytes()
-            trio.lowlevel.notify_closing(self.socket)
-            self.socket.close()
+            self._final_bytes = self._count_bytes()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVER_ON_CLOSE)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        trio.lowlevel.notify_closing(self.socket)
+        self.socket.close()
 
     @property
     def wire_bytes(self) -> tuple[int, int]:

@@ -386,6 +386,41 @@ print("quick" if time.monotonic() - before < 10 else "slow")
     assert out.splitlines() == [refused, refused, refused, "no name", "quick"]
 
 
+def test_when_we_are_killed_neither_end_takes_what_has_come_so_far_for_the_whole(host) -> None:
+    script = f"""
+import signal, socket
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+connection = socket.create_connection(("{SERVER_V4}", 8088))
+connection.sendall(b"half of it")
+print(connection.recv(100), flush=True)
+try:
+    print(connection.recv(100))
+except OSError as error:
+    print(error.strerror)
+"""
+    heard: list[object] = []
+
+    def echo() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(connection.recv(100))
+            try:
+                heard.append(connection.recv(100))
+            except ConnectionResetError as error:
+                heard.append(error.strerror)
+
+    with host.lab.server.call(lambda: socket.create_server((SERVER_V4, 8088))) as server:
+        server.settimeout(20)
+        thread = threading.Thread(target=echo)
+        thread.start()
+        process = host.popen(host.argv("python3", "-c", script, options=["-q"]))
+        assert process.stdout.readline() == "b'half of it'\n"
+        process.kill()
+        assert process.stdout.read() == "Connection reset by peer\n"
+        thread.join()
+    assert heard == ["Connection reset by peer"]
+
+
 def test_nothing_is_left_on_the_host(host, nginx) -> None:
     def mounts() -> str:
         return host.lab.router.run("cat", "/proc/self/mountinfo").stdout
