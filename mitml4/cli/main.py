@@ -61,6 +61,7 @@ COMMANDS: Final = {
         "mitml4.cli.doctor:doctor",
         "Say whether this machine can intercept, and what to do where not.",
     ),
+    "cleanup": Entry("mitml4.cli.cleanup:cleanup", "Remove what killed sessions have left."),
     "demo": Entry("mitml4.cli.demo:demo", "Watch mitml4 at work in a lab of its own."),
     "schema": Entry("mitml4.cli.schema:schema", "Print the JSON Schema of the events."),
 }

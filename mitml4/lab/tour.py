@@ -12,13 +12,11 @@ import signal
 import ssl
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -27,6 +25,7 @@ from mitml4.errors import MitmError
 from mitml4.lab.certificates import Identity, LabAuthority
 from mitml4.lab.clients import VISITS, Trust, Visit
 from mitml4.lab.network import LAN, LabNetwork
+from mitml4.lab.scratch import scratch_directory
 from mitml4.lab.servers import Servers
 from mitml4.lab.snapshot import difference, take_snapshot
 
@@ -91,9 +90,8 @@ async def take_tour(
     start.
     """
     host_before = take_snapshot()
-    with LabNetwork() as lab, tempfile.TemporaryDirectory(prefix="mitml4-demo-") as name:
+    with LabNetwork() as lab, scratch_directory() as directory:
         router_before = lab.router.call(take_snapshot)
-        directory = Path(name)
         authority = LabAuthority(directory)
         trust = Trust(mitml4=directory / "ca" / "mitml4-ca.pem", lab=authority.root)
         seen: list[Seen] = []

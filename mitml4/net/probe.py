@@ -27,7 +27,7 @@ from mitml4.net.netns import NetNamespace
 from mitml4.net.ruleset import Identity
 from mitml4.net.tools import environment, run_ip
 
-__all__ = ["CannotProbeError", "ProbeLink", "probe_link"]
+__all__ = ["CannotProbeError", "ProbeLink", "probe_interface", "probe_link"]
 
 Origin: TypeAlias = Literal["forwarded", "local"]
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -102,10 +102,15 @@ class ProbeLink:
         return socket.socket(family, socket.SOCK_STREAM)
 
 
+def probe_interface(identity: Identity) -> str:
+    """What the host's end of the pair is called."""
+    return f"{identity.table}p"
+
+
 @asynccontextmanager
 async def probe_link(identity: Identity, *, ipv6: bool) -> AsyncIterator[ProbeLink]:
     """Make the namespace and the pair, and remove them. Raises MachineError."""
-    interface = f"{identity.table}p"
+    interface = probe_interface(identity)
     pools = (_POOLS_V4, _POOLS_V6) if ipv6 else (_POOLS_V4,)
     networks = [await _free_network([text.format(identity.slot) for text in p]) for p in pools]
     async with AsyncExitStack() as undo:

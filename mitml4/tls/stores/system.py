@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -175,14 +174,15 @@ def _reorder(keystore: Path, order: list[str]) -> None:
 
 
 def _update_without(tool: str, configuration: Path, name: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="mitml4-ca-") as directory:
-        changed = Path(directory, configuration.name)
-        try:
-            lines = configuration.read_bytes()
-        except OSError:
-            lines = b""
-        changed.write_bytes(b"%s\n!%s\n" % (lines.rstrip(b"\n"), name.encode()))
-        run(tool, "--certsconf", str(changed))
+    """With a configuration of one's own, which is in memory and so never left behind."""
+    try:
+        lines = configuration.read_bytes().rstrip(b"\n")
+    except OSError:
+        lines = b""
+    with os.fdopen(os.memfd_create(configuration.name), "wb") as changed:
+        changed.write(b"%s\n!%s\n" % (lines, name.encode()))
+        changed.flush()
+        run(tool, "--certsconf", f"/proc/{os.getpid()}/fd/{changed.fileno()}")
 
 
 def _holds(file: Path, sha256: str) -> bool:

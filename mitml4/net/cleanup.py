@@ -1,0 +1,168 @@
+"""What sessions have left in this network namespace: the policy routes of those that were killed
+together with their guard.
+
+A session's table cannot outlive it, and is there as long as it lives: so whatever bears a slot's
+marks and numbers, while nobody holds the slot's table, is left. To remove it the table is held, and
+no session comes in between.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from mitml4.errors import MachineError
+from mitml4.net.guard import Guard
+from mitml4.net.isolation import Capability, effective_capabilities
+from mitml4.net.probe import probe_interface
+from mitml4.net.ruleset import SLOTS, Identity, policy_routes
+from mitml4.net.tools import check_tools, environment, run_ip
+
+__all__ = ["Leftover", "Remains", "find_remains", "remove_leftover"]
+
+_FAMILIES: Final = ("-4", "-6")
+_TABLE: Final = re.compile(r"table inet (mitml4_[0-9]+)")
+_OWNED: Final = re.compile(r"^\s*flags .*\bowner\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What is left of a session, as the commands that remove it."""
+
+    identity: Identity
+    nft: tuple[str, ...]
+    ip: tuple[tuple[str, str], ...]
+    """IP version and command, as for `ip -4`."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """As one would type them."""
+        return (
+            *(f"nft {command}" for command in self.nft),
+            *(f"ip {family} {command}" for family, command in self.ip),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What there is of mitml4 in a network namespace."""
+
+    left: tuple[Leftover, ...]
+    running: tuple[str, ...]
+    """The tables of sessions."""
+
+
+async def find_remains() -> Remains:
+    """Look, and change nothing. Raises MachineError without nft, ip or CAP_NET_ADMIN."""
+    check_tools()
+    if not effective_capabilities() >> Capability.NET_ADMIN & 1:
+        raise MachineError("cleaning up needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …")
+    # Before the tables: a session that has begun meanwhile shows its table and nothing else.
+    there = {family: await _look(family) for family in _FAMILIES}
+    links = {link["ifname"] for link in _parse(await run_ip("-j", "link", "show", "type", "veth"))}
+    tables = {table: await _is_owned(table) for table in await _tables()}
+    left = []
+    for identity in map(Identity, range(SLOTS)):
+        owned = tables.get(identity.table)
+        if owned:
+            continue
+        nft = (f"delete table inet {identity.table}",) if owned is not None else ()
+        ip = [(each, undo) for each in _FAMILIES for undo in _left_of(identity, there[each])]
+        if (interface := probe_interface(identity)) in links:
+            ip.append(("-4", f"link del {interface}"))
+        if nft or ip:
+            left.append(Leftover(identity, nft, tuple(ip)))
+    return Remains(tuple(left), tuple(table for table, owned in tables.items() if owned))
+
+
+async def remove_leftover(leftover: Leftover) -> bool:
+    """Remove it; False where a session has come to it meanwhile, which deals with it itself.
+
+    Raises MachineError.
+    """
+    for command in leftover.nft:
+        await _nft(*command.split())
+    guard = await Guard.hold(leftover.identity)
+    if guard is None:
+        return False
+    try:
+        for family, command in leftover.ip:
+            await run_ip(family, "-force", batch=f"{command}\n")
+    finally:
+        await guard.aclose()
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """The policy rules and local routes of an IP version, as `ip -j` shows them."""
+
+    rules: Sequence[dict[str, Any]]
+    routes: Sequence[dict[str, Any]]
+
+
+async def _look(family: str) -> _There:
+    rules = routes = ""
+    with suppress(MachineError):  # a kernel without IPv6
+        rules = await run_ip("-j", family, "rule", "show")
+        routes = await run_ip("-j", family, "route", "show", "table", "all", "type", "local")
+    return _There(_parse(rules), _parse(routes))
+
+
+def _left_of(identity: Identity, there: _There) -> Iterator[str]:
+    """The commands that undo what is there of a slot's policy routes, in their order."""
+    first, table = identity.rule_priority, str(identity.route_table)
+    mark = {"fwmark": f"{identity.tproxy_mark:#x}", "src": "all"}
+    nop = {"priority": first + 2, "src": "all", "nop": None}
+    shapes = (
+        (there.routes, {"dst": "default", "dev": "lo", "table": table}),
+        (there.rules, nop),
+        (there.rules, mark | {"priority": first, "iif": "lo", "goto": first + 2}),
+        (there.rules, mark | {"priority": first + 1, "table": table}),
+    )
+    found = [any(shape.items() <= item.items() for item in items) for items, shape in shapes]
+    if found == [False, True, False, False]:
+        return  # a rule that does nothing, and bears no mark of ours
+    for (_, undo), is_there in zip(policy_routes(identity), found, strict=True):
+        if is_there:
+            yield undo
+
+
+async def _tables() -> list[str]:
+    return _TABLE.findall(await _nft("list", "tables", "inet"))
+
+
+async def _is_owned(table: str) -> bool:
+    """Whether a process holds it. One that has gone meanwhile was held."""
+    try:
+        return _OWNED.search(await _nft("list", "table", "inet", table)) is not None
+    except MachineError:
+        return True
+
+
+async def _nft(*arguments: str) -> str:
+    done = await trio.run_process(
+        ["nft", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=environment(),
+    )
+    if done.returncode != 0:
+        complaint = done.stderr.decode(errors="replace").partition("\n")[0]
+        raise MachineError(f"nft: {complaint.removeprefix('Error: ')}")
+    return done.stdout.decode(errors="replace")
+
+
+def _parse(text: str) -> list[dict[str, Any]]:
+    """ip prints nothing at all where there is nothing."""
+    items: list[dict[str, Any]] = json.loads(text or "[]")
+    return items
