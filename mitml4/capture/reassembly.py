@@ -177,7 +177,7 @@ class Half:
         """Which segments need not be taken from now on: none, empty ones, all before `wanted`."""
         if self.watched:
             self.free = -1
-        elif self.waiting or self.ended:
+        elif self.other.watched or self.acknowledged or self.ended:
             self.free = self.position
         else:
             self.free = max(self.position, self.wanted - 1)

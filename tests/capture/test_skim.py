@@ -181,6 +181,25 @@ def test_behind_a_fin_there_are_acknowledgements_and_no_data(
     assert closed.flow.last_s == after[0]
 
 
+def test_what_clears_an_early_acknowledgement_is_looked_at(
+    wire: Any, looked_at: list[Packet]
+) -> None:
+    """The server's first bytes, acknowledged before they come, leave no mark on a later hole."""
+    talk, size = Talk(wire), len(OPAQUE)
+    syn, ack = wire.SYN, wire.ACK
+    packets = [
+        talk.packet(True, 0, flags=syn),
+        talk.packet(False, 0, flags=syn | ack, ack=talk.isn + 1),
+        talk.packet(True, 1, OPAQUE, ack=talk.isn + 1 + size),
+        talk.packet(False, 1, OPAQUE),
+        talk.packet(False, 1 + 2 * size, OPAQUE),
+        talk.packet(False, 1 + size, OPAQUE),
+    ]
+    closed = list(follow(packets))[-1]
+    assert looked_at == packets
+    assert closed.flow.bytes_down == 3 * size
+
+
 STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n" + bytes(300)
     + b"HTTP/1.1 200 OK\r\n\r\n" + bytes(200)
