@@ -11,23 +11,29 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from mitml4.errors import MachineError
+from mitml4.net.apart import apart
+from mitml4.net.cleanup import find_remains
 from mitml4.net.firewall import Chain, HostRules, RulesHiddenError
 from mitml4.net.legacy_iptables import LegacyChain
 from mitml4.net.rehearsal import Outcome, Settings, Stage, rehearse
-from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK, SLOTS, Identity, policy_routes
+from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK, SLOTS, Identity
 from mitml4.net.tools import environment
 from mitml4.session.doctor.check import Check, State, as_root
 
 __all__ = ["PolicyRoutes", "Rehearsals", "check_surroundings"]
 
+_PATIENCE_S: Final = 5
 _BRIDGE_FILTERS: Final = ("iptables", "ip6tables")
 _SHOWN: Final = 3
 
+_OUR_TABLES: Final = frozenset(str(Identity(slot).route_table) for slot in range(SLOTS))
 _FWMARK: Final = re.compile(r"\bfwmark (0x[0-9a-f]+)")
 _LOOKUP: Final = re.compile(r"\blookup (\S+)")
 _LOCAL_DEFAULT: Final = re.compile(r"local default dev lo table (\S+)")
@@ -106,21 +112,18 @@ class PolicyRoutes:
         return cls(tuple(rules), tuple(delivering))
 
     @property
-    def ours(self) -> set[tuple[int, str]]:
-        """The slots of sessions whose rules or routes are here, with that option."""
-        routed = {str(Identity(slot).route_table): slot for slot in range(SLOTS)}
-        found = {(routed[table], family) for family, table in self.delivering if table in routed}
-        for family, rule in self.rules:
-            if (match := _FWMARK.search(rule)) and int(match[1], 16) & MAGIC_MASK == ANY_MARK:
-                found.add((int(match[1], 16) >> 16 & SLOTS - 1, family))
-        return found
+    def ours(self) -> bool:
+        """Whether there are any of sessions, be it that they run or that they have left them."""
+        marks = [int(match[1], 16) for _, rule in self.rules if (match := _FWMARK.search(rule))]
+        return any(mark & MAGIC_MASK == ANY_MARK for mark in marks) or any(
+            table in _OUR_TABLES for _, table in self.delivering
+        )
 
     @property
     def foreign(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """TPROXY's routes that are not ours: the IP version, the table, how to remove it."""
-        ours = {str(Identity(slot).route_table) for slot in range(SLOTS)}
         for family, table in self.delivering:
-            if table not in ours:
+            if table not in _OUR_TABLES:
                 leading = [
                     rule.partition(":")[2].strip()
                     for version, rule in self.rules
@@ -275,27 +278,24 @@ def check_interceptors(
 def check_leftovers(
     rules: HostRules | None, routes: PolicyRoutes | None, trouble: MachineError
 ) -> Check:
-    """Policy rules and routes of a session of ours whose table, and so whose process, is gone."""
+    """What `mitml4 cleanup` would remove."""
     name = "leftovers of mitml4"
     if routes is None:
         return _check(name, "skip", "ip is needed to look for them")
-    if not routes.ours:
-        return _check(name, "ok", "no policy rules, no routes")
-    if rules is None:
+    if rules is None and routes.ours:
         return _unseen(name, trouble, "there are routes of a session; ")
-    dead = sorted(
-        (slot, family)
-        for slot, family in routes.ours
-        if f"inet {Identity(slot).table}" not in rules.tables
-    )
-    if not dead:
-        return _check(name, "ok", "none: the policy rules and routes are those of running sessions")
-    tables = dict.fromkeys(Identity(slot).table for slot, _ in dead)
-    found = f"policy rules and routes of {_list(list(tables))}, whose process is gone"
-    remedy = [
-        f"ip {family} {undo}" for slot, family in dead for _, undo in policy_routes(Identity(slot))
-    ]
-    return _check(name, "fail", found, as_root(*remedy))
+    if rules is None:
+        return _check(name, "ok", "no policy rules, no routes")
+    try:
+        (remains,) = apart(partial(trio.run, find_remains), patience_s=_PATIENCE_S)
+    except MachineError as error:
+        return _check(name, "skip", error.message)
+    if remains.left:
+        tables = _list([each.identity.table for each in remains.left])
+        found = f"of {tables}: the session was killed, and so was its guard"
+        return _check(name, "fail", found, as_root("mitml4 cleanup"))
+    running = f"; sessions that run: {len(remains.running)}" if remains.running else ""
+    return _check(name, "ok", f"none{running}")
 
 
 def _check(name: str, state: State, found: str, remedy: tuple[str, ...] = ()) -> Check:
