@@ -82,7 +82,8 @@ def test_ctrl_c_ends_it_cleanly():
     with subprocess.Popen(
         [*DEMO, "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert "session.start" in process.stdout.readline()
+        first = process.stdout.readline()
+        assert "session.start" in first, process.stderr.read()
         process.send_signal(signal.SIGINT)
         output, talk = process.communicate(timeout=60)
     assert process.returncode == 0, talk
