@@ -8,6 +8,7 @@ comes about. It never touches the terminal, and belongs to a session of its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -45,6 +46,9 @@ KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 _IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 _IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
 
+_LIMITS: Final = {errno.EMFILE: "ulimit -n", errno.EAGAIN: "ulimit -u"}
+"""Where a limit of the user's is in the way: the command that shows and sets it."""
+
 Answer = tuple[dict[str, Any], list[int]]
 
 
@@ -57,7 +61,8 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoRetur
         _send(channel, {"error": error.message, "hint": error.hint}, [])
         os._exit(1)
     except OSError as error:
-        _send(channel, {"error": f"cannot make a namespace: {error.strerror or error}"}, [])
+        reason = f"cannot make a namespace: {error.strerror or error}"
+        _send(channel, {"error": reason, "hint": _LIMITS.get(error.errno or 0)}, [])
         os._exit(1)
     _send(channel, *keeper.first_answer())
     while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 NO_MORE = """
 echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all "$@"
 """
@@ -48,3 +50,10 @@ def test_a_limit_of_zero_is_named(host) -> None:
 def test_a_containers_filter_is_named(host) -> None:
     err = refusal(host, "/usr/bin/python3", "-c", CONTAINER)
     assert "seccomp" in err
+
+
+@pytest.mark.parametrize(
+    ("limit", "hint"), [("--nofile=16", "ulimit -n"), ("--nproc=1", "ulimit -u")]
+)
+def test_a_limit_of_the_users_is_named(host, limit: str, hint: str) -> None:
+    assert refusal(host, "prlimit", limit).endswith(f"\nhint: {hint}\n")
