@@ -117,8 +117,10 @@ class Table:
 
     async def _give_back(self) -> None:
         """Leave the terminal as it was, if it still takes anything."""
+        # In a thread of its own: one that was drawing may take its time.
+        own = trio.CapacityLimiter(1)
         with trio.move_on_after(_LAST_WORDS_S, shield=True), contextlib.suppress(OSError):
-            await self._in_thread(self._canvas.leave)
+            await trio.to_thread.run_sync(self._canvas.leave, abandon_on_cancel=True, limiter=own)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)

@@ -13,6 +13,7 @@ import re
 import sys
 import termios
 from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Final, Literal
 
 from rich.cells import cell_len
@@ -58,6 +59,8 @@ class Canvas:
         self._color_system = color_system
         self._size = (0, 0)
         self._shown: list[str] = []
+        self._writing = Lock()
+        self._is_left = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,7 +75,10 @@ class Canvas:
         self._write(_ENTER)
 
     def leave(self) -> None:
-        self._write(_LEAVE)
+        """A picture that is still being made, in another thread, is not shown any more."""
+        self._is_left = True
+        with self._writing:
+            write_all(self._descriptor, _LEAVE.encode())
 
     def draw(self, lines: list[Line], size: tuple[int, int]) -> None:
         """Show these lines, which were made for this size. Writes what has changed, or nothing."""
@@ -96,7 +102,9 @@ class Canvas:
         return "".join(codes)
 
     def _write(self, text: str) -> None:
-        write_all(self._descriptor, text.encode())
+        with self._writing:
+            if not self._is_left:
+                write_all(self._descriptor, text.encode())
 
 
 @contextlib.contextmanager

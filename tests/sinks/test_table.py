@@ -250,6 +250,30 @@ def test_the_terminal_is_given_back_however_it_ends(window, trouble: str) -> Non
     assert (screen.alternate, screen.cursor, screen.autowrap) == (False, True, True)
 
 
+def test_a_picture_that_takes_long_does_not_keep_the_terminal(window) -> None:
+    """As on a machine with better things to do."""
+    shown = window("""
+        import time
+
+        draw = table._canvas.draw
+
+        def draw_slowly(lines, size):
+            time.sleep(2)
+            draw(lines, size)
+
+        table._canvas.draw = draw_slowly
+
+        async def session(nursery):
+            open_flows(1, 3)
+            await trio.sleep(0.3)
+            raise RuntimeError("oh")
+    """)
+    shown.wait(lambda screen: "Traceback" in screen.after)
+    screen = leave(shown)
+    assert (screen.alternate, screen.cursor, screen.autowrap) == (False, True, True)
+    assert "host" not in screen.after
+
+
 def test_what_is_said_meanwhile_is_said_afterwards(window) -> None:
     shown = window("""
         async def session(nursery):
