@@ -125,6 +125,7 @@ class _Follower:
     def close(self, flow: Flow, reason: CloseReason) -> None:
         if self._first:
             self._first.close()
+            self._first = None  # which knows us
         self._report(Closed(flow=flow, time_s=flow.last_s, stack=tuple(self.stack), reason=reason))
 
     def layer(

@@ -110,6 +110,12 @@ class Flow:
     def ended(self) -> bool:
         return self.reset or (self.up.ended and self.down.ended)
 
+    def let_go(self) -> None:
+        """It is over: undo the circles, so that nothing is left for the garbage collector."""
+        del self.listener
+        for half in (self.up, self.down):
+            del half.flow, half.other
+
 
 class Half:
     """One direction of a flow: what its sender has sent so far. Places in it count from 0."""
@@ -295,6 +301,7 @@ class Reassembler:
             self.halves.pop(key, None)  # both are one where a packet's ends are the same
         self._kept_bytes -= self._keeping.pop(flow.number, 0)
         flow.listener.close(flow, _reason(flow))
+        flow.let_go()
 
     # Putting in order
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from mitml4.capture.follow import Tally, follow
 from mitml4.capture.pcap import Packet
 from mitml4.capture.reader import read_packets
+from mitml4.capture.reassembly import Flow
 from mitml4.capture.reports import Closed, Layer, Noticed, Opened, Report
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import HttpEnd
@@ -124,6 +127,16 @@ def test_flows_beyond_the_limit_are_closed_and_counted(wire: Any) -> None:
     reports = list(follow(syns, max_flows=10, tally=tally))
     assert names(reports).count("Closed") == 50
     assert tally.evicted == 40
+
+
+def test_flows_that_are_over_need_no_garbage_collector(wire: Any) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        deque(follow(connection(wire)), maxlen=0)
+        assert not [each for each in gc.get_objects() if isinstance(each, Flow)]
+    finally:
+        gc.enable()
 
 
 def test_tunnels_are_a_switch(wire: Any) -> None:
