@@ -7,7 +7,6 @@ hint: --iface NAME, one of: eth0, lo
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import traceback
@@ -56,13 +55,13 @@ class Console:
 
     @staticmethod
     def data(text: str) -> None:
-        """Write what was asked for to standard output, at once. Raises OSError."""
+        """Write what was asked for to standard output, at once. Raises OSError, MitmError."""
         stream: TextIO | None = sys.stdout
         if stream:
             stream.write(text)
             stream.flush()
         elif text:  # whoever started us has closed it
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            raise MitmError("standard output is closed", hint="what was asked for goes there")
 
     def _styled(self, text: str, style: str) -> str:
         return f"{style}{text}{_RESET}" if wants_color(self.color, sys.stderr) else text

@@ -247,3 +247,10 @@ def test_options_come_from_the_environment(monkeypatch, capsys) -> None:
     monkeypatch.setenv("MITML4_VERBOSE", "1")
     assert run(["schema"]) == 2
     assert "contradict" in capsys.readouterr().err
+
+
+def test_a_closed_standard_output_is_told_in_one_line() -> None:
+    command = 'exec "$0" -m mitml4 schema >&-'
+    ended = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: standard output is closed\nhint: ")
