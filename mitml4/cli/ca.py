@@ -248,7 +248,7 @@ def install(
 
     That is the system's store, the databases of your Firefox and Chromium (nss), and those of Java.
     Every step is shown before it is done, and recorded next to the authority, so that `mitml4 ca
-    uninstall` can take it back. The system's store takes root; under sudo the authority and the
+    uninstall` can take it back. The system's store needs root; under sudo the authority and the
     browsers are still yours.
     """
     certificate = CertificateAuthority.load(ca_dir).certificate

@@ -343,7 +343,7 @@ def test_without_power_nothing_is_done_and_the_way_is_told(machine):
     )
     assert denied.stdout == "3\n"
     assert denied.stderr.splitlines() == [
-        "error: to change /usr/local/share/ca-certificates takes the power of root",
+        "error: changing /usr/local/share/ca-certificates needs root",
         f"hint: sudo mitml4 ca install --ca-dir {DATA}",
     ]
     assert machine.changes() == before

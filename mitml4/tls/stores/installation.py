@@ -281,7 +281,7 @@ def _check_access(stores: Iterable[Store], as_root: str) -> None:
     """Before anything is changed. Raises MachineError."""
     for store in stores:
         if needed := store.check_access():
-            raise MachineError(f"to change {store.place} takes the power of {needed}", hint=as_root)
+            raise MachineError(f"changing {store.place} needs {needed}", hint=as_root)
 
 
 def _show(steps: Iterable[Step], say: Say) -> None:

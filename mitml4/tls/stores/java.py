@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import MachineError
 from mitml4.tls.java_keystore import PASSWORD, read_entries
@@ -68,7 +69,8 @@ class JavaStore:
     def install(self, certificate: x509.Certificate, source: Path) -> tuple[Entry, list[Step]]:
         entry = new_entry(self.kind, self.place, certificate, order_of(self.place))
         arguments = ("-importcert", "-noprompt", *self._alias(entry.sha256))
-        return entry, [self._keytool(*arguments, given=source)]
+        pem = certificate.public_bytes(Encoding.PEM)
+        return entry, [self._keytool(*arguments, given=pem, source=source)]
 
     def uninstall(self, entry: Entry) -> list[Step]:
         if name_of(entry.sha256) not in dict(self._entries()):
@@ -84,10 +86,11 @@ class JavaStore:
         except ValueError as error:
             raise MachineError(f"cannot read {self.place}: {error}") from error
 
-    def _keytool(self, *arguments: str, given: Path | None = None) -> Step:
+    def _keytool(self, *arguments: str, given: bytes = b"", source: Path | None = None) -> Step:
         find_tool("keytool")
         store = ("-keystore", str(self.place), "-storepass", PASSWORD)
-        return running("keytool", *arguments, *store, given=given, who=self._owner())
+        command = ("keytool", *arguments, *store)
+        return running(*command, given=given, source=source, who=self._owner())
 
     @staticmethod
     def _alias(sha256: str) -> tuple[str, ...]:

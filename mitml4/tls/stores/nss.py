@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.tls.private_files import home, sudo_user
 from mitml4.tls.stores.store import (
@@ -77,7 +78,9 @@ class NssStore:
     def install(self, certificate: x509.Certificate, source: Path) -> tuple[Entry, list[Step]]:
         entry = new_entry(self.kind, self.place, certificate, {})
         add = ("-A", "-a", "-t", _TRUST, "-n", name_of(entry.sha256))
-        return entry, [running(*self._command(*add), given=source, who=self.who)]
+        pem = certificate.public_bytes(Encoding.PEM)
+        step = running(*self._command(*add), given=pem, source=source, who=self.who)
+        return entry, [step]
 
     def uninstall(self, entry: Entry) -> list[Step]:
         name = name_of(entry.sha256)

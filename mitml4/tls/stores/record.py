@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ class Record:
         if exists(self.file):
             try:
                 self.entries = _parse(read_file(self.file))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 message = f"{self.file} is no record of ours: {error}"
                 hint = f"less {shlex.quote(str(self.file))}"
                 raise CertificateError(message, hint=hint) from None
@@ -76,6 +77,8 @@ def _parse(content: bytes) -> list[Entry]:
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
-    if not _SHA256.fullmatch(fields["sha256"]):
-        raise ValueError("no fingerprint")
-    return Entry(**fields | {"kind": Kind(fields["kind"])})
+    entry = Entry(**fields | {"kind": Kind(fields["kind"])})
+    texts = [entry.place, entry.subject, *entry.orders, *chain(*entry.orders.values())]
+    if not all(isinstance(text, str) for text in texts) or not _SHA256.fullmatch(entry.sha256):
+        raise ValueError("an entry is not as it was written")
+    return entry

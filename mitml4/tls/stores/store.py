@@ -190,22 +190,16 @@ def name_of(sha256: str) -> str:
     return f"mitml4-{sha256[:16]}"
 
 
-def running(*argv: str, given: Path | None = None, who: Who | None = None) -> Step:
-    """The step that runs a program; it reads the file `given`, of which we open it."""
+def running(
+    *argv: str, given: bytes = b"", source: Path | None = None, who: Who | None = None
+) -> Step:
+    """The step that runs a program; `given`, which is also in the file `source`, is its input."""
     shown = shlex.join(argv)
     if who and not who.is_us:
         shown = f"sudo -u {shlex.quote(who.name)} {shown}"
-    if given:
-        shown += f" < {shlex.quote(str(given))}"
-    return Step(shown, partial(_run_step, argv, given, who))
-
-
-def _run_step(argv: tuple[str, ...], given: Path | None, who: Who | None) -> None:
-    try:
-        content = given.read_bytes() if given else b""
-    except OSError as error:
-        raise _failure("read", error) from error
-    run(*argv, given=content, who=who)
+    if source:
+        shown += f" < {shlex.quote(str(source))}"
+    return Step(shown, partial(run, *argv, given=given, who=who))
 
 
 def run(*argv: str, given: bytes = b"", who: Who | None = None) -> str:

@@ -206,7 +206,7 @@ def test_a_failed_uninstall_stays_on_record(machine) -> None:
 
 def test_power_that_is_missing_is_said_before_anything_is_done(machine) -> None:
     machine.stores[2].needs = "root"
-    with pytest.raises(MachineError, match="takes the power of root") as caught:
+    with pytest.raises(MachineError, match="needs root") as caught:
         machine.install()
     assert caught.value.hint == "sudo it"
     assert caught.value.exit_code == ExitCode.CANNOT
@@ -285,15 +285,28 @@ def test_a_store_that_is_hidden_is_not_forgotten(machine) -> None:
     assert [entry.place for entry in machine.record.entries] == [str(hidden.place)]
 
 
+WRITTEN = {"kind": "nss", "place": "/", "sha256": "a" * 64, "subject": "CN=x", "orders": {}}
+
+
 @pytest.mark.parametrize(
     "content",
     [
         "",
         "[]",
         '{"version": 2, "installed": []}',
-        '{"version": 1, "installed": [{"kind": "nss", "place": "/", "sha256": "../x"}]}',
-        '{"version": 1, "installed": [{"kind": "disk", "place": "/", "sha256": "%s"}]}'
-        % ("a" * 64),
+        *(
+            json.dumps({"version": 1, "installed": [WRITTEN | wrong]})
+            for wrong in (
+                {"sha256": "../x"},
+                {"sha256": 1},
+                {"kind": "disk"},
+                {"place": ["/"]},
+                {"orders": {"/": 5}},
+                {"orders": {"/": [5]}},
+                {"orders": ["/"]},
+                {"more": 1},
+            )
+        ),
     ],
 )
 def test_a_record_that_is_none_of_ours_is_refused_in_one_line(machine, content) -> None:
