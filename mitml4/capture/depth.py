@@ -279,7 +279,7 @@ class Depth:
         want = conversation.want(direction)
         if kept and isinstance(want, Pass):
             count = len(kept) if want.count is None else min(want.count, len(kept))
-            self._take(direction, count)
+            self._drop(direction, count)
             conversation.passed(direction, count)
             return True
         if kept and want is TAP:
@@ -297,7 +297,7 @@ class Depth:
         shown = bytes(self.kept[direction][:MAX_LOOK])
         before = (conversation.up, conversation.down)
         count = conversation.feed(direction, shown)
-        self._take(direction, count)
+        self._drop(direction, count)
         if not count and len(shown) == MAX_LOOK:
             raise ProtocolError("more bytes than one look may hold")
         return count > 0 or before != (conversation.up, conversation.down)
@@ -308,7 +308,7 @@ class Depth:
             return False
         self.said.add(direction)
         conversation.end(direction)
-        self._take(direction, len(self.kept[direction]))
+        self._drop(direction, len(self.kept[direction]))
         return True
 
     def _go_inside(self, conversation: Conversation) -> None:
@@ -396,11 +396,14 @@ class Depth:
         if self.opened:
             self.opened.give_up()
         for direction in _BOTH:
-            self._take(direction, len(self.kept[direction]))
+            self._drop(direction, len(self.kept[direction]))
 
     def _take(self, direction: Direction, count: int) -> bytes:
-        kept = self.kept[direction]
-        taken = bytes(kept[:count])
-        del kept[:count]
-        self.observer.kept_bytes -= count
+        taken = bytes(self.kept[direction][:count])
+        self._drop(direction, count)
         return taken
+
+    def _drop(self, direction: Direction, count: int) -> None:
+        if count:
+            del self.kept[direction][:count]
+            self.observer.kept_bytes -= count
