@@ -10,7 +10,10 @@ mistaken for a place in the world. The router forwards; mitml4 is started in it.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -46,6 +49,12 @@ SERVER_V6: Final = "2001:db8:2::2"
 
 _UPLINK: Final = "eth0"
 
+_SETTLED_WITHIN_S: Final = 5.0
+_IF_INET6: Final = Path("/proc/thread-self/net/if_inet6")
+"""A line each: address, interface's index, prefix length, scope, flags (in hex), interface."""
+_SCOPE_LINK: Final = 0x20  # net/ipv6.h: IPV6_ADDR_LINKLOCAL
+_IFA_F_TENTATIVE: Final = 0x40  # linux/if_addr.h
+
 
 class LabNetwork:
     """The three namespaces, up and routed. Close it, or use it as a context manager."""
@@ -72,6 +81,9 @@ class LabNetwork:
         _default_route(self.client, ROUTER_LAN_V4, ROUTER_LAN_V6)
         _default_route(self.server, ROUTER_WAN_V4, ROUTER_WAN_V6)
         self.router.call(_forward)
+        self.router.call(partial(_settle, LAN, WAN))
+        for namespace in (self.client, self.server):
+            namespace.call(partial(_settle, _UPLINK))
 
     def close(self) -> None:
         """Let go of the namespaces; what still runs inside keeps its own alive."""
@@ -100,6 +112,24 @@ def _expect_no_duplicates() -> None:
     """Addresses are usable at once. Duplicate detection would hold IPv6 up for two seconds: the
     router cannot ask for a neighbour before its link-local address is through with it."""
     _set("ipv6/conf/default/accept_dad", "0")
+
+
+def _settle(*interfaces: str) -> None:
+    """Wait for the last things that the kernel does with a new interface, in its own time: routes
+    lose their mark `linkdown`, a link-local address comes, and at its end its routes.
+
+    Else the machine still changes of itself while somebody watches whether mitml4 changes it.
+    """
+    deadline = time.monotonic() + _SETTLED_WITHIN_S
+    while not _are_settled(interfaces) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _are_settled(interfaces: Sequence[str]) -> bool:
+    rows = [row.split() for row in _IF_INET6.read_text().splitlines()]
+    with_link_local = {row[5] for row in rows if int(row[3], 16) == _SCOPE_LINK}
+    tentative = any(int(row[4], 16) & _IFA_F_TENTATIVE for row in rows)
+    return with_link_local.issuperset(interfaces) and not tentative
 
 
 def _forward() -> None:

@@ -8,6 +8,7 @@ own probe, by `mitml4 demo` and by the end-to-end tests.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import socket
 import subprocess
@@ -22,6 +23,8 @@ __all__ = ["NetNamespace", "connect_with_veth"]
 T = TypeVar("T")
 
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
+_numbers: Final = itertools.count(1000)
+"""For interfaces, beyond those that the kernel gives."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -121,6 +124,11 @@ class NetNamespace:
 def connect_with_veth(
     left: NetNamespace, left_name: str, right: NetNamespace, right_name: str
 ) -> None:
-    """Join two namespaces by a pair of virtual Ethernet interfaces, both down, no addresses."""
-    pair = ["ip", "link", "add", left_name, "type", "veth", "peer", "name", right_name]
-    left.run(*pair, "netns", right.path)
+    """Join two namespaces by a pair of virtual Ethernet interfaces, both down, no addresses.
+
+    Of two ends with the same number in their namespaces the kernel takes the one for the other, and
+    notices up to a second late that they are up (linkwatch_urgent_event, net/core/link_watch.c).
+    """
+    left_end = [left_name, "index", str(next(_numbers)), "type", "veth"]
+    right_end = [right_name, "index", str(next(_numbers)), "netns", right.path]
+    left.run("ip", "link", "add", *left_end, "peer", "name", *right_end)

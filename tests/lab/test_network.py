@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 
 import pytest
 
@@ -53,3 +54,12 @@ def test_an_address_can_be_bound_as_soon_as_it_is_there(lab):
         addresses = namespace.run("ip", "-6", "-o", "address", "show", "scope", "global").stdout
         assert addresses
         assert all("nodad" in line for line in addresses.splitlines()), addresses
+
+
+def test_a_lab_that_is_there_changes_no_more():
+    """What the kernel does in its own time would be taken for something that mitml4 has left."""
+    with LabNetwork() as lab:
+        before = lab.router.call(take_snapshot)
+        time.sleep(0.3)
+        assert lab.router.call(take_snapshot) == before
+    assert "linkdown" not in before
