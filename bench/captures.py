@@ -19,7 +19,7 @@ from bench.figures import MB, Values
 from bench.openings import OPENINGS
 from bench.peers import NotMeasuredError
 from bench.readers import Reader
-from bench.synthesis import Synthesis, synthesise
+from bench.synthesis import LONG_FLOWS, SHORT_FLOWS, Synthesis, synthesise
 from mitml4.protocols import registry
 
 __all__ = ["CAPTURE_FIGURES", "CaptureFigure", "Shelf"]
@@ -37,7 +37,7 @@ class Shelf:
 
     where: Path
     size: int
-    _made: dict[int, Synthesis] = field(default_factory=dict)
+    _made: dict[tuple[int, float], Synthesis] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
@@ -47,11 +47,12 @@ class Shelf:
         with tempfile.TemporaryDirectory(prefix="mitml4-bench-", dir=parent) as where:
             yield cls(Path(where), size)
 
-    def capture(self, share: int = 1) -> Synthesis:
-        """A capture of this part of the size."""
-        if share not in self._made:
-            self._made[share] = synthesise(self.where / f"{share}.pcap", self.size // share)
-        return self._made[share]
+    def capture(self, share: int = 1, bulk: float = SHORT_FLOWS) -> Synthesis:
+        """A capture of this part of the size, with this share of bulk transfers."""
+        if (share, bulk) not in self._made:
+            path = self.where / f"{share}-{bulk}.pcap"
+            self._made[share, bulk] = synthesise(path, self.size // share, bulk)
+        return self._made[share, bulk]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ def _whole(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
     yield reader.name, _read(shelf, reader, shelf.capture())
 
 
+def _long(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
+    yield reader.name, _read(shelf, reader, shelf.capture(bulk=LONG_FLOWS))
+
+
 def _growth(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
     for name, share in _SHARES.items():
         capture = shelf.capture(share)
@@ -114,6 +119,7 @@ def _openings(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
 
 CAPTURE_FIGURES: Final[tuple[CaptureFigure, ...]] = (
     CaptureFigure("detect", "Reading a capture", _whole),
+    CaptureFigure("detect-long", "Reading a capture of long flows", _long),
     CaptureFigure(
         "detect-growth",
         "mitml4 on a quarter, a half and the whole of a capture",

@@ -18,15 +18,16 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
-__all__ = ["Synthesis", "client_hello", "synthesise"]
+__all__ = ["LONG_FLOWS", "SHORT_FLOWS", "Synthesis", "client_hello", "synthesise"]
 
 _SEED: Final = 4
 _CONCURRENT: Final = 32
 _MAX_BURST: Final = 8
 _MSS: Final = 1428
 _STEP_US: Final = 10
-_BULK: Final = 0.016
-"""Of all flows. With what they carry, a third of the bytes is left to the short ones."""
+SHORT_FLOWS: Final = 0.016
+"""The share of bulk transfers that leaves a third of the bytes to the others: 76 packets a flow."""
+LONG_FLOWS: Final = 0.25
 _TWICE: Final = 0.001
 _SWAPPED: Final = 0.001
 _DNS: Final = 0.02
@@ -53,8 +54,8 @@ class Synthesis:
     """TCP connections, each with its SYN; the last of them have no end."""
 
 
-def synthesise(path: Path, size: int) -> Synthesis:
-    """Write a pcap of `size` bytes, or a few packets more."""
+def synthesise(path: Path, size: int, bulk: float = SHORT_FLOWS) -> Synthesis:
+    """Write a pcap of `size` bytes, or a few packets more; `bulk`: the share of bulk transfers."""
     made = Synthesis(path)
     chance = random.Random(_SEED)
     noise = chance.randbytes(1 << 20)
@@ -63,7 +64,7 @@ def synthesise(path: Path, size: int) -> Synthesis:
         made.bytes = file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
         while made.bytes < size:
             while len(running) < _CONCURRENT:
-                connection = _connection(made.flows, *_conversation(chance, noise))
+                connection = _connection(made.flows, *_conversation(chance, noise, bulk))
                 _write(file, made, [next(connection)])
                 running.append(connection)
                 made.flows += 1
@@ -101,9 +102,11 @@ def _burst(running: list[Iterator[bytes]], chance: random.Random) -> list[bytes]
 # What is said
 
 
-def _conversation(chance: random.Random, noise: bytes) -> tuple[int, Iterator[Message]]:
+def _conversation(
+    chance: random.Random, noise: bytes, bulk: float
+) -> tuple[int, Iterator[Message]]:
     """A port, and a conversation for it, as long as chance wants."""
-    if chance.random() < _BULK:
+    if chance.random() < bulk:
         length = chance.randrange(1_000_000, 4_000_000)
         match chance.randrange(3):
             case 0:

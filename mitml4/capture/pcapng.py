@@ -93,7 +93,7 @@ class _Section:
         """What the window holds whole, up to the next section; leaves the window behind it."""
         source, interfaces = self.source, self.interfaces
         header = self.numbers("II").unpack_from
-        enhanced = self.numbers("IIIII").unpack_from
+        enhanced = self.numbers("IIII").unpack_from
         data, start, size = source.data, source.at, len(source.data)
         at = start
         while at + 12 <= size:
@@ -104,7 +104,7 @@ class _Section:
                 source.at = at
                 if length < 32:
                     raise source.error("a packet block that is too short")
-                index, high, low, captured, _ = enhanced(data, at + 8)
+                index, high, low, captured = enhanced(data, at + 8)
                 if index >= len(interfaces) or captured > length - 32:
                     raise source.error("a broken packet block")
                 interface = interfaces[index]
