@@ -39,8 +39,9 @@ def _create(path: Path, flags: int) -> int:
     return descriptor
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, however long that takes. Raises OSError."""
+def write_all(descriptor: int, data: bytes, *, patience_s: float | None = None) -> None:
+    """Write everything, however long that takes; or, to what is non-blocking, as long as it is
+    ready within `patience_s`. Raises OSError."""
     rest = memoryview(data)
     while rest:
         try:
@@ -49,7 +50,8 @@ def write_all(descriptor: int, data: bytes) -> None:
             # Someone who shares it, such as our parent, has made it non-blocking.
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
-            poll.poll()
+            if not poll.poll(None if patience_s is None else patience_s * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, "its reader stands still") from None
 
 
 def write_failure(name: str, error: OSError) -> MitmError:

@@ -19,6 +19,8 @@ from mitml4.sinks.files import open_file, write_all, write_failure
 __all__ = ["KeyLog"]
 
 _REMEMBERED: Final = 1024
+_PATIENCE_S: Final = 1.0
+"""How long a pipe's reader may stand still, and all flows with it."""
 
 
 class KeyLog:
@@ -30,6 +32,7 @@ class KeyLog:
         self._path = path
         self._on_failure = on_failure
         self._descriptor = open_file(path, append=True)
+        os.set_blocking(self._descriptor, False)
         self._written: OrderedDict[bytes, None] = OrderedDict()
         self._lock = Lock()
 
@@ -50,7 +53,7 @@ class KeyLog:
     def _append(self, line: bytes) -> MitmError | None:
         try:
             # One write: others may append to the same file.
-            write_all(self._descriptor, line + b"\n")
+            write_all(self._descriptor, line + b"\n", patience_s=_PATIENCE_S)
         except OSError as error:
             self._release()
             return write_failure(str(self._path), error)

@@ -92,3 +92,50 @@ def test_nothing_of_it_is_inherited(tmp_path, failures) -> None:
     log = KeyLog(tmp_path / "keys", failures.append)
     assert not os.get_inheritable(log._descriptor)
     log.close()
+
+
+def test_a_reader_that_stands_still_does_not_stop_the_flows(tmp_path, failures) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = KeyLog(pipe, failures.append)
+    lines = [b"%08d" % number + LINE for number in range(1000)]
+
+    def write() -> None:
+        for line in lines:
+            log(line)
+
+    writing = threading.Thread(target=write, daemon=True)
+    writing.start()
+    writing.join(10)
+    assert not writing.is_alive()
+    (failure,) = failures
+    assert "its reader stands still" in failure.message
+    heard = os.read(reader, 1 << 20).splitlines()
+    assert heard == lines[: len(heard)]  # and none of them torn
+    log.close()
+    os.close(reader)
+
+
+def test_a_reader_that_is_slow_gets_every_line(tmp_path, failures) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    log = KeyLog(pipe, failures.append)
+    lines = [b"%08d" % number + LINE for number in range(1000)]
+    heard: list[bytes] = []
+
+    def read() -> None:
+        while data := os.read(reader, 100):
+            heard.append(data)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    for line in lines:
+        log(line)
+    log.close()
+    reading.join(10)
+    assert b"".join(heard).splitlines() == lines
+    assert failures == []
+    os.close(reader)
