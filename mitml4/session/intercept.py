@@ -21,6 +21,7 @@ from mitml4.errors import ExitCode, MachineError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.net import egress
+from mitml4.net.half_open import wait_none_half_open
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.redirect import Interception, check, intercepting, plan
 from mitml4.net.ruleset import Scope
@@ -34,6 +35,8 @@ from mitml4.sinks.table import Table
 __all__ = ["intercept"]
 
 _QUIC_EVERY_S: Final = 2.0
+_HANDSHAKES_S: Final = 1.0
+"""How long the last clients may take to complete their connections to us."""
 
 Say = Callable[[str], None]
 
@@ -113,6 +116,7 @@ class _Rules:
 
     async def close(self) -> list[Arrival]:
         await self.interception.close_intake()
+        await wait_none_half_open(_HANDSHAKES_S)
         return [arrival for listener in self.listeners for arrival in listener.waiting()]
 
     async def _watch_guard(self, session: Session) -> None:

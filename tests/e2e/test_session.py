@@ -134,6 +134,31 @@ def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
     assert len(session.flows()) == session.events[-1]["flows"] == seen
 
 
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_connection_whose_client_thinks_it_made_is_carried(
+    intercept, client, echo, wait_until, lab, address
+):
+    """The last packet of its handshake comes when the session has ended its intake."""
+    session = intercept("--drain", "10s")
+    before = lab.router.call(take_snapshot)
+    rule = (
+        "table inet late { chain out { type filter hook output priority 0; tcp dport 7001 %s; }; }"
+    )
+    no_ack = rule % "tcp flags & (syn | ack) == ack drop"
+    client.namespace.run("nft", "-f", "-", input=no_ack)
+    try:
+        sock = client.connect(address, 7001)
+        session.process.send_signal(signal.SIGINT)
+        wait_until(lambda: lab.router.call(take_snapshot) != before, "the intake is closed")
+    finally:
+        client.namespace.run("nft", "delete", "table", "inet", "late")
+    with sock:
+        sock.sendall(b"\xc0\xffhello")
+        assert sock.recv(100) == b"\xc0\xffhello"
+    assert session.wait_ended() == 0
+    assert session.events[-1]["flows"] == 1
+
+
 def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, lab):
     session = intercept("--drain", "60s")
     before = lab.router.call(take_snapshot)
