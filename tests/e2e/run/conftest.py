@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -229,15 +230,16 @@ def host(
     python: str,
     host_files: Path,
     resolver: list[str],
-    tmp_path: Path,
 ) -> Iterator[Host]:
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        if path.owner() == "root" and path != Path("/tmp"):
-            path.chmod(0o755)
-    home = tmp_path / "home"
-    scratch = tmp_path / "scratch"
-    for directory in (home, scratch):
-        directory.mkdir()
-        os.chown(directory, NOBODY, NOBODY)
     with ExitStack() as stack:
-        yield Host(lab, host_files, authority.root, python, home, scratch, stack)
+        # Not pytest's: it closes its own to other users, whenever another run of it begins.
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mitml4-")))
+        place.chmod(0o755)
+        root_certificate = place / "root.pem"
+        root_certificate.write_bytes(authority.root.read_bytes())
+        home = place / "home"
+        scratch = place / "scratch"
+        for directory in (home, scratch):
+            directory.mkdir()
+            os.chown(directory, NOBODY, NOBODY)
+        yield Host(lab, host_files, root_certificate, python, home, scratch, stack)

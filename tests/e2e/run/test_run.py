@@ -432,9 +432,9 @@ def test_nothing_is_left_on_the_host(host, nginx) -> None:
     assert processes.stdout == b""
 
 
-def test_no_file_of_the_session_holds_a_key(host, nginx, tmp_path) -> None:
+def test_no_file_of_the_session_holds_a_key(host, nginx) -> None:
     host.run(*CURL, WEB)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    files = [path for path in host.home.parent.rglob("*") if path.is_file()]
     assert files
     assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
 
