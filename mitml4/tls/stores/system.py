@@ -104,7 +104,7 @@ class SystemStore:
         return None if os.access(self.place, os.W_OK) and os.geteuid() == 0 else "root"
 
     def install(self, certificate: x509.Certificate, source: Path) -> tuple[Entry, list[Step]]:
-        orders = order_of(self.root / _DEBIANS_JAVA)
+        orders = order_of(self._java) if self.layout is _DEBIAN else {}
         entry = new_entry(self.kind, self.place, certificate, orders)
         pem = certificate.public_bytes(Encoding.PEM)
         return entry, [put_file(self._file(entry.sha256), pem, source), self._update()]
@@ -122,7 +122,12 @@ class SystemStore:
             steps.append(self._deselect(file))
         else:
             steps.append(self._update())
-        return [*steps, *put_into_order(entry, self.root / _DEBIANS_JAVA)]
+        return [*steps, *put_into_order(entry, self._java)]
+
+    @property
+    def _java(self) -> Path:
+        """The key store that Debian's tool changes as well."""
+        return (self.root / _DEBIANS_JAVA).resolve()
 
     def _file(self, sha256: str) -> Path:
         return self.place / f"{name_of(sha256)}.crt"

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import MachineError
+from mitml4.tls.java_keystore import reorder_jks, write_jks
 from mitml4.tls.stores.store import MissingToolError, Step
 from mitml4.tls.stores.system import _ARCH, _DEBIAN, _FEDORA, _LAYOUTS, _SUSE, SystemStore
 
@@ -92,6 +93,25 @@ def test_debians_tool_is_told_what_is_gone(system, stand_in, authorities, source
     assert name in update
     assert kept.read_text() == f"mozilla/One.crt\n!{name}\n"
     assert (store.root / "etc/ca-certificates.conf").read_text() == "mozilla/One.crt\n"
+
+
+@pytest.mark.parametrize(("layout", "remembered"), [(_DEBIAN, 1), (_FEDORA, 0)])
+def test_the_order_of_javas_store_comes_back_where_the_tool_changes_it(
+    layout, remembered, system, authorities, source
+) -> None:
+    store = system(layout)
+    ders = [each.certificate.public_bytes(Encoding.DER) for each in authorities]
+    java = store.root / "etc/ssl/certs/java/cacerts"
+    java.parent.mkdir(parents=True, exist_ok=True)
+    java.write_bytes(before := write_jks(ders))
+    java.chmod(0o640)
+    entry, steps = store.install(authorities[0].certificate, source)
+    do(steps)
+    java.write_bytes(reorder_jks(before, ["mitml4-1", "mitml4-0"]))
+    do(store.uninstall(entry))
+    assert (java.read_bytes() == before) == (remembered == 1)
+    assert java.stat().st_mode & 0o7777 == 0o640
+    assert len(entry.orders) == remembered
 
 
 def test_a_file_that_is_another_now_stays(system, authorities, source) -> None:
