@@ -17,7 +17,7 @@ from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
 from mitml4.protocols.conversation import MAX_LOOK, Direction, Framing, Target
-from mitml4.tls.stream import TlsStream
+from mitml4.tls.stream import TlsFailure, TlsStream
 
 __all__ = ["MAX_DEPTH", "Bridge", "Lane", "first_of"]
 
@@ -180,14 +180,20 @@ class Lane:
             await self._end_below()
 
     async def _end_below(self) -> None:
-        """Pass on the ends of what carries the streams, layer by layer down to TCP."""
+        """Pass on the ends of what carries the streams, layer by layer down to TCP.
+
+        Below a layer that broke there need not be one yet, though nothing more will come.
+        """
         source, sink = self.source, self.sink
+        broke = isinstance(self.truncation, TlsFailure)
         while isinstance(source, TlsStream) and isinstance(sink, TlsStream):
             source, sink = source.transport, sink.transport
             try:
-                await source.wait_end()
+                if not broke:
+                    await source.wait_end()
             except StreamTruncated:
                 continue
+            broke = False
             await sink.send_end()
 
 

@@ -11,6 +11,7 @@ raises StreamTruncated; a reset, ConnectionResetError; a fatal alert or a broken
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -157,9 +158,14 @@ class TlsStream(Stream):
             await self._wait_readable()
 
     async def send_all(self, data: memoryview) -> None:
-        while data:
-            count = await self._drive(self.connection.send, data)
-            data = data[count:]
+        """As `Stream` has it; once TLS has broken, what cannot be sent is a broken pipe, so that
+        nobody takes it for an end of what he reads from elsewhere."""
+        try:
+            while data:
+                count = await self._drive(self.connection.send, data)
+                data = data[count:]
+        except StreamTruncated as failure:
+            raise BrokenPipeError(errno.EPIPE, str(failure)) from failure
 
     async def send_end(self) -> None:
         try:

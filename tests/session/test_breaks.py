@@ -12,6 +12,7 @@ import trio
 import trustme
 
 from mitml4.address import Address
+from mitml4.events import FlowError
 from mitml4.net.stream import TcpStream
 
 LAST_WORDS = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
@@ -109,3 +110,43 @@ async def test_the_servers_alert_is_followed_by_its_end_and_not_by_a_reset(lab) 
             assert await client.receive_some() == b"\x15\x03\x03\x00\x02\x02\x70"
             assert await client.receive_some() == b""
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+@pytest.mark.parametrize("said", [b"\0opaque", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_tls_that_breaks_on_one_side_ends_the_other_without_close_notify(
+    lab, server_ca: trustme.CA, said: bytes
+) -> None:
+    """And what the other still says to it is lost, which is no fault of ours."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    context.num_tickets = 0  # trio would keep them back
+    how: list[str] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True)
+        assert await tls.receive_some() == said
+        answer = record_of(tls, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        try:
+            await tls.receive_some()
+            how.append("close_notify")
+        except trio.BrokenResourceError:
+            how.append("truncated")
+        await stream.send_all(answer)
+        await trio.aclose_forcefully(stream)
+
+    async with lab(serve) as proxy:
+        raw = await proxy.connect()
+        client = trio.SSLStream(raw, proxy.client_context(), server_hostname="example.test")
+        with trio.fail_after(5):
+            await client.send_all(said)
+            await raw.send_all(b"\x17\3\3\0\x20" + bytes(32))  # does not decrypt
+            close = await proxy.wait_closed()
+        assert close.reason == "reset"
+    assert how == ["truncated"]
+    assert [error.kind for error in proxy.of(FlowError)] == []
+
+
+def record_of(tls: trio.SSLStream, data: bytes) -> bytes:
+    """To be sent when trio takes the stream for broken."""
+    tls._ssl_object.write(data)
+    return tls._outgoing.read()
