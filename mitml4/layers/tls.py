@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, Literal
@@ -295,8 +296,8 @@ class _Handshake:
         if not egress.alerts.asked_for_certificate or self.opener.contexts.client_certificate:
             return
         self._learn(_CLIENT_CERTIFICATE)
-        with trio.move_on_after(self.bridge.hold_s):
-            await egress.wait_receivable()
+        with trio.move_on_after(self.bridge.hold_s), suppress(StreamTruncated):
+            await egress.wait_receivable()  # who reads on will hear of a cut again
         egress.peek_nowait(1)
         if egress.failure:
             await self._retreat(_CLIENT_CERTIFICATE)

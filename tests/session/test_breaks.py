@@ -150,3 +150,32 @@ def record_of(tls: trio.SSLStream, data: bytes) -> bytes:
     """To be sent when trio takes the stream for broken."""
     tls._ssl_object.write(data)
     return tls._outgoing.read()
+
+
+async def test_a_cut_behind_a_request_for_a_certificate_is_no_fault_of_ours(
+    lab, server_ca: trustme.CA
+) -> None:
+    outside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for context in (outside, inside):
+        server_ca.issue_cert("example.test").configure_cert(context)
+    inside.verify_mode = ssl.CERT_OPTIONAL
+    inside.num_tickets = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        outer = trio.SSLStream(stream, outside, server_side=True)
+        await trio.SSLStream(outer, inside, server_side=True).do_handshake()
+        await stream.send_eof()  # of TCP: neither TLS says goodbye
+        await trio.sleep_forever()
+
+    async with lab(serve, hold_s=5) as proxy:
+        outer = trio.SSLStream(
+            await proxy.connect(), proxy.client_context(), server_hostname="example.test"
+        )
+        inner = trio.SSLStream(outer, proxy.client_context(), server_hostname="example.test")
+        with suppress(trio.BrokenResourceError), trio.fail_after(3):
+            await inner.do_handshake()
+            await inner.receive_some()
+        await proxy.clients[0].aclose()
+        await proxy.wait_closed()
+    assert "internal" not in [error.kind for error in proxy.of(FlowError)]
