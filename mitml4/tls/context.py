@@ -31,8 +31,12 @@ KeyLog = Callable[[bytes], None]
 _TLS_1_0: Final = 0x0301
 _TLS_1_3: Final = 0x0304
 _FATAL: Final = 2  # RFC 8446 §6, AlertLevel
+_CLOSE_NOTIFY: Final = 0  # RFC 8446 §6.1
 _OP_LEGACY_SERVER_CONNECT: Final = 0x4  # openssl/ssl.h; servers without RFC 5746 still exist
 _OP_NO_RENEGOTIATION: Final = 1 << 30
+# openssl/ssl.h: a FIN without close_notify is no fatal error, which OpenSSL would answer with an
+# alert, and after which it would write no more. TlsStream tells the two ends apart all the same.
+_OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
 
 # RFC 8446 §4.2.7, RFC 7919, draft-ietf-tls-ecdhe-mlkem: code points and OpenSSL's names.
@@ -183,7 +187,7 @@ class Contexts:
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(max(lowest, _TLS_1_0))
         context.set_max_proto_version(highest)
-        context.set_options(_OP_NO_RENEGOTIATION)
+        context.set_options(_OP_NO_RENEGOTIATION | _OP_IGNORE_UNEXPECTED_EOF)
         context.set_mode(lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
         context.set_info_callback(_note_alerts)
@@ -194,12 +198,14 @@ class Contexts:
 
 
 def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
-    """OpenSSL's info callback: fatal alerts, and whether the server asked for a certificate."""
+    """OpenSSL's info callback: the alerts that end it, and whether a certificate was asked for."""
     noted = connection.get_app_data()
     if not isinstance(noted, Alerts):
         return
     if where & SSL.SSL_CB_ALERT:
-        if value >> 8 == _FATAL:
+        if where & SSL.SSL_CB_READ and value & 0xFF == _CLOSE_NOTIFY:
+            noted.said_goodbye = True
+        elif value >> 8 == _FATAL:
             if where & SSL.SSL_CB_READ:
                 noted.received = value & 0xFF
             else:

@@ -50,6 +50,8 @@ class Alerts:
 
     received: int | None = None
     sent: int | None = None
+    said_goodbye: bool = False
+    """The far side has sent close_notify."""
     asked_for_certificate: bool = False
 
 
@@ -144,9 +146,9 @@ class TlsStream(Stream):
             return self.connection.recv_into(buffer)
         except (SSL.WantReadError, SSL.WantWriteError):
             return None
-        except SSL.ZeroReturnError:
-            return 0
         except SSL.Error as error:
+            if isinstance(error, SSL.ZeroReturnError) and self.alerts.said_goodbye:
+                return 0
             self.failure = self._translate(error)
             if quietly:
                 return None
@@ -200,6 +202,8 @@ class TlsStream(Stream):
             return
 
     def _translate(self, error: SSL.Error) -> Exception:
+        if isinstance(error, SSL.ZeroReturnError) and not self.alerts.said_goodbye:
+            return StreamTruncated("the connection ended without close_notify")
         if isinstance(error, SSL.SysCallError):
             code = error.args[0]
             if code == _UNEXPECTED_EOF:

@@ -179,3 +179,36 @@ async def test_a_cut_behind_a_request_for_a_certificate_is_no_fault_of_ours(
         await proxy.clients[0].aclose()
         await proxy.wait_closed()
     assert "internal" not in [error.kind for error in proxy.of(FlowError)]
+
+
+async def test_a_cut_is_not_answered_and_what_comes_the_other_way_is_still_heard(
+    lab, server_ca: trustme.CA
+) -> None:
+    """A FIN without close_notify ends one direction. OpenSSL by itself would send an alert, write
+    nothing more, and have us reset by who has closed."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    context.num_tickets = 0
+    heard_end = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True)
+        await tls.receive_some()
+        answer = record_of(tls, b"\0answer")
+        with pytest.raises(trio.BrokenResourceError):
+            await tls.receive_some()
+        heard_end.set()
+        await stream.send_all(answer)
+        await trio.aclose_forcefully(stream)
+
+    async with lab(serve) as proxy:
+        raw = await proxy.connect()
+        client = trio.SSLStream(raw, proxy.client_context(), server_hostname="example.test")
+        with trio.fail_after(5):
+            await client.send_all(b"\0opaque")
+            await raw.send_eof()
+            await heard_end.wait()
+            assert await client.receive_some() == b"\0answer"
+            await trio.aclose_forcefully(raw)
+            close = await proxy.wait_closed()
+    assert (close.reason, close.stack) == ("closed", ("tls", "unknown"))

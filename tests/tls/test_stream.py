@@ -9,10 +9,16 @@ from collections.abc import Iterator
 import pytest
 import trio
 import trustme
-from OpenSSL import SSL
 
 from mitml4.net.stream import StreamTruncated, TcpStream
+from mitml4.tls.context import Contexts, Offer
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
+
+CONTEXT = (
+    Contexts()
+    .egress(Offer(cipher_suites=(0x1301, 0xC02B), lowest_version=0x0303, highest_version=0x0304))
+    .context
+)
 
 
 class Peer:
@@ -55,7 +61,7 @@ def ends() -> Iterator[tuple[TlsStream, Peer]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
-    stream = tls_over(TcpStream(near), SSL.Context(SSL.TLS_METHOD))
+    stream = tls_over(TcpStream(near), CONTEXT)
     yield stream, Peer(far)
     near.close()
     far.close()
