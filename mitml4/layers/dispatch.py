@@ -31,10 +31,15 @@ class Found:
     speaker: Speaker
     silent: bool = False
     """No byte came at all."""
+    broken: OSError | None = None
+    """A side was reset before it was certain; this is the best guess, and nothing can follow."""
 
 
 async def dispatch(bridge: Bridge) -> Found:
-    """Find out what a bridge carries, and claim nothing of it. Raises OSError."""
+    """Find out what a bridge carries, and claim nothing of it.
+
+    Raises OSError when a side was reset before any byte came.
+    """
     if bridge.expected and (protocol := by_name(bridge.expected)):
         # A websocket is the server's word; TLS begins with the client's.
         return Found(protocol, "client" if protocol.terminates else "server")
@@ -56,11 +61,19 @@ class _Watch:
         for direction in Direction:
             if not self.decided and (data := self.bridge.lane(direction).glance()):
                 self._learn(direction, data)
+        broken: OSError | None = None
         if not self.decided:
-            await self.bridge.follow(self._watch)
-        speaker: Speaker = "server" if self.first is Direction.DOWN else "client"
+            try:
+                await self.bridge.follow(self._watch)
+            except OSError as error:
+                if self.first is None:
+                    raise
+                broken = error
         return Found(
-            self.detection.match or self.detection.likely, speaker, silent=self.first is None
+            self.detection.match or self.detection.likely,
+            "server" if self.first is Direction.DOWN else "client",
+            silent=self.first is None,
+            broken=broken,
         )
 
     async def _watch(self, direction: Direction) -> None:

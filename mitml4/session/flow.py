@@ -209,6 +209,10 @@ class Flow:
             return await converse(bridge, Opaque(), "client")
         found = await dispatch(bridge)
         protocol, speaker = found.protocol, found.speaker
+        if found.broken:
+            depth = self.report.push(protocol.name if protocol else Opaque().name)
+            self.report.layer(depth, speaker, "relayed", None)
+            raise found.broken
         if protocol is None and found.silent:
             await self._end_silently(bridge)
             return None

@@ -280,3 +280,19 @@ async def test_a_server_that_is_reset_resets_a_client_that_dawdles_over_its_hand
         reset(far)
         await wait_reset(client)
         assert (await proxy.wait_closed()).reason == "reset"
+
+
+async def test_what_was_heard_is_told_though_a_reset_comes_before_it_is_certain(lab) -> None:
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        far = await server.stream()
+        await far.send_all(b"\0hello")  # the client might still say what this answers
+        await far.send_eof()
+        await server.hear(client, len(b"\0hello"))
+        reset(far)
+        await wait_reset(client)
+        close = await proxy.wait_closed()
+    assert (close.reason, close.stack) == ("reset", ("unknown",))
+    (layer,) = proxy.of(FlowLayer)
+    assert (layer.protocol, layer.speaker, layer.action) == ("unknown", "server", "relayed")
