@@ -299,8 +299,13 @@ class Bridge:
         return replace(self, up=up, down=down, secure=True, expected=None, framing=None)
 
 
-async def first_of(*works: Callable[[], Awaitable[object]]) -> None:
-    """Until one of them is done or has failed; the others are stopped, and its error raised."""
+async def first_of(
+    own: Callable[[], Awaitable[object]], *others: Callable[[], Awaitable[object]]
+) -> None:
+    """Until one of them is done or has failed; the others are stopped, and its error raised.
+
+    The first one runs in the task that asks, which is cheaper than another.
+    """
     failures: list[Exception] = []
 
     async def guarded(work: Callable[[], Awaitable[object]]) -> None:
@@ -311,7 +316,8 @@ async def first_of(*works: Callable[[], Awaitable[object]]) -> None:
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for work in works:
+        for work in others:
             nursery.start_soon(guarded, work)
+        await guarded(own)
     if failures:
         raise failures[0]

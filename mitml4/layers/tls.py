@@ -134,8 +134,14 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
 
     Nor does it come for us when the server has something to say before it has heard it.
     """
-    data = b""
+    data = bridge.up.glance()
     while True:
+        bare = bytes(bridge.framing().unwrap(data)) if bridge.framing else data
+        try:
+            if hello := parse_client_hello(bare):
+                return hello
+        except ProtocolError:
+            return None
         looked = b""
 
         async def look(beyond: int = len(data)) -> None:
@@ -147,13 +153,6 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
         if len(looked) <= len(data):
             return None
         data = looked
-        bare = bytes(bridge.framing().unwrap(data)) if bridge.framing else data
-        try:
-            hello = parse_client_hello(bare)
-        except ProtocolError:
-            return None
-        if hello:
-            return hello
 
 
 async def _pass_through(bridge: Bridge, speaker: Speaker, reason: str) -> Bridge | None:
