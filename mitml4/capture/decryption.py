@@ -98,6 +98,8 @@ class TlsDecryption(Conversation):
 
     secrets: Secrets
     plaintext: list[Plaintext] = field(default_factory=list)
+    opened: bool = False
+    """Whether a record was."""
     _hellos: TlsConversation = field(init=False)
     _closed: bool = False
     """There are no secrets, or nothing to open: only what is in the clear is read."""
@@ -189,6 +191,8 @@ class TlsDecryption(Conversation):
                 ) from None
             side.skipped += len(record.raw)
             return
+        self.opened = True
+        self.settled |= self._is_tls12() and self._hellos.settled
         if side.skipped is not None:
             self._end_early_data(direction, side)
         if kind == RecordType.APPLICATION_DATA:
@@ -304,7 +308,6 @@ class TlsDecryption(Conversation):
             of_client=direction is self._client,
             encrypt_then_mac=Extension.ENCRYPT_THEN_MAC in self._server.extensions,
         )
-        self.settled |= self._hellos.settled
 
     def _protection_1_3(self, label: str) -> Protection:
         assert self._suite

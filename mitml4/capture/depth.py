@@ -380,7 +380,7 @@ class Depth:
 
     def _announce(self, name: str, facts: Facts | None) -> None:
         self.told = True
-        opened = isinstance(self.conversation, TlsDecryption) and bool(self.conversation.plaintext)
+        opened = isinstance(self.conversation, TlsDecryption) and self.conversation.opened
         self.observer.layer(self.depth, name, self.speaker or "client", facts, opened=opened)
 
     def _drain_notices(self) -> None:

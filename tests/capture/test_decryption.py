@@ -65,12 +65,15 @@ class Seen:
     layers: list[tuple[str, Facts | None]] = field(default_factory=list)
     notices: list[tuple[int, Notice]] = field(default_factory=list)
     faults: list[tuple[int, Direction, str]] = field(default_factory=list)
+    opened: bool = False
+    """Whether a layer was said to be."""
 
     def layer(
         self, depth: int, protocol: str, speaker: str, facts: Facts | None, *, opened: bool
     ) -> None:
         assert depth == len(self.layers)
         self.layers.append((protocol, facts))
+        self.opened |= opened
 
     def noticed(self, depth: int, notice: Notice) -> None:
         self.notices.append((depth, notice))
@@ -266,7 +269,7 @@ def bring(depth: Depth, direction: Direction, data: bytes, chunk: int | None = N
 
 
 def is_open(seen: Seen, suite: str, *, requests: int = 2) -> None:
-    assert seen.stack == ["tls", "http/1"]
+    assert (seen.stack, seen.opened) == (["tls", "http/1"], True)
     assert seen.urls == ["https://example.org/secret"] * requests
     assert (seen.faults, seen.kept_bytes) == ([], 0)
     assert (seen.tls.sni, seen.tls.alpn, seen.tls.cipher) == ("example.org", b"http/1.1", suite)
@@ -508,7 +511,7 @@ def test_wrong_secrets_are_said_and_leave_it_at_tls(suite: str) -> None:
     recording = recorded(suite)
     depth, seen = replay(recording.script, recording.secrets(of=wrong))
     depth.close()
-    assert seen.stack == ["tls"]
+    assert (seen.stack, seen.opened) == (["tls"], False)
     assert len(seen.faults) == 1
     at, _, reason = seen.faults[0]
     assert (at, "does not authenticate" in reason) == (0, True)
@@ -577,6 +580,7 @@ def test_without_its_secrets_nothing_is_kept_or_said(suite: str, others: bool) -
     depth, seen = replay(script, secrets)
     assert (depth.unseen(UP), depth.unseen(DOWN), seen.kept_bytes) == (ALL, ALL, 0)
     assert (seen.stack, seen.faults, depth.opened) == (["tls"], [], None)
+    assert not seen.opened
     _, plain = replay(script, None)
     assert seen.layers == plain.layers
 
