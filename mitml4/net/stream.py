@@ -240,6 +240,15 @@ class TcpStream(Stream):
         """Wait until it is reset; see the function. Raises OSError."""
         await wait_reset(self.socket)
 
+    @property
+    def is_reset(self) -> bool:
+        """Whether it was reset, and nobody has been told of that yet."""
+        if self.socket.fileno() < 0:
+            return False
+        poller = select.poll()
+        poller.register(self.socket, 0)
+        return any(events & select.POLLERR for _, events in poller.poll(0))
+
     def raise_reset(self) -> None:
         """Raises OSError if it was reset, and nobody has been told of that yet."""
         _raise_reset(self.socket)

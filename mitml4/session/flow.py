@@ -88,6 +88,9 @@ class Flow:
         self._egress: TcpStream | None = None
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
+        self._life = trio.CancelScope()
+        self._moved: list[tuple[int, int]] = []
+        """What had moved on each side when one was last found to be reset."""
         services.publish(
             FlowOpen(
                 flow=number,
@@ -110,11 +113,27 @@ class Flow:
             return True
         return not (_queued(self._ingress, termios.FIONREAD) or unsent(self._egress))
 
+    def end_if_stranded(self) -> None:
+        """End it if a side was reset and nothing has moved since this was last called.
+
+        Then no lane notices: each waits for the other side, which neither takes nor says anything.
+        """
+        sides = [side for side in (self._ingress, self._egress) if side]
+        if not any(side.is_reset for side in sides):
+            return
+        moved = [side.wire_bytes for side in sides]
+        if moved == self._moved:
+            self._life.cancel()
+        self._moved = moved
+
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
         reason: CloseReason = "shutdown"
         try:
-            reason = await self._carry()
+            with self._life:
+                reason = await self._carry()
+            if self._life.cancelled_caught:
+                reason = "reset"
         finally:
             if self._ingress is None:
                 self.arrival.refuse(self._refusal)
