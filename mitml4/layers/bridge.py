@@ -24,6 +24,9 @@ __all__ = ["MAX_DEPTH", "Bridge", "Lane", "first_of"]
 MAX_DEPTH: Final = 16
 """Layers deeper than this are relayed unseen."""
 
+_LAST_WORDS_S: Final = 2.0
+"""How long the client may take for what a server has said before its reset, and the other way."""
+
 _WORTH_SPLICING_BYTES: Final = 64 * 1024
 """A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
 
@@ -41,6 +44,8 @@ class Lane:
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
     """How it ended, if that was not the stream's own end."""
+    reset: OSError | None = None
+    """The reset of the source, where the other lane has run into it: raised instead of the end."""
     _said: bool = False
 
     async def look(self, beyond: int) -> bytes:
@@ -58,7 +63,7 @@ class Lane:
             except StreamTruncated as truncation:
                 self.truncation = truncation
                 fresh = b""
-            self.ended = moved + len(fresh) <= beyond
+            self._find_ended(moved + len(fresh) <= beyond)
             return bytes(self.ahead) + fresh
         return self.glance()
 
@@ -156,9 +161,15 @@ class Lane:
         except StreamTruncated as truncation:
             self.truncation = truncation
             moved = 0
-        self.ended = not moved
+        self._find_ended(not moved)
         await trio.lowlevel.checkpoint()
         return moved
+
+    def _find_ended(self, ended: bool) -> None:
+        """The kernel tells of a reset once; whoever reads after that finds an end."""
+        if ended and self.reset:
+            raise self.reset
+        self.ended = ended
 
     async def say_ended(self) -> None:
         """Tell the sink at once that the source has ended, the way it did.
@@ -253,6 +264,9 @@ class Bridge:
         """Let both lanes work to their ends. If one fails, the other is stopped and its error
         raised.
 
+        A side that was reset may have said something before (an early response to an upload), which
+        is still to be read: a lane that can send to it no more lets the other one get that across.
+
         The source of a lane that has ended is watched as long as the other goes on: its reset would
         else be noticed with the other side's next byte.
         """
@@ -267,6 +281,12 @@ class Bridge:
                     await self.lane(direction).source.tcp.wait_reset()
             except Exception as error:
                 failures.append(error)
+                other = self.lane(direction.other)
+                both_were_at_work = len(failures) == 1 and len(at_work) == 2
+                if isinstance(error, OSError) and both_were_at_work and other.source.tcp.is_gone:
+                    other.reset = error
+                    nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+                    return
             if failures or not at_work:
                 nursery.cancel_scope.cancel()
 

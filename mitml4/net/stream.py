@@ -249,6 +249,13 @@ class TcpStream(Stream):
         poller.register(self.socket, 0)
         return any(events & select.POLLERR for _, events in poller.poll(0))
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was reset, or has ended both ways; what came before may still be unread."""
+        if self.socket.fileno() < 0:
+            return True
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
+
     def raise_reset(self) -> None:
         """Raises OSError if it was reset, and nobody has been told of that yet."""
         _raise_reset(self.socket)

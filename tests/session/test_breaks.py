@@ -44,6 +44,32 @@ async def test_an_answer_that_comes_with_a_reset_is_heard(lab, size: int) -> Non
         assert (await proxy.wait_closed()).reason == "reset"
 
 
+@pytest.mark.parametrize(
+    "head", [b"PUT / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n", b"\xc0\xff"]
+)
+async def test_an_answer_is_heard_though_who_sends_finds_the_reset_first(lab, head: bytes) -> None:
+    async def server(stream: trio.SocketStream) -> None:
+        received = 0
+        while received < 1 << 20:
+            received += len(await stream.receive_some())
+        socket.socket.send(stream.socket._sock, LAST_WORDS)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
+
+    rounds = 10  # which task runs first is left to chance
+    async with lab(server) as proxy:
+        for count in range(rounds):
+            client = await proxy.connect()
+            with trio.fail_after(5), suppress(trio.BrokenResourceError):
+                await client.send_all(head + bytes(9_000_000))
+            heard = b""
+            with trio.fail_after(5), suppress(trio.BrokenResourceError):
+                while chunk := await client.receive_some():
+                    heard += chunk
+            assert heard == LAST_WORDS
+            assert (await proxy.wait_closed(count + 1)).reason == "reset"
+
+
 async def test_two_full_directions_inside_tls_inside_tls(lab, server_ca: trustme.CA) -> None:
     """Neither end reads before it has written: only the buffers between them are in their way."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
