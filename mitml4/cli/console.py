@@ -80,9 +80,9 @@ def wants_color(color: Color, stream: TextIO) -> bool:
     return color == "always"
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether a person looks at it through something that knows escape sequences."""
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at it through something that knows escape sequences; None: closed."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def is_terminal_free() -> bool:

@@ -18,6 +18,7 @@ from typing import Final
 
 import trio
 
+from mitml4.errors import MitmError
 from mitml4.events import Event, encode
 from mitml4.sinks.files import open_file, write_all, write_failure
 
@@ -53,6 +54,9 @@ class JsonLines:
 
     @classmethod
     def to_stdout(cls) -> JsonLines:
+        """Raises MitmError where whoever started us has closed it."""
+        if sys.stdout is None:
+            raise MitmError("standard output is closed", hint="the events go there, as in: … | jq")
         return cls(sys.stdout.fileno(), "standard output", close=False)
 
     @classmethod

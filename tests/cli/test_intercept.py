@@ -54,6 +54,12 @@ def test_a_machine_that_cannot_is_told_so(session, capsys) -> None:
     assert capsys.readouterr().err == "error: no nft\nhint: sudo apt install nftables\n"
 
 
+def test_a_standard_output_that_is_closed_is_no_terminal(session, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    run(["intercept", "--iface", "lo"])
+    assert session.config.output == "json"
+
+
 def test_options_come_from_the_environment(session, monkeypatch) -> None:
     monkeypatch.setenv("MITML4_INTERCEPT_IFACE", "lo")
     monkeypatch.setenv("MITML4_INTERCEPT_FROM", "10.0.0.0/8 192.0.2.1")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,6 +158,12 @@ async def test_standard_output_stays_open(numbered, pipe, monkeypatch) -> None:
             sink.publish(numbered(1))
         print("still here", flush=True)
     assert os.read(pipe[0], PIPE_SIZE).endswith(b"}\nstill here\n")
+
+
+def test_a_standard_output_that_is_closed_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it when it starts so
+    with pytest.raises(MitmError, match="standard output is closed"):
+        JsonLines.to_stdout()
 
 
 async def test_a_new_file_is_private_and_an_old_one_keeps_its_mode(numbered, tmp_path) -> None:
