@@ -213,19 +213,24 @@ async def _serve_http2(reader: _Reader) -> None:
 
 
 async def _serve_websocket(reader: _Reader, key: bytes) -> None:
-    """Echo one short message unmasked, then close (RFC 6455 §5.2)."""
+    """Echo one short message unmasked, then close (RFC 6455 §5.2, §7.1.2)."""
     accept = base64.b64encode(hashlib.sha1(key + _WEBSOCKET_GUID).digest())
     await reader.stream.send_all(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n" % accept
     )
-    opening, masked_length = await reader.exactly(2)
-    length = masked_length & 0x7F
-    mask = await reader.exactly(4)
-    data = await reader.exactly(length)
-    message = bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
-    await reader.stream.send_all(bytes([opening, length]) + message)
+    opening, message = await _receive_frame(reader)
+    await reader.stream.send_all(bytes([opening, len(message)]) + message)
     await reader.stream.send_all(b"\x88\x02\x03\xe8")  # close, 1000
+    await _receive_frame(reader)  # the client's: left unread, it would make the end a reset
+
+
+async def _receive_frame(reader: _Reader) -> tuple[int, bytes]:
+    """A client's short frame: its first byte, and its payload unmasked."""
+    opening, masked_length = await reader.exactly(2)
+    mask = await reader.exactly(4)
+    data = await reader.exactly(masked_length & 0x7F)
+    return opening, bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
 
 
 async def serve_socks5(stream: trio.abc.Stream, *, connect: Connect) -> None:

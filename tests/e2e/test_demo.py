@@ -24,15 +24,20 @@ def the_host_is_as_it_was():
     assert take_snapshot() == before
 
 
-def stacks(output):
+def closes(output):
     events = [json.loads(line) for line in output.splitlines()]
-    return [tuple(event["stack"]) for event in events if event["type"] == "flow.close"]
+    return [event for event in events if event["type"] == "flow.close"]
+
+
+def stacks(output):
+    return [tuple(close["stack"]) for close in closes(output)]
 
 
 def test_every_visit_is_seen_with_its_stack():
     result = subprocess.run([*DEMO, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert stacks(result.stdout) == [visit.stack for visit in VISITS]
+    assert {close["reason"] for close in closes(result.stdout)} == {"closed", "error"}
     assert "as they were before" in result.stderr
 
 
