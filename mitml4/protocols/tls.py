@@ -209,7 +209,7 @@ class TlsConversation(Conversation):
         self.settled = True
 
     def facts(self) -> TlsFacts:
-        return self._facts
+        return replace(self._facts, passthrough=self.passthrough)
 
     def _take(self, direction: Direction, message: Message) -> None:
         match message.record_type:
@@ -234,8 +234,7 @@ class TlsConversation(Conversation):
     def _take_handshake(self, direction: Direction, message: Message) -> None:
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
-                offered = TlsFacts.of(ClientHello.of(message))
-                self._facts = replace(offered, passthrough=self.passthrough)
+                self._facts = TlsFacts.of(ClientHello.of(message))
                 self.set_want(direction, PASS_ALL)
             case HandshakeType.SERVER_HELLO:
                 self._server = ServerHello.of(message)

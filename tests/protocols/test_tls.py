@@ -223,6 +223,13 @@ def test_a_middle_without_hellos_is_settled_and_says_nothing(converse: Any) -> N
     assert conversation.facts() == TlsFacts()
 
 
+def test_why_it_was_not_opened_is_said_of_what_is_no_hello_too() -> None:
+    conversation = TlsConversation(passthrough="not openable")
+    with pytest.raises(ProtocolError):
+        conversation.feed(Direction.UP, b"\x16\x03\x01\x00\x08\x01\x00\x00\x04junk")
+    assert conversation.facts().passthrough == "not openable"
+
+
 def test_reversed_roles_give_the_same_facts(contexts: Any, converse: Any) -> None:
     script, _, _ = handshake(*contexts(ssl.TLSVersion.TLSv1_2))
     straight, reversed_ = TlsConversation(), TlsConversation()
