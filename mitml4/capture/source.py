@@ -18,6 +18,8 @@ from mitml4.errors import CaptureError
 __all__ = ["Source"]
 
 _CHUNK: Final = 1 << 17
+_PIECE: Final = 1 << 11
+"""Compressed bytes at a time: three of them may stand for 128 KiB (RFC 8878 §3.1.1.2.2)."""
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 §3.1.1
 
@@ -82,8 +84,10 @@ class Source:
         try:
             return self._read(_CHUNK)
         except (OSError, EOFError, zlib.error) as error:
+            reached = self.offset + len(self.data)
             self._failure = CaptureError(
-                f"{self.name} cannot be read to its end: {error or type(error).__name__}",
+                f"{self.name} cannot be read beyond offset {reached}:"
+                f" {error or type(error).__name__}",
                 hint="everything before that has been read",
             )
             return b""
@@ -108,8 +112,32 @@ class Source:
                 f"{self.name} is compressed with zstd, which this Python cannot read",
                 hint=f"pip install zstandard, or: zstd -dc {self.name} | mitml4 detect -",
             ) from None
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return _translating(reader.read, zstandard.ZstdError)
+        frames = _Frames(stream, zstandard.ZstdDecompressor())
+        return _translating(frames.read, zstandard.ZstdError)
+
+
+class _Frames:
+    """Zstandard frames, one behind the other; the package's own reader takes a cut for an end."""
+
+    def __init__(self, stream: BinaryIO, decompressor: Any) -> None:
+        self._read = _reading(stream)
+        self._decompressor = decompressor
+        self._frame: Any = None
+        self._rest = b""
+
+    def read(self, _: int) -> bytes:
+        """What comes next; b"" behind the last frame. Raises EOFError within one."""
+        while data := self._rest or self._read(_PIECE):
+            self._frame = self._frame or self._decompressor.decompressobj()
+            plain: bytes = self._frame.decompress(data)
+            self._rest = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+            if plain:
+                return plain
+        if self._frame:
+            raise EOFError("the compressed data is cut off")
+        return b""
 
 
 def _translating(read: Callable[[int], Any], failure: type[Exception]) -> Callable[[int], bytes]:

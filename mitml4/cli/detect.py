@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,8 @@ def detect(
     if keylog:
         _read_keylog(keylog, secrets)
     table = None
+    if sys.stdout is None:  # whoever started us has closed it
+        raise UsageError("standard output is closed", hint="what was asked for goes there")
     if is_terminal(sys.stdout) and not as_json:
         from mitml4.sinks.flow_list import FlowList
 
@@ -138,6 +141,8 @@ def _shown(name: str) -> str:
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
     if name == "-":
+        if sys.stdin is None:  # whoever started us has closed it
+            raise CaptureError("standard input is closed", hint="mitml4 detect FILE.pcap")
         yield sys.stdin.buffer
         return
     try:
@@ -153,13 +158,13 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 @contextmanager
 def _progress(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """The same stream, and a bar on a terminal's standard error while a long file is read."""
-    if not (is_terminal(sys.stderr) and stream.seekable()):
+    if not (sys.stderr and is_terminal(sys.stderr) and stream.seekable()):
         yield stream
         return
     from rich.console import Console as RichConsole
     from rich.progress import wrap_file
 
-    size = Path(name).stat().st_size
+    size = os.fstat(stream.fileno()).st_size
     talk = RichConsole(stderr=True)
     with wrap_file(stream, size, description=_shown(name), console=talk, transient=True) as counted:
         yield counted

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import struct
 import subprocess
 import sys
@@ -110,3 +112,31 @@ def test_what_is_no_capture_is_one_line_and_a_hint(tmp_path: Path, name: str) ->
     assert name in error
     assert events(outcome.stdout)[-1]["type"] == "session.stop"
     assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize(("closed", "words"), [("<&-", "input"), (">&-", "output")])
+def test_standard_streams_that_are_closed_are_said(closed: str, words: str) -> None:
+    command = f'exec "$0" -m mitml4 detect - {closed}'
+    argv = ["sh", "-c", command, sys.executable]
+    outcome = subprocess.run(argv, input=b"", capture_output=True, timeout=30, check=False)
+    assert outcome.returncode in (1, 2)
+    assert outcome.stderr.decode().startswith(f"error: standard {words} is closed\nhint: ")
+
+
+def test_a_file_as_standard_input_has_a_bar_on_a_terminal(http: Path) -> None:
+    ours, theirs = pty.openpty()
+    with http.open("rb") as capture, open(ours, "rb", buffering=0) as screen:
+        outcome = subprocess.run(
+            [sys.executable, "-m", "mitml4", "detect", "-"],
+            stdin=capture,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm"},
+            timeout=30,
+            check=False,
+        )
+        os.close(theirs)
+        shown = screen.read(4096)
+    assert outcome.returncode == 0
+    assert b"standard input" in shown
+    assert b"error" not in shown
