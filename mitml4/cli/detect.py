@@ -101,7 +101,7 @@ def detect(
             broken = True
     publish(hub.totals.stop("done", 0))
     if table:
-        table.print()
+        table.finish()
     return ExitCode.FAILED if broken else ExitCode.DONE
 
 

@@ -1,9 +1,13 @@
-"""A table of flows, printed once: what `detect` shows a person."""
+"""A table of flows: what `detect` shows a person.
+
+Of a long capture it is a table for each so many flows, so that memory does not grow with it.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +18,8 @@ from mitml4.sinks.printable import printable
 
 __all__ = ["FlowList"]
 
-_MOST_FACTS = 3
+_MOST_FACTS: Final = 3
+_MOST_ROWS: Final = 1000
 
 
 @dataclass(slots=True)
@@ -22,28 +27,37 @@ class _Flow:
     opened: FlowOpen
     name: str = ""
     facts: str = ""
-    close: FlowClose | None = None
 
 
 @dataclass(slots=True)
 class FlowList:
-    """Keeps a row for each flow, and prints them in the order of their opening."""
+    """Keeps a row for each flow that has closed, and prints them in the order of their opening."""
 
-    _flows: dict[int, _Flow] = field(default_factory=dict)
+    _open: dict[int, _Flow] = field(default_factory=dict)
+    _rows: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _begun: bool = False
 
     def publish(self, event: Event) -> None:
         match event:
             case FlowOpen():
-                self._flows[event.flow] = _Flow(event)
+                self._open[event.flow] = _Flow(event)
             case FlowLayer():
-                _describe(self._flows[event.flow], event)
+                _describe(self._open[event.flow], event)
             case HttpRequest():
-                flow = self._flows[event.flow]
+                flow = self._open[event.flow]
                 flow.facts = flow.facts or f"{event.method} {event.url}"
             case FlowClose():
-                self._flows[event.flow].close = event
+                self._rows[event.flow] = _cells(event.flow, self._open.pop(event.flow), event)
+                if len(self._rows) == _MOST_ROWS:
+                    self._print()
 
-    def print(self) -> None:
+    def finish(self) -> None:
+        """Print what has not been printed yet."""
+        if self._rows or not self._begun:
+            self._print()
+
+    def _print(self) -> None:
+        self._begun = True
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("#", justify="right")
         table.add_column("client", overflow="fold")
@@ -53,10 +67,13 @@ class FlowList:
         table.add_column("facts", overflow="ellipsis", no_wrap=True)
         for title in ("↑", "↓", "s"):
             table.add_column(title, justify="right", no_wrap=True)
-        for number, flow in self._flows.items():
-            if flow.close:
-                table.add_row(*_cells(number, flow, flow.close))
-        Console(highlight=False, markup=False).print(table)
+        for _, cells in sorted(self._rows.items()):
+            table.add_row(*cells)
+        self._rows.clear()
+        console = Console(highlight=False, markup=False)
+        with console.capture() as capture:
+            console.print(table)
+        sys.stdout.write(capture.get())  # above the progress bar, where there is one
 
 
 def _cells(number: int, flow: _Flow, close: FlowClose) -> tuple[str, ...]:

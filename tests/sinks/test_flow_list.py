@@ -1,0 +1,65 @@
+"""The table of `detect`: complete, in order, and in memory that does not grow with a capture."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mitml4.address import Address
+from mitml4.events import Event, FlowClose, FlowOpen
+from mitml4.sinks.flow_list import FlowList
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def opened(flow: int) -> Event:
+    return FlowOpen(
+        time=NOW,
+        flow=flow,
+        client=Address("192.0.2.1", 40000),
+        destination=Address("192.0.2.2", 443),
+        interface=None,
+        name=None,
+    )
+
+
+def closed(flow: int) -> Event:
+    return FlowClose(
+        time=NOW,
+        flow=flow,
+        stack=("unknown",),
+        reason="closed",
+        bytes_up=1,
+        bytes_down=2,
+        duration_s=0.5,
+    )
+
+
+def numbers(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines()]
+
+
+def test_flows_stand_in_the_order_of_their_opening(capsys) -> None:
+    table = FlowList()
+    for event in (opened(1), opened(2), closed(2), closed(1)):
+        table.publish(event)
+    table.finish()
+    assert numbers(capsys.readouterr().out) == ["#", "1", "2"]
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_thousand_flows_are_printed_as_soon_as_they_have_closed(capsys, surplus: int) -> None:
+    table = FlowList()
+    for flow in range(1, 1001 + surplus):
+        table.publish(opened(flow))
+        table.publish(closed(flow))
+    before = numbers(capsys.readouterr().out)
+    assert before == ["#", *map(str, range(1, 1001))]
+    table.finish()
+    assert numbers(capsys.readouterr().out) == (["#", "1001"] if surplus else [])
+
+
+def test_a_capture_without_flows_shows_what_would_stand_there(capsys) -> None:
+    FlowList().finish()
+    assert numbers(capsys.readouterr().out) == ["#"]
