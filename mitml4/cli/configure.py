@@ -82,6 +82,11 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
                 f"{option} says nothing where no TLS is opened",
                 hint=f"leave out {option} or --tls passthrough",
             )
+    if _are_one_file(given["output"], given["keylog"]):
+        raise UsageError(
+            f"--output and --keylog are one file: {given['keylog']}",
+            hint="-o events.jsonl --keylog keys.txt",
+        )
     return {
         "policy": policy,
         "on_pinned": given["on_pinned"],
@@ -96,6 +101,10 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "detect_timeout_s": given["detect_timeout"],
         "drain_s": given["drain"],
     }
+
+
+def _are_one_file(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def _default_ca_directory() -> Path:

@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from mitml4 import __version__
 from mitml4.cli.console import Color, Console, let_go_of_stdout
-from mitml4.errors import ExitCode, MitmError
+from mitml4.errors import ExitCode, MachineError, MitmError
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "ENVIRONMENT_PREFIX", "Entry", "cli", "main", "run"]
 
@@ -31,6 +31,7 @@ ENVIRONMENT_PREFIX: Final = "MITML4"
 COMPLETE_VARIABLE: Final = "_MITML4_COMPLETE"
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_TOO_MANY_OPEN: Final = {errno.EMFILE, errno.ENFILE}
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
 
@@ -175,6 +176,10 @@ def _answer(error: BaseException, console: Console) -> int:
             let_go_of_stdout()
             where = error.filename or "standard output"
             failure = MitmError(f"cannot write to {where}: {error.strerror}", hint="df .")
+        case OSError() if error.errno in _TOO_MANY_OPEN:
+            failure = MachineError(
+                f"cannot open what is needed: {error.strerror}", hint="ulimit -n"
+            )
         case MitmError():
             failure = error
         case _:

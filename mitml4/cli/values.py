@@ -142,6 +142,8 @@ def parse_client_certificate(text: str) -> Path:
 
 
 def parse_output(text: str) -> Path:
+    if not text:
+        raise UsageError("the name of the file is empty", hint="as in: -o events.jsonl")
     if text == "-":
         raise UsageError("standard output is no file", hint="--json writes the events there")
     return Path(text)

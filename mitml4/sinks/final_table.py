@@ -52,7 +52,9 @@ class FinalTable:
         self._over.set()
 
     def _print(self) -> None:
-        rows = self.model.rows(MAX_ROWS)
+        if not (rows := self.model.rows(MAX_ROWS)):
+            self._console.print("no connections")
+            return
         table = RichTable(box=None, pad_edge=False, header_style="bold")
         table.add_column("#", justify="right")
         table.add_column("server", overflow="fold")

@@ -118,6 +118,9 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
         (["--upstream-ca", "/nowhere"], "--upstream-ca: cannot read /nowhere"),
         (["--client-cert", "/nowhere"], "--client-cert: cannot read /nowhere"),
         (["-o", "-"], "--output: standard output is no file"),
+        (["-o", ""], "--output: the name of the file is empty"),
+        (["--keylog", ""], "--keylog: the name of the file is empty"),
+        (["-o", "x", "--keylog", "./x"], "--output and --keylog are one file: x"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option_and_a_hint(

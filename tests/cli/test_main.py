@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -122,6 +123,12 @@ def test_what_a_command_returns_is_the_exit_code(ending, outcome: object, code: 
 )
 def test_an_error_is_one_line_and_a_hint(ending, error: MitmError, code: int) -> None:
     assert ending(error) == (code, "error: it failed\nhint: try again\n")
+
+
+def test_a_limit_on_descriptors_is_told_as_such(ending) -> None:
+    code, said = ending(OSError(errno.EMFILE, os.strerror(errno.EMFILE), "library.py"))
+    assert code == 3
+    assert said == "error: cannot open what is needed: Too many open files\nhint: ulimit -n\n"
 
 
 def test_an_error_without_a_hint_is_one_line(ending) -> None:

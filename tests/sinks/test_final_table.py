@@ -48,6 +48,10 @@ async def test_every_flow_has_a_row(capsys) -> None:
     assert "Connection refused" in lines[2]
 
 
+async def test_no_flow_is_said_as_such(capsys) -> None:
+    assert await shown(capsys) == ["no connections"]
+
+
 async def test_beyond_its_bound_it_says_how_many_are_missing(capsys) -> None:
     events = [event for flow in range(1, MAX_ROWS + 3) for event in (opened(flow), closed(flow))]
     assert (await shown(capsys, *events))[-1] == "… and 2 before these"

@@ -53,7 +53,8 @@ def test_a_containers_filter_is_named(host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "hint"), [("--nofile=16", "ulimit -n"), ("--nproc=1", "ulimit -u")]
+    ("limit", "hint"),
+    [("--nofile=16", "ulimit -n"), ("--nofile=24", "ulimit -n"), ("--nproc=1", "ulimit -u")],
 )
 def test_a_limit_of_the_users_is_named(host, limit: str, hint: str) -> None:
     assert refusal(host, "prlimit", limit).endswith(f"\nhint: {hint}\n")
