@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net.legacy_iptables import LegacyChain, LegacyRule, LegacyTables
+from mitml4.net.legacy_iptables import LegacyChain, LegacyRule, LegacyTables, opening_by
 from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import environment
 
@@ -81,9 +81,8 @@ class Chain:
         whole table unreadable for it.
         """
         if self.of_iptables:
-            tool = _iptables("ip6tables" if self.family == "ip6" else "iptables")
-            match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
-            return f"{tool} -t {self.table} -I {self.name} {match} -j ACCEPT"
+            program = _iptables("ip6tables" if self.family == "ip6" else "iptables")
+            return opening_by(program, self.table, self.name)
         return f"nft insert rule {self} ct mark and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
 
 

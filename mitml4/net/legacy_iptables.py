@@ -16,7 +16,7 @@ from mitml4.errors import MachineError
 from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import environment
 
-__all__ = ["LegacyChain", "LegacyRule", "LegacyTables"]
+__all__ = ["LegacyChain", "LegacyRule", "LegacyTables", "opening_by"]
 
 _TABLES: Final = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
 """The programs, and where the kernel names their tables."""
@@ -42,8 +42,7 @@ class LegacyChain:
     @property
     def opening(self) -> str:
         """The command that lets in, before anything else, what mitml4 has marked."""
-        match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
-        return f"{self.program} -t filter -I INPUT {match} -j ACCEPT"
+        return opening_by(self.program, "filter", "INPUT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,12 @@ class LegacyTables:
             for line in lines:
                 table = line[1:] if line.startswith("*") else table
                 yield program, table, line
+
+
+def opening_by(program: str, table: str, chain: str) -> str:
+    """The command of iptables, of either kind, that lets in what mitml4 has marked."""
+    match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
+    return f"{program} -t {table} -I {chain} {match} -j ACCEPT"
 
 
 def _names(file: str) -> list[str]:
