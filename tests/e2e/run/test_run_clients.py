@@ -28,6 +28,11 @@ CLIENTS = {
         *("/usr/bin/python3", "-c"),
         f"import urllib.request as u; print(u.urlopen('{WEB}').read().decode(), end='')",
     ],
+    "requests": [
+        *("/usr/bin/python3", "-c"),
+        f"import requests; print(requests.get('{WEB}').text, end='')",
+    ],
+    "httpx": ["/usr/bin/python3", "-c", f"import httpx; print(httpx.get('{WEB}').text, end='')"],
     "perl": ["perl", "-MLWP::Simple", "-e", f"getprint('{WEB}')"],
     "ruby": ["ruby", "-ropen-uri", "-e", f"print URI.open('{WEB}').read"],
     "php": ["php", "-r", f"echo file_get_contents('{WEB}');"],
@@ -42,29 +47,32 @@ CLIENTS = {
 NODE_HAS_ROOTS_OF_ITS_OWN = "node"
 
 
-def client(name: str) -> list[str]:
-    if shutil.which(name) is None:
+MISSING = ("Can't locate LWP", "No module named 'requests'", "No module named 'httpx'")
+
+
+def run_client(host, name: str, *before: str):
+    """What a client came to, which `before` may prepare."""
+    command = CLIENTS[name]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    (host.home / "Get.java").write_text(GET_JAVA)
+    ended = host.run(*before, *command)
+    if any(missing in ended.err for missing in MISSING):
         pytest.skip(f"{name} is not installed")
-    return CLIENTS[name]
+    return ended
 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_trusts_us_by_its_variable(host, nginx, name: str) -> None:
-    (host.home / "Get.java").write_text(GET_JAVA)
-    ended = host.run(*client(name))
-    if "Can't locate LWP" in ended.err:
-        pytest.skip("LWP is not installed")
+    ended = run_client(host, name)
     assert (ended.code, ended.out) == (0, HELLO), ended.err
     assert all(stack[0] == "tls" and len(stack) == 2 for stack in ended.stacks)
 
 
 @pytest.mark.parametrize("name", CLIENTS.keys() - {NODE_HAS_ROOTS_OF_ITS_OWN})
 def test_a_client_without_variables_trusts_us_by_the_systems_roots(host, nginx, name: str) -> None:
-    (host.home / "Get.java").write_text(GET_JAVA)
     bare = ["env", "-i", f"PATH={host.environ['PATH']}", f"HOME={host.home}"]
-    ended = host.run(*bare, *client(name))
-    if "Can't locate LWP" in ended.err:
-        pytest.skip("LWP is not installed")
+    ended = run_client(host, name, *bare)
     assert (ended.code, ended.out) == (0, HELLO), ended.err
 
 
