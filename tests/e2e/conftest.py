@@ -217,9 +217,12 @@ class Interception:
         """The flows from now on. A marker's own flow shows that all before it have been told of;
         it returns the client's port."""
         if marker:
+            earlier = len(self.flows())  # one of which may have had the same port
             port = marker()
             self.wait_for(
-                lambda: any(f.closed and f.opened["client"]["port"] == port for f in self.flows()),
+                lambda: any(
+                    f.closed and f.opened["client"]["port"] == port for f in self.flows(earlier)
+                ),
                 "the marker's flow",
             )
         return Watch(self, len(self.flows()))
@@ -264,6 +267,17 @@ class Watch:
     def flow(self) -> Flow:
         """The only one."""
         return self.flows()[0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """A test that fails shows what mitml4 said last."""
+    report = yield
+    session = getattr(item, "funcargs", {}).get("session")
+    if report.failed and isinstance(session, Interception):
+        said = "\n".join(map(json.dumps, session.events[-20:]))
+        report.sections.append(("what mitml4 said last", said))
+    return report
 
 
 @contextmanager
