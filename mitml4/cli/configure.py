@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from mitml4.cli.console import Console, is_terminal, is_terminal_free
 from mitml4.errors import UsageError
@@ -17,6 +17,12 @@ from mitml4.session.policy import Policy
 __all__ = ["intercept_config", "run_config"]
 
 T = TypeVar("T")
+
+_OUTPUTS: Final = {
+    "output": "-o events.jsonl",
+    "har": "--har exchanges.har",
+    "keylog": "--keylog keys.txt",
+}
 
 
 def intercept_config(console: Console, **given: Any) -> InterceptConfig:
@@ -82,11 +88,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
                 f"{option} says nothing where no TLS is opened",
                 hint=f"leave out {option} or --tls passthrough",
             )
-    if _are_one_file(given["output"], given["keylog"]):
-        raise UsageError(
-            f"--output and --keylog are one file: {given['keylog']}",
-            hint="-o events.jsonl --keylog keys.txt",
-        )
+    _refuse_one_file_for_two(given)
     return {
         "policy": policy,
         "on_pinned": given["on_pinned"],
@@ -96,6 +98,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "color": console.color,
         "verbosity": console.verbosity,
         "events_file": given["output"],
+        "har": given["har"],
         "keylog": given["keylog"],
         "headers": given["headers"],
         "detect_timeout_s": given["detect_timeout"],
@@ -103,8 +106,14 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _are_one_file(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and one.resolve() == other.resolve()
+def _refuse_one_file_for_two(given: dict[str, Any]) -> None:
+    """Raises UsageError when what two options write would go into the same file."""
+    for one, other in combinations(_OUTPUTS, 2):
+        if given[one] and given[other] and given[one].resolve() == given[other].resolve():
+            raise UsageError(
+                f"--{one} and --{other} are one file: {given[other]}",
+                hint=f"{_OUTPUTS[one]} {_OUTPUTS[other]}",
+            )
 
 
 def _default_ca_directory() -> Path:

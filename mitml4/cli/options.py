@@ -221,6 +221,13 @@ _FILES: Final = (
         type=File(parse_output),
         help="Append the TLS secrets of both sides to this file, as Wireshark reads them.",
     ),
+    _option(
+        "Output",
+        "--har",
+        type=File(parse_output),
+        help="Write the HTTP exchanges to this file as an HTTP archive, which browsers' developer "
+        "tools open: heads, sizes and times, no bodies.",
+    ),
     _option("Output", "--headers", is_flag=True, help="Put HTTP headers into the events."),
 )
 _LIFE: Final = (

@@ -10,6 +10,7 @@ from typing import Final
 from mitml4.errors import MitmError
 from mitml4.session.config import SessionConfig
 from mitml4.sinks.final_table import FinalTable
+from mitml4.sinks.har import HttpArchive
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
 from mitml4.sinks.lines import FlowLines
@@ -54,7 +55,7 @@ class Outputs:
                 table = Table(counters, lambda: stop("q", None), config.color)
                 sinks.append(table)
             case "json":
-                sinks.append(JsonLines.to_stdout())
+                sinks.append(JsonLines.to_stdout(headers=config.headers))
             case "table-on-tty":
                 terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
                 table = Table(counters, _nothing, config.color, terminal=terminal)
@@ -62,17 +63,19 @@ class Outputs:
             case "final-table":
                 sinks.append(FinalTable(config.color))
             case "json-on-stderr":
-                sinks.append(JsonLines.to_stderr())
+                sinks.append(JsonLines.to_stderr(headers=config.headers))
             case "lines":
                 sinks.append(FlowLines(config.color))
             case "none":
                 pass
         if config.events_file:
-            sinks.append(JsonLines.to_file(config.events_file))
+            sinks.append(JsonLines.to_file(config.events_file, headers=config.headers))
+        if config.har:
+            sinks.append(HttpArchive.to_file(config.har))
         keylog = None
         if config.keylog:
             keylog = KeyLog(config.keylog, lambda error: stop("output failed", error))
-        files = [str(path) for path in (config.events_file, config.keylog) if path]
+        files = [str(path) for path in (config.events_file, config.har, config.keylog) if path]
         return cls(tuple(sinks), table, keylog, tuple(files))
 
     def close(self) -> None:

@@ -255,7 +255,7 @@ class Session:
             relay=Relay(),
             tls=opener,
             hold_s=self.config.detect_timeout_s,
-            with_headers=self.config.headers,
+            with_headers=self.config.headers or self.config.har is not None,
             name_of=intake.name_of,
         )
 

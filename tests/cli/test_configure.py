@@ -121,6 +121,7 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
         (["-o", ""], "--output: the name of the file is empty"),
         (["--keylog", ""], "--keylog: the name of the file is empty"),
         (["-o", "x", "--keylog", "./x"], "--output and --keylog are one file: x"),
+        (["--har", "x", "-o", "x"], "--output and --har are one file: x"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option_and_a_hint(

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from mitml4.errors import MitmError
-from mitml4.events import encode
+from mitml4.events import HttpRequest, encode
 from mitml4.sinks.jsonl import JsonLines
 
 PIPE_SIZE = 1 << 16
@@ -89,7 +89,7 @@ async def test_what_does_not_fit_the_queue_is_dropped_and_counted(numbered, tmp_
 
 async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkeypatch) -> None:
     """Neither who publishes, nor, for long, the end of the session."""
-    monkeypatch.setattr("mitml4.sinks.jsonl._LAST_WORDS_S", 0.1)
+    monkeypatch.setattr("mitml4.sinks.background._LAST_WORDS_S", 0.1)
     read_end, write_end = pipe
     room = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096) // len(encode(numbered(0)))
     sink = JsonLines(write_end, "a pipe", close=False)
@@ -213,3 +213,20 @@ async def test_it_can_be_cancelled_while_idle_and_while_writing(numbered, pipe) 
                     sink.publish(numbered(size))
                 await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
+
+
+async def test_headers_that_only_others_have_asked_for_are_left_out(tmp_path) -> None:
+    request = HttpRequest(
+        flow=1,
+        depth=0,
+        stream=1,
+        method="GET",
+        url="http://a.test/",
+        version="HTTP/1.1",
+        headers=(("Cookie", "secret"),),
+    )
+    for headers, expected in ((True, [["Cookie", "secret"]]), (False, None)):
+        path = tmp_path / "events"
+        async with running(JsonLines.to_file(path, headers=headers)) as sink:
+            sink.publish(request)
+        assert json.loads(path.read_bytes())["headers"] == expected

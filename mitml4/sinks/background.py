@@ -1,0 +1,130 @@
+"""What is written in the background: a bounded queue, and a thread that writes what is in it.
+
+Theory of operation: `put` appends to the queue; a writer takes what is there, a batch at a time,
+and encodes and writes it in a thread, so that neither a slow disk nor a reader that stands still
+holds a flow up. An idle writer writes an item as soon as it comes, a busy one what has come within
+10 ms. A pipe is watched as well: when its reader goes, that is known at once, not with the next
+item.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from mitml4.sinks.files import write_failure
+
+__all__ = ["BackgroundWriter"]
+
+Item = TypeVar("Item")
+
+CAPACITY: Final = 65_536
+"""Items that may wait; more are dropped, and counted."""
+_BATCH: Final = 128
+"""Encoding one takes about a millisecond of the interpreter's time, which the flows wait for."""
+_GATHER_S: Final = 0.01
+"""After a write, the next gathers what comes: going to a thread costs more than an event does."""
+_LAST_WORDS_S: Final = 5.0
+
+
+class BackgroundWriter(ABC, Generic[Item]):
+    """The part of a sink that all share which write as they go."""
+
+    def __init__(
+        self, descriptor: int, name: str, *, close: bool = True, capacity: int = CAPACITY
+    ) -> None:
+        """`name` is what errors call it. `close`: whether the descriptor is ours to close."""
+        self.dropped = 0
+        self.descriptor = descriptor
+        self._name = name
+        self._close = close
+        self._capacity = capacity
+        self._waiting: deque[Item] = deque()
+        self._news = trio.Event()
+        self._closing = False
+        self._reader_gone = False
+        self._patience = trio.CancelScope()
+        self._limiter = trio.CapacityLimiter(1)
+
+    @abstractmethod
+    def write(self, batch: list[Item]) -> None:
+        """Encode these and write them, in a thread. Raises OSError."""
+
+    def finish(self) -> None:
+        """Write what comes behind the last item, in a thread. Raises OSError."""
+
+    def put(self, item: Item) -> None:
+        """Take an item, or count it as dropped. Never blocks."""
+        if len(self._waiting) >= self._capacity:
+            self.dropped += 1
+            return
+        self._waiting.append(item)
+        self._news.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        failure: OSError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_reader)
+            task_status.started()
+            with self._patience:
+                try:
+                    await self._write_what_comes()
+                    await self._in_thread(self.finish)
+                except OSError as error:
+                    failure = error
+            nursery.cancel_scope.cancel()
+        if self._patience.cancelled_caught:
+            self.dropped += len(self._waiting)
+        elif self._close:
+            os.close(self.descriptor)
+        if isinstance(failure, BrokenPipeError):
+            raise failure
+        if failure:
+            raise write_failure(self._name, failure) from failure
+
+    async def aclose(self) -> None:
+        """Write what is kept, for some seconds at most: the reader may stand still for good."""
+        self._closing = True
+        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._news.set()
+
+    async def _write_what_comes(self) -> None:
+        """Until closing, with nothing left. Raises OSError."""
+        while self._waiting or not self._closing:
+            await self._news.wait()
+            self._news = trio.Event()
+            if self._reader_gone:
+                raise BrokenPipeError
+            while self._waiting:
+                count = min(len(self._waiting), _BATCH)
+                await self._write_batch([self._waiting.popleft() for _ in range(count)])
+            await trio.sleep(_GATHER_S)
+
+    async def _write_batch(self, batch: list[Item]) -> None:
+        try:
+            await self._in_thread(lambda: self.write(batch))
+        except trio.Cancelled:
+            self.dropped += len(batch)
+            raise
+
+    async def _in_thread(self, job: Callable[[], None]) -> None:
+        """Which is left to itself if patience ends while it is stuck."""
+        await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._limiter)
+
+    async def _watch_reader(self) -> None:
+        """Notice that nobody reads any more, which a pipe tells a writer only when it writes."""
+        with select.epoll() as poll:
+            try:
+                # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)).
+                poll.register(self.descriptor, 0)
+            except PermissionError:  # a regular file
+                return
+            await trio.lowlevel.wait_readable(poll.fileno())
+        self._reader_gone = True
+        self._news.set()

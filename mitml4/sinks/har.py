@@ -1,0 +1,243 @@
+"""HTTP exchanges as an HTTP archive (HAR 1.2), which browsers' developer tools open.
+
+http://www.softwareishard.com/blog/har-12-spec/: a JSON object with an entry for each exchange.
+There are heads, sizes and times, but no bodies, as none are kept. A regular file is a whole archive
+after every write, however the session ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from mitml4 import __version__
+from mitml4.events import (
+    Event,
+    FlowClose,
+    FlowLayer,
+    FlowOpen,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+    to_json,
+)
+from mitml4.sinks.background import CAPACITY, BackgroundWriter
+from mitml4.sinks.files import open_file, write_all
+
+__all__ = ["HttpArchive"]
+
+_HEAD: Final = (
+    b'{"log":{"version":"1.2","creator":{"name":"mitml4","version":"%s"},"entries":[\n'
+    % __version__.encode()
+)
+_TAIL: Final = b"\n]}}\n"
+_TO_ANOTHER_SERVER: Final = frozenset({"socks4", "socks5", "http-connect"})
+_MAX_UNFINISHED: Final = 65_536
+"""Exchanges whose end has not been seen; more are not followed, and counted as dropped."""
+
+Headers = tuple[tuple[str, str], ...]
+Key = tuple[int, int]
+"""Depth and stream."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What has been said of an exchange."""
+
+    flow: _Flow
+    request: HttpRequest
+    stack: tuple[str, ...]
+    response: HttpResponse | None = None
+    end: HttpEnd | None = None
+
+
+@dataclass(slots=True)
+class _Flow:
+    opened: FlowOpen
+    stack: list[str] = field(default_factory=list)
+    exchanges: dict[Key, _Exchange] = field(default_factory=dict)
+
+
+class HttpArchive(BackgroundWriter[_Exchange]):
+    """A sink that writes an exchange once it is complete, or its flow has ended."""
+
+    def __init__(
+        self, descriptor: int, name: str, *, close: bool = True, capacity: int = CAPACITY
+    ) -> None:
+        super().__init__(descriptor, name, close=close, capacity=capacity)
+        self._flows: dict[int, _Flow] = {}
+        self._unfinished = 0
+        self._is_empty = True
+        self._can_rewrite = stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+    @classmethod
+    def to_file(cls, path: Path) -> HttpArchive:
+        """Into a file, over what was in it. Raises MitmError."""
+        return cls(open_file(path), str(path))
+
+    def publish(self, event: Event) -> None:
+        match event:
+            case FlowOpen():
+                self._flows[event.flow] = _Flow(event)
+            case FlowLayer():
+                self._flows[event.flow].stack.append(event.protocol)
+            case HttpRequest():
+                self._begin(event)
+            case HttpResponse():
+                if exchange := self._exchange(event):
+                    exchange.response = event
+            case HttpEnd():
+                if exchange := self._exchange(event):
+                    exchange.end = event
+                    self._complete(exchange)
+            case FlowClose():
+                for exchange in list(self._flows[event.flow].exchanges.values()):
+                    self._complete(exchange)
+                del self._flows[event.flow]
+
+    def write(self, batch: list[_Exchange]) -> None:
+        self._append(",\n".join(_line(_entry(exchange)) for exchange in batch))
+
+    def finish(self) -> None:
+        if self._is_empty:
+            self._append("")
+        if not self._can_rewrite:
+            write_all(self.descriptor, _TAIL)
+
+    def _begin(self, request: HttpRequest) -> None:
+        if self._unfinished >= _MAX_UNFINISHED:
+            self.dropped += 1
+            return
+        flow = self._flows[request.flow]
+        stack = tuple(flow.stack[: request.depth + 1])
+        flow.exchanges[request.depth, request.stream] = _Exchange(flow, request, stack)
+        self._unfinished += 1
+
+    def _exchange(self, event: HttpResponse | HttpEnd) -> _Exchange | None:
+        return self._flows[event.flow].exchanges.get((event.depth, event.stream))
+
+    def _complete(self, exchange: _Exchange) -> None:
+        request = exchange.request
+        del exchange.flow.exchanges[request.depth, request.stream]
+        self._unfinished -= 1
+        self.put(exchange)
+
+    def _append(self, entries: str) -> None:
+        """Write entries behind those that are there. Raises OSError."""
+        data = (_HEAD if self._is_empty else b",\n") + entries.encode("utf-8", "backslashreplace")
+        if self._can_rewrite:
+            data += _TAIL
+            if not self._is_empty:
+                os.lseek(self.descriptor, -len(_TAIL), os.SEEK_CUR)
+        write_all(self.descriptor, data)
+        self._is_empty = False
+
+
+def _entry(exchange: _Exchange) -> dict[str, Any]:
+    """An exchange as the archive has it; what begins with `_` is ours. Times are in ms."""
+    request, response, end = exchange.request, exchange.response, exchange.end
+    wait = _between(request.time, response.time) if response else 0.0
+    total = end.duration_s * 1000 if end else wait
+    entry: dict[str, Any] = {
+        "startedDateTime": request.time,
+        "time": round(total, 3),
+        "request": _request(request, end.request_bytes if end else -1),
+        "response": _response(response, end.response_bytes if end else -1),
+        "cache": {},
+        "timings": {"send": 0, "wait": round(wait, 3), "receive": round(max(total - wait, 0), 3)},
+        "connection": str(request.flow),
+        "_client": exchange.flow.opened.client,
+        "_stack": exchange.stack,
+        "_stream": request.stream,
+    }
+    if _TO_ANOTHER_SERVER.isdisjoint(exchange.stack):
+        entry["serverIPAddress"] = exchange.flow.opened.destination.ip
+    if not end:
+        entry["comment"] = "its end was not seen"
+    return entry
+
+
+def _request(request: HttpRequest, size: int) -> dict[str, Any]:
+    headers = request.headers or ()
+    return {
+        "method": request.method,
+        "url": request.url,
+        "httpVersion": request.version,
+        "cookies": list(_pairs(_values(headers, "cookie"))),
+        "headers": _named(headers),
+        "queryString": _named(_query(request.url)),
+        "headersSize": -1,
+        "bodySize": size,
+    }
+
+
+def _response(response: HttpResponse | None, size: int) -> dict[str, Any]:
+    """Where there was none, its status is 0, as browsers write it."""
+    headers = (response and response.headers) or ()
+    return {
+        "status": response.status if response else 0,
+        "statusText": _phrase(response.status) if response else "",
+        "httpVersion": response.version if response else "",
+        "cookies": [_set_cookie(value) for value in _values(headers, "set-cookie")],
+        "headers": _named(headers),
+        "content": {
+            "size": max(size, 0),
+            "mimeType": (response and response.content_type) or "",
+        },
+        "redirectURL": next(_values(headers, "location"), ""),
+        "headersSize": -1,
+        "bodySize": size,
+    }
+
+
+def _between(one: datetime, other: datetime) -> float:
+    return max((other - one).total_seconds() * 1000, 0.0)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    except ValueError:  # such as a bracket that is never closed
+        return []
+
+
+def _values(headers: Headers, name: str) -> Iterator[str]:
+    return (value for other, value in headers if other.lower() == name)
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in pairs]
+
+
+def _pairs(values: Iterable[str]) -> Iterator[dict[str, str]]:
+    """`name=value; name=value` (RFC 6265 §4.2)."""
+    for pair in (pair for value in values for pair in value.split(";") if pair.strip()):
+        name, _, content = pair.strip().partition("=")
+        yield {"name": name, "value": content}
+
+
+def _set_cookie(value: str) -> dict[str, Any]:
+    """`name=value; Path=/; Secure` (RFC 6265 §4.1), with the attributes that the archive knows."""
+    cookie: dict[str, Any]
+    cookie, *attributes = list(_pairs([value])) or [{"name": "", "value": ""}]
+    said = {attribute["name"].lower(): attribute["value"] for attribute in attributes}
+    cookie.update({name: said[name] for name in ("path", "domain") if name in said})
+    return {**cookie, "httpOnly": "httponly" in said, "secure": "secure" in said}
+
+
+_line: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=to_json).encode
