@@ -13,23 +13,32 @@ from typing import Final
 from mitml4.capture.pcap import MAX_BLOCK, Packet
 from mitml4.capture.source import Source
 
-__all__ = ["SECTION_HEADER", "read_pcapng"]
+__all__ = [
+    "ENHANCED_PACKET",
+    "IF_TSRESOL",
+    "INTERFACE",
+    "SECRETS",
+    "SECTION",
+    "SECTION_HEADER",
+    "TLS_KEY_LOG",
+    "read_pcapng",
+]
 
 SECTION_HEADER: Final = bytes.fromhex("0a0d0d0a")
 """The type of the block that a section begins with [4.1], the same in both byte orders."""
 
 _BYTE_ORDERS: Final = {bytes.fromhex("1a2b3c4d"): ">", bytes.fromhex("4d3c2b1a"): "<"}
 
-_SECTION: Final = 0x0A0D0D0A
-_INTERFACE: Final = 1  # [4.2]
+SECTION: Final = 0x0A0D0D0A
+INTERFACE: Final = 1  # [4.2]
 _OLD_PACKET: Final = 2  # [A]
 _SIMPLE_PACKET: Final = 3  # [4.4]
-_ENHANCED_PACKET: Final = 6  # [4.3]
-_SECRETS: Final = 10  # [4.7]
+ENHANCED_PACKET: Final = 6  # [4.3]
+SECRETS: Final = 10  # [4.7]
 
-_TLS_KEY_LOG: Final = 0x544C534B
+TLS_KEY_LOG: Final = 0x544C534B
 _END_OF_OPTIONS: Final = 0
-_IF_TSRESOL: Final = 9
+IF_TSRESOL: Final = 9
 _IF_TSOFFSET: Final = 14
 
 
@@ -100,7 +109,7 @@ class _Section:
             kind, length = header(data, at)
             if length < 12 or length & 3 or at + length > size:
                 break
-            if kind == _ENHANCED_PACKET:
+            if kind == ENHANCED_PACKET:
                 source.at = at
                 if length < 32:
                     raise source.error("a packet block that is too short")
@@ -111,7 +120,7 @@ class _Section:
                 time_s = (high << 32 | low) / interface.ticks + interface.offset_s
                 yield time_s, interface.link_type, data, at + 28, at + 28 + captured
                 self.last_time_s = time_s
-            elif kind == _SECTION and at != start:
+            elif kind == SECTION and at != start:
                 break
             elif kind in _RARE:
                 source.at = at
@@ -125,7 +134,7 @@ class _Section:
         self._need(body, 8)
         link_type, _, snap_length = self.numbers("HHI").unpack_from(body)
         options = self._options(body[8:])
-        resolution = options.get(_IF_TSRESOL, b"\x06")[:1]
+        resolution = options.get(IF_TSRESOL, b"\x06")[:1]
         exponent = resolution[0] & 0x7F if resolution else 6
         offset = options.get(_IF_TSOFFSET, b"")
         self.interfaces.append(
@@ -157,7 +166,7 @@ class _Section:
         self._need(body, 8)
         kind, length = self.numbers("II").unpack_from(body)
         self._need(body, 8 + length)
-        if kind == _TLS_KEY_LOG:
+        if kind == TLS_KEY_LOG:
             self.on_secrets(body[8 : 8 + length])
         return iter(())
 
@@ -185,9 +194,9 @@ class _Section:
 
 
 _RARE: Final[dict[int, Callable[[_Section, bytes], Iterator[Packet]]]] = {
-    _INTERFACE: _Section._add_interface,
+    INTERFACE: _Section._add_interface,
     _SIMPLE_PACKET: _Section._simple_packet,
     _OLD_PACKET: _Section._old_packet,
-    _SECRETS: _Section._secrets,
+    SECRETS: _Section._secrets,
 }
 """Blocks other than the one that captures are made of; all others are skipped."""

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _OUTPUTS: Final = {
     "output": "-o events.jsonl",
+    "write": "-w packets.pcapng",
     "har": "--har exchanges.har",
     "keylog": "--keylog keys.txt",
 }
@@ -98,6 +99,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "color": console.color,
         "verbosity": console.verbosity,
         "events_file": given["output"],
+        "packets": given["write"],
         "har": given["har"],
         "keylog": given["keylog"],
         "headers": given["headers"],

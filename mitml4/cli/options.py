@@ -223,6 +223,14 @@ _FILES: Final = (
     ),
     _option(
         "Output",
+        "-w",
+        "--write",
+        type=File(parse_output),
+        help="Write the packets of the connections to this file as pcapng, with the TLS secrets "
+        "that open them, as Wireshark reads it.",
+    ),
+    _option(
+        "Output",
         "--har",
         type=File(parse_output),
         help="Write the HTTP exchanges to this file as an HTTP archive, which browsers' developer "

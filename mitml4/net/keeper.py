@@ -31,6 +31,7 @@ from mitml4.net.isolation import (
 from mitml4.net.listener import listen
 from mitml4.net.namespace_rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
 from mitml4.net.nflog import open_log
+from mitml4.net.tap import packet_socket
 from mitml4.net.tools import environment
 from mitml4.net.userns import explain_powerless, explain_refusal
 
@@ -132,6 +133,8 @@ class _Keeper:
                 return {}, [_egress_socket(arguments["family"]).detach()]
             case "answering socket":
                 return {}, [_answering_socket(arguments["ip"], arguments["port"]).detach()]
+            case "packet socket":
+                return {}, [packet_socket(arguments["interface"]).detach()]
             case "quic blocked":
                 return {"count": _quic_blocked()}, []
         raise AssertionError(what)

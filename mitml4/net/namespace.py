@@ -26,6 +26,7 @@ from mitml4.net import isolation
 from mitml4.net.admission import Gate
 from mitml4.net.keeper import KINDS, MAX_MESSAGE, keep
 from mitml4.net.namespace_rules import Sources
+from mitml4.net.tap import LOOPBACK, Tap
 from mitml4.net.tools import check_tools
 
 __all__ = ["Namespace", "sources_of_host"]
@@ -118,6 +119,11 @@ class Namespace:
         """A UDP socket inside that sends from an address of the outside. Raises MachineError."""
         _, (descriptor,) = self._ask("answering socket", ip=source.ip, port=source.port)
         return socket.socket(fileno=descriptor)
+
+    def tap(self) -> Tap:
+        """Sees the packets of everything that is said inside. Raises MachineError."""
+        _, (descriptor,) = self._ask("packet socket", interface=LOOPBACK)
+        return Tap(LOOPBACK, socket.socket(fileno=descriptor))
 
     def quic_blocked(self) -> int:
         """QUIC packets that were refused so far."""

@@ -35,6 +35,7 @@ class SessionConfig:
     verbosity: int = 0
     """-1: only errors; 0: what a user should know; 1 and 2: the developers' log as well."""
     events_file: Path | None = None
+    packets: Path | None = None
     har: Path | None = None
     keylog: Path | None = None
     headers: bool = False

@@ -26,6 +26,7 @@ from mitml4.net.listener import Arrival, Listener
 from mitml4.net.redirect import Interception, check, intercepting, plan
 from mitml4.net.ruleset import Scope
 from mitml4.net.stream import TcpStream
+from mitml4.net.tap import Tap
 from mitml4.session.config import InterceptConfig
 from mitml4.session.opener import stored_authority, tls_opener
 from mitml4.session.session import Session, prepare_process
@@ -53,10 +54,11 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
     check(config.scope)
     prepare_process()
     started = trio.current_time()
-    session = Session(config)
+    taps = [Tap.open(name) for name in config.scope.interfaces] if config.packets else []
+    session = Session(config, taps)
     outputs, hub = session.outputs, session.hub
     authority = stored_authority(config.ca_dir, say)
-    opener, named = tls_opener(config, authority, outputs.keylog)
+    opener, named = tls_opener(config, authority, outputs.on_secret)
     rules = _Rules(config.scope, outputs.table)
     async with _signals(session):
         await session.run(rules.up(say), opener, named)

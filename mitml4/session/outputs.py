@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from mitml4.errors import MitmError
+from mitml4.net.tap import Tap
 from mitml4.session.config import SessionConfig
 from mitml4.sinks.final_table import FinalTable
 from mitml4.sinks.har import HttpArchive
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
 from mitml4.sinks.lines import FlowLines
+from mitml4.sinks.pcapng import PacketFile
 from mitml4.sinks.sink import Counters, Sink
 from mitml4.sinks.table import Table
 
@@ -28,13 +30,13 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """A session's sinks, its key log, and the table among them if there is one."""
+    """A session's sinks, its key log, and those of the sinks that are told more than events."""
 
     sinks: tuple[Sink, ...]
     table: Table | None
+    packets: PacketFile | None
     keylog: KeyLog | None
-    files: tuple[str, ...]
-    """What is written, for the summary."""
+    config: SessionConfig
 
     @classmethod
     def of(
@@ -43,8 +45,10 @@ class Outputs:
         *,
         counters: Callable[[int], Counters | None],
         stop: Callable[[str, MitmError | None], None],
+        taps: Sequence[Tap] = (),
     ) -> Outputs:
-        """Open them. `counters` gives a flow's bytes so far; `stop` ends the session.
+        """Open them. `counters` gives a flow's bytes so far; `stop` ends the session; `taps` see
+        the packets, where they are asked for.
 
         Raises MitmError for a file that cannot be written.
         """
@@ -72,11 +76,39 @@ class Outputs:
             sinks.append(JsonLines.to_file(config.events_file, headers=config.headers))
         if config.har:
             sinks.append(HttpArchive.to_file(config.har))
+        packets = None
+        if config.packets:
+            packets = PacketFile.to_file(config.packets, taps)
+            sinks.append(packets)
         keylog = None
         if config.keylog:
             keylog = KeyLog(config.keylog, lambda error: stop("output failed", error))
-        files = [str(path) for path in (config.events_file, config.har, config.keylog) if path]
-        return cls(tuple(sinks), table, keylog, tuple(files))
+        return cls(tuple(sinks), table, packets, keylog, config)
+
+    @property
+    def on_secret(self) -> Callable[[bytes], None] | None:
+        """What is told of every TLS secret; None if nobody wants to know."""
+        takers: list[Callable[[bytes], None]] = []
+        if self.keylog:
+            takers.append(self.keylog)
+        if self.packets:
+            takers.append(self.packets.add_secret)
+
+        def tell(line: bytes) -> None:
+            for take in takers:
+                take(line)
+
+        return tell if takers else None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What has been written, for the summary."""
+        config = self.config
+        names = [str(path) for path in (config.events_file, config.har, config.keylog) if path]
+        if self.packets:
+            missing = self.packets.missing
+            names.append(f"{config.packets}" + (f" ({missing} packets missing)" * (missing > 0)))
+        return tuple(names)
 
     def close(self) -> None:
         if self.keylog:

@@ -33,6 +33,7 @@ from mitml4.net.launch import Launch, find_program
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.namespace import Namespace
 from mitml4.net.stream import TcpStream
+from mitml4.net.tap import Tap
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
@@ -89,9 +90,10 @@ def _changes_user(program: str) -> bool:
 async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say) -> int:
     prepare_process()
     try:
-        session = _RunSession(config, say)
+        taps = [namespace.tap()] if config.packets else []
+        session = _RunSession(config, say, taps)
         authority = CertificateAuthority.generate()
-        opener, named = tls_opener(config, authority, session.outputs.keylog)
+        opener, named = tls_opener(config, authority, session.outputs.on_secret)
         environ = dict(os.environ)
         if config.trust:
             trust = CommandTrust.of(authority.certificate, environ)
@@ -113,8 +115,8 @@ async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say
 class _RunSession(Session):
     """A session that ends with its command, not with those who watch it."""
 
-    def __init__(self, config: RunConfig, say: Say) -> None:
-        super().__init__(config)
+    def __init__(self, config: RunConfig, say: Say, taps: Sequence[Tap]) -> None:
+        super().__init__(config, taps)
         self._say = say
 
     def output_lost(self, reason: str, failure: MitmError | None) -> None:

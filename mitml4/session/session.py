@@ -12,10 +12,10 @@ from __future__ import annotations
 import gc
 import math
 import resource
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -29,6 +29,7 @@ from mitml4.layers.tls import Action, TlsOpener
 from mitml4.net import urgent
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
+from mitml4.net.tap import Tap
 from mitml4.protocols.conversation import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.flow import Flow, Services
@@ -38,6 +39,8 @@ from mitml4.sinks.sink import Counters, Sink
 from mitml4.tls.keys import KeyType
 
 __all__ = ["Intake", "Session", "Source", "prepare_process"]
+
+Connect: TypeAlias = Callable[[Address, Address], Awaitable[TcpStream]]
 
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MAX_FLOWS: Final = "max flows"
@@ -98,7 +101,8 @@ def _allow_descriptors() -> None:
 class Session:
     """A session that is to run; `stop` may be called at any time."""
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: SessionConfig, taps: Sequence[Tap] = ()) -> None:
+        """`taps` see the packets of its connections, where those are to be written."""
         self.config = config
         self.flows: dict[int, Flow] = {}
         self.surplus: dict[int, Flow] = {}
@@ -109,7 +113,7 @@ class Session:
         self.one_closed = trio.Event()
         self.reason = "done"
         self.failure: MitmError | None = None
-        self.outputs = Outputs.of(config, counters=self._counters, stop=self.output_lost)
+        self.outputs = Outputs.of(config, counters=self._counters, stop=self.output_lost, taps=taps)
         self.hub = Hub(self.outputs.sinks)
 
     async def run(
@@ -251,13 +255,27 @@ class Session:
     def _services(self, intake: Intake, opener: TlsOpener) -> Services:
         return Services(
             publish=self.hub.publish,
-            connect=intake.connect,
+            connect=self._telling_of_sources(intake.connect),
             relay=Relay(),
             tls=opener,
             hold_s=self.config.detect_timeout_s,
             with_headers=self.config.headers or self.config.har is not None,
             name_of=intake.name_of,
         )
+
+    def _telling_of_sources(self, connect: Connect) -> Connect:
+        """The same, and who writes packets knows which of them are the server's side."""
+        packets = self.outputs.packets
+        if packets is None:
+            return connect
+
+        async def connect_and_tell(destination: Address, client: Address) -> TcpStream:
+            stream = await connect(destination, client)
+            source = Address.of(stream.socket.getsockname())
+            packets.connected(client, source, destination)
+            return stream
+
+        return connect_and_tell
 
     def _counters(self, number: int) -> Counters | None:
         flow = self.flows.get(number)

@@ -1,6 +1,8 @@
 """The files that a session writes beside its events, as those read them for whom they are."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -48,3 +50,57 @@ def test_the_archive_has_every_exchange_with_headers_which_the_events_lack(
     assert {"content-type", "content-length", "server"} <= names
     assert {event["headers"] for event in flow.http if "headers" in event} == {None}
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def tshark():
+    """What tshark reads in a file, in one pass, without being told any secret."""
+    if not shutil.which("tshark"):
+        pytest.skip("tshark is not installed")
+
+    def run(path, which, *fields):
+        command = ["tshark", "-r", str(path), "-Y", which, "-T", "fields", "-E", "separator=|"]
+        command += [part for field in fields for part in ("-e", field)]
+        read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return [tuple(line.split("|")) for line in read.stdout.splitlines()]
+
+    return run
+
+
+@pytest.mark.usefixtures("nginx")
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize(
+    ("iface", "side"), [("lan", "client"), ("wan", "server")], ids=["lan", "wan"]
+)
+def test_the_packets_are_open_to_wireshark(
+    intercept, visit, tshark, tmp_path, version, iface, side
+):
+    path = tmp_path / "packets.pcapng"
+    session = intercept("-w", str(path), iface=iface)
+    watch = session.watch()
+    visit(session, "https://www.example/", options=["--tls-max", version])
+    flow = watch.flow()
+    assert session.stop() == 0
+    assert path.stat().st_mode & 0o077 == 0
+    (request,) = tshark(path, "http2.headers.path", "http2.headers.authority")
+    assert request == ("www.example",)
+    comments = {comment for (comment,) in tshark(path, "frame.comment", "frame.comment")}
+    assert f"flow 1, {side}'s side: tls › http/2 (www.example, closed)" in comments
+    ports = {
+        int(port) for ends in tshark(path, "tcp", "tcp.srcport", "tcp.dstport") for port in ends
+    }
+    assert 443 in ports
+    assert (flow.opened["client"]["port"] in ports) == (side == "client")
+
+
+@pytest.mark.usefixtures("nginx")
+def test_packets_of_others_are_not_written(intercept, visit, client, tshark, tmp_path):
+    path = tmp_path / "packets.pcapng"
+    session = intercept("-w", str(path), "--port", "443")
+    visit(session, "https://www.example/")
+    assert client.run("curl", "-sS", "-o", "/dev/null", f"http://{V4}/").code == 0
+    visit(session, "https://www.example/")
+    assert session.stop() == 0
+    streams = {stream for (stream,) in tshark(path, "tcp", "tcp.stream")}
+    assert tshark(path, "tcp.port == 80", "frame.number") == []
+    assert len(streams) == 2

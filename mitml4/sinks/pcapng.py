@@ -1,0 +1,279 @@
+"""The packets of a session's flows, with their TLS secrets, as a pcapng that explains itself.
+
+Theory of operation: taps give every TCP packet of their interfaces, as it is on the wire; those of
+our flows are kept, known by their addresses and ports. A packet is held for a second before it is
+written: by then it is known whose flow it is of and what is in it, and the secrets that open it are
+there, which a reader needs before the packet. What comes faster than it can be written is missing,
+and counted, as it is by the kernel; the flows never wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Final, Literal
+
+import trio
+
+from mitml4 import __version__
+from mitml4.address import Address
+from mitml4.capture import writer
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
+from mitml4.net.tap import Seen, Tap
+from mitml4.sinks.files import open_file, write_all, write_failure
+
+__all__ = ["PacketFile"]
+
+_HELD_S: Final = 1.0
+_STEP_S: Final = 0.1
+_PLENTY: Final = 16 << 20
+"""Bytes; more are not held any longer, but written as fast as can be."""
+_MOST: Final = 64 << 20
+"""Bytes; what comes on top of these is missing."""
+_REMEMBERED_S: Final = 5.0
+"""How long a flow that has closed may have packets on the way."""
+_MAX_KNOCKING: Final = 65_536
+_LAST_BLOCK_S: Final = 0.1
+_LAST_WORDS_S: Final = 5.0
+
+_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+
+Side = Literal["client", "server"]
+
+
+@dataclass(slots=True)
+class _Flow:
+    opened: FlowOpen
+    stack: list[str] = field(default_factory=list)
+    name: str | None = None
+    reason: str | None = None
+    keys: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Leg:
+    """A flow's connection on one side of us."""
+
+    flow: _Flow
+    side: Side
+    introduced: bool = False
+
+    def comment(self, flags: int) -> str | None:
+        """What a reader is told with the leg's first packet, and its last."""
+        if self.introduced and not flags & (_FIN | _RST):
+            return None
+        self.introduced = True
+        flow = self.flow
+        said = f"flow {flow.opened.flow}, {self.side}'s side: {' › '.join(flow.stack) or '–'}"
+        details = ", ".join(each for each in (flow.name, flow.reason) if each)
+        return f"{said} ({details})" if details else said
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    since: float
+    interface: int
+    key: bytes
+    flags: int
+    seen: Seen
+
+
+class PacketFile:
+    """A sink that writes packets instead of events, which tell it whose they are."""
+
+    def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
+        """All of them become ours. `name` is what errors call the file."""
+        self.dropped = 0
+        self.missing = 0
+        """Packets that are not in the file although they passed."""
+        self._descriptor = descriptor
+        self._name = name
+        self._taps = taps
+        self._flows: dict[int, _Flow] = {}
+        self._legs: dict[bytes, _Leg] = {}
+        self._ended: deque[tuple[float, _Flow]] = deque()
+        self._knocking: OrderedDict[bytes, None] = OrderedDict()
+        """Connections that have begun, of which we may hear yet that they are ours."""
+        self._held: deque[_Held] = deque()
+        self._held_bytes = 0
+        self._secrets: deque[bytes] = deque()
+        self._news = trio.Event()
+        self._closing = trio.Event()
+
+    @classmethod
+    def to_file(cls, path: Path, taps: Sequence[Tap]) -> PacketFile:
+        """Into a file, over what was in it. Raises MitmError."""
+        return cls(open_file(path), str(path), taps)
+
+    def add_secret(self, line: bytes) -> None:
+        """Take a line of the key log. Any thread may call it."""
+        self._secrets.append(line)
+
+    def connected(self, client: Address, source: Address, destination: Address) -> None:
+        """A client's flow goes on from this source of ours."""
+        if leg := self._legs.get(_key(client, destination)):
+            self._add_leg(leg.flow, "server", source, destination)
+
+    def publish(self, event: Event) -> None:
+        match event:
+            case FlowOpen():
+                flow = self._flows[event.flow] = _Flow(event, name=event.name)
+                self._add_leg(flow, "client", event.client, event.destination)
+            case FlowLayer():
+                flow = self._flows[event.flow]
+                flow.stack.append(event.protocol)
+                flow.name = getattr(event.details, "sni", None) or flow.name
+            case FlowClose():
+                flow = self._flows.pop(event.flow)
+                flow.reason = event.reason
+                self._ended.append((trio.current_time(), flow))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        try:
+            await self._write([_introduction(self._taps)])
+            async with trio.open_nursery() as nursery:
+                for number, tap in enumerate(self._taps):
+                    nursery.start_soon(self._watch, number, tap)
+                nursery.start_soon(self._write_what_is_due)
+                await self._closing.wait()
+                await trio.sleep(_LAST_BLOCK_S)
+                nursery.cancel_scope.cancel()
+            with trio.move_on_after(_LAST_WORDS_S):
+                await self._write([*self._blocks(due=trio.current_time()), *self._statistics()])
+        except* BrokenPipeError:
+            raise BrokenPipeError from None
+        except* OSError as errors:
+            (error,) = errors.exceptions
+            assert isinstance(error, OSError)
+            raise write_failure(self._name, error) from error
+        finally:
+            for tap in self._taps:
+                tap.close()
+
+    async def aclose(self) -> None:
+        """Write what is held."""
+        self._closing.set()
+
+    async def _watch(self, number: int, tap: Tap) -> None:
+        while True:
+            await tap.wait()
+            now = trio.current_time()
+            for seen in tap.take():
+                self._take(number, seen, now)
+
+    def _take(self, interface: int, seen: Seen, now: float) -> None:
+        """Hold it if it may be ours."""
+        key, flags = _tcp(seen)
+        if key not in self._legs and key not in self._knocking:
+            if flags & (_SYN | _ACK) != _SYN:
+                return
+            self._knocking[key] = self._knocking[_reversed(key)] = None
+            while len(self._knocking) > _MAX_KNOCKING:
+                self._knocking.popitem(last=False)
+        if self._held_bytes > _MOST:
+            self.missing += 1
+            return
+        self._held.append(_Held(now, interface, key, flags, seen))
+        self._held_bytes += len(seen.frame)
+        self._news.set()
+
+    async def _write_what_is_due(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._held:
+                await trio.sleep(0 if self._held_bytes > _PLENTY else _STEP_S)
+                await self._write(self._blocks(due=trio.current_time() - _HELD_S))
+            self._forget()
+
+    def _blocks(self, due: float) -> list[bytes]:
+        """The packets that have been held since then, or are too many, behind new secrets."""
+        secrets = [self._secrets.popleft() for _ in range(len(self._secrets))]
+        blocks = [writer.secrets(dict.fromkeys(secrets))] if secrets else []
+        size = 0
+        while self._held and (self._held[0].since <= due or self._held_bytes > _PLENTY):
+            held = self._held.popleft()
+            self._held_bytes -= len(held.seen.frame)
+            if leg := self._legs.get(held.key):
+                blocks.append(_block(held, leg.comment(held.flags)))
+                size += len(blocks[-1])
+            if size > _PLENTY:
+                break
+        return blocks
+
+    def _add_leg(self, flow: _Flow, side: Side, source: Address, destination: Address) -> None:
+        leg = _Leg(flow, side)
+        for key in (_key(source, destination), _key(destination, source)):
+            self._legs[key] = leg
+            flow.keys.append(key)
+
+    def _forget(self) -> None:
+        """Flows that have ended, unless others have their addresses and ports by now."""
+        past = trio.current_time() - _REMEMBERED_S
+        while self._ended and self._ended[0][0] < past:
+            _, flow = self._ended.popleft()
+            for key in flow.keys:
+                if (leg := self._legs.get(key)) and leg.flow is flow:
+                    del self._legs[key]
+
+    def _statistics(self) -> list[bytes]:
+        now_ns = time.time_ns()
+        blocks = []
+        for number, tap in enumerate(self._taps):
+            received, missing = tap.statistics()
+            self.missing += missing
+            blocks.append(writer.statistics(number, now_ns, received=received, dropped=missing))
+        return blocks
+
+    async def _write(self, blocks: Sequence[bytes]) -> None:
+        """In a thread, which is left to itself if it is stuck. Raises OSError."""
+        if blocks:
+            await trio.to_thread.run_sync(
+                write_all, self._descriptor, b"".join(blocks), abandon_on_cancel=True
+            )
+
+
+def _introduction(taps: Sequence[Tap]) -> bytes:
+    interfaces = (writer.interface(tap.link_type, tap.name) for tap in taps)
+    return b"".join([writer.section(f"mitml4 {__version__}"), *interfaces])
+
+
+def _block(held: _Held, comment: str | None) -> bytes:
+    seen = held.seen
+    return writer.packet(
+        held.interface,
+        seen.time_ns,
+        seen.frame,
+        seen.length,
+        outbound=seen.outgoing,
+        comment=comment,
+    )
+
+
+def _tcp(seen: Seen) -> tuple[bytes, int]:
+    """A packet's addresses and ports, from its source to its destination; and TCP's flags."""
+    frame, ip = seen.frame, seen.network
+    if frame[ip] >> 4 == 4:
+        tcp = ip + (frame[ip] & 15) * 4
+        ends = frame[ip + 12 : ip + 20]
+    else:
+        tcp = ip + 40
+        ends = frame[ip + 8 : tcp]
+    return ends + frame[tcp : tcp + 4], frame[tcp + 13] if len(frame) > tcp + 13 else 0
+
+
+def _key(source: Address, destination: Address) -> bytes:
+    """The same, of a connection from here to there."""
+    family = AF_INET6 if source.is_v6 else AF_INET
+    ends = (inet_pton(family, each.ip) for each in (source, destination))
+    return b"".join([*ends, source.port.to_bytes(2), destination.port.to_bytes(2)])
+
+
+def _reversed(key: bytes) -> bytes:
+    size = len(key) // 2 - 2
+    return key[size : 2 * size] + key[:size] + key[-2:] + key[-4:-2]
