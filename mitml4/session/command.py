@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from mitml4.net.launch import Launch, status_of
+from mitml4.net.namespace.launch import Launch, status_of
 
 __all__ = ["Command"]
 

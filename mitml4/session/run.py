@@ -26,12 +26,12 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress, isolation
-from mitml4.net.admission import Admission
-from mitml4.net.datagrams import CarriedDatagrams, DroppedDatagrams
-from mitml4.net.dns import DnsRelay, Names
-from mitml4.net.launch import Launch, find_program
 from mitml4.net.listener import Arrival, Listener
-from mitml4.net.namespace import Namespace
+from mitml4.net.namespace.admission import Admission
+from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
+from mitml4.net.namespace.dns import DnsRelay, Names
+from mitml4.net.namespace.launch import Launch, find_program
+from mitml4.net.namespace.namespace import Namespace
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.command import Command

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from mitml4.net.namespace_rules import Ports, Sources, ip_commands, nft_table
+from mitml4.net.namespace.rules import Ports, Sources, ip_commands, nft_table
 
 PORTS = Ports(tcp=1001, udp=1002, dns=1003)
 BOTH = Sources("192.0.2.2", "2001:db8::2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mitml4.net.dns import DnsRelay, Names, resolvers_of
+from mitml4.net.namespace.dns import DnsRelay, Names, resolvers_of
 
 QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x00\x01\x00\x01"
 ANSWER = (

@@ -9,9 +9,9 @@ import socket
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net import namespace
-from mitml4.net.namespace import Namespace, sources_of_host
-from mitml4.net.namespace_rules import Sources
+from mitml4.net.namespace import namespace
+from mitml4.net.namespace.namespace import Namespace, sources_of_host
+from mitml4.net.namespace.rules import Sources
 
 
 def test_a_keeper_that_breaks_is_an_error_and_not_a_second_us(monkeypatch) -> None:

@@ -18,9 +18,9 @@ import trio
 
 from mitml4.address import Address
 from mitml4.net.listener import Accepted, Arrival, Listener
-from mitml4.net.namespace_rules import Mark
-from mitml4.net.nflog import logged_packets
-from mitml4.net.syn import Syn
+from mitml4.net.namespace.nflog import logged_packets
+from mitml4.net.namespace.rules import Mark
+from mitml4.net.namespace.syn import Syn
 
 __all__ = ["Admission", "Gate"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.net.dns_message import addresses_in, failure
+from mitml4.net.namespace.dns_message import addresses_in, failure
 
 A, CNAME, AAAA = 1, 5, 28
 

@@ -4,7 +4,7 @@ may make namespaces, and without any change on the host.
     host     mitml4 ── listener, DNS sockets ◄── made inside, handed out
                │  egress: plain connections of the host
     ─ ─ ─ ─ ─ ─│─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
-    inside   keeper (net/keeper.py), the command (net/launch.py) and its descendants
+    inside   keeper (keeper.py), the command (launch.py) and its descendants
 
 What is inside has no way out but our sockets. When we end, however, they are closed, and whatever
 the command then tries is refused at once.
@@ -23,9 +23,9 @@ from typing import Any, Final, Self
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net import isolation
-from mitml4.net.admission import Gate
-from mitml4.net.keeper import KINDS, MAX_MESSAGE, keep
-from mitml4.net.namespace_rules import Sources
+from mitml4.net.namespace.admission import Gate
+from mitml4.net.namespace.keeper import KINDS, MAX_MESSAGE, keep
+from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
 from mitml4.net.tools import check_tools
 

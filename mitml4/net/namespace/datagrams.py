@@ -17,7 +17,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.namespace import Namespace
+from mitml4.net.namespace.namespace import Namespace
 
 __all__ = ["CarriedDatagrams", "DroppedDatagrams"]
 

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 from mitml4.errors import ExitCode, MitmError
 from mitml4.net import isolation
 from mitml4.net.isolation import Capability
-from mitml4.net.namespace import Namespace
+from mitml4.net.namespace.namespace import Namespace
 
 __all__ = ["CommandError", "Launch", "find_program", "status_of"]
 

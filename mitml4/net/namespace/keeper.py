@@ -29,11 +29,11 @@ from mitml4.net.isolation import (
     Capability,
 )
 from mitml4.net.listener import listen
-from mitml4.net.namespace_rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
-from mitml4.net.nflog import open_log
+from mitml4.net.namespace.nflog import open_log
+from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
+from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
 from mitml4.net.tools import environment
-from mitml4.net.userns import explain_powerless, explain_refusal
 
 __all__ = ["KINDS", "MAX_MESSAGE", "keep"]
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import trio
 
-from mitml4.net.dns_message import addresses_in, failure
+from mitml4.net.namespace.dns_message import addresses_in, failure
 
 __all__ = ["DnsRelay", "Names", "resolvers_of"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mitml4.net.launch import CommandError, find_program
+from mitml4.net.namespace.launch import CommandError, find_program
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.address import Address
-from mitml4.net.syn import Syn
+from mitml4.net.namespace.syn import Syn
 
 TCP = struct.pack("!HHIIBBHHH", 40000, 443, 7, 0, 6 << 4, 2, 64240, 0xBEEF, 0) + b"\2\4\5\xb4"
 V4 = (

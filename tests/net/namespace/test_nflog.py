@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.net.nflog import logged_packets
+from mitml4.net.namespace.nflog import logged_packets
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -8,8 +8,9 @@ import os
 import pytest
 
 from mitml4.errors import ExitCode
-from mitml4.net import isolation, userns
-from mitml4.net.userns import explain_powerless, explain_refusal
+from mitml4.net import isolation
+from mitml4.net.namespace import userns
+from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 
 
 def refusal(code: int, **sysctls: str):
