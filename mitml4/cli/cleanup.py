@@ -36,7 +36,7 @@ def cleanup(console: Console, /, *, dry_run: bool) -> None:
 
 async def _clean_up(console: Console, dry_run: bool) -> None:
     from mitml4.lab.scratch import abandoned_directories, remove_abandoned
-    from mitml4.net.cleanup import find_remains, remove_leftover
+    from mitml4.net.rules.cleanup import find_remains, remove_leftover
 
     remains = await find_remains()
     directories = abandoned_directories()

@@ -11,7 +11,7 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net import isolation
-from mitml4.net.firewall import HostRules, RulesHiddenError
+from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.isolation import Capability
 from mitml4.net.tools import environment
 from mitml4.session.doctor.check import Check, install

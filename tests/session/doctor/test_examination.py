@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net.firewall import HostRules
+from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.rehearsal import Outcome, Settings, Stage
 from mitml4.session.doctor import examination
 from mitml4.session.doctor.check import Check

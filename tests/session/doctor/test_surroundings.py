@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net.firewall import HostRules, RulesHiddenError
+from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.rehearsal import Outcome, Settings, Stage
-from mitml4.net.ruleset import Identity, policy_routes
+from mitml4.net.rules.ruleset import Identity, policy_routes
 from mitml4.net.tools import environment
 from mitml4.session.doctor import surroundings
 from mitml4.session.doctor.check import Check

@@ -13,8 +13,8 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.apart import apart, enter_network
-from mitml4.net.firewall import HostRules, RulesHiddenError
-from mitml4.net.legacy_iptables import LegacyTables
+from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
+from mitml4.net.firewall.legacy import LegacyTables
 from mitml4.net.tools import environment
 
 WALL = """

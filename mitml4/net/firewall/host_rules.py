@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net.legacy_iptables import LegacyChain, LegacyRule, LegacyTables, opening_by
-from mitml4.net.ruleset import ANY_MARK, MAGIC_MASK
+from mitml4.net.firewall.legacy import LegacyChain, LegacyRule, LegacyTables, opening_by
+from mitml4.net.rules.ruleset import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import environment
 
 __all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import UsageError
-from mitml4.net.ruleset import (
+from mitml4.net.rules.ruleset import (
     ANY_MARK,
     MAGIC_MASK,
     SLOTS,

@@ -19,11 +19,11 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError, UsageError
-from mitml4.net.firewall import HostRules
-from mitml4.net.guard import Guard, GuardLostError, NftError, add_policy_routes
+from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.listener import Listener
-from mitml4.net.probe import CannotProbeError, ProbeLink, probe_link
-from mitml4.net.ruleset import (
+from mitml4.net.rules.guard import Guard, GuardLostError, NftError, add_policy_routes
+from mitml4.net.rules.probe import CannotProbeError, ProbeLink, probe_link
+from mitml4.net.rules.ruleset import (
     Identity,
     Mechanism,
     Port,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import UsageError
-from mitml4.net import redirect
-from mitml4.net.redirect import plan
-from mitml4.net.ruleset import Scope
+from mitml4.net.rules import redirect
+from mitml4.net.rules.redirect import plan
+from mitml4.net.rules.ruleset import Scope
 
 
 @pytest.fixture
