@@ -9,7 +9,7 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net.namespace.namespace import Namespace
-from mitml4.net.rehearsal import Settings
+from mitml4.net.trial.rehearsal import Settings
 from mitml4.session.doctor.authority import check_authority
 from mitml4.session.doctor.check import Check, State, as_root
 from mitml4.session.doctor.kernel import check_features, check_user_namespaces

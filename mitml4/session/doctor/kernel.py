@@ -14,12 +14,12 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net import isolation
-from mitml4.net.apart import apart, enter_network, enter_user_namespace
 from mitml4.net.egress import be_transparent
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS
 from mitml4.net.namespace.userns import NamespacesRefusedError, explain_powerless, explain_refusal
-from mitml4.net.rehearsal import Outcome
 from mitml4.net.tools import environment
+from mitml4.net.trial.apart import apart, enter_network, enter_user_namespace
+from mitml4.net.trial.rehearsal import Outcome
 from mitml4.session.doctor.check import Check, State, as_root, install
 
 __all__ = ["check_features", "check_user_namespaces"]

@@ -18,13 +18,13 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError
-from mitml4.net.apart import apart
 from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyChain
-from mitml4.net.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.net.rules.cleanup import find_remains
 from mitml4.net.rules.ruleset import ANY_MARK, MAGIC_MASK, SLOTS, Identity
 from mitml4.net.tools import environment
+from mitml4.net.trial.apart import apart
+from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.session.doctor.check import Check, State, as_root
 
 __all__ = ["PolicyRoutes", "Rehearsals", "check_surroundings"]

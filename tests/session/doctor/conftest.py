@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mitml4.net.apart import apart, enter_network
 from mitml4.net.tools import environment
+from mitml4.net.trial.apart import apart, enter_network
 
 
 def run(*argv: str, given: str = "") -> str:

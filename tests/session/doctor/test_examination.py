@@ -6,7 +6,7 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules
-from mitml4.net.rehearsal import Outcome, Settings, Stage
+from mitml4.net.trial.rehearsal import Outcome, Settings, Stage
 from mitml4.session.doctor import examination
 from mitml4.session.doctor.check import Check
 from mitml4.session.doctor.examination import _judge_intercept, _judge_run

@@ -21,11 +21,11 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from mitml4.errors import MachineError, MitmError
-from mitml4.net.apart import apart, enter_network
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.rules.redirect import intercepting
 from mitml4.net.rules.ruleset import Scope
 from mitml4.net.tools import check_tools, environment
+from mitml4.net.trial.apart import apart, enter_network
 
 __all__ = ["Outcome", "Settings", "Stage", "rehearse"]
 

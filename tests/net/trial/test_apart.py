@@ -13,7 +13,7 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net import isolation
-from mitml4.net.apart import apart, enter_network, enter_user_namespace
+from mitml4.net.trial.apart import apart, enter_network, enter_user_namespace
 
 PATIENCE_S = 20.0
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mitml4.lab.snapshot import take_snapshot
-from mitml4.net.apart import apart, enter_network
 from mitml4.net.firewall.host_rules import HostRules
-from mitml4.net.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.net.tools import environment
+from mitml4.net.trial.apart import apart, enter_network
+from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 
 DROPPING = """
 table inet wall {

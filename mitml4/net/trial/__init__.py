@@ -1,0 +1,1 @@
+"""What is tried before it is done, where the host never sees it."""
