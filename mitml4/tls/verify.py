@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import MD5, SHA1
 from OpenSSL import crypto
+from OpenSSL._util import lib
 
 from mitml4.errors import UsageError
 
@@ -48,6 +51,8 @@ class Verifier:
     def __init__(self, extra_roots: Path | None = None) -> None:
         """Loads the roots (some 50 ms). Raises UsageError when the extra ones cannot be read."""
         self._store = crypto.X509Store()
+        # Without it, OpenSSL takes a certificate for clients or for code as a server's.
+        lib.X509_STORE_set_purpose(self._store._store, lib.X509_PURPOSE_SSL_SERVER)
         for bundle in _SYSTEM_BUNDLES:
             if Path(bundle).is_file():
                 self._store.load_locations(bundle)
@@ -81,13 +86,26 @@ class Verifier:
 
     def _ask_openssl(self, chain: Sequence[crypto.X509]) -> Verdict:
         leaf, *others = chain
+        context = crypto.X509StoreContext(self._store, leaf, others)
         try:
-            crypto.X509StoreContext(self._store, leaf, others).verify_certificate()
+            *signed, _root = context.get_verified_chain()
         except crypto.X509StoreContextError as error:
             code, depth, message = error.errors
             shown_by_the_leaf = depth == 0 and code in (_EXPIRED, _NOT_YET_VALID)
             return Verdict(str(message), trusted=shown_by_the_leaf)
+        if any(map(_is_weakly_signed, signed)):
+            return Verdict("signature digest algorithm too weak", trusted=False)
         return Verdict("ok", trusted=True)
+
+
+def _is_weakly_signed(certificate: crypto.X509) -> bool:
+    """By a digest with which the certificate could be someone else's (RFC 9155); our own leaf
+    would hide it."""
+    try:
+        digest = certificate.to_cryptography().signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return isinstance(digest, MD5 | SHA1)
 
 
 def der(certificate: crypto.X509) -> bytes:
