@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,18 @@ def running(
                 pytest.fail(f"{argv[0]} ended at once: {process.stderr.read().decode()}")
             yield process
         finally:
-            process.kill()
+            end_world(process)
+
+
+def end_world(process: subprocess.Popen[bytes]) -> None:
+    """Kill the first process of a world of its own, and wait until all of it is gone: the kernel
+    ends a PID namespace before it reports the end of its first process (pid_namespaces(7))."""
+    first = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with suppress(OSError):
+        for pid in map(int, first.read_text().split()):
+            os.kill(pid, signal.SIGKILL)
+            process.wait(PATIENCE_S)
+    process.kill()
 
 
 @dataclass(frozen=True)
@@ -374,12 +386,15 @@ def lab() -> Iterator[LabNetwork]:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for the module's configurations and certificates, readable by any user."""
-    directory = tmp_path_factory.mktemp("lab")
-    for path in (directory, directory.parent, directory.parent.parent):
-        path.chmod(0o755)
-    return directory
+def files() -> Iterator[Path]:
+    """A directory for the module's configurations and certificates, readable by any user.
+
+    Not pytest's: it closes its own to other users, whenever another run of it begins.
+    """
+    with tempfile.TemporaryDirectory(prefix="mitml4-tests-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
 
 
 @pytest.fixture(scope="module")
@@ -544,11 +559,18 @@ PORTS = itertools.count(20000)
 
 
 @pytest.fixture
-def s_server(serve_once):
+def new_port() -> Callable[[], int]:
+    """A port of the server's that no test has had: what a session has learned of one does not
+    reach another test. Below those that the kernel gives to clients."""
+    return partial(next, PORTS)
+
+
+@pytest.fixture
+def s_server(serve_once, new_port):
     """Starts `openssl s_server -www` with options of the test's own; returns its port."""
 
     def start(identity, *options):
-        port = next(PORTS)
+        port = new_port()
         serve_once(
             *("openssl", "s_server", "-accept", str(port), "-www", *options),
             *("-cert", str(identity.certificate), "-key", str(identity.key)),
@@ -561,11 +583,11 @@ def s_server(serve_once):
 
 
 @pytest.fixture
-def sql_server(serve_once, identity):
+def sql_server(serve_once, new_port, identity):
     """Starts a server that speaks TDS; returns its port. `off` encrypts the login alone."""
 
     def start(encryption: str = "on") -> int:
-        port = next(PORTS)
+        port = new_port()
         program = Path(__file__).with_name("tds_server.py")
         files = (str(identity.certificate), str(identity.key))
         serve_once(
@@ -594,7 +616,7 @@ def tsql(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def sshd(serve: Callable[..., None], files: Path) -> Iterator[list[str]]:
+def sshd(serve: Callable[..., None], files: Path) -> list[str]:
     """OpenSSH on port 22; gives the options with which a client may log in as root."""
     for name in ("host_key", "user_key"):
         subprocess.run(
@@ -610,14 +632,11 @@ def sshd(serve: Callable[..., None], files: Path) -> Iterator[list[str]]:
         PidFile none
         UsePAM no
     """)
-    separation = Path("/run/sshd")  # sshd's empty directory for privilege separation
-    made = not separation.exists()
-    separation.mkdir(exist_ok=True)
-    serve("/usr/sbin/sshd", "-D", "-e", "-f", str(config), port=22)
-    yield [
+    # A /run of its own, for the empty directory of its privilege separation.
+    start = 'mount -t tmpfs run /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f "$1"'
+    serve("sh", "-c", start, "sh", str(config), port=22)
+    return [
         *("-F", "none", "-i", str(files / "user_key"), "-o", "BatchMode=yes"),
         *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
         *("-o", "LogLevel=ERROR"),
     ]
-    if made:
-        separation.rmdir()

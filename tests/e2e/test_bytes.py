@@ -21,13 +21,13 @@ class Peer:
     """A server of one connection: its handler runs in a thread, and what it raises is raised at
     the end of the test. The value it returns is `result`."""
 
-    def __init__(self, namespace, handler, address):
+    def __init__(self, namespace, handler, address, port):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.listener = namespace.socket(family)
         self.listener.settimeout(PATIENCE_S)
-        self.listener.bind((address, 0))
+        self.listener.bind((address, port))
         self.listener.listen()
-        self.port = self.listener.getsockname()[1]
+        self.port = port
         self.handler = handler
         self.result = self.error = None
         self.thread = threading.Thread(target=self._serve, name="peer")
@@ -51,11 +51,11 @@ class Peer:
 
 
 @pytest.fixture
-def peer(lab):
+def peer(lab, new_port):
     peers = []
 
     def start(handler, address=V4):
-        peers.append(Peer(lab.server, handler, address))
+        peers.append(Peer(lab.server, handler, address, new_port()))
         return peers[-1]
 
     yield start

@@ -24,25 +24,9 @@ pytestmark = [
 MAIL = "From: a@www.example\r\nTo: root@www.example\r\nSubject: hello\r\n\r\nSTARTTLS\r\n"
 
 
-@pytest.fixture(scope="module")
-def account() -> str:
-    """A user of this machine's that servers run as, and know."""
-    return "nobody"
-
-
-@pytest.fixture(scope="module")
-def open_files(files: Path) -> Path:
-    """A directory that servers reach after they have let go of root."""
-    for directory in (files, *files.parents):
-        if directory == Path("/tmp"):
-            break
-        directory.chmod(0o755)
-    return files
-
-
-def test_smtp(serve, session, client, identity, open_files) -> None:
+def test_smtp(serve, session, client, identity, files: Path) -> None:
     port = 25025
-    spool = open_files / "exim"
+    spool = files / "exim"
     spool.mkdir()
     shutil.chown(spool, "Debian-exim", "Debian-exim")
     key = spool / "key.pem"
@@ -74,7 +58,7 @@ nowhere:
     )
     serve("exim4", "-bdf", "-C", str(config), port=port)
     watch = session.watch()
-    mail = open_files / "mail.txt"
+    mail = files / "mail.txt"
     mail.write_text(MAIL)
     outcome = client.run(
         *("curl", "-sS", "--ssl-reqd", "--cacert", str(session.ca)),
@@ -89,14 +73,14 @@ nowhere:
     assert "Exim" in flow.layer("smtp")["details"]["greeting"]
 
 
-def test_ftp(serve, session, client, identity, open_files) -> None:
+def test_ftp(serve, session, client, identity, files: Path) -> None:
     port = 21021
-    root = open_files / "ftp"
+    root = files / "ftp"
     root.mkdir()
     (root / "file.txt").write_text("by FTP\n")
-    jail = open_files / "ftp-jail"
+    jail = files / "ftp-jail"
     jail.mkdir()
-    config = open_files / "vsftpd.conf"
+    config = files / "vsftpd.conf"
     config.write_text(
         f"listen=YES\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n"
         f"no_anon_password=YES\nssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=NO\n"
@@ -116,9 +100,9 @@ def test_ftp(serve, session, client, identity, open_files) -> None:
     assert control.actions == ["relayed", "intercepted", "relayed"]
 
 
-def test_imap(serve, session, client, identity, open_files) -> None:
+def test_imap(serve, session, client, identity, files: Path) -> None:
     port = 14143
-    home = open_files / "imap"
+    home = files / "imap"
     home.mkdir()
     passwords = home / "passwd"
     passwords.write_text("me:{PLAIN}secret:65534:65534::/:/bin/false\n")
@@ -171,9 +155,9 @@ service imap-login {{
     assert flow.actions == ["relayed", "intercepted", "relayed"]
 
 
-def test_postgresql(serve, session, client, identity, open_files) -> None:
+def test_postgresql(serve, session, client, identity, files: Path, wait_until) -> None:
     port = 15432
-    data = open_files / "postgresql"
+    data = files / "postgresql"
     data.mkdir()
     shutil.chown(data, "postgres", "postgres")
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
@@ -194,6 +178,8 @@ def test_postgresql(serve, session, client, identity, open_files) -> None:
         *("-c", "ssl=on", "-c", f"unix_socket_directories={data}", "-c", "fsync=off"),
         port=port,
     )
+    told = data / "postmaster.pid"  # it listens before it is ready, and refuses until then
+    wait_until(lambda: told.read_text().rstrip().endswith("ready"), "PostgreSQL is ready")
     watch = session.watch()
     outcome = client.run(
         "psql",
@@ -207,9 +193,9 @@ def test_postgresql(serve, session, client, identity, open_files) -> None:
     assert flow.actions == ["relayed", "intercepted", "relayed"]
 
 
-def test_mysql(serve, session, client, beside, identity, open_files) -> None:
+def test_mysql(serve, session, client, beside, identity, files: Path) -> None:
     port = 13306
-    data = open_files / "mysql"
+    data = files / "mysql"
     data.mkdir()
     shutil.chown(data, "mysql", "mysql")
     key = data / "key.pem"
