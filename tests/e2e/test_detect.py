@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mitml4.lab.network import LAN, SERVER_V4
+from mitml4.lab.network import CLIENT_V4, LAN, SERVER_V4
 from mitml4.net.netns import NetNamespace
 
 URL = "https://www.example/"
@@ -20,6 +21,8 @@ HOSTS = [part for port in (80, 443) for part in ("--resolve", f"www.example:{por
 
 MARKER = 54321
 """A port that nobody listens on."""
+REFUSAL = socket.inet_aton(SERVER_V4) + socket.inet_aton(CLIENT_V4) + MARKER.to_bytes(2, "big")
+"""As its packets have it: the addresses, and the port that it comes from (RFC 791, RFC 9293)."""
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed"),
@@ -45,7 +48,7 @@ class Recorder:
         with self._client.socket() as marker, pytest.raises(ConnectionRefusedError):
             marker.connect((SERVER_V4, MARKER))
         deadline = time.monotonic() + 10
-        while MARKER.to_bytes(2, "big") not in self.path.read_bytes():
+        while REFUSAL not in self.path.read_bytes():
             assert time.monotonic() < deadline, "tcpdump does not see what passes"
         self.close()
 

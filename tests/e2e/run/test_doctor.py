@@ -176,7 +176,7 @@ def test_a_terminal_that_knows_no_ticks_is_no_error(host) -> None:
     assert "\\u2713 nf_tables" in out
 
 
-def test_when_it_is_killed_nothing_stays(host) -> None:
+def test_when_it_is_killed_nothing_stays(host, wait_until) -> None:
     """The wall makes it take its time."""
     router = host.lab.router
     router.run("nft", "-f", "-", input=DROPPING)
@@ -186,11 +186,8 @@ def test_when_it_is_killed_nothing_stays(host) -> None:
         own = descendants_once_there_are(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        deadline = time.monotonic() + 10
-        while alive := [pid for pid in own if is_alive(pid)]:
-            assert time.monotonic() < deadline, alive
-            time.sleep(0.02)
-        assert difference(before, router.call(take_snapshot)) == ""
+        wait_until(lambda: not any(map(is_alive, own)), "its processes have ended")
+        wait_until(lambda: router.call(take_snapshot) == before, "nothing stays")
     finally:
         router.run("nft", "delete", "table", "inet", "wall")
 
