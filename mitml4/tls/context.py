@@ -39,7 +39,7 @@ _OP_NO_RENEGOTIATION: Final = 1 << 30
 _OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
 
-# RFC 8446 §4.2.7, RFC 7919, draft-ietf-tls-ecdhe-mlkem: code points and OpenSSL's names.
+# RFC 8446 §4.2.7, RFC 7919, RFC 8998, draft-ietf-tls-ecdhe-mlkem: code points, OpenSSL's names.
 _GROUPS: Final = {
     0x0017: "P-256",
     0x0018: "P-384",
@@ -49,6 +49,7 @@ _GROUPS: Final = {
     0x001A: "brainpoolP256r1",
     0x001B: "brainpoolP384r1",
     0x001C: "brainpoolP512r1",
+    0x0029: "curveSM2",
     0x0100: "ffdhe2048",
     0x0101: "ffdhe3072",
     0x0102: "ffdhe4096",
@@ -57,6 +58,7 @@ _GROUPS: Final = {
     0x11EB: "SecP256r1MLKEM768",
     0x11EC: "X25519MLKEM768",
     0x11ED: "SecP384r1MLKEM1024",
+    0x11EE: "curveSM2MLKEM768",
 }
 
 # RFC 8446 §4.2.3 (RFC 5246 §7.4.1.4.1 for what it dropped): code points and OpenSSL's names.
@@ -76,6 +78,7 @@ _SIGNATURE_ALGORITHMS: Final = {
     0x0503: "ecdsa_secp384r1_sha384",
     0x0601: "rsa_pkcs1_sha512",
     0x0603: "ecdsa_secp521r1_sha512",
+    0x0708: "sm2sig_sm3",
     0x0804: "rsa_pss_rsae_sha256",
     0x0805: "rsa_pss_rsae_sha384",
     0x0806: "rsa_pss_rsae_sha512",
@@ -263,12 +266,17 @@ def _set_list(
     return missing
 
 
+# RFC 8446 §B.4: OpenSSL has these, but enables them only where they are named.
+_NOT_BY_DEFAULT: Final = {0x1304: "TLS_AES_128_CCM_SHA256", 0x1305: "TLS_AES_128_CCM_8_SHA256"}
+
+
 @lru_cache
 def _cipher_names() -> dict[int, str]:
     """OpenSSL's names by code point (the low 16 bits of what the standard library gives)."""
     everything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     everything.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
-    return {suite["id"] & 0xFFFF: suite["name"] for suite in everything.get_ciphers()}
+    enabled = {suite["id"] & 0xFFFF: suite["name"] for suite in everything.get_ciphers()}
+    return enabled | _NOT_BY_DEFAULT
 
 
 @lru_cache
