@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from mitml4.cli.console import Console, is_terminal, is_terminal_free
 from mitml4.errors import UsageError
-from mitml4.net.rules.ruleset import Scope
+from mitml4.net.rules.scope import Scope
 from mitml4.session.config import Display, InterceptConfig, RunConfig
 from mitml4.session.policy import Policy
 

@@ -18,7 +18,7 @@ from mitml4.cli.values import (
     parse_output,
     parse_readable,
 )
-from mitml4.net.rules.ruleset import PortRange
+from mitml4.net.rules.scope import PortRange
 from mitml4.session.policy import HostPattern
 
 __all__ = ["Command", "SectionOption", "intercept_options", "run_options", "section_of"]

@@ -18,7 +18,7 @@ import trio
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.egress import abort, be_transparent
-from mitml4.net.rules.ruleset import Mechanism
+from mitml4.net.mechanism import Mechanism
 from mitml4.net.stream import wait_reset
 
 __all__ = ["Accepted", "Arrival", "Listener", "listen"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from mitml4.net.rules.ruleset import Scope
+from mitml4.net.rules.scope import Scope
 from mitml4.session.policy import Policy
 
 __all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]

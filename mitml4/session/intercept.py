@@ -24,7 +24,7 @@ from mitml4.net import egress
 from mitml4.net.half_open import wait_none_half_open
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.rules.redirect import Interception, check, intercepting, plan
-from mitml4.net.rules.ruleset import Scope
+from mitml4.net.rules.scope import Scope
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.config import InterceptConfig

@@ -18,7 +18,7 @@ from mitml4.cli.console import Console
 from mitml4.cli.options import Command, intercept_options
 from mitml4.cli.values import parse_duration
 from mitml4.errors import UsageError
-from mitml4.net.rules.ruleset import PortRange, Scope
+from mitml4.net.rules.scope import PortRange, Scope
 from mitml4.session.config import InterceptConfig
 from mitml4.session.policy import HostPattern, Policy
 

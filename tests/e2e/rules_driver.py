@@ -19,7 +19,7 @@ from mitml4.errors import MitmError
 from mitml4.net import egress
 from mitml4.net.listener import Accepted, Listener
 from mitml4.net.rules.redirect import Interception, intercepting
-from mitml4.net.rules.ruleset import PortRange, Scope
+from mitml4.net.rules.scope import PortRange, Scope
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from mitml4.lab.snapshot import difference, take_snapshot
+from mitml4.net.identity import Identity
 from mitml4.net.netns import NetNamespace
 from mitml4.net.rules.cleanup import find_remains, remove_leftover
 from mitml4.net.rules.guard import Guard, add_policy_routes
-from mitml4.net.rules.ruleset import Identity
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20

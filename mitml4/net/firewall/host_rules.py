@@ -17,7 +17,7 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.legacy import LegacyChain, LegacyRule, LegacyTables, opening_by
-from mitml4.net.rules.ruleset import ANY_MARK, MAGIC_MASK
+from mitml4.net.identity import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import environment
 
 __all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]

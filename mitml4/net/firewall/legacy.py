@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net.rules.ruleset import ANY_MARK, MAGIC_MASK
+from mitml4.net.identity import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import environment
 
 __all__ = ["LegacyChain", "LegacyRule", "LegacyTables", "opening_by"]

@@ -19,10 +19,11 @@ from typing import Any, Final
 import trio
 
 from mitml4.errors import MachineError
+from mitml4.net.identity import SLOTS, Identity
 from mitml4.net.isolation import Capability, effective_capabilities
 from mitml4.net.rules.guard import Guard
 from mitml4.net.rules.probe import probe_interface
-from mitml4.net.rules.ruleset import SLOTS, Identity, policy_routes
+from mitml4.net.rules.ruleset import policy_routes
 from mitml4.net.tools import check_tools, environment, run_ip
 
 __all__ = ["Leftover", "Remains", "find_remains", "remove_leftover"]

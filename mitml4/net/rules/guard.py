@@ -15,7 +15,8 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError
-from mitml4.net.rules.ruleset import Identity, policy_routes
+from mitml4.net.identity import Identity
+from mitml4.net.rules.ruleset import policy_routes
 from mitml4.net.tools import environment, run_ip
 
 __all__ = ["Guard", "GuardLostError", "NftError", "add_policy_routes", "undo_policy_routes"]

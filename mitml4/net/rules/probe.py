@@ -22,9 +22,9 @@ import trio
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.egress import abort
+from mitml4.net.identity import Identity
 from mitml4.net.listener import Listener
 from mitml4.net.netns import NetNamespace
-from mitml4.net.rules.ruleset import Identity
 from mitml4.net.tools import environment, run_ip
 
 __all__ = ["CannotProbeError", "ProbeLink", "probe_interface", "probe_link"]

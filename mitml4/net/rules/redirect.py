@@ -20,17 +20,13 @@ import trio
 
 from mitml4.errors import MachineError, UsageError
 from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.identity import Identity
 from mitml4.net.listener import Listener
+from mitml4.net.mechanism import Mechanism
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError, add_policy_routes
 from mitml4.net.rules.probe import CannotProbeError, ProbeLink, probe_link
-from mitml4.net.rules.ruleset import (
-    Identity,
-    Mechanism,
-    Port,
-    Ruleset,
-    Scope,
-    policy_routes,
-)
+from mitml4.net.rules.ruleset import Port, Ruleset, policy_routes
+from mitml4.net.rules.scope import Scope
 from mitml4.net.tools import check_tools, run_ip
 
 __all__ = ["Interception", "check", "intercepting", "plan"]

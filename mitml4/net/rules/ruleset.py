@@ -20,43 +20,24 @@ new`: conntrack calls the first packet that it sees of any old connection new.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import Final, Literal
+from typing import Final
 
-from mitml4.errors import UsageError
+from mitml4.net.identity import (
+    ANY_EGRESS_MARK,
+    ANY_MARK,
+    FOREIGN_MASK,
+    KIND_MASK,
+    MAGIC_MASK,
+    OUR_MASK,
+    Identity,
+)
+from mitml4.net.mechanism import Mechanism
+from mitml4.net.rules.scope import PortRange, Scope
 
-__all__ = [
-    "ANY_MARK",
-    "MAGIC_MASK",
-    "SLOTS",
-    "Identity",
-    "Mechanism",
-    "Port",
-    "PortRange",
-    "Ruleset",
-    "Scope",
-    "policy_routes",
-]
-
-Mechanism = Literal["tproxy", "redirect"]
-
-# A packet or conntrack mark of ours, in the upper half of the 32 bits, whose lower half stays
-# whatever others made it (kube-proxy, wg-quick and Docker keep theirs there):
-#
-#     4d      kind   slot    0000
-#     8 bits  2      6       16
-#
-# No kind is 0, which keeps the second byte at 0x40 or more and so clear of Tailscale's 04 and 08.
-ANY_MARK: Final = 0x4D000000
-MAGIC_MASK: Final = 0xFF000000
-_KIND_MASK: Final = 0xFFC00000
-_MASK: Final = 0xFFFF0000
-_FOREIGN: Final = 0x0000FFFF
-_EGRESS, _TPROXY, _REDIRECT = 1, 2, 3
-SLOTS: Final = 64
+__all__ = ["Port", "Ruleset", "policy_routes"]
 
 _QUIC_PORT: Final = 443
 
@@ -69,117 +50,6 @@ _OUTPUT_NAT_PRIORITY: Final = -101
 _FILTER_PRIORITY: Final = -1
 # The input chains of others come first, so that they may accept what carries our mark.
 _INPUT_PRIORITY: Final = 10
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class PortRange:
-    """TCP ports `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-    @classmethod
-    def parse_list(cls, text: str) -> tuple[PortRange, ...]:
-        """From `443,8000-8999`. Raises UsageError for anything else."""
-        return tuple(cls._parse(part.strip()) for part in text.split(","))
-
-    @classmethod
-    def _parse(cls, text: str) -> PortRange:
-        low, dash, high = text.partition("-")
-        digits = (low, high) if dash else (low, low)
-        # `isdecimal` alone takes digits of other scripts; `isascii` alone takes signs.
-        if not all(part.isascii() and part.isdecimal() and len(part) <= 5 for part in digits):
-            raise _bad_ports(text)
-        first, last = map(int, digits)
-        if not 1 <= first <= last <= 65535:
-            raise _bad_ports(text)
-        return cls(first, last)
-
-    def __contains__(self, port: int) -> bool:
-        return self.first <= port <= self.last
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-
-
-def _bad_ports(text: str) -> UsageError:
-    return UsageError(
-        f"{text!r} is no port and no range of ports",
-        hint="ports are 1 to 65535, as in: --port 443,8000-8999",
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Which connections a session intercepts. Empty tuples mean: all."""
-
-    interfaces: tuple[str, ...]
-    direction: Literal["forwarded", "local", "both"] = "both"
-    ports: tuple[PortRange, ...] = ()
-    exclude_ports: tuple[PortRange, ...] = ()
-    to: tuple[IPv4Network | IPv6Network, ...] = ()
-    from_: tuple[IPv4Network | IPv6Network, ...] = ()
-    quic: Literal["block", "allow"] = "block"
-    spoof_source: bool = False
-
-    @property
-    def forwarded(self) -> bool:
-        return self.direction != "local"
-
-    @property
-    def local(self) -> bool:
-        return self.direction != "forwarded"
-
-    def covers_port(self, port: int) -> bool:
-        return (not self.ports or any(port in item for item in self.ports)) and not any(
-            port in item for item in self.exclude_ports
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What keeps the sessions of one host apart: everything follows from a slot (0 to 63).
-
-    The table's name is the lock: who created the table owns the slot's marks, rules and routes.
-    """
-
-    slot: int
-
-    @classmethod
-    def candidates(cls, start: int | None = None) -> Iterator[Identity]:
-        """Every identity once, from one that depends on the process: a slot that has just been
-        left, whose guard may still be undoing its rules, is not the next one taken."""
-        first = os.getpid() if start is None else start
-        return (cls((first + step) % SLOTS) for step in range(SLOTS))
-
-    @property
-    def table(self) -> str:
-        return f"mitml4_{self.slot}"
-
-    @property
-    def egress_mark(self) -> int:
-        """SO_MARK of the sockets that face the servers: no session intercepts them."""
-        return self._mark(_EGRESS)
-
-    @property
-    def tproxy_mark(self) -> int:
-        return self._mark(_TPROXY)
-
-    @property
-    def redirect_mark(self) -> int:
-        return self._mark(_REDIRECT)
-
-    @property
-    def route_table(self) -> int:
-        return 0x4D340000 + self.slot
-
-    @property
-    def rule_priority(self) -> int:
-        """Of the first of three policy rules. After `local` (0), before everyone else's."""
-        return 300 + 3 * self.slot
-
-    def _mark(self, kind: int) -> int:
-        return ANY_MARK | kind << 22 | self.slot << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +166,7 @@ class Ruleset:
         return [
             f"type nat hook output priority {_OUTPUT_NAT_PRIORITY}; policy accept",
             # Of any session: two of them would hand a connection to each other for ever.
-            f"{_is('meta', ANY_MARK | _EGRESS << 22, _KIND_MASK)} return",
+            f"{_is('meta', ANY_EGRESS_MARK, KIND_MASK)} return",
             *self._first_packets(),
             *self._redirects("oifname"),
         ]
@@ -382,7 +252,7 @@ def policy_routes(identity: Identity) -> tuple[tuple[str, str], ...]:
     (wg-quick does): `goto` leads it, and anything sent from here, past the rule.
     """
     first = identity.rule_priority
-    match = f"fwmark {identity.tproxy_mark:#x}/{_MASK:#x}"
+    match = f"fwmark {identity.tproxy_mark:#x}/{OUR_MASK:#x}"
     objects = (
         f"route {{}} local default dev lo table {identity.route_table}",
         f"rule {{}} priority {first + 2} nop",
@@ -419,9 +289,9 @@ def _elements(ranges: Iterable[PortRange]) -> str:
     return f"{{ {', '.join(map(str, merged))} }}"
 
 
-def _is(what: str, mark: int, mask: int = _MASK, *, equal: bool = True) -> str:
+def _is(what: str, mark: int, mask: int = OUR_MASK, *, equal: bool = True) -> str:
     return f"{what} mark and {mask:#x} {'==' if equal else '!='} {mark:#x}"
 
 
 def _set(what: str, mark: int) -> str:
-    return f"{what} mark set {what} mark and {_FOREIGN:#x} or {mark:#x}"
+    return f"{what} mark set {what} mark and {FOREIGN_MASK:#x} or {mark:#x}"

@@ -20,8 +20,8 @@ import trio
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyChain
+from mitml4.net.identity import ANY_MARK, MAGIC_MASK, SLOTS, Identity
 from mitml4.net.rules.cleanup import find_remains
-from mitml4.net.rules.ruleset import ANY_MARK, MAGIC_MASK, SLOTS, Identity
 from mitml4.net.tools import environment
 from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse

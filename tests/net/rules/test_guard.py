@@ -9,9 +9,10 @@ import pytest
 import trio
 
 from mitml4.errors import MachineError
+from mitml4.net.identity import SLOTS
 from mitml4.net.netns import NetNamespace
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
-from mitml4.net.rules.ruleset import SLOTS, policy_routes
+from mitml4.net.rules.ruleset import policy_routes
 
 # It echoes with a prompt, as nft does where it was built with readline.
 NFT = """#!/bin/sh

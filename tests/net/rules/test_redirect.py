@@ -10,7 +10,7 @@ import pytest
 from mitml4.errors import UsageError
 from mitml4.net.rules import redirect
 from mitml4.net.rules.redirect import plan
-from mitml4.net.rules.ruleset import Scope
+from mitml4.net.rules.scope import Scope
 
 
 @pytest.fixture

@@ -10,18 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.errors import UsageError
-from mitml4.net.rules.ruleset import (
-    ANY_MARK,
-    MAGIC_MASK,
-    SLOTS,
-    Identity,
-    Port,
-    PortRange,
-    Ruleset,
-    Scope,
-    policy_routes,
-)
+from mitml4.net.identity import SLOTS, Identity
+from mitml4.net.rules.ruleset import Port, Ruleset, policy_routes
+from mitml4.net.rules.scope import PortRange, Scope
 
 TPROXY, REDIRECT = Port("eth0", "tproxy", 40001), Port("eth0", "redirect", 40002)
 ALL = [Identity(slot) for slot in range(SLOTS)]
@@ -40,47 +31,6 @@ def rules(*ports: Port, ipv6: bool = True, redirect_bridged: bool = False, **sco
 def chains(ruleset: Ruleset) -> dict[str, list[str]]:
     found = re.findall(r"^\tchain (\w+) \{\n(.*?)^\t\}", ruleset.text, re.S | re.M)
     return {name: [line.strip() for line in body.splitlines()] for name, body in found}
-
-
-@pytest.mark.parametrize(
-    ("text", "ranges"),
-    [
-        ("443", [(443, 443)]),
-        ("443,8000-8999", [(443, 443), (8000, 8999)]),
-        (" 1 , 65535 ", [(1, 1), (65535, 65535)]),
-        ("1-65535", [(1, 65535)]),
-    ],
-)
-def test_port_lists_are_read(text: str, ranges: list[tuple[int, int]]) -> None:
-    assert PortRange.parse_list(text) == tuple(PortRange(*item) for item in ranges)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0",
-        "65536",
-        "443,",
-        ",",
-        "80-",
-        "-80",
-        "90-80",
-        "0-80",
-        "http",
-        "+80",
-        "8 0",
-        "1-2-3",
-        "８０",
-        "1e3",
-        "4_3",
-        "99999999999999999999",
-    ],
-)
-def test_what_is_no_port_is_refused_with_a_hint(text: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        PortRange.parse_list(text)
-    assert caught.value.hint is not None
 
 
 port_ranges = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(
@@ -107,24 +57,6 @@ def test_networks_that_overlap_are_merged() -> None:
     assert "ip daddr != { 10.0.0.0/8, 192.0.2.0/24 } return" in chains(rules(to=to))["intake"]
 
 
-def test_no_two_sessions_share_anything() -> None:
-    for values in (
-        [item.table for item in ALL],
-        [item.route_table for item in ALL],
-        [m for item in ALL for m in (item.egress_mark, item.tproxy_mark, item.redirect_mark)],
-        [item.rule_priority + step for item in ALL for step in range(3)],
-    ):
-        assert len(set(values)) == len(values)
-
-
-def test_marks_keep_to_the_upper_half_and_clear_of_tailscale() -> None:
-    for item in ALL:
-        for mark in (item.egress_mark, item.tproxy_mark, item.redirect_mark):
-            assert mark & 0xFFFF == 0
-            assert mark & MAGIC_MASK == ANY_MARK
-            assert mark & 0xFF0000 not in (0x40000, 0x80000)
-
-
 def test_the_egress_of_every_session_is_skipped() -> None:
     """Else two sessions would hand a connection to each other for ever."""
     skip = re.compile(r"meta mark and (\w+) == (\w+) return")
@@ -134,12 +66,6 @@ def test_the_egress_of_every_session_is_skipped() -> None:
         assert item.egress_mark & mask == value
         assert item.tproxy_mark & mask != value
         assert item.redirect_mark & mask != value
-
-
-def test_candidates_are_all_identities_from_the_one_that_the_process_suggests() -> None:
-    slots = [item.slot for item in Identity.candidates(SLOTS * 7 + 3)]
-    assert slots[:2] == [3, 4]
-    assert sorted(slots) == list(range(SLOTS))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
-from mitml4.net.rules.ruleset import Identity, policy_routes
+from mitml4.net.identity import Identity
+from mitml4.net.rules.ruleset import policy_routes
 from mitml4.net.tools import environment
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage
 from mitml4.session.doctor import surroundings

@@ -1,0 +1,76 @@
+"""Which connections a session intercepts, as its user says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
+from mitml4.errors import UsageError
+
+__all__ = ["PortRange", "Scope"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """TCP ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse_list(cls, text: str) -> tuple[PortRange, ...]:
+        """From `443,8000-8999`. Raises UsageError for anything else."""
+        return tuple(cls._parse(part.strip()) for part in text.split(","))
+
+    @classmethod
+    def _parse(cls, text: str) -> PortRange:
+        low, dash, high = text.partition("-")
+        digits = (low, high) if dash else (low, low)
+        # `isdecimal` alone takes digits of other scripts; `isascii` alone takes signs.
+        if not all(part.isascii() and part.isdecimal() and len(part) <= 5 for part in digits):
+            raise _bad_ports(text)
+        first, last = map(int, digits)
+        if not 1 <= first <= last <= 65535:
+            raise _bad_ports(text)
+        return cls(first, last)
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def _bad_ports(text: str) -> UsageError:
+    return UsageError(
+        f"{text!r} is no port and no range of ports",
+        hint="ports are 1 to 65535, as in: --port 443,8000-8999",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which connections a session intercepts. Empty tuples mean: all."""
+
+    interfaces: tuple[str, ...]
+    direction: Literal["forwarded", "local", "both"] = "both"
+    ports: tuple[PortRange, ...] = ()
+    exclude_ports: tuple[PortRange, ...] = ()
+    to: tuple[IPv4Network | IPv6Network, ...] = ()
+    from_: tuple[IPv4Network | IPv6Network, ...] = ()
+    quic: Literal["block", "allow"] = "block"
+    spoof_source: bool = False
+
+    @property
+    def forwarded(self) -> bool:
+        return self.direction != "local"
+
+    @property
+    def local(self) -> bool:
+        return self.direction != "forwarded"
+
+    def covers_port(self, port: int) -> bool:
+        return (not self.ports or any(port in item for item in self.ports)) and not any(
+            port in item for item in self.exclude_ports
+        )

@@ -1,0 +1,31 @@
+"""What sessions share with nobody."""
+
+from __future__ import annotations
+
+from mitml4.net.identity import ANY_MARK, MAGIC_MASK, SLOTS, Identity
+
+ALL = [Identity(slot) for slot in range(SLOTS)]
+
+
+def test_no_two_sessions_share_anything() -> None:
+    for values in (
+        [item.table for item in ALL],
+        [item.route_table for item in ALL],
+        [m for item in ALL for m in (item.egress_mark, item.tproxy_mark, item.redirect_mark)],
+        [item.rule_priority + step for item in ALL for step in range(3)],
+    ):
+        assert len(set(values)) == len(values)
+
+
+def test_marks_keep_to_the_upper_half_and_clear_of_tailscale() -> None:
+    for item in ALL:
+        for mark in (item.egress_mark, item.tproxy_mark, item.redirect_mark):
+            assert mark & 0xFFFF == 0
+            assert mark & MAGIC_MASK == ANY_MARK
+            assert mark & 0xFF0000 not in (0x40000, 0x80000)
+
+
+def test_candidates_are_all_identities_from_the_one_that_the_process_suggests() -> None:
+    slots = [item.slot for item in Identity.candidates(SLOTS * 7 + 3)]
+    assert slots[:2] == [3, 4]
+    assert sorted(slots) == list(range(SLOTS))
