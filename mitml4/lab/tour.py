@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import ssl
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from mitml4.lab.network import LAN, LabNetwork
 from mitml4.lab.scratch import scratch_directory
 from mitml4.lab.servers import Servers
 from mitml4.lab.snapshot import difference, take_snapshot
+from mitml4.signals import ending_signals
 
 __all__ = ["Seen", "TourReport", "make_servers", "take_tour"]
 
@@ -115,7 +115,7 @@ async def take_tour(
 async def _cancel_at_signal(
     scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*ending_signals()) as signals:
         task_status.started()
         async for _ in signals:
             scope.cancel()

@@ -15,12 +15,12 @@ from typing import Final
 import trio
 
 from mitml4.net.namespace.launch import Launch, status_of
+from mitml4.signals import ending_signals
 
 __all__ = ["Command"]
 
 _FROM_THE_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
-_TO_END_IT: Final = (signal.SIGTERM, signal.SIGHUP)
-_PASSED_ON: Final = (*_FROM_THE_TERMINAL, *_TO_END_IT, signal.SIGUSR1, signal.SIGUSR2)
+_FROM_OTHERS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Command:
@@ -28,6 +28,7 @@ class Command:
 
     def __init__(self, launch: Launch) -> None:
         self._pid = launch.pid
+        self._to_end_us = ending_signals()
         self.interrupted: Callable[[str], None] = lambda _name: None
         """Told of the signals that come once the command has ended."""
         self.status: int | None = None
@@ -40,7 +41,8 @@ class Command:
 
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
-        with trio.open_signal_receiver(signal.SIGCHLD, *_PASSED_ON) as received:
+        numbers = (signal.SIGCHLD, *_FROM_THE_TERMINAL, *_FROM_OTHERS)
+        with trio.open_signal_receiver(*numbers) as received:
             task_status.started()
             self._reap()
             async for number in received:
@@ -83,12 +85,12 @@ class Command:
 
     def _pass_on(self, number: signal.Signals) -> None:
         if self.status is not None:
-            if number in (signal.SIGINT, *_TO_END_IT):
+            if number in self._to_end_us:
                 self.interrupted(number.name)
             return
         if number in _FROM_THE_TERMINAL and _has_the_terminal():
             return  # the terminal sent it to both of us
-        self.told_to_end |= number in _TO_END_IT
+        self.told_to_end |= number in self._to_end_us and number != signal.SIGINT
         os.kill(self._pid, number)
 
 

@@ -31,6 +31,7 @@ from mitml4.session.config import InterceptConfig
 from mitml4.session.opener import stored_authority, tls_opener
 from mitml4.session.session import Session, prepare_process
 from mitml4.session.summary import summary
+from mitml4.signals import ending_signals
 from mitml4.sinks.table import Table
 
 __all__ = ["intercept"]
@@ -135,9 +136,8 @@ class _Rules:
 
 @asynccontextmanager
 async def _signals(session: Session) -> AsyncIterator[None]:
-    """SIGINT, SIGTERM and SIGHUP ask the session to stop; each further one to hurry."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    with trio.open_signal_receiver(*numbers) as received:
+    """The first one asks the session to stop; each further one to hurry."""
+    with trio.open_signal_receiver(*ending_signals()) as received:
         async with trio.open_nursery() as nursery:
 
             async def listen() -> None:

@@ -300,13 +300,14 @@ def intercepting(
     roots: Sequence[Path] = (),
     iface: str = LAN,
     command: Sequence[str] = ("intercept",),
+    wrapper: Sequence[str] = (),
 ) -> Iterator[Interception]:
     """`mitml4 intercept` in the router, ready. It must end cleanly, leave nothing, and have said
     nothing unsound."""
     before = lab.router.call(take_snapshot)
     stderr = directory / "stderr.txt"
     ca_dir = directory / "ca"
-    argv = [sys.executable, "-m", "mitml4", *command, "--iface", iface, "--json"]
+    argv = [*wrapper, sys.executable, "-m", "mitml4", *command, "--iface", iface, "--json"]
     argv += ["--ca-dir", str(ca_dir), *options]
     for root in roots:
         argv += ["--upstream-ca", str(root)]

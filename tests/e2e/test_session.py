@@ -53,6 +53,22 @@ def test_a_signal_ends_the_session_and_nothing_is_left(intercept, client, echo, 
     assert session.events[-1]["flows"] == 1
 
 
+def test_under_nohup_the_end_of_the_terminal_is_none_of_the_sessions(intercept, client, echo):
+    session = intercept(wrapper=["nohup"])
+    session.process.send_signal(signal.SIGHUP)
+    watch = session.watch()
+    assert ask(client) == b"\xc0\xffhello"
+    assert watch.flow().stack == ["unknown"]
+    assert session.stop() == 0
+    assert session.events[-1]["reason"] == "SIGINT"
+
+
+def test_what_a_script_has_in_its_background_it_can_end(intercept):
+    """Where a shell without job control has SIGINT ignored."""
+    session = intercept(wrapper=["sh", "-c", "trap '' INT; exec \"$@\"", "sh"])
+    assert session.stop(signal.SIGINT) == 0
+
+
 def test_a_killed_session_leaves_nothing(lab, tmp_path, wait_until):
     before = lab.router.call(take_snapshot)
     process = lab.router.popen(

@@ -309,7 +309,7 @@ def test_the_hosts_own_services_are_reached(host, options, wait_until) -> None:
     """On 127.0.0.1 alone, by a name that means ::1 first."""
     server = host.popen(host.shell("python3", "-m", "http.server", "--bind", "127.0.0.1", "8123"))
     wait_until(
-        lambda: host.run("python3", "-c", CONNECT, "127.0.0.1", "8123").out == "connected\n",
+        lambda: "127.0.0.1:8123" in host.lab.router.run("ss", "-Hltn").stdout,
         "the server listens",
     )
     ended = host.run(
@@ -354,6 +354,17 @@ def test_a_signal_to_us_is_the_commands(host, number: signal.Signals) -> None:
     process.send_signal(number)
     assert process.communicate(timeout=20)[0] == "caught\n"
     assert process.returncode == 9
+
+
+def test_under_nohup_the_end_of_the_terminal_is_none_of_the_sessions(host, nginx) -> None:
+    """What the command has started keeps its network all the same."""
+    late = f"(read line <&3; {' '.join(CURL)} http://www.example/) & exit 3"
+    script = f"exec 3<&0; echo ready; read line; {late}"
+    process = host.popen(["nohup", *host.argv("sh", "-c", script)], stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate("go\ngo\n", timeout=20)[0] == HELLO
+    assert process.returncode == 3
 
 
 def test_when_we_are_killed_the_command_is_told_and_refused_everything_at_once(host, nginx) -> None:
