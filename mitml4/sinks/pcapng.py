@@ -9,6 +9,7 @@ and counted, as it is by the kernel; the flows never wait.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -102,7 +103,8 @@ class PacketFile:
         self._held_bytes = 0
         self._secrets: deque[bytes] = deque()
         self._news = trio.Event()
-        self._closing = trio.Event()
+        self._closing = False
+        self._patience = trio.CancelScope()
 
     @classmethod
     def to_file(cls, path: Path, taps: Sequence[Tap]) -> PacketFile:
@@ -135,16 +137,13 @@ class PacketFile:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         try:
-            await self._write([_introduction(self._taps)])
             async with trio.open_nursery() as nursery:
                 for number, tap in enumerate(self._taps):
                     nursery.start_soon(self._watch, number, tap)
-                nursery.start_soon(self._write_what_is_due)
-                await self._closing.wait()
-                await trio.sleep(_LAST_BLOCK_S)
+                with self._patience:
+                    await self._write([_introduction(self._taps)])
+                    await self._write_what_comes()
                 nursery.cancel_scope.cancel()
-            with trio.move_on_after(_LAST_WORDS_S):
-                await self._write([*self._blocks(due=trio.current_time()), *self._statistics()])
         except* BrokenPipeError:
             raise BrokenPipeError from None
         except* OSError as errors:
@@ -156,8 +155,10 @@ class PacketFile:
                 tap.close()
 
     async def aclose(self) -> None:
-        """Write what is held."""
-        self._closing.set()
+        """Write what is held, for some seconds at most: a pipe's reader may stand still."""
+        self._closing = True
+        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._news.set()
 
     async def _watch(self, number: int, tap: Tap) -> None:
         while True:
@@ -182,14 +183,19 @@ class PacketFile:
         self._held_bytes += len(seen.frame)
         self._news.set()
 
-    async def _write_what_is_due(self) -> None:
-        while True:
+    async def _write_what_comes(self) -> None:
+        """Until closing, with nothing left. Raises OSError."""
+        while not self._closing:
             await self._news.wait()
             self._news = trio.Event()
-            while self._held:
+            while self._held and not self._closing:
                 await trio.sleep(0 if self._held_bytes > _PLENTY else _STEP_S)
                 await self._write(self._blocks(due=trio.current_time() - _HELD_S))
             self._forget()
+        await trio.sleep(_LAST_BLOCK_S)
+        while self._held:
+            await self._write(self._blocks(due=math.inf))
+        await self._write(self._statistics())
 
     def _blocks(self, due: float) -> list[bytes]:
         """The packets that have been held since then, or are too many, behind new secrets."""

@@ -1,0 +1,128 @@
+"""A tap sees every TCP packet of its interface, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import trio
+
+from mitml4.errors import MachineError
+from mitml4.net.netns import NetNamespace
+from mitml4.net.tap import LOOPBACK, Seen, Tap
+
+CHUNK = 1 << 16
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+
+@pytest.fixture
+def alone() -> Iterator[NetNamespace]:
+    with NetNamespace() as namespace:
+        namespace.run("ip", "link", "set", LOOPBACK, "up")
+        yield namespace
+
+
+@pytest.fixture
+def tap(alone: NetNamespace) -> Iterator[Tap]:
+    tap = alone.call(lambda: Tap.open(LOOPBACK))
+    yield tap
+    tap.close()
+
+
+async def take(tap: Tap, until: bytes) -> list[Seen]:
+    """All packets, up to the first that ends in these bytes."""
+    seen: list[Seen] = []
+    with trio.fail_after(5):
+        while not any(each.frame.endswith(until) for each in seen):
+            await tap.wait()
+            seen += tap.take()
+    return seen
+
+
+def talk(namespace: NetNamespace, family: int, host: str, data: bytes) -> tuple[int, int]:
+    """Send this over a connection; the ports of both ends."""
+    with namespace.socket(family) as listener, namespace.socket(family) as client:
+        listener.bind((host, 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with server:
+            for start in range(0, len(data), CHUNK):
+                chunk = data[start : start + CHUNK]
+                client.sendall(chunk)
+                assert server.recv(len(chunk), socket.MSG_WAITALL) == chunk
+        return client.getsockname()[1], listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+async def test_it_sees_each_packet_once(
+    alone: NetNamespace, tap: Tap, family: int, host: str
+) -> None:
+    with alone.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.sendto(b"not TCP", ("127.0.0.1", 9))
+    client, server = talk(alone, family, host, b"a line of text")
+    seen = await take(tap, b"a line of text")
+    tcp = seen[0].network + (20 if family == socket.AF_INET else 40)
+    ports = [
+        tuple(int.from_bytes(each.frame[at : at + 2]) for at in (tcp, tcp + 2)) for each in seen
+    ]
+    flags = [each.frame[tcp + 13] for each in seen]
+    assert flags[:3] == [0x02, 0x12, 0x10]
+    assert ports[:3] == [(client, server), (server, client), (client, server)]
+    assert seen[3].frame.endswith(b"a line of text")
+    assert not any(each.outgoing for each in seen)
+    assert [each.time_ns for each in seen] == sorted(each.time_ns for each in seen)
+    assert tap.link_type == 1
+
+
+async def test_much_goes_round_the_ring_and_nothing_is_missing(
+    alone: NetNamespace, tap: Tap
+) -> None:
+    data = os.urandom(1 << 20) * 48
+    seen: list[Seen] = []
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                while True:
+                    await tap.wait()
+                    seen.extend(tap.take())
+
+            nursery.start_soon(watch)
+            client, _ = await trio.to_thread.run_sync(
+                talk, alone, socket.AF_INET, "127.0.0.1", data
+            )
+            await trio.sleep(0.2)
+            nursery.cancel_scope.cancel()
+    received, missing = tap.statistics()
+    assert missing == 0
+    assert received == len(seen)
+    assert all(each.length == len(each.frame) for each in seen)
+    assert b"".join(map(payload, filter(partial(is_from, client), seen))) == data
+
+
+def is_from(port: int, seen: Seen) -> bool:
+    return int.from_bytes(seen.frame[34:36]) == port
+
+
+def payload(seen: Seen) -> bytes:
+    """Of TCP in IPv4 without options."""
+    return seen.frame[34 + (seen.frame[46] >> 4) * 4 :]
+
+
+def test_an_interface_without_frames_gives_ip_packets(alone: NetNamespace) -> None:
+    alone.run("ip", "tuntap", "add", "tun0", "mode", "tun")
+    tap = alone.call(lambda: Tap.open("tun0"))
+    assert tap.link_type == 101
+    tap.close()
+
+
+def test_an_interface_that_is_not_there_is_said(alone: NetNamespace) -> None:
+    with pytest.raises(MachineError, match="cannot see the packets of eth7: No such device"):
+        alone.call(lambda: Tap.open("eth7"))

@@ -1,0 +1,260 @@
+"""Packets of our flows and no others, behind the secrets that open them, and never in the way."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from mitml4.address import Address
+from mitml4.capture.reader import read_packets
+from mitml4.errors import MitmError
+from mitml4.events import FlowClose, FlowLayer, FlowOpen
+from mitml4.net.tap import Seen
+from mitml4.sinks import pcapng
+from mitml4.sinks.pcapng import PacketFile
+
+CLIENT, SERVER, OURS = Address("10.0.0.1", 1111), Address("192.0.2.1", 443), Address("10.0.0.9", 5)
+CLIENT_V6, SERVER_V6 = Address("2001:db8::1", 1111), Address("2001:db8::2", 443)
+SYN, SYN_ACK, ACK, FIN = 0x02, 0x12, 0x10, 0x11
+
+
+class StandIn:
+    """A tap whose packets a test makes."""
+
+    name = "eth0"
+    link_type = 101
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[Seen](100_000)
+        self._next: list[Seen] = []
+        self.closed = False
+
+    def see(self, source: Address, destination: Address, flags: int, data: bytes = b"") -> None:
+        frame = packet(source, destination, flags, data)
+        self._send.send_nowait(Seen(1_700_000_000 * 10**9, frame, 0, len(frame), False))
+
+    async def wait(self) -> None:
+        self._next.append(await self._receive.receive())
+
+    def take(self) -> Iterator[Seen]:
+        while self._next:
+            yield self._next.pop()
+
+    def statistics(self) -> tuple[int, int]:
+        return 100, 2
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def packet(source: Address, destination: Address, flags: int, data: bytes) -> bytes:
+    tcp = source.port.to_bytes(2) + destination.port.to_bytes(2) + bytes(8)
+    tcp += bytes([5 << 4, flags]) + bytes(6) + data
+    key = pcapng._key(source, destination)
+    if source.is_v6:
+        return b"\x60" + bytes(7) + key[:-4] + tcp
+    return b"\x45" + bytes(11) + key[:-4] + tcp
+
+
+def opened(flow: int = 1, client: Address = CLIENT, server: Address = SERVER) -> FlowOpen:
+    return FlowOpen(flow=flow, client=client, destination=server)
+
+
+def layer(protocol: str, depth: int = 0) -> FlowLayer:
+    return FlowLayer(flow=1, depth=depth, protocol=protocol, speaker="client", action="relayed")
+
+
+def closed(flow: int = 1) -> FlowClose:
+    return FlowClose(
+        flow=flow, stack=("tls",), reason="closed", bytes_up=1, bytes_down=1, duration_s=1.0
+    )
+
+
+@pytest.fixture
+def tap() -> StandIn:
+    return StandIn()
+
+
+@asynccontextmanager
+async def writing(path: Path, tap: StandIn):
+    sink = PacketFile.to_file(path, [tap])  # type: ignore[list-item]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(sink.run)
+        yield sink
+        await sink.aclose()
+    assert tap.closed
+
+
+def read(path: Path) -> tuple[list[bytes], list[bytes]]:
+    """Packets, and secrets."""
+    secrets: list[bytes] = []
+    packets = read_packets(io.BytesIO(path.read_bytes()), "x", on_secrets=secrets.append)
+    return [bytes(data[start:end]) for _, _, data, start, end in packets], secrets
+
+
+@pytest.mark.parametrize(
+    ("client", "server"), [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)], ids=["v4", "v6"]
+)
+async def test_both_directions_of_a_flow_are_written_and_nothing_else(
+    tmp_path, tap, client, server
+) -> None:
+    other = Address(client.ip, 2222)
+    async with writing(tmp_path / "x", tap) as sink:
+        tap.see(client, server, SYN)
+        tap.see(other, server, SYN)
+        tap.see(server, client, SYN_ACK)
+        await trio.sleep(0.01)
+        sink.publish(opened(1, client, server))
+        tap.see(client, server, ACK, b"up")
+        tap.see(other, server, ACK, b"never ours")
+        tap.see(server, other, ACK, b"never ours")
+        tap.see(server, client, ACK, b"down")
+        await trio.sleep(0.01)
+        sink.publish(closed())
+        tap.see(client, server, FIN)
+    packets, _ = read(tmp_path / "x")
+    assert packets == [
+        packet(client, server, SYN, b""),
+        packet(server, client, SYN_ACK, b""),
+        packet(client, server, ACK, b"up"),
+        packet(server, client, ACK, b"down"),
+        packet(client, server, FIN, b""),
+    ]
+
+
+async def test_the_servers_side_is_written_once_it_is_known(tmp_path, tap) -> None:
+    async with writing(tmp_path / "x", tap) as sink:
+        sink.publish(opened())
+        tap.see(OURS, SERVER, SYN)
+        await trio.sleep(0.01)
+        sink.connected(CLIENT, OURS, SERVER)
+        tap.see(SERVER, OURS, SYN_ACK)
+    assert len(read(tmp_path / "x")[0]) == 2
+
+
+async def test_packets_wait_for_the_secrets_that_open_them(tmp_path, tap, monkeypatch) -> None:
+    """A secret of the client's side of a handshake is known only after the packets it opens."""
+    monkeypatch.setattr(pcapng, "_HELD_S", 0.3)
+    path = tmp_path / "x"
+    async with writing(path, tap) as sink:
+        sink.publish(opened())
+        for number in range(2):
+            tap.see(CLIENT, SERVER, ACK, b"packet %d" % number)
+            await trio.sleep(0.05)
+            sink.add_secret(b"secret %d" % number)
+            sink.add_secret(b"secret %d" % number)  # OpenSSL repeats itself
+            await trio.sleep(0.5)
+    data = path.read_bytes()
+    order = [data.index(b"%s %d" % (what, n)) for n in range(2) for what in (b"secret", b"packet")]
+    assert order == sorted(order)
+    assert read(path)[1] == [b"secret 0\n", b"secret 1\n"]
+
+
+async def test_a_reader_is_told_what_each_flow_is(tmp_path, tap) -> None:
+    path = tmp_path / "x"
+    async with writing(path, tap) as sink:
+        tap.see(CLIENT, SERVER, SYN)
+        sink.publish(opened())
+        for depth, protocol in enumerate(("socks5", "tls")):
+            sink.publish(layer(protocol, depth))
+        tap.see(CLIENT, SERVER, ACK, b"data")
+        await trio.sleep(0.01)
+        sink.publish(closed())
+        tap.see(SERVER, CLIENT, FIN)
+    said = "flow 1, client's side: socks5 › tls (closed)".encode()
+    assert path.read_bytes().count(said) == 2
+
+
+async def test_addresses_that_are_used_again_belong_to_the_later_flow(
+    tmp_path, tap, monkeypatch
+) -> None:
+    monkeypatch.setattr(pcapng, "_REMEMBERED_S", 0.0)
+    monkeypatch.setattr(pcapng, "_HELD_S", 0.0)
+    path = tmp_path / "x"
+    async with writing(path, tap) as sink:
+        for flow in (1, 2):
+            sink.publish(opened(flow))
+            tap.see(CLIENT, SERVER, SYN, b"of %d" % flow)
+            await trio.sleep(0.3)
+            if flow == 1:
+                sink.publish(closed(1))
+        tap.see(CLIENT, SERVER, ACK, b"of 2")
+        await trio.sleep(0.3)
+        sink.publish(closed(2))
+        await trio.sleep(0.01)
+        tap.see(CLIENT, SERVER, SYN, b"of nobody")
+        await trio.sleep(0.3)
+        tap.see(CLIENT, SERVER, ACK, b"of nobody")
+    assert [data[40:] for data in read(path)[0]] == [b"of 1", b"of 2", b"of 2", b"of nobody"]
+
+
+async def test_what_comes_faster_than_it_is_written_is_counted(tmp_path, tap, monkeypatch) -> None:
+    monkeypatch.setattr(pcapng, "_MOST", 250)
+    async with writing(tmp_path / "x", tap) as sink:
+        sink.publish(opened())
+        for _ in range(5):
+            tap.see(CLIENT, SERVER, ACK, bytes(60))
+    assert len(read(tmp_path / "x")[0]) == 3
+    assert sink.missing == 2 + 2  # ours, and the kernel's
+
+
+async def test_many_are_not_held_for_long(tmp_path, tap, monkeypatch) -> None:
+    monkeypatch.setattr(pcapng, "_PLENTY", 1000)
+    monkeypatch.setattr(pcapng, "_HELD_S", 3600.0)
+    path = tmp_path / "x"
+    async with writing(path, tap) as sink:
+        sink.publish(opened())
+        for _ in range(100):
+            tap.see(CLIENT, SERVER, ACK, bytes(60))
+        with trio.fail_after(5):
+            while path.stat().st_size < 90 * 100:  # noqa: ASYNC110 - the file tells nobody
+                await trio.sleep(0.01)
+    assert len(read(path)[0]) == 100
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"\x45" + bytes(9), b"\x45" + bytes(30), b"\x60" + bytes(50)]
+)
+async def test_odd_frames_do_no_harm(tmp_path, tap, beginning: bytes) -> None:
+    async with writing(tmp_path / "x", tap) as sink:
+        sink.publish(opened())
+        tap._send.send_nowait(Seen(0, beginning, 0, 99, False))
+    assert read(tmp_path / "x")[0] == []
+
+
+async def test_a_full_disk_is_said_and_a_gone_reader_too(tap) -> None:
+    async def run(descriptor: int) -> None:
+        sink = PacketFile(descriptor, "x.pcapng", [tap])  # type: ignore[list-item]
+        await sink.aclose()
+        await sink.run()
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(MitmError, match=r"cannot write x\.pcapng: No space left"):
+        await run(full)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with pytest.raises(BrokenPipeError):
+        await run(write_end)
+    os.close(write_end)
+    os.close(full)
+
+
+async def test_a_reader_that_stands_still_does_not_stop_the_end(tap, monkeypatch) -> None:
+    monkeypatch.setattr(pcapng, "_LAST_WORDS_S", 0.1)
+    read_end, write_end = os.pipe()
+    sink: Any = PacketFile(write_end, "a pipe", [tap])  # type: ignore[list-item]
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(sink.run)
+            sink.publish(opened())
+            for _ in range(100):
+                tap.see(CLIENT, SERVER, ACK, bytes(4096))
+            await sink.aclose()
+    os.close(read_end)  # lets the abandoned write go
