@@ -83,10 +83,10 @@ class TlsStream(Stream):
         """Hand on the ciphertext that OpenSSL has made."""
 
     async def _flush_unless_sending(self) -> None:
-        """What a reader has made OpenSSL say is handed on by whoever sends, who may have to wait
-        for the far side to read: reading must not wait for that."""
-        if not self._sending.locked():
-            await self._flush()
+        """Hand on what a reader has made OpenSSL say, if nobody sends who will do that.
+
+        Who sends may have to wait for the far side to read: reading must not wait for that.
+        """
 
     async def handshake(self) -> None:
         """Shake hands. Raises TlsFailure (with the far side's alert), StreamTruncated, OSError."""
@@ -292,14 +292,22 @@ class _MemoryTlsStream(TlsStream):
 
     async def _flush(self) -> None:
         async with self._sending:
-            while True:
-                try:
-                    ciphertext = self.connection.bio_read(1 << 17)
-                except SSL.WantReadError:
-                    return
-                if self._framing and self._wraps:
-                    ciphertext = self._framing.wrap(ciphertext)
+            while ciphertext := self._take_ciphertext():
                 await self.transport.send_all(memoryview(ciphertext))
+
+    async def _flush_unless_sending(self) -> None:
+        # Taken before anything is awaited: what a sender adds meanwhile is the sender's.
+        if not self._sending.locked() and (ciphertext := self._take_ciphertext()):
+            async with self._sending:
+                await self.transport.send_all(memoryview(ciphertext))
+
+    def _take_ciphertext(self) -> bytes:
+        """What OpenSSL has made, or some of it."""
+        try:
+            ciphertext = self.connection.bio_read(1 << 17)
+        except SSL.WantReadError:
+            return b""
+        return self._framing.wrap(ciphertext) if self._framing and self._wraps else ciphertext
 
 
 def tls_over(
