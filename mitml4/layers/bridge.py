@@ -44,9 +44,10 @@ class Lane:
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
     """How it ended, if that was not the stream's own end."""
-    reset: OSError | None = None
-    """The reset of the source, where the other lane has run into it: raised instead of the end."""
     _said: bool = False
+
+    def __post_init__(self) -> None:
+        self.sink.tcp.fed_by = self.source.tcp
 
     async def look(self, beyond: int) -> bytes:
         """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
@@ -167,8 +168,8 @@ class Lane:
 
     def _find_ended(self, ended: bool) -> None:
         """The kernel tells of a reset once; whoever reads after that finds an end."""
-        if ended and self.reset:
-            raise self.reset
+        if ended and self.source.tcp.reset:
+            raise self.source.tcp.reset
         self.ended = ended
 
     async def say_ended(self) -> None:
@@ -284,7 +285,7 @@ class Bridge:
                 other = self.lane(direction.other)
                 both_were_at_work = len(failures) == 1 and len(at_work) == 2
                 if isinstance(error, OSError) and both_were_at_work and other.source.tcp.is_gone:
-                    other.reset = error
+                    other.source.tcp.reset = error
                     nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
                     return
             if failures or not at_work:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -19,7 +20,7 @@ from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.egress import abort, be_transparent
 from mitml4.net.mechanism import Mechanism
-from mitml4.net.stream import wait_reset
+from mitml4.net.resets import until_reset
 
 __all__ = ["Accepted", "Arrival", "Listener", "listen"]
 
@@ -49,8 +50,8 @@ class Arrival(Protocol):
     async def accept(self) -> trio.socket.SocketType:
         """Its socket, which the receiver closes. Raises OSError if the client has gone."""
 
-    async def wait_reset(self) -> NoReturn:
-        """Wait for the client to reset it, before or after it was accepted. Raises OSError."""
+    def until_reset(self) -> AbstractContextManager[trio.CancelScope]:
+        """What is inside is cancelled once the client has reset it, accepted or not."""
 
     def refuse(self, reason: OSError | None) -> None:
         """Turn it away, as the server's side did; None: with a RST."""
@@ -69,8 +70,8 @@ class Accepted:
         """The socket, at once; no checkpoint."""
         return self.socket
 
-    async def wait_reset(self) -> NoReturn:
-        await wait_reset(self.socket)
+    def until_reset(self) -> AbstractContextManager[trio.CancelScope]:
+        return until_reset(self.socket.fileno())
 
     def refuse(self, reason: OSError | None) -> None:
         abort(self.socket)

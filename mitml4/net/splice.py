@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-import trio
-
 from mitml4.net.stream import TcpStream
 
 __all__ = ["Pipe", "PipePool", "splice_burst"]
@@ -104,4 +102,4 @@ async def _drain(pipe: Pipe, sink: TcpStream, count: int) -> None:
         try:
             count -= os.splice(pipe.read_end, sink.fileno(), count, flags=_FLAGS)
         except BlockingIOError:
-            await trio.lowlevel.wait_writable(sink.fileno())
+            await sink.wait_sendable()

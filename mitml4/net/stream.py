@@ -24,16 +24,21 @@ from typing import Final, NoReturn
 import trio
 
 from mitml4.net import urgent
+from mitml4.net.resets import until_reset
 
-__all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead", "wait_reset"]
+__all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead"]
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
+_LAST_WORDS_S: Final = 2.0
+"""How long the far side may take for room, when nothing will follow what fills it."""
+_LOOK_AGAIN_S: Final = 0.02
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # socket(7), struct linger
 _DELIVER_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 
 # struct tcp_info of linux/tcp.h: offsets of its counters, the states of net/tcp_states.h.
 _TCP_INFO_LENGTH: Final = 216
+_UNACKED_PACKETS: Final = 24
 _BYTES_RECEIVED: Final = 128
 _NOTSENT_BYTES: Final = 144
 _BYTES_SENT: Final = 200
@@ -142,6 +147,10 @@ class TcpStream(Stream):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         urgent.expect_on(sock)
         self.socket = sock
+        self.fed_by: TcpStream | None = None
+        """Whose bytes it carries on."""
+        self.reset: OSError | None = None
+        """Its reset, where that was told to somebody who does not pass it on yet."""
         self._low_water = 1
         self._stops_at_urgent = True
         self._final_bytes: tuple[int, int] | None = None
@@ -237,17 +246,14 @@ class TcpStream(Stream):
         await trio.lowlevel.wait_readable(self.socket)
 
     async def wait_reset(self) -> NoReturn:
-        """Wait until it is reset; see the function. Raises OSError."""
-        await wait_reset(self.socket)
+        """Wait until it is reset, also if the end of what it sends has been seen long ago.
 
-    @property
-    def is_reset(self) -> bool:
-        """Whether it was reset, and nobody has been told of that yet."""
-        if self.socket.fileno() < 0:
-            return False
-        poller = select.poll()
-        poller.register(self.socket, 0)
-        return any(events & select.POLLERR for _, events in poller.poll(0))
+        What came before is to be read first, if it is of interest. Raises OSError.
+        """
+        with until_reset(self.fileno()):
+            await trio.sleep_forever()
+        self.raise_reset()
+        await trio.sleep_forever()  # it has ended both ways
 
     @property
     def is_gone(self) -> bool:
@@ -257,8 +263,11 @@ class TcpStream(Stream):
         return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
 
     def raise_reset(self) -> None:
-        """Raises OSError if it was reset, and nobody has been told of that yet."""
-        _raise_reset(self.socket)
+        """Raises OSError if it was reset, and nobody has passed that on yet."""
+        if self.reset:
+            raise self.reset
+        if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, os.strerror(code))
 
     async def send_all(self, data: memoryview) -> None:
         while data:
@@ -279,7 +288,36 @@ class TcpStream(Stream):
                 await self.wait_sendable()
 
     async def wait_sendable(self) -> None:
-        await trio.lowlevel.wait_writable(self.socket)
+        """Wait for room. Raises OSError if what it is fed by was reset, and there will be none."""
+        if self.fed_by is None:
+            await trio.lowlevel.wait_writable(self.socket)
+            return
+        with until_reset(self.fed_by.fileno()) as waiting:
+            await trio.lowlevel.wait_writable(self.socket)
+        if waiting.cancelled_caught and not await self._makes_room():
+            self.fed_by.raise_reset()
+            await trio.lowlevel.wait_writable(self.socket)  # it has ended both ways
+
+    async def _makes_room(self) -> bool:
+        """Wait for room while the far side takes anything, but not for long."""
+        with trio.move_on_after(_LAST_WORDS_S):
+            while self.is_delivering:
+                with trio.move_on_after(_LOOK_AGAIN_S):
+                    await trio.lowlevel.wait_writable(self.socket)
+                    return True
+        return False
+
+    @property
+    def is_delivering(self) -> bool:
+        """Whether the far side has yet to acknowledge something, and takes it.
+
+        When nothing is on its way though something waits, the far side's window is closed: it has
+        all that it would have had without us. A connection that was reset still counts what it had
+        not sent.
+        """
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        (unacked,) = struct.unpack_from("=I", info, _UNACKED_PACKETS)
+        return info[0] != _CLOSE and unacked > 0
 
     async def wait_end(self) -> None:
         self._stops_at_urgent = False
@@ -304,6 +342,7 @@ class TcpStream(Stream):
             self._let_go()
 
     def _let_go(self) -> None:
+        self.fed_by = None
         trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
 
@@ -328,26 +367,3 @@ class TcpStream(Stream):
         (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
         fin_received = info[0] in _FIN_RECEIVED or (info[0] == _CLOSE and not was_reset)
         return max(0, received - fin_received), sent - resent + waiting
-
-
-async def wait_reset(sock: socket.socket | trio.socket.SocketType) -> NoReturn:
-    """Wait until a connection is reset, also if the end of what it sends has been seen long ago.
-
-    What came before is to be read first, if it is of interest. Raises OSError.
-    """
-    try:
-        poll = select.epoll()
-    except OSError:  # no descriptor is left: who sends next will notice
-        await trio.sleep_forever()
-    with poll:
-        # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)). A socket that has
-        # ended is readable at all times, so it cannot be waited for as it is.
-        poll.register(sock.fileno(), 0)
-        await trio.lowlevel.wait_readable(poll.fileno())
-    _raise_reset(sock)
-    await trio.sleep_forever()  # it has ended both ways
-
-
-def _raise_reset(sock: socket.socket | trio.socket.SocketType) -> None:
-    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise OSError(code, os.strerror(code))

@@ -21,14 +21,14 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import CloseReason, Event, FlowClose, FlowOpen
-from mitml4.layers.bridge import MAX_DEPTH, Bridge, first_of
+from mitml4.layers.bridge import MAX_DEPTH, Bridge
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.layers.tls import Blocked, Failed, TlsOpener
 from mitml4.net.listener import Arrival
-from mitml4.net.stream import Stream, TcpStream
+from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
 
 __all__ = ["Flow", "Services", "unsent"]
@@ -88,9 +88,6 @@ class Flow:
         self._egress: TcpStream | None = None
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
-        self._life = trio.CancelScope()
-        self._moved: list[tuple[int, int]] = []
-        """What had moved on each side when one was last found to be reset."""
         services.publish(
             FlowOpen(
                 flow=number,
@@ -113,27 +110,11 @@ class Flow:
             return True
         return not (_queued(self._ingress, termios.FIONREAD) or unsent(self._egress))
 
-    def end_if_stranded(self) -> None:
-        """End it if a side was reset and nothing has moved since this was last called.
-
-        Then no lane notices: each waits for the other side, which neither takes nor says anything.
-        """
-        sides = [side for side in (self._ingress, self._egress) if side]
-        if not any(side.is_reset for side in sides):
-            return
-        moved = [side.wire_bytes for side in sides]
-        if moved == self._moved:
-            self._life.cancel()
-        self._moved = moved
-
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
         reason: CloseReason = "shutdown"
         try:
-            with self._life:
-                reason = await self._carry()
-            if self._life.cancelled_caught:
-                reason = "reset"
+            reason = await self._carry()
         finally:
             if self._ingress is None:
                 self.arrival.refuse(self._refusal)
@@ -178,14 +159,14 @@ class Flow:
     async def _connect(self) -> TcpStream | CloseReason:
         """The egress connection, or how the server's side refused it."""
         try:
-            with trio.fail_after(_CONNECT_S):
-                await first_of(self._redial, self.arrival.wait_reset)
+            with trio.fail_after(_CONNECT_S), self.arrival.until_reset():
+                return await self._redial()
         except trio.TooSlowError:
             self._refusal = TimeoutError()
             self.report.error("egress", "connect", "timeout", "no answer")
             return "timeout"
         except (ConnectionResetError, BrokenPipeError):
-            return "reset"  # the client's, or the server's right after it had accepted
+            return "reset"  # the server's, right after it had accepted
         except OSError as error:
             self._refusal = error
             slow = isinstance(error, TimeoutError)
@@ -193,13 +174,12 @@ class Flow:
             reason = os.strerror(error.errno) if error.errno else str(error)
             self.report.error("egress", "connect", kind, reason)
             return kind
-        assert self._egress is not None
-        return self._egress
+        return "reset"  # the client's
 
     async def _dial(self) -> TcpStream:
         return await self.services.connect(self.arrival.destination, self.arrival.client)
 
-    async def _redial(self) -> Stream:
+    async def _redial(self) -> TcpStream:
         self._egress = await self._dial()
         return self._egress
 
@@ -267,7 +247,7 @@ class Flow:
             self.report.error("egress", "relay", "reset", error.strerror or str(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self._ingress, self._egress):
-                while stream and unsent(stream):  # noqa: ASYNC110 - the kernel tells nobody
+                while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
         return "reset"

@@ -44,8 +44,6 @@ Connect: TypeAlias = Callable[[Address, Address], Awaitable[TcpStream]]
 
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MAX_FLOWS: Final = "max flows"
-_STRANDED_S: Final = 2.0
-"""How often flows are looked after that nobody else does."""
 
 
 class Source(Protocol):
@@ -183,7 +181,6 @@ class Session:
                 nursery.start_soon(self._accept, nursery, listener, services)
             nursery.start_soon(services.tls.forge.prepare, KeyType.EC_P256, KeyType.RSA_2048)
             nursery.start_soon(intake.watch, self)
-            nursery.start_soon(self._end_the_stranded)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
             await self.stop_asked.wait()
@@ -235,13 +232,6 @@ class Session:
         with trio.move_on_after(patience_s):
             while flows and not self.hurry_asked.is_set():
                 await first_of(self.one_closed.wait, self.hurry_asked.wait)
-
-    async def _end_the_stranded(self) -> None:
-        while True:
-            await trio.sleep(_STRANDED_S)
-            for flow in (*self.flows.values(), *self.surplus.values()):
-                flow.end_if_stranded()
-                await trio.lowlevel.checkpoint()
 
     async def _end_after(self, duration_s: float) -> None:
         await trio.sleep(duration_s)

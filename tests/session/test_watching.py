@@ -106,6 +106,57 @@ async def test_a_server_that_has_ended_and_is_reset_resets_a_silent_client(
     assert (close.reason, close.stack) == ("reset", stack)
 
 
+@pytest.mark.parametrize("who", ["client", "server"])
+@pytest.mark.parametrize("said", [b"\0opaque", REQUEST], ids=["opaque", "http/1"])
+@pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
+async def test_a_side_that_is_reset_resets_one_that_takes_nothing(
+    lab, said: bytes, who: str, both: bool
+) -> None:
+    """Nobody reads from the one, and nobody can send to the other."""
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(said)
+        far = await server.stream()
+        await server.hear(far, len(said))
+        near, other = (client, far) if who == "client" else (far, client)
+        async with trio.open_nursery() as nursery:
+            for stream in (near, other) if both else (near,):
+                nursery.start_soon(fill, stream)
+        reset(near)
+        await wait_reset(other)
+        assert (await proxy.wait_closed()).reason == "reset"
+
+
+async def fill(stream: trio.SocketStream) -> None:
+    """Send until nothing more is taken."""
+    with trio.move_on_after(0.3):
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(50_000_000))
+
+
+async def test_one_that_has_ended_is_not_taken_for_reset_when_the_other_ends(lab) -> None:
+    """Both have said all, and one of them has yet to take it."""
+    server = Silent()
+    size = 20_000_000
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        far = await server.stream()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                await client.send_all(b"\0" + bytes(size))
+                await client.send_eof()
+
+            await far.send_eof()
+            with trio.fail_after(5):
+                assert await client.receive_some() == b""
+            await trio.sleep(0.3)
+            await server.hear(far, 1 + size)
+        assert await far.receive_some() == b""
+        assert (await proxy.wait_closed()).reason == "closed"
+
+
 def blocking_tls(
     address: tuple[str, int], context: ssl.SSLContext
 ) -> tuple[socket.socket, ssl.SSLObject]:

@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 import trio
 
@@ -137,9 +137,9 @@ class Held:
             raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
         return self._accepted.socket
 
-    async def wait_reset(self) -> NoReturn:
+    def until_reset(self) -> trio.CancelScope:
         """A client that gives up waiting does not say so."""
-        await trio.sleep_forever()
+        return trio.CancelScope()
 
     def refuse(self, reason: OSError | None) -> None:
         """Have it refused as the server's side did; for no reason of its, with a RST."""
