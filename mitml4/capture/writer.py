@@ -6,7 +6,7 @@ Source: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-04.html, sectio
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mitml4.capture.pcapng import (
@@ -56,12 +56,18 @@ def packet(
     *,
     outbound: bool = False,
     comment: str | None = None,
-) -> bytes:
-    """A packet of `length` bytes, of which `data` was captured. `time_ns`: since the epoch."""
-    head = struct.pack("<IIIII", interface, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), length)
+) -> tuple[bytes, bytes, bytes]:
+    """A packet of `length` bytes, of which `data` was captured. `time_ns`: since the epoch.
+
+    In three parts, of which the middle is `data` itself, so that nothing is copied.
+    """
     flags = struct.pack("<I", _OUTBOUND if outbound else _INBOUND)
     options = [(_COMMENT, _text(comment))] if comment else []
-    return _block(ENHANCED_PACKET, head + _padded(data), [*options, (_FLAGS, flags)])
+    behind = bytes(-len(data) % 4) + _options([*options, (_FLAGS, flags)])
+    whole = 32 + len(data) + len(behind)
+    high, low = time_ns >> 32, time_ns & 0xFFFFFFFF
+    head = struct.pack("<7I", ENHANCED_PACKET, whole, interface, high, low, len(data), length)
+    return head, data, behind + struct.pack("<I", whole)
 
 
 def secrets(lines: Iterable[bytes]) -> bytes:
@@ -77,13 +83,17 @@ def statistics(interface: int, time_ns: int, *, received: int, dropped: int) -> 
     return _block(_STATISTICS, head, [(code, struct.pack("<Q", each)) for code, each in numbers])
 
 
-def _block(kind: int, body: bytes, options: Iterable[Option] = ()) -> bytes:
+def _block(kind: int, body: bytes, options: Sequence[Option] = ()) -> bytes:
     """A block with its length on both ends [3.1]."""
-    written = [struct.pack("<HH", code, len(value)) + _padded(value) for code, value in options]
-    end = [b"\0\0\0\0"] if written else []
-    inner = b"".join([body, *written, *end])
+    inner = body + _options(options)
     length = len(inner) + 12
     return struct.pack("<II", kind, length) + inner + struct.pack("<I", length)
+
+
+def _options(options: Sequence[Option]) -> bytes:
+    """These, and the one that says that there are no more [3.5]."""
+    written = [struct.pack("<HH", code, len(value)) + _padded(value) for code, value in options]
+    return b"".join(written) + bytes(4) if written else b""
 
 
 def _padded(data: bytes) -> bytes:

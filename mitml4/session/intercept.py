@@ -63,6 +63,8 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
     rules = _Rules(config.scope, outputs.table)
     async with _signals(session):
         await session.run(rules.up(say), opener, named)
+    for note in outputs.notes:
+        say(f"note: {note}")
     took = trio.current_time() - started
     say(summary(hub.totals, took, rules.quic_blocked, outputs.files, hub.dropped_events))
     return ExitCode.DONE

@@ -104,11 +104,16 @@ class Outputs:
     def files(self) -> tuple[str, ...]:
         """What has been written, for the summary."""
         config = self.config
-        names = [str(path) for path in (config.events_file, config.har, config.keylog) if path]
-        if self.packets:
-            missing = self.packets.missing
-            names.append(f"{config.packets}" + (f" ({missing} packets missing)" * (missing > 0)))
-        return tuple(names)
+        paths = (config.events_file, config.packets, config.har, config.keylog)
+        return tuple(str(path) for path in paths if path)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of what has been written."""
+        if self.packets and (missing := self.packets.missing):
+            which = "1 packet is" if missing == 1 else f"{missing} packets are"
+            return (f"{which} missing in {self.config.packets}: written slower than they came",)
+        return ()
 
     def close(self) -> None:
         if self.keylog:

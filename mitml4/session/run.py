@@ -106,6 +106,8 @@ async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say
     async with trio.open_nursery() as nursery:
         await nursery.start(inside.command.watch)
         await session.run(inside.up(opener), opener, named)
+        for note in session.outputs.notes:
+            say(f"note: {note}")
         await inside.command.ended.wait()
         nursery.cancel_scope.cancel()
     assert inside.command.status is not None

@@ -6,13 +6,15 @@ import errno
 import os
 import select
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MitmError
 
-__all__ = ["open_file", "write_all", "write_failure"]
+__all__ = ["open_file", "write_all", "write_failure", "write_parts"]
 
+_IOV_MAX: Final = 1024  # linux/uio.h
 _PRIVATE: Final = 0o600  # URLs, headers and keys are nobody else's business
 
 
@@ -52,6 +54,18 @@ def write_all(descriptor: int, data: bytes, *, patience_s: float | None = None) 
             poll.register(descriptor, select.POLLOUT)
             if not poll.poll(None if patience_s is None else patience_s * 1000):
                 raise TimeoutError(errno.ETIMEDOUT, "its reader stands still") from None
+
+
+def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
+    """Write everything without putting it together first. Raises OSError."""
+    for start in range(0, len(parts), _IOV_MAX):
+        group = parts[start : start + _IOV_MAX]
+        try:
+            written = os.writev(descriptor, group)
+        except BlockingIOError:
+            written = 0
+        if written < sum(map(len, group)):
+            write_all(descriptor, b"".join(group)[written:])
 
 
 def write_failure(name: str, error: OSError) -> MitmError:

@@ -25,7 +25,7 @@ from mitml4.address import Address
 from mitml4.capture import writer
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
-from mitml4.sinks.files import open_file, write_all, write_failure
+from mitml4.sinks.files import open_file, write_failure, write_parts
 
 __all__ = ["PacketFile"]
 
@@ -33,7 +33,7 @@ _HELD_S: Final = 1.0
 _STEP_S: Final = 0.1
 _PLENTY: Final = 16 << 20
 """Bytes; more are not held any longer, but written as fast as can be."""
-_MOST: Final = 64 << 20
+_MOST: Final = 128 << 20
 """Bytes; what comes on top of these is missing."""
 _REMEMBERED_S: Final = 5.0
 """How long a flow that has closed may have packets on the way."""
@@ -190,27 +190,27 @@ class PacketFile:
             self._news = trio.Event()
             while self._held and not self._closing:
                 await trio.sleep(0 if self._held_bytes > _PLENTY else _STEP_S)
-                await self._write(self._blocks(due=trio.current_time() - _HELD_S))
+                await self._write(self._due(trio.current_time() - _HELD_S))
             self._forget()
         await trio.sleep(_LAST_BLOCK_S)
         while self._held:
-            await self._write(self._blocks(due=math.inf))
+            await self._write(self._due(math.inf))
         await self._write(self._statistics())
 
-    def _blocks(self, due: float) -> list[bytes]:
+    def _due(self, since: float) -> list[bytes]:
         """The packets that have been held since then, or are too many, behind new secrets."""
         secrets = [self._secrets.popleft() for _ in range(len(self._secrets))]
-        blocks = [writer.secrets(dict.fromkeys(secrets))] if secrets else []
+        parts = [writer.secrets(dict.fromkeys(secrets))] if secrets else []
         size = 0
-        while self._held and (self._held[0].since <= due or self._held_bytes > _PLENTY):
+        while self._held and (self._held[0].since <= since or self._held_bytes > _PLENTY):
             held = self._held.popleft()
             self._held_bytes -= len(held.seen.frame)
             if leg := self._legs.get(held.key):
-                blocks.append(_block(held, leg.comment(held.flags)))
-                size += len(blocks[-1])
+                parts += _packet(held, leg.comment(held.flags))
+                size += len(held.seen.frame)
             if size > _PLENTY:
                 break
-        return blocks
+        return parts
 
     def _add_leg(self, flow: _Flow, side: Side, source: Address, destination: Address) -> None:
         leg = _Leg(flow, side)
@@ -236,11 +236,11 @@ class PacketFile:
             blocks.append(writer.statistics(number, now_ns, received=received, dropped=missing))
         return blocks
 
-    async def _write(self, blocks: Sequence[bytes]) -> None:
+    async def _write(self, parts: Sequence[bytes]) -> None:
         """In a thread, which is left to itself if it is stuck. Raises OSError."""
-        if blocks:
+        if parts:
             await trio.to_thread.run_sync(
-                write_all, self._descriptor, b"".join(blocks), abandon_on_cancel=True
+                write_parts, self._descriptor, parts, abandon_on_cancel=True
             )
 
 
@@ -249,7 +249,7 @@ def _introduction(taps: Sequence[Tap]) -> bytes:
     return b"".join([writer.section(f"mitml4 {__version__}"), *interfaces])
 
 
-def _block(held: _Held, comment: str | None) -> bytes:
+def _packet(held: _Held, comment: str | None) -> tuple[bytes, bytes, bytes]:
     seen = held.seen
     return writer.packet(
         held.interface,

@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,10 @@ from mitml4.capture.reader import read_packets
 
 START = writer.section("mitml4 test") + writer.interface(1, "eth0") + writer.interface(101, "tun0")
 NS = 1_700_000_000_123_456_789
+
+
+def packet(*what: Any, **options: Any) -> bytes:
+    return b"".join(writer.packet(*what, **options))
 
 
 def read(data: bytes) -> tuple[list[tuple[float, int, bytes]], list[bytes]]:
@@ -43,7 +48,7 @@ def read(data: bytes) -> tuple[list[tuple[float, int, bytes]], list[bytes]]:
 )
 def test_packets_come_back_whole_and_in_order(packets) -> None:
     blocks = [
-        writer.packet(number, time_ns, data, len(data) + 1, outbound=outbound, comment=comment)
+        packet(number, time_ns, data, len(data) + 1, outbound=outbound, comment=comment)
         for number, time_ns, data, outbound, comment in packets
     ]
     found, _ = read(b"".join([START, *blocks]))
@@ -54,13 +59,13 @@ def test_packets_come_back_whole_and_in_order(packets) -> None:
 
 def test_secrets_come_before_the_packets_behind_them() -> None:
     lines = [b"CLIENT_RANDOM 00 11", b"CLIENT_RANDOM 22 33"]
-    _, secrets = read(START + writer.secrets(lines) + writer.packet(0, NS, b"x", 1))
+    _, secrets = read(START + writer.secrets(lines) + packet(0, NS, b"x", 1))
     assert secrets == [b"".join(line + b"\n" for line in lines)]
 
 
 def test_a_comment_that_is_too_long_is_cut() -> None:
     comment = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}" * 40_000 + "\udcff"
-    found, _ = read(START + writer.packet(0, NS, b"x", 1, comment=comment))
+    found, _ = read(START + packet(0, NS, b"x", 1, comment=comment))
     assert [data for _, _, data in found] == [b"x"]
 
 
@@ -70,8 +75,8 @@ def test_wireshark_reads_what_stands_beside_the_packets(tmp_path: Path) -> None:
     frame = bytes(12) + b"\x08\x00" + bytes(20)
     path.write_bytes(
         START
-        + writer.packet(0, NS, frame, 1500, comment="socks5 › tls")
-        + writer.packet(0, NS, frame, 34, outbound=True)
+        + packet(0, NS, frame, 1500, comment="socks5 › tls")
+        + packet(0, NS, frame, 34, outbound=True)
         + writer.statistics(0, NS, received=2, dropped=1)
     )
     fields = ("frame.time_epoch", "frame.len", "frame.interface_name", "frame.comment")
