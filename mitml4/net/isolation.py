@@ -1,7 +1,7 @@
 """Namespaces, mounts, capabilities and kinship: the kernel's calls that Python 3.11 lacks.
 
-Each raises OSError as the kernel gives it. Constants: linux/sched.h, linux/mount.h, linux/prctl.h,
-linux/capability.h.
+Each but `fork` raises OSError as the kernel gives it. Constants: linux/sched.h, linux/mount.h,
+linux/prctl.h, linux/capability.h.
 """
 
 from __future__ import annotations

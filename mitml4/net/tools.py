@@ -1,4 +1,5 @@
-"""The two programs that change the machine for us: nft (by way of the guard) and ip."""
+"""The two programs that change the machine for us, nft and ip: that they are there, and what they
+are run with."""
 
 from __future__ import annotations
 

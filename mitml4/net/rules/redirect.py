@@ -21,6 +21,7 @@ import trio
 from mitml4.errors import MachineError, UsageError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.identity import Identity
+from mitml4.net.isolation import Capability, effective_capabilities
 from mitml4.net.listener import Listener
 from mitml4.net.mechanism import Mechanism
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError, add_policy_routes
@@ -31,7 +32,6 @@ from mitml4.net.tools import check_tools, run_ip
 
 __all__ = ["Interception", "check", "intercepting", "plan"]
 
-_CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _SYSCTL: Final = Path("/proc/sys/net")
 _FAMILIES: Final = ("-4", "-6")
 
@@ -296,6 +296,5 @@ def _check_interfaces(scope: Scope) -> None:
 
 
 def _check_privilege() -> None:
-    effective = re.search(r"CapEff:\s+([0-9a-f]+)", Path("/proc/self/status").read_text())
-    if effective is None or not int(effective[1], 16) >> _CAP_NET_ADMIN & 1:
+    if not effective_capabilities() >> Capability.NET_ADMIN & 1:
         raise MachineError("intercepting needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …")
