@@ -172,7 +172,16 @@ class FlowError(Event):
     depth: int
     side: Literal["ingress", "egress"]
     stage: Literal["connect", "detect", "handshake", "relay"]
-    kind: Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
+    kind: Literal[
+        "refused",
+        "timeout",
+        "reset",
+        "alert",
+        "certificate",
+        "protocol",
+        "resources",
+        "internal",
+    ]
     reason: str
 
 

@@ -16,7 +16,16 @@ __all__ = ["Report"]
 
 Side = Literal["ingress", "egress"]
 Stage = Literal["connect", "detect", "handshake", "relay"]
-Kind = Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
+Kind = Literal[
+    "refused",
+    "timeout",
+    "reset",
+    "alert",
+    "certificate",
+    "protocol",
+    "resources",
+    "internal",
+]
 Speaker = Literal["client", "server"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from typing import Final
@@ -10,11 +11,20 @@ import trio
 
 from mitml4.address import Address
 
-__all__ = ["abort", "be_transparent", "connect"]
+__all__ = ["EXHAUSTED", "abort", "be_transparent", "connect"]
 
 # Not in Python's socket module: linux/in6.h, linux/in.h.
 _IPV6_TRANSPARENT: Final = 75
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
+
+EXHAUSTED: Final = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.EADDRNOTAVAIL,
+}
+"""Errors that speak of this machine and not of the server: no descriptor, memory, or port left."""
 
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 

@@ -18,7 +18,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.egress import abort, be_transparent
+from mitml4.net.egress import EXHAUSTED, abort, be_transparent
 from mitml4.net.mechanism import Mechanism
 from mitml4.net.resets import until_reset
 
@@ -31,9 +31,8 @@ _SOCKADDR_IN6: Final = struct.Struct("!2xH4x16s4x")
 # The kernel cuts it down to net.core.somaxconn.
 _BACKLOG: Final = 65535
 
-# Out of descriptors or memory: the connection stays in the backlog, and accepting again at once
+# Out of descriptors or memory, the connection stays in the backlog, and accepting again at once
 # would spin. (trio's serve_listeners does the same.)
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE_S: Final = 0.1
 
 
@@ -112,7 +111,7 @@ class Listener:
             except OSError as error:
                 if error.errno == errno.EBADF:
                     raise trio.ClosedResourceError from error
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     await trio.sleep(_PAUSE_S)
                 continue
             accepted = self._identify(sock)

@@ -25,13 +25,16 @@ from mitml4.layers.bridge import MAX_DEPTH, Bridge
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
 from mitml4.layers.relay import Relay
-from mitml4.layers.report import Report
+from mitml4.layers.report import Report, Side
 from mitml4.layers.tls import Blocked, Failed, TlsOpener
+from mitml4.net.egress import EXHAUSTED
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
 
 __all__ = ["Flow", "Services", "unsent"]
+
+Loss = Literal["refused", "reset", "timeout", "resources"]
 
 _CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
@@ -169,11 +172,9 @@ class Flow:
             return "reset"  # the server's, right after it had accepted
         except OSError as error:
             self._refusal = error
-            slow = isinstance(error, TimeoutError)
-            kind: Literal["timeout", "refused"] = "timeout" if slow else "refused"
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            self.report.error("egress", "connect", kind, reason)
-            return kind
+            kind = _kind_of(error, "refused")
+            self.report.error("egress", "connect", kind, _reason(error))
+            return "error" if kind == "resources" else kind
         return "reset"  # the client's
 
     async def _dial(self) -> TcpStream:
@@ -242,15 +243,29 @@ class Flow:
                 stream.abort()
 
     async def _broken(self, error: OSError) -> CloseReason:
-        """A side was reset: the other gets what was on its way, then the same."""
+        """A side was lost: the other gets what was on its way, then a reset."""
+        kind = _kind_of(error, "reset")
         if not isinstance(error, ConnectionError):
-            self.report.error("egress", "relay", "reset", error.strerror or str(error))
+            self.report.error(self._side_lost(), "relay", kind, _reason(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self._ingress, self._egress):
                 while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
-        return "reset"
+        return "error" if kind == "resources" else kind
+
+    def _side_lost(self) -> Side:
+        return "ingress" if self._ingress and self._ingress.is_gone else "egress"
+
+
+def _kind_of(error: OSError, usual: Loss) -> Loss:
+    if error.errno in EXHAUSTED:
+        return "resources"
+    return "timeout" if isinstance(error, TimeoutError) else usual
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def unsent(stream: TcpStream) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 import struct
@@ -14,6 +16,7 @@ import trustme
 from mitml4.address import Address
 from mitml4.events import FlowError
 from mitml4.net.stream import TcpStream
+from mitml4.session import flow
 
 LAST_WORDS = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
 
@@ -111,6 +114,57 @@ async def test_a_client_that_is_reset_is_not_connected_for_any_more(lab) -> None
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.socket.close()
         assert (await proxy.wait_closed()).reason == "reset"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
+async def test_a_connection_that_we_lack_the_means_for_is_not_called_refused(lab, code) -> None:
+    async def connect(_destination: Address, _client: Address) -> TcpStream:
+        raise OSError(code, os.strerror(code))
+
+    async with lab(None, connect=connect) as proxy:
+        client = await proxy.connect()
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
+            await client.receive_some()
+        assert (await proxy.wait_closed()).reason == "error"
+    (error,) = proxy.of(FlowError)
+    assert (error.stage, error.kind, error.reason) == ("connect", "resources", os.strerror(code))
+
+
+@pytest.mark.parametrize("side", ["ingress", "egress"])
+async def test_a_side_that_answers_no_more_is_named_and_the_other_is_reset(
+    lab, monkeypatch, side: str
+) -> None:
+    """The kernel gives up one whose window stays closed, as one that acknowledges nothing."""
+    carry = flow.Flow._bridge
+
+    async def bridge(self: flow.Flow, ingress: TcpStream, egress: TcpStream) -> None:
+        lost = ingress if side == "ingress" else egress
+        lost.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
+        await carry(self, ingress, egress)
+
+    monkeypatch.setattr(flow.Flow, "_bridge", bridge)
+
+    async def server(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        if side == "ingress":
+            await talk(stream)
+        else:
+            await trio.sleep_forever()
+
+    async def talk(stream: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(bytes(50_000_000))
+
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        with trio.fail_after(5):
+            await client.send_all(b"\0")
+            if side == "egress":
+                await talk(client)
+            close = await proxy.wait_closed()
+    assert close.reason == "timeout"
+    (error,) = proxy.of(FlowError)
+    assert (error.side, error.stage, error.kind) == (side, "relay", "timeout")
 
 
 async def test_the_servers_alert_is_followed_by_its_end_and_not_by_a_reset(lab) -> None:
