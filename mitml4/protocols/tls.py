@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal
 
+from mitml4.errors import ProtocolError
 from mitml4.protocols.certificate import CertificateFacts
 from mitml4.protocols.conversation import (
     PASS_ALL,
@@ -25,7 +26,13 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.tls_fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls_hello import ClientHello, ServerHello
-from mitml4.protocols.tls_names import alert_name, cipher_name, group_name, version_name
+from mitml4.protocols.tls_names import (
+    alert_name,
+    cipher_name,
+    group_name,
+    is_alert,
+    version_name,
+)
 from mitml4.protocols.tls_records import (
     MAX_RECORD,
     HandshakeType,
@@ -94,9 +101,10 @@ def detect(opening: Opening) -> Verdict:
     """A hello in the client's first record; six bytes of it decide.
 
     A ClientHello from the server while the client is silent is TLS with the roles reversed (FTP
-    in active mode): only a ServerHello from the client makes that certain. A ServerHello alone
-    is what a capture of one direction shows, and encrypted records are what one shows that begins
-    in the middle; live, a connection that began so would be passed through.
+    in active mode): only a ServerHello from the client makes that certain. A ServerHello or an
+    alert alone is what a capture of one direction shows, or of a client that dislikes the greeting;
+    other records are what one shows that begins in the middle. Live, a connection that began so
+    would be passed through.
     """
     if opening.up:
         verdict = _start(opening.up)
@@ -111,49 +119,56 @@ def _start(data: bytes) -> Verdict:
     """What the first bytes of one side say."""
     if data[:1] >= b"\x80":
         return _sslv2_hello_start(data)
-    if data[:1] in _ENCRYPTED:
-        return _encrypted_start(data)
-    return _hello_start(data)
+    return _record_start(data)
 
 
-def _hello_start(data: bytes) -> Verdict:
-    """Whether a stream begins with a ClientHello or ServerHello.
-
-    The lengths behind the sixth byte are left to the parser: with records of one byte they are
-    not where one would look for them.
-    """
+def _record_start(data: bytes) -> Verdict:
+    """Whether a stream begins with a record: a hello, or (in the middle) one of the others."""
     length = int.from_bytes(data[3:5], "big")
     fits = (
-        data[:1] in (b"", b"\x16")
+        data[:1] in (b"", *_TYPES)
         and data[1:2] in (b"", b"\x03")
         and data[2:3] <= b"\x04"
         and (len(data) < 4 or data[3] <= MAX_RECORD >> 8)
         and (len(data) < 5 or 1 <= length <= MAX_RECORD)
-        and data[5:6] in (b"", b"\x01", b"\x02")
     )
     if not fits:
         return Verdict.REJECT
-    return Verdict.MATCH if len(data) >= 6 else Verdict.NEED_MORE
+    if len(data) < 6:
+        return Verdict.NEED_MORE
+    match RecordType(data[0]), length:
+        case RecordType.HANDSHAKE, _ if data[5] in _HELLOS:
+            # The lengths behind the sixth byte are left to the parser: with records of one byte
+            # they are not where one would look for them.
+            return Verdict.MATCH
+        case RecordType.CHANGE_CIPHER_SPEC, _:
+            return Verdict.MATCH if (length, data[5]) == (1, 1) else Verdict.REJECT
+        case RecordType.ALERT, 2:
+            return _alert_start(data)
+        case _:
+            return _encrypted_start(data, length)
 
 
-def _encrypted_start(data: bytes) -> Verdict:
-    """An encrypted alert or application data, certain once another record follows it."""
-    if len(data) < 5:
-        prefixes = (kind + b"\x03" + version for kind in _ENCRYPTED for version in _VERSIONS)
-        possible = any(prefix.startswith(data[:3]) for prefix in prefixes)
-        return Verdict.NEED_MORE if possible else Verdict.REJECT
-    length = int.from_bytes(data[3:5], "big")
-    if data[1:2] != b"\x03" or data[2:3] not in _VERSIONS or not _MAC <= length <= MAX_RECORD:
+def _alert_start(data: bytes) -> Verdict:
+    """An alert in the clear, as a peer says that is not content with the other's hello."""
+    if data[5] not in (1, 2) or (len(data) > 6 and not is_alert(data[6])):
+        return Verdict.REJECT
+    return Verdict.MATCH if len(data) > 6 else Verdict.NEED_MORE
+
+
+def _encrypted_start(data: bytes, length: int) -> Verdict:
+    """A record that cannot be looked into is certain once another of its version follows it."""
+    if length < _MAC:
         return Verdict.REJECT
     following = data[5 + length : 8 + length]
     if len(following) < 3:
         return Verdict.LIKELY
-    chained = following[:1] in _ENCRYPTED and following[1:] == data[1:3]
+    chained = following[:1] in _TYPES and following[1:] == data[1:3]
     return Verdict.MATCH if chained else Verdict.REJECT
 
 
-_ENCRYPTED: Final = (b"\x15", b"\x17")
-_VERSIONS: Final = (b"\x01", b"\x02", b"\x03")
+_TYPES: Final = (b"\x14", b"\x15", b"\x16", b"\x17")
+_HELLOS: Final = (HandshakeType.CLIENT_HELLO, HandshakeType.SERVER_HELLO)
 _MAC: Final = 16
 """What encryption adds at least (RFC 5246 §6.2.3, RFC 8446 §5.2): no record is shorter."""
 
@@ -199,10 +214,16 @@ class TlsConversation(Conversation):
     )
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        for message in self._readers[direction].feed(data):
-            self._take(direction, message)
-            if self.want(direction) is PASS_ALL:
-                break
+        reader = self._readers[direction]
+        try:
+            for message in reader.feed(data):
+                self._take(direction, message)
+                if self.want(direction) is PASS_ALL:
+                    break
+        except ProtocolError:
+            if reader.first in (None, *_HELLOS):
+                raise
+            self._close(direction)  # the middle of a connection: encrypted, and no message at all
         return len(data)
 
     def end(self, direction: Direction) -> None:
@@ -286,7 +307,7 @@ PROTOCOL: Final = Protocol(
     name="tls",
     detect=detect,
     converse=_converse,
-    client_first=bytes([0x15, 0x16, 0x17, *range(0x80, 0x100)]),
-    server_first=b"\x15\x16\x17",
+    client_first=bytes([0x14, 0x15, 0x16, 0x17, *range(0x80, 0x100)]),
+    server_first=b"\x14\x15\x16\x17",
     terminates=True,
 )

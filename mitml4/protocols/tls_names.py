@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["alert_name", "cipher_name", "group_name", "is_grease", "version_name"]
+__all__ = ["alert_name", "cipher_name", "group_name", "is_alert", "is_grease", "version_name"]
 
 
 def is_grease(value: int) -> bool:
@@ -32,6 +32,11 @@ def cipher_name(cipher: int) -> str:
 def group_name(group: int) -> str:
     """`x25519`, `secp256r1`, `X25519MLKEM768`."""
     return _GROUPS.get(group, f"0x{group:04x}")
+
+
+def is_alert(description: int) -> bool:
+    """Whether an alert of this number was ever defined (RFC 8446 §6, and before)."""
+    return description in _ALERTS
 
 
 def alert_name(description: int) -> str:

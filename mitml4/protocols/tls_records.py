@@ -65,6 +65,8 @@ class MessageReader:
     max_message: int = _MAX_MESSAGE
     consumed: int = 0
     """How many bytes of the stream the whole records so far have taken."""
+    first: int | None = None
+    """The type of the first handshake message, or what stands in its place."""
     _stream: bytearray = field(default_factory=bytearray)
     _handshake: bytearray = field(default_factory=bytearray)
 
@@ -105,6 +107,7 @@ class MessageReader:
 
     def _messages(self, fragment: bytes) -> Iterator[Message]:
         self._handshake += fragment
+        self.first = self._handshake[0] if self.first is None else self.first
         while len(self._handshake) >= 4:
             length = int.from_bytes(self._handshake[1:4], "big")
             if length > self.max_message:

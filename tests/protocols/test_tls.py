@@ -19,7 +19,10 @@ Script = list[tuple[Direction, bytes]]
 
 CLIENT_START = b"\x16\x03\x01\x02\x00\x01"
 SERVER_START = b"\x16\x03\x03\x00\x7a\x02"
-DATA_START = b"\x17\x03\x03\x00\x11"
+DATA_START = b"\x17\x03\x03\x00\x12\x00"
+CCS = b"\x14\x03\x03\x00\x01\x01"
+ALERT = b"\x15\x03\x03\x00\x02\x02\x32"
+CERTIFICATE_START = bytes.fromhex("1603030feb0b000fe7000fe4")
 SSLV2_START = bytes.fromhex("802e0103010015000000100100")
 MATCH, LIKELY, NEED_MORE, REJECT = (
     Verdict.MATCH,
@@ -46,7 +49,20 @@ MATCH, LIKELY, NEED_MORE, REJECT = (
         (Opening(up=b"\x16\x03\x05"), REJECT),
         (Opening(up=b"\x16\x03\x01\x00\x00"), REJECT),
         (Opening(up=b"\x16\x03\x01\x49"), REJECT),
-        (Opening(up=b"\x16\x03\x01\x00\x20\x0b"), REJECT),
+        (Opening(up=b"\x16\x03\x01\x00\x0f\x0b"), REJECT),
+        (Opening(up=CERTIFICATE_START), LIKELY),
+        (Opening(up=CERTIFICATE_START + bytes(4068) + b"\x16\x03\x03"), MATCH),
+        (Opening(up=CERTIFICATE_START + bytes(4068) + b"\x16\x03\x00"), REJECT),
+        (Opening(up=CCS), MATCH),
+        (Opening(up=CCS[:5]), NEED_MORE),
+        (Opening(up=CCS[:5] + b"\2"), REJECT),
+        (Opening(down=CCS), LIKELY),
+        (Opening(up=ALERT), MATCH),
+        (Opening(up=ALERT[:6]), NEED_MORE),
+        (Opening(up=ALERT[:6] + b"\x33"), MATCH),
+        (Opening(up=ALERT[:6] + b"\x34"), REJECT),
+        (Opening(up=ALERT[:5] + b"\3"), REJECT),
+        (Opening(down=ALERT), LIKELY),
         (Opening(up=b"\x16\x02"), REJECT),
         (Opening(up=b"\x80\x2e\x02"), REJECT),
         (Opening(up=SSLV2_START[:6] + b"\x14" + SSLV2_START[7:]), REJECT),
@@ -56,8 +72,7 @@ MATCH, LIKELY, NEED_MORE, REJECT = (
         (Opening(up=DATA_START + bytes(17) + b"\x17\x03\x01"), REJECT),
         (Opening(up=b"\x17\x03"), NEED_MORE),
         (Opening(up=b"\x17\x04"), REJECT),
-        (Opening(up=b"\x17\x03\x03\x00\x0f"), REJECT),
-        (Opening(up=b"\x15\x03\x03\x00\x02"), REJECT),
+        (Opening(up=b"\x17\x03\x03\x00\x0f\x00"), REJECT),
         (Opening(down=DATA_START), LIKELY),
         (Opening(up_ended=True, down_ended=True), REJECT),
     ],
@@ -68,7 +83,9 @@ def test_the_first_bytes_decide(opening: Opening, verdict: Verdict) -> None:
 
 @given(
     st.binary(max_size=40),
-    st.sampled_from([b"", CLIENT_START, SERVER_START, SSLV2_START, DATA_START]),
+    st.sampled_from(
+        [b"", CLIENT_START, SERVER_START, SSLV2_START, DATA_START, CCS, ALERT, CERTIFICATE_START]
+    ),
 )
 def test_a_verdict_never_flips_as_bytes_grow(tail: bytes, head: bytes) -> None:
     verdicts = [detect(Opening(up=(head + tail)[:n])) for n in range(len(head + tail) + 1)]
@@ -78,10 +95,10 @@ def test_a_verdict_never_flips_as_bytes_grow(tail: bytes, head: bytes) -> None:
 
 def test_first_bytes_of_the_registry_row_hold_for_what_matches() -> None:
     assert PROTOCOL.client_first is not None
-    starts = (CLIENT_START, SERVER_START, DATA_START, SSLV2_START)
+    starts = (CLIENT_START, SERVER_START, DATA_START, CCS, ALERT, SSLV2_START)
     assert {start[0] for start in starts} <= set(PROTOCOL.client_first)
     assert PROTOCOL.server_first is not None
-    assert {start[0] for start in starts[:3]} <= set(PROTOCOL.server_first)
+    assert {start[0] for start in starts[:5]} <= set(PROTOCOL.server_first)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +238,23 @@ def test_a_middle_without_hellos_is_settled_and_says_nothing(converse: Any) -> N
     converse(conversation, [(Direction.UP, DATA_START + bytes(17))])
     assert conversation.settled
     assert conversation.facts() == TlsFacts()
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_an_encrypted_message_in_the_middle_is_none_that_is_broken(
+    converse: Any, chunk: int | None
+) -> None:
+    conversation = TlsConversation()
+    finished = b"\x16\x03\x03\x00\x28" + bytes(range(100, 140))
+    converse(conversation, [(Direction.UP, finished + DATA_START + bytes(17))], chunk=chunk)
+    assert conversation.settled
+    assert conversation.facts() == TlsFacts()
+
+
+def test_an_alert_without_hellos_is_named(converse: Any) -> None:
+    conversation = TlsConversation()
+    converse(conversation, [(Direction.DOWN, ALERT)])
+    assert conversation.facts() == TlsFacts(alert="server: decode_error")
 
 
 def test_why_it_was_not_opened_is_said_of_what_is_no_hello_too() -> None:
