@@ -3,7 +3,8 @@
     SSH-protoversion-softwareversion SP comments CR LF           RFC 4253 §4.2
 
 The server may send other lines before its own; `1.99` means 2.0 that also speaks 1.x (§5.1).
-After the lines all is binary, and soon encrypted. Nothing is held back, not even a part of a line:
+After the lines all is binary, and soon encrypted; the last that is known by its looks is KEXINIT,
+with which a capture may begin. Nothing is held back, not even a part of a line:
 there is no inner protocol whose bytes could be taken by mistake.
 """
 
@@ -22,6 +23,7 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
+from mitml4.protocols.fields import PRINTABLE, Reader, judge
 
 __all__ = ["PROTOCOL", "Ssh", "SshFacts"]
 
@@ -35,14 +37,38 @@ TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)})
 """What lines of UTF-8 (§4.2) are made of, control characters left out."""
 
 
+# RFC 4253 §6, §6.1, §7.1
+KEXINIT: Final = b"\x14"
+COOKIE_BYTES: Final = 16
+SMALLEST_KEXINIT: Final = 1 + 1 + COOKIE_BYTES + 10 * 4 + 1 + 4
+MAX_PACKET: Final = 35000
+MIN_PADDING: Final = 4
+SHORTEST_METHOD: Final = 8
+
+
+def read_kexinit(reader: Reader) -> None:
+    """`packet length, padding length, KEXINIT, cookie`, and the names of key exchanges."""
+    length = reader.uint(4, SMALLEST_KEXINIT, MAX_PACKET)
+    packet = reader.part(length)
+    packet.uint(1, MIN_PADDING)
+    packet.one_of(KEXINIT)
+    packet.take(COOKIE_BYTES)
+    packet.take(packet.uint(4, SHORTEST_METHOD, length), PRINTABLE)
+
+
 def detect(opening: Opening) -> Verdict:
-    """The client's identification is certain; the server's, once the client says nothing else."""
-    client = _identified(opening.up)
-    if client is None:
+    """The client's identification is certain; the server's, once the client says nothing else.
+
+    Empty lines say nothing: the server will complain of them, and has shown what it is.
+    """
+    if not opening.up.strip(b"\r\n"):
+        return _by_server(opening)
+    if opening.up[0] == 0:
+        return judge(read_kexinit, opening.up)
+    identified = _identified(opening.up)
+    if identified is None:
         return Verdict.REJECT
-    if client:
-        return Verdict.MATCH
-    return Verdict.NEED_MORE if opening.up else _by_server(opening)
+    return Verdict.MATCH if identified else Verdict.NEED_MORE
 
 
 def _identified(data: bytes) -> bool | None:
@@ -54,6 +80,9 @@ def _identified(data: bytes) -> bool | None:
 
 def _by_server(opening: Opening) -> Verdict:
     """A server that has spoken to a client who has not."""
+    if opening.down[:1] == b"\0":
+        verdict = judge(read_kexinit, opening.down)
+        return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
     start = _identification(opening.down)
     if opening.down[:start].translate(None, TEXT):
         return Verdict.REJECT
@@ -98,6 +127,10 @@ class Ssh(Conversation):
     _preamble: int = 0
 
     def feed(self, direction: Direction, data: bytes) -> int:
+        if data[0] == 0 and not self._line[direction]:
+            self.set_want(direction, PASS_ALL)
+            self._learn(direction, None)  # a packet: the line was not captured
+            return len(data)
         *lines, rest = (self._line[direction] + data).split(b"\n")
         for line in lines:
             if line.startswith(b"SSH-"):
@@ -146,6 +179,6 @@ PROTOCOL: Final = Protocol(
     name=Ssh.name,
     detect=detect,
     converse=lambda around: Ssh(around=around),
-    client_first=b"S",
-    server_first=TEXT,
+    client_first=b"S\r\n\0",
+    server_first=TEXT + b"\0",
 )

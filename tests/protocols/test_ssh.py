@@ -16,6 +16,9 @@ CLIENT = (UP, b"SSH-2.0-OpenSSH_9.6p1 Debian-5\r\n")
 SERVER = (DOWN, b"SSH-2.0-dropbear_2022.83\r\n")
 KEXINIT = b"\x00\x00\x05\xdc\x06\x14" + bytes(range(256)) * 4
 
+KEXINIT_START = b"\0\0\6\x14\x08\x14\xa4K@\xf46>\xb2\n9\xc7\6\x15\xb1\xfc\xce\xea\0\0\0\x1c"
+"""OpenSSH's, with fewer names."""
+
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
 @pytest.mark.parametrize(
@@ -63,6 +66,15 @@ def test_one_banner_is_enough_once_the_other_side_has_ended(converse: Any) -> No
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
+def test_a_key_exchange_without_a_line_before_it_passes(converse: Any, chunk: int | None) -> None:
+    conversation = Ssh()
+    converse(conversation, [(DOWN, KEXINIT), SERVER, (UP, KEXINIT)], chunk=chunk)
+    assert conversation.settled
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.facts().server_software is None
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize(
     "script",
     [
@@ -97,6 +109,17 @@ def test_other_lines_raise_protocol_error(converse: Any, script: Any, chunk: int
         (Opening(down=b"Welcome\r\nSSH-2.0-x"), Verdict.LIKELY),
         (Opening(down=b"Welcome\x00\r\nSSH-2.0-x"), Verdict.REJECT),
         (Opening(down=b"SSH-4.0-x"), Verdict.REJECT),
+        (Opening(up=b"\r\n"), Verdict.NEED_MORE),
+        (Opening(up=b"\r\n", down=b"SSH-2.0-x"), Verdict.LIKELY),
+        (Opening(up=b"\r\n", down=b"SSH-2.0-x", up_ended=True), Verdict.MATCH),
+        (Opening(up=b"\r\nSSH-2.0-y", down=b"SSH-2.0-x"), Verdict.REJECT),
+        (Opening(up=b"\r\nGET /", down=b"SSH-2.0-x"), Verdict.REJECT),
+        (Opening(up=KEXINIT_START), Verdict.NEED_MORE),
+        (Opening(up=KEXINIT_START + b"curve25519-sha256,ext-info-c" + bytes(9)), Verdict.MATCH),
+        (Opening(down=KEXINIT_START + b"curve25519-sha256,ext-info-c" + bytes(9)), Verdict.LIKELY),
+        (Opening(up=KEXINIT_START + b"curve25519-sha256,ext-info\0"), Verdict.REJECT),
+        (Opening(up=KEXINIT_START[:5] + b"\x15"), Verdict.REJECT),
+        (Opening(up=KEXINIT_START[:2] + b"\xff"), Verdict.REJECT),
     ],
 )
 def test_detection_from_either_side(opening: Opening, verdict: Verdict) -> None:
