@@ -1,8 +1,9 @@
 """Cassandra's native protocol, versions 3 to 5 (CQL binary protocol specification).
 
-Frames are `version flags stream opcode length` (nine bytes) and a body. A client begins with
-OPTIONS, which is empty, or with STARTUP, which says who it is. Up to that they are framed alike in
-all versions. TLS, if any, comes before all of it.
+DataStax Enterprise counts its own versions from 65, and the Python driver, which was theirs, tries
+those first. Frames are `version flags stream opcode length` (nine bytes) and a body. A client
+begins with OPTIONS, which is empty, or with STARTUP, which says who it is. Up to that they are
+framed alike in all versions. TLS, if any, comes before all of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     PASS_ALL,
     Facts,
@@ -18,13 +20,14 @@ from mitml4.protocols.conversation import (
     Verdict,
     Want,
 )
+from mitml4.protocols.evidence import either, proof
 from mitml4.protocols.fields import Reader, judge
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Cassandra", "CassandraFacts"]
 
-VERSIONS: Final = (b"\x03", b"\x04", b"\x05")
-ANSWERS: Final = (b"\x81", b"\x82", b"\x83", b"\x84", b"\x85")
+VERSIONS: Final = (b"\x03", b"\x04", b"\x05", b"\x41", b"\x42")
+ANSWERS: Final = (b"\x81", b"\x82", b"\x83", b"\x84", b"\x85", b"\xc1", b"\xc2")
 """A server that does not speak the client's version answers in its own."""
 FLAGS: Final = (b"\x00", b"\x02", b"\x10")
 """§2.2: none, tracing, beta; nothing is compressed before STARTUP."""
@@ -63,23 +66,33 @@ def read_frame(reader: Reader) -> Frame:
     return Frame(version[0], opcode, body, length)
 
 
-def read_answer(reader: Reader) -> None:
-    """The head of an answer to OPTIONS."""
+def read_answer(reader: Reader) -> bytes:
+    """The head of an answer to OPTIONS, up to its opcode."""
     reader.one_of(*ANSWERS)
     reader.one_of(*FLAGS)
     reader.take(2)
-    reader.one_of(ERROR, SUPPORTED)
+    return reader.one_of(ERROR, SUPPORTED)
+
+
+def read_supported(reader: Reader) -> None:
+    """The answer to OPTIONS where it is not an error: names, and what may be chosen for each."""
+    if read_answer(reader) != SUPPORTED:
+        raise ProtocolError("an answer to something else")
+    body = reader.part(reader.uint(4, 8, MAX_STARTUP))
+    body.uint(2, 1, 64)
+    body.take(body.uint(2, 4, 64), NAME)
+
+
+_certain = proof(either(read_frame, read_supported), read_supported)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A frame of the client's.
+    """A frame of the client's; or, in a capture that lacks those, the server's first.
 
     OPTIONS of version 3 needs its answer: RTMP can begin with the same nine bytes.
     """
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    verdict = judge(read_frame, opening.up)
-    if verdict is not Verdict.MATCH or opening.up[0] != 3 or opening.up[4:5] != OPTIONS:
+    verdict = _certain(opening)
+    if verdict is not Verdict.MATCH or opening.up[:1] != b"\x03" or opening.up[4:5] != OPTIONS:
         return verdict
     answer = judge(read_answer, opening.down)
     return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
@@ -87,7 +100,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CassandraFacts(Facts):
-    """The protocol's version, and what STARTUP says."""
+    """The protocol's version (65 and 66 are DSE's 1 and 2), and what STARTUP says."""
 
     version: int | None = None
     cql_version: bytes | None = None
@@ -107,7 +120,7 @@ class Cassandra(Units):
     driver: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        if self.version and reader.data[reader.at : reader.at + 1] not in VERSIONS:
+        if reader.data[reader.at : reader.at + 1] not in VERSIONS:
             self.stay_plain()
             return
         frame = read_frame(reader)
@@ -138,6 +151,6 @@ PROTOCOL: Final = Protocol(
     name=Cassandra.name,
     detect=detect,
     converse=lambda around: Cassandra(around=around),
-    client_first=b"".join(VERSIONS),
-    server_first=b"",
+    client_first=b"".join(VERSIONS + ANSWERS),
+    server_first=b"".join(ANSWERS),
 )

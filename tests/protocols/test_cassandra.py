@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.cassandra import Cassandra, detect
+from mitml4.protocols.cassandra import Cassandra, CassandraFacts, detect
 from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -41,6 +41,7 @@ SUPPORTED = b"\x83\0\0\0\6\0\0\0\2\0\0"
     ("frames", "version", "cql", "driver"),
     [
         (options(4) + STARTUP, 4, b"3.3.1", None),
+        (options(0x42) + startup((b"CQL_VERSION", b"3.4.5"), version=0x42), 66, b"3.4.5", None),
         (options(5) + options(5) + WITH_DRIVER, 5, b"3.4.5", b"DataStax Python Driver 3.25"),
         (STARTUP, 4, b"3.3.1", None),
         (options(4) + b"\xff\xff", 4, None, None),
@@ -64,7 +65,7 @@ def test_the_clients_first_frames(
 
 
 @pytest.mark.parametrize(
-    "frames", [options(2), options(4) + b"\4\0\0\1\x0f", STARTUP[:9] + b"\0\2" + STARTUP[11:]]
+    "frames", [options(4) + b"\4\0\0\1\x0f", STARTUP[:9] + b"\0\2" + STARTUP[11:]]
 )
 def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frames: bytes) -> None:
     with pytest.raises(ProtocolError, match="cassandra"):
@@ -78,6 +79,9 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frame
         (options(4)[:8], b"", Verdict.NEED_MORE),
         (options(4), b"", Verdict.MATCH),
         (options(5) + WITH_DRIVER, b"", Verdict.MATCH),
+        (options(0x42), b"", Verdict.MATCH),  # DataStax Enterprise, 2
+        (startup((b"CQL_VERSION", b"3.0.0"), version=0x41), b"", Verdict.MATCH),
+        (options(0x43), b"", Verdict.REJECT),
         (STARTUP[:23], b"", Verdict.NEED_MORE),
         (STARTUP[:24], b"", Verdict.MATCH),
         (startup((b"CQL_VERSION", b"3.0.0"), version=3), b"", Verdict.MATCH),
@@ -98,5 +102,17 @@ def test_detection_by_the_first_frame(up: bytes, down: bytes, verdict: Verdict) 
     assert detect(Opening(up=up, down=down)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_cassandra() -> None:
+ANSWER = b"\x84\0\0\0\6\0\0\0\x20\0\2\0\x0bCOMPRESSION\0\1\0\3lz4\0\3CQL"
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_an_answer_alone_is_known_and_says_nothing(converse: Any, direction: Direction) -> None:
     assert detect(Opening(down=SUPPORTED)) is Verdict.REJECT
+    assert detect(Opening(down=ANSWER[:20])) is Verdict.NEED_MORE
+    assert detect(Opening(down=ANSWER)) is Verdict.LIKELY
+    assert detect(Opening(up=ANSWER)) is Verdict.MATCH
+    assert detect(Opening(down=ANSWER, up=b"GET /")) is Verdict.REJECT
+    conversation = Cassandra()
+    converse(conversation, [(direction, ANSWER), (direction.other, None)])
+    assert conversation.settled
+    assert conversation.facts() == CassandraFacts()
