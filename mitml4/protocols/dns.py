@@ -1,7 +1,9 @@
 """DNS over TCP (RFC 1035 §4, RFC 7766), and over TLS inside that (RFC 7858).
 
 A message has two bytes of length before it, and is recognised as far as its first question: a
-header that fits, one question, a name of labels, a known type and class.
+header that fits, one question, a name of labels, a known type and class. What is lawful and not
+usual (another type, a name of other bytes, no question, a flag) needs the answer, which repeats
+the message's id.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Facts, Opening, Protocol, Verdict
+from mitml4.protocols.evidence import proof
 from mitml4.protocols.fields import Reader, judge
 from mitml4.protocols.units import Units
 
@@ -90,6 +93,12 @@ TYPES: Final = {
 }
 
 
+ANY: Final = bytes(range(0x100))
+OPT: Final = (41).to_bytes(2, "big")
+"""RFC 6891 §6.1.2: a record of which the class says something else."""
+ANSWER: Final = 0x80
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """The name that is asked for, its labels joined by dots (`.` is the root), and the type."""
@@ -112,7 +121,7 @@ def read_question(reader: Reader) -> Question:
     message.uint(2, 1, 1)
     for _ in ("answers", "authorities", "additional"):
         message.uint(2, 0, MAX_RECORDS if is_response else MAX_UPDATES)
-    name = _name(message)
+    name = _name(message, LABEL)
     kind = message.uint(2)
     if kind not in TYPES:
         raise ProtocolError("a type that nobody asks for")
@@ -120,12 +129,37 @@ def read_question(reader: Reader) -> Question:
     return Question(name, TYPES[kind])
 
 
-def _name(reader: Reader) -> bytes:
+def read_unusual(reader: Reader) -> Question | None:
+    """Any request up to the end of its first question, or of its first record if it has none."""
+    message = reader.part(reader.uint(2, SMALLEST))
+    message.take(2)
+    operation = message.uint(1, 0, ANSWER - 1) >> 3
+    code = message.uint(1) & 0xF
+    questions = message.uint(2, 0, 1)
+    records = sum(message.uint(2, 0, MAX_UPDATES) for _ in ("answers", "authorities", "additional"))
+    if operation > max(OPCODES) or code or not (questions or records):
+        raise ProtocolError("a request for nothing")
+    name, kind = _name(message, ANY), message.take(2)
+    if questions or kind != OPT:
+        message.one_of(*CLASSES)
+    number = int.from_bytes(kind, "big")
+    return Question(name, TYPES.get(number, f"TYPE{number}")) if questions else None  # RFC 3597 §5
+
+
+def read_answer(reader: Reader, request: bytes) -> None:
+    """The header of the answer to a request: its id, and its operation (RFC 1035 §4.1.1)."""
+    reader.uint(2, HEADER)
+    reader.one_of(request[2:4])
+    operation = ANSWER | request[4] & 0x78
+    reader.uint(1, operation, operation | 0x07)
+
+
+def _name(reader: Reader, alphabet: bytes) -> bytes:
     """Labels up to an empty one; a first name has none to point back to (RFC 1035 §4.1.4)."""
     labels = []
     size = 1
     while length := reader.uint(1, 0, MAX_LABEL):
-        labels.append(reader.take(length, LABEL))
+        labels.append(reader.take(length, alphabet))
         size += 1 + length
         if size > MAX_NAME:
             raise ProtocolError("a name that is too long")
@@ -134,10 +168,17 @@ def _name(reader: Reader) -> bytes:
 
 def detect(opening: Opening) -> Verdict:
     """The client's first message; or an answer alone, in a capture that began in the middle."""
-    if opening.up:
-        return judge(read_question, opening.up)
-    verdict = judge(read_question, opening.down)
-    return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
+    verdict = _usual(opening)
+    if verdict is not Verdict.REJECT or not opening.up:
+        return verdict
+    request = judge(read_unusual, opening.up)
+    if request is not Verdict.MATCH:
+        return request
+    answer = judge(lambda reader: read_answer(reader, opening.up), opening.down)
+    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+
+
+_usual = proof(read_question, read_question)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +198,10 @@ class Dns(Units):
     question: Question | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        self.question = read_question(reader)
+        if judge(read_question, reader.data) is Verdict.REJECT:
+            self.question = read_unusual(reader)
+        else:
+            self.question = read_question(reader)
         self.stay_plain()
 
     def server_unit(self, reader: Reader) -> None:

@@ -31,6 +31,15 @@ QUERY = message()
 WITH_EDNS = message(counts=b"\0\1\0\0\0\0\0\1", rest=b"\0\0\x29\x10\0\0\0\0\0\0\0")
 RESPONSE = message(b"\x85\x00", b"\0\1\0\2\0\2\0\5", rest=b"\xc0\x0c" + bytes(40))
 REFUSED = message(b"\x81\x05")
+INVERSE_QUERY = bytes.fromhex("001b87ee09800000000100000000000001000100007a69000404030201")
+COOKIE_ALONE = message(  # RFC 7873 §5.4
+    b"\0\0",
+    b"\0\0\0\0\0\0\0\1",
+    b"\0",
+    b"\0\x29",
+    b"\4\xd0",
+    bytes(4) + b"\0\x0c\0\x0a\0\x08" + b"cookie 1",
+)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 5])
@@ -80,18 +89,15 @@ def test_other_bytes_raise_protocol_error(converse: Any) -> None:
         (RESPONSE, Verdict.MATCH),
         (REFUSED, Verdict.MATCH),
         (b"\x00\x10", Verdict.REJECT),
-        (message(b"\x01\x40"), Verdict.REJECT),
         (message(b"\x01\x05"), Verdict.REJECT),
-        (message(b"\x18\x00"), Verdict.REJECT),
+        (message(b"\x38\x00"), Verdict.REJECT),
         (message(counts=b"\0\2\0\0\0\0\0\0"), Verdict.REJECT),
         (message(counts=b"\0\1\1\0\0\0\0\0"), Verdict.REJECT),
         (message(name=b"\xc0\x0c"), Verdict.REJECT),
-        (message(name=b"\x03a b\x00"), Verdict.REJECT),
         (
             message(name=b"\x3f" + b"a" * 63 + b"\x3f" + b"a" * 63 + (b"\x3f" + b"a" * 63) * 2),
             Verdict.REJECT,
         ),
-        (message(kind=b"\x12\x34"), Verdict.REJECT),
         (message(of_class=b"\0\2"), Verdict.REJECT),
         (b"\x00\x11" + QUERY[2:], Verdict.REJECT),  # the question lies outside of the message
         (b"\x00\x00\x00\x26\x00\x03\x00\x00user\x00", Verdict.REJECT),  # PostgreSQL
@@ -100,6 +106,35 @@ def test_other_bytes_raise_protocol_error(converse: Any) -> None:
 )
 def test_detection_by_header_and_question(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("up", "name", "kind"),
+    [
+        (message(b"\x01\x40"), b"www.example.org", "A"),
+        (message(b"\x18\x00"), b"www.example.org", "A"),
+        (message(name=b"\x03a b\x00"), b"a b", "A"),
+        (message(name=b"\x02\xc3\xa4\x00"), b"\xc3\xa4", "A"),
+        (message(kind=b"\x00\x0a"), b"www.example.org", "TYPE10"),
+        (message(kind=b"\xff\xfe"), b"www.example.org", "TYPE65534"),
+        (INVERSE_QUERY, None, None),
+        (COOKIE_ALONE, None, None),
+    ],
+)
+def test_an_unusual_request_needs_its_answer(
+    converse: Any, up: bytes, name: bytes | None, kind: str | None
+) -> None:
+    for end in range(len(up)):
+        assert detect(Opening(up=up[:end])) in (Verdict.NEED_MORE, Verdict.LIKELY)
+    answer = up[:4] + bytes([up[4] | 0x80, up[5] | 0x05])
+    assert detect(Opening(up=up)) is Verdict.LIKELY
+    assert detect(Opening(up=up, down=answer[:4])) is Verdict.LIKELY
+    assert detect(Opening(up=up, down=answer)) is Verdict.MATCH
+    assert detect(Opening(up=up, down=answer[:3] + b"\x20")) is Verdict.REJECT
+    assert detect(Opening(up=up, down=up)) is Verdict.REJECT
+    conversation = Dns()
+    converse(conversation, [(UP, up), (DOWN, answer)])
+    assert (conversation.facts().name, conversation.facts().type) == (name, kind)
 
 
 @pytest.mark.parametrize(("up_ended", "verdict"), [(False, Verdict.LIKELY), (True, Verdict.MATCH)])
