@@ -8,7 +8,7 @@
                             ◄───────  01 0000 len 000a000a 0 9 table …: connection.start
 
 The client is held from its header for TLS to the server's. A capture that begins in the middle
-shows frames of 0-9-1, which end in CE.
+shows frames: those of 0-9-1 end in CE, those of 1.0 begin with a described list.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from mitml4.protocols.conversation import (
     HOLD,
     PASS_ALL,
     Facts,
-    Opening,
     Protocol,
-    Verdict,
 )
-from mitml4.protocols.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.evidence import proof
+from mitml4.protocols.fields import PRINTABLE, Reader
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Amqp", "AmqpFacts"]
@@ -73,9 +72,21 @@ LONG: Final = (b"S", b"F", b"A", b"x")
 """0-9-1 §4.2.1, with RabbitMQ's errata: a length of four bytes, and that many."""
 
 
+# 1.0 §2.3.1, §1.6.22, §2.7 and §5.3.3
+DATA_OFFSET: Final = b"\x02"
+DESCRIBED: Final = b"\x00\x53"
+PERFORMATIVES: Final = tuple(bytes([number]) for number in (*range(0x10, 0x19), *range(0x40, 0x45)))
+LISTS: Final = (b"\x45", b"\xc0", b"\xd0")
+MAX_FRAME_1_0: Final = 1 << 20
+
+
 def read_beginning(reader: Reader) -> bytes | None:
-    """A header; or None for a whole method frame, in the middle of a connection."""
-    if reader.data[reader.at : reader.at + 1] != METHOD:
+    """A header; or None for a frame, in the middle of a connection."""
+    first = reader.data[reader.at : reader.at + 1]
+    if first == b"\0":
+        _read_frame_1_0(reader)
+        return None
+    if first != METHOD:
         return reader.one_of(*HEADERS)
     reader.one_of(METHOD)
     reader.uint(2, 0, MAX_CHANNEL)
@@ -88,11 +99,19 @@ def read_beginning(reader: Reader) -> bytes | None:
     return None
 
 
-def detect(opening: Opening) -> Verdict:
-    """The client's header; or a frame."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    return judge(read_beginning, opening.up)
+def _read_frame_1_0(reader: Reader) -> None:
+    """`size, offset, type, channel`, and what it does, with a list of how (1.0 §2.3)."""
+    reader.uint(4, HEADER + 4, MAX_FRAME_1_0)
+    reader.one_of(DATA_OFFSET)
+    reader.one_of(b"\0", b"\1")  # AMQP, SASL
+    reader.take(2)
+    reader.one_of(DESCRIBED)
+    reader.one_of(*PERFORMATIVES)
+    reader.one_of(*LISTS)
+
+
+detect = proof(read_beginning, read_beginning)
+"""The client's header; or a frame, of either side where the client's are not captured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +200,6 @@ PROTOCOL: Final = Protocol(
     name=Amqp.name,
     detect=detect,
     converse=lambda around: Amqp(around=around),
-    client_first=b"A" + METHOD,
-    server_first=b"",
+    client_first=b"A\0" + METHOD,
+    server_first=b"A\0" + METHOD,
 )

@@ -5,7 +5,8 @@
                                                                ◄─ length  correlation id …
 
 A request is recognised by its header. One with a client's name is certain; one without needs the
-answer, whose correlation id is the request's.
+answer, whose correlation id is the request's. Of answers alone the first is known by its looks:
+the list of what the server can, in order.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mitml4.protocols.conversation import (
     Verdict,
     Want,
 )
+from mitml4.protocols.evidence import either, proof
 from mitml4.protocols.fields import PRINTABLE, Reader, judge
 from mitml4.protocols.units import Units
 
@@ -104,12 +106,27 @@ def read_answer(reader: Reader, correlation: bytes) -> None:
     reader.one_of(correlation)
 
 
+def read_versions(reader: Reader) -> None:
+    """A response to ApiVersions up to its third range, of which the first two are 0's and 1's."""
+    body = reader.part(reader.uint(4, SMALLEST + 3 * 6, LARGEST))
+    body.one_of(*CORRELATION_HIGHS)
+    body.take(3)
+    body.one_of(b"\0\0")
+    body.uint(4, 3, 2 * MAX_API)
+    for key in range(2):
+        body.uint(2, key, key)
+        body.uint(2, 0, MAX_VERSION)
+        body.uint(2, 0, MAX_VERSION)
+    body.uint(2, 2, 2)
+
+
+_certain = proof(either(read_request, read_versions), read_versions)
+
+
 def detect(opening: Opening) -> Verdict:
     """A request with a client id; or without a long enough one, and the answer to it."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    verdict = judge(read_request, opening.up)
-    if verdict is not Verdict.MATCH:
+    verdict = _certain(opening)
+    if verdict is not Verdict.MATCH or judge(read_request, opening.up) is not Verdict.MATCH:
         return verdict
     request = read_request(Reader(opening.up))
     if len(request.client_id or b"") >= LONG_ENOUGH:
@@ -140,6 +157,9 @@ class Kafka(Units):
     client_software: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
+        if judge(read_versions, reader.data) is Verdict.MATCH:
+            self.stay_plain()  # an answer: the request was not captured
+            return
         request = read_request(reader)
         if request.api == API_VERSIONS and request.version >= FLEXIBLE:
             self.client_software = _software(request.body)
@@ -169,5 +189,5 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda around: Kafka(around=around),
     client_first=b"\x00",
-    server_first=b"",
+    server_first=b"\x00",
 )

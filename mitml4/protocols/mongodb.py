@@ -15,11 +15,11 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     PASS_ALL,
     Facts,
-    Opening,
     Protocol,
     Verdict,
     Want,
 )
+from mitml4.protocols.evidence import either, proof
 from mitml4.protocols.fields import Reader, judge
 from mitml4.protocols.units import Units
 
@@ -34,6 +34,7 @@ MAX_DOCUMENT: Final = 16384
 EMPTY_DOCUMENT: Final = 5
 
 # "Opcodes", and those of before version 6.0
+REPLY: Final = 1
 QUERY: Final = 2004
 COMPRESSED: Final = 2012
 MSG: Final = 2013
@@ -79,6 +80,24 @@ class Command:
     """Of the document."""
     name: bytes | None = None
     """Where the message is no command but does the same."""
+
+
+def read_reply(reader: Reader) -> None:
+    """A server's message up to its document's first element."""
+    length = reader.uint(4, HEAD, MAX_MESSAGE, little=True)
+    reader.take(4)
+    if reader.take(4) == bytes(4):
+        raise ProtocolError("a reply to nothing")
+    opcode = reader.one_of(_REPLY_OPCODE, _MSG_OPCODE)
+    body = reader.part(length - HEAD)
+    if opcode == _MSG_OPCODE:
+        _msg(body)
+    else:
+        body.uint(4, 0, 0xF, little=True)
+        body.take(8)  # the cursor
+        body.take(4)
+        body.uint(4, 1, 0xFFFF, little=True)
+        _document(body)
 
 
 def read_message(reader: Reader) -> Command | None:
@@ -147,13 +166,11 @@ _BODIES: Final[dict[int, Callable[[Reader], Command | None]]] = {
     **dict.fromkeys(ON_A_COLLECTION, _on_a_collection),
 }
 _OPCODES: Final = tuple(opcode.to_bytes(4, "little") for opcode in _BODIES)
+_REPLY_OPCODE: Final = REPLY.to_bytes(4, "little")
+_MSG_OPCODE: Final = MSG.to_bytes(4, "little")
 
-
-def detect(opening: Opening) -> Verdict:
-    """The client's first message."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    return judge(read_message, opening.up)
+detect = proof(either(read_message, read_reply), read_reply)
+"""The client's first message; or the server's, where the client's are not captured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +197,9 @@ class Mongodb(Units):
     application: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
+        if judge(read_reply, reader.data) is Verdict.MATCH:
+            self.stay_plain()  # the request was not captured
+            return
         command = read_message(reader)
         if command and command.size <= MAX_DOCUMENT:
             self._learn(command)
@@ -245,5 +265,4 @@ PROTOCOL: Final = Protocol(
     name=Mongodb.name,
     detect=detect,
     converse=lambda around: Mongodb(around=around),
-    server_first=b"",
 )

@@ -25,11 +25,10 @@ from mitml4.protocols.conversation import (
     PASS_ALL,
     Direction,
     Facts,
-    Opening,
     Protocol,
-    Verdict,
 )
-from mitml4.protocols.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.evidence import either, proof
+from mitml4.protocols.fields import PRINTABLE, Reader
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Postgresql", "PostgresqlFacts"]
@@ -50,6 +49,14 @@ MAX_NAME: Final = 63
 NAME: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
 """Of which parameters' names are made."""
 VALUE: Final = PRINTABLE + bytes(range(0x80, 0x100))
+MESSAGES: Final = tuple(bytes([byte]) for byte in b"123ABCDEFGHINPQRSTVWXZcdfnpstv")
+"""Every type of a message."""
+MAX_MESSAGE: Final = 1 << 24
+AUTHENTICATION: Final = b"R"
+ERROR_RESPONSE: Final = b"E"
+QUERY: Final = b"Q"
+TELLING: Final = (AUTHENTICATION, ERROR_RESPONSE, QUERY)
+MAX_SEVERITY: Final = 40
 MAX_PARAMETER: Final = 1024
 """Bytes of a ParameterStatus that may be the server's version."""
 
@@ -85,11 +92,43 @@ def read_beginning(reader: Reader) -> None:
         value = parameters.until(b"\0", MAX_STARTUP, VALUE)
 
 
-def detect(opening: Opening) -> Verdict:
-    """The client always speaks first."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    return judge(read_beginning, opening.up)
+def read_message(reader: Reader) -> tuple[bytes, Reader]:
+    """A whole message of a connection that is under way: its type, and the reader of its body."""
+    kind = reader.one_of(*MESSAGES)
+    return kind, reader.whole(reader.uint(4, 4, MAX_MESSAGE) - 4)
+
+
+def read_middle(reader: Reader) -> None:
+    """Messages of either side, as a capture shows them that begins in the middle.
+
+    Two of them hold each other in place; one that says who speaks is enough alone.
+    """
+    if reader.data[reader.at : reader.at + 1] in TELLING:
+        _read_telling(reader)
+        return
+    read_message(reader)
+    read_message(reader)
+
+
+def _read_telling(reader: Reader) -> None:
+    """An AuthenticationRequest, an ErrorResponse, or a Query of printable text."""
+    kind = reader.one_of(*TELLING)
+    length = reader.uint(4, 8 if kind != QUERY else 6, MAX_MESSAGE)
+    body = reader.part(length - 4)
+    if kind == AUTHENTICATION:
+        body.uint(4, 0, 12)
+    elif kind == ERROR_RESPONSE:
+        body.one_of(b"S")
+        body.until(b"\0", MAX_SEVERITY, VALUE)
+        body.one_of(b"V", b"C", b"M")
+    else:
+        body.take(length - 5, VALUE + b"\t\r\n")
+        body.one_of(b"\0")
+
+
+# The client always speaks first.
+detect = proof(either(read_beginning, read_middle), read_middle)
+"""A start-up; or messages without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +160,9 @@ class Postgresql(Units):
     _asked: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
+        if reader.data[reader.at] != 0 and self.encryption is None:
+            self.stay_plain()  # a message: the start-up was not captured
+            return
         length, code = read_head(reader)
         if code in VERSIONS:
             self.parameters = _parameters(reader.take(length - HEAD))
@@ -193,6 +235,6 @@ PROTOCOL: Final = Protocol(
     name=Postgresql.name,
     detect=detect,
     converse=lambda around: Postgresql(around=around),
-    client_first=b"\x00",
-    server_first=b"",
+    client_first=b"\x00" + b"".join(MESSAGES),
+    server_first=b"".join(MESSAGES),
 )

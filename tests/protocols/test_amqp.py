@@ -138,5 +138,22 @@ def test_detection_by_a_header_or_a_frame(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_amqp() -> None:
-    assert detect(Opening(down=RABBIT)) is Verdict.REJECT
+OPEN_1_0 = bytes.fromhex("0000004002000000005310c0")
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_frames_of_1_0_are_known_in_the_middle(converse: Any, direction: Direction) -> None:
+    assert detect(Opening(up=OPEN_1_0[:-1])) is Verdict.NEED_MORE
+    assert detect(Opening(up=OPEN_1_0)) is Verdict.MATCH
+    assert detect(Opening(down=OPEN_1_0)) is Verdict.LIKELY
+    assert detect(Opening(up=OPEN_1_0[:-2] + b"\x19")) is Verdict.REJECT
+    assert detect(Opening(up=OPEN_1_0[:3] + b"\x08\x03")) is Verdict.REJECT
+    conversation = Amqp()
+    converse(conversation, [(direction, OPEN_1_0)])
+    assert conversation.settled
+
+
+def test_a_server_that_speaks_first_is_likely() -> None:
+    assert detect(Opening(down=RABBIT)) is Verdict.LIKELY
+    assert detect(Opening(down=PUBLISH)) is Verdict.LIKELY
+    assert detect(Opening(down=PUBLISH, up=b"x")) is Verdict.REJECT

@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.kafka import Kafka, detect
+from mitml4.protocols.kafka import Kafka, KafkaFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -109,5 +109,22 @@ def test_a_request_without_a_name_needs_its_answer(down: bytes, verdict: Verdict
     assert detect(Opening(up=ANONYMOUS, down=down)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_kafka() -> None:
-    assert detect(Opening(down=ANSWER)) is Verdict.REJECT
+VERSIONS_ALONE = bytes.fromhex(
+    "0000015a0000008c00000000003800000000000900010000000c0002000000060003"
+)
+
+
+def test_of_answers_alone_the_list_of_versions_is_known() -> None:
+    assert detect(Opening(down=ANSWER)) is Verdict.NEED_MORE
+    assert detect(Opening(down=ANSWER + b"\0\x23")) is Verdict.REJECT
+    assert detect(Opening(down=VERSIONS_ALONE[:-7])) is Verdict.NEED_MORE
+    assert detect(Opening(down=VERSIONS_ALONE)) is Verdict.LIKELY
+    assert detect(Opening(up=VERSIONS_ALONE)) is Verdict.MATCH
+    assert detect(Opening(down=VERSIONS_ALONE[:20] + b"\1" + VERSIONS_ALONE[21:])) is Verdict.REJECT
+
+
+def test_an_answer_says_nothing(converse: Any) -> None:
+    conversation = Kafka()
+    converse(conversation, [(UP, VERSIONS_ALONE)])
+    assert conversation.settled
+    assert conversation.facts() == KafkaFacts()

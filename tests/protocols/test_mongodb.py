@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.mongodb import Mongodb, detect
+from mitml4.protocols.mongodb import Mongodb, MongodbFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -118,6 +118,19 @@ def test_a_broken_document_raises_protocol_error(converse: Any, first: bytes) ->
         converse(Mongodb(), [(UP, message(2013, bytes(4) + b"\0" + first))])
 
 
+REPLY = message(1, b"\x08\0\0\0" + bytes(12) + little(1) + HELLO, b"\x01\0\0\0")
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_a_reply_alone_says_nothing(converse: Any, direction: Direction) -> None:
+    assert detect(Opening(down=REPLY)) is Verdict.LIKELY
+    assert detect(Opening(down=MSG_HELLO)) is Verdict.REJECT
+    conversation = Mongodb()
+    converse(conversation, [(direction, REPLY), (direction.other, REPLY)])
+    assert conversation.settled
+    assert conversation.facts() == MongodbFacts()
+
+
 @pytest.mark.parametrize(
     ("up", "verdict"),
     [
@@ -128,7 +141,10 @@ def test_a_broken_document_raises_protocol_error(converse: Any, first: bytes) ->
         (COMPRESSED, Verdict.MATCH),
         (INSERT, Verdict.MATCH),
         (message(2013, bytes(4) + b"\0" + HELLO, b"\xff" * 4), Verdict.MATCH),
-        (message(2013, bytes(4) + b"\0" + HELLO, b"\x01\0\0\0"), Verdict.REJECT),
+        (message(2013, bytes(4) + b"\0" + HELLO, b"\x01\0\0\0"), Verdict.MATCH),
+        (REPLY, Verdict.MATCH),
+        (REPLY[:16] + b"\x10" + REPLY[17:], Verdict.REJECT),
+        (message(1, REPLY[16:]), Verdict.REJECT),
         (message(2014, bytes(4) + b"\0" + HELLO), Verdict.REJECT),
         (message(2013, b"\x04\0\0\0" + b"\0" + HELLO), Verdict.REJECT),
         (message(2013, bytes(4) + b"\0" + little(500)), Verdict.REJECT),

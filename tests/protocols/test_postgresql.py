@@ -16,7 +16,7 @@ from mitml4.protocols.conversation import (
     Opening,
     Verdict,
 )
-from mitml4.protocols.postgresql import Postgresql, detect
+from mitml4.protocols.postgresql import Postgresql, PostgresqlFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -166,5 +166,36 @@ def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_postgresql() -> None:
-    assert detect(Opening(down=b"R\x00\x00\x00\x08")) is Verdict.REJECT
+@pytest.mark.parametrize(
+    ("messages", "verdict"),
+    [
+        (b"R\0\0\0\x08\0\0\0", Verdict.NEED_MORE),
+        (b"R\0\0\0\x08\0\0\0\0", Verdict.MATCH),
+        (b"R\0\0\0\x08\0\0\1\0", Verdict.REJECT),
+        (b"R\0\0\0\x07", Verdict.REJECT),
+        (b"E\0\0\0USFATAL\0VFATAL\0C53300\0", Verdict.MATCH),
+        (b"E\0\0\0\x14SINFO\0MetGer Error\0\0", Verdict.MATCH),
+        (b"E\0\0\0\x14SINFO\0GetGer Error\0\0", Verdict.REJECT),
+        (b"S\0\0\0\x17DateStyle\0ISO, MDY\0S\0\0\0\x14is_superuser\0on\0", Verdict.MATCH),
+        (b"S\0\0\0\x17DateStyle\0ISO, MDY\0S\0\0\0\x14is_superuser\0on", Verdict.NEED_MORE),
+        (b"1\0\0\0\x042\0\0\0\x04T\0\0\0", Verdict.MATCH),
+        (b"C\0\0\0\x0aBEGIN\0a", Verdict.REJECT),
+        (b"Q\0\0\0\x0aBEGIN\0", Verdict.MATCH),
+        (b"Q\0\0\0\x0aBEGIN!", Verdict.REJECT),
+        (b"QUIT\r\n", Verdict.REJECT),
+        (b"SSH-2.0-x\r\n", Verdict.REJECT),
+        (b"\x16\x03\x01", Verdict.REJECT),
+    ],
+)
+def test_messages_in_the_middle(messages: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=messages)) is verdict
+    likely = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+    assert detect(Opening(down=messages)) is likely
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_the_middle_of_a_connection_says_nothing(converse: Any, direction: Direction) -> None:
+    conversation = Postgresql()
+    converse(conversation, [(direction, b"Z\0\0\0\x05IC\0\0\0\x0aBEGIN\0")])
+    assert conversation.settled
+    assert conversation.facts() == PostgresqlFacts()
