@@ -31,6 +31,7 @@ __all__ = ["PROTOCOL", "ProxyProtocol", "ProxyProtocolFacts"]
 V1_PREFIX: Final = b"PROXY "
 V1_MAX: Final = 107
 V1_FAMILIES: Final = {b"TCP4": 4, b"TCP6": 6}
+V1_WORDS: Final = (*V1_FAMILIES, b"UNKNOWN")
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 V2_HEAD: Final = 16
 
@@ -66,6 +67,9 @@ def _parse_v1(data: bytes) -> Header | None:
     """`PROXY TCP4 192.0.2.1 192.0.2.2 56324 443` CRLF, or `PROXY UNKNOWN` and anything."""
     if not V1_PREFIX.startswith(data[: len(V1_PREFIX)]):
         raise ProtocolError("PROXY: no header")
+    family = data[len(V1_PREFIX) : len(V1_PREFIX) + len(b"UNKNOWN")]
+    if not any(family.startswith(known) or known.startswith(family) for known in V1_WORDS):
+        raise ProtocolError("PROXY: an unknown family")
     line, newline, _ = data[:V1_MAX].partition(b"\r\n")
     if not newline:
         if len(data) >= V1_MAX:
