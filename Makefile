@@ -7,13 +7,18 @@ BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 TOOLS := nft=nftables ip=iproute2 curl=curl
+# Of what comes without a command: a file of Debian's.
+MODULES := /usr/lib/python3/dist-packages
+SYSTEM_PYTHON := $(notdir $(realpath /usr/bin/python3))
 TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
     ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
     nghttp=nghttp2-client gnutls-cli=gnutls-bin \
     tcpdump=tcpdump tshark=tshark groff=groff-base vsftpd=vsftpd dovecot=dovecot-imapd \
     exim4=exim4-daemon-light mariadbd=mariadb-server mariadb=mariadb-client \
     psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin certutil=libnss3-tools \
-    keytool=default-jre-headless
+    keytool=default-jre-headless git=git ruby=ruby php=php-cli node=nodejs rclone=rclone \
+    lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
+    $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
 .PHONY: help demo test check unit wheel bench fuzz clean
 help:

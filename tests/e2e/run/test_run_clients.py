@@ -48,13 +48,15 @@ NODE_HAS_ROOTS_OF_ITS_OWN = "node"
 
 
 MISSING = ("Can't locate LWP", "No module named 'requests'", "No module named 'httpx'")
+COMPILERS = {"java": "javac"}
 
 
 def run_client(host, name: str, *before: str):
     """What a client came to, which `before` may prepare."""
     command = CLIENTS[name]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    for needed in (command[0], COMPILERS.get(name, command[0])):
+        if shutil.which(needed) is None:
+            pytest.skip(f"{needed} is not installed")
     (host.home / "Get.java").write_text(GET_JAVA)
     ended = host.run(*before, *command)
     if any(missing in ended.err for missing in MISSING):
