@@ -3,68 +3,94 @@
     openvpn   length(2) opcode session(8) …     OpenVPN's ssl_pkt.h; the length is TCP's addition
     pptp      length(2) 00 01 1A2B3C4D …        RFC 2637 §2
 
-OpenVPN begins with a hard reset of either side. A plain one is 14 bytes, of which seven are known.
-One that is signed or encrypted (tls-auth, tls-crypt) has little more than its length and its
-opcode; the answer acknowledges it, in twelve bytes more.
+OpenVPN begins with a hard reset of the client, which the server's own acknowledges. Behind the
+session comes, one after the other,
+
+    plain                     what is acknowledged, number 0
+    signed (tls-auth)         a digest, packet 1, its time, what is acknowledged, number 0
+    encrypted (tls-crypt)     packet 1, its time, a tag, and all else encrypted
+    with a key of its own     the same, and the client's key, encrypted for the server
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.evidence import Rule, answered, proof
+from mitml4.protocols.conversation import Protocol
+from mitml4.protocols.evidence import Rule, either, proof
 from mitml4.protocols.fields import Reader
 
 __all__ = ["PROTOCOLS"]
 
-PLAIN: Final = b"\x00\x0e"
 CLIENT_RESETS: Final = (b"\x38", b"\x50")
 """P_CONTROL_HARD_RESET_CLIENT_V2 and V3, with key 0."""
-SERVER_RESET: Final = b"\x40"
+SERVER_RESETS: Final = (b"\x40",)
 SESSION: Final = 8
-WRAPPINGS: Final = tuple(
-    (14 + 8 + digest).to_bytes(2, "big") for digest in (16, 20, 28, 32, 48, 64)
-)
-"""A reset with the packet's number and time, and a digest of one of these sizes."""
-ACKNOWLEDGEMENT: Final = 4 + SESSION
-"""The number that is acknowledged, and whose it was."""
+PACKET: Final = (b"\0\0\0\1", b"\x0f\0\0\1")
+"""The first that is sent; 0F says that the client can negotiate early (OpenVPN 2.6)."""
+TIME: Final = 4
+DIGESTS: Final = (16, 20, 28, 32, 48, 64)
+TAG: Final = 32
+NUMBER: Final = bytes(4)
+NONE: Final = b"\0"
+ONE: Final = b"\1" + NUMBER
+MIN_WITH_KEY: Final = 54 + 290
+MAX_WITH_KEY: Final = 54 + 1024
+"""An encrypted reset, and a client's key with what else is said of it (tls_crypt.h)."""
 
 
-def read_plain_reset(reader: Reader) -> None:
-    """A client's reset as it is: it acknowledges nothing, and is packet 0."""
-    reader.one_of(PLAIN)
-    reader.one_of(*CLIENT_RESETS)
+def read_head(reader: Reader, opcodes: tuple[bytes, ...], least: int, most: int) -> None:
+    """A packet up to its session."""
+    reader.uint(2, least, most)
+    reader.one_of(*opcodes)
     reader.take(SESSION)
-    reader.one_of(bytes(1 + 4))
 
 
-def read_wrapped_reset(reader: Reader) -> None:
-    """A client's reset, signed or encrypted."""
-    length = int.from_bytes(reader.one_of(*WRAPPINGS), "big")
-    reader.one_of(*CLIENT_RESETS)
-    reader.take(length - 1)
-
-
-def wrapped_reply(up: bytes) -> Rule:
-    """The server's reset that acknowledges the client's."""
-    length = int.from_bytes(up[:2], "big") + ACKNOWLEDGEMENT
+def encrypted(opcodes: tuple[bytes, ...], least: int, most: int) -> Rule:
+    """A reset of which only its beginning is in the clear."""
 
     def read(reader: Reader) -> None:
-        reader.uint(2, length, length)
-        reader.one_of(SERVER_RESET)
+        read_head(reader, opcodes, least, most)
+        reader.one_of(*PACKET)
 
     return read
 
 
-_plain: Final = proof(read_plain_reset)
-_wrapped: Final = answered(read_wrapped_reset, wrapped_reply)
+def reset(opcodes: tuple[bytes, ...], *, acknowledges: bool) -> Rule:
+    """A reset of either side: plain, signed or encrypted."""
+    size = 1 + SESSION + (len(ONE) + SESSION if acknowledges else len(NONE)) + len(NUMBER)
+
+    def read_rest(reader: Reader) -> None:
+        reader.one_of(ONE if acknowledges else NONE)
+        if acknowledges:
+            reader.take(SESSION)
+        reader.one_of(NUMBER)
+
+    def read_plain(reader: Reader) -> None:
+        read_head(reader, opcodes, size, size)
+        read_rest(reader)
+
+    def signed(digest: int) -> Rule:
+        length = size + digest + len(PACKET[0]) + TIME
+
+        def read(reader: Reader) -> None:
+            read_head(reader, opcodes, length, length)
+            reader.take(digest)
+            reader.one_of(*PACKET)
+            reader.take(TIME)
+            read_rest(reader)
+
+        return read
+
+    wrapped = size + len(PACKET[0]) + TIME + TAG
+    return either(read_plain, *map(signed, DIGESTS), encrypted(opcodes, wrapped, wrapped))
 
 
-def detect_openvpn(opening: Opening) -> Verdict:
-    """Either kind of reset; their lengths differ."""
-    verdict = _plain(opening)
-    return _wrapped(opening) if verdict is Verdict.REJECT else verdict
+CLIENT_RESET: Final = either(
+    reset(CLIENT_RESETS, acknowledges=False),
+    encrypted(CLIENT_RESETS[1:], MIN_WITH_KEY, MAX_WITH_KEY),
+)
+SERVER_RESET: Final = reset(SERVER_RESETS, acknowledges=True)
 
 
 CONTROL_MESSAGE: Final = b"\x00\x01\x1a\x2b\x3c\x4d"
@@ -79,6 +105,13 @@ def read_pptp(reader: Reader) -> None:
 
 
 PROTOCOLS: Final = (
-    Protocol(name="openvpn", detect=detect_openvpn, client_first=b"\0", server_first=b""),
-    Protocol(name="pptp", detect=proof(read_pptp), client_first=b"\0", server_first=b""),
+    Protocol(
+        name="openvpn",
+        detect=proof(CLIENT_RESET, SERVER_RESET),
+        client_first=bytes(range((MAX_WITH_KEY >> 8) + 1)),
+        server_first=b"\0",
+    ),
+    Protocol(
+        name="pptp", detect=proof(read_pptp, read_pptp), client_first=b"\0", server_first=b"\0"
+    ),
 )
