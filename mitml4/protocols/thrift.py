@@ -1,6 +1,7 @@
-"""Apache Thrift's binary protocol, with or without frames. Named only.
+"""Apache Thrift's binary and compact protocols, with or without frames. Named only.
 
-[length(4)] 80 01 00 type length(4) name …     thrift-binary-protocol.md, "Message"
+[length(4)] 80 01 00 type length(4) name …      thrift-binary-protocol.md, "Message"
+[length(4)] 82 type|1 sequence* length* name …  thrift-compact-protocol.md, "Message" (* varint)
 """
 
 from __future__ import annotations
@@ -8,28 +9,53 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.evidence import proof
+from mitml4.protocols.evidence import either, proof
 from mitml4.protocols.fields import Reader
 
 __all__ = ["PROTOCOL"]
 
-VERSION: Final = b"\x80\x01\x00"
+BINARY: Final = b"\x80\x01\x00"
+COMPACT: Final = b"\x82"
+COMPACT_TYPES: Final = tuple(bytes([kind << 5 | 1]) for kind in range(1, 5))
+"""A call's type is 1; 2, 3 and 4 are the others; below it stands the version."""
 MAX_FRAME: Final = 0x00FFFFFF
 """16 384 000 bytes is the libraries' own limit."""
 MAX_NAME: Final = 255
+MAX_SHORT_NAME: Final = 127
 NAME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:"
 """A method's, behind its service's name and a colon where services share a connection."""
 
 
-def read_thrift(reader: Reader) -> None:
-    """A message up to the end of its name. A call's type is 1; 2, 3 and 4 are the others."""
-    if reader.data[:1] != VERSION[:1]:
-        reader.uint(4, len(VERSION) + 1 + 4 + 1 + 4, MAX_FRAME)
-    reader.one_of(VERSION)
+def read_binary(reader: Reader) -> None:
+    """A message up to the end of its name."""
+    reader.one_of(BINARY)
     reader.uint(1, 1, 4)
     reader.take(reader.uint(4, 1, MAX_NAME), NAME)
 
 
+def read_compact(reader: Reader) -> None:
+    """The same, in as few bytes as possible."""
+    reader.one_of(COMPACT)
+    reader.one_of(*COMPACT_TYPES)
+    continued = (reader.uint(1) & 0x80 for _ in range(4))
+    if all(continued):
+        reader.uint(1, 0, 0x0F)  # the last of 32 bits
+    reader.take(reader.uint(1, 1, MAX_SHORT_NAME), NAME)
+
+
+read_message: Final = either(read_binary, read_compact)
+
+
+def read_thrift(reader: Reader) -> None:
+    """A message, perhaps behind its length."""
+    if reader.data[:1] not in (BINARY[:1], COMPACT):
+        reader = reader.part(reader.uint(4, 6, MAX_FRAME))
+    read_message(reader)
+
+
 PROTOCOL: Final = Protocol(
-    name="thrift", detect=proof(read_thrift), client_first=b"\x00\x80", server_first=b""
+    name="thrift",
+    detect=proof(read_thrift, read_thrift),
+    client_first=b"\x00" + BINARY[:1] + COMPACT,
+    server_first=b"\x00" + BINARY[:1] + COMPACT,
 )

@@ -1,4 +1,4 @@
-"""Thrift: a strict message, framed or not."""
+"""Thrift: a strict or a compact message, framed or not."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ import pytest
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.thrift import PROTOCOL
 
-MATCH, NEED_MORE, REJECT = Verdict.MATCH, Verdict.NEED_MORE, Verdict.REJECT
+MATCH, LIKELY, NEED_MORE, REJECT = Verdict.MATCH, Verdict.LIKELY, Verdict.NEED_MORE, Verdict.REJECT
 DETECT = {row.name: row.detect for row in (PROTOCOL,) if row.detect}
 
 CASES = [
     ("thrift", b"\x80\1\0\1\0\0\0\4pin", b"", NEED_MORE),
     ("thrift", b"\x80\1\0\1\0\0\0\4ping", b"", MATCH),
     ("thrift", b"\0\0\0\x11\x80\1\0\1\0\0\0\4ping", b"", MATCH),
-    ("thrift", b"\0\0\0\x0c\x80", b"", REJECT),  # a frame too small for it
+    ("thrift", b"", b"\x80\1\0\2\0\0\0\4ping", LIKELY),  # a capture of the replies
+    ("thrift", b"\0\0\0\x0b\x80\1\0\1\0\0\0\4pin", b"", REJECT),  # a frame too small for it
     ("thrift", b"\x80\1\0\5", b"", REJECT),
     ("thrift", b"\x80\1\0\1\0\0\0\0", b"", REJECT),
     ("thrift", b"\x80\1\0\1\0\0\0\4p\xff", b"", REJECT),
+    ("thrift", b"\x82\x21\0\x0bgetUserNam", b"", NEED_MORE),
+    ("thrift", b"\x82\x21\0\x0bgetUserName", b"", MATCH),
+    ("thrift", b"\0\0\0\x10\x82\x21\0\x0bgetUserName", b"", MATCH),
+    ("thrift", b"\x82\x41\xff\xff\xff\xff\x0f\4ping", b"", MATCH),  # the largest sequence
+    ("thrift", b"\x82\x41\xff\xff\xff\xff\x1f", b"", REJECT),
+    ("thrift", b"\x82\x22", b"", REJECT),  # another version
+    ("thrift", b"\x82\xa1", b"", REJECT),  # no such type
+    ("thrift", b"\x82\x21\1\3\1", b"", REJECT),  # a ClientHello of SSL 2
 ]
 
 
