@@ -1,7 +1,7 @@
 """ONC RPC over TCP (RFC 5531), and the programs that are told apart: NFS and the port mapper.
 
-    call     8… length(3) xid(4) 00000000 00000002 program(4) version(4) procedure(4) …
-    reply    8… length(3) xid(4) 00000001 0000000 accepted or denied …
+    call     80|00 length(3) xid(4) 00000000 00000002 program(4) version(4) procedure(4) …
+    reply    80 length(3) xid(4) 00000001 0000000 accepted or denied …
 
 A client often asks first for procedure 0, which does nothing (§11.1); so the inner name is said
 with the first call of a procedure that does something.
@@ -19,16 +19,17 @@ from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOLS", "OncRpc", "OncRpcFacts"]
 
-LAST_FRAGMENT: Final = 1 << 31
+LAST_FRAGMENT: Final = b"\x80"
+MORE_FRAGMENTS: Final = b"\x00"
+"""§11: the record mark's first byte, for no record is as long as 2^24 bytes."""
 CALL_HEAD: Final = 40
 """xid to procedure, and two empty authenticators."""
 REPLY_HEAD: Final = 16
-MAX_RECORD: Final = LAST_FRAGMENT | (1 << 24) - 1
 
 CALL: Final = bytes(4) + b"\0\0\0\2"
 REPLIES: Final = (b"\0\0\0\1" + bytes(4), b"\0\0\0\1\0\0\0\1")
-MAX_PROGRAM: Final = 0x5FFFFFFF
-"""§8.3: what is above is reserved."""
+PROGRAM_NUMBERS: Final = (100000, 0x5FFFFFFF)
+"""§8.3: what is above is reserved; the port mapper's is the lowest."""
 MAX_VERSION: Final = 255
 MAX_PROCEDURE: Final = 1023
 
@@ -43,27 +44,37 @@ class Call:
     version: int
     procedure: int
     left: int
+    whole: bool
+    """No other fragment follows."""
 
 
 def read_call(reader: Reader) -> Call:
     """A call in the first fragment of its record."""
-    length = reader.uint(4, LAST_FRAGMENT | CALL_HEAD, MAX_RECORD) - LAST_FRAGMENT
+    whole = reader.one_of(LAST_FRAGMENT, MORE_FRAGMENTS) == LAST_FRAGMENT
+    length = reader.uint(3, CALL_HEAD)
     reader.take(4)
     reader.one_of(CALL)
     return Call(
-        program=reader.uint(4, 1, MAX_PROGRAM),
+        program=reader.uint(4, *PROGRAM_NUMBERS),
         version=reader.uint(4, 0, MAX_VERSION),
         procedure=reader.uint(4, 0, MAX_PROCEDURE),
         left=length - 24,
+        whole=whole,
     )
 
 
 def read_call_or_reply(reader: Reader) -> None:
     """A call; or a reply, which a capture may show alone."""
-    if reader.data[8:12] != b"\0\0\0\1":
+    if reader.data[8:12] == b"\0\0\0\1":
+        read_reply(reader)
+    else:
         read_call(reader)
-        return
-    reader.uint(4, LAST_FRAGMENT | REPLY_HEAD, MAX_RECORD)
+
+
+def read_reply(reader: Reader) -> None:
+    """A reply up to how it went."""
+    reader.one_of(LAST_FRAGMENT)
+    reader.uint(3, REPLY_HEAD)
     reader.take(4)
     reader.one_of(*REPLIES)
     reader.uint(4, 0, 5)
@@ -90,11 +101,11 @@ class OncRpc(Units):
         call = read_call(reader)
         self.call = self.call or call
         self.settled = True
-        if call.procedure == 0:
+        if call.procedure == 0 and call.whole:
             self.skip(reader, Direction.UP, call.left)
             return
         reader.at = start
-        self.inner = PROGRAMS.get(call.program)
+        self.inner = PROGRAMS.get(call.program) if call.procedure else None
         if self.inner:
             self.go_inside()
         else:
@@ -113,10 +124,10 @@ class OncRpc(Units):
 PROTOCOLS: Final = (
     Protocol(
         name=OncRpc.name,
-        detect=proof(read_call_or_reply),
+        detect=proof(read_call_or_reply, read_reply),
         converse=lambda around: OncRpc(around=around),
-        client_first=b"\x80",
-        server_first=b"",
+        client_first=LAST_FRAGMENT + MORE_FRAGMENTS,
+        server_first=LAST_FRAGMENT,
     ),
     Protocol(name="nfs", detect=None),
     Protocol(name="portmap", detect=None),

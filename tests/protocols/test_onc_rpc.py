@@ -25,13 +25,16 @@ REPLY = b"\x80\0\0\x18\0\0\0\7\0\0\0\1" + bytes(16)
 CASES = [
     (call(NFS, 0)[:27], NEED_MORE),
     (call(NFS, 0)[:28], MATCH),
-    (b"\0" + call(NFS, 0)[1:], REJECT),  # not the last fragment
+    (b"\0" + call(NFS, 0)[1:], MATCH),  # not the last fragment
+    (b"\x40" + call(NFS, 0)[1:], REJECT),
     (call(NFS, 0)[:8] + b"\0\0\0\2", REJECT),  # neither call nor reply
     (call(NFS, 0)[:12] + b"\0\0\0\3", REJECT),  # another version of RPC
     (call(0x60000000, 0), REJECT),
+    (call(2, 0), REJECT),
     (b"\x80\0\0\x27", REJECT),
     (REPLY[:-5], MATCH),  # a capture of the replies
     (REPLY[:12] + b"\0\0\0\2", REJECT),
+    (b"\0" + REPLY[1:], REJECT),
 ]
 
 
@@ -68,6 +71,17 @@ def test_a_program_without_a_name_has_no_inner_layer(converse: Any) -> None:
     assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
     assert conversation.facts().program == MOUNT
     assert not talk.kept[UP]
+
+
+@pytest.mark.parametrize(("procedure", "inner"), [(0, None), (1, "nfs")])
+def test_a_call_in_several_fragments_is_looked_at_once(
+    converse: Any, procedure: int, inner: str | None
+) -> None:
+    conversation = OncRpc()
+    converse(conversation, [(UP, b"\0" + call(NFS, procedure)[1:]), (UP, b"\x80\0\0\1x")])
+    assert conversation.inner == inner
+    assert conversation.up is (INNER if inner else PASS_ALL)
+    assert conversation.facts().program == "nfs"
 
 
 def test_nothing_is_known_before_a_call(converse: Any) -> None:
