@@ -4,7 +4,7 @@ drda            length(2) D0 flags id(2) length(2) 1041 …     DRDA volume 3, D
 oracle-tns      length(2) 0000 01 flags 0000 version(2) …   as in Wireshark's packet-tns.c
 elasticsearch   "ES" length(4) request(8) status version(4)   TcpHeader.java
 zookeeper       length(4) 00000000 zxid(8) timeout(4) session(8) 00000010 …   zookeeper.jute
-clickhouse      00 length "ClickHouse …" major minor …        Native protocol, "Client: Hello"
+clickhouse      00 length name major minor revision …         Native protocol, "Hello"
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ __all__ = ["PROTOCOLS"]
 
 DSS_HEAD: Final = 6
 MAX_DSS: Final = 0x0FFF
-DSS_TYPES: Final = tuple(bytes([flags | 1]) for flags in (0x00, 0x40, 0x50))
-EXCHANGE_ATTRIBUTES: Final = b"\x10\x41"
+DSS_TYPES: Final = tuple(bytes([flags | kind]) for flags in (0x00, 0x40, 0x50) for kind in (1, 2))
+"""Requests and replies, chained or not."""
+EXCHANGE_ATTRIBUTES: Final = (b"\x10\x41", b"\x14\x43")
+"""EXCSAT, and EXCSATRD, its answer."""
 
 
 def read_drda(reader: Reader) -> None:
-    """The request with which every connection begins."""
+    """What every connection begins with, or the answer to it."""
     length = reader.uint(2, DSS_HEAD + 4, MAX_DSS)
     reader.one_of(b"\xd0")
     reader.one_of(*DSS_TYPES)
     reader.take(2)
     reader.uint(2, length - DSS_HEAD, length - DSS_HEAD)
-    reader.one_of(EXCHANGE_ATTRIBUTES)
+    reader.one_of(*EXCHANGE_ATTRIBUTES)
 
 
 MIN_CONNECT: Final = 34
@@ -83,19 +85,27 @@ def read_zookeeper(reader: Reader) -> None:
     reader.uint(4, PASSWORD, PASSWORD)
 
 
-CLICKHOUSE_NAME: Final = b"ClickHouse"
-
-
 def read_clickhouse(reader: Reader) -> None:
-    """A hello of a client that names itself after the server, as its drivers do."""
+    """A hello of either side: its name, its version, and a revision of the protocol.
+
+    Revisions count from 54000 on; as a variable-length integer each of them takes three bytes.
+    """
     reader.one_of(b"\0")
-    length = reader.uint(1, len(CLICKHOUSE_NAME), 100)
-    reader.one_of(CLICKHOUSE_NAME)
-    reader.take(length - len(CLICKHOUSE_NAME), PRINTABLE)
+    reader.take(reader.uint(1, 4, 100), PRINTABLE)
+    for _ in ("major", "minor"):
+        reader.uint(1, 0, 0x7F)
+    reader.uint(1, 0x80)
+    reader.uint(1, 0xA5, 0xAD)
+    reader.one_of(b"\x03")
 
 
 PROTOCOLS: Final = (
-    Protocol(name="drda", detect=proof(read_drda), client_first=bytes(range(16)), server_first=b""),
+    Protocol(
+        name="drda",
+        detect=proof(read_drda, read_drda),
+        client_first=bytes(range(16)),
+        server_first=bytes(range(16)),
+    ),
     Protocol(
         name="oracle-tns",
         detect=proof(read_oracle_tns),
@@ -103,10 +113,16 @@ PROTOCOLS: Final = (
         server_first=b"",
     ),
     Protocol(
-        name="elasticsearch", detect=proof(read_elasticsearch), client_first=b"E", server_first=b""
+        name="elasticsearch",
+        detect=proof(read_elasticsearch, read_elasticsearch),
+        client_first=b"E",
+        server_first=b"E",
     ),
     Protocol(name="zookeeper", detect=proof(read_zookeeper), client_first=b"\0", server_first=b""),
     Protocol(
-        name="clickhouse", detect=proof(read_clickhouse), client_first=b"\0", server_first=b""
+        name="clickhouse",
+        detect=proof(read_clickhouse, read_clickhouse),
+        client_first=b"\0",
+        server_first=b"\0",
     ),
 )

@@ -150,19 +150,20 @@ def read_tpkt(reader: Reader) -> None:
     reader.uint(1, 1, length - 4 - 1 - COTP_FIXED - 2)
 
 
-LIST_IDENTITY: Final = b"\x63\0"
-LIST_INTERFACES: Final = b"\x64\0"
+LISTS: Final = (b"\x04\0", b"\x63\0", b"\x64\0")
+"""Of services, identities and interfaces."""
 REGISTER_SESSION: Final = b"\x65\0"
 SEND_DATA: Final = (b"\x6f\0", b"\x70\0")
+ENIP_FIRST: Final = b"\x04\x63\x64\x65\x6f\x70"
 ENIP_MAX: Final = 0xFFFF - 24
 
 
 def read_enip(reader: Reader) -> None:
     """An encapsulation header. Data are sent within a session, and to interface 0."""
-    command = reader.one_of(LIST_IDENTITY, LIST_INTERFACES, REGISTER_SESSION, *SEND_DATA)
+    command = reader.one_of(*LISTS, REGISTER_SESSION, *SEND_DATA)
     sends = command in SEND_DATA
     reader.uint(2, 16 if sends else 0, ENIP_MAX, little=True)
-    reader.uint(4, 1) if sends else reader.one_of(bytes(4))
+    reader.uint(4, 1 if sends else 0)  # session
     reader.one_of(bytes(4))  # status
     reader.take(8)  # sender's context
     reader.one_of(bytes(4))  # options
@@ -189,19 +190,28 @@ PROTOCOLS: Final = (
     Protocol(
         name="dnp3", detect=proof(read_dnp3, read_dnp3), client_first=b"\x05", server_first=b"\x05"
     ),
-    Protocol(name="iec104", detect=proof(read_iec104), client_first=b"\x68", server_first=b""),
+    Protocol(
+        name="iec104",
+        detect=proof(read_iec104, read_iec104),
+        client_first=b"\x68",
+        server_first=b"\x68",
+    ),
     Protocol(
         name="opcua",
         detect=proof(read_opcua, read_opcua),
         client_first=b"HAEROMC",
         server_first=b"HAEROMC",
     ),
-    Protocol(name="tpkt", detect=proof(read_tpkt), client_first=b"\3", server_first=b""),
+    Protocol(
+        name="tpkt", detect=proof(read_tpkt, read_tpkt), client_first=b"\3", server_first=b"\3"
+    ),
     Protocol(
         name="enip",
-        detect=proof(read_enip),
-        client_first=b"\x63\x64\x65\x6f\x70",
-        server_first=b"",
+        detect=proof(read_enip, read_enip),
+        client_first=ENIP_FIRST,
+        server_first=ENIP_FIRST,
     ),
-    Protocol(name="hislip", detect=proof(read_hislip), client_first=b"H", server_first=b""),
+    Protocol(
+        name="hislip", detect=proof(read_hislip, read_hislip), client_first=b"H", server_first=b"H"
+    ),
 )

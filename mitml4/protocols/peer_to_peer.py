@@ -46,13 +46,21 @@ def read_bitcoin(reader: Reader) -> None:
 
 PROTOCOLS: Final = (
     Protocol(
-        name="bittorrent", detect=proof(read_bittorrent), client_first=b"\x13", server_first=b""
+        name="bittorrent",
+        detect=proof(read_bittorrent, read_bittorrent),
+        client_first=b"\x13",
+        server_first=b"\x13",
     ),
-    Protocol(name="gnutella", detect=proof(read_gnutella), client_first=b"G", server_first=b""),
+    Protocol(
+        name="gnutella",
+        detect=proof(read_gnutella, read_gnutella),
+        client_first=b"G",
+        server_first=b"G",
+    ),
     Protocol(
         name="bitcoin",
-        detect=proof(read_bitcoin),
+        detect=proof(read_bitcoin, read_bitcoin),
         client_first=bytes(magic[0] for magic in NETWORKS),
-        server_first=b"",
+        server_first=bytes(magic[0] for magic in NETWORKS),
     ),
 )

@@ -60,5 +60,5 @@ PROTOCOLS: Final = (
     Protocol(
         name="bgp", detect=proof(read_bgp, read_bgp), client_first=b"\xff", server_first=b"\xff"
     ),
-    Protocol(name="ldp", detect=proof(read_ldp), client_first=b"\0", server_first=b""),
+    Protocol(name="ldp", detect=proof(read_ldp, read_ldp), client_first=b"\0", server_first=b"\0"),
 )

@@ -31,6 +31,7 @@ MIN_SMB: Final = 32
 
 SESSION_MESSAGE: Final = b"\x00"
 SESSION_REQUEST: Final = b"\x81\x00\x00\x44"
+SESSION_GRANTED: Final = b"\x82\x00\x00\x00"
 ENCODED: Final = bytes(range(ord("A"), ord("Q")))
 """RFC 1001 §14.1: half a byte of the name in each letter."""
 
@@ -55,6 +56,13 @@ def read_smb(reader: Reader) -> None:
     """The client's first SMB message, perhaps behind a session request."""
     if reader.data.startswith(SESSION_REQUEST[:1]):
         read_session_request(reader)
+    read_message(reader)
+
+
+def read_smb_reply(reader: Reader) -> None:
+    """The server's first SMB message, perhaps behind its consent to a session."""
+    if reader.data.startswith(SESSION_GRANTED[:1]):
+        reader.one_of(SESSION_GRANTED)
     read_message(reader)
 
 
@@ -175,10 +183,10 @@ def read_head(reader: Reader) -> tuple[bytes, int]:
 PROTOCOLS: Final = (
     Protocol(
         name=Smb.name,
-        detect=proof(read_smb),
+        detect=proof(read_smb, read_smb_reply),
         converse=lambda around: Smb(around=around),
         client_first=SESSION_MESSAGE + SESSION_REQUEST[:1],
-        server_first=b"",
+        server_first=SESSION_MESSAGE + SESSION_GRANTED[:1],
     ),
     Protocol(
         name="netbios-ssn",

@@ -22,7 +22,7 @@ DIAMETER_HEAD: Final = 20
 AVP_HEAD: Final = 8
 MAX_DIAMETER: Final = 1 << 20
 MIN_COMMAND: Final = 257
-MAX_AVP: Final = 0x3FF
+AVPS: Final = (0x100, 0x3FF)
 """The first is one of the base protocol's (§4.5), so it has no vendor either."""
 AVP_FLAGS: Final = (b"\x40", b"\x00", b"\x60", b"\x20")
 
@@ -35,7 +35,7 @@ def read_diameter(reader: Reader) -> None:
         raise ProtocolError("a length that is not padded, or a reserved flag")
     reader.uint(3, MIN_COMMAND)
     reader.take(4 + 8)
-    reader.uint(4, 1, MAX_AVP)
+    reader.uint(4, *AVPS)
     reader.one_of(*AVP_FLAGS)
     reader.uint(3, AVP_HEAD, length - DIAMETER_HEAD)
 
@@ -47,14 +47,19 @@ SMPP_VERSIONS: Final = (0, 0x50)
 
 
 def read_smpp(reader: Reader) -> None:
-    """A client's bind up to the version: who it is, its password, and what kind of system."""
-    reader.uint(4, 23, MAX_BIND)
-    reader.one_of(*BINDS)
-    reader.one_of(bytes(4))  # status
-    reader.uint(4, 1)
+    """A client's bind: who it is, its password, what kind of system, which addresses it serves."""
+    length = reader.uint(4, 23, MAX_BIND) - 4
+    bind = reader.part(length)
+    bind.one_of(*BINDS)
+    bind.one_of(bytes(4))  # status
+    bind.uint(4, 1)
     for limit in (16, 9, 13):
-        reader.until(b"\0", limit, PRINTABLE)
-    reader.uint(1, *SMPP_VERSIONS)
+        bind.until(b"\0", limit, PRINTABLE)
+    bind.uint(1, *SMPP_VERSIONS)
+    bind.take(2)  # type and plan of the addresses
+    bind.until(b"\0", 41, PRINTABLE)
+    if bind.at != bind.end:
+        raise ProtocolError("a bind with something behind it")
 
 
 STUN_TYPES: Final = 0x1FF
@@ -80,13 +85,20 @@ def read_framed_stun(reader: Reader) -> None:
         raise ProtocolError("a frame of another length")
 
 
+STUN: Final = either(read_stun, read_framed_stun)
+
 PROTOCOLS: Final = (
-    Protocol(name="diameter", detect=proof(read_diameter), client_first=b"\x01", server_first=b""),
+    Protocol(
+        name="diameter",
+        detect=proof(read_diameter, read_diameter),
+        client_first=b"\x01",
+        server_first=b"\x01",
+    ),
     Protocol(name="smpp", detect=proof(read_smpp), client_first=b"\0", server_first=b""),
     Protocol(
         name="stun",
-        detect=proof(either(read_stun, read_framed_stun)),
+        detect=proof(STUN, STUN),
         client_first=bytes(range(STUN_HEAD + MAX_STUN >> 8)),
-        server_first=b"",
+        server_first=bytes(range(STUN_HEAD + MAX_STUN >> 8)),
     ),
 )

@@ -20,6 +20,8 @@ BYTE_ORDERS: Final = (b"\x00", b"\x01", b"\x10", b"\x11")
 """DCE 1.1: RPC, §14.1: integers big-endian or (1x) little-endian, characters ASCII or EBCDIC."""
 PDU_TYPES: Final = tuple(bytes([kind]) for kind in (0, 2, 3, *range(11, 21)))
 """Those of the connection-oriented protocol (table 12-1; 20 is MS-RPCE's)."""
+FIRST_FRAGMENT: Final = 0x01
+RESERVED_FLAG: Final = 0x08
 PDU_HEAD: Final = 16
 
 
@@ -30,7 +32,8 @@ def read_pdu(reader: Reader) -> None:
     """
     reader.one_of(b"\x05\x00")
     reader.one_of(*PDU_TYPES)
-    reader.take(1)
+    if reader.uint(1) & (FIRST_FRAGMENT | RESERVED_FLAG) != FIRST_FRAGMENT:
+        raise ProtocolError("not a first fragment")
     little = reader.one_of(*BYTE_ORDERS) >= b"\x10"
     reader.uint(1, 0, 3)  # floating-point representation
     reader.one_of(b"\0\0")
@@ -70,6 +73,16 @@ def read_filling(reader: Reader, end: int, *tags: bytes) -> bytes:
 
 
 PROTOCOLS: Final = (
-    Protocol(name="dcerpc", detect=proof(read_pdu), client_first=b"\x05", server_first=b""),
-    Protocol(name="kerberos", detect=proof(read_kerberos), client_first=b"\0", server_first=b""),
+    Protocol(
+        name="dcerpc",
+        detect=proof(read_pdu, read_pdu),
+        client_first=b"\x05",
+        server_first=b"\x05",
+    ),
+    Protocol(
+        name="kerberos",
+        detect=proof(read_kerberos, read_kerberos),
+        client_first=b"\0",
+        server_first=b"\0",
+    ),
 )

@@ -7,7 +7,7 @@ import pytest
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.databases import PROTOCOLS
 
-MATCH, NEED_MORE, REJECT = Verdict.MATCH, Verdict.NEED_MORE, Verdict.REJECT
+MATCH, LIKELY, NEED_MORE, REJECT = Verdict.MATCH, Verdict.LIKELY, Verdict.NEED_MORE, Verdict.REJECT
 DETECT = {row.name: row.detect for row in PROTOCOLS if row.detect}
 
 ES = b"ES\0\0\0\x34\0\0\0\0\0\0\0\1\x08\0"
@@ -17,7 +17,8 @@ CASES = [
     ("drda", b"\0\x89\xd0\x41\0\1\0\x83\x10", b"", NEED_MORE),
     ("drda", b"\0\x89\xd0\x41\0\1\0\x83\x10\x41", b"", MATCH),
     ("drda", b"\0\x89\xd0\x41\0\1\0\x84", b"", REJECT),  # lengths differ
-    ("drda", b"\0\x89\xd0\x41\0\1\0\x83\x14", b"", REJECT),
+    ("drda", b"\0\x89\xd0\x41\0\1\0\x83\x10\x43", b"", REJECT),
+    ("drda", b"", b"\0\x89\xd0\x42\0\1\0\x83\x14\x43", LIKELY),  # a capture of the replies
     ("oracle-tns", b"\0\xc8\0\0\1\0\0\0\1\x3a\1", b"", NEED_MORE),
     ("oracle-tns", b"\0\xc8\0\0\1\0\0\0\1\x3a\1\x2c", b"", MATCH),
     ("oracle-tns", b"\0\xc8\0\0\1\0\0\0\1\x3a\1\x3b", b"", REJECT),  # its oldest is newer
@@ -32,10 +33,13 @@ CASES = [
     ("zookeeper", ZOOKEEPER, b"", MATCH),
     ("zookeeper", ZOOKEEPER[:-1] + b"\x11", b"", REJECT),
     ("zookeeper", b"\0\0\0\x2e", b"", REJECT),
-    ("clickhouse", b"\0\x11ClickHouse client", b"", MATCH),
-    ("clickhouse", b"\0\x11ClickHouse clien", b"", NEED_MORE),
-    ("clickhouse", b"\0\x11Something", b"", REJECT),
+    ("clickhouse", b"\0\x18ClickHouse python-driver\x14\x0a\xc4\xa9", b"", NEED_MORE),
+    ("clickhouse", b"\0\x18ClickHouse python-driver\x14\x0a\xc4\xa9\3", b"", MATCH),
+    ("clickhouse", b"\0\x10Golang SQLDriver\1\1\xb6\xa8\3", b"", MATCH),
+    ("clickhouse", b"\0\x10Golang SQLDriver\1\1\xb6\xaf", b"", REJECT),  # revision 55222
+    ("clickhouse", b"\0\x10Golang SQLDriver\1\1\x36", b"", REJECT),
     ("clickhouse", b"\0\x11ClickHouse\xff", b"", REJECT),
+    ("clickhouse", b"", b"\0\x0aClickHouse\x14\3\xb7\xa8\3", LIKELY),  # the server's
 ]
 
 

@@ -59,7 +59,9 @@ CASES = [
     ("enip", b"\x63\0" + bytes(22), b"", MATCH),
     ("enip", b"\x65\0\4\0" + bytes(20) + b"\1\0\0\0", b"", MATCH),
     ("enip", b"\x65\0\4\0" + bytes(20) + b"\2", b"", REJECT),
-    ("enip", b"\x65\0\4\0\1", b"", REJECT),  # a session before it is registered
+    ("enip", b"\4\0" + bytes(22), b"", MATCH),  # which services?
+    ("enip", b"\4\0\0\0\5\0\0\0\0\4", b"", REJECT),  # Cassandra
+    ("enip", b"", b"\x65\0\4\0\1\2\3\4" + bytes(16) + b"\1\0\0\0", LIKELY),
     ("enip", b"\x6f\0\x10\0\1\2\3\4" + bytes(20), b"", MATCH),
     ("enip", b"\x6f\0\x10\0\0\0\0\0", b"", REJECT),  # data without a session
     ("enip", b"\x6f\0\x10\0\1\2\3\4\1", b"", REJECT),  # a status in a request

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,9 @@ OPENINGS: dict[str, list[Trace]] = {
     "http/1": [
         [(UP, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), (DOWN, b"HTTP/1.1 200 OK\r\n")],
         [(UP, b"\r\nBREW /pot HTTP/1.0\r\n\r\n"), (DOWN, b"HTTP/1.1 418 No\r\n")],
+        [(UP, b"GET / HTTP/9.9\r\n\r\n"), (DOWN, b"HTTP/1.1 400 Bad Request\r\n")],
+        [(UP, b"GET /x\r\n"), (DOWN, b"<html>hello")],
+        [(UP, b"HTTP/1.1 200 OK\r\n"), (DOWN, b"GET / HTTP/1.1\r\n")],
     ],
     "http-connect": [
         [(UP, b"CONNECT example.com:443 HTTP/1.1\r\n\r\n"), (DOWN, b"HTTP/1.1 200 OK\r\n\r\n")],
@@ -62,6 +66,8 @@ OPENINGS: dict[str, list[Trace]] = {
         [(DOWN, b"220 mx.example ESMTP\r\n"), (UP, b"ehlo me\r\n"), (DOWN, b"250 mx\r\n")],
         [(DOWN, b"220-hello\r\n220 there\r\n"), (UP, b"HELO me\r\n"), (DOWN, b"250 mx\r\n")],
         [(DOWN, b"220 mx LMTP\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"221 bye\r\n")],
+        [(DOWN, b"554 mx ESMTP no\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"221 bye\r\n")],
+        [(DOWN, b"421 busy\r\n"), (UP, b"EHLO me\r\n")],
     ],
     "postgresql": [
         [(UP, b"\0\0\0\x08\x04\xd2\x16\x2f"), (DOWN, b"N"), (UP, b"\0\0\0\x10\0\3\0\0user\0a\0\0")],
@@ -83,6 +89,7 @@ OPENINGS: dict[str, list[Trace]] = {
         [(DOWN, b"220-hello\r\n220 there\r\n"), (UP, b"user me\r\n"), (DOWN, b"331 ?\r\n")],
         [(DOWN, b"220-hello\r\n220 FTP\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"221 bye\r\n")],
         [(DOWN, b"220 ready\r\n"), (UP, b"AUTH SSL\r\n"), (DOWN, b"234 Go\r\n")],
+        [(DOWN, b"421 busy\r\n"), (UP, b"USER me\r\n")],
     ],
     "imap": [
         [(DOWN, b"* OK IMAP4rev1\r\n"), (UP, b"a1 CAPABILITY\r\n"), (DOWN, b"* CAPABILITY\r\n")],
@@ -94,11 +101,13 @@ OPENINGS: dict[str, list[Trace]] = {
         [(DOWN, b"+OK\r\n"), (UP, b"capa\r\n"), (DOWN, b"+OK\r\nSTLS\r\n.\r\n")],
         [(DOWN, b"+OK <1@a>\r\n"), (UP, b"AUTH PLAIN\r\n"), (DOWN, b"+ \r\n")],
         [(DOWN, b"+OK ready\r\n"), (UP, b"QUIT\r\n"), (DOWN, b"+OK\r\n")],
+        [(DOWN, b"-ERR busy\r\n"), (UP, b"USER me\r\n")],
     ],
     "nntp": [
         [(DOWN, b"200 hi\r\n"), (UP, b"MODE READER\r\n"), (DOWN, b"200 hi\r\n")],
         [(DOWN, b"201 NNTP\r\n"), (UP, b"LIST\r\n"), (DOWN, b"215 list\r\n.\r\n")],
         [(DOWN, b"200 hi\r\n"), (UP, b"STARTTLS\r\n"), (DOWN, b"382 go\r\n")],
+        [(DOWN, b"502 no\r\n"), (UP, b"MODE READER\r\n")],
     ],
     "managesieve": [
         [
@@ -112,6 +121,8 @@ OPENINGS: dict[str, list[Trace]] = {
         [(DOWN, b"NOTICE AUTH :***\r\n"), (UP, b"USER me 0 * :Me\r\nNICK me\r\n")],
         [(UP, b"PASS x\r\nNICK a\r\n"), (DOWN, b"PING :1\r\n"), (UP, b"PONG :1\r\n")],
         [(UP, b"STARTTLS\r\n"), (DOWN, b":irc.example 670 * :go\r\n")],
+        [(UP, b"JOIN #x\r\n"), (DOWN, b":irc.example 451 * :no\r\n")],
+        [(UP, b":al!al@host PRIVMSG #x :hello\r\n"), (DOWN, b"PONG :x\r\n")],
     ],
     "xmpp": [
         [
@@ -140,6 +151,12 @@ OPENINGS: dict[str, list[Trace]] = {
     "git": [
         [(UP, b"001egit-upload-pack /a\0host=b\0"), (DOWN, b"00c9348534c760")],
         [(UP, b"0018git-receive-pack /a\0")],
+    ],
+    "svn": [
+        [
+            (DOWN, b"( success ( 2 2 ( ) ( edit-pipeline svndiff1 "),
+            (UP, b"( 2 ( edit-pipeline ) 20:svn://127.0.0.1/repo "),
+        ],
     ],
     "rsync": [
         [
@@ -284,7 +301,7 @@ OPENINGS: dict[str, list[Trace]] = {
     ],
     "smpp": [
         [
-            (UP, b"\0\0\0\x21\0\0\0\2\0\0\0\0\0\0\0\1me\0secret\0SMPP\0\x34\0\0\0"),
+            (UP, b"\0\0\0\x23\0\0\0\2\0\0\0\0\0\0\0\1me\0secret\0SMPP\0\x34\0\0\0"),
             (DOWN, b"\0\0\0\x15\x80\0\0\2"),
         ],
     ],
@@ -297,7 +314,9 @@ OPENINGS: dict[str, list[Trace]] = {
     ],
     "openvpn": [
         [(UP, b"\0\x0e\x38sessions\0\0\0\0\0"), (DOWN, b"\0\x1a\x40")],
-        [(UP, b"\0\x36\x38" + b"CLIENTID" + bytes(range(45))), (DOWN, b"\0\x42\x40SERVERID")],
+        [(UP, b"\0\x2a\x38sessions" + bytes(23) + b"\1time" + bytes(5)), (DOWN, b"\0\x36\x40")],
+        [(UP, b"\0\x36\x38sessions\0\0\0\1timetag"), (DOWN, b"\0\x42\x40SERVERID")],
+        [(UP, b"\1\x61\x50sessions\x0f\0\0\1timetag"), (DOWN, b"\0\x42\x40SERVERID")],
     ],
     "pptp": [
         [(UP, b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\1"), (DOWN, b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\2")],
@@ -322,7 +341,10 @@ OPENINGS: dict[str, list[Trace]] = {
         ],
     ],
     "clickhouse": [
-        [(UP, b"\0\x11ClickHouse client\x17\x08"), (DOWN, b"\0\x0aClickHouse\x17\x08")],
+        [
+            (UP, b"\0\x11ClickHouse client\x17\x08\xbf\xa9\3"),
+            (DOWN, b"\0\x0aClickHouse\x17\x08\xbf\xa9\3"),
+        ],
     ],
     "bittorrent": [
         [(UP, b"\x13BitTorrent protocol" + bytes(8)), (DOWN, b"\x13BitTorrent protocol")],
@@ -363,6 +385,11 @@ OPENINGS: dict[str, list[Trace]] = {
     "ident": [
         [(UP, b"6193, 23\r\n"), (DOWN, b"6193, 23 : USERID : UNIX :me\r\n")],
     ],
+    "finger": [
+        [(UP, b"/W root\r\n"), (DOWN, b"Login: root\r\n")],
+        [(UP, b"\r\n"), (DOWN, b"\r\n")],
+    ],
+    "whois": [[(UP, b"example.org\r\n"), (DOWN, b"% Hello\n")]],
     "fix": [
         [
             (UP, b"8=FIX.4.2\x019=65\x0135=A\x0149=me\x01"),
@@ -372,6 +399,7 @@ OPENINGS: dict[str, list[Trace]] = {
     "thrift": [
         [(UP, b"\x80\1\0\1\0\0\0\4ping\0\0\0\1"), (DOWN, b"\x80\1\0\2\0\0\0\4ping")],
         [(UP, b"\0\0\0\x11\x80\1\0\1\0\0\0\4ping\0\0\0\1\0"), (DOWN, b"\0\0\0\x11\x80\1\0\2")],
+        [(UP, b"\x82\x21\1\4ping\0"), (DOWN, b"\x82\x41\1\4ping\0")],
     ],
     "redis": [
         [(UP, b"*2\r\n$4\r\nAUTH\r\n$1\r\na\r\n"), (DOWN, b"+OK\r\n"), (UP, b"*1\r\n")],
@@ -412,6 +440,8 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\3\0\0\1\1\0\0\0\x16\0\1\0\x0bCQL_VERSION\0\x053.0.0"), (DOWN, b"\x83\0\0\1\2")],
     ],
 }
+HINTED = {"finger": 79, "whois": 43}
+"""What is likely at a port, and never more: any text would do."""
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)
 DETECTORS = [row for row in PROTOCOLS if row.detect is not None]
@@ -506,11 +536,13 @@ def test_a_server_that_speaks_first_rules_nothing_out_while_the_client_is_silent
     assert not registry.detect(Opening(down=b"x" * MAX_OPENING)).undecided
 
 
-def test_an_opening_that_stays_unclear_too_long_is_unknown() -> None:
+def test_an_opening_that_stays_unclear_too_long_is_what_is_likely() -> None:
     registry = Registry([row("patient", Verdict.LIKELY)])
     half = MAX_OPENING // 2
     assert registry.detect(Opening(up=b"a" * half, down=b"a" * (half - 1))).undecided
-    assert not registry.detect(Opening(up=b"a" * half, down=b"a" * half)).undecided
+    detection = registry.detect(Opening(up=b"a" * half, down=b"a" * half))
+    assert not detection.undecided
+    assert detection.likely is registry.rows[0]
 
 
 def test_before_the_first_byte_everything_is_possible() -> None:
@@ -530,15 +562,17 @@ def test_every_row_that_detects_has_an_opening() -> None:
 
 @pytest.mark.parametrize(("name", "trace"), TRACES)
 def test_an_opening_is_known_for_what_it_is(name: str, trace: Trace) -> None:
-    match = detect(Opening(up=joined(trace, UP), down=joined(trace, DOWN))).match
-    assert match is not None
-    assert match.name == name
+    port = HINTED.get(name)
+    detection = detect(Opening(up=joined(trace, UP), down=joined(trace, DOWN), port=port))
+    found = detection.likely if port else detection.match
+    assert found is not None
+    assert found.name == name
 
 
 @pytest.mark.parametrize(("name", "trace"), TRACES)
 def test_no_split_of_an_opening_gives_another_answer(name: str, trace: Trace) -> None:
     for opening in splits(trace):
-        detection = detect(opening)
+        detection = detect(replace(opening, port=HINTED.get(name)))
         if detection.match:
             assert detection.match.name == name, opening
         else:

@@ -31,7 +31,9 @@ CASES = [
     ("smb", SESSION, b"\x82\0\0\0", NEED_MORE),
     ("smb", SESSION + SMB, b"", MATCH),
     ("smb", SESSION + b"\0\0\0\x40hello", b"", REJECT),
-    ("smb", b"", SMB, REJECT),
+    ("smb", b"", SMB, LIKELY),  # a capture of the replies
+    ("smb", b"", GRANTED + SMB, LIKELY),
+    ("smb", b"", GRANTED + b"\0\0\0\x40hello", REJECT),
     ("netbios-ssn", SESSION[:-1], b"", NEED_MORE),
     ("netbios-ssn", SESSION, b"", LIKELY),
     ("netbios-ssn", SESSION, b"\x82\0\0\0", LIKELY),
