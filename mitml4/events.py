@@ -8,6 +8,7 @@ these same classes. A field is only ever added; a changed meaning is a new `VERS
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
@@ -259,7 +260,16 @@ def encode(event: Event) -> str:
     for name in _names(type(event)):
         value = getattr(event, name)
         body[name] = round(value, 6) if isinstance(value, float) else value
-    return _to_line(body)
+    return _OBEYED.sub(_escape, _to_line(body))
+
+
+# What JSON need not escape, though a terminal obeys it, or a reader takes it for the end of a line:
+# DEL, C1, bidirectional formatting, line and paragraph separators.
+_OBEYED: Final = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _names(cls: type[Any]) -> tuple[str, ...]:

@@ -255,6 +255,19 @@ def test_any_bytes_make_a_line_of_utf_8(data: bytes) -> None:
     assert json.loads(line)["details"]["username"] == text(data)
 
 
+@pytest.mark.parametrize("char", "\x00\n\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066", ids=ascii)
+def test_no_character_moves_the_cursor_or_ends_the_line(char: str) -> None:
+    line = encode(events.FlowOpen(flow=1, client=CLIENT, destination=SERVER, name=f"a{char}b"))
+    assert char not in line
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["name"] == f"a{char}b"
+
+
+def test_letters_of_any_script_stand_as_they_are() -> None:
+    name = "bücher.例え.مثال"
+    assert name in encode(events.FlowOpen(flow=1, client=CLIENT, destination=SERVER, name=name))
+
+
 def test_what_has_no_json_form_is_our_mistake() -> None:
     class Color(Enum):
         RED = "red"
