@@ -39,7 +39,8 @@ _OP_NO_RENEGOTIATION: Final = 1 << 30
 _OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
 
-# RFC 8446 §4.2.7, RFC 7919, RFC 8998, draft-ietf-tls-ecdhe-mlkem: code points, OpenSSL's names.
+# RFC 8446 §4.2.7, RFC 7919, RFC 8734, RFC 8998, draft-ietf-tls-mlkem and -ecdhe-mlkem: code points
+# and OpenSSL's names.
 _GROUPS: Final = {
     0x0017: "P-256",
     0x0018: "P-384",
@@ -49,12 +50,18 @@ _GROUPS: Final = {
     0x001A: "brainpoolP256r1",
     0x001B: "brainpoolP384r1",
     0x001C: "brainpoolP512r1",
+    0x001F: "brainpoolP256r1tls13",
+    0x0020: "brainpoolP384r1tls13",
+    0x0021: "brainpoolP512r1tls13",
     0x0029: "curveSM2",
     0x0100: "ffdhe2048",
     0x0101: "ffdhe3072",
     0x0102: "ffdhe4096",
     0x0103: "ffdhe6144",
     0x0104: "ffdhe8192",
+    0x0200: "MLKEM512",
+    0x0201: "MLKEM768",
+    0x0202: "MLKEM1024",
     0x11EB: "SecP256r1MLKEM768",
     0x11EC: "X25519MLKEM768",
     0x11ED: "SecP384r1MLKEM1024",

@@ -59,6 +59,7 @@ def test_the_cipher_suites_are_the_clients(suites: tuple[int, ...]) -> None:
     [
         (0x0018, 0x001E, 0x001D),
         (0x11EC, 0x001D, 0x0017, 0x0018, 0x0100),  # a browser's, and ffdhe2048
+        (0x0201, 0x0200, 0x0202, 0x001F, 0x0017),  # ML-KEM alone, and a curve of Brainpool's
         (0x11EE, 0x11EC, 0x0029, 0x001D),  # with curveSM2, as OpenSSL 4 offers
     ],
     ids=str,
