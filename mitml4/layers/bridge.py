@@ -44,7 +44,8 @@ class Lane:
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
     """How it ended, if that was not the stream's own end."""
-    _said: bool = False
+    _told: list[Stream] = field(default_factory=list)
+    """Those of the sink's streams that have been told of it."""
 
     def __post_init__(self) -> None:
         self.sink.tcp.fed_by = self.source.tcp
@@ -177,16 +178,16 @@ class Lane:
 
         A FIN that came without close_notify goes on without one.
         """
-        if self._said:
-            return
-        self._said = True
         if self.truncation:
             await self._end_below()
         else:
-            await self.sink.send_end()
+            await self._tell(self.sink)
 
     async def end(self) -> None:
-        """The same, and the FIN that comes behind a close_notify, when it comes."""
+        """The same, and the FIN that comes behind a close_notify, when it comes.
+
+        Who stops waiting for it may come again.
+        """
         await self.say_ended()
         if not self.truncation:
             await self._end_below()
@@ -206,6 +207,11 @@ class Lane:
             except StreamTruncated:
                 continue
             broke = False
+            await self._tell(sink)
+
+    async def _tell(self, sink: Stream) -> None:
+        if sink not in self._told:
+            self._told.append(sink)
             await sink.send_end()
 
 

@@ -164,6 +164,7 @@ class _Driver:
             self.waits[direction] = (want, scope)
             try:
                 if math.isinf(beyond) and lane.ended:
+                    await lane.end()
                     await lane.source.tcp.wait_reset()
                 if math.isinf(beyond):
                     await trio.sleep_forever()

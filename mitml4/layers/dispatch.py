@@ -91,8 +91,9 @@ class _Watch:
                 return
             if direction is Direction.DOWN or lane.ended or not self.detection.terminating:
                 await lane.move_ahead(data)
-            if lane.ended:
-                await lane.say_ended()
+            if lane.ended and not self.decided:
+                with trio.CancelScope() as self.looking[direction]:
+                    await lane.end()
                 return
 
     async def _look(self, direction: Direction, lane: Lane, data: bytes) -> bytes | None:

@@ -158,7 +158,7 @@ async def test_one_that_has_ended_is_not_taken_for_reset_when_the_other_ends(lab
 
 
 def blocking_tls(
-    address: tuple[str, int], context: ssl.SSLContext
+    address: tuple[str, int], context: ssl.SSLContext, said: bytes = b"\0opaque"
 ) -> tuple[socket.socket, ssl.SSLObject]:
     """A client's handshake, on memory, so that the test has the socket for itself."""
     sock = socket.create_connection(address, timeout=5)
@@ -171,7 +171,7 @@ def blocking_tls(
         except ssl.SSLWantReadError:
             sock.sendall(outgoing.read())
             incoming.write(sock.recv(65536))
-    tls.write(b"\0opaque")
+    tls.write(said)
     try:
         tls.unwrap()
     except ssl.SSLWantReadError:
@@ -206,6 +206,33 @@ async def test_inside_tls_as_well(lab, server_ca: trustme.CA, with_fin: bool) ->
         await wait_reset(far)
         close = await proxy.wait_closed()
     assert (close.reason, close.stack) == ("reset", ("tls", "unknown"))
+
+
+@pytest.mark.parametrize("said", [b"", CONNECT], ids=["nothing yet", "held"])
+async def test_the_fin_behind_a_close_notify_comes_through_though_nobody_answers(
+    lab, server_ca: trustme.CA, said: bytes
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    server = Silent()
+    async with lab(server) as proxy:
+
+        async def serve() -> None:
+            far = await server.stream()
+            tls = trio.SSLStream(far, context, server_side=True, https_compatible=True)
+            with trio.fail_after(5):
+                assert await tls.receive_some() == said
+                if said:
+                    assert await tls.receive_some() == b""
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            sock, _ = await trio.to_thread.run_sync(
+                blocking_tls, proxy.address, proxy.client_context(), said
+            )
+        with sock:
+            sock.shutdown(socket.SHUT_WR)
+            await wait_for_state(await server.stream(), TCP_CLOSE_WAIT)
 
 
 def client_hello(context: ssl.SSLContext) -> bytes:
