@@ -260,12 +260,13 @@ def encode(event: Event) -> str:
     for name in _names(type(event)):
         value = getattr(event, name)
         body[name] = round(value, 6) if isinstance(value, float) else value
-    return _OBEYED.sub(_escape, _to_line(body))
+    line = _to_line(body)
+    return line if line.isascii() else _OBEYED.sub(_escape, line)
 
 
 # What JSON need not escape, though a terminal obeys it, or a reader takes it for the end of a line:
-# DEL, C1, bidirectional formatting, line and paragraph separators.
-_OBEYED: Final = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# C1, bidirectional formatting, line and paragraph separators.
+_OBEYED: Final = re.compile(r"[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _escape(match: re.Match[str]) -> str:
