@@ -13,7 +13,6 @@ the client. So a rule may read replies as well as requests.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 from mitml4.errors import ProtocolError
@@ -79,7 +78,7 @@ def either(*rules: Rule) -> Rule:
     def read(reader: Reader) -> None:
         possible = False
         for rule in rules:
-            attempt = replace(reader)
+            attempt = Reader(reader.data, reader.at, reader.end)
             try:
                 rule(attempt)
             except Short:

@@ -8,7 +8,8 @@
     enip      command(2) length(2) session(4) 00000000 …             CIP volume 2 §2-3.1
     hislip    "HS" type control parameter(4) length(8) …             IVI-6.1 §6.2
 
-Modbus has hardly a fixed bit, so the answer must repeat what was asked. `tpkt` is what stands
+Modbus has hardly a fixed bit, so the answer must repeat what was asked; and so must EtherNet/IP's
+to a question that is hardly anything but zeros. `tpkt` is what stands
 below S7 and MMS: a connection between two named ends (TSAPs), which RDP does not have.
 """
 
@@ -17,9 +18,9 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import Protocol
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.evidence import Rule, answered, proof
-from mitml4.protocols.fields import Reader
+from mitml4.protocols.fields import Reader, judge
 
 __all__ = ["PROTOCOLS"]
 
@@ -30,6 +31,10 @@ FUNCTIONS: Final = tuple(
 )
 """Modbus Application Protocol V1.1b3 §5.1, and Schneider Electric's 90 and 125."""
 EXCEPTION: Final = 0x80
+LENGTHS: Final = {7: 2, 11: 2, 12: 2, 17: 2, 22: 8, 24: 4}
+"""Of a unit, a function and its arguments, where these are always as long (§6)."""
+COUNTS: Final = {15: 4, 16: 4, 20: 0, 21: 0, 23: 8}
+"""How far behind the function it stands how many bytes are left."""
 
 
 def read_modbus(reader: Reader) -> None:
@@ -44,6 +49,21 @@ def read_modbus(reader: Reader) -> None:
     reader.take(length - 2)
 
 
+def read_modbus_arguments(reader: Reader) -> None:
+    """A request whose arguments are as long as its function's must be."""
+    reader.take(MODBUS_HEAD - 2)
+    length = reader.uint(2)
+    reader.take(1)
+    function = reader.uint(1)
+    if LENGTHS.get(function, length) != length:
+        raise ProtocolError("arguments that this function does not have")
+    if function in COUNTS:
+        arguments = reader.part(length - 2)
+        arguments.take(COUNTS[function])
+        counted = length - 2 - COUNTS[function] - 1
+        arguments.uint(1, counted, counted)
+
+
 def modbus_reply(up: bytes) -> Rule:
     """What answers the client's first request: its transaction, its function or an exception."""
     transaction, function = up[:2], up[MODBUS_HEAD + 1]
@@ -56,6 +76,17 @@ def modbus_reply(up: bytes) -> Rule:
         reader.one_of(bytes([function]), bytes([function | EXCEPTION]))
 
     return read
+
+
+_modbus: Final = answered(read_modbus, modbus_reply)
+
+
+def detect_modbus(opening: Opening) -> Verdict:
+    """A request that is answered, or repeated; or one in which nothing is wrong."""
+    verdict = _modbus(opening)
+    if verdict is Verdict.LIKELY and judge(read_modbus_arguments, opening.up) is Verdict.REJECT:
+        return Verdict.NEED_MORE
+    return verdict
 
 
 DNP3_MIN: Final = 5
@@ -154,23 +185,49 @@ LISTS: Final = (b"\x04\0", b"\x63\0", b"\x64\0")
 """Of services, identities and interfaces."""
 REGISTER_SESSION: Final = b"\x65\0"
 SEND_DATA: Final = (b"\x6f\0", b"\x70\0")
-ENIP_FIRST: Final = b"\x04\x63\x64\x65\x6f\x70"
 ENIP_MAX: Final = 0xFFFF - 24
 
 
-def read_enip(reader: Reader) -> None:
-    """An encapsulation header. Data are sent within a session, and to interface 0."""
-    command = reader.one_of(*LISTS, REGISTER_SESSION, *SEND_DATA)
-    sends = command in SEND_DATA
-    reader.uint(2, 16 if sends else 0, ENIP_MAX, little=True)
-    reader.uint(4, 1 if sends else 0)  # session
+def read_enip_head(
+    reader: Reader, *commands: bytes, least: int, most: int, session: int = 0
+) -> None:
+    """An encapsulation header: `least` to `most` bytes follow it, in a session from `session`."""
+    reader.one_of(*commands)
+    reader.uint(2, least, most, little=True)
+    reader.uint(4, session)
     reader.one_of(bytes(4))  # status
     reader.take(8)  # sender's context
     reader.one_of(bytes(4))  # options
-    if sends:
-        reader.one_of(bytes(4))
-    elif command == REGISTER_SESSION:
+
+
+def read_enip_data(reader: Reader) -> None:
+    """A session that is asked for or granted, or data within one, sent to interface 0."""
+    if reader.data[:1] == REGISTER_SESSION[:1]:
+        read_enip_head(reader, REGISTER_SESSION, least=4, most=4)
         reader.one_of(b"\1\0\0\0")  # the protocol's version, no options
+    else:
+        read_enip_head(reader, *SEND_DATA, least=16, most=ENIP_MAX, session=1)
+        reader.one_of(bytes(4))
+
+
+def read_enip_question(reader: Reader) -> None:
+    """Which services, identities or interfaces there are, asked with nothing but a header."""
+    read_enip_head(reader, *LISTS, least=0, most=0)
+
+
+def enip_list(up: bytes) -> Rule:
+    """What answers it."""
+    return lambda reader: read_enip_head(reader, up[:2], least=2, most=ENIP_MAX)
+
+
+_within_a_session: Final = proof(read_enip_data, read_enip_data)
+_before_one: Final = answered(read_enip_question, enip_list)
+
+
+def detect_enip(opening: Opening) -> Verdict:
+    """Either kind of beginning; their commands differ."""
+    verdict = _within_a_session(opening)
+    return _before_one(opening) if verdict is Verdict.REJECT else verdict
 
 
 HISLIP_TYPES: Final = 0x22
@@ -186,7 +243,7 @@ def read_hislip(reader: Reader) -> None:
 
 
 PROTOCOLS: Final = (
-    Protocol(name="modbus", detect=answered(read_modbus, modbus_reply), server_first=b""),
+    Protocol(name="modbus", detect=detect_modbus, server_first=b""),
     Protocol(
         name="dnp3", detect=proof(read_dnp3, read_dnp3), client_first=b"\x05", server_first=b"\x05"
     ),
@@ -207,9 +264,9 @@ PROTOCOLS: Final = (
     ),
     Protocol(
         name="enip",
-        detect=proof(read_enip, read_enip),
-        client_first=ENIP_FIRST,
-        server_first=ENIP_FIRST,
+        detect=detect_enip,
+        client_first=b"\x04\x63\x64\x65\x6f\x70",
+        server_first=b"\x65\x6f\x70",
     ),
     Protocol(
         name="hislip", detect=proof(read_hislip, read_hislip), client_first=b"H", server_first=b"H"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
 from mitml4.protocols.evidence import Rule, either, proof
 from mitml4.protocols.fields import Reader
@@ -39,58 +40,49 @@ MAX_WITH_KEY: Final = 54 + 1024
 """An encrypted reset, and a client's key with what else is said of it (tls_crypt.h)."""
 
 
-def read_head(reader: Reader, opcodes: tuple[bytes, ...], least: int, most: int) -> None:
-    """A packet up to its session."""
-    reader.uint(2, least, most)
-    reader.one_of(*opcodes)
-    reader.take(SESSION)
+def read_packet(reader: Reader) -> None:
+    """What is in the clear of an encrypted reset: its number, and behind it its time."""
+    reader.one_of(*PACKET)
 
 
-def encrypted(opcodes: tuple[bytes, ...], least: int, most: int) -> Rule:
-    """A reset of which only its beginning is in the clear."""
-
-    def read(reader: Reader) -> None:
-        read_head(reader, opcodes, least, most)
-        reader.one_of(*PACKET)
-
-    return read
-
-
-def reset(opcodes: tuple[bytes, ...], *, acknowledges: bool) -> Rule:
-    """A reset of either side: plain, signed or encrypted."""
+def reset(opcodes: tuple[bytes, ...], *, acknowledges: bool, with_key: bool) -> Rule:
+    """A reset of either side, whose length says how it may be protected."""
     size = 1 + SESSION + (len(ONE) + SESSION if acknowledges else len(NONE)) + len(NUMBER)
 
-    def read_rest(reader: Reader) -> None:
+    def read_plain(reader: Reader) -> None:
         reader.one_of(ONE if acknowledges else NONE)
         if acknowledges:
             reader.take(SESSION)
         reader.one_of(NUMBER)
 
-    def read_plain(reader: Reader) -> None:
-        read_head(reader, opcodes, size, size)
-        read_rest(reader)
-
     def signed(digest: int) -> Rule:
-        length = size + digest + len(PACKET[0]) + TIME
-
         def read(reader: Reader) -> None:
-            read_head(reader, opcodes, length, length)
             reader.take(digest)
-            reader.one_of(*PACKET)
+            read_packet(reader)
             reader.take(TIME)
-            read_rest(reader)
+            read_plain(reader)
 
         return read
 
-    wrapped = size + len(PACKET[0]) + TIME + TAG
-    return either(read_plain, *map(signed, DIGESTS), encrypted(opcodes, wrapped, wrapped))
+    overhead = size + len(PACKET[0]) + TIME
+    ways = {size: read_plain, **{overhead + digest: signed(digest) for digest in DIGESTS}}
+    ways[overhead + TAG] = either(ways[overhead + TAG], read_packet)
+    if with_key:
+        ways |= dict.fromkeys(range(MIN_WITH_KEY, MAX_WITH_KEY + 1), read_packet)
+
+    def read(reader: Reader) -> None:
+        length = reader.uint(2, min(ways), max(ways))
+        reader.one_of(*opcodes)
+        if length not in ways:
+            raise ProtocolError("no protection makes a reset so long")
+        reader.take(SESSION)
+        ways[length](reader)
+
+    return read
 
 
-CLIENT_RESET: Final = either(
-    reset(CLIENT_RESETS, acknowledges=False),
-    encrypted(CLIENT_RESETS[1:], MIN_WITH_KEY, MAX_WITH_KEY),
-)
-SERVER_RESET: Final = reset(SERVER_RESETS, acknowledges=True)
+CLIENT_RESET: Final = reset(CLIENT_RESETS, acknowledges=False, with_key=True)
+SERVER_RESET: Final = reset(SERVER_RESETS, acknowledges=True, with_key=False)
 
 
 CONTROL_MESSAGE: Final = b"\x00\x01\x1a\x2b\x3c\x4d"

@@ -27,6 +27,10 @@ CASES = [
     ("modbus", READ + b"\0\2\1", b"\0\2", REJECT),
     ("modbus", b"\0\1\0\0\0\7\1\1\0\0\0\3\0", b"", REJECT),  # read, and one byte more
     ("modbus", b"\0\1\0\0\0\6\1\x09", b"", REJECT),  # no such function
+    ("modbus", b"\0\1\0\0\0\x0b\1\x10\0\1\0\2\4\0\1\0\2", b"", LIKELY),  # write two
+    ("modbus", b"\0\1\0\0\0\x0b\1\x10\0\1\0\2\5\0\1\0\2", b"", NEED_MORE),  # five bytes
+    ("modbus", b"\0\1\0\0\0\6\1\x10\0\1\0\2", b"", NEED_MORE),  # without them
+    ("modbus", b"\0\1\0\0\0\6\1\x10\0\1\0\2", b"\0\1\0\0\0\3\1\x90", MATCH),  # refused
     ("modbus", b"\0\1\0\1", b"", REJECT),
     ("modbus", b"\0\1\0\0\1", b"", REJECT),
     ("modbus", b"", b"\0\1\0\0", REJECT),
@@ -56,10 +60,13 @@ CASES = [
     ("tpkt", b"\3\0\0\x0b\6\xe0", b"", REJECT),
     ("tpkt", b"\3\0\0\0\0\x09", b"", REJECT),  # RTMP
     ("enip", b"\x63\0" + bytes(21), b"", NEED_MORE),
-    ("enip", b"\x63\0" + bytes(22), b"", MATCH),
+    ("enip", b"\x63\0" + bytes(22), b"", LIKELY),
+    ("enip", b"\x63\0" + bytes(22), b"\x63\0\x33\0" + bytes(20), MATCH),
+    ("enip", b"\4\0" + bytes(22), b"\4\0\x1a\0" + bytes(20), MATCH),
+    ("enip", b"\4\0" + bytes(22), b"\x63\0", NEED_MORE),  # no answer to this
+    ("enip", b"\4\0" + bytes(22) + b"\5", b"", NEED_MORE),  # numbers of eight bytes
     ("enip", b"\x65\0\4\0" + bytes(20) + b"\1\0\0\0", b"", MATCH),
     ("enip", b"\x65\0\4\0" + bytes(20) + b"\2", b"", REJECT),
-    ("enip", b"\4\0" + bytes(22), b"", MATCH),  # which services?
     ("enip", b"\4\0\0\0\5\0\0\0\0\4", b"", REJECT),  # Cassandra
     ("enip", b"", b"\x65\0\4\0\1\2\3\4" + bytes(16) + b"\1\0\0\0", LIKELY),
     ("enip", b"\x6f\0\x10\0\1\2\3\4" + bytes(20), b"", MATCH),

@@ -26,13 +26,13 @@ CASES = [
     ("openvpn", SIGNED, b"", MATCH),
     ("openvpn", SIGNED[:-1] + b"\1", b"", REJECT),
     ("openvpn", SIGNED.replace(b"\1time", b"\2time"), b"", REJECT),
-    ("openvpn", b"\0\x2b" + SIGNED[2:], b"", REJECT),  # no digest is so long
+    ("openvpn", b"\0\x2b\x38", b"", REJECT),  # no digest is so long
     ("openvpn", ENCRYPTED[:15], b"", MATCH),
     ("openvpn", ENCRYPTED, ANSWER, MATCH),
     ("openvpn", ENCRYPTED.replace(b"\1time", b"\2time"), b"", REJECT),
     ("openvpn", WITH_KEY[:15], b"", MATCH),
     ("openvpn", b"\1\x57\x50" + WITH_KEY[3:], b"", REJECT),  # no key is so short
-    ("openvpn", b"\1\x61\x38" + WITH_KEY[3:], b"", REJECT),  # version 2 brings no key
+    ("openvpn", b"", b"\1\x61\x40" + WITH_KEY[3:], REJECT),  # a server brings none
     ("openvpn", b"", ANSWER[:-1], NEED_MORE),
     ("openvpn", b"", ANSWER, LIKELY),  # a capture of the replies
     ("openvpn", b"", ANSWER[:-1] + b"\1", REJECT),
