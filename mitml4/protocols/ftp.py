@@ -13,12 +13,12 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.lines import agree, behind_starttls, command, initials
+from mitml4.protocols.lines import TEXT, agree, behind_starttls, code, command
 from mitml4.protocols.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Ftp"]
 
-PORT: Final = 21
+PORTS: Final = (21,)
 
 OWN: Final = frozenset(
     b"ACCT ADAT ALLO APPE CCC CDUP CLNT CWD DELE EPRT EPSV FEAT HOST LANG MDTM MKD MLSD MLST NLST "
@@ -27,10 +27,14 @@ OWN: Final = frozenset(
 """What no client of SMTP says."""
 AUTH: Final = b"AUTH"
 SHARED: Final = frozenset({AUTH, b"HELP", b"LIST", b"NOOP", b"QUIT", b"STAT"})
+GREETINGS: Final = frozenset({b"120", b"220", b"421", b"530"})
+"""RFC 959 §5.4: soon, welcome, or not now; and what servers say whom they do not let in."""
 TLS: Final = frozenset({b"TLS", b"TLS-C", b"TLS-P", b"SSL"})
 """RFC 4217 §2, §16: the names of the mechanism; none of SASL's is called so."""
 
 _ASKS_FOR_TLS: Final = re.compile(rb"AUTH +(?:TLS|SSL)(?:-[CP])?\r?\n", re.IGNORECASE)
+_NAMED: Final = re.compile(rb"FTP|FileZilla", re.IGNORECASE)
+_MAIL: Final = re.compile(rb"[SL]MTP", re.IGNORECASE)
 _TELLTALE: Final = re.compile(
     rb"^(?:AUTH (?:TLS|SSL)|CWD|EPSV|FEAT|MDTM|MLSD|NLST|PASV|PBSZ|PROT [CP]|SYST|TYPE [AI])\b",
     re.IGNORECASE | re.MULTILINE,
@@ -45,19 +49,21 @@ def detect(opening: Opening) -> Verdict:
         client = Verdict.MATCH
     if opening.up and behind_starttls(opening.within, Ftp.name):
         return Verdict.MATCH if client is Verdict.LIKELY else client
-    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+    server = _greeting(opening.down)
+    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 
 def _greeting(down: bytes) -> Verdict:
     """MATCH: it says FTP."""
-    if not (down.startswith((b"220 ", b"220-")) or b"220".startswith(down)):
-        return Verdict.REJECT
-    first, newline, _ = down.upper().partition(b"\n")
+    verdict = code(down, GREETINGS)
+    if verdict is not Verdict.LIKELY:
+        return verdict
+    first, newline, _ = down.partition(b"\n")
     if not newline:
         return Verdict.NEED_MORE
-    if b"FTP" not in first and (b"SMTP" in first or b"LMTP" in first):
+    if _MAIL.search(first) and not _NAMED.search(first):
         return Verdict.REJECT
-    return Verdict.MATCH if b"FTP" in down.upper() else Verdict.LIKELY
+    return Verdict.MATCH if _NAMED.search(down) else Verdict.LIKELY
 
 
 @dataclass(slots=True)
@@ -117,6 +123,6 @@ PROTOCOL: Final = Protocol(
     name=Ftp.name,
     detect=detect,
     converse=lambda around: Ftp(around=around),
-    client_first=initials(OWN | SHARED),
-    server_first=b"2",
+    client_first=TEXT,
+    server_first=b"1245",
 )

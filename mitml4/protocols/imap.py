@@ -19,12 +19,12 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Pass, Protocol, Verdict
-from mitml4.protocols.lines import agree, begun, behind_starttls
+from mitml4.protocols.lines import TEXT, agree, begun, behind_starttls
 from mitml4.protocols.login import MAX_UNDER_WAY, Login
 
 __all__ = ["PROTOCOL", "Imap"]
 
-PORT: Final = 143
+PORTS: Final = (143,)
 MAX_TAG: Final = 64
 """Bytes; clients count, or use a handful of random letters."""
 
@@ -46,6 +46,7 @@ _COMMAND: Final = re.compile(
 _COMMAND_BEGUN: Final = re.compile(
     begun(_TAG, rb" (?P<word>[A-Za-z]{0,%d})" % max(map(len, COMMANDS))).pattern
 )
+_NAMED: Final = re.compile(rb"IMAP", re.IGNORECASE)
 _TELLTALE: Final = re.compile(
     rb"\A(?=[^ ]{0,8}[0-9.])" + _TAG + rb" (?:CAPABILITY|LOGIN \S+ \S|AUTHENTICATE|STARTTLS)\b",
     re.IGNORECASE,
@@ -63,7 +64,8 @@ def detect(opening: Opening) -> Verdict:
     client = _command(opening.up)
     if opening.up and behind_starttls(opening.within, Imap.name):
         return client
-    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+    server = _greeting(opening.down)
+    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 
 def _command(up: bytes) -> Verdict:
@@ -183,6 +185,6 @@ PROTOCOL: Final = Protocol(
     name=Imap.name,
     detect=detect,
     converse=lambda around: Imap(around=around),
-    client_first=bytes(byte for byte in range(0x21, 0x7F) if re.match(_TAG, bytes([byte]))),
+    client_first=TEXT,
     server_first=b"*",
 )

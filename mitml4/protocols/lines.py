@@ -9,18 +9,22 @@ is no proof. Each side is judged for itself, by the four verdicts:
     NEED_MORE   it may still become one of these
     REJECT      it never will
 
-and `agree` makes one verdict of the two.
+and `agree` makes one verdict of the two. A client may say anything, a server that names itself is
+believed all the same, as long as nobody else knows what the client says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from mitml4.protocols.conversation import Opening, Verdict
 
-__all__ = ["agree", "begun", "behind_starttls", "command", "initials"]
+__all__ = ["TEXT", "agree", "begun", "behind_starttls", "code", "command", "in_lines", "initials"]
+
+TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F)})
+"""What the lines of these protocols' clients are made of."""
 
 _DELIMITER: Final = re.compile(rb"[ \r\n]")
 _FITS: Final = (Verdict.MATCH, Verdict.LIKELY)
@@ -51,34 +55,51 @@ def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozens
     return Verdict.LIKELY if word in shared else Verdict.REJECT
 
 
+def in_lines(up: bytes) -> bool:
+    """Whether the client's first line is text, as far as it has come."""
+    return not up.partition(b"\n")[0].translate(None, TEXT)
+
+
+def code(down: bytes, codes: Collection[bytes]) -> Verdict:
+    """LIKELY, if the server's first line begins with one of these codes of three digits."""
+    if down[:3] in codes and down[3:4] in (b" ", b"-"):
+        return Verdict.LIKELY
+    possible = len(down) < 4 and any(code.startswith(down) for code in codes)
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
+
+
 def agree(
     opening: Opening,
     client: Verdict,
     server: Verdict,
     *,
-    port: int,
+    ports: tuple[int, ...],
+    named: re.Pattern[bytes],
     telltale: re.Pattern[bytes] | None = None,
 ) -> Verdict:
     """One verdict for a protocol whose server greets: certain, once one side is and the other fits.
 
-    What is not certain is LIKELY if the greeting is, if the flow goes to the protocol's own `port`,
+    What is not certain is LIKELY if the greeting is, if the flow goes to one of the protocol's own
+    `ports`, if the greeting says the name of the protocol and only the client's words do not fit,
     or if only the client was seen and says a `telltale` thing.
     """
-    if Verdict.REJECT in (client, server):
+    if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
         return Verdict.REJECT
+    usual = opening.port in ports
     if not opening.down:
         told = telltale is not None and telltale.search(opening.up) is not None
-        return Verdict.LIKELY if told else Verdict.NEED_MORE
+        return Verdict.LIKELY if told or (usual and client in _FITS) else Verdict.NEED_MORE
     if server not in _FITS:
         return Verdict.NEED_MORE
     if not opening.up:
         if server is Verdict.MATCH:
             return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
     elif client not in _FITS:
-        return Verdict.NEED_MORE
+        said = named.search(opening.down.partition(b"\n")[0])
+        return Verdict.LIKELY if said else Verdict.NEED_MORE
     elif Verdict.MATCH in (client, server):
         return Verdict.MATCH
-    return Verdict.LIKELY if opening.port == port else Verdict.NEED_MORE
+    return Verdict.LIKELY if usual else Verdict.NEED_MORE
 
 
 def behind_starttls(within: tuple[str, ...], name: str) -> bool:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import LOOK, Direction, Opening, Pass, Protocol, Verdict
-from mitml4.protocols.lines import agree, command, initials
+from mitml4.protocols.lines import TEXT, agree, command
 from mitml4.protocols.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "ManageSieve"]
 
-PORT: Final = 4190
+PORTS: Final = (4190,)
 
 COMMANDS: Final = frozenset(
     b"AUTHENTICATE CAPABILITY CHECKSCRIPT DELETESCRIPT GETSCRIPT HAVESPACE LISTSCRIPTS LOGOUT NOOP "
@@ -28,6 +28,7 @@ IMPLEMENTATION: Final = b'"IMPLEMENTATION"'
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITY", b"LOGOUT", b"NOOP", b"STARTTLS"})
 """What may be granted without a login."""
 
+_NAMED: Final = re.compile(re.escape(IMPLEMENTATION), re.IGNORECASE)
 _LITERAL: Final = re.compile(rb"\{([0-9]{1,10})\+?\}\Z")
 _STATUS: Final = re.compile(rb"(OK|NO|BYE)(?![^ (\r])", re.IGNORECASE)
 
@@ -35,7 +36,7 @@ _STATUS: Final = re.compile(rb"(OK|NO|BYE)(?![^ (\r])", re.IGNORECASE)
 def detect(opening: Opening) -> Verdict:
     """The first of the capabilities, and a command that fits."""
     client = command(opening.up, COMMANDS)
-    return agree(opening, client, _greeting(opening.down), port=PORT)
+    return agree(opening, client, _greeting(opening.down), ports=PORTS, named=_NAMED)
 
 
 def _greeting(down: bytes) -> Verdict:
@@ -109,6 +110,6 @@ PROTOCOL: Final = Protocol(
     name=ManageSieve.name,
     detect=detect,
     converse=lambda around: ManageSieve(around=around),
-    client_first=initials(COMMANDS),
+    client_first=TEXT,
     server_first=b'"',
 )

@@ -13,12 +13,12 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.lines import agree, behind_starttls, command, initials
+from mitml4.protocols.lines import TEXT, agree, behind_starttls, code, command
 from mitml4.protocols.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Nntp"]
 
-PORT: Final = 119
+PORTS: Final = (119,)
 
 OWN: Final = frozenset(
     b"ARTICLE AUTHINFO CAPABILITIES CHECK DATE GROUP HDR IHAVE LISTGROUP NEWGROUPS NEWNEWS OVER "
@@ -26,6 +26,8 @@ OWN: Final = frozenset(
 )
 """What no client says to another server that greets with 200 or 201."""
 SHARED: Final = frozenset({b"HELP", b"LIST", b"MODE", b"QUIT"})
+GREETINGS: Final = frozenset({b"200", b"201", b"400", b"502", b"503"})
+"""RFC 3977 §5.1: with and without posting, not now, not for you; and what Leafnode says instead."""
 AUTHINFO: Final = b"AUTHINFO"
 SASL: Final = b"AUTHINFO SASL"
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITIES", b"DATE", b"HELP", b"MODE", b"STARTTLS"})
@@ -34,6 +36,7 @@ LONGEST: Final = 16
 """Bytes of a verb that are kept."""
 
 _MODE: Final = re.compile(rb"MODE +(?:READER|STREAM)\r?\n", re.IGNORECASE)
+_NAMED: Final = re.compile(rb"NNTP|NNRP|\bINN\b|NetNews|\bnews|Usenet|Leafnode", re.IGNORECASE)
 _TELLTALE: Final = re.compile(
     rb"^(?:AUTHINFO (?:USER|SASL)|CAPABILITIES|LISTGROUP|MODE (?:READER|STREAM)|NEWGROUPS|XOVER)\b",
     re.IGNORECASE | re.MULTILINE,
@@ -48,16 +51,16 @@ def detect(opening: Opening) -> Verdict:
         client = Verdict.MATCH
     if opening.up and behind_starttls(opening.within, Nntp.name):
         return Verdict.MATCH if client is Verdict.LIKELY else client
-    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+    server = _greeting(opening.down)
+    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: it says NNTP."""
-    if not down.startswith((b"200 ", b"201 ")):
-        possible = b"200 ".startswith(down) or b"201 ".startswith(down)
-        return Verdict.NEED_MORE if possible else Verdict.REJECT
+    """MATCH: it says NNTP, or a name that its servers have."""
+    verdict = code(down, GREETINGS)
     line, newline, _ = down.partition(b"\n")
-    return Verdict.MATCH if newline and b"NNTP" in line.upper() else Verdict.LIKELY
+    named = verdict is Verdict.LIKELY and newline and _NAMED.search(line)
+    return Verdict.MATCH if named else verdict
 
 
 @dataclass(slots=True)
@@ -120,6 +123,6 @@ PROTOCOL: Final = Protocol(
     name=Nntp.name,
     detect=detect,
     converse=lambda around: Nntp(around=around),
-    client_first=initials(OWN | SHARED),
-    server_first=b"2",
+    client_first=TEXT,
+    server_first=b"245",
 )

@@ -13,12 +13,12 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.lines import agree, behind_starttls, command, initials
+from mitml4.protocols.lines import TEXT, agree, behind_starttls, command
 from mitml4.protocols.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Pop3"]
 
-PORT: Final = 110
+PORTS: Final = (110,)
 
 OWN: Final = frozenset({b"APOP", b"CAPA", b"STLS", b"UIDL", b"USER"})
 """What no client says to another server that answers `+OK`."""
@@ -34,6 +34,9 @@ SEVERAL_LINES: Final = frozenset({b"CAPA", LISTS_MECHANISMS})
 LONGEST: Final = 8
 """Bytes of a verb that are kept."""
 
+_STATUS: Final = re.compile(rb"(?:\+OK|-ERR)(?=[ \r\n])")
+_NAMED: Final = re.compile(rb"POP|<[^<> ]+@[^<> ]+>| ready", re.IGNORECASE)
+"""Its name, or the time stamp of APOP (RFC 1939 §7)."""
 _TELLTALE: Final = re.compile(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -42,16 +45,18 @@ def detect(opening: Opening) -> Verdict:
     client = command(opening.up, OWN, SHARED)
     if opening.up and behind_starttls(opening.within, Pop3.name):
         return Verdict.MATCH if client is Verdict.LIKELY else client
-    return agree(opening, client, _greeting(opening.down), port=PORT, telltale=_TELLTALE)
+    server = _greeting(opening.down)
+    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: there is text behind it; without, it may be Redis's answer."""
-    if b"+OK".startswith(down):
-        return Verdict.NEED_MORE
-    if not down.startswith((b"+OK ", b"+OK\r", b"+OK\n")):
-        return Verdict.REJECT
-    return Verdict.MATCH if down[4:].strip() else Verdict.LIKELY
+    """MATCH: a welcome with text behind it; without, or if it is none, it may be Redis's."""
+    status = _STATUS.match(down)
+    if status is None:
+        possible = b"+OK".startswith(down) or b"-ERR".startswith(down)
+        return Verdict.NEED_MORE if possible else Verdict.REJECT
+    welcome = status[0] == b"+OK" and down[4:].strip()
+    return Verdict.MATCH if welcome else Verdict.LIKELY
 
 
 @dataclass(slots=True)
@@ -115,6 +120,6 @@ PROTOCOL: Final = Protocol(
     name=Pop3.name,
     detect=detect,
     converse=lambda around: Pop3(around=around),
-    client_first=initials(OWN | SHARED),
-    server_first=b"+",
+    client_first=TEXT,
+    server_first=b"+-",
 )

@@ -9,22 +9,35 @@ AUTH that is refused (`530 Must issue a STARTTLS command first`) changes nothing
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.lines import TEXT, agree, behind_starttls, code, command
 from mitml4.protocols.starttls import StartTLS
 
 __all__ = ["PROTOCOL", "Smtp"]
 
-HELLOS: Final = frozenset({b"EHLO", b"HELO", b"LHLO"})
-"""What nobody but a client of SMTP or LMTP says."""
-COMMANDS: Final = HELLOS | {b"AUTH", b"HELP", b"MAIL", b"NOOP", b"QUIT", b"RSET", b"STARTTLS"}
-"""What a client may begin with, if the greeting says whose it is."""
+PORTS: Final = (24, 25, 587)
+"""LMTP's by custom, SMTP's, and that of submission (RFC 6409)."""
+
+OWN: Final = frozenset(
+    b"BDAT DATA EHLO ETRN EXPN HELO LHLO MAIL RCPT RSET VRFY XCLIENT XFORWARD".split()
+)
+"""What nobody says to another server that greets with 220."""
+SHARED: Final = frozenset({b"AUTH", b"HELP", b"NOOP", b"QUIT", b"STARTTLS"})
+GREETINGS: Final = frozenset(b"220 421 450 451 452 521 550 552 553 554 571".split())
+"""RFC 5321 §3.1, RFC 7504: welcome, or one of the ways to send a client away."""
 LONGEST: Final = len(b"STARTTLS ")
 """Bytes of a line that tell its command."""
+
+_NAMED: Final = re.compile(rb"\A(?!.*FTP)(?:.*[SL]MTP|220[ -](?:mail|mx)[^ ]*\.)", re.IGNORECASE)
+_TELLTALE: Final = re.compile(
+    rb"\A(?:[EL]HLO|HELO)[ \r\n]|^(?:MAIL FROM|RCPT TO):", re.IGNORECASE | re.MULTILINE
+)
 
 PLAIN: Final = frozenset({b"DATA", b"BDAT", b"QUIT"})
 """Nobody asks for TLS behind these."""
@@ -38,45 +51,23 @@ MAX_UNDER_WAY: Final = 1000
 
 
 def detect(opening: Opening) -> Verdict:
-    """The greeting, and a command that fits it; the command alone behind STARTTLS."""
-    client = _command(opening.up)
-    if client is not Verdict.NEED_MORE and _behind_starttls(opening.within):
-        return client if client is Verdict.REJECT else Verdict.MATCH
+    """The greeting, and a command that fits it; the command alone behind STARTTLS.
+
+    RFC 3207 §4.2: after TLS the client begins anew, and the server does not greet again.
+    """
+    client = command(opening.up, OWN, SHARED)
+    if opening.up and behind_starttls(opening.within, Smtp.name):
+        return Verdict.MATCH if client is Verdict.LIKELY else client
     server = _greeting(opening.down)
-    if Verdict.REJECT in (client, server):
-        return Verdict.REJECT
-    if client is Verdict.MATCH:
-        return Verdict.MATCH if len(opening.down) > len(b"220") else Verdict.LIKELY
-    if server is not Verdict.MATCH:
-        anonymous = client is Verdict.LIKELY and b"\n" in opening.down
-        return Verdict.REJECT if anonymous else Verdict.NEED_MORE
-    return Verdict.MATCH if client is Verdict.LIKELY or opening.up_ended else Verdict.LIKELY
-
-
-def _command(up: bytes) -> Verdict:
-    """MATCH: a hello; LIKELY: a command that other protocols know too."""
-    word = up[:LONGEST].upper().replace(b"\r", b" ").replace(b"\n", b" ")
-    verb, delimiter, _ = word.partition(b" ")
-    if not delimiter:
-        known = any(command.startswith(verb) for command in COMMANDS)
-        return Verdict.NEED_MORE if known else Verdict.REJECT
-    if verb in HELLOS:
-        return Verdict.MATCH
-    return Verdict.LIKELY if verb in COMMANDS else Verdict.REJECT
+    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: its first line says SMTP or LMTP (and not FTP); NEED_MORE: it may be anyone's."""
-    if not (down.startswith((b"220 ", b"220-")) or b"220".startswith(down)):
-        return Verdict.REJECT
-    line, newline, _ = down.upper().partition(b"\n")
-    named = (b"SMTP" in line or b"LMTP" in line) and b"FTP" not in line
-    return Verdict.MATCH if newline and named else Verdict.NEED_MORE
-
-
-def _behind_starttls(within: tuple[str, ...]) -> bool:
-    """RFC 3207 §4.2: after TLS the client begins anew, and the server does not greet again."""
-    return within[-2:] == ("smtp", "tls")
+    """MATCH: its first line says SMTP or LMTP (and not FTP)."""
+    verdict = code(down, GREETINGS)
+    line, newline, _ = down.partition(b"\n")
+    named = verdict is Verdict.LIKELY and newline and _NAMED.match(line)
+    return Verdict.MATCH if named else verdict
 
 
 @dataclass(slots=True)
@@ -88,7 +79,7 @@ class Smtp(StartTLS):
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
 
     def __post_init__(self) -> None:
-        if _behind_starttls(self.around.within):
+        if behind_starttls(self.around.within, self.name):
             self._under_way.clear()
 
     def client_line(self, line: bytes) -> None:
@@ -98,7 +89,7 @@ class Smtp(StartTLS):
         self._under_way.append(verb)
         if verb == b"STARTTLS":
             self.ask()
-        elif verb in PLAIN or _behind_starttls(self.around.within):
+        elif verb in PLAIN or behind_starttls(self.around.within, self.name):
             self.stay_plain()
 
     def server_line(self, line: bytes) -> None:
@@ -124,15 +115,10 @@ class Smtp(StartTLS):
             self.stay_plain()
 
 
-def _initials() -> bytes:
-    initials = b"".join(command[:1] for command in sorted(COMMANDS))
-    return initials + initials.lower()
-
-
 PROTOCOL: Final = Protocol(
     name=Smtp.name,
     detect=detect,
     converse=lambda around: Smtp(around=around),
-    client_first=_initials(),
-    server_first=b"2",
+    client_first=TEXT,
+    server_first=b"245",
 )

@@ -151,18 +151,25 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"QUIT\r\n", b"220 hello\r\n", Verdict.NEED_MORE),
         (b"QUIT\r\n", b"220 FTP\r\n", Verdict.MATCH),
         (b"QUIT\r\n", b"220-hello\r\n220 ftp.example\r\n", Verdict.MATCH),
-        (b"EHLO x\r\n", b"220 FTP\r\n", Verdict.REJECT),
+        (b"EHLO x\r\n", b"220 FTP\r\n", Verdict.LIKELY),
         (b"USER x\r\n", b"", Verdict.NEED_MORE),
         (b"USER x\r\nPASS y\r\nSYST\r\n", b"", Verdict.LIKELY),
         (b"USER x\r\n", b"+OK", Verdict.REJECT),
-        (b"GET / HTTP/1.1\r\n", b"220 FTP\r\n", Verdict.REJECT),
+        (b"\x16\x03\x01", b"220 FTP\r\n", Verdict.REJECT),
+        # As pyftpdlib, Pure-FTPd and FileZilla greet.
+        (b"FOO\r\n", b"220 pyftpdlib 1.5.7 ready.\r\n500 Com", Verdict.LIKELY),
+        (b"FOO\r\n", b"220---------- Welcome to Pure-FTPd [privsep] [TLS] -\r\n", Verdict.LIKELY),
+        (b"", b"220-FileZilla Server 1.6.7\r\n220 Hi\r\n", Verdict.LIKELY),
+        (b"USER x\r\n", b"421 8 users (the maximum) are already logged in\r\n", Verdict.MATCH),
+        (b"", b"421 Service not available\r\n", Verdict.NEED_MORE),
+        (b"", b"530 Sorry, no FTP for you\r\n", Verdict.LIKELY),
     ],
 )
 def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up, down=down)) is verdict
 
 
-@pytest.mark.parametrize("verb", sorted(smtp.COMMANDS | {b"USER", b"FEAT", b"AUTH TLS"}))
+@pytest.mark.parametrize("verb", sorted(smtp.OWN | smtp.SHARED | {b"USER", b"FEAT", b"AUTH TLS"}))
 @pytest.mark.parametrize(
     "greeting", [b"hello", b"ESMTP", b"FTP", b"FTP and SMTP", b"LMTP", b"hello\r\n220 FTP SMTP"]
 )

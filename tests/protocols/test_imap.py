@@ -203,10 +203,11 @@ def test_too_many_commands_without_an_answer_break_the_protocol(converse: Any) -
         (b"a1 LOGIN x y\r\n", b"", Verdict.LIKELY),
         (b"AUTH LOGIN x y\r\n", b"", Verdict.NEED_MORE),
         (b"AUTH LOGIN\r\n", b"220 ESMTP\r\n", Verdict.REJECT),
-        (b"a1 FOO\r\n", b"* OK hi\r\n", Verdict.REJECT),
-        (b"GET /", b"* OK hi\r\n", Verdict.REJECT),
+        (b"a1 FOO\r\n", b"* OK hi\r\n", Verdict.NEED_MORE),
+        (b"A001 UNKNOWN x\r\n", b"* OK [CAPABILITY IMAP4rev1 SASL-IR] Do", Verdict.LIKELY),
+        (b"\x16\x03\x01", b"* OK IMAP4\r\n", Verdict.REJECT),
         (b"get LOGIN\r\n", b"END\r\n", Verdict.REJECT),
-        (b"a" * 65 + b" NOOP\r\n", b"* OK hi\r\n", Verdict.REJECT),
+        (b"a" * 65 + b" NOOP\r\n", b"* OK hi\r\n", Verdict.NEED_MORE),
     ],
 )
 def test_detection_by_greeting_and_tagged_command(up: bytes, down: bytes, verdict: Verdict) -> None:

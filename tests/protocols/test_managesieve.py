@@ -100,7 +100,8 @@ def test_inside_its_own_tls_the_server_greets_again(converse: Any) -> None:
         (b"", b'"SIEVE" ', Verdict.REJECT),
         (b"STARTTLS\r\n", b'"IMPLEMENTATION" "x"\r\n', Verdict.MATCH),
         (b"STARTTLS\r\n", b"220 ESMTP\r\n", Verdict.REJECT),
-        (b"GET / HTTP/1.1\r\n", b'"IMPLEMENTATION" "x"\r\n', Verdict.REJECT),
+        (b"FOO\r\n", b'"IMPLEMENTATION" "Dovecot (Debian) Pigeonhole"\r\n', Verdict.LIKELY),
+        (b"\x16\x03\x01", b'"IMPLEMENTATION" "x"\r\n', Verdict.REJECT),
     ],
 )
 def test_detection_by_capabilities_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:

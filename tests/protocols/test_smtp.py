@@ -172,6 +172,13 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"", b"220 mx ESMTP", Verdict.NEED_MORE),
         (b"", b"220 mx ESMTP\r\n", Verdict.LIKELY),
         (b"", b"220 SMTP or FTP\r\n", Verdict.NEED_MORE),
+        (b"", b"220 mail3.example.org hi\r\n", Verdict.LIKELY),
+        (b"", b"220 mail me\r\n", Verdict.NEED_MORE),
+        (b"", b"220 mail.example.org FTP\r\n", Verdict.NEED_MORE),
+        (b"", b"554 mx.example ESMTP not accepting messages\r\n", Verdict.LIKELY),
+        (b"QUIT\r\n", b"554-mx.example SMTP\r\n554 no\r\n", Verdict.MATCH),
+        (b"EHLO x\r\n", b"421 4.7.0 Too many errors\r\n", Verdict.MATCH),
+        (b"", b"550 no\r\n", Verdict.NEED_MORE),
         (b"", b"221 x", Verdict.REJECT),
         (b"", b"220\r\n", Verdict.REJECT),
         (b"EHLO", b"220 ready\r\n", Verdict.NEED_MORE),
@@ -182,14 +189,25 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"EHLO x\r\n", b"HTTP", Verdict.REJECT),
         (b"QUIT\r\n", b"220 mx", Verdict.NEED_MORE),
         (b"QUIT\r\n", b"220 mx SMTP\r\n", Verdict.MATCH),
-        (b"QUIT\r\n", b"220 ready\r\n", Verdict.REJECT),
-        (b"AUTH TLS\r\n", b"220 FTP\r\n", Verdict.REJECT),
-        (b"USER x\r\n", b"220 ready\r\n", Verdict.REJECT),
-        (b"GET / HTTP/1.1", b"220 mx SMTP\r\n", Verdict.REJECT),
+        (b"QUIT\r\n", b"220 ready\r\n", Verdict.NEED_MORE),
+        (b"VRFY root\r\n", b"220 ready\r\n", Verdict.MATCH),
+        (b"AUTH TLS\r\n", b"220 FTP\r\n", Verdict.NEED_MORE),
+        (b"USER x\r\n", b"220 ready\r\n", Verdict.NEED_MORE),
+        (b"\r\n", b"220 vm ESMTP Exim 4.96 Tue, 24 Nov 2026\r\n", Verdict.LIKELY),
+        (b"FOO\r\n", b"220 vm ESMTP Exim 4.96 Tue, 24 Nov 2026\r\n500 un", Verdict.LIKELY),
+        (b"\x16\x03\x01", b"220 mx SMTP\r\n", Verdict.REJECT),
+        (b"NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", b"", Verdict.LIKELY),
+        (b"NOOP\r\n", b"", Verdict.NEED_MORE),
     ],
 )
 def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up, down=down)) is verdict
+
+
+def test_a_greeting_without_a_name_is_likely_at_its_ports_alone() -> None:
+    dovecot = b"220 vm Dovecot (Debian) ready.\r\n"
+    verdicts = [detect(Opening(down=dovecot, port=port)) for port in (24, 25, 587, 21, 2525)]
+    assert verdicts == [Verdict.LIKELY] * 3 + [Verdict.NEED_MORE] * 2
 
 
 @pytest.mark.parametrize(
