@@ -56,7 +56,6 @@ from mitml4.protocols.http1_heads import (
     REQUEST_LINE,
     STATUS_BEGUN,
     STATUS_LINE,
-    TCHAR,
     Fields,
     Part,
     connect_target,
@@ -64,6 +63,7 @@ from mitml4.protocols.http1_heads import (
     line_verdict,
     not_whole,
 )
+from mitml4.protocols.lines import TEXT, in_lines
 
 __all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
 
@@ -81,18 +81,45 @@ _KNOWN_METHODS: Final = frozenset(
     b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
 _LIKELY: Final = re.compile(rb"(?:\r?\n){0,2}([A-Z-]+) (?:/|https?://)")
+# "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page alone.
+_SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
+_PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
+_ODD_REQUEST: Final = re.compile(
+    rb"(?:\r?\n){0,2}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
+)
+"""A line that begins with a method, and does not end with the version of another protocol."""
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request line; from the server's side alone, a status line."""
+    """A request line; from the server's side alone, a status line.
+
+    So is what a capture shows of a server that it takes for the client.
+    """
     if not opening.up:
         return line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
     verdict = line_verdict(opening.up, REQUEST_LINE, REQUEST_BEGUN)
-    if verdict is not Verdict.NEED_MORE:
-        return verdict
+    if verdict is Verdict.MATCH or STATUS_LINE.match(opening.up):
+        return Verdict.MATCH
+    if verdict is Verdict.REJECT:
+        return _by_answer(opening)
     likely = _LIKELY.match(opening.up)
     known = likely is not None and likely[1] in _KNOWN_METHODS
     return Verdict.LIKELY if known else Verdict.NEED_MORE
+
+
+def _by_answer(opening: Opening) -> Verdict:
+    """What a client says that is no request line is known by the status line, or the page, that
+    answers it."""
+    if not in_lines(opening.up):
+        return Verdict.REJECT
+    answer = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+    if _SIMPLE_REQUEST.match(opening.up):
+        certain = answer is Verdict.MATCH or _PAGE.match(opening.down)
+        return Verdict.MATCH if certain else Verdict.LIKELY
+    if answer is not Verdict.MATCH:
+        return answer
+    odd = _ODD_REQUEST.match(opening.up)
+    return Verdict.MATCH if odd and odd[1] in _KNOWN_METHODS else Verdict.LIKELY
 
 
 @dataclass(slots=True)
@@ -232,8 +259,13 @@ class Http1(Conversation):
         return line.end() - at
 
     def _request(self, data: bytes, at: int) -> int:
+        if not self._messages and STATUS_LINE.match(data, at):
+            self.up = self.down = PASS_ALL  # a capture has taken the server for the client
+            self.settled = True
+            return 0
         if data.find(b"\n", at) < 0:
             begun = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
+            begun = begun or (None if self._messages else STATUS_BEGUN.fullmatch(data, at))
             return not_whole(data, at, begun, "not a request line")
         line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
         if line is None:
@@ -403,6 +435,6 @@ PROTOCOL: Final = Protocol(
     name="http/1",
     detect=detect,
     converse=_converse,
-    client_first=bytes(byte for byte in range(128) if re.match(TCHAR + rb"|[\r\n]", bytes([byte]))),
-    server_first=b"H",
+    client_first=TEXT,
+    server_first=b"HI\r\n",
 )

@@ -50,47 +50,42 @@ def _begun(*units: bytes) -> bytes:
     return pattern
 
 
-# RFC 9110 §5.6.2 (token) and §9.1; spaces in a target are wrong and sent all the same.
+# RFC 9110 §5.6.2 (token) and §9.1. Targets in none of their forms, and with spaces, are wrong and
+# sent all the same: the version behind them says what they are.
 TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,20}"
-_SCHEME: Final = rb"[A-Za-z][A-Za-z0-9+.\-]*"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
 # RFC 9112 §3.2.3: authority-form is host and port, and nothing else.
-_AUTHORITY: Final = (
-    rb"(?P<host>\[[0-9A-Za-z:.%\-]+\]|[^\x00-\x20\x7f/?#@\[\]{]+):(?P<port>[0-9]{1,5})"
+_AUTHORITY: Final = re.compile(
+    rb"(?:(?P<host>\[[0-9A-Za-z:.%\-]+\]|[^\x00-\x20\x7f/?#@\[\]{]+):(?P<port>[0-9]{1,5})"
+    rb"|(?P<name>[^\x00-\x20\x7f/?#@:\[\]{]+))(?![^ ])"
 )
+_DEFAULT_PORT: Final = 443
+"""Of a CONNECT that names none: what proxies take it for (tinyproxy, Privoxy)."""
 _VERSION: Final = rb"(?P<version>HTTP/1\.[0-9])"
 _BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,2}")
 
-REQUEST_LINE: Final = re.compile(
-    rb"(?P<method>" + _METHOD + rb") "
-    rb"(?P<target>(?:/|" + _SCHEME + rb":)" + _IN_TARGET + rb"*?|\*) " + _VERSION + rb"\r?\n"
-)
-REQUEST_BEGUN: Final = re.compile(
-    _begun(
-        _METHOD,
-        rb" ",
-        rb"(?:/" + _IN_TARGET + rb"*"
-        rb"|\*(?: " + _IN_TARGET + rb"*)?"
-        rb"|" + _SCHEME + rb"(?::" + _IN_TARGET + rb"*)?)\r?",
-    )
-    + rb"|\r"
-)
-CONNECT_LINE: Final = re.compile(
-    rb"(?P<method>CONNECT) (?P<target>" + _AUTHORITY + rb") " + _VERSION + rb"\r?\n"
-)
+_TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
+
+REQUEST_LINE: Final = re.compile(rb"(?P<method>" + _METHOD + rb")" + _TARGET + _VERSION + rb"\r?\n")
+REQUEST_BEGUN: Final = re.compile(_begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r") + rb"|\r")
+CONNECT_LINE: Final = re.compile(rb"(?P<method>CONNECT)(?! \{)" + _TARGET + _VERSION + rb"\r?\n")
+"""Behind a brace it is NATS's."""
 CONNECT_BEGUN: Final = re.compile(
     _begun(
         *(b"C", b"O", b"N", b"N", b"E", b"C", b"T"),
-        rb" [^\x00-\x20\x7f/?#@{]*",
-        *(rb"(?<=[0-9]) ", b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]", rb"\r"),
+        *(rb" (?!\{)", _IN_TARGET + rb"+", rb"\r"),
     )
     + rb"|\r"
 )
-STATUS_LINE: Final = re.compile(_VERSION + rb" (?P<status>[1-9][0-9]{2})(?=[ \r\n])")
+STATUS_LINE: Final = re.compile(
+    rb"(?P<version>HTTP/1\.[0-9]|ICY) (?P<status>[1-9][0-9]{2})(?=[ \r\n])"
+)
+"""`ICY 200 OK` is SHOUTcast's, which is HTTP/1.0 otherwise."""
 STATUS_BEGUN: Final = re.compile(
-    _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]", b" ", b"[1-9]"), *[b"[0-9]"] * 2)
-    + rb"|\r"
+    rb"(?:I|IC|ICY|"
+    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]"))
+    + rb"|(?:HTTP/1\.[0-9]|ICY) (?:[1-9][0-9]{0,2})?)|\r"
 )
 HEAD_END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
@@ -111,9 +106,14 @@ def line_verdict(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]
     return Verdict.NEED_MORE if begun.fullmatch(data, start) else Verdict.REJECT
 
 
-def connect_target(line: re.Match[bytes]) -> Target:
-    """Where a matched CONNECT_LINE wants to go."""
-    return Target(text(line["host"].strip(b"[]")), int(line["port"]))
+def connect_target(line: re.Match[bytes]) -> Target | None:
+    """Where a matched CONNECT_LINE wants to go; None if its target says no such thing."""
+    authority = _AUTHORITY.match(line["target"])
+    if authority is None:
+        return None
+    if name := authority["name"]:
+        return Target(text(name), _DEFAULT_PORT)
+    return Target(text(authority["host"].strip(b"[]")), int(authority["port"]))
 
 
 @dataclass(frozen=True, slots=True)

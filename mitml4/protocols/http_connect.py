@@ -28,7 +28,7 @@ __all__ = ["PROTOCOL", "HttpConnect", "HttpConnectFacts"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpConnectFacts(Facts):
-    """Of the last CONNECT: where to, and the status of its final response."""
+    """Of the last CONNECT: where to, if that can be read, and the status of its final response."""
 
     target: Target | None
     status: int | None
@@ -45,7 +45,7 @@ class HttpConnect(Http1):
     status: int | None = None
 
     def settle(self, exchange: HttpExchange, status: int | None) -> None:
-        if exchange.target is None or (status is not None and status < 200):
+        if exchange.method != b"CONNECT" or (status is not None and status < 200):
             return
         self.asked, self.status = exchange.target, status
         self.settled = self.settled or status is not None
@@ -55,7 +55,7 @@ class HttpConnect(Http1):
 
 
 def detect(opening: Opening) -> Verdict:
-    """The request line of a CONNECT in authority-form."""
+    """The request line of a CONNECT, in authority-form or what proxies put up with."""
     return line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
 
 

@@ -91,6 +91,10 @@ EXCHANGES: dict[str, tuple[list[tuple[Direction, bytes | None]], list[str]]] = {
         ],
         ["1 PUT http://x/a", "1 201", "1 end 3/0"],
     ),
+    "SHOUTcast's answer": (
+        [(UP, GET), (DOWN, b"ICY 200 OK\r\nicy-name: x\r\n\r\nmusic"), (DOWN, None)],
+        ["1 GET http://x/a", "1 200", "1 end 0/5"],
+    ),
     "until the end": (
         [(UP, GET), (DOWN, b"HTTP/1.0 200 OK\r\n\r\nall that\r\n\r\nfollows"), (DOWN, None)],
         ["1 GET http://x/a", "1 200", "1 end 0/19"],
@@ -306,7 +310,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 BROKEN = {
     "not HTTP": [(UP, b"SSH-2.0-x\r\n")],
     "not HTTP after a request": [(UP, GET + b"\x16\x03")],
-    "not HTTP in answer": [(UP, GET), (DOWN, b"ICY 200 OK\r\n")],
+    "not HTTP in answer": [(UP, GET), (DOWN, b"ICQ 200 OK\r\n")],
     "both lengths": [(UP, POST[:-5] + b"Transfer-Encoding: chunked\r\n\r\n")],
     "conflicting lengths": [(UP, POST[:-5] + b"Content-Length: 4\r\n\r\n")],
     "conflicting lengths in a list": [(UP, b"POST / HTTP/1.1\r\nContent-Length: 3, 4\r\n\r\n")],
@@ -404,6 +408,10 @@ def verdict(up: bytes = b"", down: bytes = b"") -> Verdict:
         b"OPTIONS * HTTP/1.1\r\n",
         b"M-SEARCH * HTTP/1.1\r\n",
         b"get /a b HTTP/1.1\r\n",
+        b"GET a.example/ HTTP/1.1\r\n",
+        b"GET  /a HTTP/1.0\r\n",
+        b"GET ?x HTTP/1.1\r\n",
+        b"RPC_IN_DATA /rpc/rpcproxy.dll?x:593 HTTP/1.1\r\n",
         b"X!# /" + b"a" * 9000 + b" HTTP/1.1\r\n",
     ],
 )
@@ -428,7 +436,6 @@ def test_less_than_that_needs_more(begun: bytes) -> None:
     "opening",
     [
         b"GET foo\r\n",
-        b"GET /\r\n",
         b"get key1 key2\r\n",
         b"HEAD\r\n",
         b"NICK x\r\n",
@@ -450,14 +457,52 @@ def test_less_than_that_needs_more(begun: bytes) -> None:
         b"CONNECT a:1 HTTP/1.1\r\n",
         b"\r\n\r\n\r\nGET / HTTP/1.1\r\n",
         b"A" * 21,
-        b"GET /\x00",
         b"SSH-2.0-OpenSSH_9.6\r\n",
-        b"HTTP/1.1 200 OK\r\n",
-        b"\x16\x03\x01",
     ],
 )
-def test_what_only_looks_like_it_is_rejected(opening: bytes) -> None:
+def test_other_lines_wait_for_the_answer(opening: bytes) -> None:
+    assert verdict(opening) is Verdict.NEED_MORE
+    assert verdict(opening, b"+OK\r\n") is Verdict.REJECT
+    assert verdict(opening, b"220 hello\r\n") is Verdict.REJECT
+    assert verdict(opening, b"HTTP/1.") is Verdict.NEED_MORE
+
+
+@pytest.mark.parametrize("opening", [b"GET /\x00", b"GET\x00", b"\x16\x03\x01"])
+def test_what_is_no_line_is_rejected(opening: bytes) -> None:
     assert verdict(opening) is Verdict.REJECT
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "answered"),
+    [
+        # As lighttpd, Apache, tinyproxy and SHOUTcast answer.
+        (b"GET / HTTP/1.10\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n", Verdict.MATCH),
+        (b"GET HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", Verdict.MATCH),
+        (b"GET\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.MATCH),
+        (b"GET / HTTX/1.0\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.LIKELY),
+        (b"FOO\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n", Verdict.LIKELY),
+        (b"get / http/1.0\r\n", b"HTTP/1.0 501 Not Implemented\r\n", Verdict.LIKELY),
+        (b"OPTIONS sip:a SIP/2.0\r\n", b"HTTP/1.1 400 No\r\n", Verdict.LIKELY),
+        (b"GET /x\r\n", b"HTTP/1.0 200 OK\r\n", Verdict.MATCH),
+        (b"GET /cgi-bin/x?y=z\r\n", b"<HTML><HEAD><TITLE>404", Verdict.MATCH),
+        (b"GET /\r\n", b"\n<!doctype html>", Verdict.MATCH),
+        (b"GET /x\r\n", b"hello", Verdict.LIKELY),
+        (b"GET /x\r\n", b"", Verdict.LIKELY),
+        (b"GET / ICY\r\n", b"ICY 200 OK\r\n", Verdict.MATCH),
+    ],
+)
+def test_an_odd_request_is_known_by_its_answer(up: bytes, down: bytes, answered: Verdict) -> None:
+    assert verdict(up, down) is answered
+
+
+def test_a_server_that_a_capture_takes_for_the_client_is_left_alone(converse: Converse) -> None:
+    assert verdict(OK) is Verdict.MATCH
+    conversation = Http1()
+    talk = converse(conversation, [(UP, OK), (DOWN, GET), (UP, OK)])
+    assert conversation.settled
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert conversation.facts() == Http1Facts(host=None, absolute_form=False, upgrade=None)
 
 
 def test_a_status_line_alone_is_an_answer() -> None:
@@ -466,7 +511,8 @@ def test_a_status_line_alone_is_an_answer() -> None:
         Verdict.MATCH
     ]
     assert verdict(down=b"HTTP/1.1 204\r\n") is Verdict.MATCH
-    for other in (b"HTTP/2", b"HTTP/1.1 099", b"HTTP/1.1 2000", b"220 "):
+    assert verdict(down=b"ICY 200 OK\r\n") is Verdict.MATCH
+    for other in (b"HTTP/2", b"HTTP/1.1 099", b"HTTP/1.1 2000", b"220 ", b"ICYS"):
         assert verdict(down=other) is Verdict.REJECT
 
 

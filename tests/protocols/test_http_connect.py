@@ -126,16 +126,22 @@ def verdict(up: bytes) -> Verdict:
         (b"\r\nCONNECT 10.0.0.1:80 HTTP/1.0\n", Target("10.0.0.1", 80)),
         (b"CONNECT [2001:db8::1]:8443 HTTP/1.1\r\n", Target("2001:db8::1", 8443)),
         (b"CONNECT 2001:db8::1:8443 HTTP/1.1\r\n", Target("2001:db8::1", 8443)),
+        (b"CONNECT a.example HTTP/1.1\r\n", Target("a.example", 443)),
+        (b"CONNECT a.example:25 / HTTP/1.0\r\n", Target("a.example", 25)),
+        (b"CONNECT / HTTP/1.1\r\n", None),
+        (b"CONNECT :1 HTTP/1.1\r\n", None),
+        (b"CONNECT a:b HTTP/1.1\r\n", None),
     ],
 )
 def test_a_connect_line_matches_once_it_is_whole(
-    line: bytes, target: Target, converse: Converse
+    line: bytes, target: Target | None, converse: Converse
 ) -> None:
     assert verdict(line) is Verdict.MATCH
     assert all(verdict(line[:size]) is Verdict.NEED_MORE for size in range(len(line)))
     conversation = HttpConnect()
     converse(conversation, [(UP, line + b"\r\n"), (DOWN, ESTABLISHED)])
     assert conversation.target == target
+    assert conversation.facts() == HttpConnectFacts(target=target, status=200)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +150,9 @@ def test_a_connect_line_matches_once_it_is_whole(
         b"CONNECT\n",
         b"CONNECT\r\n",
         b'CONNECT {"verbose"',
-        b"CONNECT / ",
-        b"CONNECT http://",
-        b"CONNECT a.example ",
-        b"CONNECT a:1 HTTP/2",
-        b"CONNECT a:1 HTTP/1.1 ",
-        b"CONNECT :1 HTTP/1.1\r\n",
+        b"CONNECT a:1 HTTP/2\r\n",
+        b"CONNECT a:1 HTTP/1.1 \r\n",
+        b"CONNECT \x00",
         b"connect a:1",
         b"GET ",
         b"\r\n\r\n\r\nC",
