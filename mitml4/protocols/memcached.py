@@ -19,6 +19,7 @@ from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Memcached", "MemcachedFacts"]
 
+PORT: Final = 11211
 MAX_LINE: Final = 2048
 """The server's own limit for a line that is no `get` of many keys."""
 MAX_KEY: Final = 250
@@ -31,7 +32,9 @@ _STORED: Final = (b"STORED\r\n", b"NOT_STORED\r\n")
 _GOT: Final = (b"VALUE ", b"END\r\n")
 _MISSED: Final = b"NOT_FOUND\r\n"
 _DIGITS: Final = tuple(bytes([digit]) for digit in b"0123456789")
-_FAILED: Final = (b"CLIENT_ERROR ", b"SERVER_ERROR ")
+_FAILED: Final = (b"CLIENT_ERROR ", b"SERVER_ERROR ", b"ERROR\r\n")
+_FLAGS: Final = rb"(?: [!-~]+)*"
+_META: Final = (b"HD", b"EN\r\n", b"NF", b"NS", b"EX")
 
 # protocol.txt: each command's arguments, and what its answers begin with
 COMMANDS: Final[dict[bytes, tuple[bytes, tuple[bytes, ...]]]] = {
@@ -53,7 +56,14 @@ COMMANDS: Final[dict[bytes, tuple[bytes, tuple[bytes, ...]]]] = {
     b"version": (rb"", (b"VERSION ",)),
     b"flush_all": (rb"(?:" + _NUMBER + rb")?" + _QUIET, (b"OK\r\n",)),
     b"verbosity": (rb"[0-9]+" + _QUIET, (b"OK\r\n",)),
+    b"mg": (_KEY + _FLAGS, (*_META, b"VA ")),
+    b"ms": (_KEY + rb" [0-9]{1,10}" + _FLAGS, _META),
+    b"md": (_KEY + _FLAGS, _META),
+    b"ma": (_KEY + _FLAGS, (*_META, b"VA ")),
+    b"mn": (rb"", (b"MN\r\n",)),
 }
+STORES: Final = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
+"""Whose line is like nobody else's."""
 _LINES: Final = {verb: re.compile(pattern) for verb, (pattern, _) in COMMANDS.items()}
 LONGEST: Final = max(map(len, COMMANDS))
 _WORD: Final = re.compile(rb"([a-z_]+)[ \r\n]")
@@ -150,8 +160,10 @@ def detect(opening: Opening) -> Verdict:
     answers = (*COMMANDS[verb][1], *_FAILED)
     if opening.down.startswith(answers):
         return Verdict.MATCH
-    possible = any(answer.startswith(opening.down) for answer in answers)
-    return Verdict.LIKELY if possible else Verdict.REJECT
+    if opening.down:
+        possible = any(answer.startswith(opening.down) for answer in answers)
+        return Verdict.NEED_MORE if possible else Verdict.REJECT
+    return Verdict.LIKELY if opening.port == PORT or verb in STORES else Verdict.NEED_MORE
 
 
 def _verb(line: bytes, *, whole: bool) -> bytes | None:

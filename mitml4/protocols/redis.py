@@ -25,17 +25,22 @@ MAX_NAME: Final = 64
 MAX_LINE: Final = 4096
 MAX_ANSWER: Final = 1024
 
+PORT: Final = 6379
+
 VERBS: Final = frozenset(
-    b"ACL BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG DECR DEL ECHO EVAL EXISTS EXPIRE "
-    b"FLUSHALL FLUSHDB GET HELLO HGET HGETALL HSET INCR INFO KEYS LATENCY LLEN LPUSH LRANGE "
-    b"MEMORY MGET MODULE MONITOR MSET PING PSUBSCRIBE PSYNC PUBLISH REPLCONF REPLICAOF ROLE RPUSH "
-    b"SADD SAVE SCAN SELECT SET SETEX SHUTDOWN SLAVEOF SLOWLOG SMEMBERS SUBSCRIBE SYNC TTL XADD "
-    b"XREAD ZADD ZRANGE".split()
+    b"ACL APPEND BGREWRITEAOF BGSAVE BLPOP BRPOP CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG DECR "
+    b"DECRBY DEL DUMP ECHO EVAL EVALSHA EXISTS EXPIRE FLUSHALL FLUSHDB GEOADD GET GETRANGE GETSET "
+    b"HDEL HELLO HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HMSET HSET INCR INCRBY INFO KEYS "
+    b"LASTSAVE LATENCY LINDEX LLEN LPOP LPUSH LRANGE MEMORY MGET MODULE MONITOR MSET MULTI OBJECT "
+    b"PERSIST PEXPIRE PFADD PING PSUBSCRIBE PSYNC PTTL PUBLISH RANDOMKEY RENAME REPLCONF REPLICAOF "
+    b"ROLE RPOP RPUSH SADD SAVE SCAN SCARD SCRIPT SELECT SET SETEX SETNX SHUTDOWN SINTER SISMEMBER "
+    b"SLAVEOF SLOWLOG SMEMBERS SORT SPOP SREM STRLEN SUBSCRIBE SUNION SYNC TIME TTL TYPE WATCH "
+    b"XADD XLEN XRANGE XREAD ZADD ZCARD ZRANGE ZREM ZSCORE".split()
 )
 """What people begin with by hand. AUTH and QUIT are POP3's as well, with the same answers."""
 ALONE: Final = frozenset(
-    b"BGSAVE COMMAND DBSIZE FLUSHALL FLUSHDB HELLO INFO MONITOR PING ROLE SAVE SHUTDOWN "
-    b"SYNC".split()
+    b"BGREWRITEAOF BGSAVE COMMAND DBSIZE FLUSHALL FLUSHDB HELLO INFO LASTSAVE MONITOR MULTI PING "
+    b"RANDOMKEY ROLE SAVE SHUTDOWN SYNC TIME".split()
 )
 """Those that need no argument."""
 _WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
@@ -76,17 +81,24 @@ def read_answer(reader: Reader) -> None:
     reader.one_of(b"\n")
 
 
+def read_refusal(reader: Reader) -> None:
+    """What a client is told who may not even ask."""
+    reader.one_of(b"-DENIED Redis ", b"-ERR max number of clients")
+
+
 def detect(opening: Opening) -> Verdict:
-    """An array's head, or a line that Redis answers as it does."""
+    """An array's head, or a line that Redis answers as it does; or a refusal to a silent client."""
     if opening.down and not opening.up:
-        return Verdict.REJECT
+        refusal = judge(read_refusal, opening.down)
+        return Verdict.LIKELY if refusal is Verdict.MATCH else refusal
     if opening.up[:1] in (b"", b"*"):
         return judge(read_array, opening.up)
     line = _inline(opening.up)
     if line is not Verdict.MATCH:
         return line
     answer = judge(read_answer, opening.down)
-    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+    usual = opening.port == PORT and not opening.down
+    return Verdict.LIKELY if answer is Verdict.NEED_MORE and usual else answer
 
 
 def _inline(up: bytes) -> Verdict:
@@ -171,5 +183,5 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda around: Redis(around=around),
     client_first=_initials(),
-    server_first=b"",
+    server_first=b"-",
 )

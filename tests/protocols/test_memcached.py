@@ -55,9 +55,10 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"", Verdict.NEED_MORE),
         (b"ge", Verdict.NEED_MORE),
         (b"get key", Verdict.NEED_MORE),
-        (b"get key\r\n", Verdict.LIKELY),
-        (b"stats\n", Verdict.LIKELY),
-        (b"stats items\r\n", Verdict.LIKELY),
+        (b"get key\r\n", Verdict.NEED_MORE),
+        (b"stats\n", Verdict.NEED_MORE),
+        (b"stats items\r\n", Verdict.NEED_MORE),
+        (b"mg key t v\r\n", Verdict.NEED_MORE),
         (b"set k 0 0 1 noreply\r\nx", Verdict.LIKELY),
         (b"set k v\r\n", Verdict.REJECT),
         (b"get\r\n", Verdict.REJECT),
@@ -72,12 +73,18 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
 )
 def test_detection_by_the_clients_line(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
+    usual = Verdict.LIKELY if b"\n" in up and verdict is Verdict.NEED_MORE else verdict
+    assert detect(Opening(up=up, port=11211)) is usual
 
 
 @pytest.mark.parametrize(
     ("up", "down", "verdict"),
     [
-        (b"get k\r\n", b"VAL", Verdict.LIKELY),
+        (b"get k\r\n", b"VAL", Verdict.NEED_MORE),
+        (b"mg foo v\r\n", b"EN\r\n", Verdict.MATCH),
+        (b"ms foo 2\r\nhi\r\n", b"HD\r\n", Verdict.MATCH),
+        (b"mn\r\n", b"MN\r\n", Verdict.MATCH),
+        (b"gat 0 k\r\n", b"ERROR\r\n", Verdict.MATCH),
         (b"get k\r\n", b"VALUE k 0 1\r\n", Verdict.MATCH),
         (b"get k\r\n", b"END\r\n", Verdict.MATCH),
         (b"get k\r\n", b"$-1\r\n", Verdict.REJECT),  # Redis

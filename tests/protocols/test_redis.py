@@ -67,8 +67,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"*10000000000000000000\r\n", Verdict.REJECT),
         (b"PI", Verdict.NEED_MORE),
         (b"PING", Verdict.NEED_MORE),
-        (b"PING\r\n", Verdict.LIKELY),
-        (b"get k\n", Verdict.LIKELY),
+        (b"PING\r\n", Verdict.NEED_MORE),
+        (b"get k\n", Verdict.NEED_MORE),
         (b"PINGS\r\n", Verdict.REJECT),
         (b"GET\r\n", Verdict.REJECT),
         (b"QUIT\r\n", Verdict.REJECT),
@@ -85,7 +85,8 @@ def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
 @pytest.mark.parametrize(
     ("up", "down", "verdict"),
     [
-        (b"PING\r\n", b"+PONG", Verdict.LIKELY),
+        (b"PING\r\n", b"+PONG", Verdict.NEED_MORE),
+        (b"TYPE a\r\n", b"+string\r\n", Verdict.MATCH),
         (b"PING\r\n", b"+PONG\r\n", Verdict.MATCH),
         (b"PING\r\n", b"-NOAUTH Authentication required.\r\n", Verdict.MATCH),
         (b"INCR k\r\n", b":2\r\n", Verdict.MATCH),
@@ -104,5 +105,13 @@ def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) 
     assert detect(Opening(up=up, down=down)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_redis() -> None:
+def test_a_line_without_an_answer_is_likely_at_the_usual_port() -> None:
+    assert detect(Opening(up=b"PING\r\n", port=6379)) is Verdict.LIKELY
+    assert detect(Opening(up=b"PING\r\n", down=b"+", port=6379)) is Verdict.NEED_MORE
+
+
+def test_a_server_speaks_first_only_to_refuse() -> None:
     assert detect(Opening(down=b"+OK\r\n")) is Verdict.REJECT
+    assert detect(Opening(down=b"-ERR no\r\n")) is Verdict.REJECT
+    assert detect(Opening(down=b"-DENIED Redis is running in protected mode")) is Verdict.LIKELY
+    assert detect(Opening(down=b"-ERR max number of clients reached\r\n")) is Verdict.LIKELY
