@@ -12,47 +12,68 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import HOLD, Opening, Protocol, Verdict
-from mitml4.protocols.lines import behind_starttls, command, initials
+from mitml4.protocols.lines import TEXT, behind_starttls, command, in_lines, initials
 from mitml4.protocols.login import Login, LoginFacts
 
 __all__ = ["PROTOCOL", "Irc", "IrcFacts"]
 
 COMMANDS: Final = frozenset(
-    b"AUTHENTICATE CAP NICK PASS PONG PROTOCTL QUIT SERVER STARTTLS USER WEBIRC".split()
+    b"AUTHENTICATE CAP JOIN LIST MODE NICK NOTICE PASS PING PONG PRIVMSG PROTOCTL QUIT SERVER "
+    b"STARTTLS USER WEBIRC".split()
 )
 """What a client, or another server, may begin with."""
 
-_WORDS: Final = rb"AUTHENTICATE|CAP|ERROR|MODE|NOTICE|PASS|PING|SERVER"
+_WORDS: Final = rb"AUTHENTICATE|CAP|ERROR(?= :)|MODE|NOTICE|PASS|PING|PRIVMSG|SERVER"
 _PREFIX: Final = rb":[^ \r\n]{1,255}"
 _ANSWER: Final = re.compile(
     _PREFIX + rb" +(?:[0-9]{3}|" + _WORDS + rb") |(?:" + _WORDS + rb") ", re.IGNORECASE
 )
 _ANSWER_BEGUN: Final = re.compile(
-    rb":|" + _PREFIX + rb"(?: +(?:[0-9]{0,3}|[A-Z]{0,12}))?|[A-Z]{0,12}", re.IGNORECASE
+    rb":|" + _PREFIX + rb"(?: +(?:[0-9]{0,3}|[A-Z]{0,12} ?))?|[A-Z]{0,12} ?", re.IGNORECASE
 )
-_WELCOME: Final = re.compile(_PREFIX + rb" +00[1-5] [^\n]*\n")
-_TWO_LINES: Final = re.compile(
+_TELLTALE_ANSWER: Final = re.compile(
+    _PREFIX
+    + rb" +(?:[0-9]{3} [^ \r\n]+ |CAP \S+ LS |NOTICE \S+ :)|NOTICE AUTH :|ERROR :Closing Link"
+)
+"""What nobody else's server says."""
+_TELLTALE: Final = re.compile(
     rb"(?:(?:PASS|USER|WEBIRC)[^\n]*\n)*(?:CAP (?:LS|REQ|END|LIST)|NICK)[^\n]*\n"
-    rb" *(?:CAP|JOIN|NICK|PASS|USER)[ \r\n]",
+    rb" *(?:CAP|JOIN|NICK|PASS|USER)[ \r\n]"
+    rb"|(?:PRIVMSG|NOTICE) [^ \r\n]+ :",
     re.IGNORECASE,
 )
-"""Among what IRC alone begins with, a second line that goes with it."""
+"""Among what IRC alone begins with, a second line that goes with it; or a message."""
+_IN_THE_MIDDLE: Final = re.compile(
+    rb":[^ !@\r\n]{1,64}![^ !@\r\n]{1,64}@[^ \r\n]{1,255} "
+    rb"(?:JOIN|KICK|MODE|NICK|NOTICE|PART|PRIVMSG|QUIT)[ \r]"
+    rb"|" + _PREFIX + rb" [0-9]{3} [^ \r\n]+ [^\n]*\n:"
+)
+"""What a server relays, and a list of its replies: a capture that begins midway may take it for the
+client."""
 _LINE: Final = re.compile(rb"(?::([^ ]*) +)?([^ ]+)(?: +(.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A command, and an answer that fits; from one side alone, two lines or a welcome."""
+    """A command, and an answer that fits; from one side alone, what nobody else says."""
+    if opening.up.startswith(b":"):
+        return _in_the_middle(opening.up)
     client = command(opening.up, COMMANDS)
     if opening.up and behind_starttls(opening.within, Irc.name):
         return client
     server = _answer(opening.down)
-    if Verdict.REJECT in (client, server):
+    if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
         return Verdict.REJECT
-    if not opening.up:
-        return Verdict.LIKELY if _WELCOME.match(opening.down) else Verdict.NEED_MORE
     if client is server is Verdict.MATCH:
         return Verdict.MATCH
-    return Verdict.LIKELY if _TWO_LINES.match(opening.up) else Verdict.NEED_MORE
+    told = _TELLTALE.match(opening.up) or _TELLTALE_ANSWER.match(opening.down)
+    return Verdict.LIKELY if told else Verdict.NEED_MORE
+
+
+def _in_the_middle(up: bytes) -> Verdict:
+    """A message with its sender, which only servers pass on."""
+    if _IN_THE_MIDDLE.match(up):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if in_lines(up) else Verdict.REJECT
 
 
 def _answer(down: bytes) -> Verdict:
@@ -123,6 +144,6 @@ PROTOCOL: Final = Protocol(
     name=Irc.name,
     detect=detect,
     converse=lambda around: Irc(around=around),
-    client_first=initials(COMMANDS),
+    client_first=TEXT,
     server_first=b":" + initials(_WORDS.split(b"|")),
 )

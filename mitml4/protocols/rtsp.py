@@ -14,18 +14,9 @@ from mitml4.protocols.lines import begun
 __all__ = ["PROTOCOL", "Rtsp", "RtspFacts"]
 
 _METHOD: Final = rb"[A-Z_]{1,20}"
-_SCHEME: Final = rb"rtsp[us]?"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
-_REQUEST: Final = re.compile(
-    rb"(" + _METHOD + rb") (" + _SCHEME + rb"://" + _IN_TARGET + rb"*?|\*) RTSP/[12]\.[0-9]\r?\n"
-)
-_SCHEME_BEGUN: Final = rb"(?:r|rt|rts|" + _SCHEME + rb"(?::/?)?)"
-_REQUEST_BEGUN: Final = begun(
-    _METHOD,
-    rb" ",
-    rb"(?:" + _SCHEME_BEGUN + rb"|" + _SCHEME + rb"://" + _IN_TARGET + rb"*\r?"
-    rb"|\*(?: (?:R|RT|RTS|RTSP|RTSP/|RTSP/[12]|RTSP/[12]\.|RTSP/[12]\.[0-9]\r?)?)?)",
-)
+_REQUEST: Final = re.compile(rb"(" + _METHOD + rb") (" + _IN_TARGET + rb"+?) RTSP/[12]\.[0-9]\r?\n")
+_REQUEST_BEGUN: Final = begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r")
 _ANSWER: Final = re.compile(rb"RTSP/[12]\.[0-9] [1-5][0-9]{2}[ \r\n]")
 _ANSWER_BEGUN: Final = begun(
     *(b"R", b"T", b"S", b"P", b"/", b"[12]", rb"\.", b"[0-9]", b" ", b"[1-5]"), *[b"[0-9]"] * 2
@@ -33,19 +24,20 @@ _ANSWER_BEGUN: Final = begun(
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request line; where the client is silent, a status line."""
+    """A request line, or a status line where a capture has no other; the client's, if it speaks."""
     if opening.up:
-        return _verdict(opening.up, _REQUEST, _REQUEST_BEGUN)
-    server = _verdict(opening.down, _ANSWER, _ANSWER_BEGUN)
+        return _message(opening.up)
+    server = _message(opening.down)
     if server is not Verdict.MATCH:
         return server
     return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
 
 
-def _verdict(data: bytes, whole: re.Pattern[bytes], beginning: re.Pattern[bytes]) -> Verdict:
-    if whole.match(data):
+def _message(data: bytes) -> Verdict:
+    if _REQUEST.match(data) or _ANSWER.match(data):
         return Verdict.MATCH
-    return Verdict.NEED_MORE if beginning.fullmatch(data) else Verdict.REJECT
+    possible = _REQUEST_BEGUN.fullmatch(data) or _ANSWER_BEGUN.fullmatch(data)
+    return Verdict.NEED_MORE if possible else Verdict.REJECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,5 +79,5 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda around: Rtsp(around=around),
     client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_",
-    server_first=b"R",
+    server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_",
 )

@@ -19,17 +19,14 @@ __all__ = ["PROTOCOL", "Sip", "SipFacts"]
 _KEEP_ALIVES: Final = rb"[\r\n]{0,64}"
 """RFC 5626 §3.5.1: pairs of empty lines."""
 _METHOD: Final = rb"[A-Z]{2,20}"
-_SCHEME: Final = rb"(?:sips?|tel|urn)"
 _IN_URI: Final = rb"[^\x00-\x20\x7f]"
 _REQUEST: Final = re.compile(
-    _KEEP_ALIVES + rb"(" + _METHOD + rb") (" + _SCHEME + rb":" + _IN_URI + rb"+) SIP/2\.0\r?\n"
+    _KEEP_ALIVES + rb"(" + _METHOD + rb") (" + _IN_URI + rb"+) SIP/2\.0\r?\n"
 )
 _REQUEST_BEGUN: Final = begun(
     _KEEP_ALIVES,
     rb"[A-Z]{1,20}",
     rb"(?<=[A-Z]{2}) ",
-    rb"(?:s|si|sips?|t|te|tel|u|ur|urn)",
-    rb"(?<=sip|ips|tel|urn):",
     _IN_URI + rb"+",
     *(b" ", b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b"\r"),
 )

@@ -29,16 +29,19 @@ MAX_TAG: Final = 8192
 """Bytes of one tag; a stream header has a few hundred."""
 
 _BEFORE_STREAM: Final = (rb"[ \t\r\n]*", rb"(?:<\?xml[^>]{0,200}>[ \t\r\n]*)?")
-_STREAM: Final = b"<stream:stream"
+_PREFIX: Final = rb"(?:[A-Za-z][\w.\-]{0,15}:)?"
+"""Of the streams' namespace, which is `stream` by custom alone (RFC 6120 §4.8.5)."""
 # RFC 6120 §4.8: the namespaces of streams, and of what they carry.
 _HEADER: Final = re.compile(
     b"".join(_BEFORE_STREAM)
-    + _STREAM
-    + rb"[ \t\r\n][^>]{0,2000}?(?:['\"]jabber:|etherx\.jabber\.org/streams)"
+    + rb"<"
+    + _PREFIX
+    + rb"stream[ \t\r\n][^>]{0,2000}?(?:['\"]jabber:|etherx\.jabber\.org/streams)"
 )
 _HEADER_BEGUN: Final = begun(
     rb"[ \t\r\n]*(?:<\?xml[^>]{0,200}(?:>[ \t\r\n]*)?)?",
-    *(re.escape(_STREAM[at : at + 1]) for at in range(len(_STREAM))),
+    rb"<",
+    rb"[A-Za-z][\w.:\-]{0,22}",
     rb"[ \t\r\n][^>]{0,2040}",
 )
 _PROLOGUE_BEGUN: Final = begun(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
@@ -58,12 +61,13 @@ SUCCESS: Final = frozenset({b"success", b"compressed"})
 
 def detect(opening: Opening) -> Verdict:
     """A stream header of the client's; of the server's, where there is no other."""
-    if opening.up:
-        return _header(opening.up)
+    client = _header(opening.up)
+    if opening.up and client is not Verdict.NEED_MORE:
+        return client
     server = _header(opening.down)
     if server is not Verdict.MATCH:
-        return server
-    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+        return Verdict.NEED_MORE if opening.up else server
+    return Verdict.MATCH if opening.up_ended and not opening.up else Verdict.LIKELY
 
 
 def _header(data: bytes) -> Verdict:
