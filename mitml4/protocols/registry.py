@@ -58,6 +58,7 @@ from mitml4.protocols import (
     socks5,
     ssh,
     stomp,
+    svn,
     tds,
     telecom,
     telnet,
@@ -74,7 +75,7 @@ from mitml4.protocols.conversation import Opening, Protocol, Verdict
 __all__ = ["BEGINNING", "MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
 
 MAX_OPENING: Final = 16384
-"""Bytes in both directions together after which an opening that nobody knows stays unknown."""
+"""Bytes in both directions together after which the likely answer, or none, is the last word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +144,14 @@ class Registry:
         if matching:
             # Two at once contradict each other: unknown is the harmless answer.
             return self._matches[matching[0].name] if len(matching) == 1 else NOTHING
+        guess = likely[0] if len(likely) == 1 else None
         if len(opening.up) + len(opening.down) >= MAX_OPENING:
-            return NOTHING
+            return Detection(likely=guess)
         # What the server says to a silent client rules nothing out: had the client's bytes come
         # a moment earlier, they would have been an answer, and the verdict may not hang on that.
         silent = not (opening.up or opening.up_ended)
         candidates = self._any if silent else tuple(remaining)
-        return Detection(None, candidates, likely[0] if len(likely) == 1 else None)
+        return Detection(None, candidates, guess)
 
     def _candidates(self, opening: Opening) -> tuple[Protocol, ...]:
         """Whom to ask. Once the client spoke, the server's bytes may be an answer."""
@@ -200,6 +202,7 @@ PROTOCOLS: Final = (
     stomp.PROTOCOL,
     rtmp.PROTOCOL,
     git.PROTOCOL,
+    svn.PROTOCOL,
     rsync.PROTOCOL,
     vnc.PROTOCOL,
     telnet.PROTOCOL,
