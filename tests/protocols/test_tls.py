@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
 from mitml4.protocols.tls import PROTOCOL, TlsConversation, TlsFacts, detect
+from mitml4.protocols.tls_hello import ClientHello
 
 Script = list[tuple[Direction, bytes]]
 
@@ -255,6 +256,13 @@ def test_an_alert_without_hellos_is_named(converse: Any) -> None:
     conversation = TlsConversation()
     converse(conversation, [(Direction.DOWN, ALERT)])
     assert conversation.facts() == TlsFacts(alert="server: decode_error")
+
+
+def test_an_sslv2_hello_has_no_fingerprint() -> None:
+    hello = ClientHello(legacy_version=0x0303, random=b"", cipher_suites=(0x2F,), sslv2=True)
+    facts = TlsFacts.of(hello)
+    assert facts.version_offered == ("TLSv1.2",)
+    assert (facts.ja3, facts.ja4) == (None, None)
 
 
 def test_why_it_was_not_opened_is_said_of_what_is_no_hello_too() -> None:
