@@ -150,7 +150,8 @@ def _examples(command: click.Command) -> tuple[str, ...]:
 
 def _argument(argument: click.Argument) -> str:
     name = argument.metavar or (argument.name or "").upper()
-    name += "…" if argument.nargs != 1 else ""
+    if argument.nargs != 1 and not name.endswith("…"):
+        name += "…"
     return name if argument.required else f"[{name}]"
 
 
@@ -167,7 +168,11 @@ def _value(option: click.Option) -> str:
 def _default(option: click.Option) -> str | None:
     if isinstance(option.show_default, str):
         return option.show_default
-    return str(option.default) if option.show_default else None
+    if not option.show_default:
+        return None
+    if option.secondary_opts:
+        return (option.opts if option.default else option.secondary_opts)[0]
+    return str(option.default)
 
 
 def _variable(option: click.Option, path: tuple[str, ...]) -> str | None:

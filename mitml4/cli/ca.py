@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime
+from json import dumps
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,19 +40,36 @@ _in_directory = click.option(
     "--ca-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=default_directory,
-    show_default="$XDG_DATA_HOME/mitml4",
     metavar="DIR",
-    help="Where the certificate authority lives.",
+    help="Where the certificate authority lives. Default: $XDG_DATA_HOME/mitml4.",
 )
 
 
+class _Commands(click.Group):
+    """Lists its commands in the order in which they come to be wanted, and in whole lines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _first_line(command)) for name, command in self.commands.items()]
+            )
+
+
+def _first_line(command: click.Command) -> str:
+    return (command.help or "").partition("\n")[0]
+
+
 @click.group(
+    cls=_Commands,
     epilog="""\b
 Examples:
   mitml4 ca generate
   mitml4 ca export -o mitml4.pem
   eval "$(mitml4 ca env)"
-"""
+""",
 )
 def ca() -> None:
     """The certificate authority that signs what clients are shown."""
@@ -84,7 +101,6 @@ Examples:
 @click.option("--name", help="Its common name.  [default: this host and today's date]")
 @click.option(
     "--permit-domain",
-    "permit_domains",
     multiple=True,
     metavar="DOMAIN",
     help="Only sign for this domain and what is below it (repeatable).",
@@ -96,7 +112,7 @@ def generate(
     key: str,
     days: int,
     name: str | None,
-    permit_domains: tuple[str, ...],
+    permit_domain: tuple[str, ...],
     force: bool,
 ) -> None:
     """Make a certificate authority.
@@ -105,7 +121,7 @@ def generate(
     in a file that only you can read.
     """
     authority = CertificateAuthority.generate(
-        key=key, days=days, name=name, permit_domains=permit_domains
+        key=key, days=days, name=name, permit_domains=permit_domain
     )
     authority.save(ca_dir, force=force)
     click.echo(f"made {authority.subject}", err=True)
@@ -122,12 +138,12 @@ Examples:
 """
 )
 @_in_directory
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(*, ca_dir: Path, as_json: bool) -> None:
+@click.option("--json", is_flag=True, help="Print one JSON object.")
+def show(*, ca_dir: Path, json: bool) -> None:
     """Show the certificate authority: name, fingerprint, validity, place."""
     facts = _facts(CertificateAuthority.load(ca_dir), ca_dir)
-    if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False, default=to_json))
+    if json:
+        click.echo(dumps(facts, ensure_ascii=False, default=to_json))
         return
     for name, fact in facts.items():
         if fact:
@@ -168,7 +184,6 @@ Examples:
 @_in_directory
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["pem", "der", "p12"]),
     default="pem",
     show_default=True,
@@ -178,12 +193,12 @@ Examples:
     "-o", "--output", type=click.File("wb"), default="-", help="A file.  [default: stdout]"
 )
 @click.option("--password", help=f"Of a p12.  [default: {PASSWORD}]")
-def export(*, ca_dir: Path, form: str, output: BinaryIO, password: str | None) -> None:
+def export(*, ca_dir: Path, format: str, output: BinaryIO, password: str | None) -> None:
     """Write the certificate, for clients to trust. The key is never exported."""
-    if password is not None and form != "p12":
-        raise UsageError(f"a {form} has no password", hint="--format p12 has one")
+    if password is not None and format != "p12":
+        raise UsageError(f"a {format} has no password", hint="--format p12 has one")
     certificate = CertificateAuthority.load(ca_dir).certificate
-    match form:
+    match format:
         case "pem":
             content = certificate.public_bytes(Encoding.PEM)
         case "der":
@@ -192,8 +207,8 @@ def export(*, ca_dir: Path, form: str, output: BinaryIO, password: str | None) -
             content = write_truststore(
                 [certificate.public_bytes(Encoding.DER)], password or PASSWORD
             )
-    if form != "pem" and output.isatty():
-        raise UsageError(f"a {form} is binary: not to a terminal", hint=f"-o mitml4.{form}")
+    if format != "pem" and output.isatty():
+        raise UsageError(f"a {format} is binary: not to a terminal", hint=f"-o mitml4.{format}")
     output.write(content)
 
 
@@ -221,7 +236,6 @@ def env(*, ca_dir: Path) -> None:
 
 _kinds = click.option(
     "--store",
-    "kinds",
     type=click.Choice([kind.value for kind in Kind]),
     multiple=True,
     help="Only stores of this kind (repeatable).  [default: all]",
@@ -242,7 +256,7 @@ Examples:
 @_dry_run
 @click.pass_obj
 def install(
-    console: Console | None, /, *, ca_dir: Path, kinds: tuple[str, ...], dry_run: bool
+    console: Console | None, /, *, ca_dir: Path, store: tuple[str, ...], dry_run: bool
 ) -> None:
     """Let this machine's stores of roots trust the authority.
 
@@ -252,7 +266,7 @@ def install(
     browsers are still yours.
     """
     certificate = CertificateAuthority.load(ca_dir).certificate
-    chosen = _chosen(kinds)
+    chosen = _chosen(store)
     install_into(
         certificate,
         ca_dir.absolute() / CERTIFICATE_FILE,
@@ -260,7 +274,7 @@ def install(
         Record(ca_dir),
         _saying(console, dry_run),
         dry_run=dry_run,
-        as_root=_as_root("install", ca_dir, kinds),
+        as_root=_as_root("install", ca_dir, store),
     )
 
 
@@ -276,14 +290,14 @@ Examples:
 @_dry_run
 @click.pass_obj
 def uninstall(
-    console: Console | None, /, *, ca_dir: Path, kinds: tuple[str, ...], dry_run: bool
+    console: Console | None, /, *, ca_dir: Path, store: tuple[str, ...], dry_run: bool
 ) -> None:
     """Take back what `mitml4 ca install` has done.
 
     Exactly what is on record goes, former authorities included, and only where the certificate is
     still the one that was installed.
     """
-    chosen = _chosen(kinds)
+    chosen = _chosen(store)
     say = _saying(console, dry_run)
     anything = uninstall_from(
         find_stores(chosen, os.environ),
@@ -291,7 +305,7 @@ def uninstall(
         Record(ca_dir),
         say,
         dry_run=dry_run,
-        as_root=_as_root("uninstall", ca_dir, kinds),
+        as_root=_as_root("uninstall", ca_dir, store),
     )
     if not anything:
         say(f"# nothing is installed from {ca_dir}")
@@ -306,14 +320,14 @@ Examples:
 )
 @_in_directory
 @_kinds
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object per store.")
-def status(*, ca_dir: Path, kinds: tuple[str, ...], as_json: bool) -> None:
+@click.option("--json", is_flag=True, help="Print a JSON array, an object per store.")
+def status(*, ca_dir: Path, store: tuple[str, ...], json: bool) -> None:
     """Say which stores trust the authority, or a former one."""
     found = states(
-        _fingerprint(ca_dir), find_stores(_chosen(kinds), os.environ), Record(ca_dir).entries
+        _fingerprint(ca_dir), find_stores(_chosen(store), os.environ), Record(ca_dir).entries
     )
-    if as_json:
-        click.echo(json.dumps([asdict(state) for state in found], ensure_ascii=False))
+    if json:
+        click.echo(dumps([asdict(state) for state in found], ensure_ascii=False))
         return
     for state in found:
         for line in _described(state, _fingerprint(ca_dir)):

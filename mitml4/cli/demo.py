@@ -32,9 +32,9 @@ Examples:
   mitml4 demo --json | jq -c 'select(.type=="flow.close") | .stack'
 """
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the events as JSON lines.")
+@click.option("--json", is_flag=True, help="Print the events as JSON lines.")
 @click.pass_obj
-def demo(console: Console, /, *, as_json: bool) -> ExitCode:
+def demo(console: Console, /, *, json: bool) -> ExitCode:
     """Watch mitml4 at work in a lab of its own.
 
     Real clients visit web servers, proxies, a mail server and more, in network namespaces that
@@ -45,7 +45,7 @@ def demo(console: Console, /, *, as_json: bool) -> ExitCode:
     _require_tools()
     if os.geteuid() != 0:
         become_root_of_a_user_namespace()
-    if is_terminal(sys.stdout) and not as_json:
+    if is_terminal(sys.stdout) and not json:
         tour = partial(take_tour, pause_s=_SECONDS_TO_LOOK, copy_events=None)
     else:
         tour = partial(take_tour, pause_s=0.0, copy_events=lambda line: console.data(f"{line}\n"))

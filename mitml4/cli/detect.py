@@ -34,7 +34,7 @@ Examples:
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option(
-    "--json", "as_json", is_flag=True, cls=SectionOption, section="Output",
+    "--json", is_flag=True, cls=SectionOption, section="Output",
     help="Print the events as JSON lines, also on a terminal.",
 )  # fmt: skip
 @click.option(
@@ -56,7 +56,7 @@ def detect(
     /,
     files: tuple[str, ...],
     *,
-    as_json: bool,
+    json: bool,
     headers: bool,
     tunnels: bool,
     keylog: Path | None,
@@ -77,7 +77,7 @@ def detect(
     table = None
     if sys.stdout is None:  # whoever started us has closed it
         raise UsageError("standard output is closed", hint="what was asked for goes there")
-    if is_terminal(sys.stdout) and not as_json:
+    if is_terminal(sys.stdout) and not json:
         from mitml4.sinks.flow_list import FlowList
 
         table = FlowList()

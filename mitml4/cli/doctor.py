@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Final
 
@@ -34,13 +34,12 @@ Examples:
 @click.option(
     "--ca-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    show_default="$XDG_DATA_HOME/mitml4",
     metavar="DIR",
-    help="Where the certificate authority lives.",
+    help="Where the certificate authority lives. Default: $XDG_DATA_HOME/mitml4.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each check as a JSON object, a line.")
+@click.option("--json", is_flag=True, help="Print each check as a JSON object, a line.")
 @click.pass_obj
-def doctor(console: Console, /, *, ca_dir: Path | None, as_json: bool) -> ExitCode:
+def doctor(console: Console, /, *, ca_dir: Path | None, json: bool) -> ExitCode:
     """Say whether this machine can intercept, and what to do where not.
 
     It looks at the kernel, the tools, privilege, the rules and settings of others, and the
@@ -51,8 +50,8 @@ def doctor(console: Console, /, *, ca_dir: Path | None, as_json: bool) -> ExitCo
     from mitml4.session.doctor.examination import examine
 
     checks = list(examine(ca_dir))
-    if as_json:
-        lines: Iterable[str] = (json.dumps(asdict(each), ensure_ascii=False) for each in checks)
+    if json:
+        lines: Iterable[str] = (dumps(asdict(each), ensure_ascii=False) for each in checks)
     else:
         styled = sys.stdout is not None and wants_color(console.color, sys.stdout)
         lines = _list(checks, styled=styled)

@@ -172,6 +172,11 @@ def _answer(error: BaseException, console: Console) -> int:
         case click.UsageError():
             failure = MitmError(_as_ours(error), hint=_help(error))
             failure.exit_code = ExitCode.USAGE
+        case click.FileError():
+            where = os.path.dirname(error.ui_filename) or "."
+            failure = MitmError(
+                f"cannot open {error.ui_filename}: {error.message}", hint=f"ls -ld {where}"
+            )
         case OSError() if error.errno in _FULL:
             let_go_of_stdout()
             where = error.filename or "standard output"

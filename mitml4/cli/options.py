@@ -39,17 +39,17 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                sections.setdefault(section_of(parameter), []).append(record)
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
+                sections.setdefault(section_of(option), []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
 
 
-def section_of(parameter: click.Parameter) -> str:
+def section_of(option: click.Option) -> str:
     """The heading that an option stands under."""
-    return parameter.section if isinstance(parameter, SectionOption) else "Options"
+    return option.section if isinstance(option, SectionOption) else "Options"
 
 
 _HOST: Final = Parsed("host", HostPattern.parse)
@@ -132,8 +132,8 @@ _SCOPE: Final = (
         "--ca-dir",
         type=File(),
         metavar="DIR",
-        help="Where the certificate authority is. Default: mitml4 in the invoking user's "
-        "$XDG_DATA_HOME; made there on first use.",
+        help="Where the certificate authority lives; it is made there on first use. "
+        "Default: $XDG_DATA_HOME/mitml4.",
     ),
 )
 _POLICY: Final = (

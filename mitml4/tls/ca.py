@@ -60,7 +60,7 @@ CA_KEYS: Final = {
     "rsa4096": KeyType.RSA_4096,
 }
 
-_CLOCK_SKEW: Final = timedelta(days=1)
+_CLOCK_SKEW: Final = timedelta(hours=1)
 _MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A.1, ub-common-name
 _UNTRUSTED_NAME: Final = "mitml4 UNTRUSTED: the server's certificate did not verify"
 
@@ -81,7 +81,7 @@ class CertificateAuthority:
         name: str | None = None,
         permit_domains: Sequence[str] = (),
     ) -> CertificateAuthority:
-        """A new authority, valid from yesterday (clocks differ) for `days` from now.
+        """A new authority, valid for `days` from an hour ago (clocks differ).
 
         `key` is one of CA_KEYS, `name` the common name (default: this host and today's date).
         With `permit_domains` the authority can only sign for these domains and what is below
@@ -90,16 +90,17 @@ class CertificateAuthority:
         """
         if key not in CA_KEYS:
             raise UsageError(f"no such key: {key}", hint=f"one of {', '.join(CA_KEYS)}")
-        today = datetime.now(UTC).replace(microsecond=0)
+        now = datetime.now(UTC).replace(microsecond=0)
+        not_before = now - _CLOCK_SKEW
         try:
-            not_after = today + timedelta(days=days)
+            not_after = not_before + timedelta(days=days)
         except OverflowError:
-            not_after = today
-        if days < 1 or not_after <= today:
+            not_after = now
+        if not_after <= now:
             raise UsageError(f"no such life: {days} days", hint=f"--days {DEFAULT_DAYS}")
         private = generate_key(CA_KEYS[key])
         assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
-        subject = _subject(_default_name(today) if name is None else name)
+        subject = _subject(_default_name(now) if name is None else name)
         public = private.public_key()
         builder = (
             x509.CertificateBuilder()
@@ -107,7 +108,7 @@ class CertificateAuthority:
             .issuer_name(subject)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(today - _CLOCK_SKEW)
+            .not_valid_before(not_before)
             .not_valid_after(not_after)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_SIGNS_CERTIFICATES, critical=True)

@@ -6,12 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
 import pytest
 
-from mitml4.cli.main import COMMANDS, run
+from mitml4.cli.main import COMMANDS, cli, run
 from mitml4.errors import MachineError, MitmError, UsageError
 
 
@@ -254,6 +255,25 @@ def test_options_come_from_the_environment(monkeypatch, capsys) -> None:
     monkeypatch.setenv("MITML4_VERBOSE", "1")
     assert run(["schema"]) == 2
     assert "contradict" in capsys.readouterr().err
+
+
+def test_a_variable_is_named_as_its_option() -> None:
+    def names(command: click.Command) -> Iterator[tuple[str, str]]:
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                yield max(parameter.opts, key=len).lstrip("-"), parameter.name or ""
+        for each in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from names(each)
+
+    for command in (cli, *(entry.load() for entry in COMMANDS.values())):
+        for option, variable in names(command):
+            assert variable == option.replace("-", "_")
+
+
+def test_a_file_that_cannot_be_opened_is_told_as_such(ending) -> None:
+    code, said = ending(click.FileError("/no/where.pem", "No such file or directory"))
+    assert code == 1
+    assert said == "error: cannot open /no/where.pem: No such file or directory\nhint: ls -ld /no\n"
 
 
 def test_a_closed_standard_output_is_told_in_one_line() -> None:

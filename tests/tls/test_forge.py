@@ -49,7 +49,7 @@ NAMES = x509.SubjectAlternativeName(
 def original(
     *extensions: x509.ExtensionType,
     subject: x509.Name = SUBJECT,
-    not_before: datetime = NOW - DAY,
+    not_before: datetime = NOW - timedelta(minutes=10),
     not_after: datetime = NOW + 90 * DAY,
     key: Any = SIGNER,
 ) -> x509.Certificate:
