@@ -66,6 +66,7 @@ class Host:
     files: Path
     root_certificate: Path
     python: str
+    python_path: str
     home: Path
     scratch: Path
     stack: ExitStack = field(default_factory=ExitStack)
@@ -84,10 +85,9 @@ class Host:
 
     @property
     def environ(self) -> dict[str, str]:
-        places = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
         return {
             "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
-            "PYTHONPATH": places,
+            "PYTHONPATH": self.python_path,
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
@@ -132,20 +132,36 @@ class Host:
         return Ended(process.returncode, out, err, [json.loads(line) for line in lines])
 
 
-@pytest.fixture(scope="module")
-def python(files: Path) -> str:
-    """An interpreter that a user without power may execute, and that finds what mitml4 needs."""
-    places = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
-    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for candidate in (sys.executable, f"/usr/bin/{minor}"):
-        trial = [*AS_NOBODY, candidate, "-c", "import mitml4.session.run"]
-        env = {"PATH": os.environ["PATH"], "PYTHONPATH": places}
+@dataclass(frozen=True)
+class Python:
+    """An interpreter that a user without power may run, and where it finds what mitml4 needs."""
+
+    program: str
+    path: str
+
+    def works(self) -> bool:
+        trial = [*AS_NOBODY, self.program, "-c", "import mitml4.session.run"]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": self.path}
         try:
-            done = subprocess.run(trial, env=env, cwd="/", capture_output=True)
+            return subprocess.run(trial, env=env, cwd="/", capture_output=True).returncode == 0
         except OSError:
-            continue
-        if done.returncode == 0:
-            return candidate
+            return False
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Python]:
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = sysconfig.get_path("purelib")
+    with tempfile.TemporaryDirectory(prefix="mitml4-tests-") as copy:
+        os.chmod(copy, 0o755)
+        for path in (os.pathsep.join((str(ROOT), packages)), copy):
+            if path == copy:  # of a checkout that is closed to others
+                originals = (str(ROOT / "mitml4"), f"{packages}/.")
+                subprocess.run(["cp", "-r", "--no-preserve=mode", *originals, copy], check=True)
+            for program in (sys.executable, f"/usr/bin/{minor}"):
+                if (found := Python(program, path)).works():
+                    yield found
+                    return
     pytest.skip("no interpreter here that a user without power may run")
 
 
@@ -227,7 +243,7 @@ def answer(query: bytes, asked: list[str]) -> bytes:
 def host(
     lab: LabNetwork,
     authority: LabAuthority,
-    python: str,
+    python: Python,
     host_files: Path,
     resolver: list[str],
 ) -> Iterator[Host]:
@@ -242,4 +258,5 @@ def host(
         for directory in (home, scratch):
             directory.mkdir()
             os.chown(directory, NOBODY, NOBODY)
-        yield Host(lab, host_files, root_certificate, python, home, scratch, stack)
+        found = python.program, python.path
+        yield Host(lab, host_files, root_certificate, *found, home, scratch, stack)
