@@ -169,8 +169,8 @@ class Lane:
 
     def _find_ended(self, ended: bool) -> None:
         """The kernel tells of a reset once; whoever reads after that finds an end."""
-        if ended and self.source.tcp.reset:
-            raise self.source.tcp.reset
+        if ended:
+            self.source.tcp.raise_reset()
         self.ended = ended
 
     async def say_ended(self) -> None:
@@ -234,6 +234,8 @@ class Bridge:
     """The protocol that the outer layer has negotiated (websocket), where it has."""
     framing: Callable[[], Framing] | None = None
     """What that one is carried in, where it does not stand bare; the lanes move it as it is."""
+    sealed: str | None = None
+    """Why its TLS cannot be opened, where the outer layer knows."""
 
     @classmethod
     def between(
@@ -291,7 +293,6 @@ class Bridge:
                 other = self.lane(direction.other)
                 both_were_at_work = len(failures) == 1 and len(at_work) == 2
                 if isinstance(error, OSError) and both_were_at_work and other.source.tcp.is_gone:
-                    other.source.tcp.reset = error
                     nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
                     return
             if failures or not at_work:
@@ -309,9 +310,11 @@ class Bridge:
         target: Target | None = None,
         expected: str | None = None,
         framing: Callable[[], Framing] | None = None,
+        sealed: str | None = None,
     ) -> Bridge:
         """The bridge of the protocol inside, on the same lanes."""
-        return replace(self, target=target or self.target, expected=expected, framing=framing)
+        target = target or self.target
+        return replace(self, target=target, expected=expected, framing=framing, sealed=sealed)
 
     def onto(self, egress: Stream) -> Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""

@@ -72,6 +72,7 @@ class _Driver:
                 target=self.conversation.target,
                 expected=self.conversation.inner,
                 framing=self.conversation.framing,
+                sealed=self.conversation.sealed,
             )
         return None
 

@@ -121,6 +121,8 @@ class TlsOpener:
     def _decide(self, hello: ClientHello, bridge: Bridge) -> tuple[Action, str]:
         action, reason = self.judge(hello.sni, bridge.target, bridge.destination)
         if action == "intercept":
+            if bridge.sealed:
+                return "passthrough", bridge.sealed
             if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
                 return "passthrough", "version"
             learned = self.bypasses.reason(str(bridge.target), hello.sni)

@@ -1,7 +1,6 @@
 """How people look after their hosts, desktops and telephones, and after each other. Named only.
 
 x11      42|6C 00, 11, 0, lengths of the authorization      X Window System protocol §8
-adb      "CNXN" version(4) …; "000chost:…"       AOSP's adb: protocol.txt, OVERVIEW.TXT
 zabbix   "ZBXD" flags length(4 or 8) …                      Zabbix documentation, "Header"
 ident    6193, 23 CRLF; the same ports, then " : USERID …"  RFC 1413 §4
 finger   ["/W" ] [user] [@host …] CRLF; text               RFC 1288 §2.3, port 79
@@ -37,25 +36,6 @@ def read_x11(reader: Reader) -> None:
         reader.uint(2, version, version, little=little)
     for _ in ("name", "data"):
         reader.uint(2, 0, MAX_AUTHORIZATION, little=little)
-
-
-ADB_COMMANDS: Final = (b"CNXN", b"STLS", b"AUTH")
-"""CNXN comes first; the others are a device's answers, and what a capture's middle shows."""
-MAX_ADB: Final = 1 << 20
-HEX: Final = b"0123456789abcdefABCDEF"
-
-
-def read_adb(reader: Reader) -> None:
-    """A message's header, whose last field is its first inverted; or a request to the server."""
-    if reader.data[:1] == b"0":
-        reader.take(4, HEX)
-        reader.one_of(b"host:", b"host-")
-        return
-    command = reader.one_of(*ADB_COMMANDS)
-    reader.take(8)
-    reader.uint(4, 0, MAX_ADB, little=True)
-    reader.take(4)
-    reader.one_of(bytes(byte ^ 0xFF for byte in command))
 
 
 def read_zabbix(reader: Reader) -> None:
@@ -137,7 +117,6 @@ PROTOCOLS: Final = (
         client_first=BIG_ENDIAN + LITTLE_ENDIAN,
         server_first=b"",
     ),
-    Protocol(name="adb", detect=proof(read_adb), client_first=b"CSA0", server_first=b""),
     Protocol(name="zabbix", detect=proof(read_zabbix), client_first=b"Z", server_first=b""),
     Protocol(
         name="ident",

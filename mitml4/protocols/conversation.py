@@ -236,6 +236,8 @@ class Conversation:
     """The inner protocol's name where it was negotiated (`websocket`), else None: detect it."""
     framing: Callable[[], Framing] | None = None
     """What an inner TLS is carried in, where it does not stand bare from its first byte."""
+    sealed: str | None = None
+    """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
     target: Target | None = None
     """Where the inner protocol is bound for, when this one said so."""
     notices: list[Notice] = field(default_factory=list)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mitml4.protocols import (
+    adb,
     administration,
     amqp,
     cassandra,
@@ -222,6 +223,7 @@ PROTOCOLS: Final = (
     *databases.PROTOCOLS,
     *peer_to_peer.PROTOCOLS,
     *java.PROTOCOLS,
+    adb.PROTOCOL,
     *administration.PROTOCOLS,
     fix.PROTOCOL,
     thrift.PROTOCOL,

@@ -220,6 +220,11 @@ SESSIONS: dict[str, Script] = {
         (DOWN, b"\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\x0e"),
         (DOWN, b"\7productS\0\0\0\1a\0\0\0\0\0\0\0\0\xce"),
     ],
+    "adb": [
+        (UP, b"CNXN\1\0\0\1\0\0\x10\0\7\0\0\0\x32\2\0\0\xbc\xb1\xa7\xb1host::\0"),
+        (DOWN, b"STLS\0\0\0\1" + bytes(12) + b"\xac\xab\xb3\xac"),
+        (UP, b"STLS\0\0\0\1" + bytes(12) + b"\xac\xab\xb3\xac" + HELLO),
+    ],
     "smb": [
         (UP, b"\x81\0\0\x44 " + b"CKFDENEC" * 4 + b"\0 " + b"EGFCCACA" * 4 + b"\0"),
         (DOWN, b"\x82\0\0\0"),

@@ -1,4 +1,4 @@
-"""X11, adb, Zabbix, ident, finger and whois."""
+"""X11, Zabbix, ident, finger and whois."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from mitml4.protocols.registry import detect
 MATCH, LIKELY, NEED_MORE, REJECT = Verdict.MATCH, Verdict.LIKELY, Verdict.NEED_MORE, Verdict.REJECT
 DETECT = {row.name: row.detect for row in PROTOCOLS if row.detect}
 
-CNXN = b"CNXN\1\0\0\1\0\0\4\0\7\0\0\0\x32\2\0\0\xbc\xb1\xa7\xb1"
 
 CASES = [
     ("x11", b"\x6c\0\x0b\0\0\0\x12\0\x10\0", b"", MATCH),
@@ -19,12 +18,6 @@ CASES = [
     ("x11", b"\x42\0\x0b\0", b"", REJECT),  # the other byte order's version
     ("x11", b"\x6c\0\x0a", b"", REJECT),
     ("x11", b"ls -l\n", b"", REJECT),
-    ("adb", CNXN[:-1], b"", NEED_MORE),
-    ("adb", CNXN, b"", MATCH),
-    ("adb", CNXN[:-1] + b"\xb0", b"", REJECT),
-    ("adb", b"CONNECT x:1 HTTP/1.1", b"", REJECT),
-    ("adb", b"001chost:forward", b"", MATCH),
-    ("adb", b"001cgit-upload-pack", b"", REJECT),
     ("zabbix", b"ZBXD\1", b"", MATCH),
     ("zabbix", b"ZBXD\2", b"", REJECT),
     ("ident", b"6193, 23\r\n", b"", NEED_MORE),

@@ -1,0 +1,124 @@
+"""The Android debugger's wire, up to the TLS of a paired device (AOSP's adb, protocol.txt).
+
+    device    command(4) two arguments(8) length(4) checksum(4) command^FFFFFFFF, data
+    server    "000chost:version": a length of four hexadecimal digits, and a request
+
+A host says CNXN to a device. One that is paired answers STLS, and once the host has said the same,
+TLS begins, in which the device shows who it is. Any other asks for a signature (AUTH), or says who
+it is at once. Both ends of the TLS prove themselves with keys that they have exchanged before, so
+it can only be passed through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import HOLD, Direction, Facts, Protocol
+from mitml4.protocols.evidence import proof
+from mitml4.protocols.fields import Reader
+from mitml4.protocols.units import Units
+
+__all__ = ["PROTOCOL", "Adb", "AdbFacts"]
+
+CONNECT: Final = b"CNXN"
+START_TLS: Final = b"STLS"
+BEGINNINGS: Final = (CONNECT, START_TLS, b"AUTH", b"SYNC")
+"""What a connection begins with. Its first is CNXN; a capture's middle may show the others."""
+STREAMS: Final = (b"OPEN", b"OKAY", b"WRTE", b"CLSE")
+"""And what it is for; nobody starts TLS any more."""
+MAX_DATA: Final = 1 << 20
+MAX_BANNER: Final = 4096
+HEX: Final = b"0123456789abcdefABCDEF"
+
+
+def read_head(reader: Reader, *commands: bytes) -> tuple[bytes, int]:
+    """A message's head: its command, and the length of its data."""
+    command = reader.one_of(*commands)
+    reader.take(8)
+    length = reader.uint(4, 0, MAX_DATA, little=True)
+    reader.take(4)
+    reader.one_of(bytes(byte ^ 0xFF for byte in command))
+    return command, length
+
+
+def read_request(reader: Reader) -> None:
+    """What a client asks of the server on its own machine."""
+    reader.take(4, HEX)
+    reader.one_of(b"host:", b"host-")
+
+
+def read_adb(reader: Reader) -> None:
+    """Either kind of beginning."""
+    if reader.data[:1] == b"0":
+        read_request(reader)
+    else:
+        read_head(reader, CONNECT, START_TLS, b"AUTH")
+
+
+def read_message(reader: Reader) -> None:
+    """A device's first message, which inside TLS comes before the host's."""
+    read_head(reader, CONNECT, START_TLS, b"AUTH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdbFacts(Facts):
+    """How the device calls itself (`device::ro.product.name=…`); and whether TLS took over."""
+
+    device: bytes | None = None
+    upgraded: bool = False
+
+
+@dataclass(slots=True)
+class Adb(Units):
+    """Messages until both sides have started TLS, or the first stream is opened."""
+
+    name: ClassVar[str] = "adb"
+
+    device: bytes | None = None
+    upgraded: bool = False
+
+    def client_unit(self, reader: Reader) -> None:
+        if reader.data[:1] == b"0":
+            reader.take(reader.left)
+            self.stay_plain()
+        else:
+            self._message(reader, Direction.UP)
+
+    def server_unit(self, reader: Reader) -> None:
+        self._message(reader, Direction.DOWN)
+
+    def _message(self, reader: Reader, direction: Direction) -> None:
+        command, length = read_head(reader, *BEGINNINGS, *STREAMS)
+        if command in STREAMS:
+            self.stay_plain()
+        elif command == START_TLS:
+            self._start_tls(direction)
+        elif command == CONNECT and direction is Direction.DOWN:
+            banner = reader.take(min(length, MAX_BANNER))
+            self.device = banner.rstrip(b"\0")
+            self.settled = True
+            self.skip(reader, direction, length - len(banner))
+        else:
+            self.skip(reader, direction, length)
+
+    def _start_tls(self, direction: Direction) -> None:
+        """TLS begins once both sides have said so, whoever was first."""
+        if self.want(direction.other) is HOLD:
+            self.upgraded = True
+            self.sealed = "client certificate"
+            self.go_inside()
+        else:
+            self.set_want(direction, HOLD)
+
+    def facts(self) -> AdbFacts:
+        return AdbFacts(device=self.device, upgraded=self.upgraded)
+
+
+PROTOCOL: Final = Protocol(
+    name=Adb.name,
+    detect=proof(read_adb, read_message),
+    converse=lambda around: Adb(around=around),
+    client_first=b"CSA0",
+    server_first=b"CSA",
+)
