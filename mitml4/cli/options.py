@@ -176,7 +176,8 @@ _POLICY: Final = (
         "reject",
         "ignore",
         help="What to do when a server's certificate does not verify: show the client one with "
-        "the same defect, end the connection, or show one that is fine.",
+        "the same defect, end the connection, or sign for it as if its issuer were known "
+        "(expired, and for another name, it stays).",
     ),
     _option(
         "TLS",

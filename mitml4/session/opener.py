@@ -8,8 +8,10 @@ from pathlib import Path
 import trio
 
 from mitml4.events import CertificateAuthority as Authority
-from mitml4.layers.tls import TlsOpener
+from mitml4.layers.tls import Judge, TlsOpener
+from mitml4.protocols.conversation import Target
 from mitml4.session.config import SessionConfig
+from mitml4.session.policy import Decision, HostPattern, Policy
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
@@ -41,8 +43,24 @@ def tls_opener(
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
         verifier=Verifier(config.upstream_ca),
         bypasses=Bypasses(trio.current_time),
-        judge=config.policy.decide,
+        judge=_within(authority.permitted_domains, config.policy),
         upstream=config.upstream,
         on_pinned=config.on_pinned,
     )
     return opener, Authority(authority.subject, authority.sha256)
+
+
+def _within(domains: tuple[str, ...], policy: Policy) -> Judge:
+    """The policy, which opens no more than the authority may sign for: no client would take it."""
+    if not domains:
+        return policy.decide
+    permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]
+
+    def judge(sni: str | None, target: Target, destination: Target) -> Decision:
+        decision = policy.decide(sni, target, destination)
+        named = Target(sni or target.host, target.port)
+        if decision.action == "intercept" and not any(each.matches(named) for each in permitted):
+            return Decision("passthrough", "--permit-domain")
+        return decision
+
+    return judge
