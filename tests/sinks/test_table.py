@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -147,6 +148,13 @@ class Window:
                 break
         assert condition(self.screen), self.screen.text
         return self.screen
+
+    def read_for(self, seconds: float) -> None:
+        """Whatever is written meanwhile."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self.master], [], [], left)[0]:
+                self._read()
 
     def wait_for(self, *texts: str) -> Screen:
         return self.wait(lambda screen: all(text in screen.text for text in texts))
@@ -302,15 +310,20 @@ def test_a_window_that_is_resized_is_drawn_anew(window) -> None:
 
 def test_nothing_is_written_while_nothing_changes(window) -> None:
     shown = window("""
+        import signal
+
         async def session(nursery):
-            open_flows(1, 3)
-            await trio.sleep(0.5)
+            with trio.open_signal_receiver(signal.SIGUSR1) as told:
+                open_flows(1, 3)
+                await anext(told)
             publish(FlowClose(flow=1, stack=(), reason="closed", bytes_up=0, bytes_down=0,
                               duration_s=1.0))
             await stopped.wait()
     """)
     shown.wait_for("3 open of 3 flows")
     before = shown.read_bytes
+    shown.read_for(0.5)  # as long as two pictures take
+    shown.process.send_signal(signal.SIGUSR1)
     shown.wait_for("2 open of 3 flows")
     assert shown.read_bytes - before < 500
 
@@ -390,7 +403,7 @@ def test_p_holds_the_picture_and_p_again_lets_it_go_on(window) -> None:
     shown.wait_for("host-3")
     shown.press(b"p")
     screen = shown.wait_for("paused")
-    time.sleep(0.5)  # as long as two pictures take
+    shown.read_for(0.5)
     assert "host-4" not in screen.text
     shown.press(b"p")
     shown.wait_for("host-6", "p pause")
