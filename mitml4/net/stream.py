@@ -149,8 +149,7 @@ class TcpStream(Stream):
         self.socket = sock
         self.fed_by: TcpStream | None = None
         """Whose bytes it carries on."""
-        self.reset: OSError | None = None
-        """Its reset, where that was told to somebody who does not pass it on yet."""
+        self._has_said_end = False
         self._low_water = 1
         self._stops_at_urgent = True
         self._final_bytes: tuple[int, int] | None = None
@@ -263,10 +262,12 @@ class TcpStream(Stream):
         return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
 
     def raise_reset(self) -> None:
-        """Raises OSError if it was reset, and nobody has passed that on yet."""
-        if self.reset:
-            raise self.reset
-        if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        """Raises OSError if it was reset. The kernel says so once, to anybody; but a connection
+        that is gone, and that we have not ended, cannot have come to it otherwise."""
+        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and self.is_gone and not self._has_said_end:
+            code = errno.ECONNRESET
+        if code:
             raise OSError(code, os.strerror(code))
 
     async def send_all(self, data: memoryview) -> None:
@@ -324,6 +325,7 @@ class TcpStream(Stream):
         await super().wait_end()
 
     async def send_end(self) -> None:
+        self._has_said_end = True
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:

@@ -213,8 +213,8 @@ class Flow:
             depth = self.report.push(protocol.name if protocol else Opaque().name)
             self.report.layer(depth, speaker, "relayed", None)
             raise found.broken
-        if protocol is None and found.silent:
-            await self._end_silently(bridge)
+        if protocol is None and found.silent:  # both have ended
+            await bridge.follow(lambda direction: bridge.lane(direction).end())
             return None
         if protocol is None:
             return await converse(bridge, Opaque(), speaker)
@@ -230,12 +230,6 @@ class Flow:
             within=tuple(bridge.report.stack),
         )
         return await converse(bridge, protocol.converse(around), speaker)
-
-    @staticmethod
-    async def _end_silently(bridge: Bridge) -> None:
-        """Both sides have ended before a byte came at this depth."""
-        await bridge.up.end()
-        await bridge.down.end()
 
     def _abort(self) -> None:
         for stream in (self._ingress, self._egress):
