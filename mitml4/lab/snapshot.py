@@ -1,7 +1,8 @@
 """What a machine's network looks like, as text: two equal snapshots mean that nothing was left.
 
 It holds everything that mitml4 changes, and what it could be feared to change: the nftables rules,
-policy rules, routes of every table, and the sysctls that decide on forwarding and filtering.
+policy rules, routes of every table, and the sysctls that decide on forwarding and filtering; but
+not what counts by itself, as the rules of a container engine do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 __all__ = ["difference", "take_snapshot"]
 
 _COMMANDS: Final = (
-    ("nft", "list", "ruleset"),
+    ("nft", "--stateless", "list", "ruleset"),
     ("ip", "rule", "show"),
     ("ip", "-6", "rule", "show"),
     ("ip", "route", "show", "table", "all"),

@@ -1,6 +1,7 @@
 """A snapshot notices what a session could leave behind."""
 
 import os
+import socket
 
 import pytest
 
@@ -38,3 +39,18 @@ def test_a_snapshot_notices(change):
         before = namespace.call(take_snapshot)
         namespace.run(*change)
         assert difference(before, namespace.call(take_snapshot)) != ""
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_what_rules_count_is_no_difference():
+    """As on a host with a container engine, whose own traffic goes on."""
+    rules = "table ip other { chain c { type filter hook output priority 0; counter; }; }"
+    with NetNamespace() as namespace:
+        namespace.run("ip", "link", "set", "lo", "up")
+        namespace.run("nft", "-f", "-", input=rules)
+        before = namespace.call(take_snapshot)
+        with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", ("127.0.0.1", 9))
+        assert "packets 0 " not in namespace.run("nft", "list", "ruleset").stdout
+        assert difference(before, namespace.call(take_snapshot)) == ""
