@@ -16,11 +16,10 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     PASS_ALL,
     Facts,
-    Opening,
     Protocol,
-    Verdict,
 )
-from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.evidence import either, proof
+from mitml4.protocols.fields import PRINTABLE, Reader
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Mqtt", "MqttFacts"]
@@ -37,6 +36,25 @@ BRIDGE: Final = 0x80
 
 SMALLEST: Final = 12
 """The remaining length of a CONNECT with an empty client id and nothing else (3.1.1)."""
+
+# 3.1.1 §2.2.1, §2.2.2: types with the flags that they must have
+PUBLISH: Final = tuple(bytes([0x30 | flags]) for flags in (0, 1, 2, 3, 4, 5, 10, 11, 12, 13))
+SUBSCRIBE: Final = b"\x82"
+SUBACK: Final = b"\x90"
+SIZES: Final = {
+    **dict.fromkeys((b"\x40", b"\x50", b"\x62", b"\x70"), (2, 4)),  # acknowledgements
+    **dict.fromkeys((b"\xc0", b"\xd0", b"\xe0"), (0, 0)),  # pings, DISCONNECT
+}
+PACKETS: Final = (*SIZES, CONNACK, SUBSCRIBE, SUBACK)
+"""All but PUBLISH, CONNECT, and the rare UNSUBSCRIBE."""
+GRANTS: Final = bytes((0, 1, 2, *range(0x80, 0xA3)))
+"""5.0 §3.9.3; and no properties."""
+MAX_OPTIONS: Final = 0x2F
+TOPIC: Final = PRINTABLE + bytes(range(0x80, 0x100))
+MAX_TOPIC: Final = 1024
+MAX_PUBLISH: Final = 1 << 20
+MAX_MIDDLE: Final = 8
+
 USERNAME: Final = 0x80
 RESERVED: Final = 0x01
 MAX_CLIENT_ID: Final = 4096
@@ -79,11 +97,43 @@ def read_connect(reader: Reader) -> Connect:
     return Connect(level & ~BRIDGE, bool(flags & USERNAME), body)
 
 
-def detect(opening: Opening) -> Verdict:
-    """The client's CONNECT."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    return judge(read_connect, opening.up)
+def read_middle(reader: Reader) -> None:
+    """Packets as a capture shows them that begins in the middle: two, of which one says enough."""
+    enough = 0
+    for count in range(1, MAX_MIDDLE + 1):
+        enough += _read_packet(reader)
+        if enough and count > 1:
+            return
+    raise ProtocolError("packets that say nothing")
+
+
+def _read_packet(reader: Reader) -> bool:
+    """A whole packet; whether it is more than a number that is acknowledged (3.1.1 §2.2)."""
+    kind = reader.one_of(*PACKETS, *PUBLISH)
+    size = read_length(reader)
+    low, high = SIZES.get(kind, (2, MAX_PUBLISH))
+    if not low <= size <= high:
+        raise ProtocolError("a packet of another length")
+    body = reader.part(size)
+    if kind in PUBLISH:
+        body.take(body.uint(2, 1, MAX_TOPIC), TOPIC)
+    elif kind == CONNACK:
+        body.uint(1, 0, 1)
+    elif size:
+        body.uint(2, 1)
+    if kind == SUBSCRIBE:
+        # 5.0 has properties before the topic, hardly ever any: their length is then 0.
+        length = body.uint(2, 0, MAX_TOPIC) or body.uint(1, 1)
+        body.take(length, TOPIC)
+        body.uint(1, 0, MAX_OPTIONS)
+    elif kind == SUBACK:
+        body.take(size - 2, GRANTS)
+    reader.take(size)
+    return kind not in SIZES
+
+
+detect = proof(either(read_connect, read_middle), read_middle)
+"""The client's CONNECT; or packets of either side without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +158,9 @@ class Mqtt(Units):
     return_code: int | None = None
 
     def client_unit(self, reader: Reader) -> None:
+        if not reader.data.startswith(CONNECT, reader.at):
+            self.stay_plain()
+            return
         connect = read_connect(reader)
         rest = connect.rest
         if connect.level == 5:
@@ -121,6 +174,9 @@ class Mqtt(Units):
         self.up = PASS_ALL
 
     def server_unit(self, reader: Reader) -> None:
+        if self.version is None and not reader.data.startswith(CONNACK, reader.at):
+            self.stay_plain()
+            return
         reader.one_of(CONNACK)
         answer = reader.part(read_length(reader))
         answer.take(1)
@@ -140,6 +196,6 @@ PROTOCOL: Final = Protocol(
     name=Mqtt.name,
     detect=detect,
     converse=lambda around: Mqtt(around=around),
-    client_first=CONNECT,
-    server_first=b"",
+    client_first=b"".join((CONNECT, *PACKETS, *PUBLISH)),
+    server_first=b"".join((*PACKETS, *PUBLISH)),
 )

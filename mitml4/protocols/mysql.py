@@ -26,6 +26,7 @@ from mitml4.protocols.conversation import (
     Surroundings,
     Verdict,
 )
+from mitml4.protocols.evidence import either, proof
 from mitml4.protocols.fields import PRINTABLE, Reader, judge
 from mitml4.protocols.units import Units
 
@@ -33,6 +34,12 @@ __all__ = ["PROTOCOL", "Mysql", "MysqlFacts"]
 
 GREETING: Final = b"\x0a"
 ERROR: Final = b"\xff"
+QUERY: Final = b"\x03"
+_WORDS: Final = (
+    *(b"select ", b"show ", b"set ", b"insert ", b"update ", b"delete ", b"replace ", b"use "),
+    *(b"begin", b"start ", b"commit", b"rollback", b"create ", b"alter ", b"drop ", b"call "),
+)
+VERBS: Final = (*_WORDS, *map(bytes.upper, _WORDS), *map(bytes.capitalize, _WORDS))
 MAX_GREETING: Final = 1024
 MAX_VERSION: Final = 255
 MAX_USER: Final = 255
@@ -86,10 +93,38 @@ def read_login_head(reader: Reader, sequence: bytes) -> tuple[int, int]:
     return length, capabilities
 
 
+def read_query(reader: Reader) -> None:
+    """A COM_QUERY up to its first word."""
+    packet = reader.part(3 + 1 + reader.uint(3, 6, MAX_LOGIN, little=True))
+    packet.one_of(b"\x00")
+    packet.one_of(QUERY)
+    packet.one_of(*VERBS)
+
+
+def read_result(reader: Reader) -> None:
+    """The answer to one up to its first column: `number of columns`, `catalog …`."""
+    reader.one_of(b"\x01\x00\x00\x01")
+    reader.uint(1, 1, 250)
+    reader.uint(3, 20, MAX_GREETING, little=True)
+    reader.one_of(b"\x02\x03def")
+
+
+_read_middle = either(read_query, read_result)
+_middle = proof(_read_middle, read_result)
+
+
 def detect(opening: Opening) -> Verdict:
-    """A greeting, certain once the client's answer fits; inside its TLS the login alone."""
+    """A greeting, certain once the client's answer fits; inside its TLS the login alone.
+
+    A capture that begins in the middle shows queries, or their results.
+    """
     if _behind_ssl_request(opening.within):
         return judge(lambda reader: read_login_head(reader, b"\x02"), opening.up)
+    verdict = _greeted(opening)
+    return _middle(opening) if verdict is Verdict.REJECT else verdict
+
+
+def _greeted(opening: Opening) -> Verdict:
     server = judge(read_greeting, opening.down)
     client = judge(lambda reader: read_login_head(reader, b"\x01"), opening.up)
     if Verdict.REJECT in (server, client):
@@ -132,14 +167,16 @@ class Mysql(Units):
             self.up = HOLD
 
     def server_unit(self, reader: Reader) -> None:
-        if self.greeting:
+        if self.greeting is None and reader.data[reader.at + 3 : reader.at + 4] == b"\x01":
+            self.stay_plain()  # an answer: the greeting was not captured
+        elif self.greeting:
             self.stay_plain()  # it has lost its patience before the client said anything
-            return
-        self.greeting = read_greeting(reader)
-        if self.greeting.error is not None:
-            self.stay_plain()
         else:
-            self.up = LOOK
+            self.greeting = read_greeting(reader)
+            if self.greeting.error is not None:
+                self.stay_plain()
+            else:
+                self.up = LOOK
 
     def client_unit(self, reader: Reader) -> None:
         sequence = b"\x01" if self.greeting else b"\x02"

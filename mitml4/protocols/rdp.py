@@ -23,6 +23,7 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
+from mitml4.protocols.evidence import either, proof
 from mitml4.protocols.fields import Reader, judge
 from mitml4.protocols.units import Units
 
@@ -102,6 +103,17 @@ def read_request(reader: Reader) -> Request:
     return Request(cookie, asked)
 
 
+def read_confirm(reader: Reader) -> None:
+    """A connection confirm with an answer to the negotiation."""
+    body = reader.part(4 + 1 + FIXED + NEGOTIATION)
+    if read_x224(body, CONNECTION_CONFIRM) != NEGOTIATION:
+        raise ProtocolError("a confirm of nothing in particular")
+    body.one_of(RESPONSE, FAILURE)
+    body.take(1)
+    body.uint(2, NEGOTIATION, NEGOTIATION, little=True)
+    body.uint(4, 0, 0x1F, little=True)
+
+
 def read_inside(reader: Reader) -> None:
     """What a client goes on with: MCS in an X.224 data unit, or CredSSP's TSRequest (§5.4.5.2)."""
     if reader.data[:1] in (b"", b"\x03"):
@@ -115,12 +127,18 @@ def read_inside(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request with a cookie or a negotiation; any other TPKT is somebody else's."""
+    """A request with a cookie or a negotiation; any other TPKT is somebody else's.
+
+    A capture that lacks it shows the confirm.
+    """
+    if opening.within[-2:] != (Rdp.name, "tls"):
+        return _outermost(opening)
     if opening.down and not opening.up:
         return Verdict.REJECT
-    if opening.within[-2:] == (Rdp.name, "tls"):
-        return judge(read_inside, opening.up)
-    return judge(read_request_head, opening.up)
+    return judge(read_inside, opening.up)
+
+
+_outermost = proof(either(read_request_head, read_confirm), read_confirm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +167,9 @@ class Rdp(Units):
             self.stay_plain()
 
     def client_unit(self, reader: Reader) -> None:
+        if judge(read_confirm, reader.data) is Verdict.MATCH:
+            self.stay_plain()  # the request was not captured
+            return
         self.request = read_request(reader)
         self.up = HOLD
 
@@ -187,5 +208,5 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda around: Rdp(around=around),
     client_first=b"\x030",
-    server_first=b"",
+    server_first=b"\x03",
 )

@@ -24,10 +24,13 @@ ZERO: Final = slice(5, 9)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A whole first unit of the client's, and of the server's where that is not enough."""
+    """A whole first unit of the client's, and of the server's where that is not enough.
+
+    Alone, the server's is what a capture of one direction shows.
+    """
     up, down = opening.up, opening.down
     if not up:
-        return Verdict.REJECT if down else Verdict.NEED_MORE
+        return _by_server(opening)
     if up[0] not in (VERSION, ENCRYPTED) or _is_tpkt(up):
         return Verdict.REJECT
     zero = up[0] == VERSION and up[ZERO] == bytes(4)
@@ -37,7 +40,16 @@ def detect(opening: Opening) -> Verdict:
         return Verdict.REJECT if len(up) >= ZERO.stop and not zero else Verdict.NEED_MORE
     if min(len(up), len(down)) >= HANDSHAKE_BYTES:
         return Verdict.MATCH
-    return Verdict.LIKELY if opening.port == PORT and down else Verdict.NEED_MORE
+    whole = down or len(up) >= HANDSHAKE_BYTES
+    return Verdict.LIKELY if opening.port == PORT and whole else Verdict.NEED_MORE
+
+
+def _by_server(opening: Opening) -> Verdict:
+    """A server that has spoken to a client who has not; too little without the port."""
+    down = opening.down
+    if down and (opening.port != PORT or down[0] != VERSION or any(down[ZERO])):
+        return Verdict.REJECT
+    return Verdict.LIKELY if len(down) >= ZERO.stop else Verdict.NEED_MORE
 
 
 def _is_tpkt(up: bytes) -> bool:
@@ -52,5 +64,5 @@ PROTOCOL: Final = Protocol(
     name="rtmp",
     detect=detect,
     client_first=bytes({VERSION, ENCRYPTED}),
-    server_first=b"",
+    server_first=bytes({VERSION}),
 )

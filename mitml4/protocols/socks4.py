@@ -68,7 +68,8 @@ def parse(data: bytes) -> Request | None:
     if len(data) < HEAD:
         return None
     port, address = int.from_bytes(data[2:4], "big"), data[4:8]
-    if address == bytes(4) or (port == 0 and COMMANDS[data[1]] == "connect"):
+    nowhere = address[0] == 0 and (address[:3] != bytes(3) or address[3] == 0)  # RFC 6890 §2.2.2
+    if nowhere or (port == 0 and COMMANDS[data[1]] == "connect"):
         raise ProtocolError("SOCKS4: a request for no destination")
     userid = _text(data, HEAD)
     if userid is None:

@@ -36,6 +36,7 @@ from mitml4.protocols.conversation import (
     Target,
     Verdict,
 )
+from mitml4.protocols.fields import Reader, judge
 
 __all__ = ["PROTOCOL", "Socks5", "Socks5Facts"]
 
@@ -81,11 +82,26 @@ def method_name(method: int) -> str:
     return METHODS.get(method, f"{kind} {method:#04x}")
 
 
+def read_answers(reader: Reader) -> None:
+    """A server's choice of a method, what it says to a password, and its reply to the request."""
+    reader.one_of(b"\x05")
+    if reader.one_of(b"\x00", b"\x02") == b"\x02":
+        reader.one_of(b"\x01\x00")
+    reader.one_of(b"\x05")
+    reader.uint(1, 0, max(REPLIES))
+    reader.one_of(b"\x00\x01", b"\x00\x03", b"\x00\x04")
+    reader.take(4)
+
+
 def detect(opening: Opening) -> Verdict:
-    """`05 N` and N plausible methods from the client, who always speaks first."""
+    """`05 N` and N plausible methods from the client, who always speaks first.
+
+    Its answers alone are what a capture of one direction shows.
+    """
     up = opening.up
     if not up:
-        return Verdict.REJECT if opening.down else Verdict.NEED_MORE
+        verdict = judge(read_answers, opening.down)
+        return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
     if up[0] != VERSION or (len(up) > 1 and up[1] == 0):
         return Verdict.REJECT
     if len(up) == 1:
@@ -302,5 +318,5 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda around: Socks5(around=around),
     client_first=b"\x05",
-    server_first=b"",
+    server_first=b"\x05",
 )

@@ -25,18 +25,20 @@ from mitml4.protocols.conversation import (
     PASS_ALL,
     Facts,
     Framing,
-    Opening,
     Protocol,
     Surroundings,
-    Verdict,
     Want,
 )
-from mitml4.protocols.fields import Reader, judge
+from mitml4.protocols.evidence import either, proof
+from mitml4.protocols.fields import Reader
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Tds", "TdsFacts"]
 
 # §2.2.3.1.1: packet types
+BATCH: Final = b"\x01"
+OLD_LOGIN: Final = b"\x02"
+REMOTE_CALL: Final = b"\x03"
 RESPONSE: Final = b"\x04"
 LOGIN7: Final = b"\x10"
 PRELOGIN: Final = b"\x12"
@@ -71,6 +73,7 @@ LOGIN_HEAD: Final = 36 + 58
 MAX_LOGIN: Final = 128 * 1024
 USER_AT: Final = 40
 MAX_USER: Final = 128
+OLD_TEXT: Final = 30
 VERSIONS: Final = (
     b"\x00\x00\x00\x70",
     b"\x00\x00\x00\x71",
@@ -126,12 +129,47 @@ def read_login_head(reader: Reader) -> Reader:
     return packet
 
 
-def detect(opening: Opening) -> Verdict:
-    """The whole table of options of a prelogin, or a login's version."""
-    if opening.down and not opening.up:
-        return Verdict.REJECT
-    rule = read_login_head if opening.up.startswith(LOGIN7) else read_prelogin
-    return judge(rule, opening.up)
+def read_request(reader: Reader) -> None:
+    """A batch or a remote call up to its first header, which is the transaction's (§2.2.5.3)."""
+    reader.one_of(BATCH, REMOTE_CALL)
+    reader.one_of(b"\x00", b"\x01", b"\x08", b"\x09")
+    packet = reader.part(reader.uint(2, HEAD + 22, MAX_PACKET) - 4)
+    packet.take(2 + 1)
+    packet.one_of(b"\x00")
+    packet.uint(4, 22, 0x1FF, little=True)
+    packet.one_of(b"\x12\x00\x00\x00\x02\x00")
+
+
+def read_old_login(reader: Reader) -> bytes:
+    """The login of versions 4.2 and 5.0, Sybase's; returns the user. ("TDS 5.0", login record.)"""
+    reader.one_of(OLD_LOGIN)
+    reader.one_of(b"\x00", b"\x01")
+    packet = reader.part(reader.uint(2, HEAD + 3 * (OLD_TEXT + 1), MAX_PACKET) - 4)
+    packet.one_of(bytes(2))
+    packet.take(1)
+    packet.one_of(b"\x00")
+    _, user, _ = (_old_text(packet) for _ in ("host", "user", "password"))
+    return user
+
+
+def _old_text(packet: Reader) -> bytes:
+    """Thirty bytes, of which as many count as the next byte says."""
+    text, size = packet.take(OLD_TEXT), packet.uint(1, 0, OLD_TEXT)
+    if text[size:].strip(b"\0"):
+        raise ProtocolError("a text that is longer than it says")
+    return text[:size]
+
+
+def read_response(reader: Reader) -> None:
+    """A server's prelogin."""
+    read_prelogin(reader, RESPONSE)
+
+
+detect = proof(
+    either(read_prelogin, read_login_head, read_request, read_old_login, read_response),
+    read_response,
+)
+"""A client's first packet up to what is its own alone; or what a capture shows without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,19 +242,29 @@ class Tds(Units):
         if reader.data.startswith(LOGIN7, reader.at):
             self.user = _user(reader)
             self.stay_plain()
-        elif not self._asked:
+        elif reader.data.startswith(OLD_LOGIN, reader.at):
+            self.user = read_old_login(reader) or None
+            self.stay_plain()
+        elif self._asked:
+            self._go_on(reader)
+        elif reader.data.startswith((BATCH, REMOTE_CALL, RESPONSE), reader.at):
+            self.stay_plain()  # the login was not captured
+        else:
             read_prelogin(reader)
             self._asked = True
             self.up, self.down = HOLD, LOOK
-        elif self.encryption == ALL:
-            hello = reader.part(HEAD + len(TLS_HANDSHAKE))
-            hello.one_of(PRELOGIN)
-            hello.take(HEAD - len(PRELOGIN))
-            hello.one_of(TLS_HANDSHAKE)
-            self.inner, self.framing = "tls", Packets
-            self.go_inside()
-        else:
+
+    def _go_on(self, reader: Reader) -> None:
+        """What the client says to the server's prelogin, if it is no login."""
+        if self.encryption != ALL:
             self.stay_plain()
+            return
+        hello = reader.part(HEAD + len(TLS_HANDSHAKE))
+        hello.one_of(PRELOGIN)
+        hello.take(HEAD - len(PRELOGIN))
+        hello.one_of(TLS_HANDSHAKE)
+        self.inner, self.framing = "tls", Packets
+        self.go_inside()
 
     def server_unit(self, reader: Reader) -> None:
         options = read_prelogin(reader, RESPONSE)
@@ -256,6 +304,6 @@ PROTOCOL: Final = Protocol(
     name=Tds.name,
     detect=detect,
     converse=_converse,
-    client_first=PRELOGIN + LOGIN7,
-    server_first=b"",
+    client_first=PRELOGIN + LOGIN7 + BATCH + REMOTE_CALL + OLD_LOGIN + RESPONSE,
+    server_first=RESPONSE,
 )

@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.mqtt import Mqtt, detect
+from mitml4.protocols.mqtt import Mqtt, MqttFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -110,5 +110,49 @@ def test_detection_by_the_connect(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_mqtt() -> None:
-    assert detect(Opening(down=WELCOME)) is Verdict.REJECT
+PUBLISH = b"2\x09\0\3a/b\0\2hi"
+
+
+@pytest.mark.parametrize(
+    ("packets", "verdict"),
+    [
+        (b"\xc0", Verdict.NEED_MORE),
+        (b"\xc0\0@\2\0\2" + PUBLISH[:-1], Verdict.NEED_MORE),
+        (b"\xc0\0@\2\0\2" + PUBLISH, Verdict.MATCH),
+        (b"\xd0\0" + PUBLISH, Verdict.MATCH),
+        (PUBLISH, Verdict.NEED_MORE),
+        (PUBLISH + b"\xe0\0", Verdict.MATCH),
+        (PUBLISH + PUBLISH, Verdict.MATCH),
+        (PUBLISH + b"\xe0\1", Verdict.REJECT),
+        (PUBLISH + b"\xe1", Verdict.REJECT),
+        (b" \2\0\0\x90\3\0\1\1", Verdict.MATCH),
+        (b"\x82\x08\0\1\0\3a/b\1" + PUBLISH, Verdict.MATCH),
+        (b"\x82\x09\0\1\0\0\3a/b\1" + PUBLISH, Verdict.MATCH),  # 5.0
+        (b"\x82\x16*.youtube-nocookie.com\x82\x0d*.youtube.com", Verdict.REJECT),  # a certificate's
+        (b" \2\0\0\x90\3\0\1\3", Verdict.REJECT),
+        (b"\xc0\0" * 8, Verdict.REJECT),
+        (b"\xc0\1", Verdict.REJECT),
+        (b"@\2\0\0", Verdict.REJECT),
+        (b"2\x09\0\3a\0b", Verdict.REJECT),
+        (b"200 hello\r\n", Verdict.REJECT),
+        (b"POST / HTTP/1.1\r\n", Verdict.REJECT),
+    ],
+)
+def test_packets_in_the_middle(converse: Any, packets: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=packets)) is verdict
+    likely = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+    assert detect(Opening(down=packets)) is likely
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_the_middle_of_a_connection_says_nothing(converse: Any, direction: Direction) -> None:
+    conversation = Mqtt()
+    converse(conversation, [(direction, b"\xd0\0" + PUBLISH)])
+    assert conversation.settled
+    assert conversation.facts() == MqttFacts()
+
+
+def test_a_welcome_alone_is_told(converse: Any) -> None:
+    conversation = Mqtt()
+    converse(conversation, [(DOWN, b" \2\0\5\x90\3\0\1\1")])
+    assert conversation.facts() == MqttFacts(return_code=5)

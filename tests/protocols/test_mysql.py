@@ -16,7 +16,7 @@ from mitml4.protocols.conversation import (
     Surroundings,
     Verdict,
 )
-from mitml4.protocols.mysql import Mysql, detect
+from mitml4.protocols.mysql import Mysql, MysqlFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -162,6 +162,39 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
 )
 def test_detection_by_greeting_and_answer(down: bytes, up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up, down=down)) is verdict
+
+
+RESULT = bytes.fromhex("010000010127000002036465660000000c")
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (packet(0, b"\x03select 1"), Verdict.MATCH),
+        (packet(0, b"\x03COMMIT"), Verdict.MATCH),
+        (packet(0, b"\x03Set names utf8"), Verdict.MATCH),
+        (packet(0, b"\x03sel"), Verdict.REJECT),
+        (packet(0, b"\x03select 1")[:8], Verdict.NEED_MORE),
+        (packet(0, b"\x03hello, world"), Verdict.REJECT),
+        (packet(0, b"\x04select 1"), Verdict.REJECT),
+        (packet(1, b"\x03select 1"), Verdict.REJECT),
+        (RESULT[:12], Verdict.NEED_MORE),
+        (RESULT, Verdict.MATCH),
+        (RESULT[:11] + b"eef", Verdict.REJECT),
+    ],
+)
+def test_the_middle_of_a_connection(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+def test_results_alone_are_likely(converse: Any) -> None:
+    assert detect(Opening(down=RESULT)) is Verdict.LIKELY
+    assert detect(Opening(down=RESULT, up=b"GET /")) is Verdict.REJECT
+    conversation = Mysql()
+    talk = converse(conversation, [(UP, packet(0, b"\x03select 1")), (DOWN, RESULT)])
+    assert conversation.settled
+    assert not talk.kept[UP]
+    assert conversation.facts() == MysqlFacts()
 
 
 @pytest.mark.parametrize("down", [GREETING, DENIED])

@@ -16,7 +16,7 @@ from mitml4.protocols.conversation import (
     Surroundings,
     Verdict,
 )
-from mitml4.protocols.rdp import Rdp, detect
+from mitml4.protocols.rdp import Rdp, RdpFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -160,3 +160,21 @@ def test_detection_by_cookie_or_negotiation(up: bytes, verdict: Verdict) -> None
 )
 def test_inside_its_tls_it_goes_on_as_mcs_or_credssp(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up, within=INSIDE)) is verdict
+
+
+CONFIRM = bytes.fromhex("030000130ed000001234000201080001000000")
+
+
+def test_a_confirm_alone_is_likely_and_says_nothing(converse: Any) -> None:
+    assert detect(Opening(down=CONFIRM[:-1])) is Verdict.NEED_MORE
+    assert detect(Opening(down=CONFIRM)) is Verdict.LIKELY
+    assert detect(Opening(down=CONFIRM, up_ended=True)) is Verdict.MATCH
+    assert detect(Opening(up=CONFIRM)) is Verdict.MATCH
+    assert detect(Opening(down=CONFIRM, up=b"GET ")) is Verdict.REJECT
+    assert detect(Opening(down=x224(0xD0))) is Verdict.REJECT
+    assert detect(Opening(down=REQUEST)) is Verdict.REJECT
+    for direction in (UP, DOWN):
+        conversation = Rdp()
+        converse(conversation, [(direction, CONFIRM)])
+        assert conversation.settled
+        assert conversation.facts() == RdpFacts()

@@ -107,6 +107,7 @@ def test_whoever_leaves_early_lets_the_others_bytes_pass(converse: Any) -> None:
         (b"\x04\x00\x00\x00\x05", Verdict.REJECT),  # Cassandra v4 OPTIONS
         (b"\x04\x01\x00\x00\x01\x00\x00\x00\x16\x00", Verdict.REJECT),  # compressed, stream 0
         (b"\x04\x01\x00\x50\x00\x00\x00\x00", Verdict.REJECT),
+        (b"\x04\x01\x00\x1a\x00\x34\x01\x00\x00", Verdict.REJECT),  # TDS: an answer
         (b"\x04\x01\x00\x50\x7f\x00\x00\x01a\xffb\x00", Verdict.REJECT),
         (CONNECT[:8] + b"a" * 512, Verdict.NEED_MORE),
         (CONNECT[:8] + b"a" * 512 + b"\x00", Verdict.MATCH),

@@ -234,6 +234,27 @@ def test_detection_by_the_greeting(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
 
 
+@pytest.mark.parametrize(
+    ("down", "verdict"),
+    [
+        (b"\x05", Verdict.NEED_MORE),
+        (b"\x05\x00\x05\x00\x00\x01\x7f\0\0", Verdict.NEED_MORE),
+        (b"\x05\x00\x05\x00\x00\x01\x7f\0\0\1", Verdict.LIKELY),
+        (b"\x05\x02\x01\x00\x05\x05\x00\x01\x7f\0\0\1", Verdict.LIKELY),
+        (b"\x05\x02\x01\x01", Verdict.REJECT),
+        (b"\x05\xff", Verdict.REJECT),
+        (b"\x05\x00\x05\x09", Verdict.REJECT),
+        (b"\x05\x00\x05\x00\x00\x02", Verdict.REJECT),
+        (b"\x05\x00\x0b\x03", Verdict.REJECT),  # DCE/RPC
+    ],
+)
+def test_detection_by_the_answers_alone(down: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(down=down)) is verdict
+    ended = Verdict.MATCH if verdict is Verdict.LIKELY else verdict
+    assert detect(Opening(down=down, up_ended=True)) is ended
+    assert detect(Opening(down=down, up=b"GET ")) is Verdict.REJECT
+
+
 def test_methods_have_names() -> None:
     assert method_name(0x06) == "ssl"
     assert method_name(0x0A) == "unassigned 0x0a"

@@ -156,8 +156,49 @@ def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
 
 
-def test_a_server_that_speaks_first_is_no_tds() -> None:
-    assert detect(Opening(down=answer(1))) is Verdict.REJECT
+def test_an_answer_alone_is_likely() -> None:
+    assert detect(Opening(down=answer(1))) is Verdict.LIKELY
+    assert detect(Opening(down=answer(1), up=b"GET ")) is Verdict.REJECT
+    assert detect(Opening(down=PRELOGIN)) is Verdict.REJECT
+
+
+def old_text(value: bytes) -> bytes:
+    return value.ljust(30, b"\0") + bytes([len(value)])
+
+
+OLD_LOGIN = bytes.fromhex("0200020000000000") + b"".join(map(old_text, (b"vm", b"sa", b"x")))
+BATCH = bytes.fromhex("0101005c000001001600000012000000020000000000000000000100000073006500")
+
+
+@pytest.mark.parametrize(
+    ("up", "verdict"),
+    [
+        (OLD_LOGIN[:-1], Verdict.NEED_MORE),
+        (OLD_LOGIN, Verdict.MATCH),
+        (OLD_LOGIN[:15] + b"x" + OLD_LOGIN[16:], Verdict.REJECT),
+        (OLD_LOGIN[:-1] + b"\x1f", Verdict.REJECT),
+        (b"\x02\x00\x00\x20", Verdict.REJECT),
+        (BATCH[:17], Verdict.NEED_MORE),
+        (BATCH, Verdict.MATCH),
+        (b"\x03" + BATCH[1:], Verdict.MATCH),
+        (b"\x0e" + BATCH[1:], Verdict.REJECT),
+        (BATCH[:16] + b"\1" + BATCH[17:], Verdict.REJECT),
+        (answer(1), Verdict.MATCH),
+    ],
+)
+def test_old_logins_and_what_comes_after_a_login(up: bytes, verdict: Verdict) -> None:
+    assert detect(Opening(up=up)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("up", "user"), [(OLD_LOGIN + bytes(200), b"sa"), (BATCH, None), (answer(1), None)]
+)
+def test_they_tell_at_most_a_user(converse: Any, up: bytes, user: bytes | None) -> None:
+    conversation = Tds()
+    talk = converse(conversation, [(UP, up), (DOWN, b"\x04\x01")])
+    assert conversation.settled
+    assert conversation.facts().user == user
+    assert talk.moved[UP] == up
 
 
 RECORD = b"\x17\x03\x03\x00\x20" + bytes(range(32))
