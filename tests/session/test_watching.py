@@ -235,6 +235,53 @@ async def test_the_fin_behind_a_close_notify_comes_through_though_nobody_answers
             await wait_for_state(await server.stream(), TCP_CLOSE_WAIT)
 
 
+async def test_two_that_part_without_a_word_hear_of_each_other(lab, server_ca: trustme.CA) -> None:
+    """Each has said close_notify and no more, and waits for the other's."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    context.num_tickets = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True)
+        assert await tls.receive_some() == b""
+        await tls.unwrap()
+        await trio.sleep_forever()
+
+    async with lab(serve) as proxy:
+        client = trio.SSLStream(
+            await proxy.connect(), proxy.client_context(), server_hostname="example.test"
+        )
+        with trio.fail_after(5):
+            await client.unwrap()
+
+
+async def test_a_reset_that_a_close_notify_runs_into_is_a_reset(lab, server_ca: trustme.CA) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    context.num_tickets = 0
+    server = Silent()
+    async with lab(server) as proxy:
+
+        async def serve() -> None:
+            far = await server.stream()
+            tls = trio.SSLStream(far, context, server_side=True)
+            assert await tls.receive_some() == b"\0opaque"
+            await far.send_eof()
+
+        raw = await proxy.connect()
+        client = trio.SSLStream(raw, proxy.client_context(), server_hostname="example.test")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await client.send_all(b"\0opaque")
+            await wait_for_state(raw, TCP_CLOSE_WAIT)
+        with pytest.raises(ssl.SSLWantReadError):
+            client._ssl_object.unwrap()
+        raw.socket._sock.send(client._outgoing.read())
+        reset(await server.stream())
+        await wait_reset(raw)
+        assert (await proxy.wait_closed()).reason == "reset"
+
+
 def client_hello(context: ssl.SSLContext) -> bytes:
     outgoing = ssl.MemoryBIO()
     tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="example.test")
