@@ -6,6 +6,7 @@ nothing behind this module has to think of it.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ MAX_ROWS: Final = 1000
 """Flows that are kept; beyond it the one that closed first goes."""
 _MAX_TEXT: Final = 300
 _FAILURES: Final = {"reset", "refused", "timeout", "error"}
+_AUTHORITY_END: Final = re.compile("[/?#]")  # RFC 3986 §3.2
+_PORT: Final = re.compile(r":[0-9]*$")
 _SIDES: Final = {"ingress": "client", "egress": "server"}
 
 State: TypeAlias = Literal["open", "closed", "failed", "blocked"]
@@ -47,6 +50,10 @@ class Row:
     server: str
     """By its best name: what an inner layer asked for, else the address."""
     port: int
+    is_named: bool = False
+    """Whether an inner layer has asked for that server."""
+    is_proxy: bool = False
+    """Whether the requests of HTTP name their servers themselves."""
     stack: tuple[str, ...] = ()
     state: State = "open"
     passed_through: bool = False
@@ -152,9 +159,7 @@ class TableModel:
             case FlowLayer():
                 _add_layer(row, event)
             case HttpRequest():
-                what = _shown(f"{event.method} {_path(event.url)}")
-                row.request = event.stream, what
-                row.info = what
+                _add_request(row, event)
             case HttpResponse() if row.request and row.request[0] == event.stream:
                 row.info = f"{event.status} {row.request[1]}"
             case WebSocketMessage():
@@ -173,30 +178,48 @@ def _add_layer(row: Row, event: FlowLayer) -> None:
     row.stack = (*stack, event.protocol, *row.stack[event.depth + 1 :])
     target = getattr(event.details, "target", None)
     if isinstance(target, Target):
-        row.server, row.port = _shown(target.host), target.port
+        row.server, row.port, row.is_named = _shown(target.host), target.port, True
     if name := getattr(event.details, "sni", None):
-        row.server = _shown(name)
+        row.server, row.is_named = _shown(name), True
+    row.is_proxy |= getattr(event.details, "absolute_form", False)
     if event.action == "passthrough":
         row.passed_through = True
         reason = getattr(event.details, "passthrough", None)
         row.info = _shown(f"{reason}, passed through" if reason else "passed through")
 
 
+def _add_request(row: Row, event: HttpRequest) -> None:
+    host, path = _split(event.url)
+    if host and not row.is_named and not row.is_proxy:
+        row.server, row.is_named = _shown(host), True
+    # Without scheme and host, which another column shows.
+    what = _shown(f"{event.method} {event.url if row.is_proxy else path}")
+    row.request = event.stream, what
+    row.info = what
+
+
 def _close(row: Row, event: FlowClose) -> None:
     row.stack = event.stack
     row.rate = None
     if event.reason == "blocked":
-        row.state = "blocked"
+        row.state, row.info = "blocked", "blocked"
+    elif event.reason not in _FAILURES:
+        row.state = "closed" if row.state == "open" else row.state
     elif row.state == "open":
-        row.state = "failed" if event.reason in _FAILURES else "closed"
-    if row.state != "closed" and (not row.info or event.reason == "blocked"):
+        row.state = "failed"
+        row.info = ", ".join(filter(None, (event.reason, row.info)))
+    elif not row.info:
         row.info = event.reason
 
 
-def _path(url: str) -> str:
-    """Without scheme and host, which another column shows."""
+def _split(url: str) -> tuple[str, str]:
+    """The host, without a port, and the path; no host where it is no URL (`*`, an authority)."""
     _, separator, rest = url.partition("://")
-    return f"/{rest.partition('/')[2]}" if separator else url
+    if not separator:
+        return "", url
+    authority = _AUTHORITY_END.split(rest, 1)[0]
+    path = rest.removeprefix(authority)
+    return _PORT.sub("", authority).strip("[]"), path if path.startswith("/") else f"/{path}"
 
 
 def _shown(text: str) -> str:

@@ -17,6 +17,7 @@ from mitml4.events import (
     WebSocketMessage,
 )
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.http1 import Http1Facts
 from mitml4.protocols.socks5 import Socks5Facts
 from mitml4.protocols.tls import TlsFacts
 from mitml4.sinks.printable import printable
@@ -74,6 +75,34 @@ def test_a_flow_goes_by_its_address_then_its_name_then_what_is_asked_for_inside(
         assert (row.server, row.port) == server
 
 
+@pytest.mark.parametrize(
+    ("url", "server", "info"),
+    [
+        ("http://www.example/x?y", "www.example", "GET /x?y"),
+        ("http://www.example:8080/", "www.example", "GET /"),
+        ("http://www.example?q=/a", "www.example", "GET /?q=/a"),
+        ("http://[2001:db8::1]:81/", "2001:db8::1", "GET /"),
+        ("http://", "198.51.100.7", "GET /"),
+        ("*", "198.51.100.7", "GET *"),
+        ("http://a\x1b[2J.example/", "a\\x1b[2J.example", "GET /"),
+    ],
+)
+def test_a_server_goes_by_the_host_that_is_asked_for(url: str, server: str, info: str) -> None:
+    row = after(opened(name="dns.example" if server == "www.example" else None), request(1, url))
+    assert (row.server, row.port, row.info) == (server, 443, info)
+
+
+def test_an_inner_name_is_not_changed_by_a_request() -> None:
+    tls = layer(0, "tls", details=TlsFacts(sni="front.example"))
+    assert after(opened(), tls, request(1, "https://behind.example/")).server == "front.example"
+
+
+def test_a_proxy_keeps_its_own_name_and_its_requests_are_told_whole() -> None:
+    proxied = layer(0, "http/1", details=Http1Facts(host="a", absolute_form=True, upgrade=None))
+    row = after(opened(), proxied, request(1, "http://a.example/x"))
+    assert (row.server, row.info) == ("198.51.100.7", "GET http://a.example/x")
+
+
 def test_layers_stack_up_whatever_order_they_are_announced_in() -> None:
     assert after(opened(), layer(0, "socks5"), layer(1, "tls")).stack == ("socks5", "tls")
     late = after(opened(), layer(0, "socks5"), layer(2, "http/2"), layer(1, "tls"))
@@ -108,7 +137,7 @@ def test_a_websocket_message_is_told() -> None:
         ([closed("shutdown")], "closed", ""),
         ([closed("reset")], "failed", "reset"),
         ([closed("timeout")], "failed", "timeout"),
-        ([request(1, "/"), closed("reset")], "failed", "GET /"),
+        ([request(1, "/"), closed("reset")], "failed", "reset, GET /"),
         ([failure("no answer"), closed("timeout")], "failed", "server: no answer"),
         ([failure("unknown_ca", "ingress"), closed("error")], "failed", "client: unknown_ca"),
         ([request(1, "/"), closed("blocked")], "blocked", "blocked"),
