@@ -110,7 +110,7 @@ def detect(opening: Opening) -> Verdict:
 def _by_answer(opening: Opening) -> Verdict:
     """What a client says that is no request line is known by the status line, or the page, that
     answers it."""
-    if not in_lines(opening.up):
+    if not (in_lines(opening.up) or _LIKELY.match(opening.up)):
         return Verdict.REJECT
     answer = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
     if _SIMPLE_REQUEST.match(opening.up):

@@ -17,6 +17,8 @@ from mitml4.protocols.login import Login, LoginFacts
 
 __all__ = ["PROTOCOL", "Irc", "IrcFacts"]
 
+PORT: Final = 6667
+
 COMMANDS: Final = frozenset(
     b"AUTHENTICATE CAP JOIN LIST MODE NICK NOTICE PASS PING PONG PRIVMSG PROTOCTL QUIT SERVER "
     b"STARTTLS USER WEBIRC".split()
@@ -65,7 +67,8 @@ def detect(opening: Opening) -> Verdict:
         return Verdict.REJECT
     if client is server is Verdict.MATCH:
         return Verdict.MATCH
-    told = _TELLTALE.match(opening.up) or _TELLTALE_ANSWER.match(opening.down)
+    usual = client is Verdict.MATCH and opening.port == PORT
+    told = usual or _TELLTALE.match(opening.up) or _TELLTALE_ANSWER.match(opening.down)
     return Verdict.LIKELY if told else Verdict.NEED_MORE
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
 from mitml4.protocols.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.lines import TEXT, in_lines
 from mitml4.protocols.units import Units
 
 __all__ = ["PROTOCOL", "Redis", "RedisFacts"]
@@ -86,19 +87,32 @@ def read_refusal(reader: Reader) -> None:
     reader.one_of(b"-DENIED Redis ", b"-ERR max number of clients")
 
 
+def read_complaint(reader: Reader) -> None:
+    """What nobody else says to a line that is no command."""
+    reader.one_of(
+        *(b"-ERR unknown command", b"-ERR AUTH <password>", b"-ERR invalid password"),
+        *(b"-NOAUTH ", b"-WRONGPASS "),
+    )
+
+
 def detect(opening: Opening) -> Verdict:
     """An array's head, or a line that Redis answers as it does; or a refusal to a silent client."""
     if opening.down and not opening.up:
-        refusal = judge(read_refusal, opening.down)
-        return Verdict.LIKELY if refusal is Verdict.MATCH else refusal
+        return _likely(judge(read_answer if opening.port == PORT else read_refusal, opening.down))
     if opening.up[:1] in (b"", b"*"):
         return judge(read_array, opening.up)
     line = _inline(opening.up)
+    if line is Verdict.REJECT and in_lines(opening.up):
+        return _likely(judge(read_complaint, opening.down))
     if line is not Verdict.MATCH:
         return line
     answer = judge(read_answer, opening.down)
     usual = opening.port == PORT and not opening.down
     return Verdict.LIKELY if answer is Verdict.NEED_MORE and usual else answer
+
+
+def _likely(verdict: Verdict) -> Verdict:
+    return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
 
 
 def _inline(up: bytes) -> Verdict:
@@ -166,22 +180,17 @@ def _string(reader: Reader) -> bytes:
 def _first_word(reader: Reader) -> bytes:
     """An inline command's name."""
     word = _WORD.match(reader.data, reader.at)
-    if word is None and reader.left > MAX_NAME:
+    if word is None and (reader.left > MAX_NAME or b"\n" in reader.data[reader.at :]):
         raise ProtocolError("a command without a name")
     if word is None:
         raise Short
     return word[1]
 
 
-def _initials() -> bytes:
-    initials = b"".join(verb[:1] for verb in sorted(VERBS))
-    return b"*" + initials + initials.lower()
-
-
 PROTOCOL: Final = Protocol(
     name=Redis.name,
     detect=detect,
     converse=lambda around: Redis(around=around),
-    client_first=_initials(),
-    server_first=b"-",
+    client_first=TEXT,
+    server_first=b"+-:$*%_",
 )

@@ -34,7 +34,11 @@ GREETINGS: Final = frozenset(b"220 421 450 451 452 521 550 552 553 554 571".spli
 LONGEST: Final = len(b"STARTTLS ")
 """Bytes of a line that tell its command."""
 
-_NAMED: Final = re.compile(rb"\A(?!.*FTP)(?:.*[SL]MTP|220[ -](?:mail|mx)[^ ]*\.)", re.IGNORECASE)
+_NAMED: Final = re.compile(
+    rb"\A(?!.*FTP)(?:.*[SL]MTP|220[ -](?:mail|mx)[^ ]*\.|([45])[0-9]{2}[ -]\1\.[0-9]\.[0-9])",
+    re.IGNORECASE,
+)
+"""By name, by a host of that kind, or by an enhanced status code (RFC 3463)."""
 _TELLTALE: Final = re.compile(
     rb"\A(?:[EL]HLO|HELO)[ \r\n]|^(?:MAIL FROM|RCPT TO):", re.IGNORECASE | re.MULTILINE
 )

@@ -44,6 +44,12 @@ _HEADER_BEGUN: Final = begun(
     rb"[A-Za-z][\w.:\-]{0,22}",
     rb"[ \t\r\n][^>]{0,2040}",
 )
+_STANZA: Final = re.compile(
+    rb"<(?:iq [^>]{0,2000}?type=['\"](?:get|set|result|error)['\"]"
+    rb"|(?:message|presence) [^>]{0,2000}?(?:to|from)=['\"][^'\">@]{1,1000}@)"
+)
+_STANZA_BEGUN: Final = re.compile(rb"<(?:iq|message|presence) [^>]{0,2040}")
+"""RFC 6120 §8.1: what a capture shows that begins in the middle of a stream."""
 _PROLOGUE_BEGUN: Final = begun(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
 
 # Runs are possessive: where a tag does not end, that is known in one pass.
@@ -71,9 +77,10 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _header(data: bytes) -> Verdict:
-    if _HEADER.match(data):
+    if _HEADER.match(data) or _STANZA.match(data):
         return Verdict.MATCH
     possible = _HEADER_BEGUN.fullmatch(data) or _PROLOGUE_BEGUN.fullmatch(data.lstrip(b" \t\r\n"))
+    possible = possible or _STANZA_BEGUN.fullmatch(data)
     return Verdict.NEED_MORE if possible else Verdict.REJECT
 
 
@@ -130,6 +137,8 @@ class Xmpp(StartTLS):
         empty = tag[0].endswith(b"/>")
         if tag["close"]:
             depth -= 1
+        elif depth == 0 and name in STANZAS:
+            self.stay_plain()  # a capture that begins in the middle
         elif depth == 0:
             self._stream_begins(direction, tag[0])
         elif depth == 1:

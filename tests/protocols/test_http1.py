@@ -467,7 +467,7 @@ def test_other_lines_wait_for_the_answer(opening: bytes) -> None:
     assert verdict(opening, b"HTTP/1.") is Verdict.NEED_MORE
 
 
-@pytest.mark.parametrize("opening", [b"GET /\x00", b"GET\x00", b"\x16\x03\x01"])
+@pytest.mark.parametrize("opening", [b"GET\x00", b"\x00GET", b"\x16\x03\x01"])
 def test_what_is_no_line_is_rejected(opening: bytes) -> None:
     assert verdict(opening) is Verdict.REJECT
 
@@ -489,6 +489,7 @@ def test_what_is_no_line_is_rejected(opening: bytes) -> None:
         (b"GET /x\r\n", b"hello", Verdict.LIKELY),
         (b"GET /x\r\n", b"", Verdict.LIKELY),
         (b"GET / ICY\r\n", b"ICY 200 OK\r\n", Verdict.MATCH),
+        (b"GET /\x01 HTTP/1.1\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.MATCH),
     ],
 )
 def test_an_odd_request_is_known_by_its_answer(up: bytes, down: bytes, answered: Verdict) -> None:

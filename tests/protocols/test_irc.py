@@ -114,5 +114,10 @@ def test_detection_by_command_and_answer(up: bytes, down: bytes, verdict: Verdic
     assert detect(Opening(up=up, down=down)) is verdict
 
 
+def test_a_command_alone_is_likely_at_the_usual_port() -> None:
+    assert detect(Opening(up=b"NICK x\r\n", port=6667)) is Verdict.LIKELY
+    assert detect(Opening(up=b"NICK x\r\n", down=b"220 hi", port=6667)) is Verdict.REJECT
+
+
 def test_behind_starttls_the_client_needs_no_answer() -> None:
     assert detect(Opening(up=b"USER x", within=("irc", "tls"))) is Verdict.MATCH

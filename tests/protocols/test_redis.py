@@ -69,13 +69,11 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"PING", Verdict.NEED_MORE),
         (b"PING\r\n", Verdict.NEED_MORE),
         (b"get k\n", Verdict.NEED_MORE),
-        (b"PINGS\r\n", Verdict.REJECT),
-        (b"GET\r\n", Verdict.REJECT),
-        (b"QUIT\r\n", Verdict.REJECT),
-        (b"AUTH secret\r\n", Verdict.REJECT),
-        (b"GET / HTTP/1.1\r\n", Verdict.REJECT),
-        (b"INFO sip:a@b SIP/2.0\r\n", Verdict.REJECT),
-        (b"SET k " + b"v" * 5000, Verdict.REJECT),
+        (b"PINGS\r\n", Verdict.NEED_MORE),
+        (b"GET\r\n", Verdict.NEED_MORE),
+        (b"GET / HTTP/1.1\r\n", Verdict.NEED_MORE),
+        (b"PING\x00", Verdict.REJECT),
+        (b"SET k " + b"v" * 5000, Verdict.NEED_MORE),
     ],
 )
 def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
@@ -87,6 +85,14 @@ def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
     [
         (b"PING\r\n", b"+PONG", Verdict.NEED_MORE),
         (b"TYPE a\r\n", b"+string\r\n", Verdict.MATCH),
+        (b"$0\r\n\r\n", b"-ERR unknown command '$0'\r\n", Verdict.LIKELY),
+        (b"FOO bar\r\n", b"-ERR unknown command 'FOO', with args", Verdict.LIKELY),
+        (b"AUTH x\r\n", b"-WRONGPASS invalid username-password pair", Verdict.LIKELY),
+        (b"AUTH x\r\n", b"+OK\r\n", Verdict.REJECT),
+        (b"QUIT\r\n", b"+OK\r\n", Verdict.REJECT),
+        (b"XYZZY\r\n", b"-ERR Unknown command.\r\n", Verdict.REJECT),
+        (b"INFO sip:a@b SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n", Verdict.REJECT),
+        (b"GET\r\n", b"$-1\r\n", Verdict.REJECT),
         (b"PING\r\n", b"+PONG\r\n", Verdict.MATCH),
         (b"PING\r\n", b"-NOAUTH Authentication required.\r\n", Verdict.MATCH),
         (b"INCR k\r\n", b":2\r\n", Verdict.MATCH),
@@ -115,3 +121,9 @@ def test_a_server_speaks_first_only_to_refuse() -> None:
     assert detect(Opening(down=b"-ERR no\r\n")) is Verdict.REJECT
     assert detect(Opening(down=b"-DENIED Redis is running in protected mode")) is Verdict.LIKELY
     assert detect(Opening(down=b"-ERR max number of clients reached\r\n")) is Verdict.LIKELY
+
+
+def test_answers_alone_are_likely_at_the_usual_port() -> None:
+    for answer in (b"+OK\r\n", b"-ERR no\r\n", b":1\r\n", b"$-1\r\n", b"*0\r\n"):
+        assert detect(Opening(down=answer, port=6379)) is Verdict.LIKELY
+    assert detect(Opening(down=b"220 hi\r\n", port=6379)) is Verdict.REJECT

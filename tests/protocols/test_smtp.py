@@ -179,6 +179,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"QUIT\r\n", b"554-mx.example SMTP\r\n554 no\r\n", Verdict.MATCH),
         (b"EHLO x\r\n", b"421 4.7.0 Too many errors\r\n", Verdict.MATCH),
         (b"", b"550 no\r\n", Verdict.NEED_MORE),
+        (b"", b"554 5.7.1 <localhost[127.0.0.1]>: Client host rejected\r\n", Verdict.LIKELY),
+        (b"", b"421 5.7.1 no\r\n", Verdict.NEED_MORE),
         (b"", b"221 x", Verdict.REJECT),
         (b"", b"220\r\n", Verdict.REJECT),
         (b"EHLO", b"220 ready\r\n", Verdict.NEED_MORE),

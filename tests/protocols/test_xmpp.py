@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.xmpp import MAX_TAG, Xmpp, detect
+from mitml4.protocols.xmpp import MAX_TAG, Xmpp, XmppFacts, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -93,6 +93,14 @@ def test_behind_a_login_or_a_stanza_all_passes(
     assert not conversation.facts().upgraded
 
 
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_stanza_without_a_stream_passes(converse: Any, chunk: int | None) -> None:
+    conversation = Xmpp()
+    converse(conversation, [(UP, b"<iq type='get' to='a.example'/></stream:stream>")], chunk=chunk)
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.facts() == XmppFacts()
+
+
 def test_a_proceed_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
     conversation = Xmpp()
     converse(conversation, [*STREAMS, PROCEED])
@@ -135,6 +143,13 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"<stream:stream to='jabber.org'>", Verdict.REJECT),
         (b"<?xml version='1.0'?><html>", Verdict.REJECT),
         (b"<policy-file-request/>", Verdict.REJECT),
+        (ASKED[21:].replace(b"stream:stream", b"s:stream"), Verdict.MATCH),
+        (ASKED[21:].replace(b"stream:stream", b"stream"), Verdict.MATCH),
+        (b"<iq type='set' id='purplea0fda' to='a.example'>", Verdict.MATCH),
+        (b"<iq to='a.example' ty", Verdict.NEED_MORE),
+        (b"<iq to='a.example'>", Verdict.REJECT),
+        (b"<presence xml:lang='en' to='tom@a.example/x'>", Verdict.MATCH),
+        (b"<message to='tom'>", Verdict.REJECT),
         (b"<stream:stream " + b"x" * 2100, Verdict.REJECT),
     ],
 )
