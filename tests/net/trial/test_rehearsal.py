@@ -11,8 +11,11 @@ import pytest
 from mitml4.lab.snapshot import take_snapshot
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.tools import environment
+from mitml4.net.trial import rehearsal
 from mitml4.net.trial.apart import apart, enter_network
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
+
+PATIENCE_S = 60
 
 DROPPING = """
 table inet wall {
@@ -34,6 +37,12 @@ table ip grab {
   chain c { type nat hook prerouting priority dstnat; tcp dport 443 redirect to :8080; }
 }
 """
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer than a user would wait."""
+    monkeypatch.setattr(rehearsal, "_PATIENCE_S", PATIENCE_S)
 
 
 def run(*argv: str, given: str = "") -> None:
@@ -66,7 +75,7 @@ def outcomes(
         return before, take_snapshot(), result
 
     try:
-        before, after, result = apart(work, patience_s=30)[0]
+        before, after, result = apart(work, patience_s=2 * PATIENCE_S)[0]
     except PermissionError:
         pytest.skip("no namespaces here")
     assert after == before
@@ -150,7 +159,7 @@ def settings_of(**sysctls: int) -> Settings:
         return Settings.read()
 
     try:
-        return apart(work, patience_s=30)[0]
+        return apart(work, patience_s=2 * PATIENCE_S)[0]
     except PermissionError:
         pytest.skip("no namespaces here")
 
@@ -190,4 +199,4 @@ def test_a_child_gets_the_settings_of_its_host() -> None:
         names = ("all/rp_filter", "default/rp_filter", "all/src_valid_mark")
         return [Path("/proc/sys/net/ipv4/conf", name).read_text().strip() for name in names]
 
-    assert apart(work, patience_s=30) == [["0", "1", "1"]]
+    assert apart(work, patience_s=2 * PATIENCE_S) == [["0", "1", "1"]]

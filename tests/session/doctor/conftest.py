@@ -10,13 +10,24 @@ from typing import Any
 import pytest
 
 from mitml4.net.tools import environment
+from mitml4.net.trial import rehearsal
 from mitml4.net.trial.apart import apart, enter_network
+from mitml4.session.doctor import kernel, means, surroundings
+
+PATIENCE_S = 60
 
 
 def run(*argv: str, given: str = "") -> str:
     done = subprocess.run(argv, input=given, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer for what is tried than a user would wait."""
+    for module in (rehearsal, kernel, means, surroundings):
+        monkeypatch.setattr(module, "_PATIENCE_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -42,7 +53,7 @@ def on_host() -> Callable[..., Any]:
             return work()
 
         try:
-            return apart(inside, patience_s=30)[0]
+            return apart(inside, patience_s=2 * PATIENCE_S)[0]
         except PermissionError:
             if os.geteuid() == 0:
                 raise
