@@ -246,7 +246,7 @@ STRANGERS: Final[dict[str, Shape]] = {
     "RLPx": lambda r: b"\4" + r.randbytes(200),
 }
 MAY_BE: Final = {"socks4", "socks5"}
-"""A greeting of SOCKS5 may be three bytes, of which one is fixed; nothing more can be asked of it."""
+"""A greeting of SOCKS5 may be three bytes, of which one is fixed: there is no more to ask of it."""
 each_stranger = pytest.mark.parametrize("shape", STRANGERS.values(), ids=STRANGERS.keys())
 
 
