@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, SessionStop
+from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
 from mitml4.sinks.sink import Sink
 
 __all__ = ["Hub", "Totals"]
@@ -22,7 +22,11 @@ class Totals:
     bytes_down: int = 0
     stacks: Counter[str] = field(default_factory=Counter)
     opened: int = 0
+    """Layers of TLS, those that failed among them."""
+    failed: int = 0
+    """Handshakes that their flow did not survive."""
     passed_through: Counter[str] = field(default_factory=Counter)
+    _troubled: set[int] = field(default_factory=set)
 
     def add(self, event: Event) -> None:
         match event:
@@ -32,8 +36,12 @@ class Totals:
                 self.opened += 1
             case FlowLayer(action="passthrough"):
                 self.passed_through[getattr(event.details, "passthrough", None) or "policy"] += 1
+            case FlowError(stage="handshake"):
+                self._troubled.add(event.flow)
             case FlowClose():
                 self.closed += 1
+                self.failed += event.flow in self._troubled and event.reason == "error"
+                self._troubled.discard(event.flow)
                 self.bytes_up += event.bytes_up
                 self.bytes_down += event.bytes_down
                 self.stacks[" › ".join(event.stack)] += 1

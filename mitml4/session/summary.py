@@ -23,13 +23,16 @@ def summary(
     if totals.opened or totals.passed_through:
         passed = sum(totals.passed_through.values())
         why = f" ({_counts(totals.passed_through)})" if passed else ""
-        lines.append(f"  TLS       {totals.opened} opened, {passed} passed through{why}")
+        failed = f", {totals.failed} failed" if totals.failed else ""
+        opened = totals.opened - totals.failed
+        lines.append(f"  TLS       {opened} opened{failed}, {passed} passed through{why}")
     if totals.undetected:
         lines.append(f"  unknown   {totals.undetected} {_plural('flow', totals.undetected)}")
     if quic_blocked:
-        lines.append(f"  blocked   {quic_blocked} QUIC packets")
+        lines.append(f"  blocked   {quic_blocked} QUIC {_plural('packet', quic_blocked)}")
     if dropped_events:
-        lines.append(f"  dropped   {dropped_events} events that came faster than they were read")
+        dropped = f"{dropped_events} {_plural('event', dropped_events)}"
+        lines.append(f"  dropped   {dropped} that came faster than they were read")
     lines += [f"  written   {name}" for name in files]
     lines.append("  rules removed")
     return "\n".join(lines)

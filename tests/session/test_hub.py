@@ -1,0 +1,79 @@
+"""What a session counts, and says when it is over."""
+
+from __future__ import annotations
+
+import pytest
+
+from mitml4.address import Address
+from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
+from mitml4.protocols.tls import TlsFacts
+from mitml4.session.hub import Totals
+from mitml4.session.summary import summary
+
+
+def opened(flow: int) -> FlowOpen:
+    end = Address("192.0.2.1", 443)
+    return FlowOpen(flow=flow, client=end, destination=end)
+
+
+def tls(flow: int, action="intercepted", reason: str | None = None) -> FlowLayer:
+    details = TlsFacts(passthrough=reason)
+    return FlowLayer(
+        flow=flow, depth=0, protocol="tls", speaker="client", action=action, details=details
+    )
+
+
+def error(flow: int, stage="handshake") -> FlowError:
+    return FlowError(
+        flow=flow, depth=0, side="ingress", stage=stage, kind="certificate", reason="unknown_ca"
+    )
+
+
+def closed(flow: int, reason="closed", stack: tuple[str, ...] = ("tls", "http/1")) -> FlowClose:
+    return FlowClose(
+        flow=flow, stack=stack, reason=reason, bytes_up=1500, bytes_down=20, duration_s=0.1
+    )
+
+
+def said(*events: Event, **more) -> list[str]:
+    totals = Totals()
+    for event in events:
+        totals.add(event)
+    settings = {"took_s": 2.0, "quic_blocked": 0, "files": [], "dropped_events": 0}
+    return summary(totals, **(settings | more)).splitlines()
+
+
+def test_flows_bytes_and_stacks_are_told() -> None:
+    lines = said(opened(1), closed(1), opened(2), closed(2, stack=("unknown",)), opened(3))
+    assert lines == [
+        "3 flows in 2 s, 3.0 kB up, 40 B down",
+        "  stacks    1 × tls › http/1, 1 × unknown",
+        "  unknown   1 flow",
+        "  rules removed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "line"),
+    [
+        ([tls(1), closed(1)], "1 opened, 0 passed through"),
+        ([tls(1), error(1), closed(1, "error")], "0 opened, 1 failed, 0 passed through"),
+        ([tls(1), error(1), closed(1)], "1 opened, 0 passed through"),  # the flow went on
+        ([tls(1), error(1, "relay"), closed(1, "error")], "1 opened, 0 passed through"),
+        (
+            [tls(1, "passthrough", "pinned"), tls(2, "passthrough", "pinned"), tls(3)],
+            "1 opened, 2 passed through (2 × pinned)",
+        ),
+    ],
+)
+def test_of_tls_it_is_told_what_was_opened_and_what_not(events: list[Event], line: str) -> None:
+    assert f"  TLS       {line}" in said(*events)
+
+
+def test_files_and_losses_are_told() -> None:
+    assert said(quic_blocked=1, files=["a.har"], dropped_events=7)[1:] == [
+        "  blocked   1 QUIC packet",
+        "  dropped   7 events that came faster than they were read",
+        "  written   a.har",
+        "  rules removed",
+    ]
