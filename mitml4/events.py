@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from json.encoder import encode_basestring
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from mitml4.address import Address
@@ -242,25 +243,21 @@ def to_json(value: object) -> object:
         case bytes():
             return text(value)
         case datetime():
-            return (
-                f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-            )
+            # It ends in +00:00, which is what Z stands for.
+            return f"{value.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
         case Enum():
             return value.value
         case Mapping():
             return dict(value)
     if is_dataclass(value):
-        return {name: getattr(value, name) for name in _names(type(value))}
+        return {name: getattr(value, name) for name, _ in _keys(type(value))}
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
 def encode(event: Event) -> str:
-    """One compact JSON object, without the newline. Takes some 10 µs."""
-    body: dict[str, object] = {"type": event.type, "time": event.time, "v": VERSION}
-    for name in _names(type(event)):
-        value = getattr(event, name)
-        body[name] = round(value, 6) if isinstance(value, float) else value
-    line = _to_line(body)
+    """One compact JSON object, without the newline. Takes some 4 µs, of which the time is one."""
+    head = f'{{"type":"{event.type}","time":"{to_json(event.time)}","v":{VERSION},'
+    line = head + _members(event, _keys(type(event))[1:]) + "}"
     return line if line.isascii() else _OBEYED.sub(_escape, line)
 
 
@@ -273,15 +270,41 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def _names(cls: type[Any]) -> tuple[str, ...]:
-    if cls not in _names_of:
-        _names_of[cls] = tuple(item.name for item in fields(cls))
-    return _names_of[cls]
-
-
-_names_of: Final[dict[type[Any], tuple[str, ...]]] = {}
-
-
 _to_line: Final = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), default=to_json
 ).encode
+
+
+def _members(value: object, keys: Iterable[tuple[str, str]]) -> str:
+    return ",".join([key + _json(getattr(value, name)) for name, key in keys])
+
+
+def _json(value: object) -> str:
+    """What `_to_line` gives, in half the time for the values that events are made of."""
+    write = _WRITE.get(type(value))
+    if write:
+        return write(value)
+    if is_dataclass(value):
+        return "{" + _members(value, _keys(type(value))) + "}"
+    return _to_line(value)
+
+
+_WRITE: Final[dict[type, Callable[[Any], str]]] = {
+    str: encode_basestring,
+    int: int.__repr__,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _: "null",
+    bytes: lambda value: encode_basestring(text(value)),
+    tuple: lambda value: f"[{','.join(map(_json, value))}]",
+    float: lambda value: _to_line(round(value, 6)),
+}
+
+
+def _keys(cls: type[Any]) -> tuple[tuple[str, str], ...]:
+    """The names of its fields, and what stands before their values."""
+    if cls not in _keys_of:
+        _keys_of[cls] = tuple((item.name, f'"{item.name}":') for item in fields(cls))
+    return _keys_of[cls]
+
+
+_keys_of: Final[dict[type[Any], tuple[tuple[str, str], ...]]] = {}
