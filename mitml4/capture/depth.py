@@ -39,7 +39,6 @@ from mitml4.protocols.conversation import Protocol as ProtocolRow
 __all__ = ["Depth", "Observer"]
 
 _UNKNOWN: Final = "unknown"
-_BOTH: Final = (Direction.UP, Direction.DOWN)
 _MAX_DEPTH: Final = 16
 _MAX_HELD_BYTES: Final = 1 << 18
 """What a direction may bring while it has to wait for the other."""
@@ -65,29 +64,63 @@ class Observer(Protocol):
         """The flow cannot be followed any further."""
 
 
-class Depth:
-    """Both directions at one depth: undecided, then in a conversation, then opaque or inside.
+class _Lane:
+    """One direction at one depth."""
 
-    `kept` is what no conversation has taken yet. A direction is `cut` once bytes of it are missing:
-    what follows them is not looked at any more, and what came before them still is.
-    """
+    __slots__ = ("cut", "direction", "ended", "kept", "said")
+
+    def __init__(self, direction: Direction) -> None:
+        self.direction = direction
+        self.kept: bytes | bytearray = b""
+        """What no conversation has taken yet."""
+        self.cut = False
+        """Whether bytes of it are missing, so that what follows them is not looked at any more."""
+        self.ended = False
+        self.said = False
+        """Whether the conversation knows that it has ended."""
+
+    def keep(self, data: bytes) -> None:
+        """Mostly nothing is kept yet, and what comes then is kept as it is, without a copy."""
+        if not self.kept:
+            self.kept = data
+        elif isinstance(self.kept, bytearray):
+            self.kept += data
+        else:
+            self.kept = bytearray(self.kept) + data
+
+    def take(self, count: int) -> bytes:
+        """The first `count` bytes, which are not kept any more."""
+        taken = bytes(self.kept[:count])
+        self.drop(count)
+        return taken
+
+    def drop(self, count: int) -> None:
+        if count >= len(self.kept):
+            self.kept = b""
+        elif isinstance(self.kept, bytearray):
+            del self.kept[:count]
+        else:
+            self.kept = self.kept[count:]
+
+
+class Depth:
+    """Both directions at one depth: undecided, then in a conversation, then opaque or inside."""
 
     __slots__ = (
         "around",
         "conversation",
-        "cut",
         "depth",
-        "ended",
+        "down",
         "framings",
         "inner",
-        "kept",
         "observer",
         "opaque",
         "opened",
-        "said",
         "secrets",
         "speaker",
+        "tapped",
         "told",
+        "up",
     )
 
     def __init__(
@@ -104,23 +137,22 @@ class Depth:
         self.observer = observer
         self.depth = depth
         self.around = around
-        self.kept = {Direction.UP: bytearray(), Direction.DOWN: bytearray()}
-        self.cut: set[Direction] = set()
-        self.ended: set[Direction] = set()
-        self.said: set[Direction] = set()
-        """Of which the conversation knows that they have ended."""
+        self.up = _Lane(Direction.UP)
+        self.down = _Lane(Direction.DOWN)
         self.speaker: Speaker | None = None
         """Who spoke first; None while nobody has."""
         self.conversation: Conversation | None = None
         self.secrets = secrets
         self.inner: Depth | None = None
         """Whose bytes those that come next are."""
-        self.framings: dict[Direction, Framing] = {}
+        self.framings: dict[Direction, Framing] | None = None
         """What carries them, where they do not stand bare."""
         self.opened: Depth | None = None
         """What the conversation has decrypted."""
         self.opaque = depth >= _MAX_DEPTH
         self.told = False
+        self.tapped = 0
+        """How much the conversation has been given to keep before its layer was told."""
         if expected and not self.opaque and (protocol := registry.by_name(expected)):
             self._begin(protocol)
 
@@ -130,9 +162,11 @@ class Depth:
         """The next bytes."""
         if self.inner:
             self._hand_on(self.inner, direction, data)
-        elif not self.opaque and direction not in self.cut:
+            return
+        lane = self.up if direction is Direction.UP else self.down
+        if not (self.opaque or lane.cut):
             self.speaker = self.speaker or ("client" if direction is Direction.UP else "server")
-            self.kept[direction] += data
+            lane.keep(data)
             self.observer.kept_bytes += len(data)
             self._go_on()
 
@@ -140,7 +174,7 @@ class Depth:
         """Bytes that were declared unseen."""
         if self.inner:
             self.inner.passed(direction, count)
-        elif self.conversation and not self.opaque:
+        elif self.conversation:
             try:
                 self.conversation.passed(direction, count)
             except ProtocolError as error:
@@ -151,15 +185,18 @@ class Depth:
         """Bytes are missing here, and were not declared unseen."""
         if self.inner:
             self.inner.lost(direction, count)
-        elif not self.opaque and direction not in self.cut:
-            self.cut.add(direction)
+            return
+        lane = self.up if direction is Direction.UP else self.down
+        if not (self.opaque or lane.cut):
+            lane.cut = True
             if self.conversation:
                 self._break(direction, f"{count} bytes are missing from the capture")
             self._go_on()
 
     def end(self, direction: Direction) -> None:
         """The direction's FIN."""
-        self.ended.add(direction)
+        lane = self.up if direction is Direction.UP else self.down
+        lane.ended = True
         if self.inner:
             self.inner.end(direction)
             return
@@ -173,6 +210,7 @@ class Depth:
             self.inner.give_up()
             return
         self._go_on(finally_=True)
+        self._tell()
         self._become_opaque()
 
     def close(self) -> None:
@@ -183,14 +221,23 @@ class Depth:
         if within := self.inner or self.opened:
             within.close()
 
+    @property
+    def over(self) -> bool:
+        """Whether both directions have ended, and `close` would tell nothing more."""
+        if not (self.told and self.up.ended and self.down.ended):
+            return False
+        within = self.inner or self.opened
+        return within is None or within.over
+
     def unseen(self, direction: Direction) -> int:
         """How many of the next bytes need not be shown."""
         if self.inner:
             unseen = self.inner.unseen(direction)
             return 0 if self.framings and unseen < ALL else unseen
-        if self.opaque or direction in self.cut:
+        lane = self.up if direction is Direction.UP else self.down
+        if self.opaque or lane.cut:
             return ALL
-        if self.conversation is None or self.kept[direction]:
+        if self.conversation is None or lane.kept:
             return 0
         want = self.conversation.want(direction)
         if isinstance(want, Pass):
@@ -200,26 +247,27 @@ class Depth:
     def _go_on(self, *, finally_: bool = False) -> None:
         if self.opaque:
             return
-        if self.conversation is None and self.speaker:
-            self._detect(finally_=finally_)
-        elif self.conversation:
+        if self.conversation:
             self._pump()
+        elif self.speaker:
+            self._detect(finally_=finally_)
 
     # What it is
 
     def _detect(self, *, finally_: bool) -> None:
         """Ask what it is; with `finally_`, or when nothing can come, the likely one will do."""
+        up, down = self.up, self.down
         detection = registry.detect(
             Opening(
-                up=bytes(self.kept[Direction.UP]),
-                down=bytes(self.kept[Direction.DOWN]),
-                up_ended=Direction.UP in self.ended,
-                down_ended=Direction.DOWN in self.ended,
+                up=bytes(up.kept),
+                down=bytes(down.kept),
+                up_ended=up.ended,
+                down_ended=down.ended,
                 within=self.around.within,
                 port=self.observer.port,
             )
         )
-        nothing_will_come = self.ended | self.cut == set(_BOTH)
+        nothing_will_come = (up.ended or up.cut) and (down.ended or down.cut)
         if detection.match:
             self._begin(detection.match)
         elif finally_ or nothing_will_come or not detection.undecided:
@@ -238,89 +286,101 @@ class Depth:
             self.conversation = TlsDecryption(around=self.around, secrets=self.secrets)
         else:
             self.conversation = protocol.converse(self.around)
-        for direction in self.cut:
-            self._pump()
-            self._break(direction, "bytes are missing from the capture")
+        for lane in (self.up, self.down):
+            if lane.cut:
+                self._pump()
+                self._break(lane.direction, "bytes are missing from the capture")
         self._pump()
 
     # The conversation
 
     def _pump(self) -> None:
         """Ask both directions in turn, who spoke first first, until neither changes any more."""
-        first, second = Direction.UP, Direction.DOWN
+        conversation = self.conversation
+        first, second = self.up, self.down
         if self.speaker == "server":
             first, second = second, first
         while self._step(first) or self._step(second):
             pass
-        conversation = self.conversation
         if self.opaque or conversation is None:
             return
-        self._drain_notices()
-        if conversation.settled:
+        if conversation.notices:
+            self._drain_notices(conversation)
+        if conversation.settled and not self.told:
             self._tell()
-        self._open()
+        if self.secrets:
+            self._open()
         if conversation.up is INNER and conversation.down is INNER:
             self._go_inside(conversation)
 
-    def _step(self, direction: Direction) -> bool:
+    def _step(self, lane: _Lane) -> bool:
         """Do once what the conversation wants of a direction; whether anything changed."""
-        if self.opaque or self.conversation is None:
+        if not (lane.kept or (lane.ended and not lane.said)):
+            return False  # nothing has come, which is what most calls find
+        if self.conversation is None:
             return False
         try:
-            return self._do(direction, self.conversation)
+            return self._do(lane, self.conversation)
         except ProtocolError as error:
-            self._break(direction, error.message)
+            self._break(lane.direction, error.message)
             return False
 
-    def _do(self, direction: Direction, conversation: Conversation) -> bool:
-        kept = self.kept[direction]
-        if not kept and (direction not in self.ended or direction in self.said):
-            return False  # nothing has come, which is what most calls find
+    def _do(self, lane: _Lane, conversation: Conversation) -> bool:
+        direction, kept = lane.direction, len(lane.kept)
         want = conversation.want(direction)
-        if kept and isinstance(want, Pass):
-            count = len(kept) if want.count is None else min(want.count, len(kept))
-            self._drop(direction, count)
+        if kept and want is LOOK:
+            if self._look(lane, conversation):
+                return True
+        elif kept and want is TAP:
+            self._tap(lane, conversation)
+            return True
+        elif kept and isinstance(want, Pass):
+            count = kept if want.count is None else min(want.count, kept)
+            self._drop(lane, count)
             conversation.passed(direction, count)
             return True
-        if kept and want is TAP:
-            conversation.feed(direction, self._take(direction, len(kept)))
-            return True
-        if kept and want is LOOK and self._look(direction, conversation):
-            return True
-        if len(kept) > _MAX_HELD_BYTES:
+        if kept > _MAX_HELD_BYTES:
             raise ProtocolError("too many bytes that may not move yet")
         if want is LOOK or want is TAP or isinstance(want, Pass):
-            return self._end(direction, conversation)
+            return self._end(lane, conversation)
         return False
 
-    def _look(self, direction: Direction, conversation: Conversation) -> bool:
-        shown = bytes(self.kept[direction][:MAX_LOOK])
-        before = (conversation.up, conversation.down)
-        count = conversation.feed(direction, shown)
-        self._drop(direction, count)
+    def _look(self, lane: _Lane, conversation: Conversation) -> bool:
+        shown = bytes(lane.kept[:MAX_LOOK])
+        up, down = conversation.up, conversation.down
+        count = conversation.feed(lane.direction, shown)
+        self._drop(lane, count)
         if not count and len(shown) == MAX_LOOK:
             raise ProtocolError("more bytes than one look may hold")
-        return count > 0 or before != (conversation.up, conversation.down)
+        return count > 0 or up != conversation.up or down != conversation.down
 
-    def _end(self, direction: Direction, conversation: Conversation) -> bool:
+    def _tap(self, lane: _Lane, conversation: Conversation) -> None:
+        """Until its layer is told, a conversation may have kept all that it was shown."""
+        shown = self._take(lane)
+        if not self.told:
+            self.tapped += len(shown)
+            self.observer.kept_bytes += len(shown)
+        conversation.feed(lane.direction, shown)
+
+    def _end(self, lane: _Lane, conversation: Conversation) -> bool:
         """Once a direction has ended, the conversation hears it, and what it left goes unseen."""
-        if direction not in self.ended or direction in self.said:
+        if not lane.ended or lane.said:
             return False
-        self.said.add(direction)
-        conversation.end(direction)
-        self._drop(direction, len(self.kept[direction]))
+        lane.said = True
+        conversation.end(lane.direction)
+        self._drop(lane, len(lane.kept))
         return True
 
     def _go_inside(self, conversation: Conversation) -> None:
         self._tell()
         self.inner = inner = self._within(conversation, secure=self.around.secure)
         if framing := conversation.framing:
-            self.framings = {direction: framing() for direction in _BOTH}
-        for direction in _BOTH:
-            if kept := self._take(direction, len(self.kept[direction])):
-                self._hand_on(inner, direction, kept)
-            if direction in self.ended:
-                inner.end(direction)
+            self.framings = {direction: framing() for direction in Direction}
+        for lane in (self.up, self.down):
+            if lane.kept:
+                self._hand_on(inner, lane.direction, self._take(lane))
+            if lane.ended:
+                inner.end(lane.direction)
 
     def _hand_on(self, inner: Depth, direction: Direction, data: bytes) -> None:
         if self.framings:
@@ -358,7 +418,7 @@ class Depth:
             else:
                 opened.end(piece.direction)
         conversation.plaintext.clear()
-        for direction in _BOTH:
+        for direction in Direction:
             if opened.unseen(direction) >= ALL:
                 conversation.set_want(direction, PASS_ALL)
 
@@ -366,7 +426,8 @@ class Depth:
         """The conversation cannot go on: what it has learned counts, the rest is opaque."""
         if self.opaque:
             return
-        self._drain_notices()
+        if self.conversation:
+            self._drain_notices(self.conversation)
         self._tell()
         self._open()
         self.observer.fault(self.depth, direction, reason)
@@ -377,15 +438,15 @@ class Depth:
     def _tell(self) -> None:
         if self.conversation and not self.told:
             self._announce(self.conversation.name, self.conversation.facts())
+            self._untap()
 
     def _announce(self, name: str, facts: Facts | None) -> None:
         self.told = True
         opened = isinstance(self.conversation, TlsDecryption) and self.conversation.opened
         self.observer.layer(self.depth, name, self.speaker or "client", facts, opened=opened)
 
-    def _drain_notices(self) -> None:
-        conversation = self.conversation
-        if conversation and conversation.notices:
+    def _drain_notices(self, conversation: Conversation) -> None:
+        if conversation.notices:
             self._tell()
             for notice in conversation.notices:
                 self.observer.noticed(self.depth, notice)
@@ -393,17 +454,20 @@ class Depth:
 
     def _become_opaque(self) -> None:
         self.opaque = True
+        self.conversation = None
         if self.opened:
             self.opened.give_up()
-        for direction in _BOTH:
-            self._drop(direction, len(self.kept[direction]))
+        for lane in (self.up, self.down):
+            self._drop(lane, len(lane.kept))
 
-    def _take(self, direction: Direction, count: int) -> bytes:
-        taken = bytes(self.kept[direction][:count])
-        self._drop(direction, count)
-        return taken
+    def _untap(self) -> None:
+        self.observer.kept_bytes -= self.tapped
+        self.tapped = 0
 
-    def _drop(self, direction: Direction, count: int) -> None:
-        if count:
-            del self.kept[direction][:count]
-            self.observer.kept_bytes -= count
+    def _take(self, lane: _Lane) -> bytes:
+        self.observer.kept_bytes -= len(lane.kept)
+        return lane.take(len(lane.kept))
+
+    def _drop(self, lane: _Lane, count: int) -> None:
+        lane.drop(count)
+        self.observer.kept_bytes -= count

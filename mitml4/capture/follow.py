@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mitml4.capture.depth import Depth
 from mitml4.capture.packets import Dissector
 from mitml4.capture.pcap import Packet
-from mitml4.capture.reassembly import CloseReason, Flow, Reassembler
+from mitml4.capture.reassembly import MAX_FLOWS, CloseReason, Flow, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
 from mitml4.capture.secrets import Secrets
 from mitml4.capture.skim import skim
@@ -39,7 +39,7 @@ def follow(
     *,
     tunnels: bool = False,
     secrets: Secrets | None = None,
-    max_flows: int = 50_000,
+    max_flows: int = MAX_FLOWS,
     tally: Tally | None = None,
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
@@ -57,10 +57,7 @@ def follow(
     )
     failure: CaptureError | None = None
     try:
-        for time_s, link_type, data, start, end in skim(packets, reassembler.halves):
-            segment = dissector.segment(link_type, data[start:end])
-            if segment is None:
-                continue
+        for time_s, segment in skim(packets, reassembler.halves, dissector):
             reassembler.take(time_s, segment)
             if reports:
                 yield from reports
@@ -98,10 +95,12 @@ class _Follower:
 
     def _outermost(self, time_s: float) -> Depth:
         self.now_s = time_s
-        if self._first is None:
-            destination = self._flow.destination
-            around = Surroundings(clock=self.clock, target=Target(destination.ip, destination.port))
-            self._first = Depth(self, around, secrets=self._secrets)
+        return self._first or self._begin()
+
+    def _begin(self) -> Depth:
+        destination = self._flow.destination
+        around = Surroundings(clock=self.clock, target=Target(destination.ip, destination.port))
+        self._first = Depth(self, around, secrets=self._secrets)
         return self._first
 
     def data(self, direction: Direction, data: bytes, time_s: float) -> None:
@@ -121,6 +120,10 @@ class _Follower:
 
     def unseen(self, direction: Direction) -> int:
         return self._first.unseen(direction) if self._first else 0
+
+    def over(self) -> None:
+        if self._first and self._first.over:
+            self._first = None
 
     def close(self, flow: Flow, reason: CloseReason) -> None:
         if self._first:
@@ -153,6 +156,7 @@ class _Follower:
                 flow=self._flow,
                 time_s=self.now_s,
                 depth=depth,
+                innermost=max(len(self.stack) - 1, 0),
                 direction=direction,
                 reason=reason,
             )

@@ -1,7 +1,7 @@
 """Packets to TCP segments: down through link layer, tags, IP and, if asked for, tunnels.
 
-Most packets of most captures are TCP over IP over Ethernet without any option in between: one
-`struct` for either version of IP reads all of their headers, and the rest takes the longer way.
+Whatever its headers are, a packet that has a segment gives it up here. Most packets are TCP over
+IP without any option in between, and go a shorter way (skim.py).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final, TypeAlias
 
 from mitml4.capture import tunnels
 from mitml4.capture.fragments import Fragments
-from mitml4.capture.links import ETHERNET, IPV4, IPV6, LINKS, inside
+from mitml4.capture.links import IPV4, IPV6, LINKS, inside
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "Dissector", "Segment"]
 
-Segment: TypeAlias = tuple[bytes, int, int, int, bytes, int, int]
-"""Key, sequence number, acknowledgement number, flags; and payload as `packet[start:end]`, as a
-packet, start and end. The key is source and destination address, then the two ports, as on the
-wire. `end` goes beyond the packet where the capture cut it short."""
+Segment: TypeAlias = tuple[bytes, int, int, int, bytes, int]
+"""Key, sequence number, acknowledgement number, flags, payload as captured, and its length on the
+wire, which is more where the capture cut the packet short. The key is source and destination
+address, then the two ports, as on the wire."""
 
 FIN: Final = 0x01
 SYN: Final = 0x02
@@ -40,14 +40,6 @@ _EXTENSIONS: Final = frozenset({0, 43, 60, 135, 139, 140})
 _MAX_HEADERS: Final = 32
 """More extension headers, or tunnels in each other, are no honest packet."""
 
-# Ethernet, IPv4 without options, TCP: EtherType, version, total length, fragment, protocol,
-# addresses and ports, sequence, acknowledgement, data offset, flags.
-_COMMON: Final = Struct(">12xHBxH2xHxB2x12sIIBB")
-_common: Final = _COMMON.unpack_from
-# Ethernet, IPv6 without extension headers, TCP: EtherType, payload length, next header, addresses
-# and ports, sequence, acknowledgement, data offset, flags.
-_COMMON_V6: Final = Struct(">12xH4xHBx36sIIBB")
-_common_v6: Final = _COMMON_V6.unpack_from
 _tcp: Final = Struct(">4sIIBB").unpack_from
 
 
@@ -62,17 +54,6 @@ class Dissector:
 
     def segment(self, link_type: int, packet: bytes) -> Segment | None:
         """The segment, or None. Never raises, whatever the bytes."""
-        if link_type == ETHERNET and len(packet) >= _COMMON.size:
-            kind, version, total, fragment, protocol, key, seq, ack, words, flags = _common(packet)
-            if kind == IPV4 and version == 0x45 and protocol == _TCP and not fragment & 0x3FFF:
-                start = 34 + (words >> 4) * 4
-                if words >= 0x50 and start <= 14 + total:
-                    return key, seq, ack, flags, packet, start, 14 + total
-            elif kind == IPV6 and len(packet) >= _COMMON_V6.size and packet[14] >> 4 == 6:
-                _, length, protocol, key, seq, ack, words, flags = _common_v6(packet)
-                start = 54 + (words >> 4) * 4
-                if protocol == _TCP and words >= 0x50 and start <= 54 + length:
-                    return key, seq, ack, flags, packet, start, 54 + length
         link = LINKS.get(link_type)
         if link is None:
             return self._skip(f"link type {link_type}")
@@ -165,7 +146,7 @@ class Dissector:
             start = at + (words >> 4) * 4
             if words < 0x50 or start > end:
                 return self._skip("broken TCP header")
-            return addresses + ports, seq, ack, flags, packet, start, end
+            return addresses + ports, seq, ack, flags, packet[start:end], end - start
         if self.tunnels:
             kind, inner = self._tunnel(protocol, packet, at, end)
             if kind:

@@ -14,16 +14,21 @@ __all__ = ["Packet", "read_packets"]
 
 
 def read_packets(
-    stream: BinaryIO, name: str, *, on_secrets: Callable[[bytes], object] = lambda _: None
+    stream: BinaryIO,
+    name: str,
+    *,
+    on_secrets: Callable[[bytes], object] = lambda _: None,
+    on_read: Callable[[], object] = lambda: None,
 ) -> Iterator[Packet]:
     """The packets of a pcap or pcapng capture, plain or compressed by gzip or zstd.
 
     Reads forwards only, in chunks of a mebibyte, and closes nothing. The TLS key log lines that a
     pcapng brings along are handed to `on_secrets` before the packets that stand behind them.
+    `on_read` is called each time before the stream is read, which may block.
     Raises CaptureError, which names the file and the offset, once everything before the fault has
     been yielded.
     """
-    source = Source(stream, name)
+    source = Source(stream, name, on_read)
     if not source.data:
         source.finish("")
         raise CaptureError(f"{name} is empty", hint="is the capture still being written?")

@@ -12,7 +12,7 @@ because captures swap neighbours), when too much waits, or when the flow ends. W
 without a SYN, its first byte is the first one seen.
 
 Memory is bounded: by the number of flows (the oldest is closed for a new one), by what waits behind
-holes, and by what all listeners keep together (the oldest is told to keep no more).
+each hole, and by what waits and what listeners keep all together (the oldest flow gives it up).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mitml4.address import Address
 from mitml4.capture.packets import ACK, FIN, RST, SYN, Segment
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["ALL", "MASK", "CloseReason", "Flow", "Half", "Listener", "Reassembler"]
+__all__ = ["ALL", "MASK", "MAX_FLOWS", "CloseReason", "Flow", "Half", "Listener", "Reassembler"]
 
 ALL: Final = 1 << 62
 """As a number of unseen bytes: all that follow."""
@@ -44,8 +44,13 @@ _HALF: Final = 1 << 31
 _MAX_AHEAD: Final = 1 << 30
 """The largest window that TCP can have (RFC 7323 §2.3); what is further ahead is not the flow's."""
 
+MAX_FLOWS: Final = 40_000
+"""At a time; each costs 2 to 5 KB beside what it keeps."""
+_MAX_KEPT_BYTES: Final = 32 << 20
 _MAX_WAITING_BYTES: Final = 1 << 18
 _MAX_WAITING_SEGMENTS: Final = 512
+_WAITING_SEGMENT: Final = 160
+"""What a segment that waits costs beside its bytes."""
 _LINGER_S: Final = 30.0
 """For how long late segments of a flow that has ended are still counted as its own."""
 
@@ -68,6 +73,9 @@ class Listener(Protocol):
     def end(self, direction: Direction, time_s: float) -> None:
         """The direction's FIN, after its last byte."""
 
+    def over(self) -> None:
+        """Both directions have ended, and only `close` will follow, after a while."""
+
     def close(self, flow: Flow, reason: CloseReason) -> None:
         """Nothing more will be told of the flow."""
 
@@ -86,7 +94,6 @@ class Flow:
     client: Address
     destination: Address
     opened_s: float
-    keys: tuple[bytes, bytes]
     up: Half = field(init=False)
     down: Half = field(init=False)
     last_s: float = 0.0
@@ -96,6 +103,8 @@ class Flow:
     lingering: bool = False
     answered: bool = False
     """Whether the server sent anything but an RST."""
+    gave_up: bool = False
+    """Whether it was told to keep no bytes any more."""
     listener: Listener = field(init=False)
 
     @property
@@ -128,6 +137,7 @@ class Half:
         "first",
         "flow",
         "free",
+        "key",
         "lost",
         "origin",
         "other",
@@ -139,9 +149,10 @@ class Half:
         "watched",
     )
 
-    def __init__(self, flow: Flow, direction: Direction) -> None:
+    def __init__(self, flow: Flow, direction: Direction, key: bytes) -> None:
         self.flow = flow
         self.direction = direction
+        self.key = key
         self.other: Half = self
         self.first: int | None = None
         """The SYN's sequence number, where it was seen."""
@@ -160,8 +171,8 @@ class Half:
         self.free = -1
         """Up to where a segment that comes next may just move `position`, untaken."""
         self.ended = False
-        self.waiting: list[tuple[int, int, bytes, bool]] = []
-        """Behind a hole: a heap of position, length, data and FIN."""
+        self.waiting: list[tuple[int, int, bytes, bool]] | None = None
+        """Behind a hole: a heap of position, length, data and FIN; None where none ever did."""
         self.waiting_bytes = 0
         self.acknowledged = False
         """Whether the receiver has what is missing before `waiting`."""
@@ -196,8 +207,8 @@ class Reassembler:
         self,
         listen: Callable[[Flow], Listener],
         *,
-        max_flows: int = 50_000,
-        max_kept_bytes: int = 64 << 20,
+        max_flows: int = MAX_FLOWS,
+        max_kept_bytes: int = _MAX_KEPT_BYTES,
     ) -> None:
         """`listen` makes the listener of a flow that has just opened."""
         self.strays = 0
@@ -217,8 +228,8 @@ class Reassembler:
 
     def take(self, time_s: float, segment: Segment) -> None:
         """The next segment of the capture."""
-        key, seq, ack, flags, packet, start, end = segment
-        half, length = self.halves.get(key), end - start
+        key, seq, ack, flags, data, length = segment
+        half = self.halves.get(key)
         if half is not None and flags & SYN and _is_new(half, seq, flags):
             self._finish(half.flow)
             half = None
@@ -227,27 +238,29 @@ class Reassembler:
                 self.strays += 1
                 return
             half = self._open(time_s, key, flags)
-        flow = half.flow
+        flow, other = half.flow, half.other
         flow.last_s = time_s
         if flags & RST:
             flow.reset |= not flow.ended
             self._linger(flow, time_s)
             return
-        flow.answered |= half is flow.down
+        if half is flow.down:
+            flow.answered = True
         if flags & SYN:
             _synchronize(half, seq)
             seq = (seq + 1) & MASK
         if half.origin is None:
             half.origin = seq
-        fin = bool(flags & FIN)
-        if length or fin:
-            self._arrive(half, seq, length, packet[start:end], fin, time_s)
-        if flags & ACK and half.watched:
-            _acknowledge(half.other, ack)
-        if flow.ended:
+        if length or flags & FIN:
+            self._arrive(half, seq, length, data, bool(flags & FIN), time_s)
+        if half.watched and flags & ACK:
+            _acknowledge(other, ack)
+        if half.ended and other.ended:
             self._linger(flow, time_s)
-        flow.up.set_free()
-        flow.down.set_free()
+        half.set_free()
+        other.set_free()
+        while self._kept_bytes > self._max_kept_bytes:
+            self._give_up(self._flows[next(iter(self._keeping))], time_s)
 
     def close(self) -> None:
         """The capture is over, and with it every flow that is still open."""
@@ -265,8 +278,8 @@ class Reassembler:
         up, down = (reverse, key) if from_server else (key, reverse)
         self._opened += 1
         client, destination = _addresses(up)
-        flow = Flow(self._opened, client, destination, time_s, (up, down), syn=bool(flags & SYN))
-        flow.up, flow.down = Half(flow, Direction.UP), Half(flow, Direction.DOWN)
+        flow = Flow(self._opened, client, destination, time_s, syn=bool(flags & SYN))
+        flow.up, flow.down = Half(flow, Direction.UP, up), Half(flow, Direction.DOWN, down)
         flow.up.other, flow.down.other = flow.down, flow.up
         self._flows[flow.number] = flow
         self.halves[up], self.halves[down] = flow.up, flow.down
@@ -286,9 +299,12 @@ class Reassembler:
             self._finish(next(iter(self._flows.values())))
 
     def _linger(self, flow: Flow, time_s: float) -> None:
-        if not flow.lingering:
-            flow.lingering = True
-            self._lingering.append((time_s, flow.number))
+        if flow.lingering:
+            return
+        flow.lingering = True
+        self._lingering.append((time_s, flow.number))
+        if not (flow.reset or flow.up.waiting or flow.down.waiting):
+            flow.listener.over()
 
     def _finish(self, flow: Flow) -> None:
         """Tell what still waits, and then the end; the flow is forgotten."""
@@ -296,9 +312,8 @@ class Reassembler:
             while half.waiting:
                 self._skip_hole(half, flow.last_s)
             self._report(half, flow.last_s)
+            self.halves.pop(half.key, None)  # both are one where a packet's ends are the same
         del self._flows[flow.number]
-        for key in flow.keys:
-            self.halves.pop(key, None)  # both are one where a packet's ends are the same
         self._kept_bytes -= self._keeping.pop(flow.number, 0)
         flow.listener.close(flow, _reason(flow))
         flow.let_go()
@@ -359,10 +374,12 @@ class Reassembler:
 
     def _drain(self, half: Half, time_s: float) -> None:
         """Deliver what has waited and now comes next."""
-        while half.waiting and half.waiting[0][0] <= half.position:
-            position, length, data, fin = heappop(half.waiting)
-            half.waiting_bytes -= len(data)
-            self._deliver(half, half.position - position, length, data, fin, time_s)
+        if half.waiting:
+            while half.waiting and half.waiting[0][0] <= half.position:
+                position, length, data, fin = heappop(half.waiting)
+                half.waiting_bytes -= len(data)
+                self._deliver(half, half.position - position, length, data, fin, time_s)
+            self._account(half.flow)
         if not half.waiting:
             half.other.watched = half.acknowledged = False
 
@@ -370,15 +387,20 @@ class Reassembler:
         position, length, data, fin = segment
         if half.wanted >= ALL // 2:
             data = b""  # only its length will ever be needed
+        if half.waiting is None:
+            half.waiting = []
         heappush(half.waiting, (position, length, data, fin))
         half.waiting_bytes += len(data)
         half.other.watched = True
         full = half.waiting_bytes > _MAX_WAITING_BYTES or len(half.waiting) > _MAX_WAITING_SEGMENTS
         if full or half.acknowledged:
             self._skip_hole(half, time_s)
+        else:
+            self._account(half.flow)
 
     def _skip_hole(self, half: Half, time_s: float) -> None:
         """What is missing before the first that waits is lost."""
+        assert half.waiting
         half.acknowledged = False
         missing = half.waiting[0][0] - half.position
         half.lost += missing
@@ -397,29 +419,38 @@ class Reassembler:
     def _ask(self, flow: Flow, time_s: float) -> None:
         """The listener was told something: what does it want now, and what does it keep?"""
         for half in (flow.up, flow.down):
-            self._report(half, time_s)
+            if half.told != half.position:
+                self._report(half, time_s)
             half.wanted = half.position + flow.listener.unseen(half.direction)
-        self._account(flow, time_s)
+        if flow.listener.kept_bytes or flow.number in self._keeping:
+            self._account(flow)
 
-    def _account(self, flow: Flow, time_s: float) -> None:
-        kept = flow.listener.kept_bytes
-        before = self._keeping.get(flow.number, 0)
-        if kept == before:
-            return
-        self._kept_bytes += kept - before
+    def _account(self, flow: Flow) -> None:
+        """What a flow keeps may have changed."""
+        kept = flow.listener.kept_bytes + _waiting(flow.up) + _waiting(flow.down)
+        self._kept_bytes += kept - self._keeping.get(flow.number, 0)
         if kept:
             self._keeping[flow.number] = kept
         else:
-            del self._keeping[flow.number]
-        while self._kept_bytes > self._max_kept_bytes:
-            self.evicted += 1
-            oldest = self._flows[next(iter(self._keeping))]
-            self._kept_bytes -= self._keeping.pop(oldest.number)
-            oldest.listener.give_up(time_s)
-            for half in (oldest.up, oldest.down):
-                half.told = half.position
-                half.wanted = half.position + oldest.listener.unseen(half.direction)
-                half.set_free()
+            self._keeping.pop(flow.number, None)
+
+    def _give_up(self, flow: Flow, time_s: float) -> None:
+        """Wait for nothing that is missing in a flow, and keep nothing of it any more."""
+        self.evicted += not flow.gave_up
+        flow.gave_up = True
+        for half in (flow.up, flow.down):
+            while half.waiting:
+                self._skip_hole(half, time_s)
+        flow.listener.give_up(time_s)
+        self._ask(flow, time_s)
+        self._kept_bytes -= self._keeping.pop(flow.number, 0)
+        for half in (flow.up, flow.down):
+            half.set_free()
+
+
+def _waiting(half: Half) -> int:
+    """What those that wait behind a hole cost, in bytes."""
+    return half.waiting_bytes + _WAITING_SEGMENT * len(half.waiting) if half.waiting else 0
 
 
 def _is_new(half: Half, seq: int, flags: int) -> bool:

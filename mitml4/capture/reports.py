@@ -1,7 +1,8 @@
 """What following a capture tells, in the order in which the packets show it.
 
 These are the offline twins of the `flow.*` events; whoever prints them turns one into the other.
-Times are seconds since the epoch, from the packets.
+Times are seconds since the epoch, from the packets. Nobody changes a report; to say so (frozen)
+would more than double the time that it takes to make one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report", "Speaker"]
 Speaker: TypeAlias = Literal["client", "server"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Opened:
     """A flow's first packet."""
 
@@ -25,7 +26,7 @@ class Opened:
     time_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Layer:
     """A layer of a flow's stack is known, outermost first, each depth once."""
 
@@ -39,7 +40,7 @@ class Layer:
     """Whether it is TLS that was decrypted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Noticed:
     """Something happened in a layer: an HTTP message, a WebSocket message."""
 
@@ -49,18 +50,20 @@ class Noticed:
     notice: Notice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Fault:
     """From here on a flow could not be followed: a broken protocol, or bytes that are missing."""
 
     flow: Flow
     time_s: float
     depth: int
+    innermost: int
+    """The depth of the last layer that is known of the flow."""
     direction: Direction
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Closed:
     """The last of a flow. `stack` is the names of its layers."""
 

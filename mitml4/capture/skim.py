@@ -1,98 +1,113 @@
-"""The short way of most packets: those that only move a number.
+"""Packets to segments, as far as somebody has to see them: the short way of most packets.
 
-Nearly all packets of a long capture are the next of a stream that nobody has to see. Their headers
-are read where they stand, without a copy and without an object, as far as it takes to be sure of
-that: a link layer whose payload begins at a fixed place (with a VLAN tag or without), IP without
-options or fragments, TCP, and the sequence number that comes next. All others take the long way.
+Nearly all packets of a long capture are the next of a stream that nobody has to see, and only move
+a number. Their headers are read where they stand, without a copy and without an object, as far as
+it takes to be sure of that: a link layer whose payload begins at a fixed place (with a VLAN tag or
+without), IP without options or fragments, TCP, and the sequence number that comes next. The others
+of this common form are segments as they stand; what has another form goes through the dissector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Any, Final
 
-from mitml4.capture.packets import FIN, RST, SYN
+from mitml4.capture.packets import FIN, RST, SYN, Dissector, Segment
 from mitml4.capture.pcap import Packet
 from mitml4.capture.reassembly import MASK, Half
 
 __all__ = ["skim"]
 
-_Place: TypeAlias = tuple[int, int, int]
-"""Where a frame says what it carries, as start and end, and where that begins."""
-
-_BY_VERSION: Final = (0, 1, 0)
-_PLACES: Final[dict[int, _Place]] = {
-    0: (4, 5, 4),  # BSD loopback
-    1: (12, 14, 14),  # Ethernet
-    12: _BY_VERSION,
-    14: _BY_VERSION,
-    101: _BY_VERSION,
-    108: (4, 5, 4),
-    113: (14, 16, 16),  # Linux cooked
-    228: _BY_VERSION,
-    229: _BY_VERSION,
-    276: (0, 2, 20),  # Linux cooked, version 2
-}
-_NOWHERE: Final = (0, 0, 0)
-
-_IPV4: Final = 4
-_IPV6: Final = 6
-_VLAN: Final = 1
-_KINDS: Final = {
-    b"\x08\x00": _IPV4,
-    b"\x86\xdd": _IPV6,
-    b"\x81\x00": _VLAN,
-    b"\x45": _IPV4,
-    **dict.fromkeys((bytes([first]) for first in range(0x60, 0x70)), _IPV6),
-}
-
-# IPv4 without options, TCP: version, total length, fragment and protocol, sequence number, data
-# offset and flags; addresses and ports stand between.
-_read_v4: Final = Struct(">BxH2xI14xI4xH").unpack_from
-_SIZE_V4: Final = 34
+_IPV4: Final = b"\x08\x00"
+_IPV6: Final = b"\x86\xdd"
+_VLAN: Final = b"\x81\x00"
 _PLAIN_V4: Final = 0x45
 _FRAGMENT_AND_PROTOCOL: Final = 0x3FFF00FF
-# IPv6 without extension headers, TCP: version, payload length, next header, and the same.
-_read_v6: Final = Struct(">B3xHB37xI4xH").unpack_from
-_SIZE_V6: Final = 54
 _TCP: Final = 6
-
 _LEAST_OFFSET: Final = 0x5000
 _SPECIAL: Final = FIN | SYN | RST
 
 
-def skim(packets: Iterable[Packet], halves: dict[bytes, Half]) -> Iterator[Packet]:
-    """The packets that somebody has to look at; what the others change in `halves` is changed."""
-    known, place = -1, _NOWHERE
-    for packet in packets:
-        time_s, link_type, data, start, end = packet
+class _Layout:
+    """Where the headers of a frame stand, if they are of the common form."""
+
+    def __init__(self, network: int, kind: int | None = None) -> None:
+        """`network`: where IP begins; `kind`: where its EtherType stands, None where its version
+        has to say which one it is."""
+        link = f">{network}x0s" if kind is None else f">{kind}x2s{network - kind - 2}x"
+        self.v4_kind = b"" if kind is None else _IPV4
+        self.v6_kind = b"" if kind is None else _IPV6
+        # EtherType, version, total length, fragment and protocol, key, sequence number,
+        # acknowledgement number, data offset and flags.
+        v4 = Struct(f"{link}BxH2xI2x12sIIH")
+        # The same with payload length and next header; the version is read by the one above.
+        v6 = Struct(f">{network}x4xHBx36sIIH")
+        self.read_v4: Callable[[bytes, int], tuple[Any, ...]] = v4.unpack_from
+        self.read_v6: Callable[[bytes, int], tuple[Any, ...]] = v6.unpack_from
+        self.size_v4 = v4.size
+        self.size_v6 = v6.size
+        self.payload_v4 = network + 20
+        self.payload_v6 = network + 40
+
+
+_RAW: Final = _Layout(0)
+_LAYOUTS: Final[dict[int, _Layout]] = {
+    0: _Layout(4),  # BSD loopback
+    1: _Layout(14, 12),  # Ethernet
+    12: _RAW,
+    14: _RAW,
+    101: _RAW,
+    108: _Layout(4),
+    113: _Layout(16, 14),  # Linux cooked
+    228: _RAW,
+    229: _RAW,
+    276: _Layout(20, 0),  # Linux cooked, version 2
+}
+
+
+def skim(
+    packets: Iterable[Packet], halves: dict[bytes, Half], dissector: Dissector
+) -> Iterator[tuple[float, Segment]]:
+    """The segments that somebody has to look at, with their times; what the others change in
+    `halves` is changed."""
+    known, layout = -1, _RAW
+    usual = False
+    for time_s, link_type, data, start, end in packets:
         if link_type != known:
-            known, place = link_type, _PLACES.get(link_type, _NOWHERE)
-        kind_start, kind_end, at = place
-        kind = _KINDS.get(data[start + kind_start : start + kind_end])
-        at += start
-        if kind == _VLAN:
-            kind = _KINDS.get(data[at + 2 : at + 4])
-            at += 4
-        half = None
-        if kind == _IPV4 and at + _SIZE_V4 <= end:
-            version, length, fragment, seq, flags = _read_v4(data, at)
-            if version == _PLAIN_V4 and fragment & _FRAGMENT_AND_PROTOCOL == _TCP:
-                half = halves.get(data[at + 12 : at + 24])
-                length -= 20
-        elif kind == _IPV6 and at + _SIZE_V6 <= end:
-            version, length, protocol, seq, flags = _read_v6(data, at)
-            if version >> 4 == _IPV6 and protocol == _TCP:
-                half = halves.get(data[at + 8 : at + 44])
+            known, usual = link_type, link_type in _LAYOUTS
+            layout = _LAYOUTS.get(link_type, _RAW)
+            read_v4, v4_kind, size_v4 = layout.read_v4, layout.v4_kind, layout.size_v4
+        length, at = -1, start
+        if usual and start + size_v4 <= end:
+            kind, version, total, fragment, key, seq, ack, flags = read_v4(data, start)
+            if kind == _VLAN and start + size_v4 + 4 <= end:
+                at = start + 4
+                kind, version, total, fragment, key, seq, ack, flags = read_v4(data, at)
+            if kind == v4_kind and version == _PLAIN_V4:
+                if fragment & _FRAGMENT_AND_PROTOCOL == _TCP:
+                    length = total - 20 - (flags >> 12 << 2)
+                    at += layout.payload_v4
+            elif kind == layout.v6_kind and version >> 4 == 6 and at + layout.size_v6 <= end:
+                total, protocol, key, seq, ack, flags = layout.read_v6(data, at)
+                if protocol == _TCP:
+                    length = total - (flags >> 12 << 2)
+                    at += layout.payload_v6
+        if length < 0 or flags < _LEAST_OFFSET:
+            segment = dissector.segment(link_type, data[start:end])
+            if segment is not None:
+                yield time_s, segment
+            continue
+        half = halves.get(key)
         if (
             half is not None
-            and flags >= _LEAST_OFFSET
-            and not flags & _SPECIAL
-            and half.position <= (end := half.position + length - (flags >> 12 << 2)) <= half.free
+            and (half.position + length) <= half.free
             and (seq - half.position) & MASK == half.origin
+            and not flags & _SPECIAL
         ):
-            half.position = end
+            half.position += length
             half.flow.last_s = time_s
-        else:
-            yield packet
+            continue
+        at += flags >> 12 << 2
+        payload = data[at : min(at + length, end)] if length else b""
+        yield time_s, (key, seq, ack, flags & 0xFF, payload, length)

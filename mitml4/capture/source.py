@@ -30,16 +30,22 @@ class Source:
     Readers take by moving `at`, and ask for `more` when the window is too short.
     """
 
-    __slots__ = ("_failure", "_read", "at", "data", "name", "offset")
+    __slots__ = ("_failure", "_on_read", "_read", "at", "data", "name", "offset")
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        """The caller closes the stream. Raises CaptureError for a compression it cannot read."""
+    def __init__(
+        self, stream: BinaryIO, name: str, on_read: Callable[[], object] = lambda: None
+    ) -> None:
+        """The caller closes the stream. `on_read` is called before each read, which may block.
+
+        Raises CaptureError for a compression it cannot read.
+        """
         self.name = name
         self.data = b""
         self.at = 0
         self.offset = 0
         """Where in the file `data` begins."""
         self._failure: CaptureError | None = None
+        self._on_read = on_read
         self._read = _reading(stream)
         self.more(len(_ZSTD))
         if decompressing := self._decompression():
@@ -81,6 +87,7 @@ class Source:
         """What comes next; b"" at the end, and where it cannot be read any further."""
         if self._failure:
             return b""
+        self._on_read()
         try:
             return self._read(_CHUNK)
         except (OSError, EOFError, zlib.error) as error:

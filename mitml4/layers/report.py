@@ -12,7 +12,7 @@ from mitml4.events import Action, Event, now
 from mitml4.protocols import conversation
 from mitml4.protocols.conversation import Facts, Notice
 
-__all__ = ["Report"]
+__all__ = ["Report", "event_of"]
 
 Side = Literal["ingress", "egress"]
 Stage = Literal["connect", "detect", "handshake", "relay"]
@@ -85,10 +85,22 @@ class Report:
 
     def notice(self, depth: int, notice: Notice) -> None:
         """Something that happened in a conversation."""
-        said = {name: getattr(notice, name) for name in notice.__slots__}
-        if "headers" in said and not self.with_headers:
-            said["headers"] = None
-        if "direction" in said:
-            said["direction"] = said["direction"].value
-        event = _EVENT_OF[type(notice)]
-        self.publish(event(time=self.clock(), flow=self.flow, depth=depth, **said))
+        self.publish(
+            event_of(
+                notice,
+                time=self.clock(),
+                flow=self.flow,
+                depth=depth,
+                with_headers=self.with_headers,
+            )
+        )
+
+
+def event_of(notice: Notice, *, time: datetime, flow: int, depth: int, with_headers: bool) -> Event:
+    """What the events call a notice of a flow's layer at this depth."""
+    said = {name: getattr(notice, name) for name in notice.__slots__}
+    if "headers" in said and not with_headers:
+        said["headers"] = None
+    if "direction" in said:
+        said["direction"] = said["direction"].value
+    return _EVENT_OF[type(notice)](time=time, flow=flow, depth=depth, **said)

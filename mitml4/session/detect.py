@@ -13,8 +13,8 @@ from mitml4.capture import reports
 from mitml4.capture.follow import Tally, follow
 from mitml4.capture.pcap import Packet
 from mitml4.capture.secrets import Secrets
-from mitml4.events import Action, Event, FlowClose, FlowOpen, SessionStart
-from mitml4.layers.report import Report, Side
+from mitml4.events import Action, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStart
+from mitml4.layers.report import event_of
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["Detection"]
@@ -33,9 +33,9 @@ class Detection:
     secrets: Secrets = field(default_factory=Secrets)
     """They open TLS, and may grow as packets are read."""
     tally: Tally = field(default_factory=Tally)
+    _before: int = 0
+    """How many flows the captures before this one had."""
     _flows: int = 0
-    _open: dict[int, Report] = field(default_factory=dict)
-    _time: datetime = datetime.min
 
     def start(self) -> None:
         self.publish(
@@ -52,52 +52,60 @@ class Detection:
 
     def read(self, packets: Iterable[Packet]) -> None:
         """Take in a capture. Raises CaptureError where it breaks, after all that could be read."""
-        self._open.clear()
+        self._before = self._flows
+        time_s, time = 0.0, _date(0.0)
         for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=self.tally):
-            self._time = _date(report.time_s)
-            self._tell(report)
+            if report.time_s != time_s:
+                time_s, time = report.time_s, _date(report.time_s)
+            self.publish(self._event(report, time))
 
-    def _tell(self, report: reports.Report) -> None:
-        number = report.flow.number
+    def _event(self, report: reports.Report, time: datetime) -> Event:
+        flow = report.flow
+        number = self._before + flow.number
         match report:
-            case reports.Opened():
-                self._flows += 1
-                self._open[number] = Report(
-                    self._flows, self.publish, self.with_headers, clock=self._clock
+            case reports.Noticed():
+                return event_of(
+                    report.notice,
+                    time=time,
+                    flow=number,
+                    depth=report.depth,
+                    with_headers=self.with_headers,
                 )
-                self.publish(
-                    FlowOpen(
-                        time=self._time,
-                        flow=self._flows,
-                        client=report.flow.client,
-                        destination=report.flow.destination,
-                    )
+            case reports.Opened():
+                self._flows = number
+                return FlowOpen(
+                    time=time, flow=number, client=flow.client, destination=flow.destination
                 )
             case reports.Layer():
-                told = self._open[number]
-                told.push(report.protocol)
-                told.layer(report.depth, report.speaker, _action(report), report.facts)
-            case reports.Noticed():
-                self._open[number].notice(report.depth, report.notice)
-            case reports.Fault():
-                side: Side = "ingress" if report.direction is Direction.UP else "egress"
-                self._open[number].error(side, "relay", "protocol", report.reason)
-            case reports.Closed():
-                flow = report.flow
-                self.publish(
-                    FlowClose(
-                        time=self._time,
-                        flow=self._open.pop(number).flow,
-                        stack=report.stack,
-                        reason=report.reason,
-                        bytes_up=flow.bytes_up,
-                        bytes_down=flow.bytes_down,
-                        duration_s=flow.last_s - flow.opened_s,
-                    )
+                return FlowLayer(
+                    time=time,
+                    flow=number,
+                    depth=report.depth,
+                    protocol=report.protocol,
+                    speaker=report.speaker,
+                    action=_action(report),
+                    details=report.facts,
                 )
-
-    def _clock(self) -> datetime:
-        return self._time
+            case reports.Fault():
+                return FlowError(
+                    time=time,
+                    flow=number,
+                    depth=report.innermost,
+                    side="ingress" if report.direction is Direction.UP else "egress",
+                    stage="relay",
+                    kind="protocol",
+                    reason=report.reason,
+                )
+            case reports.Closed():
+                return FlowClose(
+                    time=time,
+                    flow=number,
+                    stack=report.stack,
+                    reason=report.reason,
+                    bytes_up=flow.bytes_up,
+                    bytes_down=flow.bytes_down,
+                    duration_s=flow.last_s - flow.opened_s,
+                )
 
 
 def _date(time_s: float) -> datetime:

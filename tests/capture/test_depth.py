@@ -17,6 +17,7 @@ from mitml4.protocols.conversation import (
     INNER,
     LOOK,
     MAX_LOOK,
+    TAP,
     Conversation,
     Direction,
     Facts,
@@ -272,6 +273,41 @@ def test_a_held_direction_goes_on_when_the_other_changes_its_mind(odd: Any) -> N
     assert made[0].ends == [UP]
     depth.end(UP)
     assert made[0].ends == [UP]
+
+
+def test_what_is_tapped_counts_as_kept_until_the_layer_is_told(odd: Any) -> None:
+    def hear(conversation: Conversation, direction: Direction, data: bytes) -> int:
+        conversation.settled = data == b"settled"
+        return len(data)
+
+    odd(up=TAP, hear=hear)
+    depth, seen = play([(UP, b"a piece"), (UP, b" and another")])
+    assert (seen.kept_bytes, seen.stack) == (19, [])
+    bring(depth, UP, b"settled")
+    assert (seen.kept_bytes, seen.stack) == (0, ["odd"])
+    bring(depth, UP, b"what follows")
+    assert seen.kept_bytes == 0
+
+
+def test_giving_up_tells_what_was_learned_and_forgets_the_conversation(odd: Any) -> None:
+    odd(up=TAP)
+    depth, seen = play([(UP, b"a piece")])
+    depth.give_up()
+    assert (seen.kept_bytes, seen.stack, depth.conversation) == (0, ["odd"], None)
+    depth.close()
+    assert seen.stack == ["odd"]
+
+
+def test_it_is_over_when_both_have_ended_and_every_layer_is_told() -> None:
+    depth, _ = play([*SOCKS, (UP, REQUEST), (DOWN, RESPONSE + b"0123456789")])
+    for direction in (UP, DOWN):
+        assert not depth.over
+        depth.end(direction)
+    assert depth.over
+    depth, seen = play([(UP, REQUEST[:2])])
+    depth.end(UP)
+    depth.end(DOWN)
+    assert depth.over == bool(seen.stack)
 
 
 def test_an_end_is_told_after_the_last_byte_and_what_nobody_took_is_dropped(odd: Any) -> None:

@@ -66,8 +66,7 @@ def dissect(link_type: int, frame: bytes) -> tuple[int, bytes] | None:
     segment = Dissector().segment(link_type, frame)
     if segment is None:
         return None
-    _, seq, _, _, packet, start, end = segment
-    return seq, packet[start:end]
+    return segment[1], segment[4]
 
 
 @pytest.mark.parametrize("name", FRAMES)

@@ -127,6 +127,19 @@ def test_a_dripping_pipe_gives_the_same_packets(wire: Any, blocks: Any) -> None:
         assert list(frames(read_packets(dripping, "-"))) == packets
 
 
+def test_what_was_read_is_handed_on_before_the_stream_is_read_again(wire: Any) -> None:
+    data = wire.pcap(list(zip(TIMES, FRAMES, strict=True)))
+    told: list[object] = []
+    packets = read_packets(Dripping(data), "x.pcap", on_read=lambda: told.append("read"))
+    told.extend(frame for _, _, frame in frames(packets))
+    assert len(told) == len(data) + 1 + len(FRAMES)  # once more to see that it has ended
+    told.clear()
+    whole = read_packets(io.BytesIO(data), "x.pcap", on_read=lambda: told.append("read"))
+    for _, _, frame in frames(whole):
+        told.append(frame)
+    assert told == ["read", *FRAMES, "read"]
+
+
 def test_packets_are_the_same_wherever_the_buffer_ends(wire: Any, blocks: Any) -> None:
     frame = bytes(range(256)) * 33
     data = wire.pcap([(1.0, frame)] * 300)

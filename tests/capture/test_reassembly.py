@@ -33,8 +33,8 @@ def segment(
 ) -> Segment:
     addresses = ip_address(source[0]).packed + ip_address(destination[0]).packed
     ports = source[1].to_bytes(2, "big") + destination[1].to_bytes(2, "big")
-    end = len(data) if length is None else length
-    return addresses + ports, seq % (1 << 32), ack % (1 << 32), flags, data, 0, end
+    wire_length = len(data) if length is None else length
+    return addresses + ports, seq % (1 << 32), ack % (1 << 32), flags, data, wire_length
 
 
 def up(seq: int, data: bytes = b"", **more: Any) -> Segment:
@@ -55,6 +55,7 @@ class Recorder:
     streams: dict[Direction, bytes] = field(default_factory=lambda: {UP: b"", DOWN: b""})
     log: list[tuple[Any, ...]] = field(default_factory=list)
     grants: dict[Direction, int] = field(default_factory=lambda: {UP: 0, DOWN: 0})
+    is_over: bool = False
     reason: CloseReason | None = None
 
     def data(self, direction: Direction, data: bytes, time_s: float) -> None:
@@ -79,6 +80,9 @@ class Recorder:
         self.kept_bytes = 0
         self.grants = {UP: ALL, DOWN: ALL}
         self.log.append(("give up",))
+
+    def over(self) -> None:
+        self.is_over = True
 
     def close(self, flow: Flow, reason: CloseReason) -> None:
         self.reason = reason
@@ -389,6 +393,43 @@ def test_the_oldest_is_told_to_keep_no_more_when_all_keep_too_much() -> None:
     table.close()
     assert table.reassembler.evicted == 2
     assert {heard.reason for heard in table.heard} == {"shutdown"}
+
+
+def test_what_waits_behind_holes_counts_and_the_oldest_hole_is_given_up() -> None:
+    table = Table(limits={"max_kept_bytes": 2000})
+    for port in range(1, 5):
+        table.take(segment(CLIENT, ("198.51.100.2", port), 1, flags=SYN))
+        table.take(segment(CLIENT, ("198.51.100.2", port), 12, bytes(500)))
+    assert [heard.log for heard in table.heard] == [
+        [("lost", UP, 10), ("data", UP, bytes(500)), ("give up",)],
+        [],
+        [],
+        [],
+    ]
+    table.take(segment(CLIENT, ("198.51.100.2", 2), 2, bytes(10)))
+    assert table.heard[1].log == [("data", UP, bytes(10)), ("data", UP, bytes(500))]
+    table.close()
+    assert table.reassembler.evicted == 1
+
+
+def test_a_flow_that_was_given_up_is_counted_once() -> None:
+    table = Table(limits={"max_kept_bytes": 100})
+    table.take(up(100, flags=SYN))
+    for number in range(1, 6):
+        table.take(up(101 + number * 10, b"x"))
+    assert table.reassembler.evicted == 1
+    assert table.close().flow.bytes_up == 5
+
+
+def test_the_end_of_both_directions_is_told_at_once_unless_something_waits() -> None:
+    table, heard = opened()
+    table.take(up(101, flags=FIN | ACK))
+    assert not heard.is_over
+    table.take(down(101, flags=FIN | ACK))
+    assert heard.is_over
+    table, heard = opened()
+    table.take(up(120, b"behind a hole"), up(101, flags=FIN | ACK), down(101, flags=FIN | ACK))
+    assert not heard.is_over
 
 
 def test_addresses_of_ipv6_are_told_as_such() -> None:

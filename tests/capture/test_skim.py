@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mitml4.capture import follow as follow_module
 from mitml4.capture.follow import follow
+from mitml4.capture.packets import Dissector, Segment
 from mitml4.capture.pcap import Packet
 from mitml4.capture.reports import Closed, Report
 from mitml4.capture.skim import skim
@@ -82,18 +83,48 @@ def told(reports: Iterable[Report]) -> list[object]:
     return said
 
 
+def dissected(
+    packets: Iterable[Packet], _: object, dissector: Dissector
+) -> Iterator[tuple[float, Segment]]:
+    """All segments, by the way that reads every header."""
+    for time_s, link_type, data, start, end in packets:
+        if segment := dissector.segment(link_type, data[start:end]):
+            yield time_s, segment
+
+
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Packet]:
     """The packets that took the long way."""
     seen: list[Packet] = []
 
-    def watching(*arguments: Any) -> Iterator[Packet]:
-        for packet in skim(*arguments):
-            seen.append(packet)
-            yield packet
+    def watching(
+        packets: Iterable[Packet], halves: Any, dissector: Dissector
+    ) -> Iterator[tuple[float, Segment]]:
+        for packet in packets:
+            skipped = dissector.skipped.total()
+            segments = list(skim([packet], halves, dissector))
+            if segments or dissector.skipped.total() > skipped:
+                seen.append(packet)
+            yield from segments
 
     monkeypatch.setattr(follow_module, "skim", watching)
     return seen
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("options", [b"", b"\1" * 12], ids=["no options", "options"])
+@pytest.mark.parametrize("beyond", [6, 0, -5, -100, -420, -425, -500], ids="{:+}".format)
+def test_the_short_way_finds_the_same_segment(
+    wire: Any, link: str, version: int, options: bytes, beyond: int
+) -> None:
+    """Also where there is padding behind it, and wherever the capture has cut it."""
+    talk = Talk(wire, link, version)
+    time_s, link_type, data, start, end = talk.packet(True, 5, OPAQUE, ack=9, options=options)
+    packet = (time_s, link_type, data, start, max(end + beyond, start))
+    short, long = Dissector(), Dissector()
+    assert list(skim([packet], {}, short)) == list(dissected([packet], {}, long))
+    assert short.skipped == long.skipped
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -223,5 +254,5 @@ def test_no_report_tells_whether_packets_were_skimmed(wire: Any, data: st.DataOb
         packets.insert(to, packets[at] if data.draw(st.booleans()) else packets.pop(at))
     quick = told(follow(packets))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follow_module, "skim", lambda packets, _: iter(packets))
+        patch.setattr(follow_module, "skim", dissected)
         assert quick == told(follow(packets))
