@@ -19,6 +19,8 @@ ANSWER = (
     + b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc6\x33\x64\x02"
 )
 SERVFAIL = 2
+RESOLVER = "127.53.0.1"
+"""An address that no other program's ports are taken on."""
 
 
 @pytest.mark.parametrize(
@@ -66,13 +68,13 @@ class Lab:
         self.inside[0].bind(("127.0.0.1", 0))
         self.client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.resolv_conf = tmp_path / "resolv.conf"
-        self.resolv_conf.write_text("nameserver 127.0.0.1\n")
+        self.resolv_conf.write_text(f"nameserver {RESOLVER}\n")
         self.names = Names()
         self.notes: list[str] = []
         self.nursery = nursery
 
     async def start(self) -> None:
-        await self.datagrams.bind(("127.0.0.1", 0))
+        await self.datagrams.bind((RESOLVER, 0))
         port = self.datagrams.getsockname()[1]
         relay = DnsRelay(
             self.inside, self.names, self.notes.append, resolv_conf=self.resolv_conf, port=port
@@ -124,7 +126,7 @@ async def test_without_a_resolver_the_client_need_not_wait_and_it_is_said_once(l
 
 
 async def test_the_next_resolver_is_asked_when_one_refuses(lab) -> None:
-    lab.resolv_conf.write_text("nameserver 127.0.0.9\nnameserver 127.0.0.1\n")
+    lab.resolv_conf.write_text(f"nameserver 127.0.0.9\nnameserver {RESOLVER}\n")
     lab.nursery.start_soon(lab.answer_with, ANSWER)
     assert await lab.ask() == ANSWER
 
@@ -132,14 +134,14 @@ async def test_the_next_resolver_is_asked_when_one_refuses(lab) -> None:
 async def test_a_resolv_conf_that_changes_is_noticed(lab) -> None:
     lab.resolv_conf.write_text("nameserver 127.0.0.9\n")
     assert (await lab.ask())[3] & 15 == SERVFAIL
-    lab.resolv_conf.write_text("nameserver 127.0.0.1\n")
+    lab.resolv_conf.write_text(f"nameserver {RESOLVER}\n")
     lab.nursery.start_soon(lab.answer_with, ANSWER)
     assert await lab.ask() == ANSWER
 
 
 async def test_queries_over_tcp_go_over_tcp_any_number_of_them(lab) -> None:
     port = lab.datagrams.getsockname()[1]
-    (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    (listener,) = await trio.open_tcp_listeners(port, host=RESOLVER)
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
