@@ -6,10 +6,10 @@ import gc
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -19,6 +19,8 @@ from mitml4.errors import CaptureError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from mitml4.capture.secrets import Secrets
+    from mitml4.events import Event
+    from mitml4.sinks.flow_list import FlowList
 
 __all__ = ["detect"]
 
@@ -69,24 +71,23 @@ def detect(
     from mitml4.capture.reader import read_packets
     from mitml4.capture.secrets import Secrets
     from mitml4.session.detect import Detection
-    from mitml4.session.hub import Hub
+    from mitml4.session.hub import Totals
 
     secrets = Secrets()
     if keylog:
         _read_keylog(keylog, secrets)
-    table = None
     if sys.stdout is None:  # whoever started us has closed it
         raise UsageError("standard output is closed", hint="what was asked for goes there")
+    output: FlowList | _JsonLines = _JsonLines()
     if is_terminal(sys.stdout) and not json:
         from mitml4.sinks.flow_list import FlowList
 
-        table = FlowList()
-    hub = Hub(())
-    write: Callable[[Any], None] = table.publish if table else _json_line
+        output = FlowList()
+    totals = Totals()
 
-    def publish(event: Any) -> None:
-        hub.totals.add(event)
-        write(event)
+    def publish(event: Event) -> None:
+        totals.add(event)
+        output.publish(event)
 
     _collect_less_often()
     detection = Detection(publish, tunnels=tunnels, with_headers=headers, secrets=secrets)
@@ -95,14 +96,42 @@ def detect(
     for name in files:
         try:
             with _opened(name) as stream, _progress(stream, name) as counted:
-                detection.read(read_packets(counted, _shown(name), on_secrets=secrets.add))
+                detection.read(
+                    read_packets(
+                        counted, _shown(name), on_secrets=secrets.add, on_read=output.flush
+                    )
+                )
         except CaptureError as error:
             console.error(error)
             broken = True
-    publish(hub.totals.stop("done", 0))
-    if table:
-        table.finish()
+    publish(totals.stop("done", 0))
+    output.finish()
     return ExitCode.FAILED if broken else ExitCode.DONE
+
+
+class _JsonLines:
+    """Events as JSON lines on standard output, at the latest when the capture is read on."""
+
+    _MOST = 1000
+
+    def __init__(self) -> None:
+        from mitml4.events import encode
+
+        self._encode = encode
+        self._lines: list[str] = []
+
+    def publish(self, event: Event) -> None:
+        self._lines.append(self._encode(event) + "\n")
+        if len(self._lines) == self._MOST:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._lines:
+            sys.stdout.write("".join(self._lines))
+            sys.stdout.flush()
+            self._lines.clear()
+
+    finish = flush
 
 
 def _collect_less_often() -> None:
@@ -126,12 +155,6 @@ def _read_keylog(path: Path, secrets: Secrets) -> None:
             f"no TLS secrets in {path}",
             hint=f"SSLKEYLOGFILE={shlex.quote(str(path))} curl https://example.com/",
         )
-
-
-def _json_line(event: Any) -> None:
-    from mitml4.events import encode
-
-    print(encode(event), flush=event.type == "session.stop")
 
 
 def _shown(name: str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
-from mitml4.sinks.sink import Sink
+
+if TYPE_CHECKING:  # it brings trio along, which costs `detect` a fifth of its start
+    from mitml4.sinks.sink import Sink
 
 __all__ = ["Hub", "Totals"]
 

@@ -51,6 +51,9 @@ class FlowList:
                 if len(self._rows) == _MOST_ROWS:
                     self._print()
 
+    def flush(self) -> None:
+        """A table waits until it is complete: its columns are as wide as its rows want."""
+
     def finish(self) -> None:
         """Print what has not been printed yet."""
         if self._rows or not self._begun:

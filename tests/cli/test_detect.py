@@ -123,6 +123,22 @@ def test_standard_streams_that_are_closed_are_said(closed: str, words: str) -> N
     assert outcome.stderr.decode().startswith(f"error: standard {words} is closed\nhint: ")
 
 
+def test_what_a_pipe_brings_is_told_before_it_brings_more(http: Path) -> None:
+    argv = [sys.executable, "-m", "mitml4", "detect", "-"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(http.read_bytes())
+        process.stdin.flush()
+        told = [json.loads(process.stdout.readline())["type"] for _ in range(6)]
+        assert told[-1] == "http.end"
+        process.stdin.close()
+        assert len(process.stdout.readlines()) == 2
+
+
 def test_a_file_as_standard_input_has_a_bar_on_a_terminal(http: Path) -> None:
     ours, theirs = pty.openpty()
     with http.open("rb") as capture, open(ours, "rb", buffering=0) as screen:
