@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,10 +26,10 @@ from mitml4.net.rules.probe import probe_interface
 from mitml4.net.rules.ruleset import policy_routes
 from mitml4.net.tools import check_tools, environment, run_ip
 
-__all__ = ["Leftover", "Remains", "find_remains", "remove_leftover"]
+__all__ = ["Leftover", "Policy", "Remains", "find_remains", "remains_of", "remove_leftover"]
 
 _FAMILIES: Final = ("-4", "-6")
-_TABLE: Final = re.compile(r"table inet (mitml4_[0-9]+)")
+_TABLE: Final = re.compile(r"^table inet (mitml4_[0-9]+)$", re.MULTILINE)
 _OWNED: Final = re.compile(r"^\s*flags .*\bowner\b", re.MULTILINE)
 
 
@@ -60,22 +60,45 @@ class Remains:
     """The tables of sessions."""
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The policy rules and local routes of an IP version, as `ip -j` shows them."""
+
+    rules: Sequence[Mapping[str, Any]] = ()
+    routes: Sequence[Mapping[str, Any]] = ()
+
+
 async def find_remains() -> Remains:
     """Look, and change nothing. Raises MachineError without nft, ip or CAP_NET_ADMIN."""
     check_tools()
     if not effective_capabilities() >> Capability.NET_ADMIN & 1:
         raise MachineError("cleaning up needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …")
     # Before the tables: a session that has begun meanwhile shows its table and nothing else.
-    there = {family: await _look(family) for family in _FAMILIES}
+    policies = {family: await _policy(family) for family in _FAMILIES}
     links = {link["ifname"] for link in _parse(await run_ip("-j", "link", "show", "type", "veth"))}
     tables = {table: await _is_owned(table) for table in await _tables()}
+    return remains_of(policies, links, tables)
+
+
+def remains_of(
+    policies: Mapping[str, Policy], links: Collection[str], tables: Mapping[str, bool]
+) -> Remains:
+    """What of all this is mitml4's, and whether a session is still there for it.
+
+    `policies` are of each IP version (as in `ip -4`), `links` the names of virtual interfaces,
+    `tables` those with a name of ours, and whether a process owns them.
+    """
     left = []
     for identity in map(Identity, range(SLOTS)):
         owned = tables.get(identity.table)
         if owned:
             continue
         nft = (f"delete table inet {identity.table}",) if owned is not None else ()
-        ip = [(each, undo) for each in _FAMILIES for undo in _left_of(identity, there[each])]
+        ip = [
+            (family, undo)
+            for family, policy in policies.items()
+            for undo in _left_of(identity, policy)
+        ]
         if (interface := probe_interface(identity)) in links:
             ip.append(("-4", f"link del {interface}"))
         if nft or ip:
@@ -101,23 +124,15 @@ async def remove_leftover(leftover: Leftover) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _There:
-    """The policy rules and local routes of an IP version, as `ip -j` shows them."""
-
-    rules: Sequence[dict[str, Any]]
-    routes: Sequence[dict[str, Any]]
-
-
-async def _look(family: str) -> _There:
+async def _policy(family: str) -> Policy:
     rules = routes = ""
     with suppress(MachineError):  # a kernel without IPv6
         rules = await run_ip("-j", family, "rule", "show")
         routes = await run_ip("-j", family, "route", "show", "table", "all", "type", "local")
-    return _There(_parse(rules), _parse(routes))
+    return Policy(_parse(rules), _parse(routes))
 
 
-def _left_of(identity: Identity, there: _There) -> Iterator[str]:
+def _left_of(identity: Identity, there: Policy) -> Iterator[str]:
     """The commands that undo what is there of a slot's policy routes, in their order."""
     first, table = identity.rule_priority, str(identity.route_table)
     mark = {"fwmark": f"{identity.tproxy_mark:#x}", "src": "all"}
