@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from functools import cache
 from typing import Final
 
 from mitml4.protocols.conversation import Opening, Verdict
@@ -43,8 +44,7 @@ def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozens
 
     The word must have ended: `USER` may still become `USERHOST`.
     """
-    longest = max(map(len, own | shared))
-    head = up[: longest + 1].upper()
+    head = up[: _longest(own, shared) + 1].upper()
     end = _DELIMITER.search(head)
     if end is None:
         possible = any(word.startswith(head) for word in own | shared)
@@ -53,6 +53,11 @@ def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozens
     if word in own:
         return Verdict.MATCH
     return Verdict.LIKELY if word in shared else Verdict.REJECT
+
+
+@cache
+def _longest(own: frozenset[bytes], shared: frozenset[bytes]) -> int:
+    return max(map(len, own | shared))
 
 
 def in_lines(up: bytes) -> bool:
@@ -64,7 +69,7 @@ def code(down: bytes, codes: Collection[bytes]) -> Verdict:
     """LIKELY, if the server's first line begins with one of these codes of three digits."""
     if down[:3] in codes and down[3:4] in (b" ", b"-"):
         return Verdict.LIKELY
-    possible = len(down) < 4 and any(code.startswith(down) for code in codes)
+    possible = not down or (len(down) < 4 and any(code.startswith(down) for code in codes))
     return Verdict.NEED_MORE if possible else Verdict.REJECT
 
 
@@ -87,8 +92,9 @@ def agree(
         return Verdict.REJECT
     usual = opening.port in ports
     if not opening.down:
-        told = telltale is not None and telltale.search(opening.up) is not None
-        return Verdict.LIKELY if told or (usual and client in _FITS) else Verdict.NEED_MORE
+        fits = client in _FITS
+        told = fits and telltale is not None and telltale.search(opening.up)
+        return Verdict.LIKELY if told or (fits and usual) else Verdict.NEED_MORE
     if server not in _FITS:
         return Verdict.NEED_MORE
     if not opening.up:

@@ -103,7 +103,9 @@ def detect(opening: Opening) -> Verdict:
         return judge(read_array, opening.up)
     line = _inline(opening.up)
     if line is Verdict.REJECT and in_lines(opening.up):
-        return _likely(judge(read_complaint, opening.down))
+        return (
+            Verdict.NEED_MORE if not opening.down else _likely(judge(read_complaint, opening.down))
+        )
     if line is not Verdict.MATCH:
         return line
     answer = judge(read_answer, opening.down)
