@@ -168,9 +168,8 @@ class Lane:
         return moved
 
     def _find_ended(self, ended: bool) -> None:
-        """The kernel tells of a reset once; whoever reads after that finds an end."""
         if ended:
-            self.source.tcp.raise_reset()
+            self.source.tcp.raise_told_reset()
         self.ended = ended
 
     async def say_ended(self) -> None:

@@ -262,13 +262,24 @@ class TcpStream(Stream):
         return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
 
     def raise_reset(self) -> None:
-        """Raises OSError if it was reset. The kernel says so once, to anybody; but a connection
-        that is gone, and that we have not ended, cannot have come to it otherwise."""
-        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code and self.is_gone and not self._has_said_end:
-            code = errno.ECONNRESET
-        if code:
+        """Raises OSError if it was reset."""
+        if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
+        self.raise_told_reset()
+
+    def raise_told_reset(self) -> None:
+        """Raises OSError if somebody has been told of its reset: whoever reads on finds an end.
+
+        The kernel tells of it once. But a connection that is gone, and that we have not ended,
+        cannot have come to it otherwise.
+        """
+        if self.is_gone and not self._has_said_end and not self._holds_error():
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    def _holds_error(self) -> bool:
+        poller = select.poll()
+        poller.register(self.socket, 0)
+        return any(events & select.POLLERR for _, events in poller.poll(0))
 
     async def send_all(self, data: memoryview) -> None:
         while data:
@@ -323,6 +334,7 @@ class TcpStream(Stream):
     async def wait_end(self) -> None:
         self._stops_at_urgent = False
         await super().wait_end()
+        self.raise_told_reset()
 
     async def send_end(self) -> None:
         self._has_said_end = True
