@@ -3,11 +3,16 @@ are tried in tests/e2e/test_cleanup.py."""
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
+import trio
 
 from mitml4.net.identity import Identity
-from mitml4.net.rules.cleanup import Policy, Remains, remains_of
+from mitml4.net.rules.cleanup import Policy, Remains, find_remains, remains_of
 from mitml4.net.rules.ruleset import policy_routes
+from mitml4.net.tools import environment
+from mitml4.net.trial.apart import apart, enter_network
 
 SLOT = Identity(5)
 LINK = "mitml4_5p"
@@ -78,9 +83,10 @@ def test_the_session_of_another_slot_holds_nothing_of_this_one() -> None:
         ([LOOKUP], [], [DEL_LOOKUP]),
         ([NOP, GOTO], [], [DEL_NOP, DEL_GOTO]),
         ([NOP], [ROUTE], [DEL_ROUTE, DEL_NOP]),
+        ([NOP | {"src": "192.0.2.0"}, GOTO], [], [DEL_GOTO]),
         ([LOOKUP, GOTO, NOP], [ROUTE], [DEL_ROUTE, DEL_NOP, DEL_GOTO, DEL_LOOKUP]),
     ],
-    ids=["route", "goto", "lookup", "nop and goto", "route and nop", "all"],
+    ids=["route", "goto", "lookup", "nop and goto", "route and nop", "nop of others", "all"],
 )
 def test_only_what_is_there_is_undone_in_order(rules, routes, expected) -> None:
     assert undone(remains(*rules, routes=routes)) == expected
@@ -100,7 +106,6 @@ def test_a_rule_that_does_nothing_is_not_ours_by_its_number_alone() -> None:
         GOTO | {"src": "192.0.2.0"},
         LOOKUP | {"fwmark": "0x1"},
         LOOKUP | {"table": "main"},
-        NOP | {"src": "192.0.2.0"},
     ],
 )
 def test_a_rule_of_others_is_left_alone(rule) -> None:
@@ -117,3 +122,12 @@ def test_a_route_of_others_is_left_alone(route) -> None:
 def test_the_pair_of_a_probe_is_removed_by_its_name() -> None:
     assert undone(remains(links=["veth0", LINK])) == [f"link del {LINK}"]
     assert remains(links=["veth0", f"{LINK}1"]) == Remains((), ())
+
+
+def test_a_table_of_others_whose_name_begins_alike_is_not_ours() -> None:
+    def look() -> Remains:
+        enter_network()
+        subprocess.run(["nft", "add table inet mitml4_5x"], env=environment(), check=True)
+        return trio.run(find_remains)
+
+    assert apart(look, patience_s=20) == [Remains((), ())]
