@@ -167,10 +167,12 @@ class Mysql(Units):
             self.up = HOLD
 
     def server_unit(self, reader: Reader) -> None:
-        if self.greeting is None and reader.data[reader.at + 3 : reader.at + 4] == b"\x01":
-            self.stay_plain()  # an answer: the greeting was not captured
-        elif self.greeting:
+        if self.greeting:
             self.stay_plain()  # it has lost its patience before the client said anything
+        elif judge(read_greeting, reader.data) is Verdict.REJECT:
+            reader.take(3)
+            reader.one_of(b"\x01")  # an answer: the greeting was not captured
+            self.stay_plain()
         else:
             self.greeting = read_greeting(reader)
             if self.greeting.error is not None:

@@ -39,9 +39,15 @@ class Units(Conversation):
     def feed(self, direction: Direction, data: bytes) -> int:
         reader = Reader(data)
         unit = self.client_unit if direction is Direction.UP else self.server_unit
+        others = self.want(direction.other)
         taken = 0
         try:
-            while reader.left and self.want(direction) is LOOK:
+            # A unit that changes the other side's part is its turn: it may have waited for this.
+            while (
+                reader.left
+                and self.want(direction) is LOOK
+                and self.want(direction.other) is others
+            ):
                 unit(reader)
                 taken = reader.at
         except Short:

@@ -197,6 +197,16 @@ def test_results_alone_are_likely(converse: Any) -> None:
     assert conversation.facts() == MysqlFacts()
 
 
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_login_that_waits_is_read_before_what_the_server_says_next(
+    converse: Any, chunk: int | None
+) -> None:
+    conversation = Mysql()
+    script = [(UP, LOGIN), (DOWN, GREETING + packet(2, b"\0\0\0\2\0\0\0"))]
+    converse(conversation, script, chunk=chunk)
+    assert conversation.facts().user == b"alice"
+
+
 @pytest.mark.parametrize("down", [GREETING, DENIED])
 def test_a_greeting_is_enough_once_the_client_cannot_answer(down: bytes) -> None:
     assert detect(Opening(down=down, up_ended=True)) is Verdict.MATCH
