@@ -157,8 +157,9 @@ class Kafka(Units):
     client_software: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_versions, reader.data) is Verdict.MATCH:
-            self.stay_plain()  # an answer: the request was not captured
+        if judge(read_request, reader.data) is Verdict.REJECT:
+            read_versions(reader)  # the request was not captured
+            self.stay_plain()
             return
         request = read_request(reader)
         if request.api == API_VERSIONS and request.version >= FLEXIBLE:

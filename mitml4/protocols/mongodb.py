@@ -197,8 +197,9 @@ class Mongodb(Units):
     application: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_reply, reader.data) is Verdict.MATCH:
-            self.stay_plain()  # the request was not captured
+        if judge(read_message, reader.data) is Verdict.REJECT:
+            read_reply(reader)  # the request was not captured
+            self.stay_plain()
             return
         command = read_message(reader)
         if command and command.size <= MAX_DOCUMENT:

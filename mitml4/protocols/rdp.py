@@ -167,8 +167,9 @@ class Rdp(Units):
             self.stay_plain()
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_confirm, reader.data) is Verdict.MATCH:
-            self.stay_plain()  # the request was not captured
+        if judge(read_request_head, reader.data) is Verdict.REJECT:
+            read_confirm(reader)  # the request was not captured
+            self.stay_plain()
             return
         self.request = read_request(reader)
         self.up = HOLD

@@ -127,21 +127,24 @@ class Ssh(Conversation):
     _preamble: int = 0
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        if data[0] == 0 and not self._line[direction]:
-            self.set_want(direction, PASS_ALL)
-            self._learn(direction, None)  # a packet: the line was not captured
-            return len(data)
         *lines, rest = (self._line[direction] + data).split(b"\n")
         for line in lines:
-            if line.startswith(b"SSH-"):
+            if line.startswith((b"SSH-", b"\0")):
                 self._identify(direction, line)
                 return len(data)
             self._other_line(direction, line)
+        if rest.startswith(b"\0"):
+            self._identify(direction, rest)
+            return len(data)
         _check_length(rest)
         self._line[direction] = rest
         return len(data)
 
     def _identify(self, direction: Direction, line: bytes) -> None:
+        if line.startswith(b"\0"):  # a packet: the line was not captured
+            self.set_want(direction, PASS_ALL)
+            self._learn(direction, None)
+            return
         _check_length(line)
         if not line.startswith(PREFIXES):
             raise ProtocolError("SSH: an unknown protocol version")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.protocols.conversation import Opening, Verdict
-from mitml4.protocols.registry import BEGINNING, PROTOCOLS, detect
+from mitml4.protocols.conversation import Direction, Opening, Surroundings, Verdict
+from mitml4.protocols.registry import BEGINNING, PROTOCOLS, by_name, detect
 
 MIDDLES: dict[str, list[bytes]] = {
     "tls": [
@@ -148,3 +149,24 @@ def test_the_table_of_first_bytes_knows_all_middles(data: bytes) -> None:
             assert row.detect(Opening(up=data)) in (Verdict.REJECT, Verdict.NEED_MORE), row.name
         if row.server_first is not None and data[0] not in row.server_first:
             assert row.detect(Opening(down=data)) in (Verdict.REJECT, Verdict.NEED_MORE), row.name
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "direction"),
+    [
+        *((name, data, Direction.UP) for name, data in CASES),
+        *((name, data, Direction.DOWN) for name, data in SIDES),
+    ],
+)
+def test_a_conversation_takes_the_middle_as_it_comes(
+    converse: Any, name: str, data: bytes, direction: Direction
+) -> None:
+    row = by_name(name)
+    assert row is not None
+    assert row.converse is not None
+    said = set()
+    for chunk in (None, 1, 3):
+        conversation = row.converse(Surroundings())
+        talk = converse(conversation, [(direction, data)], chunk=chunk)
+        said.add((conversation.facts(), conversation.settled, bytes(talk.moved[direction])))
+    assert len(said) == 1
