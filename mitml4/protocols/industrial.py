@@ -113,35 +113,52 @@ def dnp3_crc(data: bytes) -> int:
     return crc ^ 0xFFFF
 
 
-CONTROLS: Final = (0x07, 0x0B, 0x13, 0x23, 0x43, 0x83)
+CONTROLS: Final = tuple(bytes([control]) for control in (0x07, 0x0B, 0x13, 0x23, 0x43, 0x83))
 """STARTDT, STOPDT and TESTFR, each act and con."""
-U_FRAMES: Final = tuple(bytes([4, control, 0, 0, 0]) for control in CONTROLS)
+MIN_I_FRAME: Final = 12
 TYPES: Final = 127
 CAUSES: Final = 0x3F
 
 
 def read_iec104(reader: Reader) -> None:
-    """A U frame, with which a connection begins, or else two I frames (of a capture's middle)."""
-    reader.one_of(b"\x68")
-    if reader.data[reader.at : reader.at + 1] in (b"", b"\x04"):
-        reader.one_of(*U_FRAMES)
-        return
-    read_i_frame(reader)
-    reader.one_of(b"\x68")
-    read_i_frame(reader)
+    """A U frame, with which a connection begins, or else two others (of a capture's middle)."""
+    if not read_iec104_frame(reader):
+        read_iec104_frame(reader)
 
 
-def read_i_frame(reader: Reader) -> None:
-    """Behind its start: two counters whose lowest bit is 0, and an ASDU."""
-    end = reader.uint(1, 12, 253) + reader.at
-    for _ in ("sent", "received"):
-        if reader.uint(2, little=True) & 1:
-            raise ProtocolError("no I frame")
+def read_iec104_frame(reader: Reader) -> bool:
+    """A frame, which its first counter tells apart; whether it is a U frame."""
+    reader.one_of(b"\x68")
+    end = reader.uint(1, 4, 253) + reader.at
+    if end - reader.at > 4:
+        read_i_frame(reader, end)
+        return False
+    if reader.one_of(b"\x01", *CONTROLS) in CONTROLS:
+        reader.one_of(bytes(3))
+        return True
+    reader.one_of(b"\x00")
+    read_counter(reader)
+    return False
+
+
+def read_i_frame(reader: Reader, end: int) -> None:
+    """What is sent, and what was received; and an ASDU."""
+    if end - reader.at < MIN_I_FRAME:
+        raise ProtocolError("no ASDU is so short")
+    read_counter(reader)
+    read_counter(reader)
     reader.uint(1, 1, TYPES)
     reader.uint(1, 1)
     if not reader.uint(1) & CAUSES:
         raise ProtocolError("no cause of transmission")
     reader.take(end - reader.at)
+
+
+def read_counter(reader: Reader) -> None:
+    """Fifteen bits; the lowest, which would make another frame of it, is 0."""
+    if reader.uint(1) & 1:
+        raise ProtocolError("no counter")
+    reader.take(1)
 
 
 OPCUA_TYPES: Final = tuple(

@@ -41,9 +41,13 @@ CASES = [
     ("dnp3", b"\5\x64\4", b"", REJECT),
     ("iec104", b"\x68\4\7\0\0", b"", NEED_MORE),
     ("iec104", b"\x68\4\x43\0\0\0", b"", MATCH),
-    ("iec104", b"\x68\4\1", b"", REJECT),
+    ("iec104", b"\x68\4\5", b"", REJECT),
     ("iec104", I_FRAME, b"", NEED_MORE),
     ("iec104", I_FRAME + I_FRAME, b"", MATCH),
+    ("iec104", b"\x68\4\1\0\6\0", b"", NEED_MORE),  # an S frame
+    ("iec104", b"\x68\4\1\0\6\0" + I_FRAME, b"", MATCH),
+    ("iec104", b"\x68\4\1\0\7", b"", REJECT),  # a counter that is none
+    ("iec104", b"\x68\5", b"", REJECT),  # no frame is so long
     ("iec104", I_FRAME.replace(b"\2", b"\3"), b"", REJECT),  # a counter that is no I frame's
     ("iec104", I_FRAME[:8] + b"\0", b"", REJECT),  # no cause
     ("iec104", b"hello you", b"", REJECT),
