@@ -234,10 +234,13 @@ def _default_name(today: datetime) -> str:
 
 def _subject(name: str) -> x509.Name:
     try:
+        if not name.isprintable():
+            raise ValueError
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     except ValueError:
         message = f"no such name for a certificate authority: {name!r}"
-        raise UsageError(message, hint=f"1 to {_MAX_COMMON_NAME} bytes of UTF-8") from None
+        hint = f"1 to {_MAX_COMMON_NAME} bytes of UTF-8, none of them a control character"
+        raise UsageError(message, hint=hint) from None
 
 
 def _name_constraints(domains: Sequence[str]) -> x509.NameConstraints:
@@ -263,7 +266,7 @@ def _a_label(domain: str) -> str:
 
 
 def _is_label(label: str) -> bool:
-    return label != "" and label.replace("-", "").replace("_", "").isalnum()
+    return label.strip("-") == label and label.replace("-", "").replace("_", "").isalnum()
 
 
 def _hash_for(key: AuthorityKey) -> SHA256 | SHA384 | SHA512:

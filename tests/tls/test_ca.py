@@ -105,7 +105,7 @@ class TestGenerate:
         assert CertificateAuthority.generate().permitted_domains == ()
 
     @pytest.mark.parametrize(
-        "domain", ["", "*", ".", "a..b", "192.0.2.1", "a b.c", "a/b", "x" * 70]
+        "domain", ["", "*", ".", "a..b", "192.0.2.1", "a b.c", "a/b", "x" * 70, "-a.b", "a-.b"]
     )
     def test_what_is_no_domain_is_refused(self, domain: str) -> None:
         with pytest.raises(UsageError, match="no such domain"):
@@ -116,7 +116,7 @@ class TestGenerate:
         with pytest.raises(UsageError, match="no such life"):
             CertificateAuthority.generate(days=days)
 
-    @pytest.mark.parametrize("name", ["", "x" * 65, "\udcff"])
+    @pytest.mark.parametrize("name", ["", "x" * 65, "\udcff", "a\x1b[2J"])
     def test_an_impossible_name_is_refused(self, name: str) -> None:
         with pytest.raises(UsageError, match="no such name"):
             CertificateAuthority.generate(name=name)
