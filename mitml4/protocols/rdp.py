@@ -89,6 +89,20 @@ def read_request_head(reader: Reader) -> None:
         reader.uint(4, 0, 0x1F, little=True)
 
 
+def read_bare_request(reader: Reader) -> None:
+    """A connection request for nothing in particular, as of old, up to the MCS that follows it."""
+    if read_x224(reader, CONNECTION_REQUEST):
+        raise ProtocolError("a request for something else")
+    read_mcs(reader)
+
+
+def read_mcs(reader: Reader) -> None:
+    """MCS's Connect-Initial in an X.224 data unit (§2.2.1.3)."""
+    reader.one_of(b"\x03\x00")
+    reader.uint(2, 8)
+    reader.one_of(b"\x02\xf0\x80\x7f\x65")
+
+
 def read_request(reader: Reader) -> Request:
     """The whole of it."""
     body = reader.whole(read_x224(reader, CONNECTION_REQUEST))
@@ -117,9 +131,7 @@ def read_confirm(reader: Reader) -> None:
 def read_inside(reader: Reader) -> None:
     """What a client goes on with: MCS in an X.224 data unit, or CredSSP's TSRequest (§5.4.5.2)."""
     if reader.data[:1] in (b"", b"\x03"):
-        reader.one_of(b"\x03\x00")
-        reader.uint(2, 8)
-        reader.one_of(b"\x02\xf0\x80\x7f\x65")
+        read_mcs(reader)
         return
     read_head(reader, b"\x30")
     reader.one_of(b"\xa0\x03\x02\x01")  # [MS-CSSP] §2.2.1: version [0] INTEGER
@@ -127,9 +139,9 @@ def read_inside(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request with a cookie or a negotiation; any other TPKT is somebody else's.
+    """A request with a cookie or a negotiation, or what follows one that has neither.
 
-    A capture that lacks it shows the confirm.
+    Any other TPKT is somebody else's. A capture that lacks the request shows the confirm.
     """
     if opening.within[-2:] != (Rdp.name, "tls"):
         return _outermost(opening)
@@ -138,7 +150,8 @@ def detect(opening: Opening) -> Verdict:
     return judge(read_inside, opening.up)
 
 
-_outermost = proof(either(read_request_head, read_confirm), read_confirm)
+_read_requests = either(read_request_head, read_bare_request)
+_outermost = proof(either(_read_requests, read_confirm), read_confirm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +180,7 @@ class Rdp(Units):
             self.stay_plain()
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_request_head, reader.data) is Verdict.REJECT:
+        if judge(_read_requests, reader.data) is Verdict.REJECT:
             read_confirm(reader)  # the request was not captured
             self.stay_plain()
             return

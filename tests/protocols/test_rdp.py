@@ -81,6 +81,7 @@ def test_tls_begins_behind_the_confirm(
     [
         ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(2, 0)))], "rdp"),
         ([(UP, ONLY_COOKIE), (DOWN, x224(0xD0))], "rdp"),
+        ([(UP, x224(0xE0)), (DOWN, x224(0xD0))], "rdp"),
         ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(3, 2)))], "refused: TLS is not allowed"),
         ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(3, 99)))], "refused: failure 0x63"),
         ([(UP, REQUEST), (DOWN, b"HTTP/1.1 400")], None),
@@ -136,7 +137,9 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (REQUEST[:19], Verdict.MATCH),
         (NO_COOKIE[:18], Verdict.NEED_MORE),
         (NO_COOKIE, Verdict.MATCH),
-        (x224(0xE0), Verdict.REJECT),
+        (x224(0xE0), Verdict.NEED_MORE),
+        (x224(0xE0) + MCS, Verdict.MATCH),
+        (x224(0xE0) + b"\x03\x00\x00\x19\x02\xf0\x80\x32", Verdict.REJECT),  # S7
         (x224(0xE0, b"\xc1\x02\x01\x00\xc2\x02\x01\x02\xc0\x01\x0a"), Verdict.REJECT),  # S7
         (MCS, Verdict.REJECT),
         (CREDSSP, Verdict.REJECT),
