@@ -1,19 +1,38 @@
-"""The two programs that change the machine for us, nft and ip: that they are there, and what they
-are run with."""
+"""The programs that change the machine for us, nft, ip and those of iptables: that they are there,
+what they are run with, and what they complain of."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
 
 from mitml4.errors import MachineError
 
-__all__ = ["check_tools", "environment", "run_ip"]
+__all__ = [
+    "LIMITS",
+    "Ended",
+    "attempt",
+    "check_tools",
+    "complaint",
+    "environment",
+    "run",
+    "run_ip",
+    "run_nft",
+]
+
+LIMITS: Final = {errno.EMFILE: "ulimit -n", errno.EAGAIN: "ulimit -u"}
+"""Where a limit of the user's is in the way: the command that shows and sets it."""
 
 _PACKAGES: Final = (("nft", "nftables"), ("ip", "iproute2"))
+
+Ended = subprocess.CompletedProcess[str]
 
 
 def environment() -> dict[str, str]:
@@ -29,21 +48,78 @@ def check_tools() -> None:
             raise MachineError(f"{tool} is not installed", hint=f"apt install {package}")
 
 
-async def run_ip(*arguments: str, batch: str | None = None) -> str:
-    """Run ip; raises MachineError with its first complaint, unless it is told to go on (`-force`).
+def attempt(*command: str, given: str = "", patience_s: float | None = None) -> Ended:
+    """Run a program to its end; that it may have failed is the caller's to see.
 
-    `batch` holds commands, one a line, as in `ip -batch`. Returns what was printed.
+    Raises MachineError where it cannot be started, or does not end in time.
+    """
+    with _starting(command[0]):
+        try:
+            return subprocess.run(
+                command,
+                input=given,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=environment(),
+                timeout=patience_s,
+            )
+        except subprocess.TimeoutExpired:
+            reason = f"{command[0]} does not come to an end within {patience_s:g} s"
+            raise MachineError(reason) from None
+
+
+def run(*command: str, given: str = "") -> str:
+    """What a program prints. Raises MachineError with its first complaint, if it fails."""
+    return _printed(attempt(*command, given=given))
+
+
+async def run_ip(*arguments: str, batch: str | None = None) -> str:
+    """What ip prints. Raises MachineError with its first complaint, unless it is told to go on
+    (`-force`).
+
+    `batch` holds commands, one a line, as in `ip -batch`.
     """
     command = ["ip", *arguments] if batch is None else ["ip", *arguments, "-batch", "-"]
-    done = await trio.run_process(
-        command,
-        stdin=(batch or "").encode(),
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-        env=environment(),
-    )
-    if done.returncode != 0 and "-force" not in arguments:
-        complaint = done.stderr.decode(errors="replace").partition("\n")[0]
-        raise MachineError(f"ip: {complaint or f'exit status {done.returncode}'}")
-    return done.stdout.decode(errors="replace")
+    ended = await _attempt(command, given=batch or "")
+    return ended.stdout if "-force" in arguments else _printed(ended)
+
+
+async def run_nft(*arguments: str) -> str:
+    """What nft prints. Raises MachineError with its first complaint, if it fails."""
+    return _printed(await _attempt(["nft", *arguments]))
+
+
+def complaint(ended: Ended) -> str:
+    """What a program said first of why it failed, in one line; else the status that it left."""
+    first, _, _ = ended.stderr.strip().partition("\n")
+    return first.rpartition("Error: ")[2] or f"exit status {ended.returncode}"
+
+
+async def _attempt(command: list[str], *, given: str = "") -> Ended:
+    with _starting(command[0]):
+        ended = await trio.run_process(
+            command,
+            stdin=given.encode(),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment(),
+        )
+    printed, said = (each.decode(errors="replace") for each in (ended.stdout, ended.stderr))
+    return Ended(command, ended.returncode, printed, said)
+
+
+@contextmanager
+def _starting(program: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = LIMITS.get(error.errno or 0)
+        raise MachineError(f"{program}: {error.strerror}", hint=hint) from error
+
+
+def _printed(ended: Ended) -> str:
+    if ended.returncode != 0:
+        raise MachineError(f"{ended.args[0]}: {complaint(ended)}")
+    return ended.stdout

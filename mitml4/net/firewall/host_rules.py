@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +17,12 @@ from typing import Final
 from mitml4.errors import MachineError
 from mitml4.net.firewall.legacy import LegacyChain, LegacyRule, LegacyTables, opening_by
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK
-from mitml4.net.tools import environment
+from mitml4.net.tools import attempt, complaint, environment
 
 __all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]
 
 _LIST: Final = ("nft", "--handle", "--stateless", "--terse", "list", "ruleset")
+_LOAD: Final = ("nft", "-f", "-")
 _PATIENCE_S: Final = 3
 
 _TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
@@ -113,12 +113,12 @@ class HostRules:
     @classmethod
     def read(cls) -> HostRules:
         """Raises RulesHiddenError for lack of privilege, MachineError for anything else."""
-        done = _nft(*_LIST[1:])
+        done = attempt(*_LIST, patience_s=_PATIENCE_S)
         if done.returncode == 0:
             return cls(done.stdout, LegacyTables.read())
         if "not permitted" in done.stderr:
             raise RulesHiddenError
-        raise MachineError(f"nft: {_first_line(done.stderr)}", hint="nft list ruleset")
+        raise MachineError(f"nft: {complaint(done)}", hint="nft list ruleset")
 
     @property
     def tables(self) -> set[str]:
@@ -169,7 +169,7 @@ class HostRules:
         lines = list(self._copyable())
         missing = sum(_blank(lines, at) for at, line in enumerate(lines) if _is_foreign(line))
         for _ in range(_ROUNDS):
-            done = _nft("-f", "-", given="\n".join(lines) + "\n")
+            done = attempt(*_LOAD, given="\n".join(lines) + "\n", patience_s=_PATIENCE_S)
             if done.returncode == 0:
                 return missing
             complaints = {int(number) - 1 for number in _COMPLAINT.findall(done.stderr)}
@@ -177,7 +177,7 @@ class HostRules:
             if not removed:
                 break
             missing += removed
-        raise MachineError(f"the rules cannot be copied: {_first_line(done.stderr)}")
+        raise MachineError(f"the rules cannot be copied: {complaint(done)}")
 
     def _blocks(self) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
         """Each chain, with its rules."""
@@ -248,27 +248,6 @@ def _end_of_block(lines: Sequence[str], start: int) -> int:
     )
 
 
-def _nft(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["nft", *arguments],
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment(),
-            timeout=_PATIENCE_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise MachineError(f"nft does not come to an end within {_PATIENCE_S} s") from None
-    except OSError as error:
-        raise MachineError(f"nft: {error.strerror}") from error
-
-
 def _iptables(tool: str) -> str:
     """The variant whose tables nft lists, by name if it has one."""
     return f"{tool}-nft" if shutil.which(f"{tool}-nft", path=environment()["PATH"]) else tool
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]

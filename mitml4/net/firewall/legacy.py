@@ -6,7 +6,6 @@ Only what the kernel has tables for is asked for: to list a table that is not th
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK
-from mitml4.net.tools import environment
+from mitml4.net.tools import attempt, run
 
 __all__ = ["LegacyChain", "LegacyRule", "LegacyTables", "opening_by"]
 
@@ -135,15 +134,13 @@ def _names(file: str) -> list[str]:
 
 
 def _save(program: str, table: str) -> list[str]:
-    done = _run(f"{program}-save", "-t", table)
-    if done.returncode != 0:
-        raise MachineError(f"{program}-save: {done.stderr.strip().partition(chr(10))[0]}")
-    return [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    lines = run(f"{program}-save", "-t", table).splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def _restore(program: str, lines: list[str]) -> int:
     for missing in range(_ROUNDS):
-        done = _run(f"{program}-restore", given="\n".join(lines) + "\n")
+        done = attempt(f"{program}-restore", given="\n".join(lines) + "\n")
         if done.returncode == 0:
             return missing
         match = _COMPLAINT.search(done.stderr)
@@ -152,12 +149,3 @@ def _restore(program: str, lines: list[str]) -> int:
             break
         lines[at] = ""
     raise MachineError(f"the rules of {program} cannot be copied")
-
-
-def _run(*argv: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            argv, input=given, capture_output=True, text=True, errors="replace", env=environment()
-        )
-    except OSError as error:
-        raise MachineError(f"{argv[0]}: {error.strerror}") from error

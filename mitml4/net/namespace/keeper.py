@@ -8,13 +8,11 @@ comes about. It never touches the terminal, and belongs to a session of its own.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -33,7 +31,7 @@ from mitml4.net.namespace.nflog import open_log
 from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
-from mitml4.net.tools import environment
+from mitml4.net.tools import LIMITS, run
 
 __all__ = ["KINDS", "MAX_MESSAGE", "keep"]
 
@@ -46,9 +44,6 @@ KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 
 _IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 _IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
-
-_LIMITS: Final = {errno.EMFILE: "ulimit -n", errno.EAGAIN: "ulimit -u"}
-"""Where a limit of the user's is in the way: the command that shows and sets it."""
 
 Answer = tuple[dict[str, Any], list[int]]
 
@@ -63,7 +58,7 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoRetur
         os._exit(1)
     except OSError as error:
         reason = f"cannot make a namespace: {error.strerror or error}"
-        _send(channel, {"error": reason, "hint": _LIMITS.get(error.errno or 0)}, [])
+        _send(channel, {"error": reason, "hint": LIMITS.get(error.errno or 0)}, [])
         os._exit(1)
     _send(channel, *keeper.first_answer())
     while True:
@@ -162,15 +157,14 @@ def _enter_new_namespaces() -> list[str]:
     return kinds
 
 
-def _run(*command: str, given: str) -> str:
-    """Run ip or nft to its end. Raises MachineError with its first complaint."""
-    done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment())
-    if done.returncode != 0:
-        complaint = (done.stderr or done.stdout).partition("\n")[0].rpartition("Error: ")[2]
+def _run(*command: str, given: str = "") -> str:
+    """As `run`; raises NamespacesRefusedError where it fails for lack of power."""
+    try:
+        return run(*command, given=given)
+    except MachineError as error:
         if refusal := explain_powerless():
-            raise refusal
-        raise MachineError(f"{command[0]}: {complaint or f'exit status {done.returncode}'}")
-    return done.stdout
+            raise refusal from error
+        raise
 
 
 def _bind_udp_intake() -> socket.socket:
@@ -231,7 +225,7 @@ def _answering_socket(ip: str, port: int) -> socket.socket:
 
 
 def _quic_blocked() -> int:
-    listing = _run("nft", "list", "counter", "inet", "mitml4", "quic", given="")
+    listing = _run("nft", "list", "counter", "inet", "mitml4", "quic")
     found = re.search(r"packets (\d+)", listing)
     return int(found[1]) if found else 0
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-
-import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.identity import SLOTS, Identity
@@ -24,7 +21,7 @@ from mitml4.net.isolation import Capability, effective_capabilities
 from mitml4.net.rules.guard import Guard
 from mitml4.net.rules.probe import probe_interface
 from mitml4.net.rules.ruleset import policy_routes
-from mitml4.net.tools import check_tools, environment, run_ip
+from mitml4.net.tools import check_tools, run_ip, run_nft
 
 __all__ = ["Leftover", "Policy", "Remains", "find_remains", "remains_of", "remove_leftover"]
 
@@ -112,7 +109,7 @@ async def remove_leftover(leftover: Leftover) -> bool:
     Raises MachineError.
     """
     for command in leftover.nft:
-        await _nft(*command.split())
+        await run_nft(*command.split())
     guard = await Guard.hold(leftover.identity)
     if guard is None:
         return False
@@ -152,30 +149,15 @@ def _left_of(identity: Identity, there: Policy) -> Iterator[str]:
 
 
 async def _tables() -> list[str]:
-    return _TABLE.findall(await _nft("list", "tables", "inet"))
+    return _TABLE.findall(await run_nft("list", "tables", "inet"))
 
 
 async def _is_owned(table: str) -> bool:
     """Whether a process holds it. One that has gone meanwhile was held."""
     try:
-        return _OWNED.search(await _nft("list", "table", "inet", table)) is not None
+        return _OWNED.search(await run_nft("list", "table", "inet", table)) is not None
     except MachineError:
         return True
-
-
-async def _nft(*arguments: str) -> str:
-    done = await trio.run_process(
-        ["nft", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-        env=environment(),
-    )
-    if done.returncode != 0:
-        complaint = done.stderr.decode(errors="replace").partition("\n")[0]
-        raise MachineError(f"nft: {complaint.removeprefix('Error: ')}")
-    return done.stdout.decode(errors="replace")
 
 
 def _parse(text: str) -> list[dict[str, Any]]:

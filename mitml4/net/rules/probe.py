@@ -9,10 +9,10 @@ of this process alone, so it vanishes with us, and its interfaces with it.
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -25,7 +25,7 @@ from mitml4.net.egress import abort
 from mitml4.net.identity import Identity
 from mitml4.net.listener import Listener
 from mitml4.net.netns import NetNamespace
-from mitml4.net.tools import environment, run_ip
+from mitml4.net.tools import run, run_ip
 
 __all__ = ["CannotProbeError", "ProbeLink", "probe_interface", "probe_link"]
 
@@ -176,7 +176,4 @@ def _furnish(namespace: NetNamespace, networks: Sequence[Network]) -> None:
     batch = _furniture(_INSIDE, networks, _CLIENT, _HOST) + "".join(
         f"route add {net[_TARGET]} via {net[_HOST]} dev {_INSIDE}\n" for net in networks
     )
-    try:
-        namespace.run("ip", "-batch", "-", input=batch, env=environment())
-    except subprocess.CalledProcessError as error:
-        raise MachineError(f"ip: {error.stderr.partition(chr(10))[0]}") from error
+    namespace.call(partial(run, "ip", "-batch", "-", given=batch))

@@ -11,7 +11,6 @@ import fcntl
 import shlex
 import socket
 import struct
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.rules.redirect import intercepting
 from mitml4.net.rules.scope import Scope
-from mitml4.net.tools import check_tools, environment
+from mitml4.net.tools import check_tools, run
 from mitml4.net.trial.apart import apart, enter_network
 
 __all__ = ["Outcome", "Settings", "Stage", "rehearse"]
@@ -142,13 +141,13 @@ def _play(stage: Stage) -> Outcome:
 def _set(stage: Stage) -> int:
     """Make the network as it is to be; how many of the rules' lines could not be copied."""
     if stage.settings is None or stage.settings.loopback_is_up:
-        _run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "set", "lo", "up")
     if stage.settings:
         stage.settings.apply()
     left_out = stage.rules.copy() if stage.rules else 0
     for command in stage.commands:
-        _run(*shlex.split(command))
-    _run("ip", "link", "add", _INTERFACE, "type", "veth", "peer", "name", f"{_INTERFACE}1")
+        run(*shlex.split(command))
+    run("ip", "link", "add", _INTERFACE, "type", "veth", "peer", "name", f"{_INTERFACE}1")
     return left_out
 
 
@@ -162,15 +161,6 @@ async def _intercept() -> tuple[Way, str | None]:
     if note is None:
         return "tproxy", None
     return ("untried" if "tproxy" in ways else "redirect"), note
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment()
-    )
-    if done.returncode != 0:
-        complaint = done.stderr.strip().partition("\n")[0]
-        raise MachineError(f"{command[0]}: {complaint or f'exit status {done.returncode}'}")
 
 
 def _is_up(interface: str) -> bool:

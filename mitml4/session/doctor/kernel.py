@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from mitml4.net import isolation
 from mitml4.net.egress import be_transparent
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS
 from mitml4.net.namespace.userns import NamespacesRefusedError, explain_powerless, explain_refusal
-from mitml4.net.tools import environment
+from mitml4.net.tools import attempt, complaint
 from mitml4.net.trial.apart import apart, enter_network, enter_user_namespace
 from mitml4.net.trial.rehearsal import Outcome
 from mitml4.session.doctor.check import Check, State, as_root, install
@@ -134,10 +133,10 @@ def _try_features() -> dict[str, str]:
 
 
 def _try(feature: _Feature) -> str | None:
-    done = _nft("-f", "-", given=f"table inet doctor {{\n{feature.body}\n}}\n")
+    done = attempt("nft", "-f", "-", given=f"table inet doctor {{\n{feature.body}\n}}\n")
     if done.returncode != 0:
-        return f"nft: {done.stderr.strip().partition(chr(10))[0].rpartition('Error: ')[2]}"
-    is_left = _nft("delete", "table", "inet", "doctor").returncode == 0
+        return f"nft: {complaint(done)}"
+    is_left = attempt("nft", "delete", "table", "inet", "doctor").returncode == 0
     if feature.name == "owner tables" and is_left:
         return "the table stays when its process has ended"
     if feature.name == "TPROXY":
@@ -152,12 +151,6 @@ def _try_transparent_socket() -> str | None:
         except OSError as error:
             return f"no socket can be transparent: {error.strerror}"
     return None
-
-
-def _nft(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["nft", *arguments], input=given, capture_output=True, text=True, env=environment()
-    )
 
 
 def _user() -> tuple[int, int]:

@@ -8,7 +8,6 @@ changes is the culprit, and a remedy is tried before it is named.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,7 +21,7 @@ from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyChain
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK, SLOTS, Identity
 from mitml4.net.rules.cleanup import find_remains
-from mitml4.net.tools import environment
+from mitml4.net.tools import attempt
 from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.session.doctor.check import Check, State, as_root
@@ -315,17 +314,7 @@ def _list(items: list[str]) -> str:
 
 def _ip(*arguments: str) -> list[str]:
     """What `ip` prints. A table, or an IP version, that is not there is empty."""
-    try:
-        done = subprocess.run(
-            ["ip", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment(),
-        )
-    except OSError as error:
-        raise MachineError(f"ip: {error.strerror}") from error
+    done = attempt("ip", *arguments)
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
