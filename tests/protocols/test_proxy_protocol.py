@@ -84,6 +84,8 @@ def test_detection_of_every_header_and_no_part_of_one(name: str) -> None:
 MALFORMED = [
     b"PROXY\r\n",
     b"PROXY TCP4\r\n",
+    b"PROXY TCP5",
+    b"PROXY me",
     b"PROXY TCP5 192.0.2.1 192.0.2.2 1 2\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n",
