@@ -69,6 +69,7 @@ def detect(
     table on a terminal, and else the same events as `intercept`, one JSON object a line.
     """
     from mitml4.capture.reader import read_packets
+    from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.secrets import Secrets
     from mitml4.session.detect import Detection
     from mitml4.session.hub import Totals
@@ -106,6 +107,11 @@ def detect(
             broken = True
     publish(totals.stop("done", 0))
     output.finish()
+    if detection.cut_short:
+        console.say(
+            f"{detection.cut_short:,} flows were not followed to their end:"
+            f" more than {MAX_FLOWS:,} at a time, or more to keep than memory is for"
+        )
     return ExitCode.FAILED if broken else ExitCode.DONE
 
 

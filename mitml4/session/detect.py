@@ -32,7 +32,8 @@ class Detection:
     with_headers: bool = False
     secrets: Secrets = field(default_factory=Secrets)
     """They open TLS, and may grow as packets are read."""
-    tally: Tally = field(default_factory=Tally)
+    cut_short: int = 0
+    """Flows that were not followed to their end, for want of memory."""
     _before: int = 0
     """How many flows the captures before this one had."""
     _flows: int = 0
@@ -54,10 +55,14 @@ class Detection:
         """Take in a capture. Raises CaptureError where it breaks, after all that could be read."""
         self._before = self._flows
         time_s, time = 0.0, _date(0.0)
-        for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=self.tally):
-            if report.time_s != time_s:
-                time_s, time = report.time_s, _date(report.time_s)
-            self.publish(self._event(report, time))
+        tally = Tally()
+        try:
+            for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=tally):
+                if report.time_s != time_s:
+                    time_s, time = report.time_s, _date(report.time_s)
+                self.publish(self._event(report, time))
+        finally:
+            self.cut_short += tally.evicted
 
     def _event(self, report: reports.Report, time: datetime) -> Event:
         flow = report.flow

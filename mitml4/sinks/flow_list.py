@@ -73,7 +73,8 @@ class FlowList:
         for _, cells in sorted(self._rows.items()):
             table.add_row(*cells)
         self._rows.clear()
-        console = Console(highlight=False, markup=False)
+        # To rich, the address 2001:db8:a:1:: has an emoji in it.
+        console = Console(highlight=False, markup=False, emoji=False)
         with console.capture() as capture:
             console.print(table)
         sys.stdout.write(capture.get())  # above the progress bar, where there is one

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 
+from mitml4.capture.follow import follow
+from mitml4.capture.pcap import Packet
+from mitml4.capture.reports import Report
 from mitml4.events import Event, FlowClose, encode
+from mitml4.session import detect as detect_module
 from mitml4.session.detect import Detection
 
 ENDS = bytes([192, 0, 2, 1, 192, 0, 2, 2])
@@ -32,3 +38,17 @@ def test_a_clock_beyond_all_dates_is_told_by_the_nearest(time_s: float, said: st
     assert [f'"time":"{said}"' in encode(event) for event in events] == [True, True]
     assert isinstance(events[-1], FlowClose)
     assert events[-1].duration_s == 0
+
+
+def test_flows_that_were_not_followed_to_their_end_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def few(packets: Iterable[Packet], **options: Any) -> Iterator[Report]:
+        return follow(packets, max_flows=2, **options)
+
+    monkeypatch.setattr(detect_module, "follow", few)
+    detection = Detection(lambda _: None)
+    ports = [port.to_bytes(2, "big") for port in range(1, 6)]
+    for _ in range(2):
+        detection.read([(1.0, 101, syn()[:20] + port + syn()[22:], 0, 40) for port in ports])
+    assert detection.cut_short == 6

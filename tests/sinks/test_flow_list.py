@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -46,6 +47,14 @@ def test_flows_stand_in_the_order_of_their_opening(capsys) -> None:
         table.publish(event)
     table.finish()
     assert numbers(capsys.readouterr().out) == ["#", "1", "2"]
+
+
+def test_an_address_that_spells_an_emoji_stays_an_address(capsys) -> None:
+    table = FlowList()
+    table.publish(replace(opened(1), client=Address("2001:db8:a:ab::b:1", 4)))
+    table.publish(closed(1))
+    table.finish()
+    assert "[2001:db8:a:ab::b:1]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("surplus", [0, 1])
