@@ -31,6 +31,8 @@ FUNCTIONS: Final = tuple(
 )
 """Modbus Application Protocol V1.1b3 §5.1, and Schneider Electric's 90 and 125."""
 EXCEPTION: Final = 0x80
+READS: Final = (b"\x01", b"\x02", b"\x03", b"\x04")
+"""Of coils, inputs, registers: the answer counts its bytes."""
 LENGTHS: Final = {7: 2, 11: 2, 12: 2, 17: 2, 22: 8, 24: 4}
 """Of a unit, a function and its arguments, where these are always as long (§6)."""
 COUNTS: Final = {15: 4, 16: 4, 20: 0, 21: 0, 23: 8}
@@ -71,9 +73,11 @@ def modbus_reply(up: bytes) -> Rule:
     def read(reader: Reader) -> None:
         reader.one_of(transaction)
         reader.one_of(b"\0\0")
-        reader.uint(2, 3, MODBUS_MAX)
+        length = reader.uint(2, 3, MODBUS_MAX)
         reader.take(1)
-        reader.one_of(bytes([function]), bytes([function | EXCEPTION]))
+        code = reader.one_of(bytes([function]), bytes([function | EXCEPTION]))
+        if code in READS:
+            reader.uint(1, length - 3, length - 3)
 
     return read
 

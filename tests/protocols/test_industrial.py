@@ -18,7 +18,10 @@ S7 = b"\3\0\0\x16\x11\xe0\0\0\0\1\0\xc0\1"
 CASES = [
     ("modbus", READ[:-1], b"", NEED_MORE),
     ("modbus", READ, b"", LIKELY),
-    ("modbus", READ, b"\0\1\0\0\0\4\1\1", MATCH),
+    ("modbus", READ, b"\0\1\0\0\0\4\1\1", LIKELY),
+    ("modbus", READ, b"\0\1\0\0\0\4\1\1\1", MATCH),
+    ("modbus", READ, b"\0\1\0\0\0\4\1\1\2", NEED_MORE),  # more than its length allows
+    ("modbus", b"0\x84\0\0\0\6\2\1\1c\x84\0", b"0\x84\0\0\0\x20\2\1\1", NEED_MORE),  # LDAP
     ("modbus", READ, b"\0\1\0\0\0\3\1\x81", MATCH),  # an exception
     ("modbus", READ, b"\0\2", NEED_MORE),  # another transaction's; a second request may tell
     ("modbus", READ + READ, b"", MATCH),
