@@ -13,10 +13,13 @@ from mitml4.protocols.lines import begun
 
 __all__ = ["PROTOCOL", "Rtsp", "RtspFacts"]
 
+_EMPTY_LINES: Final = rb"[\r\n]{0,4}"
 _METHOD: Final = rb"[A-Z_]{1,20}"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
-_REQUEST: Final = re.compile(rb"(" + _METHOD + rb") (" + _IN_TARGET + rb"+?) RTSP/[12]\.[0-9]\r?\n")
-_REQUEST_BEGUN: Final = begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r")
+_REQUEST: Final = re.compile(
+    _EMPTY_LINES + rb"(" + _METHOD + rb") (" + _IN_TARGET + rb"+?) RTSP/[12]\.[0-9]\r?\n"
+)
+_REQUEST_BEGUN: Final = begun(_EMPTY_LINES, _METHOD, rb" ", _IN_TARGET + rb"+", rb"\r")
 _ANSWER: Final = re.compile(rb"RTSP/[12]\.[0-9] [1-5][0-9]{2}[ \r\n]")
 _ANSWER_BEGUN: Final = begun(
     *(b"R", b"T", b"S", b"P", b"/", b"[12]", rb"\.", b"[0-9]", b" ", b"[1-5]"), *[b"[0-9]"] * 2
@@ -78,6 +81,6 @@ PROTOCOL: Final = Protocol(
     name=Rtsp.name,
     detect=detect,
     converse=lambda around: Rtsp(around=around),
-    client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_",
-    server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_",
+    client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
+    server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
 )

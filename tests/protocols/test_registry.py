@@ -645,6 +645,36 @@ def test_what_only_looks_like_a_protocol_matches_none(up: bytes, down: bytes) ->
     assert detect(Opening(up=up, down=down)).match is None
 
 
+NEIGHBOURS = {
+    "dict": (b"SHOW DB\r\n", b"220 dict.example dictd 1.12 <auth.mime> <1.2.3@dict.example>\r\n"),
+    "poppassd": (b"USER me\r\n", b"200 poppassd v1.8 hello, who are you?\r\n"),
+    "hylafax, leaving": (b"QUIT\r\n", b"220 fax.example server (HylaFAX 6.0.7) ready.\r\n"),
+    "beanstalkd": (b"stats\r\n", b"OK 900\r\n---\n"),
+    "gearman": (b"version\r\n", b"OK 1.1.19\r\n"),
+    "clamd": (b"PING\r\n", b"PONG\r\n"),
+    "spamd": (b"PROCESS SPAMC/1.5\r\n", b"SPAMD/1.1 0 EX_OK\r\n"),
+    "icap": (b"OPTIONS icap://a/b ICAP/1.0\r\nHost: a\r\n\r\n", b"ICAP/1.0 200 OK\r\n"),
+    "mpd": (b"status\n", b"OK MPD 0.23.5\n"),
+    "tor's control": (b"AUTHENTICATE\r\n", b"250 OK\r\n"),
+    "graphite": (b"a.b.c 1.5 1700000000\n", b""),
+    "numbers": (b"1,2\n3,4\n", b""),
+    "gopher": (b"/a\r\n", b"iHello\tfake\t(NULL)\t0\r\n"),
+    "json": (b'{"id":1,"method":"a"}\n', b'{"id":1,"result":null}\n'),
+    "of nobody's": (b"COUNT\r\n", b"+OK 5 items\r\n"),
+    "of nobody's, refused": (b"LIST\r\n", b"ERROR what?\r\n"),
+    "a list": (b"( hello )\n", b"( success ( 1 ) )\n"),
+    "xml": (b"<?xml version='1.0'?><message to='tom'/>", b"<ok/>"),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_neighbours_without_a_row_are_not_even_likely(name: str) -> None:
+    up, down = NEIGHBOURS[name]
+    for ended in (False, True):
+        detection = detect(Opening(up=up, down=down, up_ended=ended, down_ended=ended, port=9))
+        assert (detection.match, detection.likely) == (None, None)
+
+
 def test_no_words_with_anothers_answer_match_two_rows() -> None:
     for up, _ in EXAMPLES:
         for _, down in EXAMPLES:

@@ -47,6 +47,8 @@ def test_what_is_no_request_tells_nothing(converse: Any) -> None:
         (b"OPTIONS * HT", Verdict.NEED_MORE),
         (b"DESCRIBE /stream RTSP/1.0\r\n", Verdict.MATCH),
         (b"RTSP/1.0 200 OK\r\n", Verdict.MATCH),
+        (b"\r\nOPTIONS * RTSP/1.0\r\n", Verdict.MATCH),
+        (b"\r\n", Verdict.NEED_MORE),
         (b"OPTIONS * HTTP/1.1\r\n", Verdict.REJECT),
         (b"OPTIONS rtsp://a HTTP/1.1\r\n", Verdict.REJECT),
         (b"OPTIONS sip:a SIP/2.0\r\n", Verdict.REJECT),

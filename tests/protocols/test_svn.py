@@ -21,7 +21,7 @@ def verdict(up: bytes = b"", down: bytes = b"", *, ended: bool = False) -> Verdi
 
 def test_a_greeting_is_likely_until_the_client_has_spoken() -> None:
     assert verdict(down=GREETING) is LIKELY
-    assert verdict(down=GREETING[:18]) is NEED_MORE
+    assert verdict(down=GREETING[:17]) is NEED_MORE
     assert verdict(down=GREETING, ended=True) is MATCH
     assert verdict(RESPONSE, GREETING) is MATCH
 
