@@ -93,6 +93,13 @@ def read_login_head(reader: Reader, sequence: bytes) -> tuple[int, int]:
     return length, capabilities
 
 
+def read_login_answer(reader: Reader) -> None:
+    """What the server says to a login: OK, an error, or how to go on proving who one is."""
+    reader.uint(3, 1, MAX_GREETING, little=True)
+    reader.one_of(b"\x02")
+    reader.one_of(b"\x00", b"\x01", b"\xfe", b"\xff")
+
+
 def read_query(reader: Reader) -> None:
     """A COM_QUERY up to its first word."""
     packet = reader.part(3 + 1 + reader.uint(3, 6, MAX_LOGIN, little=True))
@@ -127,6 +134,9 @@ def detect(opening: Opening) -> Verdict:
 def _greeted(opening: Opening) -> Verdict:
     server = judge(read_greeting, opening.down)
     client = judge(lambda reader: read_login_head(reader, b"\x01"), opening.up)
+    if server is Verdict.REJECT and opening.up and client is not Verdict.REJECT:
+        answer = judge(read_login_answer, opening.down)
+        return client if answer is Verdict.MATCH else answer
     if Verdict.REJECT in (server, client):
         return Verdict.REJECT
     if server is Verdict.MATCH:
@@ -171,7 +181,7 @@ class Mysql(Units):
             self.stay_plain()  # it has lost its patience before the client said anything
         elif judge(read_greeting, reader.data) is Verdict.REJECT:
             reader.take(3)
-            reader.one_of(b"\x01")  # an answer: the greeting was not captured
+            reader.one_of(b"\x01", b"\x02")  # an answer: the greeting was not captured
             self.stay_plain()
         else:
             self.greeting = read_greeting(reader)
