@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -34,6 +34,9 @@ _BACKLOG: Final = 65535
 # Out of descriptors or memory, the connection stays in the backlog, and accepting again at once
 # would spin. (trio's serve_listeners does the same.)
 _PAUSE_S: Final = 0.1
+
+_AT_ONCE: Final = 64
+"""So many may be accepted before others get their turn."""
 
 
 class Arrival(Protocol):
@@ -98,16 +101,17 @@ class Listener:
             raise MachineError(f"cannot listen: {error.strerror}") from error
         self.address = Address.of(sock.getsockname())
         self._backlog = sock
+        self._in_a_row = 0
         self._socket = trio.socket.from_stdlib_socket(sock)
 
     async def accept(self) -> Accepted:
         """The next intercepted connection; no single bad one is ever raised.
 
-        Raises trio.ClosedResourceError once the listener is closed. Checkpoints.
+        Raises trio.ClosedResourceError once the listener is closed. Checkpoints every so often.
         """
         while True:
             try:
-                sock, _ = await self._socket.accept()
+                sock = await self._next()
             except OSError as error:
                 if error.errno == errno.EBADF:
                     raise trio.ClosedResourceError from error
@@ -118,6 +122,18 @@ class Listener:
             if accepted is not None:
                 return accepted
             abort(sock)
+
+    async def _next(self) -> trio.socket.SocketType:
+        """A connection, at once if one waits: were every flow to have its turn between two of a
+        crowd, the first would be served long before the last is heard."""
+        if self._in_a_row < _AT_ONCE:
+            with suppress(BlockingIOError):
+                sock, _ = self._backlog.accept()
+                self._in_a_row += 1
+                return trio.socket.from_stdlib_socket(sock)
+        self._in_a_row = 0
+        accepted, _ = await self._socket.accept()
+        return accepted
 
     def waiting(self) -> list[Accepted]:
         """The intercepted connections that wait in the backlog now."""

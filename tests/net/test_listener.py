@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 
 import pytest
 import trio
@@ -55,6 +56,32 @@ async def test_closing_wakes_who_waits(listener: Listener) -> None:
         listener.close()
     with pytest.raises(trio.ClosedResourceError):
         await listener.accept()
+
+
+async def test_a_crowd_is_accepted_in_a_few_turns_and_not_in_one(
+    listener: Listener, monkeypatch
+) -> None:
+    """Others that are busy shall neither keep it waiting for long, nor wait for all of it."""
+    monkeypatch.setattr(listener, "_identify", lambda sock: sock)
+    turns = 0
+
+    async def be_busy() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    with ExitStack() as sockets:
+        for _ in range(200):
+            address = ("127.0.0.1", listener.address.port)
+            sockets.enter_context(socket.create_connection(address))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_busy)
+            await trio.lowlevel.checkpoint()
+            for _ in range(200):
+                sockets.enter_context(await listener.accept())
+            nursery.cancel_scope.cancel()
+    assert 2 < turns < 20
 
 
 class Failing:
