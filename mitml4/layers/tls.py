@@ -193,6 +193,8 @@ class _Handshake:
             ingress = await self._accept(egress, leaf)
         finally:
             self._announce()
+        if not self.opener.contexts.client_certificate:
+            egress.alerts.on_certificate_request = self._note_late_request
         return self.bridge.inside_tls(ingress, egress)
 
     def _framing(self) -> Framing | None:
@@ -304,6 +306,11 @@ class _Handshake:
             await self._retreat(_CLIENT_CERTIFICATE)
             refusal = egress.failure if isinstance(egress.failure, TlsFailure) else None
             await self._pass_on_failure(refusal)
+        self._error("egress", "certificate", "the server asks for a client certificate")
+
+    def _note_late_request(self) -> None:
+        """Up to TLS 1.2, a server may renegotiate to ask once it knows what is requested."""
+        self._learn(_CLIENT_CERTIFICATE)
         self._error("egress", "certificate", "the server asks for a client certificate")
 
     def _describe(self, connection: SSL.Connection) -> None:

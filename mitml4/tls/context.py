@@ -176,6 +176,9 @@ class Contexts:
 
     def _make_ingress(self, leaf: Leaf, version: int, cipher: str, alpn: bytes) -> SSL.Context:
         context = self._make(version, version)
+        # A client that asks for a renegotiation is told no, as most servers do. A server that asks
+        # gets it: some do, to ask for a certificate once they know what is requested.
+        context.set_options(_OP_NO_RENEGOTIATION)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         if version >= _TLS_1_3:
@@ -197,7 +200,7 @@ class Contexts:
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(max(lowest, _TLS_1_0))
         context.set_max_proto_version(highest)
-        context.set_options(_OP_NO_RENEGOTIATION | _OP_IGNORE_UNEXPECTED_EOF)
+        context.set_options(_OP_IGNORE_UNEXPECTED_EOF)
         context.set_mode(lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
         context.set_info_callback(_note_alerts)
@@ -220,8 +223,13 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
                 noted.received = value & 0xFF
             else:
                 noted.sent = value & 0xFF
-    elif where == SSL.SSL_CB_CONNECT_LOOP and not noted.asked_for_certificate:
-        noted.asked_for_certificate = connection.get_state_string() == _CERTIFICATE_REQUEST
+    elif (
+        where == SSL.SSL_CB_CONNECT_LOOP
+        and not noted.asked_for_certificate
+        and connection.get_state_string() == _CERTIFICATE_REQUEST
+    ):
+        noted.asked_for_certificate = True
+        noted.on_certificate_request()
 
 
 def _set_cipher_suites(context: SSL.Context, offer: Offer) -> list[str]:

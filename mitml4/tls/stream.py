@@ -53,6 +53,8 @@ class Alerts:
     said_goodbye: bool = False
     """The far side has sent close_notify."""
     asked_for_certificate: bool = False
+    on_certificate_request: Callable[[], None] = lambda: None
+    """Called when the server asks for a certificate for the first time."""
 
 
 class TlsStream(Stream):

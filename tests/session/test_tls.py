@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 import trustme
+from OpenSSL import SSL
 
 from mitml4.events import FlowError, FlowLayer
 
@@ -180,6 +182,51 @@ async def test_a_server_that_wants_a_client_certificate_gets_the_clients_own(
         await proxy.wait_closed()
         (layer,) = proxy.of(FlowLayer)
         assert (layer.action, layer.details.passthrough) == ("passthrough", "client certificate")
+
+
+@pytest.mark.parametrize("wants_certificate", [False, True])
+async def test_a_server_may_renegotiate_and_ask_for_a_certificate_then(
+    lab, server_ca, tmp_path, wants_certificate
+) -> None:
+    pem = tmp_path / "server.pem"
+    server_ca.issue_cert("example.test").private_key_and_cert_chain_pem.write_to_path(pem)
+
+    def talk(raw: socket.socket) -> None:
+        raw.setblocking(True)
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.use_certificate_chain_file(str(pem))
+        context.use_privatekey_file(str(pem))
+        connection = SSL.Connection(context, raw)
+        connection.set_accept_state()
+        connection.sendall(connection.recv(100))
+        if wants_certificate:
+            connection.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        connection.renegotiate()
+        connection.do_handshake()  # says so; what comes next is the client's new hello
+        answer = connection.recv(100)
+        connection.sendall(answer + b"%d" % connection.total_renegotiations())
+        connection.shutdown()
+
+    async def renegotiating(stream: trio.SocketStream) -> None:
+        with socket.socket(fileno=os.dup(stream.socket.fileno())) as raw:
+            await trio.to_thread.run_sync(talk, raw)
+
+    async with lab(renegotiating) as proxy:
+        client = await handshake(proxy, proxy.client_context())
+        with trio.fail_after(5):
+            await client.send_all(b"\x00before")
+            assert await client.receive_some() == b"\x00before"
+            await client.send_all(b"\x00after")
+            assert await client.receive_some() == b"\x00after1"
+        await client.aclose()
+        await proxy.wait_closed()
+        asked = ["the server asks for a client certificate"] if wants_certificate else []
+        assert [error.reason for error in proxy.of(FlowError)] == asked
+        learned = proxy.services.tls.bypasses.reason("127.0.0.1:443", "example.test")
+        assert learned == ("client certificate" if wants_certificate else None)
 
 
 async def test_close_notify_comes_through_and_so_does_its_absence(lab, server_ca) -> None:
