@@ -33,7 +33,9 @@ from mitml4.net.netns import NetNamespace
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 10.0
-"""How long anything may take before a test says that it will not happen."""
+"""How long a word of either end may take before a test says that it will not come."""
+SLOW_S = 60.0
+"""How long what shows nothing by its speed may take: a start, an end, an event."""
 
 HOST = "www.example"
 
@@ -52,7 +54,7 @@ def pytest_collection_modifyitems(items):
 
 def poll(condition: Callable[[], Any], what: str) -> Any:
     """Poll what has no event to wait for, such as another program's listening socket."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + SLOW_S
     while not (value := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"waited in vain: {what}")
@@ -111,7 +113,7 @@ def end_world(process: subprocess.Popen[bytes]) -> None:
     with suppress(OSError):
         for pid in map(int, first.read_text().split()):
             os.kill(pid, signal.SIGKILL)
-            process.wait(PATIENCE_S)
+            process.wait(SLOW_S)
     process.kill()
 
 
@@ -197,7 +199,7 @@ class Interception:
     def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
         """Until the events satisfy it. A condition that is not met in time fails the test."""
         with self._changed:
-            self._changed.wait_for(lambda: condition() or self.ended, PATIENCE_S * 2)
+            self._changed.wait_for(lambda: condition() or self.ended, SLOW_S)
             value = condition()
         if not value:
             last = "\n".join(json.dumps(event) for event in self.events[-12:])
@@ -247,12 +249,12 @@ class Interception:
 
     def wait_ended(self) -> int:
         try:
-            code = self.process.wait(timeout=2 * PATIENCE_S)
+            code = self.process.wait(timeout=SLOW_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             pytest.fail("mitml4 did not end")
         finally:
-            self._reader.join(PATIENCE_S)
+            self._reader.join(SLOW_S)
             self.process.stdout.close()
         return code
 

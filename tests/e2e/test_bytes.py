@@ -218,6 +218,30 @@ def test_a_clients_reset_is_a_reset(peer, client, session):
     assert server.join() == "reset"
 
 
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_reaches_a_side_that_takes_nothing(peer, client, session, wait_until, who):
+    """It has what it had room for, and then the reset, though it was not looking."""
+
+    def flood(sock):
+        assert sock.recv(1) == b"!"
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(1 << 20))
+        reset(sock)
+
+    def stand_still(sock):
+        sock.sendall(b"!")
+        wait_until(lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7, "reset")
+
+    watch = session.watch()
+    server = peer(flood if who == "server" else stand_still)
+    with client.connect(V4, server.port) as sock:
+        (stand_still if who == "server" else flood)(sock)
+    server.join()
+    assert watch.flow().closed["reason"] == "reset"
+
+
 def test_a_servers_reset_inside_tls_is_a_reset(peer, client, session, identity, trusting):
     def handler(sock):
         with server_context(identity).wrap_socket(sock, server_side=True) as tls:

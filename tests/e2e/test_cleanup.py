@@ -18,7 +18,7 @@ from mitml4.net.rules.cleanup import find_remains, remove_leftover
 from mitml4.net.rules.guard import Guard, add_policy_routes
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20
+PATIENCE_S = 60
 V4 = "198.51.100.2"
 
 

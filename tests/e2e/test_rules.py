@@ -41,6 +41,7 @@ from mitml4.net.netns import NetNamespace, connect_with_veth
 DRIVER = Path(__file__).with_name("rules_driver.py")
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 10.0
+SLOW_S = 60.0
 
 CLIENT = {4: CLIENT_V4, 6: CLIENT_V6}
 ROUTER_LAN = {4: ROUTER_LAN_V4, 6: ROUTER_LAN_V6}
@@ -74,7 +75,7 @@ def load(host: NetNamespace, rules: str) -> None:
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + SLOW_S
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.02)
@@ -172,7 +173,7 @@ class Session:
 
     def line(self) -> bytes:
         assert self.process.stdout is not None
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + SLOW_S
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             while b"\n" not in self.unread:
@@ -778,7 +779,7 @@ def test_nothing_is_left_when_a_signal_ends_it(net: Lab, signum: int, direction:
         session = net.session(interfaces=[LAN, WAN], direction=direction)
         peer_seen(net.client, SERVER_V4)
         session.process.send_signal(signum)
-        status = session.process.wait(PATIENCE_S)
+        status = session.process.wait(SLOW_S)
         assert status == (-signum if signum == signal.SIGKILL else 0)
     assert peer_seen(net.client, SERVER_V4) == CLIENT_V4
 
@@ -790,7 +791,7 @@ def test_nothing_is_left_when_the_guard_is_killed(net: Lab, victim: str) -> None
         shell, nft = session.guard()
         os.kill(shell if victim == "shell" else nft, signal.SIGKILL)
         assert "the guard of the rules ended" in session.event("lost")["reason"]
-        assert session.process.wait(PATIENCE_S) == 0
+        assert session.process.wait(SLOW_S) == 0
         wait_until(lambda: not Path(f"/proc/{nft}").exists(), "nft has ended")
 
 

@@ -12,7 +12,7 @@ from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[2]
 V4, V6 = "198.51.100.2", "2001:db8:2::2"
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def examine(host, *, root: bool, wrapper: tuple[str, ...] = (), **environ: str) 
     before = host.lab.router.call(take_snapshot)
     argv = command_line(host, "doctor", "--json", root=root, wrapper=wrapper)
     process = host.popen(argv, env=host.environ | environ)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert err == ""
     assert difference(before, host.lab.router.call(take_snapshot)) == ""
     return Report(process.returncode, [json.loads(line) for line in out.splitlines()])
@@ -146,7 +146,7 @@ def test_root_of_another_user_namespace_has_no_power_here(host) -> None:
 def test_an_authority_is_looked_for_where_sessions_do(host) -> None:
     data = host.home / ".local/share"
     argv = command_line(host, "ca", "generate", root=False)
-    assert host.popen(argv).wait(20) == 0
+    assert host.popen(argv).wait(60) == 0
     report = examine(host, root=False)
     assert report.state("authority") == "ok"
     assert str(data / "mitml4") in report["authority"]["found"]
@@ -158,7 +158,7 @@ def test_an_authority_is_looked_for_where_sessions_do(host) -> None:
 
 def test_people_get_a_list(host) -> None:
     process = host.popen(command_line(host, "doctor", root=False))
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
     assert [line for line in lines if not line.startswith(" ")][-1] == "verdict"
@@ -171,7 +171,7 @@ def test_people_get_a_list(host) -> None:
 def test_a_terminal_that_knows_no_ticks_is_no_error(host) -> None:
     environ = host.environ | {"PYTHONIOENCODING": "ascii"}
     process = host.popen(command_line(host, "doctor", root=False), env=environ)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert "\\u2713 nf_tables" in out
 
@@ -194,7 +194,7 @@ def test_when_it_is_killed_nothing_stays(host, wait_until) -> None:
 
 def descendants_once_there_are(pid: int) -> set[int]:
     """The children of a process, and theirs, as soon as there is a rehearsal's guard."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if len(found := set(iter_descendants(pid))) >= 3:
             return found

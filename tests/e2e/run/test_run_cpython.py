@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 PYTHON = "/usr/bin/python3"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 QUICK = (
     *("test.test_httplib.*", "test.test_urllib2_localnet.*", "test.test_smtplib.*"),

@@ -33,7 +33,7 @@ def refusal(host, *wrapper: str) -> str:
     argv = host.argv("touch", "ran")
     at = argv.index(host.python)
     process = host.popen([*argv[:at], *wrapper, *argv[at:]])
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert not (host.home / "ran").exists()
     assert err.count("\n") == 2, err
