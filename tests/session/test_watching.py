@@ -128,6 +128,21 @@ async def test_a_side_that_is_reset_resets_one_that_takes_nothing(
         assert (await proxy.wait_closed()).reason == "reset"
 
 
+@pytest.mark.parametrize("said", [b"\0opaque", REQUEST], ids=["opaque", "http/1"])
+async def test_a_fin_comes_through_before_the_reset_behind_it(lab, said: bytes) -> None:
+    server = Silent()
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(said)
+        far = await server.stream()
+        await server.hear(far, len(said))
+        await client.send_eof()
+        reset(client)
+        await wait_reset(far)
+        with trio.fail_after(5):
+            assert await far.receive_some() == b""
+
+
 async def fill(stream: trio.SocketStream) -> None:
     """Send until nothing more is taken."""
     with trio.move_on_after(0.3):
