@@ -48,6 +48,7 @@ _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 _TLS_1_2: Final = 0x0303
+_POST_HANDSHAKE_AUTH: Final = 49  # RFC 8446 §4.2.6
 _CLIENT_CERTIFICATE: Final = "client certificate"
 _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 """RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
@@ -309,7 +310,8 @@ class _Handshake:
         self._error("egress", "certificate", "the server asks for a client certificate")
 
     def _note_late_request(self) -> None:
-        """Up to TLS 1.2, a server may renegotiate to ask once it knows what is requested."""
+        """A server may ask once it knows what is requested: up to TLS 1.2 in a renegotiation, from
+        TLS 1.3 on if the client has offered it."""
         self._learn(_CLIENT_CERTIFICATE)
         self._error("egress", "certificate", "the server asks for a client certificate")
 
@@ -454,6 +456,7 @@ def _offer(hello: ClientHello) -> Offer:
         highest_version=max(versions),
         groups=_without_grease(hello.groups),
         signature_algorithms=_without_grease(hello.signature_algorithms),
+        post_handshake_auth=_POST_HANDSHAKE_AUTH in hello.extensions,
     )
 
 

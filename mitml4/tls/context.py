@@ -112,6 +112,8 @@ class Offer:
     highest_version: int
     groups: tuple[int, ...] = ()
     signature_algorithms: tuple[int, ...] = ()
+    post_handshake_auth: bool = False
+    """Whether the server may ask for a certificate later (RFC 8446 §4.2.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class Contexts:
         context = self._make(offer.lowest_version, offer.highest_version)
         context.set_options(_OP_LEGACY_SERVER_CONNECT)
         context.set_verify(SSL.VERIFY_NONE)  # verify.py does, with one store for all connections
+        lib.SSL_CTX_set_post_handshake_auth(context._context, offer.post_handshake_auth)
         not_mirrored = [
             *_set_cipher_suites(context, offer),
             *_set_list(context, "groups", offer.groups, _GROUPS),

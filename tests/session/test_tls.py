@@ -11,6 +11,7 @@ import pytest
 import trio
 import trustme
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from mitml4.events import FlowError, FlowLayer
 
@@ -184,9 +185,16 @@ async def test_a_server_that_wants_a_client_certificate_gets_the_clients_own(
         assert (layer.action, layer.details.passthrough) == ("passthrough", "client certificate")
 
 
-@pytest.mark.parametrize("wants_certificate", [False, True])
-async def test_a_server_may_renegotiate_and_ask_for_a_certificate_then(
-    lab, server_ca, tmp_path, wants_certificate
+@pytest.mark.parametrize(
+    ("version", "asks"),
+    [
+        (SSL.TLS1_2_VERSION, False),
+        (SSL.TLS1_2_VERSION, True),
+        (SSL.TLS1_3_VERSION, True),  # which has no renegotiation, but a request of its own
+    ],
+)
+async def test_a_server_may_renegotiate_and_ask_for_a_certificate_later(
+    lab, server_ca, tmp_path, version, asks
 ) -> None:
     pem = tmp_path / "server.pem"
     server_ca.issue_cert("example.test").private_key_and_cert_chain_pem.write_to_path(pem)
@@ -194,7 +202,7 @@ async def test_a_server_may_renegotiate_and_ask_for_a_certificate_then(
     def talk(raw: socket.socket) -> None:
         raw.setblocking(True)
         context = SSL.Context(SSL.TLS_METHOD)
-        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_max_proto_version(version)
         context.set_options(SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.use_certificate_chain_file(str(pem))
@@ -202,31 +210,34 @@ async def test_a_server_may_renegotiate_and_ask_for_a_certificate_then(
         connection = SSL.Connection(context, raw)
         connection.set_accept_state()
         connection.sendall(connection.recv(100))
-        if wants_certificate:
+        if asks:
             connection.set_verify(SSL.VERIFY_PEER, lambda *_: True)
-        connection.renegotiate()
-        connection.do_handshake()  # says so; what comes next is the client's new hello
-        answer = connection.recv(100)
-        connection.sendall(answer + b"%d" % connection.total_renegotiations())
+        if version == SSL.TLS1_3_VERSION:
+            assert lib.SSL_verify_client_post_handshake(connection._ssl) == 1
+        else:
+            connection.renegotiate()
+        connection.do_handshake()  # says so; the answer comes with what is read next
+        connection.sendall(connection.recv(100))
         connection.shutdown()
 
-    async def renegotiating(stream: trio.SocketStream) -> None:
+    async def asking(stream: trio.SocketStream) -> None:
         with socket.socket(fileno=os.dup(stream.socket.fileno())) as raw:
             await trio.to_thread.run_sync(talk, raw)
 
-    async with lab(renegotiating) as proxy:
-        client = await handshake(proxy, proxy.client_context())
+    async with lab(asking) as proxy:
+        context = proxy.client_context()
+        context.post_handshake_auth = True
+        client = await handshake(proxy, context)
         with trio.fail_after(5):
-            await client.send_all(b"\x00before")
-            assert await client.receive_some() == b"\x00before"
-            await client.send_all(b"\x00after")
-            assert await client.receive_some() == b"\x00after1"
+            for words in (b"\x00before", b"\x00after"):
+                await client.send_all(words)
+                assert await client.receive_some() == words
         await client.aclose()
         await proxy.wait_closed()
-        asked = ["the server asks for a client certificate"] if wants_certificate else []
-        assert [error.reason for error in proxy.of(FlowError)] == asked
+        said = ["the server asks for a client certificate"] if asks else []
+        assert [error.reason for error in proxy.of(FlowError)] == said
         learned = proxy.services.tls.bypasses.reason("127.0.0.1:443", "example.test")
-        assert learned == ("client certificate" if wants_certificate else None)
+        assert learned == ("client certificate" if asks else None)
 
 
 async def test_close_notify_comes_through_and_so_does_its_absence(lab, server_ca) -> None:

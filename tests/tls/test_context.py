@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from OpenSSL import SSL
 
@@ -12,6 +14,7 @@ AES_128_GCM, AES_256_GCM, CHACHA20 = 0x1301, 0x1302, 0x1303
 AES_128_CCM, AES_128_CCM_8 = 0x1304, 0x1305
 ECDHE_ECDSA_AES_128, RSA_AES_128 = 0xC02B, 0x002F
 UNKNOWN = 0xFEFE
+POST_HANDSHAKE_AUTH = 49  # RFC 8446 §4.2.6
 EMPTY_RENEGOTIATION_INFO = 0x00FF  # RFC 5746 §3.3, OpenSSL's own
 
 
@@ -75,6 +78,12 @@ def test_the_signature_algorithms_are_the_clients() -> None:
     hello, missing = hello_of(offer(AES_128_GCM, ECDHE_ECDSA_AES_128, algorithms=algorithms))
     assert hello.signature_algorithms == algorithms
     assert missing == ()
+
+
+@pytest.mark.parametrize("offered", [False, True])
+def test_authentication_after_the_handshake_is_offered_if_the_client_does(offered: bool) -> None:
+    hello, _ = hello_of(replace(offer(AES_128_GCM), post_handshake_auth=offered))
+    assert (POST_HANDSHAKE_AUTH in hello.extensions) == offered
 
 
 def test_what_openssl_does_not_have_is_named_and_left_out() -> None:
