@@ -7,34 +7,35 @@ own probe, by `mitml4 demo` and by the end-to-end tests.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from mitml4.errors import MachineError
+from mitml4.net.isolation import CLONE_NEWNET, setns, unshare
 
 __all__ = ["NetNamespace", "connect_with_veth"]
 
 T = TypeVar("T")
 
-_CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _numbers: Final = itertools.count(1000)
 """For interfaces, beyond those that the kernel gives."""
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise MachineError(
-            f"cannot {what} a network namespace: {os.strerror(code)}",
+            f"cannot {what} a network namespace: {error.strerror}",
             hint="run as root: sudo mitml4 …",
-        )
+        ) from error
 
 
 def _in_thread(work: Callable[[], T]) -> T:
@@ -63,7 +64,8 @@ class NetNamespace:
         """Make one (its loopback is down). Raises MachineError without CAP_SYS_ADMIN."""
 
         def make() -> int:
-            _check(_libc.unshare(_CLONE_NEWNET), "make")
+            with _explained("make"):
+                unshare(CLONE_NEWNET)
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
         self.fd = _in_thread(make)
@@ -77,7 +79,8 @@ class NetNamespace:
         """Run a function in a thread inside the namespace and return its result."""
 
         def enter() -> T:
-            _check(_libc.setns(self.fd, _CLONE_NEWNET), "enter")
+            with _explained("enter"):
+                setns(self.fd, CLONE_NEWNET)
             return work()
 
         return _in_thread(enter)

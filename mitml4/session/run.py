@@ -25,7 +25,7 @@ from mitml4.errors import MachineError, MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.tls import TlsOpener
-from mitml4.net import egress, isolation
+from mitml4.net import egress, processes
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.namespace.admission import Admission
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
@@ -67,7 +67,7 @@ def run(config: RunConfig, say: Say) -> int:
         if namespace.has_users_of_its_own and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
         launch = Launch.prepare(program, config.argv, namespace)
-        isolation.become_subreaper()
+        processes.become_subreaper()
         # The command may have the terminal for itself; what we say is to reach it all the same.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         return trio.run(_run, config, namespace, launch, say)

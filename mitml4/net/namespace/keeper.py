@@ -18,14 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from mitml4.errors import MachineError
-from mitml4.net import isolation
+from mitml4.net import capabilities, isolation
+from mitml4.net.capabilities import Capability
 from mitml4.net.egress import be_transparent
-from mitml4.net.isolation import (
-    CLONE_NEWNET,
-    CLONE_NEWNS,
-    CLONE_NEWUSER,
-    Capability,
-)
+from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from mitml4.net.listener import listen
 from mitml4.net.namespace.nflog import open_log
 from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
@@ -102,7 +98,7 @@ class _Keeper:
     def __init__(self, sources: Sources, *, loopback: bool) -> None:
         self._kinds = _enter_new_namespaces()
         isolation.mount_slave()
-        isolation.hand_down({Capability.NET_ADMIN})
+        capabilities.hand_down({Capability.NET_ADMIN})
         _run("ip", "-batch", "-", given=ip_commands(sources))
         self._tcp = listen(transparent=True)
         self._log = open_log(LOG_GROUP, copy_bytes=_LONGEST_SYN)
@@ -139,19 +135,10 @@ def _enter_new_namespaces() -> list[str]:
     """A network and a mount namespace; in a user namespace of their own where we have no power
     over the host's. Which kinds these are."""
     kinds = list(KINDS)
-    needed = 1 << Capability.NET_ADMIN | 1 << Capability.SYS_ADMIN
-    if isolation.effective_capabilities() & needed == needed:
-        with contextlib.suppress(PermissionError):  # a container's filter may know better
-            isolation.unshare(CLONE_NEWNS | CLONE_NEWNET)
-            return kinds[1:]
-    uid, gid = os.geteuid(), os.getegid()
+    if isolation.unshare_with_power(CLONE_NEWNS | CLONE_NEWNET):
+        return kinds[1:]
     try:
-        isolation.unshare(CLONE_NEWUSER)
-        process = Path("/proc/self")
-        (process / "setgroups").write_text("deny")  # user_namespaces(7): before a user's gid_map
-        (process / "uid_map").write_text(f"{uid} {uid} 1")
-        (process / "gid_map").write_text(f"{gid} {gid} 1")
-        isolation.unshare(CLONE_NEWNS | CLONE_NEWNET)
+        isolation.unshare_without_power(CLONE_NEWNS | CLONE_NEWNET, root=False)
     except OSError as error:
         raise explain_refusal(error) from error
     return kinds

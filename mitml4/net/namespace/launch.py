@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from mitml4.errors import ExitCode, MitmError
-from mitml4.net import isolation
-from mitml4.net.isolation import Capability
+from mitml4.net import capabilities, processes
+from mitml4.net.capabilities import Capability
 from mitml4.net.namespace.namespace import Namespace
 
 __all__ = ["CommandError", "Launch", "find_program", "status_of"]
@@ -72,7 +72,7 @@ class Launch:
         go_reader, go = os.pipe()
         trouble, trouble_writer = os.pipe()
         parent = os.getpid()
-        if (pid := isolation.fork()) == 0:
+        if (pid := processes.fork()) == 0:
             os.close(go)
             _become(program, argv, namespace, parent, go_reader, trouble_writer)
         os.close(go_reader)
@@ -113,7 +113,7 @@ def _become(
         if not told:
             os._exit(ExitCode.FAILED)
         _move_in(namespace)
-        isolation.die_with_parent(signal.SIGTERM, parent)
+        processes.die_with_parent(signal.SIGTERM, parent)
         _execute(program, argv, json.loads(told.decode(errors="surrogateescape")))
     except OSError as error:
         status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
@@ -131,8 +131,8 @@ def _move_in(namespace: Namespace) -> None:
         where = os.open(".", os.O_PATH)
     namespace.enter()
     os.chdir(where)
-    isolation.hand_down(())
-    isolation.drop_for_good(Capability)
+    capabilities.hand_down(())
+    capabilities.drop_for_good(Capability)
 
 
 def _execute(program: str, argv: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net import isolation
+from mitml4.net import isolation, processes
 from mitml4.net.namespace.admission import Gate
 from mitml4.net.namespace.keeper import KINDS, MAX_MESSAGE, keep
 from mitml4.net.namespace.rules import Sources
@@ -159,9 +159,9 @@ def _start_keeper(
     ours: socket.socket, theirs: socket.socket, sources: Sources, *, loopback: bool
 ) -> None:
     """Nobody's child, so that the command and its orphans are all the children that we have."""
-    if (middle := isolation.fork()) == 0:
+    if (middle := processes.fork()) == 0:
         try:
-            if isolation.fork() == 0:
+            if processes.fork() == 0:
                 ours.close()
                 keep(theirs, sources, loopback=loopback)
         except MachineError as error:

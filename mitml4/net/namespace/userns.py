@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net import isolation
-from mitml4.net.isolation import Capability
+from mitml4.net import capabilities
+from mitml4.net.capabilities import Capability
 
 __all__ = ["NamespacesRefusedError", "explain_powerless", "explain_refusal", "read_sysctl"]
 
@@ -79,7 +79,7 @@ def explain_refusal(error: OSError, read: Read = read_sysctl) -> NamespacesRefus
 
 def explain_powerless(read: Read = read_sysctl) -> NamespacesRefusedError | None:
     """The same when the user namespace was made, but came without power over it."""
-    if isolation.effective_capabilities() & 1 << Capability.NET_ADMIN:
+    if capabilities.has(Capability.NET_ADMIN):
         return None
     return _apparmor(read)
 

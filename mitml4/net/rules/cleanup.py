@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mitml4.errors import MachineError
+from mitml4.net import capabilities
+from mitml4.net.capabilities import Capability
 from mitml4.net.identity import SLOTS, Identity
-from mitml4.net.isolation import Capability, effective_capabilities
 from mitml4.net.rules.guard import Guard
 from mitml4.net.rules.probe import probe_interface
 from mitml4.net.rules.ruleset import policy_routes
@@ -68,7 +69,7 @@ class Policy:
 async def find_remains() -> Remains:
     """Look, and change nothing. Raises MachineError without nft, ip or CAP_NET_ADMIN."""
     check_tools()
-    if not effective_capabilities() >> Capability.NET_ADMIN & 1:
+    if not capabilities.has(Capability.NET_ADMIN):
         raise MachineError("cleaning up needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …")
     # Before the tables: a session that has begun meanwhile shows its table and nothing else.
     policies = {family: await _policy(family) for family in _FAMILIES}

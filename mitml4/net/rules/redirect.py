@@ -19,9 +19,10 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError, UsageError
+from mitml4.net import capabilities
+from mitml4.net.capabilities import Capability
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.identity import Identity
-from mitml4.net.isolation import Capability, effective_capabilities
 from mitml4.net.listener import Listener
 from mitml4.net.mechanism import Mechanism
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError, add_policy_routes
@@ -296,5 +297,5 @@ def _check_interfaces(scope: Scope) -> None:
 
 
 def _check_privilege() -> None:
-    if not effective_capabilities() >> Capability.NET_ADMIN & 1:
+    if not capabilities.has(Capability.NET_ADMIN):
         raise MachineError("intercepting needs CAP_NET_ADMIN", hint="run as root: sudo mitml4 …")

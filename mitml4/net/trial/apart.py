@@ -1,11 +1,10 @@
-"""Work in a process of its own, in a network of its own: what is tried there, the host never sees.
+"""Work in a process of its own: what it does to itself, be it to its network, nobody else sees.
 
-Both end with the work, however it ends, and with us: nothing has to be undone.
+It ends with the work, however that ends, and with us: nothing has to be undone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pickle
@@ -13,14 +12,12 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from mitml4.errors import MachineError
-from mitml4.net import isolation
-from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWUSER, Capability
+from mitml4.net import processes
 
-__all__ = ["apart", "enter_network", "enter_user_namespace"]
+__all__ = ["apart"]
 
 T = TypeVar("T")
 
@@ -45,39 +42,12 @@ def apart(*works: Callable[[], T], patience_s: float) -> list[T]:
             os.waitpid(pid, 0)
 
 
-def enter_network() -> None:
-    """Move this process (which has one thread) into a network namespace, as root over it.
-
-    In a user namespace of its own where we have no power over the host's. Raises OSError.
-    """
-    needed = 1 << Capability.NET_ADMIN | 1 << Capability.SYS_ADMIN
-    if isolation.effective_capabilities() & needed == needed:
-        with contextlib.suppress(PermissionError):  # a container's filter may know better
-            isolation.unshare(CLONE_NEWNET)
-            return
-    enter_user_namespace(root=True)
-    isolation.unshare(CLONE_NEWNET)
-
-
-def enter_user_namespace(*, root: bool) -> None:
-    """Move this process (which has one thread) into a user namespace, which knows nobody else.
-
-    As its root, or as who we are. Raises OSError.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    isolation.unshare(CLONE_NEWUSER)
-    process = Path("/proc/self")
-    (process / "setgroups").write_text("deny")  # user_namespaces(7): before a user's gid_map
-    (process / "uid_map").write_text(f"{0 if root else uid} {uid} 1")
-    (process / "gid_map").write_text(f"{0 if root else gid} {gid} 1")
-
-
 def _start(work: Callable[[], object]) -> tuple[int, int]:
     """Fork; the child's process id, and where its answer can be read. Raises MachineError."""
     reader, writer = map(_out_of_the_way, os.pipe())
     parent = os.getpid()
     try:
-        if (pid := isolation.fork()) == 0:
+        if (pid := processes.fork()) == 0:
             _answer(work, writer, parent)
     except MachineError:
         os.close(reader)
@@ -100,7 +70,7 @@ def _out_of_the_way(descriptor: int) -> int:
 def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:
     """What the child does."""
     try:
-        isolation.die_with_parent(signal.SIGKILL, parent)
+        processes.die_with_parent(signal.SIGKILL, parent)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
             os.dup2(nowhere, standard)

@@ -21,10 +21,11 @@ import trio
 
 from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.isolation import enter_network
 from mitml4.net.rules.redirect import intercepting
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tools import check_tools, run
-from mitml4.net.trial.apart import apart, enter_network
+from mitml4.net.trial.apart import apart
 
 __all__ = ["Outcome", "Settings", "Stage", "rehearse"]
 

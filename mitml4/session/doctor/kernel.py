@@ -12,12 +12,12 @@ from functools import partial
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net import isolation
+from mitml4.net import processes
 from mitml4.net.egress import be_transparent
-from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS
+from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, enter_network, unshare_without_power
 from mitml4.net.namespace.userns import NamespacesRefusedError, explain_powerless, explain_refusal
 from mitml4.net.tools import attempt, complaint
-from mitml4.net.trial.apart import apart, enter_network, enter_user_namespace
+from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome
 from mitml4.session.doctor.check import Check, State, as_root, install
 
@@ -168,11 +168,10 @@ def _make_namespaces(uid: int, gid: int) -> tuple[int, NamespacesRefusedError | 
     """Who has tried it, and why it cannot be done; None when it can."""
     if uid != os.geteuid():
         with contextlib.suppress(OSError):  # a root without that power tries it as it is
-            isolation.become_user(uid, gid)
+            processes.become_user(uid, gid)
     tried_as = os.geteuid()
     try:
-        enter_user_namespace(root=False)
-        isolation.unshare(CLONE_NEWNS | CLONE_NEWNET)
+        unshare_without_power(CLONE_NEWNS | CLONE_NEWNET, root=False)
     except OSError as error:
         return tried_as, explain_refusal(error)
     return tried_as, explain_powerless()

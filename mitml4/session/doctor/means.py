@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mitml4.errors import MachineError
-from mitml4.net import isolation
+from mitml4.net import capabilities
+from mitml4.net.capabilities import Capability
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
-from mitml4.net.isolation import Capability
 from mitml4.net.tools import environment
 from mitml4.session.doctor.check import Check, install
 
@@ -68,7 +68,7 @@ class Power:
 
     @classmethod
     def find(cls, *, has_nft: bool) -> Power:
-        is_capable = bool(isolation.effective_capabilities() & 1 << Capability.NET_ADMIN)
+        is_capable = capabilities.has(Capability.NET_ADMIN)
         if not has_nft:
             return cls(is_capable, None, MachineError("nft is needed to see the rules"))
         try:

@@ -14,8 +14,9 @@ import pytest
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyTables
+from mitml4.net.isolation import enter_network, enter_user_namespace
 from mitml4.net.tools import environment
-from mitml4.net.trial.apart import apart, enter_network
+from mitml4.net.trial.apart import apart
 
 WALL = """
 table inet wall {
@@ -247,8 +248,6 @@ def test_without_power_the_rules_are_hidden() -> None:
     """A user namespace has no power over the network that it was made in."""
 
     def work() -> None:
-        from mitml4.net.trial.apart import enter_user_namespace
-
         enter_user_namespace(root=True)
         HostRules.read()
 

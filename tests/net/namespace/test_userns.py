@@ -8,7 +8,7 @@ import os
 import pytest
 
 from mitml4.errors import ExitCode
-from mitml4.net import isolation
+from mitml4.net import capabilities
 from mitml4.net.namespace import userns
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 
@@ -62,14 +62,14 @@ def test_each_cause_has_its_own_remedy(error, message: str, hint: str) -> None:
 
 
 def test_a_namespace_without_power_is_apparmors_doing(monkeypatch) -> None:
-    monkeypatch.setattr(isolation, "effective_capabilities", lambda: 0)
+    monkeypatch.setattr(capabilities, "has", lambda _: False)
     restricted = {"kernel/apparmor_restrict_unprivileged_userns": "1"}
     assert "AppArmor" in explain_powerless(restricted.get).message
     assert explain_powerless({}.get) is None
 
 
 def test_with_power_there_is_nothing_to_explain(monkeypatch) -> None:
-    monkeypatch.setattr(isolation, "effective_capabilities", lambda: (1 << 41) - 1)
+    monkeypatch.setattr(capabilities, "has", lambda _: True)
     restricted = {"kernel/apparmor_restrict_unprivileged_userns": "1"}
     assert explain_powerless(restricted.get) is None
 

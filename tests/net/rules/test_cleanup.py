@@ -9,10 +9,11 @@ import pytest
 import trio
 
 from mitml4.net.identity import Identity
+from mitml4.net.isolation import enter_network
 from mitml4.net.rules.cleanup import Policy, Remains, find_remains, remains_of
 from mitml4.net.rules.ruleset import policy_routes
 from mitml4.net.tools import environment
-from mitml4.net.trial.apart import apart, enter_network
+from mitml4.net.trial.apart import apart
 
 SLOT = Identity(5)
 LINK = "mitml4_5p"

@@ -1,4 +1,4 @@
-"""Work in a child, in a network of its own: what comes back, and what does not stay."""
+"""Work in a child: what comes back, and what does not stay."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net import isolation
-from mitml4.net.trial.apart import apart, enter_network, enter_user_namespace
+from mitml4.net import processes
+from mitml4.net.trial.apart import apart
 
 PATIENCE_S = 20.0
 
@@ -86,23 +86,6 @@ def test_what_a_child_prints_is_not_seen(capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_network_of_its_own_has_nothing_but_a_loopback() -> None:
-    def look() -> list[str]:
-        enter_network()
-        return [name for _, name in socket.if_nameindex() if not name.startswith("ifb")]
-
-    assert apart(look, patience_s=PATIENCE_S) == [["lo"]]
-
-
-@pytest.mark.parametrize("root", [True, False])
-def test_in_a_user_namespace_one_is_root_or_oneself(root: bool) -> None:
-    def look() -> int:
-        enter_user_namespace(root=root)
-        return os.geteuid()
-
-    assert apart(look, patience_s=PATIENCE_S) == [0 if root else os.geteuid()]
-
-
 def test_it_works_with_standard_streams_closed() -> None:
     """What is opened then gets their numbers."""
 
@@ -118,7 +101,7 @@ def test_no_process_more_is_an_error() -> None:
     def inner() -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         if os.geteuid() == 0:
-            isolation.become_user(65534, 65534)
+            processes.become_user(65534, 65534)
         apart(lambda: "never", patience_s=PATIENCE_S)
 
     with pytest.raises(MachineError, match="cannot start a process"):

@@ -10,9 +10,10 @@ import pytest
 
 from mitml4.lab.snapshot import take_snapshot
 from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.isolation import enter_network
 from mitml4.net.tools import environment
 from mitml4.net.trial import rehearsal
-from mitml4.net.trial.apart import apart, enter_network
+from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 
 PATIENCE_S = 60

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from mitml4.net.isolation import enter_network
 from mitml4.net.tools import environment
 from mitml4.net.trial import rehearsal
-from mitml4.net.trial.apart import apart, enter_network
+from mitml4.net.trial.apart import apart
 from mitml4.session.doctor import kernel, means, surroundings
 
 PATIENCE_S = 60

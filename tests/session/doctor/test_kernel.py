@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mitml4.net.isolation import enter_user_namespace
 from mitml4.net.namespace.userns import NamespacesRefusedError
-from mitml4.net.trial.apart import apart, enter_user_namespace
+from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome
 from mitml4.session.doctor import kernel
 from mitml4.session.doctor.check import Check

@@ -8,7 +8,8 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
-from mitml4.net.trial.apart import apart, enter_network, enter_user_namespace
+from mitml4.net.isolation import enter_network, enter_user_namespace
+from mitml4.net.trial.apart import apart
 from mitml4.session.doctor import check as wording
 from mitml4.session.doctor import means
 from mitml4.session.doctor.check import Check, install

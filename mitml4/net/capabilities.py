@@ -1,0 +1,72 @@
+"""What this process may do that is root's, and what the programs may that it executes.
+
+capabilities(7). Each raises OSError as the kernel gives it. Constants: linux/prctl.h,
+linux/capability.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from mitml4.net.libc import checked, libc, prctl
+
+__all__ = ["Capability", "drop_for_good", "hand_down", "has"]
+
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+_VERSION_3: Final = 0x20080522
+
+
+class Capability(IntEnum):
+    """The capabilities that are spoken of here."""
+
+    NET_ADMIN = 12
+    SYS_ADMIN = 21
+
+
+def has(*capabilities: Capability) -> bool:
+    """Whether this process has them all, over what its user namespace owns."""
+    return all(_effective() >> capability & 1 for capability in capabilities)
+
+
+def hand_down(capabilities: Iterable[Capability]) -> None:
+    """Let exactly these of ours be had by programs that we execute; by none, if none are given."""
+    wanted = sum(1 << capability for capability in capabilities)
+    ours = _effective()
+    _capset(effective=ours, permitted=ours, inheritable=wanted)
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    for capability in Capability:
+        if wanted >> capability & 1:
+            prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+
+
+def drop_for_good(capabilities: Iterable[Capability]) -> None:
+    """Let no program that is executed from here on have these, whatever its file says."""
+    for capability in capabilities:
+        if prctl(_PR_CAPBSET_READ, capability):
+            prctl(_PR_CAPBSET_DROP, capability)
+
+
+def _effective() -> int:
+    """A bit for each capability."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return int(line.split()[1], 16)
+
+
+def _capset(*, effective: int, permitted: int, inheritable: int) -> None:
+    header = struct.pack("=Ii", _VERSION_3, 0)
+    halves = [
+        word & 0xFFFFFFFF
+        for shift in (0, 32)
+        for word in (effective >> shift, permitted >> shift, inheritable >> shift)
+    ]
+    checked(libc.capset(header, struct.pack("=6I", *halves)))

@@ -1,0 +1,25 @@
+"""The C library, for those of the kernel's calls that Python 3.11 lacks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+__all__ = ["checked", "libc", "prctl"]
+
+libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result: int) -> int:
+    """What a function of `libc` has returned. Raises OSError where that says so."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2), which takes four arguments besides the option. Raises OSError."""
+    padded = [ctypes.c_ulong(each) for each in (*arguments, 0, 0, 0, 0)[:4]]
+    return checked(libc.prctl(option, *padded))

@@ -1,0 +1,84 @@
+"""What a process is to its parent and its children, tried in children."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net.processes import become_subreaper, become_user, die_with_parent, fork
+from mitml4.net.trial.apart import apart
+
+PATIENCE_S = 20.0
+
+
+def test_a_child_whose_parent_has_ended_already_gets_the_signal_at_once() -> None:
+    somebody_else = os.getpid()  # for a grandchild, which is in a child of ours
+
+    def work() -> str:
+        reader, writer = os.pipe()
+        if fork() == 0:
+            die_with_parent(signal.SIGKILL, somebody_else)
+            os.write(writer, b"lives")
+            os._exit(0)
+        os.close(writer)
+        return os.read(reader, 5).decode()
+
+    assert apart(work, patience_s=PATIENCE_S) == [""]
+
+
+def test_it_gets_the_signal_when_its_parent_ends() -> None:
+    def work() -> bytes:
+        reader, writer = os.pipe()
+        if (child := fork()) == 0:
+            parent = os.getpid()
+            if fork() == 0:
+                die_with_parent(signal.SIGKILL, parent)
+                os.write(writer, b"ready")
+                signal.pause()
+            os.close(writer)
+            os._exit(0 if os.read(reader, 5) == b"ready" else 1)
+        os.close(writer)
+        assert os.waitpid(child, 0)[1] == 0
+        return os.read(reader, 1)  # ends when nobody writes any more
+
+    assert apart(work, patience_s=PATIENCE_S) == [b""]
+
+
+def test_a_subreaper_gets_the_orphans_among_its_descendants() -> None:
+    def work() -> bool:
+        become_subreaper()
+        ours = os.getpid()
+        reader, writer = os.pipe()
+        if (child := fork()) == 0:
+            if fork() == 0:
+                os.read(reader, 1)
+                os._exit(0 if os.getppid() == ours else 1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        os.write(writer, b"x")
+        return os.wait()[1] == 0
+
+    assert apart(work, patience_s=PATIENCE_S) == [True]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_becomes_a_user_owns_what_the_kernel_shows_of_it() -> None:
+    def work() -> tuple[int, int, list[int], int]:
+        become_user(65534, 65533)
+        return os.getuid(), os.getgid(), os.getgroups(), Path("/proc/self/status").stat().st_uid
+
+    assert apart(work, patience_s=PATIENCE_S) == [(65534, 65533, [], 65534)]
+
+
+def test_no_process_more_is_an_error(monkeypatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(MachineError, match="cannot start a process: Resource") as caught:
+        fork()
+    assert caught.value.hint == "ulimit -u"
