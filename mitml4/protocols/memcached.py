@@ -62,6 +62,8 @@ COMMANDS: Final[dict[bytes, tuple[bytes, tuple[bytes, ...]]]] = {
     b"ma": (_KEY + _FLAGS, (*_META, b"VA ")),
     b"mn": (rb"", (b"MN\r\n",)),
 }
+_OF_THE_NEXT: Final = tuple({a for _, answers in COMMANDS.values() for a in answers} - {*_DIGITS})
+"""What comes where the first command wants no answer."""
 STORES: Final = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 """Whose line is like nobody else's."""
 _LINES: Final = {verb: re.compile(pattern) for verb, (pattern, _) in COMMANDS.items()}
@@ -157,7 +159,8 @@ def detect(opening: Opening) -> Verdict:
     verb = _verb(line, whole=bool(newline))
     if verb is None or not newline:
         return Verdict.REJECT if verb is None else Verdict.NEED_MORE
-    answers = (*COMMANDS[verb][1], *_FAILED)
+    silent = line.removesuffix(b"\r").endswith(b" noreply")
+    answers = _OF_THE_NEXT if silent else (*COMMANDS[verb][1], *_FAILED)
     if opening.down.startswith(answers):
         return Verdict.MATCH
     if opening.down:

@@ -84,6 +84,8 @@ def test_detection_by_the_clients_line(up: bytes, verdict: Verdict) -> None:
         (b"mg foo v\r\n", b"EN\r\n", Verdict.MATCH),
         (b"ms foo 2\r\nhi\r\n", b"HD\r\n", Verdict.MATCH),
         (b"mn\r\n", b"MN\r\n", Verdict.MATCH),
+        (b"set k 0 0 1 noreply\r\na\r\nget k\r\n", b"VALUE k 0 1\r\n", Verdict.MATCH),
+        (b"set k 0 0 1 noreply\r\na\r\nfoo\r\n", b"+OK\r\n", Verdict.REJECT),
         (b"gat 0 k\r\n", b"ERROR\r\n", Verdict.MATCH),
         (b"get k\r\n", b"VALUE k 0 1\r\n", Verdict.MATCH),
         (b"get k\r\n", b"END\r\n", Verdict.MATCH),
