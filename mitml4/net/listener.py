@@ -12,7 +12,7 @@ import socket
 import struct
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -23,6 +23,8 @@ from mitml4.net.mechanism import Mechanism
 from mitml4.net.resets import until_reset
 
 __all__ = ["Accepted", "Arrival", "Listener", "listen"]
+
+SocketName: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST is 80 too
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
@@ -111,41 +113,40 @@ class Listener:
         """
         while True:
             try:
-                sock = await self._next()
+                sock, peer = await self._next()
             except OSError as error:
                 if error.errno == errno.EBADF:
                     raise trio.ClosedResourceError from error
                 if error.errno in EXHAUSTED:
                     await trio.sleep(_PAUSE_S)
                 continue
-            accepted = self._identify(sock)
+            accepted = self._identify(sock, peer)
             if accepted is not None:
                 return accepted
             abort(sock)
 
-    async def _next(self) -> trio.socket.SocketType:
+    async def _next(self) -> tuple[trio.socket.SocketType, SocketName]:
         """A connection, at once if one waits: were every flow to have its turn between two of a
         crowd, the first would be served long before the last is heard."""
         if self._in_a_row < _AT_ONCE:
             with suppress(BlockingIOError):
-                sock, _ = self._backlog.accept()
+                sock, peer = self._backlog.accept()
                 self._in_a_row += 1
-                return trio.socket.from_stdlib_socket(sock)
+                return trio.socket.from_stdlib_socket(sock), peer
         self._in_a_row = 0
-        accepted, _ = await self._socket.accept()
-        return accepted
+        return await self._socket.accept()
 
     def waiting(self) -> list[Accepted]:
         """The intercepted connections that wait in the backlog now."""
         found: list[Accepted] = []
         while True:
             try:
-                sock, _ = self._backlog.accept()
+                sock, peer = self._backlog.accept()
             except ConnectionAbortedError:
                 continue
             except OSError:  # there is none, or no descriptor for it
                 return found
-            accepted = self._identify(trio.socket.from_stdlib_socket(sock))
+            accepted = self._identify(trio.socket.from_stdlib_socket(sock), peer)
             if accepted is None:
                 abort(sock)
             else:
@@ -155,9 +156,9 @@ class Listener:
         """Stop accepting; what waits in the backlog is reset."""
         self._socket.close()
 
-    def _identify(self, sock: trio.socket.SocketType) -> Accepted | None:
+    def _identify(self, sock: trio.socket.SocketType, peer: SocketName) -> Accepted | None:
         try:
-            client = Address.of(sock.getpeername())
+            client = Address.of(peer)  # one that was reset has no name to be asked for any more
             own = Address.of(sock.getsockname())
             destination = own if self.mechanism == "tproxy" else _before_redirect(sock, own)
             if destination.port == self.address.port and _is_own(destination, own):

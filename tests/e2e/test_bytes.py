@@ -218,6 +218,16 @@ def test_a_clients_reset_is_a_reset(peer, client, session):
     assert server.join() == "reset"
 
 
+def test_a_client_that_is_gone_before_it_is_accepted_is_told_of(lab, client, session):
+    watch = session.watch()
+    with lab.server.socket() as listener:
+        listener.bind((V4, 0))
+        listener.listen()
+        for _ in range(20):
+            reset(client.connect(V4, listener.getsockname()[1]))
+        assert [flow.closed["reason"] for flow in watch.flows(20)] == ["reset"] * 20
+
+
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_a_reset_reaches_a_side_that_takes_nothing(peer, client, session, wait_until, who):
     """It has what it had room for, and then the reset, though it was not looking."""

@@ -62,7 +62,7 @@ async def test_a_crowd_is_accepted_in_a_few_turns_and_not_in_one(
     listener: Listener, monkeypatch
 ) -> None:
     """Others that are busy shall neither keep it waiting for long, nor wait for all of it."""
-    monkeypatch.setattr(listener, "_identify", lambda sock: sock)
+    monkeypatch.setattr(listener, "_identify", lambda sock, _peer: sock)
     turns = 0
 
     async def be_busy() -> None:
