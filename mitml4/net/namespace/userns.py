@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability
+from mitml4.net.sysctl import read_sysctl
 
-__all__ = ["NamespacesRefusedError", "explain_powerless", "explain_refusal", "read_sysctl"]
+__all__ = ["NamespacesRefusedError", "explain_powerless", "explain_refusal"]
 
 _LIMITS: Final = ("user", "net", "mnt")
 _SUDO: Final = "or as root: sudo mitml4 run …"
@@ -26,14 +26,6 @@ class NamespacesRefusedError(MachineError):
         super().__init__(message, hint=hint or f"{command}, {_SUDO}")
         self.command = command
         self.args = (message, command)  # what makes a copy of it (pickle)
-
-
-def read_sysctl(name: str) -> str | None:
-    """A kernel setting by its path below /proc/sys; None where this kernel has no such."""
-    try:
-        return Path("/proc/sys", name).read_text().strip()
-    except OSError:
-        return None
 
 
 def explain_refusal(error: OSError, read: Read = read_sysctl) -> NamespacesRefusedError:

@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import trio
@@ -25,6 +24,7 @@ from mitml4.net.egress import abort
 from mitml4.net.identity import Identity
 from mitml4.net.listener import Listener
 from mitml4.net.netns import NetNamespace
+from mitml4.net.sysctl import write_sysctl
 from mitml4.net.tools import run, run_ip
 
 __all__ = ["CannotProbeError", "ProbeLink", "probe_interface", "probe_link"]
@@ -154,9 +154,7 @@ def _pair(interface: str, namespace: NetNamespace) -> str:
 
 def _enable_ipv6(interface: str) -> None:
     """Where new interfaces are born without IPv6. The setting vanishes with the interface."""
-    setting = Path("/proc/sys/net/ipv6/conf", interface, "disable_ipv6")
-    if setting.read_text().strip() != "0":
-        setting.write_text("0")
+    write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "0")
 
 
 def _furniture(interface: str, networks: Sequence[Network], own: int, other: int) -> str:

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -29,11 +28,11 @@ from mitml4.net.rules.guard import Guard, GuardLostError, NftError, add_policy_r
 from mitml4.net.rules.probe import CannotProbeError, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Port, Ruleset, policy_routes
 from mitml4.net.rules.scope import Scope
+from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools, run_ip
 
 __all__ = ["Interception", "check", "intercepting", "plan"]
 
-_SYSCTL: Final = Path("/proc/sys/net")
 _FAMILIES: Final = ("-4", "-6")
 
 
@@ -257,24 +256,17 @@ def _port(listener: Listener) -> Port:
 
 def _has_ipv6(scope: Scope) -> bool:
     """Whether this host speaks IPv6 over any of the interfaces."""
-    return (
-        any(_sysctl(f"ipv6/conf/{interface}/disable_ipv6") == "0" for interface in scope.interfaces)
-        and _sysctl("ipv6/conf/lo/disable_ipv6") == "0"
-    )
+
+    def has_it(interface: str) -> bool:
+        return read_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"
+
+    return any(map(has_it, scope.interfaces)) and has_it("lo")
 
 
 def _filters_bridges() -> bool:
     """Whether bridged packets pass through prerouting while they are still on the bridge."""
-    return any(
-        _sysctl(f"bridge/bridge-nf-call-{name}") == "1" for name in ("iptables", "ip6tables")
-    )
-
-
-def _sysctl(name: str) -> str | None:
-    try:
-        return (_SYSCTL / name).read_text().strip()
-    except OSError:
-        return None
+    settings = (f"net/bridge/bridge-nf-call-{name}" for name in ("iptables", "ip6tables"))
+    return any(read_sysctl(setting) == "1" for setting in settings)
 
 
 def _check_interfaces(scope: Scope) -> None:

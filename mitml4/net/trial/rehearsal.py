@@ -24,6 +24,7 @@ from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network
 from mitml4.net.rules.redirect import intercepting
 from mitml4.net.rules.scope import Scope
+from mitml4.net.sysctl import read_sysctl, write_sysctl
 from mitml4.net.tools import check_tools, run
 from mitml4.net.trial.apart import apart
 
@@ -32,17 +33,17 @@ __all__ = ["Outcome", "Settings", "Stage", "rehearse"]
 Way: TypeAlias = Literal["tproxy", "redirect", "none", "untried"]
 
 _PATIENCE_S: Final = 5
-_SYSCTL: Final = Path("/proc/sys/net")
+_INTERFACES: Final = Path("/proc/sys/net/ipv4/conf")
 _INTERFACE: Final = "stage"
 
 _EVERYWHERE: Final = (
-    "ipv4/conf/all/accept_local",
-    "ipv4/conf/default/accept_local",
-    "ipv4/fwmark_reflect",
-    "ipv4/tcp_fwmark_accept",
-    "ipv6/conf/all/disable_ipv6",
-    "ipv6/conf/default/disable_ipv6",
-    "ipv6/conf/lo/disable_ipv6",
+    "net/ipv4/conf/all/accept_local",
+    "net/ipv4/conf/default/accept_local",
+    "net/ipv4/fwmark_reflect",
+    "net/ipv4/tcp_fwmark_accept",
+    "net/ipv6/conf/all/disable_ipv6",
+    "net/ipv6/conf/default/disable_ipv6",
+    "net/ipv6/conf/lo/disable_ipv6",
 )
 _MODES: Final = (1, 2, 0)
 """Of the reverse path filter: strict, loose, off."""
@@ -80,12 +81,10 @@ class Settings:
     @classmethod
     def read(cls) -> Settings:
         """Of the network that this process is in."""
-        places = [
-            path.name for path in _SYSCTL.glob("ipv4/conf/*") if path.name not in ("all", "lo")
-        ]
+        places = [path.name for path in _INTERFACES.glob("*") if path.name not in ("all", "lo")]
         filters = {place: _number(place, "rp_filter") for place in sorted(places)}
         marks = frozenset(place for place in places if _number(place, "src_valid_mark"))
-        others = {name: value for name in _EVERYWHERE if (value := _read(name)) is not None}
+        others = {name: value for name in _EVERYWHERE if (value := read_sysctl(name)) is not None}
         return cls(
             rp_filter=filters,
             src_valid_mark=marks,
@@ -101,12 +100,12 @@ class Settings:
     def apply(self) -> None:
         """For interfaces that are made in the network that this process is in now."""
         wanted = {
-            "ipv4/conf/all/rp_filter": "0",
-            "ipv4/conf/default/rp_filter": str(self.strictest),
-            "ipv4/conf/all/src_valid_mark": str(int(bool(self.src_valid_mark))),
+            "net/ipv4/conf/all/rp_filter": "0",
+            "net/ipv4/conf/default/rp_filter": str(self.strictest),
+            "net/ipv4/conf/all/src_valid_mark": str(int(bool(self.src_valid_mark))),
         }
         for name, value in {**self.others, **wanted}.items():
-            _write(name, value)
+            write_sysctl(name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,22 +173,5 @@ def _is_up(interface: str) -> bool:
 def _number(place: str, name: str) -> int:
     """A setting of an interface, as the kernel has it: the larger of its own and of `all`
     (Documentation/networking/ip-sysctl.rst)."""
-    values = (_read(f"ipv4/conf/{each}/{name}") for each in (place, "all"))
+    values = (read_sysctl(f"net/ipv4/conf/{each}/{name}") for each in (place, "all"))
     return max(int(value) if value in ("1", "2") else 0 for value in values)
-
-
-def _read(name: str) -> str | None:
-    try:
-        return (_SYSCTL / name).read_text().strip()
-    except OSError:
-        return None
-
-
-def _write(name: str, value: str) -> None:
-    """Nothing is written that is so already: in a container, /proc/sys may not be for writing."""
-    if _read(name) in (None, value):
-        return
-    try:
-        (_SYSCTL / name).write_text(value)
-    except OSError as error:
-        raise MachineError(f"cannot set {name}: {error.strerror}") from error

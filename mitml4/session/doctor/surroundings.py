@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -21,6 +20,7 @@ from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyChain
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK, SLOTS, Identity
 from mitml4.net.rules.cleanup import find_remains
+from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import attempt
 from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
@@ -29,7 +29,7 @@ from mitml4.session.doctor.check import Check, State, as_root
 __all__ = ["PolicyRoutes", "Rehearsals", "check_surroundings"]
 
 _PATIENCE_S: Final = 5
-_BRIDGE_FILTERS: Final = ("iptables", "ip6tables")
+_BRIDGE_FILTERS: Final = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 _SHOWN: Final = 3
 
 _OUR_TABLES: Final = frozenset(str(Identity(slot).route_table) for slot in range(SLOTS))
@@ -239,18 +239,18 @@ def check_reverse_path(rehearsals: Rehearsals) -> Check:
 def check_bridges() -> Check:
     """`br_netfilter` shows bridged packets to prerouting while they are still on the bridge."""
     name = "bridges"
-    names = [each for each in _BRIDGE_FILTERS if _sysctl(f"bridge/bridge-nf-call-{each}") == "1"]
+    names = [each for each in _BRIDGE_FILTERS if read_sysctl(f"net/bridge/{each}") == "1"]
     if not names:
         return _check(name, "ok", "bridged packets do not pass through iptables")
     try:
         lines = _ip("-brief", "link", "show", "type", "bridge")
     except MachineError as error:
         return _check(name, "skip", error.message)
-    on = f"bridge-nf-call-{names[0]} is 1"
+    on = f"{names[0]} is 1"
     if not lines:
         return _check(name, "ok", f"there is none ({on})")
     bridges = _list([line.split()[0] for line in lines])
-    settings = " ".join(f"net.bridge.bridge-nf-call-{each}=0" for each in names)
+    settings = " ".join(f"net.bridge.{each}=0" for each in names)
     found = f"what comes in over {bridges} cannot go through TPROXY, and is redirected ({on})"
     return _check(name, "fail", found, as_root(f"sysctl -w {settings}"))
 
@@ -316,10 +316,3 @@ def _ip(*arguments: str) -> list[str]:
     """What `ip` prints. A table, or an IP version, that is not there is empty."""
     done = attempt("ip", *arguments)
     return done.stdout.splitlines() if done.returncode == 0 else []
-
-
-def _sysctl(name: str) -> str | None:
-    try:
-        return Path("/proc/sys/net", name).read_text().strip()
-    except OSError:
-        return None

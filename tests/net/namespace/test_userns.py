@@ -9,7 +9,6 @@ import pytest
 
 from mitml4.errors import ExitCode
 from mitml4.net import capabilities
-from mitml4.net.namespace import userns
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 
 
@@ -72,8 +71,3 @@ def test_with_power_there_is_nothing_to_explain(monkeypatch) -> None:
     monkeypatch.setattr(capabilities, "has", lambda _: True)
     restricted = {"kernel/apparmor_restrict_unprivileged_userns": "1"}
     assert explain_powerless(restricted.get) is None
-
-
-def test_a_setting_that_this_kernel_lacks_is_none() -> None:
-    assert userns.read_sysctl("kernel/no_such_setting") is None
-    assert userns.read_sysctl("kernel/ostype") == "Linux"

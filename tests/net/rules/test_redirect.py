@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import UsageError
-from mitml4.net.rules import redirect
+from mitml4.net import sysctl
 from mitml4.net.rules.redirect import plan
 from mitml4.net.rules.scope import Scope
 
@@ -38,9 +38,9 @@ def test_the_plan_of_local_connections_needs_no_route(interface: str) -> None:
 def test_the_plan_redirects_what_bridges_bring_where_they_are_filtered(
     interface: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = tmp_path / "bridge" / "bridge-nf-call-iptables"
-    setting.parent.mkdir()
-    monkeypatch.setattr(redirect, "_SYSCTL", tmp_path)
+    setting = tmp_path / "net/bridge/bridge-nf-call-iptables"
+    setting.parent.mkdir(parents=True)
+    monkeypatch.setattr(sysctl, "_DIRECTORY", tmp_path)
     for value, bridged in (("0\n", False), ("1\n", True)):
         setting.write_text(value)
         lines = plan(Scope(interfaces=(interface,), direction="forwarded"))

@@ -294,7 +294,7 @@ def test_without_ip_nothing_is_said(monkeypatch) -> None:
         raise AssertionError("ip was asked")
 
     monkeypatch.setattr(surroundings, "_ip", missing)
-    monkeypatch.setattr(surroundings, "_sysctl", lambda _: "0")
+    monkeypatch.setattr(surroundings, "read_sysctl", lambda _: "0")
     stands = Rehearsals(Settings.read(), None, missing="ip: not installed")
     states = {check.name: check.state for check in check_surroundings(stands)}
     assert set(states.values()) <= {"ok", "skip"}
