@@ -29,10 +29,12 @@ from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
 from mitml4.net.tools import LIMITS, run
 
-__all__ = ["KINDS", "MAX_MESSAGE", "keep"]
+__all__ = ["KINDS", "MAX_DESCRIPTORS", "MAX_MESSAGE", "keep"]
 
 MAX_MESSAGE: Final = 65536
-_MAX_DESCRIPTORS: Final = 16
+MAX_DESCRIPTORS: Final = 16
+"""Of a request or an answer: bytes, and what is passed beside them."""
+
 _LONGEST_SYN: Final = 120  # IP and TCP headers with all the options that fit
 
 KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
@@ -58,7 +60,7 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoRetur
         os._exit(1)
     _send(channel, *keeper.first_answer())
     while True:
-        data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, _MAX_DESCRIPTORS)
+        data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
         if not data:
             os._exit(0)
         try:

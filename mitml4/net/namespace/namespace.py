@@ -24,14 +24,13 @@ from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net import isolation, processes
 from mitml4.net.namespace.admission import Gate
-from mitml4.net.namespace.keeper import KINDS, MAX_MESSAGE, keep
+from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
 from mitml4.net.tools import check_tools
 
 __all__ = ["Namespace", "sources_of_host"]
 
-_MAX_DESCRIPTORS: Final = 16
 _NOWHERE_V4: Final = "198.18.0.1"  # RFC 2544: no network routes it
 _PROBES: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 _GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
@@ -173,7 +172,7 @@ def _start_keeper(
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """An answer of the keeper's, and the descriptors beside it. Raises MachineError."""
-    data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, _MAX_DESCRIPTORS)
+    data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
     for descriptor in descriptors:  # recv_fds ignores MSG_CMSG_CLOEXEC (Python 3.11)
         os.set_inheritable(descriptor, False)
     if not data:

@@ -31,17 +31,7 @@ class NamespacesRefusedError(MachineError):
 def explain_refusal(error: OSError, read: Read = read_sysctl) -> NamespacesRefusedError:
     """What to tell the user when the kernel refused to make namespaces."""
     if error.errno == errno.ENOSPC:
-        for kind in _LIMITS:
-            if read(f"user/max_{kind}_namespaces") == "0":
-                setting = f"user.max_{kind}_namespaces"
-                return NamespacesRefusedError(
-                    f"this machine lets users make no namespaces ({setting} is 0)",
-                    f"sudo sysctl -w {setting}=10000",
-                )
-        return NamespacesRefusedError(
-            "this user has made as many namespaces as the machine allows",
-            "sysctl -a 2>/dev/null | grep '^user.max_.*_namespaces'",
-        )
+        return _exhausted(read)
     if error.errno == errno.EUSERS:
         return NamespacesRefusedError(
             "namespaces are nested too deeply here (32 levels)", "exit", hint="leave some of them"
@@ -74,6 +64,21 @@ def explain_powerless(read: Read = read_sysctl) -> NamespacesRefusedError | None
     if capabilities.has(Capability.NET_ADMIN):
         return None
     return _apparmor(read)
+
+
+def _exhausted(read: Read) -> NamespacesRefusedError:
+    """A limit of none at all is what a machine sets to forbid them."""
+    for kind in _LIMITS:
+        if read(f"user/max_{kind}_namespaces") == "0":
+            setting = f"user.max_{kind}_namespaces"
+            return NamespacesRefusedError(
+                f"this machine lets users make no namespaces ({setting} is 0)",
+                f"sudo sysctl -w {setting}=10000",
+            )
+    return NamespacesRefusedError(
+        "this user has made as many namespaces as the machine allows",
+        "sysctl -a 2>/dev/null | grep '^user.max_.*_namespaces'",
+    )
 
 
 def _apparmor(read: Read) -> NamespacesRefusedError | None:
