@@ -236,7 +236,7 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
 
 
 def _set_cipher_suites(context: SSL.Context, offer: Offer) -> list[str]:
-    """The client's suites, in its order; returns those that this OpenSSL does not have.
+    """The client's suites, in its order; returns what of that this OpenSSL cannot do.
 
     Raises SSL.Error when it has none: any other would be one that the client does not have.
     """
@@ -247,6 +247,8 @@ def _set_cipher_suites(context: SSL.Context, offer: Offer) -> list[str]:
     older = [name for name in known if not name.startswith("TLS_")]
     newer = [name for name in known if name.startswith("TLS_")]
     missing = [f"cipher 0x{suite:04X}" for suite in offer.cipher_suites if suite not in names]
+    if known != newer + older:  # OpenSSL offers those of TLS 1.3 first, whatever it is told
+        missing.append("cipher_order")
     if older:
         try:
             context.set_cipher_list(":".join([*older, "@SECLEVEL=0"]).encode())

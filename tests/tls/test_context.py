@@ -57,6 +57,12 @@ def test_the_cipher_suites_are_the_clients(suites: tuple[int, ...]) -> None:
     assert missing == ()
 
 
+def test_another_order_than_the_clients_is_named() -> None:
+    hello, missing = hello_of(offer(RSA_AES_128, AES_128_GCM))  # as Go's
+    assert hello.cipher_suites[:2] == (AES_128_GCM, RSA_AES_128)
+    assert missing == ("cipher_order",)
+
+
 @pytest.mark.parametrize(
     "groups",
     [
