@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Any, Final
 
 from mitml4.capture.packets import FIN, RST, SYN, Dissector, Segment
-from mitml4.capture.pcap import Packet
+from mitml4.capture.pcap import MAX_BLOCK, Packet
 from mitml4.capture.reassembly import MASK, Half
 
 __all__ = ["skim"]
@@ -52,6 +52,8 @@ class _Layout:
 
 
 _RAW: Final = _Layout(0)
+_NOWHERE: Final = _Layout(MAX_BLOCK)
+"""Of all other link layers: no packet is as long."""
 _LAYOUTS: Final[dict[int, _Layout]] = {
     0: _Layout(4),  # BSD loopback
     1: _Layout(14, 12),  # Ethernet
@@ -71,15 +73,13 @@ def skim(
 ) -> Iterator[tuple[float, Segment]]:
     """The segments that somebody has to look at, with their times; what the others change in
     `halves` is changed."""
-    known, layout = -1, _RAW
-    usual = False
+    known, layout = -1, _NOWHERE
     for time_s, link_type, data, start, end in packets:
         if link_type != known:
-            known, usual = link_type, link_type in _LAYOUTS
-            layout = _LAYOUTS.get(link_type, _RAW)
+            known, layout = link_type, _LAYOUTS.get(link_type, _NOWHERE)
             read_v4, v4_kind, size_v4 = layout.read_v4, layout.v4_kind, layout.size_v4
         length, at = -1, start
-        if usual and start + size_v4 <= end:
+        if start + size_v4 <= end:
             kind, version, total, fragment, key, seq, ack, flags = read_v4(data, start)
             if kind == _VLAN and start + size_v4 + 4 <= end:
                 at = start + 4
@@ -101,7 +101,7 @@ def skim(
         half = halves.get(key)
         if (
             half is not None
-            and (half.position + length) <= half.free
+            and half.position + length <= half.free
             and (seq - half.position) & MASK == half.origin
             and not flags & _SPECIAL
         ):
