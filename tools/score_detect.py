@@ -23,6 +23,7 @@ from typing import Any, Final
 from mitml4.capture.follow import follow
 from mitml4.capture.reader import read_packets
 from mitml4.capture.reports import Closed
+from mitml4.capture.secrets import Secrets
 from mitml4.errors import CaptureError
 from mitml4.protocols.registry import by_name
 
@@ -104,11 +105,14 @@ class Score:
 
 
 def detect(capture: Path) -> list[Found]:
-    """Every flow of a capture, in the order of closing; tunnels are looked into."""
+    """Every flow of a capture, in the order of closing; tunnels and, with the secrets that the
+    capture brings along, TLS are looked into."""
     found = []
+    secrets = Secrets()
     with capture.open("rb") as stream:
+        packets = read_packets(stream, capture.name, on_secrets=secrets.add)
         try:
-            for report in follow(read_packets(stream, capture.name), tunnels=True):
+            for report in follow(packets, tunnels=True, secrets=secrets):
                 if isinstance(report, Closed):
                     flow = report.flow
                     ends = frozenset((a.ip, a.port) for a in (flow.client, flow.destination))
