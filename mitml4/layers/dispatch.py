@@ -18,7 +18,7 @@ import trio
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Speaker
 from mitml4.protocols.conversation import Direction, Opening, Protocol
-from mitml4.protocols.registry import Detection, by_name, detect
+from mitml4.protocols.registry import NOTHING, Detection, by_name, detect
 
 __all__ = ["Found", "dispatch"]
 
@@ -55,7 +55,7 @@ class _Watch:
         self.looking = {Direction.UP: trio.CancelScope(), Direction.DOWN: trio.CancelScope()}
         self.first: Direction | None = None
         self.decided = False
-        self.detection = self._judge()
+        self.detection = NOTHING
 
     async def decide(self) -> Found:
         for direction in Direction:
