@@ -168,6 +168,8 @@ def _name(reader: Reader, alphabet: bytes) -> bytes:
 
 def detect(opening: Opening) -> Verdict:
     """The client's first message; or an answer alone, in a capture that began in the middle."""
+    if (opening.up or opening.down)[6:7] > b"\0":
+        return Verdict.REJECT  # so many questions: this tells most of what is not DNS apart
     verdict = _usual(opening)
     if verdict is not Verdict.REJECT or not opening.up:
         return verdict

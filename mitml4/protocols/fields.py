@@ -67,6 +67,20 @@ class Reader:
     ) -> int:
         """An unsigned integer of `size` bytes, from `low` to `high`; big-endian unless `little`."""
         raw = self._next(size)
+        if len(raw) == size:
+            value = int.from_bytes(raw, "little" if little else "big")
+            if value < low or (high is not None and value > high):
+                raise ProtocolError("a number that is out of bounds")
+            self.at += size
+            return value
+        self._see_that_it_fits(raw, size, low, high, little=little)
+        raise self._missing(size)
+
+    @staticmethod
+    def _see_that_it_fits(
+        raw: bytes, size: int, low: int, high: int | None, *, little: bool
+    ) -> None:
+        """Whether what has come of a number can become one from `low` to `high`."""
         missing = 8 * (size - len(raw))
         if high is None:
             high = (1 << 8 * size) - 1
@@ -79,11 +93,7 @@ class Reader:
             least = int.from_bytes(raw, "big") << missing
             fits = least <= high and low <= least + (1 << missing) - 1
         if not fits:
-            raise ProtocolError(f"a number that is not between {low} and {high}")
-        if missing:
-            raise self._missing(size)
-        self.at += size
-        return least
+            raise ProtocolError("a number that is out of bounds")
 
     def one_of(self, *values: bytes) -> bytes:
         """One of these byte strings, of which none begins with another."""
