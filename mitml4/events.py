@@ -174,16 +174,7 @@ class FlowError(Event):
     depth: int
     side: Literal["ingress", "egress"]
     stage: Literal["connect", "detect", "handshake", "relay"]
-    kind: Literal[
-        "refused",
-        "timeout",
-        "reset",
-        "alert",
-        "certificate",
-        "protocol",
-        "resources",
-        "internal",
-    ]
+    kind: Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
     reason: str
 
 

@@ -16,16 +16,7 @@ __all__ = ["Report", "event_of"]
 
 Side = Literal["ingress", "egress"]
 Stage = Literal["connect", "detect", "handshake", "relay"]
-Kind = Literal[
-    "refused",
-    "timeout",
-    "reset",
-    "alert",
-    "certificate",
-    "protocol",
-    "resources",
-    "internal",
-]
+Kind = Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
 Speaker = Literal["client", "server"]
 
 

@@ -34,7 +34,7 @@ from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroun
 
 __all__ = ["Flow", "Services", "unsent"]
 
-Loss = Literal["refused", "reset", "timeout", "resources"]
+Loss = Literal["refused", "reset", "timeout", "internal"]
 
 _CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
@@ -174,7 +174,7 @@ class Flow:
             self._refusal = error
             kind = _kind_of(error, "refused")
             self.report.error("egress", "connect", kind, _reason(error))
-            return "error" if kind == "resources" else kind
+            return "error" if kind == "internal" else kind
         return "reset"  # the client's
 
     async def _dial(self) -> TcpStream:
@@ -246,7 +246,7 @@ class Flow:
                 while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
-        return "error" if kind == "resources" else kind
+        return "error" if kind == "internal" else kind
 
     def _side_lost(self) -> Side:
         return "ingress" if self._ingress and self._ingress.is_gone else "egress"
@@ -254,7 +254,7 @@ class Flow:
 
 def _kind_of(error: OSError, usual: Loss) -> Loss:
     if error.errno in EXHAUSTED:
-        return "resources"
+        return "internal"
     return "timeout" if isinstance(error, TimeoutError) else usual
 
 

@@ -127,7 +127,7 @@ async def test_a_connection_that_we_lack_the_means_for_is_not_called_refused(lab
             await client.receive_some()
         assert (await proxy.wait_closed()).reason == "error"
     (error,) = proxy.of(FlowError)
-    assert (error.stage, error.kind, error.reason) == ("connect", "resources", os.strerror(code))
+    assert (error.stage, error.kind, error.reason) == ("connect", "internal", os.strerror(code))
 
 
 @pytest.mark.parametrize("side", ["ingress", "egress"])
