@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -74,14 +74,15 @@ def run(*command: str, given: str = "") -> str:
     return _printed(attempt(*command, given=given))
 
 
-async def run_ip(*arguments: str, batch: str | None = None) -> str:
+async def run_ip(*arguments: str, batch: str | None = None, holding: Sequence[int] = ()) -> str:
     """What ip prints. Raises MachineError with its first complaint, unless it is told to go on
     (`-force`).
 
-    `batch` holds commands, one a line, as in `ip -batch`.
+    `batch` holds commands, one a line, as in `ip -batch`; `holding` are descriptors that stay open
+    until it has ended, whatever becomes of us.
     """
     command = ["ip", *arguments] if batch is None else ["ip", *arguments, "-batch", "-"]
-    ended = await _attempt(command, given=batch or "")
+    ended = await _attempt(command, given=batch or "", holding=holding)
     return ended.stdout if "-force" in arguments else _printed(ended)
 
 
@@ -96,7 +97,7 @@ def complaint(ended: Ended) -> str:
     return first.rpartition("Error: ")[2] or f"exit status {ended.returncode}"
 
 
-async def _attempt(command: list[str], *, given: str = "") -> Ended:
+async def _attempt(command: list[str], *, given: str = "", holding: Sequence[int] = ()) -> Ended:
     with _starting(command[0]):
         ended = await trio.run_process(
             command,
@@ -105,6 +106,7 @@ async def _attempt(command: list[str], *, given: str = "") -> Ended:
             capture_stderr=True,
             check=False,
             env=environment(),
+            pass_fds=holding,
         )
     printed, said = (each.decode(errors="replace") for each in (ended.stdout, ended.stderr))
     return Ended(command, ended.returncode, printed, said)

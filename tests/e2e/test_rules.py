@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -823,3 +824,26 @@ def test_nothing_is_left_when_it_is_killed_on_its_way_up(net: Lab, sign: str) ->
         wait_until(seen, sign)
         session.process.kill()
         session.process.wait()
+
+
+SLOW_IP = """#!/bin/sh
+batch=$(cat)
+run() {{ printf '%s' "$batch" | {ip} "$@"; }}
+case $batch in
+*"rule add"*) touch "$0.begun"; sleep 0.5; run "$@"; touch "$0.ended" ;;
+*) run "$@" ;;
+esac
+"""
+
+
+def test_what_is_just_being_added_when_it_is_killed_goes_too(net: Lab, tmp_path: Path) -> None:
+    tool = tmp_path / "ip"
+    tool.write_text(SLOW_IP.format(ip=shutil.which("ip")))
+    tool.chmod(0o755)
+    with nothing_changes(net.router):
+        path = f"PATH={tmp_path}:{os.environ['PATH']}"
+        session = net.begin(interfaces=[LAN], prefix=("env", path))
+        wait_until(tool.with_suffix(".begun").exists, "routes are being added")
+        session.process.kill()
+        session.process.wait()
+        wait_until(tool.with_suffix(".ended").exists, "they have been added")

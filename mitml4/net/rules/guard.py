@@ -136,6 +136,12 @@ class Guard:
             raise GuardLostError(f"nft has ended, and with it the rules{reason}") from error
         return printed
 
+    @property
+    def pipe(self) -> int:
+        """The descriptor that it waits to see closed everywhere."""
+        assert isinstance(self._process.stdin, trio.lowlevel.FdStream)
+        return self._process.stdin.fileno()
+
     async def load(self, table: str) -> None:
         """Put a table's text in the place of the one that is there, in one step."""
         await self.tell(f"delete table inet {self.identity.table}\n{table}")
@@ -177,18 +183,23 @@ class Guard:
             return
 
 
-async def add_policy_routes(identity: Identity, *, ipv6: bool) -> None:
-    """Route what carries the TPROXY mark to this host. Raises MachineError with ip's message."""
+async def add_policy_routes(identity: Identity, *, ipv6: bool, guard: Guard | None = None) -> None:
+    """Route what carries the TPROXY mark to this host. Raises MachineError with ip's message.
+
+    What adds them holds the guard's pipe open: if we are killed meanwhile, it ends before the guard
+    undoes them, and not afterwards.
+    """
+    holding = () if guard is None else (guard.pipe,)
     for family in _FAMILIES if ipv6 else _FAMILIES[:1]:
         try:
-            await run_ip(family, batch=_batch(identity, _ADD))
+            await run_ip(family, batch=_batch(identity, _ADD), holding=holding)
         except MachineError as error:
             if "File exists" not in error.message:
                 raise
             # Left by a session whose guard was killed along with it. Its table has gone, so the
             # slot is ours.
             await run_ip(family, "-force", batch=_batch(identity, _UNDO))
-            await run_ip(family, batch=_batch(identity, _ADD))
+            await run_ip(family, batch=_batch(identity, _ADD), holding=holding)
 
 
 async def undo_policy_routes(identity: Identity) -> None:

@@ -184,7 +184,7 @@ async def _settle(scope: Scope, guard: Guard) -> _Setup:
         note = "what comes in over a bridge is redirected: bridge-nf-call-iptables rules out TPROXY"
         setup = replace(setup, notes=(note,))
     if scope.forwarded:
-        await add_policy_routes(guard.identity, ipv6=setup.ipv6)
+        await add_policy_routes(guard.identity, ipv6=setup.ipv6, guard=guard)
     try:
         async with probe_link(guard.identity, ipv6=setup.ipv6) as link:
             failure = await _prove(scope, guard, setup, link)
