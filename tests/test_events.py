@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from mitml4 import events
 from mitml4.address import Address
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, text, to_json
-from mitml4.protocols.certificate import CertificateFacts
 from mitml4.protocols.conversation import Facts, Surroundings, Target
 from mitml4.protocols.registry import PROTOCOLS
 from mitml4.protocols.socks5 import Socks5Facts
-from mitml4.protocols.tls import TlsFacts
+from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.schema import json_schema
 
 CLIENT = Address("192.0.2.1", 50000)

@@ -39,7 +39,6 @@ from mitml4.capture.secrets import (
 )
 from mitml4.capture.suites import Suite, suite_of
 from mitml4.errors import ProtocolError
-from mitml4.protocols.certificate import CertificateFacts
 from mitml4.protocols.conversation import (
     HOLD,
     LOOK,
@@ -47,10 +46,11 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
 )
-from mitml4.protocols.tls import TlsConversation, TlsFacts
-from mitml4.protocols.tls_hello import ClientHello, EncryptedExtensions, Extension, ServerHello
-from mitml4.protocols.tls_names import alert_name, cipher_name, version_name
-from mitml4.protocols.tls_records import (
+from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.hello import ClientHello, EncryptedExtensions, Extension, ServerHello
+from mitml4.protocols.tls.names import alert_name, cipher_name, version_name
+from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
+from mitml4.protocols.tls.records import (
     MAX_RECORD,
     HandshakeType,
     Message,

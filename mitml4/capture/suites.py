@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from mitml4.protocols.tls_names import cipher_name
+from mitml4.protocols.tls.names import cipher_name
 
 __all__ = ["Mode", "Suite", "suite_of"]
 

@@ -24,11 +24,11 @@ from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.protocols.certificate import CertificateFacts
 from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target
-from mitml4.protocols.tls import TlsConversation, TlsFacts
-from mitml4.protocols.tls_hello import ClientHello, parse_client_hello
-from mitml4.protocols.tls_names import alert_name, is_grease
+from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
+from mitml4.protocols.tls.names import alert_name, is_grease
+from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
 from mitml4.tls.context import Contexts, Offer
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type

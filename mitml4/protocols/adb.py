@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import HOLD, Direction, Facts, Protocol
-from mitml4.protocols.evidence import proof
-from mitml4.protocols.fields import Reader
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.fields import Reader
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Adb", "AdbFacts"]
 

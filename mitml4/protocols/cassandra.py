@@ -20,9 +20,9 @@ from mitml4.protocols.conversation import (
     Verdict,
     Want,
 )
-from mitml4.protocols.evidence import either, proof
-from mitml4.protocols.fields import Reader, judge
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Cassandra", "CassandraFacts"]
 

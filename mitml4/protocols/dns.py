@@ -13,9 +13,9 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Facts, Opening, Protocol, Verdict
-from mitml4.protocols.evidence import proof
-from mitml4.protocols.fields import Reader, judge
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Dns", "DnsFacts"]
 

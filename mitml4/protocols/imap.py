@@ -19,8 +19,8 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Pass, Protocol, Verdict
-from mitml4.protocols.lines import TEXT, agree, begun, behind_starttls
-from mitml4.protocols.login import MAX_UNDER_WAY, Login
+from mitml4.protocols.parts.lines import TEXT, agree, begun, behind_starttls
+from mitml4.protocols.parts.login import MAX_UNDER_WAY, Login
 
 __all__ = ["PROTOCOL", "Imap"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import HOLD, Opening, Protocol, Verdict
-from mitml4.protocols.lines import TEXT, behind_starttls, command, in_lines, initials
-from mitml4.protocols.login import Login, LoginFacts
+from mitml4.protocols.parts.lines import TEXT, behind_starttls, command, in_lines, initials
+from mitml4.protocols.parts.login import Login, LoginFacts
 
 __all__ = ["PROTOCOL", "Irc", "IrcFacts"]
 
@@ -46,9 +46,9 @@ _TELLTALE: Final = re.compile(
 )
 """Among what IRC alone begins with, a second line that goes with it; or a message."""
 _IN_THE_MIDDLE: Final = re.compile(
-    rb":[^ !@\r\n]{1,64}![^ !@\r\n]{1,64}@[^ \r\n]{1,255} "
+    rb":[^\0- !@\x7f-\xff]{1,64}![^\0- !@\x7f-\xff]{1,64}@[!-~]{1,255} "
     rb"(?:JOIN|KICK|MODE|NICK|NOTICE|PART|PRIVMSG|QUIT)[ \r]"
-    rb"|" + _PREFIX + rb" [0-9]{3} [^ \r\n]+ [^\n]*\n:"
+    rb"|:[!-~]{1,255} [0-9]{3} [!-~]+ [\t\r -~]*\n:"
 )
 """What a server relays, and a list of its replies: a capture that begins midway may take it for the
 client."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import LOOK, Direction, Opening, Pass, Protocol, Verdict
-from mitml4.protocols.lines import TEXT, agree, command
-from mitml4.protocols.login import GREETING, InOrder
+from mitml4.protocols.parts.lines import TEXT, agree, command
+from mitml4.protocols.parts.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "ManageSieve"]
 

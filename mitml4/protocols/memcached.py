@@ -14,8 +14,8 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
-from mitml4.protocols.fields import PRINTABLE, Reader, Short, judge
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Memcached", "MemcachedFacts"]
 

@@ -24,8 +24,8 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.fields import PRINTABLE, Reader, judge
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Nats", "NatsFacts"]
 

@@ -13,8 +13,8 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.lines import TEXT, agree, behind_starttls, command
-from mitml4.protocols.login import GREETING, InOrder
+from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, command
+from mitml4.protocols.parts.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Pop3"]
 

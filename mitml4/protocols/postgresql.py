@@ -27,9 +27,9 @@ from mitml4.protocols.conversation import (
     Facts,
     Protocol,
 )
-from mitml4.protocols.evidence import either, proof
-from mitml4.protocols.fields import PRINTABLE, Reader
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.fields import PRINTABLE, Reader
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Postgresql", "PostgresqlFacts"]
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.ber import read_head
 from mitml4.protocols.conversation import (
     HOLD,
     Facts,
@@ -23,9 +22,10 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.evidence import either, proof
-from mitml4.protocols.fields import Reader, judge
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.ber import read_head
+from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Rdp", "RdpFacts"]
 

@@ -14,9 +14,9 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
-from mitml4.protocols.fields import PRINTABLE, Reader, Short, judge
-from mitml4.protocols.lines import TEXT, in_lines
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.parts.lines import TEXT, in_lines
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Redis", "RedisFacts"]
 

@@ -17,21 +17,14 @@ from typing import Final
 
 from mitml4.protocols import (
     adb,
-    administration,
     amqp,
     cassandra,
-    databases,
     dns,
     fix,
     ftp,
     git,
-    http1,
-    http2,
-    http_connect,
     imap,
-    industrial,
     irc,
-    java,
     kafka,
     ldap,
     managesieve,
@@ -42,13 +35,11 @@ from mitml4.protocols import (
     nats,
     nntp,
     onc_rpc,
-    peer_to_peer,
     pop3,
     postgresql,
     proxy_protocol,
     rdp,
     redis,
-    routing,
     rsync,
     rtmp,
     rtsp,
@@ -61,17 +52,25 @@ from mitml4.protocols import (
     stomp,
     svn,
     tds,
-    telecom,
     telnet,
     thrift,
-    tls,
     vnc,
-    vpn,
-    websocket,
-    windows,
     xmpp,
 )
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.http import connect, http1, http2, websocket
+from mitml4.protocols.named import (
+    administration,
+    databases,
+    industrial,
+    java,
+    peer_to_peer,
+    routing,
+    telecom,
+    vpn,
+    windows,
+)
+from mitml4.protocols.tls import protocol as tls
 
 __all__ = ["BEGINNING", "MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
 
@@ -183,7 +182,7 @@ def _verdict(row: Protocol, opening: Opening) -> Verdict:
 PROTOCOLS: Final = (
     tls.PROTOCOL,
     http1.PROTOCOL,
-    http_connect.PROTOCOL,
+    connect.PROTOCOL,
     http2.PROTOCOL,
     websocket.PROTOCOL,
     socks5.PROTOCOL,

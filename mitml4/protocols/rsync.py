@@ -23,7 +23,7 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.lines import begun
+from mitml4.protocols.parts.lines import begun
 
 __all__ = ["PROTOCOL", "Rsync", "RsyncFacts"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
-from mitml4.protocols.heads import FirstHeads
-from mitml4.protocols.lines import begun
+from mitml4.protocols.parts.heads import FirstHeads
+from mitml4.protocols.parts.lines import begun
 
 __all__ = ["PROTOCOL", "Sip", "SipFacts"]
 

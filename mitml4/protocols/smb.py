@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
-from mitml4.protocols.evidence import proof
-from mitml4.protocols.fields import Reader, judge
-from mitml4.protocols.units import Units
-from mitml4.protocols.windows import read_pdu
+from mitml4.protocols.named.windows import read_pdu
+from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOLS", "Smb", "SmbFacts"]
 

@@ -16,8 +16,8 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.lines import TEXT, agree, behind_starttls, code, command
-from mitml4.protocols.starttls import StartTLS
+from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, code, command
+from mitml4.protocols.parts.starttls import StartTLS
 
 __all__ = ["PROTOCOL", "Smtp"]
 

@@ -23,7 +23,7 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
 
 __all__ = ["PROTOCOL", "Ssh", "SshFacts"]
 

@@ -29,9 +29,9 @@ from mitml4.protocols.conversation import (
     Surroundings,
     Want,
 )
-from mitml4.protocols.evidence import either, proof
-from mitml4.protocols.fields import Reader
-from mitml4.protocols.units import Units
+from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.fields import Reader
+from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Tds", "TdsFacts"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.evidence import either, proof
-from mitml4.protocols.fields import Reader
+from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOL"]
 

@@ -20,8 +20,8 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Protocol, Verdict
-from mitml4.protocols.lines import begun
-from mitml4.protocols.starttls import StartTLS, StartTLSFacts
+from mitml4.protocols.parts.lines import begun
+from mitml4.protocols.parts.starttls import StartTLS, StartTLSFacts
 
 __all__ = ["MAX_TAG", "PROTOCOL", "Xmpp", "XmppFacts"]
 

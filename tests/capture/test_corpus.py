@@ -12,7 +12,7 @@ from mitml4.capture.follow import follow
 from mitml4.capture.reader import read_packets
 from mitml4.capture.reports import Closed, Layer, Opened
 from mitml4.errors import CaptureError
-from mitml4.protocols.tls import TlsFacts
+from mitml4.protocols.tls.protocol import TlsFacts
 
 BESIDE = Path(__file__).parents[3] / "shared" / "pcaps"
 CORPUS = Path(os.environ.get("MITML4_PCAPS", BESIDE))

@@ -20,7 +20,7 @@ from mitml4.capture.depth import Depth
 from mitml4.capture.reassembly import ALL
 from mitml4.capture.secrets import Secrets
 from mitml4.protocols.conversation import Direction, Facts, HttpRequest, Notice, Surroundings
-from mitml4.protocols.tls import TlsFacts
+from mitml4.protocols.tls.protocol import TlsFacts
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script = list[tuple[Direction, bytes]]

@@ -13,7 +13,7 @@ from mitml4.capture.secrets import Secrets
 from mitml4.capture.suites import Suite, suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
-from mitml4.protocols.tls import TlsFacts
+from mitml4.protocols.tls.protocol import TlsFacts
 
 UP, DOWN = Direction.UP, Direction.DOWN
 

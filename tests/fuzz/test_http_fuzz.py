@@ -25,10 +25,10 @@ from mitml4.protocols.conversation import (
     Pass,
     Surroundings,
 )
-from mitml4.protocols.http1 import Http1
-from mitml4.protocols.http2 import PREFACE, Http2
-from mitml4.protocols.http_connect import HttpConnect
-from mitml4.protocols.websocket import WebSocket
+from mitml4.protocols.http.connect import HttpConnect
+from mitml4.protocols.http.http1 import Http1
+from mitml4.protocols.http.http2 import PREFACE, Http2
+from mitml4.protocols.http.websocket import WebSocket
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script: TypeAlias = list[tuple[Direction, bytes]]

@@ -19,7 +19,7 @@ from mitml4.protocols.conversation import (
     Verdict,
 )
 from mitml4.protocols.ftp import Ftp, detect
-from mitml4.protocols.login import MAX_UNDER_WAY
+from mitml4.protocols.parts.login import MAX_UNDER_WAY
 
 UP, DOWN = Direction.UP, Direction.DOWN
 

@@ -18,7 +18,7 @@ from mitml4.protocols.conversation import (
     Verdict,
 )
 from mitml4.protocols.imap import Imap, detect
-from mitml4.protocols.login import MAX_UNDER_WAY
+from mitml4.protocols.parts.login import MAX_UNDER_WAY
 
 UP, DOWN = Direction.UP, Direction.DOWN
 

@@ -6,7 +6,7 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
-from mitml4.protocols.tls import TlsFacts
+from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.session.hub import Totals
 from mitml4.session.summary import summary
 

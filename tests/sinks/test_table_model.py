@@ -17,9 +17,9 @@ from mitml4.events import (
     WebSocketMessage,
 )
 from mitml4.protocols.conversation import Target
-from mitml4.protocols.http1 import Http1Facts
+from mitml4.protocols.http.http1 import Http1Facts
 from mitml4.protocols.socks5 import Socks5Facts
-from mitml4.protocols.tls import TlsFacts
+from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.sinks.printable import printable
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table_model import MAX_ROWS, Row, TableModel

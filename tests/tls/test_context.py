@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from OpenSSL import SSL
 
-from mitml4.protocols.tls_hello import ClientHello, parse_client_hello
+from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.tls.context import Contexts, Offer
 
 AES_128_GCM, AES_256_GCM, CHACHA20 = 0x1301, 0x1302, 0x1303

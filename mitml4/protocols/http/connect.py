@@ -1,0 +1,72 @@
+"""HTTP CONNECT (RFC 9110 §9.3.6): an HTTP/1 conversation that turns into a tunnel.
+
+It is a conversation like any other with an HTTP/1 proxy, until a CONNECT is answered with a 2xx:
+from the byte after that response head on, both directions belong to whoever is inside, and the
+server may be the first to speak there. Every other answer (a 407 that asks for credentials, a 403)
+is followed by its body and by further requests, as in http1.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mitml4.protocols.conversation import (
+    Conversation,
+    Facts,
+    Opening,
+    Protocol,
+    Surroundings,
+    Target,
+    Verdict,
+)
+from mitml4.protocols.http.http1 import Http1, HttpExchange
+from mitml4.protocols.http.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
+
+__all__ = ["PROTOCOL", "HttpConnect", "HttpConnectFacts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConnectFacts(Facts):
+    """Of the last CONNECT: where to, if that can be read, and the status of its final response."""
+
+    target: Target | None
+    status: int | None
+
+
+@dataclass(slots=True)
+class HttpConnect(Http1):
+    """A connection to a proxy that begins with CONNECT."""
+
+    name: ClassVar[str] = "http-connect"
+    follows_connect: ClassVar[bool] = True
+
+    asked: Target | None = None
+    status: int | None = None
+
+    def settle(self, exchange: HttpExchange, status: int | None) -> None:
+        if exchange.method != b"CONNECT" or (status is not None and status < 200):
+            return
+        self.asked, self.status = exchange.target, status
+        self.settled = self.settled or status is not None
+
+    def facts(self) -> Facts:
+        return HttpConnectFacts(target=self.asked, status=self.status)
+
+
+def detect(opening: Opening) -> Verdict:
+    """The request line of a CONNECT, in authority-form or what proxies put up with."""
+    return line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
+
+
+def _converse(around: Surroundings) -> Conversation:
+    return HttpConnect(around=around)
+
+
+PROTOCOL: Final = Protocol(
+    name="http-connect",
+    detect=detect,
+    converse=_converse,
+    client_first=b"C\r\n",
+    server_first=b"",
+)

@@ -1,0 +1,440 @@
+"""HTTP/1.0 and HTTP/1.1 (RFC 9112), followed message by message without reading a body.
+
+Theory of operation. Each direction is a row of messages, and each message a row of parts:
+
+    part        looked at until             then
+    HEAD        the empty line              COUNTED · CHUNK_LINE · UNTIL_END · the next HEAD
+    COUNTED     (passed by count)           the next HEAD
+    CHUNK_LINE  its line feed               CHUNK, or TRAILER after the chunk of size 0
+    CHUNK       (passed by count)           CHUNK_END
+    CHUNK_END   its line feed               CHUNK_LINE
+    TRAILER     each line feed              itself, or the next HEAD after the empty line
+    UNTIL_END   (passed to the end)         –
+
+The directions meet in a queue: a request head puts an exchange in, and response heads belong to
+the exchange at its front until a final response is complete. Nothing is held back for that, but
+for the two requests after which the client's bytes may belong to somebody else. After an `Upgrade`
+the client is held until the answer shows who is next. And a CONNECT stays unread until all that
+was asked before it is answered; then it opens a layer of its own (connect.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    LOOK,
+    MAX_LOOK,
+    PASS_ALL,
+    Conversation,
+    Direction,
+    Facts,
+    HttpRequest,
+    HttpResponse,
+    Opening,
+    Pass,
+    Protocol,
+    Surroundings,
+    Target,
+    Verdict,
+)
+from mitml4.protocols.http.exchange import UPGRADES, Exchange, origin, pairs, text
+from mitml4.protocols.http.http1_heads import (
+    CHUNK_LINE,
+    CHUNK_LINE_BEGUN,
+    CONNECT_BEGUN,
+    CONNECT_LINE,
+    HEAD_END,
+    NO_BODY,
+    REQUEST_BEGUN,
+    REQUEST_LINE,
+    STATUS_BEGUN,
+    STATUS_LINE,
+    Fields,
+    Part,
+    connect_target,
+    framing,
+    line_verdict,
+    not_whole,
+)
+from mitml4.protocols.parts.lines import TEXT, in_lines
+
+__all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
+
+MAX_OUTSTANDING: Final = 1024
+"""Requests that may wait for their responses on one connection."""
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+# IANA's registry of methods, without CONNECT, PRI and *: a beginning with one of them is a good
+# guess before the line is whole.
+_KNOWN_METHODS: Final = frozenset(
+    b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE "
+    b"MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST "
+    b"PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK "
+    b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
+)
+_LIKELY: Final = re.compile(rb"(?:\r?\n){0,2}([A-Z-]+) (?:/|https?://)")
+# "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page alone.
+_SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
+_PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
+_ODD_REQUEST: Final = re.compile(
+    rb"(?:\r?\n){0,2}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
+)
+"""A line that begins with a method, and does not end with the version of another protocol."""
+
+
+def detect(opening: Opening) -> Verdict:
+    """A request line; from the server's side alone, a status line.
+
+    So is what a capture shows of a server that it takes for the client.
+    """
+    if not opening.up:
+        return line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+    verdict = line_verdict(opening.up, REQUEST_LINE, REQUEST_BEGUN)
+    if verdict is Verdict.MATCH or STATUS_LINE.match(opening.up):
+        return Verdict.MATCH
+    if verdict is Verdict.REJECT:
+        return _by_answer(opening)
+    likely = _LIKELY.match(opening.up)
+    known = likely is not None and likely[1] in _KNOWN_METHODS
+    return Verdict.LIKELY if known else Verdict.NEED_MORE
+
+
+def _by_answer(opening: Opening) -> Verdict:
+    """What a client says that is no request line is known by the status line, or the page, that
+    answers it."""
+    if not (in_lines(opening.up) or _LIKELY.match(opening.up)):
+        return Verdict.REJECT
+    answer = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+    if _SIMPLE_REQUEST.match(opening.up):
+        certain = answer is Verdict.MATCH or _PAGE.match(opening.down)
+        return Verdict.MATCH if certain else Verdict.LIKELY
+    if answer is not Verdict.MATCH:
+        return answer
+    odd = _ODD_REQUEST.match(opening.up)
+    return Verdict.MATCH if odd and odd[1] in _KNOWN_METHODS else Verdict.LIKELY
+
+
+@dataclass(slots=True)
+class HttpExchange(Exchange):
+    holds: bool = False
+    """The client's bytes behind this request wait for its final response head."""
+    target: Target | None = None
+    """Of a CONNECT."""
+
+
+@dataclass(slots=True)
+class _Side:
+    part: Part = Part.HEAD
+    exchange: HttpExchange | None = None
+    """That of the message under way, or of the last one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http1Facts(Facts):
+    """Of the first request: its Host, and whether its target is a whole URL (a plain proxy's
+    request). `upgrade`: the protocol that a 101 switched to."""
+
+    host: str | None
+    absolute_form: bool
+    upgrade: str | None
+
+
+@dataclass(slots=True)
+class Http1(Conversation):
+    """A connection of HTTP/1 messages."""
+
+    name: ClassVar[str] = "http/1"
+    follows_connect: ClassVar[bool] = False
+    """Whether CONNECT is this conversation's own, or opens an inner one."""
+
+    host: str | None = None
+    absolute_form: bool = False
+    upgrade: str | None = None
+    _sides: dict[Direction, _Side] = field(default_factory=lambda: {UP: _Side(), DOWN: _Side()})
+    _unanswered: deque[HttpExchange] = field(default_factory=deque)
+    _messages: int = 0
+    _connect_waits: bool = False
+    _switching: bool = False
+    """A 101 has come, and the request that it answers is still being sent."""
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        at = 0
+        held = self.up is HOLD
+        while at < len(data):
+            want = self.want(direction)
+            if isinstance(want, Pass):
+                rest = len(data) - at
+                taken = rest if want.count is None else min(rest, want.count)
+                self.passed(direction, taken)
+            elif want is LOOK:
+                taken = self._take(direction, data, at)
+            else:
+                break
+            at += taken
+            if not taken or (held and self.up is not HOLD):
+                break  # not whole; or what the client said meanwhile comes first
+        return at
+
+    def passed(self, direction: Direction, count: int) -> None:
+        side = self._sides[direction]
+        if side.exchange is not None:
+            if direction is UP:
+                side.exchange.request_bytes += count
+            else:
+                side.exchange.response_bytes += count
+        want = self.want(direction)
+        if not isinstance(want, Pass) or want.count is None:
+            return
+        if left := want.count - count:
+            self.set_want(direction, Pass(left))
+            return
+        self.set_want(direction, LOOK)
+        if side.part is Part.CHUNK:
+            side.part = Part.CHUNK_END
+        else:
+            self._complete(direction)
+
+    def end(self, direction: Direction) -> None:
+        if direction is UP:
+            return
+        if self._sides[DOWN].part is Part.UNTIL_END:
+            self._complete(DOWN)
+        if self.up is HOLD:
+            self.up = PASS_ALL  # the answer that it waits for will never come
+
+    def facts(self) -> Facts:
+        return Http1Facts(host=self.host, absolute_form=self.absolute_form, upgrade=self.upgrade)
+
+    def _take(self, direction: Direction, data: bytes, at: int) -> int:
+        """Read one part at `at`; how long it is, 0 while it is not whole."""
+        match self._sides[direction].part:
+            case Part.HEAD if data[at] in b"\r\n":
+                return self._line(data, at, "a lone carriage return", blank=True)
+            case Part.HEAD if direction is UP:
+                return self._request(data, at)
+            case Part.HEAD:
+                return self._response(data, at)
+            case Part.CHUNK_LINE:
+                return self._chunk_line(direction, data, at)
+            case Part.CHUNK_END:
+                length = self._line(data, at, "a chunk longer than its size", blank=True)
+                if length:
+                    self._sides[direction].part = Part.CHUNK_LINE
+                return length
+            case Part.TRAILER:
+                length = self._line(data, at, "an endless trailer", blank=False)
+                if length and data[at : at + length] in (b"\r\n", b"\n"):
+                    self._complete(direction)
+                return length
+            case part:
+                raise AssertionError(f"{part} is passed, not looked at")
+
+    @staticmethod
+    def _line(data: bytes, at: int, fault: str, *, blank: bool) -> int:
+        """The length of the line at `at`, 0 while it has no end; `blank`: an empty one only."""
+        length = data.find(b"\n", at) + 1 - at
+        line = data[at : at + length] if length > 0 else data[at:]
+        if (blank and line not in (b"\r\n", b"\n", b"\r")) or len(line) >= MAX_LOOK:
+            raise ProtocolError(f"HTTP/1: {fault}")
+        return max(length, 0)
+
+    def _chunk_line(self, direction: Direction, data: bytes, at: int) -> int:
+        line = CHUNK_LINE.match(data, at)
+        if line is None:
+            if CHUNK_LINE_BEGUN.fullmatch(data, at) is None or len(data) - at >= MAX_LOOK:
+                raise ProtocolError("HTTP/1: a chunk without a proper size")
+            return 0
+        size = int(line[1], 16)
+        self._sides[direction].part = Part.CHUNK if size else Part.TRAILER
+        if size:
+            self.set_want(direction, Pass(size))
+        return line.end() - at
+
+    def _request(self, data: bytes, at: int) -> int:
+        if not self._messages and STATUS_LINE.match(data, at):
+            self.up = self.down = PASS_ALL  # a capture has taken the server for the client
+            self.settled = True
+            return 0
+        if data.find(b"\n", at) < 0:
+            begun = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
+            begun = begun or (None if self._messages else STATUS_BEGUN.fullmatch(data, at))
+            return not_whole(data, at, begun, "not a request line")
+        line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
+        if line is None:
+            raise ProtocolError("HTTP/1: not a request line")
+        connect = line.re is CONNECT_LINE
+        if connect and not self.follows_connect:
+            self.up = HOLD
+            self._connect_waits = True
+            self._step_aside()
+            return 0
+        end = HEAD_END.search(data, line.end() - 1)
+        if end is None:
+            return not_whole(data, at, line, "not a request line")
+        fields = Fields.of(data[line.end() : end.start()])
+        # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
+        body = NO_BODY if connect else framing(fields, line["version"], request=True)
+        exchange = self._ask(line["method"])
+        exchange.target = connect_target(line) if connect else None
+        exchange.holds = connect or b"upgrade" in fields.named
+        self._note_request(exchange, line, fields)
+        self._begin(UP, exchange, *body)
+        return end.end() - at
+
+    def _response(self, data: bytes, at: int) -> int:
+        line = STATUS_LINE.match(data, at)
+        end = HEAD_END.search(data, at)
+        if line is None or end is None:
+            begun = line or STATUS_BEGUN.fullmatch(data, at)
+            return not_whole(data, at, begun, "not a status line")
+        start = data.index(b"\n", at) + 1
+        fields = Fields.of(data[start : end.start()])
+        status = int(line["status"])
+        exchange = self._unanswered[0] if self._unanswered else self._ask_unseen()
+        self._note_response(exchange, line, fields)
+        if status == 101:
+            self._switch(exchange, fields)
+        elif exchange.method == b"CONNECT" and 200 <= status < 300:
+            self._tunnel(exchange)
+        elif status >= 200:
+            self._release(exchange)
+            bodiless = exchange.method == b"HEAD" or status in (204, 304)
+            body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
+            self._begin(DOWN, exchange, *body)
+        return end.end() - at
+
+    def _ask(self, method: bytes) -> HttpExchange:
+        """Queue the exchange that a request opens."""
+        if len(self._unanswered) >= MAX_OUTSTANDING:
+            raise ProtocolError("HTTP/1: too many requests without a response")
+        self._messages += 1
+        exchange = HttpExchange(self._messages, method, self.around.clock())
+        self._unanswered.append(exchange)
+        return exchange
+
+    def _ask_unseen(self) -> HttpExchange:
+        """The exchange of a response whose request nobody saw (captures that begin midway)."""
+        exchange = self._ask(b"")
+        exchange.request_done = True
+        return exchange
+
+    def _begin(self, direction: Direction, exchange: HttpExchange, part: Part, length: int) -> None:
+        """The head of a message is over, and this is its body."""
+        side = self._sides[direction]
+        side.exchange, side.part = exchange, part
+        if part is Part.UNTIL_END:
+            self.set_want(direction, PASS_ALL)
+        elif length:
+            self.set_want(direction, Pass(length))
+        elif part is Part.COUNTED:
+            self._complete(direction)
+
+    def _complete(self, direction: Direction) -> None:
+        """A message is over: go on to the next one, or to whoever comes instead."""
+        side = self._sides[direction]
+        exchange = side.exchange
+        assert exchange is not None
+        side.part = Part.HEAD
+        self.set_want(direction, LOOK)
+        if direction is DOWN:
+            self._unanswered.popleft()
+            exchange.response_done = True
+            self._step_aside()
+        else:
+            exchange.request_done = True
+            if self._switching:
+                self.up = INNER
+            elif exchange.holds:
+                self.up = HOLD
+        if exchange.request_done and exchange.response_done:
+            self.notices.append(exchange.end(self.around.clock()))
+
+    def _step_aside(self) -> None:
+        """Leave a CONNECT, unread, to the layer that it opens, once all before it is answered."""
+        if self._connect_waits and not self._unanswered:
+            self.up = self.down = INNER
+
+    def _release(self, exchange: HttpExchange) -> None:
+        """The answer is an ordinary one: what the client says next is still HTTP."""
+        if exchange.holds and self.up is HOLD:
+            self.up = LOOK
+        exchange.holds = False
+
+    def _tunnel(self, exchange: HttpExchange) -> None:
+        """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
+        self._begin(DOWN, exchange, *NO_BODY)
+        self.target = exchange.target
+        self.up = self.down = INNER
+
+    def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
+        """A 101: the server speaks the new protocol at once, the client after its request."""
+        if len(self._unanswered) > 1:
+            raise ProtocolError("HTTP/1: 101 in the midst of pipelined requests")
+        token = fields.first(b"upgrade")
+        self.upgrade = None if token is None else text(token)
+        self.inner = UPGRADES.get(token.lower()) if token else None
+        self._switching = not exchange.request_done
+        self._begin(DOWN, exchange, *NO_BODY)
+        self.down = INNER
+        if exchange.request_done:
+            self.up = INNER
+
+    def _note_request(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
+        method, target, host = line["method"], line["target"], fields.first(b"host")
+        in_origin = target.startswith(b"/")
+        if in_origin or target == b"*":  # RFC 9112 §3.3: the path of `*` is empty
+            url = origin(self.around, host) + text(target).removeprefix("*")
+        else:
+            url = text(target)
+        if exchange.stream == 1:
+            self.host = None if host is None else text(host)
+            self.absolute_form = method != b"CONNECT" and not in_origin and target != b"*"
+        self.notices.append(
+            HttpRequest(
+                stream=exchange.stream,
+                method=text(method),
+                url=url,
+                version=text(line["version"]),
+                content_type=fields.content_type,
+                headers=pairs(fields.lines),
+            )
+        )
+        self.settle(exchange, None)
+
+    def _note_response(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
+        status = int(line["status"])
+        self.notices.append(
+            HttpResponse(
+                stream=exchange.stream,
+                status=status,
+                version=text(line["version"]),
+                content_type=fields.content_type,
+                headers=pairs(fields.lines),
+            )
+        )
+        self.settle(exchange, status)
+
+    def settle(self, exchange: HttpExchange, status: int | None) -> None:
+        """A head was read, with this status if it was a response: may the layer be announced?"""
+        self.settled = True
+
+
+def _converse(around: Surroundings) -> Conversation:
+    return Http1(around=around)
+
+
+PROTOCOL: Final = Protocol(
+    name="http/1",
+    detect=detect,
+    converse=_converse,
+    client_first=TEXT,
+    server_first=b"HI\r\n",
+)

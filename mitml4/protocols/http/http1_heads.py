@@ -1,0 +1,210 @@
+"""The heads of HTTP/1 messages (RFC 9112): their lines, their fields, and how a body is framed.
+
+Heads are read here and not by h11, which is a peer and refuses what a peer must: a request without
+`Host`, a space before a colon, a 101 that answers nothing it sent itself. A man in the middle reads
+what the two ends evidently understand. Only where readers disagree about where a message ends
+(request smuggling) does it give up, by ProtocolError; the tests hold it to h11 for all the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import MAX_LOOK, Target, Verdict
+from mitml4.protocols.http.exchange import text
+
+__all__ = [
+    "CHUNK_LINE",
+    "CHUNK_LINE_BEGUN",
+    "CONNECT_BEGUN",
+    "CONNECT_LINE",
+    "HEAD_END",
+    "NO_BODY",
+    "REQUEST_BEGUN",
+    "REQUEST_LINE",
+    "STATUS_BEGUN",
+    "STATUS_LINE",
+    "TCHAR",
+    "Fields",
+    "Part",
+    "connect_target",
+    "framing",
+    "line_verdict",
+    "not_whole",
+]
+
+MAX_LENGTH_DIGITS: Final = 18
+"""Of a Content-Length: up to an exabyte."""
+
+
+def _begun(*units: bytes) -> bytes:
+    """A pattern for every beginning of what the units spell."""
+    pattern = b""
+    for unit in reversed(units):
+        pattern = b"(?:" + unit + pattern + b")?"
+    return pattern
+
+
+# RFC 9110 §5.6.2 (token) and §9.1. Targets in none of their forms, and with spaces, are wrong and
+# sent all the same: the version behind them says what they are.
+TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,20}"
+_IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
+# RFC 9112 §3.2.3: authority-form is host and port, and nothing else.
+_AUTHORITY: Final = re.compile(
+    rb"(?:(?P<host>\[[0-9A-Za-z:.%\-]+\]|[^\x00-\x20\x7f/?#@\[\]{]+):(?P<port>[0-9]{1,5})"
+    rb"|(?P<name>[^\x00-\x20\x7f/?#@:\[\]{]+))(?![^ ])"
+)
+_DEFAULT_PORT: Final = 443
+"""Of a CONNECT that names none: what proxies take it for (tinyproxy, Privoxy)."""
+_VERSION: Final = rb"(?P<version>HTTP/1\.[0-9])"
+_BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,2}")
+
+_TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
+
+REQUEST_LINE: Final = re.compile(rb"(?P<method>" + _METHOD + rb")" + _TARGET + _VERSION + rb"\r?\n")
+REQUEST_BEGUN: Final = re.compile(_begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r") + rb"|\r")
+CONNECT_LINE: Final = re.compile(rb"(?P<method>CONNECT)(?! \{)" + _TARGET + _VERSION + rb"\r?\n")
+"""Behind a brace it is NATS's."""
+CONNECT_BEGUN: Final = re.compile(
+    _begun(
+        *(b"C", b"O", b"N", b"N", b"E", b"C", b"T"),
+        *(rb" (?!\{)", _IN_TARGET + rb"+", rb"\r"),
+    )
+    + rb"|\r"
+)
+STATUS_LINE: Final = re.compile(
+    rb"(?P<version>HTTP/1\.[0-9]|ICY) (?P<status>[1-9][0-9]{2})(?=[ \r\n])"
+)
+"""`ICY 200 OK` is SHOUTcast's, which is HTTP/1.0 otherwise."""
+STATUS_BEGUN: Final = re.compile(
+    rb"(?:I|IC|ICY|"
+    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]"))
+    + rb"|(?:HTTP/1\.[0-9]|ICY) (?:[1-9][0-9]{0,2})?)|\r"
+)
+HEAD_END: Final = re.compile(rb"\n\r?\n")
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_TOKEN: Final = re.compile(TCHAR + rb"+")
+_FRAMING: Final = re.compile(rb"content-length|transfer-encoding")
+_LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
+# RFC 9112 §7.1; 15 hexadecimal digits are an exabyte.
+CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+CHUNK_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
+
+
+def line_verdict(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Verdict:
+    """What the first line says, behind up to two empty ones (RFC 9112 §2.2)."""
+    blank = _BLANK_LINES.match(data)
+    start = blank.end() if blank else 0
+    if whole.match(data, start):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if begun.fullmatch(data, start) else Verdict.REJECT
+
+
+def connect_target(line: re.Match[bytes]) -> Target | None:
+    """Where a matched CONNECT_LINE wants to go; None if its target says no such thing."""
+    authority = _AUTHORITY.match(line["target"])
+    if authority is None:
+        return None
+    if name := authority["name"]:
+        return Target(text(name), _DEFAULT_PORT)
+    return Target(text(authority["host"].strip(b"[]")), int(authority["port"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The header section of a message: in order, and by lower-case name."""
+
+    lines: Sequence[tuple[bytes, bytes]]
+    named: dict[bytes, list[bytes]]
+
+    @classmethod
+    def of(cls, section: bytes) -> Fields:
+        """Read `section`, which lies between the start line and the empty line.
+
+        Raises ProtocolError where one reader would see a field that delimits the message and
+        another would not (RFC 9112 §5.1, §11.2).
+        """
+        if section.startswith((b" ", b"\t")):
+            raise ProtocolError("HTTP/1: white space before the first header field")
+        lines: list[tuple[bytes, bytes]] = []
+        named: dict[bytes, list[bytes]] = {}
+        for line in _FOLD.sub(b" ", section).split(b"\n"):
+            raw, _, value = line.partition(b":")
+            name, value = raw.strip(b" \t\r"), value.strip(b" \t\r")
+            key = name.lower()
+            if _TOKEN.fullmatch(raw) is None and _FRAMING.search(key):
+                raise ProtocolError("HTTP/1: a framing field in disguise")
+            if name:
+                lines.append((name, value))
+                named.setdefault(key, []).append(value)
+        return cls(lines, named)
+
+    def first(self, name: bytes) -> bytes | None:
+        values = self.named.get(name)
+        return values[0] if values else None
+
+    def items(self, name: bytes) -> list[bytes]:
+        """The lower-case members of a field that is a list (RFC 9110 §5.6.1)."""
+        values = self.named.get(name)
+        return (
+            [item.strip(b" \t").lower() for item in b",".join(values).split(b",")] if values else []
+        )
+
+    @property
+    def content_type(self) -> str | None:
+        value = self.first(b"content-type")
+        return None if value is None else text(value)
+
+
+class Part(Enum):
+    """What comes next in a direction: see the table in http1.py."""
+
+    HEAD = auto()
+    COUNTED = auto()
+    CHUNK_LINE = auto()
+    CHUNK = auto()
+    CHUNK_END = auto()
+    TRAILER = auto()
+    UNTIL_END = auto()
+
+
+NO_BODY: Final = (Part.COUNTED, 0)
+
+
+def framing(fields: Fields, version: bytes, *, request: bool) -> tuple[Part, int]:
+    """How the body of a message is delimited (RFC 9112 §6.3), and its length if it is counted."""
+    codings = [coding for coding in fields.items(b"transfer-encoding") if coding != b"identity"]
+    lengths = set(fields.items(b"content-length"))
+    if codings:
+        # "A server MAY reject a request that contains both", since it may be smuggling; for a
+        # response every client follows "the Transfer-Encoding overrides the Content-Length".
+        if request and lengths:
+            raise ProtocolError("HTTP/1: both Content-Length and Transfer-Encoding")
+        if version == b"HTTP/1.0":
+            raise ProtocolError("HTTP/1: Transfer-Encoding in HTTP/1.0")
+        if codings[-1] == b"chunked" and codings.count(b"chunked") == 1:
+            return Part.CHUNK_LINE, 0
+        if request or b"chunked" in codings:
+            raise ProtocolError("HTTP/1: a Transfer-Encoding that does not end in chunked")
+        return Part.UNTIL_END, 0
+    if not lengths:
+        return NO_BODY if request else (Part.UNTIL_END, 0)
+    length = lengths.pop()
+    if lengths or _LENGTH.fullmatch(length) is None:
+        raise ProtocolError("HTTP/1: conflicting or malformed Content-Length")
+    return Part.COUNTED, int(length)
+
+
+def not_whole(data: bytes, at: int, begun: re.Match[bytes] | None, fault: str) -> int:
+    """0, as long as the bytes at `at` can still become a head."""
+    if begun is None:
+        raise ProtocolError(f"HTTP/1: {fault}")
+    if len(data) - at >= MAX_LOOK:
+        raise ProtocolError("HTTP/1: a head longer than 64 KiB")
+    return 0

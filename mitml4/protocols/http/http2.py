@@ -1,0 +1,365 @@
+"""HTTP/2 (RFC 9113): heads and sizes of every stream, read from copies of the bytes.
+
+Nothing is ever held back: both directions are tapped. Of each frame the nine bytes of its header
+are read; header blocks go on to hyperframe and HPACK, and the payload of every other frame, DATA
+first of all, is skipped by count. What the reader remembers is bounded: one frame header or one
+header block per direction, two HPACK tables, and the streams that are open.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from hpack import Decoder, HPACKError
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PushPromiseFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    TAP,
+    Conversation,
+    Direction,
+    Facts,
+    HttpRequest,
+    HttpResponse,
+    Opening,
+    Protocol,
+    Surroundings,
+    Verdict,
+    Want,
+)
+from mitml4.protocols.http.exchange import Exchange, origin, pairs, text
+
+__all__ = ["PREFACE", "PROTOCOL", "Http2", "Http2Facts"]
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
+MAX_HEADER_BLOCK: Final = 65536
+"""Bytes of one header block, both as it came and decompressed."""
+MAX_STREAMS: Final = 1024
+"""Streams that are followed at a time; beyond it the oldest is forgotten."""
+
+UP, DOWN = Direction.UP, Direction.DOWN
+Headers = Sequence[tuple[bytes, bytes]]
+
+_HEADER: Final = struct.Struct(">HBBBL")  # RFC 9113 §4.1
+_HEADER_SIZE: Final = _HEADER.size
+_END_STREAM: Final = 0x1
+_PADDED: Final = 0x8
+_CARRIERS: Final = (HeadersFrame, PushPromiseFrame, ContinuationFrame)
+_PARSED: Final = frozenset(frame.type for frame in (*_CARRIERS, GoAwayFrame))
+_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client's preface; a SETTINGS frame of a server that speaks first is a candidate."""
+    if opening.up:
+        return _verdict(opening.up, PREFACE, Verdict.MATCH)
+    if not opening.down:
+        return Verdict.NEED_MORE
+    # A length below 64 KiB and divisible by 6, type SETTINGS, no ACK, stream 0.
+    length = opening.down[1:3]
+    if len(length) == 2 and int.from_bytes(length, "big") % 6:
+        return Verdict.REJECT
+    return _verdict(opening.down, b"\0" + length + b"\x04\0\0\0\0\0", Verdict.LIKELY)
+
+
+def _verdict(data: bytes, start: bytes, matched: Verdict) -> Verdict:
+    if data.startswith(start):
+        return matched
+    return Verdict.NEED_MORE if start.startswith(data) else Verdict.REJECT
+
+
+def _decoder() -> Decoder:
+    """An HPACK decoder for any table an endpoint may have asked for, within our bound.
+
+    How large a table is, its encoder says inside the header blocks (RFC 7541 §4.2, §6.3); the
+    SETTINGS in which the other side allowed it only limit that, and this is the limit we need.
+    """
+    decoder = Decoder(max_header_list_size=MAX_HEADER_BLOCK)
+    decoder.max_allowed_table_size = MAX_HEADER_BLOCK
+    return decoder
+
+
+@dataclass(slots=True)
+class _Block:
+    """A header block under way: who it is about, and on which stream its CONTINUATIONs come."""
+
+    on_stream: int
+    about_stream: int
+    ends_stream: bool
+    fragments: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class _Side:
+    begun: bool = False
+    """The preface is over: the first SETTINGS frame was seen."""
+    kept: bytes = b""
+    """The beginning of a frame that has not come whole: less than a header block."""
+    skip: int = 0
+    """Payload bytes of the frame under way that are not looked at."""
+    ends: int | None = None
+    """The stream that is over when they have passed."""
+    block: _Block | None = None
+    decoder: Decoder = field(default_factory=_decoder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http2Facts(Facts):
+    """What the connection was used for so far, beside ordinary requests."""
+
+    grpc: bool
+    """A content type of `application/grpc…`."""
+    extended_connect: bool
+    """A CONNECT with a `:protocol` (RFC 8441): WebSocket within a stream."""
+
+
+@dataclass(slots=True)
+class Http2(Conversation):
+    """A connection of HTTP/2 frames, from the client's preface on.
+
+    Inside `http/1` (the h2c upgrade, RFC 7540 §3.2) stream 1 is the answer to the request there.
+    """
+
+    name: ClassVar[str] = "http/2"
+
+    up: Want = TAP
+    down: Want = TAP
+    grpc: bool = False
+    extended_connect: bool = False
+    _sides: dict[Direction, _Side] = field(
+        default_factory=lambda: {direction: _Side() for direction in Direction}
+    )
+    _streams: dict[int, Exchange] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.around.within[-1:] == ("http/1",):
+            self._open(1, b"").request_done = True
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        side = self._sides[direction]
+        side.kept = self._read(direction, side, side.kept + data)
+        return len(data)
+
+    def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
+        """Read all frames that are whole; what is left over."""
+        at = 0 if side.begun else self._begin(direction, side, data)
+        while side.begun:
+            passing = min(side.skip, len(data) - at)
+            side.skip -= passing
+            if side.skip:
+                return b""
+            at += passing
+            if side.ends is not None:
+                self._end_half(direction, side.ends)
+                side.ends = None
+            taken = self._frame(direction, side, data, at)
+            if not taken:
+                break
+            at += taken
+        return data[at:]
+
+    def facts(self) -> Facts:
+        return Http2Facts(grpc=self.grpc, extended_connect=self.extended_connect)
+
+    def _begin(self, direction: Direction, side: _Side, data: bytes) -> int:
+        """Check what each side begins with (RFC 9113 §3.4): where the frames begin, or 0."""
+        preface = PREFACE if direction is UP else b""
+        if not data.startswith(preface[: len(data)]):
+            raise ProtocolError("HTTP/2: no preface")
+        if len(data) < len(preface) + _HEADER_SIZE:
+            return 0
+        _, _, kind, flags, stream = _HEADER.unpack_from(data, len(preface))
+        if (kind, flags, stream) != (SettingsFrame.type, 0, 0):
+            raise ProtocolError("HTTP/2: does not begin with SETTINGS")
+        side.begun = True
+        self.settled = self.settled or direction is UP
+        return len(preface)
+
+    def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
+        """Read the frame at `at`; how many of its bytes are done with, 0 while it is not whole."""
+        have = len(data) - at
+        if have < _HEADER_SIZE:
+            return 0
+        high, low, kind, flags, stream = _HEADER.unpack_from(data, at)
+        length: int = high << 8 | low
+        stream &= 0x7FFFFFFF  # RFC 9113 §4.1: the highest bit is reserved
+        if side.block and (kind != ContinuationFrame.type or stream != side.block.on_stream):
+            raise ProtocolError("HTTP/2: a header block is interrupted")
+        if kind in _PARSED:
+            if length > MAX_HEADER_BLOCK:
+                raise ProtocolError("HTTP/2: a frame longer than 64 KiB that is no DATA")
+            size = _HEADER_SIZE + length
+            if have < size:
+                return 0
+            self._parse(direction, side, memoryview(data)[at : at + size])
+            return size
+        if kind == DataFrame.type:
+            padding = 0
+            if flags & _PADDED and length:
+                if have == _HEADER_SIZE:
+                    return 0
+                padding = 1 + data[at + _HEADER_SIZE]
+            self._count(direction, stream, length - padding)
+            side.ends = stream if flags & _END_STREAM else None
+        elif kind == RstStreamFrame.type:
+            self._close(stream)
+        side.skip = length
+        return _HEADER_SIZE
+
+    def _parse(self, direction: Direction, side: _Side, frame_bytes: memoryview) -> None:
+        """A frame that carries a header block, or GOAWAY."""
+        try:
+            frame, _ = Frame.parse_frame_header(frame_bytes[:_HEADER_SIZE])
+            frame.parse_body(frame_bytes[_HEADER_SIZE:])
+        except HyperframeError as error:
+            raise ProtocolError(f"HTTP/2: {error}") from error
+        match frame:
+            case GoAwayFrame():
+                self._go_away(direction, frame.last_stream_id)
+                return
+            case HeadersFrame():
+                ends = "END_STREAM" in frame.flags
+                side.block = _Block(frame.stream_id, frame.stream_id, ends)
+            case PushPromiseFrame() if direction is DOWN:
+                side.block = _Block(frame.stream_id, frame.promised_stream_id, False)
+        if side.block is None or not isinstance(frame, _CARRIERS):
+            raise ProtocolError("HTTP/2: part of a header block out of place")
+        block = side.block
+        block.fragments += frame.data
+        if len(block.fragments) > MAX_HEADER_BLOCK:
+            raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
+        if "END_HEADERS" in frame.flags:
+            side.block = None
+            self._headers(direction, block)
+
+    def _headers(self, direction: Direction, block: _Block) -> None:
+        """A header block is whole: a request, a response, or trailers."""
+        try:
+            fields = self._sides[direction].decoder.decode(bytes(block.fragments), raw=True)
+        except HPACKError as error:
+            raise ProtocolError(f"HTTP/2: {error}") from error
+        headers = [(bytes(name), bytes(value)) for name, value in fields]
+        named = dict(headers)
+        promised = block.about_stream != block.on_stream
+        if b":method" in named and (direction is UP or promised):
+            self._request(block.about_stream, headers, named, promised=promised)
+        elif b":status" in named and direction is DOWN and not promised:
+            self._response(block.about_stream, headers, named)
+        if block.ends_stream:
+            self._end_half(direction, block.about_stream)
+
+    def _request(
+        self, stream: int, headers: Headers, named: Mapping[bytes, bytes], *, promised: bool
+    ) -> None:
+        self._open(stream, named[b":method"]).request_done = promised
+        self.extended_connect = self.extended_connect or b":protocol" in named
+        self.notices.append(
+            HttpRequest(
+                stream=stream,
+                method=text(named[b":method"]),
+                url=self._url(named),
+                version="HTTP/2",
+                content_type=self._content_type(named),
+                headers=pairs(headers),
+            )
+        )
+
+    def _response(self, stream: int, headers: Headers, named: Mapping[bytes, bytes]) -> None:
+        status = named[b":status"]
+        if _STATUS.fullmatch(status) is None:
+            raise ProtocolError("HTTP/2: a status that is no number")
+        self.notices.append(
+            HttpResponse(
+                stream=stream,
+                status=int(status),
+                version="HTTP/2",
+                content_type=self._content_type(named),
+                headers=pairs(headers),
+            )
+        )
+
+    def _url(self, named: Mapping[bytes, bytes]) -> str:
+        """The target URI (RFC 9113 §8.3.1); of an ordinary CONNECT its authority (§8.5)."""
+        authority = named.get(b":authority") or named.get(b"host")
+        path = named.get(b":path")
+        if path is None:
+            return text(authority or b"")
+        scheme = named.get(b":scheme")
+        start = text(scheme + b"://" + authority) if scheme and authority else None
+        return (start or origin(self.around, authority)) + text(path).removeprefix("*")
+
+    def _content_type(self, named: Mapping[bytes, bytes]) -> str | None:
+        value = named.get(b"content-type")
+        if value is None:
+            return None
+        self.grpc = self.grpc or value.startswith(b"application/grpc")
+        return text(value)
+
+    def _open(self, stream: int, method: bytes) -> Exchange:
+        if len(self._streams) >= MAX_STREAMS:
+            del self._streams[next(iter(self._streams))]
+        exchange = self._streams[stream] = Exchange(stream, method, self.around.clock())
+        return exchange
+
+    def _count(self, direction: Direction, stream: int, size: int) -> None:
+        """`size` bytes of content come in a stream."""
+        if size < 0:
+            raise ProtocolError("HTTP/2: padding longer than its frame")
+        exchange = self._streams.get(stream)
+        if exchange is None:
+            return
+        if direction is UP:
+            exchange.request_bytes += size
+        else:
+            exchange.response_bytes += size
+
+    def _end_half(self, direction: Direction, stream: int) -> None:
+        """END_STREAM was seen in a direction."""
+        exchange = self._streams.get(stream)
+        if exchange is None:
+            return
+        if direction is UP:
+            exchange.request_done = True
+        else:
+            exchange.response_done = True
+        if exchange.request_done and exchange.response_done:
+            self._close(stream)
+
+    def _close(self, stream: int) -> None:
+        """A stream is over, one way or another."""
+        exchange = self._streams.pop(stream, None)
+        if exchange is not None:
+            self.notices.append(exchange.end(self.around.clock()))
+
+    def _go_away(self, direction: Direction, last: int) -> None:
+        """The other side's streams above `last` will not be served (RFC 9113 §6.8)."""
+        parity = 1 if direction is DOWN else 0
+        for stream in [item for item in self._streams if item > last and item % 2 == parity]:
+            self._close(stream)
+
+
+def _converse(around: Surroundings) -> Conversation:
+    return Http2(around=around)
+
+
+PROTOCOL: Final = Protocol(
+    name="http/2",
+    detect=detect,
+    converse=_converse,
+    client_first=b"P",
+    server_first=b"\0",
+)

@@ -1,0 +1,129 @@
+"""How people look after their hosts, desktops and telephones, and after each other. Named only.
+
+x11      42|6C 00, 11, 0, lengths of the authorization      X Window System protocol §8
+zabbix   "ZBXD" flags length(4 or 8) …                      Zabbix documentation, "Header"
+ident    6193, 23 CRLF; the same ports, then " : USERID …"  RFC 1413 §4
+finger   ["/W" ] [user] [@host …] CRLF; text               RFC 1288 §2.3, port 79
+whois    a line of text CRLF; text                         RFC 3912 §2, port 43
+
+The last two are any text but for their ports, which are a hint and no proof: so they are never more
+than likely, and somebody else's rule comes first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.parts.evidence import Detector, Rule, proof
+from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.lines import TEXT, in_lines
+
+__all__ = ["PROTOCOLS"]
+
+BIG_ENDIAN: Final = b"\x42"
+LITTLE_ENDIAN: Final = b"\x6c"
+MAX_AUTHORIZATION: Final = 1024
+
+
+def read_x11(reader: Reader) -> None:
+    """A client's connection set-up; the server answers in the client's byte order."""
+    little = reader.one_of(BIG_ENDIAN, LITTLE_ENDIAN) == LITTLE_ENDIAN
+    reader.take(1)
+    for version in (11, 0):
+        reader.uint(2, version, version, little=little)
+    for _ in ("name", "data"):
+        reader.uint(2, 0, MAX_AUTHORIZATION, little=little)
+
+
+def read_zabbix(reader: Reader) -> None:
+    """The header up to its flags: always 1, also compressed (2), also large (4)."""
+    reader.one_of(b"ZBXD")
+    reader.one_of(b"\x01", b"\x03", b"\x05", b"\x07")
+
+
+DIGITS: Final = b"0123456789"
+MAX_LINE: Final = 32
+
+
+def read_ident(reader: Reader) -> None:
+    """A pair of ports on a line."""
+    line = reader.until(b"\n", MAX_LINE, DIGITS + b" ,\r")
+    if not all(port.isdigit() and 1 <= int(port) <= 0xFFFF for port in ports(line)):
+        raise ProtocolError("no ports")
+
+
+def ports(line: bytes) -> tuple[bytes, bytes]:
+    """What stands before and behind the comma."""
+    first, _, second = line.partition(b",")
+    return first.strip(), second.strip()
+
+
+def ident_reply(up: bytes) -> Rule:
+    """The same ports, and whose connection it is, or why that is not said."""
+    asked = ports(up.partition(b"\n")[0])
+
+    def read(reader: Reader) -> None:
+        if ports(reader.until(b":", MAX_LINE, DIGITS + b" ,\t")) != asked:
+            raise ProtocolError("other ports")
+        if reader.until(b":", MAX_LINE).strip() not in (b"USERID", b"ERROR"):
+            raise ProtocolError("neither a user nor an error")
+
+    return read
+
+
+IDENT_PORT: Final = 113
+
+
+def detect_ident(opening: Opening) -> Verdict:
+    """A pair of ports is anybody's line, so it takes the answer, or the port to be likely."""
+    if opening.down and not opening.up:
+        return Verdict.REJECT
+    query = judge(read_ident, opening.up)
+    if query is not Verdict.MATCH:
+        return query
+    reply = judge(ident_reply(opening.up), opening.down)
+    unanswered = opening.port == IDENT_PORT and not opening.down
+    return Verdict.LIKELY if reply is Verdict.NEED_MORE and unanswered else reply
+
+
+_FINGER_QUERY: Final = re.compile(rb"(?:/W)? *[!-~]{0,64}\r?\n", re.IGNORECASE)
+_WHOIS_QUERY: Final = re.compile(rb"(?! *\r?\n)[ -~\x80-\xff]{1,256}\r?\n")
+
+
+def by_port(port: int, query: re.Pattern[bytes]) -> Detector:
+    """A detector for one line of the client's, and any text in return: LIKELY on the port alone."""
+
+    def detect(opening: Opening) -> Verdict:
+        if opening.port not in (None, port) or (opening.down and not opening.up):
+            return Verdict.REJECT
+        if not (in_lines(opening.up) and in_lines(opening.down)):
+            return Verdict.REJECT
+        if b"\n" not in opening.up:
+            return Verdict.NEED_MORE
+        if query.fullmatch(opening.up) is None:
+            return Verdict.REJECT
+        return Verdict.LIKELY if opening.port and opening.down else Verdict.NEED_MORE
+
+    return detect
+
+
+PROTOCOLS: Final = (
+    Protocol(
+        name="x11",
+        detect=proof(read_x11),
+        client_first=BIG_ENDIAN + LITTLE_ENDIAN,
+        server_first=b"",
+    ),
+    Protocol(name="zabbix", detect=proof(read_zabbix), client_first=b"Z", server_first=b""),
+    Protocol(
+        name="ident",
+        detect=detect_ident,
+        client_first=DIGITS + b" ",
+        server_first=b"",
+    ),
+    Protocol(name="finger", detect=by_port(79, _FINGER_QUERY), client_first=TEXT, server_first=b""),
+    Protocol(name="whois", detect=by_port(43, _WHOIS_QUERY), client_first=TEXT, server_first=b""),
+)

@@ -1,0 +1,128 @@
+"""Databases and stores that are only named.
+
+drda            length(2) D0 flags id(2) length(2) 1041 …     DRDA volume 3, DSS; EXCSAT
+oracle-tns      length(2) 0000 01 flags 0000 version(2) …   as in Wireshark's packet-tns.c
+elasticsearch   "ES" length(4) request(8) status version(4)   TcpHeader.java
+zookeeper       length(4) 00000000 zxid(8) timeout(4) session(8) 00000010 …   zookeeper.jute
+clickhouse      00 length name major minor revision …         Native protocol, "Hello"
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.protocols.conversation import Protocol
+from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.fields import PRINTABLE, Reader
+
+__all__ = ["PROTOCOLS"]
+
+DSS_HEAD: Final = 6
+MAX_DSS: Final = 0x0FFF
+DSS_TYPES: Final = tuple(bytes([flags | kind]) for flags in (0x00, 0x40, 0x50) for kind in (1, 2))
+"""Requests and replies, chained or not."""
+EXCHANGE_ATTRIBUTES: Final = (b"\x10\x41", b"\x14\x43")
+"""EXCSAT, and EXCSATRD, its answer."""
+
+
+def read_drda(reader: Reader) -> None:
+    """What every connection begins with, or the answer to it."""
+    length = reader.uint(2, DSS_HEAD + 4, MAX_DSS)
+    reader.one_of(b"\xd0")
+    reader.one_of(*DSS_TYPES)
+    reader.take(2)
+    reader.uint(2, length - DSS_HEAD, length - DSS_HEAD)
+    reader.one_of(*EXCHANGE_ATTRIBUTES)
+
+
+MIN_CONNECT: Final = 34
+MAX_CONNECT: Final = 0x1FFF
+TNS_VERSIONS: Final = (0x0100, 0x01FF)
+
+
+def read_oracle_tns(reader: Reader) -> None:
+    """A connect packet up to the versions: its own, and the oldest that it can."""
+    reader.uint(2, MIN_CONNECT, MAX_CONNECT)
+    reader.one_of(bytes(2))  # checksum
+    reader.one_of(b"\x01")
+    reader.take(1)
+    reader.one_of(bytes(2))  # the header's checksum
+    version = reader.uint(2, *TNS_VERSIONS)
+    reader.uint(2, TNS_VERSIONS[0], version)
+
+
+PING: Final = b"\xff\xff\xff\xff"
+MIN_TRANSPORT: Final = 13
+MAX_TRANSPORT: Final = (1 << 30) - 1
+"""Far more than a node takes, and less than any text."""
+STATUS_BITS: Final = 0x0F
+
+
+def read_elasticsearch(reader: Reader) -> None:
+    """A message's header, or a ping, which is a header without a message."""
+    reader.one_of(b"ES")
+    if reader.data[reader.at : reader.at + 1] == PING[:1]:
+        reader.one_of(PING)
+        return
+    reader.uint(4, MIN_TRANSPORT, MAX_TRANSPORT)
+    reader.uint(8, 0, (1 << 48) - 1)
+    reader.uint(1, 0, STATUS_BITS)
+    reader.one_of(b"\0")  # versions are below 2^24: 8.12.0 is 8120099
+
+
+CONNECT_LENGTHS: Final = (44, 45)
+"""Without and with the flag for a server that only reads."""
+PASSWORD: Final = 16
+
+
+def read_zookeeper(reader: Reader) -> None:
+    """A client's ConnectRequest up to the length of its password."""
+    reader.uint(4, *CONNECT_LENGTHS)
+    reader.one_of(bytes(4))  # protocol version
+    reader.take(8)
+    reader.uint(4, 1, (1 << 31) - 1)
+    reader.take(8)
+    reader.uint(4, PASSWORD, PASSWORD)
+
+
+def read_clickhouse(reader: Reader) -> None:
+    """A hello of either side: its name, its version, and a revision of the protocol.
+
+    Revisions count from 54000 on; as a variable-length integer each of them takes three bytes.
+    """
+    reader.one_of(b"\0")
+    reader.take(reader.uint(1, 4, 100), PRINTABLE)
+    for _ in ("major", "minor"):
+        reader.uint(1, 0, 0x7F)
+    reader.uint(1, 0x80)
+    reader.uint(1, 0xA5, 0xAD)
+    reader.one_of(b"\x03")
+
+
+PROTOCOLS: Final = (
+    Protocol(
+        name="drda",
+        detect=proof(read_drda, read_drda),
+        client_first=bytes(range(16)),
+        server_first=bytes(range(16)),
+    ),
+    Protocol(
+        name="oracle-tns",
+        detect=proof(read_oracle_tns),
+        client_first=bytes(range(32)),
+        server_first=b"",
+    ),
+    Protocol(
+        name="elasticsearch",
+        detect=proof(read_elasticsearch, read_elasticsearch),
+        client_first=b"E",
+        server_first=b"E",
+    ),
+    Protocol(name="zookeeper", detect=proof(read_zookeeper), client_first=b"\0", server_first=b""),
+    Protocol(
+        name="clickhouse",
+        detect=proof(read_clickhouse, read_clickhouse),
+        client_first=b"\0",
+        server_first=b"\0",
+    ),
+)

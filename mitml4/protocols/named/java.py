@@ -1,0 +1,51 @@
+"""What belongs to Java: AJP, the debugger's wire, remote method calls. Named only.
+
+ajp13      12 34 length(2) 02|0A …      AJPv13 (Apache Tomcat Connectors)
+jdwp       "JDWP-Handshake"             JDWP specification, "JDWP Start-up"; both sides
+java-rmi   "JRMI" 0001|0002 4B|4C|4D    Java RMI specification §10.2
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Protocol
+from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.fields import Reader
+
+__all__ = ["PROTOCOLS"]
+
+FORWARD_REQUEST: Final = b"\x02"
+CPING: Final = b"\x0a"
+MAX_AJP: Final = 0xFFFF - 4
+METHODS: Final = 27
+
+
+def read_ajp13(reader: Reader) -> None:
+    """A packet from the web server: a request up to its method, or the question for life."""
+    reader.one_of(b"\x12\x34")
+    length = reader.uint(2, 1, MAX_AJP)
+    if reader.one_of(FORWARD_REQUEST, CPING) == FORWARD_REQUEST:
+        reader.uint(1, 1, METHODS)
+    elif length != 1:
+        raise ProtocolError("a CPing with something in it")
+
+
+def read_jdwp(reader: Reader) -> None:
+    """The handshake, which both sides send alike."""
+    reader.one_of(b"JDWP-Handshake")
+
+
+def read_java_rmi(reader: Reader) -> None:
+    """The stream's head: version, and one of the three protocols."""
+    reader.one_of(b"JRMI")
+    reader.uint(2, 1, 2)
+    reader.one_of(b"\x4b", b"\x4c", b"\x4d")
+
+
+PROTOCOLS: Final = (
+    Protocol(name="ajp13", detect=proof(read_ajp13), client_first=b"\x12", server_first=b""),
+    Protocol(name="jdwp", detect=proof(read_jdwp, read_jdwp), client_first=b"J", server_first=b"J"),
+    Protocol(name="java-rmi", detect=proof(read_java_rmi), client_first=b"J", server_first=b""),
+)

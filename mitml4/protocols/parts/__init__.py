@@ -1,0 +1,1 @@
+"""What protocols are built from: ways to read bytes, to detect, and to converse."""

@@ -1,0 +1,1 @@
+"""TLS on the wire: records, hellos and certificates, with their names and fingerprints."""

@@ -1,0 +1,109 @@
+"""JA3, JA3S, JA4 and JA4S: short names for how a TLS implementation says hello.
+
+JA3 and JA3S are Salesforce's (https://github.com/salesforce/ja3, BSD); JA4 is FoxIO's
+(https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, BSD). JA4S follows FoxIO's
+public description (…/technical_details/JA4S.md), a method that FoxIO licenses under its FoxIO
+License 1.1, which asks for an agreement where it is sold as part of a product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from functools import lru_cache
+from typing import Final
+
+from mitml4.protocols.tls.hello import ClientHello, Extension, ServerHello
+from mitml4.protocols.tls.names import is_grease
+
+__all__ = ["ja3", "ja3_text", "ja3s", "ja3s_text", "ja4", "ja4s"]
+
+_JA4_VERSIONS: Final = {
+    0x0304: "13",
+    0x0303: "12",
+    0x0302: "11",
+    0x0301: "10",
+    0x0300: "s3",
+    0x0002: "s2",
+}
+_ALPHANUMERIC: Final = frozenset((string.digits + string.ascii_letters).encode())
+_NOTHING: Final = "0" * 12
+"""What JA4 writes where there is nothing to hash."""
+_REMEMBERED: Final = 256
+"""Hellos repeat: a client says the same ones to everybody, but for GREASE and the name."""
+
+
+def ja3_text(hello: ClientHello) -> str:
+    """`version,ciphers,extensions,groups,point formats` in decimal, without GREASE."""
+    fields = (hello.cipher_suites, hello.extensions, hello.groups, hello.point_formats)
+    return ",".join([str(hello.legacy_version), *(_decimal(field) for field in fields)])
+
+
+def ja3(hello: ClientHello) -> str:
+    """The MD5 of `ja3_text`, in hex."""
+    return _md5(ja3_text(hello))
+
+
+def ja3s_text(hello: ServerHello) -> str:
+    """`version,cipher,extensions` in decimal."""
+    return f"{hello.legacy_version},{hello.cipher_suite},{_decimal(hello.extensions)}"
+
+
+def ja3s(hello: ServerHello) -> str:
+    """The MD5 of `ja3s_text`, in hex."""
+    return _md5(ja3s_text(hello))
+
+
+def ja4(hello: ClientHello) -> str:
+    """`t13d1516h2_8daaf6152771_e5627efa2ab1`."""
+    ciphers = [c for c in hello.cipher_suites if not is_grease(c)]
+    extensions = [e for e in hello.extensions if not is_grease(e)]
+    algorithms = tuple(a for a in hello.signature_algorithms if not is_grease(a))
+    hashed = _hexes(tuple(sorted({*extensions} - {Extension.SERVER_NAME, Extension.ALPN})))
+    if hashed and algorithms:
+        hashed += "_" + _hexes(algorithms)
+    return (
+        f"t{_JA4_VERSIONS.get(max(hello.versions), '00')}"
+        f"{'d' if hello.has(Extension.SERVER_NAME) else 'i'}"
+        f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
+        f"{_ends(hello.alpn[0] if hello.alpn else b'')}"
+        f"_{_sha256(_hexes(tuple(sorted(ciphers))))}_{_sha256(hashed)}"
+    )
+
+
+def ja4s(hello: ServerHello) -> str:
+    """`t120400_c030_4e8089b08790`."""
+    return (
+        f"t{_JA4_VERSIONS.get(hello.version, '00')}"
+        f"{min(len(hello.extensions), 99):02}{_ends(hello.alpn or b'')}"
+        f"_{hello.cipher_suite:04x}_{_sha256(_hexes(hello.extensions))}"
+    )
+
+
+def _ends(alpn: bytes) -> str:
+    """The first and last character of an ALPN name, or of its hex form where they are no such."""
+    if not alpn:
+        return "00"
+    if alpn[0] in _ALPHANUMERIC and alpn[-1] in _ALPHANUMERIC:
+        return chr(alpn[0]) + chr(alpn[-1])
+    return alpn.hex()[0] + alpn.hex()[-1]
+
+
+@lru_cache(_REMEMBERED)
+def _decimal(numbers: tuple[int, ...]) -> str:
+    return "-".join(str(number) for number in numbers if not is_grease(number))
+
+
+@lru_cache(_REMEMBERED)
+def _hexes(numbers: tuple[int, ...]) -> str:
+    return ",".join(f"{number:04x}" for number in numbers)
+
+
+@lru_cache(_REMEMBERED)
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@lru_cache(_REMEMBERED)
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if text else _NOTHING

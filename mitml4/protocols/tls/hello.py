@@ -1,0 +1,369 @@
+"""ClientHello and ServerHello: what both sides of a TLS connection say in the clear.
+
+`parse_client_hello` and `parse_server_hello` read them from the start of a stream, however it was
+split into segments and records. Everything is kept in the order of the wire, GREASE included
+(RFC 8701), because a mirrored handshake and a fingerprint both need exactly that.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import MAX_LOOK
+from mitml4.protocols.tls.names import is_grease
+from mitml4.protocols.tls.records import HandshakeType, Message, MessageReader, RecordType
+
+__all__ = [
+    "ClientHello",
+    "EncryptedExtensions",
+    "Extension",
+    "ServerHello",
+    "parse_client_hello",
+    "parse_server_hello",
+]
+
+
+class Extension:
+    """The extension types that are read (https://www.iana.org/assignments/tls-extensiontype-values)."""
+
+    SERVER_NAME: Final = 0  # RFC 6066 §3
+    STATUS_REQUEST: Final = 5  # RFC 6066 §8
+    SUPPORTED_GROUPS: Final = 10  # RFC 8422 §5.1.1, RFC 8446 §4.2.7
+    EC_POINT_FORMATS: Final = 11  # RFC 8422 §5.1.2
+    SIGNATURE_ALGORITHMS: Final = 13  # RFC 8446 §4.2.3
+    ALPN: Final = 16  # RFC 7301
+    ENCRYPT_THEN_MAC: Final = 22  # RFC 7366
+    PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
+    EARLY_DATA: Final = 42  # RFC 8446 §4.2.10
+    SUPPORTED_VERSIONS: Final = 43  # RFC 8446 §4.2.1
+    SIGNATURE_ALGORITHMS_CERT: Final = 50  # RFC 8446 §4.2.3
+    KEY_SHARE: Final = 51  # RFC 8446 §4.2.8
+    ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D  # RFC 9849
+
+
+# RFC 8446 §4.1.3: the SHA-256 of "HelloRetryRequest", in the place of the server's random.
+_RETRY_RANDOM: Final = bytes.fromhex(
+    "cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientHello:
+    """A ClientHello as sent (RFC 8446 §4.1.2). Numbers are the wire's, in the wire's order.
+
+    An absent extension gives an empty tuple, except for `alpn`, where None tells an absent one
+    from an empty list. For an SSLv2-compatible hello (RFC 5246 §E.2) `sslv2` is true, cipher
+    specs that SSLv2 alone knows keep their three bytes, and there are no extensions.
+    """
+
+    legacy_version: int
+    random: bytes
+    session_id: bytes = b""
+    cipher_suites: tuple[int, ...]
+    compression: tuple[int, ...] = (0,)
+    extensions: tuple[int, ...] = ()
+    sni: str | None = None
+    alpn: tuple[bytes, ...] | None = None
+    supported_versions: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
+    signature_algorithms: tuple[int, ...] = ()
+    signature_algorithms_cert: tuple[int, ...] = ()
+    key_shares: tuple[int, ...] = ()
+    """The groups that a key was sent for."""
+    point_formats: tuple[int, ...] = ()
+    sslv2: bool = False
+    wire_length: int = 0
+    """Bytes of the stream up to the end of the record that holds the hello's last byte."""
+
+    def has(self, extension: int) -> bool:
+        return extension in self.extensions
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions offered, without GREASE: as listed, else the one it goes up to."""
+        listed = tuple(v for v in self.supported_versions if not is_grease(v))
+        return listed or (self.legacy_version,)
+
+    @property
+    def early_data(self) -> bool:
+        return self.has(Extension.EARLY_DATA)
+
+    @property
+    def psk(self) -> bool:
+        return self.has(Extension.PRE_SHARED_KEY)
+
+    @property
+    def status_request(self) -> bool:
+        return self.has(Extension.STATUS_REQUEST)
+
+    @property
+    def ech(self) -> bool:
+        """Real or GREASE: the two look alike on purpose (RFC 9849 §6.2)."""
+        return self.has(Extension.ENCRYPTED_CLIENT_HELLO)
+
+    @classmethod
+    def of(cls, message: Message, *, wire_length: int = 0) -> ClientHello:
+        """From a message of type 1. Raises ProtocolError."""
+        if message.record_type is RecordType.SSLV2:
+            return _sslv2_client_hello(message.body, wire_length)
+        return _client_hello(message.body, wire_length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerHello:
+    """A ServerHello or HelloRetryRequest as sent (RFC 8446 §4.1.3)."""
+
+    legacy_version: int
+    random: bytes
+    session_id: bytes
+    cipher_suite: int
+    compression: int
+    extensions: tuple[int, ...] = ()
+    selected_version: int | None = None
+    alpn: bytes | None = None
+    """In the clear up to TLS 1.2 only."""
+    group: int | None = None
+    """Of the key share (TLS 1.3)."""
+    psk: bool = False
+
+    @property
+    def version(self) -> int:
+        return self.selected_version or self.legacy_version
+
+    @property
+    def is_retry(self) -> bool:
+        """A HelloRetryRequest: another ClientHello and ServerHello follow."""
+        return self.random == _RETRY_RANDOM
+
+    @property
+    def is_tls13(self) -> bool:
+        """Whether all that follows is encrypted (drafts of TLS 1.3 are 0x7fNN)."""
+        return self.version >= 0x0304
+
+    @classmethod
+    def of(cls, message: Message) -> ServerHello:
+        """From a message of type 2. Raises ProtocolError."""
+        return _server_hello(message.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptedExtensions:
+    """What a server of TLS 1.3 answers behind its ServerHello (RFC 8446 §4.3.1)."""
+
+    alpn: bytes | None = None
+    early_data: bool = False
+    """Whether it takes the client's early data."""
+
+    @classmethod
+    def of(cls, message: Message) -> EncryptedExtensions:
+        """From a message of type 8. Raises ProtocolError."""
+        types, found = _extensions(_Cursor(message.body))
+        alpn = _alpn(found.get(Extension.ALPN))
+        return cls(alpn=alpn[0] if alpn else None, early_data=Extension.EARLY_DATA in types)
+
+
+def parse_client_hello(data: bytes) -> ClientHello | None:
+    """The ClientHello that a client's stream begins with; None as long as it is not whole.
+
+    `data` is the raw stream from its first record on, at most MAX_LOOK bytes of which are looked
+    at; bytes behind the hello do not matter. Raises ProtocolError when it is broken, is something
+    else, or is not whole within MAX_LOOK.
+    """
+    reader = MessageReader(max_message=MAX_LOOK)
+    for message in reader.feed(data[:MAX_LOOK]):
+        if not _is(message, HandshakeType.CLIENT_HELLO):
+            raise ProtocolError("TLS does not begin with a ClientHello")
+        return ClientHello.of(message, wire_length=reader.consumed)
+    if len(data) >= MAX_LOOK:
+        raise ProtocolError(f"a ClientHello of more than {MAX_LOOK} bytes")
+    return None
+
+
+def parse_server_hello(data: bytes) -> ServerHello | None:
+    """The same for a server's stream and its ServerHello (or HelloRetryRequest).
+
+    Raises ProtocolError also when the server began with an alert.
+    """
+    reader = MessageReader(max_message=MAX_LOOK)
+    for message in reader.feed(data[:MAX_LOOK]):
+        if message.record_type is not RecordType.HANDSHAKE or not _is(
+            message, HandshakeType.SERVER_HELLO
+        ):
+            raise ProtocolError("TLS does not go on with a ServerHello")
+        return ServerHello.of(message)
+    if len(data) >= MAX_LOOK:
+        raise ProtocolError(f"a ServerHello of more than {MAX_LOOK} bytes")
+    return None
+
+
+def _is(message: Message, kind: HandshakeType) -> bool:
+    return (
+        message.record_type in (RecordType.HANDSHAKE, RecordType.SSLV2)
+        and message.handshake_type == kind
+    )
+
+
+class _Cursor:
+    """Takes fields off the front of a message; anything that runs over it is a ProtocolError."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, count: int) -> bytes:
+        end = self._at + count
+        if end > len(self._data):
+            raise ProtocolError("a TLS hello is shorter than its lengths say")
+        taken = self._data[self._at : end]
+        self._at = end
+        return taken
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "big")
+
+    def vector(self, width: int) -> _Cursor:
+        """What a length of `width` bytes stands before (RFC 8446 §3.4)."""
+        return _Cursor(self.take(self.number(width)))
+
+    def numbers(self, width: int) -> tuple[int, ...]:
+        """All the rest as numbers."""
+        count, odd = divmod(len(self._data) - self._at, width)
+        if width == 2 and not odd:  # as nearly always; one by one takes ten times as long
+            return struct.unpack(f">{count}H", self.rest())
+        return tuple(self.number(width) for _ in range(count + bool(odd)))
+
+    def rest(self) -> bytes:
+        return self.take(len(self._data) - self._at)
+
+
+def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, _Cursor]]:
+    """The types in order, and the body of each (a hello of SSL 3 ends before any)."""
+    types: list[int] = []
+    bodies: dict[int, _Cursor] = {}
+    block = cursor.vector(2) if cursor else cursor
+    while block:
+        kind = block.number(2)
+        types.append(kind)
+        bodies.setdefault(kind, block.vector(2))
+    return tuple(types), bodies
+
+
+def _listed(body: _Cursor | None, *, length: int, item: int) -> tuple[int, ...]:
+    """An extension that is one list of numbers; absent, it is an empty one."""
+    return body.vector(length).numbers(item) if body is not None else ()
+
+
+def _client_hello(body: bytes, wire_length: int) -> ClientHello:
+    cursor = _Cursor(body)
+    version = cursor.number(2)
+    if version >> 8 not in (3, 0x7F):
+        raise ProtocolError(f"a ClientHello of version 0x{version:04x}")
+    random = cursor.take(32)
+    session_id = cursor.vector(1).rest()
+    ciphers = cursor.vector(2).numbers(2)
+    compression = cursor.vector(1).numbers(1)
+    types, found = _extensions(cursor)
+    return ClientHello(
+        legacy_version=version,
+        random=random,
+        session_id=session_id,
+        cipher_suites=ciphers,
+        compression=compression,
+        extensions=types,
+        sni=_host_name(found.get(Extension.SERVER_NAME)),
+        alpn=_alpn(found.get(Extension.ALPN)),
+        supported_versions=_listed(found.get(Extension.SUPPORTED_VERSIONS), length=1, item=2),
+        groups=_listed(found.get(Extension.SUPPORTED_GROUPS), length=2, item=2),
+        signature_algorithms=_listed(found.get(Extension.SIGNATURE_ALGORITHMS), length=2, item=2),
+        signature_algorithms_cert=_listed(
+            found.get(Extension.SIGNATURE_ALGORITHMS_CERT), length=2, item=2
+        ),
+        key_shares=_key_shares(found.get(Extension.KEY_SHARE)),
+        point_formats=_listed(found.get(Extension.EC_POINT_FORMATS), length=1, item=1),
+        wire_length=wire_length,
+    )
+
+
+def _host_name(body: _Cursor | None) -> str | None:
+    """RFC 6066 §3; the first name of type 0. Some send the extension without a list."""
+    names = body.vector(2) if body else None
+    while names:
+        kind = names.number(1)
+        name = names.vector(2).rest()
+        if kind == 0:
+            return name.decode("utf-8", "backslashreplace")
+    return None
+
+
+def _alpn(body: _Cursor | None) -> tuple[bytes, ...] | None:
+    if body is None:
+        return None
+    names = body.vector(2)
+    offered = []
+    while names:
+        offered.append(names.vector(1).rest())
+    return tuple(offered)
+
+
+def _key_shares(body: _Cursor | None) -> tuple[int, ...]:
+    groups = []
+    shares = body.vector(2) if body is not None else None
+    while shares:
+        groups.append(shares.number(2))
+        shares.vector(2)
+    return tuple(groups)
+
+
+def _sslv2_client_hello(body: bytes, wire_length: int) -> ClientHello:
+    """RFC 5246 §E.2 (and the SSL 2.0 draft): lengths first, then what they measure."""
+    cursor = _Cursor(body)
+    version = cursor.number(2)
+    specs, session_id, challenge = (cursor.number(2) for _ in range(3))
+    if specs % 3 or version not in (0x0002, *range(0x0300, 0x0304)):
+        raise ProtocolError("a broken SSLv2 ClientHello")
+    ciphers = _Cursor(cursor.take(specs)).numbers(3)
+    return ClientHello(
+        legacy_version=version,
+        session_id=cursor.take(session_id),
+        random=cursor.take(challenge),
+        cipher_suites=ciphers,
+        sslv2=True,
+        wire_length=wire_length,
+    )
+
+
+def _server_hello(body: bytes) -> ServerHello:
+    cursor = _Cursor(body)
+    version = cursor.number(2)
+    if version >> 8 not in (3, 0x7F):
+        raise ProtocolError(f"a ServerHello of version 0x{version:04x}")
+    random = cursor.take(32)
+    # Drafts 16 to 21 of TLS 1.3 named themselves here and had neither of these two fields.
+    early_draft = version >> 8 == 0x7F
+    session_id = b"" if early_draft else cursor.vector(1).rest()
+    cipher = cursor.number(2)
+    compression = 0 if early_draft else cursor.number(1)
+    types, found = _extensions(cursor)
+    selected = found.get(Extension.SUPPORTED_VERSIONS)
+    alpn = _alpn(found.get(Extension.ALPN))
+    share = found.get(Extension.KEY_SHARE)
+    return ServerHello(
+        legacy_version=version,
+        random=random,
+        session_id=session_id,
+        cipher_suite=cipher,
+        compression=compression,
+        extensions=types,
+        selected_version=selected.number(2) if selected is not None else None,
+        alpn=alpn[0] if alpn else None,
+        group=share.number(2) if share is not None else None,
+        psk=Extension.PRE_SHARED_KEY in types,
+    )

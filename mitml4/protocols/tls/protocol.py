@@ -1,0 +1,313 @@
+"""TLS (RFC 8446, RFC 5246 and before): detection, what its hellos say, and following it unopened.
+
+The live layer that opens TLS is elsewhere; the conversation here is for connections that are
+passed through and for captures. It reads a copy of what moves (TAP), so that it never holds back
+a byte, until the handshake is encrypted or over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Final, Literal
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    TAP,
+    Conversation,
+    Direction,
+    Facts,
+    Opening,
+    Protocol,
+    Surroundings,
+    Verdict,
+    Want,
+)
+from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
+from mitml4.protocols.tls.hello import ClientHello, ServerHello
+from mitml4.protocols.tls.names import (
+    alert_name,
+    cipher_name,
+    group_name,
+    is_alert,
+    version_name,
+)
+from mitml4.protocols.tls.records import (
+    MAX_RECORD,
+    HandshakeType,
+    Message,
+    MessageReader,
+    RecordType,
+)
+
+__all__ = ["PROTOCOL", "CertificateFacts", "TlsConversation", "TlsFacts", "detect"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFacts(Facts):
+    """The `tls` details. Versions, ciphers and groups are named as OpenSSL names them."""
+
+    sni: str | None = None
+    alpn_offered: tuple[bytes, ...] | None = None
+    """None: no such extension, or no ClientHello was seen."""
+    alpn: bytes | None = None
+    version_offered: tuple[str, ...] | None = None
+    """In the client's order; a hello from before TLS 1.3 names only the highest."""
+    version: str | None = None
+    cipher: str | None = None
+    group: str | None = None
+    ja3: str | None = None
+    ja4: str | None = None
+    ja3s: str | None = None
+    ja4s: str | None = None
+    ech: Literal["none", "offered"] | None = None
+    resumed: bool | None = None
+    alert: str | None = None
+    """A fatal alert in the clear, with its sender: `server: handshake_failure`."""
+    certificate: CertificateFacts | None = None
+    mirrored: tuple[str, ...] = ()
+    not_mirrored: tuple[str, ...] = ()
+    passthrough: str | None = None
+    """Why it was not opened: a policy, `pinned`, `client certificate`; None where it was."""
+
+    @classmethod
+    def of(cls, hello: ClientHello) -> TlsFacts:
+        """What the client offers."""
+        return cls(
+            sni=hello.sni,
+            alpn_offered=hello.alpn,
+            version_offered=tuple(version_name(version) for version in hello.versions),
+            ja3=None if hello.sslv2 else ja3(hello),
+            ja4=None if hello.sslv2 else ja4(hello),
+            ech="offered" if hello.ech else "none",
+        )
+
+    def answered(self, hello: ServerHello) -> TlsFacts:
+        """The same with what the server chose. A certificate comes later, if in the clear."""
+        return replace(
+            self,
+            alpn=hello.alpn,
+            version=version_name(hello.version),
+            cipher=cipher_name(hello.cipher_suite),
+            group=None if hello.group is None else group_name(hello.group),
+            ja3s=ja3s(hello),
+            ja4s=ja4s(hello),
+            resumed=hello.psk if hello.is_tls13 else None,
+        )
+
+
+def detect(opening: Opening) -> Verdict:
+    """A hello in the client's first record; six bytes of it decide.
+
+    A ClientHello from the server while the client is silent is TLS with the roles reversed (FTP
+    in active mode): only a ServerHello from the client makes that certain. A ServerHello or an
+    alert alone is what a capture of one direction shows, or of a client that dislikes the greeting;
+    other records are what one shows that begins in the middle. Live, a connection that began so
+    would be passed through.
+    """
+    if opening.up:
+        verdict = _start(opening.up)
+        incomplete = verdict is Verdict.NEED_MORE and opening.up_ended
+        return Verdict.REJECT if incomplete else verdict
+    if _start(opening.down) in (Verdict.MATCH, Verdict.LIKELY):
+        return Verdict.LIKELY
+    return Verdict.REJECT if opening.up_ended and opening.down_ended else Verdict.NEED_MORE
+
+
+def _start(data: bytes) -> Verdict:
+    """What the first bytes of one side say."""
+    if data[:1] >= b"\x80":
+        return _sslv2_hello_start(data)
+    return _record_start(data)
+
+
+def _record_start(data: bytes) -> Verdict:
+    """Whether a stream begins with a record: a hello, or (in the middle) one of the others."""
+    length = int.from_bytes(data[3:5], "big")
+    fits = (
+        data[:1] in (b"", *_TYPES)
+        and data[1:2] in (b"", b"\x03")
+        and data[2:3] <= b"\x04"
+        and (len(data) < 4 or data[3] <= MAX_RECORD >> 8)
+        and (len(data) < 5 or 1 <= length <= MAX_RECORD)
+    )
+    if not fits:
+        return Verdict.REJECT
+    if len(data) < 6:
+        return Verdict.NEED_MORE
+    match RecordType(data[0]), length:
+        case RecordType.HANDSHAKE, _ if data[5] in _HELLOS:
+            # The lengths behind the sixth byte are left to the parser: with records of one byte
+            # they are not where one would look for them.
+            return Verdict.MATCH
+        case RecordType.CHANGE_CIPHER_SPEC, _:
+            return Verdict.MATCH if (length, data[5]) == (1, 1) else Verdict.REJECT
+        case RecordType.ALERT, 2:
+            return _alert_start(data)
+        case _:
+            return _encrypted_start(data, length)
+
+
+def _alert_start(data: bytes) -> Verdict:
+    """An alert in the clear, as a peer says that is not content with the other's hello."""
+    if data[5] not in (1, 2) or (len(data) > 6 and not is_alert(data[6])):
+        return Verdict.REJECT
+    return Verdict.MATCH if len(data) > 6 else Verdict.NEED_MORE
+
+
+def _encrypted_start(data: bytes, length: int) -> Verdict:
+    """A record that cannot be looked into is certain once another of its version follows it."""
+    if length < _MAC:
+        return Verdict.REJECT
+    following = data[5 + length : 8 + length]
+    if len(following) < 3:
+        return Verdict.LIKELY
+    chained = following[:1] in _TYPES and following[1:] == data[1:3]
+    return Verdict.MATCH if chained else Verdict.REJECT
+
+
+_TYPES: Final = (b"\x14", b"\x15", b"\x16", b"\x17")
+_HELLOS: Final = (HandshakeType.CLIENT_HELLO, HandshakeType.SERVER_HELLO)
+_MAC: Final = 16
+"""What encryption adds at least (RFC 5246 §6.2.3, RFC 8446 §5.2): no record is shorter."""
+
+
+def _sslv2_hello_start(data: bytes) -> Verdict:
+    """RFC 5246 §E.2: `80–FF len 01 version`, and three lengths that must fill the record."""
+    length = int.from_bytes(data[:2], "big") & 0x7FFF
+    version = data[3:5]
+    if data[2:3] not in (b"", b"\x01") or not any(v.startswith(version) for v in _SSLV2_VERSIONS):
+        return Verdict.REJECT
+    if len(data) < 11:
+        return Verdict.NEED_MORE
+    specs, session_id, challenge = (int.from_bytes(data[at : at + 2], "big") for at in (5, 7, 9))
+    fits = (
+        specs > 0
+        and specs % 3 == 0
+        and session_id in (0, 16)
+        and 16 <= challenge <= 32
+        and length == 9 + specs + session_id + challenge
+    )
+    return Verdict.MATCH if fits else Verdict.REJECT
+
+
+_SSLV2_VERSIONS: Final = (b"\x00\x02", b"\x03\x00", b"\x03\x01", b"\x03\x02", b"\x03\x03")
+
+
+@dataclass(slots=True)
+class TlsConversation(Conversation):
+    """Follows a handshake without opening it: hellos, the leaf up to TLS 1.2, fatal alerts.
+
+    Which side is the client is seen from the hellos, so reversed roles need no case of their own.
+    """
+
+    name: ClassVar[str] = "tls"
+
+    up: Want = TAP
+    down: Want = TAP
+    passthrough: str | None = None
+    _facts: TlsFacts = field(default_factory=TlsFacts)
+    _server: ServerHello | None = None
+    _readers: dict[Direction, MessageReader] = field(
+        default_factory=lambda: {Direction.UP: MessageReader(), Direction.DOWN: MessageReader()}
+    )
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        reader = self._readers[direction]
+        try:
+            for message in reader.feed(data):
+                self._take(direction, message)
+                if self.want(direction) is PASS_ALL:
+                    break
+        except ProtocolError:
+            if reader.first in (None, *_HELLOS):
+                raise
+            self._close(direction)  # the middle of a connection: encrypted, and no message at all
+        return len(data)
+
+    def end(self, direction: Direction) -> None:
+        self.settled = True
+
+    def facts(self) -> TlsFacts:
+        return replace(self._facts, passthrough=self.passthrough)
+
+    def _take(self, direction: Direction, message: Message) -> None:
+        match message.record_type:
+            case RecordType.HANDSHAKE:
+                self._take_handshake(direction, message)
+            case RecordType.SSLV2 if message.handshake_type == HandshakeType.CLIENT_HELLO:
+                self._take_handshake(direction, message)
+            case RecordType.SSLV2:
+                self._facts = replace(self._facts, version="SSLv2")
+                self._close(direction)
+            case RecordType.ALERT:
+                self._take_alert(direction, message.body)
+            case RecordType.CHANGE_CIPHER_SPEC if self._is_being_retried():
+                pass  # RFC 8446 §D.4: sent for middleboxes' sake, and means nothing
+            case RecordType.CHANGE_CIPHER_SPEC if self._facts.resumed is None and self._server:
+                # No certificate came between the ServerHello and this: RFC 5246 §7.3, figure 2.
+                self._facts = replace(self._facts, resumed=True)
+                self._close(direction)
+            case RecordType.CHANGE_CIPHER_SPEC | RecordType.APPLICATION_DATA:
+                self._close(direction)
+
+    def _take_handshake(self, direction: Direction, message: Message) -> None:
+        match message.handshake_type:
+            case HandshakeType.CLIENT_HELLO:
+                self._facts = TlsFacts.of(ClientHello.of(message))
+                self.set_want(direction, PASS_ALL)
+            case HandshakeType.SERVER_HELLO:
+                self._server = ServerHello.of(message)
+                self._facts = self._facts.answered(self._server)
+                if self._server.is_tls13 and not self._server.is_retry:
+                    self._close(direction)
+            case HandshakeType.CERTIFICATE:
+                leaf = CertificateFacts.of_der(_first_certificate(message.body))
+                self._facts = replace(self._facts, certificate=leaf, resumed=False)
+            case HandshakeType.SERVER_KEY_EXCHANGE:
+                self._facts = replace(self._facts, group=_named_curve(message.body), resumed=False)
+            case HandshakeType.SERVER_HELLO_DONE:
+                self._close(direction)
+
+    def _take_alert(self, direction: Direction, body: bytes) -> None:
+        fatal = 2
+        if len(body) == 2 and body[0] == fatal:
+            sender = "client" if direction is Direction.UP else "server"
+            self._facts = replace(self._facts, alert=f"{sender}: {alert_name(body[1])}")
+            self._close(direction)
+
+    def _is_being_retried(self) -> bool:
+        return self._server is not None and self._server.is_retry
+
+    def _close(self, direction: Direction) -> None:
+        """Nothing more is to be learned in this direction, nor of the connection."""
+        self.set_want(direction, PASS_ALL)
+        self.settled = True
+
+
+def _first_certificate(body: bytes) -> bytes:
+    """The leaf's DER in a Certificate message up to TLS 1.2 (RFC 5246 §7.4.2)."""
+    return body[6 : 6 + int.from_bytes(body[3:6], "big")]
+
+
+def _named_curve(body: bytes) -> str | None:
+    """The group of an ECDHE ServerKeyExchange (RFC 8422 §5.4); finite-field ones have no name."""
+    named_curve = 3
+    return (
+        group_name(int.from_bytes(body[1:3], "big")) if body[:1] == bytes([named_curve]) else None
+    )
+
+
+def _converse(around: Surroundings) -> TlsConversation:
+    return TlsConversation(around=around)
+
+
+PROTOCOL: Final = Protocol(
+    name="tls",
+    detect=detect,
+    converse=_converse,
+    client_first=bytes([0x14, 0x15, 0x16, 0x17, *range(0x80, 0x100)]),
+    server_first=b"\x14\x15\x16\x17",
+    terminates=True,
+)

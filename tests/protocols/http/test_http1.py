@@ -1,0 +1,538 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    HOLD,
+    INNER,
+    MAX_LOOK,
+    PASS_ALL,
+    Direction,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+    Notice,
+    Opening,
+    Pass,
+    Surroundings,
+    Target,
+    Verdict,
+)
+from mitml4.protocols.http.http1 import MAX_OUTSTANDING, PROTOCOL, Http1, Http1Facts
+
+UP, DOWN = Direction.UP, Direction.DOWN
+Converse = Callable[..., Any]
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
+
+
+def brief(notices: list[Notice]) -> list[str]:
+    """Notices in a line each: `1 GET URL`, `1 200`, `1 end UP/DOWN`."""
+    lines = []
+    for notice in notices:
+        match notice:
+            case HttpRequest():
+                lines.append(f"{notice.stream} {notice.method} {notice.url}")
+            case HttpResponse():
+                lines.append(f"{notice.stream} {notice.status}")
+            case HttpEnd():
+                sizes = f"{notice.request_bytes}/{notice.response_bytes}"
+                lines.append(f"{notice.stream} end {sizes}")
+    return lines
+
+
+# name: (script, notices in brief). Every byte of these scripts belongs to HTTP, and moves.
+EXCHANGES: dict[str, tuple[list[tuple[Direction, bytes | None]], list[str]]] = {
+    "counted": ([(UP, GET), (DOWN, OK)], ["1 GET http://x/a", "1 200", "1 end 0/2"]),
+    "request body": ([(UP, POST), (DOWN, OK)], ["1 POST http://x/a", "1 200", "1 end 3/2"]),
+    "keep-alive": (
+        [(UP, GET), (DOWN, OK), (UP, POST), (DOWN, EMPTY)],
+        ["1 GET http://x/a", "1 200", "1 end 0/2", "2 POST http://x/a", "2 204", "2 end 3/0"],
+    ),
+    "pipelined": (
+        [(UP, GET + POST + HEAD), (DOWN, OK + EMPTY + OK[:-2])],
+        [
+            *("1 GET http://x/a", "2 POST http://x/a", "3 HEAD http://x/a"),
+            *("1 200", "1 end 0/2", "2 204", "2 end 3/0", "3 200", "3 end 0/0"),
+        ],
+    ),
+    "not modified, with the length it would have had": (
+        [(UP, GET), (DOWN, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n")],
+        ["1 GET http://x/a", "1 304", "1 end 0/0"],
+    ),
+    "chunked": (
+        [
+            (UP, GET),
+            (DOWN, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n"),
+            (DOWN, b'5\r\nhello\r\n00A ; ext="1"\r\n0123\r\n6789\r\n0\r\nX-Sum: 1\r\n\r\n'),
+            (UP, GET),
+            (DOWN, OK),
+        ],
+        ["1 GET http://x/a", "1 200", "1 end 0/15", "2 GET http://x/a", "2 200", "2 end 0/2"],
+    ),
+    "chunked request, bare line feeds": (
+        [
+            (UP, b"PUT /a HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\n"),
+            (DOWN, b"HTTP/1.1 201\nContent-Length: 0\n\n"),
+        ],
+        ["1 PUT http://x/a", "1 201", "1 end 3/0"],
+    ),
+    "SHOUTcast's answer": (
+        [(UP, GET), (DOWN, b"ICY 200 OK\r\nicy-name: x\r\n\r\nmusic"), (DOWN, None)],
+        ["1 GET http://x/a", "1 200", "1 end 0/5"],
+    ),
+    "until the end": (
+        [(UP, GET), (DOWN, b"HTTP/1.0 200 OK\r\n\r\nall that\r\n\r\nfollows"), (DOWN, None)],
+        ["1 GET http://x/a", "1 200", "1 end 0/19"],
+    ),
+    "a coding other than chunked lasts until the end": (
+        [(UP, GET), (DOWN, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nxyz"), (DOWN, None)],
+        ["1 GET http://x/a", "1 200", "1 end 0/3"],
+    ),
+    "Transfer-Encoding overrides Content-Length in a response": (
+        [
+            (UP, GET),
+            (DOWN, OK[:-4] + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"),
+        ],
+        ["1 GET http://x/a", "1 200", "1 end 0/1"],
+    ),
+    "cut short": (
+        [(UP, GET), (DOWN, OK[:-1]), (DOWN, None)],
+        ["1 GET http://x/a", "1 200"],
+    ),
+    "expect": (
+        [
+            (UP, b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"),
+            (DOWN, b"HTTP/1.1 100 Continue\r\n\r\n"),
+            (UP, b"abc"),
+            (DOWN, b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n" + OK),
+        ],
+        ["1 POST http://10.0.0.1/a", "1 100", "1 103", "1 200", "1 end 3/2"],
+    ),
+    "answered before the request was complete": (
+        [(UP, POST[:-2]), (DOWN, OK), (UP, b"bc" + GET), (DOWN, EMPTY)],
+        ["1 POST http://x/a", "1 200", "1 end 3/2", "2 GET http://x/a", "2 204", "2 end 0/0"],
+    ),
+    "answer only": (
+        [(DOWN, OK + OK)],
+        ["1 200", "1 end 0/2", "2 200", "2 end 0/2"],
+    ),
+    "empty lines between requests": (
+        [(UP, b"\r\n\r\n" + POST + b"\r\n" + GET)],
+        ["1 POST http://x/a", "2 GET http://x/a"],
+    ),
+    "absolute-form and asterisk-form": (
+        [(UP, b"GET http://y/?q HTTP/1.1\r\nHost: x\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")],
+        ["1 GET http://y/?q", "2 OPTIONS http://x"],
+    ),
+    "odd heads": (
+        [
+            (
+                UP,
+                b"GET /a b\xff HTTP/1.1\r\nHost : x\r\nnocolon\r\nX: \x01\xe9\r\nA:1\r\n 2\r\n\r\n",
+            ),
+            (DOWN, b"HTTP/1.1 200 \x80 weird\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n1"),
+        ],
+        ["1 GET http://x/a b\\xff", "1 200", "1 end 0/1"],
+    ),
+    "an upgrade refused": (
+        [(UP, UPGRADE), (DOWN, OK), (UP, GET), (DOWN, OK)],
+        ["1 GET http://x/ws", "1 200", "1 end 0/2", "2 GET http://x/a", "2 200", "2 end 0/2"],
+    ),
+    "an upgrade refused before its body was complete": (
+        [(UP, UPGRADE[:-2] + b"Content-Length: 3\r\n\r\na"), (DOWN, OK), (UP, b"bc" + GET)],
+        ["1 GET http://x/ws", "1 200", "1 end 3/2", "2 GET http://x/a"],
+    ),
+}
+
+
+def around(**more: Any) -> Surroundings:
+    return Surroundings(target=Target("10.0.0.1", 80), **more)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_every_split_gives_the_same_notices(
+    name: str, chunk: int | None, converse: Converse
+) -> None:
+    script, expected = EXCHANGES[name]
+    talk = converse(Http1(around=around()), script, chunk=chunk)
+    assert brief(talk.notices) == expected
+    assert not any(talk.kept.values())
+    for direction in Direction:
+        sent = b"".join(data for side, data in script if side is direction and data)
+        assert bytes(talk.moved[direction]) == sent
+
+
+@pytest.mark.parametrize("trail", [b"", b"\x16\x03\x01 not ours", CONNECT])
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_an_upgrade_leaves_both_directions_to_the_inner_protocol(
+    chunk: int | None, trail: bytes, converse: Converse
+) -> None:
+    conversation = Http1()
+    before = [(UP, GET + UPGRADE + trail), (DOWN, OK)]
+    talk = converse(conversation, before, chunk=chunk)
+    assert conversation.up is HOLD
+    assert talk.kept[UP] == trail
+    talk = converse(conversation, [(DOWN, SWITCH + trail)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert conversation.inner == "websocket"
+    assert talk.kept[DOWN] == trail
+    assert brief(talk.notices) == ["2 101", "2 end 0/0"]
+    assert conversation.facts() == Http1Facts(host="x", absolute_form=False, upgrade="websocket")
+
+
+def test_held_requests_go_on_once_an_upgrade_is_refused(converse: Converse) -> None:
+    talk = converse(Http1(), [(UP, UPGRADE + GET), (DOWN, OK + OK)])
+    assert talk.moved[UP] == UPGRADE + GET
+    assert brief(talk.notices)[2:] == ["2 GET http://x/a", "1 end 0/2", "2 200", "2 end 0/2"]
+
+
+def test_an_h2c_upgrade_names_http2(converse: Converse) -> None:
+    conversation = Http1()
+    answer = SWITCH.replace(b"websocket", b"h2c")
+    converse(conversation, [(UP, UPGRADE.replace(b"websocket", b"h2c")), (DOWN, answer)])
+    assert conversation.inner == "http/2"
+
+
+def test_an_upgrade_to_something_else_is_left_to_detection(converse: Converse) -> None:
+    conversation = Http1()
+    answer = SWITCH.replace(b"websocket", b"TLS/1.2, HTTP/1.1")
+    converse(conversation, [(UP, UPGRADE), (DOWN, answer)])
+    assert (conversation.up, conversation.down, conversation.inner) == (INNER, INNER, None)
+
+
+def test_an_upgrade_waits_for_the_end_of_the_request_body(converse: Converse) -> None:
+    conversation = Http1()
+    request = UPGRADE[:-2] + b"Content-Length: 3\r\n\r\n"
+    converse(conversation, [(UP, request + b"a"), (DOWN, SWITCH + b"inner")])
+    assert (conversation.up, conversation.down) == (Pass(2), INNER)
+    talk = converse(conversation, [(UP, b"bcinner")])
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert talk.kept[UP] == b"inner"
+    assert brief(talk.notices) == ["1 end 3/0"]
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_connect_waits_unread_for_the_answers_before_it(
+    chunk: int | None, converse: Converse
+) -> None:
+    conversation = Http1()
+    talk = converse(conversation, [(UP, POST + CONNECT), (DOWN, OK[:-1])], chunk=chunk)
+    assert conversation.up is HOLD
+    assert talk.moved[UP] == POST
+    converse(conversation, [(DOWN, b"i")])
+    assert (conversation.up, conversation.down) == (INNER, INNER)
+
+
+def test_held_bytes_go_on_when_the_server_leaves_without_an_answer(converse: Converse) -> None:
+    conversation = Http1()
+    converse(conversation, [(UP, UPGRADE), (DOWN, None)])
+    assert conversation.up == PASS_ALL
+
+
+def test_a_large_body_is_passed_and_never_looked_at(converse: Converse) -> None:
+    conversation = Http1()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    converse(conversation, [(UP, GET), (DOWN, head)])
+    assert conversation.down == Pass(1_000_000)
+    talk = converse(conversation, [(DOWN, bytes(999_999))], chunk=100_000)
+    assert conversation.down == Pass(1)
+    assert talk.feeds == 0
+
+
+def test_small_chunks_that_have_all_come_are_taken_at_one_look(converse: Converse) -> None:
+    chunks = b"3\r\nabc\r\n" * 100
+    conversation = Http1()
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    talk = converse(conversation, [(UP, GET), (DOWN, head + chunks)])
+    assert talk.feeds == 2
+
+
+def test_what_ends_a_chunk_is_not_held_back_for_the_next(converse: Converse) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    talk = converse(Http1(), [(UP, GET), (DOWN, head + b"3\r\nabc\r\n")])
+    assert not talk.kept[DOWN]
+
+
+def test_the_layer_is_settled_by_its_first_head(converse: Converse) -> None:
+    conversation = Http1()
+    converse(conversation, [(UP, GET[:-1])])
+    assert not conversation.settled
+    conversation.feed(UP, GET)
+    assert conversation.settled
+    answer_only = Http1()
+    converse(answer_only, [(DOWN, OK)])
+    assert answer_only.settled
+
+
+def test_notices_carry_the_head(converse: Converse) -> None:
+    times = iter([1.0, 3.5])
+    surroundings = around(clock=lambda: next(times), secure=True)
+    request = b"GET / HTTP/1.0\r\nX-One:  a b \r\nX-Two: \xc3\xa9\r\n\r\n"
+    response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
+    talk = converse(Http1(around=surroundings), [(UP, request), (DOWN, response)])
+    assert talk.notices == [
+        HttpRequest(
+            stream=1,
+            method="GET",
+            url="https://10.0.0.1:80/",
+            version="HTTP/1.0",
+            content_type=None,
+            headers=(("X-One", "a b"), ("X-Two", "é")),
+        ),
+        HttpResponse(
+            stream=1,
+            status=200,
+            version="HTTP/1.1",
+            content_type="text/html",
+            headers=(("Content-Type", "text/html"), ("Content-Length", "0")),
+        ),
+        HttpEnd(stream=1, request_bytes=0, response_bytes=0, duration_s=2.5),
+    ]
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROKEN = {
+    "not HTTP": [(UP, b"SSH-2.0-x\r\n")],
+    "not HTTP after a request": [(UP, GET + b"\x16\x03")],
+    "not HTTP in answer": [(UP, GET), (DOWN, b"ICQ 200 OK\r\n")],
+    "both lengths": [(UP, POST[:-5] + b"Transfer-Encoding: chunked\r\n\r\n")],
+    "conflicting lengths": [(UP, POST[:-5] + b"Content-Length: 4\r\n\r\n")],
+    "conflicting lengths in a list": [(UP, b"POST / HTTP/1.1\r\nContent-Length: 3, 4\r\n\r\n")],
+    "signed length": [(UP, b"POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n")],
+    "empty length": [(UP, b"POST / HTTP/1.1\r\nContent-Length:\r\n\r\n")],
+    "endless length": [(UP, b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 19 + b"\r\n\r\n")],
+    "chunked twice": [(UP, CHUNKED[:-4] + b", chunked\r\n\r\n")],
+    "not chunked at the end": [(UP, CHUNKED[:-4] + b", gzip\r\n\r\n")],
+    "chunked in HTTP/1.0": [(UP, CHUNKED.replace(b"1.1", b"1.0"))],
+    "framing field with a space": [(UP, CHUNKED.replace(b"g:", b"g :"))],
+    "framing field with a vertical tab": [(UP, CHUNKED.replace(b"Tr", b"\x0bTr"))],
+    "framing field without a colon": [(UP, CHUNKED.replace(b":", b""))],
+    "folded first field": [(UP, CHUNKED.replace(b"Tr", b" Tr"))],
+    "chunk of 2^64": [(UP, CHUNKED + b"10000000000000000\r\n")],
+    "chunk without a size": [(UP, CHUNKED + b"; x\r\n")],
+    "negative chunk": [(UP, CHUNKED + b"-1\r\n")],
+    "chunk longer than its size": [(UP, CHUNKED + b"1\r\nab\r\n")],
+    "endless chunk extension": [(UP, CHUNKED + b"1;" + bytes(MAX_LOOK))],
+    "endless trailer": [(UP, CHUNKED + b"0\r\n" + b"a" * MAX_LOOK)],
+    "endless head": [(UP, GET[:-2] + b"a" * MAX_LOOK)],
+    "endless request line": [(UP, b"GET /" + b"a" * MAX_LOOK)],
+    "endless status line": [(DOWN, b"HTTP/1.1 200 " + b"a" * MAX_LOOK)],
+    "101 among pipelined requests": [(UP, GET + GET), (DOWN, SWITCH)],
+    "too many unanswered requests": [(UP, GET * (MAX_OUTSTANDING + 1))],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_readers_disagree_about_is_refused(name: str, converse: Converse) -> None:
+    with pytest.raises(ProtocolError):
+        converse(Http1(), BROKEN[name])
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_bytes_that_cannot_become_a_head_are_not_waited_for(
+    chunk: int | None, converse: Converse
+) -> None:
+    for script in ([(UP, GET), (UP, b"GET x\x00")], [(UP, GET), (DOWN, b"HTTP/2")]):
+        with pytest.raises(ProtocolError):
+            converse(Http1(), script, chunk=chunk)
+
+
+def test_a_field_whose_name_only_contains_a_framing_fields_is_an_ordinary_one(
+    converse: Converse,
+) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Content-Length: 7\r\n\r\n"
+    assert brief(converse(Http1(), [(UP, request + GET)]).notices)[1] == "2 GET http://x/a"
+
+
+token = st.from_regex(rb"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True)
+value = st.from_regex(rb"(?:[!-~\x80-\xff]+(?:[ \t][!-~\x80-\xff]+)*)?", fullmatch=True)
+field = st.tuples(token, value, st.sampled_from([b": ", b":", b":\t"]))
+
+
+@given(
+    fields=st.lists(field, max_size=6),
+    target=st.from_regex(rb"/[!-~]{0,20}", fullmatch=True),
+    end=st.sampled_from([b"\r\n", b"\n"]),
+)
+def test_whatever_head_h11_reads_is_read_alike(
+    fields: list[tuple[bytes, bytes, bytes]], target: bytes, end: bytes, converse: Converse
+) -> None:
+    lines = [b"GET " + target + b" HTTP/1.1", b"Host: x"]
+    lines += [name + colon + value for name, value, colon in fields]
+    head = end.join(lines) + end + end
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(head)
+    try:
+        expected = peer.next_event()
+    except h11.RemoteProtocolError:
+        return
+    assert isinstance(expected, h11.Request)
+    conversation = Http1()
+    assert conversation.feed(UP, head) == len(head)
+    (notice,) = (item for item in conversation.notices if isinstance(item, HttpRequest))
+    assert notice.url == f"http://x{target.decode()}"
+    assert [(name.lower(), value) for name, value in notice.headers] == [
+        (name.decode(), value.decode("utf-8", "backslashreplace"))
+        for name, value in expected.headers
+    ]
+
+
+def verdict(up: bytes = b"", down: bytes = b"") -> Verdict:
+    assert PROTOCOL.detect is not None
+    return PROTOCOL.detect(Opening(up=up, down=down))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.0\n",
+        b"\r\n\r\nPOST /a?b=c HTTP/1.1\r\nHost",
+        b"GET http://a/ HTTP/1.1\r\n",
+        b"OPTIONS * HTTP/1.1\r\n",
+        b"M-SEARCH * HTTP/1.1\r\n",
+        b"get /a b HTTP/1.1\r\n",
+        b"GET a.example/ HTTP/1.1\r\n",
+        b"GET  /a HTTP/1.0\r\n",
+        b"GET ?x HTTP/1.1\r\n",
+        b"RPC_IN_DATA /rpc/rpcproxy.dll?x:593 HTTP/1.1\r\n",
+        b"X!# /" + b"a" * 9000 + b" HTTP/1.1\r\n",
+    ],
+)
+def test_a_request_line_matches_once_it_is_whole(line: bytes) -> None:
+    assert verdict(line) is Verdict.MATCH
+    end = line.index(b"HTTP/") + len("HTTP/1.1\r") if b"\r" in line else line.index(b"\n")
+    for size in range(end - 60 if end > 60 else 0, end):
+        assert verdict(line[:size]) in (Verdict.NEED_MORE, Verdict.LIKELY)
+
+
+@pytest.mark.parametrize("begun", [b"GET /", b"POST http://a", b"\r\nPROPFIND /x HTTP/1"])
+def test_a_known_method_and_target_are_the_candidate(begun: bytes) -> None:
+    assert verdict(begun) is Verdict.LIKELY
+
+
+@pytest.mark.parametrize("begun", [b"GE", b"GET ", b"X /", b"OPTIONS sip:a", b"GET foo", b"\r"])
+def test_less_than_that_needs_more(begun: bytes) -> None:
+    assert verdict(begun) is Verdict.NEED_MORE
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"GET foo\r\n",
+        b"get key1 key2\r\n",
+        b"HEAD\r\n",
+        b"NICK x\r\n",
+        b"USER anonymous\r\n",
+        b"USER a 0 * :b\r\n",
+        b"AUTH LOGIN\r\n",
+        b"EHLO a.example\r\n",
+        b"DESCRIBE rtsp://a/b RTSP/1.0\r\n",
+        b"OPTIONS * RTSP/1.0\r\n",
+        b"OPTIONS sip:a@b SIP/2.0\r\n",
+        b"REQMOD icap://a/b ICAP/1.0\r\n",
+        b"SOURCE /m ICE/1.0\r\n",
+        b"PRI * HTTP/2.0\r\n",
+        b"PING\r\n",
+        b"SET a b\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"CONNECT\n",
+        b"CONNECT {",
+        b"CONNECT a:1 HTTP/1.1\r\n",
+        b"\r\n\r\n\r\nGET / HTTP/1.1\r\n",
+        b"A" * 21,
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+    ],
+)
+def test_other_lines_wait_for_the_answer(opening: bytes) -> None:
+    assert verdict(opening) is Verdict.NEED_MORE
+    assert verdict(opening, b"+OK\r\n") is Verdict.REJECT
+    assert verdict(opening, b"220 hello\r\n") is Verdict.REJECT
+    assert verdict(opening, b"HTTP/1.") is Verdict.NEED_MORE
+
+
+@pytest.mark.parametrize("opening", [b"GET\x00", b"\x00GET", b"\x16\x03\x01"])
+def test_what_is_no_line_is_rejected(opening: bytes) -> None:
+    assert verdict(opening) is Verdict.REJECT
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "answered"),
+    [
+        # As lighttpd, Apache, tinyproxy and SHOUTcast answer.
+        (b"GET / HTTP/1.10\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n", Verdict.MATCH),
+        (b"GET HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", Verdict.MATCH),
+        (b"GET\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.MATCH),
+        (b"GET / HTTX/1.0\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.LIKELY),
+        (b"FOO\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n", Verdict.LIKELY),
+        (b"get / http/1.0\r\n", b"HTTP/1.0 501 Not Implemented\r\n", Verdict.LIKELY),
+        (b"OPTIONS sip:a SIP/2.0\r\n", b"HTTP/1.1 400 No\r\n", Verdict.LIKELY),
+        (b"GET /x\r\n", b"HTTP/1.0 200 OK\r\n", Verdict.MATCH),
+        (b"GET /cgi-bin/x?y=z\r\n", b"<HTML><HEAD><TITLE>404", Verdict.MATCH),
+        (b"GET /\r\n", b"\n<!doctype html>", Verdict.MATCH),
+        (b"GET /x\r\n", b"hello", Verdict.LIKELY),
+        (b"GET /x\r\n", b"", Verdict.LIKELY),
+        (b"GET / ICY\r\n", b"ICY 200 OK\r\n", Verdict.MATCH),
+        (b"GET /\x01 HTTP/1.1\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.MATCH),
+    ],
+)
+def test_an_odd_request_is_known_by_its_answer(up: bytes, down: bytes, answered: Verdict) -> None:
+    assert verdict(up, down) is answered
+
+
+def test_a_server_that_a_capture_takes_for_the_client_is_left_alone(converse: Converse) -> None:
+    assert verdict(OK) is Verdict.MATCH
+    conversation = Http1()
+    talk = converse(conversation, [(UP, OK), (DOWN, GET), (UP, OK)])
+    assert conversation.settled
+    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert not talk.kept[UP]
+    assert conversation.facts() == Http1Facts(host=None, absolute_form=False, upgrade=None)
+
+
+def test_a_status_line_alone_is_an_answer() -> None:
+    line = b"HTTP/1.1 200 OK\r\n"
+    assert [verdict(down=line[:size]) for size in range(14)] == [Verdict.NEED_MORE] * 13 + [
+        Verdict.MATCH
+    ]
+    assert verdict(down=b"HTTP/1.1 204\r\n") is Verdict.MATCH
+    assert verdict(down=b"ICY 200 OK\r\n") is Verdict.MATCH
+    for other in (b"HTTP/2", b"HTTP/1.1 099", b"HTTP/1.1 2000", b"220 ", b"ICYS"):
+        assert verdict(down=other) is Verdict.REJECT
+
+
+lines = st.sampled_from(
+    [b"GET / HTTP/1.1\r\n", b"get foo\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"X * RTSP/1.0\r\n\r\n"]
+)
+
+
+@given(start=st.one_of(st.binary(max_size=40), lines), more=st.binary(max_size=8))
+def test_the_verdict_never_flips(start: bytes, more: bytes) -> None:
+    data = start + more
+    verdicts = [verdict(data[:size]) for size in range(1, len(data) + 1)]
+    settled = [item for item in verdicts if item in (Verdict.MATCH, Verdict.REJECT)]
+    assert len(set(settled)) <= 1
+    assert verdicts[len(verdicts) - len(settled) :] == settled
+
+
+def test_the_first_bytes_of_the_row_cover_what_is_detected() -> None:
+    assert PROTOCOL.client_first is not None
+    for byte in range(256):
+        begun = verdict(bytes([byte])) is not Verdict.REJECT
+        assert begun == (byte in PROTOCOL.client_first)
