@@ -46,9 +46,9 @@ _TELLTALE: Final = re.compile(
 )
 """Among what IRC alone begins with, a second line that goes with it; or a message."""
 _IN_THE_MIDDLE: Final = re.compile(
-    rb":[^\0- !@\x7f-\xff]{1,64}![^\0- !@\x7f-\xff]{1,64}@[!-~]{1,255} "
+    rb":[^ !@\r\n]{1,64}![^ !@\r\n]{1,64}@[^ \r\n]{1,255} "
     rb"(?:JOIN|KICK|MODE|NICK|NOTICE|PART|PRIVMSG|QUIT)[ \r]"
-    rb"|:[!-~]{1,255} [0-9]{3} [!-~]+ [\t\r -~]*\n:"
+    rb"|" + _PREFIX + rb" [0-9]{3} [^ \r\n]+ [^\n]*\n:"
 )
 """What a server relays, and a list of its replies: a capture that begins midway may take it for the
 client."""
