@@ -1,0 +1,1 @@
+"""The command line: a command each, what they say, and how a failure is told."""

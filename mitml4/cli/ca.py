@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mitml4.cli.console import Console
 from mitml4.errors import UsageError
 from mitml4.events import to_json
-from mitml4.sinks.printable import printable
+from mitml4.printable import printable
 from mitml4.tls.ca import (
     CA_KEYS,
     CERTIFICATE_FILE,

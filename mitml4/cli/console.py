@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TextIO, TypeAlias
 
 from mitml4.errors import MitmError
-from mitml4.sinks.printable import printable
+from mitml4.printable import printable
 
 __all__ = ["Color", "Console", "is_terminal", "is_terminal_free", "let_go_of_stdout"]
 

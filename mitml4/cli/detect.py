@@ -20,7 +20,7 @@ from mitml4.errors import CaptureError, ExitCode, UsageError
 if TYPE_CHECKING:
     from mitml4.capture.secrets import Secrets
     from mitml4.events import Event
-    from mitml4.sinks.flow_list import FlowList
+    from mitml4.sinks.table.capture import CaptureTable
 
 __all__ = ["detect"]
 
@@ -79,11 +79,11 @@ def detect(
         _read_keylog(keylog, secrets)
     if sys.stdout is None:  # whoever started us has closed it
         raise UsageError("standard output is closed", hint="what was asked for goes there")
-    output: FlowList | _JsonLines = _JsonLines()
+    output: CaptureTable | _JsonLines = _JsonLines()
     if is_terminal(sys.stdout) and not json:
-        from mitml4.sinks.flow_list import FlowList
+        from mitml4.sinks.table.capture import CaptureTable
 
-        output = FlowList()
+        output = CaptureTable()
     totals = Totals()
 
     def publish(event: Event) -> None:

@@ -13,8 +13,8 @@ import click
 
 from mitml4.cli.console import Console, wants_color
 from mitml4.errors import ExitCode
+from mitml4.printable import printable
 from mitml4.session.doctor.check import Check
-from mitml4.sinks.printable import printable
 
 __all__ = ["doctor"]
 

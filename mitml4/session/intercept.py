@@ -32,7 +32,7 @@ from mitml4.session.opener import stored_authority, tls_opener
 from mitml4.session.session import Session, prepare_process
 from mitml4.session.summary import summary
 from mitml4.signals import ending_signals
-from mitml4.sinks.table import Table
+from mitml4.sinks.table.live import LiveTable
 
 __all__ = ["intercept"]
 
@@ -73,7 +73,7 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
 class _Rules:
     """The intake: a scope's rules on this host."""
 
-    def __init__(self, scope: Scope, table: Table | None) -> None:
+    def __init__(self, scope: Scope, table: LiveTable | None) -> None:
         self.scope = scope
         self.table = table
         self.quic_blocked = 0

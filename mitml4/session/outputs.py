@@ -10,14 +10,14 @@ from typing import Final
 from mitml4.errors import MitmError
 from mitml4.net.tap import Tap
 from mitml4.session.config import SessionConfig
-from mitml4.sinks.final_table import FinalTable
 from mitml4.sinks.har import HttpArchive
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
 from mitml4.sinks.lines import FlowLines
 from mitml4.sinks.pcapng import PacketFile
 from mitml4.sinks.sink import Counters, Sink
-from mitml4.sinks.table import Table
+from mitml4.sinks.table.final import FinalTable
+from mitml4.sinks.table.live import LiveTable
 
 __all__ = ["Outputs"]
 
@@ -33,7 +33,7 @@ class Outputs:
     """A session's sinks, its key log, and those of the sinks that are told more than events."""
 
     sinks: tuple[Sink, ...]
-    table: Table | None
+    table: LiveTable | None
     packets: PacketFile | None
     keylog: KeyLog | None
     config: SessionConfig
@@ -56,13 +56,13 @@ class Outputs:
         sinks: list[Sink] = []
         match config.output:
             case "table":
-                table = Table(counters, lambda: stop("q", None), config.color)
+                table = LiveTable(counters, lambda: stop("q", None), config.color)
                 sinks.append(table)
             case "json":
                 sinks.append(JsonLines.to_stdout(headers=config.headers))
             case "table-on-tty":
                 terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
-                table = Table(counters, _nothing, config.color, terminal=terminal)
+                table = LiveTable(counters, _nothing, config.color, terminal=terminal)
                 sinks.append(table)
             case "final-table":
                 sinks.append(FinalTable(config.color))

@@ -1,1 +1,1 @@
-"""Consumers of events: the live table, JSON lines, the key log."""
+"""Consumers of events: tables, lines, JSON lines, HAR, pcapng and the key log (sink.py)."""

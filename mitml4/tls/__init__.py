@@ -1,1 +1,2 @@
-"""TLS: the authority, the mirrored leaf, mirrored OpenSSL contexts, and the stream."""
+"""TLS: the authority and the stores that trust it, the mirrored leaf, contexts, verification, and
+the stream."""

@@ -10,7 +10,7 @@ import trio
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen
 from mitml4.sinks.lines import FlowLines, line_of
-from mitml4.sinks.table_model import Row
+from mitml4.sinks.table.model import Row
 
 CLIENT = Address("192.0.2.2", 40000)
 

@@ -24,8 +24,8 @@ from mitml4.events import (
     SessionStart,
     WebSocketMessage,
 )
+from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
-from mitml4.sinks.printable import printable
 from mitml4.sinks.sink import Counters
 
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel"]

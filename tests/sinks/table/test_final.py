@@ -6,8 +6,8 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowError, FlowOpen
-from mitml4.sinks.final_table import FinalTable
-from mitml4.sinks.table_model import MAX_ROWS
+from mitml4.sinks.table.final import FinalTable
+from mitml4.sinks.table.model import MAX_ROWS
 
 
 async def shown(capsys, *events) -> list[str]:
@@ -23,8 +23,8 @@ async def shown(capsys, *events) -> list[str]:
     return [line.rstrip() for line in captured.err.splitlines()]
 
 
-def opened(flow: int, name: str | None = None) -> FlowOpen:
-    client, destination = Address("192.0.2.2", 40000), Address("2001:db8::2", 443)
+def opened(flow: int, name: str | None = None, *, ip: str = "2001:db8::2") -> FlowOpen:
+    client, destination = Address("192.0.2.2", 40000), Address(ip, 443)
     return FlowOpen(flow=flow, client=client, destination=destination, name=name)
 
 
@@ -46,6 +46,12 @@ async def test_every_flow_has_a_row(capsys) -> None:
     assert "tls › http/2" in lines[1]
     assert "[2001:db8::2]:443" in lines[2]
     assert "Connection refused" in lines[2]
+
+
+async def test_an_address_that_spells_an_emoji_stays_an_address(capsys) -> None:
+    ip = "2001:db8:a:ab::b:1"
+    lines = await shown(capsys, opened(1, ip=ip), closed(1))
+    assert f"[{ip}]:443" in lines[1]
 
 
 async def test_no_flow_is_said_as_such(capsys) -> None:

@@ -8,12 +8,12 @@ from typing import Final, Literal
 
 import trio
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.table import Table
 from rich.text import Text
 
 from mitml4.events import Event
-from mitml4.sinks.table_model import MAX_ROWS, Row, State, TableModel
-from mitml4.sinks.table_view import short_size
+from mitml4.sinks.table.model import MAX_ROWS, Row, State, TableModel
+from mitml4.sinks.table.view import short_size
 
 __all__ = ["FinalTable"]
 
@@ -55,7 +55,7 @@ class FinalTable:
         if not (rows := self.model.rows(MAX_ROWS)):
             self._console.print("no connections")
             return
-        table = RichTable(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("#", justify="right")
         table.add_column("server", overflow="fold")
         table.add_column("stack", overflow="fold")

@@ -9,7 +9,7 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowOpen
-from mitml4.sinks.flow_list import FlowList
+from mitml4.sinks.table.capture import CaptureTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def numbers(text: str) -> list[str]:
 
 
 def test_flows_stand_in_the_order_of_their_opening(capsys) -> None:
-    table = FlowList()
+    table = CaptureTable()
     for event in (opened(1), opened(2), closed(2), closed(1)):
         table.publish(event)
     table.finish()
@@ -50,7 +50,7 @@ def test_flows_stand_in_the_order_of_their_opening(capsys) -> None:
 
 
 def test_an_address_that_spells_an_emoji_stays_an_address(capsys) -> None:
-    table = FlowList()
+    table = CaptureTable()
     table.publish(replace(opened(1), client=Address("2001:db8:a:ab::b:1", 4)))
     table.publish(closed(1))
     table.finish()
@@ -59,7 +59,7 @@ def test_an_address_that_spells_an_emoji_stays_an_address(capsys) -> None:
 
 @pytest.mark.parametrize("surplus", [0, 1])
 def test_a_thousand_flows_are_printed_as_soon_as_they_have_closed(capsys, surplus: int) -> None:
-    table = FlowList()
+    table = CaptureTable()
     for flow in range(1, 1001 + surplus):
         table.publish(opened(flow))
         table.publish(closed(flow))
@@ -70,5 +70,5 @@ def test_a_thousand_flows_are_printed_as_soon_as_they_have_closed(capsys, surplu
 
 
 def test_a_capture_without_flows_shows_what_would_stand_there(capsys) -> None:
-    FlowList().finish()
+    CaptureTable().finish()
     assert numbers(capsys.readouterr().out) == ["#"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.sinks.printable import printable
+from mitml4.printable import printable
 
 
 @given(st.text(st.characters(codec=None)))

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, HttpRequest, text
+from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
-from mitml4.sinks.printable import printable
 
-__all__ = ["FlowList"]
+__all__ = ["CaptureTable"]
 
 _MOST_FACTS: Final = 3
 _MOST_ROWS: Final = 1000
@@ -30,7 +30,7 @@ class _Flow:
 
 
 @dataclass(slots=True)
-class FlowList:
+class CaptureTable:
     """Keeps a row for each flow that has closed, and prints them in the order of their opening."""
 
     _open: dict[int, _Flow] = field(default_factory=dict)

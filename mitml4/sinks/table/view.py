@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from mitml4.sinks.printable import printable
-from mitml4.sinks.table_model import Row, State, TableModel
+from mitml4.printable import printable
+from mitml4.sinks.table.model import Row, State, TableModel
 
 __all__ = ["Cell", "Line", "body_height", "fit", "fit_end", "render", "short_size"]
 

@@ -30,11 +30,11 @@ import trio
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, SessionStart
 from mitml4.sinks.sink import Counters
-from mitml4.sinks.table import Table
+from mitml4.sinks.table.live import LiveTable
 
 counters = {}
 stopped = trio.Event()
-table = Table(counters.get, stopped.set, "never")
+table = LiveTable(counters.get, stopped.set, "never")
 publish = table.publish
 
 def start():

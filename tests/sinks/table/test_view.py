@@ -25,8 +25,8 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.socks5 import Socks5Facts
 from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.sinks.sink import Counters
-from mitml4.sinks.table_model import Row, TableModel
-from mitml4.sinks.table_view import Line, body_height, fit, fit_end, render, short_size
+from mitml4.sinks.table.model import Row, TableModel
+from mitml4.sinks.table.view import Line, body_height, fit, fit_end, render, short_size
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 

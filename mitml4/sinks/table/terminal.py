@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.style import Style
 
 from mitml4.sinks.files import write_all
-from mitml4.sinks.table_view import Line
+from mitml4.sinks.table.view import Line
 
 __all__ = ["Canvas", "color_system_for", "keyboard", "keys_in"]
 

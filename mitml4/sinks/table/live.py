@@ -22,11 +22,11 @@ from rich.style import Style
 
 from mitml4.events import Event
 from mitml4.sinks.sink import Counters
-from mitml4.sinks.table_model import Row, TableModel
-from mitml4.sinks.table_view import body_height, render
-from mitml4.sinks.terminal import Canvas, color_system_for, keyboard, keys_in
+from mitml4.sinks.table.model import Row, TableModel
+from mitml4.sinks.table.terminal import Canvas, color_system_for, keyboard, keys_in
+from mitml4.sinks.table.view import body_height, render
 
-__all__ = ["Table"]
+__all__ = ["LiveTable"]
 
 _FRAME_S: Final = 0.2
 _LAST_WORDS_S: Final = 1.0
@@ -52,7 +52,7 @@ _FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
 _LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
 
 
-class Table:
+class LiveTable:
     """A sink that draws on a terminal."""
 
     def __init__(

@@ -16,13 +16,13 @@ from mitml4.events import (
     HttpResponse,
     WebSocketMessage,
 )
+from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.http1 import Http1Facts
 from mitml4.protocols.socks5 import Socks5Facts
 from mitml4.protocols.tls.protocol import TlsFacts
-from mitml4.sinks.printable import printable
 from mitml4.sinks.sink import Counters
-from mitml4.sinks.table_model import MAX_ROWS, Row, TableModel
+from mitml4.sinks.table.model import MAX_ROWS, Row, TableModel
 
 
 def opened(flow: int = 1, **fields) -> FlowOpen:
