@@ -58,6 +58,8 @@ METHODS: Final = {
     0x09: "json parameter block",
     0xFF: "no acceptable methods",
 }
+REGISTERED: Final = bytes(METHODS.keys() - {NONE_ACCEPTABLE})
+PRIVATE: Final = bytes(range(0x80, NONE_ACCEPTABLE))
 
 # RFC 1928 §4
 COMMANDS: Final = {1: "connect", 2: "bind", 3: "udp associate"}
@@ -94,9 +96,10 @@ def read_answers(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """`05 N` and N plausible methods from the client, who always speaks first.
+    """`05 N` and N methods from the client, who always speaks first.
 
-    Its answers alone are what a capture of one direction shows.
+    Registered methods are certain, and so is an orderly list; private ones need the choice of one
+    of them. A server's answers alone are what a capture of one direction shows.
     """
     up = opening.up
     if not up:
@@ -104,23 +107,27 @@ def detect(opening: Opening) -> Verdict:
         return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
     if up[0] != VERSION or (len(up) > 1 and up[1] == 0):
         return Verdict.REJECT
-    if len(up) == 1:
-        return Verdict.NEED_MORE
-    methods = up[2 : 2 + up[1]]
-    if not (_assigned(methods) or _ascending(methods)):
+    methods = up[2 : 2 + up[1]] if len(up) > 1 else b""
+    orderly = _ascending(methods)
+    if not orderly and methods.translate(None, REGISTERED + PRIVATE):
         return Verdict.REJECT
-    return Verdict.MATCH if len(methods) == up[1] else Verdict.LIKELY
-
-
-def _assigned(methods: bytes) -> bool:
-    """Whether all of them are registered or private, as real clients' are."""
-    return all(method < 0x0A or 0x80 <= method < NONE_ACCEPTABLE for method in methods)
+    if len(up) == 1 or len(methods) < up[1]:
+        return Verdict.REJECT if opening.up_ended else Verdict.NEED_MORE
+    if orderly or not methods.translate(None, REGISTERED):
+        return Verdict.MATCH
+    return judge(lambda reader: _read_choice(reader, methods), opening.down)
 
 
 def _ascending(methods: bytes) -> bool:
     """Whether they are an orderly list of any methods, beginning with a well-known one."""
     in_order = all(low < high for low, high in pairwise(methods))
     return in_order and methods[:1] <= b"\x02" and methods[-1:] != b"\xff"
+
+
+def _read_choice(reader: Reader, methods: bytes) -> None:
+    """`VER METHOD` (RFC 1928 §3)."""
+    reader.one_of(b"\x05")
+    reader.one_of(*(bytes([method]) for method in {*methods, NONE_ACCEPTABLE}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,11 +217,15 @@ def test_the_clients_bytes_pass_when_the_server_left_early(converse: Any) -> Non
     ("up", "verdict"),
     [
         (b"\x05", Verdict.NEED_MORE),
-        (b"\x05\x02", Verdict.LIKELY),
-        (b"\x05\x02\x00", Verdict.LIKELY),
+        (b"\x05\x02", Verdict.NEED_MORE),
+        (b"\x05\x02\x00", Verdict.NEED_MORE),
         (b"\x05\x02\x00\x02", Verdict.MATCH),
         (b"\x05\x01\x00\x05\x01\x00", Verdict.MATCH),
         (b"\x05\x04\x00\x00\x00\x00", Verdict.MATCH),
+        (b"\x05\x02\x00\x80", Verdict.MATCH),
+        (b"\x05\x01\x80", Verdict.NEED_MORE),
+        (b"\x05\x03\xbb\xe4\xef", Verdict.NEED_MORE),
+        (b"\x05\x02\x03\x04", Verdict.REJECT),
         (b"\x05\x00\x0b", Verdict.REJECT),  # DCE/RPC bind
         (b"\x05\x01\x0b", Verdict.REJECT),
         (b"\x05\x01\xff", Verdict.REJECT),
@@ -232,6 +236,19 @@ def test_the_clients_bytes_pass_when_the_server_left_early(converse: Any) -> Non
 )
 def test_detection_by_the_greeting(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
+
+
+def test_private_methods_are_certain_with_the_choice_of_one() -> None:
+    up = b"\x05\x03\xbb\xe4\xef"
+    for down in (b"\x05\xe4", b"\x05\xff\x00"):
+        assert detect(Opening(up=up, down=down)) is Verdict.MATCH
+    assert detect(Opening(up=up, down=b"\x05")) is Verdict.NEED_MORE
+    assert detect(Opening(up=up, down=b"\x05\x00")) is Verdict.REJECT
+
+
+def test_a_greeting_that_ends_too_early_is_none() -> None:
+    for up in (b"\x05", b"\x05\x02", b"\x05\x02\x00"):
+        assert detect(Opening(up=up, up_ended=True)) is Verdict.REJECT
 
 
 @pytest.mark.parametrize(
