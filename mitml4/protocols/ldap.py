@@ -34,7 +34,9 @@ __all__ = ["PROTOCOL", "Ldap", "LdapFacts"]
 
 SEQUENCE: Final = b"\x30"
 INTEGER: Final = b"\x02"
-ENUMERATED: Final = b"\x0a"
+SMALL_INTEGER: Final = INTEGER + b"\x01"
+ENUMERATED: Final = b"\x0a\x01"
+"""With its length: all that are defined fit into a byte."""
 OCTETS: Final = b"\x04"
 CONTROLS: Final = b"\xa0"
 
@@ -43,7 +45,7 @@ BIND: Final = b"\x60"
 EXTENDED: Final = b"\x77"
 EXTENDED_RESPONSE: Final = b"\x78"
 REQUESTS: Final = {
-    BIND: INTEGER,
+    BIND: SMALL_INTEGER,
     b"\x42": b"",  # unbind
     b"\x63": OCTETS,  # search
     b"\x66": OCTETS,  # modify
@@ -70,7 +72,7 @@ RESPONSES: Final = {
 ANY: Final = {**REQUESTS, **RESPONSES}
 
 START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
-SUCCESS: Final = ENUMERATED + b"\x01\x00"
+SUCCESS: Final = ENUMERATED + b"\x00"
 SIMPLE: Final = b"\x80"
 SASL: Final = b"\xa3"
 SICILY: Final = (b"\x89", b"\x8a", b"\x8b")
@@ -112,7 +114,7 @@ def read_message(reader: Reader, operations: dict[bytes, bytes | None]) -> Messa
 
 
 def read_beginning(reader: Reader, operations: dict[bytes, bytes | None]) -> None:
-    """A message's head, and the first byte of its operation, or what follows an empty one."""
+    """A message's head, and the first bytes of its operation, or what follows an empty one."""
     message = read_message(reader, operations)
     if begins := operations[message.tag]:
         message.operation.one_of(begins)

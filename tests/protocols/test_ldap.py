@@ -179,8 +179,9 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
     [
         (b"", Verdict.NEED_MORE),
         (b"\x30", Verdict.NEED_MORE),
-        (BIND[:7], Verdict.NEED_MORE),
-        (BIND[:8], Verdict.MATCH),
+        (BIND[:8], Verdict.NEED_MORE),
+        (BIND[:9], Verdict.MATCH),
+        (b"\x30\x19\x02\x01\x01\x60\x03\x02\xde", Verdict.REJECT),
         (bind(b"cn=admin", long=True), Verdict.MATCH),
         (SEARCH, Verdict.MATCH),
         (START_TLS[:8], Verdict.MATCH),
