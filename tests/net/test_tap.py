@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -141,11 +143,29 @@ def sequence(seen: Seen) -> int:
     return int.from_bytes(seen.frame[38:42])
 
 
-def test_an_interface_without_frames_gives_ip_packets(alone: NetNamespace) -> None:
-    alone.run("ip", "tuntap", "add", "tun0", "mode", "tun")
+async def test_an_interface_without_frames_gives_ip_packets(alone: NetNamespace) -> None:
+    device = alone.call(tunnel)
+    alone.run("ip", "address", "add", "192.0.2.1/24", "dev", "tun0")
+    alone.run("ip", "link", "set", "tun0", "up")
     tap = alone.call(lambda: Tap.open("tun0"))
     assert tap.link_type == 101
+    with alone.socket() as client:
+        client.setblocking(False)
+        client.connect_ex(("192.0.2.2", 80))
+        with trio.fail_after(5):
+            await tap.wait()
+    (seen,) = tap.take()
+    assert (seen.network, seen.outgoing, seen.frame[0] >> 4) == (0, True, 4)
+    assert seen.frame[16:20] == socket.inet_aton("192.0.2.2")
     tap.close()
+    os.close(device)
+
+
+def tunnel() -> int:
+    """A device of IP packets, up as long as its descriptor is open (linux/if_tun.h)."""
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x1001))
+    return device
 
 
 def test_an_interface_that_is_not_there_is_said(alone: NetNamespace) -> None:
