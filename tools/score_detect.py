@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mitml4.capture.files.reader import read_packets
 from mitml4.capture.follow import follow
-from mitml4.capture.reader import read_packets
 from mitml4.capture.reports import Closed
-from mitml4.capture.secrets import Secrets
+from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import CaptureError
 from mitml4.protocols.registry import by_name
 

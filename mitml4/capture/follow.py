@@ -1,7 +1,7 @@
 """Packets to reports: which flows a capture holds, and which layers each of them has.
 
-The pieces in between: a segment out of each packet (packets.py), streams out of segments
-(reassembly.py), and layers out of a flow's streams (depth.py).
+The pieces in between: a segment out of each packet (skim.py, network/dissector.py), streams out of
+segments (reassembly.py), and layers out of a flow's streams (converse.py).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mitml4.capture.depth import Depth
-from mitml4.capture.packets import Dissector
-from mitml4.capture.pcap import Packet
+from mitml4.capture.converse import Depth
+from mitml4.capture.network.dissector import Dissector
+from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, CloseReason, Flow, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
-from mitml4.capture.secrets import Secrets
 from mitml4.capture.skim import skim
+from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Direction, Facts, Notice, Surroundings, Target
 

@@ -26,7 +26,7 @@ from ipaddress import ip_address
 from typing import Final, Literal, Protocol, TypeAlias
 
 from mitml4.address import Address
-from mitml4.capture.packets import ACK, FIN, RST, SYN, Segment
+from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["ALL", "MASK", "MAX_FLOWS", "CloseReason", "Flow", "Half", "Listener", "Reassembler"]

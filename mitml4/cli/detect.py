@@ -18,7 +18,7 @@ from mitml4.cli.options import Command, SectionOption
 from mitml4.errors import CaptureError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from mitml4.capture.secrets import Secrets
+    from mitml4.capture.tls.secrets import Secrets
     from mitml4.events import Event
     from mitml4.sinks.table.capture import CaptureTable
 
@@ -68,9 +68,9 @@ def detect(
     FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. Prints a
     table on a terminal, and else the same events as `intercept`, one JSON object a line.
     """
-    from mitml4.capture.reader import read_packets
+    from mitml4.capture.files.reader import read_packets
     from mitml4.capture.reassembly import MAX_FLOWS
-    from mitml4.capture.secrets import Secrets
+    from mitml4.capture.tls.secrets import Secrets
     from mitml4.session.detect import Detection
     from mitml4.session.hub import Totals
 

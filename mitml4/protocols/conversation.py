@@ -3,8 +3,8 @@
 A protocol is detected from the first bytes of both directions (`Opening` → `Verdict`) and then
 followed by a `Conversation`, which is fed bytes and answers one question per direction: *what may
 happen to the bytes that come next?* (`Want`). Two drivers ask it: `layers/converse.py` moves live
-bytes between two sockets, `capture/follow.py` reads them from a reassembled capture. Neither knows
-any protocol, and no protocol knows a socket.
+bytes between two sockets, `capture/converse.py` reads a capture's. Neither knows any protocol, and
+no protocol knows a socket.
 
     LOOK        show them to me before they move; `feed` says how many of them are mine
     TAP         all that follows is mine: move them, and show me a copy as they go

@@ -11,8 +11,8 @@ from typing import Final
 from mitml4 import __version__
 from mitml4.capture import reports
 from mitml4.capture.follow import Tally, follow
-from mitml4.capture.pcap import Packet
-from mitml4.capture.secrets import Secrets
+from mitml4.capture.packet import Packet
+from mitml4.capture.tls.secrets import Secrets
 from mitml4.events import Action, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStart
 from mitml4.layers.report import event_of
 from mitml4.protocols.conversation import Direction

@@ -22,7 +22,7 @@ import trio
 
 from mitml4 import __version__
 from mitml4.address import Address
-from mitml4.capture import writer
+from mitml4.capture.files import writer
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import open_file, write_failure, write_parts

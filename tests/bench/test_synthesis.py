@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.synthesis import synthesise
+from mitml4.capture.files.reader import read_packets
 from mitml4.capture.follow import Tally, follow
-from mitml4.capture.reader import read_packets
 from mitml4.capture.reports import Closed, Fault
 
 SIZE = 2_000_000

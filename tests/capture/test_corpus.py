@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mitml4.capture.files.reader import read_packets
 from mitml4.capture.follow import follow
-from mitml4.capture.reader import read_packets
 from mitml4.capture.reports import Closed, Layer, Opened
 from mitml4.errors import CaptureError
 from mitml4.protocols.tls.protocol import TlsFacts

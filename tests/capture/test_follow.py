@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mitml4.capture.files.reader import read_packets
 from mitml4.capture.follow import Tally, follow
-from mitml4.capture.pcap import Packet
-from mitml4.capture.reader import read_packets
+from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import Flow
 from mitml4.capture.reports import Closed, Layer, Noticed, Opened, Report
 from mitml4.errors import CaptureError

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.address import Address
-from mitml4.capture.packets import ACK, FIN, RST, SYN, Segment
+from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
 from mitml4.capture.reassembly import ALL, CloseReason, Flow, Reassembler
 from mitml4.protocols.conversation import Direction
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mitml4.capture import follow as follow_module
 from mitml4.capture.follow import follow
-from mitml4.capture.packets import Dissector, Segment
-from mitml4.capture.pcap import Packet
+from mitml4.capture.network.dissector import Dissector, Segment
+from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Report
 from mitml4.capture.skim import skim
 

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 
 from bench.synthesis import synthesise
 from mitml4.capture import follow as follow_module
-from mitml4.capture.packets import Dissector, Segment
-from mitml4.capture.pcap import Packet
-from mitml4.capture.reader import read_packets
+from mitml4.capture.files.reader import read_packets
+from mitml4.capture.network.dissector import Dissector, Segment
+from mitml4.capture.packet import Packet
 from mitml4.errors import CaptureError
 from mitml4.events import Event, FlowClose, FlowOpen, encode
 from mitml4.session.detect import Detection

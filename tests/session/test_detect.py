@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mitml4.capture.follow import follow
-from mitml4.capture.pcap import Packet
+from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Report
 from mitml4.events import Event, FlowClose, encode
 from mitml4.session import detect as detect_module

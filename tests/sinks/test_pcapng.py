@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.capture.reader import read_packets
+from mitml4.capture.files.reader import read_packets
 from mitml4.errors import MitmError
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
-from mitml4.capture.pcap import MAX_BLOCK, Packet
-from mitml4.capture.source import Source
+from mitml4.capture.files.source import Source
+from mitml4.capture.packet import MAX_BLOCK, Packet
 
 __all__ = [
     "ENHANCED_PACKET",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitml4.capture.links import IPV4, IPV6, TRANSPARENT_ETHERNET, Payload
+from mitml4.capture.network.links import IPV4, IPV6, TRANSPARENT_ETHERNET, Payload
 
 __all__ = ["gre", "udp"]
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitml4.capture.reader import Packet, read_packets
+from mitml4.capture.files.reader import read_packets
+from mitml4.capture.packet import Packet
 from mitml4.errors import CaptureError
 
 TIMES = (1_700_000_000.25, 1_700_000_001.125, 4_000_000_000.5)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.capture import writer
-from mitml4.capture.reader import read_packets
+from mitml4.capture.files import writer
+from mitml4.capture.files.reader import read_packets
 
 START = writer.section("mitml4 test") + writer.interface(1, "eth0") + writer.interface(101, "tun0")
 NS = 1_700_000_000_123_456_789

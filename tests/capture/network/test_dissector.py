@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mitml4.capture.packets import ACK, FIN, RST, SYN, Dissector
+from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Dissector
 
 
 def payload(segment: Any) -> bytes:

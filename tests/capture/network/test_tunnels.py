@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mitml4.capture.packets import Dissector
+from mitml4.capture.network.dissector import Dissector
 
 MACS = b"\x02" * 12
 ETHERNET = MACS + b"\x08\0"

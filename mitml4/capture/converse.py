@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from mitml4.capture.decryption import TlsDecryption
 from mitml4.capture.reassembly import ALL
 from mitml4.capture.reports import Speaker
-from mitml4.capture.secrets import Secrets
+from mitml4.capture.tls.decryption import TlsDecryption
+from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import (

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from mitml4.capture.pcap import MAGICS, Packet, read_pcap
-from mitml4.capture.pcapng import SECTION_HEADER, read_pcapng
-from mitml4.capture.source import Source
+from mitml4.capture.files.pcap import MAGICS, read_pcap
+from mitml4.capture.files.pcapng import SECTION_HEADER, read_pcapng
+from mitml4.capture.files.source import Source
+from mitml4.capture.packet import Packet
 from mitml4.errors import CaptureError
 
-__all__ = ["Packet", "read_packets"]
+__all__ = ["read_packets"]
 
 
 def read_packets(
@@ -22,7 +23,7 @@ def read_packets(
 ) -> Iterator[Packet]:
     """The packets of a pcap or pcapng capture, plain or compressed by gzip or zstd.
 
-    Reads forwards only, in chunks of a mebibyte, and closes nothing. The TLS key log lines that a
+    Reads forwards only, in chunks of 128 KiB, and closes nothing. The TLS key log lines that a
     pcapng brings along are handed to `on_secrets` before the packets that stand behind them.
     `on_read` is called each time before the stream is read, which may block.
     Raises CaptureError, which names the file and the offset, once everything before the fault has

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
-from mitml4.capture.suites import Suite
+from mitml4.capture.tls.suites import Suite
 from mitml4.errors import ProtocolError
 
 __all__ = ["NotAuthentic", "Protection", "Record", "protection_1_2", "protection_1_3"]

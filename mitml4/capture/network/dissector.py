@@ -11,9 +11,9 @@ from collections import Counter
 from struct import Struct
 from typing import Final, TypeAlias
 
-from mitml4.capture import tunnels
-from mitml4.capture.fragments import Fragments
-from mitml4.capture.links import IPV4, IPV6, LINKS, inside
+from mitml4.capture.network import tunnels
+from mitml4.capture.network.fragments import Fragments
+from mitml4.capture.network.links import IPV4, IPV6, LINKS, inside
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "Dissector", "Segment"]
 

@@ -7,10 +7,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from mitml4.capture.decryption import TlsDecryption
-from mitml4.capture.protection import NotAuthentic, Record, protection_1_2, protection_1_3
-from mitml4.capture.secrets import Secrets
-from mitml4.capture.suites import Suite, suite_of
+from mitml4.capture.tls.decryption import TlsDecryption
+from mitml4.capture.tls.protection import NotAuthentic, Record, protection_1_2, protection_1_3
+from mitml4.capture.tls.secrets import Secrets
+from mitml4.capture.tls.suites import Suite, suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.tls.protocol import TlsFacts

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
-from mitml4.capture.protection import (
+from mitml4.capture.tls.protection import (
     NotAuthentic,
     Protection,
     Protection13,
@@ -28,7 +28,7 @@ from mitml4.capture.protection import (
     protection_1_2,
     protection_1_3,
 )
-from mitml4.capture.secrets import (
+from mitml4.capture.tls.secrets import (
     CLIENT_EARLY,
     CLIENT_HANDSHAKE,
     CLIENT_TRAFFIC,
@@ -37,7 +37,7 @@ from mitml4.capture.secrets import (
     SERVER_TRAFFIC,
     Secrets,
 )
-from mitml4.capture.suites import Suite, suite_of
+from mitml4.capture.tls.suites import Suite, suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     HOLD,

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Final
 
-from mitml4.capture.source import Source
+from mitml4.capture.files.source import Source
+from mitml4.capture.packet import MAX_BLOCK, Packet
 
-__all__ = ["MAGICS", "MAX_BLOCK", "Packet", "read_pcap"]
-
-Packet: TypeAlias = tuple[float, int, bytes, int, int]
-"""Time in seconds since the epoch, link type, and what was captured, as `data[start:end]`: as data
-(most packets share it), start and end."""
-
-MAX_BLOCK: Final = 16 << 20
-"""No packet or block is longer (libpcap's own bound); a longer one is damage."""
+__all__ = ["MAGICS", "read_pcap"]
 
 MAGICS: Final = {
     bytes.fromhex("a1b2c3d4"): (">", 1_000_000),

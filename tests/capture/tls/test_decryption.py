@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from mitml4.capture.depth import Depth
+from mitml4.capture.converse import Depth
 from mitml4.capture.reassembly import ALL
-from mitml4.capture.secrets import Secrets
+from mitml4.capture.tls.secrets import Secrets
 from mitml4.protocols.conversation import Direction, Facts, HttpRequest, Notice, Surroundings
 from mitml4.protocols.tls.protocol import TlsFacts
 

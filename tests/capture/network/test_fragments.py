@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.capture.fragments import Fragments
+from mitml4.capture.network.fragments import Fragments
 
 DATA = bytes(range(64))
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from mitml4.capture.pcapng import (
+from mitml4.capture.files.pcapng import (
     ENHANCED_PACKET,
     IF_TSRESOL,
     INTERFACE,

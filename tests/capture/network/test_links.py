@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.capture.links import LINKS
-from mitml4.capture.packets import Dissector
+from mitml4.capture.network.dissector import Dissector
+from mitml4.capture.network.links import LINKS
 
 SNAP = b"\xaa\xaa\x03\0\0\0\x08\0"
 MACS = b"\x02" * 12

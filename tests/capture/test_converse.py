@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mitml4.capture.depth import Depth
+from mitml4.capture.converse import Depth
 from mitml4.capture.reassembly import ALL
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitml4.capture.secrets import CLIENT_TRAFFIC, MASTER, Secrets
+from mitml4.capture.tls.secrets import CLIENT_TRAFFIC, MASTER, Secrets
 
 RANDOM = "ab" * 32
 MASTER_SECRET = "01" * 48

@@ -1,0 +1,1 @@
+"""From a packet to its TCP segment: link layers, IP and its fragments, tunnels."""

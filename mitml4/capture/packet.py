@@ -1,0 +1,14 @@
+"""A packet of a capture, as files give it and whoever looks into it takes it."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+__all__ = ["MAX_BLOCK", "Packet"]
+
+Packet: TypeAlias = tuple[float, int, bytes, int, int]
+"""Time in seconds since the epoch, link type, and what was captured, as `data[start:end]`: as data
+(most packets share it), start and end."""
+
+MAX_BLOCK: Final = 16 << 20
+"""No packet or block is longer (libpcap's own bound); a longer one is damage."""
