@@ -49,7 +49,10 @@ VARIABLES: Final = (
         "XDG_DATA_HOME",
         "Where the certificate authority is kept, in mitml4/; ~/.local/share if unset.",
     ),
-    ("SUDO_USER", "Set by sudo(8): whose directory the certificate authority is looked for in."),
+    (
+        "SUDO_USER",
+        "Set by sudo(8): whose authority is used, and who owns the files that are written.",
+    ),
     ("NO_COLOR", "Set to anything: use no colours, unless told so by --color."),
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MitmError
+from mitml4.invoker import give_to_invoker
 
 __all__ = ["open_file", "write_all", "write_failure", "write_parts"]
 
@@ -35,9 +36,7 @@ def open_file(path: Path, *, append: bool = False) -> int:
 
 def _create(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and user.isdecimal() and group.isdecimal():
-        os.fchown(descriptor, int(user), int(group))
+    give_to_invoker(descriptor)
     return descriptor
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import secrets
 import shlex
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mitml4.errors import CertificateError
+from mitml4.invoker import give_to_invoker, sudo_user
 
 __all__ = [
     "data_home",
@@ -20,7 +20,6 @@ __all__ = [
     "home",
     "make_directory",
     "read_file",
-    "sudo_user",
     "write_file",
 ]
 
@@ -52,7 +51,7 @@ def make_directory(directory: Path) -> None:
     try:
         for path in reversed(missing):
             path.mkdir(mode=0o700)
-            _give_to_invoker(os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            _hand_over(os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
         if not directory.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
@@ -76,7 +75,7 @@ def write_file(file: Path, content: bytes, *, mode: int = 0o600, replace: bool =
                 stream.flush()
                 os.fsync(descriptor)
         finally:
-            _give_to_invoker(descriptor)
+            _hand_over(descriptor)
         if replace:
             temporary.replace(file)
         else:
@@ -114,22 +113,10 @@ def home() -> Path:
         raise CertificateError(message, hint="--ca-dir DIR says where to keep it") from None
 
 
-def sudo_user() -> pwd.struct_passwd | None:
-    """Who called sudo, when it is root that runs."""
-    name = os.environ.get("SUDO_USER")
-    if os.geteuid() != 0 or not name:
-        return None
+def _hand_over(descriptor: int) -> None:
+    """Give what is open to the invoking user, and close it."""
     try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        return None
-
-
-def _give_to_invoker(descriptor: int) -> None:
-    """Hand what is open over to the invoking user, and close it."""
-    try:
-        if user := sudo_user():
-            os.fchown(descriptor, user.pw_uid, user.pw_gid)
+        give_to_invoker(descriptor)
     finally:
         os.close(descriptor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import stat
 import sys
 from collections.abc import Iterator
@@ -178,11 +179,11 @@ async def test_a_new_file_is_private_and_an_old_one_keeps_its_mode(numbered, tmp
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_under_sudo_a_new_file_is_the_invoking_users(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("SUDO_UID", "65533")
-    monkeypatch.setenv("SUDO_GID", "65532")
+    monkeypatch.setenv("SUDO_USER", "nobody")
     JsonLines.to_file(tmp_path / "events")
     owner = (tmp_path / "events").stat()
-    assert (owner.st_uid, owner.st_gid) == (65533, 65532)
+    nobody = pwd.getpwnam("nobody")
+    assert (owner.st_uid, owner.st_gid) == (nobody.pw_uid, nobody.pw_gid)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from mitml4.errors import MachineError
+from mitml4.invoker import sudo_user
 from mitml4.net import processes
 from mitml4.net.egress import be_transparent
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, enter_network, unshare_without_power
@@ -158,7 +159,7 @@ def _user() -> tuple[int, int]:
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
     try:
-        caller = pwd.getpwnam(os.environ.get("SUDO_USER", "nobody"))
+        caller = sudo_user() or pwd.getpwnam("nobody")
     except KeyError:
         return _NOBODY, _NOBODY
     return (caller.pw_uid, caller.pw_gid) if caller.pw_uid else (_NOBODY, _NOBODY)

@@ -14,7 +14,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mitml4.tls.private_files import home, sudo_user
+from mitml4.invoker import sudo_user
+from mitml4.tls.private_files import home
 from mitml4.tls.stores.store import (
     Entry,
     Kind,
