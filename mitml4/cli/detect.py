@@ -16,6 +16,7 @@ import click
 from mitml4.cli.console import Console, is_terminal
 from mitml4.cli.options import Command, SectionOption
 from mitml4.errors import CaptureError, ExitCode, UsageError
+from mitml4.printable import printable
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
@@ -191,9 +192,20 @@ def _progress(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
         yield stream
         return
     from rich.console import Console as RichConsole
-    from rich.progress import wrap_file
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
+    columns = (
+        TextColumn("{task.description}", markup=False),  # it would take a name for markup
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     size = os.fstat(stream.fileno()).st_size
-    talk = RichConsole(stderr=True)
-    with wrap_file(stream, size, description=_shown(name), console=talk, transient=True) as counted:
-        yield counted
+    with Progress(*columns, console=RichConsole(stderr=True), transient=True) as progress:
+        yield progress.wrap_file(stream, size, description=printable(_shown(name)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from mitml4.printable import printable
 from mitml4.schema import json_schema
 
 
@@ -139,14 +140,16 @@ def test_what_a_pipe_brings_is_told_before_it_brings_more(http: Path) -> None:
         assert len(process.stdout.readlines()) == 2
 
 
-def test_a_file_as_standard_input_has_a_bar_on_a_terminal(http: Path) -> None:
+def screen_of(name: str, stdin: Path, directory: Path) -> bytes:
+    """What a terminal on standard error shows while a capture is read."""
     ours, theirs = pty.openpty()
-    with http.open("rb") as capture, open(ours, "rb", buffering=0) as screen:
+    with stdin.open("rb") as stream, open(ours, "rb", buffering=0) as screen:
         outcome = subprocess.run(
-            [sys.executable, "-m", "mitml4", "detect", "-"],
-            stdin=capture,
+            [sys.executable, "-m", "mitml4", "detect", name],
+            stdin=stream,
             stdout=subprocess.PIPE,
             stderr=theirs,
+            cwd=directory,
             env={**os.environ, "TERM": "xterm"},
             timeout=30,
             check=False,
@@ -154,5 +157,17 @@ def test_a_file_as_standard_input_has_a_bar_on_a_terminal(http: Path) -> None:
         os.close(theirs)
         shown = screen.read(4096)
     assert outcome.returncode == 0
-    assert b"standard input" in shown
     assert b"error" not in shown
+    return shown
+
+
+def test_a_file_as_standard_input_has_a_bar_on_a_terminal(http: Path) -> None:
+    assert b"standard input" in screen_of("-", http, http.parent)
+
+
+@pytest.mark.parametrize("name", ["[/b].pcap", "[red].pcap", "2001:ab::.pcap", "\x1b[31m.pcap"])
+def test_a_bar_shows_the_name_of_its_file_as_it_is(http: Path, name: str) -> None:
+    file = http.parent / name
+    file.parent.mkdir(exist_ok=True)
+    http.rename(file)
+    assert printable(name).encode() in screen_of(name, file, http.parent)
