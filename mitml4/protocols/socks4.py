@@ -29,11 +29,13 @@ from mitml4.protocols.conversation import (
     Verdict,
     Want,
 )
+from mitml4.protocols.parts.fields import Reader, judge
 
 __all__ = ["PROTOCOL", "Socks4", "Socks4Facts"]
 
 VERSION: Final = 4
 HEAD: Final = 8
+SMALLEST: Final = HEAD + 1
 REPLY: Final = 8
 MAX_TEXT: Final = 512
 """A userid or a domain that does not end within this many bytes is none."""
@@ -97,14 +99,30 @@ def _text(data: bytes, start: int) -> bytes | None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A whole request from the client, who always speaks first."""
+    """A whole request from the client, who always speaks first.
+
+    One without a text needs its reply: an array of small numbers can begin with the same bytes.
+    """
     if opening.down and not opening.up:
         return Verdict.REJECT
     try:
         request = parse(opening.up)
     except ProtocolError:
         return Verdict.REJECT
-    return Verdict.MATCH if request else Verdict.NEED_MORE
+    if request is None:
+        return Verdict.NEED_MORE
+    if request.size > SMALLEST:
+        return Verdict.MATCH
+    answer = judge(_read_answer, opening.down)
+    if answer is not Verdict.NEED_MORE:
+        return answer
+    return Verdict.REJECT if opening.down_ended else Verdict.LIKELY
+
+
+def _read_answer(reader: Reader) -> None:
+    """The beginning of a reply: version 0, though some servers say 4, and the code."""
+    reader.one_of(b"\x00", b"\x04")
+    reader.uint(1, min(REPLIES), max(REPLIES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

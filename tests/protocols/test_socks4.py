@@ -100,6 +100,7 @@ def test_whoever_leaves_early_lets_the_others_bytes_pass(converse: Any) -> None:
         (b"\x04", Verdict.NEED_MORE),
         (CONNECT[:-1], Verdict.NEED_MORE),
         (CONNECT, Verdict.MATCH),
+        (CONNECT[:8] + b"\x00", Verdict.LIKELY),
         (CONNECT_4A[:9], Verdict.NEED_MORE),
         (CONNECT_4A[:-1], Verdict.NEED_MORE),
         (CONNECT_4A + b"\x16\x03\x01", Verdict.MATCH),
@@ -116,3 +117,12 @@ def test_whoever_leaves_early_lets_the_others_bytes_pass(converse: Any) -> None:
 )
 def test_detection_by_the_whole_request(up: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up)) is verdict
+
+
+def test_a_request_without_a_text_is_certain_with_its_reply() -> None:
+    up = CONNECT[:8] + b"\x00"
+    for down in (GRANTED[:2], b"\x04\x5b"):
+        assert detect(Opening(up=up, down=down[:1])) is Verdict.LIKELY
+        assert detect(Opening(up=up, down=down)) is Verdict.MATCH
+    for down in (b"\x00\x5e", b"\x00\x00", b"220"):
+        assert detect(Opening(up=up, down=down)) is Verdict.REJECT
