@@ -20,8 +20,8 @@ from mitml4.protocols.conversation import (
     Verdict,
     Want,
 )
-from mitml4.protocols.parts.evidence import either, proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.evidence import answered, either, proof
+from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Cassandra", "CassandraFacts"]
@@ -83,19 +83,23 @@ def read_supported(reader: Reader) -> None:
     body.take(body.uint(2, 4, 64), NAME)
 
 
+_by_answer = answered(read_frame, lambda _: read_answer)
 _certain = proof(either(read_frame, read_supported), read_supported)
 
 
 def detect(opening: Opening) -> Verdict:
     """A frame of the client's; or, in a capture that lacks those, the server's first.
 
-    OPTIONS of version 3 needs its answer: RTMP can begin with the same nine bytes.
+    OPTIONS needs its answer, or a second frame: an array of small numbers can begin with the same
+    nine bytes, and so can RTMP.
     """
+    if (opening.up or opening.down)[1:2] not in (b"", *FLAGS):
+        return Verdict.REJECT  # before any parsing: this tells SOCKS apart
     verdict = _certain(opening)
-    if verdict is not Verdict.MATCH or opening.up[:1] != b"\x03" or opening.up[4:5] != OPTIONS:
+    if verdict is not Verdict.MATCH or opening.up[4:5] != OPTIONS:
         return verdict
-    answer = judge(read_answer, opening.down)
-    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+    verdict = _by_answer(opening)
+    return Verdict.REJECT if verdict is Verdict.LIKELY and opening.down_ended else verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,13 +34,13 @@ def detect(opening: Opening) -> Verdict:
     if up[0] not in (VERSION, ENCRYPTED) or _is_tpkt(up):
         return Verdict.REJECT
     zero = up[0] == VERSION and up[ZERO] == bytes(4)
-    if zero and (opening.port == PORT or len(up) >= HANDSHAKE_BYTES):
+    if zero and len(up) >= HANDSHAKE_BYTES:
         return Verdict.MATCH
     if down and down[0] != up[0]:
         return Verdict.REJECT if len(up) >= ZERO.stop and not zero else Verdict.NEED_MORE
     if min(len(up), len(down)) >= HANDSHAKE_BYTES:
         return Verdict.MATCH
-    whole = down or len(up) >= HANDSHAKE_BYTES
+    whole = down or zero or len(up) >= HANDSHAKE_BYTES
     return Verdict.LIKELY if opening.port == PORT and whole else Verdict.NEED_MORE
 
 

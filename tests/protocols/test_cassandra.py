@@ -77,9 +77,10 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frame
     [
         (b"", b"", Verdict.NEED_MORE),
         (options(4)[:8], b"", Verdict.NEED_MORE),
-        (options(4), b"", Verdict.MATCH),
+        (options(4), b"", Verdict.LIKELY),
+        (options(4), SUPPORTED, Verdict.MATCH),
         (options(5) + WITH_DRIVER, b"", Verdict.MATCH),
-        (options(0x42), b"", Verdict.MATCH),  # DataStax Enterprise, 2
+        (options(0x42), b"", Verdict.LIKELY),  # DataStax Enterprise, 2
         (startup((b"CQL_VERSION", b"3.0.0"), version=0x41), b"", Verdict.MATCH),
         (options(0x43), b"", Verdict.REJECT),
         (STARTUP[:23], b"", Verdict.NEED_MORE),
@@ -89,7 +90,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frame
         (options(3), SUPPORTED[:4], Verdict.LIKELY),
         (options(3), SUPPORTED, Verdict.MATCH),
         (options(3), b"\x82\0\0\0\0", Verdict.MATCH),
-        (options(3), b"\x03\0\0\0\5", Verdict.REJECT),  # RTMP
+        (options(3), b"\x03\0\0\0\5", Verdict.NEED_MORE),  # RTMP
+        (options(3) + b"\0\0", b"\x03\0\0\0\5", Verdict.REJECT),
         (b"\x04\x01\x00\x50", b"", Verdict.REJECT),  # SOCKS4
         (b"\x05\x00\x0b\x03\x10", b"", Verdict.REJECT),  # DCERPC
         (b"\x03\x00\x00\x13\x0e", b"", Verdict.REJECT),  # RDP
@@ -100,6 +102,10 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frame
 )
 def test_detection_by_the_first_frame(up: bytes, down: bytes, verdict: Verdict) -> None:
     assert detect(Opening(up=up, down=down)) is verdict
+
+
+def test_options_that_nobody_answers_are_an_array_of_numbers() -> None:
+    assert detect(Opening(up=options(4), down_ended=True)) is Verdict.REJECT
 
 
 ANSWER = b"\x84\0\0\0\6\0\0\0\x20\0\2\0\x0bCOMPRESSION\0\1\0\3lz4\0\3CQL"
