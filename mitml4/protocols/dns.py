@@ -94,8 +94,10 @@ TYPES: Final = {
 
 
 ANY: Final = bytes(range(0x100))
-OPT: Final = (41).to_bytes(2, "big")
-"""RFC 6891 §6.1.2: a record of which the class says something else."""
+_COOKIE: Final = b"\0\0\0\0\0\1" + b"\0\0\x29"
+"""RFC 7873 §5.4: one additional record, of the root and of type OPT (RFC 6891 §6.1.2)."""
+_INVERSE: Final = b"\0\1\0\0\0\0" + b"\0\0\1\0\1"
+"""RFC 1035 §6.4.2: one answer, whose name is asked for; of type A, and the Internet's."""
 ANSWER: Final = 0x80
 
 
@@ -130,20 +132,20 @@ def read_question(reader: Reader) -> Question:
 
 
 def read_unusual(reader: Reader) -> Question | None:
-    """Any request up to the end of its first question, or of its first record if it has none."""
+    """Any request up to the end of its first question; or of its record's type, if it has none."""
     message = reader.part(reader.uint(2, SMALLEST))
     message.take(2)
     operation = message.uint(1, 0, ANSWER - 1) >> 3
-    code = message.uint(1) & 0xF
-    questions = message.uint(2, 0, 1)
-    records = sum(message.uint(2, 0, MAX_UPDATES) for _ in ("answers", "authorities", "additional"))
-    if operation > max(OPCODES) or code or not (questions or records):
-        raise ProtocolError("a request for nothing")
-    name, kind = _name(message, ANY), message.take(2)
-    if questions or kind != OPT:
-        message.one_of(*CLASSES)
-    number = int.from_bytes(kind, "big")
-    return Question(name, TYPES.get(number, f"TYPE{number}")) if questions else None  # RFC 3597 §5
+    if operation > max(OPCODES) or message.uint(1) & 0xF:
+        raise ProtocolError("an operation that is not in use, or a request with a result")
+    if not message.uint(2, 0, 1):
+        message.one_of(_INVERSE if operation == 1 else _COOKIE)
+        return None
+    for _ in ("answers", "authorities", "additional"):
+        message.uint(2, 0, MAX_UPDATES)
+    name, number = _name(message, ANY), message.uint(2, 1)
+    message.one_of(*CLASSES)
+    return Question(name, TYPES.get(number, f"TYPE{number}"))  # RFC 3597 §5
 
 
 def read_answer(reader: Reader, request: bytes) -> None:

@@ -109,6 +109,19 @@ def test_detection_by_header_and_question(up: bytes, verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize(
+    "up",
+    [
+        b"\x01\x04\x00\x07" + bytes(7) + b"\x06" + bytes(6) + b"\xff\xff",  # AFP
+        b"hrpc\x09\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x01",  # Hadoop
+        b"\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00",  # WebAssembly
+        message(kind=b"\0\0"),
+    ],
+)
+def test_a_request_without_a_question_asks_in_one_of_two_ways(up: bytes) -> None:
+    assert detect(Opening(up=up)) is Verdict.REJECT
+
+
+@pytest.mark.parametrize(
     ("up", "name", "kind"),
     [
         (message(b"\x01\x40"), b"www.example.org", "A"),
