@@ -4,9 +4,9 @@
     length  api key  api version  correlation id  client id …  ─►
                                                                ◄─ length  correlation id …
 
-A request is recognised by its header. One with a client's name is certain; one without needs the
-answer, whose correlation id is the request's. Of answers alone the first is known by its looks:
-the list of what the server can, in order.
+A request is recognised by its header. One that a client begins with, and that has a client's name,
+is certain; another needs the answer, whose correlation id is the request's. Of answers alone the
+first is known by its looks: the list of what the server can, in order.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ APIS: Final = {
     71: "GetTelemetrySubscriptions",
 }
 MAX_API: Final = 92
-MAY_BE_ANONYMOUS: Final = (3, 17, API_VERSIONS)
-"""What a client can begin with before it has a name."""
+FIRST: Final = (3, 17, API_VERSIONS)
+"""What a client begins with, at times before it has a name."""
 FLEXIBLE: Final = 3
 """The version of ApiVersions from which on it names the client's software (KIP-511)."""
 
@@ -95,7 +95,7 @@ def read_request(reader: Reader) -> Request:
         if length > MAX_CLIENT_ID:
             raise ProtocolError("a client id that is too long")
         client_id = body.take(length, PRINTABLE)
-    if not client_id and api not in MAY_BE_ANONYMOUS:
+    if not client_id and api not in FIRST:
         raise ProtocolError("a request without a client id")
     return Request(api, version, correlation, client_id, body)
 
@@ -124,15 +124,17 @@ _certain = proof(either(read_request, read_versions), read_versions)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request with a client id; or without a long enough one, and the answer to it."""
+    """A first request with a client id; or another, or without a long enough one, if answered."""
     verdict = _certain(opening)
     if verdict is not Verdict.MATCH or judge(read_request, opening.up) is not Verdict.MATCH:
         return verdict
     request = read_request(Reader(opening.up))
-    if len(request.client_id or b"") >= LONG_ENOUGH:
+    if request.api in FIRST and len(request.client_id or b"") >= LONG_ENOUGH:
         return Verdict.MATCH
     answer = judge(lambda reader: read_answer(reader, request.correlation), opening.down)
-    return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
+    if answer is not Verdict.NEED_MORE:
+        return answer
+    return Verdict.REJECT if opening.down_ended else Verdict.LIKELY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (VERSIONS[:20], Verdict.NEED_MORE),
         (VERSIONS[:21], Verdict.MATCH),
         (METADATA, Verdict.MATCH),
-        (PRODUCE[:30], Verdict.MATCH),
+        (PRODUCE[:30], Verdict.LIKELY),
         (request(17, 1, b"java", number=0x7FFFFFF8), Verdict.MATCH),
         (request(0, 3, b"x"), Verdict.LIKELY),
         (ANONYMOUS, Verdict.LIKELY),
