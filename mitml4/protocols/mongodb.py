@@ -15,17 +15,20 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     PASS_ALL,
     Facts,
+    Opening,
     Protocol,
     Verdict,
     Want,
 )
 from mitml4.protocols.parts.evidence import either, proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
 from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Mongodb", "MongodbFacts"]
 
 HEAD: Final = 16
+OPCODE_HIGH: Final = slice(14, 16)
+"""The half of the opcode that is zero in all."""
 MAX_MESSAGE: Final = 48_000_000
 """maxMessageSizeBytes of every server."""
 MAX_NAMESPACE: Final = 255
@@ -151,11 +154,12 @@ def _namespace(body: Reader) -> tuple[bytes, bytes]:
 
 
 def _document(body: Reader) -> tuple[Reader, int]:
-    """A document that is not empty: its reader, behind the length, and its size."""
+    """A document whose first element has a name: its reader, behind the length, and its size."""
     assert body.end is not None
     size = body.uint(4, EMPTY_DOCUMENT + 2, body.end - body.at, little=True)
     document = body.part(size - 4)
     body.one_of(*TYPES)
+    body.take(1, PRINTABLE)
     return document, size
 
 
@@ -169,8 +173,14 @@ _OPCODES: Final = tuple(opcode.to_bytes(4, "little") for opcode in _BODIES)
 _REPLY_OPCODE: Final = REPLY.to_bytes(4, "little")
 _MSG_OPCODE: Final = MSG.to_bytes(4, "little")
 
-detect = proof(either(read_message, read_reply), read_reply)
-"""The client's first message; or the server's, where the client's are not captured."""
+_certain = proof(either(read_message, read_reply), read_reply)
+
+
+def detect(opening: Opening) -> Verdict:
+    """The client's first message; or the server's, where the client's are not captured."""
+    if (opening.up or opening.down)[OPCODE_HIGH] > bytes(2):
+        return Verdict.REJECT  # before any parsing: this tells TLS apart
+    return _certain(opening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

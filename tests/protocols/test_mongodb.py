@@ -135,8 +135,9 @@ def test_a_reply_alone_says_nothing(converse: Any, direction: Direction) -> None
     ("up", "verdict"),
     [
         (b"", Verdict.NEED_MORE),
-        (MSG_HELLO[:25], Verdict.NEED_MORE),
-        (MSG_HELLO[:26], Verdict.MATCH),
+        (MSG_HELLO[:26], Verdict.NEED_MORE),
+        (MSG_HELLO[:27], Verdict.MATCH),
+        (MSG_HELLO[:26] + b"\0", Verdict.REJECT),
         (QUERY_IS_MASTER, Verdict.MATCH),
         (COMPRESSED, Verdict.MATCH),
         (INSERT, Verdict.MATCH),
