@@ -53,6 +53,8 @@ MESSAGES: Final = tuple(bytes([byte]) for byte in b"123ABCDEFGHINPQRSTVWXZcdfnps
 """Every type of a message."""
 MAX_MESSAGE: Final = 1 << 24
 AUTHENTICATION: Final = b"R"
+AUTHENTICATION_SIZES: Final = {0: 8, 2: 8, 3: 8, 5: 12, 6: 8, 7: 8, 9: 8}
+"""By what it asks for: nothing, or a password. GSSAPI and SASL bring data of any length."""
 ERROR_RESPONSE: Final = b"E"
 QUERY: Final = b"Q"
 TELLING: Final = (AUTHENTICATION, ERROR_RESPONSE, QUERY)
@@ -116,7 +118,10 @@ def _read_telling(reader: Reader) -> None:
     length = reader.uint(4, 8 if kind != QUERY else 6, MAX_MESSAGE)
     body = reader.part(length - 4)
     if kind == AUTHENTICATION:
-        body.uint(4, 0, 12)
+        if length != AUTHENTICATION_SIZES.get(body.uint(4, 0, 12), length):
+            raise ProtocolError("an authentication of another length")
+        if length > max(AUTHENTICATION_SIZES.values()):
+            body.take(1, VALUE)
     elif kind == ERROR_RESPONSE:
         body.one_of(b"S")
         body.until(b"\0", MAX_SEVERITY, VALUE)

@@ -172,6 +172,9 @@ def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
         (b"R\0\0\0\x08\0\0\0", Verdict.NEED_MORE),
         (b"R\0\0\0\x08\0\0\0\0", Verdict.MATCH),
         (b"R\0\0\0\x08\0\0\1\0", Verdict.REJECT),
+        (b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0", Verdict.MATCH),
+        (b"R\0\0\0\xea\0\0\0\7\0\0\0\5", Verdict.REJECT),  # an array of numbers
+        (b"R\0\0\0\xea\0\0\0\x0a\0\0\0\5", Verdict.REJECT),
         (b"R\0\0\0\x07", Verdict.REJECT),
         (b"E\0\0\0USFATAL\0VFATAL\0C53300\0", Verdict.MATCH),
         (b"E\0\0\0\x14SINFO\0MetGer Error\0\0", Verdict.MATCH),
