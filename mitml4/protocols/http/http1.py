@@ -96,12 +96,14 @@ def detect(opening: Opening) -> Verdict:
     So is what a capture shows of a server that it takes for the client.
     """
     if not opening.up:
-        return line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+        said = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+        return Verdict.LIKELY if said is Verdict.MATCH and not opening.up_ended else said
     verdict = line_verdict(opening.up, REQUEST_LINE, REQUEST_BEGUN)
     if verdict is Verdict.MATCH or STATUS_LINE.match(opening.up):
         return Verdict.MATCH
     if verdict is Verdict.REJECT:
-        return _by_answer(opening)
+        begun = STATUS_BEGUN.fullmatch(opening.up)
+        return Verdict.NEED_MORE if begun else _by_answer(opening)
     likely = _LIKELY.match(opening.up)
     known = likely is not None and likely[1] in _KNOWN_METHODS
     return Verdict.LIKELY if known else Verdict.NEED_MORE

@@ -393,9 +393,9 @@ def test_whatever_head_h11_reads_is_read_alike(
     ]
 
 
-def verdict(up: bytes = b"", down: bytes = b"") -> Verdict:
+def verdict(up: bytes = b"", down: bytes = b"", *, up_ended: bool = False) -> Verdict:
     assert PROTOCOL.detect is not None
-    return PROTOCOL.detect(Opening(up=up, down=down))
+    return PROTOCOL.detect(Opening(up=up, down=down, up_ended=up_ended))
 
 
 @pytest.mark.parametrize(
@@ -506,13 +506,20 @@ def test_a_server_that_a_capture_takes_for_the_client_is_left_alone(converse: Co
     assert conversation.facts() == Http1Facts(host=None, absolute_form=False, upgrade=None)
 
 
+def test_a_status_line_of_the_clients_has_time_to_become_one() -> None:
+    for size in range(1, len(b"HTTP/1.1 200")):
+        assert verdict(OK[:size], b"GET / ") is Verdict.NEED_MORE
+    assert verdict(OK, b"GET / ") is Verdict.MATCH
+
+
 def test_a_status_line_alone_is_an_answer() -> None:
     line = b"HTTP/1.1 200 OK\r\n"
     assert [verdict(down=line[:size]) for size in range(14)] == [Verdict.NEED_MORE] * 13 + [
-        Verdict.MATCH
+        Verdict.LIKELY
     ]
-    assert verdict(down=b"HTTP/1.1 204\r\n") is Verdict.MATCH
-    assert verdict(down=b"ICY 200 OK\r\n") is Verdict.MATCH
+    for end in (b"HTTP/1.1 204\r\n", b"ICY 200 OK\r\n"):
+        assert verdict(down=end) is Verdict.LIKELY
+        assert verdict(down=end, up_ended=True) is Verdict.MATCH
     for other in (b"HTTP/2", b"HTTP/1.1 099", b"HTTP/1.1 2000", b"220 ", b"ICYS"):
         assert verdict(down=other) is Verdict.REJECT
 
