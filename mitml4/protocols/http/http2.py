@@ -69,11 +69,11 @@ def detect(opening: Opening) -> Verdict:
         return _verdict(opening.up, PREFACE, Verdict.MATCH)
     if not opening.down:
         return Verdict.NEED_MORE
-    # A length below 64 KiB and divisible by 6, type SETTINGS, no ACK, stream 0.
-    length = opening.down[1:3]
-    if len(length) == 2 and int.from_bytes(length, "big") % 6:
+    # A length below 256 and divisible by 6, type SETTINGS, no ACK, stream 0; no setting has id 0.
+    length = opening.down[2:3]
+    if (length and length[0] % 6) or opening.down[9:11] == b"\0\0":
         return Verdict.REJECT
-    return _verdict(opening.down, b"\0" + length + b"\x04\0\0\0\0\0", Verdict.LIKELY)
+    return _verdict(opening.down, b"\0\0" + length + b"\x04\0\0\0\0\0", Verdict.LIKELY)
 
 
 def _verdict(data: bytes, start: bytes, matched: Verdict) -> Verdict:
