@@ -158,7 +158,7 @@ def _alert_start(data: bytes) -> Verdict:
 
 def _encrypted_start(data: bytes, length: int) -> Verdict:
     """A record that cannot be looked into is certain once another of its version follows it."""
-    if length < _MAC:
+    if length < _MAC or data[2] > _LAST_OF_RECORDS:
         return Verdict.REJECT
     following = data[5 + length : 8 + length]
     if len(following) < 3:
@@ -169,6 +169,8 @@ def _encrypted_start(data: bytes, length: int) -> Verdict:
 
 _TYPES: Final = (b"\x14", b"\x15", b"\x16", b"\x17")
 _HELLOS: Final = (HandshakeType.CLIENT_HELLO, HandshakeType.SERVER_HELLO)
+_LAST_OF_RECORDS: Final = 3
+"""RFC 8446 §5.1: what TLS 1.3 encrypts says 3.3; only hellos say 3.4, and wrongly."""
 _MAC: Final = 16
 """What encryption adds at least (RFC 5246 §6.2.3, RFC 8446 §5.2): no record is shorter."""
 

@@ -52,6 +52,7 @@ MATCH, LIKELY, NEED_MORE, REJECT = (
         (Opening(up=b"\x16\x03\x01\x49"), REJECT),
         (Opening(up=b"\x16\x03\x01\x00\x0f\x0b"), REJECT),
         (Opening(up=CERTIFICATE_START), LIKELY),
+        (Opening(up=b"\x16\x03\x04\x04\x00\x04"), REJECT),
         (Opening(up=CERTIFICATE_START + bytes(4068) + b"\x16\x03\x03"), MATCH),
         (Opening(up=CERTIFICATE_START + bytes(4068) + b"\x16\x03\x00"), REJECT),
         (Opening(up=CCS), MATCH),
