@@ -10,6 +10,7 @@ there is no inner protocol whose bytes could be taken by mistake.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -28,6 +29,8 @@ from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
 __all__ = ["PROTOCOL", "Ssh", "SshFacts"]
 
 PREFIXES: Final = (b"SSH-2.0-", b"SSH-1.99-", b"SSH-1.5-")
+_STATUS_LINE: Final = re.compile(rb"[A-Z]{3,10}/[0-9]")
+"""What HTTP, RTSP, SIP and Gnutella answer with: no text before an identification."""
 MAX_LINE: Final = 1024
 """RFC 4253 §4.2 allows 255 bytes; OpenSSH's own limit for what servers say is far larger."""
 MAX_PREAMBLE: Final = 16384
@@ -84,7 +87,7 @@ def _by_server(opening: Opening) -> Verdict:
         verdict = judge(read_kexinit, opening.down)
         return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
     start = _identification(opening.down)
-    if opening.down[:start].translate(None, TEXT):
+    if opening.down[:start].translate(None, TEXT) or _STATUS_LINE.match(opening.down):
         return Verdict.REJECT
     line = opening.down[start:]
     if _identified(line):

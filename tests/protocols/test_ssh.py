@@ -108,6 +108,8 @@ def test_other_lines_raise_protocol_error(converse: Any, script: Any, chunk: int
         (Opening(down=b"Welcome\r\nSS"), Verdict.NEED_MORE),
         (Opening(down=b"Welcome\r\nSSH-2.0-x"), Verdict.LIKELY),
         (Opening(down=b"Welcome\x00\r\nSSH-2.0-x"), Verdict.REJECT),
+        (Opening(down=b"GNUTELLA/0.6 200 OK\r\nSSH-2.0-x", up_ended=True), Verdict.REJECT),
+        (Opening(down=b"HTTP/1.1 200 OK\r\nSSH-2.0-x", up_ended=True), Verdict.REJECT),
         (Opening(down=b"SSH-4.0-x"), Verdict.REJECT),
         (Opening(up=b"\r\n"), Verdict.NEED_MORE),
         (Opening(up=b"\r\n", down=b"SSH-2.0-x"), Verdict.LIKELY),
