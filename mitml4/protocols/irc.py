@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import HOLD, Opening, Protocol, Verdict
-from mitml4.protocols.parts.lines import TEXT, behind_starttls, command, in_lines, initials
+from mitml4.protocols.parts.lines import (
+    TEXT,
+    behind_anothers_starttls,
+    behind_starttls,
+    command,
+    in_lines,
+    initials,
+)
 from mitml4.protocols.parts.login import Login, LoginFacts
 
 __all__ = ["PROTOCOL", "Irc", "IrcFacts"]
@@ -27,11 +34,17 @@ COMMANDS: Final = frozenset(
 
 _WORDS: Final = rb"AUTHENTICATE|CAP|ERROR(?= :)|MODE|NOTICE|PASS|PING|PRIVMSG|SERVER"
 _PREFIX: Final = rb":[^ \r\n]{1,255}"
-_ANSWER: Final = re.compile(
-    _PREFIX + rb" +(?:[0-9]{3}|" + _WORDS + rb") |(?:" + _WORDS + rb") ", re.IGNORECASE
+_BARE: Final = (
+    rb"AUTHENTICATE [^ \r\n]+\r?\n|CAP [^ \r\n]+ [A-Z]+ |ERROR :|MODE [^ \r\n]+ :?[-+]"
+    rb"|(?:NOTICE|PRIVMSG) [^ \r\n]+ :|PASS [^ \r\n]+ (?:[0-9]{4}|:?TS)"
+    rb"|PING (?::|[0-9A-F]{4,}\r?\n)|SERVER [^ \r\n]+ [0-9]+ "
 )
+"""What has no prefix is told from words of somebody's text by its parameters (RFC 2812 §3)."""
+_ANSWER: Final = re.compile(_PREFIX + rb" +(?:[0-9]{3}|" + _WORDS + rb") |" + _BARE, re.IGNORECASE)
 _ANSWER_BEGUN: Final = re.compile(
-    rb":|" + _PREFIX + rb"(?: +(?:[0-9]{0,3}|[A-Z]{0,12} ?))?|[A-Z]{0,12} ?", re.IGNORECASE
+    rb":|" + _PREFIX + rb"(?: +(?:[0-9]{0,3}|[A-Z]{0,12} ?))?"
+    rb"|[A-Z]{0,12}|(?:" + _WORDS.replace(b"(?= :)", b"") + rb") [^\n]{0,511}",
+    re.IGNORECASE,
 )
 _TELLTALE_ANSWER: Final = re.compile(
     _PREFIX
@@ -46,9 +59,9 @@ _TELLTALE: Final = re.compile(
 )
 """Among what IRC alone begins with, a second line that goes with it; or a message."""
 _IN_THE_MIDDLE: Final = re.compile(
-    rb":[^ !@\r\n]{1,64}![^ !@\r\n]{1,64}@[^ \r\n]{1,255} "
+    rb":[^\0- !@\x7f-\xff]{1,64}![^\0- !@\x7f-\xff]{1,64}@[!-~]{1,255} "
     rb"(?:JOIN|KICK|MODE|NICK|NOTICE|PART|PRIVMSG|QUIT)[ \r]"
-    rb"|" + _PREFIX + rb" [0-9]{3} [^ \r\n]+ [^\n]*\n:"
+    rb"|:[!-~]{1,255} [0-9]{3} [!-~]+ [\t\r -~]*\n:"
 )
 """What a server relays, and a list of its replies: a capture that begins midway may take it for the
 client."""
@@ -62,6 +75,8 @@ def detect(opening: Opening) -> Verdict:
     client = command(opening.up, COMMANDS)
     if opening.up and behind_starttls(opening.within, Irc.name):
         return client
+    if behind_anothers_starttls(opening.within):
+        return Verdict.REJECT
     server = _answer(opening.down)
     if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
         return Verdict.REJECT

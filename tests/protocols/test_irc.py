@@ -101,6 +101,14 @@ def test_a_670_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
         (b"JOIN #x\r\n", b":irc.example.net 451 * :Connection not registered\r\n", Verdict.MATCH),
         (b"QUIT\r\n", b"ERROR :Closing connection\r\n", Verdict.MATCH),
         (b"LIST\r\n", b"ERROR what?\r\n", Verdict.REJECT),
+        (b"User brown status\r\n", b"Pass the quick fox\r\n", Verdict.REJECT),
+        (b"User brown status\r\n", b"PING :the quick", Verdict.MATCH),
+        (b"User brown status\r\n", b"PING the quick fox\r\n", Verdict.REJECT),
+        (b"NICK x\r\n", b"PING 12345\r\n", Verdict.MATCH),
+        (b"PASS x 0210\r\n", b"PASS x 0210-IRC+ ngIRCd|2:CZ\r\n", Verdict.MATCH),
+        (b":al!al@h\x19st PRIVMSG #a :hi\r\n", b"", Verdict.REJECT),
+        (b":al!al@host PRIVMS", b"", Verdict.NEED_MORE),
+        (b":al!al@host PRIVMSG #a :\xc3\xa4\r\n", b"", Verdict.MATCH),
         (b"FOO\r\n", b":irc.example.net 451 * :Connection not registered\r\n", Verdict.LIKELY),
         (b"PRIVMSG bob :\x01DCC SEND hello.txt 1 5555 12\x01\r\n", b"", Verdict.LIKELY),
         (b":al!~al@host PRIVMSG #x :hello\r\n", b"", Verdict.MATCH),
@@ -121,3 +129,9 @@ def test_a_command_alone_is_likely_at_the_usual_port() -> None:
 
 def test_behind_starttls_the_client_needs_no_answer() -> None:
     assert detect(Opening(up=b"USER x", within=("irc", "tls"))) is Verdict.MATCH
+
+
+def test_nobody_else_is_behind_the_starttls_of_another() -> None:
+    inside = ("smtp", "tls")
+    opening = Opening(up=b"QUIT\r\n", down=b":a 001 b :Welcome\r\n", within=inside)
+    assert detect(opening) is Verdict.REJECT

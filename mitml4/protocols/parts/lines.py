@@ -22,11 +22,23 @@ from typing import Final
 
 from mitml4.protocols.conversation import Opening, Verdict
 
-__all__ = ["TEXT", "agree", "begun", "behind_starttls", "code", "command", "in_lines", "initials"]
+__all__ = [
+    "TEXT",
+    "agree",
+    "begun",
+    "behind_anothers_starttls",
+    "behind_starttls",
+    "code",
+    "command",
+    "in_lines",
+    "initials",
+]
 
 TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F)})
 """What the lines of these protocols' clients are made of."""
 
+_UPGRADE: Final = frozenset({"ftp", "imap", "irc", "managesieve", "nntp", "pop3", "smtp", "xmpp"})
+"""Those whose TLS has the same protocol inside of it, and never another."""
 _DELIMITER: Final = re.compile(rb"[ \r\n]")
 _FITS: Final = (Verdict.MATCH, Verdict.LIKELY)
 
@@ -44,10 +56,11 @@ def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozens
 
     The word must have ended: `USER` may still become `USERHOST`.
     """
-    head = up[: _longest(own, shared) + 1].upper()
+    longest = _longest(own, shared)
+    head = up[: longest + 1].upper()
     end = _DELIMITER.search(head)
     if end is None:
-        possible = any(word.startswith(head) for word in own | shared)
+        possible = len(head) <= longest and any(word.startswith(head) for word in own | shared)
         return Verdict.NEED_MORE if possible else Verdict.REJECT
     word = head[: end.start()]
     if word in own:
@@ -90,6 +103,8 @@ def agree(
     """
     if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
         return Verdict.REJECT
+    if opening.up and behind_anothers_starttls(opening.within):
+        return Verdict.REJECT
     usual = opening.port in ports
     if not opening.down:
         fits = client in _FITS
@@ -111,6 +126,11 @@ def agree(
 def behind_starttls(within: tuple[str, ...], name: str) -> bool:
     """Whether this is the inside of a protocol's own TLS, where most begin without a greeting."""
     return within[-2:] == (name, "tls")
+
+
+def behind_anothers_starttls(within: tuple[str, ...]) -> bool:
+    """Whether this is the inside of such a TLS; to be asked by those whose own it is not."""
+    return len(within) > 1 and within[-1] == "tls" and within[-2] in _UPGRADE
 
 
 def initials(words: Iterable[bytes]) -> bytes:

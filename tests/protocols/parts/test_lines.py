@@ -10,6 +10,7 @@ from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.parts.lines import (
     agree,
     begun,
+    behind_anothers_starttls,
     behind_starttls,
     code,
     command,
@@ -156,6 +157,14 @@ def test_only_the_inside_of_its_own_tls_is_behind_starttls() -> None:
     assert not behind_starttls(("tls",), "imap")
     assert not behind_starttls(("imap", "tls", "imap"), "imap")
     assert not behind_starttls(("pop3", "tls"), "imap")
+
+
+def test_the_inside_of_anothers_tls_is_not_behind_its_own() -> None:
+    assert behind_anothers_starttls(("smtp", "tls"))
+    for within in ((), ("tls",), ("smtp",), ("socks5", "tls"), ("smtp", "tls", "http/1")):
+        assert not behind_anothers_starttls(within)
+    inside = Opening(up=b"USER me\r\n", down=b"220 NAME\r\n", within=("smtp", "tls"))
+    assert agree(inside, MATCH, MATCH, ports=(), named=NAMED) is REJECT
 
 
 def test_initials_are_in_both_cases() -> None:
