@@ -101,6 +101,8 @@ def detect(opening: Opening) -> Verdict:
         return _likely(judge(read_answer if opening.port == PORT else read_refusal, opening.down))
     if opening.up[:1] in (b"", b"*"):
         return judge(read_array, opening.up)
+    if not opening.down and opening.port != PORT and in_lines(opening.up):
+        return Verdict.NEED_MORE  # only an answer can tell
     line = _inline(opening.up)
     if line is Verdict.REJECT and in_lines(opening.up):
         return (

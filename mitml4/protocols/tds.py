@@ -25,8 +25,10 @@ from mitml4.protocols.conversation import (
     PASS_ALL,
     Facts,
     Framing,
+    Opening,
     Protocol,
     Surroundings,
+    Verdict,
     Want,
 )
 from mitml4.protocols.parts.evidence import either, proof
@@ -44,6 +46,8 @@ LOGIN7: Final = b"\x10"
 PRELOGIN: Final = b"\x12"
 
 HEAD: Final = 8
+WINDOW: Final = slice(7, 8)
+"""§2.2.3.1.6: unused, and zero."""
 MAX_PACKET: Final = 32767
 """§2.2.3.1.3; and the server's own limit."""
 FIRST_PACKETS: Final = 4096
@@ -165,11 +169,17 @@ def read_response(reader: Reader) -> None:
     read_prelogin(reader, RESPONSE)
 
 
-detect = proof(
+_certain = proof(
     either(read_prelogin, read_login_head, read_request, read_old_login, read_response),
     read_response,
 )
-"""A client's first packet up to what is its own alone; or what a capture shows without it."""
+
+
+def detect(opening: Opening) -> Verdict:
+    """A client's first packet up to what is its own alone; or what a capture shows without it."""
+    if (opening.up or opening.down)[WINDOW] > b"\0":
+        return Verdict.REJECT  # before any parsing: this tells most of SOCKS4 apart
+    return _certain(opening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
