@@ -592,6 +592,20 @@ def test_a_verdict_never_flips_as_bytes_grow(row: Protocol, name: str, trace: Tr
                 assert verdicts[grown] is said, (up, down)
 
 
+WAITED_FOR = {"nats"}
+"""Whose greeting is a proof, and has to be one before the client answers it with TLS."""
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in DETECTORS if row.name not in WAITED_FOR], ids=lambda row: row.name
+)
+def test_nothing_is_certain_of_a_server_while_the_client_is_silent(row: Protocol) -> None:
+    for _, trace in TRACES:
+        for side in (joined(trace, UP), joined(trace, DOWN)):
+            for size in range(len(side) + 1):
+                assert verdict(row, Opening(down=side[:size])) is not Verdict.MATCH, side[:size]
+
+
 EXAMPLES = [(joined(trace, UP), joined(trace, DOWN)) for _, trace in TRACES]
 NOISE = st.tuples(st.binary(max_size=80), st.binary(max_size=80))
 
@@ -611,11 +625,33 @@ def mutants(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return sides[0], sides[1]
 
 
-@given(sides=NOISE | mutants())
-def test_two_rows_never_match_the_same_bytes(sides: tuple[bytes, bytes]) -> None:
-    opening = Opening(up=sides[0], down=sides[1])
+WITHIN = st.sampled_from([(), *((row.name, "tls") for row in DETECTORS if row.converse)])
+PORTS = st.sampled_from([None, 21, 25, 110, 119, 1935, 6379, 6667])
+
+
+@given(sides=NOISE | mutants(), within=WITHIN, port=PORTS, ended=st.booleans())
+def test_two_rows_never_match_the_same_bytes(
+    sides: tuple[bytes, bytes], within: tuple[str, ...], port: int | None, ended: bool
+) -> None:
+    up, down = sides
+    opening = Opening(up=up, down=down, up_ended=ended, within=within, port=port)
     matches = [row.name for row in DETECTORS if verdict(row, opening) is Verdict.MATCH]
     assert len(matches) < 2, matches
+
+
+@given(sides=mutants(), within=WITHIN, port=PORTS, data=st.data())
+def test_no_verdict_of_a_mutant_flips_as_it_grows(
+    sides: tuple[bytes, bytes], within: tuple[str, ...], port: int | None, data: st.DataObject
+) -> None:
+    up, down = sides
+    grown = Opening(up=up, down=down, within=within, port=port)
+    up_size = data.draw(st.integers(min(1, len(up)), len(up)))
+    down_size = data.draw(st.integers(0, len(down)))
+    begun = replace(grown, up=up[:up_size], down=down[:down_size])
+    for row in DETECTORS:
+        said = verdict(row, begun)
+        if said in FINAL:
+            assert verdict(row, grown) is said, row.name
 
 
 STRANGERS = [
