@@ -20,7 +20,7 @@ from mitml4.protocols.conversation import (
     Verdict,
     Want,
 )
-from mitml4.protocols.parts.evidence import answered, either, proof
+from mitml4.protocols.parts.evidence import answered, proof
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
@@ -83,8 +83,16 @@ def read_supported(reader: Reader) -> None:
     body.take(body.uint(2, 4, 64), NAME)
 
 
+def _read_first(reader: Reader) -> None:
+    """What the client's side begins with: a frame, or (in a capture) the answer to one."""
+    if reader.data[:1] in ANSWERS:
+        read_supported(reader)
+    else:
+        read_frame(reader)
+
+
 _by_answer = answered(read_frame, lambda _: read_answer)
-_certain = proof(either(read_frame, read_supported), read_supported)
+_certain = proof(_read_first, read_supported)
 
 
 def detect(opening: Opening) -> Verdict:

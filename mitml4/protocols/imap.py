@@ -37,6 +37,7 @@ COMMANDS: Final = (
     b" XLIST"
 ).split()
 GREETINGS: Final = (b"* OK ", b"* PREAUTH ", b"* BYE ")
+LONGEST_GREETING: Final = max(map(len, GREETINGS))
 UNCHANGED: Final = frozenset({b"CAPABILITY", b"ID", b"LOGOUT", b"NOOP", b"STARTTLS"})
 """What may be granted without a login."""
 
@@ -80,9 +81,10 @@ def _command(up: bytes) -> Verdict:
 
 
 def _greeting(down: bytes) -> Verdict:
-    if down[:10].upper().startswith(GREETINGS):
+    head = down[:LONGEST_GREETING].upper()
+    if head.startswith(GREETINGS):
         return Verdict.MATCH
-    possible = any(greeting.startswith(down.upper()) for greeting in GREETINGS)
+    possible = any(greeting.startswith(head) for greeting in GREETINGS)
     return Verdict.NEED_MORE if possible else Verdict.REJECT
 
 

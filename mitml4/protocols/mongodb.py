@@ -27,8 +27,6 @@ from mitml4.protocols.parts.units import Units
 __all__ = ["PROTOCOL", "Mongodb", "MongodbFacts"]
 
 HEAD: Final = 16
-OPCODE_HIGH: Final = slice(14, 16)
-"""The half of the opcode that is zero in all."""
 MAX_MESSAGE: Final = 48_000_000
 """maxMessageSizeBytes of every server."""
 MAX_NAMESPACE: Final = 255
@@ -171,6 +169,7 @@ _BODIES: Final[dict[int, Callable[[Reader], Command | None]]] = {
 }
 _OPCODES: Final = tuple(opcode.to_bytes(4, "little") for opcode in _BODIES)
 _REPLY_OPCODE: Final = REPLY.to_bytes(4, "little")
+_OPCODE_LOWS: Final = frozenset({b"", _REPLY_OPCODE[:1], *(opcode[:1] for opcode in _OPCODES)})
 _MSG_OPCODE: Final = MSG.to_bytes(4, "little")
 
 _certain = proof(either(read_message, read_reply), read_reply)
@@ -178,8 +177,9 @@ _certain = proof(either(read_message, read_reply), read_reply)
 
 def detect(opening: Opening) -> Verdict:
     """The client's first message; or the server's, where the client's are not captured."""
-    if (opening.up or opening.down)[OPCODE_HIGH] > bytes(2):
-        return Verdict.REJECT  # before any parsing: this tells TLS apart
+    data = opening.up or opening.down
+    if data[12:13] not in _OPCODE_LOWS or data[14:16] > b"\0\0":
+        return Verdict.REJECT  # before any parsing: this tells TLS and others in binary apart
     return _certain(opening)
 
 

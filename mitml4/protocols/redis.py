@@ -44,6 +44,8 @@ ALONE: Final = frozenset(
     b"RANDOMKEY ROLE SAVE SHUTDOWN SYNC TIME".split()
 )
 """Those that need no argument."""
+_TYPES: Final = (b"+", b"-", b":", b"$", b"*", b"%", b"_")
+_ANSWERS: Final = frozenset({b"", *_TYPES})
 _WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
 _OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9]")
 """What HTTP, RTSP, SIP and ICAP end their request lines with."""
@@ -70,7 +72,7 @@ def _number(reader: Reader, digits: int) -> int:
 
 def read_answer(reader: Reader) -> None:
     """The first line of an answer, by its type."""
-    kind = reader.one_of(*(bytes([kind]) for kind in b"+-:$*%_"))
+    kind = reader.one_of(*_TYPES)
     if kind == b"_":
         reader.one_of(b"\r")
     elif kind in b"+-":
@@ -101,6 +103,8 @@ def detect(opening: Opening) -> Verdict:
         return _likely(judge(read_answer if opening.port == PORT else read_refusal, opening.down))
     if opening.up[:1] in (b"", b"*"):
         return judge(read_array, opening.up)
+    if opening.down[:1] not in _ANSWERS:
+        return Verdict.REJECT
     if not opening.down and opening.port != PORT and in_lines(opening.up):
         return Verdict.NEED_MORE  # only an answer can tell
     line = _inline(opening.up)

@@ -105,6 +105,8 @@ def agree(
         return Verdict.REJECT
     if opening.up and behind_anothers_starttls(opening.within):
         return Verdict.REJECT
+    if client is Verdict.REJECT and not opening.down:
+        return Verdict.NEED_MORE
     usual = opening.port in ports
     if not opening.down:
         fits = client in _FITS
