@@ -227,6 +227,8 @@ class Bridge:
     """Where its packets are bound for, whatever is asked for inside."""
     hold_s: float
     """For how long silence may hold back a piece of something that is not whole."""
+    check: Callable[[Target], None]
+    """Raises what ends the flow, where a layer asks to go to somewhere that it may not."""
     secure: bool = False
     """Whether it runs inside TLS."""
     expected: str | None = None
@@ -246,11 +248,17 @@ class Bridge:
         report: Report,
         target: Target,
         hold_s: float,
+        check: Callable[[Target], None],
     ) -> Bridge:
         """The outermost bridge of a flow."""
-        up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
         return cls(
-            up=up, down=down, report=report, target=target, destination=target, hold_s=hold_s
+            up=Lane(ingress, egress, relay),
+            down=Lane(egress, ingress, relay),
+            report=report,
+            target=target,
+            destination=target,
+            hold_s=hold_s,
+            check=check,
         )
 
     @property

@@ -27,6 +27,7 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
     Pass,
+    Target,
     Want,
 )
 
@@ -56,6 +57,7 @@ class _Driver:
         self.action = action
         self.depth = bridge.report.push(conversation.name)
         self.broken = False
+        self.checked: Target | None = None
         self.finished: set[Direction] = set()
         self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
         framing = bridge.framing
@@ -182,8 +184,16 @@ class _Driver:
         except ProtocolError as error:
             self._break(direction, error)
             return 0
+        self._check_target()
         self._after(direction)
         return taken
+
+    def _check_target(self) -> None:
+        """Before the request for it moves: a proxy never hears of where nobody may go."""
+        target = self.conversation.target
+        if target is not self.checked:
+            self.bridge.check(target or self.bridge.target)
+        self.checked = target
 
     def _tapped(self, direction: Direction, data: bytes) -> None:
         if self._want(direction) is TAP:

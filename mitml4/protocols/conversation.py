@@ -239,7 +239,7 @@ class Conversation:
     sealed: str | None = None
     """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
     target: Target | None = None
-    """Where the inner protocol is bound for, when this one said so."""
+    """Where the inner protocol is bound for, once the client has asked for it here."""
     notices: list[Notice] = field(default_factory=list)
     """What happened since the driver last took it away."""
 

@@ -167,6 +167,7 @@ class Socks4(Conversation):
         self.request = parse(data)
         if self.request is None:
             return 0
+        self.target = self.request.target
         self.up, self.down = HOLD, LOOK
         return self.request.size
 
@@ -179,7 +180,6 @@ class Socks4(Conversation):
         assert self.request is not None
         self.reply = REPLIES[data[1]]
         if data[1] == GRANTED and COMMANDS[self.request.command] == "connect":
-            self.target = self.request.target
             self.settled = True
             self.up = self.down = INNER
         else:

@@ -153,7 +153,6 @@ class Socks5(Conversation):
     method: int | None = None
     username: bytes | None = None
     command: int | None = None
-    asked_for: Target | None = None
     reply: str | None = None
     _reader: Callable[[bytes], int] = field(init=False, repr=False)
     """Who reads the next unit, of the side whose turn it is: bytes in, how many it took out."""
@@ -177,7 +176,7 @@ class Socks5(Conversation):
             method=None if self.method is None else method_name(self.method),
             username=self.username,
             command=_command_name(self.command),
-            target=self.asked_for,
+            target=self.target,
             reply=self.reply,
         )
 
@@ -241,7 +240,7 @@ class Socks5(Conversation):
         if end is None:
             return 0
         self.command = data[1]
-        self.asked_for = _address(data[3:end])
+        self.target = _address(data[3:end])
         self._await_server(self._reply)
         return end
 
@@ -260,7 +259,6 @@ class Socks5(Conversation):
         if end is None:
             return 0
         self.reply = _reply_name(0)
-        self.target = self.asked_for
         self.settled = True
         self.up = self.down = INNER
         return end

@@ -192,9 +192,9 @@ class Flow:
             report=self.report,
             target=self.destination,
             hold_s=self.services.hold_s,
+            check=self._check_policy,
         )
         while bridge:
-            self._check_policy(bridge.target)
             bridge = await self._step(bridge)
 
     def _check_policy(self, target: Target) -> None:

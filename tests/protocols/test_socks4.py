@@ -68,7 +68,6 @@ def test_a_refusal_and_a_bind_are_named_and_pass(
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
     assert conversation.settled
-    assert conversation.target is None
     assert conversation.facts().reply == reply
 
 

@@ -151,7 +151,6 @@ def test_whatever_does_not_open_is_named_and_passes(
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
     assert conversation.settled
-    assert conversation.target is None
     facts = conversation.facts()
     assert {name: getattr(facts, name) for name in known} == known
 

@@ -190,3 +190,40 @@ async def test_every_flow_opens_first_and_closes_last_once(lab) -> None:
     assert isinstance(proxy.events[0], FlowOpen)
     assert isinstance(proxy.events[-1], FlowClose)
     assert close.stack == ()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "request_"),
+    [
+        (b"\x05\x01\x00", b"\x05\x01\x00\x03\x0cblocked.test\x00\x50"),
+        (b"", b"\x04\x01\x00\x50\0\0\0\x01me\0blocked.test\0"),
+        (b"", b"CONNECT blocked.test:80 HTTP/1.1\r\nHost: blocked.test:80\r\n\r\n"),
+        (b"", b"CONNECT other.test:80 HTTP/1.1\r\n\r\nCONNECT blocked.test:80 HTTP/1.1\r\n\r\n"),
+    ],
+    ids=["socks5", "socks4", "http-connect", "inside another"],
+)
+async def test_a_proxy_never_hears_of_a_target_that_is_blocked(lab, greeting, request_) -> None:
+    heard = bytearray()
+
+    async def proxy_server(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            heard.extend(data)
+            if heard == greeting:
+                await stream.send_all(b"\x05\x00")
+            if heard.endswith(b"\r\n\r\n"):
+                await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    def judge(_sni, target, _destination):
+        return ("block" if target.host == "blocked.test" else "intercept"), ""
+
+    async with lab(proxy_server, judge=judge) as proxy:
+        client = await proxy.connect()
+        with trio.fail_after(5):
+            if greeting:
+                await client.send_all(greeting)
+                assert await client.receive_some() == b"\x05\x00"
+            await client.send_all(request_)
+            with pytest.raises(trio.BrokenResourceError):
+                await read_to_end(client)
+        assert (await proxy.wait_closed()).reason == "blocked"
+    assert b"blocked.test" not in heard

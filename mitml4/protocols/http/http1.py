@@ -285,7 +285,8 @@ class Http1(Conversation):
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
         exchange = self._ask(line["method"])
-        exchange.target = connect_target(line) if connect else None
+        if connect:
+            self.target = exchange.target = connect_target(line)
         exchange.holds = connect or b"upgrade" in fields.named
         self._note_request(exchange, line, fields)
         self._begin(UP, exchange, *body)
@@ -373,7 +374,6 @@ class Http1(Conversation):
     def _tunnel(self, exchange: HttpExchange) -> None:
         """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
         self._begin(DOWN, exchange, *NO_BODY)
-        self.target = exchange.target
         self.up = self.down = INNER
 
     def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
