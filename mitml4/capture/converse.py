@@ -47,8 +47,6 @@ _MAX_HELD_BYTES: Final = 1 << 18
 class Observer(Protocol):
     """Who is told of a flow's layers."""
 
-    port: int
-    """The destination's."""
     kept_bytes: int
     """What all depths of the flow hold in memory; they keep the count."""
 
@@ -257,6 +255,7 @@ class Depth:
     def _detect(self, *, finally_: bool) -> None:
         """Ask what it is; with `finally_`, or when nothing can come, the likely one will do."""
         up, down = self.up, self.down
+        target = self.around.target
         detection = registry.detect(
             Opening(
                 up=bytes(up.kept),
@@ -264,7 +263,7 @@ class Depth:
                 up_ended=up.ended,
                 down_ended=down.ended,
                 within=self.around.within,
-                port=self.observer.port,
+                port=target.port if target else None,
             )
         )
         nothing_will_come = (up.ended or up.cut) and (down.ended or down.cut)

@@ -84,7 +84,6 @@ class _Follower:
         self._secrets = secrets
         self._report = report
         self._first: Depth | None = None
-        self.port = flow.destination.port
         self.kept_bytes = 0
         self.now_s = flow.opened_s
         self.stack: list[str] = []

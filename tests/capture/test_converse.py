@@ -59,7 +59,6 @@ UPGRADE: Script = [
 class Seen:
     """An observer that writes down what it is told."""
 
-    port: int = 80
     kept_bytes: int = 0
     layers: list[tuple[int, str, str]] = field(default_factory=list)
     facts: list[Facts | None] = field(default_factory=list)
@@ -369,5 +368,5 @@ def test_the_opening_says_what_it_is_within_and_where_it_is_bound(
     monkeypatch.setattr(registry, "detect", spy)
     play([*SOCKS, (UP, REQUEST)])
     assert (asked[0].within, asked[-1].within) == ((), ("socks5",))
-    assert asked[-1].port == 80
+    assert (asked[0].port, asked[-1].port) == (None, 80)  # of what SOCKS asked for
     assert asked[-1].up == REQUEST
