@@ -107,18 +107,23 @@ def read_message(reader: Reader, operations: dict[bytes, bytes | None]) -> Messa
     message_id = message.uint(message.uint(1, 1, 4))
     tag, size = read_head(message, *operations)
     begins = operations[tag]
-    if message.at + size > end or (begins == b"" and size) or (begins and not size):
+    if message.at + size > end or bool(size) == (begins == b""):
         raise ProtocolError("an operation of another length than its message")
     reader.at = message.at
     return Message(message_id, tag, message.part(size), end - message.at)
 
 
 def read_beginning(reader: Reader, operations: dict[bytes, bytes | None]) -> None:
-    """A message's head, and the first bytes of its operation, or what follows an empty one."""
+    """A message's head, and the first bytes of its operation; or all of it, and what follows."""
     message = read_message(reader, operations)
+    operation = message.operation
     if begins := operations[message.tag]:
-        message.operation.one_of(begins)
-    elif begins == b"" and message.size:
+        operation.one_of(begins)
+        return
+    assert operation.end is not None
+    size = operation.end - operation.at
+    reader.take(size)
+    if message.size > size:
         reader.one_of(CONTROLS)
 
 
