@@ -40,6 +40,8 @@ _WORDS: Final = (
     *(b"begin", b"start ", b"commit", b"rollback", b"create ", b"alter ", b"drop ", b"call "),
 )
 VERBS: Final = (*_WORDS, *map(bytes.upper, _WORDS), *map(bytes.capitalize, _WORDS))
+SMALLEST_GREETING: Final = 3 + 8
+"""An error says why, in words."""
 MAX_GREETING: Final = 1024
 MAX_VERSION: Final = 255
 MAX_USER: Final = 255
@@ -64,7 +66,7 @@ class Greeting:
 
 def read_greeting(reader: Reader) -> Greeting:
     """The server's first packet, HandshakeV10 or ERR_Packet, to its end."""
-    length = reader.uint(3, 3, MAX_GREETING, little=True)
+    length = reader.uint(3, SMALLEST_GREETING, MAX_GREETING, little=True)
     reader.one_of(b"\x00")
     body = reader.part(length)
     if body.one_of(GREETING, ERROR) == ERROR:

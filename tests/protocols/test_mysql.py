@@ -160,6 +160,7 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (GREETING, b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00", Verdict.REJECT),
         (DENIED, b"", Verdict.LIKELY),
         (packet(0, b"\xff\x15\x04\x01\x02"), b"", Verdict.REJECT),
+        (packet(0, b"\xff\x08\x08"), b"", Verdict.REJECT),  # an error of no words
         (packet(0, b"\x0aversion\x00"), b"", Verdict.REJECT),
         (packet(1, b"\x0a8.0"), b"", Verdict.REJECT),
         (b"\x4a\x00\x01", b"", Verdict.REJECT),
