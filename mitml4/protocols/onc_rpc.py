@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import Direction, Facts, Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import either, proof
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
@@ -61,14 +61,6 @@ def read_call(reader: Reader) -> Call:
         left=length - 24,
         whole=whole,
     )
-
-
-def read_call_or_reply(reader: Reader) -> None:
-    """A call; or a reply, which a capture may show alone."""
-    if reader.data[8:12] == b"\0\0\0\1":
-        read_reply(reader)
-    else:
-        read_call(reader)
 
 
 def read_reply(reader: Reader) -> None:
@@ -124,7 +116,7 @@ class OncRpc(Units):
 PROTOCOLS: Final = (
     Protocol(
         name=OncRpc.name,
-        detect=proof(read_call_or_reply, read_reply),
+        detect=proof(either(read_call, read_reply), read_reply),
         converse=lambda around: OncRpc(around=around),
         client_first=LAST_FRAGMENT + MORE_FRAGMENTS,
         server_first=LAST_FRAGMENT,

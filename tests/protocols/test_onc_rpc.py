@@ -31,7 +31,9 @@ CASES = [
     (call(NFS, 0)[:12] + b"\0\0\0\3", REJECT),  # another version of RPC
     (call(0x60000000, 0), REJECT),
     (call(2, 0), REJECT),
-    (b"\x80\0\0\x27", REJECT),
+    (b"\x80\0\0\x27", NEED_MORE),  # too short a call, but not a reply
+    (b"\x80\0\0\x27" + call(NFS, 0)[4:12], REJECT),
+    (b"\x80\0\0\x0f", REJECT),
     (REPLY[:-5], MATCH),  # a capture of the replies
     (REPLY[:12] + b"\0\0\0\2", REJECT),
     (b"\0" + REPLY[1:], REJECT),
