@@ -297,3 +297,6 @@ class Protocol:
     terminates: bool = False
     """Whether its layer ends the connection's bytes on our side (TLS), so that the client's bytes
     must not move while this is still possible."""
+    conclusive: bool = False
+    """Whether a MATCH needs no second opinion, since nothing else begins so, which the tests hold
+    it to: the commonest openings are spared the other rules."""

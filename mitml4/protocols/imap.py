@@ -62,10 +62,12 @@ _USERNAME: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
 
 def detect(opening: Opening) -> Verdict:
     """A greeting, and a command with a tag; the command alone behind STARTTLS."""
-    client = _command(opening.up)
     if opening.up and behind_starttls(opening.within, Imap.name):
-        return client
+        return _command(opening.up)
     server = _greeting(opening.down)
+    if server is Verdict.REJECT:
+        return server
+    client = _command(opening.up)
     return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 

@@ -42,10 +42,13 @@ _TELLTALE: Final = re.compile(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re
 
 def detect(opening: Opening) -> Verdict:
     """`+OK`, and a command of POP3's; the command alone behind STLS."""
-    client = command(opening.up, OWN, SHARED)
-    if opening.up and behind_starttls(opening.within, Pop3.name):
-        return Verdict.MATCH if client is Verdict.LIKELY else client
+    own_tls = opening.up and behind_starttls(opening.within, Pop3.name)
     server = _greeting(opening.down)
+    if server is Verdict.REJECT and not own_tls:
+        return server
+    client = command(opening.up, OWN, SHARED)
+    if own_tls:
+        return Verdict.MATCH if client is Verdict.LIKELY else client
     return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
 
 

@@ -200,4 +200,5 @@ PROTOCOL: Final = Protocol(
     converse=lambda around: ProxyProtocol(around=around),
     client_first=b"P\r",
     server_first=b"",
+    conclusive=True,
 )

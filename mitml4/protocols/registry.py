@@ -6,7 +6,8 @@ buffer. Most flows begin like one before them, and a rejection is final: who rej
 first few bytes once is not asked about them again.
 
 Nothing is decided by the order of the rows: where two protocols can begin alike, both say NEED_MORE
-until the bytes tell them apart, and two MATCHes at once is a bug (which a property test hunts).
+until the bytes tell them apart, and two MATCHes at once is a bug (which a property test hunts). For
+the commonest protocols that lets the first MATCH spare the others' rules (`conclusive`).
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ class Registry:
             if verdict is Verdict.REJECT:
                 continue
             remaining.append(row)
+            if verdict is Verdict.MATCH and row.conclusive:
+                return self._matches[row.name]
             if verdict is Verdict.MATCH:
                 matching.append(row)
             elif verdict is Verdict.LIKELY:

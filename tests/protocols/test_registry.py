@@ -484,6 +484,17 @@ def test_a_match_is_the_answer_whatever_else_is_possible() -> None:
     assert not detection.undecided
 
 
+def test_a_conclusive_match_needs_no_second_opinion() -> None:
+    def never_asked(_: Opening) -> Verdict:
+        raise AssertionError
+
+    sure = Protocol(name="sure", detect=lambda _: Verdict.MATCH, conclusive=True)
+    other = Protocol(name="other", detect=never_asked)
+    registry = Registry([sure, other])
+    registry._narrowed[b"a", ()] = (sure, other)
+    assert registry.detect(Opening(up=b"a")).match is sure
+
+
 def test_two_matches_contradict_each_other_and_are_no_answer() -> None:
     rows = [row("one", Verdict.MATCH), row("two", Verdict.MATCH)]
     detection = Registry(rows).detect(Opening(up=b"a"))

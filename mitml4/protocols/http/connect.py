@@ -69,4 +69,5 @@ PROTOCOL: Final = Protocol(
     converse=_converse,
     client_first=b"C\r\n",
     server_first=b"",
+    conclusive=True,
 )

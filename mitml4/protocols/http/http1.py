@@ -439,4 +439,5 @@ PROTOCOL: Final = Protocol(
     converse=_converse,
     client_first=TEXT,
     server_first=b"HI\r\n",
+    conclusive=True,
 )

@@ -362,4 +362,5 @@ PROTOCOL: Final = Protocol(
     converse=_converse,
     client_first=b"P",
     server_first=b"\0",
+    conclusive=True,
 )

@@ -312,4 +312,5 @@ PROTOCOL: Final = Protocol(
     client_first=bytes([0x14, 0x15, 0x16, 0x17, *range(0x80, 0x100)]),
     server_first=b"\x14\x15\x16\x17",
     terminates=True,
+    conclusive=True,
 )
