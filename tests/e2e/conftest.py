@@ -76,13 +76,15 @@ def listening_ports() -> set[int]:
 
 
 def in_a_world_of_its_own(hosts: Path, argv: Sequence[str]) -> list[str]:
-    """A command that sees our hosts file and no resolver, and whose children die with it.
+    """A command that sees our hosts file and no resolver, and whose children and shared memory die
+    with it.
 
     The shell stays, as the first process of its PID namespace: a server that changes its user
     would lose the signal that it is to die with its parent.
     """
     bind = f"mount --bind {hosts} /etc/hosts && mount --bind /dev/null /etc/resolv.conf"
-    namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+    bind += " && mount -t tmpfs shm /dev/shm"
+    namespaces = ["--mount", "--propagation", "private", "--ipc", "--pid", "--fork", "--kill-child"]
     return ["unshare", *namespaces, "sh", "-c", f'{bind} && "$@"; exit $?', "sh", *argv]
 
 
