@@ -107,18 +107,13 @@ class Source:
         return None
 
     def _zstd(self, stream: BinaryIO) -> Callable[[int], bytes]:
-        """Python brings zstd from 3.14 on; before, it takes the package."""
+        """Python brings zstd from 3.14 on; before, a package does."""
         if sys.version_info >= (3, 14):
             from compression import zstd
 
             return _translating(zstd.ZstdFile(stream).read1, zstd.ZstdError)
-        try:
-            import zstandard  # type: ignore[import-not-found,unused-ignore]  # optional
-        except ModuleNotFoundError:
-            raise CaptureError(
-                f"{self.name} is compressed with zstd, which this Python cannot read",
-                hint=f"pip install zstandard, or: zstd -dc {self.name} | mitml4 detect -",
-            ) from None
+        import zstandard
+
         frames = _Frames(stream, zstandard.ZstdDecompressor())
         return _translating(frames.read, zstandard.ZstdError)
 
