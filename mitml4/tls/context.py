@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
+from mitml4.protocols.tls.names import group_name
 from mitml4.tls.forge import Leaf
 from mitml4.tls.stream import Alerts
 
@@ -39,33 +40,17 @@ _OP_NO_RENEGOTIATION: Final = 1 << 30
 _OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
 
-# RFC 8446 §4.2.7, RFC 7919, RFC 8734, RFC 8998, draft-ietf-tls-mlkem and -ecdhe-mlkem: code points
-# and OpenSSL's names.
+# The groups that OpenSSL has, by their code points: NIST's, Brainpool's (RFC 7027, RFC 8734), RFC
+# 7748's, SM2's (RFC 8998), finite fields (RFC 7919), ML-KEM and its hybrids.
 _GROUPS: Final = {
-    0x0017: "P-256",
-    0x0018: "P-384",
-    0x0019: "P-521",
-    0x001D: "X25519",
-    0x001E: "X448",
-    0x001A: "brainpoolP256r1",
-    0x001B: "brainpoolP384r1",
-    0x001C: "brainpoolP512r1",
-    0x001F: "brainpoolP256r1tls13",
-    0x0020: "brainpoolP384r1tls13",
-    0x0021: "brainpoolP512r1tls13",
-    0x0029: "curveSM2",
-    0x0100: "ffdhe2048",
-    0x0101: "ffdhe3072",
-    0x0102: "ffdhe4096",
-    0x0103: "ffdhe6144",
-    0x0104: "ffdhe8192",
-    0x0200: "MLKEM512",
-    0x0201: "MLKEM768",
-    0x0202: "MLKEM1024",
-    0x11EB: "SecP256r1MLKEM768",
-    0x11EC: "X25519MLKEM768",
-    0x11ED: "SecP384r1MLKEM1024",
-    0x11EE: "curveSM2MLKEM768",
+    group: group_name(group)
+    for group in (
+        *range(0x0017, 0x0020),
+        *(0x0020, 0x0021, 0x0029),
+        *range(0x0100, 0x0105),
+        *range(0x0200, 0x0203),
+        *range(0x11EB, 0x11EF),
+    )
 }
 
 # RFC 8446 §4.2.3 (RFC 5246 §7.4.1.4.1 for what it dropped): code points and OpenSSL's names.
