@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from mitml4.capture.reassembly import ALL
+from mitml4.capture.flow import ALL
 from mitml4.capture.reports import Speaker
 from mitml4.capture.tls.decryption import TlsDecryption
 from mitml4.capture.tls.secrets import Secrets

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mitml4.capture.converse import Depth
+from mitml4.capture.flow import CloseReason, Flow
 from mitml4.capture.network.dissector import Dissector
 from mitml4.capture.packet import Packet
-from mitml4.capture.reassembly import MAX_FLOWS, CloseReason, Flow, Reassembler
+from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
 from mitml4.capture.skim import skim
 from mitml4.capture.tls.secrets import Secrets

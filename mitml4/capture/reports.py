@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mitml4.capture.reassembly import CloseReason, Flow
+from mitml4.capture.flow import CloseReason, Flow
 from mitml4.protocols.conversation import Direction, Facts, Notice
 
 __all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report", "Speaker"]

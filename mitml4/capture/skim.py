@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final
 
+from mitml4.capture.flow import MASK, Half
 from mitml4.capture.network.dissector import FIN, RST, SYN, Dissector, Segment
 from mitml4.capture.packet import MAX_BLOCK, Packet
-from mitml4.capture.reassembly import MASK, Half
 
 __all__ = ["skim"]
 

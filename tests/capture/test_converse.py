@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mitml4.capture.converse import Depth
-from mitml4.capture.reassembly import ALL
+from mitml4.capture.flow import ALL
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import (

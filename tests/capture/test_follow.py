@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitml4.capture.files.reader import read_packets
+from mitml4.capture.flow import Flow
 from mitml4.capture.follow import Tally, follow
 from mitml4.capture.packet import Packet
-from mitml4.capture.reassembly import Flow
 from mitml4.capture.reports import Closed, Layer, Noticed, Opened, Report
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import HttpEnd

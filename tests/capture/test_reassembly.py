@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.address import Address
+from mitml4.capture.flow import ALL, CloseReason, Flow
 from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
-from mitml4.capture.reassembly import ALL, CloseReason, Flow, Reassembler
+from mitml4.capture.reassembly import Reassembler
 from mitml4.protocols.conversation import Direction
 
 UP, DOWN = Direction.UP, Direction.DOWN

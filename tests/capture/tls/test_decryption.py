@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mitml4.capture.converse import Depth
-from mitml4.capture.reassembly import ALL
+from mitml4.capture.flow import ALL
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.protocols.conversation import Direction, Facts, HttpRequest, Notice, Surroundings
 from mitml4.protocols.tls.protocol import TlsFacts
