@@ -17,7 +17,7 @@ from json.encoder import encode_basestring
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from mitml4.address import Address
-from mitml4.protocols.conversation import Facts
+from mitml4.protocols.conversation import Facts, Outcome
 
 __all__ = [
     "EVENTS",
@@ -142,7 +142,11 @@ class HttpResponse(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpEnd(Event):
-    """The exchange is complete: body bytes as sent."""
+    """The exchange is over: body bytes as sent.
+
+    `outcome`: `reset` is a stream that one side gave up, with its `reset_code` (RFC 9113 §7); `cut`
+    is what the end of the connection left unfinished.
+    """
 
     type: ClassVar[str] = "http.end"
     flow: int
@@ -151,11 +155,18 @@ class HttpEnd(Event):
     request_bytes: int
     response_bytes: int
     duration_s: float
+    outcome: Outcome = "complete"
+    reset_code: str | None = None
+    request_trailers: tuple[tuple[str, str], ...] | None = None
+    trailers: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketMessage(Event):
-    """A message (all its fragments) or a control frame ended."""
+    """A message (all its fragments) or a control frame ended.
+
+    `stream`: that of HTTP/2 which carries it (RFC 8441); null where the connection is its own.
+    """
 
     type: ClassVar[str] = "websocket.message"
     flow: int
@@ -163,6 +174,7 @@ class WebSocketMessage(Event):
     direction: Literal["up", "down"]
     opcode: str
     size: int
+    stream: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

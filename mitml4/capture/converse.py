@@ -32,6 +32,7 @@ from mitml4.protocols.conversation import (
     Notice,
     Opening,
     Pass,
+    StreamLayer,
     Surroundings,
 )
 from mitml4.protocols.conversation import Protocol as ProtocolRow
@@ -208,20 +209,20 @@ class Depth:
             self.inner.give_up()
             return
         self._go_on(finally_=True)
-        self._tell()
+        self._finish()
         self._become_opaque()
 
     def close(self) -> None:
         """No more packets: an open question is answered as it stands."""
         if not self.inner:
             self._go_on(finally_=True)
-        self._tell()
+            self._finish()
         if within := self.inner or self.opened:
             within.close()
 
     @property
     def over(self) -> bool:
-        """Whether both directions have ended, and `close` would tell nothing more."""
+        """Whether both directions have ended, at all depths, and it is known what they were."""
         if not (self.told and self.up.ended and self.down.ended):
             return False
         within = self.inner or self.opened
@@ -425,14 +426,19 @@ class Depth:
         """The conversation cannot go on: what it has learned counts, the rest is opaque."""
         if self.opaque:
             return
-        if self.conversation:
-            self._drain_notices(self.conversation)
-        self._tell()
+        self._finish()
         self._open()
         self.observer.fault(self.depth, direction, reason)
         self._become_opaque()
 
     # Telling and keeping
+
+    def _finish(self) -> None:
+        """The conversation is over: it says what is left unfinished."""
+        if self.conversation:
+            self.conversation.close()
+            self._drain_notices(self.conversation)
+        self._tell()
 
     def _tell(self) -> None:
         if self.conversation and not self.told:
@@ -448,7 +454,11 @@ class Depth:
         if conversation.notices:
             self._tell()
             for notice in conversation.notices:
-                self.observer.noticed(self.depth, notice)
+                if isinstance(notice, StreamLayer):
+                    within = self.depth + 1
+                    self.observer.layer(within, notice.protocol, "client", None, opened=False)
+                else:
+                    self.observer.noticed(self.depth, notice)
             conversation.notices.clear()
 
     def _become_opaque(self) -> None:

@@ -123,6 +123,7 @@ class _Follower:
 
     def over(self) -> None:
         if self._first and self._first.over:
+            self._first.close()
             self._first = None
 
     def close(self, flow: Flow, reason: CloseReason) -> None:

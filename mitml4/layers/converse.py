@@ -68,6 +68,8 @@ class _Driver:
         try:
             await self.bridge.follow(self._follow)
         finally:
+            if not self._inner_begins():
+                self.conversation.close()
             self._tell(at_the_end=True)
         if self._inner_begins():
             return self.bridge.inner(

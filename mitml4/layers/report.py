@@ -10,7 +10,7 @@ from typing import Final, Literal
 from mitml4 import events
 from mitml4.events import Action, Event, now
 from mitml4.protocols import conversation
-from mitml4.protocols.conversation import Facts, Notice
+from mitml4.protocols.conversation import Facts, Notice, StreamLayer, WebSocketMessage
 
 __all__ = ["Report", "event_of"]
 
@@ -76,6 +76,9 @@ class Report:
 
     def notice(self, depth: int, notice: Notice) -> None:
         """Something that happened in a conversation."""
+        if isinstance(notice, StreamLayer):
+            self.layer(self.push(notice.protocol), "client", "relayed", None)
+            return
         self.publish(
             event_of(
                 notice,
@@ -94,4 +97,6 @@ def event_of(notice: Notice, *, time: datetime, flow: int, depth: int, with_head
         said["headers"] = None
     if "direction" in said:
         said["direction"] = said["direction"].value
+    if isinstance(notice, WebSocketMessage) and notice.stream is not None:
+        depth += 1
     return _EVENT_OF[type(notice)](time=time, flow=flow, depth=depth, **said)

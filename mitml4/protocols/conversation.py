@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 __all__ = [
     "HOLD",
@@ -41,8 +41,10 @@ __all__ = [
     "HttpResponse",
     "Notice",
     "Opening",
+    "Outcome",
     "Pass",
     "Protocol",
+    "StreamLayer",
     "Surroundings",
     "Target",
     "Verdict",
@@ -158,14 +160,25 @@ class HttpResponse:
     headers: tuple[tuple[str, str], ...]
 
 
+Outcome: TypeAlias = Literal["complete", "reset", "cut"]
+"""How an exchange ended: `reset`: one side gave its stream up; `cut`: the connection ended first,
+or could not be followed any further."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpEnd:
-    """An exchange is complete: body sizes in bytes as sent, and seconds since its request head."""
+    """An exchange is over: body sizes in bytes as sent, and seconds since its request head."""
 
     stream: int
     request_bytes: int
     response_bytes: int
     duration_s: float
+    outcome: Outcome = "complete"
+    reset_code: str | None = None
+    """The error code of a reset stream, by its name in RFC 9113 §7."""
+    request_trailers: tuple[tuple[str, str], ...] | None = None
+    trailers: tuple[tuple[str, str], ...] | None = None
+    """Of the response; None where there were none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +188,18 @@ class WebSocketMessage:
     direction: Direction
     opcode: str
     size: int
+    stream: int | None = None
+    """The stream of HTTP/2 that carries it; None where the connection is its own."""
 
 
-Notice: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLayer:
+    """A protocol began within a stream of this layer, beside others (RFC 8441)."""
+
+    protocol: str
+
+
+Notice: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage | StreamLayer
 
 
 class Framing(ABC):
@@ -274,6 +296,12 @@ class Conversation:
 
     def end(self, direction: Direction) -> None:
         """The direction ended (FIN); nothing more will come in it. The default does nothing."""
+
+    def close(self) -> None:
+        """The driver feeds nothing more, whatever the reason: say what is left unfinished.
+
+        The default does nothing.
+        """
 
     def facts(self) -> Facts:
         """What has been learned so far."""

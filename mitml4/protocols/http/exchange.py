@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
-from mitml4.protocols.conversation import HttpEnd, Surroundings
+from mitml4.protocols.conversation import HttpEnd, Outcome, Surroundings
 
 __all__ = ["UPGRADES", "Exchange", "origin", "pairs", "text"]
 
 UPGRADES: Final = {b"websocket": "websocket", b"h2c": "http/2"}
 """The layers that an upgrade token stands for (RFC 6455 §4.1, RFC 7540 §3.2)."""
+
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -29,13 +31,21 @@ class Exchange:
     response_bytes: int = 0
     request_done: bool = False
     response_done: bool = False
+    request_trailers: Fields = ()
+    trailers: Fields = ()
 
-    def end(self, now: float) -> HttpEnd:
+    def end(
+        self, now: float, outcome: Outcome = "complete", *, reset_code: str | None = None
+    ) -> HttpEnd:
         return HttpEnd(
             stream=self.stream,
             request_bytes=self.request_bytes,
             response_bytes=self.response_bytes,
             duration_s=now - self.started,
+            outcome=outcome,
+            reset_code=reset_code,
+            request_trailers=pairs(self.request_trailers) or None,
+            trailers=pairs(self.trailers) or None,
         )
 
 

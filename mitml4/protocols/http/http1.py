@@ -3,7 +3,8 @@
 Theory of operation. Each direction is a row of messages, and each message a row of parts:
 
     part        looked at until             then
-    HEAD        the empty line              COUNTED · CHUNK_LINE · UNTIL_END · the next HEAD
+    HEAD        the empty line              BODY · CHUNK_LINE · UNTIL_END · the next HEAD
+    BODY        its first byte (requests)   COUNTED, or the next HEAD
     COUNTED     (passed by count)           the next HEAD
     CHUNK_LINE  its line feed               CHUNK, or TRAILER after the chunk of size 0
     CHUNK       (passed by count)           CHUNK_END
@@ -16,6 +17,10 @@ the exchange at its front until a final response is complete. Nothing is held ba
 for the two requests after which the client's bytes may belong to somebody else. After an `Upgrade`
 the client is held until the answer shows who is next. And a CONNECT stays unread until all that
 was asked before it is answered; then it opens a layer of its own (connect.py).
+
+A request that waits behind others is told once it is answered: a server that closes the connection
+after an earlier one has never served it. A request that was answered before the first byte of its
+body came may never get one (RFC 9110 §10.1.1): a request line in its place begins the next request.
 """
 
 from __future__ import annotations
@@ -69,6 +74,8 @@ __all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
 
 MAX_OUTSTANDING: Final = 1024
 """Requests that may wait for their responses on one connection."""
+_MAX_TRAILERS: Final = 64
+"""Trailer lines of a message that are told."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -80,12 +87,13 @@ _KNOWN_METHODS: Final = frozenset(
     b"PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK "
     b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-_LIKELY: Final = re.compile(rb"(?:\r?\n){0,2}([A-Z-]+) (?:/|https?://)")
+_LONGEST_METHOD: Final = max(map(len, _KNOWN_METHODS))
+_LIKELY: Final = re.compile(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
 # "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page alone.
 _SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
 _PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
 _ODD_REQUEST: Final = re.compile(
-    rb"(?:\r?\n){0,2}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
+    rb"(?:\r?\n){0,4}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
 )
 """A line that begins with a method, and does not end with the version of another protocol."""
 
@@ -130,6 +138,12 @@ class HttpExchange(Exchange):
     """The client's bytes behind this request wait for its final response head."""
     target: Target | None = None
     """Of a CONNECT."""
+    untold: HttpRequest | None = None
+    """Its request, until it is answered: it waits behind others."""
+    simple: bool = False
+    """A request of HTTP/0.9: a page without a head may answer it."""
+    answered: bool = False
+    """Its final response head was seen."""
 
 
 @dataclass(slots=True)
@@ -137,6 +151,10 @@ class _Side:
     part: Part = Part.HEAD
     exchange: HttpExchange | None = None
     """That of the message under way, or of the last one."""
+    length: int = 0
+    """Of the body that begins next."""
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Of the message under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +181,8 @@ class Http1(Conversation):
     _sides: dict[Direction, _Side] = field(default_factory=lambda: {UP: _Side(), DOWN: _Side()})
     _unanswered: deque[HttpExchange] = field(default_factory=deque)
     _messages: int = 0
+    _closes: bool = False
+    """A response said that it is the last: what is asked behind it may never be served."""
     _connect_waits: bool = False
     _switching: bool = False
     """A 101 has come, and the request that it answers is still being sent."""
@@ -212,6 +232,21 @@ class Http1(Conversation):
         if self.up is HOLD:
             self.up = PASS_ALL  # the answer that it waits for will never come
 
+    def close(self) -> None:
+        unfinished = list(self._unanswered)
+        asked = self._sides[UP].exchange
+        if asked and asked.response_done and not asked.request_done:
+            unfinished.insert(0, asked)
+        one_sided = self._sides[DOWN].exchange is None and not any(
+            exchange.answered for exchange in unfinished
+        )
+        for exchange in unfinished:
+            if one_sided:  # a capture of the client's side alone shows what it asked
+                self._tell_request(exchange)
+            if exchange.untold is None:
+                self.notices.append(exchange.end(self.around.clock(), "cut"))
+        self._unanswered.clear()
+
     def facts(self) -> Facts:
         return Http1Facts(host=self.host, absolute_form=self.absolute_form, upgrade=self.upgrade)
 
@@ -224,6 +259,8 @@ class Http1(Conversation):
                 return self._request(data, at)
             case Part.HEAD:
                 return self._response(data, at)
+            case Part.BODY:
+                return self._body(data, at)
             case Part.CHUNK_LINE:
                 return self._chunk_line(direction, data, at)
             case Part.CHUNK_END:
@@ -233,8 +270,8 @@ class Http1(Conversation):
                 return length
             case Part.TRAILER:
                 length = self._line(data, at, "an endless trailer", blank=False)
-                if length and data[at : at + length] in (b"\r\n", b"\n"):
-                    self._complete(direction)
+                if length:
+                    self._trailer(direction, data[at : at + length])
                 return length
             case part:
                 raise AssertionError(f"{part} is passed, not looked at")
@@ -248,7 +285,52 @@ class Http1(Conversation):
             raise ProtocolError(f"HTTP/1: {fault}")
         return max(length, 0)
 
+    def _body(self, data: bytes, at: int) -> int:
+        """The first bytes of a request's body, or the next request in its place."""
+        if self._is_skipped(data, at):
+            return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
+        side = self._sides[UP]
+        side.part = Part.COUNTED
+        self.up = Pass(side.length)
+        taken = min(side.length, len(data) - at)
+        self.passed(UP, taken)
+        return taken
+
+    def _is_skipped(self, data: bytes, at: int) -> bool:
+        """Whether a request line with a registered method comes, or begins, in place of the body of
+        a request that was answered before."""
+        exchange = self._sides[UP].exchange
+        if exchange is None or not exchange.answered or exchange.request_bytes:
+            return False
+        method, space, _ = data[at : at + _LONGEST_METHOD + 1].partition(b" ")
+        if not space:
+            return any(known.startswith(method) for known in _KNOWN_METHODS)
+        begun = REQUEST_LINE.match(data, at) or REQUEST_BEGUN.fullmatch(data, at)
+        return method in _KNOWN_METHODS and begun is not None
+
+    def _next_request(self, data: bytes, at: int) -> int:
+        self._complete(UP)
+        return self._request(data, at)
+
+    def _trailer(self, direction: Direction, line: bytes) -> None:
+        """A line of the trailer section; the empty one ends the message (RFC 9112 §7.1.2)."""
+        side = self._sides[direction]
+        name, _, value = line.partition(b":")
+        if name.strip():
+            if len(side.trailers) < _MAX_TRAILERS:
+                side.trailers.append((name.strip(), value.strip()))
+            return
+        assert side.exchange is not None
+        if direction is UP:
+            side.exchange.request_trailers = side.trailers
+        else:
+            side.exchange.trailers = side.trailers
+        side.trailers = []
+        self._complete(direction)
+
     def _chunk_line(self, direction: Direction, data: bytes, at: int) -> int:
+        if direction is UP and self._is_skipped(data, at) and not CHUNK_LINE.match(data, at):
+            return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
         line = CHUNK_LINE.match(data, at)
         if line is None:
             if CHUNK_LINE_BEGUN.fullmatch(data, at) is None or len(data) - at >= MAX_LOOK:
@@ -270,6 +352,8 @@ class Http1(Conversation):
             begun = begun or (None if self._messages else STATUS_BEGUN.fullmatch(data, at))
             return not_whole(data, at, begun, "not a request line")
         line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
+        if line is None and not self._messages and _SIMPLE_REQUEST.match(data, at):
+            return self._simple_request(data, at)
         if line is None:
             raise ProtocolError("HTTP/1: not a request line")
         connect = line.re is CONNECT_LINE
@@ -292,11 +376,35 @@ class Http1(Conversation):
         self._begin(UP, exchange, *body)
         return end.end() - at
 
+    def _simple_request(self, data: bytes, at: int) -> int:
+        """A request of HTTP/0.9 (RFC 1945 §4.1): the only one of its connection."""
+        end = data.index(b"\n", at) + 1
+        exchange = self._ask(b"GET")
+        exchange.simple = exchange.request_done = True
+        target = data[at:end].split()[1]
+        url = origin(self.around, None) if target.startswith(b"/") else ""
+        self.notices.append(
+            HttpRequest(
+                stream=exchange.stream,
+                method="GET",
+                url=url + text(target),
+                version="HTTP/0.9",
+                content_type=None,
+                headers=(),
+            )
+        )
+        self.settled = True
+        self.up = PASS_ALL
+        return end - at
+
     def _response(self, data: bytes, at: int) -> int:
         line = STATUS_LINE.match(data, at)
         end = HEAD_END.search(data, at)
         if line is None or end is None:
             begun = line or STATUS_BEGUN.fullmatch(data, at)
+            if begun is None and self._unanswered and self._unanswered[0].simple:
+                self._begin(DOWN, self._unanswered[0], Part.UNTIL_END, 0)
+                return 0
             return not_whole(data, at, begun, "not a status line")
         start = data.index(b"\n", at) + 1
         fields = Fields.of(data[start : end.start()])
@@ -308,6 +416,8 @@ class Http1(Conversation):
         elif exchange.method == b"CONNECT" and 200 <= status < 300:
             self._tunnel(exchange)
         elif status >= 200:
+            exchange.answered = True
+            self._closes = self._closes or _is_last(fields, line["version"])
             self._release(exchange)
             bodiless = exchange.method == b"HEAD" or status in (204, 304)
             body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
@@ -332,9 +442,11 @@ class Http1(Conversation):
     def _begin(self, direction: Direction, exchange: HttpExchange, part: Part, length: int) -> None:
         """The head of a message is over, and this is its body."""
         side = self._sides[direction]
-        side.exchange, side.part = exchange, part
+        side.exchange, side.part, side.length = exchange, part, length
         if part is Part.UNTIL_END:
             self.set_want(direction, PASS_ALL)
+        elif length and direction is UP:
+            side.part = Part.BODY
         elif length:
             self.set_want(direction, Pass(length))
         elif part is Part.COUNTED:
@@ -399,19 +511,25 @@ class Http1(Conversation):
         if exchange.stream == 1:
             self.host = None if host is None else text(host)
             self.absolute_form = method != b"CONNECT" and not in_origin and target != b"*"
-        self.notices.append(
-            HttpRequest(
-                stream=exchange.stream,
-                method=text(method),
-                url=url,
-                version=text(line["version"]),
-                content_type=fields.content_type,
-                headers=pairs(fields.lines),
-            )
+        exchange.untold = HttpRequest(
+            stream=exchange.stream,
+            method=text(method),
+            url=url,
+            version=text(line["version"]),
+            content_type=fields.content_type,
+            headers=pairs(fields.lines),
         )
+        if exchange is self._unanswered[0] and not self._closes:
+            self._tell_request(exchange)
         self.settle(exchange, None)
 
+    def _tell_request(self, exchange: HttpExchange) -> None:
+        if exchange.untold:
+            self.notices.append(exchange.untold)
+        exchange.untold = None
+
     def _note_response(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
+        self._tell_request(exchange)
         status = int(line["status"])
         self.notices.append(
             HttpResponse(
@@ -427,6 +545,14 @@ class Http1(Conversation):
     def settle(self, exchange: HttpExchange, status: int | None) -> None:
         """A head was read, with this status if it was a response: may the layer be announced?"""
         self.settled = True
+
+
+def _is_last(fields: Fields, version: bytes) -> bool:
+    """Whether a response ends its connection (RFC 9112 §9.3, §9.6)."""
+    options = fields.items(b"connection")
+    if version in (b"HTTP/1.0", b"ICY"):
+        return b"keep-alive" not in options
+    return b"close" in options
 
 
 def _converse(around: Surroundings) -> Conversation:

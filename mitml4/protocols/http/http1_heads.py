@@ -53,7 +53,7 @@ def _begun(*units: bytes) -> bytes:
 # RFC 9110 §5.6.2 (token) and §9.1. Targets in none of their forms, and with spaces, are wrong and
 # sent all the same: the version behind them says what they are.
 TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,20}"
+_METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,64}"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
 # RFC 9112 §3.2.3: authority-form is host and port, and nothing else.
 _AUTHORITY: Final = re.compile(
@@ -62,8 +62,9 @@ _AUTHORITY: Final = re.compile(
 )
 _DEFAULT_PORT: Final = 443
 """Of a CONNECT that names none: what proxies take it for (tinyproxy, Privoxy)."""
-_VERSION: Final = rb"(?P<version>HTTP/1\.[0-9])"
-_BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,2}")
+# nginx reads two digits, and blanks behind them (ngx_http_parse_request_line).
+_VERSION: Final = rb"(?P<version>HTTP/1\.[0-9]{1,2}) *"
+_BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,4}")
 
 _TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
 
@@ -79,26 +80,26 @@ CONNECT_BEGUN: Final = re.compile(
     + rb"|\r"
 )
 STATUS_LINE: Final = re.compile(
-    rb"(?P<version>HTTP/1\.[0-9]|ICY) (?P<status>[1-9][0-9]{2})(?=[ \r\n])"
+    rb"(?P<version>HTTP/1\.[0-9]{1,2}|ICY) (?P<status>[1-9][0-9]{2})(?=[ \r\n])"
 )
 """`ICY 200 OK` is SHOUTcast's, which is HTTP/1.0 otherwise."""
 STATUS_BEGUN: Final = re.compile(
     rb"(?:I|IC|ICY|"
-    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]"))
-    + rb"|(?:HTTP/1\.[0-9]|ICY) (?:[1-9][0-9]{0,2})?)|\r"
+    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,2}"))
+    + rb"|(?:HTTP/1\.[0-9]{1,2}|ICY) (?:[1-9][0-9]{0,2})?)|\r"
 )
 HEAD_END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _TOKEN: Final = re.compile(TCHAR + rb"+")
 _FRAMING: Final = re.compile(rb"content-length|transfer-encoding")
 _LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
-# RFC 9112 §7.1; 15 hexadecimal digits are an exabyte.
-CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-CHUNK_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
+# RFC 9112 §7.1; 15 hexadecimal digits are an exabyte, and zeros before them say nothing.
+CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+CHUNK_LINE_BEGUN: Final = re.compile(rb"0*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
 
 
 def line_verdict(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Verdict:
-    """What the first line says, behind up to two empty ones (RFC 9112 §2.2)."""
+    """What the first line says, behind up to four empty ones (RFC 9112 §2.2)."""
     blank = _BLANK_LINES.match(data)
     start = blank.end() if blank else 0
     if whole.match(data, start):
@@ -166,6 +167,7 @@ class Part(Enum):
     """What comes next in a direction: see the table in http1.py."""
 
     HEAD = auto()
+    BODY = auto()
     COUNTED = auto()
     CHUNK_LINE = auto()
     CHUNK = auto()

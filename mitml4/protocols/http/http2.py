@@ -4,6 +4,9 @@ Nothing is ever held back: both directions are tapped. Of each frame the nine by
 are read; header blocks go on to hyperframe and HPACK, and the payload of every other frame, DATA
 first of all, is skipped by count. What the reader remembers is bounded: one frame header or one
 header block per direction, two HPACK tables, and the streams that are open.
+
+A stream that an extended CONNECT has turned into a WebSocket (RFC 8441) is followed as one: what
+its DATA frames carry goes to a conversation of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 from hpack import Decoder, HPACKError
@@ -36,12 +39,16 @@ from mitml4.protocols.conversation import (
     HttpRequest,
     HttpResponse,
     Opening,
+    Outcome,
     Protocol,
+    StreamLayer,
     Surroundings,
     Verdict,
     Want,
+    WebSocketMessage,
 )
-from mitml4.protocols.http.exchange import Exchange, origin, pairs, text
+from mitml4.protocols.http.exchange import UPGRADES, Exchange, origin, pairs, text
+from mitml4.protocols.http.websocket import WebSocket
 
 __all__ = ["PREFACE", "PROTOCOL", "Http2", "Http2Facts"]
 
@@ -56,8 +63,27 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _HEADER: Final = struct.Struct(">HBBBL")  # RFC 9113 §4.1
 _HEADER_SIZE: Final = _HEADER.size
+_ERROR_CODE: Final = struct.Struct(">L")
 _END_STREAM: Final = 0x1
 _PADDED: Final = 0x8
+_RST_SIZE: Final = 4  # RFC 9113 §6.4
+# RFC 9113 §7
+_ERRORS: Final = [
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+]
 _CARRIERS: Final = (HeadersFrame, PushPromiseFrame, ContinuationFrame)
 _PARSED: Final = frozenset(frame.type for frame in (*_CARRIERS, GoAwayFrame))
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
@@ -111,15 +137,27 @@ class _Side:
     """The beginning of a frame that has not come whole: less than a header block."""
     skip: int = 0
     """Payload bytes of the frame under way that are not looked at."""
+    content: int = 0
+    """How many of them come first and are content of `stream`; what is left is padding."""
+    stream: _Stream | None = None
+    """Whose content it is, where that is looked at."""
     ends: int | None = None
     """The stream that is over when they have passed."""
     block: _Block | None = None
     decoder: Decoder = field(default_factory=_decoder)
 
 
+@dataclass(slots=True)
+class _Stream(Exchange):
+    socket: WebSocket | None = None
+    """Follows the WebSocket that this stream may become, or is."""
+    opened: bool = False
+    """The server has agreed to it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http2Facts(Facts):
-    """What the connection was used for so far, beside ordinary requests."""
+    """What the first request showed of the connection's use."""
 
     grpc: bool
     """A content type of `application/grpc…`."""
@@ -143,7 +181,8 @@ class Http2(Conversation):
     _sides: dict[Direction, _Side] = field(
         default_factory=lambda: {direction: _Side() for direction in Direction}
     )
-    _streams: dict[int, Exchange] = field(default_factory=dict)
+    _streams: dict[int, _Stream] = field(default_factory=dict)
+    _has_sockets: bool = False
 
     def __post_init__(self) -> None:
         if self.around.within[-1:] == ("http/1",):
@@ -159,6 +198,8 @@ class Http2(Conversation):
         at = 0 if side.begun else self._begin(direction, side, data)
         while side.begun:
             passing = min(side.skip, len(data) - at)
+            if side.stream:
+                self._read_socket(direction, side, side.stream, data[at : at + passing])
             side.skip -= passing
             if side.skip:
                 return b""
@@ -171,6 +212,10 @@ class Http2(Conversation):
                 break
             at += taken
         return data[at:]
+
+    def close(self) -> None:
+        for stream in list(self._streams):
+            self._close(stream, "cut")
 
     def facts(self) -> Facts:
         return Http2Facts(grpc=self.grpc, extended_connect=self.extended_connect)
@@ -186,7 +231,6 @@ class Http2(Conversation):
         if (kind, flags, stream) != (SettingsFrame.type, 0, 0):
             raise ProtocolError("HTTP/2: does not begin with SETTINGS")
         side.begun = True
-        self.settled = self.settled or direction is UP
         return len(preface)
 
     def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
@@ -207,18 +251,25 @@ class Http2(Conversation):
                 return 0
             self._parse(direction, side, memoryview(data)[at : at + size])
             return size
+        size = _HEADER_SIZE
+        side.stream = None
         if kind == DataFrame.type:
             padding = 0
             if flags & _PADDED and length:
                 if have == _HEADER_SIZE:
                     return 0
                 padding = 1 + data[at + _HEADER_SIZE]
-            self._count(direction, stream, length - padding)
+                size += 1
+            side.content = length - padding
+            side.stream = self._count(direction, stream, side.content)
             side.ends = stream if flags & _END_STREAM else None
-        elif kind == RstStreamFrame.type:
-            self._close(stream)
-        side.skip = length
-        return _HEADER_SIZE
+        elif kind == RstStreamFrame.type and length == _RST_SIZE:
+            if have < _HEADER_SIZE + _RST_SIZE:
+                return 0
+            (code,) = _ERROR_CODE.unpack_from(data, at + _HEADER_SIZE)
+            self._close(stream, "reset", code)
+        side.skip = _HEADER_SIZE + length - size
+        return size
 
     def _parse(self, direction: Direction, side: _Side, frame_bytes: memoryview) -> None:
         """A frame that carries a header block, or GOAWAY."""
@@ -229,7 +280,7 @@ class Http2(Conversation):
             raise ProtocolError(f"HTTP/2: {error}") from error
         match frame:
             case GoAwayFrame():
-                self._go_away(direction, frame.last_stream_id)
+                self._go_away(direction, frame.last_stream_id, frame.error_code)
                 return
             case HeadersFrame():
                 ends = "END_STREAM" in frame.flags
@@ -259,13 +310,19 @@ class Http2(Conversation):
             self._request(block.about_stream, headers, named, promised=promised)
         elif b":status" in named and direction is DOWN and not promised:
             self._response(block.about_stream, headers, named)
+        else:
+            self._trailers(direction, block.about_stream, headers)
+        self.settled = True
         if block.ends_stream:
             self._end_half(direction, block.about_stream)
 
     def _request(
         self, stream: int, headers: Headers, named: Mapping[bytes, bytes], *, promised: bool
     ) -> None:
-        self._open(stream, named[b":method"]).request_done = promised
+        exchange = self._open(stream, named[b":method"])
+        exchange.request_done = promised
+        if UPGRADES.get(named.get(b":protocol", b"").lower()) == WebSocket.name:
+            exchange.socket = WebSocket()
         self.extended_connect = self.extended_connect or b":protocol" in named
         self.notices.append(
             HttpRequest(
@@ -291,6 +348,44 @@ class Http2(Conversation):
                 headers=pairs(headers),
             )
         )
+        exchange = self._streams.get(stream)
+        if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only: one block is both
+            exchange.trailers = [field for field in headers if field[0].startswith(b"grpc-")]
+        if exchange and exchange.socket and status[:1] == b"2":
+            exchange.opened = True
+            if not self._has_sockets:
+                self.notices.append(StreamLayer(protocol=WebSocket.name))
+            self._has_sockets = True
+        elif exchange and status[:1] != b"1":
+            exchange.socket = None
+
+    def _trailers(self, direction: Direction, stream: int, headers: Headers) -> None:
+        """A header block behind the content (RFC 9113 §8.1)."""
+        exchange = self._streams.get(stream)
+        if exchange is None:
+            return
+        if direction is UP:
+            exchange.request_trailers = headers
+        else:
+            exchange.trailers = headers
+
+    def _read_socket(
+        self, direction: Direction, side: _Side, stream: _Stream, payload: bytes
+    ) -> None:
+        """What came of a DATA frame, which carries a WebSocket's bytes and then padding."""
+        content = payload[: side.content]
+        side.content -= len(content)
+        if stream.socket is None or not stream.opened:
+            return
+        try:
+            stream.socket.feed(direction, content)
+        except ProtocolError:
+            stream.socket = None  # whatever this stream carries, the others go on
+            return
+        for notice in stream.socket.notices:
+            assert isinstance(notice, WebSocketMessage)
+            self.notices.append(replace(notice, stream=stream.stream))
+        stream.socket.notices.clear()
 
     def _url(self, named: Mapping[bytes, bytes]) -> str:
         """The target URI (RFC 9113 §8.3.1); of an ordinary CONNECT its authority (§8.5)."""
@@ -309,23 +404,24 @@ class Http2(Conversation):
         self.grpc = self.grpc or value.startswith(b"application/grpc")
         return text(value)
 
-    def _open(self, stream: int, method: bytes) -> Exchange:
+    def _open(self, stream: int, method: bytes) -> _Stream:
         if len(self._streams) >= MAX_STREAMS:
             del self._streams[next(iter(self._streams))]
-        exchange = self._streams[stream] = Exchange(stream, method, self.around.clock())
+        exchange = self._streams[stream] = _Stream(stream, method, self.around.clock())
         return exchange
 
-    def _count(self, direction: Direction, stream: int, size: int) -> None:
-        """`size` bytes of content come in a stream."""
+    def _count(self, direction: Direction, stream: int, size: int) -> _Stream | None:
+        """`size` bytes of content come in a stream, which is given where they are looked at."""
         if size < 0:
             raise ProtocolError("HTTP/2: padding longer than its frame")
         exchange = self._streams.get(stream)
         if exchange is None:
-            return
+            return None
         if direction is UP:
             exchange.request_bytes += size
         else:
             exchange.response_bytes += size
+        return exchange if exchange.socket else None
 
     def _end_half(self, direction: Direction, stream: int) -> None:
         """END_STREAM was seen in a direction."""
@@ -339,17 +435,22 @@ class Http2(Conversation):
         if exchange.request_done and exchange.response_done:
             self._close(stream)
 
-    def _close(self, stream: int) -> None:
-        """A stream is over, one way or another."""
+    def _close(self, stream: int, outcome: Outcome = "complete", code: int | None = None) -> None:
+        """A stream is over, one way or another; `code`: the error that ended it (RFC 9113 §7)."""
         exchange = self._streams.pop(stream, None)
         if exchange is not None:
-            self.notices.append(exchange.end(self.around.clock()))
+            reset_code = None if code is None else _error_name(code)
+            self.notices.append(exchange.end(self.around.clock(), outcome, reset_code=reset_code))
 
-    def _go_away(self, direction: Direction, last: int) -> None:
+    def _go_away(self, direction: Direction, last: int, code: int) -> None:
         """The other side's streams above `last` will not be served (RFC 9113 §6.8)."""
         parity = 1 if direction is DOWN else 0
         for stream in [item for item in self._streams if item > last and item % 2 == parity]:
-            self._close(stream)
+            self._close(stream, "reset", code)
+
+
+def _error_name(code: int) -> str:
+    return _ERRORS[code] if code < len(_ERRORS) else f"0x{code:x}"
 
 
 def _converse(around: Surroundings) -> Conversation:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import h11
 import pytest
@@ -37,6 +37,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+EXPECTING = b"PUT /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+FAILED = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"
 CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
 
 
@@ -51,12 +54,16 @@ def brief(notices: list[Notice]) -> list[str]:
                 lines.append(f"{notice.stream} {notice.status}")
             case HttpEnd():
                 sizes = f"{notice.request_bytes}/{notice.response_bytes}"
-                lines.append(f"{notice.stream} end {sizes}")
+                outcome = "" if notice.outcome == "complete" else f" {notice.outcome}"
+                lines.append(f"{notice.stream} end {sizes}{outcome}")
     return lines
 
 
-# name: (script, notices in brief). Every byte of these scripts belongs to HTTP, and moves.
-EXCHANGES: dict[str, tuple[list[tuple[Direction, bytes | None]], list[str]]] = {
+Exchange: TypeAlias = tuple[list[tuple[Direction, bytes | None]], list[str]]
+"""A script, and its notices in brief."""
+
+# Every byte of these scripts belongs to HTTP, and moves.
+EXCHANGES: dict[str, Exchange] = {
     "counted": ([(UP, GET), (DOWN, OK)], ["1 GET http://x/a", "1 200", "1 end 0/2"]),
     "request body": ([(UP, POST), (DOWN, OK)], ["1 POST http://x/a", "1 200", "1 end 3/2"]),
     "keep-alive": (
@@ -66,8 +73,9 @@ EXCHANGES: dict[str, tuple[list[tuple[Direction, bytes | None]], list[str]]] = {
     "pipelined": (
         [(UP, GET + POST + HEAD), (DOWN, OK + EMPTY + OK[:-2])],
         [
-            *("1 GET http://x/a", "2 POST http://x/a", "3 HEAD http://x/a"),
-            *("1 200", "1 end 0/2", "2 204", "2 end 3/0", "3 200", "3 end 0/0"),
+            *("1 GET http://x/a", "1 200", "1 end 0/2"),
+            *("2 POST http://x/a", "2 204", "2 end 3/0"),
+            *("3 HEAD http://x/a", "3 200", "3 end 0/0"),
         ],
     ),
     "not modified, with the length it would have had": (
@@ -132,12 +140,19 @@ EXCHANGES: dict[str, tuple[list[tuple[Direction, bytes | None]], list[str]]] = {
         ["1 200", "1 end 0/2", "2 200", "2 end 0/2"],
     ),
     "empty lines between requests": (
-        [(UP, b"\r\n\r\n" + POST + b"\r\n" + GET)],
-        ["1 POST http://x/a", "2 GET http://x/a"],
+        [(UP, b"\r\n\r\n" + POST + b"\r\n" + GET), (DOWN, EMPTY + EMPTY)],
+        [
+            *("1 POST http://x/a", "1 204", "1 end 3/0"),
+            *("2 GET http://x/a", "2 204", "2 end 0/0"),
+        ],
     ),
     "absolute-form and asterisk-form": (
-        [(UP, b"GET http://y/?q HTTP/1.1\r\nHost: x\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")],
-        ["1 GET http://y/?q", "2 OPTIONS http://x"],
+        [
+            (UP, b"GET http://y/?q HTTP/1.1\r\nHost: x\r\n\r\n"),
+            (DOWN, EMPTY),
+            (UP, b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"),
+        ],
+        ["1 GET http://y/?q", "1 204", "1 end 0/0", "2 OPTIONS http://x"],
     ),
     "odd heads": (
         [
@@ -157,7 +172,100 @@ EXCHANGES: dict[str, tuple[list[tuple[Direction, bytes | None]], list[str]]] = {
         [(UP, UPGRADE[:-2] + b"Content-Length: 3\r\n\r\na"), (DOWN, OK), (UP, b"bc" + GET)],
         ["1 GET http://x/ws", "1 200", "1 end 3/2", "2 GET http://x/a"],
     ),
+    "answered before its body, which never comes": (
+        [(UP, EXPECTING), (DOWN, FAILED), (UP, POST), (DOWN, OK)],
+        ["1 PUT http://x/a", "1 417", "1 end 0/0", "2 POST http://x/a", "2 200", "2 end 3/2"],
+    ),
+    "answered before its chunks, which never come": (
+        [
+            (UP, b"PUT /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            *((DOWN, FAILED), (UP, b"DELETE /a HTTP/1.1\r\nHost: x\r\n\r\n"), (DOWN, OK)),
+        ],
+        ["1 PUT http://x/a", "1 417", "1 end 0/0", "2 DELETE http://x/a", "2 200", "2 end 0/2"],
+    ),
+    "answered before its body, which comes": (
+        [(UP, EXPECTING), (DOWN, FAILED), (UP, b"PUT-a" + GET), (DOWN, OK)],
+        ["1 PUT http://x/a", "1 417", "1 end 5/0", "2 GET http://x/a", "2 200", "2 end 0/2"],
+    ),
+    "answered before its body, which comes and is a request": (
+        [
+            *((UP, EXPECTING.replace(b": 5", b": %d" % len(GET))), (DOWN, CONTINUE)),
+            *((UP, GET), (DOWN, OK)),
+        ],
+        ["1 PUT http://x/a", "1 100", "1 200", f"1 end {len(GET)}/2"],
+    ),
+    "HTTP/0.9": (
+        [(UP, b"GET /a\r\n"), (DOWN, b"<html>a page</html>"), (DOWN, None)],
+        ["1 GET http://10.0.0.1/a", "1 end 0/19"],
+    ),
+    "HTTP/0.9, answered by HTTP/1.1": (
+        [(UP, b"GET /a\n"), (DOWN, OK), (DOWN, None)],
+        ["1 GET http://10.0.0.1/a", "1 200", "1 end 0/2"],
+    ),
+    "what nginx reads": (
+        [
+            (UP, b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n"),
+            (DOWN, OK),
+            (UP, b"A-METHOD-OF-MORE-THAN-TWENTY-LETTERS / HTTP/1.19\r\nHost: x\r\n\r\n"),
+            (DOWN, b"HTTP/1.1 405 No\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            (DOWN, b"0" * 30 + b"3\r\nabc\r\n" + b"0" * 30 + b"\r\n\r\n"),
+        ],
+        [
+            *("1 GET http://x/", "1 200", "1 end 0/2"),
+            *("2 A-METHOD-OF-MORE-THAN-TWENTY-LETTERS http://x/", "2 405", "2 end 0/3"),
+        ],
+    ),
 }
+
+UNFINISHED: dict[str, Exchange] = {
+    "nothing was answered": ([(UP, GET)], ["1 GET http://x/a", "1 end 0/0 cut"]),
+    "only the client's side is there": (
+        [(UP, GET + POST)],
+        ["1 GET http://x/a", "2 POST http://x/a", "1 end 0/0 cut", "2 end 3/0 cut"],
+    ),
+    "the response was cut": (
+        [(UP, GET), (DOWN, OK[:-1])],
+        ["1 GET http://x/a", "1 200", "1 end 0/1 cut"],
+    ),
+    "the request was cut": (
+        [(UP, POST[:-1]), (DOWN, OK)],
+        ["1 POST http://x/a", "1 200", "1 end 2/2 cut"],
+    ),
+    "pipelined behind a response that ends the connection": (
+        [(UP, GET + POST), (DOWN, b"HTTP/1.1 400 No\r\nConnection: close\r\n\r\n"), (DOWN, None)],
+        ["1 GET http://x/a", "1 400", "1 end 0/0"],
+    ),
+    "sent behind a response that ends the connection": (
+        [(UP, GET), (DOWN, b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"), (UP, POST)],
+        ["1 GET http://x/a", "1 200", "1 end 0/0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_what_is_unfinished_is_told_in_the_end(
+    name: str, chunk: int | None, converse: Converse
+) -> None:
+    script, expected = UNFINISHED[name]
+    conversation = Http1(around=around())
+    talk = converse(conversation, script, chunk=chunk)
+    conversation.close()
+    assert sorted(brief(talk.notices + conversation.notices)) == sorted(expected)
+
+
+def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
+    head = b"Host: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request = b"PUT /a HTTP/1.1\r\n" + head + b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"
+    many = b"".join(b"T%d: 1\r\n" % number for number in range(100))
+    response = b"HTTP/1.1 200 OK\r\n" + head + b"0\r\nServer-Timing: a\r\n" + many + b"\r\n"
+    talk = converse(Http1(around=around()), [(UP, request), (DOWN, response)])
+    end = talk.notices[-1]
+    assert isinstance(end, HttpEnd)
+    assert end.request_trailers == (("X-Sum", "1"),)
+    assert end.trailers is not None
+    assert end.trailers[0] == ("Server-Timing", "a")
+    assert len(end.trailers) == 64
 
 
 def around(**more: Any) -> Surroundings:
@@ -192,14 +300,14 @@ def test_an_upgrade_leaves_both_directions_to_the_inner_protocol(
     assert (conversation.up, conversation.down) == (INNER, INNER)
     assert conversation.inner == "websocket"
     assert talk.kept[DOWN] == trail
-    assert brief(talk.notices) == ["2 101", "2 end 0/0"]
+    assert brief(talk.notices) == ["2 GET http://x/ws", "2 101", "2 end 0/0"]
     assert conversation.facts() == Http1Facts(host="x", absolute_form=False, upgrade="websocket")
 
 
 def test_held_requests_go_on_once_an_upgrade_is_refused(converse: Converse) -> None:
     talk = converse(Http1(), [(UP, UPGRADE + GET), (DOWN, OK + OK)])
     assert talk.moved[UP] == UPGRADE + GET
-    assert brief(talk.notices)[2:] == ["2 GET http://x/a", "1 end 0/2", "2 200", "2 end 0/2"]
+    assert brief(talk.notices)[2:] == ["1 end 0/2", "2 GET http://x/a", "2 200", "2 end 0/2"]
 
 
 def test_an_h2c_upgrade_names_http2(converse: Converse) -> None:
@@ -357,7 +465,8 @@ def test_a_field_whose_name_only_contains_a_framing_fields_is_an_ordinary_one(
     converse: Converse,
 ) -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Content-Length: 7\r\n\r\n"
-    assert brief(converse(Http1(), [(UP, request + GET)]).notices)[1] == "2 GET http://x/a"
+    talk = converse(Http1(), [(UP, request + GET), (DOWN, EMPTY + EMPTY)])
+    assert "2 GET http://x/a" in brief(talk.notices)
 
 
 token = st.from_regex(rb"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True)
@@ -455,8 +564,8 @@ def test_less_than_that_needs_more(begun: bytes) -> None:
         b"CONNECT\n",
         b"CONNECT {",
         b"CONNECT a:1 HTTP/1.1\r\n",
-        b"\r\n\r\n\r\nGET / HTTP/1.1\r\n",
-        b"A" * 21,
+        b"\r\n" * 5 + b"GET / HTTP/1.1\r\n",
+        b"A" * 65,
         b"SSH-2.0-OpenSSH_9.6\r\n",
     ],
 )

@@ -29,9 +29,11 @@ from mitml4.protocols.conversation import (
     HttpResponse,
     Notice,
     Opening,
+    StreamLayer,
     Surroundings,
     Target,
     Verdict,
+    WebSocketMessage,
 )
 from mitml4.protocols.http.http2 import (
     MAX_HEADER_BLOCK,
@@ -50,6 +52,7 @@ SETTINGS = SettingsFrame().serialize()
 HELLO = PREFACE + SETTINGS
 GET = [(":method", "GET"), (":scheme", "https"), (":authority", "x"), (":path", "/a")]
 POST = [(":method", "POST"), *GET[1:], ("content-type", "application/grpc+proto")]
+WEBSOCKET = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]]
 OK = [(":status", "200"), ("content-type", "text/html")]
 
 
@@ -85,7 +88,14 @@ def brief(notices: list[Notice]) -> list[str]:
                 lines.append(f"{notice.stream} {notice.status}")
             case HttpEnd():
                 sizes = f"{notice.request_bytes}/{notice.response_bytes}"
-                lines.append(f"{notice.stream} end {sizes}")
+                outcome = "" if notice.outcome == "complete" else f" {notice.outcome}"
+                code = f" {notice.reset_code}" if notice.reset_code else ""
+                lines.append(f"{notice.stream} end {sizes}{outcome}{code}")
+            case StreamLayer():
+                lines.append(notice.protocol)
+            case WebSocketMessage():
+                direction = notice.direction.value
+                lines.append(f"{notice.stream} {direction} {notice.opcode} {notice.size}")
     return lines
 
 
@@ -127,8 +137,8 @@ def busy_connection() -> tuple[list[tuple[Direction, bytes]], list[str]]:
     expected = [
         *("1 GET https://x/a", "1 103", "3 POST https://x/a", "1 200"),
         *("2 GET https://x/a", "1 end 0/20001", "2 200", "3 200", "2 end 0/6", "3 end 7/2"),
-        *("5 GET https://x/a", "7 GET https://x/a", "5 end 0/0", "9 GET https://x/a"),
-        *("9 end 0/0", "7 204", "7 end 0/0"),
+        *("5 GET https://x/a", "7 GET https://x/a", "5 end 0/0 reset CANCEL", "9 GET https://x/a"),
+        *("9 end 0/0 reset NO_ERROR", "7 204", "7 end 0/0"),
     ]
     return script, expected
 
@@ -148,10 +158,75 @@ def test_the_server_may_speak_first(converse: Converse) -> None:
     converse(conversation, [(DOWN, SETTINGS)])
     assert not conversation.settled
     talk = converse(conversation, [(UP, HELLO)])
-    assert conversation.settled
     script = [(UP, client.headers(1, GET, end=True)), (DOWN, server.headers(1, OK, end=True))]
     talk = converse(conversation, script)
     assert brief(talk.notices) == ["1 GET https://x/a", "1 200", "1 end 0/0"]
+
+
+def test_the_layer_is_told_with_its_first_request(converse: Converse) -> None:
+    for request, facts in (
+        (POST, Http2Facts(grpc=True, extended_connect=False)),
+        (WEBSOCKET, Http2Facts(grpc=False, extended_connect=True)),
+    ):
+        conversation, client = Http2(), Peer()
+        converse(conversation, [(UP, HELLO), (DOWN, SETTINGS)])
+        assert not conversation.settled
+        converse(conversation, [(UP, client.headers(1, request))])
+        assert conversation.settled
+        assert conversation.facts() == facts
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5])
+def test_a_websocket_in_a_stream_is_followed(chunk: int | None, converse: Converse) -> None:
+    conversation, client, server = Http2(), Peer(), Peer()
+    masked = b"\x81\x83abcd" + b"xyz"
+    script = [
+        (UP, HELLO + client.headers(1, WEBSOCKET) + client.headers(3, GET, end=True)),
+        (UP, client.headers(5, WEBSOCKET)),
+        (DOWN, SETTINGS + server.headers(1, [(":status", "200")])),
+        (DOWN, server.headers(5, [(":status", "403")]) + data(5, b"\x81\x01a", end=True)),
+        (UP, data(1, masked[:4], pad=3) + data(1, masked[4:], pad=0)),
+        (DOWN, data(1, b"\x02\x02ab") + server.headers(3, OK, end=True) + data(1, b"\x80\0")),
+        (DOWN, data(1, b"\xff no frame")),
+        (DOWN, data(1, b"\x88\0", end=True)),
+        (UP, data(1, b"", end=True)),
+    ]
+    talk = converse(conversation, script, chunk=chunk)
+    assert brief(talk.notices) == [
+        *("1 CONNECT https://x/a", "3 GET https://x/a", "5 CONNECT https://x/a"),
+        *("1 200", "websocket", "5 403", "1 up text 3"),
+        *("3 200", "3 end 0/0", "1 down binary 2", f"1 end {len(masked)}/18"),
+    ]
+
+
+def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
+    conversation, client, server = Http2(), Peer(), Peer()
+    only = [*OK[:1], ("content-type", "application/grpc"), ("grpc-status", "5")]
+    script = [
+        (UP, HELLO + client.headers(1, POST) + client.headers(1, [("x-sum", "1")], end=True)),
+        (DOWN, SETTINGS + server.headers(1, OK)),
+        (DOWN, server.headers(1, [("grpc-status", "0"), ("grpc-message", "")], end=True)),
+        (UP, client.headers(3, POST, end=True)),
+        (DOWN, server.headers(3, only, end=True)),
+    ]
+    talk = converse(conversation, script)
+    first, second = (notice for notice in talk.notices if isinstance(notice, HttpEnd))
+    assert first.request_trailers == (("x-sum", "1"),)
+    assert first.trailers == (("grpc-status", "0"), ("grpc-message", ""))
+    assert (second.request_trailers, second.trailers) == (None, (("grpc-status", "5"),))
+
+
+def test_what_is_unfinished_is_told_in_the_end(converse: Converse) -> None:
+    conversation, client, server = Http2(), Peer(), Peer()
+    script = [
+        (UP, HELLO + client.headers(1, GET) + client.headers(3, GET, end=True)),
+        (DOWN, SETTINGS + server.headers(3, OK) + data(3, b"ab")),
+        (DOWN, RstStreamFrame(3, 0xAB).serialize() + RstStreamFrame(3, 2).serialize()),
+    ]
+    talk = converse(conversation, script, chunk=1)
+    conversation.close()
+    ends = brief(talk.notices)[-1:] + brief(conversation.notices)
+    assert ends == ["3 end 0/2 reset 0xab", "1 end 0/0 cut"]
 
 
 def test_an_exchange_ends_when_its_last_byte_has_come(converse: Converse) -> None:
@@ -169,9 +244,9 @@ def test_goaway_ends_what_its_receiver_asked_for_and_nobody_will_serve(converse:
     promise = PushPromiseFrame(1, 4, server.block(GET), flags={"END_HEADERS"}).serialize()
     converse(conversation, [(UP, HELLO + requests), (DOWN, SETTINGS + promise)])
     talk = converse(conversation, [(DOWN, GoAwayFrame(0, last_stream_id=1).serialize())])
-    assert brief(talk.notices) == ["3 end 0/0"]
+    assert brief(talk.notices) == ["3 end 0/0 reset NO_ERROR"]
     talk = converse(conversation, [(UP, GoAwayFrame(0, last_stream_id=2).serialize())])
-    assert brief(talk.notices) == ["4 end 0/0"]
+    assert brief(talk.notices) == ["4 end 0/0 reset NO_ERROR"]
 
 
 def test_notices_carry_the_head(converse: Converse) -> None:
