@@ -9,7 +9,7 @@ connection is known by: its SNI, its logical target, its original destination.
     2001:db8::/32           the same for IPv6; [2001:db8::]/32 where a port follows
     example.com:443  *:25   this port only
 
-Names are compared without regard to case and to a final dot, and in their ASCII form (`xn--…`).
+What a host may be read as, however it is written, is hosts.py's knowledge.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target
+from mitml4.session.hosts import Host, ascii_form, readings, written
 
 __all__ = ["Decision", "HostPattern", "Policy"]
 
@@ -30,6 +31,7 @@ Action: TypeAlias = Literal["block", "passthrough", "intercept"]
 
 _BRACKETED: Final = re.compile(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
 _HOST: Final = re.compile(r"[^\s/\[\]:@]+")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2
 _EXAMPLES: Final = "as in: example.com  '*.example.com'  10.0.0.0/8  '[2001:db8::]/32'  '*:8443'"
 
 
@@ -47,28 +49,30 @@ class HostPattern:
         if "://" in text:
             raise UsageError(f"{text!r} is a URL, not a host", hint=_EXAMPLES)
         if bracketed := _BRACKETED.fullmatch(text):
-            network = _network(bracketed["ip"] + (bracketed["length"] or ""))
-            if not isinstance(network, IPv6Network):
+            if ":" not in bracketed["ip"]:
+                raise _no_pattern(text)
+            network = _network(text, bracketed["ip"] + (bracketed["length"] or ""))
+            if network is None:
                 raise _no_pattern(text)
             return cls(text, network, _port(text, bracketed["port"]))
         host, colon, port = text.partition(":")
         if ":" in port:  # an IPv6 address without brackets: all of it is the host
             host, colon, port = text, "", ""
-        network = _network(host)
-        if network is None and not _HOST.fullmatch(host):
+        stands_for = _network(text, host) or _glob(host)
+        if stands_for is None:
             raise _no_pattern(text)
-        return cls(text, network or _glob(host), _port(text, port if colon else None))
+        return cls(text, stands_for, _port(text, port if colon else None))
 
     def matches(self, end: Target) -> bool:
         """Whether a host (a name or an address literal) and port is what this stands for."""
         if self.port not in (None, end.port):
             return False
+        return any(map(self._is, readings(end.host)))
+
+    def _is(self, host: Host) -> bool:
         if isinstance(self.host, re.Pattern):
-            return self.host.fullmatch(_normalised(end.host)) is not None
-        try:
-            return ipaddress.ip_address(end.host) in self.host
-        except ValueError:
-            return False
+            return self.host.fullmatch(str(host)) is not None
+        return not isinstance(host, str) and host in self.host
 
 
 class Decision(NamedTuple):
@@ -129,32 +133,30 @@ def _first_match(patterns: Iterable[HostPattern], ends: tuple[Target, ...]) -> H
     return next((item for item in patterns if any(map(item.matches, ends))), None)
 
 
-def _glob(host: str) -> re.Pattern[str]:
+def _glob(host: str) -> re.Pattern[str] | None:
     """`*` stands for any characters, dots included, and nothing else is special."""
-    parts = _normalised(host).split("*")
-    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+    name = ascii_form(host) if _HOST.fullmatch(host) else None
+    if name is None or not written(name.replace("*", "x")):
+        return None
+    return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
 
 
-def _normalised(host: str) -> str:
-    host = host.rstrip(".").lower()
-    return host if host.isascii() else ".".join(map(_ascii_label, host.split(".")))
-
-
-def _ascii_label(label: str) -> str:
-    """`bücher` → `xn--bcher-kva`. What has no such form (part of a glob, bad UTF-8) stays."""
-    if label.isascii() or "*" in label:
-        return label
+def _network(text: str, host: str) -> IPv4Network | IPv6Network | None:
+    """The network, or the single address, that the host of a pattern is. None: it is a name."""
+    addresses = [each for each in written(host) if not isinstance(each, str)]
+    if len(addresses) > 1 and isinstance(addresses[0], IPv4Address):
+        raise UsageError(
+            f"{text!r} is {addresses[0]} to some programs, and {addresses[1]} to others",
+            hint=f"--block {addresses[0]}",
+        )
     try:
-        return label.encode("idna").decode("ascii")
-    except UnicodeError:
-        return label
-
-
-def _network(text: str) -> IPv4Network | IPv6Network | None:
-    try:
-        return ipaddress.ip_network(text, strict=False)
+        network = ipaddress.ip_network(addresses[0] if addresses else host, strict=False)
     except ValueError:
         return None
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        inside = int(network.network_address) & 0xFFFFFFFF
+        return IPv4Network((inside, network.prefixlen - _MAPPED.prefixlen))
+    return network
 
 
 def _port(text: str, port: str | None) -> int | None:

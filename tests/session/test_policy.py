@@ -46,6 +46,86 @@ def test_a_pattern_matches(pattern: str, host: str, port: int) -> None:
     assert HostPattern.parse(pattern).matches(Target(host, port))
 
 
+SPELLINGS = {
+    "blocked.example": (
+        "blocked.example",
+        "BLOCKED.Example",
+        "blocked.example.",
+        "Ｂｌｏｃｋｅｄ．example",
+        "blocked。example",
+        "blocked\N{SOFT HYPHEN}.example",
+        "bl%6fcked.example",
+        "%62locked%2eexample%2E",
+    ),
+    "straße.example": (
+        "straße.example",
+        "STRAßE.EXAMPLE.",
+        "xn--strae-oqa.example",
+        "XN--STRAE-OQA.Example.",
+        "stra%C3%9Fe.example",
+        "ｓｔｒａße｡example",
+    ),
+    "xn--strae-oqa.example": ("straße.example", "xn--STRAE-oqa.example"),
+    "*.STRAßE.example": ("www.xn--strae-oqa.example", "www.straße.example"),
+    "stra*e.example": ("straße.example", "xn--strae-oqa.example"),
+    "strä*.example": ("xn--strnge-dua.example",),
+    "xn--*.example": ("straße.example",),
+    "10.67.2.3": (
+        "10.67.2.3",
+        "10.67.2.3.",
+        "172163587",
+        "10.67.515",
+        "10.4391427",
+        "0xa430203",
+        "0XA.0x43.02.3",
+        "012.67.2.3",
+        "01220601003",
+        "010.67.2.3",
+        "１０.67。2。3",
+        "10%2e67.2.3",
+        "::ffff:10.67.2.3",
+        "[::FFFF:a43:203]",
+        "0:0:0:0:0:ffff:0a43:0203",
+        "64:ff9b::10.67.2.3",
+    ),
+    "172163587": ("10.67.2.3",),
+    "10.67.515": ("10.67.2.3", "::ffff:10.67.2.3"),
+    "10.67.2.3/31": ("10.67.514",),
+    "::ffff:10.67.2.3": ("10.67.2.3", "172163587"),
+    "::ffff:10.0.0.0/104": ("10.67.2.3",),
+    "fe80::1": ("fe80::1%eth0", "[fe80::1%25eth0]", "FE80:0::0:1"),
+    "127.0.0.1": ("localhost", "LocalHost.", "a.localhost", "0", "0.0.0.0", "127.1", "2130706433"),
+    "::1": ("localhost", "::", "[::1]", "0:0:0:0:0:0:0:1"),
+    "localhost": ("127.0.0.1", "127.1", "::1", "0.0.0.0"),
+}
+
+
+def test_a_host_is_matched_however_it_is_written() -> None:
+    for pattern, spellings in SPELLINGS.items():
+        for host in spellings:
+            assert HostPattern.parse(pattern).matches(Target(host, 443)), (pattern, host)
+            assert HostPattern.parse("*:443").matches(Target(host, 443)), host
+            assert not HostPattern.parse("other.example").matches(Target(host, 443)), host
+
+
+def test_what_nobody_takes_for_a_host_matches_no_pattern() -> None:
+    texts = ("", ".", "a b", "a..b", ".a", "a\0", "a@b", "a,b", "a\\xff", "1.2.3.4.5", "4294967296")
+    more = (
+        "[10.0.0.1]",
+        "[::1",
+        "::1]",
+        "a:80",
+        "1" * 5000,
+        "ä" * 300,
+        "%",
+        "%ff",
+        "%00",
+        "\udcff",
+    )
+    for text in (*texts, *more):
+        assert not HostPattern.parse("*").matches(Target(text, 443)), text
+
+
 @pytest.mark.parametrize(
     ("pattern", "host", "port"),
     [
@@ -89,6 +169,10 @@ def test_a_pattern_does_not_match(pattern: str, host: str, port: int) -> None:
         "[2001:db8::1",
         "2001:db8::zz",
         "user@host",
+        "010.0.0.1",
+        "1.2.3.4.5",
+        "a,b",
+        "a..b",
     ],
 )
 def test_what_is_no_pattern_is_refused_with_a_hint(text: str) -> None:

@@ -1,0 +1,141 @@
+"""What a host is, however it is written: the names and addresses that its text may be read as.
+
+Programs read the host of a URL, of a `Host` field or of a SOCKS request in many ways. A policy that
+knows fewer of them than the program at the other end has a hole, so all of these are known:
+
+    EXAMPLE.com.  example。com    case, the final dot, full-width characters (UTS 46)
+    straße.example               IDNA: xn--strae-oqa.example
+    ex%61mple.com                percent-encoding
+    172163587  10.67.515  0xa.1  inet_aton(3): one to four parts; decimal, octal, hexadecimal
+    010.0.0.1                    8.0.0.1 for inet_aton, 10.0.0.1 for others: both
+    [::ffff:10.0.0.1]            10.0.0.1, and so is 64:ff9b::10.0.0.1 (NAT64, RFC 6052)
+    fe80::1%eth0                 the zone is left out
+    0.0.0.0  ::                  this host, which the kernel takes for 127.0.0.1 and ::1
+    localhost                    127.0.0.1 and ::1 (RFC 6761 §6.3), and the reverse
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Final, TypeAlias
+from urllib.parse import unquote
+
+__all__ = ["Host", "ascii_form", "readings", "written"]
+
+Host: TypeAlias = str | IPv4Address | IPv6Address
+
+_MAX_TEXT: Final = 2048
+_MAX_NAME: Final = 253  # RFC 1035 §2.3.4, without the length bytes
+_REMEMBERED: Final = 1024
+
+# https://url.spec.whatwg.org/#forbidden-host-code-point, and the comma of a list.
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f#%/:<>?@\[\\\]^|,]")
+_NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
+_LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+_LOCALHOST: Final = "localhost"
+
+
+@lru_cache(_REMEMBERED)
+def readings(text: str) -> tuple[Host, ...]:
+    """All that a host may be read as; none if it is no host to anybody.
+
+    An internationalised name comes in both of its forms.
+    """
+    return tuple(_with_aliases(written(text)))
+
+
+def written(text: str) -> tuple[Host, ...]:
+    """The same without what is known by another name: what the text itself says."""
+    if len(text) > _MAX_TEXT:
+        return ()
+    is_bracketed = text.startswith("[") and text.endswith("]")
+    if is_bracketed or ":" in text:
+        return tuple(_v6(text[1:-1] if is_bracketed else text))
+    name = ascii_form(text)
+    if name is None or _FORBIDDEN.search(name) or "" in name.split("."):
+        return ()
+    parts = name.split(".")
+    if all(map(_NUMBER.fullmatch, parts)):
+        return tuple(dict.fromkeys(_v4(parts)))
+    shown = ".".join(map(_unicode_label, parts))
+    return (name,) if shown == name else (name, shown)
+
+
+def ascii_form(name: str) -> str | None:
+    """A name as DNS knows it: in lower case, without the final dot, `xn--…` where it is not ASCII.
+
+    None where that cannot be. A label with a `*` in it stays as it is.
+    """
+    try:
+        name = unquote(name, errors="strict")
+        if not name.isascii():
+            # Imported late: its tables are large, and nearly every name is ASCII.
+            import idna
+
+            name = idna.uts46_remap(name, std3_rules=False)
+    except UnicodeError:
+        return None
+    name = ".".join(map(_ascii_label, name.lower().rstrip(".").split(".")))
+    return name if len(name) <= _MAX_NAME else None
+
+
+def _ascii_label(label: str) -> str:
+    if label.isascii() or "*" in label or len(label) > _MAX_NAME:
+        return label
+    return f"xn--{label.encode('punycode').decode('ascii')}"
+
+
+def _unicode_label(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label[4:].encode("ascii").decode("punycode")
+    except UnicodeError:
+        return label
+
+
+def _v4(parts: list[str]) -> Iterator[IPv4Address]:
+    """As inet_aton reads them, and as those who know no octal do."""
+    for octal in (8, 10):
+        try:
+            *first, last = (_number(part, octal) for part in parts)
+        except ValueError:
+            continue
+        if len(first) <= 3 and max(first, default=0) <= 255 and last < 256 ** (4 - len(first)):
+            value = sum(each << 8 * (3 - at) for at, each in enumerate(first))
+            yield IPv4Address(value + last)
+
+
+def _number(part: str, octal: int) -> int:
+    """Raises ValueError for an 8 or 9 where it is octal, and for more digits than Python reads."""
+    if part.startswith("0x"):
+        return int(part[2:] or "0", 16)
+    return int(part, octal if part.startswith("0") else 10)
+
+
+def _v6(literal: str) -> Iterator[Host]:
+    try:
+        address = IPv6Address(literal.partition("%")[0])
+    except ValueError:
+        return
+    yield address
+    if address.ipv4_mapped:
+        yield address.ipv4_mapped
+    elif address in _NAT64:
+        yield IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _with_aliases(hosts: tuple[Host, ...]) -> Iterator[Host]:
+    for host in hosts:
+        yield host
+        if isinstance(host, str):
+            if host == _LOCALHOST or host.endswith(f".{_LOCALHOST}"):
+                yield from _LOOPBACK
+        elif host.is_loopback:
+            yield _LOCALHOST
+        elif host.is_unspecified:
+            yield from (_LOOPBACK[host.version == 6], _LOCALHOST)
