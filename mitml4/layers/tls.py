@@ -26,6 +26,7 @@ from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target
 from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.names import alert_name, is_grease
 from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
@@ -33,7 +34,7 @@ from mitml4.tls.context import Contexts, Offer
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.original import key_type_of
-from mitml4.tls.pinning import REFUSALS, Bypasses
+from mitml4.tls.pinning import CLIENT_CERTIFICATE, REFUSALS, Bypasses, Client, Site, Visit
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 from mitml4.tls.verify import Verifier, der
 
@@ -42,6 +43,8 @@ __all__ = ["Blocked", "Failed", "Judge", "TlsOpener"]
 _HELLO_PATIENCE_S: Final = 10.0
 """After so long a silence within a ClientHello, what there is of it is relayed unopened."""
 _HANDSHAKE_S: Final = 30.0
+_LEAVES_WITHIN_S: Final = 1.0
+"""A client that ends the connection so soon after the handshake has looked at the certificate."""
 _RECONNECT_S: Final = 5.0
 _REMEMBERED_CERTIFICATES: Final = 512
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
@@ -49,7 +52,6 @@ _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 _TLS_1_2: Final = 0x0303
 _POST_HANDSHAKE_AUTH: Final = 49  # RFC 8446 §4.2.6
-_CLIENT_CERTIFICATE: Final = "client certificate"
 _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 """RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
 what a server may say because something is missing that the client did offer."""
@@ -87,13 +89,13 @@ class TlsOpener:
     bypasses: Bypasses
     judge: Judge
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
-    on_pinned: Literal["passthrough", "fail"] = "passthrough"
 
     async def open(
-        self, bridge: Bridge, speaker: Speaker, reconnect: Reconnect | None
+        self, bridge: Bridge, speaker: Speaker, client: str, reconnect: Reconnect | None
     ) -> Bridge | None:
         """Open the TLS on a bridge; the bridge of its plaintext, or None when the flow is over.
 
+        `client` is its address: what a client shows counts for its next connections.
         `reconnect` makes a new egress stream where the layer below is the plain connection: then a
         handshake that cannot be carried over is given up, and the untouched ClientHello is passed
         through. Raises Blocked, Failed, OSError.
@@ -101,7 +103,10 @@ class TlsOpener:
         hello = await _read_hello(bridge)
         if hello is None or hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
-        action, reason = self._decide(hello, bridge)
+        visit = self.bypasses.visit(
+            Client(client, kind_of_client(hello)), Site(str(bridge.target), hello.sni)
+        )
+        action, reason = self._decide(hello, bridge, visit)
         if action == "block":
             bridge.report.push("tls")
             raise Blocked(reason)
@@ -114,20 +119,19 @@ class TlsOpener:
         except SSL.Error:
             return await _pass_through(bridge, speaker, "cipher")
         try:
-            return await _Handshake(self, bridge, hello, speaker, reconnect).run()
+            return await _Handshake(self, bridge, hello, visit, speaker, reconnect).run()
         except _PassThrough as retreat:
             bridge.egress.close()
             return await _pass_through(bridge.onto(retreat.egress), speaker, retreat.reason)
 
-    def _decide(self, hello: ClientHello, bridge: Bridge) -> tuple[Action, str]:
+    def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
         action, reason = self.judge(hello.sni, bridge.target, bridge.destination)
         if action == "intercept":
             if bridge.sealed:
                 return "passthrough", bridge.sealed
             if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
                 return "passthrough", "version"
-            learned = self.bypasses.reason(str(bridge.target), hello.sni)
-            if learned:
+            if learned := visit.bypass:
                 return "passthrough", learned
         return action, reason
 
@@ -173,12 +177,14 @@ class _Handshake:
         opener: TlsOpener,
         bridge: Bridge,
         hello: ClientHello,
+        visit: Visit,
         speaker: Speaker,
         reconnect: Reconnect | None,
     ) -> None:
         self.opener = opener
         self.bridge = bridge
         self.hello = hello
+        self.visit = visit
         self.speaker = speaker
         self.reconnect = reconnect
         self.depth = len(bridge.report.stack)
@@ -196,6 +202,7 @@ class _Handshake:
             self._announce()
         if not self.opener.contexts.client_certificate:
             egress.alerts.on_certificate_request = self._note_late_request
+        ingress.on_opening = partial(self._note_opening, trio.current_time())
         return self.bridge.inside_tls(ingress, egress)
 
     def _framing(self) -> Framing | None:
@@ -221,7 +228,7 @@ class _Handshake:
             refused = stream.alerts.asked_for_certificate
             if not refused and (failure.alert is None or lacking):
                 await self._retreat(failure.reason)
-                self._learn(failure.reason)
+                self.visit.needs(failure.reason)
             await self._pass_on_failure(failure)
         except StreamTruncated:
             await self._pass_on_failure(None)
@@ -242,8 +249,8 @@ class _Handshake:
             await stream.handshake()
         except (StreamTruncated, OSError):
             if stream.alerts.asked_for_certificate:
-                self._learn(_CLIENT_CERTIFICATE)
-                await self._retreat(_CLIENT_CERTIFICATE)
+                self.visit.needs(CLIENT_CERTIFICATE)
+                await self._retreat(CLIENT_CERTIFICATE)
             raise
 
     async def _wait_client_ended(self) -> None:
@@ -299,12 +306,12 @@ class _Handshake:
         """
         if not egress.alerts.asked_for_certificate or self.opener.contexts.client_certificate:
             return
-        self._learn(_CLIENT_CERTIFICATE)
+        self.visit.needs(CLIENT_CERTIFICATE)
         with trio.move_on_after(self.bridge.hold_s), suppress(StreamTruncated):
             await egress.wait_receivable()  # who reads on will hear of a cut again
         egress.peek_nowait(1)
         if egress.failure:
-            await self._retreat(_CLIENT_CERTIFICATE)
+            await self._retreat(CLIENT_CERTIFICATE)
             refusal = egress.failure if isinstance(egress.failure, TlsFailure) else None
             await self._pass_on_failure(refusal)
         self._error("egress", "certificate", "the server asks for a client certificate")
@@ -312,7 +319,7 @@ class _Handshake:
     def _note_late_request(self) -> None:
         """A server may ask once it knows what is requested: up to TLS 1.2 in a renegotiation, from
         TLS 1.3 on if the client has offered it."""
-        self._learn(_CLIENT_CERTIFICATE)
+        self.visit.needs(CLIENT_CERTIFICATE)
         self._error("egress", "certificate", "the server asks for a client certificate")
 
     def _describe(self, connection: SSL.Connection) -> None:
@@ -394,7 +401,7 @@ class _Handshake:
                 self._fail("ingress", "reset", f"{how} by the client before our certificate")
             else:
                 self._fail("ingress", "certificate", f"{how} by the client after our certificate")
-                self._learn_pin()
+                self.visit.left()
         except trio.TooSlowError:
             self._fail("ingress", "timeout", "the client does not finish the handshake")
         else:
@@ -418,21 +425,28 @@ class _Handshake:
             self.server_reset = error
 
     def _classify(self, failure: TlsFailure) -> None:
-        if failure.alert is None:
+        if failure.alert is None:  # OpenSSL cannot do with this client what the server can
             self._fail("ingress", "protocol", failure.reason)
+            self.visit.needs(failure.reason)
         elif failure.alert in REFUSALS:
             self._fail("ingress", "certificate", REFUSALS[failure.alert])
-            self._learn_pin()
+            self.visit.refused()
         else:
             self._fail("ingress", "alert", alert_name(failure.alert))
+            self.visit.left()
 
-    def _learn_pin(self) -> None:
-        if self.opener.on_pinned == "passthrough":
-            self._learn("pinned")
+    def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
+        """What the client says first behind the handshake; see `TlsStream.on_opening`.
 
-    def _learn(self, reason: str) -> None:
-        """Pass this (logical target, SNI) through from the next connection on."""
-        self.opener.bypasses.learn(str(self.bridge.target), self.hello.sni, reason)
+        Some clients look at the certificate only then, and leave without a byte.
+        """
+        if isinstance(first, int) and first:
+            self.visit.accepted()
+        elif isinstance(first, TlsFailure) and first.alert in REFUSALS:
+            self._error("ingress", "certificate", REFUSALS[first.alert])
+            self.visit.refused()
+        elif trio.current_time() - shook_hands_at < _LEAVES_WITHIN_S and self.visit.left():
+            self._error("ingress", "certificate", "ended by the client after the handshake, again")
 
     def _announce(self) -> None:
         if len(self.bridge.report.stack) == self.depth:

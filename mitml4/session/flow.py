@@ -220,7 +220,7 @@ class Flow:
             return await converse(bridge, Opaque(), speaker)
         if protocol.terminates:
             redial = self._redial if bridge.depth == 0 else None
-            return await self.services.tls.open(bridge, speaker, redial)
+            return await self.services.tls.open(bridge, speaker, self.arrival.client.ip, redial)
         if protocol.converse is None:
             return await converse(bridge, Opaque(label=protocol.name), speaker)
         around = Surroundings(

@@ -42,10 +42,9 @@ def tls_opener(
         forge=Forge(authority),
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
         verifier=Verifier(config.upstream_ca),
-        bypasses=Bypasses(trio.current_time),
+        bypasses=Bypasses(trio.current_time, learns_pins=config.on_pinned == "passthrough"),
         judge=_within(authority.permitted_domains, config.policy),
         upstream=config.upstream,
-        on_pinned=config.on_pinned,
     )
     return opener, Authority(authority.subject, authority.sha256)
 

@@ -71,6 +71,9 @@ class TlsStream(Stream):
         self._scratch: memoryview | None = None
         self.failure: Exception | None = None
         """What ended it, other than close_notify; every later read raises it."""
+        self.on_opening: Callable[[int | Exception], None] | None = None
+        """Told once what comes first behind the handshake: so many bytes, 0 for close_notify, or
+        what ended it."""
         self._sending = trio.Lock()
 
     @abstractmethod
@@ -145,16 +148,20 @@ class TlsStream(Stream):
         if self.failure:
             raise self.failure
         try:
-            return self.connection.recv_into(buffer)
+            count = self.connection.recv_into(buffer)
         except (SSL.WantReadError, SSL.WantWriteError):
             return None
         except SSL.Error as error:
             if isinstance(error, SSL.ZeroReturnError) and self.alerts.said_goodbye:
-                return 0
-            self.failure = self._translate(error)
-            if quietly:
-                return None
+                count = 0
+            else:
+                self.failure = self._translate(error)
+        if self.on_opening:
+            self.on_opening(self.failure or count)
+            self.on_opening = None
+        if self.failure and not quietly:
             raise self.failure from None
+        return None if self.failure else count
 
     async def wait_receivable(self) -> None:
         await self._flush_unless_sending()

@@ -6,6 +6,8 @@ from the client's machine, through mitml4. The two must come to the same.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import json
 import os
@@ -25,6 +27,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mitml4.lab.certificates import Identity, LabAuthority
 from mitml4.lab.network import LAN, SERVER_V4, SERVER_V6, LabNetwork
@@ -419,6 +423,14 @@ def authority(files: Path) -> LabAuthority:
 def identity(authority: LabAuthority) -> Identity:
     """A sound certificate for the lab's usual name."""
     return authority.issue(HOST, SERVER_V4, SERVER_V6)
+
+
+@pytest.fixture(scope="module")
+def pin(identity: Identity) -> str:
+    """That identity's public key, as curl's --pinnedpubkey takes it."""
+    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256//{base64.b64encode(hashlib.sha256(key).digest()).decode()}"
 
 
 @pytest.fixture(scope="module")

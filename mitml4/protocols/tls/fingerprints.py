@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import string
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from mitml4.protocols.tls.hello import ClientHello, Extension, ServerHello
 from mitml4.protocols.tls.names import is_grease
 
-__all__ = ["ja3", "ja3_text", "ja3s", "ja3s_text", "ja4", "ja4s"]
+__all__ = ["ja3", "ja3_text", "ja3s", "ja3s_text", "ja4", "ja4s", "kind_of_client"]
 
 _JA4_VERSIONS: Final = {
     0x0304: "13",
@@ -29,6 +30,9 @@ _JA4_VERSIONS: Final = {
 _ALPHANUMERIC: Final = frozenset((string.digits + string.ascii_letters).encode())
 _NOTHING: Final = "0" * 12
 """What JA4 writes where there is nothing to hash."""
+_OF_ONE_CONNECTION: Final = frozenset(
+    {Extension.PADDING, Extension.PRE_SHARED_KEY, Extension.EARLY_DATA, Extension.COOKIE}
+)
 _REMEMBERED: Final = 256
 """Hellos repeat: a client says the same ones to everybody, but for GREASE and the name."""
 
@@ -69,6 +73,12 @@ def ja4(hello: ClientHello) -> str:
         f"{_ends(hello.alpn[0] if hello.alpn else b'')}"
         f"_{_sha256(_hexes(tuple(sorted(ciphers))))}_{_sha256(hashed)}"
     )
+
+
+def kind_of_client(hello: ClientHello) -> str:
+    """JA4 of what is the same in each of a client's hellos, resumptions of a session included."""
+    lasting = tuple(each for each in hello.extensions if each not in _OF_ONE_CONNECTION)
+    return ja4(replace(hello, extensions=lasting))
 
 
 def ja4s(hello: ServerHello) -> str:

@@ -35,10 +35,12 @@ class Extension:
     EC_POINT_FORMATS: Final = 11  # RFC 8422 §5.1.2
     SIGNATURE_ALGORITHMS: Final = 13  # RFC 8446 §4.2.3
     ALPN: Final = 16  # RFC 7301
+    PADDING: Final = 21  # RFC 7685
     ENCRYPT_THEN_MAC: Final = 22  # RFC 7366
     PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
     EARLY_DATA: Final = 42  # RFC 8446 §4.2.10
     SUPPORTED_VERSIONS: Final = 43  # RFC 8446 §4.2.1
+    COOKIE: Final = 44  # RFC 8446 §4.2.2
     SIGNATURE_ALGORITHMS_CERT: Final = 50  # RFC 8446 §4.2.3
     KEY_SHARE: Final = 51  # RFC 8446 §4.2.8
     ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D  # RFC 9849

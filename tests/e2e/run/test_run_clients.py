@@ -99,3 +99,15 @@ def test_pip_trusts_us(host, nginx) -> None:
         pytest.skip("pip is not installed")
     assert "No matching distribution" in ended.err
     assert 404 in [event["status"] for event in ended.of_type("http.response")]
+
+
+def test_a_program_that_pins_works_from_its_third_try_on(host, nginx, pin) -> None:
+    """curl looks at the key behind the handshake, and leaves without a word."""
+    curl = f"curl -s --max-time 10 --pinnedpubkey {pin} {WEB}; echo $?"
+    both = {"CURL_CA_BUNDLE": str(host.root_certificate)}  # it trusts the server's root as well
+    command = f"{curl}; {curl}; {curl}; {curl}"
+    ended = host.run("sh", "-c", command, options=["--table"], env=both)
+    assert ended.out == f"90\n90\n{HELLO}0\n{HELLO}0\n"
+    actions = [e["action"] for e in ended.of_type("flow.layer") if e["protocol"] == "tls"]
+    assert actions == ["intercepted", "intercepted", "passthrough", "passthrough"]
+    assert "pinned" in ended.err

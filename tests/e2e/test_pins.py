@@ -1,0 +1,107 @@
+"""One client's refusal is that client's: pins are learned of whom they concern, and no more."""
+
+import socket
+import struct
+
+import pytest
+
+V4 = "198.51.100.2"
+OTHER_CLIENT = "192.0.2.3"
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture(scope="module")
+def other_client(client):
+    """A second address of the client's machine."""
+    client.run("ip", "address", "add", f"{OTHER_CLIENT}/24", "dev", "eth0")
+    return OTHER_CLIENT
+
+
+@pytest.fixture
+def visit(client, session, bundle):
+    """curl asks for a page; what came of it, and the flow."""
+
+    def run(port, *options, name="www.example", trust=bundle):
+        watch = session.watch()
+        outcome = client.run(
+            *("curl", "-sS", "--max-time", "10", "-o", "/dev/null", "--cacert", str(trust)),
+            *("--resolve", f"{name}:{port}:{V4}", *options, f"https://{name}:{port}/"),
+        )
+        return outcome.code, watch.flow()
+
+    return run
+
+
+@pytest.fixture
+def curls_hello(client):
+    """What curl begins with when it visits www.example."""
+    with client.namespace.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        command = ["curl", "-s", "--resolve", f"www.example:{port}:127.0.0.1"]
+        with client.namespace.popen([*command, f"https://www.example:{port}/"]) as process:
+            accepted, _ = listener.accept()
+            with accepted:
+                hello = accepted.recv(65536)
+            process.wait()
+    return hello
+
+
+def test_a_killed_client_darkens_nothing(s_server, identity, client, session, visit, curls_hello):
+    """A program that is killed once it has our certificate: the kernel ends its connection."""
+    port = s_server(identity)
+
+    def kill(reset):
+        watch = session.watch()
+        with client.connect(V4, port) as sock:
+            sock.sendall(curls_hello)
+            assert sock.recv(65536)[:1] == b"\x16"
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        (error,) = watch.flow().errors
+        assert error["reason"].endswith("by the client after our certificate")
+
+    for reset in (False, True, True):
+        kill(reset)
+        assert visit(port)[1].actions == ["intercepted", "relayed"]
+    kill(reset=True)
+    kill(reset=True)
+    code, flow = visit(port)
+    assert (code, flow.actions) == (0, ["passthrough"])  # two in a row: as a client that pins
+
+
+def test_others_are_opened_where_one_client_refuses(
+    s_server, authority, session, visit, other_client
+):
+    port = s_server(authority.issue("www.example"))
+    mistrusts = {"trust": authority.root}
+    assert visit(port, **mistrusts)[0] == 60
+    code, flow = visit(port, **mistrusts)
+    assert (code, flow.actions) == (0, ["passthrough"])
+    assert flow.layer("tls")["details"]["passthrough"] == "pinned"
+    for options in (["--interface", other_client], ["--tls-max", "1.2"]):  # a machine, a program
+        code, flow = visit(port, *options)
+        assert (code, flow.actions[0]) == (0, "intercepted")
+    assert visit(port)[1].actions == ["passthrough"]
+
+
+def test_several_clients_that_agree_speak_for_all(s_server, authority, visit, other_client):
+    port = s_server(authority.issue("www.example"))
+    programs = ([], ["--tls-max", "1.2"], ["--interface", other_client])
+    for options in programs:
+        assert visit(port, *options, trust=authority.root)[0] == 60
+    code, flow = visit(port, "--interface", other_client, "--tls-max", "1.2")
+    assert (code, flow.actions) == (0, ["passthrough"])
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_pin_that_is_checked_behind_the_handshake_is_learned(
+    s_server, identity, pin, visit, version
+):
+    port = s_server(identity)
+    options = ["--tls-max", version, "--pinnedpubkey", pin]
+    visits = [visit(port, *options) for _ in range(4)]
+    assert [code for code, _ in visits] == [90, 90, 0, 0]
+    assert [flow.actions for _, flow in visits] == [["intercepted"]] * 2 + [["passthrough"]] * 2
+    assert [len(flow.errors) for _, flow in visits] == [0, 1, 0, 0]

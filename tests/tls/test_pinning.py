@@ -1,0 +1,166 @@
+"""What is learned of a client at a site: sequences of what connections show, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from mitml4.tls.pinning import Bypasses, Client, Site, Visit
+
+HOUR = 3600.0
+NEEDS = "channel binding"
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001  # nothing happens at the same moment
+        return self.now
+
+
+@dataclass
+class Story:
+    """Plays words such as `A refused`, each a connection of its own, or a clock that goes on."""
+
+    learns_pins: bool = True
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.bypasses = Bypasses(self.clock, learns_pins=self.learns_pins)
+
+    def visit(self, who: str) -> Visit:
+        """`A`, or `A/other` for another site."""
+        name, _, site = who.partition("/")
+        host = site or "www.example"
+        return self.bypasses.visit(Client(name, "t13d"), Site(f"{host}:443", host))
+
+    def play(self, story: str) -> None:
+        for line in filter(None, map(str.strip, story.split(","))):
+            who, verb = line.split(" ")
+            if who == "wait":
+                self.clock.now += float(verb)
+                continue
+            visit = self.visit(who)
+            match verb:
+                case "empty" | "certificate":
+                    visit.answered_request(empty=verb == "empty")
+                case "needs" | "needs_no":
+                    getattr(visit, verb)(NEEDS)
+                case _:
+                    getattr(visit, verb)()
+
+
+@pytest.mark.parametrize(
+    ("story", "who", "verdict"),
+    [
+        ("", "A", None),
+        # an alert counts at once: for this client at this site
+        ("A refused", "A", "pinned"),
+        ("A refused", "B", None),
+        ("A refused", "A/other.example", None),
+        ("A refused, wait 299", "A", "pinned"),
+        ("A refused, wait 301", "A", None),
+        ("A refused, A accepted", "A", None),
+        ("A refused, B accepted", "A", "pinned"),
+        ("A refused, A/other.example accepted", "A", "pinned"),
+        # leaving counts the second time in a row
+        ("A left", "A", None),
+        ("A left, A left", "A", "pinned"),
+        ("A left, A left", "B", None),
+        ("A left, B left", "A", None),
+        ("A left, A/other.example left", "A", None),
+        ("A left, A accepted, A left", "A", None),
+        ("A left, A accepted, A left, A left", "A", "pinned"),
+        ("A left, B accepted, A left", "A", "pinned"),
+        ("A left, wait 900, A left", "A", "pinned"),
+        ("A left, wait 3601, A left", "A", None),
+        ("A left, wait 3601, A left, A left", "A", "pinned"),
+        ("A left, A left, wait 301", "A", None),
+        ("A left, A left, wait 301, A left", "A", "pinned"),  # nothing was accepted since
+        ("A left, A left, A accepted", "A", None),
+        ("A left, A left, wait 301, A accepted, A left", "A", None),
+        # several clients speak for all, as long as nobody accepts
+        ("A refused, B refused", "C", None),
+        ("A refused, A refused, A refused", "C", None),
+        ("A refused, B refused, C refused", "D", "pinned"),
+        ("A refused, B refused, C refused", "D/other.example", None),
+        ("A refused, B refused, wait 301, C refused", "D", None),
+        ("A refused, B refused, C refused, wait 301", "D", None),
+        ("Z accepted, A refused, B refused, C refused", "D", None),
+        ("Z accepted, wait 301, A refused, B refused, C refused", "D", "pinned"),
+        ("A refused, B refused, C refused, Z accepted", "D", None),
+        ("A refused, B refused, C refused, Z accepted", "A", "pinned"),
+        ("A needs, B needs, C refused", "D", None),
+        ("A needs, B needs, C needs", "D", NEEDS),
+        ("A needs, B needs, C needs, Z accepted", "D", NEEDS),
+        ("A needs, B needs, C needs, C needs_no", "D", None),
+        ("A needs, B needs, C needs, C needs_no", "A", NEEDS),
+        # what the server needs
+        ("A needs", "A", NEEDS),
+        ("A needs", "B", None),
+        ("A needs, A accepted", "A", NEEDS),
+        ("A needs, A needs_no", "A", None),
+        ("A refused, A needs_no", "A", "pinned"),
+        ("A needs, wait 301", "A", None),
+        # the client's own answer to a request for its certificate
+        ("A certificate", "A", "client certificate"),
+        ("A certificate", "B", None),
+        ("A certificate, A empty", "A", None),
+        ("A certificate, wait 200, A certificate, wait 200", "A", "client certificate"),
+        ("A certificate, B certificate, C certificate", "D", "client certificate"),
+        ("D empty, A certificate, B certificate, C certificate", "D", None),
+        ("A empty, A refused", "A", "pinned"),
+    ],
+)
+def test_what_connections_show_decides_what_is_passed_through(
+    story: str, who: str, verdict: str | None
+) -> None:
+    told = Story()
+    told.play(story)
+    assert told.visit(who).bypass == verdict
+
+
+def test_connections_side_by_side_that_leave_together_count_as_one() -> None:
+    """As when a program is killed that has several; those of another try count again."""
+    told = Story()
+    together = [told.visit("A") for _ in range(16)]
+    assert [visit.left() for visit in together] == [False] * 16
+    assert told.visit("A").bypass is None
+    overlapping = [told.visit("A") for _ in range(2)]
+    assert [visit.left() for visit in overlapping] == [True, False]
+    assert told.visit("A").bypass == "pinned"
+
+
+def test_a_client_without_a_certificate_is_remembered_for_an_hour() -> None:
+    told = Story()
+    assert not told.visit("A").declines
+    told.play("A empty")
+    assert told.visit("A").declines
+    assert not told.visit("B").declines
+    assert not told.visit("A/other.example").declines
+    told.play("A certificate")
+    assert told.visit("A").bypass == "client certificate"
+    told.play("A empty, wait 3601")
+    assert not told.visit("A").declines
+
+
+def test_pins_are_not_learned_where_they_are_not_wanted() -> None:
+    told = Story(learns_pins=False)
+    told.play("A refused, A left, A left, A needs")
+    assert told.visit("A").bypass == NEEDS
+    told.play("A needs_no, B refused, C refused")
+    assert told.visit("A").bypass is None
+
+
+def test_the_tables_are_bounded() -> None:
+    told = Story()
+    for number in range(5000):
+        told.play(f"{number}/{number}.example refused, {number}/{number}.example accepted")
+        told.play(f"{number} refused")
+    assert told.visit("0/0.example").bypass is None
+    assert told.visit("4999").bypass == "pinned"
+    sizes = {name: len(table) for name, table in vars(told.bypasses).items() if name[0] == "_"}
+    assert max(sizes.values()) <= 4096
