@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from json import dumps
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,6 +18,7 @@ from mitml4.cli.console import Console
 from mitml4.errors import UsageError
 from mitml4.events import to_json
 from mitml4.printable import printable
+from mitml4.sinks.files import open_file, write_all, write_failure
 from mitml4.tls.ca import (
     CA_KEYS,
     CERTIFICATE_FILE,
@@ -43,6 +44,13 @@ _in_directory = click.option(
     metavar="DIR",
     help="Where the certificate authority lives. Default: $XDG_DATA_HOME/mitml4.",
 )
+
+
+class _Output(click.File):
+    """Standard output, or the path of a file that is opened once there is something to write."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(value, param, ctx) if value == "-" else Path(value)
 
 
 class _Commands(click.Group):
@@ -189,11 +197,9 @@ Examples:
     show_default=True,
     help="p12 is a trust store for Java.",
 )
-@click.option(
-    "-o", "--output", type=click.File("wb"), default="-", help="A file.  [default: stdout]"
-)
+@click.option("-o", "--output", type=_Output("wb"), default="-", help="A file.  [default: stdout]")
 @click.option("--password", help=f"Of a p12.  [default: {PASSWORD}]")
-def export(*, ca_dir: Path, format: str, output: BinaryIO, password: str | None) -> None:
+def export(*, ca_dir: Path, format: str, output: BinaryIO | Path, password: str | None) -> None:
     """Write the certificate, for clients to trust. The key is never exported."""
     if password is not None and format != "p12":
         raise UsageError(f"a {format} has no password", hint="--format p12 has one")
@@ -207,9 +213,23 @@ def export(*, ca_dir: Path, format: str, output: BinaryIO, password: str | None)
             content = write_truststore(
                 [certificate.public_bytes(Encoding.DER)], password or PASSWORD
             )
+    if isinstance(output, Path):
+        _write(output, content)
+        return
     if format != "pem" and output.isatty():
         raise UsageError(f"a {format} is binary: not to a terminal", hint=f"-o mitml4.{format}")
     output.write(content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Raises MitmError."""
+    descriptor = open_file(path, public=True)
+    try:
+        write_all(descriptor, content)
+    except OSError as error:
+        raise write_failure(str(path), error) from error
+    finally:
+        os.close(descriptor)
 
 
 @ca.command(

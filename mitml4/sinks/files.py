@@ -11,33 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MitmError
-from mitml4.invoker import give_to_invoker
+from mitml4.files import RefusedError, open_output
 
 __all__ = ["open_file", "write_all", "write_failure", "write_parts"]
 
 _IOV_MAX: Final = 1024  # linux/uio.h
-_PRIVATE: Final = 0o600  # URLs, headers and keys are nobody else's business
 
 
-def open_file(path: Path, *, append: bool = False) -> int:
-    """A descriptor to write to; a file that is there keeps its owner and mode. Raises MitmError.
-
-    May also be a device, a pipe, `/dev/fd/N`. Blocks for a named pipe until someone reads it.
-    """
-    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+def open_file(path: Path, *, append: bool = False, public: bool = False) -> int:
+    """As `open_output`. Raises MitmError."""
     try:
-        try:
-            return _create(path, flags)
-        except FileExistsError:
-            return os.open(path, flags)
+        return open_output(path, append=append, public=public)
     except OSError as error:
         raise write_failure(str(path), error) from error
-
-
-def _create(path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    give_to_invoker(descriptor)
-    return descriptor
 
 
 def write_all(descriptor: int, data: bytes, *, patience_s: float | None = None) -> None:
@@ -70,9 +56,14 @@ def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
 def write_failure(name: str, error: OSError) -> MitmError:
     """What to tell the user when `name` cannot be written."""
     place = shlex.quote(os.path.dirname(name) or ".")
+    if isinstance(error, RefusedError):
+        hint = f"{error.remedy} {shlex.quote(name)}"
+        return MitmError(f"cannot write {name}: {error.strerror}", hint=hint)
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             hint = f"df {place}"
+        case errno.EFBIG:
+            hint = "ulimit -f"
         case errno.ENOENT:
             hint = f"mkdir -p {place}"
         case _:

@@ -131,7 +131,8 @@ class CertificateAuthority:
         """The authority that `save` left in a directory.
 
         Raises CertificateError when there is none, or when it cannot be used: others can read
-        the key, a file is no PEM, the key is another certificate's, it has expired or is no CA.
+        the key, or could have written a file; a file is no PEM, the key is another certificate's,
+        it has expired or is no CA.
         """
         certificate_file, key_file = directory / CERTIFICATE_FILE, directory / KEY_FILE
         generate = f"mitml4 ca generate --ca-dir {shlex.quote(str(directory))}"

@@ -7,11 +7,12 @@ import errno
 import os
 import secrets
 import shlex
-import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from mitml4.errors import CertificateError
+from mitml4.files import RefusedError, open_directory, open_input, pinned, writable_by_invoker
 from mitml4.invoker import give_to_invoker, sudo_user
 
 __all__ = [
@@ -29,12 +30,15 @@ _MAX_BYTES: Final = 1 << 20
 def data_home() -> Path:
     """`XDG_DATA_HOME` of the invoking user (of SUDO_USER under sudo), or what it defaults to.
 
-    Raises CertificateError for a user who has no home.
+    Raises CertificateError for a user who has no home, or whose XDG_DATA_HOME is not theirs.
     """
     configured = os.environ.get("XDG_DATA_HOME", "")
-    if configured.startswith("/"):  # "All paths … must be absolute", XDG Base Directory
-        return Path(configured)
-    return home() / ".local/share"
+    if not configured.startswith("/"):  # "All paths … must be absolute", XDG Base Directory
+        return home() / ".local/share"
+    if not writable_by_invoker(Path(configured)):
+        message = f"XDG_DATA_HOME is not a place of the user who called sudo: {configured}"
+        raise CertificateError(message, hint="--ca-dir DIR says where to keep it")
+    return Path(configured)
 
 
 def exists(path: Path) -> bool:
@@ -46,14 +50,10 @@ def exists(path: Path) -> bool:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and its missing parents, each 0700. Raises CertificateError."""
-    missing = [path for path in (directory, *directory.parents) if not exists(path)]
+    """Make a directory and its missing parents, each 0700. Raises CertificateError; also for one
+    that is there, and into which others can put files."""
     try:
-        for path in reversed(missing):
-            path.mkdir(mode=0o700)
-            _hand_over(os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
-        if not directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        os.close(open_directory(directory, make=True))
     except OSError as error:
         raise _failure("make the directory", directory, error) from error
 
@@ -64,6 +64,14 @@ def write_file(file: Path, content: bytes, *, mode: int = 0o600, replace: bool =
     Without `replace` a file that has appeared meanwhile stands. Raises CertificateError, and then
     leaves nothing behind.
     """
+    with _pinned(file.parent) as directory:
+        try:
+            _write(directory / file.name, content, mode, replace=replace)
+        except OSError as error:
+            raise _failure("write", file, error) from error
+
+
+def _write(file: Path, content: bytes, mode: int, *, replace: bool) -> None:
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -80,8 +88,6 @@ def write_file(file: Path, content: bytes, *, mode: int = 0o600, replace: bool =
             temporary.replace(file)
         else:
             file.hardlink_to(temporary)
-    except OSError as error:
-        raise _failure("write", file, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -89,17 +95,15 @@ def write_file(file: Path, content: bytes, *, mode: int = 0o600, replace: bool =
 
 
 def read_file(file: Path, *, secret: bool = False) -> bytes:
-    """A file's bytes. Raises CertificateError when it cannot be read, or when it is secret and
-    others can read it as well."""
-    try:
-        with file.open("rb") as stream:
-            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-            if secret and mode & 0o077:
-                message = f"others can read the key {file} (its mode is {mode:04o})"
-                raise CertificateError(message, hint=f"chmod 600 {shlex.quote(str(file))}")
-            return stream.read(_MAX_BYTES)
-    except OSError as error:
-        raise _failure("read", file, error) from error
+    """A file's bytes. Raises CertificateError when it cannot be read, when others could have
+    written it, or when it is secret and others can read it."""
+    with _pinned(file.parent) as directory:
+        try:
+            descriptor = open_input(directory / file.name, secret=secret)
+            with os.fdopen(descriptor, "rb") as stream:
+                return stream.read(_MAX_BYTES)
+        except OSError as error:
+            raise _failure("read", file, error) from error
 
 
 def home() -> Path:
@@ -111,6 +115,17 @@ def home() -> Path:
     except RuntimeError:
         message = "this user has no home directory"
         raise CertificateError(message, hint="--ca-dir DIR says where to keep it") from None
+
+
+@contextlib.contextmanager
+def _pinned(directory: Path) -> Iterator[Path]:
+    """As `pinned`. Raises CertificateError for a directory into which others can put files."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(pinned(directory))
+        except OSError as error:
+            raise _failure("use the directory", directory, error) from error
+        yield path
 
 
 def _hand_over(descriptor: int) -> None:
@@ -134,6 +149,9 @@ def _sync_directory(directory: Path) -> None:
 def _failure(what: str, path: Path, error: OSError) -> CertificateError:
     reason = error.strerror or str(error)
     where = shlex.quote(str(path.parent))
+    if isinstance(error, RefusedError):
+        hint = f"{error.remedy} {shlex.quote(str(path))}"
+        return CertificateError(f"cannot {what} {path}: {reason}", hint=hint)
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             hint = f"df {where}"

@@ -45,10 +45,6 @@ def check_authority(directory: Path | None) -> Iterator[Check]:
 
 
 def _check_files(authority: CertificateAuthority, place: Path) -> Check:
-    mode = place.stat().st_mode & 0o777
-    if mode & 0o022:
-        found = f"others can put another key into {place} (its mode is {mode:04o})"
-        return _check("authority", "fail", found, (f"chmod 700 {_quoted(place)}",))
     end = authority.certificate.not_valid_after_utc
     days = (end - datetime.now(UTC)).days
     found = f"{authority.subject} in {place}, valid until {end:%Y-%m-%d} ({days} days)"
