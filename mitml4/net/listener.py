@@ -201,6 +201,9 @@ def listen(*, transparent: bool) -> socket.socket:
     except OSError:  # a kernel without IPv6
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        # Inherited by what is accepted, which has the server's port for its own: else a server here
+        # could not bind that port before the last such connection's TIME_WAIT has ended.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if transparent:
             be_transparent(sock)
         sock.bind(("", 0))

@@ -303,6 +303,46 @@ def test_with_loopback_it_is_seen(host) -> None:
     assert ["http/1"] in ended.stacks
 
 
+REBIND = """
+import socket, sys
+
+def listen(port):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    sock.listen()
+    return sock
+
+def restart(port, *closed):
+    with listen(port) as server, socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"x")
+        with server.accept()[0] as accepted:
+            accepted.recv(1)
+            server.close()
+            ends = {"client": client, "server": accepted}
+            for name in closed:
+                ends.pop(name).close()
+                for other in ends.values():
+                    other.recv(1)
+            try:
+                listen(port).close()
+            except OSError as error:
+                print(port, error.strerror)
+
+restart(8101)
+restart(8102, "client")
+restart(8103, "server")
+restart(8104, "client", "server")
+restart(8105, "server", "client")
+print("done")
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--loopback"]], ids=["unseen", "seen"])
+def test_a_server_can_be_restarted_whatever_its_connections_do(host, options) -> None:
+    assert host.run("python3", "-c", REBIND, options=options).out == "done\n"
+
+
 @pytest.mark.parametrize("options", [[], ["--loopback"]], ids=["unseen", "seen"])
 def test_the_hosts_own_services_are_reached(host, options, wait_until) -> None:
     """On 127.0.0.1 alone, by a name that means ::1 first."""
