@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from mitml4.address import Address
 from mitml4.protocols.conversation import Facts, Outcome
+from mitml4.protocols.wire_text import bounded, shorten, text
 
 __all__ = [
     "EVENTS",
@@ -37,7 +38,6 @@ __all__ = [
     "WebSocketMessage",
     "encode",
     "now",
-    "text",
     "to_json",
 ]
 
@@ -235,11 +235,6 @@ EVENTS: Final[tuple[type[Event], ...]] = (
 )
 
 
-def text(data: bytes) -> str:
-    r"""Wire bytes as text: UTF-8, and ``\xNN`` for every byte that is not."""
-    return data.decode("utf-8", "backslashreplace")
-
-
 def to_json(value: object) -> object:
     """A value of a field that the json module does not know, one level of it."""
     match value:
@@ -293,12 +288,12 @@ def _json(value: object) -> str:
 
 
 _WRITE: Final[dict[type, Callable[[Any], str]]] = {
-    str: encode_basestring,
+    str: lambda value: encode_basestring(shorten(value)),
     int: int.__repr__,
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
     bytes: lambda value: encode_basestring(text(value)),
-    tuple: lambda value: f"[{','.join(map(_json, value))}]",
+    tuple: lambda value: f"[{','.join(map(_json, bounded(value)))}]",
     float: lambda value: _to_line(round(value, 6)),
 }
 

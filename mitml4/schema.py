@@ -17,10 +17,17 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer
 from mitml4.protocols.conversation import Facts, Surroundings
 from mitml4.protocols.registry import PROTOCOLS
+from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_PAIRS, MAX_TEXT
 
 __all__ = ["json_schema"]
 
 Schema = dict[str, Any]
+
+_BOUNDS: Final = (
+    f"A text of more than {MAX_TEXT} characters is cut behind so many, and {CUT} is put there. "
+    f"A list of more than {MAX_ITEMS} items is cut behind so many, and {CUT} is its last item. "
+    f"The headers of a message have {MAX_PAIRS} characters at most."
+)
 
 _NULL: Final[Schema] = {"type": "null"}
 _SCALARS: Final[dict[object, Schema]] = {
@@ -45,6 +52,7 @@ def json_schema() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An event of mitml4",
+        "description": _BOUNDS,
         "oneOf": [_reference(event.type) for event in EVENTS],
         "$defs": dict(sorted(definitions.items())),
     }

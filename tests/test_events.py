@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from types import MappingProxyType
@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from mitml4 import events
 from mitml4.address import Address
-from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, text, to_json
+from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, to_json
 from mitml4.protocols.conversation import Facts, Surroundings, Target
 from mitml4.protocols.registry import PROTOCOLS
 from mitml4.protocols.socks5 import Socks5Facts
 from mitml4.protocols.tls.certificate import CertificateFacts
 from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_TEXT, text
 from mitml4.schema import json_schema
 
 CLIENT = Address("192.0.2.1", 50000)
@@ -163,6 +164,29 @@ def test_no_field_may_be_absent_or_of_another_type(event: Event, validator) -> N
 @pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
 def test_a_field_may_be_added_later(event: Event, validator) -> None:
     assert validator.is_valid(json.loads(encode(event)) | {"added": 1})
+
+
+def test_texts_and_lists_of_an_event_are_bounded_and_say_so(validator) -> None:
+    certificate = replace(CERTIFICATE, san=tuple(f"n{n}.example" for n in range(10_000)))
+    pairs = tuple((f"x-{n}", "1") for n in range(1000))
+    samples = {getattr(event, "protocol", event.type): event for event in SAMPLES}
+    long_tls = TlsFacts(sni="n" * 60_000, certificate=certificate)
+    cases = [
+        (replace(samples["tls"], details=long_tls), 12_000),
+        (replace(samples["socks5"], details=Socks5Facts(username=b"\xff" * 60_000)), 6_000),
+        (replace(samples["http.request"], url="u" * 60_000, headers=pairs), 12_000),
+    ]
+    for event, most in cases:
+        body = json.loads(encode(event))
+        validator.validate(body)
+        assert len(encode(event)) < most
+    tls, socks, http = (json.loads(encode(event)) for event, _ in cases)
+    assert tls["details"]["sni"] == "n" * MAX_TEXT + CUT
+    assert len(tls["details"]["certificate"]["san"]) == MAX_ITEMS + 1
+    assert tls["details"]["certificate"]["san"][-1] == CUT
+    assert socks["details"]["username"] == "\\xff" * (MAX_TEXT // 4) + CUT
+    assert http["url"] == "u" * MAX_TEXT + CUT
+    assert http["headers"][MAX_ITEMS - 1 :] == [["x-255", "1"], [CUT, CUT]]
 
 
 def test_details_are_held_to_their_protocol(validator) -> None:

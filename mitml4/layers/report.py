@@ -11,6 +11,7 @@ from mitml4 import events
 from mitml4.events import Action, Event, now
 from mitml4.protocols import conversation
 from mitml4.protocols.conversation import Facts, Notice, StreamLayer, WebSocketMessage
+from mitml4.protocols.wire_text import pairs
 
 __all__ = ["Report", "event_of"]
 
@@ -93,8 +94,8 @@ class Report:
 def event_of(notice: Notice, *, time: datetime, flow: int, depth: int, with_headers: bool) -> Event:
     """What the events call a notice of a flow's layer at this depth."""
     said = {name: getattr(notice, name) for name in notice.__slots__}
-    if "headers" in said and not with_headers:
-        said["headers"] = None
+    if "headers" in said:
+        said["headers"] = pairs(said["headers"]) if with_headers else None
     if "direction" in said:
         said["direction"] = said["direction"].value
     if isinstance(notice, WebSocketMessage) and notice.stream is not None:

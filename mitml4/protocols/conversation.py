@@ -20,7 +20,7 @@ own stay where they are, so that an inner TLS can read them from the socket itse
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Final, Literal, TypeAlias
@@ -36,6 +36,7 @@ __all__ = [
     "Direction",
     "Facts",
     "Framing",
+    "HeaderFields",
     "HttpEnd",
     "HttpRequest",
     "HttpResponse",
@@ -137,6 +138,10 @@ class Facts:
     """
 
 
+HeaderFields: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""As they stand on the wire, in order: they become text only where that is asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
     """A request head. `stream` is the HTTP/2 stream id, or the message number from 1."""
@@ -146,7 +151,7 @@ class HttpRequest:
     url: str
     version: str
     content_type: str | None
-    headers: tuple[tuple[str, str], ...]
+    headers: HeaderFields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +162,7 @@ class HttpResponse:
     status: int
     version: str
     content_type: str | None
-    headers: tuple[tuple[str, str], ...]
+    headers: HeaderFields
 
 
 Outcome: TypeAlias = Literal["complete", "reset", "cut"]

@@ -1,19 +1,35 @@
-"""What the members of the HTTP family share: exchanges, URLs, and text for display."""
+"""What the members of the HTTP family share: exchanges, and URLs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import Final
 
-from mitml4.protocols.conversation import HttpEnd, Outcome, Surroundings
+from mitml4.protocols.conversation import HeaderFields, HttpEnd, Outcome, Surroundings
+from mitml4.protocols.wire_text import pairs, text
 
-__all__ = ["UPGRADES", "Exchange", "origin", "pairs", "text"]
+__all__ = ["MAX_TRAILERS", "MAX_TRAILER_BYTES", "UPGRADES", "Exchange", "Trailers", "origin"]
 
 UPGRADES: Final = {b"websocket": "websocket", b"h2c": "http/2"}
 """The layers that an upgrade token stands for (RFC 6455 §4.1, RFC 7540 §3.2)."""
 
-Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+MAX_TRAILERS: Final = 64
+"""Fields of a trailer section that are kept…"""
+MAX_TRAILER_BYTES: Final = 8192
+"""…and how long all of them may be. What comes behind those is left out."""
+
+
+@dataclass(slots=True)
+class Trailers:
+    """The fields of a trailer section, as many as are kept until their exchange ends."""
+
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    left: int = MAX_TRAILER_BYTES
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.left -= len(name) + len(value)
+        if self.left >= 0 and len(self.fields) < MAX_TRAILERS:
+            self.fields.append((name, value))
 
 
 @dataclass(slots=True)
@@ -25,14 +41,13 @@ class Exchange:
     """
 
     stream: int
-    method: bytes
     started: float
     request_bytes: int = 0
     response_bytes: int = 0
     request_done: bool = False
     response_done: bool = False
-    request_trailers: Fields = ()
-    trailers: Fields = ()
+    request_trailers: HeaderFields = ()
+    trailers: HeaderFields = ()
 
     def end(
         self, now: float, outcome: Outcome = "complete", *, reset_code: str | None = None
@@ -47,16 +62,6 @@ class Exchange:
             request_trailers=pairs(self.request_trailers) or None,
             trailers=pairs(self.trailers) or None,
         )
-
-
-def text(data: bytes) -> str:
-    r"""Wire bytes as text: UTF-8, and ``\xNN`` for every byte that is not."""
-    return data.decode("utf-8", "backslashreplace")
-
-
-def pairs(fields: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    """Header fields as text, in the order and the spelling of the wire."""
-    return tuple((text(name), text(value)) for name, value in fields)
 
 
 def origin(around: Surroundings, authority: bytes | None) -> str:

@@ -49,7 +49,7 @@ from mitml4.protocols.conversation import (
     Target,
     Verdict,
 )
-from mitml4.protocols.http.exchange import UPGRADES, Exchange, origin, pairs, text
+from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
 from mitml4.protocols.http.http1_heads import (
     CHUNK_LINE,
     CHUNK_LINE_BEGUN,
@@ -69,13 +69,14 @@ from mitml4.protocols.http.http1_heads import (
     not_whole,
 )
 from mitml4.protocols.parts.lines import TEXT, in_lines
+from mitml4.protocols.wire_text import text
 
 __all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
 
 MAX_OUTSTANDING: Final = 1024
 """Requests that may wait for their responses on one connection."""
-_MAX_TRAILERS: Final = 64
-"""Trailer lines of a message that are told."""
+MAX_WAITING_BYTES: Final = 65536
+"""Of the heads of those that wait behind others."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -134,6 +135,9 @@ def _by_answer(opening: Opening) -> Verdict:
 
 @dataclass(slots=True)
 class HttpExchange(Exchange):
+    method: bytes = b""
+    head_bytes: int = 0
+    """Of its request."""
     holds: bool = False
     """The client's bytes behind this request wait for its final response head."""
     target: Target | None = None
@@ -153,7 +157,7 @@ class _Side:
     """That of the message under way, or of the last one."""
     length: int = 0
     """Of the body that begins next."""
-    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    trailers: Trailers = field(default_factory=Trailers)
     """Of the message under way."""
 
 
@@ -180,6 +184,7 @@ class Http1(Conversation):
     upgrade: str | None = None
     _sides: dict[Direction, _Side] = field(default_factory=lambda: {UP: _Side(), DOWN: _Side()})
     _unanswered: deque[HttpExchange] = field(default_factory=deque)
+    _waiting_bytes: int = 0
     _messages: int = 0
     _closes: bool = False
     """A response said that it is the last: what is asked behind it may never be served."""
@@ -317,15 +322,14 @@ class Http1(Conversation):
         side = self._sides[direction]
         name, _, value = line.partition(b":")
         if name.strip():
-            if len(side.trailers) < _MAX_TRAILERS:
-                side.trailers.append((name.strip(), value.strip()))
+            side.trailers.add(name.strip(), value.strip())
             return
         assert side.exchange is not None
         if direction is UP:
-            side.exchange.request_trailers = side.trailers
+            side.exchange.request_trailers = side.trailers.fields
         else:
-            side.exchange.trailers = side.trailers
-        side.trailers = []
+            side.exchange.trailers = side.trailers.fields
+        side.trailers = Trailers()
         self._complete(direction)
 
     def _chunk_line(self, direction: Direction, data: bytes, at: int) -> int:
@@ -369,6 +373,7 @@ class Http1(Conversation):
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
         exchange = self._ask(line["method"])
+        exchange.head_bytes = end.end() - at
         if connect:
             self.target = exchange.target = connect_target(line)
         exchange.holds = connect or b"upgrade" in fields.named
@@ -429,7 +434,7 @@ class Http1(Conversation):
         if len(self._unanswered) >= MAX_OUTSTANDING:
             raise ProtocolError("HTTP/1: too many requests without a response")
         self._messages += 1
-        exchange = HttpExchange(self._messages, method, self.around.clock())
+        exchange = HttpExchange(self._messages, self.around.clock(), method=method)
         self._unanswered.append(exchange)
         return exchange
 
@@ -517,14 +522,18 @@ class Http1(Conversation):
             url=url,
             version=text(line["version"]),
             content_type=fields.content_type,
-            headers=pairs(fields.lines),
+            headers=fields.lines,
         )
+        self._waiting_bytes += exchange.head_bytes
         if exchange is self._unanswered[0] and not self._closes:
             self._tell_request(exchange)
+        elif self._waiting_bytes > MAX_WAITING_BYTES:
+            raise ProtocolError("HTTP/1: too many requests without a response")
         self.settle(exchange, None)
 
     def _tell_request(self, exchange: HttpExchange) -> None:
         if exchange.untold:
+            self._waiting_bytes -= exchange.head_bytes
             self.notices.append(exchange.untold)
         exchange.untold = None
 
@@ -537,7 +546,7 @@ class Http1(Conversation):
                 status=status,
                 version=text(line["version"]),
                 content_type=fields.content_type,
-                headers=pairs(fields.lines),
+                headers=fields.lines,
             )
         )
         self.settle(exchange, status)

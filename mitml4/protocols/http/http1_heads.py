@@ -16,7 +16,7 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_LOOK, Target, Verdict
-from mitml4.protocols.http.exchange import text
+from mitml4.protocols.wire_text import text, whole_text
 
 __all__ = [
     "CHUNK_LINE",
@@ -113,8 +113,8 @@ def connect_target(line: re.Match[bytes]) -> Target | None:
     if authority is None:
         return None
     if name := authority["name"]:
-        return Target(text(name), _DEFAULT_PORT)
-    return Target(text(authority["host"].strip(b"[]")), int(authority["port"]))
+        return Target(whole_text(name), _DEFAULT_PORT)
+    return Target(whole_text(authority["host"].strip(b"[]")), int(authority["port"]))
 
 
 @dataclass(frozen=True, slots=True)

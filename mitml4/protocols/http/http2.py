@@ -1,9 +1,9 @@
 """HTTP/2 (RFC 9113): heads and sizes of every stream, read from copies of the bytes.
 
 Nothing is ever held back: both directions are tapped. Of each frame the nine bytes of its header
-are read; header blocks go on to hyperframe and HPACK, and the payload of every other frame, DATA
-first of all, is skipped by count. What the reader remembers is bounded: one frame header or one
-header block per direction, two HPACK tables, and the streams that are open.
+are read; header blocks go on to HPACK, SETTINGS say how large its tables may be, and the payload of
+every other frame, DATA first of all, is skipped by count. What the reader remembers is bounded: one
+frame header or one header block per direction, two HPACK tables, and the streams that are open.
 
 A stream that an extended CONNECT has turned into a WebSocket (RFC 8441) is followed as one: what
 its DATA frames carry goes to a conversation of its own.
@@ -13,22 +13,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 from hpack import Decoder, HPACKError
-from hyperframe.exceptions import HyperframeError
-from hyperframe.frame import (
-    ContinuationFrame,
-    DataFrame,
-    Frame,
-    GoAwayFrame,
-    HeadersFrame,
-    PushPromiseFrame,
-    RstStreamFrame,
-    SettingsFrame,
-)
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
@@ -36,6 +25,7 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
     Facts,
+    HeaderFields,
     HttpRequest,
     HttpResponse,
     Opening,
@@ -47,8 +37,9 @@ from mitml4.protocols.conversation import (
     Want,
     WebSocketMessage,
 )
-from mitml4.protocols.http.exchange import UPGRADES, Exchange, origin, pairs, text
+from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
 from mitml4.protocols.http.websocket import WebSocket
+from mitml4.protocols.wire_text import text
 
 __all__ = ["PREFACE", "PROTOCOL", "Http2", "Http2Facts"]
 
@@ -58,15 +49,26 @@ MAX_HEADER_BLOCK: Final = 65536
 MAX_STREAMS: Final = 1024
 """Streams that are followed at a time; beyond it the oldest is forgotten."""
 
+MAX_TABLE: Final = 65536
+"""Bytes of a dynamic table of HPACK, whatever is negotiated."""
+
 UP, DOWN = Direction.UP, Direction.DOWN
-Headers = Sequence[tuple[bytes, bytes]]
 
 _HEADER: Final = struct.Struct(">HBBBL")  # RFC 9113 §4.1
 _HEADER_SIZE: Final = _HEADER.size
 _ERROR_CODE: Final = struct.Struct(">L")
-_END_STREAM: Final = 0x1
-_PADDED: Final = 0x8
-_RST_SIZE: Final = 4  # RFC 9113 §6.4
+_GOING_AWAY: Final = struct.Struct(">LL")  # §6.8
+_SETTING: Final = struct.Struct(">HL")  # §6.5.1
+# §6
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH_PROMISE = 0, 1, 3, 4, 5
+_GOAWAY, _CONTINUATION = 7, 9
+_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+_PRIORITY_SIZE: Final = 5  # §6.2
+_PROMISED_SIZE: Final = 4  # §6.6
+_RST_SIZE: Final = 4  # §6.4
+_HEADER_TABLE_SIZE: Final = 1  # §6.5.2
+_STREAM: Final = 0x7FFFFFFF
+"""§4.1: the highest bit of a stream identifier is reserved."""
 # RFC 9113 §7
 _ERRORS: Final = [
     "NO_ERROR",
@@ -84,8 +86,7 @@ _ERRORS: Final = [
     "INADEQUATE_SECURITY",
     "HTTP_1_1_REQUIRED",
 ]
-_CARRIERS: Final = (HeadersFrame, PushPromiseFrame, ContinuationFrame)
-_PARSED: Final = frozenset(frame.type for frame in (*_CARRIERS, GoAwayFrame))
+_PARSED: Final = frozenset({_HEADERS, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _CONTINUATION})
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 
 
@@ -109,14 +110,28 @@ def _verdict(data: bytes, start: bytes, matched: Verdict) -> Verdict:
 
 
 def _decoder() -> Decoder:
-    """An HPACK decoder for any table an endpoint may have asked for, within our bound.
+    """Of a table as large as SETTINGS of the other side allow; the encoder says inside its header
+    blocks how much of that it uses (RFC 7541 §4.2, §6.3)."""
+    return Decoder(max_header_list_size=MAX_HEADER_BLOCK)
 
-    How large a table is, its encoder says inside the header blocks (RFC 7541 §4.2, §6.3); the
-    SETTINGS in which the other side allowed it only limit that, and this is the limit we need.
-    """
-    decoder = Decoder(max_header_list_size=MAX_HEADER_BLOCK)
-    decoder.max_allowed_table_size = MAX_HEADER_BLOCK
-    return decoder
+
+@dataclass(slots=True)
+class _Frame:
+    """One that carries a part of a header block."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+    @property
+    def unpadded(self) -> bytes:
+        """RFC 9113 §6.2."""
+        if not self.flags & _PADDED:
+            return self.payload
+        if not self.payload or self.payload[0] >= len(self.payload):
+            raise ProtocolError("HTTP/2: padding longer than its frame")
+        return self.payload[1 : len(self.payload) - self.payload[0]]
 
 
 @dataclass(slots=True)
@@ -149,10 +164,9 @@ class _Side:
 
 @dataclass(slots=True)
 class _Stream(Exchange):
+    asks_for_socket: bool = False
     socket: WebSocket | None = None
-    """Follows the WebSocket that this stream may become, or is."""
-    opened: bool = False
-    """The server has agreed to it."""
+    """Follows the WebSocket that this stream is, once the server has agreed to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +200,9 @@ class Http2(Conversation):
 
     def __post_init__(self) -> None:
         if self.around.within[-1:] == ("http/1",):
-            self._open(1, b"").request_done = True
+            self._open(1).request_done = True
+            for side in self._sides.values():  # the upgrade carried SETTINGS that nobody has read
+                side.decoder.max_allowed_table_size = MAX_TABLE
 
     def feed(self, direction: Direction, data: bytes) -> int:
         side = self._sides[direction]
@@ -228,7 +244,7 @@ class Http2(Conversation):
         if len(data) < len(preface) + _HEADER_SIZE:
             return 0
         _, _, kind, flags, stream = _HEADER.unpack_from(data, len(preface))
-        if (kind, flags, stream) != (SettingsFrame.type, 0, 0):
+        if (kind, flags, stream) != (_SETTINGS, 0, 0):
             raise ProtocolError("HTTP/2: does not begin with SETTINGS")
         side.begun = True
         return len(preface)
@@ -240,8 +256,8 @@ class Http2(Conversation):
             return 0
         high, low, kind, flags, stream = _HEADER.unpack_from(data, at)
         length: int = high << 8 | low
-        stream &= 0x7FFFFFFF  # RFC 9113 §4.1: the highest bit is reserved
-        if side.block and (kind != ContinuationFrame.type or stream != side.block.on_stream):
+        stream &= _STREAM
+        if side.block and (kind != _CONTINUATION or stream != side.block.on_stream):
             raise ProtocolError("HTTP/2: a header block is interrupted")
         if kind in _PARSED:
             if length > MAX_HEADER_BLOCK:
@@ -249,11 +265,17 @@ class Http2(Conversation):
             size = _HEADER_SIZE + length
             if have < size:
                 return 0
-            self._parse(direction, side, memoryview(data)[at : at + size])
+            payload = data[at + _HEADER_SIZE : at + size]
+            if kind == _SETTINGS:
+                self._settings(direction, flags, payload)
+            elif kind == _GOAWAY:
+                self._go_away(direction, payload)
+            else:
+                self._fragment(direction, side, _Frame(kind, flags, stream, payload))
             return size
         size = _HEADER_SIZE
         side.stream = None
-        if kind == DataFrame.type:
+        if kind == _DATA:
             padding = 0
             if flags & _PADDED and length:
                 if have == _HEADER_SIZE:
@@ -263,7 +285,7 @@ class Http2(Conversation):
             side.content = length - padding
             side.stream = self._count(direction, stream, side.content)
             side.ends = stream if flags & _END_STREAM else None
-        elif kind == RstStreamFrame.type and length == _RST_SIZE:
+        elif kind == _RST_STREAM and length == _RST_SIZE:
             if have < _HEADER_SIZE + _RST_SIZE:
                 return 0
             (code,) = _ERROR_CODE.unpack_from(data, at + _HEADER_SIZE)
@@ -271,29 +293,41 @@ class Http2(Conversation):
         side.skip = _HEADER_SIZE + length - size
         return size
 
-    def _parse(self, direction: Direction, side: _Side, frame_bytes: memoryview) -> None:
-        """A frame that carries a header block, or GOAWAY."""
-        try:
-            frame, _ = Frame.parse_frame_header(frame_bytes[:_HEADER_SIZE])
-            frame.parse_body(frame_bytes[_HEADER_SIZE:])
-        except HyperframeError as error:
-            raise ProtocolError(f"HTTP/2: {error}") from error
-        match frame:
-            case GoAwayFrame():
-                self._go_away(direction, frame.last_stream_id, frame.error_code)
-                return
-            case HeadersFrame():
-                ends = "END_STREAM" in frame.flags
-                side.block = _Block(frame.stream_id, frame.stream_id, ends)
-            case PushPromiseFrame() if direction is DOWN:
-                side.block = _Block(frame.stream_id, frame.promised_stream_id, False)
-        if side.block is None or not isinstance(frame, _CARRIERS):
-            raise ProtocolError("HTTP/2: part of a header block out of place")
+    def _settings(self, direction: Direction, flags: int, payload: bytes) -> None:
+        """How large a table the other side's encoder may use.
+
+        What is taken back later counts once it is acknowledged; until then the larger one holds.
+        """
+        if flags & _ACK or len(payload) % _SETTING.size:
+            return
+        decoder = self._sides[direction.other].decoder
+        for setting, value in _SETTING.iter_unpack(payload):
+            if setting == _HEADER_TABLE_SIZE:
+                allowed = max(decoder.max_allowed_table_size, value)
+                decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
+
+    def _fragment(self, direction: Direction, side: _Side, frame: _Frame) -> None:
+        """A frame that carries a header block, or a part of it (RFC 9113 §4.3)."""
+        if frame.kind == _CONTINUATION:
+            fragment = frame.payload
+        else:
+            fragment = frame.unpadded
+            about = frame.stream
+            if frame.kind == _PUSH_PROMISE:
+                about = int.from_bytes(fragment[:_PROMISED_SIZE], "big") & _STREAM
+                fragment = fragment[_PROMISED_SIZE:]
+            elif frame.flags & _PRIORITY:
+                fragment = fragment[_PRIORITY_SIZE:]
+            is_in_place = frame.stream and (frame.kind == _HEADERS or direction is DOWN)
+            ends = frame.kind == _HEADERS and bool(frame.flags & _END_STREAM)
+            side.block = _Block(frame.stream, about, ends) if is_in_place else None
         block = side.block
-        block.fragments += frame.data
+        if block is None:
+            raise ProtocolError("HTTP/2: part of a header block out of place")
+        block.fragments += fragment
         if len(block.fragments) > MAX_HEADER_BLOCK:
             raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
-        if "END_HEADERS" in frame.flags:
+        if frame.flags & _END_HEADERS:
             side.block = None
             self._headers(direction, block)
 
@@ -317,12 +351,12 @@ class Http2(Conversation):
             self._end_half(direction, block.about_stream)
 
     def _request(
-        self, stream: int, headers: Headers, named: Mapping[bytes, bytes], *, promised: bool
+        self, stream: int, headers: HeaderFields, named: Mapping[bytes, bytes], *, promised: bool
     ) -> None:
-        exchange = self._open(stream, named[b":method"])
+        exchange = self._open(stream)
         exchange.request_done = promised
-        if UPGRADES.get(named.get(b":protocol", b"").lower()) == WebSocket.name:
-            exchange.socket = WebSocket()
+        protocol = named.get(b":protocol", b"").lower()
+        exchange.asks_for_socket = UPGRADES.get(protocol) == WebSocket.name
         self.extended_connect = self.extended_connect or b":protocol" in named
         self.notices.append(
             HttpRequest(
@@ -331,11 +365,11 @@ class Http2(Conversation):
                 url=self._url(named),
                 version="HTTP/2",
                 content_type=self._content_type(named),
-                headers=pairs(headers),
+                headers=headers,
             )
         )
 
-    def _response(self, stream: int, headers: Headers, named: Mapping[bytes, bytes]) -> None:
+    def _response(self, stream: int, headers: HeaderFields, named: Mapping[bytes, bytes]) -> None:
         status = named[b":status"]
         if _STATUS.fullmatch(status) is None:
             raise ProtocolError("HTTP/2: a status that is no number")
@@ -345,29 +379,29 @@ class Http2(Conversation):
                 status=int(status),
                 version="HTTP/2",
                 content_type=self._content_type(named),
-                headers=pairs(headers),
+                headers=headers,
             )
         )
         exchange = self._streams.get(stream)
         if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only: one block is both
-            exchange.trailers = [field for field in headers if field[0].startswith(b"grpc-")]
-        if exchange and exchange.socket and status[:1] == b"2":
-            exchange.opened = True
+            exchange.trailers = _kept(each for each in headers if each[0].startswith(b"grpc-"))
+        if exchange and exchange.asks_for_socket and status[:1] == b"2":
+            exchange.socket = WebSocket()
             if not self._has_sockets:
                 self.notices.append(StreamLayer(protocol=WebSocket.name))
             self._has_sockets = True
-        elif exchange and status[:1] != b"1":
-            exchange.socket = None
+        if exchange and status[:1] != b"1":
+            exchange.asks_for_socket = False
 
-    def _trailers(self, direction: Direction, stream: int, headers: Headers) -> None:
+    def _trailers(self, direction: Direction, stream: int, headers: HeaderFields) -> None:
         """A header block behind the content (RFC 9113 §8.1)."""
         exchange = self._streams.get(stream)
         if exchange is None:
             return
         if direction is UP:
-            exchange.request_trailers = headers
+            exchange.request_trailers = _kept(headers)
         else:
-            exchange.trailers = headers
+            exchange.trailers = _kept(headers)
 
     def _read_socket(
         self, direction: Direction, side: _Side, stream: _Stream, payload: bytes
@@ -375,7 +409,7 @@ class Http2(Conversation):
         """What came of a DATA frame, which carries a WebSocket's bytes and then padding."""
         content = payload[: side.content]
         side.content -= len(content)
-        if stream.socket is None or not stream.opened:
+        if stream.socket is None:
             return
         try:
             stream.socket.feed(direction, content)
@@ -404,10 +438,10 @@ class Http2(Conversation):
         self.grpc = self.grpc or value.startswith(b"application/grpc")
         return text(value)
 
-    def _open(self, stream: int, method: bytes) -> _Stream:
+    def _open(self, stream: int) -> _Stream:
         if len(self._streams) >= MAX_STREAMS:
             del self._streams[next(iter(self._streams))]
-        exchange = self._streams[stream] = _Stream(stream, method, self.around.clock())
+        exchange = self._streams[stream] = _Stream(stream, self.around.clock())
         return exchange
 
     def _count(self, direction: Direction, stream: int, size: int) -> _Stream | None:
@@ -442,11 +476,22 @@ class Http2(Conversation):
             reset_code = None if code is None else _error_name(code)
             self.notices.append(exchange.end(self.around.clock(), outcome, reset_code=reset_code))
 
-    def _go_away(self, direction: Direction, last: int, code: int) -> None:
-        """The other side's streams above `last` will not be served (RFC 9113 §6.8)."""
+    def _go_away(self, direction: Direction, payload: bytes) -> None:
+        """The other side's streams above the last one named will not be served (RFC 9113 §6.8)."""
+        if len(payload) < _GOING_AWAY.size:
+            raise ProtocolError("HTTP/2: a short GOAWAY")
+        last, code = _GOING_AWAY.unpack_from(payload)
+        last &= _STREAM
         parity = 1 if direction is DOWN else 0
         for stream in [item for item in self._streams if item > last and item % 2 == parity]:
             self._close(stream, "reset", code)
+
+
+def _kept(headers: Iterable[tuple[bytes, bytes]]) -> HeaderFields:
+    trailers = Trailers()
+    for name, value in headers:
+        trailers.add(name, value)
+    return trailers.fields
 
 
 def _error_name(code: int) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, HttpRequest, text
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, HttpRequest
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.wire_text import text
 
 __all__ = ["CaptureTable"]
 

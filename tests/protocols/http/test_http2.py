@@ -35,14 +35,17 @@ from mitml4.protocols.conversation import (
     Verdict,
     WebSocketMessage,
 )
+from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES
 from mitml4.protocols.http.http2 import (
     MAX_HEADER_BLOCK,
     MAX_STREAMS,
+    MAX_TABLE,
     PREFACE,
     PROTOCOL,
     Http2,
     Http2Facts,
 )
+from mitml4.protocols.wire_text import CUT, MAX_TEXT
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Converse = Callable[..., Any]
@@ -267,10 +270,14 @@ def test_notices_carry_the_head(converse: Converse) -> None:
             url="https://x/a",
             version="HTTP/2",
             content_type=None,
-            headers=(*GET, ("x-odd", "\\xe9")),
+            headers=encoded,
         ),
         HttpResponse(
-            stream=1, status=200, version="HTTP/2", content_type="text/html", headers=tuple(OK)
+            stream=1,
+            status=200,
+            version="HTTP/2",
+            content_type="text/html",
+            headers=[(name.encode(), value.encode()) for name, value in OK],
         ),
         HttpEnd(stream=1, request_bytes=0, response_bytes=0, duration_s=2.5),
     ]
@@ -315,7 +322,67 @@ def test_a_changed_header_table_is_followed(size: int, converse: Converse) -> No
         script += [(UP, client.headers(stream, GET, end=True))]
         script += [(DOWN, server.headers(stream, fields))]
     talk = converse(conversation, script)
-    assert talk.notices[-1].headers == tuple(fields)
+    assert talk.notices[-1].headers == [(name.encode(), value.encode()) for name, value in fields]
+
+
+def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
+    converse: Converse,
+) -> None:
+    """A long :path in the table, and requests of twelve bytes that name it."""
+    allowed = SettingsFrame(settings={SettingsFrame.HEADER_TABLE_SIZE: MAX_TABLE}).serialize()
+    for character in ("p", "\x80"):
+        client = enlarged(MAX_TABLE)
+        path = [(":path", "/" + character * 5000)]
+        script = [(DOWN, allowed), (UP, HELLO)]
+        script += [(UP, client.headers(n, [*GET[:3], *path])) for n in (1, 3, 5)]
+        assert len(script[-1][1]) < 16
+        talk = converse(Http2(), script)
+        requests = [notice for notice in talk.notices if isinstance(notice, HttpRequest)]
+        assert len(requests) == 3
+        assert {len(request.url) for request in requests} == {len("https://x") + MAX_TEXT + 1}
+        assert requests[0].url.endswith(CUT)
+        values = {id(dict(request.headers)[b":path"]) for request in requests}
+        assert len(values) == 1
+
+
+def test_trailers_are_kept_within_bounds(converse: Converse) -> None:
+    client, server = Peer(), Peer()
+    script = [(UP, HELLO + client.headers(1, GET, end=True)), (DOWN, SETTINGS)]
+    script += [(DOWN, server.headers(1, OK))]
+    trailers = [(f"t{number}", "x" * 1000) for number in range(30)]
+    talk = converse(Http2(), [*script, (DOWN, server.headers(1, trailers, end=True))])
+    end = talk.notices[-1]
+    assert isinstance(end, HttpEnd)
+    assert end.trailers is not None
+    assert len(end.trailers) == MAX_TRAILER_BYTES // 1000
+
+
+def test_frames_without_content_are_read_past(converse: Converse) -> None:
+    """What may come without end leaves nothing behind: no notice, no byte, no stream."""
+    empty = [
+        SETTINGS,
+        SettingsFrame(settings={3: 100}).serialize(),
+        PingFrame(0, bytes(8)).serialize(),
+        PriorityFrame(3, depends_on=1, stream_weight=7).serialize(),
+        WindowUpdateFrame(0, 1).serialize(),
+        RstStreamFrame(7, 8).serialize(),
+        GoAwayFrame(0, last_stream_id=9).serialize(),
+        data(1, b""),
+    ]
+    conversation, client = Http2(), Peer()
+    converse(conversation, [(DOWN, SETTINGS), (UP, HELLO + client.headers(1, GET))])
+    conversation.notices.clear()
+    for frame in empty:
+        for direction in (UP, DOWN):
+            conversation.feed(direction, frame * 1000)
+    assert conversation.notices == []
+    assert [len(side.kept) for side in conversation._sides.values()] == [0, 0]
+    assert list(conversation._streams) == [1]
+    head, rest = HeadersFrame(3, b"").serialize(), ContinuationFrame(3, b"").serialize()
+    conversation.feed(UP, head + rest * 1000)
+    block = conversation._sides[UP].block
+    assert block is not None
+    assert not block.fragments
 
 
 def test_a_large_body_costs_its_frame_headers_only(converse: Converse) -> None:
@@ -350,6 +417,12 @@ def bomb() -> bytes:
     return large + b"\xbe" * 15_000
 
 
+def enlarged(size: int) -> Peer:
+    peer = Peer()
+    peer.encoder.header_table_size = size
+    return peer
+
+
 BROKEN: dict[str, list[tuple[Direction, bytes]]] = {
     "no preface": [(UP, b"GET / HTTP/1.1\r\n")],
     "no settings": [(UP, PREFACE + PingFrame(0, bytes(8)).serialize())],
@@ -372,6 +445,12 @@ BROKEN: dict[str, list[tuple[Direction, bytes]]] = {
         (UP, ContinuationFrame(1, bytes(MAX_HEADER_BLOCK)).serialize()),
     ],
     "compression bomb": [(UP, HELLO + raw(1, bomb(), flags=4, stream=1))],
+    "a larger table than was allowed": [(UP, HELLO + enlarged(8192).headers(1, GET))],
+    "a larger table than is followed": [
+        (DOWN, SettingsFrame(settings={1: 1 << 20}).serialize()),
+        (UP, HELLO + enlarged(MAX_TABLE + 1).headers(1, GET)),
+    ],
+    "short GOAWAY": [(UP, HELLO + raw(7, bytes(7)))],
     "no number": [(DOWN, SETTINGS + Peer().headers(1, [(":status", "2x0")]))],
 }
 
