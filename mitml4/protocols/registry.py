@@ -72,6 +72,7 @@ from mitml4.protocols.named import (
     windows,
 )
 from mitml4.protocols.tls import protocol as tls
+from mitml4.protocols.tls import reversed as reversed_tls
 
 __all__ = ["BEGINNING", "MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
 
@@ -112,8 +113,8 @@ class Registry:
 
     def __init__(self, rows: Iterable[Protocol]) -> None:
         self.rows = tuple(rows)
-        self._names = {row.name: row for row in self.rows}
-        self._matches = {row.name: Detection(match=row) for row in self.rows}
+        self._names = {row.name: row for row in reversed(self.rows)}
+        self._matches = {id(row): Detection(match=row) for row in self.rows}
         self._any = tuple(row for row in self.rows if row.detect is not None)
         self._by_client = [self._beginning("client_first", byte) for byte in range(256)]
         self._by_server = [self._beginning("server_first", byte) for byte in range(256)]
@@ -125,7 +126,7 @@ class Registry:
         return tuple(row for row, first in firsts if first is None or byte in first)
 
     def by_name(self, name: str) -> Protocol | None:
-        """The row of this name."""
+        """The row of this name; where two have it, the first."""
         return self._names.get(name)
 
     def detect(self, opening: Opening) -> Detection:
@@ -139,14 +140,14 @@ class Registry:
                 continue
             remaining.append(row)
             if verdict is Verdict.MATCH and row.conclusive:
-                return self._matches[row.name]
+                return self._matches[id(row)]
             if verdict is Verdict.MATCH:
                 matching.append(row)
             elif verdict is Verdict.LIKELY:
                 likely.append(row)
         if matching:
             # Two at once contradict each other: unknown is the harmless answer.
-            return self._matches[matching[0].name] if len(matching) == 1 else NOTHING
+            return self._matches[id(matching[0])] if len(matching) == 1 else NOTHING
         guess = likely[0] if len(likely) == 1 else None
         if len(opening.up) + len(opening.down) >= MAX_OPENING:
             return Detection(likely=guess)
@@ -237,6 +238,7 @@ PROTOCOLS: Final = (
     nats.PROTOCOL,
     memcached.PROTOCOL,
     cassandra.PROTOCOL,
+    reversed_tls.PROTOCOL,
 )
 
 _registry: Final = Registry(PROTOCOLS)

@@ -20,7 +20,7 @@ from typing import Final, Literal
 import trio
 
 from mitml4.address import Address
-from mitml4.events import CloseReason, Event, FlowClose, FlowOpen
+from mitml4.events import Action, CloseReason, Event, FlowClose, FlowOpen
 from mitml4.layers.bridge import MAX_DEPTH, Bridge
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
@@ -31,6 +31,7 @@ from mitml4.net.egress import EXHAUSTED
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
+from mitml4.protocols.tls.protocol import TlsConversation
 
 __all__ = ["Flow", "Services", "unsent"]
 
@@ -229,7 +230,9 @@ class Flow:
             target=bridge.target,
             within=tuple(bridge.report.stack),
         )
-        return await converse(bridge, protocol.converse(around), speaker)
+        stays_closed = protocol.name == TlsConversation.name
+        action: Action = "passthrough" if stays_closed else "relayed"
+        return await converse(bridge, protocol.converse(around), speaker, action)
 
     def _abort(self) -> None:
         for stream in (self._ingress, self._egress):

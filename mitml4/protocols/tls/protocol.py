@@ -74,7 +74,12 @@ class TlsFacts(Facts):
     @classmethod
     def of(cls, hello: ClientHello) -> TlsFacts:
         """What the client offers."""
-        return cls(
+        return cls().asked(hello)
+
+    def asked(self, hello: ClientHello) -> TlsFacts:
+        """The same with what the client offers."""
+        return replace(
+            self,
             sni=hello.sni,
             alpn_offered=hello.alpn,
             version_offered=tuple(version_name(version) for version in hello.versions),
@@ -257,8 +262,9 @@ class TlsConversation(Conversation):
     def _take_handshake(self, direction: Direction, message: Message) -> None:
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
-                self._facts = TlsFacts.of(ClientHello.of(message))
+                self._facts = self._facts.asked(ClientHello.of(message))
                 self.set_want(direction, PASS_ALL)
+                self.settled = self.settled or self.want(direction.other) is PASS_ALL
             case HandshakeType.SERVER_HELLO:
                 self._server = ServerHello.of(message)
                 self._facts = self._facts.answered(self._server)
@@ -283,9 +289,11 @@ class TlsConversation(Conversation):
         return self._server is not None and self._server.is_retry
 
     def _close(self, direction: Direction) -> None:
-        """Nothing more is to be learned in this direction, nor of the connection."""
+        """Nothing more is to be learned in this direction. Nor of the connection, unless the other
+        one is shown later: its ClientHello has moved before this conversation began."""
         self.set_want(direction, PASS_ALL)
-        self.settled = True
+        asked = self._server is None or self._facts.version_offered is not None
+        self.settled = self.settled or asked
 
 
 def _first_certificate(body: bytes) -> bytes:

@@ -1,0 +1,76 @@
+"""TLS behind lines of text, with the ClientHello from the side that accepted the connection.
+
+The side that connects says a line or two, or is greeted by some, and then the other one begins TLS.
+No upgrade that is followed here announces it: the lines and the hello are all there is to know it
+by. Without the lines it is a row of protocol.py. It is named, and never opened.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from mitml4.protocols.conversation import Direction, Opening, Protocol, Surroundings, Verdict
+from mitml4.protocols.parts.lines import TEXT
+from mitml4.protocols.tls.protocol import TlsConversation
+from mitml4.protocols.tls.records import HandshakeType
+
+__all__ = ["PROTOCOL"]
+
+_LINES: Final = rb"((?:[\t\x20-\x7e]{0,512}\r?\n){0,8})"
+_HANDSHAKE: Final = b"\x16"
+"""What no line of text begins with."""
+
+
+def _side(hello: HandshakeType) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Lines and the record of a hello (RFC 8446 §5.1), whole as far as it is certain, and begun."""
+    kind = re.escape(bytes([hello]))
+    begun = rb"(?:\x16(?:\x03(?:[\0-\4](?:.(?:.(?:" + kind + rb".*)?)?)?)?)?)?"
+    return (
+        re.compile(_LINES + rb"\x16\x03[\0-\4].." + kind, re.DOTALL),
+        re.compile(_LINES + rb"(?:[\t\x20-\x7e]{0,512}\r?|" + begun + b")", re.DOTALL),
+    )
+
+
+_ASKED, _ASKED_BEGUN = _side(HandshakeType.CLIENT_HELLO)
+_, _ANSWERED_BEGUN = _side(HandshakeType.SERVER_HELLO)
+
+
+def detect(opening: Opening) -> Verdict:
+    """A ClientHello of the accepting side, behind a line of text from either."""
+    up = _ANSWERED_BEGUN.fullmatch(opening.up)
+    if up is None or _ASKED_BEGUN.fullmatch(opening.down) is None:
+        return Verdict.REJECT
+    asked = _ASKED.match(opening.down)
+    if asked and (up[1] or asked[1]):
+        return Verdict.MATCH
+    bare = opening.up[:1] == opening.down[:1] == _HANDSHAKE
+    return Verdict.REJECT if bare else Verdict.NEED_MORE
+
+
+@dataclass(slots=True)
+class _BehindLines(TlsConversation):
+    """The same conversation, once each side's lines are over."""
+
+    _begun: set[Direction] = field(default_factory=set)
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        start = 0 if direction in self._begun else data.find(_HANDSHAKE)
+        if start >= 0:
+            self._begun.add(direction)
+            TlsConversation.feed(self, direction, data[start:])
+        return len(data)
+
+
+def _converse(around: Surroundings) -> TlsConversation:
+    return _BehindLines(around=around, passthrough="roles reversed")
+
+
+PROTOCOL: Final = Protocol(
+    name=TlsConversation.name,
+    detect=detect,
+    converse=_converse,
+    client_first=TEXT + _HANDSHAKE,
+    server_first=TEXT + _HANDSHAKE,
+)
