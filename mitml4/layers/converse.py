@@ -66,6 +66,7 @@ class _Driver:
     async def run(self) -> Bridge | None:
         self._tell(at_the_end=False)
         try:
+            self._claim_what_moved()
             await self.bridge.follow(self._follow)
         finally:
             if not self._inner_begins():
@@ -79,6 +80,30 @@ class _Driver:
                 sealed=self.conversation.sealed,
             )
         return None
+
+    def _claim_what_moved(self) -> None:
+        """Show the conversation what has moved before it was known, who spoke first first: what
+        the other said may be an answer."""
+        first = Direction.UP if self.speaker == "client" else Direction.DOWN
+        while self._claim(first) or self._claim(first.other):
+            pass
+
+    def _claim(self, direction: Direction) -> bool:
+        """One piece of what has moved in a direction; whether the conversation took any of it."""
+        ahead, want = self.bridge.lane(direction).ahead, self._want(direction)
+        taken = 0
+        if not ahead:
+            return False
+        if want is LOOK:
+            taken = self._feed(direction, bytes(ahead[: MAX_LOOK + 1]))
+        elif want is TAP:
+            taken = len(ahead)
+            self._tapped(direction, bytes(ahead))
+        elif isinstance(want, Pass):
+            taken = len(ahead) if want.count is None else min(want.count, len(ahead))
+            self._passed(direction, taken)
+        del ahead[:taken]
+        return taken > 0
 
     def _want(self, direction: Direction) -> Want:
         """What the conversation wants, or all that is left to want without it."""

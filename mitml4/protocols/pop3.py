@@ -23,7 +23,8 @@ PORTS: Final = (110,)
 OWN: Final = frozenset({b"APOP", b"CAPA", b"STLS", b"UIDL", b"USER"})
 """What no client says to another server that answers `+OK`."""
 SHARED: Final = frozenset(
-    {b"AUTH", b"DELE", b"LIST", b"NOOP", b"PASS", b"QUIT", b"RETR", b"STAT", b"TOP", b"XTND"}
+    {b"AUTH", b"DELE", b"LIST", b"NOOP", b"PASS", b"QUIT", b"RETR", b"RPOP", b"STAT", b"TOP"}
+    | {b"XTND"}
 )
 UNCHANGED: Final = frozenset({b"USER", b"CAPA", b"NOOP", b"LANG", b"UTF8", GREETING})
 """What may be granted without a login."""

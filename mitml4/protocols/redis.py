@@ -44,8 +44,15 @@ ALONE: Final = frozenset(
     b"RANDOMKEY ROLE SAVE SHUTDOWN SYNC TIME".split()
 )
 """Those that need no argument."""
+GRANTED: Final = frozenset(
+    b"ACL CLIENT CLUSTER CONFIG DEBUG FLUSHALL FLUSHDB HMSET LATENCY MEMORY MODULE MONITOR MSET "
+    b"MULTI RENAME REPLCONF REPLICAOF SAVE SCRIPT SELECT SET SETEX SHUTDOWN SLAVEOF SLOWLOG WATCH "
+    b"XADD".split()
+)
+"""Those that `+OK` may answer."""
 _TYPES: Final = (b"+", b"-", b":", b"$", b"*", b"%", b"_")
 _ANSWERS: Final = frozenset({b"", *_TYPES})
+_DELIMITER: Final = re.compile(rb"[ \r\n]")
 _WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
 _OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9]")
 """What HTTP, RTSP, SIP and ICAP end their request lines with."""
@@ -71,7 +78,10 @@ def _number(reader: Reader, digits: int) -> int:
 
 
 def read_answer(reader: Reader) -> None:
-    """The first line of an answer, by its type."""
+    """The first line of an answer, by its type. `+OK` stands alone: with text behind it, it is
+    POP3's greeting, which may have come before the command."""
+    if reader.data.startswith(b"+OK ", reader.at):
+        raise ProtocolError("an OK with text behind it")
     kind = reader.one_of(*_TYPES)
     if kind == b"_":
         reader.one_of(b"\r")
@@ -114,6 +124,8 @@ def detect(opening: Opening) -> Verdict:
         )
     if line is not Verdict.MATCH:
         return line
+    if opening.down.startswith(b"+OK") and _verb(opening.up) not in GRANTED:
+        return Verdict.REJECT  # a greeting, which came before the command: Redis never greets
     answer = judge(read_answer, opening.down)
     usual = opening.port == PORT and not opening.down
     return Verdict.LIKELY if answer is Verdict.NEED_MORE and usual else answer
@@ -126,8 +138,8 @@ def _likely(verdict: Verdict) -> Verdict:
 def _inline(up: bytes) -> Verdict:
     """Whether the first line is a known command."""
     line, newline, _ = up[: MAX_LINE + 1].partition(b"\n")
-    verb, delimiter, arguments = line.replace(b"\r", b" ").partition(b" ")
-    verb = verb.upper()
+    _, delimiter, arguments = line.replace(b"\r", b" ").partition(b" ")
+    verb = _verb(up)
     if not (delimiter or newline):
         known = any(name.startswith(verb) for name in VERBS)
         return Verdict.NEED_MORE if known else Verdict.REJECT
@@ -136,6 +148,11 @@ def _inline(up: bytes) -> Verdict:
     if newline and verb not in ALONE and not arguments.strip():
         return Verdict.REJECT
     return Verdict.MATCH if newline else Verdict.NEED_MORE
+
+
+def _verb(up: bytes) -> bytes:
+    """The first word of an inline command, in capitals."""
+    return _DELIMITER.split(up[: MAX_LINE + 1], maxsplit=1)[0].upper()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,9 @@ def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
         (b"AUTH x\r\n", b"-WRONGPASS invalid username-password pair", Verdict.LIKELY),
         (b"AUTH x\r\n", b"+OK\r\n", Verdict.REJECT),
         (b"QUIT\r\n", b"+OK\r\n", Verdict.REJECT),
+        (b"rpop foo\r\n", b"+OK\r\n", Verdict.REJECT),  # POP3's greeting, and a command of before
+        (b"set a b\r\n", b"+OK ready\r\n", Verdict.REJECT),
+        (b"set a b\r\n", b"+OK\r\n", Verdict.MATCH),
         (b"XYZZY\r\n", b"-ERR Unknown command.\r\n", Verdict.REJECT),
         (b"INFO sip:a@b SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n", Verdict.REJECT),
         (b"GET\r\n", b"$-1\r\n", Verdict.REJECT),

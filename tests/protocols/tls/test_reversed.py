@@ -16,7 +16,6 @@ MATCHING = (
     Opening(up=b"RETR 7\n", down=ASKED),
     Opening(up=b"hello\r\nthere\r\n", down=ASKED + b"\x00\x00\xec"),
     Opening(down=b"welcome\r\n" + ASKED),
-    Opening(up=ANSWERED, down=b"welcome\r\n" + ASKED),
     Opening(up=b"hi\n" + ANSWERED, down=b"welcome\r\n" + ASKED),
 )
 
