@@ -111,7 +111,7 @@ class TlsOpener:
             bridge.report.push("tls")
             raise Blocked(reason)
         if action == "passthrough":
-            return await _pass_through(bridge, speaker, reason)
+            return await _pass_through(bridge, speaker, reason, visit)
         if bridge.egress.peek_nowait(1):  # what spoke first is no TLS server, or has refused
             return await _pass_through(bridge, speaker, "not openable")
         try:
@@ -122,7 +122,7 @@ class TlsOpener:
             return await _Handshake(self, bridge, hello, visit, speaker, reconnect).run()
         except _PassThrough as retreat:
             bridge.egress.close()
-            return await _pass_through(bridge.onto(retreat.egress), speaker, retreat.reason)
+            return await _pass_through(bridge.onto(retreat.egress), speaker, retreat.reason, visit)
 
     def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
         action, reason = self.judge(hello.sni, bridge.target, bridge.destination)
@@ -162,10 +162,14 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
         data = looked
 
 
-async def _pass_through(bridge: Bridge, speaker: Speaker, reason: str) -> Bridge | None:
+async def _pass_through(
+    bridge: Bridge, speaker: Speaker, reason: str, visit: Visit | None = None
+) -> Bridge | None:
     """Relay the TLS unopened, and name what its hellos say."""
     around = Surroundings(target=bridge.target, within=tuple(bridge.report.stack))
     conversation = TlsConversation(around=around, passthrough=reason)
+    if visit and reason == CLIENT_CERTIFICATE:
+        conversation.on_client_certificate = visit.answered_request
     return await converse(bridge, conversation, speaker, "passthrough")
 
 
@@ -194,7 +198,7 @@ class _Handshake:
     async def run(self) -> Bridge:
         """Raises _PassThrough, Failed, OSError."""
         egress = await self._connect()
-        await self._mind_client_certificates(egress)
+        await self._wait_certificate_verdict(egress)
         try:
             leaf = await self._forge(egress)
             ingress = await self._accept(egress, leaf)
@@ -225,8 +229,8 @@ class _Handshake:
                 await first_of(partial(self._shake_hands, stream), self._wait_client_ended)
         except TlsFailure as failure:
             lacking = failure.alert in _ALERTS_FOR_AN_OFFER and mirrored.not_mirrored
-            refused = stream.alerts.asked_for_certificate
-            if not refused and (failure.alert is None or lacking):
+            asked = stream.alerts.asked_for_certificate
+            if not asked and (failure.alert is None or lacking):
                 await self._retreat(failure.reason)
                 self.visit.needs(failure.reason)
             await self._pass_on_failure(failure)
@@ -244,14 +248,26 @@ class _Handshake:
         return stream
 
     async def _shake_hands(self, stream: TlsStream) -> None:
-        """A server that has asked for a certificate may say why it ends, or just end."""
+        """The client's own certificate is asked for before the client is answered: then it can be
+        passed through at once. A server may also ask, and end the handshake."""
         try:
             await stream.handshake()
         except (StreamTruncated, OSError):
-            if stream.alerts.asked_for_certificate:
-                self.visit.needs(CLIENT_CERTIFICATE)
-                await self._retreat(CLIENT_CERTIFICATE)
+            await self._leave_request_to_client(stream)
             raise
+        if not self._answers_request():
+            await self._leave_request_to_client(stream)
+
+    def _answers_request(self) -> bool:
+        """Whether a server that asks for a certificate is answered here: with the one that we were
+        given, or with none where the client is known to have none."""
+        return bool(self.opener.contexts.client_certificate) or self.visit.declines
+
+    async def _leave_request_to_client(self, egress: TlsStream) -> None:
+        """Pass this connection through if the server has asked for a certificate, else the next."""
+        if egress.alerts.asked_for_certificate:
+            await self._retreat(CLIENT_CERTIFICATE)
+            self.visit.needs(CLIENT_CERTIFICATE)
 
     async def _wait_client_ended(self) -> None:
         """A client that has ended before it was answered shakes no hands, and its reset is the
@@ -297,24 +313,24 @@ class _Handshake:
             return
         raise _PassThrough(reason, egress)
 
-    async def _mind_client_certificates(self, egress: TlsStream) -> None:
-        """Only where it is passed through can a server have the client's own certificate.
+    async def _wait_certificate_verdict(self, egress: TlsStream) -> None:
+        """A server may refuse the certificate that it has asked for, or the want of one.
 
-        From the next connection on it is. This one goes on if the server does without: up to TLS
-        1.2 it has said so in the handshake, from TLS 1.3 on it says so behind it, by its first
-        record (a ticket, or the alert certificate_required).
+        Up to TLS 1.2 it has said so in the handshake, from TLS 1.3 on it says so behind it, by its
+        first record (a ticket, or the alert certificate_required).
         """
-        if not egress.alerts.asked_for_certificate or self.opener.contexts.client_certificate:
+        if not egress.alerts.asked_for_certificate:
             return
-        self.visit.needs(CLIENT_CERTIFICATE)
-        with trio.move_on_after(self.bridge.hold_s), suppress(StreamTruncated):
-            await egress.wait_receivable()  # who reads on will hear of a cut again
-        egress.peek_nowait(1)
+        if egress.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+            with trio.move_on_after(self.bridge.hold_s), suppress(StreamTruncated):
+                await egress.wait_receivable()  # who reads on will hear of a cut again
+            egress.peek_nowait(1)
         if egress.failure:
-            await self._retreat(CLIENT_CERTIFICATE)
+            await self._leave_request_to_client(egress)
             refusal = egress.failure if isinstance(egress.failure, TlsFailure) else None
             await self._pass_on_failure(refusal)
-        self._error("egress", "certificate", "the server asks for a client certificate")
+        if not self._answers_request():
+            self._error("egress", "certificate", "the server asks for a client certificate")
 
     def _note_late_request(self) -> None:
         """A server may ask once it knows what is requested: up to TLS 1.2 in a renegotiation, from

@@ -206,7 +206,7 @@ class Visit:
         """The next connection may be opened, as far as this reason is concerned."""
         self.bypasses.remove(self.client, self.site, reason)
 
-    def answered_request(self, *, empty: bool) -> None:
+    def answered_request(self, empty: bool) -> None:
         """The client's own answer to a server that asks for a certificate was seen."""
         if not empty:
             self.needs(CLIENT_CERTIFICATE)

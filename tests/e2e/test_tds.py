@@ -73,14 +73,15 @@ def test_what_the_user_wants_to_be_passed_is(
     assert flow.layer("tls")["details"]["version"] == "TLSv1.2"
 
 
-def test_who_does_not_believe_our_certificate_is_passed_the_second_time(
+def test_who_does_not_believe_our_certificate_is_passed_the_third_time(
     sql_server, intercept, client, authority, tsql
 ) -> None:
     port = sql_server()
     session = intercept()
-    watch = session.watch()
-    assert tsql(client, port, authority.root).code != 0
-    assert watch.flow().actions == ["relayed", "intercepted"]
+    for _ in range(2):  # FreeTDS ends the connection without an alert
+        watch = session.watch()
+        assert tsql(client, port, authority.root).code != 0
+        assert watch.flow().actions[:2] == ["relayed", "intercepted"]
     watch = session.watch()
     outcome = tsql(client, port, authority.root)
     assert (outcome.code, outcome.text) == (0, "42\n"), outcome.err

@@ -8,7 +8,6 @@ import pytest
 
 URL = "https://www.example/"
 V4 = "198.51.100.2"
-DEMAND = ["-Verify", "3", "-verify_return_error"]
 
 
 @pytest.fixture
@@ -221,28 +220,6 @@ def test_a_pinned_name_does_not_let_others_through(s_server, authority, curl, cl
     visit("one.example", "--cacert", str(authority.root))
     assert visit("two.example") == "intercepted"
     assert visit("one.example") == "passthrough"
-
-
-# --- a server that asks for the client's certificate
-
-
-def test_a_clients_own_certificate_works_from_the_next_connection_on(
-    s_server, authority, identity, client, session, bundle
-):
-    own = authority.issue("client.example")
-    port = s_server(identity, *DEMAND, "-CAfile", str(authority.root))
-    command = [
-        *("curl", "-sS", "--max-time", "10", "--cacert", str(bundle)),
-        *("--cert", str(own.certificate), "--key", str(own.key)),
-        *("--resolve", f"www.example:{port}:{V4}", f"https://www.example:{port}/"),
-    ]
-    watch = session.watch()
-    client.run(*command)
-    watch.flow()
-    watch = session.watch()
-    assert client.run(*command).code == 0
-    flow = watch.flow()
-    assert flow.actions == ["passthrough"]
 
 
 # --- TLS inside TLS, in a cipher that OpenSSL has not

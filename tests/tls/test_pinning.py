@@ -46,7 +46,7 @@ class Story:
             visit = self.visit(who)
             match verb:
                 case "empty" | "certificate":
-                    visit.answered_request(empty=verb == "empty")
+                    visit.answered_request(verb == "empty")
                 case "needs" | "needs_no":
                     getattr(visit, verb)(NEEDS)
                 case _:

@@ -7,6 +7,7 @@ a byte, until the handshake is encrypted or over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal
 
@@ -24,6 +25,7 @@ from mitml4.protocols.conversation import (
     Want,
 )
 from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.client_certificate import answers_empty
 from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import ClientHello, ServerHello
 from mitml4.protocols.tls.names import (
@@ -214,8 +216,13 @@ class TlsConversation(Conversation):
     up: Want = TAP
     down: Want = TAP
     passthrough: str | None = None
+    on_client_certificate: Callable[[bool], None] | None = None
+    """Told how the client answers a server that asks for its certificate, as far as that can be
+    seen: True, it has none. Where it is None, the client is not read beyond its hello."""
     _facts: TlsFacts = field(default_factory=TlsFacts)
     _server: ServerHello | None = None
+    _client: Direction | None = None
+    """Where the client's answer to a request for its certificate is waited for."""
     _readers: dict[Direction, MessageReader] = field(
         default_factory=lambda: {Direction.UP: MessageReader(), Direction.DOWN: MessageReader()}
     )
@@ -240,6 +247,9 @@ class TlsConversation(Conversation):
         return replace(self._facts, passthrough=self.passthrough)
 
     def _take(self, direction: Direction, message: Message) -> None:
+        if direction is self._client and message.handshake_type != HandshakeType.CLIENT_HELLO:
+            self._take_answer(direction, message)
+            return
         match message.record_type:
             case RecordType.HANDSHAKE:
                 self._take_handshake(direction, message)
@@ -262,8 +272,12 @@ class TlsConversation(Conversation):
     def _take_handshake(self, direction: Direction, message: Message) -> None:
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
-                self._facts = self._facts.asked(ClientHello.of(message))
-                self.set_want(direction, PASS_ALL)
+                hello = ClientHello.of(message)
+                self._facts = self._facts.asked(hello)
+                if self.on_client_certificate and not hello.early_data:
+                    self._client = direction
+                else:
+                    self.set_want(direction, PASS_ALL)
                 self.settled = self.settled or self.want(direction.other) is PASS_ALL
             case HandshakeType.SERVER_HELLO:
                 self._server = ServerHello.of(message)
@@ -277,6 +291,18 @@ class TlsConversation(Conversation):
                 self._facts = replace(self._facts, group=_named_curve(message.body), resumed=False)
             case HandshakeType.SERVER_HELLO_DONE:
                 self._close(direction)
+
+    def _take_answer(self, direction: Direction, message: Message) -> None:
+        """What the client says after the server's flight."""
+        if self._server is None or self.on_client_certificate is None:
+            self.set_want(direction, PASS_ALL)  # it does not wait for the server
+            return
+        if self._server.is_tls13 and message.record_type is RecordType.CHANGE_CIPHER_SPEC:
+            return  # RFC 8446 §D.4
+        self.set_want(direction, PASS_ALL)
+        is_empty = answers_empty(message, self._server)
+        if is_empty is not None:
+            self.on_client_certificate(is_empty)
 
     def _take_alert(self, direction: Direction, body: bytes) -> None:
         fatal = 2
