@@ -23,6 +23,7 @@ from mitml4.protocols.wire_text import bounded, shorten, text
 __all__ = [
     "EVENTS",
     "VERSION",
+    "VITAL",
     "Address",
     "CertificateAuthority",
     "Event",
@@ -39,6 +40,7 @@ __all__ = [
     "encode",
     "now",
     "to_json",
+    "weight",
 ]
 
 VERSION: Final = 1
@@ -233,6 +235,46 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowClose,
     SessionStop,
 )
+
+
+VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, SessionStop)
+"""What is never dropped: without it nobody knows which flows there were."""
+
+_BARE_BYTES: Final = 512
+"""About what an event takes in memory beside its texts; on a line it is less."""
+
+
+def weight(event: Event) -> int:
+    """About how many bytes an event takes in memory."""
+    match event:
+        case HttpRequest():
+            return _BARE_BYTES + len(event.url) + _fields_weight(event.headers)
+        case HttpResponse():
+            return _BARE_BYTES + _fields_weight(event.headers)
+        case HttpEnd():
+            trailers = _fields_weight(event.request_trailers) + _fields_weight(event.trailers)
+            return _BARE_BYTES + trailers
+        case FlowLayer():
+            return _BARE_BYTES + _text_weight(event.details)
+    return _BARE_BYTES
+
+
+_PAIR_BYTES: Final = 170
+"""A tuple and two texts, whatever they say."""
+
+
+def _fields_weight(pairs: tuple[tuple[str, str], ...] | None) -> int:
+    return sum(_PAIR_BYTES + len(name) + len(value) for name, value in pairs or ())
+
+
+def _text_weight(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, tuple):
+        return sum(map(_text_weight, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(_text_weight(getattr(value, name)) for name, _ in _keys(type(value)))
+    return 0
 
 
 def to_json(value: object) -> object:

@@ -1,10 +1,10 @@
 """What is written in the background: a bounded queue, and a thread that writes what is in it.
 
-Theory of operation: `put` appends to the queue; a writer takes what is there, a batch at a time,
-and encodes and writes it in a thread, so that neither a slow disk nor a reader that stands still
-holds a flow up. An idle writer writes an item as soon as it comes, a busy one what has come within
-10 ms. A pipe is watched as well: when its reader goes, that is known at once, not with the next
-item.
+Theory of operation: `put` appends to the queue, in which each flow has its share; a writer takes
+what is there, a batch at a time, and encodes and writes it in a thread, so that neither a slow disk
+nor a reader that stands still holds a flow up. An idle writer writes an item as soon as it comes, a
+busy one what has come within 10 ms. A pipe is watched as well: when its reader goes, that is known
+at once, not with the next item.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from __future__ import annotations
 import os
 import select
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 import trio
 
 from mitml4.sinks.files import write_failure
+from mitml4.sinks.shares import FairQueue, Shares
 
 __all__ = ["BackgroundWriter"]
 
 Item = TypeVar("Item")
 
-CAPACITY: Final = 65_536
-"""Items that may wait; more are dropped, and counted."""
+CAPACITY: Final = 32 << 20
+"""Bytes that may wait; what a flow has beyond its share of them is dropped, and counted."""
+_VITAL_CAPACITY: Final = 256 << 20
+"""The same, of what is never dropped otherwise: some 400,000 items."""
 _BATCH: Final = 128
 """Encoding one takes about a millisecond of the interpreter's time, which the flows wait for."""
+_BATCH_BYTES: Final = 256 << 10
 _GATHER_S: Final = 0.01
 """After a write, the next gathers what comes: going to a thread costs more than an event does."""
 _LAST_WORDS_S: Final = 5.0
@@ -44,8 +47,7 @@ class BackgroundWriter(ABC, Generic[Item]):
         self.descriptor = descriptor
         self._name = name
         self._close = close
-        self._capacity = capacity
-        self._waiting: deque[Item] = deque()
+        self._waiting = FairQueue[Item](Shares(capacity), Shares(_VITAL_CAPACITY))
         self._news = trio.Event()
         self._closing = False
         self._reader_gone = False
@@ -59,13 +61,12 @@ class BackgroundWriter(ABC, Generic[Item]):
     def finish(self) -> None:
         """Write what comes behind the last item, in a thread. Raises OSError."""
 
-    def put(self, item: Item) -> None:
-        """Take an item, or count it as dropped. Never blocks."""
-        if len(self._waiting) >= self._capacity:
+    def put(self, item: Item, flow: int, size: int, *, is_vital: bool = False) -> None:
+        """Take an item of a flow, of about `size` bytes, or count it as dropped. Never blocks."""
+        if self._waiting.put(item, flow, size, is_vital=is_vital):
+            self._news.set()
+        else:
             self.dropped += 1
-            return
-        self._waiting.append(item)
-        self._news.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         failure: OSError | None = None
@@ -102,8 +103,7 @@ class BackgroundWriter(ABC, Generic[Item]):
             if self._reader_gone:
                 raise BrokenPipeError
             while self._waiting:
-                count = min(len(self._waiting), _BATCH)
-                await self._write_batch([self._waiting.popleft() for _ in range(count)])
+                await self._write_batch(self._waiting.take(_BATCH, _BATCH_BYTES))
             await trio.sleep(_GATHER_S)
 
     async def _write_batch(self, batch: list[Item]) -> None:

@@ -28,9 +28,11 @@ from mitml4.events import (
     HttpRequest,
     HttpResponse,
     to_json,
+    weight,
 )
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
 from mitml4.sinks.files import open_file, write_all
+from mitml4.sinks.shares import Shares
 
 __all__ = ["HttpArchive"]
 
@@ -40,8 +42,9 @@ _HEAD: Final = (
 )
 _TAIL: Final = b"\n]}}\n"
 _TO_ANOTHER_SERVER: Final = frozenset({"socks4", "socks5", "http-connect"})
-_MAX_UNFINISHED: Final = 65_536
-"""Exchanges whose end has not been seen; more are not followed, and counted as dropped."""
+_MAX_UNFINISHED: Final = 32 << 20
+"""Bytes of exchanges whose end has not been seen; what a flow has beyond its share of them is not
+followed, and counted as dropped."""
 
 Headers = tuple[tuple[str, str], ...]
 Key = tuple[int, int]
@@ -55,6 +58,7 @@ class _Exchange:
     flow: _Flow
     request: HttpRequest
     stack: tuple[str, ...]
+    size: int
     response: HttpResponse | None = None
     end: HttpEnd | None = None
 
@@ -74,7 +78,7 @@ class HttpArchive(BackgroundWriter[_Exchange]):
     ) -> None:
         super().__init__(descriptor, name, close=close, capacity=capacity)
         self._flows: dict[int, _Flow] = {}
-        self._unfinished = 0
+        self._unfinished = Shares(_MAX_UNFINISHED)
         self._is_empty = True
         self._can_rewrite = stat.S_ISREG(os.fstat(descriptor).st_mode)
 
@@ -93,7 +97,7 @@ class HttpArchive(BackgroundWriter[_Exchange]):
                 self._begin(event)
             case HttpResponse():
                 if exchange := self._exchange(event):
-                    exchange.response = event
+                    self._answer(exchange, event)
             case HttpEnd():
                 if exchange := self._exchange(event):
                     exchange.end = event
@@ -113,13 +117,25 @@ class HttpArchive(BackgroundWriter[_Exchange]):
             write_all(self.descriptor, _TAIL)
 
     def _begin(self, request: HttpRequest) -> None:
-        if self._unfinished >= _MAX_UNFINISHED:
+        flow = self._flows[request.flow]
+        size = weight(request)
+        if not self._unfinished.take(request.flow, size):
             self.dropped += 1
             return
-        flow = self._flows[request.flow]
         stack = tuple(flow.stack[: request.depth + 1])
-        flow.exchanges[request.depth, request.stream] = _Exchange(flow, request, stack)
-        self._unfinished += 1
+        exchange = _Exchange(flow, request, stack, size)
+        flow.exchanges[request.depth, request.stream] = exchange
+
+    def _answer(self, exchange: _Exchange, response: HttpResponse) -> None:
+        """A response head, in place of one that came before (1xx)."""
+        number = response.flow
+        size = weight(exchange.request) + weight(response)
+        self._unfinished.give_back(number, exchange.size)
+        if self._unfinished.take(number, size):
+            exchange.response, exchange.size = response, size
+        else:
+            self.dropped += 1
+            del exchange.flow.exchanges[response.depth, response.stream]
 
     def _exchange(self, event: HttpResponse | HttpEnd) -> _Exchange | None:
         return self._flows[event.flow].exchanges.get((event.depth, event.stream))
@@ -127,8 +143,8 @@ class HttpArchive(BackgroundWriter[_Exchange]):
     def _complete(self, exchange: _Exchange) -> None:
         request = exchange.request
         del exchange.flow.exchanges[request.depth, request.stream]
-        self._unfinished -= 1
-        self.put(exchange)
+        self._unfinished.give_back(request.flow, exchange.size)
+        self.put(exchange, request.flow, exchange.size)
 
     def _append(self, entries: str) -> None:
         """Write entries behind those that are there. Raises OSError."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mitml4.errors import MitmError
-from mitml4.events import Event, HttpRequest, HttpResponse, encode
+from mitml4.events import VITAL, Event, HttpRequest, HttpResponse, encode, weight
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
 from mitml4.sinks.files import open_file, write_all
 
@@ -47,7 +47,7 @@ class JsonLines(BackgroundWriter[Event]):
         return cls(open_file(path), str(path), headers=headers)
 
     def publish(self, event: Event) -> None:
-        self.put(event)
+        self.put(event, getattr(event, "flow", 0), weight(event), is_vital=isinstance(event, VITAL))
 
     def write(self, batch: list[Event]) -> None:
         lines = "".join(f"{encode(self._bare(event))}\n" for event in batch)

@@ -10,10 +10,10 @@ from mitml4.events import Event, WebSocketMessage
 
 
 @pytest.fixture
-def numbered() -> Callable[[int], Event]:
+def numbered() -> Callable[..., Event]:
     """An event that can be told from others by its size."""
 
-    def make(size: int) -> Event:
-        return WebSocketMessage(flow=1, depth=0, direction="up", opcode="text", size=size)
+    def make(size: int, flow: int = 1) -> Event:
+        return WebSocketMessage(flow=flow, depth=0, direction="up", opcode="text", size=size)
 
     return make

@@ -20,6 +20,7 @@ from mitml4.events import (
     HttpEnd,
     HttpRequest,
     HttpResponse,
+    weight,
 )
 from mitml4.sinks.har import HttpArchive
 
@@ -221,7 +222,7 @@ async def test_odd_values_do_no_harm(tmp_path, url: str, headers: dict[str, str]
 
 
 async def test_more_unfinished_exchanges_than_it_follows_are_counted(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("mitml4.sinks.har._MAX_UNFINISHED", 2)
+    monkeypatch.setattr("mitml4.sinks.har._MAX_UNFINISHED", 4 * weight(request()))
     path = tmp_path / "har"
     async with archive(path) as sink:
         sink.publish(layer(0, "http/2"))

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from mitml4.address import Address
 from mitml4.errors import MitmError
-from mitml4.events import HttpRequest, encode
+from mitml4.events import FlowClose, FlowError, FlowOpen, HttpRequest, encode, weight
 from mitml4.sinks.jsonl import JsonLines
 
 PIPE_SIZE = 1 << 16
@@ -40,6 +41,24 @@ async def running(sink: JsonLines):
         await nursery.start(sink.run)
         yield sink
         await sink.aclose()
+
+
+def opened(flow: int) -> FlowOpen:
+    return FlowOpen(flow=flow, client=Address("::1", 9), destination=Address("::1", 80))
+
+
+def failed(flow: int) -> FlowError:
+    return FlowError(
+        flow=flow, depth=0, side="ingress", stage="relay", kind="protocol", reason="broken"
+    )
+
+
+def closed(flow: int) -> FlowClose:
+    return FlowClose(flow=flow, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0)
+
+
+def asked(stream: int, url: str) -> HttpRequest:
+    return HttpRequest(flow=1, depth=0, stream=stream, method="GET", url=url, version="HTTP/2")
 
 
 def sizes(lines: bytes) -> list[int]:
@@ -78,14 +97,40 @@ async def test_what_was_published_before_it_ran_is_written(numbered, tmp_path) -
 
 
 async def test_what_does_not_fit_the_queue_is_dropped_and_counted(numbered, tmp_path) -> None:
+    """A flow that floods loses its own messages; no other flow's, and never how it began or ended.
+
+    A flow may have as much as is free: half of six messages, then half of what is left.
+    """
     path = tmp_path / "events"
-    sink = JsonLines(os.open(path, os.O_WRONLY | os.O_CREAT), "events", capacity=3)
-    for size in range(5):
-        sink.publish(numbered(size))
-    assert sink.dropped == 2
+    capacity = 6 * weight(numbered(0))
+    sink = JsonLines(os.open(path, os.O_WRONLY | os.O_CREAT), "events", capacity=capacity)
+    for size in range(1000):
+        sink.publish(numbered(size, flow=1))
+    sink.publish(opened(2))
+    sink.publish(numbered(1000, flow=2))
+    for flow in range(3, 1000):
+        sink.publish(opened(flow))
+    sink.publish(failed(1))
+    sink.publish(closed(1))
+    assert sink.dropped == 997
     async with running(sink):
         pass
-    assert sizes(path.read_bytes()) == [0, 1, 2]
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["size"] for line in lines if "size" in line] == [0, 1, 2, 1000]
+    assert [line["type"] for line in lines].count("flow.open") == 998
+    assert [line["type"] for line in lines[-2:]] == ["flow.error", "flow.close"]
+
+
+async def test_large_events_take_their_part_of_the_queue(tmp_path) -> None:
+    path = tmp_path / "events"
+    sink = JsonLines(os.open(path, os.O_WRONLY | os.O_CREAT), "events", capacity=1 << 20)
+    for stream in range(10_000):
+        sink.publish(asked(stream, "u" * 4096))
+    kept = 10_000 - sink.dropped
+    assert 50 < kept < (1 << 20) // 2 // 4096
+    async with running(sink):
+        pass
+    assert path.read_bytes().count(b"\n") == kept
 
 
 async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkeypatch) -> None:

@@ -47,7 +47,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
 MAX_HEADER_BLOCK: Final = 65536
 """Bytes of one header block, both as it came and decompressed."""
 MAX_STREAMS: Final = 1024
-"""Streams that are followed at a time; beyond it the oldest is forgotten."""
+"""Streams that are followed at a time; beyond it the oldest is followed no more."""
 
 MAX_TABLE: Final = 65536
 """Bytes of a dynamic table of HPACK, whatever is negotiated."""
@@ -439,8 +439,9 @@ class Http2(Conversation):
         return text(value)
 
     def _open(self, stream: int) -> _Stream:
+        self._close(stream, "cut")
         if len(self._streams) >= MAX_STREAMS:
-            del self._streams[next(iter(self._streams))]
+            self._close(next(iter(self._streams)), "cut")
         exchange = self._streams[stream] = _Stream(stream, self.around.clock())
         return exchange
 

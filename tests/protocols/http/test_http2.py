@@ -397,13 +397,20 @@ def test_a_large_body_costs_its_frame_headers_only(converse: Converse) -> None:
     assert brief(talk.notices) == ["1 end 0/1048576"]
 
 
-def test_the_oldest_of_too_many_streams_is_forgotten(converse: Converse) -> None:
+def test_the_oldest_of_too_many_streams_is_followed_no_more(converse: Converse) -> None:
     conversation, client, server = Http2(), Peer(), Peer()
     last = 2 * MAX_STREAMS + 1
     requests = b"".join(client.headers(stream, GET, end=True) for stream in range(1, last + 1, 2))
     answers = server.headers(1, OK, end=True) + server.headers(last, OK, end=True)
     talk = converse(conversation, [(UP, HELLO + requests), (DOWN, SETTINGS + answers)])
     assert brief(talk.notices)[-3:] == ["1 200", f"{last} 200", f"{last} end 0/0"]
+    assert "1 end 0/0 cut" in brief(talk.notices)
+
+
+def test_a_stream_that_begins_again_ends_first(converse: Converse) -> None:
+    conversation, client = Http2(), Peer()
+    talk = converse(conversation, [(UP, HELLO + client.headers(1, GET) + client.headers(1, GET))])
+    assert brief(talk.notices) == ["1 GET https://x/a", "1 end 0/0 cut", "1 GET https://x/a"]
 
 
 def raw(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
