@@ -104,7 +104,7 @@ class TlsOpener:
         if hello is None or hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
         visit = self.bypasses.visit(
-            Client(client, kind_of_client(hello)), Site(str(bridge.target), hello.sni)
+            Client(client, kind_of_client(hello)), Site.of(str(bridge.target), hello.sni)
         )
         action, reason = self._decide(hello, bridge, visit)
         if action == "block":

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
+from mitml4.protocols.wire_text import CUT
 
 if TYPE_CHECKING:  # it brings trio along, which costs `detect` a fifth of its start
     from mitml4.sinks.sink import Sink
 
 __all__ = ["Hub", "Totals"]
+
+_MAX_COUNTED: Final = 1024
+"""Stacks that are told apart in the totals."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Totals:
     failed: int = 0
     """Handshakes that their flow did not survive."""
     passed_through: Counter[str] = field(default_factory=Counter)
+    undetected: int = 0
+    """Flows whose innermost layer is unknown."""
     _troubled: set[int] = field(default_factory=set)
 
     def add(self, event: Event) -> None:
@@ -38,7 +44,7 @@ class Totals:
             case FlowLayer(action="intercepted"):
                 self.opened += 1
             case FlowLayer(action="passthrough"):
-                self.passed_through[getattr(event.details, "passthrough", None) or "policy"] += 1
+                _count(self.passed_through, getattr(event.details, "passthrough", None) or "policy")
             case FlowError(stage="handshake"):
                 self._troubled.add(event.flow)
             case FlowClose():
@@ -47,11 +53,8 @@ class Totals:
                 self._troubled.discard(event.flow)
                 self.bytes_up += event.bytes_up
                 self.bytes_down += event.bytes_down
-                self.stacks[" › ".join(event.stack)] += 1
-
-    @property
-    def undetected(self) -> int:
-        return sum(count for stack, count in self.stacks.items() if stack.endswith("unknown"))
+                self.undetected += event.stack[-1:] == ("unknown",)
+                _count(self.stacks, " › ".join(event.stack))
 
     def stop(self, reason: str, dropped_events: int) -> SessionStop:
         return SessionStop(
@@ -62,6 +65,11 @@ class Totals:
             dropped_events=dropped_events,
             reason=reason,
         )
+
+
+def _count(counter: Counter[str], what: str) -> None:
+    """Once more, or among the rest where clients have made up too many that differ."""
+    counter[what if what in counter or len(counter) < _MAX_COUNTED else CUT] += 1
 
 
 @dataclass(slots=True)

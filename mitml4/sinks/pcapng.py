@@ -38,6 +38,10 @@ _MOST: Final = 128 << 20
 _REMEMBERED_S: Final = 5.0
 """How long a flow that has closed may have packets on the way."""
 _MAX_KNOCKING: Final = 65_536
+_MAX_ENDED: Final = 65_536
+"""Flows that have closed, and whose packets a slow writer may still hold."""
+_MAX_SECRETS: Final = 65_536
+"""Lines of the key log that wait for a slow writer; of more, the oldest are let go."""
 _LAST_BLOCK_S: Final = 0.1
 _LAST_WORDS_S: Final = 5.0
 
@@ -101,7 +105,7 @@ class PacketFile:
         """Connections that have begun, of which we may hear yet that they are ours."""
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
-        self._secrets: deque[bytes] = deque()
+        self._secrets: deque[bytes] = deque(maxlen=_MAX_SECRETS)
         self._news = trio.Event()
         self._closing = False
         self._patience = trio.CancelScope()
@@ -133,6 +137,8 @@ class PacketFile:
                 flow = self._flows.pop(event.flow)
                 flow.reason = event.reason
                 self._ended.append((trio.current_time(), flow))
+                if len(self._ended) > _MAX_ENDED:
+                    self._forget_first()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -222,10 +228,13 @@ class PacketFile:
         """Flows that have ended, unless others have their addresses and ports by now."""
         past = trio.current_time() - _REMEMBERED_S
         while self._ended and self._ended[0][0] < past:
-            _, flow = self._ended.popleft()
-            for key in flow.keys:
-                if (leg := self._legs.get(key)) and leg.flow is flow:
-                    del self._legs[key]
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        _, flow = self._ended.popleft()
+        for key in flow.keys:
+            if (leg := self._legs.get(key)) and leg.flow is flow:
+                del self._legs[key]
 
     def _statistics(self) -> list[bytes]:
         now_ns = time.time_ns()

@@ -52,6 +52,7 @@ every quarter of an hour is to find both."""
 _SEVERAL: Final = 3
 """So many clients speak for all. Two may be two programs of one machine."""
 _MOST: Final = 4096
+_LONGEST: Final = 255
 _MOST_VOTERS: Final = 8
 _NEVER: Final = -math.inf
 
@@ -69,6 +70,11 @@ class Site(NamedTuple):
 
     target: str
     sni: str | None
+
+    @classmethod
+    def of(cls, target: str, sni: str | None) -> Site:
+        """No name is longer (RFC 1035 §2.3.4), whatever a client says: they are kept."""
+        return cls(target[:_LONGEST], sni and sni[:_LONGEST])
 
 
 @dataclass(slots=True)

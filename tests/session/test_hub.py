@@ -53,6 +53,20 @@ def test_flows_bytes_and_stacks_are_told() -> None:
     ]
 
 
+def test_stacks_that_clients_make_up_are_counted_together_once_they_are_too_many() -> None:
+    totals = Totals()
+    for number in range(5000):
+        totals.add(opened(number))
+        stack = tuple(bin(number)[2:].replace("0", "socks5 ").replace("1", "tls ").split())
+        totals.add(closed(number, stack=stack))
+    totals.add(closed(5000, stack=("tls",)))
+    assert len(totals.stacks) == 1025
+    assert sum(totals.stacks.values()) == 5001
+    assert totals.stacks["…"] == 5000 - 1024
+    assert totals.stacks["tls"] == 2
+    assert totals.undetected == 0
+
+
 @pytest.mark.parametrize(
     ("events", "line"),
     [

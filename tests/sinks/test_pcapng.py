@@ -195,6 +195,19 @@ async def test_addresses_that_are_used_again_belong_to_the_later_flow(
     assert [data[40:] for data in read(path)[0]] == [b"of 1", b"of 2", b"of 2", b"of nobody"]
 
 
+async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(tmp_path, tap) -> None:
+    sink = pcapng.PacketFile.to_file(tmp_path / "x", [])
+    for flow in range(70_000):
+        sink.publish(opened(flow))
+        sink.publish(closed(flow))
+        sink.add_secret(b"a secret")
+    assert len(sink._ended) == pcapng._MAX_ENDED
+    assert len(sink._secrets) == pcapng._MAX_SECRETS
+    async with trio.open_nursery() as nursery:
+        await nursery.start(sink.run)
+        await sink.aclose()
+
+
 async def test_what_comes_faster_than_it_is_written_is_counted(tmp_path, tap, monkeypatch) -> None:
     monkeypatch.setattr(pcapng, "_MOST", 250)
     async with writing(tmp_path / "x", tap) as sink:

@@ -40,6 +40,7 @@ TLS_KEY_LOG: Final = 0x544C534B
 _END_OF_OPTIONS: Final = 0
 IF_TSRESOL: Final = 9
 _IF_TSOFFSET: Final = 14
+_MAX_INTERFACES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,8 @@ class _Section:
 
     def _add_interface(self, body: bytes) -> Iterator[Packet]:
         self._need(body, 8)
+        if len(self.interfaces) == _MAX_INTERFACES:
+            raise self.source.error("too many interfaces")
         link_type, _, snap_length = self.numbers("HHI").unpack_from(body)
         options = self._options(body[8:])
         resolution = options.get(IF_TSRESOL, b"\x06")[:1]

@@ -9,16 +9,25 @@ __all__ = ["Fragments"]
 
 _MAX_DATAGRAMS: Final = 256
 _MAX_LENGTH: Final = 65535
+_MAX_PARTS: Final = 8192
+"""Of a datagram: each but the last is eight bytes long at least."""
 
 
 @dataclass(slots=True)
 class _Datagram:
     parts: dict[int, bytes] = field(default_factory=dict)
+    size: int = 0
+    """Bytes of all parts."""
     length: int | None = None
+
+    def add(self, offset: int, data: bytes) -> None:
+        if offset not in self.parts:
+            self.parts[offset] = data
+            self.size += len(data)
 
     def whole(self) -> bytes | None:
         """All of it, once there is no hole; of what overlaps, what stands first counts."""
-        if self.length is None:
+        if self.length is None or self.size < self.length:
             return None
         data = bytearray()
         for offset in sorted(self.parts):
@@ -46,10 +55,10 @@ class Fragments:
             if len(self._open) >= _MAX_DATAGRAMS:
                 del self._open[next(iter(self._open))]
             datagram = self._open[key] = _Datagram()
-        datagram.parts.setdefault(offset, data)
+        datagram.add(offset, data)
         if not more:
             datagram.length = offset + len(data)
         whole = datagram.whole()
-        if whole is not None:
+        if whole is not None or datagram.size > 2 * _MAX_LENGTH or len(datagram.parts) > _MAX_PARTS:
             del self._open[key]
         return whole

@@ -5,7 +5,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
+
+from mitml4.protocols.wire_text import MAX_ITEMS, shorten
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -35,8 +38,8 @@ class CertificateFacts:
         from cryptography.hazmat.primitives.hashes import SHA256
 
         return cls(
-            subject=certificate.subject.rfc4514_string(),
-            issuer=certificate.issuer.rfc4514_string(),
+            subject=shorten(certificate.subject.rfc4514_string()),
+            issuer=shorten(certificate.issuer.rfc4514_string()),
             san=_subject_alternative_names(certificate),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
@@ -69,6 +72,7 @@ def _subject_alternative_names(certificate: Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
+    # One more than events have, so that they say that there are more.
     return tuple(
         name.value.rfc4514_string()
         if isinstance(name, x509.DirectoryName)
@@ -77,7 +81,7 @@ def _subject_alternative_names(certificate: Certificate) -> tuple[str, ...]:
         else name.type_id.dotted_string
         if isinstance(name, x509.OtherName)
         else str(name.value)
-        for name in names
+        for name in islice(names, MAX_ITEMS + 1)
     )
 
 

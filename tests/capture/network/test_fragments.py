@@ -39,3 +39,11 @@ def test_a_fragment_beyond_the_longest_datagram_is_dropped() -> None:
     fragments = Fragments()
     assert fragments.add(b"key", 65528, bytes(16), more=False) is None
     assert fragments.add(b"key", 0, bytes(65528), more=False) == bytes(65528)
+
+
+def test_fragments_that_overlap_are_given_up_once_they_are_more_than_a_datagram() -> None:
+    fragments = Fragments()
+    for number in range(1000):
+        offset = number * 8
+        fragments.add(b"key", offset, bytes(65_535 - offset), more=True)
+        assert sum(each.size for each in fragments._open.values()) <= 2 * 65_535
