@@ -3,10 +3,14 @@
 A lane is one direction: it looks at what its source has, moves bytes to its sink, and keeps what
 has moved already though nobody has claimed it yet (`ahead`). That is how a server that speaks first
 is relayed at once, and still read by the conversation that is found a moment later.
+
+What is claimed while more bytes are there stays in the source until it is known what those are
+(`due`), so that bytes that came together leave together, also where one layer ends between them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -27,6 +31,12 @@ MAX_DEPTH: Final = 16
 _LAST_WORDS_S: Final = 2.0
 """How long the client may take for what a server has said before its reset, and the other way."""
 
+_CHEAP_TO_SEE_AGAIN: Final = 1024
+_GROWTH: Final = 8
+"""More by this part is worth another look at once."""
+_PAUSE_S_PER_BYTE: Final = 1e-7
+"""Else so long for each byte that is seen again: 6 ms where a look shows the most it may."""
+
 _WORTH_SPLICING_BYTES: Final = 64 * 1024
 """A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
 
@@ -40,6 +50,11 @@ class Lane:
     relay: Relay
     ahead: bytearray = field(default_factory=bytearray)
     """Bytes that the sink has already, and that no conversation has claimed."""
+    due: bytes = b""
+    """Unread bytes that are claimed, and that the sink gets with those behind them, or on `flush`.
+    There are none while there are any `ahead`."""
+    held_since: float | None = None
+    """When the first byte was seen that the sink has not got, if there is one."""
     ended: bool = False
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
@@ -53,8 +68,23 @@ class Lane:
     async def look(self, beyond: int) -> bytes:
         """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
 
-        At most MAX_LOOK + 1 of them. When it has ended, `ended` is set, and no more come.
+        At most MAX_LOOK + 1 of them. When it has ended, `ended` is set, and no more come. `flush`
+        comes first. Cancelling loses nothing.
+
+        Who has to see many bytes again for each one that follows is not shown it at once: a short
+        pause lets more come, so that the cost of looking does not grow with the square of what is
+        looked at.
         """
+        data = await self._look(beyond)
+        enough = min(beyond + beyond // _GROWTH, MAX_LOOK)
+        if beyond > _CHEAP_TO_SEE_AGAIN and len(data) < enough and not self.ended:
+            with trio.move_on_after(beyond * _PAUSE_S_PER_BYTE):
+                return await self._look(enough)
+            data = self.glance()
+        return data
+
+    async def _look(self, beyond: int) -> bytes:
+        assert not self.due
         while len(self.ahead) <= beyond:
             moved = len(self.ahead)
             try:
@@ -66,29 +96,59 @@ class Lane:
                 self.truncation = truncation
                 fresh = b""
             self._find_ended(moved + len(fresh) <= beyond)
-            return bytes(self.ahead) + fresh
+            return self._shown(fresh)
         return self.glance()
 
     def glance(self) -> bytes:
         """The unclaimed bytes that are there now."""
-        return bytes(self.ahead) + self.source.peek_nowait(MAX_LOOK + 1)
+        return self._shown(self._unread())
+
+    def _unread(self) -> bytes:
+        return self.source.peek_nowait(len(self.due) + MAX_LOOK + 1)[len(self.due) :]
+
+    def _shown(self, fresh: bytes) -> bytes:
+        if fresh and self.held_since is None:
+            self.held_since = trio.current_time()
+        return bytes(self.ahead) + fresh if self.ahead else fresh
+
+    def held_until(self, count: int, hold_s: float) -> float:
+        """When the first `count` unclaimed bytes, some of which may not have moved, have been held
+        back for so long; infinite if all have moved."""
+        if count <= len(self.ahead) or self.held_since is None:
+            return math.inf
+        return self.held_since + hold_s
+
+    def claim(self, data: bytes) -> None:
+        """Claim the first bytes that `look` has shown; the sink has them after `flush`, or with
+        the next ones that move."""
+        moved = min(len(self.ahead), len(data))
+        del self.ahead[:moved]
+        self.due += data[moved:]
+
+    async def flush(self) -> None:
+        """See that the sink has all that is claimed."""
+        if self.due:
+            await self._send(b"")
 
     async def move(self, data: bytes) -> None:
         """Claim the first bytes that `look` has shown, and see that the sink has them."""
-        moved = min(len(self.ahead), len(data))
-        del self.ahead[:moved]
-        await self._send(memoryview(data)[moved:])
+        self.claim(data)
+        await self.flush()
 
     async def move_ahead(self, data: bytes) -> None:
         """See that the sink has all that `look` has shown, and claim nothing of it."""
-        fresh = memoryview(data)[len(self.ahead) :]
-        await self._send(fresh)
-        self.ahead += fresh
-
-    async def _send(self, fresh: memoryview) -> None:
+        fresh = data[len(self.ahead) :]
         if fresh:
-            await self.sink.send_all(fresh)
-            self.source.discard(len(fresh))
+            await self._send(fresh)
+            self.ahead += fresh
+
+    async def _send(self, fresh: bytes) -> None:
+        """Send what is due, and these bytes behind it."""
+        data = self.due + fresh if self.due else fresh
+        await self.sink.send_all(memoryview(data))
+        self.source.discard(len(data))
+        self.due = b""
+        self.held_since = None
 
     async def _move_over(self, urgent: UrgentAhead) -> None:
         """See that the sink has urgent data, and what comes before it; claim nothing of it.
@@ -98,6 +158,7 @@ class Lane:
         source, sink = self.source, self.sink
         assert isinstance(sink, TcpStream)
         before = urgent.before
+        self.held_since = None
         while before:
             sent = await sink.send_some(before)
             source.discard(sent)
@@ -131,19 +192,23 @@ class Lane:
             moved += burst
         return moved
 
-    async def pass_some(self, tap: Tap) -> int:
-        """Claim and move what comes next, and show the tap a copy; 0 when the source has ended."""
+    async def pass_some(self) -> bytes:
+        """Claim and move what comes next. A copy of it; nothing when the source has ended."""
         if self.ahead:
             claimed = bytes(self.ahead)
             self.ahead.clear()
-            tap(claimed)
-            return len(claimed)
-        return await self._burst(None, tap=tap)
+            return claimed
+        moved: list[bytes] = []
+        await self._burst(None, tap=moved.append)
+        return b"".join(moved)
 
     async def _burst(
         self, left: int | None, *, in_kernel: bool = False, tap: Tap | None = None
     ) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
+        self.held_since = None
+        if self.due and (moved_along := await self._flush_and_more(left, tap)):
+            return moved_along
         source, sink = self.source, self.sink
         moved: int | None = None
         waited = False
@@ -166,6 +231,15 @@ class Lane:
         self._find_ended(not moved)
         await trio.lowlevel.checkpoint()
         return moved
+
+    async def _flush_and_more(self, left: int | None, tap: Tap | None) -> int:
+        """Move what is due, and with it what comes next and is there already; how much that is."""
+        fresh = self._unread()[:left]
+        await self._send(fresh)
+        await trio.lowlevel.checkpoint()
+        if fresh and tap:
+            tap(fresh)
+        return len(fresh)
 
     def _find_ended(self, ended: bool) -> None:
         if ended:
@@ -275,6 +349,11 @@ class Bridge:
 
     def lane(self, direction: Direction) -> Lane:
         return self.up if direction is Direction.UP else self.down
+
+    async def flush(self) -> None:
+        """See that both sides have all that is claimed."""
+        await self.up.flush()
+        await self.down.flush()
 
     async def follow(self, work: Callable[[Direction], Awaitable[None]]) -> None:
         """Let both lanes work to their ends. If one fails, the other is stopped and its error

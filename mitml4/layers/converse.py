@@ -17,6 +17,7 @@ from mitml4.errors import ProtocolError
 from mitml4.events import Action
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Side, Speaker
+from mitml4.layers.turn import Turn
 from mitml4.protocols.conversation import (
     HOLD,
     INNER,
@@ -33,8 +34,10 @@ from mitml4.protocols.conversation import (
 
 __all__ = ["converse"]
 
-_HELD_S: Final = 10.0
-"""After so long a silence the bytes under a HOLD move all the same, and can be opened no more."""
+_WINDOW: Final = 256
+"""So many bytes a conversation is shown first."""
+_MOST_SHOWN: Final = 16384
+"""So many at most of those that it only follows."""
 
 
 async def converse(
@@ -60,6 +63,9 @@ class _Driver:
         self.checked: Target | None = None
         self.finished: set[Direction] = set()
         self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
+        self.turns = {each: Turn() for each in Direction}
+        self.said = 0
+        """Events so far."""
         framing = bridge.framing
         self.framings = {each: framing() for each in Direction} if framing else None
 
@@ -119,15 +125,19 @@ class _Driver:
         return all(want is INNER for want in wants)
 
     async def _follow(self, direction: Direction) -> None:
-        lane = self.bridge.lane(direction)
+        lane, turn = self.bridge.lane(direction), self.turns[direction]
         while not self._inner_begins():
+            await turn.rest()
             want = self._want(direction)
             if want is LOOK:
                 exhausted = await self._look(direction, lane)
             elif want is TAP:
-                exhausted = not await lane.pass_some(lambda data: self._tapped(direction, data))
+                data = await lane.pass_some()
+                await self._show_copy(direction, data)
+                exhausted = not data
             elif isinstance(want, Pass):
                 count = await lane.pass_on(want.count)
+                turn.begin()
                 self._passed(direction, count)
                 exhausted = want.count is None or count < want.count
             else:
@@ -141,40 +151,84 @@ class _Driver:
 
         Returns whether nothing more will come.
         """
-        data = b""
+        tried = 0
         while self._want(direction) is LOOK:
-            held = len(data) > len(lane.ahead)
-            with trio.move_on_after(self.bridge.hold_s if held else math.inf) as patience:
-                looked = await self._interruptible(direction, LOOK, lane, len(data))
+            data = lane.glance()
+            if len(data) > tried:
+                taken = self._show(direction, data, tried)
+                if taken:
+                    lane.claim(data[:taken])
+                    if taken == len(data) or self._want(direction) is LOOK:
+                        await lane.flush()
+                    return False
+                if self._want(direction) is not LOOK:
+                    return False
+                if len(data) > MAX_LOOK:
+                    self._break(direction, ProtocolError("more bytes than one look may hold"))
+                    return False
+                tried = len(data)
+            del data  # there may be many flows that wait for the rest of something
+            await lane.flush()
+            with trio.move_on_at(self._held_until(direction, tried)) as patience:
+                looked = await self._interruptible(direction, LOOK, lane, tried)
+            self.turns[direction].begin()
             if patience.cancelled_caught:
-                # A piece of a message, and silence: the far side may have something to say to it.
-                await lane.move_ahead(data)
-                continue
-            if looked is None or self._want(direction) is not LOOK:
-                break
-            if len(looked) <= len(data):
+                # A piece of a message, and no more: the far side may have something to say to it.
+                await lane.move_ahead(lane.glance()[:tried])
+            elif looked is not None and len(looked) <= tried:
                 return True
-            data = looked
-            taken = self._feed(direction, data)
-            if taken:
-                await lane.move(data[:taken])
-                break
-            if len(data) > MAX_LOOK:
-                self._break(direction, ProtocolError("more bytes than one look may hold"))
         return False
+
+    def _show(self, direction: Direction, data: bytes, tried: int) -> int:
+        """Show the conversation these bytes, of which it has seen the first `tried` without taking
+        any. Returns how many of them are its own: a turn's worth, if there are more.
+
+        It is shown more of them only once it has taken nothing: a message is seldom longer, and
+        what it says of many small ones is then said a few at a time.
+        """
+        at, window = 0, max(_WINDOW, 2 * tried)
+        while at < len(data) and not (at and self.turns[direction].is_over):
+            want = self._want(direction)
+            if isinstance(want, Pass):
+                passed = len(data) - at if want.count is None else min(len(data) - at, want.count)
+                self._passed(direction, passed)
+                at += passed
+            elif want is not LOOK:
+                break
+            elif taken := self._feed(direction, data[at : at + window]):
+                at, window = at + taken, _WINDOW
+            elif self._want(direction) is LOOK and at + window >= len(data):
+                break
+            else:
+                window *= 2
+        return at
+
+    async def _show_copy(self, direction: Direction, data: bytes) -> None:
+        """Show the conversation what has moved under a TAP: in small pieces as long as it has
+        something to say of them."""
+        turn = self.turns[direction]
+        turn.begin()
+        at, window = 0, _WINDOW
+        while at < len(data) and self._want(direction) is TAP:
+            said = self.said
+            self._tapped(direction, data[at : at + window])
+            at += window
+            window = min(2 * window, _MOST_SHOWN) if said == self.said else _WINDOW
+            await turn.rest()
 
     async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
         """Nothing should move now, but neither may a wrong guess make two ends wait for good.
 
         The source is watched all the same, lest its reset goes unnoticed.
         """
-        data = b""
+        await lane.flush()
+        data = lane.glance()
         while self._want(direction) is want and not self._inner_begins():
-            held = len(data) > len(lane.ahead)
             enough = len(data) > MAX_LOOK or lane.ended
-            with trio.move_on_after(_HELD_S if held else math.inf) as patience:
+            with trio.move_on_at(self._held_until(direction, len(data))) as patience:
                 beyond = math.inf if enough else len(data)
                 looked = await self._interruptible(direction, want, lane, beyond)
+            self.turns[direction].begin()
             if patience.cancelled_caught and len(data) > MAX_LOOK:
                 self._break(direction, ProtocolError("more bytes than may be held back"))
             elif patience.cancelled_caught:
@@ -185,6 +239,11 @@ class _Driver:
                     await lane.move_ahead(data)
                     await lane.say_ended()
         return False
+
+    def _held_until(self, direction: Direction, count: int) -> float:
+        """When to let go of so many bytes; at once if they can have no answer."""
+        hold_s = 0.0 if direction.other in self.finished else self.bridge.hold_s
+        return self.bridge.lane(direction).held_until(count, hold_s)
 
     async def _interruptible(
         self, direction: Direction, want: Want, lane: Lane, beyond: float
@@ -257,7 +316,8 @@ class _Driver:
         other = direction.other
         if other in self.waits:
             want, scope = self.waits[other]
-            if self._want(other) is not want or self._inner_begins():
+            is_over = direction in self.finished or self._inner_begins()
+            if is_over or self._want(other) is not want:
                 scope.cancel()
 
     def _tell(self, *, at_the_end: bool) -> None:
@@ -266,4 +326,5 @@ class _Driver:
             self.bridge.report.layer(self.depth, self.speaker, self.action, conversation.facts())
         for notice in conversation.notices:
             self.bridge.report.notice(self.depth, notice)
+        self.said += len(conversation.notices)
         conversation.notices.clear()

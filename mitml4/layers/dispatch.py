@@ -4,13 +4,12 @@ Both lanes are watched from the first moment and every detector sees the same op
 held back but the start of what may become a TLS ClientHello, because that one we would answer
 ourselves: all else is relayed while the question is open (the lanes keep it for the conversation
 that is found), so a server that speaks first costs nothing, and neither does a weak rule that wants
-to see the answer. The only timer here says for how long silence may hold back a part of a
-ClientHello; once its first bytes are certain, layers/tls.py has one of its own for the rest.
+to see the answer. The only timer here says for how long a part of a ClientHello may be held back;
+once its first bytes are certain, layers/tls.py has one of its own for the rest.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import trio
@@ -78,28 +77,38 @@ class _Watch:
 
     async def _watch(self, direction: Direction) -> None:
         lane = self.bridge.lane(direction)
-        data = b""
+        data = self.seen[direction]
+        if self._may_move(direction):
+            await lane.move_ahead(data)
+        await lane.flush()
         while not self.decided:
             looked = await self._look(direction, lane, data)
             if looked is None:
-                if not self.decided:  # silence has held it back for long enough
+                if not self.decided:  # it was held back for long enough
                     await lane.move_ahead(data)
                 continue
             data = looked
             self._learn(direction, data)
             if self.decided:
                 return
-            if direction is Direction.DOWN or lane.ended or not self.detection.terminating:
+            if self._may_move(direction):
                 await lane.move_ahead(data)
-            if lane.ended and not self.decided:
+            if lane.ended:
+                self.looking[direction.other].cancel()  # what it holds will have no answer
                 with trio.CancelScope() as self.looking[direction]:
                     await lane.end()
                 return
 
+    def _may_move(self, direction: Direction) -> bool:
+        """Whether nothing can come of what has been seen that we would answer ourselves."""
+        over = self.bridge.up.ended or self.bridge.down.ended
+        return direction is Direction.DOWN or over or not self.detection.terminating
+
     async def _look(self, direction: Direction, lane: Lane, data: bytes) -> bytes | None:
-        """More than `data`; None when the other lane has decided, or patience has run out."""
-        patience_s = self.bridge.hold_s if len(data) > len(lane.ahead) else math.inf
-        with trio.move_on_after(patience_s) as self.looking[direction]:
+        """More than `data`; None when the other lane has decided, or has ended, or when it has
+        been held back for long enough."""
+        until = lane.held_until(len(data), self.bridge.hold_s)
+        with trio.move_on_at(until) as self.looking[direction]:
             return await lane.look(len(data))
         return None
 

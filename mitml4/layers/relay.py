@@ -60,6 +60,8 @@ class Relay:
                 moved += count
                 if tap:
                     tap(bytes(buffer[:count]))
+                if count < len(room):
+                    break
         return moved
 
     @contextmanager

@@ -40,8 +40,8 @@ from mitml4.tls.verify import Verifier, der
 
 __all__ = ["Blocked", "Failed", "Judge", "TlsOpener"]
 
-_HELLO_PATIENCE_S: Final = 10.0
-"""After so long a silence within a ClientHello, what there is of it is relayed unopened."""
+_HELLO_S: Final = 10.0
+"""What there is of a ClientHello that is not whole by then is relayed unopened."""
 _HANDSHAKE_S: Final = 30.0
 _LEAVES_WITHIN_S: Final = 1.0
 """A client that ends the connection so soon after the handshake has looked at the certificate."""
@@ -100,6 +100,7 @@ class TlsOpener:
         handshake that cannot be carried over is given up, and the untouched ClientHello is passed
         through. Raises Blocked, Failed, OSError.
         """
+        await bridge.flush()
         hello = await _read_hello(bridge)
         if hello is None or hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
@@ -142,6 +143,7 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
     Nor does it come for us when the server has something to say before it has heard it.
     """
     data = bridge.up.glance()
+    deadline = trio.current_time() + _HELLO_S
     while True:
         bare = bytes(bridge.framing().unwrap(data)) if bridge.framing else data
         try:
@@ -155,7 +157,7 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
             nonlocal looked
             looked = await bridge.up.look(beyond)
 
-        with trio.move_on_after(_HELLO_PATIENCE_S):
+        with trio.move_on_at(deadline):
             await first_of(look, partial(bridge.down.look, len(bridge.down.ahead)))
         if len(looked) <= len(data):
             return None

@@ -179,11 +179,13 @@ class TcpStream(Stream):
                     raise UrgentAhead(data)
                 if self.has_ended():
                     data = self.socket.recv(limit, socket.MSG_PEEK)
-                    if len(data) < min(limit, self._unread_count()):
+                    if len(data) < min(limit, self.unread_count()):
                         raise UrgentAhead(data)
                     return data
-            more = await self._wait_for_more_than(len(data))
-            stuck_at = len(data) if more else 0
+            seen = len(data)
+            del data  # there may be many who wait for the rest of something
+            more = await self._wait_for_more_than(seen)
+            stuck_at = seen if more else 0
 
     def peek_nowait(self, limit: int) -> bytes:
         if urgent.has_come and self._is_before_urgent():
@@ -211,7 +213,7 @@ class TcpStream(Stream):
         await trio.lowlevel.wait_readable(self.socket)
         if not count:
             return False
-        if self._unread_count() > count:
+        if self.unread_count() > count:
             return True
         if not self.has_ended():
             # The kernel also wakes a reader whose receive buffer is full, though the low-water
@@ -219,7 +221,8 @@ class TcpStream(Stream):
             await trio.sleep(_FULL_BUFFER_PAUSE_S)
         return False
 
-    def _unread_count(self) -> int:
+    def unread_count(self) -> int:
+        """Bytes that the kernel has for us."""
         return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0])
 
     def has_ended(self) -> bool:

@@ -21,9 +21,10 @@ from typing import Final, ParamSpec, TypeVar
 
 import trio
 from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
 
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream
-from mitml4.protocols.conversation import Framing
+from mitml4.protocols.conversation import MAX_LOOK, Framing
 
 __all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
 
@@ -31,6 +32,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _RECORD_BYTES: Final = 16384  # RFC 8446 §5.1: the most plaintext a record carries
+_RECORDS_A_TURN: Final = 32
+"""So many are read before others get their turn: a record may hold one byte, or none."""
+_SCRATCH: Final = memoryview(bytearray(MAX_LOOK + 1))
 _UNEXPECTED_EOF: Final = -1  # what pyOpenSSL puts into SysCallError for a FIN without close_notify
 
 
@@ -67,14 +71,20 @@ class TlsStream(Stream):
         self.transport = transport
         self.alerts = Alerts()
         connection.set_app_data(self.alerts)
+        # pyOpenSSL sets it: SSL_read would not come back before it has a byte for us, however many
+        # tickets and key updates it has to read for that.
+        lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
         self._ahead = bytearray()
-        self._scratch: memoryview | None = None
         self.failure: Exception | None = None
         """What ended it, other than close_notify; every later read raises it."""
         self.on_opening: Callable[[int | Exception], None] | None = None
         """Told once what comes first behind the handshake: so many bytes, 0 for close_notify, or
         what ended it."""
         self._sending = trio.Lock()
+
+    @abstractmethod
+    def _has_unread(self) -> bool:
+        """Whether there is ciphertext that OpenSSL has not looked at."""
 
     @abstractmethod
     async def _wait_readable(self) -> None:
@@ -99,27 +109,29 @@ class TlsStream(Stream):
 
     async def peek(self, beyond: int, limit: int) -> bytes:
         while len(self._ahead) <= beyond:
-            count = self._read_ahead()
+            count = self._read_ahead(limit)
             if count == 0:
                 break
             if count is None:
                 await self._flush_unless_sending()
                 await self._wait_readable()
-        return bytes(self._ahead[:limit])
+            else:
+                await trio.lowlevel.checkpoint()
+        return self._shown(limit)
 
     def peek_nowait(self, limit: int) -> bytes:
-        if not self._ahead:
-            with suppress(OSError, StreamTruncated):  # kept, and raised by whoever reads on
-                self._read_ahead()
-        return bytes(self._ahead[:limit])
+        with suppress(OSError, StreamTruncated):  # kept, and raised by whoever reads on
+            self._read_ahead(limit)
+        return self._shown(limit)
 
-    def _read_ahead(self) -> int | None:
-        """Read a record's worth, and keep it; see `_read`."""
-        if self._scratch is None:
-            self._scratch = memoryview(bytearray(_RECORD_BYTES))
-        count = self._read(self._scratch)
+    def _shown(self, limit: int) -> bytes:
+        return bytes(memoryview(self._ahead)[:limit])
+
+    def _read_ahead(self, limit: int) -> int | None:
+        """Read more, as long as `limit` bytes are not there, and keep it; see `_read_records`."""
+        count = self._read_records(_SCRATCH[: max(0, limit - len(self._ahead))])
         if count:
-            self._ahead += self._scratch[:count]
+            self._ahead += _SCRATCH[:count]
         return count
 
     def discard(self, count: int) -> None:
@@ -131,13 +143,21 @@ class TlsStream(Stream):
             buffer[:count] = self._ahead[:count]
             del self._ahead[:count]
             return count
+        return self._read_records(buffer)
+
+    def _read_records(self, buffer: memoryview) -> int | None:
+        """Read what is there into a buffer, but not more than so many records, most of which may
+        have no byte for it. 0 at close_notify, None when there is nothing yet."""
         filled = 0
-        while filled < len(buffer) and not self.failure:
+        for _ in range(_RECORDS_A_TURN):
+            if filled == len(buffer):
+                break
             taken = self._read(buffer[filled : filled + _RECORD_BYTES], quietly=filled > 0)
-            if not taken:
+            if taken:
+                filled += taken
+            elif taken == 0 or self.failure or not self._has_unread():
                 return filled or taken
-            filled += taken
-        return filled or self._read(buffer)
+        return filled or None
 
     def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
         """One record's worth; 0 at close_notify, None when there is none yet.
@@ -238,6 +258,9 @@ class _DescriptorTlsStream(TlsStream):
         transport.wake_at(1)
         super().__init__(SSL.Connection(context, transport.socket), transport)
 
+    def _has_unread(self) -> bool:
+        return self.transport.unread_count() > 0
+
     async def _wait_readable(self) -> None:
         try:
             await self.transport.wait_receivable()
@@ -281,7 +304,13 @@ class _MemoryTlsStream(TlsStream):
         if self._server_side and self.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
             self._wraps = False
 
+    def _has_unread(self) -> bool:
+        return bool(lib.BIO_get_mem_data(self.connection._into_ssl, ffi.new("char **")))
+
     async def _wait_readable(self) -> None:
+        if self._has_unread():
+            await trio.lowlevel.checkpoint()
+            return
         if self._receiving.locked():
             async with self._receiving:
                 return  # another task has just fed OpenSSL

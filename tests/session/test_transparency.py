@@ -177,8 +177,7 @@ class Side:
 @pytest.fixture
 def conversation(lab, monkeypatch):
     """`async with conversation(script)`: both ends connected through the proxy."""
-    monkeypatch.setattr("mitml4.layers.tls._HELLO_PATIENCE_S", HOLD_S)
-    monkeypatch.setattr("mitml4.layers.converse._HELD_S", HOLD_S)
+    monkeypatch.setattr("mitml4.layers.tls._HELLO_S", HOLD_S)
 
     async def hold(script) -> None:
         accepted, over = trio.Event(), trio.Event()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
 import trustme
 
+from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
 from mitml4.net.stream import StreamTruncated, TcpStream
+from mitml4.protocols.conversation import Framing
 from mitml4.tls.context import Contexts, Offer
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 
@@ -24,8 +27,11 @@ CONTEXT = (
 class Peer:
     """The far side: a TLS server of the standard library's, in blocking calls on a thread."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, keylog: Path) -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.num_tickets = 0
+        context.keylog_filename = str(keylog)
+        self.keylog = keylog
         trustme.CA().issue_cert("peer.test").configure_cert(context)
         self.raw = sock
         self.raw.settimeout(5)
@@ -50,19 +56,33 @@ class Peer:
             self.tls.write(record)
         self.flush()
 
+    def writer(self) -> RecordWriter:
+        """Writes records in its place; it has written none after the handshake."""
+        return RecordWriter(logged_secret(self.keylog, "SERVER_TRAFFIC_SECRET_0"))
+
     def close_notify(self) -> None:
         with pytest.raises(ssl.SSLWantReadError):
             self.tls.unwrap()
         self.flush()
 
 
-@pytest.fixture
-def ends() -> Iterator[tuple[TlsStream, Peer]]:
+class Bare(Framing):
+    """Nothing around it; OpenSSL works on memory all the same."""
+
+    def unwrap(self, data: bytes | memoryview) -> bytes | memoryview:
+        return data
+
+    def wrap(self, data: bytes) -> bytes:
+        return data
+
+
+@pytest.fixture(params=[None, Bare()], ids=["descriptor", "memory"])
+def ends(request, tmp_path: Path) -> Iterator[tuple[TlsStream, Peer]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
-    stream = tls_over(TcpStream(near), CONTEXT)
-    yield stream, Peer(far)
+    stream = tls_over(TcpStream(near), CONTEXT, framing=request.param)
+    yield stream, Peer(far, tmp_path / "keylog")
     near.close()
     far.close()
 
@@ -116,7 +136,7 @@ async def test_a_broken_record_is_a_failure_after_what_was_whole(ends) -> None:
     await shake_hands(stream, peer)
     peer.write(b"whole")
     peer.raw.sendall(b"\x17\x03\x03\x00\x14" + bytes(20))
-    await everything_arrived(stream, 70)
+    await everything_arrived(stream, 40)
     assert await receive(stream) == b"whole"
     with pytest.raises(TlsFailure):
         await receive(stream)
@@ -125,8 +145,80 @@ async def test_a_broken_record_is_a_failure_after_what_was_whole(ends) -> None:
 async def test_what_was_peeked_at_is_received_first_and_once(ends) -> None:
     stream, peer = ends
     await shake_hands(stream, peer)
-    peer.write(b"abc", b"def")
+    peer.write(b"abc")
     assert await stream.peek(0, 100) == b"abc"
+    peer.write(b"def")
     assert await stream.peek(3, 100) == b"abcdef"
     stream.discard(2)
+    peer.write(b"ghi")
     assert await receive(stream) == b"cdef"
+    assert await receive(stream) == b"ghi"
+
+
+COUNT = 850
+# OpenSSL itself ends a connection that sends many empty records, or many warnings, in a row.
+FLOODS: dict[str, Callable[[RecordWriter], bytes]] = {
+    "key updates": lambda peer: b"".join(peer.key_update() for _ in range(COUNT)),
+    "key updates to be answered": lambda peer: b"".join(
+        peer.key_update(requested=True) for _ in range(COUNT)
+    ),
+    "tickets": lambda peer: b"".join(peer.record(HANDSHAKE, ticket(n)) for n in range(COUNT)),
+    "tickets in one record": lambda peer: peer.record(
+        HANDSHAKE, b"".join(map(ticket, range(COUNT)))
+    ),
+    "records of a byte": lambda peer: b"".join(peer.data(b"x") for _ in range(COUNT)),
+}
+
+
+async def copy(stream: TlsStream, _total: int) -> bytes:
+    """As a relay reads."""
+    buffer, got = memoryview(bytearray(65536)), b""
+    while not got.endswith(b"!"):
+        count = stream.receive_nowait(buffer)
+        if count is None:
+            await stream.wait_receivable()
+        else:
+            got += buffer[:count]
+            await trio.lowlevel.checkpoint()
+    return got
+
+
+async def look(stream: TlsStream, _total: int) -> bytes:
+    """As a conversation that has not seen enough yet, and is shown what there is."""
+    got = b""
+    while not got.endswith(b"!"):
+        got = await stream.peek(len(got), 65536)
+    stream.discard(len(got))
+    return got
+
+
+async def look_for_all(stream: TlsStream, total: int) -> bytes:
+    got = await stream.peek(total - 1, 65536)
+    stream.discard(len(got))
+    return got
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_others_run_while_many_records_are_read(ends, flood: str) -> None:
+    """All of them are there when the reading begins: nothing but its own bound lets others run."""
+    stream, peer = ends
+    await shake_hands(stream, peer)
+    writer, total, turns = peer.writer(), 0, 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    for read in (copy, look, look_for_all):
+        records = FLOODS[flood](writer) + writer.data(b"!")
+        peer.raw.sendall(records)
+        with trio.fail_after(5):
+            await stream.transport.peek(len(records) - 1, len(records))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(count_turns)
+                turns = 0
+                total = len(await read(stream, total))
+                nursery.cancel_scope.cancel()
+        assert turns >= COUNT // 64, read.__name__

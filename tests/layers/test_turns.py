@@ -1,0 +1,170 @@
+"""No flow keeps the event loop, whatever its two ends send, and how it comes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from mitml4.layers import converse as driver
+from mitml4.layers.bridge import Bridge, Lane
+from mitml4.layers.converse import converse
+from mitml4.layers.relay import Relay
+from mitml4.layers.report import Report
+from mitml4.layers.turn import Turn
+from mitml4.net.stream import TcpStream
+from mitml4.protocols.conversation import (
+    LOOK,
+    MAX_LOOK,
+    PASS_ALL,
+    TAP,
+    Conversation,
+    Direction,
+    Facts,
+    HttpRequest,
+    Target,
+)
+
+REQUEST = HttpRequest(
+    stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None, headers=()
+)
+
+
+@dataclass(slots=True)
+class Units(Conversation):
+    """Its messages are `unit` bytes long, up to one that begins with a full stop."""
+
+    name = "units"
+    unit: int = 1
+    says: bool = False
+    """Whether it has something to tell of each."""
+    fed: list[int] = field(default_factory=list)
+    """How many bytes it was shown each time."""
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        self.fed.append(len(data))
+        taken = 0
+        while len(data) - taken >= self.unit:
+            taken += self.unit
+            if self.says:
+                self.notices.append(REQUEST)
+            if data[taken - 1 : taken] == b".":
+                self.up = PASS_ALL
+                break
+        return taken
+
+    def facts(self) -> Facts:
+        return Facts()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
+@dataclass
+class Ends:
+    client: socket.socket
+    server: socket.socket
+    bridge: Bridge
+    events: int = 0
+
+
+@contextmanager
+def bridged() -> Iterator[Ends]:
+    """A bridge between two connections, with the far ends of both."""
+    (client, near), (far, server) = tcp_pair(), tcp_pair()
+    ends = Ends(client, server, None)  # type: ignore[arg-type]
+
+    def publish(_event: object) -> None:
+        ends.events += 1
+
+    ends.bridge = Bridge.between(
+        TcpStream(near),
+        TcpStream(far),
+        relay=Relay(),
+        report=Report(1, publish),
+        target=Target("server.test", 80),
+        hold_s=0.5,
+        check=lambda _target: None,
+    )
+    try:
+        yield ends
+    finally:
+        for end in (client, server, ends.bridge.ingress, ends.bridge.egress):
+            end.close()
+
+
+@pytest.mark.parametrize("want", [LOOK, TAP])
+@pytest.mark.parametrize("says", [True, False])
+async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
+    monkeypatch, want, says: bool
+) -> None:
+    """All of it is there when the reading begins, and no turn lasts: between two pieces the others
+    run, and no piece is large of which there is something to say."""
+    monkeypatch.setattr(driver, "Turn", lambda: Turn(0.0))
+    conversation = Units(says=says, up=want)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    with bridged() as ends:
+        ends.client.sendall(b"x" * 40_000 + b".")
+        ends.client.shutdown(socket.SHUT_WR)
+        ends.server.shutdown(socket.SHUT_WR)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(count_turns)
+                await converse(ends.bridge, conversation, "client")
+                nursery.cancel_scope.cancel()
+        got = b""
+        while more := ends.server.recv(65536):
+            got += more
+    assert got == b"x" * 40_000 + b"."
+    assert sum(conversation.fed) >= len(got)
+    assert turns >= len(conversation.fed)
+    assert max(conversation.fed) <= (256 if says or want is LOOK else 16384)
+
+
+async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autojump_clock) -> None:
+    """As long as a byte is there whenever one is asked for. Whoever waits for the next one gets a
+    look at each."""
+
+    class Trickle:
+        """Has one byte more whenever it is asked."""
+
+        def __init__(self, data: bytes) -> None:
+            self.data = data
+            self.shown = 0
+            self.tcp = self
+
+        async def peek(self, beyond: int, limit: int) -> bytes:
+            while self.shown <= beyond and self.shown < len(self.data):
+                await trio.lowlevel.checkpoint()
+                self.shown += 1
+            return self.data[: min(self.shown, limit)]
+
+        def peek_nowait(self, limit: int) -> bytes:
+            return self.data[: min(self.shown, limit)]
+
+        def raise_told_reset(self) -> None:
+            pass
+
+    lane = Lane(Trickle(b"x" * MAX_LOOK), Trickle(b""), Relay())  # type: ignore[arg-type]
+    seen, looks = 0, 0
+    while seen < MAX_LOOK:
+        data = await lane.look(seen)
+        assert len(data) > seen
+        seen = len(data)
+        looks += 1
+    assert looks < 1100  # a kilobyte of looks, then one for each eighth more
