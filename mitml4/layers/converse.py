@@ -72,7 +72,7 @@ class _Driver:
     async def run(self) -> Bridge | None:
         self._tell(at_the_end=False)
         try:
-            self._claim_what_moved()
+            await self._claim_what_moved()
             await self.bridge.follow(self._follow)
         finally:
             if not self._inner_begins():
@@ -87,27 +87,21 @@ class _Driver:
             )
         return None
 
-    def _claim_what_moved(self) -> None:
+    async def _claim_what_moved(self) -> None:
         """Show the conversation what has moved before it was known, who spoke first first: what
         the other said may be an answer."""
         first = Direction.UP if self.speaker == "client" else Direction.DOWN
         while self._claim(first) or self._claim(first.other):
-            pass
+            await self.turns[first].rest()
 
     def _claim(self, direction: Direction) -> bool:
-        """One piece of what has moved in a direction; whether the conversation took any of it."""
-        ahead, want = self.bridge.lane(direction).ahead, self._want(direction)
-        taken = 0
-        if not ahead:
-            return False
-        if want is LOOK:
-            taken = self._feed(direction, bytes(ahead[: MAX_LOOK + 1]))
-        elif want is TAP:
-            taken = len(ahead)
-            self._tapped(direction, bytes(ahead))
-        elif isinstance(want, Pass):
-            taken = len(ahead) if want.count is None else min(want.count, len(ahead))
-            self._passed(direction, taken)
+        """A turn's worth of what has moved in a direction; whether the conversation took any."""
+        ahead = self.bridge.lane(direction).ahead
+        if ahead and self._want(direction) is TAP:
+            taken = min(len(ahead), _WINDOW)
+            self._tapped(direction, bytes(ahead[:taken]))
+        else:
+            taken = self._show(direction, bytes(ahead[: MAX_LOOK + 1]), 0)
         del ahead[:taken]
         return taken > 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -26,7 +26,10 @@ class Turn:
 
     length_s: float = TURN_S
     clock: Callable[[], float] = time.perf_counter
-    _ends_at: float = 0.0
+    _ends_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin()
 
     def begin(self) -> None:
         """To be called after anything that has waited."""
