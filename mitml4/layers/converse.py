@@ -64,6 +64,8 @@ class _Driver:
         self.finished: set[Direction] = set()
         self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
         self.turns = {each: Turn() for each in Direction}
+        self.windows = dict.fromkeys(Direction, _WINDOW)
+        """How much of what has moved a conversation is shown at a time."""
         self.said = 0
         """Events so far."""
         framing = bridge.framing
@@ -202,12 +204,13 @@ class _Driver:
         something to say of them."""
         turn = self.turns[direction]
         turn.begin()
-        at, window = 0, _WINDOW
+        at = 0
         while at < len(data) and self._want(direction) is TAP:
-            said = self.said
+            window, said = self.windows[direction], self.said
             self._tapped(direction, data[at : at + window])
             at += window
-            window = min(2 * window, _MOST_SHOWN) if said == self.said else _WINDOW
+            quiet = said == self.said
+            self.windows[direction] = min(2 * window, _MOST_SHOWN) if quiet else _WINDOW
             await turn.rest()
 
     async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
