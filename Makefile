@@ -10,6 +10,8 @@ TOOLS := nft=nftables ip=iproute2 curl=curl
 # Of what comes without a command: a file of Debian's.
 MODULES := /usr/lib/python3/dist-packages
 SYSTEM_PYTHON := $(notdir $(realpath /usr/bin/python3))
+# Not Ubuntu's: they are snaps.
+BROWSERS := $(if $(shell grep -x ID=debian /etc/os-release),chromium=chromium firefox-esr=firefox-esr)
 TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
     ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
     nghttp=nghttp2-client gnutls-cli=gnutls-bin \
@@ -18,7 +20,7 @@ TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server
     psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin certutil=libnss3-tools \
     keytool=default-jre-headless git=git ruby=ruby php=php-cli node=nodejs rclone=rclone \
     lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
-    $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
+    $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
 .PHONY: help demo test check unit wheel bench fuzz clean
 help:

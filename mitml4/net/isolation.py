@@ -21,9 +21,11 @@ __all__ = [
     "CLONE_NEWUSER",
     "enter_network",
     "enter_user_namespace",
+    "mount_bind",
     "mount_slave",
     "mount_tmpfs",
     "setns",
+    "unmount",
     "unshare",
     "unshare_with_power",
     "unshare_without_power",
@@ -33,7 +35,8 @@ CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_SLAVE = 2, 4, 0x4000, 0x80000
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 4, 0x1000, 0x4000, 0x80000
+_MNT_DETACH: Final = 2
 
 
 def unshare(kinds: int) -> None:
@@ -89,3 +92,14 @@ def mount_tmpfs(directory: Path) -> None:
     """Put an empty file system, which lives in memory, over a directory."""
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
     checked(libc.mount(b"mitml4", os.fsencode(directory), b"tmpfs", flags, b"mode=755"))
+
+
+def mount_bind(source: Path | str, target: Path) -> None:
+    """Let a file or a directory show another one, with all that is mounted in it."""
+    flags = ctypes.c_ulong(_MS_BIND | _MS_REC)
+    checked(libc.mount(os.fsencode(source), os.fsencode(target), None, flags, None))
+
+
+def unmount(target: Path) -> None:
+    """Take the topmost mount off a file or a directory, at once; who has it open keeps it."""
+    checked(libc.umount2(os.fsencode(target), _MNT_DETACH))

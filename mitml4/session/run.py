@@ -34,6 +34,7 @@ from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
+from mitml4.session.browsers import BrowserTrust
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
@@ -95,9 +96,13 @@ async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say
         authority = CertificateAuthority.generate()
         opener, named = tls_opener(config, authority, session.outputs.on_secret)
         environ = dict(os.environ)
+        browsers = None
         if config.trust:
             trust = CommandTrust.of(authority.certificate, environ)
-            namespace.furnish(trust.directory, trust.files)
+            certificate, place = authority.certificate, trust.directory
+            browsers = BrowserTrust(certificate, environ, config.argv, place)
+            namespace.furnish(place, {**trust.files, **browsers.files})
+            browsers.show(namespace)
             environ = dict(trust.environ)
     except BaseException:
         launch.cancel()
@@ -110,6 +115,8 @@ async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say
             say(f"note: {note}")
         await inside.command.ended.wait()
         nursery.cancel_scope.cancel()
+    if browsers:
+        browsers.withdraw()
     assert inside.command.status is not None
     return inside.command.status
 

@@ -23,6 +23,7 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.egress import be_transparent
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from mitml4.net.listener import listen
+from mitml4.net.namespace.covers import Covers
 from mitml4.net.namespace.nflog import open_log
 from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
@@ -62,6 +63,7 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoRetur
     while True:
         data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
         if not data:
+            keeper.leave()
             os._exit(0)
         try:
             request = json.loads(data)
@@ -110,6 +112,7 @@ class _Keeper:
         tcp, udp, dns = (each.getsockname()[1] for each in (self._tcp, self._udp, self._dns[0]))
         ports = Ports(tcp=tcp, udp=udp, dns=dns)
         _run("nft", "-f", "-", given=nft_table(sources, ports, loopback=loopback))
+        self._covers = Covers()
 
     def first_answer(self) -> Answer:
         """Which namespaces there are; and descriptors: of these, then of our sockets."""
@@ -122,6 +125,20 @@ class _Keeper:
             case "furnish":
                 _furnish(Path(arguments["directory"]), arguments["names"], descriptors)
                 return {}, []
+            case "extend":
+                _extend(Path(arguments["directory"]), arguments["name"])
+                return {}, []
+            case "cover":
+                stopgap = arguments["stopgap"]
+                self._covers.lay(
+                    Path(arguments["file"]),
+                    Path(arguments["source"]),
+                    None if stopgap is None else os.fsencode(stopgap),
+                )
+                return {}, []
+            case "leave":
+                self.leave()
+                return {}, []
             case "egress socket":
                 return {}, [_egress_socket(arguments["family"]).detach()]
             case "answering socket":
@@ -131,6 +148,10 @@ class _Keeper:
             case "quic blocked":
                 return {"count": _quic_blocked()}, []
         raise AssertionError(what)
+
+    def leave(self) -> None:
+        """Take back what the host sees of what was done here."""
+        self._covers.remove()
 
 
 def _enter_new_namespaces() -> list[str]:
@@ -229,9 +250,25 @@ def _furnish(directory: Path, names: list[str], contents: list[int]) -> None:
     os.close(original)
     for name, content in zip(names, contents, strict=True):
         file = directory / name
+        file.parent.mkdir(exist_ok=True)
         file.unlink(missing_ok=True)
         with file.open("wb") as out:
             os.lseek(content, 0, os.SEEK_SET)
             while chunk := os.read(content, 1 << 16):
                 out.write(chunk)
         file.chmod(0o644)
+
+
+def _extend(directory: Path, name: str) -> None:
+    """Let a directory have one more in it, which is empty: in here, and in memory only."""
+    original = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    isolation.mount_tmpfs(directory)
+    for entry in os.scandir(f"/proc/self/fd/{original}"):
+        place = directory / entry.name
+        if entry.is_symlink():
+            place.symlink_to(os.readlink(entry.path))
+            continue
+        place.mkdir() if entry.is_dir() else place.touch()
+        isolation.mount_bind(entry.path, place)
+    os.close(original)
+    (directory / name).mkdir()

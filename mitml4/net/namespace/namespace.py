@@ -12,6 +12,7 @@ the command then tries is refused at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -109,6 +110,22 @@ class Namespace:
             for each in contents:
                 os.close(each)
 
+    def extend(self, directory: Path, name: str) -> None:
+        """Let a directory have one more in it, which is empty: inside, and in memory only.
+
+        Raises MachineError.
+        """
+        self._ask("extend", directory=str(directory), name=name)
+
+    def cover(self, file: Path, source: Path, *, stopgap: bytes | None = None) -> None:
+        """Let a file show another one that is there inside. With a `stopgap` it need not be there:
+        one with that content is, on the host too, until the namespace is closed.
+
+        Raises MachineError.
+        """
+        made = None if stopgap is None else os.fsdecode(stopgap)
+        self._ask("cover", file=str(file), source=str(source), stopgap=made)
+
     def egress_socket(self, family: socket.AddressFamily) -> socket.socket:
         """A socket inside whose connections are not intercepted. Raises MachineError."""
         _, (descriptor,) = self._ask("egress socket", family=int(family))
@@ -131,6 +148,8 @@ class Namespace:
 
     def close(self) -> None:
         """Let go of it: whoever is still inside has no network any more."""
+        with contextlib.suppress(MachineError):
+            self._ask("leave")
         self.gate.close()
         for sock in (self.intake, self.datagrams, *self.dns, self._channel):
             sock.close()

@@ -1,0 +1,175 @@
+"""How the browsers of a command come to trust the session's authority, which ask NSS and no file.
+
+Each database of NSS that is there is read together with one of ours, by an entry in its
+`pkcs11.txt` (`tls/nss_database.py`), and keeps all that is written to it. Chromium's is made where
+there is none. A profile that Firefox makes meanwhile can be reached by an enterprise policy alone:
+Firefox then copies our certificate into the profile's database, from which it is taken at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitml4.errors import MachineError
+from mitml4.net.namespace.namespace import Namespace
+from mitml4.tls.nss_database import (
+    CERTIFICATES_FILE,
+    MODULES_FILE,
+    initial_modules,
+    modules_with,
+    remove_certificate,
+    trusting_database,
+)
+from mitml4.tls.nss_places import NssPlaces
+
+__all__ = ["BrowserTrust"]
+
+_OURS: Final = "mitml4-nss"
+_CERTIFICATE: Final = "ca.pem"
+
+_POLICIES: Final = "policies.json"
+_SYSTEM_POLICIES: Final = "/etc/*/policies"
+"""Firefox, and what is derived from it, takes the policies of its own directory only where it has
+none here."""
+_DISTRIBUTION: Final = "distribution"
+_APPLICATION: Final = "application.ini"
+"""What tells the directory of Firefox, Thunderbird or another program on their platform."""
+_APPLICATIONS: Final = ("/usr/lib/*", "/usr/lib64/*", "/usr/local/lib/*", "/opt/*")
+
+
+class BrowserTrust:
+    """What is shown to browsers in a namespace."""
+
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        environ: Mapping[str, str],
+        argv: Sequence[str],
+        directory: Path,
+    ) -> None:
+        """`directory` is one of the namespace that will have `files` in it; `argv` the command,
+        which may name a profile."""
+        self._certificate = certificate
+        self._environ = environ
+        self._argv = argv
+        self._directory = directory / _OURS
+        home = Path(environ.get("HOME") or os.path.expanduser("~"))
+        self._places = NssPlaces.of(home, environ)
+        self._modules = dict(self._modules_of(self._find_databases()))
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Name to content, below the directory."""
+        files = trusting_database(self._certificate)
+        files[_CERTIFICATE] = self._certificate.public_bytes(Encoding.PEM)
+        for number, (modules, _) in enumerate(self._modules.values()):
+            files[f"{number}.txt"] = modules_with(modules, self._directory)
+        return {f"{_OURS}/{name}": content for name, content in files.items()}
+
+    def show(self, namespace: Namespace) -> None:
+        """Let the browsers find them. What this machine does not allow is left out."""
+        for number, (file, (_, stopgap)) in enumerate(self._modules.items()):
+            with contextlib.suppress(MachineError):
+                namespace.cover(file, self._directory / f"{number}.txt", stopgap=stopgap)
+        for directory in _policy_directories(self._environ, self._argv):
+            with contextlib.suppress(MachineError):
+                _show_policy(namespace, directory, self._directory / _CERTIFICATE)
+
+    def withdraw(self) -> None:
+        """Take our certificate out of the profiles into which Firefox has copied it."""
+        for database in self._find_databases():
+            with contextlib.suppress(sqlite3.Error):
+                remove_certificate(database, self._certificate)
+
+    def _find_databases(self) -> list[Path]:
+        named = [Path(each.rpartition("=")[2]) for each in self._argv[1:]]
+        return [
+            each.resolve()
+            for each in (*self._places.databases(), *named)
+            if _is_file(each / CERTIFICATES_FILE)
+        ]
+
+    def _modules_of(
+        self, databases: Iterable[Path]
+    ) -> Iterator[tuple[Path, tuple[bytes, bytes | None]]]:
+        """Each list of modules: its file, its content, and what to make where there is none."""
+        shared = self._places.shared
+        may_be_made = [shared] if _is_ours(self._places.home) or _is_plain(shared) else []
+        for directory in dict.fromkeys((*databases, *may_be_made)):
+            file = directory / MODULES_FILE
+            initial = initial_modules(directory)
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:
+                content = initial
+            except OSError:
+                continue
+            yield file, (content, initial if content == initial else None)
+
+
+def _policy_directories(environ: Mapping[str, str], argv: Sequence[str]) -> list[Path]:
+    """Where policies are looked for: those that are there, and of each program its own."""
+    system = [each for each in _globbed(_SYSTEM_POLICIES) if _is_file(each / _POLICIES)]
+    programs = [*argv[:1], "firefox", "firefox-esr", "thunderbird", "librewolf"]
+    found = (shutil.which(each, path=environ.get("PATH")) for each in programs)
+    applications = [Path(each).resolve().parent for each in found if each]
+    applications += [found for each in _APPLICATIONS for found in _globbed(each)]
+    own = [each / _DISTRIBUTION for each in applications if _is_file(each / _APPLICATION)]
+    return list(dict.fromkeys(each.resolve() for each in (*system, *own)))
+
+
+def _show_policy(namespace: Namespace, directory: Path, certificate: Path) -> None:
+    """Besides what policies are there already. Raises MachineError."""
+    if not directory.is_dir():
+        namespace.extend(directory.parent, directory.name)
+    policies = _read_policies(directory / _POLICIES)
+    certificates = policies.setdefault("policies", {}).setdefault("Certificates", {})
+    certificates["Install"] = [*certificates.get("Install", ()), str(certificate)]
+    namespace.furnish(directory, {_POLICIES: json.dumps(policies).encode()})
+
+
+def _read_policies(file: Path) -> dict[str, Any]:
+    """What a file says, as far as Firefox would read it."""
+    try:
+        policies = json.loads(file.read_bytes())
+        certificates = policies["policies"].get("Certificates", {})
+        if isinstance(certificates.get("Install", []), list):
+            assert isinstance(policies, dict)
+            return policies
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        pass
+    return {}
+
+
+def _globbed(pattern: str) -> list[Path]:
+    return sorted(Path("/").glob(pattern.removeprefix("/")))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; what may not be looked at is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        return directory.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether no symbolic link leads there, by which its owner could send root elsewhere."""
+    return path.resolve() == path
