@@ -304,6 +304,7 @@ class Depth:
             pass
         if self.opaque or conversation is None:
             return
+        conversation.named.clear()  # nobody is refused anything
         if conversation.notices:
             self._drain_notices(conversation)
         if conversation.settled and not self.told:

@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
@@ -297,12 +298,10 @@ class Bridge:
     report: Report
     target: Target
     """Where it is bound for: the original destination, or what SOCKS or CONNECT asked for."""
-    destination: Target
-    """Where its packets are bound for, whatever is asked for inside."""
     hold_s: float
     """For how long silence may hold back a piece of something that is not whole."""
-    check: Callable[[Target], None]
-    """Raises what ends the flow, where a layer asks to go to somewhere that it may not."""
+    guard: Guard
+    """Is asked where the flow may go."""
     secure: bool = False
     """Whether it runs inside TLS."""
     expected: str | None = None
@@ -322,7 +321,7 @@ class Bridge:
         report: Report,
         target: Target,
         hold_s: float,
-        check: Callable[[Target], None],
+        guard: Guard,
     ) -> Bridge:
         """The outermost bridge of a flow."""
         return cls(
@@ -330,9 +329,8 @@ class Bridge:
             down=Lane(egress, ingress, relay),
             report=report,
             target=target,
-            destination=target,
             hold_s=hold_s,
-            check=check,
+            guard=guard,
         )
 
     @property

@@ -3,7 +3,8 @@
 Each lane is a task that asks the conversation what may happen to the bytes that come next (`Want`),
 does it, and asks again. What one lane's bytes teach the conversation may change what the other may
 do: then the other's wait is broken off, and it asks again. A conversation that finds its protocol
-broken is dropped, and the rest of the flow is relayed unseen.
+broken is dropped, and the rest of the flow is relayed unseen, unless a block could concern what the
+client may ask for in it.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from mitml4.protocols.conversation import (
     TAP,
     Conversation,
     Direction,
+    Opening,
     Pass,
-    Target,
+    Unreadable,
     Want,
 )
+from mitml4.protocols.unclaimed import asked_by
 
 __all__ = ["converse"]
 
@@ -60,7 +63,7 @@ class _Driver:
         self.action = action
         self.depth = bridge.report.push(conversation.name)
         self.broken = False
-        self.checked: Target | None = None
+        self.is_strict = bridge.guard.is_strict
         self.finished: set[Direction] = set()
         self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
         self.turns = {each: Turn() for each in Direction}
@@ -110,7 +113,7 @@ class _Driver:
     def _want(self, direction: Direction) -> Want:
         """What the conversation wants, or all that is left to want without it."""
         if self.broken:
-            return PASS_ALL
+            return LOOK if direction is Direction.UP and self._may_be_blocked() else PASS_ALL
         want = self.conversation.want(direction)
         if want in (HOLD, INNER) and direction.other in self.finished:
             return PASS_ALL  # the other side has ended, and nothing will change this any more
@@ -127,6 +130,8 @@ class _Driver:
             want = self._want(direction)
             if want is LOOK:
                 exhausted = await self._look(direction, lane)
+            elif want is TAP and self.is_strict and direction is Direction.UP:
+                exhausted = await self._look_on(lane)
             elif want is TAP:
                 data = await lane.pass_some()
                 await self._show_copy(direction, data)
@@ -199,9 +204,19 @@ class _Driver:
                 window *= 2
         return at
 
-    async def _show_copy(self, direction: Direction, data: bytes) -> None:
-        """Show the conversation what has moved under a TAP: in small pieces as long as it has
-        something to say of them."""
+    async def _look_on(self, lane: Lane) -> bool:
+        """A TAP on requests that may be refused: the conversation is shown them before they move.
+
+        Returns whether nothing more will come.
+        """
+        data = await lane.look(0)
+        shown = await self._show_copy(Direction.UP, data)
+        await lane.move(data[:shown])
+        return not data
+
+    async def _show_copy(self, direction: Direction, data: bytes) -> int:
+        """Show the conversation what moves under a TAP: in small pieces as long as it has something
+        to say of them. Returns how much was shown."""
         turn = self.turns[direction]
         turn.begin()
         at = 0
@@ -212,6 +227,7 @@ class _Driver:
             quiet = said == self.said
             self.windows[direction] = min(2 * window, _MOST_SHOWN) if quiet else _WINDOW
             await turn.rest()
+        return min(at, len(data))
 
     async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
         """Nothing should move now, but neither may a wrong guess make two ends wait for good.
@@ -229,10 +245,12 @@ class _Driver:
             if patience.cancelled_caught and len(data) > MAX_LOOK:
                 self._break(direction, ProtocolError("more bytes than may be held back"))
             elif patience.cancelled_caught:
+                self._check_unclaimed(direction, data, ended=False)
                 await lane.move_ahead(data)
             elif looked is not None:
                 data = looked
                 if lane.ended:  # no handshake will follow that could be opened
+                    self._check_unclaimed(direction, data, ended=True)
                     await lane.move_ahead(data)
                     await lane.say_ended()
         return False
@@ -261,22 +279,47 @@ class _Driver:
 
     def _feed(self, direction: Direction, data: bytes) -> int:
         if self.broken:
+            self._check_unread(direction)
             return len(data)
         try:
             taken = self.conversation.feed(direction, data)
         except ProtocolError as error:
+            self._check_named()
             self._break(direction, error)
             return 0
-        self._check_target()
+        self._check_named()
         self._after(direction)
         return taken
 
-    def _check_target(self) -> None:
-        """Before the request for it moves: a proxy never hears of where nobody may go."""
-        target = self.conversation.target
-        if target is not self.checked:
-            self.bridge.check(target or self.bridge.target)
-        self.checked = target
+    def _check_named(self) -> None:
+        """Before the request for it moves: nobody hears of where the client may not go."""
+        named, self.conversation.named = self.conversation.named, []
+        self.bridge.guard.check(*named)
+
+    def _check_unread(self, direction: Direction) -> None:
+        """Before what the conversation could not read moves: it may ask for any host."""
+        if direction is Direction.UP and self.conversation.may_lead_on:
+            self.bridge.guard.check(self._unread())
+
+    def _may_be_blocked(self) -> bool:
+        """Whether there is a block that could concern what cannot be read any more."""
+        concerned = self.is_strict and self.conversation.may_lead_on
+        return concerned and self.bridge.guard.blocks(self._unread())
+
+    def _unread(self) -> Unreadable:
+        return Unreadable(port=None if self.conversation.elsewhere else self.bridge.target.port)
+
+    def _check_unclaimed(self, direction: Direction, data: bytes, *, ended: bool) -> None:
+        """Before bytes move that nobody has read."""
+        if direction is Direction.UP and self.is_strict and data:
+            opening = Opening(
+                up=data,
+                up_ended=ended,
+                within=tuple(self.bridge.report.stack),
+                port=self.bridge.target.port,
+            )
+            ends = asked_by(opening, self.conversation.target or self.bridge.target)
+            self.bridge.guard.check(*ends or ())
 
     def _tapped(self, direction: Direction, data: bytes) -> None:
         if self._want(direction) is TAP:
@@ -296,7 +339,9 @@ class _Driver:
                 self.conversation.end(direction)
             except ProtocolError as error:
                 self._break(direction, error)
-        await lane.move(await lane.look(0))
+        left = await lane.look(0)
+        self._check_unclaimed(direction, left, ended=True)
+        await lane.move(left)
         self.finished.add(direction)
         self._after(direction)
         await lane.end()
@@ -305,6 +350,7 @@ class _Driver:
         self.broken = True
         side: Side = "ingress" if direction is Direction.UP else "egress"
         self.bridge.report.error(side, "relay", "protocol", error.message)
+        self._check_unread(direction)
         self._after(direction)
 
     def _after(self, direction: Direction) -> None:

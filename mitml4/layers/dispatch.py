@@ -17,7 +17,8 @@ import trio
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Speaker
 from mitml4.protocols.conversation import Direction, Opening, Protocol
-from mitml4.protocols.registry import NOTHING, Detection, by_name, detect
+from mitml4.protocols.registry import NOTHING, by_name, detect
+from mitml4.protocols.unclaimed import asked_by
 
 __all__ = ["Found", "dispatch"]
 
@@ -54,6 +55,9 @@ class _Watch:
         self.looking = {Direction.UP: trio.CancelScope(), Direction.DOWN: trio.CancelScope()}
         self.first: Direction | None = None
         self.decided = False
+        self.is_strict = bridge.guard.is_strict
+        self.may_ask = False
+        """What the client has said may still become a request for a host that nobody reads."""
         self.detection = NOTHING
 
     async def decide(self) -> Found:
@@ -116,21 +120,32 @@ class _Watch:
         self.seen[direction] = data
         if data and self.first is None:
             self.first = direction
-        self.detection = self._judge()
+        opening = self._opening()
+        self.detection = detect(opening)
+        if direction is Direction.UP and self.is_strict:
+            self.may_ask = self._may_ask(opening)
+        undecided = self.detection.undecided or (self.may_ask and not self.detection.match)
         nothing_will_come = self.bridge.up.ended and self.bridge.down.ended
-        if nothing_will_come or not self.detection.undecided:
+        if nothing_will_come or not undecided:
             self.decided = True
             for scope in self.looking.values():
                 scope.cancel()
 
-    def _judge(self) -> Detection:
-        return detect(
-            Opening(
-                up=self.seen[Direction.UP],
-                down=self.seen[Direction.DOWN],
-                up_ended=self.bridge.up.ended,
-                down_ended=self.bridge.down.ended,
-                within=tuple(self.bridge.report.stack),
-                port=self.bridge.target.port,
-            )
+    def _may_ask(self, opening: Opening) -> bool:
+        """Whether what no detector is certain of may still ask for a host. Raises Blocked where it
+        does, and may not."""
+        if self.detection.match or not opening.up:
+            return False
+        ends = asked_by(opening, self.bridge.target)
+        self.bridge.guard.check(*ends or ())
+        return ends is None
+
+    def _opening(self) -> Opening:
+        return Opening(
+            up=self.seen[Direction.UP],
+            down=self.seen[Direction.DOWN],
+            up_ended=self.bridge.up.ended,
+            down_ended=self.bridge.down.ended,
+            within=tuple(self.bridge.report.stack),
+            port=self.bridge.target.port,
         )

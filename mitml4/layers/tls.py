@@ -22,9 +22,10 @@ from OpenSSL import SSL, crypto
 from mitml4.errors import CertificateError, ProtocolError
 from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
+from mitml4.layers.guard import Action, Blocked, Judge
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target
+from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateFacts
 from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
@@ -38,7 +39,7 @@ from mitml4.tls.pinning import CLIENT_CERTIFICATE, REFUSALS, Bypasses, Client, S
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 from mitml4.tls.verify import Verifier, der
 
-__all__ = ["Blocked", "Failed", "Judge", "TlsOpener"]
+__all__ = ["Failed", "TlsOpener"]
 
 _HELLO_S: Final = 10.0
 """What there is of a ClientHello that is not whole by then is relayed unopened."""
@@ -57,13 +58,6 @@ _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 what a server may say because something is missing that the client did offer."""
 
 Reconnect = Callable[[], Awaitable[Stream]]
-Action = Literal["block", "passthrough", "intercept"]
-Judge = Callable[[str | None, Target, Target], tuple[Action, str]]
-"""The policy: what to do with (SNI, logical target, original destination), and why."""
-
-
-class Blocked(Exception):  # noqa: N818 - a decision, not an error
-    """The policy refuses this flow."""
 
 
 class _PassThrough(Exception):  # noqa: N818
@@ -102,15 +96,23 @@ class TlsOpener:
         """
         await bridge.flush()
         hello = await _read_hello(bridge)
-        if hello is None or hello.sslv2 or bridge.up.ahead:
+        if hello is None:
+            if not _is_reversed(bridge):
+                why = "TLS: a ClientHello that cannot be read"
+                bridge.guard.check(Unreadable(why, bridge.target.port))
+            return await _pass_through(bridge, speaker, "not openable")
+        try:
+            bridge.guard.check(*_named(hello, bridge))
+        except Blocked:
+            depth = bridge.report.push("tls")
+            bridge.report.layer(depth, speaker, "relayed", TlsFacts.of(hello))
+            raise
+        if hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
         visit = self.bypasses.visit(
             Client(client, kind_of_client(hello)), Site.of(str(bridge.target), hello.sni)
         )
         action, reason = self._decide(hello, bridge, visit)
-        if action == "block":
-            bridge.report.push("tls")
-            raise Blocked(reason)
         if action == "passthrough":
             return await _pass_through(bridge, speaker, reason, visit)
         if bridge.egress.peek_nowait(1):  # what spoke first is no TLS server, or has refused
@@ -126,7 +128,7 @@ class TlsOpener:
             return await _pass_through(bridge.onto(retreat.egress), speaker, retreat.reason, visit)
 
     def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
-        action, reason = self.judge(hello.sni, bridge.target, bridge.destination)
+        action, reason = bridge.guard.decide(*_named(hello, bridge), bridge.target)
         if action == "intercept":
             if bridge.sealed:
                 return "passthrough", bridge.sealed
@@ -135,6 +137,20 @@ class TlsOpener:
             if learned := visit.bypass:
                 return "passthrough", learned
         return action, reason
+
+
+def _named(hello: ClientHello, bridge: Bridge) -> list[Target]:
+    """What a ClientHello asks for: its SNI, at the port that the connection is bound for."""
+    return [] if hello.sni is None else [Target(hello.sni, bridge.target.port)]
+
+
+def _is_reversed(bridge: Bridge) -> bool:
+    """Whether it is the server that has sent a ClientHello (FTP in active mode): that one does not
+    ask for a server."""
+    try:
+        return parse_client_hello(bridge.down.glance()) is not None
+    except ProtocolError:
+        return False
 
 
 async def _read_hello(bridge: Bridge) -> ClientHello | None:

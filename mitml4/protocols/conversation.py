@@ -34,6 +34,7 @@ __all__ = [
     "TAP",
     "Conversation",
     "Direction",
+    "End",
     "Facts",
     "Framing",
     "HeaderFields",
@@ -48,6 +49,7 @@ __all__ = [
     "StreamLayer",
     "Surroundings",
     "Target",
+    "Unreadable",
     "Verdict",
     "Want",
     "WebSocketMessage",
@@ -104,6 +106,18 @@ class Target:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Somewhere that a client may have asked for in a way that cannot be read: it can be any."""
+
+    why: str = ""
+    port: int | None = None
+    """The only port that it can be at, where that is known."""
+
+
+End: TypeAlias = Target | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +267,8 @@ class Conversation:
     """
 
     name: ClassVar[str]
+    may_lead_on: ClassVar[bool] = True
+    """Whether a client may ask for a host in it, or behind it: broken, it may hide one."""
 
     around: Surroundings = field(default_factory=Surroundings)
     up: Want = LOOK
@@ -267,6 +283,10 @@ class Conversation:
     """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
     target: Target | None = None
     """Where the inner protocol is bound for, once the client has asked for it here."""
+    elsewhere: bool = False
+    """Whether the client may ask here for hosts at any port, as one asks a proxy."""
+    named: list[End] = field(default_factory=list)
+    """Where the client has asked to go since the driver last took it away: targets, SNI, Host."""
     notices: list[Notice] = field(default_factory=list)
     """What happened since the driver last took it away."""
 
@@ -311,6 +331,11 @@ class Conversation:
     def facts(self) -> Facts:
         """What has been learned so far."""
         raise NotImplementedError
+
+    def ask_for(self, target: Target) -> None:
+        """The client has asked for this target here: the inner protocol is bound for it."""
+        self.target = target
+        self.named.append(target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from mitml4.protocols.conversation import (
     Opening,
     Pass,
     Protocol,
+    Target,
     Verdict,
     Want,
 )
@@ -163,12 +164,15 @@ class ProxyProtocol(Conversation):
     name: ClassVar[str] = "proxy-protocol"
 
     down: Want = INNER
+    elsewhere: bool = True
     header: Header | None = None
 
     def feed(self, direction: Direction, data: bytes) -> int:
         self.header = parse(data)
         if self.header is None:
             return 0
+        if asked := self.header.destination:
+            self.named.append(Target(asked.ip, asked.port))
         self.settled = True
         self.up = Pass(self.header.rest) if self.header.rest else INNER
         return self.header.size

@@ -142,6 +142,7 @@ class Socks4(Conversation):
     name: ClassVar[str] = "socks4"
 
     down: Want = HOLD
+    elsewhere: bool = True
     request: Request | None = None
     reply: str | None = None
 
@@ -167,7 +168,7 @@ class Socks4(Conversation):
         self.request = parse(data)
         if self.request is None:
             return 0
-        self.target = self.request.target
+        self.ask_for(self.request.target)
         self.up, self.down = HOLD, LOOK
         return self.request.size
 

@@ -34,6 +34,7 @@ from mitml4.protocols.conversation import (
     Opening,
     Protocol,
     Target,
+    Unreadable,
     Verdict,
 )
 from mitml4.protocols.parts.fields import Reader, judge
@@ -149,6 +150,7 @@ class Socks5(Conversation):
 
     name: ClassVar[str] = "socks5"
 
+    elsewhere: bool = True
     methods: bytes | None = None
     method: int | None = None
     username: bytes | None = None
@@ -206,6 +208,8 @@ class Socks5(Conversation):
         elif self.method == USERNAME_PASSWORD:
             self._await_client(self._credentials)
         else:
+            if self.method != NONE_ACCEPTABLE:
+                self.named.append(Unreadable("SOCKS5: a method that may wrap the request"))
             self._pass_all()
         return 2
 
@@ -241,6 +245,8 @@ class Socks5(Conversation):
             return 0
         self.command = data[1]
         self.target = _address(data[3:end])
+        if _command_name(self.command) != "udp associate":  # there it is the client's own address
+            self.named.append(self.target)
         self._await_server(self._reply)
         return end
 

@@ -24,13 +24,22 @@ from mitml4.events import Action, CloseReason, Event, FlowClose, FlowOpen
 from mitml4.layers.bridge import MAX_DEPTH, Bridge
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
+from mitml4.layers.guard import Blocked, Guard
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
-from mitml4.layers.tls import Blocked, Failed, TlsOpener
+from mitml4.layers.tls import Failed, TlsOpener
 from mitml4.net.egress import EXHAUSTED
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
-from mitml4.protocols.conversation import PASS_ALL, Conversation, Facts, Surroundings, Target, Want
+from mitml4.protocols.conversation import (
+    PASS_ALL,
+    Conversation,
+    Facts,
+    Surroundings,
+    Target,
+    Unreadable,
+    Want,
+)
 from mitml4.protocols.tls.protocol import TlsConversation
 
 __all__ = ["Flow", "Services", "unsent"]
@@ -87,6 +96,9 @@ class Flow:
         self.services = services
         self.destination = Target(arrival.destination.ip, arrival.destination.port)
         self.report = Report(number, services.publish, with_headers=services.with_headers)
+        name = services.name_of(arrival.destination)
+        known = [self.destination, *([Target(name, self.destination.port)] if name else [])]
+        self.guard = Guard(services.tls.judge, tuple(known))
         self.opened_at = services.clock()
         self._ingress: TcpStream | None = None
         self._egress: TcpStream | None = None
@@ -98,7 +110,7 @@ class Flow:
                 client=arrival.client,
                 destination=arrival.destination,
                 interface=arrival.interface,
-                name=services.name_of(arrival.destination),
+                name=name,
             )
         )
 
@@ -126,6 +138,8 @@ class Flow:
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             up, down = self.wire_bytes
+            if reason == "blocked":  # what the server never got is nobody's traffic
+                up = self._egress.wire_bytes[1] if self._egress else 0
             self.services.publish(
                 FlowClose(
                     flow=self.number,
@@ -140,13 +154,15 @@ class Flow:
     async def _carry(self) -> CloseReason:
         """Everything between open and close; says why it ended."""
         try:
-            self._check_policy(self.destination)
+            self.guard.check(*self.guard.known)
             egress = await self._connect()
             if isinstance(egress, str):
                 return egress
             self._ingress = TcpStream(await self.arrival.accept())
             await self._bridge(self._ingress, egress)
-        except Blocked:
+        except Blocked as blocked:
+            if isinstance(blocked.end, Unreadable) and blocked.end.why:
+                self.report.error("ingress", "relay", "protocol", blocked.end.why)
             self._abort()
             return "blocked"
         except Failed:
@@ -193,20 +209,15 @@ class Flow:
             report=self.report,
             target=self.destination,
             hold_s=self.services.hold_s,
-            check=self._check_policy,
+            guard=self.guard,
         )
         while bridge:
             bridge = await self._step(bridge)
 
-    def _check_policy(self, target: Target) -> None:
-        """Raises Blocked."""
-        action, reason = self.services.tls.judge(None, target, self.destination)
-        if action == "block":
-            raise Blocked(reason)
-
     async def _step(self, bridge: Bridge) -> Bridge | None:
         """One layer: find out what it is, and hand it to whoever takes it."""
         if bridge.depth >= MAX_DEPTH:
+            self.guard.check(Unreadable("more layers than are followed"))
             return await converse(bridge, Opaque(), "client")
         found = await dispatch(bridge)
         protocol, speaker = found.protocol, found.speaker

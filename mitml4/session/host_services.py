@@ -9,6 +9,7 @@ from dataclasses import replace
 import trio
 
 from mitml4.address import Address
+from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress
@@ -39,7 +40,7 @@ class HostServices:
             publish=lambda _event: None,
             connect=_connect,
             relay=Relay(),
-            tls=replace(opener, judge=lambda *_ends: ("passthrough", "loopback")),
+            tls=replace(opener, judge=without_opening(opener.judge, "loopback")),
         )
 
     async def accept(self) -> Arrival:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from mitml4.events import CertificateAuthority as Authority
-from mitml4.layers.tls import Judge, TlsOpener
-from mitml4.protocols.conversation import Target
+from mitml4.layers.guard import Judge
+from mitml4.layers.tls import TlsOpener
+from mitml4.protocols.conversation import End
 from mitml4.session.config import SessionConfig
 from mitml4.session.policy import Decision, HostPattern, Policy
 from mitml4.tls.ca import CertificateAuthority
@@ -55,10 +56,9 @@ def _within(domains: tuple[str, ...], policy: Policy) -> Judge:
         return policy.decide
     permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]
 
-    def judge(sni: str | None, target: Target, destination: Target) -> Decision:
-        decision = policy.decide(sni, target, destination)
-        named = Target(sni or target.host, target.port)
-        if decision.action == "intercept" and not any(each.matches(named) for each in permitted):
+    def judge(ends: Sequence[End]) -> Decision:
+        decision = policy.decide(ends)
+        if decision.action == "intercept" and not any(each.matches(ends[0]) for each in permitted):
             return Decision("passthrough", "--permit-domain")
         return decision
 

@@ -1,7 +1,8 @@
 """Which connections are refused, passed through or opened: one matcher for every option.
 
 A pattern is a host, and a port if need be. It is held against every name and address that a
-connection is known by: its SNI, its logical target, its original destination.
+connection is known by: its SNI, the Host of a request, its logical target, its original
+destination, and what that is called in DNS.
 
     example.com             this name and no other
     *.example.com           every name below it, at any depth; not example.com itself
@@ -16,13 +17,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from mitml4.errors import UsageError
-from mitml4.protocols.conversation import Target
+from mitml4.protocols.conversation import End, Unreadable
 from mitml4.session.hosts import Host, ascii_form, readings, written
 
 __all__ = ["Decision", "HostPattern", "Policy"]
@@ -63,11 +64,17 @@ class HostPattern:
             raise _no_pattern(text)
         return cls(text, stands_for, _port(text, port if colon else None))
 
-    def matches(self, end: Target) -> bool:
+    def matches(self, end: End) -> bool:
         """Whether a host (a name or an address literal) and port is what this stands for."""
-        if self.port not in (None, end.port):
+        if isinstance(end, Unreadable) or self.port not in (None, end.port):
             return False
         return any(map(self._is, readings(end.host)))
+
+    def may_match(self, end: End) -> bool:
+        """The same, and whether it may be where it cannot be read."""
+        if isinstance(end, Unreadable):
+            return end.port is None or self.port in (None, end.port)
+        return self.matches(end) or (self.port in (None, end.port) and not readings(end.host))
 
     def _is(self, host: Host) -> bool:
         if isinstance(self.host, re.Pattern):
@@ -95,20 +102,15 @@ class Policy:
     """None: all. What does not match is passed through."""
     tls: Literal["intercept", "passthrough"] = "intercept"
 
-    def decide(
-        self,
-        sni: str | None = None,
-        target: Target | None = None,
-        destination: Target | None = None,
-    ) -> Decision:
+    def decide(self, ends: Sequence[End]) -> Decision:
         """What is to happen to a connection that is known by these.
 
         Ask again whenever one more is known. A `block` is final; anything else is about TLS, and
         should be asked for once its SNI has been seen.
         """
-        ends = tuple(_ends(sni, target, destination))
-        if pattern := _first_match(self.block, ends):
-            return Decision("block", f"--block {pattern.text}")
+        for refused in self.block:
+            if any(map(refused.may_match, ends)):
+                return Decision("block", f"--block {refused.text}")
         if pattern := _first_match(self.passthrough, ends):
             return Decision("passthrough", f"--passthrough {pattern.text}")
         if self.only and not _first_match(self.only, ends):
@@ -118,18 +120,7 @@ class Policy:
         return _INTERCEPT
 
 
-def _ends(sni: str | None, target: Target | None, destination: Target | None) -> Iterator[Target]:
-    """Everything that a connection is known by. An SNI names the host at the target's port."""
-    nearest = target or destination
-    if sni is not None and nearest is not None:
-        yield Target(sni, nearest.port)
-    if target is not None:
-        yield target
-    if destination is not None and destination != target:
-        yield destination
-
-
-def _first_match(patterns: Iterable[HostPattern], ends: tuple[Target, ...]) -> HostPattern | None:
+def _first_match(patterns: Iterable[HostPattern], ends: Sequence[End]) -> HostPattern | None:
     return next((item for item in patterns if any(map(item.matches, ends))), None)
 
 

@@ -24,13 +24,13 @@ from mitml4.errors import MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.bridge import first_of
+from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
-from mitml4.layers.tls import Action, TlsOpener
+from mitml4.layers.tls import TlsOpener
 from mitml4.net import urgent
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
-from mitml4.protocols.conversation import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.flow import Flow, Services
 from mitml4.session.hub import Hub
@@ -274,14 +274,5 @@ class Session:
 
 def _unseen(services: Services) -> Services:
     """The same, for flows that nobody is told of, and in which no TLS is opened."""
-    judge = services.tls.judge
-
-    def blocked_or_not(sni: str | None, target: Target, destination: Target) -> tuple[Action, str]:
-        action, reason = judge(sni, target, destination)
-        return (action, reason) if action == "block" else ("passthrough", _MAX_FLOWS)
-
-    return replace(
-        services,
-        publish=lambda _event: None,
-        tls=replace(services.tls, judge=blocked_or_not),
-    )
+    judge = without_opening(services.tls.judge, _MAX_FLOWS)
+    return replace(services, publish=lambda _event: None, tls=replace(services.tls, judge=judge))

@@ -107,7 +107,7 @@ def lab(
                 contexts=Contexts(),
                 verifier=verifier,
                 bypasses=Bypasses(trio.current_time),
-                judge=lambda _sni, _target, _destination: ("intercept", ""),
+                judge=lambda _ends: ("intercept", ""),
             )
             proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
 

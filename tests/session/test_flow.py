@@ -10,7 +10,14 @@ import trio
 import trustme
 
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
+from mitml4.layers.guard import Judge
 from mitml4.session.flow import unsent
+from mitml4.session.policy import HostPattern, Policy
+
+
+def block(*patterns: str) -> Judge:
+    """The policy of `--block` with these."""
+    return Policy(block=tuple(map(HostPattern.parse, patterns))).decide
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -213,10 +220,7 @@ async def test_a_proxy_never_hears_of_a_target_that_is_blocked(lab, greeting, re
             if heard.endswith(b"\r\n\r\n"):
                 await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
 
-    def judge(_sni, target, _destination):
-        return ("block" if target.host == "blocked.test" else "intercept"), ""
-
-    async with lab(proxy_server, judge=judge) as proxy:
+    async with lab(proxy_server, judge=block("blocked.test")) as proxy:
         client = await proxy.connect()
         with trio.fail_after(5):
             if greeting:

@@ -18,7 +18,8 @@ async def decision(
 ) -> tuple[str, str]:
     authority = CertificateAuthority.generate(permit_domains=domains)
     opener, _ = tls_opener(SessionConfig(policy=policy or Policy()), authority, None)
-    return opener.judge(sni, target, SERVER)
+    named = [Target(sni, target.port)] if sni else []
+    return opener.judge((*named, target, SERVER))
 
 
 async def test_an_authority_for_all_leaves_it_to_the_policy() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import UsageError
-from mitml4.protocols.conversation import Target
+from mitml4.protocols.conversation import Target, Unreadable
 from mitml4.session.policy import Decision, HostPattern, Policy
 
 
@@ -192,10 +192,11 @@ def test_any_text_is_a_pattern_or_a_usage_error(text: str) -> None:
 
 @given(st.text(), st.integers(1, 65535))
 def test_any_name_from_the_network_can_be_asked_about(name: str, port: int) -> None:
-    """Also names that are no UTF-8, which come with surrogates in them."""
+    """Also names that are no UTF-8, which come with surrogates in them: no host can be read."""
     hostile = name + b"\xff".decode("utf-8", "surrogateescape")
     policy = Policy(block=patterns("*.bücher.example", "10.0.0.0/8", "x:1"))
-    assert policy.decide(hostile, Target(hostile, port)).action == "intercept"
+    assert policy.decide([Target(hostile, port)]) == Decision("block", "--block *.bücher.example")
+    assert Policy(only=patterns("*")).decide([Target(hostile, port)]).action == "passthrough"
 
 
 def test_a_name_of_ascii_letters_is_matched_by_itself() -> None:
@@ -203,28 +204,30 @@ def test_a_name_of_ascii_letters_is_matched_by_itself() -> None:
 
 
 def test_nothing_asked_for_means_intercept() -> None:
-    assert Policy().decide(None, Target("h", 1), Target("192.0.2.1", 1)) == Decision("intercept")
+    assert Policy().decide([Target("h", 1), Unreadable()]) == Decision("intercept")
 
 
 def test_each_thing_a_connection_is_known_by_can_match() -> None:
-    known = {
-        "sni": "front.example",
-        "target": Target("back.example", 443),
-        "destination": Target("192.0.2.1", 1080),
-    }
+    known = (Target("front.example", 443), Target("back.example", 443), Target("192.0.2.1", 1080))
     for text in ("front.example", "back.example", "192.0.2.1", "*:443", "*:1080"):
-        decision = Policy(block=patterns(text)).decide(**known)
-        assert decision == Decision("block", f"--block {text}")
+        policy = Policy(block=patterns("other.example", text))
+        assert policy.decide(known) == Decision("block", f"--block {text}")
 
 
-def test_an_sni_goes_with_the_port_of_the_target() -> None:
-    known = {
-        "sni": "front.example",
-        "target": Target("192.0.2.9", 443),
-        "destination": Target("192.0.2.1", 1080),
-    }
-    assert Policy(block=patterns("front.example:443")).decide(**known).action == "block"
-    assert Policy(block=patterns("front.example:1080")).decide(**known).action == "intercept"
+def test_what_cannot_be_read_is_blocked_where_a_block_could_concern_it() -> None:
+    unreadable = [Unreadable(), Unreadable("why", 443), Target("", 443), Target("a b", 443)]
+    for text, concerned in (
+        ("x.example", unreadable),
+        ("10.0.0.0/8", unreadable),
+        ("*:443", unreadable),
+        ("x.example:443", unreadable),
+        ("x.example:25", unreadable[:1]),
+    ):
+        for end in unreadable:
+            action = Policy(block=patterns(text)).decide([end]).action
+            assert action == ("block" if end in concerned else "intercept"), (text, end)
+            relaxed = Policy(passthrough=patterns(text), only=patterns("192.0.2.1:80"))
+            assert relaxed.decide([end, Target("192.0.2.1", 80)]).action == "intercept"
 
 
 def test_block_comes_before_passthrough_and_passthrough_before_only() -> None:
@@ -233,19 +236,17 @@ def test_block_comes_before_passthrough_and_passthrough_before_only() -> None:
         passthrough=patterns("a.example", "b.example"),
         only=patterns("a.example", "b.example", "c.example"),
     )
-    assert policy.decide("a.example", None, Target("192.0.2.1", 443)).action == "block"
-    assert policy.decide("b.example", None, Target("192.0.2.1", 443)) == Decision(
-        "passthrough", "--passthrough b.example"
-    )
-    assert policy.decide("c.example", None, Target("192.0.2.1", 443)).action == "intercept"
-    assert policy.decide("d.example", None, Target("192.0.2.1", 443)) == Decision(
-        "passthrough", "--only"
-    )
+    expected = {
+        "a.example": Decision("block", "--block a.example"),
+        "b.example": Decision("passthrough", "--passthrough b.example"),
+        "c.example": Decision("intercept"),
+        "d.example": Decision("passthrough", "--only"),
+    }
+    for name, decision in expected.items():
+        assert policy.decide([Target(name, 443), Target("192.0.2.1", 443)]) == decision
 
 
 def test_with_tls_passthrough_nothing_is_opened_but_block_still_blocks() -> None:
     policy = Policy(tls="passthrough", block=patterns("a.example"))
-    assert policy.decide("b.example", None, Target("192.0.2.1", 443)) == Decision(
-        "passthrough", "--tls passthrough"
-    )
-    assert policy.decide("a.example", None, Target("192.0.2.1", 443)).action == "block"
+    assert policy.decide([Target("b.example", 443)]) == Decision("passthrough", "--tls passthrough")
+    assert policy.decide([Target("a.example", 443)]).action == "block"

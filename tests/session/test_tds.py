@@ -287,7 +287,7 @@ async def test_old_servers_pack_it_in_answers(lab, server_ca) -> None:
 @pytest.mark.parametrize("settings", [{}, {"sip": 1}, {"most": 7}], ids=str)
 async def test_what_is_not_opened_passes_as_its_ends_packed_it(lab, server_ca, settings) -> None:
     server = Server(server_context(server_ca), settings)
-    policy = {"judge": lambda _sni, _target, _destination: ("passthrough", "policy")}
+    policy = {"judge": lambda _ends: ("passthrough", "policy")}
     async with lab(server, **policy) as proxy:
         mine = ssl.create_default_context()
         server_ca.configure_trust(mine)

@@ -41,6 +41,7 @@ class HttpConnect(Http1):
     name: ClassVar[str] = "http-connect"
     follows_connect: ClassVar[bool] = True
 
+    elsewhere: bool = True
     asked: Target | None = None
     status: int | None = None
 

@@ -39,6 +39,7 @@ from mitml4.protocols.conversation import (
     PASS_ALL,
     Conversation,
     Direction,
+    End,
     Facts,
     HttpRequest,
     HttpResponse,
@@ -47,8 +48,10 @@ from mitml4.protocols.conversation import (
     Protocol,
     Surroundings,
     Target,
+    Unreadable,
     Verdict,
 )
+from mitml4.protocols.http.asked import is_elsewhere, of_fields, of_target
 from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
 from mitml4.protocols.http.http1_heads import (
     CHUNK_LINE,
@@ -350,6 +353,7 @@ class Http1(Conversation):
         if not self._messages and STATUS_LINE.match(data, at):
             self.up = self.down = PASS_ALL  # a capture has taken the server for the client
             self.settled = True
+            self.named.append(Unreadable("HTTP/1: not a request line"))
             return 0
         if data.find(b"\n", at) < 0:
             begun = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
@@ -359,6 +363,7 @@ class Http1(Conversation):
         if line is None and not self._messages and _SIMPLE_REQUEST.match(data, at):
             return self._simple_request(data, at)
         if line is None:
+            self.elsewhere = self.elsewhere or is_elsewhere(data[at:])
             raise ProtocolError("HTTP/1: not a request line")
         connect = line.re is CONNECT_LINE
         if connect and not self.follows_connect:
@@ -366,10 +371,14 @@ class Http1(Conversation):
             self._connect_waits = True
             self._step_aside()
             return 0
+        # Some proxies set out before they have read the head to its end.
+        self.named += self._asked_by(line)
         end = HEAD_END.search(data, line.end() - 1)
         if end is None:
             return not_whole(data, at, line, "not a request line")
-        fields = Fields.of(data[line.end() : end.start()])
+        section = data[line.end() : end.start()]
+        self.named += of_fields(section, self.around)
+        fields = Fields.of(section)
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
         exchange = self._ask(line["method"])
@@ -381,12 +390,23 @@ class Http1(Conversation):
         self._begin(UP, exchange, *body)
         return end.end() - at
 
+    def _asked_by(self, line: re.Match[bytes]) -> list[End]:
+        """Where a request line wants to go."""
+        if line.re is not CONNECT_LINE:
+            self.elsewhere = self.elsewhere or is_elsewhere(line[0])
+            return of_target(line["target"], self.around)
+        target = connect_target(line)
+        if target is None or b" " in line["target"]:
+            return [Unreadable("HTTP/1: CONNECT to a host that cannot be read")]
+        return [target]
+
     def _simple_request(self, data: bytes, at: int) -> int:
         """A request of HTTP/0.9 (RFC 1945 §4.1): the only one of its connection."""
         end = data.index(b"\n", at) + 1
         exchange = self._ask(b"GET")
         exchange.simple = exchange.request_done = True
         target = data[at:end].split()[1]
+        self.named += of_target(target, self.around)
         url = origin(self.around, None) if target.startswith(b"/") else ""
         self.notices.append(
             HttpRequest(

@@ -37,6 +37,7 @@ from mitml4.protocols.conversation import (
     Want,
     WebSocketMessage,
 )
+from mitml4.protocols.http.asked import of_headers
 from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
 from mitml4.protocols.http.websocket import WebSocket
 from mitml4.protocols.wire_text import text
@@ -340,6 +341,8 @@ class Http2(Conversation):
         headers = [(bytes(name), bytes(value)) for name, value in fields]
         named = dict(headers)
         promised = block.about_stream != block.on_stream
+        if direction is UP:
+            self.named += of_headers(headers, self.around)
         if b":method" in named and (direction is UP or promised):
             self._request(block.about_stream, headers, named, promised=promised)
         elif b":status" in named and direction is DOWN and not promised:

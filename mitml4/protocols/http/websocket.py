@@ -86,6 +86,7 @@ class WebSocket(Conversation):
     """A connection of WebSocket frames, from behind the 101 on."""
 
     name: ClassVar[str] = "websocket"
+    may_lead_on: ClassVar[bool] = False
 
     up: Want = TAP
     down: Want = TAP

@@ -21,6 +21,7 @@ from mitml4.protocols.conversation import (
     Opening,
     Protocol,
     Surroundings,
+    Target,
     Verdict,
     Want,
 )
@@ -274,6 +275,8 @@ class TlsConversation(Conversation):
             case HandshakeType.CLIENT_HELLO:
                 hello = ClientHello.of(message)
                 self._facts = self._facts.asked(hello)
+                if hello.sni is not None and self.around.target:
+                    self.named.append(Target(hello.sni, self.around.target.port))
                 if self.on_client_certificate and not hello.early_data:
                     self._client = direction
                 else:

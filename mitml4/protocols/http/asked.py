@@ -1,0 +1,73 @@
+"""Which hosts a request asks for: in its target, its Host fields, its :authority.
+
+It is for whoever must not miss one, so it reads what servers put up with: a field name with blanks
+or control characters around it, a line that ends in a bare CR, a folded line both as one and as
+two. A port that is not written is the scheme's, and in any case that of the connection: many
+servers look at the name alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from mitml4.protocols.conversation import End, Surroundings, Target, Unreadable
+from mitml4.protocols.wire_text import text
+
+__all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
+
+_DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443, b"ftp": 21}
+_HOST_FIELD: Final = re.compile(
+    rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE
+)
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)")
+# RFC 3986 §3.2. More than one @, and a backslash, are read in different ways.
+_AUTHORITY: Final = re.compile(
+    rb"(?:[^@\\]*@)?(?P<host>\[[^\]@\\]*\]|[^:@\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?"
+)
+_ORIGIN_FORM: Final = re.compile(rb"[\s]*[^\s/:]+[ \t]+(?:/|\*[ \t])")
+
+
+def of_target(target: bytes, around: Surroundings) -> list[End]:
+    """The hosts of a request target that is not CONNECT's (RFC 9112 §3.2)."""
+    if target.startswith(b"/") or target == b"*":
+        return []
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return [Unreadable("HTTP/1: a request for no host that can be read")]
+    scheme, authority = absolute[1].lower(), absolute[2]
+    return list(_of_authority(authority, around, _DEFAULT_PORTS.get(scheme)))
+
+
+def of_fields(section: bytes, around: Surroundings) -> list[End]:
+    """The hosts of all Host fields of a header section."""
+    sections = {section, _FOLD.sub(b" ", section)}
+    values = {value.strip() for each in sections for value in _HOST_FIELD.findall(each)}
+    return [end for value in sorted(values - {b""}) for end in _of_authority(value, around, None)]
+
+
+def of_headers(headers: Sequence[tuple[bytes, bytes]], around: Surroundings) -> list[End]:
+    """The hosts of an HTTP/2 header block: every :authority and every host."""
+    schemes = [value for name, value in headers if name == b":scheme"]
+    default = _DEFAULT_PORTS.get(schemes[0].lower()) if schemes else None
+    values = [value for name, value in headers if name in (b":authority", b"host") and value]
+    return [end for value in values for end in _of_authority(value, around, default)]
+
+
+def is_elsewhere(data: bytes) -> bool:
+    """Whether a request that cannot be read may ask for a host at another port than its
+    connection's: only one in origin-form does not."""
+    return _ORIGIN_FORM.match(data) is None
+
+
+def _of_authority(value: bytes, around: Surroundings, default: int | None) -> Iterator[End]:
+    authority = _AUTHORITY.fullmatch(value)
+    if authority is None:
+        yield Unreadable("HTTP: a host that cannot be read")
+        return
+    host = text(authority["host"])
+    ports = [int(authority["port"]) if authority["port"] else default]
+    ports.append(around.target.port if around.target else None)
+    yield from (Target(host, port) for port in dict.fromkeys(ports) if port is not None)
