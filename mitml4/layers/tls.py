@@ -27,13 +27,15 @@ from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
-from mitml4.protocols.tls.names import alert_name, is_grease
+from mitml4.protocols.tls.names import alert_name
 from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
-from mitml4.tls.context import Contexts, Offer
+from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
+from mitml4.tls.offer import prepare
 from mitml4.tls.original import key_type_of
 from mitml4.tls.pinning import CLIENT_CERTIFICATE, REFUSALS, Bypasses, Client, Site, Visit
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
@@ -52,7 +54,6 @@ _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 _TLS_1_2: Final = 0x0303
-_POST_HANDSHAKE_AUTH: Final = 49  # RFC 8446 §4.2.6
 _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 """RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
 what a server may say because something is missing that the client did offer."""
@@ -118,7 +119,7 @@ class TlsOpener:
         if bridge.egress.peek_nowait(1):  # what spoke first is no TLS server, or has refused
             return await _pass_through(bridge, speaker, "not openable")
         try:
-            self.contexts.egress(_offer(hello))
+            self.contexts.egress(hello)
         except SSL.Error:
             return await _pass_through(bridge, speaker, "cipher")
         try:
@@ -232,21 +233,17 @@ class _Handshake:
 
     async def _connect(self) -> TlsStream:
         """The egress handshake, with the client's offer."""
-        mirrored = self.opener.contexts.egress(_offer(self.hello))
-        self.facts = replace(self.facts, not_mirrored=mirrored.not_mirrored)
+        mirrored = self.opener.contexts.egress(self.hello)
+        unlike = differences(self.hello, mirrored.hello)
+        self.facts = replace(self.facts, not_mirrored=unlike)
         stream = tls_over(self.bridge.egress, mirrored.context, framing=self._framing())
         connection = stream.connection
-        if self.hello.sni:
-            connection.set_tlsext_host_name(self.hello.sni.encode("utf-8", "surrogateescape"))
-        if self.hello.alpn:
-            connection.set_alpn_protos(list(self.hello.alpn))
-        if self.hello.status_request:
-            connection.request_ocsp()
+        prepare(connection, self.hello)
         try:
             with trio.fail_after(_HANDSHAKE_S):
                 await first_of(partial(self._shake_hands, stream), self._wait_client_ended)
         except TlsFailure as failure:
-            lacking = failure.alert in _ALERTS_FOR_AN_OFFER and mirrored.not_mirrored
+            lacking = failure.alert in _ALERTS_FOR_AN_OFFER and lacks(self.hello, mirrored.hello)
             asked = stream.alerts.asked_for_certificate
             if not asked and (failure.alert is None or lacking):
                 await self._retreat(failure.reason)
@@ -493,24 +490,6 @@ class _Handshake:
 
     def _error(self, side: Literal["ingress", "egress"], kind: Kind, reason: str) -> None:
         self.bridge.report.error(side, "handshake", kind, reason)
-
-
-def _offer(hello: ClientHello) -> Offer:
-    versions = [version for version in hello.versions if version <= _NEWEST]
-    listed = bool(hello.supported_versions)
-    return Offer(
-        cipher_suites=_without_grease(hello.cipher_suites),
-        lowest_version=min(versions) if listed else _OLDEST,
-        highest_version=max(versions),
-        groups=_without_grease(hello.groups),
-        signature_algorithms=_without_grease(hello.signature_algorithms),
-        post_handshake_auth=_POST_HANDSHAKE_AUTH in hello.extensions,
-    )
-
-
-def _without_grease(values: tuple[int, ...]) -> tuple[int, ...]:
-    signalling = (0x00FF, 0x5600)  # RFC 5746 §3.3, RFC 7507: no cipher suites of their own
-    return tuple(value for value in values if not is_grease(value) and value not in signalling)
 
 
 _certificate_facts: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateFacts.of_der)

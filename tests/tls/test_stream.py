@@ -14,14 +14,17 @@ import trustme
 from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
 from mitml4.net.stream import StreamTruncated, TcpStream
 from mitml4.protocols.conversation import Framing
-from mitml4.tls.context import Contexts, Offer
+from mitml4.protocols.tls.hello import ClientHello
+from mitml4.tls.context import Contexts
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 
-CONTEXT = (
-    Contexts()
-    .egress(Offer(cipher_suites=(0x1301, 0xC02B), lowest_version=0x0303, highest_version=0x0304))
-    .context
+HELLO = ClientHello(
+    legacy_version=0x0303,
+    random=bytes(32),
+    cipher_suites=(0x1301, 0xC02B),
+    supported_versions=(0x0304, 0x0303),
 )
+CONTEXT = Contexts().egress(HELLO).context
 
 
 class Peer:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import string
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from mitml4.protocols.tls.hello import ClientHello, Extension, ServerHello
-from mitml4.protocols.tls.names import is_grease
+from mitml4.protocols.tls.names import is_grease, without_grease
 
 __all__ = ["ja3", "ja3_text", "ja3s", "ja3s_text", "ja4", "ja4s", "kind_of_client"]
 
@@ -60,9 +59,18 @@ def ja3s(hello: ServerHello) -> str:
 
 def ja4(hello: ClientHello) -> str:
     """`t13d1516h2_8daaf6152771_e5627efa2ab1`."""
-    ciphers = [c for c in hello.cipher_suites if not is_grease(c)]
-    extensions = [e for e in hello.extensions if not is_grease(e)]
-    algorithms = tuple(a for a in hello.signature_algorithms if not is_grease(a))
+    return _ja4(hello, hello.extensions)
+
+
+def kind_of_client(hello: ClientHello) -> str:
+    """JA4 of what is the same in each of a client's hellos, resumptions of a session included."""
+    return _ja4(hello, tuple(each for each in hello.extensions if each not in _OF_ONE_CONNECTION))
+
+
+def _ja4(hello: ClientHello, sent: tuple[int, ...]) -> str:
+    ciphers = without_grease(hello.cipher_suites)
+    extensions = without_grease(sent)
+    algorithms = without_grease(hello.signature_algorithms)
     hashed = _hexes(tuple(sorted({*extensions} - {Extension.SERVER_NAME, Extension.ALPN})))
     if hashed and algorithms:
         hashed += "_" + _hexes(algorithms)
@@ -73,12 +81,6 @@ def ja4(hello: ClientHello) -> str:
         f"{_ends(hello.alpn[0] if hello.alpn else b'')}"
         f"_{_sha256(_hexes(tuple(sorted(ciphers))))}_{_sha256(hashed)}"
     )
-
-
-def kind_of_client(hello: ClientHello) -> str:
-    """JA4 of what is the same in each of a client's hellos, resumptions of a session included."""
-    lasting = tuple(each for each in hello.extensions if each not in _OF_ONE_CONNECTION)
-    return ja4(replace(hello, extensions=lasting))
 
 
 def ja4s(hello: ServerHello) -> str:

@@ -37,6 +37,8 @@ class Extension:
     ALPN: Final = 16  # RFC 7301
     PADDING: Final = 21  # RFC 7685
     ENCRYPT_THEN_MAC: Final = 22  # RFC 7366
+    EXTENDED_MASTER_SECRET: Final = 23  # RFC 7627
+    SESSION_TICKET: Final = 35  # RFC 5077
     PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
     EARLY_DATA: Final = 42  # RFC 8446 §4.2.10
     SUPPORTED_VERSIONS: Final = 43  # RFC 8446 §4.2.1

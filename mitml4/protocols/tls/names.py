@@ -7,14 +7,33 @@ show; https://www.iana.org/assignments/tls-parameters lists all.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
-__all__ = ["alert_name", "cipher_name", "group_name", "is_alert", "is_grease", "version_name"]
+__all__ = [
+    "alert_name",
+    "cipher_name",
+    "extension_name",
+    "group_name",
+    "is_alert",
+    "is_grease",
+    "signature_algorithm_name",
+    "version_name",
+    "without_grease",
+]
+
+_REMEMBERED: Final = 256
+"""Hellos repeat: a client says the same ones to everybody, but for GREASE and the name."""
 
 
 def is_grease(value: int) -> bool:
     """Whether a 16-bit value is one of the sixteen that mean nothing: 0x?A?A (RFC 8701 §2)."""
     return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF
+
+
+@lru_cache(_REMEMBERED)
+def without_grease(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(value for value in values if not is_grease(value))
 
 
 def version_name(version: int) -> str:
@@ -32,6 +51,16 @@ def cipher_name(cipher: int) -> str:
 def group_name(group: int) -> str:
     """`x25519`, `secp256r1`, `X25519MLKEM768`."""
     return _GROUPS.get(group, f"0x{group:04x}")
+
+
+def extension_name(extension: int) -> str:
+    """`session_ticket`, as IANA lists it."""
+    return _EXTENSIONS.get(extension, f"0x{extension:04x}")
+
+
+def signature_algorithm_name(algorithm: int) -> str:
+    """`ecdsa_secp256r1_sha256`, as RFC 8446 §4.2.3 writes it."""
+    return _SIGNATURE_ALGORITHMS.get(algorithm, f"0x{algorithm:04x}")
 
 
 def is_alert(description: int) -> bool:
@@ -90,6 +119,92 @@ _GROUPS: Final = {
     0x11ED: "SecP384r1MLKEM1024",
     0x11EE: "curveSM2MLKEM768",
     0x6399: "X25519Kyber768Draft00",
+}
+
+_EXTENSIONS: Final = {
+    0: "server_name",
+    1: "max_fragment_length",
+    2: "client_certificate_url",
+    3: "trusted_ca_keys",
+    4: "truncated_hmac",
+    5: "status_request",
+    6: "user_mapping",
+    9: "cert_type",
+    10: "supported_groups",
+    11: "ec_point_formats",
+    12: "srp",
+    13: "signature_algorithms",
+    14: "use_srtp",
+    15: "heartbeat",
+    16: "application_layer_protocol_negotiation",
+    17: "status_request_v2",
+    18: "signed_certificate_timestamp",
+    19: "client_certificate_type",
+    20: "server_certificate_type",
+    21: "padding",
+    22: "encrypt_then_mac",
+    23: "extended_master_secret",
+    24: "token_binding",
+    25: "cached_info",
+    27: "compress_certificate",
+    28: "record_size_limit",
+    34: "delegated_credential",
+    35: "session_ticket",
+    41: "pre_shared_key",
+    42: "early_data",
+    43: "supported_versions",
+    44: "cookie",
+    45: "psk_key_exchange_modes",
+    47: "certificate_authorities",
+    48: "oid_filters",
+    49: "post_handshake_auth",
+    50: "signature_algorithms_cert",
+    51: "key_share",
+    57: "quic_transport_parameters",
+    58: "ticket_request",
+    62: "tls_flags",
+    13172: "next_protocol_negotiation",
+    17513: "application_settings_old",
+    17613: "application_settings",
+    30032: "channel_id",
+    51764: "trust_anchors",
+    65037: "encrypted_client_hello",
+    65281: "renegotiation_info",
+}
+"""Of IANA's list those that have been seen, and drafts that browsers use."""
+
+_SIGNATURE_ALGORITHMS: Final = {
+    0x0101: "rsa_pkcs1_md5",
+    0x0201: "rsa_pkcs1_sha1",
+    0x0202: "dsa_sha1",
+    0x0203: "ecdsa_sha1",
+    0x0301: "rsa_pkcs1_sha224",
+    0x0302: "dsa_sha224",
+    0x0303: "ecdsa_sha224",
+    0x0401: "rsa_pkcs1_sha256",
+    0x0402: "dsa_sha256",
+    0x0403: "ecdsa_secp256r1_sha256",
+    0x0501: "rsa_pkcs1_sha384",
+    0x0502: "dsa_sha384",
+    0x0503: "ecdsa_secp384r1_sha384",
+    0x0601: "rsa_pkcs1_sha512",
+    0x0602: "dsa_sha512",
+    0x0603: "ecdsa_secp521r1_sha512",
+    0x0708: "sm2sig_sm3",
+    0x0804: "rsa_pss_rsae_sha256",
+    0x0805: "rsa_pss_rsae_sha384",
+    0x0806: "rsa_pss_rsae_sha512",
+    0x0807: "ed25519",
+    0x0808: "ed448",
+    0x0809: "rsa_pss_pss_sha256",
+    0x080A: "rsa_pss_pss_sha384",
+    0x080B: "rsa_pss_pss_sha512",
+    0x081A: "ecdsa_brainpoolP256r1tls13_sha256",
+    0x081B: "ecdsa_brainpoolP384r1tls13_sha384",
+    0x081C: "ecdsa_brainpoolP512r1tls13_sha512",
+    0x0904: "mldsa44",
+    0x0905: "mldsa65",
+    0x0906: "mldsa87",
 }
 
 _ALERTS: Final = {

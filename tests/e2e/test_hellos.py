@@ -1,0 +1,102 @@
+"""The hello that a server gets is as close to the client's as OpenSSL can make it, and what is not
+alike is named."""
+
+import shutil
+import socket
+import ssl
+import threading
+from contextlib import suppress
+
+import pytest
+
+from mitml4.lab.network import SERVER_V4
+from mitml4.protocols.tls.fingerprints import ja4
+from mitml4.protocols.tls.hello import parse_client_hello
+
+PAGE = f"https://{SERVER_V4}:PORT/"
+CARELESS = "['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]]"
+CLIENTS = {
+    "curl": [
+        "curl",
+        "-sk",
+        "--resolve",
+        f"www.example:PORT:{SERVER_V4}",
+        "https://www.example:PORT/",
+    ],
+    "curl, TLS 1.2": ["curl", "-sk", "--tls-max", "1.2", PAGE],
+    "ruby": ["ruby", "-ropen-uri", "-e", f"print URI.open('{PAGE}', ssl_verify_mode: 0).read"],
+    "php": ["php", "-r", f"readfile('{PAGE}', false, stream_context_create({CARELESS}));"],
+    "node": [
+        *("node", "-e"),
+        f"require('https').get('{PAGE}', {{rejectUnauthorized: false}},"
+        " answer => answer.pipe(process.stdout))",
+    ],
+    "openssl": ["openssl", "s_client", "-quiet", "-connect", f"{SERVER_V4}:PORT"],
+    "gnutls": ["gnutls-cli", "--no-ca-verification", "-p", "PORT", SERVER_V4],
+}
+SAME_JA4 = set(CLIENTS) - {"gnutls"}
+"""GnuTLS says of renegotiation by an extension what OpenSSL says by a cipher suite, and limits the
+size of records."""
+
+
+class RecordingServer:
+    """Answers every request by TLS with `ok`, and keeps the hellos."""
+
+    def __init__(self, namespace, identity):
+        self.hellos = []
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(identity.certificate, identity.key)
+        self.listener = namespace.socket()
+        self.listener.bind((SERVER_V4, 0))
+        self.listener.listen()
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        with suppress(OSError):
+            while True:
+                accepted, _ = self.listener.accept()
+                with accepted, suppress(OSError):
+                    self.serve(accepted)
+
+    def serve(self, accepted):
+        accepted.settimeout(10)
+        hello = None
+        while hello is None:
+            hello = parse_client_hello(accepted.recv(65536, socket.MSG_PEEK))
+        self.hellos.append(hello)
+        with self.context.wrap_socket(accepted, server_side=True) as tls:
+            tls.recv(65536)
+            tls.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+
+
+@pytest.fixture(scope="module")
+def recorder(lab, identity):
+    server = RecordingServer(lab.server, identity)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_server_cannot_tell_a_clients_library_from_ours(recorder, client, session, name):
+    argv = [word.replace("PORT", str(recorder.port)) for word in CLIENTS[name]]
+    if shutil.which(argv[0]) is None:
+        pytest.skip(f"{argv[0]} is not installed")
+    watch = session.watch()
+    outcome = client.run(*argv, input=b"GET / HTTP/1.0\r\n\r\n")
+    assert b"ok" in outcome.out, outcome
+    details = watch.flow().layer("tls")["details"]
+    got = recorder.hellos[-1]
+    assert got.sni == details["sni"]
+    assert (ja4(got) == details["ja4"]) == (name in SAME_JA4)
+    named = [each for each in details["not_mirrored"] if each.startswith(("cipher", "extension "))]
+    if name in SAME_JA4:
+        assert named == []
+    else:
+        assert {"extension record_size_limit", "extension renegotiation_info"} <= set(named)
