@@ -40,6 +40,7 @@ __all__ = [
     "encode",
     "now",
     "to_json",
+    "to_line",
     "weight",
 ]
 
@@ -298,6 +299,15 @@ def encode(event: Event) -> str:
     """One compact JSON object, without the newline. Takes some 4 µs, of which the time is one."""
     head = f'{{"type":"{event.type}","time":"{to_json(event.time)}","v":{VERSION},'
     line = head + _members(event, _keys(type(event))[1:]) + "}"
+    return _harmless(line)
+
+
+def to_line(value: object) -> str:
+    """Any value as one compact line of JSON."""
+    return _harmless(_to_json(value))
+
+
+def _harmless(line: str) -> str:
     return line if line.isascii() else _OBEYED.sub(_escape, line)
 
 
@@ -310,7 +320,7 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-_to_line: Final = json.JSONEncoder(
+_to_json: Final = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), default=to_json
 ).encode
 
@@ -320,13 +330,13 @@ def _members(value: object, keys: Iterable[tuple[str, str]]) -> str:
 
 
 def _json(value: object) -> str:
-    """What `_to_line` gives, in half the time for the values that events are made of."""
+    """What `_to_json` gives, in half the time for the values that events are made of."""
     write = _WRITE.get(type(value))
     if write:
         return write(value)
     if is_dataclass(value):
         return "{" + _members(value, _keys(type(value))) + "}"
-    return _to_line(value)
+    return _to_json(value)
 
 
 _WRITE: Final[dict[type, Callable[[Any], str]]] = {
@@ -336,7 +346,7 @@ _WRITE: Final[dict[type, Callable[[Any], str]]] = {
     type(None): lambda _: "null",
     bytes: lambda value: encode_basestring(text(value)),
     tuple: lambda value: f"[{','.join(map(_json, bounded(value)))}]",
-    float: lambda value: _to_line(round(value, 6)),
+    float: lambda value: _to_json(round(value, 6)),
 }
 
 

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime
-from json import dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.cli.console import Console
 from mitml4.errors import UsageError
-from mitml4.events import to_json
+from mitml4.events import to_line
 from mitml4.printable import printable
 from mitml4.sinks.files import open_file, write_all, write_failure
 from mitml4.tls.ca import (
@@ -151,7 +150,7 @@ def show(*, ca_dir: Path, json: bool) -> None:
     """Show the certificate authority: name, fingerprint, validity, place."""
     facts = _facts(CertificateAuthority.load(ca_dir), ca_dir)
     if json:
-        click.echo(dumps(facts, ensure_ascii=False, default=to_json))
+        click.echo(to_line(facts))
         return
     for name, fact in facts.items():
         if fact:
@@ -347,7 +346,7 @@ def status(*, ca_dir: Path, store: tuple[str, ...], json: bool) -> None:
         _fingerprint(ca_dir), find_stores(_chosen(store), os.environ), Record(ca_dir).entries
     )
     if json:
-        click.echo(dumps([asdict(state) for state in found], ensure_ascii=False))
+        click.echo(to_line([asdict(state) for state in found]))
         return
     for state in found:
         for line in _described(state, _fingerprint(ca_dir)):

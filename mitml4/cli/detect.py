@@ -123,20 +123,23 @@ class _JsonLines:
 
     def __init__(self) -> None:
         from mitml4.events import encode
+        from mitml4.sinks.files import write_parts
 
         self._encode = encode
-        self._lines: list[str] = []
+        self._write = write_parts
+        self._lines: list[bytes] = []
+        self._descriptor = sys.stdout.fileno()
 
     def publish(self, event: Event) -> None:
-        self._lines.append(self._encode(event) + "\n")
+        line = f"{self._encode(event)}\n"
+        self._lines.append(line.encode("utf-8", "backslashreplace"))
         if len(self._lines) == self._MOST:
             self.flush()
 
     def flush(self) -> None:
         if self._lines:
-            sys.stdout.write("".join(self._lines))
-            sys.stdout.flush()
-            self._lines.clear()
+            lines, self._lines = self._lines, []
+            self._write(self._descriptor, lines)
 
     finish = flush
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from json import dumps
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ import click
 
 from mitml4.cli.console import Console, wants_color
 from mitml4.errors import ExitCode
+from mitml4.events import to_line
 from mitml4.printable import printable
 from mitml4.session.doctor.check import Check
 
@@ -51,7 +51,7 @@ def doctor(console: Console, /, *, ca_dir: Path | None, json: bool) -> ExitCode:
 
     checks = list(examine(ca_dir))
     if json:
-        lines: Iterable[str] = (dumps(asdict(each), ensure_ascii=False) for each in checks)
+        lines: Iterable[str] = (to_line(asdict(each)) for each in checks)
     else:
         styled = sys.stdout is not None and wants_color(console.color, sys.stdout)
         lines = _list(checks, styled=styled)

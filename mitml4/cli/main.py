@@ -180,7 +180,8 @@ def _answer(error: BaseException, console: Console) -> int:
         case OSError() if error.errno in _FULL:
             let_go_of_stdout()
             where = error.filename or "standard output"
-            failure = MitmError(f"cannot write to {where}: {error.strerror}", hint="df .")
+            hint = "ulimit -f" if error.errno == errno.EFBIG else "df ."
+            failure = MitmError(f"cannot write to {where}: {error.strerror}", hint=hint)
         case OSError() if error.errno in _TOO_MANY_OPEN:
             failure = MachineError(
                 f"cannot open what is needed: {error.strerror}", hint="ulimit -n"

@@ -38,4 +38,4 @@ def run(console: Console, /, argv: tuple[str, ...], **options: Any) -> int:
 
     from mitml4.session.run import run
 
-    return run(config, console.say)
+    return run(config, console.say, console.error)

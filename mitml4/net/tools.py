@@ -27,7 +27,11 @@ __all__ = [
     "run_nft",
 ]
 
-LIMITS: Final = {errno.EMFILE: "ulimit -n", errno.EAGAIN: "ulimit -u"}
+LIMITS: Final = {
+    errno.EMFILE: "ulimit -n",
+    errno.EAGAIN: "ulimit -u",
+    errno.EFBIG: "ulimit -f",
+}
 """Where a limit of the user's is in the way: the command that shows and sets it."""
 
 _PACKAGES: Final = (("nft", "nftables"), ("ip", "iproute2"))

@@ -21,7 +21,7 @@ import trio
 
 from mitml4 import __version__
 from mitml4.address import Address
-from mitml4.errors import MachineError, MitmError
+from mitml4.errors import ExitCode, MachineError, MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.tls import TlsOpener
@@ -55,10 +55,12 @@ _INTERFACE: Final = "lo"
 _GOES_ON: Final = "the command goes on"
 
 Say = Callable[[str], None]
+Complain = Callable[[MitmError], None]
 
 
-def run(config: RunConfig, say: Say) -> int:
-    """Run a command to its end; its status, as a shell reports it.
+def run(config: RunConfig, say: Say, complain: Complain) -> int:
+    """Run a command to its end; its status, as a shell reports it, or 1 where that is 0 but what
+    was to be written is not: `complain` has then been told why.
 
     Raises CommandError when it cannot be run, MitmError for what ends the session early.
     """
@@ -71,7 +73,7 @@ def run(config: RunConfig, say: Say) -> int:
         processes.become_subreaper()
         # The command may have the terminal for itself; what we say is to reach it all the same.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        return trio.run(_run, config, namespace, launch, say)
+        return trio.run(_run, config, namespace, launch, say, complain)
 
 
 def _occupy_standard_descriptors() -> None:
@@ -88,11 +90,13 @@ def _changes_user(program: str) -> bool:
     return bool(mode & stat.S_ISUID) and os.stat(program).st_uid != os.geteuid()
 
 
-async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say) -> int:
+async def _run(
+    config: RunConfig, namespace: Namespace, launch: Launch, say: Say, complain: Complain
+) -> int:
     prepare_process()
     try:
         taps = [namespace.tap()] if config.packets else []
-        session = _RunSession(config, say, taps)
+        session = _RunSession(config, say, complain, taps)
         authority = CertificateAuthority.generate()
         opener, named = tls_opener(config, authority, session.outputs.on_secret)
         environ = dict(os.environ)
@@ -118,18 +122,26 @@ async def _run(config: RunConfig, namespace: Namespace, launch: Launch, say: Say
     if browsers:
         browsers.withdraw()
     assert inside.command.status is not None
-    return inside.command.status
+    return inside.command.status or (ExitCode.FAILED if session.has_lost_output else ExitCode.DONE)
 
 
 class _RunSession(Session):
     """A session that ends with its command, not with those who watch it."""
 
-    def __init__(self, config: RunConfig, say: Say, taps: Sequence[Tap]) -> None:
+    def __init__(
+        self, config: RunConfig, say: Say, complain: Complain, taps: Sequence[Tap]
+    ) -> None:
         super().__init__(config, taps)
+        self.has_lost_output = False
         self._say = say
+        self._complain = complain
 
     def output_lost(self, reason: str, failure: MitmError | None) -> None:
-        self._say(f"note: {failure.message if failure else reason}; {_GOES_ON}")
+        if failure is None:
+            self._say(f"note: {reason}; {_GOES_ON}")
+        else:
+            self.has_lost_output = True
+            self._complain(failure)
 
     async def drain(self) -> None:
         """Nobody is left to hear what servers still say; what was sent to them is to arrive."""

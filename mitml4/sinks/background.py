@@ -9,7 +9,6 @@ at once, not with the next item.
 
 from __future__ import annotations
 
-import os
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
-from mitml4.sinks.files import write_failure
+from mitml4.sinks.files import OutputFile
 from mitml4.sinks.shares import FairQueue, Shares
 
 __all__ = ["BackgroundWriter"]
@@ -45,7 +44,7 @@ class BackgroundWriter(ABC, Generic[Item]):
         """`name` is what errors call it. `close`: whether the descriptor is ours to close."""
         self.dropped = 0
         self.descriptor = descriptor
-        self._name = name
+        self._file = OutputFile(descriptor, name)
         self._close = close
         self._waiting = FairQueue[Item](Shares(capacity), Shares(_VITAL_CAPACITY))
         self._news = trio.Event()
@@ -80,20 +79,27 @@ class BackgroundWriter(ABC, Generic[Item]):
                 except OSError as error:
                     failure = error
             nursery.cancel_scope.cancel()
-        if self._patience.cancelled_caught:
-            self.dropped += len(self._waiting)
-        elif self._close:
-            os.close(self.descriptor)
+        self._let_go()
+        if self._close and not self._patience.cancelled_caught:
+            try:
+                self._file.close()
+            except OSError as error:
+                failure = failure or error
         if isinstance(failure, BrokenPipeError):
             raise failure
         if failure:
-            raise write_failure(self._name, failure) from failure
+            raise self._file.failure(failure) from failure
 
     async def aclose(self) -> None:
         """Write what is kept, for some seconds at most: the reader may stand still for good."""
         self._closing = True
         self._patience.deadline = trio.current_time() + _LAST_WORDS_S
         self._news.set()
+
+    def _let_go(self) -> None:
+        """Keep nothing any more: nobody is going to write it."""
+        self.dropped += len(self._waiting)
+        self._waiting = FairQueue(Shares(0), Shares(0))
 
     async def _write_what_comes(self) -> None:
         """Until closing, with nothing left. Raises OSError."""

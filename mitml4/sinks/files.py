@@ -6,14 +6,24 @@ import errno
 import os
 import select
 import shlex
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
 from mitml4.errors import MitmError
 from mitml4.files import RefusedError, open_output
 
-__all__ = ["open_file", "write_all", "write_failure", "write_parts"]
+__all__ = [
+    "OutputFile",
+    "begin_file",
+    "open_file",
+    "write_all",
+    "write_failure",
+    "write_parts",
+]
 
 _IOV_MAX: Final = 1024  # linux/uio.h
 
@@ -26,31 +36,107 @@ def open_file(path: Path, *, append: bool = False, public: bool = False) -> int:
         raise write_failure(str(path), error) from error
 
 
-def write_all(descriptor: int, data: bytes, *, patience_s: float | None = None) -> None:
-    """Write everything, however long that takes; or, to what is non-blocking, as long as it is
-    ready within `patience_s`. Raises OSError."""
-    rest = memoryview(data)
-    while rest:
+def begin_file(path: Path, head: bytes, tail: bytes = b"") -> int:
+    """The same, with its head written; and a regular file's tail, so that it can be read from the
+    start. Raises MitmError, and then leaves no empty file behind."""
+    descriptor = open_file(path)
+    try:
+        write_all(descriptor, head + tail if _is_regular(descriptor) else head)
+    except OSError as error:
+        if _is_regular(descriptor):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise write_failure(str(path), error) from error
+    return descriptor
+
+
+class OutputFile:
+    """What a sink writes to, and what errors call it."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        """The descriptor becomes ours."""
+        self.descriptor = descriptor
+        self.name = name
+        self._had_a_name = os.fstat(descriptor).st_nlink > 0
+
+    def close(self) -> None:
+        """Raises OSError for what the file system says only now, and for a file that has been
+        removed while it was written: nobody can read what is in it."""
         try:
-            rest = rest[os.write(descriptor, rest) :]
+            if self._had_a_name and os.fstat(self.descriptor).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "it was removed while it was being written")
+        finally:
+            os.close(self.descriptor)
+
+    def failure(self, error: OSError) -> MitmError:
+        """What to tell the user of an error."""
+        return write_failure(self.name, error)
+
+
+def write_all(
+    descriptor: int, data: bytes, *, patience_s: float | None = None, undo: bool = True
+) -> None:
+    """Write everything, however long that takes; or, to what is non-blocking, as long as it is
+    ready within `patience_s`. Raises OSError.
+
+    Then a regular file ends where it ended before; unless the caller sees to that (not `undo`).
+    """
+    written, error = _write(descriptor, data, patience_s)
+    if error:
+        if undo:
+            _cut_off(descriptor, written)
+        raise error
+
+
+def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
+    """Write everything without putting it together first. Raises OSError; then a regular file ends
+    behind the last part that is whole."""
+    for start in range(0, len(parts), _IOV_MAX):
+        group = parts[start : start + _IOV_MAX]
+        try:
+            written, error = os.writev(descriptor, group), None
+        except OSError as refusal:
+            written, error = 0, None if isinstance(refusal, BlockingIOError) else refusal
+        if error is None and written < sum(map(len, group)):
+            more, error = _write(descriptor, b"".join(group)[written:], None)
+            written += more
+        if error:
+            ends = (end for end in accumulate(map(len, group)) if end <= written)
+            _cut_off(descriptor, written - max(ends, default=0))
+            raise error
+
+
+def _write(descriptor: int, data: bytes, patience_s: float | None) -> tuple[int, OSError | None]:
+    """How much of it could be written, and why not the rest."""
+    done = 0
+    view = memoryview(data)
+    while done < len(view):
+        try:
+            done += os.write(descriptor, view[done:])
         except BlockingIOError:
             # Someone who shares it, such as our parent, has made it non-blocking.
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             if not poll.poll(None if patience_s is None else patience_s * 1000):
-                raise TimeoutError(errno.ETIMEDOUT, "its reader stands still") from None
+                return done, TimeoutError(errno.ETIMEDOUT, "its reader stands still")
+        except OSError as error:
+            return done, error
+    return done, None
 
 
-def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
-    """Write everything without putting it together first. Raises OSError."""
-    for start in range(0, len(parts), _IOV_MAX):
-        group = parts[start : start + _IOV_MAX]
-        try:
-            written = os.writev(descriptor, group)
-        except BlockingIOError:
-            written = 0
-        if written < sum(map(len, group)):
-            write_all(descriptor, b"".join(group)[written:])
+def _cut_off(descriptor: int, count: int) -> None:
+    """Remove what was written last, if that is the end of a regular file: others may append too."""
+    if not count or not _is_regular(descriptor):
+        return
+    end = os.lseek(descriptor, 0, os.SEEK_CUR)
+    if os.fstat(descriptor).st_size == end:
+        with suppress(OSError):
+            os.ftruncate(descriptor, end - count)
+            os.lseek(descriptor, -count, os.SEEK_CUR)
+
+
+def _is_regular(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def write_failure(name: str, error: OSError) -> MitmError:

@@ -2,12 +2,11 @@
 
 http://www.softwareishard.com/blog/har-12-spec/: a JSON object with an entry for each exchange.
 There are heads, sizes and times, but no bodies, as none are kept. A regular file is a whole archive
-after every write, however the session ends.
+from the start and after every write, however the session ends, and if the disk is full.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -27,11 +26,11 @@ from mitml4.events import (
     HttpEnd,
     HttpRequest,
     HttpResponse,
-    to_json,
+    to_line,
     weight,
 )
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
-from mitml4.sinks.files import open_file, write_all
+from mitml4.sinks.files import begin_file, write_all
 from mitml4.sinks.shares import Shares
 
 __all__ = ["HttpArchive"]
@@ -74,18 +73,26 @@ class HttpArchive(BackgroundWriter[_Exchange]):
     """A sink that writes an exchange once it is complete, or its flow has ended."""
 
     def __init__(
-        self, descriptor: int, name: str, *, close: bool = True, capacity: int = CAPACITY
+        self,
+        descriptor: int,
+        name: str,
+        *,
+        close: bool = True,
+        capacity: int = CAPACITY,
+        has_head: bool = False,
     ) -> None:
+        """`has_head`: whether the head has been written, and the tail to a regular file."""
         super().__init__(descriptor, name, close=close, capacity=capacity)
         self._flows: dict[int, _Flow] = {}
         self._unfinished = Shares(_MAX_UNFINISHED)
-        self._is_empty = True
+        self._has_head = has_head
+        self._separator = b""
         self._can_rewrite = stat.S_ISREG(os.fstat(descriptor).st_mode)
 
     @classmethod
     def to_file(cls, path: Path) -> HttpArchive:
         """Into a file, over what was in it. Raises MitmError."""
-        return cls(open_file(path), str(path))
+        return cls(begin_file(path, _HEAD, _TAIL), str(path), has_head=True)
 
     def publish(self, event: Event) -> None:
         match event:
@@ -108,11 +115,12 @@ class HttpArchive(BackgroundWriter[_Exchange]):
                 del self._flows[event.flow]
 
     def write(self, batch: list[_Exchange]) -> None:
-        self._append(",\n".join(_line(_entry(exchange)) for exchange in batch))
+        entries = ",\n".join(to_line(_entry(exchange)) for exchange in batch)
+        self._append(self._separator + entries.encode("utf-8", "backslashreplace"))
+        self._separator = b",\n"
 
     def finish(self) -> None:
-        if self._is_empty:
-            self._append("")
+        self._write_head()
         if not self._can_rewrite:
             write_all(self.descriptor, _TAIL)
 
@@ -146,15 +154,25 @@ class HttpArchive(BackgroundWriter[_Exchange]):
         self._unfinished.give_back(request.flow, exchange.size)
         self.put(exchange, request.flow, exchange.size)
 
-    def _append(self, entries: str) -> None:
-        """Write entries behind those that are there. Raises OSError."""
-        data = (_HEAD if self._is_empty else b",\n") + entries.encode("utf-8", "backslashreplace")
-        if self._can_rewrite:
-            data += _TAIL
-            if not self._is_empty:
-                os.lseek(self.descriptor, -len(_TAIL), os.SEEK_CUR)
-        write_all(self.descriptor, data)
-        self._is_empty = False
+    def _write_head(self) -> None:
+        if not self._has_head:
+            write_all(self.descriptor, _HEAD + _TAIL if self._can_rewrite else _HEAD)
+            self._has_head = True
+
+    def _append(self, data: bytes) -> None:
+        """Write behind the entries that are there. Raises OSError."""
+        self._write_head()
+        if not self._can_rewrite:
+            write_all(self.descriptor, data)
+            return
+        end = os.lseek(self.descriptor, -len(_TAIL), os.SEEK_CUR)
+        try:
+            write_all(self.descriptor, data + _TAIL, undo=False)
+        except OSError:
+            # Where the tail was, it needs no room that the file does not have yet.
+            os.pwrite(self.descriptor, _TAIL, end)
+            os.ftruncate(self.descriptor, end + len(_TAIL))
+            raise
 
 
 def _entry(exchange: _Exchange) -> dict[str, Any]:
@@ -254,6 +272,3 @@ def _set_cookie(value: str) -> dict[str, Any]:
     said = {attribute["name"].lower(): attribute["value"] for attribute in attributes}
     cookie.update({name: said[name] for name in ("path", "domain") if name in said})
     return {**cookie, "httpOnly": "httponly" in said, "secure": "secure" in said}
-
-
-_line: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=to_json).encode

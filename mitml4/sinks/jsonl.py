@@ -9,7 +9,7 @@ from pathlib import Path
 from mitml4.errors import MitmError
 from mitml4.events import VITAL, Event, HttpRequest, HttpResponse, encode, weight
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
-from mitml4.sinks.files import open_file, write_all
+from mitml4.sinks.files import open_file, write_parts
 
 __all__ = ["JsonLines"]
 
@@ -50,8 +50,8 @@ class JsonLines(BackgroundWriter[Event]):
         self.put(event, getattr(event, "flow", 0), weight(event), is_vital=isinstance(event, VITAL))
 
     def write(self, batch: list[Event]) -> None:
-        lines = "".join(f"{encode(self._bare(event))}\n" for event in batch)
-        write_all(self.descriptor, lines.encode("utf-8", "backslashreplace"))
+        lines = (f"{encode(self._bare(event))}\n" for event in batch)
+        write_parts(self.descriptor, [line.encode("utf-8", "backslashreplace") for line in lines])
 
     def _bare(self, event: Event) -> Event:
         """Without the headers that only others have asked for."""

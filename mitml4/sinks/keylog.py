@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Final
 
 from mitml4.errors import MitmError
-from mitml4.sinks.files import open_file, write_all, write_failure
+from mitml4.sinks.files import OutputFile, open_file, write_all
 
 __all__ = ["KeyLog"]
 
@@ -29,9 +29,9 @@ class KeyLog:
     def __init__(self, path: Path, on_failure: Callable[[MitmError], object]) -> None:
         """Raises MitmError when the file cannot be opened. `on_failure` is called once, with the
         first error of writing; from then on lines are let go of, and flows never notice."""
-        self._path = path
         self._on_failure = on_failure
         self._descriptor = open_file(path, append=True)
+        self._file = OutputFile(self._descriptor, str(path))
         os.set_blocking(self._descriptor, False)
         self._written: OrderedDict[bytes, None] = OrderedDict()
         self._lock = Lock()
@@ -48,7 +48,9 @@ class KeyLog:
 
     def close(self) -> None:
         with self._lock:
-            self._release()
+            failure = self._release()
+        if failure:
+            self._on_failure(failure)
 
     def _append(self, line: bytes) -> MitmError | None:
         try:
@@ -56,7 +58,7 @@ class KeyLog:
             write_all(self._descriptor, line + b"\n", patience_s=_PATIENCE_S)
         except OSError as error:
             self._release()
-            return write_failure(str(self._path), error)
+            return self._file.failure(error)
         return None
 
     def _remember(self, line: bytes) -> None:
@@ -65,7 +67,12 @@ class KeyLog:
         if len(self._written) > _REMEMBERED:
             self._written.popitem(last=False)
 
-    def _release(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    def _release(self) -> MitmError | None:
+        if self._descriptor < 0:
+            return None
+        self._descriptor = -1
+        try:
+            self._file.close()
+        except OSError as error:
+            return self._file.failure(error)
+        return None

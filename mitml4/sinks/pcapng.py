@@ -25,7 +25,7 @@ from mitml4.address import Address
 from mitml4.capture.files import writer
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
-from mitml4.sinks.files import open_file, write_failure, write_parts
+from mitml4.sinks.files import OutputFile, begin_file, write_parts
 
 __all__ = ["PacketFile"]
 
@@ -91,12 +91,13 @@ class PacketFile:
     """A sink that writes packets instead of events, which tell it whose they are."""
 
     def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
-        """All of them become ours. `name` is what errors call the file."""
+        """All of them become ours. `name` is what errors call the file, which has a beginning."""
         self.dropped = 0
         self.missing = 0
         """Packets that are not in the file although they passed."""
-        self._descriptor = descriptor
-        self._name = name
+        self._file = OutputFile(descriptor, name)
+        self._is_lost = False
+        """The file cannot be written any more."""
         self._taps = taps
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
@@ -113,7 +114,7 @@ class PacketFile:
     @classmethod
     def to_file(cls, path: Path, taps: Sequence[Tap]) -> PacketFile:
         """Into a file, over what was in it. Raises MitmError."""
-        return cls(open_file(path), str(path), taps)
+        return cls(begin_file(path, _introduction(taps)), str(path), taps)
 
     def add_secret(self, line: bytes) -> None:
         """Take a line of the key log. Any thread may call it."""
@@ -126,6 +127,8 @@ class PacketFile:
 
     def publish(self, event: Event) -> None:
         match event:
+            case _ if self._is_lost:
+                self.dropped += 1
             case FlowOpen():
                 flow = self._flows[event.flow] = _Flow(event, name=event.name)
                 self._add_leg(flow, "client", event.client, event.destination)
@@ -142,23 +145,26 @@ class PacketFile:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
+        failure: OSError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 for number, tap in enumerate(self._taps):
                     nursery.start_soon(self._watch, number, tap)
                 with self._patience:
-                    await self._write([_introduction(self._taps)])
-                    await self._write_what_comes()
+                    try:
+                        await self._write_what_comes()
+                        self._file.close()
+                    except OSError as error:
+                        failure = error
                 nursery.cancel_scope.cancel()
-        except* BrokenPipeError:
-            raise BrokenPipeError from None
-        except* OSError as errors:
-            (error,) = errors.exceptions
-            assert isinstance(error, OSError)
-            raise write_failure(self._name, error) from error
         finally:
+            self._is_lost = True
             for tap in self._taps:
                 tap.close()
+        if isinstance(failure, BrokenPipeError):
+            raise failure
+        if failure:
+            raise self._file.failure(failure) from failure
 
     async def aclose(self) -> None:
         """Write what is held, for some seconds at most: a pipe's reader may stand still."""
@@ -212,7 +218,7 @@ class PacketFile:
             held = self._held.popleft()
             self._held_bytes -= len(held.seen.frame)
             if leg := self._legs.get(held.key):
-                parts += _packet(held, leg.comment(held.flags))
+                parts.append(_packet(held, leg.comment(held.flags)))
                 size += len(held.seen.frame)
             if size > _PLENTY:
                 break
@@ -249,7 +255,7 @@ class PacketFile:
         """In a thread, which is left to itself if it is stuck. Raises OSError."""
         if parts:
             await trio.to_thread.run_sync(
-                write_parts, self._descriptor, parts, abandon_on_cancel=True
+                write_parts, self._file.descriptor, parts, abandon_on_cancel=True
             )
 
 
@@ -258,15 +264,18 @@ def _introduction(taps: Sequence[Tap]) -> bytes:
     return b"".join([writer.section(f"mitml4 {__version__}"), *interfaces])
 
 
-def _packet(held: _Held, comment: str | None) -> tuple[bytes, bytes, bytes]:
+def _packet(held: _Held, comment: str | None) -> bytes:
+    """Its block, whole."""
     seen = held.seen
-    return writer.packet(
-        held.interface,
-        seen.time_ns,
-        seen.frame,
-        seen.length,
-        outbound=seen.outgoing,
-        comment=comment,
+    return b"".join(
+        writer.packet(
+            held.interface,
+            seen.time_ns,
+            seen.frame,
+            seen.length,
+            outbound=seen.outgoing,
+            comment=comment,
+        )
     )
 
 

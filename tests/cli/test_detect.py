@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -122,6 +124,21 @@ def test_standard_streams_that_are_closed_are_said(closed: str, words: str) -> N
     outcome = subprocess.run(argv, input=b"", capture_output=True, timeout=30, check=False)
     assert outcome.returncode in (1, 2)
     assert outcome.stderr.decode().startswith(f"error: standard {words} is closed\nhint: ")
+
+
+def test_a_full_disk_is_said_and_the_last_line_is_whole(http: Path, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "mitml4", "-q", "detect", "--json", *[str(http)] * 20]
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5000, 5000))
+    with (tmp_path / "events").open("wb") as events:
+        outcome = subprocess.run(
+            argv, stdout=events, stderr=subprocess.PIPE, timeout=30, check=False, preexec_fn=limit
+        )
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(b"error: cannot write to standard output: File too large\n")
+    written = (tmp_path / "events").read_bytes()
+    assert 4000 < len(written) <= 5000
+    assert written.endswith(b"\n")
+    assert all(json.loads(line) for line in written.splitlines())
 
 
 def test_what_a_pipe_brings_is_told_before_it_brings_more(http: Path) -> None:

@@ -1,8 +1,12 @@
 """The files that a session writes beside its events, as those read them for whom they are."""
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -104,3 +108,38 @@ def test_packets_of_others_are_not_written(intercept, visit, client, tshark, tmp
     streams = {stream for (stream,) in tshark(path, "tcp", "tcp.stream")}
     assert tshark(path, "tcp.port == 80", "frame.number") == []
     assert len(streams) == 2
+
+
+@pytest.mark.usefixtures("nginx")
+@pytest.mark.parametrize("option", ["-o", "--har", "-w", ">"])
+def test_a_disk_that_is_full_ends_the_session_with_an_error(lab, client, tmp_path, option) -> None:
+    """Whatever `-q`; and what is on the disk opens."""
+    disk, kept, told = tmp_path / "disk", tmp_path / "kept", tmp_path / "told"
+    disk.mkdir()
+    os.mkfifo(told, 0o600)
+    mitml4 = [sys.executable, "-m", "mitml4", "-q", "intercept", "--iface", "lan", "--json"]
+    mitml4 += ["--ca-dir", str(tmp_path / "ca")]
+    # Of two outputs, the one on the disk fails; the other says when a client may connect.
+    options = f"> {disk}/file -o {told}" if option == ">" else f"{option} {disk}/file > {told}"
+    command = f"mount -t tmpfs -o size=4k tiny {disk} && {shlex.join(mitml4)} {options}; code=$?"
+    command += f"; cp {disk}/file {kept}; exit $code"
+    argv = ["unshare", "--mount", "sh", "-c", command]
+    with lab.router.popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        with told.open() as events:
+            assert "session.start" in events.readline()
+            threading.Thread(target=events.read).start()
+            while process.poll() is None:
+                client.run("curl", "-sS", "--max-time", "20", "-o", "/dev/null", f"http://{V4}/")
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    name = "standard output" if option == ">" else f"{disk}/file"
+    assert said.startswith(f"error: cannot write {name}: No space left on device\nhint: df ")
+    content = kept.read_bytes()
+    assert content
+    if option == "--har":
+        assert json.loads(content)["log"]["entries"]
+    elif option == "-w":
+        subprocess.run([sys.executable, "-m", "mitml4", "detect", "--json", kept], check=True)
+    else:
+        assert content.endswith(b"\n")
+        assert all(json.loads(line) for line in content.splitlines())

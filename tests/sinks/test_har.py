@@ -233,3 +233,19 @@ async def test_more_unfinished_exchanges_than_it_follows_are_counted(tmp_path, m
         sink.publish(close())
     assert sink.dropped == 1
     assert [entry["_stream"] for entry in entries(path)] == [1, 3, 7]
+
+
+async def test_what_a_terminal_would_obey_is_escaped_as_in_the_events(tmp_path) -> None:
+    obeyed = "\x9b31m\x85\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069"
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/1"))
+        sink.publish(request(url=f"https://a.test/{obeyed}ä", Cookie=f"a={obeyed}"))
+        sink.publish(response(1, 200, (f"X-{obeyed}", obeyed)))
+        sink.publish(end())
+    text = path.read_text()
+    assert not set(obeyed) - set("31m") & set(text)
+    assert "ä" in text
+    (entry,) = entries(path)
+    assert entry["request"]["url"] == f"https://a.test/{obeyed}ä"
+    assert entry["response"]["headers"] == [{"name": f"X-{obeyed}", "value": obeyed}]

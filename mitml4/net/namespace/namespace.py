@@ -28,7 +28,7 @@ from mitml4.net.namespace.admission import Gate
 from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
-from mitml4.net.tools import check_tools
+from mitml4.net.tools import LIMITS, check_tools
 
 __all__ = ["Namespace", "sources_of_host"]
 
@@ -99,11 +99,15 @@ class Namespace:
 
         Raises MachineError.
         """
-        contents = []
-        for name, content in files.items():
-            contents.append(os.memfd_create(name))
-            with os.fdopen(os.dup(contents[-1]), "wb") as out:
-                out.write(content)
+        contents: list[int] = []
+        try:
+            for name, content in files.items():
+                contents.append(os.memfd_create(name))
+                with os.fdopen(os.dup(contents[-1]), "wb") as out:
+                    out.write(content)
+        except OSError as error:
+            reason = f"cannot show the command its certificates: {error.strerror}"
+            raise MachineError(reason, hint=LIMITS.get(error.errno or 0)) from error
         try:
             self._ask("furnish", contents, directory=str(directory), names=list(files))
         finally:

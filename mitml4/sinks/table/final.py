@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mitml4.events import Event
+from mitml4.sinks.files import write_failure
 from mitml4.sinks.table.model import MAX_ROWS, Row, State, TableModel
 from mitml4.sinks.table.view import short_size
 
@@ -45,7 +46,12 @@ class FinalTable:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         await self._over.wait()
-        await trio.to_thread.run_sync(self._print, abandon_on_cancel=True)
+        try:
+            await trio.to_thread.run_sync(self._print, abandon_on_cancel=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_failure("standard error", error) from error
 
     async def aclose(self) -> None:
         """Print it."""
