@@ -22,6 +22,7 @@ from mitml4.protocols.wire_text import bounded, shorten, text
 
 __all__ = [
     "EVENTS",
+    "FAILURES",
     "VERSION",
     "VITAL",
     "Address",
@@ -196,6 +197,10 @@ class FlowError(Event):
 CloseReason: TypeAlias = Literal[
     "closed", "reset", "refused", "timeout", "blocked", "error", "shutdown"
 ]
+
+
+FAILURES: Final = frozenset({"reset", "refused", "timeout", "error"})
+"""The reasons of flow.close that count as a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

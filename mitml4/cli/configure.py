@@ -8,11 +8,12 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from mitml4.cli.console import Console, is_terminal, is_terminal_free
+from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import Scope
 from mitml4.session.config import Display, InterceptConfig, RunConfig
 from mitml4.session.policy import Policy
+from mitml4.terminal import is_terminal
 
 __all__ = ["intercept_config", "run_config"]
 

@@ -11,14 +11,13 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Final, Literal, TextIO, TypeAlias
+from typing import Final, TextIO
 
 from mitml4.errors import MitmError
 from mitml4.printable import printable
+from mitml4.terminal import Color, wants_color
 
-__all__ = ["Color", "Console", "is_terminal", "is_terminal_free", "let_go_of_stdout"]
-
-Color: TypeAlias = Literal["auto", "always", "never"]
+__all__ = ["Console", "is_terminal_free", "let_go_of_stdout"]
 
 _RED: Final = "\x1b[1;31m"
 _CYAN: Final = "\x1b[36m"
@@ -71,18 +70,6 @@ class Console:
         # Nobody is left to be told that nobody listens.
         with contextlib.suppress(OSError, ValueError):
             print(text, file=sys.stderr, flush=True)
-
-
-def wants_color(color: Color, stream: TextIO) -> bool:
-    """Whether to write colours to a stream (https://no-color.org)."""
-    if color == "auto":
-        return is_terminal(stream) and not os.environ.get("NO_COLOR")
-    return color == "always"
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at it through something that knows escape sequences; None: closed."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def is_terminal_free() -> bool:

@@ -14,10 +14,11 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
-from mitml4.cli.console import Console, is_terminal, wants_color
+from mitml4.cli.console import Console
 from mitml4.errors import ExitCode, MachineError
 from mitml4.lab.privilege import become_root_of_a_user_namespace
 from mitml4.lab.tour import TourReport, take_tour
+from mitml4.terminal import is_terminal, wants_color
 
 __all__ = ["demo"]
 

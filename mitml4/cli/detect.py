@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from mitml4.cli.console import Console, is_terminal
+from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
+from mitml4.terminal import Color, is_terminal, wants_color
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
@@ -84,7 +85,7 @@ def detect(
     if is_terminal(sys.stdout) and not json:
         from mitml4.sinks.table.capture import CaptureTable
 
-        output = CaptureTable()
+        output = CaptureTable(console.color)
     totals = Totals()
 
     def publish(event: Event) -> None:
@@ -97,7 +98,7 @@ def detect(
     broken = False
     for name in files:
         try:
-            with _opened(name) as stream, _progress(stream, name) as counted:
+            with _opened(name) as stream, _progress(stream, name, console.color) as counted:
                 detection.read(
                     read_packets(
                         counted, _shown(name), on_secrets=secrets.add, on_read=output.flush
@@ -189,7 +190,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _progress(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
+def _progress(stream: BinaryIO, name: str, color: Color) -> Iterator[BinaryIO]:
     """The same stream, and a bar on a terminal's standard error while a long file is read."""
     if not (sys.stderr and is_terminal(sys.stderr) and stream.seekable()):
         yield stream
@@ -210,5 +211,6 @@ def _progress(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
         TimeRemainingColumn(),
     )
     size = os.fstat(stream.fileno()).st_size
-    with Progress(*columns, console=RichConsole(stderr=True), transient=True) as progress:
+    shown_on = RichConsole(stderr=True, no_color=not wants_color(color, sys.stderr))
+    with Progress(*columns, console=shown_on, transient=True) as progress:
         yield progress.wrap_file(stream, size, description=printable(_shown(name)))

@@ -21,8 +21,9 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from mitml4 import __version__
-from mitml4.cli.console import Color, Console, let_go_of_stdout
+from mitml4.cli.console import Console, let_go_of_stdout
 from mitml4.errors import ExitCode, MachineError, MitmError
+from mitml4.terminal import Color
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "ENVIRONMENT_PREFIX", "Entry", "cli", "main", "run"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
+from mitml4.events import FAILURES, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
 from mitml4.protocols.wire_text import CUT
 
 if TYPE_CHECKING:  # it brings trio along, which costs `detect` a fifth of its start
@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # it brings trio along, which costs `detect` a fifth of its s
 __all__ = ["Hub", "Totals"]
 
 _MAX_COUNTED: Final = 1024
-"""Stacks that are told apart in the totals."""
+"""Stacks, and reasons, that are told apart in the totals."""
+_MAX_NUMBERS: Final = 10
+_SIDES: Final = {"ingress": "client", "egress": "server"}
 
 
 @dataclass(slots=True)
@@ -30,12 +32,18 @@ class Totals:
     stacks: Counter[str] = field(default_factory=Counter)
     opened: int = 0
     """Layers of TLS, those that failed among them."""
-    failed: int = 0
+    handshakes_failed: int = 0
     """Handshakes that their flow did not survive."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Why flows failed, and how many for each reason."""
+    failed_flows: list[int] = field(default_factory=list)
+    """The numbers of the first of them."""
     passed_through: Counter[str] = field(default_factory=Counter)
     undetected: int = 0
     """Flows whose innermost layer is unknown."""
     _troubled: set[int] = field(default_factory=set)
+    _reasons: dict[int, str] = field(default_factory=dict)
+    """What has failed first in a flow that is open."""
 
     def add(self, event: Event) -> None:
         match event:
@@ -45,16 +53,27 @@ class Totals:
                 self.opened += 1
             case FlowLayer(action="passthrough"):
                 _count(self.passed_through, getattr(event.details, "passthrough", None) or "policy")
-            case FlowError(stage="handshake"):
-                self._troubled.add(event.flow)
+            case FlowError():
+                self._reasons.setdefault(event.flow, f"{_SIDES[event.side]}: {event.reason}")
+                if event.stage == "handshake":
+                    self._troubled.add(event.flow)
             case FlowClose():
                 self.closed += 1
-                self.failed += event.flow in self._troubled and event.reason == "error"
+                self.handshakes_failed += event.flow in self._troubled and event.reason == "error"
                 self._troubled.discard(event.flow)
+                self._add_failure(event)
                 self.bytes_up += event.bytes_up
                 self.bytes_down += event.bytes_down
                 self.undetected += event.stack[-1:] == ("unknown",)
                 _count(self.stacks, " › ".join(event.stack))
+
+    def _add_failure(self, close: FlowClose) -> None:
+        reason = self._reasons.pop(close.flow, None)
+        if reason is None and close.reason not in FAILURES:
+            return
+        _count(self.failures, reason or close.reason)
+        if len(self.failed_flows) < _MAX_NUMBERS:
+            self.failed_flows.append(close.flow)
 
     def stop(self, reason: str, dropped_events: int) -> SessionStop:
         return SessionStop(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from mitml4.printable import printable
 from mitml4.session.hub import Totals
 
 __all__ = ["summary"]
@@ -23,9 +24,13 @@ def summary(
     if totals.opened or totals.passed_through:
         passed = sum(totals.passed_through.values())
         why = f" ({_counts(totals.passed_through)})" if passed else ""
-        failed = f", {totals.failed} failed" if totals.failed else ""
-        opened = totals.opened - totals.failed
+        failed = f", {totals.handshakes_failed} failed" if totals.handshakes_failed else ""
+        opened = totals.opened - totals.handshakes_failed
         lines.append(f"  TLS       {opened} opened{failed}, {passed} passed through{why}")
+    if count := totals.failures.total():
+        lines.append(f"  failed    {count} {_plural('flow', count)} ({_counts(totals.failures)})")
+        more = ", …" if count > len(totals.failed_flows) else ""
+        lines.append(f"            # {', '.join(map(str, totals.failed_flows))}{more}")
     if totals.undetected:
         lines.append(f"  unknown   {totals.undetected} {_plural('flow', totals.undetected)}")
     if quic_blocked:
@@ -39,7 +44,9 @@ def summary(
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{count} × {name or 'no byte'}" for name, count in counter.most_common(8))
+    return ", ".join(
+        f"{count} × {printable(name) or 'no byte'}" for name, count in counter.most_common(8)
+    )
 
 
 def _plural(word: str, count: int) -> str:

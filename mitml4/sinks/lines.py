@@ -18,8 +18,8 @@ import trio
 
 from mitml4.events import Event, FlowClose
 from mitml4.sinks.files import write_all, write_failure
+from mitml4.sinks.table.grid import short_size
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.view import short_size
 
 __all__ = ["FlowLines", "line_of"]
 

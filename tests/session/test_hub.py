@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mitml4.address import Address
@@ -91,3 +93,21 @@ def test_files_and_losses_are_told() -> None:
         "  written   a.har",
         "  rules removed",
     ]
+
+
+def test_failures_are_told_with_their_reasons_and_numbers() -> None:
+    refused = [event for flow in range(1, 13) for event in (opened(flow), closed(flow, "refused"))]
+    troubled = [opened(13), tls(13), error(13), closed(13)]
+    lines = said(*refused, *troubled, opened(14), closed(14))
+    assert "  failed    13 flows (12 × refused, 1 × client: unknown_ca)" in lines
+    assert "            # 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …" in lines
+    assert not any("failed" in line for line in said(opened(1), closed(1, "shutdown")))
+
+
+def test_reasons_of_failures_are_bounded() -> None:
+    totals = Totals()
+    for flow in range(2000):
+        totals.add(replace(error(flow), reason=f"reason {flow}"))
+        totals.add(closed(flow))
+    assert len(totals.failures) == 1025
+    assert totals.failures.total() == 2000

@@ -5,50 +5,59 @@ Of a long capture it is a table for each so many flows, so that memory does not 
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
-
-from rich.console import Console
-from rich.table import Table
 
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, HttpRequest
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.wire_text import text
+from mitml4.sinks.table.model import split_url
+from mitml4.sinks.table.sheet import SheetRow, sheet
+from mitml4.terminal import Color, wants_color, width_of
 
 __all__ = ["CaptureTable"]
 
 _MOST_FACTS: Final = 3
 _MOST_ROWS: Final = 1000
+_NAMES: Final = ("sni", "host", "target")
+"""Attributes of details that name the server."""
+_PORT: Final = re.compile(r"[^:]:[0-9]+$|\]:[0-9]+$")
 
 
 @dataclass(slots=True)
 class _Flow:
     opened: FlowOpen
-    name: str = ""
+    server: str
+    """By its best name: what an inner layer asked for, else the address."""
     facts: str = ""
+    is_requested: bool = False
 
 
 @dataclass(slots=True)
 class CaptureTable:
     """Keeps a row for each flow that has closed, and prints them in the order of their opening."""
 
+    color: Color = "auto"
     _open: dict[int, _Flow] = field(default_factory=dict)
-    _rows: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _rows: dict[int, SheetRow] = field(default_factory=dict)
     _begun: bool = False
 
     def publish(self, event: Event) -> None:
         match event:
             case FlowOpen():
-                self._open[event.flow] = _Flow(event)
+                self._open[event.flow] = _Flow(event, str(event.destination))
             case FlowLayer():
                 _describe(self._open[event.flow], event)
             case HttpRequest():
                 flow = self._open[event.flow]
-                flow.facts = flow.facts or f"{event.method} {event.url}"
+                if not flow.is_requested:
+                    flow.facts = _request(flow, event)
+                flow.is_requested = True
             case FlowClose():
-                self._rows[event.flow] = _cells(event.flow, self._open.pop(event.flow), event)
+                self._rows[event.flow] = _row(self._open.pop(event.flow), event)
                 if len(self._rows) == _MOST_ROWS:
                     self._print()
 
@@ -62,49 +71,48 @@ class CaptureTable:
 
     def _print(self) -> None:
         self._begun = True
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("#", justify="right")
-        table.add_column("client", overflow="fold")
-        table.add_column("server", overflow="fold")
-        table.add_column("stack", overflow="fold")
-        table.add_column("name", overflow="ellipsis", no_wrap=True)
-        table.add_column("facts", overflow="ellipsis", no_wrap=True)
-        for title in ("↑", "↓", "s"):
-            table.add_column(title, justify="right", no_wrap=True)
-        for _, cells in sorted(self._rows.items()):
-            table.add_row(*cells)
+        rows = [row for _, row in sorted(self._rows.items())]
         self._rows.clear()
-        # To rich, the address 2001:db8:a:1:: has an emoji in it.
-        console = Console(highlight=False, markup=False, emoji=False)
-        with console.capture() as capture:
-            console.print(table)
-        sys.stdout.write(capture.get())  # above the progress bar, where there is one
+        styled = wants_color(self.color, sys.stdout)
+        for line, style in sheet(rows, width_of(sys.stdout)):
+            bold = styled and style == "bold"
+            # Above the progress bar, where there is one.
+            sys.stdout.write(f"\x1b[1m{line}\x1b[0m\n" if bold else f"{line}\n")
 
 
-def _cells(number: int, flow: _Flow, close: FlowClose) -> tuple[str, ...]:
-    return (
-        str(number),
-        str(flow.opened.client),
-        str(flow.opened.destination),
-        " › ".join(close.stack) or "–",
-        printable(flow.name),
-        printable(flow.facts),
-        f"{close.bytes_up:,}",
-        f"{close.bytes_down:,}",
-        f"{close.duration_s:.2f}",
+def _row(flow: _Flow, close: FlowClose) -> SheetRow:
+    return SheetRow(
+        flow=close.flow,
+        client=str(flow.opened.client),
+        server=printable(flow.server),
+        stack=close.stack,
+        facts=printable(flow.facts),
+        up=close.bytes_up,
+        down=close.bytes_down,
+        duration_s=close.duration_s,
     )
 
 
 def _describe(flow: _Flow, layer: FlowLayer) -> None:
-    """The innermost name, and the first few facts of the innermost layer that has any."""
+    """The innermost name, and the first few facts of the innermost layer that has any others."""
     details = layer.details
-    for attribute in ("sni", "host", "target"):
+    for attribute in _NAMES:
         value = getattr(details, attribute, None)
-        if value:
-            flow.name = str(value)
+        if isinstance(value, Target):
+            flow.server = str(value)
+        elif value:
+            has_port = _PORT.search(str(value))
+            flow.server = f"{value}" if has_port else f"{value}:{flow.opened.destination.port}"
     if details is not None:
-        known = [shown for item in fields(details) if (shown := _fact(getattr(details, item.name)))]
+        names = (item.name for item in fields(details) if item.name not in _NAMES)
+        known = [shown for name in names if (shown := _fact(getattr(details, name)))]
         flow.facts = ", ".join(known[:_MOST_FACTS]) or flow.facts
+
+
+def _request(flow: _Flow, event: HttpRequest) -> str:
+    """The request, without the host that the server's column shows."""
+    host, path = split_url(event.url)
+    return f"{event.method} {path if host and host in flow.server else event.url}"
 
 
 def _fact(value: Any) -> str:

@@ -8,13 +8,13 @@ from typing import Final, Literal
 
 import trio
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mitml4.events import Event
+from mitml4.protocols.conversation import Target
 from mitml4.sinks.files import write_failure
 from mitml4.sinks.table.model import MAX_ROWS, Row, State, TableModel
-from mitml4.sinks.table.view import short_size
+from mitml4.sinks.table.sheet import SheetRow, sheet
 
 __all__ = ["FinalTable"]
 
@@ -61,27 +61,19 @@ class FinalTable:
         if not (rows := self.model.rows(MAX_ROWS)):
             self._console.print("no connections")
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("#", justify="right")
-        table.add_column("server", overflow="fold")
-        table.add_column("stack", overflow="fold")
-        for title in ("↑", "↓"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("last", overflow="ellipsis", no_wrap=True)
-        for row in rows:
-            table.add_row(*_cells(row), style=_STYLES[row.state])
-        self._console.print(table)
+        for line, style in sheet([_sheet_row(row) for row in rows], self._console.width):
+            self._console.print(Text(line, style=style), soft_wrap=True)
         if missing := self.model.flows - len(rows):
             self._console.print(f"… and {missing} before these")
 
 
-def _cells(row: Row) -> tuple[str | Text, ...]:
-    host = f"[{row.server}]" if ":" in row.server else row.server
-    return (
-        str(row.flow),
-        Text(f"{host}:{row.port}"),
-        Text(" › ".join(row.stack) or "–"),
-        short_size(row.up),
-        short_size(row.down),
-        Text(row.info),
+def _sheet_row(row: Row) -> SheetRow:
+    return SheetRow(
+        flow=row.flow,
+        server=str(Target(row.server, row.port)),
+        stack=row.stack,
+        facts=row.info,
+        up=row.up,
+        down=row.down,
+        style=_STYLES[row.state],
     )

@@ -24,7 +24,7 @@ from mitml4.events import Event
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.table.terminal import Canvas, color_system_for, keyboard, keys_in
-from mitml4.sinks.table.view import body_height, render
+from mitml4.sinks.table.view import Mode, body_height, render
 
 __all__ = ["LiveTable"]
 
@@ -76,6 +76,8 @@ class LiveTable:
         where = sys.stdout.fileno() if terminal is None else terminal
         self._canvas = Canvas(where, _STYLES, color_system_for(color))
         self._has_keyboard = False
+        self._only_failures = False
+        self._shows_keys = False
         self._frozen: TableModel | None = None
         """What is shown while paused."""
         self._skip = 0
@@ -136,12 +138,13 @@ class LiveTable:
         width, height = size = self._canvas.size
         model = replace(self._frozen or self.model)
         rows = self._rows_in_view(body_height(height))
-        picture = partial(
-            render,
-            *(model, rows, width, height),
-            paused=self._frozen is not None,
+        mode = Mode(
             keyboard=self._has_keyboard,
+            paused=self._frozen is not None,
+            failures=self._only_failures,
+            help=self._shows_keys,
         )
+        picture = partial(render, model, rows, width, height, mode)
         await self._in_thread(lambda: self._canvas.draw(picture(), size))
 
     def _rows_in_view(self, count: int) -> list[Row]:
@@ -151,7 +154,7 @@ class LiveTable:
             self._skip += max(0, len(model) - self._rows_before)
         self._rows_before = len(model)
         self._skip = min(self._skip, max(0, len(model) - count))
-        rows = model.rows(count, skip=self._skip)
+        rows = model.rows(count, skip=self._skip, failures=self._only_failures)
         if self._frozen is None:
             self._measure(rows)
         return [replace(row) for row in rows]
@@ -182,6 +185,10 @@ class LiveTable:
             self._stop()
         elif key in (b"p", b" "):
             self._frozen = self.model.copy() if self._frozen is None else None
+        elif key == b"?":
+            self._shows_keys = not self._shows_keys
+        elif key == b"!":
+            self._only_failures, self._skip = not self._only_failures, 0
         elif key in _UP:
             self._scroll(1)
         elif key in _DOWN:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, Literal, TypeAlias
 
+from rich.cells import cell_len
+
 from mitml4.events import (
+    FAILURES,
     Event,
     FlowClose,
     FlowError,
@@ -27,13 +30,13 @@ from mitml4.events import (
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.sinks.sink import Counters
+from mitml4.sinks.table.grid import join_stack
 
-__all__ = ["MAX_ROWS", "Row", "State", "TableModel"]
+__all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]
 
 MAX_ROWS: Final = 1000
 """Flows that are kept; beyond it the one that closed first goes."""
 _MAX_TEXT: Final = 300
-_FAILURES: Final = {"reset", "refused", "timeout", "error"}
 _AUTHORITY_END: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _PORT: Final = re.compile(r":[0-9]*$")
 _SIDES: Final = {"ingress": "client", "egress": "server"}
@@ -81,19 +84,33 @@ class TableModel:
     flows: int = 0
     open: int = 0
     failed: int = 0
+    """Flows that closed with a failure, or had one before."""
+    widest_server: int = 0
+    widest_client: int = 0
+    widest_stack: int = 0
+    """Cells that the widest text so far takes."""
     bytes_up: int = 0
     bytes_down: int = 0
     """Of all flows; of an open one as much as was seen when it was last measured."""
     _rows: OrderedDict[int, Row] = field(default_factory=OrderedDict)
     _closed: deque[int] = field(default_factory=deque)
+    _failures: deque[int] = field(default_factory=deque)
+    """Those of the closed ones that failed; they are kept longer."""
+    _failing: set[int] = field(default_factory=set)
+    """Open flows in which something has failed."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def rows(self, count: int, *, skip: int = 0) -> list[Row]:
-        """`count` rows, oldest first, that end `skip` rows before the newest. Not copies."""
-        newest_first = islice(reversed(self._rows.values()), skip, skip + count)
-        return list(newest_first)[::-1]
+    def rows(self, count: int, *, skip: int = 0, failures: bool = False) -> list[Row]:
+        """`count` rows, oldest first, that end `skip` rows before the newest. Not copies.
+
+        `failures`: only of flows that failed or were blocked.
+        """
+        shown: Iterable[Row] = reversed(self._rows.values())
+        if failures:
+            shown = (row for row in shown if row.state in ("failed", "blocked"))
+        return list(islice(shown, skip, skip + count))[::-1]
 
     def measure(self, row: Row, counters: Counters, now: float) -> None:
         """Look at the bytes of an open flow, and work out the rate since the last look."""
@@ -110,7 +127,13 @@ class TableModel:
     def copy(self) -> TableModel:
         """A picture that later events do not change."""
         rows = OrderedDict((number, replace(row)) for number, row in self._rows.items())
-        return replace(self, _rows=rows, _closed=self._closed.copy())
+        return replace(
+            self,
+            _rows=rows,
+            _closed=self._closed.copy(),
+            _failures=self._failures.copy(),
+            _failing=self._failing.copy(),
+        )
 
     def add(self, event: Event) -> None:
         """Take an event in."""
@@ -119,14 +142,25 @@ class TableModel:
                 self.session = event
             case FlowOpen():
                 self._open(event)
+            case FlowError() if event.flow not in self._failing:
+                self._failing.add(event.flow)
+                self.failed += 1
             case FlowClose():
                 self.open -= 1
-                self.failed += event.reason in _FAILURES
+                self.failed += event.reason in FAILURES and event.flow not in self._failing
+                self._failing.discard(event.flow)
                 if event.flow not in self._rows:
                     self.bytes_up += event.bytes_up
                     self.bytes_down += event.bytes_down
         if row := self._rows.get(getattr(event, "flow", 0)):
             self._update(row, event)
+            self._measure_text(row)
+
+    def _measure_text(self, row: Row) -> None:
+        server = cell_len(str(Target(row.server, row.port)))
+        self.widest_server = max(self.widest_server, server)
+        self.widest_client = max(self.widest_client, cell_len(row.client))
+        self.widest_stack = max(self.widest_stack, cell_len(join_stack(row.stack)))
 
     def _open(self, event: FlowOpen) -> None:
         self.flows += 1
@@ -141,9 +175,10 @@ class TableModel:
         )
 
     def _forget_one(self) -> None:
-        """The flow that closed first; the oldest, if all are open."""
-        if self._closed:
-            del self._rows[self._closed.popleft()]
+        """The flow that closed first, of those that did not fail if there are any; the oldest, if
+        all are open."""
+        if closed := self._closed or self._failures:
+            del self._rows[closed.popleft()]
             return
         _, row = self._rows.popitem(last=False)
         self._move(row, 0, 0)  # its close will count all of it
@@ -168,9 +203,9 @@ class TableModel:
                 row.info = _shown(f"{_SIDES[event.side]}: {event.reason}")
                 row.state = "failed"
             case FlowClose():
-                self._closed.append(row.flow)
                 self._move(row, event.bytes_up, event.bytes_down)
                 _close(row, event)
+                (self._closed if row.state == "closed" else self._failures).append(row.flow)
 
 
 def _add_layer(row: Row, event: FlowLayer) -> None:
@@ -189,7 +224,7 @@ def _add_layer(row: Row, event: FlowLayer) -> None:
 
 
 def _add_request(row: Row, event: HttpRequest) -> None:
-    host, path = _split(event.url)
+    host, path = split_url(event.url)
     if host and not row.is_named and not row.is_proxy:
         row.server, row.is_named = _shown(host), True
     # Without scheme and host, which another column shows.
@@ -203,7 +238,7 @@ def _close(row: Row, event: FlowClose) -> None:
     row.rate = None
     if event.reason == "blocked":
         row.state, row.info = "blocked", "blocked"
-    elif event.reason not in _FAILURES:
+    elif event.reason not in FAILURES:
         row.state = "closed" if row.state == "open" else row.state
     elif row.state == "open":
         row.state = "failed"
@@ -212,7 +247,7 @@ def _close(row: Row, event: FlowClose) -> None:
         row.info = event.reason
 
 
-def _split(url: str) -> tuple[str, str]:
+def split_url(url: str) -> tuple[str, str]:
     """The host, without a port, and the path; no host where it is no URL (`*`, an authority)."""
     _, separator, rest = url.partition("://")
     if not separator:

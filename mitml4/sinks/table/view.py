@@ -12,15 +12,25 @@ A line is a list of cells, each exactly as wide as it says, whatever script its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
 from mitml4.printable import printable
+from mitml4.protocols.conversation import Target
+from mitml4.sinks.table.grid import (
+    GAP,
+    fit,
+    fit_end,
+    fit_middle,
+    fit_stack,
+    share_out,
+    short_size,
+)
 from mitml4.sinks.table.model import Row, State, TableModel
 
-__all__ = ["Cell", "Line", "body_height", "fit", "fit_end", "render", "short_size"]
+__all__ = ["KEYS", "Cell", "Line", "Mode", "body_height", "render"]
 
 
 class Cell(NamedTuple):
@@ -33,50 +43,43 @@ class Cell(NamedTuple):
 Line = list[Cell]
 
 
+class Mode(NamedTuple):
+    """What the keys have chosen."""
+
+    keyboard: bool = True
+    """Whether keys can be pressed."""
+    paused: bool = False
+    failures: bool = False
+    """Only the flows that failed or were blocked are shown."""
+    help: bool = False
+    """The keys are shown in place of the flows."""
+
+
+KEYS: Final = (
+    ("q", "end the session; again: at once"),
+    ("p, Space", "pause the picture, and go on; the flows never pause"),
+    ("!", "show only flows that failed or were blocked; all again"),
+    ("↑ ↓, k j", "scroll by a line"),
+    ("Page Up, Page Down", "scroll by a page"),
+    ("Home g, End G", "the oldest flow that is kept, the newest"),
+    ("?", "these keys, and the flows again"),
+)
+"""The keys of the live table, and what each does."""
+
+
 class Column(NamedTuple):
-    """How a column is headed, how wide it is at least, its share of what is left, and its text."""
+    """How a column is headed, how wide it is at least and at most, which come before it where there
+    is no room for all, and its text."""
 
     title: str
-    width: int
-    share: int
+    rank: int
+    least: int
     cell: Callable[[Row, int], Cell]
+    wanted: Callable[[TableModel], int]
     right: bool = False
 
 
 _SYMBOLS: Final[dict[State, str]] = {"open": "●", "closed": "○", "failed": "✗", "blocked": "⊘"}
-_GAP: Final = 2
-
-
-def fit(text: str, width: int) -> str:
-    """The text in exactly so many cells; its end is cut off where it does not fit."""
-    if cell_len(text) <= width:
-        return set_cell_size(text, width)
-    return set_cell_size(text, width - 1) + "…" if width > 0 else ""
-
-
-def fit_end(text: str, width: int) -> str:
-    """The same, but it is the beginning that is cut off: a host's domain says more."""
-    if cell_len(text) <= width or width <= 0:
-        return fit(text, width)
-    start = len(text)
-    room = width - 1
-    while start and (needed := cell_len(text[start - 1])) <= room:
-        room -= needed
-        start -= 1
-    return set_cell_size("…" + text[start:], width)
-
-
-def short_size(count: float) -> str:
-    """A number of bytes in at most four characters: `999`, `1.2k`, `34M`."""
-    if count < 1000:
-        return f"{count:.0f}"
-    for unit in "kMGTP":
-        count /= 1000
-        if count < 9.95:
-            return f"{count:.1f}{unit}"
-        if count < 999.5:
-            return f"{count:.0f}{unit}"
-    return "lots"
 
 
 def _row_style(row: Row) -> str:
@@ -94,19 +97,15 @@ def _number(row: Row, width: int) -> Cell:
 
 
 def _server(row: Row, width: int) -> Cell:
-    host = f"[{row.server}]" if ":" in row.server else row.server
-    return Cell(fit_end(f"{host}:{row.port}", width), _text_style(row))
+    return Cell(fit_end(str(Target(row.server, row.port)), width), _text_style(row))
 
 
 def _client(row: Row, width: int) -> Cell:
-    return Cell(fit_end(row.client, width), _text_style(row))
+    return Cell(fit_middle(row.client, width), _text_style(row))
 
 
 def _stack(row: Row, width: int) -> Cell:
-    layers = list(row.stack)
-    while len(layers) > 1 and cell_len(" › ".join(layers)) > width:
-        layers = ["…", *layers[2 if layers[0] == "…" else 1 :]]
-    return Cell(fit(" › ".join(layers), width), _row_style(row))
+    return Cell(fit_stack(row.stack, width) if row.stack else " " * width, _row_style(row))
 
 
 def _up(row: Row, width: int) -> Cell:
@@ -126,25 +125,24 @@ def _info(row: Row, width: int) -> Cell:
     return Cell(fit(row.info, width), style)
 
 
-_NUMBER: Final = Column("#", 6, 0, _number, right=True)
-_SERVER: Final = Column("server", 18, 1, _server)
-_CLIENT: Final = Column("client", 15, 1, _client)
-_WIDE_STACK: Final = Column("stack", 26, 4, _stack)
-_STACK: Final = Column("stack", 19, 4, _stack)
-_SHORT_STACK: Final = Column("stack", 12, 3, _stack)
-_UP: Final = Column("↑", 4, 0, _up, right=True)
-_DOWN: Final = Column("↓", 4, 0, _down, right=True)
-_RATE: Final = Column("rate", 6, 0, _rate, right=True)
-_INFO: Final = Column("last", 12, 2, _info)
+def _fixed(width: int) -> Callable[[TableModel], int]:
+    return lambda _model: width
 
-# The first whose least width fits is used: what matters least goes first.
-_LAYOUTS: Final = (
-    (118, (_NUMBER, _SERVER, _CLIENT, _WIDE_STACK, _UP, _DOWN, _RATE, _INFO)),
-    (92, (_NUMBER, _SERVER, _WIDE_STACK, _UP, _DOWN, _RATE, _INFO)),
-    (72, (_NUMBER, _SERVER, _STACK, _UP, _DOWN, _INFO)),
-    (52, (_NUMBER, _SERVER, _SHORT_STACK, _DOWN)),
-    (0, (_NUMBER, _SERVER, _SHORT_STACK)),
+
+_ALL: Final = 1 << 16
+"""More than any window has: the last column takes what is left."""
+
+_COLUMNS: Final = (
+    Column("#", 0, 6, _number, _fixed(6), right=True),
+    Column("server", 2, 18, _server, lambda model: max(18, model.widest_server)),
+    Column("client", 6, 15, _client, lambda model: max(15, model.widest_client)),
+    Column("stack", 1, 24, _stack, lambda model: max(12, model.widest_stack)),
+    Column("↑", 5, 4, _up, _fixed(4), right=True),
+    Column("↓", 3, 4, _down, _fixed(4), right=True),
+    Column("rate", 7, 6, _rate, _fixed(6), right=True),
+    Column("last", 4, 16, _info, _fixed(_ALL)),
 )
+_RANK: Final = sorted(range(len(_COLUMNS)), key=lambda index: _COLUMNS[index].rank)
 
 
 def body_height(height: int) -> int:
@@ -164,49 +162,42 @@ def render(
     rows: list[Row],
     width: int,
     height: int,
-    *,
-    paused: bool = False,
-    keyboard: bool = True,
+    mode: Mode = Mode(),  # noqa: B008 - it is frozen
 ) -> list[Line]:
-    """Exactly `height` lines of exactly `width` cells. `keyboard`: whether keys can be pressed."""
-    columns = next(columns for least, columns in _LAYOUTS if width >= least)
-    widths = _widths(columns, width)
+    """Exactly `height` lines of exactly `width` cells."""
+    wanted = [column.wanted(model) for column in _COLUMNS]
+    shared = share_out(wanted, [column.least for column in _COLUMNS], _RANK, width)
+    columns = [column for column, cells in zip(_COLUMNS, shared, strict=True) if cells]
+    widths = [cells for cells in shared if cells]
     above = {
         "session": lambda: _session_line(model, width),
         "authority": lambda: _authority_line(model, width),
         "titles": lambda: _titles(columns, widths),
     }
     lines = [above[name]() for name in _frame(height)]
-    lines += [_row(row, columns, widths) for row in rows]
-    if not rows and body_height(height):
-        lines.append([Cell(_waiting(model), "closed")])
+    if mode.help:
+        lines += [[Cell(f"  {keys:<20}{what}")] for keys, what in KEYS][: body_height(height)]
+    else:
+        lines += [_row(row, columns, widths) for row in rows]
+        if not rows and body_height(height):
+            lines.append([Cell(_nothing(model, mode), "closed")])
     lines += [[] for _ in range(height - 1 - len(lines))]
-    lines.append(_footer(model, width, _keys(model, paused=paused, keyboard=keyboard)))
+    lines.append(_footer(model, width, _keys(model, mode)))
     return [_exactly(line, width) for line in lines[-height:]]
-
-
-def _widths(columns: Iterable[Column], width: int) -> list[int]:
-    """Least widths, and what is left over in shares; the last column takes the rest."""
-    columns = list(columns)
-    left = width - sum(column.width for column in columns) - _GAP * (len(columns) - 1)
-    shares = sum(column.share for column in columns)
-    widths = [column.width + max(0, left) * column.share // shares for column in columns]
-    widths[-1] += max(0, width - sum(widths) - _GAP * (len(columns) - 1))
-    return widths
 
 
 def _titles(columns: Iterable[Column], widths: list[int]) -> Line:
     line: Line = []
     for column, width in zip(columns, widths, strict=True):
         title = column.title.rjust(width) if column.right else column.title.ljust(width)
-        line += [Cell(title, "title"), Cell(" " * _GAP, "title")]
+        line += [Cell(title, "title"), Cell(" " * GAP, "title")]
     return line[:-1]
 
 
 def _row(row: Row, columns: Iterable[Column], widths: list[int]) -> Line:
     line: Line = []
     for column, width in zip(columns, widths, strict=True):
-        line += [column.cell(row, width), Cell(" " * _GAP)]
+        line += [column.cell(row, width), Cell(" " * GAP)]
     return line[:-1]
 
 
@@ -226,33 +217,42 @@ def _authority_line(model: TableModel, width: int) -> Line:
     return [Cell(fit(" · ".join([*parts, *map(printable, model.notes)]), width), "closed")]
 
 
-def _waiting(model: TableModel) -> str:
+def _nothing(model: TableModel, mode: Mode) -> str:
+    """What stands where there is no row."""
+    if mode.failures:
+        return "  no flow has failed"
     return "  waiting for connections …" if model.session else ""
 
 
-def _footer(model: TableModel, width: int, keys: str) -> Line:
+def _footer(model: TableModel, width: int, keys: Sequence[str]) -> Line:
     counts = f"{model.open} open of {model.flows} flows"
     moved = f"↑ {short_size(model.bytes_up)} ↓ {short_size(model.bytes_down)}"
     failed = f"{model.failed} failed" if model.failed else ""
     left = "   ".join(filter(None, (counts, moved, failed)))
-    return [cell._replace(style="footer") for cell in _both_ends(left, keys, width)]
+    room = width - cell_len(left) - GAP
+    named = len(keys)
+    while named > 1 and cell_len("  ".join(keys[:named])) > room:
+        named -= 1
+    both = _both_ends(left, "  ".join(keys[:named]), width)
+    return [cell._replace(style="footer") for cell in both]
 
 
-def _keys(model: TableModel, *, paused: bool, keyboard: bool) -> str:
-    """What can be pressed now, and what it does."""
+def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
+    """What can be pressed now, and what it does; what matters most comes first."""
     if model.stopping:
-        return f"ending   {'q' if keyboard else 'Ctrl-C'} at once"
-    if not keyboard:
-        return "Ctrl-C quit"
-    return "paused   p go on   q quit" if paused else "q quit  p pause  ↑↓ scroll"
+        return (f"ending   {'q' if mode.keyboard else 'Ctrl-C'} at once",)
+    if not mode.keyboard:
+        return ("Ctrl-C quit",)
+    shown = "! all" if mode.failures else "! failed"
+    return ("q quit", "paused: p go on" if mode.paused else "p pause", shown, "↑↓ scroll", "? keys")
 
 
 def _both_ends(left: str, right: str, width: int) -> Line:
     """Left and right in one line; what stands on the right gives way."""
-    room = width - cell_len(left) - _GAP
+    room = width - cell_len(left) - GAP
     if cell_len(right) > room or not right:
         return [Cell(fit(left, width))]
-    return [Cell(left), Cell(" " * (room + _GAP - cell_len(right))), Cell(right)]
+    return [Cell(left), Cell(" " * (room + GAP - cell_len(right))), Cell(right)]
 
 
 def _exactly(line: Line, width: int) -> Line:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from mitml4.address import Address
-from mitml4.events import Event, FlowClose, FlowOpen
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
+from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.sinks.table.capture import CaptureTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -72,3 +73,35 @@ def test_a_thousand_flows_are_printed_as_soon_as_they_have_closed(capsys, surplu
 def test_a_capture_without_flows_shows_what_would_stand_there(capsys) -> None:
     CaptureTable().finish()
     assert numbers(capsys.readouterr().out) == ["#"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+def test_a_flow_takes_one_line_at_any_width(capsys, monkeypatch, width: int) -> None:
+    """The stack has its room first; a long address is elided; a name stands there once."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = CaptureTable("never")
+    name = "a-host-with-a-rather-long-name.of.some.zone.in.a.cdn.example"
+    address = Address("2001:db8:1234:5678:9abc:def0:1234:5678", 50000)
+    stack = ("socks5", "tls", "http/2")
+    details = TlsFacts(sni=name, version="TLSv1.3")
+    layer = FlowLayer(
+        time=NOW,
+        flow=1,
+        depth=1,
+        protocol="tls",
+        speaker="client",
+        action="passthrough",
+        details=details,
+    )
+    for flow in range(1, 30):
+        table.publish(replace(opened(flow), client=address, destination=address))
+        table.publish(replace(layer, flow=flow))
+        table.publish(replace(closed(flow), stack=stack))
+    table.finish()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 30
+    assert max(map(len, lines)) <= width
+    for line in lines[1:]:
+        assert ("socks5 › tls › http/2" if width >= 60 else "http/2") in line
+        assert line.count("a-hos") == 1 or width < 40
+        assert "TLSv1.3" in line or width < 120

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,3 +220,24 @@ def test_nothing_from_the_network_is_kept_that_a_terminal_would_obey(text: str) 
     for shown in (row.server, row.info, asked.info, failed.info):
         assert printable(shown) == shown
         assert len(shown) < 4000
+
+
+def test_a_flow_that_had_an_error_counts_as_failed_once_however_it_closes() -> None:
+    model = TableModel()
+    for flow, reason in ((1, "closed"), (2, "error"), (3, "refused"), (4, "closed")):
+        model.add(opened(flow=flow))
+        if flow < 3:
+            model.add(replace(failure("no"), flow=flow))
+            model.add(replace(failure("again"), flow=flow))
+        model.add(closed(reason, flow=flow))
+    assert model.failed == 3
+    assert [row.flow for row in model.rows(9, failures=True)] == [1, 2, 3]
+
+
+def test_flows_that_failed_are_kept_longer_than_others() -> None:
+    model = TableModel()
+    for flow in range(1, 3 * MAX_ROWS):
+        model.add(opened(flow=flow))
+        model.add(closed("refused" if flow == 1 else "closed", flow=flow))
+    assert len(model) == MAX_ROWS
+    assert [row.flow for row in model.rows(9, failures=True)] == [1]

@@ -25,8 +25,9 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.socks5 import Socks5Facts
 from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.sinks.sink import Counters
+from mitml4.sinks.table.grid import fit, fit_end, fit_middle, share_out, short_size
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.view import Line, body_height, fit, fit_end, render, short_size
+from mitml4.sinks.table.view import KEYS, Line, Mode, body_height, render
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -134,18 +135,20 @@ def test_before_the_session_has_started_and_before_the_first_flow() -> None:
 def test_the_footer_tells_what_the_keys_do_now() -> None:
     model = make_model()
     assert "q quit" in text_of(render(model, [], 80, 24))
-    assert "p go on" in text_of(render(model, [], 80, 24, paused=True))
-    assert "Ctrl-C quit" in text_of(render(model, [], 80, 24, keyboard=False))
+    assert "p go on" in text_of(render(model, [], 80, 24, Mode(paused=True)))
+    assert "Ctrl-C quit" in text_of(render(model, [], 80, 24, Mode(keyboard=False)))
     model.stopping = True
     assert "q at once" in text_of(render(model, [], 80, 24))
-    assert "Ctrl-C at once" in text_of(render(model, [], 80, 24, keyboard=False))
+    assert "Ctrl-C at once" in text_of(render(model, [], 80, 24, Mode(keyboard=False)))
 
 
-@given(st.integers(1, 300), st.integers(1, 60), st.booleans())
-def test_every_window_is_filled_exactly(width: int, height: int, paused: bool) -> None:
+@given(st.integers(1, 300), st.integers(1, 60), st.booleans(), st.booleans())
+def test_every_window_is_filled_exactly(
+    width: int, height: int, paused: bool, shows_keys: bool
+) -> None:
     model = make_model()
     rows = model.rows(body_height(height))
-    lines = render(model, rows, width, height, paused=paused)
+    lines = render(model, rows, width, height, Mode(paused=paused, help=shows_keys))
     assert len(lines) == height
     for line in lines:
         assert sum(cell_len(cell.text) for cell in line) == width
@@ -174,7 +177,7 @@ SCRIPTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "M", "Z"
 
 @given(SCRIPTS, st.integers(0, 40))
 def test_text_fits_exactly_whatever_its_script(text: str, width: int) -> None:
-    for fitted in (fit(text, width), fit_end(text, width)):
+    for fitted in (fit(text, width), fit_end(text, width), fit_middle(text, width)):
         assert cell_len(fitted) == width
         if cell_len(text) > width > 0:
             assert "…" in fitted
@@ -188,6 +191,17 @@ def test_what_is_cut_off_is_the_end_or_the_beginning() -> None:
     assert fit("例え", 4) == "例え"
     assert fit("例え例", 4) == "例 …"
     assert fit_end("例え例", 4) == "…例 "
+    assert fit_middle("[2001:db8::1]:443", 11) == "[2001…]:443"
+
+
+def test_columns_share_a_width_by_their_rank() -> None:
+    wanted, least, rank = [2, 30, 40, 9, 5], [8, 18, 20, 12, 4], [2, 1, 0, 4, 3]
+    assert share_out(wanted, least, rank, 200) == wanted
+    for width in range(1, 200):
+        widths = share_out(wanted, least, rank, width)
+        shown = [cells for cells in widths if cells]
+        assert sum(shown) + 2 * (len(shown) - 1) <= width
+        assert widths[2], "the first in rank is always there"
 
 
 def test_a_deep_stack_shows_its_inner_layers() -> None:
@@ -195,7 +209,8 @@ def test_a_deep_stack_shows_its_inner_layers() -> None:
     model.add(FlowOpen(flow=1, client=Address("192.0.2.1", 1), destination=Address("192.0.2.2", 1)))
     (row,) = model.rows(1)
     row.stack = ("socks5", "http-connect", "tls", "http/2")
-    assert "… › tls › http/2 " in text_of(render(model, [row], 80, 24))
+    model.widest_stack = 40
+    assert "… › tls › http/2 " in text_of(render(model, [row], 72, 24))
     assert "socks5 › http-connect › tls › http/2" in text_of(render(model, [row], 200, 24))
 
 
@@ -225,3 +240,18 @@ def test_sizes_never_take_more_than_four_characters(count: int) -> None:
 def test_an_ipv6_address_stands_in_brackets() -> None:
     row = Row(flow=1, client="192.0.2.1", server="2001:db8::1", port=443)
     assert "[2001:db8::1]:443" in text_of(render(TableModel(), [row], 80, 24))
+
+
+def test_all_keys_are_told_where_there_is_room() -> None:
+    picture = text_of(render(make_model(), [], 80, 24, Mode(help=True)))
+    for keys, what in KEYS:
+        assert f"  {keys:<20}{what}\n" in picture
+
+
+def test_only_failures_are_shown_on_demand() -> None:
+    model = make_model()
+    rows = model.rows(20, failures=True)
+    assert [row.flow for row in rows] == [3, 5]
+    mode = Mode(failures=True)
+    assert "! all" in text_of(render(model, rows, 120, 24, mode))
+    assert "no flow has failed" in text_of(render(TableModel(), [], 80, 24, mode))
