@@ -13,6 +13,7 @@ from typing import ClassVar, Final, Literal
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
+    MAX_LOOK,
     PASS_ALL,
     TAP,
     Conversation,
@@ -224,11 +225,23 @@ class TlsConversation(Conversation):
     _server: ServerHello | None = None
     _client: Direction | None = None
     """Where the client's answer to a request for its certificate is waited for."""
+    _answer: bytes = b""
+    """What is shown of it before the server's hello: bytes under a TAP have moved already."""
     _readers: dict[Direction, MessageReader] = field(
         default_factory=lambda: {Direction.UP: MessageReader(), Direction.DOWN: MessageReader()}
     )
 
     def feed(self, direction: Direction, data: bytes) -> int:
+        if direction is self._client and self._server is None:
+            self._answer += data[: MAX_LOOK - len(self._answer)]
+            return len(data)
+        self._read(direction, data)
+        if self._client and self._server and self._answer:
+            answer, self._answer = self._answer, b""
+            self._read(self._client, answer)
+        return len(data)
+
+    def _read(self, direction: Direction, data: bytes) -> None:
         reader = self._readers[direction]
         try:
             for message in reader.feed(data):
@@ -239,7 +252,6 @@ class TlsConversation(Conversation):
             if reader.first in (None, *_HELLOS):
                 raise
             self._close(direction)  # the middle of a connection: encrypted, and no message at all
-        return len(data)
 
     def end(self, direction: Direction) -> None:
         self.settled = True
@@ -297,9 +309,8 @@ class TlsConversation(Conversation):
 
     def _take_answer(self, direction: Direction, message: Message) -> None:
         """What the client says after the server's flight."""
-        if self._server is None or self.on_client_certificate is None:
-            self.set_want(direction, PASS_ALL)  # it does not wait for the server
-            return
+        assert self._server is not None
+        assert self.on_client_certificate is not None
         if self._server.is_tls13 and message.record_type is RecordType.CHANGE_CIPHER_SPEC:
             return  # RFC 8446 §D.4
         self.set_want(direction, PASS_ALL)
