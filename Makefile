@@ -18,7 +18,7 @@ TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server
     tcpdump=tcpdump tshark=tshark groff=groff-base vsftpd=vsftpd dovecot=dovecot-imapd \
     exim4=exim4-daemon-light mariadbd=mariadb-server mariadb=mariadb-client \
     psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin certutil=libnss3-tools \
-    keytool=default-jre-headless git=git ruby=ruby php=php-cli node=nodejs rclone=rclone \
+    keytool=default-jre-headless git=git fish=fish ruby=ruby php=php-cli node=nodejs rclone=rclone \
     lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
@@ -33,7 +33,8 @@ help:
 
 demo: .venv/ready
 	@tools/install-commands $(TOOLS)
-	@$(SUDO) $(BIN)/mitml4 demo
+	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
+	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
 test: check unit wheel
 
@@ -69,7 +70,7 @@ bench: .venv/ready-to-develop
 	$(SUDO) $(BIN)/python -m bench
 
 clean:
-	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,6 +13,7 @@ import pytest
 
 from mitml4.errors import ExitCode
 from mitml4.events import EVENTS
+from mitml4.keys import KEYS
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "generate.py"
@@ -60,9 +61,29 @@ def test_a_file_that_is_stale_missing_or_left_over_is_named_and_put_right(tool, 
 
 
 def test_every_exit_code_is_documented(tool) -> None:
-    assert {code for code, _ in tool.EXIT_STATUS} >= set(ExitCode)
-    for page in (tool.reference(), *map(tool.man_page, tool.pages())):
-        assert all(str(int(code)) in page for code in ExitCode)
+    assert {code for code, _ in tool.EXIT_STATUS} >= {str(int(code)) for code in ExitCode}
+    pages = {page.file: tool.man_page(page) for page in tool.pages()}
+    for name in pages.keys() - {"mitml4-run"}:
+        assert all(f".B {int(code)}\n" in pages[name] for code in ExitCode)
+    for code in ("1 to 3", "126", "127", "128+n"):
+        assert f".B {code}\n" in pages["mitml4-run"]
+
+
+def test_a_variable_is_described_by_the_values_that_it_takes(tool) -> None:
+    page = next(tool.man_page(page) for page in tool.pages() if page.file == "mitml4-run")
+    for variable, text in (
+        ("MITML4_RUN_TRUST", r"1 for \-\-trust, 0 for \-\-no\-trust."),
+        ("MITML4_RUN_WAIT", r"1 for \-\-wait, 0 for \-\-no\-wait."),
+        ("MITML4_RUN_LOOPBACK", r"1 for \-\-loopback."),
+        ("MITML4_RUN_BLOCK", r"The value of \-\-block; several are separated by spaces."),
+    ):
+        assert f".B {variable}\n{text}\n" in page
+
+
+def test_the_keys_of_the_live_table_are_on_its_man_page_and_in_the_reference(tool) -> None:
+    page = next(tool.man_page(page) for page in tool.pages() if page.file == "mitml4-intercept")
+    assert all(f".B {tool._roff(keys)}\n" in page for keys, _ in KEYS)
+    assert all(f"- `{keys}`: {what}\n" in tool.reference() for keys, what in KEYS)
 
 
 def test_every_option_of_every_command_is_on_its_man_page_and_in_the_reference(tool) -> None:
@@ -107,6 +128,7 @@ def test_a_man_page_is_good_roff(page: Path) -> None:
         (["mitml4", "intercept", "--if"], ["--iface"]),
         (["mitml4", "intercept", "--iface", "l"], ["lo"]),
         (["mitml4", "intercept", "--quic", ""], ["block", "allow"]),
+        (["mitml4", "run", "--", "gre"], ["grep"]),
     ],
 )
 def test_bash_completes(words: list[str], expected: list[str]) -> None:
@@ -127,3 +149,27 @@ def test_bash_completes(words: list[str], expected: list[str]) -> None:
         check=True,
     )
     assert set(expected) <= set(result.stdout.splitlines())
+
+
+FISH: dict[str, str] = {
+    "mitml4 det": "detect\tName the protocol stack of each TCP flow in captures.",
+    "mitml4 doc": "doctor\tSay whether this machine can intercept, and what to do where not.",
+    "mitml4 run -- gre": "grep",
+    "mitml4 detect READM": "README.md",
+    "mitml4 run -- cat READM": "README.md",
+}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_commands_and_files_with_whole_descriptions() -> None:
+    lines = "; ".join(f'complete -C "{line}"' for line in FISH)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        ["fish", "--no-config", "-c", f"source completions/mitml4.fish; {lines}"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(FISH.values()) <= set(result.stdout.splitlines())

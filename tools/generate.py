@@ -32,13 +32,13 @@ COMPLETIONS: Final = {"bash": "mitml4.bash", "zsh": "_mitml4", "fish": "mitml4.f
 
 EXIT_STATUS: Final = (
     (
-        ExitCode.DONE,
+        str(int(ExitCode.DONE)),
         "Done; also when a session was ended by Ctrl-C or by the reader of its output.",
     ),
-    (ExitCode.FAILED, "It failed."),
-    (ExitCode.USAGE, "The command line is wrong."),
-    (ExitCode.CANNOT, "This machine cannot do it: privilege, kernel, a missing tool."),
-    (130, "Interrupted before there was anything to end in good order."),
+    (str(int(ExitCode.FAILED)), "It failed."),
+    (str(int(ExitCode.USAGE)), "The command line is wrong."),
+    (str(int(ExitCode.CANNOT)), "This machine cannot do it: privilege, kernel, a missing tool."),
+    ("130", "Interrupted before there was anything to end in good order."),
 )
 
 VALUES: Final = {"integer": "N", "integer range": "N", "filename": "FILE"}
@@ -65,6 +65,8 @@ class Option:
     value: str
     help: str
     variable: str | None
+    values: str
+    """What the variable may hold."""
 
     @classmethod
     def of(cls, option: click.Option, path: tuple[str, ...]) -> Option:
@@ -78,6 +80,7 @@ class Option:
             value=_value(option),
             help=" ".join(remarks),
             variable=_variable(option, path),
+            values=_values(option),
         )
 
     @property
@@ -99,6 +102,8 @@ class Page:
     examples: tuple[str, ...]
     commands: tuple[tuple[str, str], ...]
     """Names and summaries of its commands."""
+    exit_status: tuple[tuple[str, str], ...]
+    keys: tuple[tuple[str, str], ...]
 
     @property
     def name(self) -> str:
@@ -109,7 +114,7 @@ class Page:
         return "-".join(self.path)
 
 
-HELP: Final = Option(("-h", "--help"), "", "Show the help and exit.", None)
+HELP: Final = Option(("-h", "--help"), "", "Show the help and exit.", None, "")
 
 
 def pages(command: click.Command = cli, path: tuple[str, ...] = (PROGRAM,)) -> Iterator[Page]:
@@ -131,6 +136,8 @@ def pages(command: click.Command = cli, path: tuple[str, ...] = (PROGRAM,)) -> I
         sections=sections,
         examples=_examples(command),
         commands=tuple((name, _paragraphs(child.help or "")[0]) for name, child in children),
+        exit_status=getattr(command, "exit_status", ()) or EXIT_STATUS,
+        keys=getattr(command, "keys", ()),
     )
     for name, child in children:
         yield from pages(child, (*path, name))
@@ -184,6 +191,20 @@ def _variable(option: click.Option, path: tuple[str, ...]) -> str | None:
     return "_".join([ENVIRONMENT_PREFIX, *path[1:], option.name or ""]).upper().replace("-", "_")
 
 
+def _values(option: click.Option) -> str:
+    """What the option's variable means."""
+    name = option.opts[-1]
+    if option.secondary_opts:
+        return f"1 for {name}, 0 for {option.secondary_opts[-1]}."
+    if option.is_flag:
+        return f"1 for {name}."
+    if option.count:
+        return f"How many times {name} is given."
+    return f"The value of {name}" + (
+        "; several are separated by spaces." if option.multiple else "."
+    )
+
+
 # --- man pages: man(7) -------------------------------------------------------------------------
 
 
@@ -211,7 +232,9 @@ def man_page(page: Page) -> str:
         for name, summary in page.commands:
             reference = f".BR {_roff(f'{page.file}-{name}')} (1)"
             lines += [".TP", reference, _roff(summary)]
-    lines += [".SH EXIT STATUS", *_roff_list((str(int(code)), text) for code, text in EXIT_STATUS)]
+    if page.keys:
+        lines += [".SH KEYS OF THE LIVE TABLE", *_roff_list(iter(page.keys))]
+    lines += [".SH EXIT STATUS", *_roff_list(iter(page.exit_status))]
     lines += [".SH ENVIRONMENT", *_roff_list(_variables(page))]
     lines += [".SH EXAMPLES", ".nf", *map(_roff, page.examples), ".fi"]
     if related := _related(page):
@@ -223,7 +246,7 @@ def _variables(page: Page) -> Iterator[tuple[str, str]]:
     for options in page.sections.values():
         for option in options:
             if option.variable:
-                yield option.variable, f"As if {option.names[-1]} were given."
+                yield option.variable, option.values
     yield from VARIABLES
 
 
@@ -275,7 +298,7 @@ def reference() -> str:
     for page in pages():
         lines += _reference_of(page)
     lines += ["## Exit status", ""]
-    lines += [f"- `{int(code)}`: {text}" for code, text in EXIT_STATUS]
+    lines += [f"- `{code}`: {text}" for code, text in EXIT_STATUS]
     lines += ["", "## Environment", ""]
     lines += [f"- `{name}`: {text}" for name, text in VARIABLES]
     return "\n".join(lines) + "\n"
@@ -295,6 +318,14 @@ def _reference_of(page: Page) -> Iterator[str]:
         for option in options:
             variable = f" (`{option.variable}`)" if option.variable else ""
             yield f"- `{option.usage}`: {_markdown(option.help)}{variable}"
+        yield ""
+    if page.keys:
+        yield from ("**Keys of the live table**", "")
+        yield from (f"- `{keys}`: {_markdown(text)}" for keys, text in page.keys)
+        yield ""
+    if page.exit_status is not EXIT_STATUS:
+        yield from ("**Exit status**", "")
+        yield from (f"- `{code}`: {_markdown(text)}" for code, text in page.exit_status)
         yield ""
     yield from ("```sh", *page.examples, "```", "")
 

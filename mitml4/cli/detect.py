@@ -15,6 +15,7 @@ import click
 
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
+from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
 from mitml4.terminal import Color, is_terminal, wants_color
@@ -36,7 +37,7 @@ Examples:
   tcpdump -w - | mitml4 detect -
 """,
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=File(str))
 @click.option(
     "--json", is_flag=True, cls=SectionOption, section="Output",
     help="Print the events as JSON lines, also on a terminal.",
@@ -164,7 +165,7 @@ def _read_keylog(path: Path, secrets: Secrets) -> None:
     if not found:
         raise UsageError(
             f"no TLS secrets in {path}",
-            hint=f"SSLKEYLOGFILE={shlex.quote(str(path))} curl https://example.com/",
+            hint="a key log is what SSLKEYLOGFILE=keys.txt makes curl and browsers write",
         )
 
 

@@ -10,12 +10,14 @@ from mitml4.cli.configure import intercept_config
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, intercept_options
 from mitml4.errors import ExitCode
+from mitml4.keys import KEYS
 
 __all__ = ["intercept"]
 
 
 @click.command(
     cls=Command,
+    keys=KEYS,
     epilog="""\b
 Examples:
   sudo mitml4 intercept --iface eth0

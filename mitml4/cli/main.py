@@ -18,10 +18,16 @@ from importlib import import_module
 from typing import Final, NoReturn
 
 import click
-from click.shell_completion import CompletionItem, shell_complete
+from click.shell_completion import (
+    CompletionItem,
+    FishComplete,
+    add_completion_class,
+    shell_complete,
+)
 
 from mitml4 import __version__
 from mitml4.cli.console import Console, let_go_of_stdout
+from mitml4.cli.origin import origin_of
 from mitml4.errors import ExitCode, MachineError, MitmError
 from mitml4.terminal import Color
 
@@ -31,9 +37,24 @@ PROGRAM: Final = "mitml4"
 ENVIRONMENT_PREFIX: Final = "MITML4"
 COMPLETE_VARIABLE: Final = "_MITML4_COMPLETE"
 
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_UNWRITABLE: Final = {
+    errno.ENOSPC: "df .",
+    errno.EDQUOT: "df .",
+    errno.EFBIG: "ulimit -f",
+    errno.EIO: "the terminal, or the disk, is gone",
+}
+"""Errors of what is written to, and what to look at."""
 _TOO_MANY_OPEN: Final = {errno.EMFILE, errno.ENFILE}
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+
+
+@add_completion_class
+class _Fish(FishComplete):
+    """Its own script cuts what it shows at a comma."""
+
+    source_template = FishComplete.source_template.replace(
+        '(string split "," $completion)', '(string split --max 1 "," $completion)'
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +199,10 @@ def _answer(error: BaseException, console: Console) -> int:
             failure = MitmError(
                 f"cannot open {error.ui_filename}: {error.message}", hint=f"ls -ld {where}"
             )
-        case OSError() if error.errno in _FULL:
+        case OSError() if error.errno in _UNWRITABLE:
             let_go_of_stdout()
             where = error.filename or "standard output"
-            hint = "ulimit -f" if error.errno == errno.EFBIG else "df ."
+            hint = _UNWRITABLE[error.errno]
             failure = MitmError(f"cannot write to {where}: {error.strerror}", hint=hint)
         case OSError() if error.errno in _TOO_MANY_OPEN:
             failure = MachineError(
@@ -212,7 +233,10 @@ def _worst(error: BaseException) -> BaseException:
 
 
 def _as_ours(error: click.UsageError) -> str:
-    """click's message in our form: no capital, no full stop."""
+    """click's message in our form: no capital, no full stop, and the variable of the environment
+    named where the value comes from one."""
+    if isinstance(error, click.BadParameter) and error.param and error.param_hint is None:
+        error.param_hint = origin_of(error.param, error.ctx)
     message = error.format_message().strip().removesuffix(".")
     return message[:1].lower() + message[1:]
 

@@ -35,7 +35,21 @@ class SectionOption(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help shows its options section by section."""
+    """A command whose help shows its options section by section.
+
+    `exit_status` and `keys` are what its pages say of them, as pairs of terms and their meanings.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        exit_status: tuple[tuple[str, str], ...] = (),
+        keys: tuple[tuple[str, str], ...] = (),
+        **settings: Any,
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.exit_status = exit_status
+        self.keys = keys
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -206,8 +220,8 @@ _DISPLAY: Final = (
         "Output",
         "--json",
         is_flag=True,
-        help="Write the events to standard output as JSON lines. This is the default where "
-        "standard output is no terminal; there it is a live table.",
+        help="Write the events to standard output as JSON lines. On a terminal the default is a "
+        "live table; elsewhere it is this.",
     ),
 )
 _FILES: Final = (
@@ -216,7 +230,8 @@ _FILES: Final = (
         "-o",
         "--output",
         type=File(parse_output),
-        help="Write the events to this file as JSON lines, too.",
+        help="Write the events to this file as JSON lines, beside what is shown. A file that is "
+        "there is replaced.",
     ),
     _option(
         "Output",
@@ -230,14 +245,14 @@ _FILES: Final = (
         "--write",
         type=File(parse_output),
         help="Write the packets of the connections to this file as pcapng, with the TLS secrets "
-        "that open them, as Wireshark reads it.",
+        "that open them, as Wireshark reads it. A file that is there is replaced.",
     ),
     _option(
         "Output",
         "--har",
         type=File(parse_output),
         help="Write the HTTP exchanges to this file as an HTTP archive, which browsers' developer "
-        "tools open: heads, sizes and times, no bodies.",
+        "tools open: heads, sizes and times, no bodies. A file that is there is replaced.",
     ),
     _option("Output", "--headers", is_flag=True, help="Put HTTP headers into the events."),
 )
@@ -294,8 +309,9 @@ _COMMAND_SCOPE: Final = (
         "--udp",
         "drop",
         "pass",
-        help="What to do with UDP that is neither DNS (which the host answers) nor QUIC (which is "
-        "refused, so that clients fall back to TCP): drop it, or let it pass unseen.",
+        help="What to do with UDP other than DNS and QUIC: drop it, or let it pass unseen. DNS is "
+        "answered by the host. QUIC (UDP/443) is refused: the command's send fails with EPERM, and "
+        "clients fall back to TCP.",
     ),
     _option(
         "TLS",
@@ -317,8 +333,9 @@ _COMMAND_DISPLAY: Final = (
         "Output",
         "--table",
         is_flag=True,
-        help="Show a table instead: at the end, on standard error; live, if neither standard "
-        "output nor standard error is the terminal.",
+        help="Show a table in place of the lines: once, on standard error, when the session ends. "
+        "If neither standard output nor standard error is the terminal, a live table is shown on "
+        "the terminal.",
     ),
     _option(
         "Output",

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from mitml4.cli.configure import run_config
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, run_options
+from mitml4.cli.values import Words
 
 __all__ = ["run"]
 
 
+_EXIT_STATUS: Final = (
+    (
+        "1 to 3",
+        "mitml4 failed before it has run the command, and has said so: as for the other commands. "
+        "1 also where the command ended with 0 and a file (-o, -w, --har, --keylog) could not be "
+        "written to its end. The command itself may end with these as well.",
+    ),
+    ("126", "The command cannot be executed."),
+    ("127", "The command was not found."),
+    ("128+n", "The command was ended by signal n."),
+    ("any other", "The command's own."),
+)
+
+
 @click.command(
     cls=Command,
+    exit_status=_EXIT_STATUS,
     context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
@@ -24,7 +40,7 @@ Examples:
 """,
 )
 @run_options
-@click.argument("argv", nargs=-1, required=True, metavar="COMMAND…")
+@click.argument("argv", nargs=-1, required=True, metavar="COMMAND…", type=Words())
 @click.pass_obj
 def run(console: Console, /, argv: tuple[str, ...], **options: Any) -> int:
     """Run a command, and intercept its connections.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import shlex
 import socket
@@ -14,12 +15,14 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from mitml4.cli.origin import origin_of
 from mitml4.errors import UsageError
 
 __all__ = [
     "File",
     "Interface",
     "Parsed",
+    "Words",
     "parse_client_certificate",
     "parse_duration",
     "parse_interface",
@@ -48,8 +51,8 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since cl
         try:
             return self.parse(value)
         except UsageError as error:
-            option = f"{param.opts[-1]}: " if param else ""
-            raise UsageError(f"{option}{error.message}", hint=error.hint) from None
+            where = f"{origin_of(param, ctx)}: " if param else ""
+            raise UsageError(f"{where}{error.message}", hint=error.hint) from None
 
 
 class Interface(Parsed):
@@ -77,6 +80,33 @@ class File(Parsed):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="file")]
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """A command and its arguments; the shell completes the one from PATH, the others as files."""
+
+    name = "word"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if ctx.params.get(param.name or "") or "/" in incomplete:
+            return [CompletionItem(incomplete, type="file")]
+        found = {
+            entry.name
+            for directory in os.environ.get("PATH", "").split(os.pathsep)
+            for entry in _entries(directory or ".")
+            if entry.name.startswith(incomplete) and os.access(entry.path, os.X_OK)
+        }
+        return [CompletionItem(name) for name in sorted(found)]
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry for entry in entries if entry.is_file()]
+    except OSError:
+        return []
 
 
 def _interfaces() -> list[str]:

@@ -281,3 +281,23 @@ def test_a_closed_standard_output_is_told_in_one_line() -> None:
     ended = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: standard output is closed\nhint: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MITML4_RUN_UDP", "some"),
+        ("MITML4_RUN_DRAIN", "soon"),
+        ("MITML4_RUN_BLOCK", "http://x/"),
+        ("MITML4_RUN_TRUST", "perhaps"),
+        ("MITML4_COLOR", "blue"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_not_its_option(
+    variable: str, value: str, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert run(["run", "true"]) == 2
+    message = capsys.readouterr().err
+    assert variable in message
+    assert "--" not in message.partition("\n")[0]

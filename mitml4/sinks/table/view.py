@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
+from mitml4.keys import KEYS
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.sinks.table.grid import (
@@ -30,7 +31,7 @@ from mitml4.sinks.table.grid import (
 )
 from mitml4.sinks.table.model import Row, State, TableModel
 
-__all__ = ["KEYS", "Cell", "Line", "Mode", "body_height", "render"]
+__all__ = ["Cell", "Line", "Mode", "body_height", "render"]
 
 
 class Cell(NamedTuple):
@@ -53,18 +54,6 @@ class Mode(NamedTuple):
     """Only the flows that failed or were blocked are shown."""
     help: bool = False
     """The keys are shown in place of the flows."""
-
-
-KEYS: Final = (
-    ("q", "end the session; again: at once"),
-    ("p, Space", "pause the picture, and go on; the flows never pause"),
-    ("!", "show only flows that failed or were blocked; all again"),
-    ("↑ ↓, k j", "scroll by a line"),
-    ("Page Up, Page Down", "scroll by a page"),
-    ("Home g, End G", "the oldest flow that is kept, the newest"),
-    ("?", "these keys, and the flows again"),
-)
-"""The keys of the live table, and what each does."""
 
 
 class Column(NamedTuple):

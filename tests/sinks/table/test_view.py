@@ -21,13 +21,14 @@ from mitml4.events import (
     HttpResponse,
     SessionStart,
 )
+from mitml4.keys import KEYS
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.socks5 import Socks5Facts
 from mitml4.protocols.tls.protocol import TlsFacts
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.grid import fit, fit_end, fit_middle, share_out, short_size
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.view import KEYS, Line, Mode, body_height, render
+from mitml4.sinks.table.view import Line, Mode, body_height, render
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 

@@ -1,0 +1,17 @@
+"""Where the value of an option comes from, as errors name it."""
+
+from __future__ import annotations
+
+import click
+from click.core import ParameterSource
+
+__all__ = ["origin_of"]
+
+
+def origin_of(param: click.Parameter, ctx: click.Context | None) -> str:
+    """Where the value of an option comes from: the variable of the environment, or the option."""
+    source = ctx.get_parameter_source(param.name) if ctx and param.name else None
+    if source is ParameterSource.ENVIRONMENT and isinstance(param, click.Option):
+        assert ctx is not None
+        return f"{ctx.auto_envvar_prefix}_{param.name}".upper()
+    return param.opts[-1]
