@@ -1,5 +1,5 @@
-"""Connections of a command to 127.0.0.1 and ::1 that nothing in its namespace listens for: they are
-for the services of the host, and reach them unseen."""
+"""Connections of a command to 127.0.0.1 and ::1 that are not to be intercepted: they reach the
+services of the host unwatched, and are told of only where they are blocked."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import replace
 import trio
 
 from mitml4.address import Address
+from mitml4.events import Event, FlowClose
 from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
-from mitml4.net import egress
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
+from mitml4.protocols.conversation import Target
 from mitml4.session.flow import Flow, Services
-from mitml4.session.session import Source
+from mitml4.session.session import Connect, Source
 
 __all__ = ["HostServices", "is_loopback"]
 
@@ -29,16 +30,27 @@ class HostServices:
     """A source of the connections that are to be intercepted; the others it carries itself."""
 
     def __init__(
-        self, source: Source, nursery: trio.Nursery, opener: TlsOpener, *, also_watched: bool
+        self,
+        source: Source,
+        nursery: trio.Nursery,
+        opener: TlsOpener,
+        connect: Connect,
+        *,
+        also_watched: bool,
     ) -> None:
         """`also_watched`: connections to the host's services are to be intercepted as well."""
+        self.carried = 0
+        """Connections that were made unwatched."""
+        self.blocked = 0
+        """Those of them that asked for what they may not."""
+        self._connect_on = connect
         self._source = source
         self._nursery = nursery
         self._also_watched = also_watched
         self._closed = False
         self._services = Services(
-            publish=lambda _event: None,
-            connect=_connect,
+            publish=self._note_block,
+            connect=self._connect,
             relay=Relay(),
             tls=replace(opener, judge=without_opening(opener.judge, "loopback")),
         )
@@ -49,15 +61,26 @@ class HostServices:
             arrival = await self._source.accept()
             if self._closed:
                 arrival.refuse(None)
-            elif self._also_watched or not is_loopback(arrival.destination):
+            elif self._is_watched(arrival.destination):
                 return arrival
             else:
                 self._nursery.start_soon(Flow(0, arrival, self._services).run)
 
+    def _is_watched(self, destination: Address) -> bool:
+        """A connection that is refused is told of, like any other that is."""
+        if self._also_watched or not is_loopback(destination):
+            return True
+        action, _ = self._services.tls.judge((Target(destination.ip, destination.port),))
+        return action == "block"
+
+    def _note_block(self, event: Event) -> None:
+        self.blocked += isinstance(event, FlowClose) and event.reason == "blocked"
+
+    async def _connect(self, destination: Address, client: Address) -> TcpStream:
+        stream = await self._connect_on(destination, client)
+        self.carried += 1
+        return stream
+
     def close(self) -> None:
         """Refuse what comes from now on."""
         self._closed = True
-
-
-async def _connect(destination: Address, _client: Address) -> TcpStream:
-    return TcpStream(await egress.connect(destination))

@@ -76,6 +76,12 @@ class HostPattern:
             return end.port is None or self.port in (None, end.port)
         return self.matches(end) or (self.port in (None, end.port) and not readings(end.host))
 
+    def concerns(self, network: IPv4Network | IPv6Network) -> bool:
+        """Whether it stands for addresses of this network, at any port."""
+        if isinstance(self.host, re.Pattern):
+            return any(map(self._is, readings(str(network.broadcast_address))))
+        return self.host.version == network.version and self.host.overlaps(network)
+
     def _is(self, host: Host) -> bool:
         if isinstance(self.host, re.Pattern):
             return self.host.fullmatch(str(host)) is not None

@@ -15,6 +15,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import Final
 
 import trio
@@ -31,7 +32,7 @@ from mitml4.net.namespace.admission import Admission
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.namespace.dns import DnsRelay, Names
 from mitml4.net.namespace.launch import Launch, find_program
-from mitml4.net.namespace.namespace import Namespace
+from mitml4.net.namespace.namespace import Namespace, sources_of_host
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.browsers import BrowserTrust
@@ -51,6 +52,7 @@ _GOODBYES_S: Final = 0.5
 """How long connections of a command that has ended may take to end as well."""
 _LOOK_AGAIN_S: Final = 0.02
 _STANDARD_ERROR: Final = 2
+_LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 _INTERFACE: Final = "lo"
 _GOES_ON: Final = "the command goes on"
 
@@ -66,7 +68,7 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     """
     program = find_program(config.argv[0], os.environ)
     _occupy_standard_descriptors()
-    with Namespace.open(loopback=config.loopback) as namespace:
+    with Namespace.open(loopback=_takes_loopback(config)) as namespace:
         if namespace.has_users_of_its_own and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
         launch = Launch.prepare(program, config.argv, namespace)
@@ -74,6 +76,15 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
         # The command may have the terminal for itself; what we say is to reach it all the same.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         return trio.run(_run, config, namespace, launch, say, complain)
+
+
+def _takes_loopback(config: RunConfig) -> bool:
+    """Whether what the command says to servers inside comes to us as well: to be watched, or
+    because a block concerns the addresses that they have."""
+    sources = sources_of_host()
+    own = [*_LOOPBACK, *(ip_network(each) for each in (sources.v4, sources.v6) if each)]
+    blocked = (pattern.concerns(each) for pattern in config.policy.block for each in own)
+    return config.loopback or any(blocked)
 
 
 def _occupy_standard_descriptors() -> None:
@@ -172,6 +183,7 @@ class _Inside:
         self._launch = launch
         self._environ = environ
         self._say = say
+        self._takes_loopback = _takes_loopback(config)
         self._names = Names()
         self._datagrams = (
             CarriedDatagrams(namespace)
@@ -190,7 +202,7 @@ class _Inside:
             admission = Admission(self._listener, self._namespace.gate)
             nursery.start_soon(admission.run)
             self._source = HostServices(
-                admission, nursery, opener, also_watched=self.config.loopback
+                admission, nursery, opener, self.connect, also_watched=self.config.loopback
             )
             yield self
             nursery.cancel_scope.cancel()
@@ -202,7 +214,7 @@ class _Inside:
 
     async def connect(self, destination: Address, client: Address) -> TcpStream:
         """To a server inside, if it is for one of ours and there is one; else from the host."""
-        if self.config.loopback and self._is_inside(destination):
+        if self._takes_loopback and self._is_inside(destination):
             with contextlib.suppress(ConnectionRefusedError):
                 return TcpStream(await self._connect_inside(destination))
         return TcpStream(await egress.connect(destination))
@@ -253,7 +265,11 @@ class _Inside:
     def _say_what_was_lost(self) -> None:
         if isinstance(self._datagrams, DroppedDatagrams) and self._datagrams.count > 1:
             self._note(f"{self._datagrams.count} datagrams were dropped")
+        if blocked := self._source.blocked:
+            self._note(f"{_connections(blocked, 'refused')} (--block)")
         with contextlib.suppress(MachineError):
+            if unwatched := self._source.carried - blocked + self._namespace.direct():
+                self._note(f"{_connections(unwatched, 'not watched')}: add --loopback")
             if refused := self._namespace.quic_blocked():
                 self._note(f"QUIC was refused, {refused} {'times' if refused > 1 else 'time'}")
 
@@ -275,3 +291,8 @@ class _Inside:
 
     def _note(self, text: str) -> None:
         self._say(f"note: {text}")
+
+
+def _connections(count: int, fate: str) -> str:
+    some = "1 connection" if count == 1 else f"{count} connections"
+    return f"{some} to this host (127.0.0.1, ::1) {'was' if count == 1 else 'were'} {fate}"

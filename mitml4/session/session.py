@@ -38,7 +38,7 @@ from mitml4.session.outputs import Outputs
 from mitml4.sinks.sink import Counters, Sink
 from mitml4.tls.keys import KeyType
 
-__all__ = ["Intake", "Session", "Source", "prepare_process"]
+__all__ = ["Connect", "Intake", "Session", "Source", "prepare_process"]
 
 Connect: TypeAlias = Callable[[Address, Address], Awaitable[TcpStream]]
 

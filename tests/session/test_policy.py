@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,6 +199,23 @@ def test_any_name_from_the_network_can_be_asked_about(name: str, port: int) -> N
     policy = Policy(block=patterns("*.bücher.example", "10.0.0.0/8", "x:1"))
     assert policy.decide([Target(hostile, port)]) == Decision("block", "--block *.bücher.example")
     assert Policy(only=patterns("*")).decide([Target(hostile, port)]).action == "passthrough"
+
+
+def test_a_pattern_is_known_to_stand_for_addresses_of_a_network() -> None:
+    own = [ip_network("127.0.0.0/8"), ip_network("::1")]
+    for text in (
+        "127.0.0.1",
+        "127.9.9.9:80",
+        "0.0.0.0/0",
+        "::1",
+        "localhost",
+        "*",
+        "*:25",
+        "127.*",
+    ):
+        assert any(map(HostPattern.parse(text).concerns, own)), text
+    for text in ("ads.example", "*.example", "10.0.0.0/8", "::2", "10.*"):
+        assert not any(map(HostPattern.parse(text).concerns, own)), text
 
 
 def test_a_name_of_ascii_letters_is_matched_by_itself() -> None:

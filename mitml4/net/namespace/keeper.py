@@ -145,8 +145,8 @@ class _Keeper:
                 return {}, [_answering_socket(arguments["ip"], arguments["port"]).detach()]
             case "packet socket":
                 return {}, [packet_socket(arguments["interface"]).detach()]
-            case "quic blocked":
-                return {"count": _quic_blocked()}, []
+            case "count":
+                return {"count": _count(arguments["counter"])}, []
         raise AssertionError(what)
 
     def leave(self) -> None:
@@ -234,8 +234,9 @@ def _answering_socket(ip: str, port: int) -> socket.socket:
     return sock
 
 
-def _quic_blocked() -> int:
-    listing = _run("nft", "list", "counter", "inet", "mitml4", "quic")
+def _count(counter: str) -> int:
+    """The packets that a counter of the rules has seen."""
+    listing = _run("nft", "list", "counter", "inet", "mitml4", counter)
     found = re.search(r"packets (\d+)", listing)
     return int(found[1]) if found else 0
 

@@ -7,9 +7,11 @@ signals reach it without us, and a shell inside may take and give back the termi
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,8 @@ __all__ = ["CommandError", "Launch", "find_program", "status_of"]
 
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
+_CLOSE: Final = 0.75
+"""How alike a name has to be to one that was mistyped (difflib's measure)."""
 _PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -43,12 +47,32 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
     places = [""] if "/" in name else environ.get("PATH", os.defpath).split(os.pathsep)
     there = [path for each in places if os.path.exists(path := os.path.join(each, name))]
     if not name or not there:
-        raise CommandError(
-            f"{name or repr(name)}: command not found", NOT_FOUND, hint="mitml4 run -- COMMAND"
-        )
+        hint = _instead_of(name, places)
+        raise CommandError(f"{name or repr(name)}: command not found", NOT_FOUND, hint=hint)
     if os.path.isdir(there[0]):
         raise CommandError(f"{there[0]} is a directory", NOT_EXECUTABLE)
     raise CommandError(f"{there[0]} is not executable", NOT_EXECUTABLE, hint=f"chmod +x {there[0]}")
+
+
+def _instead_of(name: str, places: Sequence[str]) -> str:
+    """What to try instead of the name of a program that is nowhere."""
+    quoted = shlex.quote(name)
+    if not name:
+        return "mitml4 run --help"
+    if any(character.isspace() for character in name):
+        return f"its words one by one, or: mitml4 run -- sh -c {quoted}"
+    if "/" in name:
+        return f"ls -l {shlex.quote(os.path.dirname(name))}"
+    programs = {each for place in places for each in _listed(place)}
+    if close := difflib.get_close_matches(name, programs, n=1, cutoff=_CLOSE):
+        return f"is it {close[0]}? mitml4 run -- {close[0]} …"
+    return f"no directory of PATH has it; an alias or a function: mitml4 run -- bash -ic {quoted}"
+
+
+def _listed(directory: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(directory)
+    return []
 
 
 def status_of(ended: os.waitid_result) -> int:

@@ -147,7 +147,14 @@ class Namespace:
 
     def quic_blocked(self) -> int:
         """QUIC packets that were refused so far."""
-        answer, _ = self._ask("quic blocked")
+        return self._count("quic")
+
+    def direct(self) -> int:
+        """Connections so far to servers inside that have not come to us."""
+        return self._count("direct")
+
+    def _count(self, counter: str) -> int:
+        answer, _ = self._ask("count", counter=counter)
         return int(answer["count"])
 
     def close(self) -> None:

@@ -71,6 +71,14 @@ def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
     # The packets after a SYN find the socket that has taken it by themselves. Without `loopback`,
     # so does each packet for which there is any socket: listening or not, bound to one or to all.
     is_theirs = "tcp flags & (syn | ack) != syn" if loopback else "socket wildcard <= 1"
+    is_first = f"tcp dport != {ports.dns} tcp flags & (syn | ack) == syn"
+    counted = (
+        ""
+        if loopback
+        else f"""
+    ip daddr {own_v4} {is_first} {is_theirs} counter name direct
+    ip6 daddr {own_v6} {is_first} {is_theirs} counter name direct"""
+    )
     # Dropped only as long as we listen: without us the kernel refuses it.
     held = f"tcp flags & (syn | ack) == syn meta mark != {Mark.ADMITTED:#x}"
     return f"""\
@@ -78,7 +86,7 @@ table inet mitml4 {{
   chain intake {{
     type filter hook prerouting priority mangle; policy accept;
     iifname != "lo" accept
-    meta mark {{ {Mark.EGRESS:#x}, {Mark.REFUSED:#x}, {Mark.UNREACHABLE:#x} }} accept
+    meta mark {{ {Mark.EGRESS:#x}, {Mark.REFUSED:#x}, {Mark.UNREACHABLE:#x} }} accept{counted}
     ip daddr {own_v4} meta l4proto tcp {is_theirs} accept
     ip6 daddr {own_v6} meta l4proto tcp {is_theirs} accept
     {held} tproxy ip to :{ports.tcp} log group {LOG_GROUP} drop
@@ -110,5 +118,6 @@ table inet mitml4 {{
     icmpv6 type echo-request drop
   }}
   counter quic {{ }}
+  counter direct {{ }}
 }}
 """

@@ -32,3 +32,17 @@ def test_what_cannot_run_has_a_shells_exit_code(path, name: str, status: int) ->
     with pytest.raises(CommandError) as raised:
         find_program(name, path)
     assert raised.value.exit_code == status
+
+
+def test_what_is_not_there_is_told_with_what_to_try_instead(path) -> None:
+    hints = {
+        "progam": "is it program? mitml4 run -- program …",
+        "nosuchthing": "an alias or a function: mitml4 run -- bash -ic nosuchthing",
+        "program --all": "its words one by one, or: mitml4 run -- sh -c 'program --all'",
+        "/missing/program": "ls -l /missing",
+        "": "mitml4 run --help",
+    }
+    for name, hint in hints.items():
+        with pytest.raises(CommandError) as raised:
+            find_program(name, path)
+        assert (raised.value.hint or "").endswith(hint)

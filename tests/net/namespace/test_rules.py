@@ -39,6 +39,13 @@ def test_only_without_loopback_do_sockets_inside_come_first() -> None:
     assert not any("socket wildcard" in rule for rule in rules(BOTH, loopback=True))
 
 
+def test_what_is_said_to_sockets_inside_is_counted_where_it_does_not_come_to_us() -> None:
+    counted = [rule for rule in rules(BOTH, loopback=False) if "counter name direct" in rule]
+    assert len(counted) == 2
+    assert all("syn" in rule and f"!= {PORTS.dns}" in rule for rule in counted)
+    assert not any("counter name direct" in rule for rule in rules(BOTH, loopback=True))
+
+
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
 @pytest.mark.parametrize("sources", [BOTH, ONLY_V4])
 @pytest.mark.parametrize("loopback", [True, False])
