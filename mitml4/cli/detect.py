@@ -130,7 +130,6 @@ class _JsonLines:
         self._encode = encode
         self._write = write_parts
         self._lines: list[bytes] = []
-        self._descriptor = sys.stdout.fileno()
 
     def publish(self, event: Event) -> None:
         line = f"{self._encode(event)}\n"
@@ -139,9 +138,12 @@ class _JsonLines:
             self.flush()
 
     def flush(self) -> None:
-        if self._lines:
-            lines, self._lines = self._lines, []
-            self._write(self._descriptor, lines)
+        lines, self._lines = self._lines, []
+        if sys.stdout.isatty():  # above the progress bar, where there is one
+            sys.stdout.write(b"".join(lines).decode())
+            sys.stdout.flush()
+        elif lines:
+            self._write(sys.stdout.fileno(), lines)
 
     finish = flush
 

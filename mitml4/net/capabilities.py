@@ -14,7 +14,7 @@ from typing import Final
 
 from mitml4.net.libc import checked, libc, prctl
 
-__all__ = ["Capability", "drop_for_good", "hand_down", "has"]
+__all__ = ["OVER_MEMORY", "Capability", "drop_for_good", "hand_down", "has"]
 
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
@@ -30,6 +30,16 @@ class Capability(IntEnum):
 
     NET_ADMIN = 12
     SYS_ADMIN = 21
+
+
+OVER_MEMORY: Final = (
+    16,  # CAP_SYS_MODULE
+    17,  # CAP_SYS_RAWIO
+    19,  # CAP_SYS_PTRACE
+    38,  # CAP_PERFMON
+    39,  # CAP_BPF
+)
+"""With these the memory of other processes, or the kernel's, can be read or changed."""
 
 
 def has(*capabilities: Capability) -> bool:
@@ -48,10 +58,14 @@ def hand_down(capabilities: Iterable[Capability]) -> None:
             prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
 
 
-def drop_for_good(capabilities: Iterable[Capability]) -> None:
+def drop_for_good(capabilities: Iterable[int]) -> None:
     """Let no program that is executed from here on have these, whatever its file says."""
     for capability in capabilities:
-        if prctl(_PR_CAPBSET_READ, capability):
+        try:
+            is_there = prctl(_PR_CAPBSET_READ, capability)
+        except OSError:  # an older kernel, which has fewer of them
+            continue
+        if is_there:
             prctl(_PR_CAPBSET_DROP, capability)
 
 

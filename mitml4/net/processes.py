@@ -12,11 +12,19 @@ from typing import Final
 from mitml4.errors import MachineError
 from mitml4.net.libc import prctl
 
-__all__ = ["become_subreaper", "become_user", "die_with_parent", "fork"]
+__all__ = [
+    "become_subreaper",
+    "become_user",
+    "close_memory",
+    "die_with_parent",
+    "forbid_new_privileges",
+    "fork",
+]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def fork() -> int:
@@ -38,6 +46,17 @@ def die_with_parent(number: signal.Signals, parent: int) -> None:
 def become_subreaper() -> None:
     """Descendants whose parent ends become children of this process."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_memory() -> None:
+    """Let nobody else read this process: not its memory, nor its descriptors, nor a core dump of
+    it. Only CAP_SYS_PTRACE can, over the user namespace that it belongs to (ptrace(2))."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges() -> None:
+    """Let no program that is executed from here on have more power than this process."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def become_user(uid: int, gid: int) -> None:

@@ -72,6 +72,7 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
         if namespace.has_users_of_its_own and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
         launch = Launch.prepare(program, config.argv, namespace)
+        processes.close_memory()
         processes.become_subreaper()
         # The command may have the terminal for itself; what we say is to reach it all the same.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from mitml4.errors import MachineError
-from mitml4.net import capabilities, isolation
+from mitml4.net import capabilities, isolation, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.egress import be_transparent
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
@@ -101,6 +101,7 @@ class _Keeper:
 
     def __init__(self, sources: Sources, *, loopback: bool) -> None:
         self._kinds = _enter_new_namespaces()
+        processes.close_memory()  # not before: its files in /proc would be root's
         isolation.mount_slave()
         capabilities.hand_down({Capability.NET_ADMIN})
         _run("ip", "-batch", "-", given=ip_commands(sources))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from mitml4.errors import ExitCode, MitmError
-from mitml4.net import capabilities, processes
+from mitml4.net import capabilities, processes, seccomp
 from mitml4.net.capabilities import Capability
 from mitml4.net.namespace.namespace import Namespace
 
@@ -29,6 +29,8 @@ NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 _CLOSE: Final = 0.75
 """How alike a name has to be to one that was mistyped (difflib's measure)."""
+_OUT_OF_REACH: Final = (Capability.NET_ADMIN, Capability.SYS_ADMIN, *capabilities.OVER_MEMORY)
+"""With these it could undo the interception, or read what we have in memory."""
 _PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -148,15 +150,17 @@ def _become(
 
 
 def _move_in(namespace: Namespace) -> None:
-    """Into the namespace, at the same place in the file system, without power over it."""
+    """Into the namespace, at the same place in the file system, without power over it, or us."""
     try:
         where: str | int = os.getcwd()
     except OSError:  # it has been removed: a descriptor can still lead there
         where = os.open(".", os.O_PATH)
     namespace.enter()
     os.chdir(where)
+    with contextlib.suppress(OSError):  # a kernel without filters
+        seccomp.install(seccomp.COMMAND)
     capabilities.hand_down(())
-    capabilities.drop_for_good(Capability)
+    capabilities.drop_for_good(_OUT_OF_REACH)
 
 
 def _execute(program: str, argv: Sequence[str], environ: Mapping[str, str]) -> None:
