@@ -190,8 +190,9 @@ _POLICY: Final = (
         "reject",
         "ignore",
         help="What to do when a server's certificate does not verify: show the client one with "
-        "the same defect, end the connection, or sign for it as if its issuer were known "
-        "(expired, and for another name, it stays).",
+        "the same defect, or the server's own where ours would hide it (the connection is then "
+        "not opened); end the connection; or sign for it as if its issuer were known (expired, "
+        "and for another name, it stays).",
     ),
     _option(
         "TLS",

@@ -10,14 +10,14 @@ client does not take our certificates, this OpenSSL cannot speak it) the flow is
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, Literal
 
 import trio
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from mitml4.errors import CertificateError, ProtocolError
 from mitml4.layers.bridge import Bridge, first_of
@@ -32,14 +32,14 @@ from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.names import alert_name
 from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
-from mitml4.tls.context import Contexts
+from mitml4.tls.context import Contexts, Outcome, has_extended_master_secret
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.offer import prepare
 from mitml4.tls.original import key_type_of
 from mitml4.tls.pinning import CLIENT_CERTIFICATE, REFUSALS, Bypasses, Client, Site, Visit
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
-from mitml4.tls.verify import Verifier, der
+from mitml4.tls.verify import Unknown, Verdict, Verifier, der
 
 __all__ = ["Failed", "TlsOpener"]
 
@@ -62,12 +62,16 @@ Reconnect = Callable[[], Awaitable[Stream]]
 
 
 class _PassThrough(Exception):  # noqa: N818
-    """Opening this one would cost the connection; `reason` says why, `egress` is a fresh one."""
+    """Opening this one would cost the connection, or hide something from the client.
 
-    def __init__(self, reason: str, egress: Stream) -> None:
+    `reason` says what, `egress` is a fresh one, `certificate` what was seen on the former one.
+    """
+
+    def __init__(self, reason: str, egress: Stream, certificate: CertificateFacts | None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.egress = egress
+        self.certificate = certificate
 
 
 class Failed(Exception):  # noqa: N818
@@ -126,7 +130,8 @@ class TlsOpener:
             return await _Handshake(self, bridge, hello, visit, speaker, reconnect).run()
         except _PassThrough as retreat:
             bridge.egress.close()
-            return await _pass_through(bridge.onto(retreat.egress), speaker, retreat.reason, visit)
+            bridge = bridge.onto(retreat.egress)
+            return await _pass_through(bridge, speaker, retreat.reason, visit, retreat.certificate)
 
     def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
         action, reason = bridge.guard.decide(*_named(hello, bridge), bridge.target)
@@ -182,11 +187,15 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
 
 
 async def _pass_through(
-    bridge: Bridge, speaker: Speaker, reason: str, visit: Visit | None = None
+    bridge: Bridge,
+    speaker: Speaker,
+    reason: str,
+    visit: Visit | None = None,
+    certificate: CertificateFacts | None = None,
 ) -> Bridge | None:
     """Relay the TLS unopened, and name what its hellos say."""
     around = Surroundings(target=bridge.target, within=tuple(bridge.report.stack))
-    conversation = TlsConversation(around=around, passthrough=reason)
+    conversation = TlsConversation(around=around, passthrough=reason, certificate=certificate)
     if visit and reason == CLIENT_CERTIFICATE:
         conversation.on_client_certificate = visit.answered_request
     return await converse(bridge, conversation, speaker, "passthrough")
@@ -217,9 +226,10 @@ class _Handshake:
     async def run(self) -> Bridge:
         """Raises _PassThrough, Failed, OSError."""
         egress = await self._connect()
+        verdict = await self._verify(egress)
         await self._wait_certificate_verdict(egress)
         try:
-            leaf = await self._forge(egress)
+            leaf = await self._forge(egress, verdict)
             ingress = await self._accept(egress, leaf)
         finally:
             self._announce()
@@ -326,7 +336,7 @@ class _Handshake:
                 egress = await self.reconnect()
         except (OSError, trio.TooSlowError):
             return
-        raise _PassThrough(reason, egress)
+        raise _PassThrough(reason, egress, self.facts.certificate)
 
     async def _wait_certificate_verdict(self, egress: TlsStream) -> None:
         """A server may refuse the certificate that it has asked for, or the want of one.
@@ -364,16 +374,41 @@ class _Handshake:
             resumed=False,
         )
 
-    async def _forge(self, egress: TlsStream) -> Leaf:
-        """The mirrored leaf."""
-        chain = egress.connection.get_peer_cert_chain() or []
-        verdict = self.opener.verifier.verify(chain, self._expected_name())
-        self._describe_certificate(chain, verdict.reason)
-        trusted = verdict.trusted or self.opener.upstream == "ignore"
-        if verdict.reason != "ok" and self.opener.upstream == "reject":
+    async def _verify(self, egress: TlsStream) -> Verdict:
+        """What is wrong with the server, as far as a leaf of ours shows it to the client.
+
+        What it does not show is for the client itself to find: the flow is passed through. Where
+        that cannot be, the leaf is one that nobody trusts, and the next connection passes.
+        """
+        verdict = self._judge(egress)
+        if self.opener.upstream == "reject" and verdict.is_refused:
             self._fail("egress", "certificate", verdict.reason)
             self._abort(egress)
-        original = der(chain[0]) if chain else None
+        hidden = [*_handshake_faults(egress.connection)]
+        if self.opener.upstream == "ignore":
+            verdict = replace(verdict, issuer=self.opener.verifier.everybody, strict=None)
+        else:
+            hidden = [*verdict.hidden, *hidden]
+        if hidden:
+            reason = "; ".join(hidden)
+            await self._retreat(reason)
+            self.visit.needs(reason)
+            if not isinstance(verdict.issuer, Unknown):
+                verdict = replace(verdict, issuer=Unknown.ISSUER)
+        return verdict
+
+    def _judge(self, egress: TlsStream) -> Verdict:
+        chain = egress.connection.get_peer_cert_chain() or []
+        verdict = self.opener.verifier.verify(chain, self._expected_name(), egress.alerts.staple)
+        if chain and (shown := _certificate_facts(der(chain[0]))):
+            certificate = replace(shown, verify=verdict.reason)
+            self.facts = replace(self.facts, certificate=certificate)
+        return verdict
+
+    async def _forge(self, egress: TlsStream, verdict: Verdict) -> Leaf:
+        """The mirrored leaf."""
+        certificate = egress.connection.get_peer_certificate()
+        original = der(certificate) if certificate else None
         key_type = allowed_key_type(
             _mirrored_key_type(original) if original else KeyType.EC_P256,
             self.hello.signature_algorithms or None,
@@ -381,7 +416,12 @@ class _Handshake:
         )
         try:
             leaf = await self.opener.forge.leaf(
-                original, trusted=trusted, key_type=key_type, name=self.hello.sni
+                original,
+                issuer=verdict.issuer,
+                key_type=key_type,
+                name=self.hello.sni,
+                strict=verdict.strict is None,
+                staple=verdict.staple,
             )
         except CertificateError as error:
             self._fail("egress", "certificate", error.message)
@@ -398,11 +438,6 @@ class _Handshake:
         egress.abort()
         raise Failed
 
-    def _describe_certificate(self, chain: list[crypto.X509], verify: str) -> None:
-        shown = _certificate_facts(der(chain[0])) if chain else None
-        if shown:
-            self.facts = replace(self.facts, certificate=replace(shown, verify=verify))
-
     def _expected_name(self) -> str | None:
         """The name that the client would check: its SNI, or the host that it asked a proxy for."""
         if self.hello.sni:
@@ -415,11 +450,15 @@ class _Handshake:
 
     async def _accept(self, egress: TlsStream, leaf: Leaf) -> TlsStream:
         """The ingress handshake, pinned to what the server chose."""
-        version = _VERSIONS[self.facts.version or "TLSv1.3"]
-        context = self.opener.contexts.ingress(
-            leaf, version, self.facts.cipher or "", self.facts.alpn or b""
+        outcome = Outcome(
+            version=_VERSIONS[self.facts.version or "TLSv1.3"],
+            cipher=self.facts.cipher or "",
+            alpn=self.facts.alpn or b"",
+            extended_master_secret=has_extended_master_secret(egress.connection),
         )
+        context = self.opener.contexts.ingress(leaf, outcome)
         stream = tls_over(self.bridge.ingress, context, server_side=True, framing=self._framing())
+        stream.alerts.staple = leaf.staple
         had_ended = stream.tcp.has_ended()
         try:
             with trio.fail_after(_HANDSHAKE_S):
@@ -490,6 +529,13 @@ class _Handshake:
 
     def _error(self, side: Literal["ingress", "egress"], kind: Kind, reason: str) -> None:
         self.bridge.report.error(side, "handshake", kind, reason)
+
+
+def _handshake_faults(connection: SSL.Connection) -> Iterator[str]:
+    """What a client may refuse in a handshake that we have not refused."""
+    cipher = connection.get_cipher_name() or ""
+    if cipher.startswith(("DHE-", "ADH-")) and connection.get_group_name() is None:
+        yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
 
 
 _certificate_facts: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateFacts.of_der)

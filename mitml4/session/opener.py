@@ -17,7 +17,7 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import Bypasses
-from mitml4.tls.verify import Verifier
+from mitml4.tls.verify import Verifier, roots_of_session
 
 __all__ = ["stored_authority", "tls_opener"]
 
@@ -42,7 +42,7 @@ def tls_opener(
     opener = TlsOpener(
         forge=Forge(authority),
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
-        verifier=Verifier(config.upstream_ca),
+        verifier=Verifier(roots_of_session(config.upstream_ca)),
         bypasses=Bypasses(trio.current_time, learns_pins=config.on_pinned == "passthrough"),
         judge=_within(authority.permitted_domains, config.policy),
         upstream=config.upstream,

@@ -18,8 +18,7 @@ from typing import Final, TypeAlias
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -29,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from mitml4.errors import CertificateError, UsageError
-from mitml4.tls.keys import KeyType, generate_key
+from mitml4.tls.keys import KeyType, generate_key, signing_hash
 from mitml4.tls.private_files import data_home, exists, make_directory, read_file, write_file
 
 __all__ = [
@@ -116,7 +115,7 @@ class CertificateAuthority:
         )
         if permit_domains:
             builder = builder.add_extension(_name_constraints(permit_domains), critical=True)
-        return cls(builder.sign(private, _hash_for(private)), private)
+        return cls(builder.sign(private, signing_hash(private)), private)
 
     @classmethod
     def untrusted(cls) -> CertificateAuthority:
@@ -197,17 +196,6 @@ class CertificateAuthority:
         permitted = extension.value.permitted_subtrees or ()
         return tuple(name.value for name in permitted if isinstance(name, x509.DNSName))
 
-    @property
-    def hash_bits(self) -> int:
-        """The size of the hash that it signs with."""
-        return _hash_for(self.key).digest_size * 8
-
-    def sign(self, data: bytes) -> bytes:
-        """A signature over `data`, ECDSA (DER) or RSA PKCS#1 v1.5 by the key's type."""
-        if isinstance(self.key, rsa.RSAPrivateKey):
-            return self.key.sign(data, PKCS1v15(), _hash_for(self.key))
-        return self.key.sign(data, ec.ECDSA(_hash_for(self.key)))
-
 
 def default_directory() -> Path:
     """Where the invoking user's authority lives: `mitml4` in their data home."""
@@ -268,13 +256,6 @@ def _a_label(domain: str) -> str:
 
 def _is_label(label: str) -> bool:
     return label.strip("-") == label and label.replace("-", "").replace("_", "").isalnum()
-
-
-def _hash_for(key: AuthorityKey) -> SHA256 | SHA384 | SHA512:
-    """As strong as the key: SHA-256, but 384 and 512 bits for the larger curves."""
-    if isinstance(key, rsa.RSAPrivateKey) or key.key_size <= 256:
-        return SHA256()
-    return SHA384() if key.key_size <= 384 else SHA512()
 
 
 class _UnusableError(Exception):

@@ -17,7 +17,7 @@ from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import Offer, cipher_names, rehearse
 from mitml4.tls.stream import Alerts
 
-__all__ = ["Contexts"]
+__all__ = ["Contexts", "Outcome", "has_extended_master_secret"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,12 +27,24 @@ KeyLog = Callable[[bytes], None]
 _TLS_1_3: Final = 0x0304
 _FATAL: Final = 2  # RFC 8446 §6, AlertLevel
 _CLOSE_NOTIFY: Final = 0  # RFC 8446 §6.1
-_OP_LEGACY_SERVER_CONNECT: Final = 0x4  # openssl/ssl.h; servers without RFC 5746 still exist
+_OP_NO_EXTENDED_MASTER_SECRET: Final = 1  # openssl/ssl.h
 _OP_NO_RENEGOTIATION: Final = 1 << 30
 # openssl/ssl.h: a FIN without close_notify is no fatal error, which OpenSSL would answer with an
 # alert, and after which it would write no more. TlsStream tells the two ends apart all the same.
 _OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the handshake with the server has come to, as far as the client's has to be alike."""
+
+    version: int
+    cipher: str
+    alpn: bytes
+    """Empty: none."""
+    extended_master_secret: bool
+    """RFC 7627; some clients refuse a server that has not got it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +87,24 @@ class Contexts:
         offer = Offer.of(hello)
         return self._egress.get(offer, lambda: self._make_egress(offer, hello))
 
-    def ingress(self, leaf: Leaf, version: int, cipher: str, alpn: bytes) -> SSL.Context:
+    def ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         """For the client: exactly this version and ALPN (or none), this cipher if it can be."""
-        key = (id(leaf), leaf, version, cipher, alpn)
-        return self._ingress.get(key, lambda: self._make_ingress(leaf, version, cipher, alpn))
+        return self._ingress.get(
+            (id(leaf), leaf, outcome), lambda: self._make_ingress(leaf, outcome)
+        )
 
     def _make_egress(self, offer: Offer, hello: ClientHello) -> Mirrored:
         context = self._make()
         offer.apply(context)
-        context.set_options(_OP_LEGACY_SERVER_CONNECT)
         context.set_verify(SSL.VERIFY_NONE)  # verify.py does, with one store for all connections
+        context.set_ocsp_client_callback(_note_staple)
         if self.client_certificate:
             context.use_certificate_chain_file(self.client_certificate)
             context.use_privatekey_file(self.client_certificate)
         return Mirrored(context, rehearse(context, hello))
 
-    def _make_ingress(self, leaf: Leaf, version: int, cipher: str, alpn: bytes) -> SSL.Context:
+    def _make_ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
+        version, cipher, alpn = outcome.version, outcome.cipher, outcome.alpn
         context = self._make()
         context.set_min_proto_version(version)
         context.set_max_proto_version(version)
@@ -99,6 +113,8 @@ class Contexts:
         context.set_options(_OP_NO_RENEGOTIATION)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        if not outcome.extended_master_secret:
+            context.set_options(_OP_NO_EXTENDED_MASTER_SECRET)
         if version >= _TLS_1_3:
             suites = [cipher, *(name for name in _tls13_names() if name != cipher)]
             context.set_tls13_ciphersuites(":".join(suites).encode())
@@ -108,6 +124,7 @@ class Contexts:
         for certificate in leaf.chain:
             context.add_extra_chain_cert(certificate)
         context.use_privatekey(leaf.key)
+        context.set_ocsp_server_callback(_give_staple)
         if alpn:
             context.set_alpn_select_callback(
                 lambda _, offered: alpn if alpn in offered else SSL.NO_OVERLAPPING_PROTOCOLS
@@ -146,6 +163,23 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
     ):
         noted.asked_for_certificate = True
         noted.on_certificate_request()
+
+
+def has_extended_master_secret(connection: SSL.Connection) -> bool:
+    """Whether both sides have agreed on RFC 7627, once they have shaken hands."""
+    return bool(lib.SSL_get_extms_support(connection._ssl) == 1)
+
+
+def _note_staple(connection: SSL.Connection, response: bytes, _: object) -> bool:
+    noted = connection.get_app_data()
+    if isinstance(noted, Alerts):
+        noted.staple = response
+    return True
+
+
+def _give_staple(connection: SSL.Connection, _: object) -> bytes:
+    noted = connection.get_app_data()
+    return noted.staple if isinstance(noted, Alerts) else b""
 
 
 @lru_cache

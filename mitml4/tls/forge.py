@@ -1,23 +1,24 @@
 """The mirrored leaf: what the server's certificate shows, signed so that our client takes it.
 
 Copied as bytes: the subject and the subjectAltName. Copied in part: the purposes, the validity and
-the type of the key. Nothing is mended: expired stays expired, the wrong name stays wrong, and what
-does not verify is signed by an authority that nobody trusts. Dropped is what speaks of the real
-issuer (revocation, transparency, policies), since ours cannot keep such promises.
+the type of the key. Nothing is mended: expired stays expired, a wrong name stays wrong, self-signed
+stays self-signed, and a leaf of an unknown issuer is signed by an authority that nobody trusts.
+Dropped is what speaks of the real issuer (revocation, transparency, policies), since ours cannot
+keep such promises.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
@@ -34,8 +35,10 @@ from mitml4.tls.der import (
     elements,
     tlv,
 )
-from mitml4.tls.keys import KeyType, LeafKey, LeafKeys, PrivateKey
+from mitml4.tls.keys import KeyType, LeafKey, LeafKeys, PrivateKey, sign, signing_hash
 from mitml4.tls.original import Extension, Original
+from mitml4.tls.staple import Staple, make_staple
+from mitml4.tls.verify import Issuer, Unknown
 
 __all__ = ["MAX_LEAF_LIFE", "MAX_VALIDITY", "Forge", "Leaf"]
 
@@ -72,19 +75,22 @@ _NAMES: Final = {
     b"\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x02": "signed_certificate_timestamps",  # RFC 6962 §3.3
 }
 
+_KEY_ENCIPHERMENT: Final = 0x20
+"""In the first octet of a KeyUsage, the fourth of its DER."""
 _VERSION_3: Final = tlv(0xA0, tlv(INTEGER, b"\2"))
 _EXTENSIONS: Final = 0xA3
 _NO_SUBJECT: Final = tlv(SEQUENCE)
 _DNS_NAME: Final = 0x82  # GeneralName [2] IA5String, [7] OCTET STRING
 _IP_ADDRESS: Final = 0x87
 
-# signatureAlgorithm, by the hash that the authority signs with (RFC 5758 §3.2, RFC 4055 §5)
+# signatureAlgorithm, by the hash that is signed with (RFC 5758 §3.2, RFC 4055 §5, RFC 8410 §3)
 _ECDSA_WITH: Final = {
     256: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x02")),
     384: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x03")),
     512: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x04")),
 }
 _SHA256_WITH_RSA: Final = tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b"), b"\5\0")
+_ED25519: Final = tlv(SEQUENCE, tlv(OID, b"\x2b\x65\x70"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +100,13 @@ class Leaf:
     `mirrored` names what of the server's certificate the client is given alike, `not_mirrored`
     what it is not: `subject`, `key`, `not_before`, `not_after`, and extensions by their name or
     their dotted OID. The parts that must be another authority's are not counted (issuer, serial,
-    signature, key identifiers).
+    signature, key identifiers). `staple` is an OCSP response to it, or empty.
     """
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     key: PrivateKey
+    staple: bytes = b""
     mirrored: tuple[str, ...]
     not_mirrored: tuple[str, ...]
 
@@ -107,27 +114,36 @@ class Leaf:
 class Forge:
     """Mints leaves for one session, each once, and keeps the keys and the latest 1024 of them."""
 
-    def __init__(self, ca: CertificateAuthority) -> None:
+    def __init__(
+        self,
+        ca: CertificateAuthority,
+        narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
+    ) -> None:
+        """`ca` signs for servers that verify; for those that verify with these sets of roots alone,
+        an authority of `narrower` does."""
         self.ca = ca
-        self._trusted = _Signer(ca)
-        self._untrusted = _Signer(CertificateAuthority.untrusted())
+        self._narrower = narrower or {}
+        self._untrusted = CertificateAuthority.untrusted()
         self._keys = LeafKeys()
-        self._leaves: OrderedDict[tuple[bytes, KeyType, bool], Leaf] = OrderedDict()
+        self._leaves: OrderedDict[Hashable, Leaf] = OrderedDict()
 
     async def leaf(
         self,
         original: x509.Certificate | bytes | None,
         *,
-        trusted: bool,
+        issuer: Issuer,
         key_type: KeyType,
         name: str | None = None,
+        strict: bool = True,
+        staple: Staple | None = None,
     ) -> Leaf:
         """The leaf that mirrors a server's certificate (or the DER of it).
 
-        `trusted` says whether the client would have had to trust the certificate's issuer: signed
-        by our authority if so, else by one that nobody trusts. Expiry and a wrong name need no
-        distrust, they show in the leaf itself. Where the server showed no certificate (None), the
-        leaf stands for `name`, a host name or an address literal.
+        `issuer` says who has signed the original; the leaf is signed by an authority that clients
+        know or do not know in the same way. Expiry and a wrong name show in the leaf itself.
+        Unless `strict`, the leaf has a defect that strict clients alone see. `staple` is the
+        server's OCSP response, if it gave a good one. Where the server showed no certificate
+        (None), the leaf stands for `name`, a host name or an address literal.
 
         A checkpoint only while the first key of this type is made, in a worker thread; minting
         itself is done at once, hence once. Raises CertificateError when the certificate's very
@@ -135,16 +151,41 @@ class Forge:
         """
         key = await self._keys.get(key_type)
         shown = _shown(original, name)
-        index = (shown, key_type, trusted)
+        index = (shown, key_type, issuer, strict, staple)
         if leaf := self._leaves.get(index):
             self._leaves.move_to_end(index)
             return leaf
-        signer = self._trusted if trusted else self._untrusted
-        leaf = _mint(_read(original, name), key, signer, datetime.now(UTC).replace(microsecond=0))
+        parts = _read(original, name)
+        signer = self._signer(issuer, key, parts)
+        leaf = _mint(parts, key, signer, datetime.now(UTC).replace(microsecond=0), strict)
+        if staple and not isinstance(issuer, Unknown):
+            response = make_staple(staple, leaf.certificate, self._authority(issuer))
+            leaf = replace(leaf, staple=response)
         self._leaves[index] = leaf
         if len(self._leaves) > _CACHE_SIZE:
             self._leaves.popitem(last=False)
         return leaf
+
+    def _authority(self, issuer: frozenset[int]) -> CertificateAuthority:
+        return self._narrower.get(issuer, self.ca)
+
+    def _signer(self, issuer: Issuer, key: LeafKey, original: Original) -> _Signer:
+        if not isinstance(issuer, Unknown):
+            return _Signer.of(self._authority(issuer))
+        unknown = _Signer.of(self._untrusted)
+        match issuer:
+            case Unknown.ROOT:
+                return unknown
+            case Unknown.ISSUER:
+                return replace(unknown, sent=())
+            case Unknown.ITSELF:
+                return replace(
+                    unknown,
+                    key=key.private,
+                    name=original.subject,
+                    key_identifier=key.identifier,
+                    sent=(),
+                )
 
     async def prepare(self, *key_types: KeyType) -> None:
         """Make the keys of these types now, so that no first connection waits for them."""
@@ -166,7 +207,12 @@ def _read(original: x509.Certificate | bytes | None, name: str | None) -> Origin
         return Original.read(original)
     names = (Extension(_SAN, tlv(SEQUENCE, _general_name(name))),) if name else ()
     return Original(
-        subject=_NO_SUBJECT, not_before=None, not_after=None, spki=b"", extensions=names
+        subject=_NO_SUBJECT,
+        issuer=_NO_SUBJECT,
+        not_before=None,
+        not_after=None,
+        spki=b"",
+        extensions=names,
     )
 
 
@@ -177,23 +223,44 @@ def _general_name(name: str) -> bytes:
         return tlv(_DNS_NAME, name.encode("ascii", "replace"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Signer:
-    """An authority as minting needs it: its parts encoded once."""
+    """Who signs a leaf."""
 
-    def __init__(self, ca: CertificateAuthority) -> None:
-        parts = Original.read(ca.certificate)
-        self.ca = ca
-        self.name = parts.subject
-        self.not_before = ca.certificate.not_valid_before_utc
-        self.not_after = ca.certificate.not_valid_after_utc
-        self.authority_key_identifier = _authority_key_identifier(ca.certificate)
-        self.algorithm = (
-            _SHA256_WITH_RSA if isinstance(ca.key, rsa.RSAPrivateKey) else _ECDSA_WITH[ca.hash_bits]
+    key: PrivateKey
+    name: bytes
+    """The DER of the Name."""
+    key_identifier: bytes
+    not_before: datetime
+    not_after: datetime
+    sent: tuple[x509.Certificate, ...]
+    """The certificates that are sent behind the leaf."""
+
+    @classmethod
+    def of(cls, ca: CertificateAuthority) -> _Signer:
+        return cls(
+            key=ca.key,
+            name=Original.read(ca.certificate).subject,
+            key_identifier=_key_identifier(ca.certificate),
+            not_before=ca.certificate.not_valid_before_utc,
+            not_after=ca.certificate.not_valid_after_utc,
+            sent=(ca.certificate,),
         )
+
+    @property
+    def algorithm(self) -> bytes:
+        """The DER of the signatureAlgorithm."""
+        match self.key:
+            case rsa.RSAPrivateKey():
+                return _SHA256_WITH_RSA
+            case ed25519.Ed25519PrivateKey():
+                return _ED25519
+            case key:
+                return _ECDSA_WITH[signing_hash(key).digest_size * 8]
 
     def certificate(self, tbs: bytes) -> x509.Certificate:
         """Sign, and see that OpenSSL can read it, who will have to serve it."""
-        signature = tlv(BIT_STRING, b"\0", self.ca.sign(tbs))
+        signature = tlv(BIT_STRING, b"\0", sign(self.key, tbs))
         try:
             leaf = x509.load_der_x509_certificate(tlv(SEQUENCE, tbs, self.algorithm, signature))
             crypto.X509.from_cryptography(leaf)
@@ -203,18 +270,18 @@ class _Signer:
         return leaf
 
 
-def _authority_key_identifier(certificate: x509.Certificate) -> bytes:
-    """From the authority's own SKI; an authority of the user's making may have none."""
+def _key_identifier(certificate: x509.Certificate) -> bytes:
+    """The authority's own SKI; an authority of the user's making may have none."""
     try:
         own = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
         own = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
-    return tlv(SEQUENCE, tlv(0x80, own.digest))
+    return own.digest
 
 
-def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime) -> Leaf:
+def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime, strict: bool) -> Leaf:
     validity = _validity(original, signer, now)
-    extensions = dict(_extensions(original, key, signer))
+    extensions = dict(_extensions(original, key, signer, strict))
     subject = original.subject
     try:
         certificate = signer.certificate(_tbs(subject, validity, extensions, key, signer))
@@ -232,7 +299,7 @@ def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime) -> L
         alike.clear()
     return Leaf(
         certificate=certificate,
-        chain=(signer.ca.certificate,),
+        chain=signer.sent,
         key=key.private,
         mirrored=tuple(name for name, same in alike.items() if same),
         not_mirrored=_shortened([name for name, same in alike.items() if not same]),
@@ -283,19 +350,27 @@ def _validity(original: Original, signer: _Signer, now: datetime) -> tuple[datet
     return not_before, not_before
 
 
-def _extensions(original: Original, key: LeafKey, signer: _Signer) -> Iterator[tuple[bytes, bytes]]:
+def _extensions(
+    original: Original, key: LeafKey, signer: _Signer, strict: bool
+) -> Iterator[tuple[bytes, bytes]]:
     yield _BASIC_CONSTRAINTS, tlv(SEQUENCE)  # CA FALSE is the default, so DER leaves it out
-    yield _KEY_USAGE, _key_usage(key.type)
+    yield _KEY_USAGE, _key_usage(original, key.type)
     yield _EKU, _purposes(original)
     yield _SUBJECT_KEY_IDENTIFIER, tlv(OCTET_STRING, key.identifier)
-    yield _AUTHORITY_KEY_IDENTIFIER, signer.authority_key_identifier
+    if strict:  # its absence is a defect that only strict clients see
+        yield _AUTHORITY_KEY_IDENTIFIER, tlv(SEQUENCE, tlv(0x80, signer.key_identifier))
     if names := original.extension(_SAN):
         yield _SAN, names
 
 
-def _key_usage(key_type: KeyType) -> bytes:
-    """digitalSignature, and keyEncipherment for RSA (key transport of TLS 1.2)."""
-    return b"\x03\x02\x05\xa0" if key_type.startswith("rsa") else b"\x03\x02\x07\x80"
+def _key_usage(original: Original, key_type: KeyType) -> bytes:
+    """digitalSignature; and keyEncipherment (TLS 1.2's key transport) for RSA, where the original
+    may do that."""
+    usage = original.extension(_KEY_USAGE)
+    may_encipher = usage is None or int.from_bytes(usage[3:4]) & _KEY_ENCIPHERMENT
+    return (
+        b"\x03\x02\x05\xa0" if key_type.startswith("rsa") and may_encipher else b"\x03\x02\x07\x80"
+    )
 
 
 def _purposes(original: Original) -> bytes:

@@ -11,6 +11,8 @@ import trio
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -26,6 +28,8 @@ __all__ = [
     "describe_key",
     "generate_key",
     "mirror_key_type",
+    "sign",
+    "signing_hash",
 ]
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -86,6 +90,24 @@ def generate_key(key_type: KeyType) -> PrivateKey:
     if bits := _RSA_BITS.get(key_type):
         return rsa.generate_private_key(65537, bits)
     return ed25519.Ed25519PrivateKey.generate()
+
+
+def signing_hash(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> SHA256 | SHA384 | SHA512:
+    """The hash to sign with, as strong as the key: SHA-256, but more bits for larger curves."""
+    if isinstance(key, rsa.RSAPrivateKey) or key.key_size <= 256:
+        return SHA256()
+    return SHA384() if key.key_size <= 384 else SHA512()
+
+
+def sign(key: PrivateKey, data: bytes) -> bytes:
+    """A signature over `data`: ECDSA (DER), RSA PKCS#1 v1.5 or Ed25519 by the key's type."""
+    match key:
+        case rsa.RSAPrivateKey():
+            return key.sign(data, PKCS1v15(), signing_hash(key))
+        case ec.EllipticCurvePrivateKey():
+            return key.sign(data, ec.ECDSA(signing_hash(key)))
+        case ed25519.Ed25519PrivateKey():
+            return key.sign(data)
 
 
 def describe_key(spki: bytes) -> str:

@@ -39,6 +39,7 @@ class Original:
 
     subject: bytes
     """The DER of the Name, as the server encoded it."""
+    issuer: bytes
     not_before: datetime | None
     """UTC; None when it is no date."""
     not_after: datetime | None
@@ -61,10 +62,11 @@ class Original:
         fields = list(elements(next(elements(whole.content)).content))
         if fields[0].tag == _VERSION:
             del fields[0]
-        _serial, _algorithm, _issuer, validity, subject, spki = fields[:6]
+        _serial, _algorithm, issuer, validity, subject, spki = fields[:6]
         not_before, not_after = list(elements(validity.content))[:2]
         return cls(
             subject=subject.raw,
+            issuer=issuer.raw,
             not_before=_read_time(not_before),
             not_after=_read_time(not_after),
             spki=spki.raw,

@@ -50,15 +50,18 @@ class TlsFailure(StreamTruncated):
 
 @dataclass(slots=True)
 class Alerts:
-    """The last fatal alert seen in each direction of a connection; its OpenSSL `app_data`."""
+    """What OpenSSL tells of a connection in callbacks, and asks for there; its `app_data`."""
 
     received: int | None = None
+    """The last fatal alert, of the far side's and of ours."""
     sent: int | None = None
     said_goodbye: bool = False
     """The far side has sent close_notify."""
     asked_for_certificate: bool = False
     on_certificate_request: Callable[[], None] = lambda: None
     """Called when the server asks for a certificate for the first time."""
+    staple: bytes = b""
+    """The OCSP response: the server's, or the one to give to a client that asks."""
 
 
 class TlsStream(Stream):

@@ -1,111 +1,310 @@
-"""Whether an upstream's certificate verifies, as a client with the system's roots would see it.
+"""Whether an upstream's certificate verifies, as clients with the same roots would see it.
 
-The handshake itself never verifies: the flow goes on whatever the certificate is like, and the leaf
-that the client is given shows the same defect. One store serves all connections, because loading
-the system's roots takes longer than a handshake.
+The handshake itself never verifies: the flow goes on whatever the certificate is like. OpenSSL
+stops at the first defect, and not every client at the same one, so a chain is verified again
+without what was found, until all is known. The answers are kept, because verification takes longer
+than the rest of a handshake.
+
+What is found is of four kinds, by how a client comes to see it:
+
+    dates and names of the leaf    our leaf has the same
+    an unknown issuer              our leaf has one of the same kind: itself, or an authority that
+                                   nobody trusts and that is sent or not
+    a breach of RFC 5280           our leaf has one as well, where strict clients alone look at it
+    all else                       no leaf of ours shows it: it is `hidden`
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.hashes import MD5, SHA1
 from OpenSSL import crypto
 from OpenSSL._util import lib
 
-from mitml4.errors import UsageError
+from mitml4.errors import CertificateError, UsageError
+from mitml4.tls.faults import date_fault, faults_of, parse
+from mitml4.tls.original import Original
+from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
+from mitml4.tls.trust_store import certificates_of, system_bundle
 
-__all__ = ["Verdict", "Verifier", "der", "matches"]
+__all__ = ["Issuer", "Unknown", "Verdict", "Verifier", "der", "matches", "roots_of_session"]
 
-_NOT_YET_VALID: Final = 9  # openssl/x509_vfy.h: X509_V_ERR_CERT_NOT_YET_VALID
-_EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_EXPIRED: Final = 10  # openssl/x509_vfy.h: X509_V_ERR_CERT_HAS_EXPIRED
+_NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
+_NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _REMEMBERED_CHAINS: Final = 1024
-
-_SYSTEM_BUNDLES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/etc/ssl/cert.pem",
-)
+_REMEMBERED_S: Final = 3600
+"""After so long a chain is verified again: a certificate in it may have expired."""
 
 
-@dataclass(frozen=True, slots=True)
+class Unknown(Enum):
+    """Why no root of ours is above a chain. The values are OpenSSL's codes."""
+
+    ITSELF = lib.X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+    ROOT = lib.X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN
+    ISSUER = lib.X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+
+
+_UNKNOWN: Final = {each.value: each for each in Unknown} | {
+    lib.X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT: Unknown.ISSUER,
+    lib.X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: Unknown.ISSUER,
+}
+
+Issuer: TypeAlias = frozenset[int] | Unknown
+"""Which sets of roots (by their number) a chain leads to; or why it leads to none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`reason` is "ok" or what is wrong; `trusted` says whether a known authority signed it."""
+    """What is wrong with a chain."""
 
-    reason: str
-    trusted: bool
+    reasons: tuple[str, ...] = ()
+    """All of it, in words."""
+    hidden: tuple[str, ...] = ()
+    """What of that a leaf of ours does not show."""
+    issuer: Issuer
+    strict: str | None = None
+    """The reason for which strict clients alone refuse it."""
+    staple: Staple | None = None
+    """The server's good OCSP response, if it gave one."""
+
+    @property
+    def reason(self) -> str:
+        """`ok`, or all reasons."""
+        return "; ".join(self.reasons) or "ok"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether clients refuse it that are not strict."""
+        return any(reason != self.strict for reason in self.reasons)
 
 
 class Verifier:
-    """Verifies chains against the system's roots and those of `--upstream-ca`."""
+    """Verifies chains against sets of roots, for clients that know one of the sets each."""
 
-    def __init__(self, extra_roots: Path | None = None) -> None:
-        """Loads the roots (some 50 ms). Raises UsageError when the extra ones cannot be read."""
-        self._store = crypto.X509Store()
-        # Without it, OpenSSL takes a certificate for clients or for code as a server's.
-        lib.X509_STORE_set_purpose(self._store._store, lib.X509_PURPOSE_SSL_SERVER)
-        for bundle in _SYSTEM_BUNDLES:
-            if Path(bundle).is_file():
-                self._store.load_locations(bundle)
-                break
-        if extra_roots is not None:
-            try:
-                self._store.load_locations(str(extra_roots))
-            except crypto.Error:
-                raise UsageError(
-                    f"no certificates in {extra_roots}",
-                    hint="--upstream-ca takes a PEM file with one or more CERTIFICATE blocks",
-                ) from None
-        self._seen: OrderedDict[bytes, Verdict] = OrderedDict()
+    def __init__(self, *sets: Collection[bytes]) -> None:
+        """`sets` are the DER of roots."""
+        self._sets = [_Roots(certificates) for certificates in sets]
+        self._seen: OrderedDict[tuple[bytes, int], Verdict] = OrderedDict()
 
-    def verify(self, chain: Sequence[crypto.X509], name: str | None) -> Verdict:
-        """Verify a chain, leaf first, for a DNS name or an IP address (None: any name)."""
-        verdict = self._verify_chain(chain)
-        if verdict.reason == "ok" and name and not matches(chain[0], name):
-            return Verdict("hostname mismatch", trusted=True)
+    @property
+    def everybody(self) -> Issuer:
+        """The issuer that clients know whichever set they have."""
+        return frozenset(range(len(self._sets)))
+
+    def verify(
+        self, chain: Sequence[crypto.X509], name: str | None, response: bytes = b""
+    ) -> Verdict:
+        """Verify a chain, leaf first, for a DNS name or an IP address (None: any name).
+
+        `response` is the OCSP response that was stapled to it.
+        """
+        if not chain:
+            return Verdict(reasons=("no certificate",), issuer=Unknown.ISSUER)
+        verdict = self._verify_chain(chain, response)
+        if name and not matches(chain[0], name):
+            return replace(verdict, reasons=(*verdict.reasons, "hostname mismatch"))
         return verdict
 
-    def _verify_chain(self, chain: Sequence[crypto.X509]) -> Verdict:
-        if not chain:
-            return Verdict("no certificate", trusted=False)
-        key = hashlib.sha256(b"".join(map(der, chain))).digest()
+    def _verify_chain(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
+        presented = b"".join((*map(der, chain), response))
+        key = hashlib.sha256(presented).digest(), int(time.time()) // _REMEMBERED_S
         if key not in self._seen:
-            self._seen[key] = self._ask_openssl(chain)
+            self._seen[key] = self._judge(chain, response)
             if len(self._seen) > _REMEMBERED_CHAINS:
                 self._seen.popitem(last=False)
         return self._seen[key]
 
-    def _ask_openssl(self, chain: Sequence[crypto.X509]) -> Verdict:
-        leaf, *others = chain
-        context = crypto.X509StoreContext(self._store, leaf, others)
+    def _judge(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
+        now = datetime.now(UTC)
+        findings = [roots.examine(chain) for roots in self._sets]
+        known = frozenset(number for number, each in enumerate(findings) if not each.unknown)
+        told = [findings[number] for number in sorted(known)] or findings[:1]
+        hidden: dict[str, None] = {}
+        for finding in told:
+            hidden |= dict.fromkeys(finding.faults)
+            path = [der(certificate) for certificate in finding.path]
+            hidden |= dict.fromkeys(faults_of(path, known=not finding.unknown, now=now))
+        staple = None
         try:
-            *signed, _root = context.get_verified_chain()
+            staple = _read_staple(told[0].path, response, now)
+        except StapleFault as fault:
+            hidden[str(fault)] = None
+        strict = next((each.strict for each in told if each.strict), None)
+        shown = [told[0].unknown_reason, _date_fault(chain[0], now), strict]
+        return Verdict(
+            reasons=(*filter(None, shown), *hidden),
+            hidden=tuple(hidden),
+            issuer=known or told[0].unknown or Unknown.ISSUER,
+            strict=strict,
+            staple=staple,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Finding:
+    """What verification with one set of roots has come to."""
+
+    path: Sequence[crypto.X509]
+    """From the leaf to the root; without a root, as far as the certificates lead that were sent."""
+    unknown: Unknown | None = None
+    unknown_reason: str | None = None
+    faults: tuple[str, ...] = ()
+    strict: str | None = None
+
+
+class _Roots:
+    """A set of roots, and chains verified against it."""
+
+    def __init__(self, certificates: Collection[bytes]) -> None:
+        self._certificates = [each for each in map(_load, certificates) if each]
+        self._stores: dict[int, crypto.X509Store] = {}
+
+    def examine(self, chain: Sequence[crypto.X509]) -> _Finding:
+        """Verify a chain as clients do by default; then without what was found."""
+        flags = 0
+        unknown: tuple[Unknown, str] | None = None
+        while True:
+            try:
+                path = self.path(chain, flags)
+                break
+            except crypto.X509StoreContextError as error:
+                code, _depth, message = error.errors
+            if code in (_EXPIRED, _NOT_YET_VALID) and not flags & _NO_CHECK_TIME:
+                flags |= _NO_CHECK_TIME
+            elif code in _UNKNOWN and unknown is None:
+                # Some clients, curl and GnuTLS among them, take an intermediate for a root.
+                flags |= lib.X509_V_FLAG_PARTIAL_CHAIN
+                unknown = _UNKNOWN[code], message
+            elif code in _UNKNOWN and unknown and not self._knows_namesake(chain):
+                return _examine_unknown(chain, *unknown)
+            else:
+                return _Finding(
+                    path=_claimed_path(chain), unknown=Unknown.ISSUER, faults=(message,)
+                )
+        if unknown:
+            return _Finding(path=path, faults=(unknown[1],))
+        return _Finding(path=path, strict=self._strict_fault(chain, flags))
+
+    def path(self, chain: Sequence[crypto.X509], flags: int) -> Sequence[crypto.X509]:
+        """The verified path. Raises X509StoreContextError."""
+        leaf, *others = chain
+        context = crypto.X509StoreContext(self._store(flags), leaf, others)
+        return context.get_verified_chain()
+
+    def _strict_fault(self, chain: Sequence[crypto.X509], flags: int) -> str | None:
+        """What Python refuses from 3.13 on, and most do not."""
+        try:
+            self.path(chain, flags | _NO_CHECK_TIME | lib.X509_V_FLAG_X509_STRICT)
         except crypto.X509StoreContextError as error:
-            code, depth, message = error.errors
-            shown_by_the_leaf = depth == 0 and code in (_EXPIRED, _NOT_YET_VALID)
-            return Verdict(str(message), trusted=shown_by_the_leaf)
-        if any(map(_is_weakly_signed, signed)):
-            return Verdict("signature digest algorithm too weak", trusted=False)
-        return Verdict("ok", trusted=True)
+            return str(error)
+        return None
+
+    def _knows_namesake(self, chain: Sequence[crypto.X509]) -> bool:
+        """Whether a root has the name of the issuer that was not sent. OpenSSL has found that it is
+        another one; by its key identifier for example, which not every client compares."""
+        subject, issuer = _names(_claimed_path(chain)[-1])
+        roots = (_names(certificate)[0] for certificate in self._certificates)
+        return issuer != subject and issuer in roots
+
+    def _store(self, flags: int) -> crypto.X509Store:
+        if flags not in self._stores:
+            store = crypto.X509Store()
+            # Without it, OpenSSL takes a certificate for clients or for code as a server's.
+            lib.X509_STORE_set_purpose(store._store, lib.X509_PURPOSE_SSL_SERVER)
+            store.set_flags(flags)
+            for certificate in self._certificates:
+                store.add_cert(certificate)
+            self._stores[flags] = store
+        return self._stores[flags]
 
 
-def _is_weakly_signed(certificate: crypto.X509) -> bool:
-    """By a digest with which the certificate could be someone else's (RFC 9155); our own leaf
-    would hide it."""
+def _examine_unknown(chain: Sequence[crypto.X509], unknown: Unknown, reason: str) -> _Finding:
+    """What is wrong besides: the chain is verified as if the last of it were trusted."""
+    path = _claimed_path(chain)
+    faults = []
     try:
-        digest = certificate.to_cryptography().signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm):
-        return False
-    return isinstance(digest, MD5 | SHA1)
+        _Roots([der(path[-1])]).path(chain, _NO_CHECK_TIME | lib.X509_V_FLAG_PARTIAL_CHAIN)
+    except crypto.X509StoreContextError as error:
+        faults.append(str(error))
+    return _Finding(path=path, unknown=unknown, unknown_reason=reason, faults=tuple(faults))
+
+
+def _claimed_path(chain: Sequence[crypto.X509]) -> list[crypto.X509]:
+    """The leaf and those above it, by their names alone."""
+    path, others = [chain[0]], list(chain[1:])
+    while True:
+        subject, issuer = _names(path[-1])
+        above = next((each for each in others if _names(each)[0] == issuer), None)
+        if above is None or issuer == subject:
+            return path
+        others.remove(above)
+        path.append(above)
+
+
+def _names(certificate: crypto.X509) -> tuple[bytes, bytes]:
+    """The DER of subject and issuer."""
+    try:
+        original = Original.read(der(certificate))
+    except CertificateError:
+        return b"", b"?"
+    return original.subject, original.issuer
+
+
+def roots_of_session(extra: Path | None) -> list[bytes]:
+    """The DER of the system's roots and of those in a file (`--upstream-ca`).
+
+    Raises UsageError when there is none in the file.
+    """
+    bundle = system_bundle()
+    roots = list(certificates_of(bundle)) if bundle else []
+    if extra is not None:
+        added = list(certificates_of(extra))
+        if not any(map(_load, added)):
+            raise UsageError(
+                f"no certificates in {extra}",
+                hint="--upstream-ca takes a PEM file with one or more CERTIFICATE blocks",
+            )
+        roots += added
+    return roots
+
+
+def _load(certificate: bytes) -> crypto.X509 | None:
+    try:
+        return crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
+    except crypto.Error:
+        return None
+
+
+def _read_staple(path: Sequence[crypto.X509], response: bytes, now: datetime) -> Staple | None:
+    """Raises StapleFault for what stands in the way of a leaf."""
+    leaf = der(path[0])
+    if not response:
+        if demands_staple(leaf):
+            raise StapleFault("no OCSP response")
+        return None
+    issuer = path[1] if len(path) > 1 else path[0]
+    return read_staple(response, leaf, der(issuer), now)
+
+
+def _date_fault(certificate: crypto.X509, now: datetime) -> str | None:
+    try:
+        original = Original.read(der(certificate))
+    except CertificateError:
+        return None
+    if original.not_before is None or original.not_after is None:
+        return None  # malformed, which is said elsewhere
+    return date_fault(original.not_before, original.not_after, now)
 
 
 def der(certificate: crypto.X509) -> bytes:
@@ -116,9 +315,9 @@ def der(certificate: crypto.X509) -> bytes:
 def matches(certificate: crypto.X509, name: str) -> bool:
     """Whether a certificate is for a name: subjectAltName only (RFC 9525 §6.3)."""
     try:
-        parsed = certificate.to_cryptography()
-        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+        extensions = parse(der(certificate)).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except Exception:  # ExtensionNotFound, DuplicateExtension, ValueError, …
         return False
     try:
         address = ipaddress.ip_address(name)

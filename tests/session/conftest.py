@@ -23,6 +23,7 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import Bypasses
+from mitml4.tls.trust_store import certificates_in
 from mitml4.tls.verify import Verifier
 
 Handler = Callable[[trio.SocketStream], object]
@@ -84,12 +85,10 @@ def our_ca() -> CertificateAuthority:
 
 @pytest.fixture
 def lab(
-    server_ca: trustme.CA, our_ca: CertificateAuthority, tmp_path
+    server_ca: trustme.CA, our_ca: CertificateAuthority
 ) -> Callable[..., AbstractAsyncContextManager[Lab]]:
     """`async with lab(server_handler) as proxy`: a TCP server, and the proxy before it."""
-    roots = tmp_path / "roots.pem"
-    server_ca.cert_pem.write_to_path(roots)
-    verifier = Verifier(roots)
+    verifier = Verifier(list(certificates_in(server_ca.cert_pem.bytes())))
 
     @asynccontextmanager
     async def run(handler: Handler | None, **settings) -> AsyncIterator[Lab]:

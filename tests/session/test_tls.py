@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
@@ -284,6 +289,54 @@ async def test_tls_inside_tls(lab, server_ca) -> None:
         close = await proxy.wait_closed()
     assert close.stack == ("tls", "tls", "unknown")
     assert [layer.action for layer in proxy.of(FlowLayer)][:2] == ["intercepted"] * 2
+
+
+def weak_context(directory: Path) -> ssl.SSLContext:
+    """A server whose certificate is signed by itself, with an RSA key of 1024 bits."""
+    key = rsa.generate_private_key(65537, 1024)
+    name, now = x509.Name([]), datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("example.test")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(names, critical=True)
+        .sign(key, SHA256())
+    )
+    pem = directory / "weak.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.load_cert_chain(pem)
+    return context
+
+
+async def test_what_a_leaf_would_hide_inside_tls_is_untrusted_and_then_passed(
+    lab, server_ca, tmp_path
+) -> None:
+    """The server cannot be asked again there."""
+    outer_context, inner_context = server_context(server_ca), weak_context(tmp_path)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await echo_over(inner_context)(trio.SSLStream(stream, outer_context, server_side=True))
+
+    async with lab(serve) as proxy:
+        lenient = proxy.client_context()
+        lenient.load_verify_locations(tmp_path / "weak.pem")
+        lenient.set_ciphers("DEFAULT:@SECLEVEL=0")
+        for number, trusted in ((1, False), (2, True)):
+            outer = await handshake(proxy, proxy.client_context())
+            inner = trio.SSLStream(outer, lenient, server_hostname="example.test")
+            refusal = nullcontext() if trusted else pytest.raises(trio.BrokenResourceError)
+            with trio.fail_after(5), refusal:
+                await inner.do_handshake()
+            await trio.aclose_forcefully(outer)
+            await proxy.wait_closed(number)
+    inner_layers = [layer for layer in proxy.of(FlowLayer) if layer.depth == 1]
+    assert [layer.action for layer in inner_layers] == ["intercepted", "passthrough"]
+    assert inner_layers[0].details.certificate.verify == "self-signed certificate; weak key"
+    assert inner_layers[1].details.passthrough == "weak key"
 
 
 CAMELLIA_GCM = 0xC086  # TLS_ECDHE_ECDSA_WITH_CAMELLIA_128_GCM_SHA256 (RFC 6367): not in OpenSSL

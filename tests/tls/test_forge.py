@@ -30,9 +30,12 @@ from mitml4.tls.der import BIT_STRING, INTEGER, OCTET_STRING, OID, SEQUENCE, ele
 from mitml4.tls.forge import MAX_LEAF_LIFE, MAX_VALIDITY, Forge, Leaf
 from mitml4.tls.keys import KeyType
 from mitml4.tls.original import Original, key_type_of
+from mitml4.tls.staple import Staple, read_staple
+from mitml4.tls.verify import Issuer, Unknown
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
+KNOWN: Issuer = frozenset({0})
 SIGNER = ec.generate_private_key(ec.SECP256R1())
 ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A real authority")])
 SUBJECT = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "example.com")])
@@ -94,13 +97,14 @@ def mint(
     certificate: x509.Certificate | bytes | None,
     *,
     ca: CertificateAuthority | None = None,
-    trusted: bool = True,
+    issuer: Issuer = KNOWN,
     key_type: KeyType = KeyType.EC_P256,
     name: str | None = None,
+    **told: Any,
 ) -> Leaf:
     async def ask() -> Leaf:
         forge = Forge(ca or AUTHORITY)
-        return await forge.leaf(certificate, trusted=trusted, key_type=key_type, name=name)
+        return await forge.leaf(certificate, issuer=issuer, key_type=key_type, name=name, **told)
 
     return trio.run(ask)
 
@@ -112,12 +116,21 @@ def value(leaf: Leaf, kind: type[Any]) -> Any:
     return leaf.certificate.extensions.get_extension_for_class(kind).value
 
 
-def verify_with_openssl(leaf: Leaf, ca: CertificateAuthority, directory: Path, host: str) -> None:
+def verify_with_openssl(
+    leaf: Leaf, ca: CertificateAuthority, directory: Path, host: str, *, strict: bool = True
+) -> None:
     (directory / "ca.pem").write_bytes(ca.certificate.public_bytes(Encoding.PEM))
     (directory / "leaf.pem").write_bytes(leaf.certificate.public_bytes(Encoding.PEM))
-    command = "openssl verify -x509_strict -purpose sslserver -verify_hostname"
+    command = "openssl verify -purpose sslserver -verify_hostname"
     subprocess.run(
-        [*command.split(), host, "-CAfile", directory / "ca.pem", directory / "leaf.pem"],
+        [
+            *command.split(),
+            host,
+            *(["-x509_strict"] if strict else []),
+            "-CAfile",
+            directory / "ca.pem",
+            directory / "leaf.pem",
+        ],
         check=True,
         capture_output=True,
     )
@@ -243,12 +256,49 @@ class TestDefectsStay:
         with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
             verify_with_python_ssl(leaf, AUTHORITY, tmp_path, "wrong.example")
 
-    def test_what_did_not_verify_does_not_verify_for_the_client(self, tmp_path: Path) -> None:
-        leaf = mint(original(NAMES), trusted=False)
-        assert "UNTRUSTED" in leaf.certificate.issuer.rfc4514_string()
-        assert leaf.chain[0].subject == leaf.certificate.issuer
-        with pytest.raises(ssl.SSLCertVerificationError, match="self-signed certificate in"):
+    @pytest.mark.parametrize(
+        ("issuer", "error"),
+        [
+            (Unknown.ITSELF, "self-signed certificate \\("),
+            (Unknown.ROOT, "self-signed certificate in certificate chain"),
+            (Unknown.ISSUER, "unable to get local issuer certificate"),
+        ],
+    )
+    @pytest.mark.parametrize("key_type", [KeyType.EC_P256, KeyType.RSA_2048, KeyType.ED25519])
+    def test_an_unknown_issuer_is_as_unknown(
+        self, issuer: Unknown, error: str, key_type: KeyType, tmp_path: Path
+    ) -> None:
+        leaf = mint(original(NAMES), issuer=issuer, key_type=key_type)
+        with pytest.raises(ssl.SSLCertVerificationError, match=error):
             verify_with_python_ssl(leaf, AUTHORITY, tmp_path, "example.com")
+        if issuer is Unknown.ITSELF:
+            leaf.certificate.verify_directly_issued_by(leaf.certificate)
+        else:
+            assert "UNTRUSTED" in leaf.certificate.issuer.rfc4514_string()
+
+    def test_what_strict_clients_refuse_is_refused_by_them_alone(self, tmp_path: Path) -> None:
+        leaf = mint(original(NAMES), strict=False)
+        verify_with_openssl(leaf, AUTHORITY, tmp_path, "example.com", strict=False)
+        with pytest.raises(ssl.SSLCertVerificationError, match="Missing Authority Key"):
+            verify_with_python_ssl(leaf, AUTHORITY, tmp_path, "example.com")
+
+    def test_a_key_that_may_only_sign_may_not_encipher(self) -> None:
+        key = rsa.generate_private_key(65537, 2048)
+        for enciphers in (True, False):
+            usage = x509.KeyUsage(True, False, enciphers, *[False] * 6)
+            leaf = mint(original(NAMES, usage, key=key), key_type=KeyType.RSA_2048)
+            shown = value(leaf, x509.KeyUsage)
+            assert (shown.digital_signature, shown.key_encipherment) == (True, enciphers)
+
+    def test_a_good_staple_stays_good(self) -> None:
+        staple = Staple(NOW - DAY, NOW + DAY)
+        leaf = mint(original(NAMES), staple=staple)
+        response = leaf.staple
+        authority = AUTHORITY.certificate.public_bytes(Encoding.DER)
+        own = leaf.certificate.public_bytes(Encoding.DER)
+        assert read_staple(response, own, authority, NOW) == staple
+        assert mint(original(NAMES)).staple == b""
+        assert mint(original(NAMES), staple=staple, issuer=Unknown.ITSELF).staple == b""
 
 
 class TestWhatIsNeverCopied:
@@ -393,7 +443,7 @@ class TestTheForgeRemembers:
         certificate = original(NAMES)
 
         async def ask() -> None:
-            leaves.append(await forge.leaf(certificate, trusted=True, key_type=KeyType.RSA_2048))
+            leaves.append(await forge.leaf(certificate, issuer=KNOWN, key_type=KeyType.RSA_2048))
 
         async with trio.open_nursery() as nursery:
             for _ in range(30):
@@ -409,7 +459,7 @@ class TestTheForgeRemembers:
         async def ask(scope: trio.CancelScope) -> None:
             with scope:
                 leaves.append(
-                    await forge.leaf(certificate, trusted=True, key_type=KeyType.RSA_3072)
+                    await forge.leaf(certificate, issuer=KNOWN, key_type=KeyType.RSA_3072)
                 )
 
         first, second = trio.CancelScope(), trio.CancelScope()
@@ -425,20 +475,20 @@ class TestTheForgeRemembers:
     async def test_keys_are_made_once_and_shared(self) -> None:
         forge = Forge(AUTHORITY)
         await forge.prepare(KeyType.EC_P256, KeyType.RSA_2048)
-        one = await forge.leaf(original(NAMES), trusted=True, key_type=KeyType.RSA_2048)
-        two = await forge.leaf(original(), trusted=True, key_type=KeyType.RSA_2048)
+        one = await forge.leaf(original(NAMES), issuer=KNOWN, key_type=KeyType.RSA_2048)
+        two = await forge.leaf(original(), issuer=KNOWN, key_type=KeyType.RSA_2048)
         assert one is not two
         assert one.key is two.key is not AUTHORITY.key
 
     async def test_trust_key_type_and_original_tell_leaves_apart(self) -> None:
         forge = Forge(AUTHORITY)
         certificate = original(NAMES)
-        leaf = await forge.leaf(certificate, trusted=True, key_type=KeyType.EC_P256)
+        leaf = await forge.leaf(certificate, issuer=KNOWN, key_type=KeyType.EC_P256)
         der = certificate.public_bytes(Encoding.DER)
-        assert leaf is await forge.leaf(der, trusted=True, key_type=KeyType.EC_P256)
-        assert leaf is not await forge.leaf(der, trusted=False, key_type=KeyType.EC_P256)
-        assert leaf is not await forge.leaf(der, trusted=True, key_type=KeyType.EC_P384)
-        assert leaf is not await forge.leaf(original(), trusted=True, key_type=KeyType.EC_P256)
+        assert leaf is await forge.leaf(der, issuer=KNOWN, key_type=KeyType.EC_P256)
+        assert leaf is not await forge.leaf(der, issuer=Unknown.ISSUER, key_type=KeyType.EC_P256)
+        assert leaf is not await forge.leaf(der, issuer=KNOWN, key_type=KeyType.EC_P384)
+        assert leaf is not await forge.leaf(original(), issuer=KNOWN, key_type=KeyType.EC_P256)
 
     async def test_the_least_recently_used_leaf_is_forgotten(
         self, monkeypatch: pytest.MonkeyPatch
@@ -447,7 +497,7 @@ class TestTheForgeRemembers:
         forge = Forge(AUTHORITY)
 
         async def ask(name: str) -> Leaf:
-            return await forge.leaf(None, trusted=True, key_type=KeyType.EC_P256, name=name)
+            return await forge.leaf(None, issuer=KNOWN, key_type=KeyType.EC_P256, name=name)
 
         a, b = await ask("a"), await ask("b")
         assert await ask("a") is a
@@ -468,7 +518,7 @@ BASES = [
     handmade(extensions=[(b"\x55\x1d\x25", b"\x30\x80\x00\x00"), (b"", b"")]),
 ]
 KEY = trio.run(Forge(AUTHORITY)._keys.get, KeyType.EC_P256)
-MINTER = forge_module._Signer(AUTHORITY)
+MINTER = forge_module._Signer.of(AUTHORITY)
 
 
 def must_load(leaf: Leaf) -> None:
@@ -488,7 +538,7 @@ def test_a_mutated_original_makes_a_leaf_or_a_certificate_error(
         at = data.draw(st.integers(0, len(mutated) - 1))
         mutated[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
     try:
-        leaf = forge_module._mint(Original.read(bytes(mutated)), KEY, MINTER, NOW)
+        leaf = forge_module._mint(Original.read(bytes(mutated)), KEY, MINTER, NOW, strict=True)
         key_type_of(bytes(mutated))
     except CertificateError:
         return
@@ -512,12 +562,14 @@ def test_garbage_in_one_part_spoils_no_other(
     subject: bytes, extensions: list[tuple[bytes, bytes]]
 ) -> None:
     der = handmade(extensions=extensions)
-    leaf = forge_module._mint(Original.read(der), KEY, MINTER, NOW)
+    leaf = forge_module._mint(Original.read(der), KEY, MINTER, NOW, strict=True)
     assert leaf.certificate.subject == SUBJECT
     must_load(leaf)
     names = dict(reversed(extensions)).get(b"\x55\x1d\x11")
     assert Original.read(leaf.certificate).extension(b"\x55\x1d\x11") == (names or None)
-    leaf = forge_module._mint(Original.read(handmade(subject=subject)), KEY, MINTER, NOW)
+    leaf = forge_module._mint(
+        Original.read(handmade(subject=subject)), KEY, MINTER, NOW, strict=True
+    )
     must_load(leaf)
     kept = Original.read(leaf.certificate).subject
     assert (kept == subject) == ("subject" in leaf.mirrored)

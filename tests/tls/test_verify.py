@@ -1,118 +1,184 @@
-"""What a server's certificate is found to be, as a client with the same roots would find it."""
+"""What a server's chain is found to be, as clients with the same roots would find it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
-from mitml4.tls.verify import Verdict, Verifier
+from mitml4.tls.verify import Unknown, Verdict, Verifier, der
+
+# cryptography's builder, which it points to, does not make what is weak.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NAME = "www.example"
-DAY = timedelta(days=1)
-
-# cryptography's builder, which it points to, does not make them.
-weak_signatures = pytest.mark.filterwarnings("ignore:X509.sign is deprecated:DeprecationWarning")
-
-Build = Callable[[x509.CertificateBuilder], x509.CertificateBuilder]
-
-
-class Authority:
-    """A root in a PEM file, and what it signs."""
-
-    def __init__(self, directory: Path) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder("A Root", "A Root", self.key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
-        self.certificate = crypto.X509.from_cryptography(builder.sign(self.key, SHA256()))
-        self.file = directory / "root.pem"
-        self.file.write_bytes(crypto.dump_certificate(crypto.FILETYPE_PEM, self.certificate))
-
-    def _builder(
-        self, subject: str, issuer: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-    ) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
-        )
-
-    def issue(self, build: Build = lambda builder: builder) -> crypto.X509:
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.DNSName(NAME)])
-        builder = build(self._builder(NAME, "A Root", key).add_extension(names, critical=False))
-        return crypto.X509.from_cryptography(builder.sign(self.key, SHA256()))
+KNOWN = frozenset({0})
+NO_ISSUER = "unable to get local issuer certificate"
+WEAK = "signature digest algorithm too weak"
+NO_KEY_IDENTIFIER = "Missing Authority Key Identifier"
+NO_USAGE = "CA cert does not include key usage extension"
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+def shown(*reasons: str, issuer: Any = KNOWN, strict: str | None = None) -> Verdict:
+    return Verdict(reasons=reasons, issuer=issuer, strict=strict)
 
 
-def serves_as(*purposes: x509.ObjectIdentifier) -> Build:
-    return lambda builder: builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+def hidden(*reasons: str, issuer: Any = KNOWN, besides: tuple[str, ...] = ()) -> Verdict:
+    return Verdict(reasons=(*besides, *reasons), hidden=reasons, issuer=issuer)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda builder: builder,
-        serves_as(ExtendedKeyUsageOID.SERVER_AUTH),
-        serves_as(ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH),
-    ],
-    ids=["any purpose", "a server", "both ends"],
-)
-def test_a_sound_certificate_is_ok(authority: Authority, build: Build) -> None:
-    verdict = Verifier(authority.file).verify([authority.issue(build)], NAME)
-    assert verdict == Verdict("ok", trusted=True)
+VERDICTS = {
+    # what a leaf of ours shows as well
+    "sound": shown(),
+    "leaf-rsa:2048": shown(),
+    "leaf-ed25519": shown(),
+    "wildcard": shown(),
+    "wrong-order": shown(),
+    "superfluous": shown(),
+    "self-signed-as-root": shown(),
+    "expired": shown("certificate has expired"),
+    "not-yet-valid": shown("certificate is not yet valid"),
+    "wrong-name": shown("hostname mismatch"),
+    "common-name-alone": shown("hostname mismatch"),
+    "inner-wildcard": shown("hostname mismatch"),
+    "name-with-nul": shown("hostname mismatch"),
+    "unknown-root": shown(NO_ISSUER, issuer=Unknown.ISSUER),
+    "intermediate-missing": shown(NO_ISSUER, issuer=Unknown.ISSUER),
+    "unknown-root-sent": shown("self-signed certificate in certificate chain", issuer=Unknown.ROOT),
+    "self-signed": shown("self-signed certificate", issuer=Unknown.ITSELF),
+    "sloppy-root": shown(NO_USAGE, strict=NO_USAGE),
+    "leaf-without-authority-key": shown(NO_KEY_IDENTIFIER, strict=NO_KEY_IDENTIFIER),
+    "intermediate-without-authority-key": shown(NO_KEY_IDENTIFIER, strict=NO_KEY_IDENTIFIER),
+    # what it would hide
+    "leaf-rsa:512": hidden("weak key"),
+    "leaf-rsa:1024": hidden("weak key"),
+    "leaf-brainpoolp256r1": hidden("unusual key"),
+    "intermediate-rsa:512": hidden("weak key"),
+    "intermediate-rsa:1024": hidden("weak key"),
+    "intermediate-secp192r1": hidden("weak key"),
+    "intermediate-brainpoolp256r1": hidden("unusual key"),
+    "root-rsa-1024": hidden("weak key"),
+    "leaf-md5": hidden(WEAK),
+    "leaf-sha1": hidden(WEAK),
+    "leaf-sha224": hidden("unusual signature algorithm"),
+    "intermediate-md5": hidden(WEAK),
+    "intermediate-sha1": hidden(WEAK),
+    "version-1": Verdict(
+        reasons=("certificate of version 1", "hostname mismatch"),
+        hidden=("certificate of version 1",),
+        issuer=KNOWN,
+    ),
+    "leaf-is-authority": hidden("CA certificate as a server's"),
+    "for-clients-only": hidden("unsuitable certificate purpose", issuer=Unknown.ISSUER),
+    "leaf-for-encipherment-only": hidden("unsuitable key usage"),
+    "unknown-critical": hidden("unhandled critical extension", issuer=Unknown.ISSUER),
+    "policies-critical": hidden("unhandled critical extension"),
+    "wrong-authority-key": hidden(NO_ISSUER, issuer=Unknown.ISSUER),
+    "intermediate-trusted": hidden("unable to get issuer certificate"),
+    "intermediate-expired": hidden("CA certificate has expired"),
+    "intermediate-is-none": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
+    "intermediate-without-constraints": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
+    "intermediate-may-not-sign": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
+    "intermediate-version-1": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
+    "name-constraints": hidden("permitted subtree violation", issuer=Unknown.ISSUER),
+    "path-length": hidden("path length constraint exceeded", issuer=Unknown.ISSUER),
+    "must-staple": hidden("no OCSP response"),
+    # the first defect does not cover the others
+    "expired+wrong-name": shown("certificate has expired", "hostname mismatch"),
+    "expired+unknown-root": shown(NO_ISSUER, "certificate has expired", issuer=Unknown.ISSUER),
+    "expired+leaf-sha1": hidden(WEAK, besides=("certificate has expired",)),
+    "expired+leaf-rsa:1024": hidden("weak key", besides=("certificate has expired",)),
+    "self-signed+leaf-rsa:1024": hidden(
+        "weak key", besides=("self-signed certificate",), issuer=Unknown.ITSELF
+    ),
+    "unknown-root+leaf-sha1": hidden(WEAK, besides=(NO_ISSUER,), issuer=Unknown.ISSUER),
+    "unknown-root+intermediate-is-none": hidden(
+        "invalid CA certificate", besides=(NO_ISSUER,), issuer=Unknown.ISSUER
+    ),
+    "leaf-sha1+intermediate-rsa:1024+must-staple": hidden("weak key", WEAK, "no OCSP response"),
+}
 
 
-@pytest.mark.parametrize(
-    "purpose", [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.CODE_SIGNING]
-)
-def test_a_certificate_that_is_not_for_servers_is_not_trusted_as_a_servers(
-    authority: Authority, purpose: x509.ObjectIdentifier
+@pytest.fixture(scope="module")
+def roots(faulty: SimpleNamespace) -> Any:
+    return faulty.Roots()
+
+
+def trusted(roots: Any) -> list[bytes]:
+    return [der(root) for root in roots.trusted]
+
+
+def test_every_defect_is_found_and_told_from_what_a_leaf_shows(
+    faulty: SimpleNamespace, roots: Any
 ) -> None:
-    verdict = Verifier(authority.file).verify([authority.issue(serves_as(purpose))], NAME)
-    assert not verdict.trusted
-    assert "purpose" in verdict.reason
+    chains = {each: roots.issue(faulty.combine(each))[0] for each in VERDICTS}
+    verifier = Verifier(trusted(roots))
+    verdicts = {each: verifier.verify(chain, NAME) for each, chain in chains.items()}
+    assert verdicts == VERDICTS
 
 
-@weak_signatures
-def test_a_signature_that_could_be_forged_is_not_trusted(authority: Authority) -> None:
-    weak = authority.issue()
-    weak.sign(crypto.PKey.from_cryptography_key(authority.key), "sha1")
-    verdict = Verifier(authority.file).verify([weak], NAME)
-    assert verdict == Verdict("signature digest algorithm too weak", trusted=False)
+def test_what_is_not_trusted_by_one_may_be_by_another(faulty: SimpleNamespace, roots: Any) -> None:
+    sound, unknown = der(roots.signed["sound"]), der(roots.signed["unknown"])
+    verifier = Verifier([sound], [unknown], [sound, unknown], [])
+    for fault, issuer in (("sound", {0, 2}), ("unknown-root", {1, 2})):
+        chain, _ = roots.issue(faulty.combine(fault))
+        assert verifier.verify(chain, NAME) == shown(issuer=frozenset(issuer))
+    (self_signed,), _ = roots.issue(faulty.combine("self-signed"))
+    assert verifier.verify([self_signed], NAME).issuer is Unknown.ITSELF
+    weak, _ = roots.issue(faulty.combine("leaf-rsa:1024"))
+    assert verifier.verify(weak, NAME) == hidden("weak key", issuer=frozenset({0, 2}))
 
 
-@weak_signatures
-def test_what_a_root_is_signed_with_says_nothing(authority: Authority) -> None:
-    authority.certificate.sign(crypto.PKey.from_cryptography_key(authority.key), "sha1")
-    authority.file.write_bytes(crypto.dump_certificate(crypto.FILETYPE_PEM, authority.certificate))
-    chain = [authority.issue(), authority.certificate]
-    assert Verifier(authority.file).verify(chain, NAME) == Verdict("ok", trusted=True)
+def test_what_a_root_is_signed_with_says_nothing(faulty: SimpleNamespace) -> None:
+    root = faulty.an_authority("An old root", "rsa:2048")
+    root.digest = "sha1"
+    signed = faulty.sign(root, root.name, root.key)
+    leaf = faulty.sign(faulty.a_leaf(), root.name, root.key)
+    assert Verifier([der(signed)]).verify([leaf, signed], NAME) == shown()
 
 
-def test_a_wrong_name_shows_in_the_leaf_and_needs_no_distrust(authority: Authority) -> None:
-    verdict = Verifier(authority.file).verify([authority.issue()], "other.example")
-    assert verdict == Verdict("hostname mismatch", trusted=True)
+def test_a_long_chain_is_told(faulty: SimpleNamespace) -> None:
+    above = faulty.an_authority("Root", "SECP256R1/root")
+    root = faulty.sign(above, above.name, above.key)
+    chain: list[crypto.X509] = []
+    for number in range(8):
+        leaf = faulty.sign(faulty.a_leaf(), above.name, above.key)
+        verdict = Verifier([der(root)]).verify([leaf, *chain], NAME)
+        assert verdict == (shown() if number <= 6 else hidden("certificate chain too long"))
+        below = faulty.an_authority(f"Intermediate {number}", f"SECP256R1/{number}")
+        chain.insert(0, faulty.sign(below, above.name, above.key))
+        above = below
 
 
-def test_an_unknown_authority_is_not_trusted(authority: Authority, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other")
-    assert not Verifier(other.file).verify([authority.issue()], NAME).trusted
+def test_a_malformed_certificate_is_told_whatever_is_wrong_with_it(
+    faulty: SimpleNamespace, roots: Any
+) -> None:
+    """By its serial number (RFC 5280 §4.1.2.2), which is 16 octets of all that is signed."""
+    leaf = faulty.a_leaf()
+    issuer = roots.drafts["sound"]
+    for serial in (0, 1 << 160):
+        signed = faulty.sign(leaf, issuer.name, issuer.key)
+        signed.set_serial_number(serial)
+        signed.sign(issuer.key, "sha256")
+        assert Verifier(trusted(roots)).verify([signed], NAME) == hidden("malformed certificate")
+
+
+def test_a_chain_is_verified_again_after_a_while(
+    faulty: SimpleNamespace, roots: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, _ = roots.issue(faulty.combine("sound"))
+    verifier = Verifier(trusted(roots))
+    judged = []
+    monkeypatch.setattr(verifier, "_judge", lambda *args: judged.append(args) or shown())
+    now = time.time() // 3600 * 3600
+    for later in (0, 1800, 3601, 3602):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        verifier.verify(chain, NAME)
+    assert len(judged) == 2
+
+
+def test_no_certificate_is_no_good_one() -> None:
+    assert Verifier([]).verify([], NAME) == shown("no certificate", issuer=Unknown.ISSUER)

@@ -221,6 +221,8 @@ class TlsConversation(Conversation):
     on_client_certificate: Callable[[bool], None] | None = None
     """Told how the client answers a server that asks for its certificate, as far as that can be
     seen: True, it has none. Where it is None, the client is not read beyond its hello."""
+    certificate: CertificateFacts | None = None
+    """What the server has shown before, on a connection that was given up for this one."""
     _facts: TlsFacts = field(default_factory=TlsFacts)
     _server: ServerHello | None = None
     _client: Direction | None = None
@@ -286,7 +288,7 @@ class TlsConversation(Conversation):
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
                 hello = ClientHello.of(message)
-                self._facts = self._facts.asked(hello)
+                self._facts = replace(self._facts.asked(hello), certificate=self.certificate)
                 if hello.sni is not None and self.around.target:
                     self.named.append(Target(hello.sni, self.around.target.port))
                 if self.on_client_certificate and not hello.early_data:
@@ -301,6 +303,8 @@ class TlsConversation(Conversation):
                     self._close(direction)
             case HandshakeType.CERTIFICATE:
                 leaf = CertificateFacts.of_der(_first_certificate(message.body))
+                if leaf and self.certificate and leaf.sha256 == self.certificate.sha256:
+                    leaf = self.certificate
                 self._facts = replace(self._facts, certificate=leaf, resumed=False)
             case HandshakeType.SERVER_KEY_EXCHANGE:
                 self._facts = replace(self._facts, group=_named_curve(message.body), resumed=False)

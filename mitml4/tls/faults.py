@@ -1,0 +1,186 @@
+"""What some clients refuse in a chain of certificates, and OpenSSL's verification lets pass.
+
+OpenSSL leaves keys, digests and the use of a leaf's key to its callers, and accepts what stricter
+libraries do not. A leaf of ours would hide all of it, so each is named here by itself, whatever
+else is wrong with the chain.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.x509.oid import (
+    ExtendedKeyUsageOID,
+    ExtensionOID,
+    PublicKeyAlgorithmOID,
+    SignatureAlgorithmOID,
+)
+
+__all__ = ["date_fault", "faults_of", "parse"]
+
+_MALFORMED: Final = "malformed certificate"
+_WEAK_KEY: Final = "weak key"
+_UNUSUAL_KEY: Final = "unusual key"
+
+_MIN_RSA_BITS: Final = 2048
+"""112 bits of security, as OpenSSL asks for by default since 3.2, and Debian's before."""
+_MAX_RSA_BITS: Final = 8192  # Go's crypto/tls takes no larger ones
+_MIN_EC_BITS: Final = 224
+_MAX_CERTIFICATES: Final = 8  # a leaf, the six intermediates of rustls-webpki, a root
+_MAX_SERIAL_BITS: Final = 160  # RFC 5280 §4.1.2.2: 20 octets
+
+_USUAL_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
+
+_USUAL_SIGNATURES: Final = frozenset(
+    {
+        SignatureAlgorithmOID.RSA_WITH_SHA256,
+        SignatureAlgorithmOID.RSA_WITH_SHA384,
+        SignatureAlgorithmOID.RSA_WITH_SHA512,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
+    }
+)
+_WEAK_SIGNATURES: Final = frozenset(
+    {
+        SignatureAlgorithmOID.RSA_WITH_MD5,
+        SignatureAlgorithmOID.RSA_WITH_SHA1,
+        SignatureAlgorithmOID._RSA_WITH_SHA1,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA1,
+        SignatureAlgorithmOID.DSA_WITH_SHA1,
+    }
+)
+_USUAL_CRITICAL_EXTENSIONS: Final = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.NAME_CONSTRAINTS,
+    }
+)
+
+
+def faults_of(path: Sequence[bytes], *, known: bool, now: datetime) -> list[str]:
+    """The faults of a path (DER, the leaf first, the certificate that is trusted or would have to
+    be last), each once.
+
+    `known`: whether the path leads to a root that clients trust. What they refuse apart from that
+    in any certificate is named in any case; what makes it no proper leaf, only then.
+    """
+    try:
+        return list(dict.fromkeys(_faults(list(map(parse, path)), known, now)))
+    except Exception:  # ValueError, InvalidVersion, DuplicateExtension, …
+        return [_MALFORMED]
+
+
+def parse(der: bytes) -> x509.Certificate:
+    """A certificate, without the warnings that cryptography has for malformed ones. Raises what it
+    raises, mostly ValueError; so do the parts of the certificate once they are asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return x509.load_der_x509_certificate(der)
+
+
+def _faults(path: Sequence[x509.Certificate], known: bool, now: datetime) -> Iterator[str]:
+    leaf, *issuers = path
+    for certificate in path:
+        yield from _key_faults(certificate)
+        yield from _form_faults(certificate)
+    for certificate in path[:-1]:  # what a root is signed with says nothing
+        yield from _signature_faults(certificate)
+    for issuer in issuers:
+        if fault := date_fault(issuer.not_valid_before_utc, issuer.not_valid_after_utc, now):
+            yield f"CA {fault}"
+    yield from _use_faults(leaf)
+    if known:
+        yield from _leaf_faults(leaf)
+    if len(path) > _MAX_CERTIFICATES:
+        yield "certificate chain too long"
+
+
+def date_fault(not_before: datetime, not_after: datetime, now: datetime) -> str | None:
+    """In OpenSSL's words."""
+    if now < not_before:
+        return "certificate is not yet valid"
+    return "certificate has expired" if now > not_after else None
+
+
+def _key_faults(certificate: x509.Certificate) -> Iterator[str]:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        yield _UNUSUAL_KEY
+        return
+    match key:
+        case rsa.RSAPublicKey() if key.key_size < _MIN_RSA_BITS:
+            yield _WEAK_KEY
+        case rsa.RSAPublicKey():
+            # RSA-PSS's keys are loaded as RSA's.
+            is_rsa = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5
+            if not is_rsa or key.key_size > _MAX_RSA_BITS or not _is_usual(key.public_numbers().e):
+                yield _UNUSUAL_KEY
+        case ec.EllipticCurvePublicKey() if key.key_size < _MIN_EC_BITS:
+            yield _WEAK_KEY
+        case ec.EllipticCurvePublicKey() if key.curve.name in _USUAL_CURVES:
+            pass
+        case ed25519.Ed25519PublicKey():
+            pass
+        case dsa.DSAPublicKey():
+            yield _WEAK_KEY
+        case _:
+            yield _UNUSUAL_KEY
+
+
+def _is_usual(exponent: int) -> bool:
+    """BoringSSL takes odd ones of 2 to 33 bits."""
+    return exponent % 2 == 1 and 2 <= exponent.bit_length() <= 33
+
+
+def _form_faults(certificate: x509.Certificate) -> Iterator[str]:
+    serial = certificate.serial_number
+    if serial <= 0 or serial.bit_length() > _MAX_SERIAL_BITS:
+        yield _MALFORMED
+    for extension in certificate.extensions:
+        if extension.critical and extension.oid not in _USUAL_CRITICAL_EXTENSIONS:
+            yield "unhandled critical extension"
+
+
+def _signature_faults(certificate: x509.Certificate) -> Iterator[str]:
+    algorithm = certificate.signature_algorithm_oid
+    if algorithm in _WEAK_SIGNATURES:
+        yield "signature digest algorithm too weak"
+    elif algorithm not in _USUAL_SIGNATURES:
+        yield "unusual signature algorithm"
+
+
+def _use_faults(leaf: x509.Certificate) -> Iterator[str]:
+    """Every handshake but RSA's key transport takes a signature of the leaf's key."""
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+        if not usage.digital_signature:
+            yield "unsuitable key usage"
+    except x509.ExtensionNotFound:
+        pass
+    try:
+        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
+            yield "unsuitable certificate purpose"
+    except x509.ExtensionNotFound:
+        pass
+
+
+def _leaf_faults(leaf: x509.Certificate) -> Iterator[str]:
+    if leaf.version is not x509.Version.v3:
+        yield "certificate of version 1"
+    try:
+        if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            yield "CA certificate as a server's"
+    except x509.ExtensionNotFound:
+        pass
