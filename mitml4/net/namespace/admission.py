@@ -43,14 +43,21 @@ class Gate:
 
     def send(self, syn: Syn, mark: Mark) -> None:
         """Send it again, marked. Best effort: the client will ask again."""
-        raw = self.raw_v6 if syn.destination.is_v6 else self.raw_v4
+        self._send(syn.packet, syn.destination, mark)
+
+    def send_unreachable(self, syn: Syn) -> None:
+        """Tell the client that there is no way to its destination. Best effort, as above."""
+        self._send(syn.unreachable(), syn.client, Mark.EGRESS)
+
+    def _send(self, packet: bytes, destination: Address, mark: Mark) -> None:
+        raw = self.raw_v6 if destination.is_v6 else self.raw_v4
         if raw is None:
             return
         try:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            raw.sendto(syn.packet, (syn.destination.ip, 0))
+            raw.sendto(packet, (destination.ip, 0))
         except OSError:
-            log.exception("cannot send a SYN to %s again", syn.destination)
+            log.exception("cannot send a packet to %s", destination)
 
     def close(self) -> None:
         for sock in (self.log, self.raw_v4, self.raw_v6):
@@ -146,8 +153,10 @@ class Held:
         self._registry.pop((self.client, self.destination), None)
         if isinstance(reason, TimeoutError):
             return  # silence is what the client would have met
-        unreachable = reason is not None and reason.errno in _UNREACHABLE
-        self._gate.send(self._syn, Mark.UNREACHABLE if unreachable else Mark.REFUSED)
+        if reason is not None and reason.errno in _UNREACHABLE:
+            self._gate.send_unreachable(self._syn)
+        else:
+            self._gate.send(self._syn, Mark.REFUSED)
 
     def ask_again(self) -> None:
         """The client has sent its SYN once more."""

@@ -28,13 +28,12 @@ from mitml4.net.namespace.admission import Gate
 from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
-from mitml4.net.tools import LIMITS, check_tools
+from mitml4.net.tools import LIMITS, check_tools, run
 
 __all__ = ["Namespace", "sources_of_host"]
 
 _NOWHERE_V4: Final = "198.18.0.1"  # RFC 2544: no network routes it
 _PROBES: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-_GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,9 +217,13 @@ def _keeper_lost() -> MachineError:
 
 
 def sources_of_host() -> Sources:
-    """The addresses that this host's connections have."""
-    v4 = _source_towards(socket.AF_INET) or _NOWHERE_V4
-    return Sources(v4, _source_towards(socket.AF_INET6) or _any_global_v6())
+    """The addresses of this host, and which of them its connections have."""
+    own = _own_addresses()
+    first_v4 = next((each for each in own if ":" not in each), _NOWHERE_V4)
+    first_v6 = next((each for each in own if ":" in each), None)
+    v4 = _source_towards(socket.AF_INET) or first_v4
+    v6 = _source_towards(socket.AF_INET6) or first_v6
+    return Sources(v4, v6, tuple(each for each in own if each not in (v4, v6)))
 
 
 def _source_towards(family: socket.AddressFamily) -> str | None:
@@ -234,14 +237,12 @@ def _source_towards(family: socket.AddressFamily) -> str | None:
     return None if address in ("127.0.0.1", "::1") else address
 
 
-def _any_global_v6() -> str | None:
-    """An address by which some network can be reached, though not the world."""
+def _own_addresses() -> list[str]:
+    """Those by which others may reach this host, as far as `ip` says."""
     try:
-        lines = Path("/proc/self/net/if_inet6").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        digits, _, _, scope, *_ = line.split()
-        if scope == _GLOBAL_SCOPE:
-            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
-    return None
+        interfaces = json.loads(run("ip", "-json", "address"))
+    except (MachineError, ValueError):
+        return []
+    rows = [row for interface in interfaces for row in interface.get("addr_info", ())]
+    found = [row["local"] for row in rows if row.get("scope") == "global" and "local" in row]
+    return list(dict.fromkeys(found))

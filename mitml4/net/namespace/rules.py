@@ -1,7 +1,11 @@
 """What a command's network namespace is told: addresses, routes, and nft's rules, as text.
 
-Everything leads to `lo`: a default route of type local makes each address of the world one of this
-host, and the rules hand what arrives there to our sockets. No mark, no policy rule, no TUN device.
+Everything leads to `lo`: a default route of type local delivers what is sent to any address here,
+and the rules hand it to our sockets. No mark, no TUN device.
+
+For IPv4 the route is in a table of its own, or bind(2) would succeed for any address: it looks into
+the table `local`, which the kernel keeps as one with `main` until there is a policy rule. From a
+foreign address the kernel itself then answers only for transparent sockets, and with nft's resets.
 """
 
 from __future__ import annotations
@@ -15,11 +19,21 @@ __all__ = ["LOG_GROUP", "Mark", "Ports", "Sources", "ip_commands", "nft_table"]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The addresses that the command's connections have: the host's own, so that what a resolver
-    finds is sorted as it would be on the host. No `v6`: the host has none, nor has the command."""
+    """The addresses of the host, which the namespace has as well. A connection has `v4` or `v6` if
+    its client does not ask for another, so that what a resolver finds is sorted as it would be on
+    the host. No `v6`: the host has none, nor has the command."""
 
     v4: str
     v6: str | None
+    others: tuple[str, ...] = ()
+
+    @property
+    def all_v4(self) -> list[str]:
+        return [self.v4, *(each for each in self.others if ":" not in each)]
+
+    @property
+    def all_v6(self) -> list[str]:
+        return [self.v6, *(each for each in self.others if ":" in each)] if self.v6 else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +54,10 @@ class Mark(IntEnum):
     """A SYN that was held, and may come in."""
     REFUSED = 0x4D36
     """A SYN that was held, and is to be answered as by a closed port."""
-    UNREACHABLE = 0x4D37
-    """A SYN that was held, and is to be answered as by a router that knows no way."""
 
+
+_TABLE: Final = 0x4D34
+_PRIORITY: Final = 100
 
 LOG_GROUP: Final = 1
 """Where held SYNs are shown (NFLOG)."""
@@ -52,12 +67,13 @@ def ip_commands(sources: Sources) -> str:
     """For `ip -batch`."""
     lines = [
         "link set lo up",
-        f"address add {sources.v4}/32 dev lo",
-        f"route add local default dev lo src {sources.v4}",
+        *(f"address add {each}/32 dev lo" for each in sources.all_v4),
+        f"route add local default dev lo src {sources.v4} table {_TABLE}",
+        f"rule add lookup {_TABLE} priority {_PRIORITY}",
     ]
     if sources.v6:
         lines += [
-            f"address add {sources.v6}/128 dev lo nodad",
+            *(f"address add {each}/128 dev lo nodad" for each in sources.all_v6),
             f"route add local ::/0 dev lo src {sources.v6}",
         ]
     return "".join(f"{line}\n" for line in lines)
@@ -66,8 +82,8 @@ def ip_commands(sources: Sources) -> str:
 def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
     """The rules. With `loopback`, connections to the namespace's own addresses come to us as well;
     else only those that nothing inside listens for, which are for the host's own services."""
-    own_v4 = f"{{ 127.0.0.0/8, {sources.v4} }}"
-    own_v6 = f"{{ ::1, {sources.v6} }}" if sources.v6 else "::1"
+    own_v4 = f"{{ {', '.join(('127.0.0.0/8', *sources.all_v4))} }}"
+    own_v6 = f"{{ {', '.join(('::1', *sources.all_v6))} }}"
     # The packets after a SYN find the socket that has taken it by themselves. Without `loopback`,
     # so does each packet for which there is any socket: listening or not, bound to one or to all.
     is_theirs = "tcp flags & (syn | ack) != syn" if loopback else "socket wildcard <= 1"
@@ -86,7 +102,7 @@ table inet mitml4 {{
   chain intake {{
     type filter hook prerouting priority mangle; policy accept;
     iifname != "lo" accept
-    meta mark {{ {Mark.EGRESS:#x}, {Mark.REFUSED:#x}, {Mark.UNREACHABLE:#x} }} accept{counted}
+    meta mark {{ {Mark.EGRESS:#x}, {Mark.REFUSED:#x} }} accept{counted}
     ip daddr {own_v4} meta l4proto tcp {is_theirs} accept
     ip6 daddr {own_v6} meta l4proto tcp {is_theirs} accept
     {held} tproxy ip to :{ports.tcp} log group {LOG_GROUP} drop
@@ -103,7 +119,9 @@ table inet mitml4 {{
   chain answers {{
     type filter hook input priority filter; policy accept;
     meta l4proto tcp meta mark {Mark.REFUSED:#x} reject with tcp reset
-    meta mark {Mark.UNREACHABLE:#x} reject with icmpx type host-unreachable
+    ip daddr {own_v4} accept
+    meta protocol ip meta l4proto tcp socket transparent 1 accept
+    meta protocol ip meta l4proto tcp reject with tcp reset
   }}
   chain names {{
     type nat hook output priority -100; policy accept;

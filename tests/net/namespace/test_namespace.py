@@ -49,5 +49,13 @@ def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
 
 def test_addresses_without_any_network_are_such_that_nobody_has(monkeypatch) -> None:
     monkeypatch.setattr(namespace, "_source_towards", lambda _family: None)
-    monkeypatch.setattr(namespace, "_any_global_v6", lambda: None)
+    monkeypatch.setattr(namespace, "_own_addresses", list)
     assert sources_of_host() == Sources("198.18.0.1", None)
+
+
+def test_a_host_without_a_way_out_uses_the_addresses_that_it_has(monkeypatch) -> None:
+    monkeypatch.setattr(namespace, "_source_towards", lambda _family: None)
+    monkeypatch.setattr(
+        namespace, "_own_addresses", lambda: ["192.0.2.1", "2001:db8::1", "192.0.2.2"]
+    )
+    assert sources_of_host() == Sources("192.0.2.1", "2001:db8::1", ("192.0.2.2",))

@@ -12,6 +12,7 @@ from mitml4.net.namespace.rules import Ports, Sources, ip_commands, nft_table
 PORTS = Ports(tcp=1001, udp=1002, dns=1003)
 BOTH = Sources("192.0.2.2", "2001:db8::2")
 ONLY_V4 = Sources("192.0.2.2", None)
+MANY = Sources("192.0.2.2", "2001:db8::2", ("192.0.2.3", "2001:db8::3", "10.0.0.1"))
 
 
 def test_without_ipv6_on_the_host_there_is_no_route_for_it() -> None:
@@ -47,7 +48,7 @@ def test_what_is_said_to_sockets_inside_is_counted_where_it_does_not_come_to_us(
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
-@pytest.mark.parametrize("sources", [BOTH, ONLY_V4])
+@pytest.mark.parametrize("sources", [BOTH, ONLY_V4, MANY])
 @pytest.mark.parametrize("loopback", [True, False])
 def test_nft_understands_the_rules(sources: Sources, loopback: bool) -> None:
     text = nft_table(sources, PORTS, loopback=loopback)

@@ -52,6 +52,24 @@ def test_a_syn_is_read_and_its_checksum_filled_in(
     assert syn.packet[start + 18 :] == packet[start + 18 :]
 
 
+def test_the_answer_that_there_is_no_way_quotes_the_syn() -> None:
+    syn = Syn.parse(V4)
+    answer = syn.unreachable()
+    assert answer[12:20] == V4[16:20] + V4[12:16]
+    assert (answer[9], answer[20:22]) == (1, b"\3\1")  # RFC 792: host unreachable
+    assert answer[28:] == syn.packet
+    assert sums_to_zero(answer[20:])
+
+    syn = Syn.parse(V6)
+    answer = syn.unreachable()
+    assert answer[8:40] == V6[24:40] + V6[8:24]
+    assert (answer[6], answer[40:42]) == (58, b"\1\3")  # RFC 4443 §3.1: address unreachable
+    assert answer[48:] == syn.packet
+    length = len(answer) - 40
+    assert struct.unpack_from("!H", answer, 4) == (length,)
+    assert sums_to_zero(answer[8:40] + struct.pack("!II", length, 58) + answer[40:])
+
+
 @pytest.mark.parametrize("packet", [b"", V4[:39], V6[:59], V4[:9] + b"\x11" + V4[10:]])
 def test_what_is_no_whole_tcp_packet_is_none(packet: bytes) -> None:
     assert Syn.parse(packet) is None
