@@ -35,16 +35,18 @@ async def connect(
     mark: int | None = None,
     source: Address | None = None,
     transparent: bool = False,
+    unconnected: socket.socket | None = None,
 ) -> trio.socket.SocketType:
     """Connect to `destination`; the caller closes the socket, and owns the deadline.
 
     `mark` is the session's egress mark (SO_MARK: needs CAP_NET_ADMIN). The connection leaves from
     the IP of `source`, with a port that the kernel picks; `transparent` lets that IP be another
-    host's (`--spoof-source`). Raises OSError as the kernel gave it (ECONNREFUSED, EHOSTUNREACH,
-    ENETUNREACH, ETIMEDOUT, …). Checkpoints.
+    host's (`--spoof-source`). `unconnected` is a socket of another namespace, to connect there.
+    Raises OSError as the kernel gave it (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, …).
+    Checkpoints.
     """
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
-    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    sock = trio.socket.from_stdlib_socket(unconnected or socket.socket(family, socket.SOCK_STREAM))
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if mark is not None:

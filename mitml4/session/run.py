@@ -214,11 +214,13 @@ class _Inside:
         return [self._source]
 
     async def connect(self, destination: Address, client: Address) -> TcpStream:
-        """To a server inside, if it is for one of ours and there is one; else from the host."""
+        """To a server inside, if it is for one of ours and there is one; else from the host, over
+        whose loopback with the client's address."""
         if self._takes_loopback and self._is_inside(destination):
             with contextlib.suppress(ConnectionRefusedError):
-                return TcpStream(await self._connect_inside(destination))
-        return TcpStream(await egress.connect(destination))
+                return await self._connect_inside(destination, client)
+        source = client if is_loopback(destination) and is_loopback(client) else None
+        return TcpStream(await egress.connect(destination, source=source))
 
     def name_of(self, destination: Address) -> str | None:
         return self._names.of(destination.ip)
@@ -275,20 +277,14 @@ class _Inside:
                 self._note(f"QUIC was refused, {refused} {'times' if refused > 1 else 'time'}")
 
     def _is_inside(self, destination: Address) -> bool:
-        return is_loopback(destination) or destination.ip in (
-            self._namespace.sources.v4,
-            self._namespace.sources.v6,
-        )
+        sources = self._namespace.sources
+        return is_loopback(destination) or destination.ip in (*sources.all_v4, *sources.all_v6)
 
-    async def _connect_inside(self, destination: Address) -> trio.socket.SocketType:
+    async def _connect_inside(self, destination: Address, client: Address) -> TcpStream:
+        """From the client's address; its port is taken, by the client's own connection."""
         family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
-        sock = trio.socket.from_stdlib_socket(self._namespace.egress_socket(family))
-        try:
-            await sock.connect((destination.ip, destination.port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        sock = self._namespace.egress_socket(family)
+        return TcpStream(await egress.connect(destination, source=client, unconnected=sock))
 
     def _note(self, text: str) -> None:
         self._say(f"note: {text}")

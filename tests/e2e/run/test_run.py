@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mitml4.lab.network import SERVER_V4, SERVER_V6
+from mitml4.lab.network import ROUTER_WAN_V4, ROUTER_WAN_V6, SERVER_V4, SERVER_V6
 
 WEB = "https://www.example/"
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
@@ -195,8 +195,39 @@ def test_what_the_server_refuses_is_refused_at_once(host) -> None:
     assert closed["reason"] == "refused"
 
 
-def test_what_has_no_way_is_unreachable_at_once(host) -> None:
-    assert host.run("python3", "-c", CONNECT, "203.0.113.9", "80").out == "No route to host\n"
+@pytest.mark.parametrize("address", ["203.0.113.9", "2001:db8:9::9"])
+def test_what_has_no_way_is_unreachable_at_once(host, address: str) -> None:
+    assert host.run("python3", "-c", CONNECT, address, "80").out == "No route to host\n"
+
+
+BIND = """
+import socket, sys
+
+for family, kind, address in (
+    (family, kind, address)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    for family, addresses in ((socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.argv[2]))
+    for address in addresses.split(",")
+):
+    with socket.socket(family, kind) as sock:
+        try:
+            sock.bind((address, 0))
+            print("bound")
+        except OSError as error:
+            print(error.strerror)
+"""
+
+
+@pytest.mark.parametrize(
+    ("root", "options"), [(False, ()), (True, ("--loopback",))], ids=["user", "root"]
+)
+def test_only_addresses_of_the_hosts_own_can_be_bound(host, root: bool, options) -> None:
+    own = f"0.0.0.0,127.0.0.1,127.9.9.9,{ROUTER_WAN_V4}", f"::,::1,{ROUTER_WAN_V6}"
+    ended = host.run("python3", "-c", BIND, *own, options=options, root=root)
+    assert set(ended.out.splitlines()) == {"bound"}
+    others = f"8.8.8.8,{SERVER_V4},10.0.0.1", f"2001:db8::8,{SERVER_V6}"
+    ended = host.run("python3", "-c", BIND, *others, options=options, root=root)
+    assert set(ended.out.splitlines()) == {"Cannot assign requested address"}
 
 
 def test_a_client_goes_on_to_the_next_address(host, nginx) -> None:
@@ -303,6 +334,42 @@ def test_with_loopback_it_is_seen(host) -> None:
     assert ["http/1"] in ended.stacks
 
 
+SOURCES = """
+import socket, sys
+
+for source, destination in (pair.split(",") for pair in sys.argv[1:]):
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    with socket.socket(family) as server, socket.socket(family) as client:
+        server.bind((destination, 0))
+        server.listen()
+        client.bind((source, 0))
+        client.connect(server.getsockname())
+        client.sendall(b"x")
+        with server.accept()[0] as accepted:
+            accepted.recv(1)
+            print(accepted.getpeername()[0], client.getpeername() == server.getsockname())
+"""
+
+
+def test_with_loopback_a_server_sees_the_address_of_the_client(host) -> None:
+    pairs = [
+        ("127.0.0.2", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.3"),
+        ("127.0.0.5", "127.0.0.5"),
+        (ROUTER_WAN_V4, "127.0.0.1"),
+        ("127.0.0.2", ROUTER_WAN_V4),
+        (ROUTER_WAN_V4, ROUTER_WAN_V4),
+        ("::1", "::1"),
+        (ROUTER_WAN_V6, "::1"),
+        ("::1", ROUTER_WAN_V6),
+    ]
+    argv = ["python3", "-c", SOURCES, *map(",".join, pairs)]
+    for options in ((), ("--loopback",)):
+        ended = host.run(*argv, options=options)
+        assert ended.out.splitlines() == [f"{source} True" for source, _ in pairs]
+        assert len(ended.stacks) == (len(pairs) if options else 0)
+
+
 REBIND = """
 import socket, sys
 
@@ -354,9 +421,12 @@ def test_the_hosts_own_services_are_reached(host, options, wait_until) -> None:
     ended = host.run(
         *CURL, "-o", "/dev/null", "-w", "%{http_code}", "http://localhost:8123/", options=options
     )
-    server.kill()
     assert ended.out == "200"
     assert (["http/1"] in ended.stacks) == bool(options)
+    host.run(*CURL, "--interface", "127.0.0.2", "http://127.0.0.1:8123/", options=options)
+    server.kill()
+    _, log = server.communicate()
+    assert [line.split()[0] for line in log.splitlines()] == ["127.0.0.1", "127.0.0.2"]
 
 
 def test_a_port_that_nobody_listens_on_is_refused(host) -> None:
