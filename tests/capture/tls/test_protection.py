@@ -180,11 +180,10 @@ def test_a_record_that_does_not_authenticate_changes_nothing() -> None:
     assert protection.open(Record(sealed(secret, 1, 23, b"second"))) == (23, b"second")
 
 
-@pytest.mark.parametrize("size", range(0, 66, 3))
 @pytest.mark.parametrize("number", [0x009C, 0xC09E, 0xC0A2, 0xCCA8, 0x002F, 0xC028])
 @pytest.mark.parametrize("encrypt_then_mac", [False, True])
 def test_a_record_of_any_size_that_is_none_is_not_authentic(
-    number: int, size: int, encrypt_then_mac: bool
+    number: int, encrypt_then_mac: bool
 ) -> None:
     suite = suite_of(number)
     assert suite
@@ -196,8 +195,9 @@ def test_a_record_of_any_size_that_is_none_is_not_authentic(
         of_client=True,
         encrypt_then_mac=encrypt_then_mac,
     )
-    with pytest.raises(NotAuthentic):
-        protection.open(Record(b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)))
+    for size in range(0, 66, 3):
+        with pytest.raises(NotAuthentic):
+            protection.open(Record(b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)))
 
 
 @pytest.mark.parametrize(
