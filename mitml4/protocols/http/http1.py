@@ -43,13 +43,11 @@ from mitml4.protocols.conversation import (
     Facts,
     HttpRequest,
     HttpResponse,
-    Opening,
     Pass,
     Protocol,
     Surroundings,
     Target,
     Unreadable,
-    Verdict,
 )
 from mitml4.protocols.http.asked import is_elsewhere, of_fields, of_target
 from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
@@ -68,10 +66,10 @@ from mitml4.protocols.http.http1_heads import (
     Part,
     connect_target,
     framing,
-    line_verdict,
     not_whole,
 )
-from mitml4.protocols.parts.lines import TEXT, in_lines
+from mitml4.protocols.http.http1_opening import KNOWN_METHODS, SIMPLE_REQUEST, detect
+from mitml4.protocols.parts.lines import TEXT
 from mitml4.protocols.wire_text import text
 
 __all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
@@ -83,57 +81,7 @@ MAX_WAITING_BYTES: Final = 65536
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
-# IANA's registry of methods, without CONNECT, PRI and *: a beginning with one of them is a good
-# guess before the line is whole.
-_KNOWN_METHODS: Final = frozenset(
-    b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE "
-    b"MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST "
-    b"PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK "
-    b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
-)
-_LONGEST_METHOD: Final = max(map(len, _KNOWN_METHODS))
-_LIKELY: Final = re.compile(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
-# "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page alone.
-_SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
-_PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
-_ODD_REQUEST: Final = re.compile(
-    rb"(?:\r?\n){0,4}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
-)
-"""A line that begins with a method, and does not end with the version of another protocol."""
-
-
-def detect(opening: Opening) -> Verdict:
-    """A request line; from the server's side alone, a status line.
-
-    So is what a capture shows of a server that it takes for the client.
-    """
-    if not opening.up:
-        said = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
-        return Verdict.LIKELY if said is Verdict.MATCH and not opening.up_ended else said
-    verdict = line_verdict(opening.up, REQUEST_LINE, REQUEST_BEGUN)
-    if verdict is Verdict.MATCH or STATUS_LINE.match(opening.up):
-        return Verdict.MATCH
-    if verdict is Verdict.REJECT:
-        begun = STATUS_BEGUN.fullmatch(opening.up)
-        return Verdict.NEED_MORE if begun else _by_answer(opening)
-    likely = _LIKELY.match(opening.up)
-    known = likely is not None and likely[1] in _KNOWN_METHODS
-    return Verdict.LIKELY if known else Verdict.NEED_MORE
-
-
-def _by_answer(opening: Opening) -> Verdict:
-    """What a client says that is no request line is known by the status line, or the page, that
-    answers it."""
-    if not (in_lines(opening.up) or _LIKELY.match(opening.up)):
-        return Verdict.REJECT
-    answer = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
-    if _SIMPLE_REQUEST.match(opening.up):
-        certain = answer is Verdict.MATCH or _PAGE.match(opening.down)
-        return Verdict.MATCH if certain else Verdict.LIKELY
-    if answer is not Verdict.MATCH:
-        return answer
-    odd = _ODD_REQUEST.match(opening.up)
-    return Verdict.MATCH if odd and odd[1] in _KNOWN_METHODS else Verdict.LIKELY
+_LONGEST_METHOD: Final = max(map(len, KNOWN_METHODS))
 
 
 @dataclass(slots=True)
@@ -312,9 +260,9 @@ class Http1(Conversation):
             return False
         method, space, _ = data[at : at + _LONGEST_METHOD + 1].partition(b" ")
         if not space:
-            return any(known.startswith(method) for known in _KNOWN_METHODS)
+            return any(known.startswith(method) for known in KNOWN_METHODS)
         begun = REQUEST_LINE.match(data, at) or REQUEST_BEGUN.fullmatch(data, at)
-        return method in _KNOWN_METHODS and begun is not None
+        return method in KNOWN_METHODS and begun is not None
 
     def _next_request(self, data: bytes, at: int) -> int:
         self._complete(UP)
@@ -360,7 +308,7 @@ class Http1(Conversation):
             begun = begun or (None if self._messages else STATUS_BEGUN.fullmatch(data, at))
             return not_whole(data, at, begun, "not a request line")
         line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
-        if line is None and not self._messages and _SIMPLE_REQUEST.match(data, at):
+        if line is None and not self._messages and SIMPLE_REQUEST.match(data, at):
             return self._simple_request(data, at)
         if line is None:
             self.elsewhere = self.elsewhere or is_elsewhere(data[at:])

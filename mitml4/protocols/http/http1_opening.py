@@ -1,0 +1,69 @@
+"""What a connection of HTTP/1 begins with: a request line, or what its answer proves to be one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mitml4.protocols.conversation import Opening, Verdict
+from mitml4.protocols.http.http1_heads import (
+    REQUEST_BEGUN,
+    REQUEST_LINE,
+    STATUS_BEGUN,
+    STATUS_LINE,
+    line_verdict,
+)
+from mitml4.protocols.parts.lines import in_lines
+
+__all__ = ["KNOWN_METHODS", "SIMPLE_REQUEST", "detect"]
+
+# IANA's registry of methods, without CONNECT, PRI and *: a beginning with one of them is a good
+# guess before the line is whole.
+KNOWN_METHODS: Final = frozenset(
+    b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE "
+    b"MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST "
+    b"PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK "
+    b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
+)
+_LIKELY: Final = re.compile(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
+# "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page alone.
+SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
+_PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
+_ODD_REQUEST: Final = re.compile(
+    rb"(?:\r?\n){0,4}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
+)
+"""A line that begins with a method, and does not end with the version of another protocol."""
+
+
+def detect(opening: Opening) -> Verdict:
+    """A request line; from the server's side alone, a status line.
+
+    So is what a capture shows of a server that it takes for the client.
+    """
+    if not opening.up:
+        said = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+        return Verdict.LIKELY if said is Verdict.MATCH and not opening.up_ended else said
+    verdict = line_verdict(opening.up, REQUEST_LINE, REQUEST_BEGUN)
+    if verdict is Verdict.MATCH or STATUS_LINE.match(opening.up):
+        return Verdict.MATCH
+    if verdict is Verdict.REJECT:
+        begun = STATUS_BEGUN.fullmatch(opening.up)
+        return Verdict.NEED_MORE if begun else _by_answer(opening)
+    likely = _LIKELY.match(opening.up)
+    known = likely is not None and likely[1] in KNOWN_METHODS
+    return Verdict.LIKELY if known else Verdict.NEED_MORE
+
+
+def _by_answer(opening: Opening) -> Verdict:
+    """What a client says that is no request line is known by the status line, or the page, that
+    answers it."""
+    if not (in_lines(opening.up) or _LIKELY.match(opening.up)):
+        return Verdict.REJECT
+    answer = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
+    if SIMPLE_REQUEST.match(opening.up):
+        certain = answer is Verdict.MATCH or _PAGE.match(opening.down)
+        return Verdict.MATCH if certain else Verdict.LIKELY
+    if answer is not Verdict.MATCH:
+        return answer
+    odd = _ODD_REQUEST.match(opening.up)
+    return Verdict.MATCH if odd and odd[1] in KNOWN_METHODS else Verdict.LIKELY
