@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from mitml4.layers.budget import Budget
 from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
@@ -302,6 +303,8 @@ class Bridge:
     """For how long silence may hold back a piece of something that is not whole."""
     guard: Guard
     """Is asked where the flow may go."""
+    budget: Budget = field(default_factory=Budget)
+    """What the flow may cost."""
     secure: bool = False
     """Whether it runs inside TLS."""
     expected: str | None = None

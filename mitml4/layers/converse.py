@@ -10,6 +10,7 @@ client may ask for in it.
 from __future__ import annotations
 
 import math
+import time
 from typing import Final
 
 import trio
@@ -39,8 +40,12 @@ __all__ = ["converse"]
 
 _WINDOW: Final = 256
 """So many bytes a conversation is shown first."""
+_WORK_S: Final = 0.0005
+"""About what one look may take."""
+_TOO_MUCH: Final = "too many messages: relayed unseen from here"
+_LEAST_SHOWN: Final = 64
 _MOST_SHOWN: Final = 16384
-"""So many at most of those that it only follows."""
+"""So many at most of those that it only follows; it depends on what they cost."""
 
 
 async def converse(
@@ -69,8 +74,10 @@ class _Driver:
         self.turns = {each: Turn() for each in Direction}
         self.windows = dict.fromkeys(Direction, _WINDOW)
         """How much of what has moved a conversation is shown at a time."""
-        self.said = 0
-        """Events so far."""
+        self.work_s = 0.0
+        """CPU time that the last feed took."""
+        self.unpaid = 0
+        """Weight of events that the flow's budget has not been charged with."""
         framing = bridge.framing
         self.framings = {each: framing() for each in Direction} if framing else None
 
@@ -221,13 +228,19 @@ class _Driver:
         turn.begin()
         at = 0
         while at < len(data) and self._want(direction) is TAP:
-            window, said = self.windows[direction], self.said
+            window = self.windows[direction]
             self._tapped(direction, data[at : at + window])
             at += window
-            quiet = said == self.said
-            self.windows[direction] = min(2 * window, _MOST_SHOWN) if quiet else _WINDOW
+            self.windows[direction] = self._next_window(window)
             await turn.rest()
         return min(at, len(data))
+
+    def _next_window(self, window: int) -> int:
+        """How much to show after so many bytes have taken their time: about what `_WORK_S` is
+        enough for."""
+        if self.work_s < _WORK_S / 2:
+            return min(2 * window, _MOST_SHOWN)
+        return max(window // 2, _LEAST_SHOWN) if self.work_s > _WORK_S else window
 
     async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
         """Nothing should move now, but neither may a wrong guess make two ends wait for good.
@@ -281,6 +294,7 @@ class _Driver:
         if self.broken:
             self._check_unread(direction)
             return len(data)
+        began_s = time.thread_time()
         try:
             taken = self.conversation.feed(direction, data)
         except ProtocolError as error:
@@ -289,7 +303,15 @@ class _Driver:
             return 0
         self._check_named()
         self._after(direction)
+        self.work_s = time.thread_time() - began_s
+        self._pay(direction)
         return taken
+
+    def _pay(self, direction: Direction) -> None:
+        """Charge the flow's budget with what has just been fed; without any, it is unseen."""
+        events, self.unpaid = self.unpaid, 0
+        if not self.bridge.budget.spend(work_s=self.work_s, events=events):
+            self._break(direction, ProtocolError(_TOO_MUCH))
 
     def _check_named(self) -> None:
         """Before the request for it moves: nobody hears of where the client may not go."""
@@ -368,6 +390,5 @@ class _Driver:
         if conversation.settled or at_the_end:
             self.bridge.report.layer(self.depth, self.speaker, self.action, conversation.facts())
         for notice in conversation.notices:
-            self.bridge.report.notice(self.depth, notice)
-        self.said += len(conversation.notices)
+            self.unpaid += self.bridge.report.notice(self.depth, notice)
         conversation.notices.clear()

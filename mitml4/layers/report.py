@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from mitml4 import events
-from mitml4.events import Action, Event, now
+from mitml4.events import Action, Event, now, weight
 from mitml4.protocols import conversation
 from mitml4.protocols.conversation import Facts, Notice, StreamLayer, WebSocketMessage
 from mitml4.protocols.wire_text import pairs
@@ -75,20 +75,20 @@ class Report:
             )
         )
 
-    def notice(self, depth: int, notice: Notice) -> None:
-        """Something that happened in a conversation."""
+    def notice(self, depth: int, notice: Notice) -> int:
+        """Something that happened in a conversation. Returns what its event weighs."""
         if isinstance(notice, StreamLayer):
             self.layer(self.push(notice.protocol), "client", "relayed", None)
-            return
-        self.publish(
-            event_of(
-                notice,
-                time=self.clock(),
-                flow=self.flow,
-                depth=depth,
-                with_headers=self.with_headers,
-            )
+            return 0
+        event = event_of(
+            notice,
+            time=self.clock(),
+            flow=self.flow,
+            depth=depth,
+            with_headers=self.with_headers,
         )
+        self.publish(event)
+        return weight(event)
 
 
 def event_of(notice: Notice, *, time: datetime, flow: int, depth: int, with_headers: bool) -> Event:

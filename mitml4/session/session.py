@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import math
 import resource
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -42,6 +43,10 @@ __all__ = ["Connect", "Intake", "Session", "Source", "prepare_process"]
 
 Connect: TypeAlias = Callable[[Address, Address], Awaitable[TcpStream]]
 
+_SWITCH_S: Final = 0.0005
+"""How long a thread that writes events may keep the interpreter, each time that a flow has let go
+of it for a system call. Python's own is ten times that, and an answer takes some ten calls.
+"""
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MAX_FLOWS: Final = "max flows"
 
@@ -82,6 +87,7 @@ def prepare_process() -> None:
     """What a process that carries many flows does first."""
     _allow_descriptors()
     urgent.listen_for_it()
+    sys.setswitchinterval(_SWITCH_S)
     gc.freeze()  # modules are here to stay: no collection need look at them again
 
 
