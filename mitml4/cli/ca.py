@@ -280,9 +280,10 @@ def install(
     """Let this machine's stores of roots trust the authority.
 
     That is the system's store, the databases of your Firefox and Chromium (nss), and those of Java.
-    Every step is shown before it is done, and recorded next to the authority, so that `mitml4 ca
-    uninstall` can take it back. The system's store needs root; under sudo the authority and the
-    browsers are still yours.
+    Chromium's database is made if it has none yet; Firefox has to have run once. Every step is
+    shown before it is done, and recorded next to the authority, so that `mitml4 ca uninstall` can
+    take it back. The system's store needs root; under sudo the authority and the browsers are still
+    yours.
     """
     certificate = CertificateAuthority.load(ca_dir).certificate
     chosen = _chosen(store)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mitml4.errors import MachineError, MitmError
 from mitml4.tls.ca import NAME_PREFIX
 from mitml4.tls.stores.java import JavaStore
-from mitml4.tls.stores.nss import NssStore
+from mitml4.tls.stores.nss import NssStore, has_firefox_without_profile
 from mitml4.tls.stores.record import Record
 from mitml4.tls.stores.store import Entry, Kind, MissingToolError, Step, Store, sha256_of
 from mitml4.tls.stores.system import SystemStore
@@ -27,11 +27,12 @@ __all__ = ["Absent", "Found", "State", "Stores", "find_stores", "install", "stat
 Say = Callable[[str], None]
 
 _UNDO: Final = "mitml4 ca uninstall"
+_START_IT: Final = "start it once, then install again"
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A kind of store of which there is none here, and why."""
+    """A kind of store of which there is none here, or not yet for a program, and why."""
 
     kind: Kind
     reason: str
@@ -72,28 +73,37 @@ def find_stores(kinds: Iterable[Kind], environ: Mapping[str, str]) -> Stores:
     present: list[Store] = []
     absent: list[Absent] = []
     for kind in sorted(set(kinds), key=list(Kind).index):
-        found: Sequence[Store]
         match kind:
             case Kind.SYSTEM:
-                found, none = _system()
+                found, missing = _system()
             case Kind.NSS:
-                found, none = NssStore.find(), Absent(kind, "no Firefox or Chromium has run here")
+                found, missing = _nss(environ)
             case Kind.JAVA:
-                found, none = JavaStore.find(environ), Absent(kind, "there is no JDK here")
+                found, missing = _java(environ)
         present += found
-        if not found:
-            absent.append(none)
+        absent += missing
     return Stores(tuple(present), tuple(absent))
 
 
-def _system() -> tuple[Sequence[Store], Absent]:
-    kind = Kind.SYSTEM
+def _system() -> tuple[Sequence[Store], list[Absent]]:
     try:
         if store := SystemStore.find():
-            return [store], Absent(kind, "")
+            return [store], []
     except MissingToolError as error:
-        return [], Absent(kind, error.message, error.hint)
-    return [], Absent(kind, "this system has no store that is known here")
+        return [], [Absent(Kind.SYSTEM, error.message, error.hint)]
+    return [], [Absent(Kind.SYSTEM, "this system has no store that is known here")]
+
+
+def _nss(environ: Mapping[str, str]) -> tuple[Sequence[Store], list[Absent]]:
+    found = NssStore.find(environ)
+    if has_firefox_without_profile(environ, found):
+        return found, [Absent(Kind.NSS, "Firefox has no profile yet", _START_IT)]
+    return found, [] if found else [Absent(Kind.NSS, "there is no Firefox or Chromium here")]
+
+
+def _java(environ: Mapping[str, str]) -> tuple[Sequence[Store], list[Absent]]:
+    found = JavaStore.find(environ)
+    return found, [] if found else [Absent(Kind.JAVA, "there is no JDK here")]
 
 
 def install(

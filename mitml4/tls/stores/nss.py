@@ -1,12 +1,15 @@
 """The databases of NSS: one in each profile of Firefox or Thunderbird, and one that Chromium and
 Chrome share. They are their user's, and certutil is run as that user.
+
+Chromium makes its database when it first needs one. Where it has not run yet, we make it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +17,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.files import writable_by_invoker
 from mitml4.invoker import sudo_user
+from mitml4.tls.nss_database import CERTIFICATES_FILE
+from mitml4.tls.nss_places import NssPlaces
 from mitml4.tls.private_files import home
 from mitml4.tls.stores.store import (
     Entry,
@@ -30,18 +36,21 @@ from mitml4.tls.stores.store import (
 )
 from mitml4.tls.trust_store import certificates_in
 
-__all__ = ["NssStore"]
+__all__ = ["NssStore", "has_firefox_without_profile"]
 
-_PLACES: Final = (
-    ".pki/nssdb",
-    "snap/chromium/current/.pki/nssdb",
-    ".mozilla/firefox/*",
-    ".config/mozilla/firefox/*",
-    "snap/firefox/common/.mozilla/firefox/*",
-    ".var/app/org.mozilla.firefox/.mozilla/firefox/*",
-    ".thunderbird/*",
+_CHROMIUMS: Final = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "brave-browser",
+    "microsoft-edge",
+    "vivaldi",
+    "opera",
 )
-_DATABASE: Final = "cert9.db"
+_CHROMIUMS_DATABASE: Final = "nssdb"
+_FIREFOXES: Final = ("firefox", "firefox-esr")
+_DIRECTORIES: Final = ("XDG_DATA_HOME", "XDG_CONFIG_HOME")
 
 _LISTED: Final = re.compile(r"(.*\S)\s+([a-zA-Z]*),[a-zA-Z]*,[a-zA-Z]*\s*")
 _TRUSTED_FOR_SERVERS: Final = "C"
@@ -58,36 +67,53 @@ class NssStore:
     kind = Kind.NSS
 
     @classmethod
-    def find(cls, directory: Path | None = None) -> list[NssStore]:
-        """Those in a home directory: the invoking user's."""
+    def find(cls, environ: Mapping[str, str], directory: Path | None = None) -> list[NssStore]:
+        """Those in a home directory, the invoking user's, and Chromium's where it is to be made."""
         user = sudo_user()
         who = Who(user.pw_uid, user.pw_gid) if user else Who(os.geteuid(), os.getegid())
-        places = (directory or home()).glob
-        return [
-            cls(file.parent, who)
-            for pattern in _PLACES
-            for file in sorted(places(f"{pattern}/{_DATABASE}"))
-        ]
+        places = _places(environ, directory or home())
+        found = places.databases()
+        if places.shared not in found and _is_installed(_CHROMIUMS, environ):
+            found.append(places.shared)
+        return [cls(place, who) for place in found]
 
     def trusted(self) -> list[bytes]:
+        if not self._exists:
+            return []
         names = [name for name, trust in self._listed().items() if _TRUSTED_FOR_SERVERS in trust]
         return [der for name in names for der in self._named(name)]
 
     def check_access(self) -> str | None:
-        return None if os.access(self.place, os.W_OK) else "its owner"
+        there = next(each for each in (self.place, *self.place.parents) if each.exists())
+        return None if os.access(there, os.W_OK) else "its owner"
 
     def install(self, certificate: x509.Certificate, source: Path) -> tuple[Entry, list[Step]]:
         entry = new_entry(self.kind, self.place, certificate, {})
         add = ("-A", "-a", "-t", _TRUST, "-n", name_of(entry.sha256))
         pem = certificate.public_bytes(Encoding.PEM)
         step = running(*self._command(*add), given=pem, source=source, who=self.who)
-        return entry, [step]
+        return entry, [*self._creation(), step]
 
     def uninstall(self, entry: Entry) -> list[Step]:
         name = name_of(entry.sha256)
-        if name not in self._listed() or entry.sha256 not in map(sha256_of, self._named(name)):
+        if (
+            not self._exists
+            or name not in self._listed()
+            or entry.sha256 not in map(sha256_of, self._named(name))
+        ):
             return []
         return [running(*self._command("-D", "-n", name), who=self.who)]
+
+    @property
+    def _exists(self) -> bool:
+        return (self.place / CERTIFICATES_FILE).exists()
+
+    def _creation(self) -> list[Step]:
+        """How it comes to be, as Chromium makes it: closed to others, without a password."""
+        if self._exists:
+            return []
+        directory = running("mkdir", "-p", "-m", "700", str(self.place), who=self.who)
+        return [directory, running(*self._command("-N", "--empty-password"), who=self.who)]
 
     def _listed(self) -> dict[str, str]:
         """The names of the certificates, and what each is trusted for in TLS."""
@@ -104,3 +130,22 @@ class NssStore:
     def _command(self, *arguments: str) -> tuple[str, ...]:
         find_tool("certutil")
         return ("certutil", "-d", f"sql:{self.place}", *arguments)
+
+
+def has_firefox_without_profile(environ: Mapping[str, str], stores: Iterable[NssStore]) -> bool:
+    """Whether there is a Firefox that has not been started yet: no store is a profile of its."""
+    profiles = [each for each in stores if each.place.name != _CHROMIUMS_DATABASE]
+    return not profiles and _is_installed(_FIREFOXES, environ)
+
+
+def _places(environ: Mapping[str, str], directory: Path) -> NssPlaces:
+    """Under sudo, what the environment says counts only where it is the user's own place."""
+    told = {name: environ[name] for name in _DIRECTORIES if environ.get(name)}
+    theirs = {name: value for name, value in told.items() if writable_by_invoker(Path(value))}
+    return NssPlaces.of(directory, theirs)
+
+
+def _is_installed(names: Iterable[str], environ: Mapping[str, str]) -> bool:
+    """Whether one of these programs is here, and not as a snap, which keeps to its own home."""
+    found = (shutil.which(each, path=environ.get("PATH")) for each in names)
+    return any(each and "snap" not in Path(each).resolve().parts for each in found)
