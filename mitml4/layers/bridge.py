@@ -144,6 +144,11 @@ class Lane:
             await self._send(fresh)
             self.ahead += fresh
 
+    def note_sent(self, count: int) -> None:
+        """The sink has been sent the next bytes of the source by somebody else."""
+        self.ahead += self.source.peek_nowait(count)
+        self.source.discard(count)
+
     async def _send(self, fresh: bytes) -> None:
         """Send what is due, and these bytes behind it."""
         data = self.due + fresh if self.due else fresh

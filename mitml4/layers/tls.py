@@ -24,7 +24,7 @@ from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
 from mitml4.layers.guard import Action, Blocked, Judge
 from mitml4.layers.report import Kind, Speaker
-from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.net.stream import StreamTruncated, TcpStream
 from mitml4.protocols.conversation import MAX_LOOK, Framing, Surroundings, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateFacts
 from mitml4.protocols.tls.differences import differences, lacks
@@ -37,11 +37,18 @@ from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.offer import prepare
 from mitml4.tls.original import key_type_of
-from mitml4.tls.pinning import CLIENT_CERTIFICATE, REFUSALS, Bypasses, Client, Site, Visit
+from mitml4.tls.pinning import (
+    CLIENT_CERTIFICATE,
+    REFUSALS,
+    Bypasses,
+    Client,
+    Site,
+    Visit,
+)
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 from mitml4.tls.verify import Unknown, Verdict, Verifier, der
 
-__all__ = ["Failed", "TlsOpener"]
+__all__ = ["Failed", "Redial", "TlsOpener"]
 
 _HELLO_S: Final = 10.0
 """What there is of a ClientHello that is not whole by then is relayed unopened."""
@@ -49,6 +56,8 @@ _HANDSHAKE_S: Final = 30.0
 _LEAVES_WITHIN_S: Final = 1.0
 """A client that ends the connection so soon after the handshake has looked at the certificate."""
 _RECONNECT_S: Final = 5.0
+_ANSWERED_WITHIN_S: Final = 1.0
+"""A second connection is answered in this time, or in a few times what the first one took."""
 _REMEMBERED_CERTIFICATES: Final = 512
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _OLDEST: Final = 0x0301
@@ -58,19 +67,31 @@ _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 """RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
 what a server may say because something is missing that the client did offer."""
 
-Reconnect = Callable[[], Awaitable[Stream]]
+
+@dataclass(frozen=True, slots=True)
+class Redial:
+    """How a flow connects again, where the layer below is the plain connection."""
+
+    dial: Callable[[], Awaitable[TcpStream]]
+    """Another connection to the server, which the caller closes; raises OSError."""
+    adopt: Callable[[TcpStream], None]
+    """It takes the place of the first one, which the caller has closed."""
 
 
 class _PassThrough(Exception):  # noqa: N818
     """Opening this one would cost the connection, or hide something from the client.
 
-    `reason` says what, `egress` is a fresh one, `certificate` what was seen on the former one.
+    `reason` says what, `egress` is a fresh one that has been sent the first `sent` bytes of what
+    the client says, `certificate` what was seen on the former one.
     """
 
-    def __init__(self, reason: str, egress: Stream, certificate: CertificateFacts | None) -> None:
+    def __init__(
+        self, reason: str, egress: TcpStream, sent: int, certificate: CertificateFacts | None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.egress = egress
+        self.sent = sent
         self.certificate = certificate
 
 
@@ -90,14 +111,13 @@ class TlsOpener:
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
 
     async def open(
-        self, bridge: Bridge, speaker: Speaker, client: str, reconnect: Reconnect | None
+        self, bridge: Bridge, speaker: Speaker, client: str, redial: Redial | None
     ) -> Bridge | None:
         """Open the TLS on a bridge; the bridge of its plaintext, or None when the flow is over.
 
         `client` is its address: what a client shows counts for its next connections.
-        `reconnect` makes a new egress stream where the layer below is the plain connection: then a
-        handshake that cannot be carried over is given up, and the untouched ClientHello is passed
-        through. Raises Blocked, Failed, OSError.
+        With `redial` a handshake that cannot be carried over is given up, and the untouched
+        ClientHello is passed through. Raises Blocked, Failed, OSError.
         """
         await bridge.flush()
         hello = await _read_hello(bridge)
@@ -127,10 +147,13 @@ class TlsOpener:
         except SSL.Error:
             return await _pass_through(bridge, speaker, "cipher")
         try:
-            return await _Handshake(self, bridge, hello, visit, speaker, reconnect).run()
+            return await _Handshake(self, bridge, hello, visit, speaker, redial).run()
         except _PassThrough as retreat:
+            assert redial
             bridge.egress.close()
+            redial.adopt(retreat.egress)
             bridge = bridge.onto(retreat.egress)
+            bridge.up.note_sent(retreat.sent)
             return await _pass_through(bridge, speaker, retreat.reason, visit, retreat.certificate)
 
     def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
@@ -211,14 +234,15 @@ class _Handshake:
         hello: ClientHello,
         visit: Visit,
         speaker: Speaker,
-        reconnect: Reconnect | None,
+        redial: Redial | None,
     ) -> None:
         self.opener = opener
         self.bridge = bridge
         self.hello = hello
         self.visit = visit
         self.speaker = speaker
-        self.reconnect = reconnect
+        self.redial = redial
+        self.began = trio.current_time()
         self.depth = len(bridge.report.stack)
         self.facts = TlsFacts.of(hello)
         self.server_reset: OSError | None = None
@@ -265,7 +289,7 @@ class _Handshake:
             self._fail("egress", "timeout", "the server does not answer the ClientHello")
             self.bridge.ingress.abort()
             raise Failed from None
-        if self.bridge.up.ended and self.reconnect:
+        if self.bridge.up.ended and self.redial:
             await self._retreat("client ended")
             self._fail("ingress", "reset", "the client ended before the server's answer")
             self._abort(stream)
@@ -278,20 +302,20 @@ class _Handshake:
         try:
             await stream.handshake()
         except (StreamTruncated, OSError):
-            await self._leave_request_to_client(stream)
+            await self._leave_request_to_client(stream, is_lost=True)
             raise
         if not self._answers_request():
-            await self._leave_request_to_client(stream)
+            await self._leave_request_to_client(stream, is_lost=False)
 
     def _answers_request(self) -> bool:
         """Whether a server that asks for a certificate is answered here: with the one that we were
         given, or with none where the client is known to have none."""
         return bool(self.opener.contexts.client_certificate) or self.visit.declines
 
-    async def _leave_request_to_client(self, egress: TlsStream) -> None:
-        """Pass this connection through if the server has asked for a certificate, else the next."""
+    async def _leave_request_to_client(self, egress: TlsStream, *, is_lost: bool) -> None:
+        """Pass a client through whose certificate the server has asked for: now, or next time."""
         if egress.alerts.asked_for_certificate:
-            await self._retreat(CLIENT_CERTIFICATE)
+            await self._retreat(CLIENT_CERTIFICATE, None if is_lost else egress)
             self.visit.needs(CLIENT_CERTIFICATE)
 
     async def _wait_client_ended(self) -> None:
@@ -302,7 +326,7 @@ class _Handshake:
         while seen <= MAX_LOOK and not lane.ended:
             seen = len(await lane.look(seen))
         lane.source.tcp.raise_reset()
-        if not lane.ended or not self.reconnect:
+        if not lane.ended or not self.redial:
             await lane.source.tcp.wait_reset()
 
     async def _pass_on_failure(self, failure: TlsFailure | None) -> None:
@@ -324,19 +348,41 @@ class _Handshake:
         self.bridge.ingress.discard(len(self.bridge.ingress.peek_nowait(MAX_LOOK + 1)))
         raise Failed from None
 
-    async def _retreat(self, reason: str) -> None:
+    async def _retreat(self, reason: str, first: TlsStream | None = None) -> None:
         """Give opening up for a fresh connection, if the server takes one. Raises _PassThrough.
 
-        It may not: an FTP server, for one, takes each data connection once.
+        It may not: an FTP server, for one, takes each data connection once. A `first` one that
+        could still be gone on with is kept until the server has answered the fresh one.
         """
-        if self.reconnect is None:
+        if self.redial is None:
             return
         try:
             with trio.fail_after(_RECONNECT_S):
-                egress = await self.reconnect()
+                egress = await self.redial.dial()
         except (OSError, trio.TooSlowError):
             return
-        raise _PassThrough(reason, egress, self.facts.certificate)
+        sent = await self._try_hello(egress, first) if first else 0
+        if sent or not first:
+            raise _PassThrough(reason, egress, sent, self.facts.certificate)
+
+    async def _try_hello(self, egress: TcpStream, first: TlsStream) -> int:
+        """Send the hello, which stays with the client, and wait until the server answers it.
+
+        Returns how many bytes were sent; 0 without an answer, and then the connection is closed.
+        What the server says on the first one meanwhile says that it goes on with that.
+        """
+        hello = self.bridge.up.glance()[: self.hello.wire_length]
+        took_s = trio.current_time() - self.began
+        sent = 0
+        try:
+            with trio.move_on_after(max(_ANSWERED_WITHIN_S, 4 * took_s)), suppress(OSError):
+                await egress.send_all(memoryview(hello))
+                await first_of(partial(egress.peek, 0, 1), partial(_wait_spoken, first))
+                sent = len(hello) if egress.peek_nowait(1) else 0
+        finally:
+            if not sent:
+                egress.abort()
+        return sent
 
     async def _wait_certificate_verdict(self, egress: TlsStream) -> None:
         """A server may refuse the certificate that it has asked for, or the want of one.
@@ -351,7 +397,7 @@ class _Handshake:
                 await egress.wait_receivable()  # who reads on will hear of a cut again
             egress.peek_nowait(1)
         if egress.failure:
-            await self._leave_request_to_client(egress)
+            await self._leave_request_to_client(egress, is_lost=True)
             refusal = egress.failure if isinstance(egress.failure, TlsFailure) else None
             await self._pass_on_failure(refusal)
         if not self._answers_request():
@@ -391,7 +437,7 @@ class _Handshake:
             hidden = [*verdict.hidden, *hidden]
         if hidden:
             reason = "; ".join(hidden)
-            await self._retreat(reason)
+            await self._retreat(reason, egress)
             self.visit.needs(reason)
             if not isinstance(verdict.issuer, Unknown):
                 verdict = replace(verdict, issuer=Unknown.ISSUER)
@@ -536,6 +582,16 @@ def _handshake_faults(connection: SSL.Connection) -> Iterator[str]:
     cipher = connection.get_cipher_name() or ""
     if cipher.startswith(("DHE-", "ADH-")) and connection.get_group_name() is None:
         yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
+
+
+async def _wait_spoken(stream: TlsStream) -> None:
+    """Wait for the first byte inside a TLS, which may have ended without."""
+    try:
+        spoken = await stream.peek(0, 1)
+    except (StreamTruncated, OSError):
+        spoken = b""
+    if not spoken:
+        await trio.sleep_forever()
 
 
 _certificate_facts: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateFacts.of_der)

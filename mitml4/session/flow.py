@@ -27,7 +27,7 @@ from mitml4.layers.dispatch import dispatch
 from mitml4.layers.guard import Blocked, Guard
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
-from mitml4.layers.tls import Failed, TlsOpener
+from mitml4.layers.tls import Failed, Redial, TlsOpener
 from mitml4.net.egress import EXHAUSTED
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
@@ -180,7 +180,8 @@ class Flow:
         """The egress connection, or how the server's side refused it."""
         try:
             with trio.fail_after(_CONNECT_S), self.arrival.until_reset():
-                return await self._redial()
+                self._egress = await self._dial()
+                return self._egress
         except trio.TooSlowError:
             self._refusal = TimeoutError()
             self.report.error("egress", "connect", "timeout", "no answer")
@@ -197,9 +198,8 @@ class Flow:
     async def _dial(self) -> TcpStream:
         return await self.services.connect(self.arrival.destination, self.arrival.client)
 
-    async def _redial(self) -> TcpStream:
-        self._egress = await self._dial()
-        return self._egress
+    def _adopt(self, egress: TcpStream) -> None:
+        self._egress = egress
 
     async def _bridge(self, ingress: TcpStream, egress: TcpStream) -> None:
         bridge: Bridge | None = Bridge.between(
@@ -231,7 +231,7 @@ class Flow:
         if protocol is None:
             return await converse(bridge, Opaque(), speaker)
         if protocol.terminates:
-            redial = self._redial if bridge.depth == 0 else None
+            redial = Redial(self._dial, self._adopt) if bridge.depth == 0 else None
             return await self.services.tls.open(bridge, speaker, self.arrival.client.ip, redial)
         if protocol.converse is None:
             return await converse(bridge, Opaque(label=protocol.name), speaker)
