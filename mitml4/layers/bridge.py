@@ -316,6 +316,9 @@ class Bridge:
     """The protocol that the outer layer has negotiated (websocket), where it has."""
     framing: Callable[[], Framing] | None = None
     """What that one is carried in, where it does not stand bare; the lanes move it as it is."""
+    on_channel_binding: Callable[[bool], None] = lambda _offered: None
+    """Told what is said inside a TLS that was opened of binding logins to it: True, the server
+    offers that; False, it has let the client in without."""
     sealed: str | None = None
     """Why its TLS cannot be opened, where the outer layer knows."""
 
@@ -414,11 +417,20 @@ class Bridge:
         up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
         return replace(self, up=up, down=down)
 
-    def inside_tls(self, ingress: Stream, egress: Stream) -> Bridge:
+    def inside_tls(
+        self, ingress: Stream, egress: Stream, on_channel_binding: Callable[[bool], None]
+    ) -> Bridge:
         """The bridge of the plaintext."""
         relay = self.up.relay
-        up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
-        return replace(self, up=up, down=down, secure=True, expected=None, framing=None)
+        return replace(
+            self,
+            up=Lane(ingress, egress, relay),
+            down=Lane(egress, ingress, relay),
+            secure=True,
+            expected=None,
+            framing=None,
+            on_channel_binding=on_channel_binding,
+        )
 
 
 async def first_of(

@@ -78,6 +78,8 @@ class _Driver:
         """CPU time that the last feed took."""
         self.unpaid = 0
         """Weight of events that the flow's budget has not been charged with."""
+        self.bound: bool | None = None
+        """What the conversation has said of channel binding."""
         framing = bridge.framing
         self.framings = {each: framing() for each in Direction} if framing else None
 
@@ -378,6 +380,9 @@ class _Driver:
     def _after(self, direction: Direction) -> None:
         """The conversation has learned something: say it, and let the other lane ask again."""
         self._tell(at_the_end=False)
+        if self.conversation.channel_binding not in (None, self.bound):
+            self.bound = self.conversation.channel_binding
+            self.bridge.on_channel_binding(self.bound)
         other = direction.other
         if other in self.waits:
             want, scope = self.waits[other]

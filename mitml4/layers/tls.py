@@ -38,6 +38,7 @@ from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.offer import prepare
 from mitml4.tls.original import key_type_of
 from mitml4.tls.pinning import (
+    CHANNEL_BINDING,
     CLIENT_CERTIFICATE,
     REFUSALS,
     Bypasses,
@@ -260,7 +261,7 @@ class _Handshake:
         if not self.opener.contexts.client_certificate:
             egress.alerts.on_certificate_request = self._note_late_request
         ingress.on_opening = partial(self._note_opening, trio.current_time())
-        return self.bridge.inside_tls(ingress, egress)
+        return self.bridge.inside_tls(ingress, egress, self._note_channel_binding)
 
     def _framing(self) -> Framing | None:
         return self.bridge.framing() if self.bridge.framing else None
@@ -408,6 +409,13 @@ class _Handshake:
         TLS 1.3 on if the client has offered it."""
         self.visit.needs(CLIENT_CERTIFICATE)
         self._error("egress", "certificate", "the server asks for a client certificate")
+
+    def _note_channel_binding(self, offered: bool) -> None:
+        """A login that is bound to the client's TLS is refused where the server has another."""
+        if offered:
+            self.visit.needs(CHANNEL_BINDING)
+        else:
+            self.visit.needs_no(CHANNEL_BINDING)
 
     def _describe(self, connection: SSL.Connection) -> None:
         group = connection.get_group_name()

@@ -281,6 +281,9 @@ class Conversation:
     """What an inner TLS is carried in, where it does not stand bare from its first byte."""
     sealed: str | None = None
     """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
+    channel_binding: bool | None = None
+    """Whether logins are bound to the TLS that this runs in: True once the server offers it, False
+    once it lets somebody in, which it would not have done where that TLS was opened."""
     target: Target | None = None
     """Where the inner protocol is bound for, once the client has asked for it here."""
     elsewhere: bool = False

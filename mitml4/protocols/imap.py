@@ -57,6 +57,9 @@ _COMPLETION: Final = re.compile(rb"(" + _TAG + rb") (OK|NO|BAD)(?: .*)?", re.DOT
 _LITERAL: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\Z")
 _PROSE: Final = re.compile(rb"\+|[^ ]+ (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
 """Lines of a server that end in text for people, where braces mean nothing."""
+_CAPABILITIES: Final = re.compile(
+    rb"\* CAPABILITY |[^ ]+ (?:OK|PREAUTH|NO|BAD) \[CAPABILITY ", re.IGNORECASE
+)
 _USERNAME: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
 
 
@@ -143,6 +146,8 @@ class Imap(Login):
         self.set_want(direction, Pass(count) if count else LOOK)
 
     def server_line(self, line: bytes) -> None:
+        if _CAPABILITIES.match(line):
+            self.offer(line)
         prose = not self._server_line_goes_on and _PROSE.match(line) is not None
         if prose:
             self._prose(line)
@@ -180,7 +185,7 @@ class Imap(Login):
         elif verb == b"STARTTLS":
             self.refuse()
         elif granted and verb not in UNCHANGED:
-            self.stay_plain()
+            self.let_in()
         if tag == self._tag and self.up is HOLD:
             self._tag, self.up = None, LOOK  # its literal is not wanted any more
 

@@ -144,9 +144,11 @@ class Irc(Login):
                 self.accept()
             case b"691" | b"421" | b"451" if self.up is HOLD:
                 self.refuse()  # it failed, is no command here, or must come later
+            case b"CAP" | b"908":  # RPL_SASLMECHS
+                self.offer(parameters)
             case b"001":
                 self.server = prefix
-                self.stay_plain()
+                self.let_in()
 
     def facts(self) -> IrcFacts:
         return IrcFacts(

@@ -28,6 +28,7 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.parts.ber import read_head, read_length
 from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.sasl import binds_channel
 from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Ldap", "LdapFacts"]
@@ -43,6 +44,9 @@ CONTROLS: Final = b"\xa0"
 # §4.2 to §4.14: the operations, and what each begins with
 BIND: Final = b"\x60"
 EXTENDED: Final = b"\x77"
+BIND_RESPONSE: Final = b"\x61"
+ENTRY: Final = b"\x64"
+"""Of a search."""
 EXTENDED_RESPONSE: Final = b"\x78"
 REQUESTS: Final = {
     BIND: SMALL_INTEGER,
@@ -57,8 +61,8 @@ REQUESTS: Final = {
     EXTENDED: b"\x80",
 }
 RESPONSES: Final = {
-    b"\x61": ENUMERATED,  # bind
-    b"\x64": OCTETS,  # search: an entry
+    BIND_RESPONSE: ENUMERATED,
+    ENTRY: OCTETS,
     b"\x65": ENUMERATED,  # search: done
     b"\x67": ENUMERATED,  # modify
     b"\x69": ENUMERATED,  # add
@@ -83,6 +87,8 @@ MAX_MESSAGES: Final = 1000
 MAX_DN: Final = 4096
 MAX_MECHANISM: Final = 20
 """RFC 4422 §3.1."""
+MAX_ROOT: Final = 16384
+"""Bytes of the root's entry, in which the server lists its SASL mechanisms."""
 MAX_EXTENDED: Final = 4096
 """Bytes of an extended request that may be StartTLS, controls included."""
 
@@ -181,7 +187,14 @@ class Ldap(Units):
         if not self._goes_on(reader):
             return
         message = read_message(reader, ANY)
+        if message.tag == ENTRY and message.size <= MAX_ROOT and _is_of_root(message.operation):
+            if binds_channel(reader.take(message.size)):  # among its supportedSASLMechanisms
+                self.channel_binding = True
+            self._messages += 1
+            return
         if message.tag != EXTENDED_RESPONSE or message.id != self._asked:
+            if message.tag == BIND_RESPONSE and self.bind_dn is not None:
+                self._bound(message.operation)
             self._messages += 1
             self.skip(reader, Direction.DOWN, message.size)
             return
@@ -196,6 +209,12 @@ class Ldap(Units):
             self.settled = True
             self.up = LOOK
 
+    def _bound(self, operation: Reader) -> None:
+        """A bind was answered; an anonymous one shows nothing."""
+        anonymous = not self.bind_dn and self.mechanism == b"simple"
+        if operation.take(3) == SUCCESS and not anonymous:
+            self.channel_binding = False
+
     def _goes_on(self, reader: Reader) -> bool:
         """Whether this goes on as it did, in messages, and not yet for too long."""
         if self._messages < MAX_MESSAGES and reader.data.startswith(SEQUENCE, reader.at):
@@ -205,6 +224,11 @@ class Ldap(Units):
 
     def facts(self) -> LdapFacts:
         return LdapFacts(bind_dn=self.bind_dn, mechanism=self.mechanism, upgraded=self.upgraded)
+
+
+def _is_of_root(entry: Reader) -> bool:
+    """Whether an entry is what the server says of itself (RFC 4512 §5.1): its name is empty."""
+    return entry.take(2) == OCTETS + b"\0"
 
 
 def _name(operation: Reader) -> bytes:

@@ -25,6 +25,7 @@ COMMANDS: Final = frozenset(
 )
 IMPLEMENTATION: Final = b'"IMPLEMENTATION"'
 """RFC 5804 §1.7 lets capabilities stand in any order; every known server begins with this one."""
+MECHANISMS: Final = b'"SASL"'
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITY", b"LOGOUT", b"NOOP", b"STARTTLS"})
 """What may be granted without a login."""
 
@@ -81,6 +82,8 @@ class ManageSieve(InOrder):
     def server_line(self, line: bytes) -> None:
         if self.greeting is None and line[: len(IMPLEMENTATION)].upper() == IMPLEMENTATION:
             self.greeting = line[len(IMPLEMENTATION) :].strip(b' "')
+        if line[: len(MECHANISMS)].upper() == MECHANISMS:
+            self.offer(line)
         status = None if self._server_line_goes_on else _STATUS.match(line)
         if status:
             self._status = status[1].upper()
@@ -99,7 +102,7 @@ class ManageSieve(InOrder):
         elif verb == b"STARTTLS":
             self.refuse()
         elif granted and verb not in UNCHANGED:
-            self.stay_plain()
+            self.let_in()
 
     def _skip(self, direction: Direction, count: int) -> None:
         if self.want(direction) is LOOK and count:

@@ -93,6 +93,7 @@ class Nntp(InOrder):
     def server_line(self, line: bytes) -> None:
         if self._listing:
             self._listing = line != b"."
+            self.offer(line)
             return
         reply = _REPLY.fullmatch(line)
         if reply is None:
@@ -110,7 +111,7 @@ class Nntp(InOrder):
         if verb == b"STARTTLS":
             self._answered(code)
         elif verb not in UNCHANGED and code != b"381" and code[:1] in (b"2", b"3"):
-            self.stay_plain()  # but 381: the password comes next
+            self.let_in()  # but 381: the password comes next
 
     def _answered(self, code: bytes) -> None:
         if code == b"382":  # RFC 4642 §2.2

@@ -95,6 +95,7 @@ class Pop3(InOrder):
     def server_line(self, line: bytes) -> None:
         if self._listing:
             self._listing = line != b"."
+            self.offer(line)
         elif line.startswith(b"+OK"):
             self._granted(line[4:])
         elif line.startswith(b"-ERR"):
@@ -110,7 +111,7 @@ class Pop3(InOrder):
         if verb == b"STLS":
             self.accept()
         elif verb not in UNCHANGED | SEVERAL_LINES:
-            self.stay_plain()
+            self.let_in()
 
     def _denied(self) -> None:
         verb = self.replied()

@@ -29,6 +29,7 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.parts.evidence import either, proof
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
+from mitml4.protocols.parts.sasl import binds_channel
 from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Postgresql", "PostgresqlFacts"]
@@ -55,12 +56,14 @@ MAX_MESSAGE: Final = 1 << 24
 AUTHENTICATION: Final = b"R"
 AUTHENTICATION_SIZES: Final = {0: 8, 2: 8, 3: 8, 5: 12, 6: 8, 7: 8, 9: 8}
 """By what it asks for: nothing, or a password. GSSAPI and SASL bring data of any length."""
+AUTHENTICATED: Final = 0
+SASL: Final = 10
 ERROR_RESPONSE: Final = b"E"
 QUERY: Final = b"Q"
 TELLING: Final = (AUTHENTICATION, ERROR_RESPONSE, QUERY)
 MAX_SEVERITY: Final = 40
 MAX_PARAMETER: Final = 1024
-"""Bytes of a ParameterStatus that may be the server's version."""
+"""Bytes of a ParameterStatus that may be the server's version, or of a list of mechanisms."""
 
 
 def read_head(reader: Reader) -> tuple[int, bytes]:
@@ -206,6 +209,8 @@ class Postgresql(Units):
         kind, length = reader.take(1), reader.uint(4, 4, (1 << 31) - 1)
         if kind in b"ZE":  # ReadyForQuery, ErrorResponse
             self.stay_plain()
+        elif kind == AUTHENTICATION and 8 <= length <= MAX_PARAMETER:
+            self._authentication(reader.uint(4), reader.take(length - 8))
         elif kind == b"S" and length <= MAX_PARAMETER:
             name, _, value = reader.take(length - 4).partition(b"\0")
             if name == b"server_version":
@@ -213,6 +218,12 @@ class Postgresql(Units):
                 self.stay_plain()
         else:
             self.skip(reader, Direction.DOWN, length - 4)
+
+    def _authentication(self, asked: int, data: bytes) -> None:
+        if asked == SASL and binds_channel(data):
+            self.channel_binding = True
+        elif asked == AUTHENTICATED:
+            self.channel_binding = False
 
     def facts(self) -> PostgresqlFacts:
         parameters = self.parameters or {}

@@ -50,6 +50,9 @@ PROTOCOLS: Final = {
     16: "azure ad",
 }
 
+CREDSSP: Final = (2, 8)
+"""Whose login proves the key of the server's certificate ([MS-CSSP] §3.1.5, step 3)."""
+
 # §2.2.1.2.2
 FAILURES: Final = {
     1: "TLS is required",
@@ -195,6 +198,7 @@ class Rdp(Units):
         kind, value = body[:1], int.from_bytes(body[4:8], "little")
         if kind == RESPONSE and value:
             self.protocol = PROTOCOLS.get(value, f"protocol {value:#x}")
+            self.sealed = "channel binding" if value in CREDSSP else None
             self.upgraded = True
             self.go_inside()
             return

@@ -47,6 +47,7 @@ PLAIN: Final = frozenset({b"DATA", b"BDAT", b"QUIT"})
 """Nobody asks for TLS behind these."""
 PLAIN_IF_ACCEPTED: Final = frozenset({b"MAIL", b"AUTH"})
 """Nor behind these, unless the server refuses them."""
+LISTS_MECHANISMS: Final = frozenset({b"EHLO", b"LHLO"})
 
 GREETING: Final = b" "
 """Stands in the queue of commands for what the server says unasked; no verb has a space."""
@@ -81,20 +82,27 @@ class Smtp(StartTLS):
     name: ClassVar[str] = "smtp"
 
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
+    _challenged: bool = False
+    """What the client says next is its response in an AUTH."""
 
     def __post_init__(self) -> None:
         if behind_starttls(self.around.within, self.name):
             self._under_way.clear()
 
     def client_line(self, line: bytes) -> None:
+        if self._challenged:
+            self._challenged = False
+            return
         verb = line[:LONGEST].partition(b" ")[0].upper()
         if len(self._under_way) >= MAX_UNDER_WAY:
             raise ProtocolError("SMTP: too many commands without a reply")
         self._under_way.append(verb)
         if verb == b"STARTTLS":
             self.ask()
-        elif verb in PLAIN or behind_starttls(self.around.within, self.name):
+        elif verb in PLAIN:
             self.stay_plain()
+        elif behind_starttls(self.around.within, self.name):
+            self.settled = True
 
     def server_line(self, line: bytes) -> None:
         code, separator = line[:3], line[3:4]
@@ -104,19 +112,24 @@ class Smtp(StartTLS):
             return  # unasked: `421`, the server is about to leave (RFC 5321 §3.8)
         if self._under_way[0] == GREETING and self.greeting is None:
             self.greeting = line[4:]
-        if separator != b"-":
+        if self._under_way[0] in LISTS_MECHANISMS:
+            self.offer(line)
+        if separator == b"-":
+            return
+        self._challenged = code == b"334"  # RFC 4954 §4
+        if not self._challenged:
             self._replied(self._under_way.popleft(), code)
 
     def _replied(self, verb: bytes, code: bytes) -> None:
         """The last line of a command's reply has come."""
         if verb == GREETING and self.around.secure:
-            self.stay_plain()  # TLS from the start: it is not offered twice
+            self.settled = True  # TLS from the start: it is not offered twice
         elif verb == b"STARTTLS" and code == b"220":  # RFC 3207 §4
             self.accept()
         elif verb == b"STARTTLS":
             self.refuse()
-        elif verb in PLAIN_IF_ACCEPTED and code[:1] in (b"2", b"3"):
-            self.stay_plain()
+        elif verb in PLAIN_IF_ACCEPTED and code[:1] == b"2":
+            self.let_in()
 
 
 PROTOCOL: Final = Protocol(

@@ -63,6 +63,8 @@ STANZAS: Final = frozenset({b"iq", b"message", b"presence", b"handshake", b"resu
 """Clients and servers that send one ask for no TLS behind it."""
 SUCCESS: Final = frozenset({b"success", b"compressed"})
 """A server's answers behind which the streams begin anew, or are compressed."""
+MAX_MECHANISM: Final = 64
+"""Bytes of text that may be the name of a SASL mechanism (RFC 4422 §3.1: 20, and blanks)."""
 
 
 def detect(opening: Opening) -> Verdict:
@@ -101,6 +103,8 @@ class Xmpp(StartTLS):
     host: bytes | None = None
     server: bytes | None = None
     _depths: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
+    _texts: dict[Direction, bytes] = field(default_factory=lambda: dict.fromkeys(Direction, b""))
+    """The end of the text since the last tag."""
 
     def feed(self, direction: Direction, data: bytes) -> int:
         """Take text, and every whole tag, as long as nothing but these is wanted."""
@@ -108,7 +112,9 @@ class Xmpp(StartTLS):
         while self.want(direction) is LOOK and at < len(data):
             start = data.find(b"<", at)
             if start != at:
-                at = start if start > 0 else len(data)
+                end = start if start > 0 else len(data)
+                self._texts[direction] = (self._texts[direction] + data[at:end])[-MAX_MECHANISM:]
+                at = end
                 continue
             end = self._markup(direction, data, at)
             if (end or len(data)) - at > MAX_TAG:
@@ -129,6 +135,7 @@ class Xmpp(StartTLS):
             return 0
         if tag.end() - at <= MAX_TAG:
             self._tag(direction, tag)
+        self._texts[direction] = b""
         return tag.end()
 
     def _tag(self, direction: Direction, tag: re.Match[bytes]) -> None:
@@ -137,6 +144,8 @@ class Xmpp(StartTLS):
         empty = tag[0].endswith(b"/>")
         if tag["close"]:
             depth -= 1
+            if name == b"mechanism" and direction is Direction.DOWN:
+                self.offer(self._texts[direction])
         elif depth == 0 and name in STANZAS:
             self.stay_plain()  # a capture that begins in the middle
         elif depth == 0:
@@ -159,7 +168,9 @@ class Xmpp(StartTLS):
             self.server = _attribute(tag, b"from")
 
     def _element_begins(self, direction: Direction, name: bytes) -> None:
-        if name in (STANZAS if direction is Direction.UP else SUCCESS):
+        if name == b"success" and direction is Direction.DOWN:
+            self.let_in()
+        elif name in (STANZAS if direction is Direction.UP else SUCCESS):
             self.stay_plain()
 
     def _element_ended(self, direction: Direction, name: bytes) -> None:

@@ -10,7 +10,9 @@ for every client of a site once several clients have shown it.
       certificate without saying why, or right       before this one began, and none was accepted
       after the handshake without a byte             since
     a byte behind the handshake (accepted)         not pinned; what ended before is forgotten
-    the server needs what we cannot do             passed through
+    OpenSSL cannot do what the two ends do         passed through
+    the server offers logins that are bound to     passed through, until the client is let in
+      their TLS                                      without
     the client's own certificate on the way        passed through, as the client has one
     an empty one on the way                        opened, and answered with an empty one
 
@@ -26,7 +28,16 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final, NamedTuple, TypeVar
 
-__all__ = ["CLIENT_CERTIFICATE", "PINNED", "REFUSALS", "Bypasses", "Client", "Site", "Visit"]
+__all__ = [
+    "CHANNEL_BINDING",
+    "CLIENT_CERTIFICATE",
+    "PINNED",
+    "REFUSALS",
+    "Bypasses",
+    "Client",
+    "Site",
+    "Visit",
+]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -44,11 +55,13 @@ REFUSALS: Final = {
 
 PINNED: Final = "pinned"
 CLIENT_CERTIFICATE: Final = "client certificate"
+CHANNEL_BINDING: Final = "channel binding"
 
 _BYPASS_S: Final = 300.0
 _REMEMBERED_S: Final = 3600.0
-"""How long it counts that a client has left, or that it has no certificate. A client that retries
-every quarter of an hour is to find both."""
+"""How long it counts that a client has left, that it has no certificate, and what a server offers.
+A client that comes every quarter of an hour is to find them."""
+_LASTING: Final = frozenset({CHANNEL_BINDING})
 _SEVERAL: Final = 3
 """So many clients speak for all. Two may be two programs of one machine."""
 _MOST: Final = 4096
@@ -139,7 +152,8 @@ class Bypasses:
     def add(self, client: Client, site: Site, reason: str) -> None:
         """Pass this client through."""
         record = self.renew(client, site)
-        record.reason, record.bypassed_until = reason, self.clock() + _BYPASS_S
+        lasts_s = _REMEMBERED_S if reason in _LASTING else _BYPASS_S
+        record.reason, record.bypassed_until = reason, self.clock() + lasts_s
         voters = self._voters.get(site) or OrderedDict()
         _put(voters, client, record, most=_MOST_VOTERS)
         _put(self._voters, site, voters)

@@ -385,7 +385,7 @@ VALIDATOR = _Validator()
 # --- fixtures ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return poll
 

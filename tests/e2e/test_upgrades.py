@@ -155,7 +155,9 @@ service imap-login {{
     assert flow.actions == ["relayed", "intercepted", "relayed"]
 
 
-def test_postgresql(serve, session, client, identity, files: Path, wait_until) -> None:
+@pytest.fixture(scope="module")
+def postgresql(serve, identity, files: Path, wait_until) -> int:
+    """PostgreSQL, whose user `me` needs a password and all others none; returns its port."""
     port = 15432
     data = files / "postgresql"
     data.mkdir()
@@ -171,7 +173,9 @@ def test_postgresql(serve, session, client, identity, files: Path, wait_until) -
         shutil.copy(source, target)
         shutil.chown(target, "postgres", "postgres")
         target.chmod(0o600)
-    (data / "pg_hba.conf").write_text("hostssl all all all trust\n")
+    (data / "pg_hba.conf").write_text(
+        "hostssl all me all scram-sha-256\nhostssl all all all trust\n"
+    )
     serve(
         *as_postgres,
         *(str(PG_BIN[-1] / "postgres"), "-D", str(data), "-p", str(port), "-h", SERVER_V4),
@@ -180,10 +184,14 @@ def test_postgresql(serve, session, client, identity, files: Path, wait_until) -
     )
     told = data / "postmaster.pid"  # it listens before it is ready, and refuses until then
     wait_until(lambda: told.read_text().rstrip().endswith("ready"), "PostgreSQL is ready")
+    return port
+
+
+def test_postgresql(postgresql, session, client) -> None:
     watch = session.watch()
     outcome = client.run(
         "psql",
-        f"host={HOST} hostaddr={SERVER_V4} port={port} user=postgres dbname=postgres "
+        f"host={HOST} hostaddr={SERVER_V4} port={postgresql} user=postgres dbname=postgres "
         f"sslmode=verify-full sslrootcert={session.ca} gssencmode=disable",
         *("-Atc", "select 6 * 7"),
     )
@@ -191,6 +199,38 @@ def test_postgresql(serve, session, client, identity, files: Path, wait_until) -
     flow = watch.flow()
     assert flow.stack == ["postgresql", "tls", "postgresql"]
     assert flow.actions == ["relayed", "intercepted", "relayed"]
+
+
+def test_a_login_that_is_bound_to_its_tls_works_the_second_time(
+    postgresql, session, client, beside
+) -> None:
+    """psql uses channel binding where the server offers it; told not to, it is always opened."""
+
+    def ask(machine, user: str, *, binds: bool = True, query: str = "select 6 * 7"):
+        binding = "prefer" if binds else "disable"
+        return machine.run(
+            "psql",
+            f"host={HOST} hostaddr={SERVER_V4} port={postgresql} user={user} dbname=postgres "
+            f"password=secret sslmode=require gssencmode=disable channel_binding={binding}",
+            *("-Atc", query),
+        )
+
+    made = ask(beside, "postgres", query="create role me login password 'secret'")
+    assert made.code == 0, made.err
+    for binds, code, actions in (
+        (False, 0, ["relayed", "intercepted", "relayed"]),
+        (False, 0, ["relayed", "intercepted", "relayed"]),
+        (True, 2, ["relayed", "intercepted", "relayed"]),
+        (True, 0, ["relayed", "passthrough"]),
+        (True, 0, ["relayed", "passthrough"]),
+    ):
+        watch = session.watch()
+        outcome = ask(client, "me", binds=binds)
+        assert outcome.code == code, outcome.err
+        assert ("channel binding check failed" in outcome.err) == bool(code)
+        flow = watch.flow()
+        assert flow.actions == actions
+    assert flow.layer("tls")["details"]["passthrough"] == "channel binding"
 
 
 def test_mysql(serve, session, client, beside, identity, files: Path) -> None:

@@ -138,12 +138,13 @@ def test_inside_its_own_tls_there_is_nothing_left_to_ask(converse: Any) -> None:
     assert not conversation.facts().upgraded
 
 
-def test_with_tls_from_the_start_only_the_greeting_is_read(converse: Any) -> None:
+def test_with_tls_from_the_start_all_is_known_with_the_greeting(converse: Any) -> None:
     conversation = Smtp(around=Surroundings(secure=True, within=("tls",)))
     converse(conversation, [GREETING])
-    assert conversation.up is PASS_ALL
     assert conversation.settled
     assert conversation.facts().greeting == b"mx.example ESMTP Postfix"
+    converse(conversation, [EHLO, OFFER, (UP, b"MAIL FROM:<a@x>\r\n"), (DOWN, b"250 Ok\r\n")])
+    assert conversation.up is PASS_ALL
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mitml4.tls.pinning import Bypasses, Client, Site, Visit
+from mitml4.tls.pinning import CHANNEL_BINDING, Bypasses, Client, Site, Visit
 
 HOUR = 3600.0
-NEEDS = "channel binding"
+NEEDS = "no shared cipher"
 
 
 @dataclass
@@ -164,3 +164,12 @@ def test_the_tables_are_bounded() -> None:
     assert told.visit("4999").bypass == "pinned"
     sizes = {name: len(table) for name, table in vars(told.bypasses).items() if name[0] == "_"}
     assert max(sizes.values()) <= 4096
+
+
+def test_what_a_server_offers_is_kept_for_an_hour() -> None:
+    told = Story()
+    told.visit("A").needs(CHANNEL_BINDING)
+    told.play("wait 3599")
+    assert told.visit("A").bypass == "channel binding"
+    told.play("wait 2")
+    assert told.visit("A").bypass is None

@@ -8,6 +8,7 @@ is; a yes makes both sides INNER, and once it is clear that nobody will ask, all
     client_line   ask()                    the client's side waits
     server_line   accept() or refuse()     INNER, or as before
     either        stay_plain()             this will stay as it is until the end
+    server_line   let_in()                 and so it will then, with the client logged in
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mitml4.protocols.conversation import (
     Direction,
     Facts,
 )
+from mitml4.protocols.parts.sasl import binds_channel
 
 __all__ = ["MAX_LINE", "StartTLS", "StartTLSFacts"]
 
@@ -64,10 +66,20 @@ class StartTLS(Conversation):
         self.upgraded = self.settled = True
         self.up = self.down = INNER
 
+    def offer(self, mechanisms: bytes) -> None:
+        """The server lists the SASL mechanisms that it takes."""
+        if binds_channel(mechanisms):
+            self.channel_binding = True
+
     def refuse(self) -> None:
         """The server declines: the client may go on, or ask again."""
         self.settled = True
         self.up = LOOK
+
+    def let_in(self) -> None:
+        """The server serves this client: there is no login to come, nor any question of TLS."""
+        self.channel_binding = False
+        self.stay_plain()
 
     def stay_plain(self) -> None:
         """Nobody will ask any more."""
