@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 __all__ = ["APPLICATION_DATA", "HANDSHAKE", "RecordWriter", "logged_secret", "ticket"]
@@ -23,7 +23,8 @@ APPLICATION_DATA: Final = 23
 
 @dataclass(slots=True)
 class RecordWriter:
-    """Writes what one side says under TLS_AES_128_GCM_SHA256, from its traffic secret on."""
+    """Writes what one side says under TLS_AES_128_GCM_SHA256 or TLS_AES_256_GCM_SHA384, whichever
+    its traffic secret belongs to, from that on."""
 
     secret: bytes
     _key: AESGCM = field(init=False)
@@ -34,7 +35,8 @@ class RecordWriter:
         self._begin()
 
     def _begin(self) -> None:
-        self._key = AESGCM(_expand(self.secret, b"key", 16))
+        length = 32 if len(self.secret) == SHA384.digest_size else 16
+        self._key = AESGCM(_expand(self.secret, b"key", length))
         self._iv = int.from_bytes(_expand(self.secret, b"iv", 12), "big")
         self._sequence = 0
 
@@ -51,7 +53,7 @@ class RecordWriter:
     def key_update(self, *, requested: bool = False) -> bytes:
         """RFC 8446 §4.6.3; what follows is under the next key."""
         record = self.record(HANDSHAKE, bytes((24, 0, 0, 1, requested)))
-        self.secret = _expand(self.secret, b"traffic upd", 32)
+        self.secret = _expand(self.secret, b"traffic upd", len(self.secret))
         self._begin()
         return record
 
@@ -64,7 +66,7 @@ def ticket(number: int) -> bytes:
 
 def logged_secret(log: Path, label: str) -> bytes:
     """The last secret of this label in a key log, such as `SERVER_TRAFFIC_SECRET_0`."""
-    lines = [line.split() for line in log.read_text().splitlines()]
+    lines = [line.split() for line in log.read_text().splitlines() if line]
     return bytes.fromhex([line[2] for line in lines if line[:1] == [label]][-1])
 
 
@@ -72,4 +74,5 @@ def _expand(secret: bytes, label: bytes, length: int) -> bytes:
     """HKDF-Expand-Label with no context (RFC 8446 §7.1)."""
     name = b"tls13 " + label
     info = struct.pack("!HB", length, len(name)) + name + b"\0"
-    return HKDFExpand(SHA256(), length, info).derive(secret)
+    algorithm = SHA384() if len(secret) == SHA384.digest_size else SHA256()
+    return HKDFExpand(algorithm, length, info).derive(secret)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from bench import machine
 from bench.figures import percentile, verify
-from bench.floods.catalogue import FLOODS, Flood
+from bench.floods import FLOODS, Flood
 from bench.lab import CONGESTION_CONTROL, SERVER_IP, SERVER_NAME, TLS_PORT, Lab, wait_until
 from bench.peers import Direct, Mitml4, Peer, Standing
 from bench.processes import MemoryWatch, stop

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.floods.catalogue import FLOODS, Flood
+from bench.floods import FLOODS, Flood
 
 _BACKLOG = 4096
 _AGAIN_S = 0.05

@@ -221,8 +221,8 @@ class Lane:
         waited = False
         try:
             while moved is None:
-                if in_kernel and isinstance(source, TcpStream) and isinstance(sink, TcpStream):
-                    moved = await self.relay.splice(source, sink, left)
+                if in_kernel and _are_spliceable(source, sink):
+                    moved = await self.relay.splice(source.tcp, sink.tcp, left)
                 else:
                     moved = await self.relay.copy(source, sink, left, tap)
                 if moved is None and waited and (urgent := await self._send_urgent()):
@@ -431,6 +431,11 @@ class Bridge:
             framing=None,
             on_channel_binding=on_channel_binding,
         )
+
+
+def _are_spliceable(source: Stream, sink: Stream) -> bool:
+    both_tcp = isinstance(source, TcpStream) and isinstance(sink, TcpStream)
+    return both_tcp and source.tcp.is_in_kernel
 
 
 async def first_of(

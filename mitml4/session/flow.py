@@ -124,7 +124,7 @@ class Flow:
         """Whether the server has acknowledged all that the client has sent."""
         if self._ingress is None or self._egress is None:
             return True
-        return not (_queued(self._ingress, termios.FIONREAD) or unsent(self._egress))
+        return not (self._ingress.unread_count() or unsent(self._egress))
 
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
@@ -285,11 +285,7 @@ def unsent(stream: TcpStream) -> int:
         state = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         if state == _TCP_CLOSE:
             return 0
-        return _queued(stream, termios.TIOCOUTQ)
+        queued = fcntl.ioctl(stream.socket, termios.TIOCOUTQ, bytes(4))
+        return int(struct.unpack("i", queued)[0])
     except OSError:
         return 0
-
-
-def _queued(stream: TcpStream, request: int) -> int:
-    """Bytes in a queue of the kernel's, by its ioctl."""
-    return int(struct.unpack("i", fcntl.ioctl(stream.socket, request, bytes(4)))[0])

@@ -1,9 +1,10 @@
 """A byte stream inside TLS, by OpenSSL.
 
 Where the layer below is a TCP socket, OpenSSL reads and writes its descriptor itself: half the CPU
-of any way that hands ciphertext through Python. Inside another TLS, and where the handshake is
-carried in packets of another protocol, it works on memory BIOs, and this stream carries the
-ciphertext. `TlsStream` is the part that both have in common.
+of any way that hands ciphertext through Python. Inside another TLS, where the handshake is carried
+in packets of another protocol, and where what comes next is not in the kernel any more, it works on
+memory BIOs, and this stream carries the ciphertext. `TlsStream` is the part that both have in
+common.
 
 How the far side ended is kept apart: close_notify is the end of the stream; TCP's FIN without it
 raises StreamTruncated; a reset, ConnectionResetError; a fatal alert or a broken record, TlsFailure.
@@ -360,7 +361,7 @@ def tls_over(
 ) -> TlsStream:
     """A TLS stream over any stream; `handshake` comes next. `framing` carries the handshake."""
     stream: TlsStream
-    if isinstance(transport, TcpStream) and framing is None:
+    if isinstance(transport, TcpStream) and transport.is_in_kernel and framing is None:
         stream = _DescriptorTlsStream(context, transport)
     else:
         stream = _MemoryTlsStream(context, transport, server_side=server_side, framing=framing)

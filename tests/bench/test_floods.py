@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.floods.catalogue import CHUNK, FLOODS, Flood
+from bench.floods import FLOODS, Flood
+from bench.floods.catalogue import CHUNK
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import Opening
 

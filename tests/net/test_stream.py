@@ -1,0 +1,64 @@
+"""What is unread of a connection, however many packets it came in."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+import trio
+
+from mitml4.net.stream import TcpStream
+
+ROUNDS = 40
+
+
+async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> None:
+    """The kernel would look at each of them for each that is asked for: they are read instead, and
+    the bytes come out as they would otherwise."""
+    monkeypatch.setattr("mitml4.net.stream._FEW_PACKETS_MEMORY", 0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    stream = TcpStream(near)
+    data = bytes(range(256)) * ROUNDS
+    seen = b""
+    with far, trio.fail_after(5):
+        for at in range(0, len(data), 256):
+            far.sendall(data[at : at + 256])
+            seen = await stream.peek(len(seen), 65536)
+        assert seen == stream.peek_nowait(65536) == data
+        assert not stream.is_in_kernel
+        assert stream.unread_count() == len(data)
+        stream.discard(1000)
+        buffer = memoryview(bytearray(65536))
+        count = stream.receive_nowait(buffer)
+        assert buffer[:count] == data[1000:]
+        assert stream.is_in_kernel
+        assert stream.receive_nowait(buffer) is None
+    stream.close()
+
+
+async def read_on(stream: TcpStream) -> None:
+    if not await stream.peek(0, 100):
+        stream.raise_told_reset()
+
+
+@pytest.mark.parametrize("few_bytes", [256, -1], ids=["in the kernel", "kept"])
+async def test_a_reset_is_told_after_what_came_before_it(monkeypatch, few_bytes: int) -> None:
+    monkeypatch.setattr("mitml4.net.stream._FEW_BYTES", few_bytes)
+    monkeypatch.setattr("mitml4.net.stream._FEW_PACKETS_MEMORY", few_bytes)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    stream = TcpStream(near)
+    far.sendall(b"piece")
+    with trio.fail_after(5):
+        assert await stream.peek(0, 100) == b"piece"
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        assert await stream.peek(5, 100) == b"piece"
+        stream.discard(5)
+        with pytest.raises(ConnectionResetError):
+            await read_on(stream)
+    stream.close()
