@@ -304,7 +304,6 @@ class Depth:
             pass
         if self.opaque or conversation is None:
             return
-        conversation.named.clear()  # nobody is refused anything
         if conversation.notices:
             self._drain_notices(conversation)
         if conversation.settled and not self.told:

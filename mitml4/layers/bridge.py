@@ -22,7 +22,7 @@ from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
-from mitml4.protocols.conversation import MAX_LOOK, Direction, Framing, Target
+from mitml4.protocols.conversation import MAX_LOOK, Direction, Framing, Target, Unreadable
 from mitml4.tls.stream import TlsFailure, TlsStream
 
 __all__ = ["MAX_DEPTH", "Bridge", "Lane", "first_of"]
@@ -50,6 +50,8 @@ class Lane:
     source: Stream
     sink: Stream
     relay: Relay
+    on_urgent: Callable[[], None] = lambda: None
+    """Is told of urgent data before it moves, while somebody looks."""
     ahead: bytearray = field(default_factory=bytearray)
     """Bytes that the sink has already, and that no conversation has claimed."""
     due: bytes = b""
@@ -162,6 +164,7 @@ class Lane:
 
         Cancelling loses nothing.
         """
+        self.on_urgent()
         source, sink = self.source, self.sink
         assert isinstance(sink, TcpStream)
         before = urgent.before
@@ -295,6 +298,12 @@ class Lane:
             await sink.send_end()
 
 
+def _refuse_urgent(guard: Guard) -> Callable[[], None]:
+    """Many servers never see an urgent byte: what a client asks for with one in it is read in two
+    ways."""
+    return lambda: guard.check(Unreadable("urgent data where a host may be asked for"))
+
+
 @dataclass(slots=True, kw_only=True)
 class Bridge:
     """The two lanes of a flow at one depth, with what outer layers have said of it."""
@@ -336,7 +345,7 @@ class Bridge:
     ) -> Bridge:
         """The outermost bridge of a flow."""
         return cls(
-            up=Lane(ingress, egress, relay),
+            up=Lane(ingress, egress, relay, on_urgent=_refuse_urgent(guard)),
             down=Lane(egress, ingress, relay),
             report=report,
             target=target,

@@ -182,6 +182,8 @@ class _Driver:
             with trio.move_on_at(self._held_until(direction, tried)) as patience:
                 looked = await self._interruptible(direction, LOOK, lane, tried)
             self.turns[direction].begin()
+            if patience.cancelled_caught and self._want(direction) is not LOOK:
+                break
             if patience.cancelled_caught:
                 # A piece of a message, and no more: the far side may have something to say to it.
                 await lane.move_ahead(lane.glance()[:tried])
@@ -257,6 +259,8 @@ class _Driver:
                 beyond = math.inf if enough else len(data)
                 looked = await self._interruptible(direction, want, lane, beyond)
             self.turns[direction].begin()
+            if self._want(direction) is not want:
+                break  # even if it was held for long enough in the same moment
             if patience.cancelled_caught and len(data) > MAX_LOOK:
                 self._break(direction, ProtocolError("more bytes than may be held back"))
             elif patience.cancelled_caught:
@@ -317,8 +321,9 @@ class _Driver:
 
     def _check_named(self) -> None:
         """Before the request for it moves: nobody hears of where the client may not go."""
-        named, self.conversation.named = self.conversation.named, []
-        self.bridge.guard.check(*named)
+        if named := self.conversation.named:
+            self.bridge.guard.check(*named)
+            named.clear()
 
     def _check_unread(self, direction: Direction) -> None:
         """Before what the conversation could not read moves: it may ask for any host."""
@@ -342,7 +347,9 @@ class _Driver:
                 within=tuple(self.bridge.report.stack),
                 port=self.bridge.target.port,
             )
-            ends = asked_by(opening, self.conversation.target or self.bridge.target)
+            ends = self.conversation.asked_ahead(data)
+            if ends is None:
+                ends = asked_by(opening, self.conversation.target or self.bridge.target)
             self.bridge.guard.check(*ends or ())
 
     def _tapped(self, direction: Direction, data: bytes) -> None:

@@ -171,7 +171,7 @@ class TlsOpener:
 
 def _named(hello: ClientHello, bridge: Bridge) -> list[Target]:
     """What a ClientHello asks for: its SNI, at the port that the connection is bound for."""
-    return [] if hello.sni is None else [Target(hello.sni, bridge.target.port)]
+    return [Target(name, bridge.target.port) for name in hello.server_names]
 
 
 def _is_reversed(bridge: Bridge) -> bool:

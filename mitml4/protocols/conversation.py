@@ -289,7 +289,7 @@ class Conversation:
     elsewhere: bool = False
     """Whether the client may ask here for hosts at any port, as one asks a proxy."""
     named: list[End] = field(default_factory=list)
-    """Where the client has asked to go since the driver last took it away: targets, SNI, Host."""
+    """Where the client has asked to go in what was last fed: targets, SNI, Host."""
     notices: list[Notice] = field(default_factory=list)
     """What happened since the driver last took it away."""
 
@@ -334,6 +334,13 @@ class Conversation:
     def facts(self) -> Facts:
         """What has been learned so far."""
         raise NotImplementedError
+
+    def asked_ahead(self, data: bytes) -> Sequence[End] | None:
+        """Where the client asks to go in bytes under a HOLD, which it has sent before its turn.
+
+        None, as by default: they are not this conversation's, but an inner protocol's.
+        """
+        return None
 
     def ask_for(self, target: Target) -> None:
         """The client has asked for this target here: the inner protocol is bound for it."""

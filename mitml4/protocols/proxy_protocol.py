@@ -7,6 +7,7 @@ The server says nothing of its own, so its side is INNER from the start.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -23,6 +24,7 @@ from mitml4.protocols.conversation import (
     Pass,
     Protocol,
     Target,
+    Unreadable,
     Verdict,
     Want,
 )
@@ -41,6 +43,10 @@ V2_COMMANDS: Final = {0: "local", 1: "proxy"}
 V2_ADDRESS_SIZES: Final = {0: 0, 1: 4, 2: 16, 3: 108}
 """Bytes of one address by family: unspecified, IPv4, IPv6, Unix path."""
 V2_MAX_TRANSPORT: Final = 2
+V2_AUTHORITY: Final = 0x02
+"""PP2_TYPE_AUTHORITY: the host name that the client asked for, as in SNI."""
+MAX_TLVS: Final = 8192
+"""Bytes; more than these are not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,18 @@ def _parse_v2(data: bytes) -> Header | None:
     )
 
 
+def _tlvs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each (§2.2.1)."""
+    at = 0
+    while at < len(data):
+        value = at + 3
+        end = value + int.from_bytes(data[at + 1 : value], "big")
+        if end > len(data):
+            raise ProtocolError("PROXY: a TLV that is longer than the header")
+        yield data[at], data[value:end]
+        at = end
+
+
 def detect(opening: Opening) -> Verdict:
     """A whole version 1 line, or a version 2 header to the end of its addresses."""
     if opening.down and not opening.up:
@@ -159,7 +177,7 @@ class ProxyProtocolFacts(Facts):
 
 @dataclass(slots=True)
 class ProxyProtocol(Conversation):
-    """The header; TLVs pass unseen, and what follows is INNER."""
+    """The header; what follows is INNER."""
 
     name: ClassVar[str] = "proxy-protocol"
 
@@ -168,14 +186,31 @@ class ProxyProtocol(Conversation):
     header: Header | None = None
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        self.header = parse(data)
-        if self.header is None:
+        self.header = header = parse(data)
+        if header is None:
             return 0
-        if asked := self.header.destination:
-            self.named.append(Target(asked.ip, asked.port))
+        end = header.size + header.rest
+        if len(data) < end and header.rest <= MAX_TLVS:
+            return 0
+        self._name_hosts(header, data[header.size : end])
         self.settled = True
-        self.up = Pass(self.header.rest) if self.header.rest else INNER
-        return self.header.size
+        self.up = Pass(header.rest) if header.rest else INNER
+        return header.size
+
+    def _name_hosts(self, header: Header, tlvs: bytes) -> None:
+        """Where the client wants to go, and the name by which it asked for that."""
+        asked = header.destination
+        if asked:
+            self.named.append(Target(asked.ip, asked.port))
+        port = asked.port if asked else None
+        try:
+            if header.rest > MAX_TLVS:
+                raise ProtocolError("PROXY: too many TLVs to be read")
+            for kind, value in _tlvs(tlvs):
+                if kind == V2_AUTHORITY and port is not None:
+                    self.named.append(Target(value.decode("utf-8", "backslashreplace"), port))
+        except ProtocolError as error:
+            self.named.append(Unreadable(error.message, port))
 
     def passed(self, direction: Direction, count: int) -> None:
         super(ProxyProtocol, self).passed(direction, count)

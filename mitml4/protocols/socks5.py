@@ -17,7 +17,7 @@ own: they are named, and the rest passes.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Final
@@ -30,6 +30,7 @@ from mitml4.protocols.conversation import (
     PASS_ALL,
     Conversation,
     Direction,
+    End,
     Facts,
     Opening,
     Protocol,
@@ -182,6 +183,19 @@ class Socks5(Conversation):
             reply=self.reply,
         )
 
+    def asked_ahead(self, data: bytes) -> Sequence[End] | None:
+        """An optimistic client's request, behind its credentials if there are any."""
+        if self._reader not in (self._choice, self._status):
+            return None
+        try:
+            start = _credentials_end(data) if data[0] == 1 else 0
+            end = None if start is None else _address_end(data[start:])
+        except ProtocolError as error:
+            return [Unreadable(error.message)]
+        if start is None or end is None:
+            return []
+        return [_address(data[start + 3 : start + end])]
+
     def _greeting(self, data: bytes) -> int:
         """`VER NMETHODS METHODS` (RFC 1928 §3)."""
         _expect(data[0] == VERSION, "SOCKS5: the greeting has another version")
@@ -216,13 +230,10 @@ class Socks5(Conversation):
     def _credentials(self, data: bytes) -> int:
         """`01 ULEN UNAME PLEN PASSWD` (RFC 1929 §2)."""
         _expect(data[0] == 1, "SOCKS5: the credentials have another version")
-        if len(data) < 2 or len(data) < 3 + data[1]:
+        end = _credentials_end(data)
+        if end is None:
             return 0
-        user_end = 2 + data[1]
-        end = user_end + 1 + data[user_end]
-        if len(data) < end:
-            return 0
-        self.username = data[2:user_end]
+        self.username = data[2 : 2 + data[1]]
         self._await_server(self._status)
         return end
 
@@ -285,6 +296,14 @@ class Socks5(Conversation):
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise ProtocolError(message)
+
+
+def _credentials_end(data: bytes) -> int | None:
+    """Where the credentials end, or None as long as that has not come (RFC 1929 §2)."""
+    if len(data) < 2 or len(data) < 3 + data[1]:
+        return None
+    end = 3 + data[1] + data[2 + data[1]]
+    return end if len(data) >= end else None
 
 
 def _address_end(data: bytes) -> int | None:

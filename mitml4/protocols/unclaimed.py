@@ -69,10 +69,10 @@ def asked_by(opening: Opening, target: Target) -> Sequence[End] | None:
     if detection.match and not opening.up_ended:
         return []  # not whole yet
     verdict = _shape(opening)
-    if verdict is Verdict.NEED_MORE:
-        return [] if opening.up_ended else None
     if verdict is Verdict.REJECT:
         return []
+    if verdict is Verdict.NEED_MORE and len(opening.up) < MAX_LOOK:
+        return [] if opening.up_ended else None
     elsewhere = opening.up[0] != _TLS and is_elsewhere(opening.up)
     return [Unreadable("a request that cannot be read", None if elsewhere else target.port)]
 
@@ -101,7 +101,7 @@ def _text_shape(data: bytes, *, ended: bool) -> Verdict:
         return Verdict.NEED_MORE
     end = _LINE_END.search(data)
     if end is None and not ended:
-        return _as_long_as(_LINE_BEGUN.fullmatch(data) is not None, then=len(data) >= MAX_LOOK)
+        return _as_long_as(_LINE_BEGUN.fullmatch(data) is not None)
     line = data[: end.start()] if end else data
     return Verdict.MATCH if _ASKS.match(line) or line.startswith(V1_PREFIX) else Verdict.REJECT
 
@@ -110,7 +110,5 @@ def _once(certain: bool) -> Verdict:
     return Verdict.MATCH if certain else Verdict.NEED_MORE
 
 
-def _as_long_as(may_come: bool, *, then: bool = False) -> Verdict:
-    if then and may_come:
-        return Verdict.MATCH
+def _as_long_as(may_come: bool) -> Verdict:
     return Verdict.NEED_MORE if may_come else Verdict.REJECT

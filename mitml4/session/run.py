@@ -30,7 +30,7 @@ from mitml4.net import egress, processes
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.namespace.admission import Admission
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
-from mitml4.net.namespace.dns import DnsRelay, Names
+from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
 from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace, sources_of_host
 from mitml4.net.stream import TcpStream
@@ -185,7 +185,7 @@ class _Inside:
         self._environ = environ
         self._say = say
         self._takes_loopback = _takes_loopback(config)
-        self._names = Names()
+        self._names = Names(by_file=names_by_file())
         self._datagrams = (
             CarriedDatagrams(namespace)
             if config.udp == "pass"

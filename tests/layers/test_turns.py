@@ -13,6 +13,7 @@ import trio
 from mitml4.layers import converse as driver
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.converse import converse
+from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.layers.turn import Turn
@@ -92,7 +93,7 @@ def bridged() -> Iterator[Ends]:
         report=Report(1, publish),
         target=Target("server.test", 80),
         hold_s=0.5,
-        check=lambda _target: None,
+        guard=Guard(lambda _ends: ("intercept", ""), ()),
     )
     try:
         yield ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -96,6 +97,9 @@ ATTACKS: dict[str, list[Piece]] = {
     "tls, a record version of another day": [with_version(HELLO, 0x7F)],
     "tls, the same in pieces": [with_version(HELLO, 9)[:3], SILENCE, with_version(HELLO, 9)[3:]],
     "tls, upper case": [hello("BLOCKED.Test")],
+    "tls, two names": [
+        hello("ok.test-blocked.test").replace(b"\x17\0\0\x14ok.test-", b"\x17\0\0\x05ok.te\0\0\x0c")
+    ],
     "tls, a hello that lies about its length": [HELLO.replace(b"\0\x0cblocked", b"\0\x99blocked")],
     "http/1": [get(BLOCKED)],
     "http/1, case, dot, port": [get(b"BLOCKED.test.:80")],
@@ -234,11 +238,43 @@ ATTACKS: dict[str, list[Piece]] = {
         Reply(b"\x05\x80"),
         b"\x05\x01\x00\x03\x0cblocked.test\x00\x50",
     ],
+    "socks5, all at once, to a slow server": [
+        b"\x05\x01\x00\x05\x01\x00\x03\x0cblocked.test\x00\x50",
+        SILENCE,
+        OK,
+    ],
+    "socks5, behind a password, to a slow server": [
+        b"\x05\x01\x02\x01\x02me\x00\x05\x01\x00\x03\x0cblocked.test\x00\x50",
+        SILENCE,
+        Reply(b"\x05\x02"),
+    ],
+    "connect and tls, to a slow server": [
+        head(b"CONNECT ok.test:443 HTTP/1.1") + HELLO,
+        SILENCE,
+        TUNNEL,
+    ],
+    "a request behind an upgrade, to a slow server": [
+        head(b"GET / HTTP/1.1", b"Host: ok.test", b"Upgrade: x") + get(BLOCKED),
+        SILENCE,
+        Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ],
+    "a request behind an upgrade, and the end": [
+        head(b"GET / HTTP/1.1", b"Host: ok.test", b"Upgrade: x") + get(BLOCKED),
+        END,
+    ],
     "socks5, all at once": [b"\x05\x01\x00\x05\x01\x00\x03\x0cblocked.test\x00\x50", OK],
     "proxy v1": [b"PROXY TCP4 1.2.3.4 10.67.2.3 1 443\r\n"],
     "proxy v1, broken": [b"PROXY  TCP4 1.2.3.4 10.67.2.3 1 443\r\n"],
     "proxy v2": [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\4\x0a\x43\2\3\0\1\1\xbb"],
+    "proxy v2, by name": [
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x1f\1\2\3\4\5\6\7\x08\0\1\1\xbb"
+        b"\x04\0\1\0\x02\0\x0cBLOCKED.test"
+    ],
+    "proxy v2, a TLV too long": [
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\1\2\3\4\5\6\7\x08\0\1\1\xbb\x02\0\x09x"
+    ],
     "proxy v2, broken": [b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c\1\2\3\4\x0a\x43\2\3\0\1\1\xbb"],
+    "blanks without an end": [b" " * 70_000, b"GET / HTTP/1.1\r\nHost: blocked.test\r\n\r\n"],
     "inside socks5": [
         b"\x05\x01\x00",
         OK,
@@ -340,6 +376,7 @@ UNREADABLE = {
     "http/1, another version",
     "http/1, letter by letter",
     "http/2, no header block",
+    "proxy v2, a TLV too long",
     "socks5, a port in the name",
     "socks5, no name",
     "a server that cannot be read",
@@ -347,6 +384,7 @@ UNREADABLE = {
 """Of the attacks: no host can be read in them, but it is at the port of the connection."""
 
 UNREADABLE_ELSEWHERE = {
+    "blanks without an end",
     "http/1, absolute, two users",
     "http/1, absolute, backslash",
     "http/1, hardly absolute",
@@ -426,3 +464,20 @@ async def test_where_nothing_is_blocked_all_is_relayed(lab) -> None:
     for name, (close, script) in outcomes.items():
         assert close.reason != "blocked", name
         assert script.heard.rstrip(b".") == script.said.rstrip(b"."), name
+
+
+async def test_an_urgent_byte_where_a_host_may_be_asked_for_ends_the_flow(lab) -> None:
+    """A server that takes it out of the stream reads `blocked.test` here."""
+    for patterns, reason in ((("blocked.test",), "blocked"), ((), "closed")):
+        script = Script([END])
+        async with lab(script.serve, judge=blocking(*patterns), hold_s=HOLD_S) as proxy:
+            client = await proxy.connect()
+            await client.send_all(b"GET / HTTP/1.1\r\nHost: blocked")
+            await client.socket.send(b"X", socket.MSG_OOB)
+            with contextlib.suppress(trio.BrokenResourceError):
+                await client.send_all(b".test\r\n\r\n")
+                await client.send_eof()
+                while await client.receive_some():
+                    pass
+            assert (await proxy.wait_closed()).reason == reason
+            assert (b".test" in script.heard) == (reason == "closed")

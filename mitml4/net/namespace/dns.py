@@ -7,10 +7,12 @@ say of addresses is remembered, so that a flow can be called by the name that wa
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +21,7 @@ import trio
 
 from mitml4.net.namespace.dns_message import addresses_in, failure
 
-__all__ = ["DnsRelay", "Names", "resolvers_of"]
+__all__ = ["DnsRelay", "Names", "names_by_file", "resolvers_of"]
 
 _PORT: Final = 53
 _RESOLVE_S: Final = 4.0
@@ -31,6 +33,7 @@ _MAX_RESOLVERS: Final = 3  # resolv.conf(5), MAXNS
 _MAX_MESSAGE: Final = 65535
 _DEFAULT_RESOLVER: Final = "127.0.0.1"  # resolv.conf(5)
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_HOSTS: Final = Path("/etc/hosts")
 
 Ask = Callable[[str, int, bytes], Awaitable[bytes]]
 """(resolver, port, query) → its answer."""
@@ -41,6 +44,8 @@ class Names:
     """Which name an address was last the answer for. The least recently learned go first."""
 
     limit: int = _MAX_NAMES
+    by_file: Mapping[str, str] = field(default_factory=dict)
+    """What nobody asks a resolver for: see `names_by_file`."""
     _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     def learn(self, answer: bytes) -> None:
@@ -52,7 +57,26 @@ class Names:
             self._names.popitem(last=False)
 
     def of(self, address: str) -> str | None:
-        return self._names.get(address)
+        return self._names.get(address) or self.by_file.get(address)
+
+
+def names_by_file(path: Path = _HOSTS) -> dict[str, str]:
+    """What a hosts file calls each address for which it has one name (hosts(5)).
+
+    Those of this host itself are left out: they have too many.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    names: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        address, *called = line.partition("#")[0].split() or [""]
+        with suppress(ValueError):
+            ip = ipaddress.ip_address(address)
+            if not ip.is_loopback:
+                names.setdefault(str(ip), set()).update(called)
+    return {address: called.pop() for address, called in names.items() if len(called) == 1}
 
 
 def resolvers_of(text: str) -> list[str]:

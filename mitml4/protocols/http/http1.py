@@ -144,6 +144,7 @@ class Http1(Conversation):
     """A 101 has come, and the request that it answers is still being sent."""
 
     def feed(self, direction: Direction, data: bytes) -> int:
+        self.named.clear()
         at = 0
         held = self.up is HOLD
         while at < len(data):

@@ -206,6 +206,7 @@ class Http2(Conversation):
                 side.decoder.max_allowed_table_size = MAX_TABLE
 
     def feed(self, direction: Direction, data: bytes) -> int:
+        self.named.clear()
         side = self._sides[direction]
         side.kept = self._read(direction, side, side.kept + data)
         return len(data)

@@ -70,6 +70,8 @@ class ClientHello:
     compression: tuple[int, ...] = (0,)
     extensions: tuple[int, ...] = ()
     sni: str | None = None
+    more_names: tuple[str, ...] = ()
+    """Behind the SNI in its list; RFC 6066 §3 allows none."""
     alpn: tuple[bytes, ...] | None = None
     supported_versions: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()
@@ -81,6 +83,10 @@ class ClientHello:
     sslv2: bool = False
     wire_length: int = 0
     """Bytes of the stream up to the end of the record that holds the hello's last byte."""
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        return () if self.sni is None else (self.sni, *self.more_names)
 
     def has(self, extension: int) -> bool:
         return extension in self.extensions
@@ -275,6 +281,7 @@ def _client_hello(body: bytes, wire_length: int) -> ClientHello:
     ciphers = cursor.vector(2).numbers(2)
     compression = cursor.vector(1).numbers(1)
     types, found = _extensions(cursor)
+    names = _host_names(found.get(Extension.SERVER_NAME))
     return ClientHello(
         legacy_version=version,
         random=random,
@@ -282,7 +289,8 @@ def _client_hello(body: bytes, wire_length: int) -> ClientHello:
         cipher_suites=ciphers,
         compression=compression,
         extensions=types,
-        sni=_host_name(found.get(Extension.SERVER_NAME)),
+        sni=names[0] if names else None,
+        more_names=tuple(names[1:]),
         alpn=_alpn(found.get(Extension.ALPN)),
         supported_versions=_listed(found.get(Extension.SUPPORTED_VERSIONS), length=1, item=2),
         groups=_listed(found.get(Extension.SUPPORTED_GROUPS), length=2, item=2),
@@ -296,15 +304,16 @@ def _client_hello(body: bytes, wire_length: int) -> ClientHello:
     )
 
 
-def _host_name(body: _Cursor | None) -> str | None:
-    """RFC 6066 §3; the first name of type 0. Some send the extension without a list."""
+def _host_names(body: _Cursor | None) -> list[str]:
+    """RFC 6066 §3; the names of type 0. Some send the extension without a list."""
+    found = []
     names = body.vector(2) if body else None
     while names:
         kind = names.number(1)
         name = names.vector(2).rest()
         if kind == 0:
-            return name.decode("utf-8", "backslashreplace")
-    return None
+            found.append(name.decode("utf-8", "backslashreplace"))
+    return found
 
 
 def _alpn(body: _Cursor | None) -> tuple[bytes, ...] | None:

@@ -289,8 +289,8 @@ class TlsConversation(Conversation):
             case HandshakeType.CLIENT_HELLO:
                 hello = ClientHello.of(message)
                 self._facts = replace(self._facts.asked(hello), certificate=self.certificate)
-                if hello.sni is not None and self.around.target:
-                    self.named.append(Target(hello.sni, self.around.target.port))
+                if target := self.around.target:
+                    self.named += [Target(name, target.port) for name in hello.server_names]
                 if self.on_client_certificate and not hello.early_data:
                     self._client = direction
                 else:

@@ -107,12 +107,15 @@ def test_connections_to_the_host_that_were_not_watched_are_said(host, service) -
 
 
 def test_a_block_by_name_concerns_what_was_found_under_it(host, nginx) -> None:
-    names = ("blocked.example", "other.example", "blocked.example")
+    refused, connected = "Connection refused", "connected"
+    by_file, by_resolver = "byfile.example", ("blocked.example", "other.example", "blocked.example")
     outcomes = {
-        "BLOCKED.example.": ["Connection refused", "connected", "Connection refused"],
-        "blocked.example:25": ["connected", "connected", "connected"],
+        "BLOCKED.example.": [connected, refused, connected, refused],
+        "blocked.example:25": [connected, connected, connected, connected],
+        "byfile.example": [refused, connected, connected, connected],
     }
     for block, expected in outcomes.items():
+        names = (by_file, *by_resolver)
         ended = host.run("python3", "-c", WITHOUT_A_WORD, *names, options=["--block", block])
         assert ended.out.splitlines() == expected, block
 
