@@ -1,5 +1,7 @@
 """One client's refusal is that client's: pins are learned of whom they concern, and no more."""
 
+import re
+import shutil
 import socket
 import struct
 
@@ -105,3 +107,51 @@ def test_a_pin_that_is_checked_behind_the_handshake_is_learned(
     assert [code for code, _ in visits] == [90, 90, 0, 0]
     assert [flow.actions for _, flow in visits] == [["intercepted"]] * 2 + [["passthrough"]] * 2
     assert [len(flow.errors) for _, flow in visits] == [0, 1, 0, 0]
+
+
+PAGE = f"https://{V4}:PORT/"
+PROGRAMS = {
+    "curl": ["curl", "-sS", "--cacert", "ROOT", PAGE],
+    "wget": ["wget", "-q", "-O", "-", "--tries=1", "--ca-certificate=ROOT", PAGE],
+    "openssl": [
+        *("openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile", "ROOT"),
+        *("-connect", f"{V4}:PORT"),
+    ],
+    "gnutls": ["gnutls-cli", "--x509cafile", "ROOT", "-p", "PORT", V4],
+    "python": [
+        *("/usr/bin/python3", "-c"),
+        "import ssl, urllib.request as u;"
+        f"u.urlopen('{PAGE}', context=ssl.create_default_context(cafile='ROOT'))",
+    ],
+    "ruby": ["ruby", "-ropen-uri", "-e", f"URI.open('{PAGE}', ssl_ca_cert: 'ROOT').read"],
+    "php": [
+        *("php", "-r"),
+        f"exit(readfile('{PAGE}', false, stream_context_create(['ssl' => ['cafile' => 'ROOT']]))"
+        " ? 0 : 1);",
+    ],
+    "node": [
+        *("node", "-e"),
+        f"require('https').get('{PAGE}', {{ca: require('fs').readFileSync('ROOT')}}, () => {{}})",
+    ],
+    "rclone": ["rclone", "-q", "--ca-cert", "ROOT", "--retries", "1", "copyurl", "--stdout", PAGE],
+}
+"""They say by an alert that they do not trust a certificate, or end the connection."""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_every_program_that_trusts_others_gets_through_at_its_third_try(
+    s_server, authority, identity, client, session, name, version
+):
+    port = s_server(identity, version)
+    words = {"PORT": str(port), "ROOT": str(authority.root)}
+    argv = [re.sub("PORT|ROOT", lambda word: words[word[0]], each) for each in PROGRAMS[name]]
+    if shutil.which(argv[0]) is None:
+        pytest.skip(f"{argv[0]} is not installed")
+    request = b"GET / HTTP/1.0\r\n\r\n"
+    assert client.run(*argv, input=request).code != 0
+    client.run(*argv, input=request)
+    watch = session.watch()
+    outcome = client.run(*argv, input=request)
+    assert outcome.code == 0, outcome
+    assert watch.flow().layer("tls")["details"]["passthrough"] == "pinned"

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 import trio
+import trustme
 
 from mitml4.events import FlowClose, FlowError, FlowLayer
 
@@ -153,3 +154,60 @@ async def test_who_leaves_twice_in_a_row_is_passed_through(lab, server, visit, l
         layer = await visit(proxy, talks)
         assert (layer.action, layer.details.passthrough) == ("passthrough", "pinned")
         assert (await visit(proxy, talks, "127.0.0.2")).action == "intercepted"
+
+
+class AnswersOnceWithGarbage:
+    """Its first answer to a hello is none; every other one is sound."""
+
+    def __init__(self, ca: trustme.CA) -> None:
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        ca.issue_cert("example.test", "outer.test").configure_cert(self.context)
+        self.is_first = True
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        if self.is_first:
+            self.is_first = False
+            await stream.receive_some()
+            await stream.send_all(b"\x16\3\3\0\4\2\0\0\0")
+            await stream.aclose()
+            return
+        tls = trio.SSLStream(stream, self.context, server_side=True)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for chunk in tls:
+                await tls.send_all(chunk)
+
+    async def serve_inside(self, stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.serve(trio.SSLStream(stream, self.context, server_side=True))
+
+
+async def test_an_answer_of_garbage_costs_the_view_of_one_flow(lab, server_ca, visit) -> None:
+    async with lab(AnswersOnceWithGarbage(server_ca).serve) as proxy:
+        assert (await visit(proxy, talks)).action == "passthrough"  # dialled again
+        assert (await visit(proxy, talks)).action == "intercepted"
+
+
+async def test_inside_a_tunnel_garbage_is_held_against_the_client_that_got_it(
+    lab, server_ca
+) -> None:
+    """Nobody can dial again there. The next one may be opened to any other client."""
+    async with lab(AnswersOnceWithGarbage(server_ca).serve_inside) as proxy:
+        context = proxy.client_context()
+        server_ca.configure_trust(context)
+
+        async def action(source: str) -> str:
+            number = len(proxy.of(FlowClose)) + 1
+            raw = await trio.open_tcp_stream(*proxy.address, local_address=source)
+            proxy.clients.append(raw)
+            outer = trio.SSLStream(raw, context, server_hostname="outer.test")
+            inner = trio.SSLStream(outer, context, server_hostname="example.test")
+            with trio.fail_after(10), suppress(trio.BrokenResourceError):
+                await inner.send_all(b"\0hello")
+                await inner.receive_some()
+            await trio.aclose_forcefully(raw)
+            await proxy.wait_closed(number)
+            layers = [layer for layer in proxy.of(FlowLayer) if layer.flow == number]
+            return layers[1].action
+
+        visits = [await action(f"127.0.0.{host}") for host in (1, 1, 2, 1)]
+        assert visits == ["intercepted", "passthrough", "intercepted", "passthrough"]

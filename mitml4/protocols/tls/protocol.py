@@ -73,7 +73,8 @@ class TlsFacts(Facts):
     mirrored: tuple[str, ...] = ()
     not_mirrored: tuple[str, ...] = ()
     passthrough: str | None = None
-    """Why it was not opened: a policy, `pinned`, `client certificate`; None where it was."""
+    """Why it was not opened: a policy, `pinned`, `client certificate`, `channel binding`, what
+    OpenSSL cannot do; None where it was."""
 
     @classmethod
     def of(cls, hello: ClientHello) -> TlsFacts:
