@@ -21,6 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import MachineError
+from mitml4.files import open_input
+from mitml4.invoker import sudo_user
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.tls.nss_database import (
     CERTIFICATES_FILE,
@@ -65,6 +67,8 @@ class BrowserTrust:
         self._directory = directory / _OURS
         home = Path(environ.get("HOME") or os.path.expanduser("~"))
         self._places = NssPlaces.of(home, environ)
+        user = sudo_user()  # whom the command may well become: Chromium does not like to be root
+        self._users_places = NssPlaces.of(Path(user.pw_dir), {}) if user else self._places
         self._modules = dict(self._modules_of(self._find_databases()))
 
     @property
@@ -87,17 +91,15 @@ class BrowserTrust:
 
     def withdraw(self) -> None:
         """Take our certificate out of the profiles into which Firefox has copied it."""
-        for database in self._find_databases():
+        for database in filter(_is_ours, self._find_databases()):
             with contextlib.suppress(sqlite3.Error):
                 remove_certificate(database, self._certificate)
 
     def _find_databases(self) -> list[Path]:
         named = [Path(each.rpartition("=")[2]) for each in self._argv[1:]]
-        return [
-            each.resolve()
-            for each in (*self._places.databases(), *named)
-            if _is_file(each / CERTIFICATES_FILE)
-        ]
+        found = [each for each in named if _is_file(each / CERTIFICATES_FILE)]
+        found += self._places.databases() + self._users_places.databases()
+        return list(dict.fromkeys(each.resolve() for each in found))
 
     def _modules_of(
         self, databases: Iterable[Path]
@@ -109,8 +111,11 @@ class BrowserTrust:
             file = directory / MODULES_FILE
             initial = initial_modules(directory)
             try:
-                content = file.read_bytes()
+                with open(open_input(file), "rb") as stream:
+                    content = stream.read()
             except FileNotFoundError:
+                if directory.exists() and not _is_ours(directory):
+                    continue
                 content = initial
             except OSError:
                 continue
