@@ -200,3 +200,30 @@ def test_a_home_that_is_closed_or_absent_is_left_alone(host) -> None:
     for home in (closed, host.scratch / "absent", Path("relative")):
         assert host.run("true", env={"HOME": str(home)}).code == 0
     assert list(closed.iterdir()) == []
+
+
+PROGRAM = """#!/bin/sh
+cd "$(dirname "$0")" && cat distribution/policies.json && echo
+ls && readlink link && echo written > inside/file
+"""
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
+def test_a_program_without_a_place_for_policies_gets_one_and_is_else_as_it_was(host, root) -> None:
+    """As Firefox is where it was unpacked from Mozilla's archive."""
+    program = host.home / "program"
+    (program / "inside").mkdir(parents=True)
+    (program / "application.ini").write_text("[App]\n")
+    (program / "link").symlink_to("application.ini")
+    (program / "firefox").write_text(PROGRAM)
+    (program / "firefox").chmod(0o755)
+    for path in (program, program / "inside"):
+        os.chown(path, NOBODY, NOBODY)
+    policies, *shown = host.run(str(program / "firefox"), root=root).out.splitlines()
+    (certificate,) = json.loads(policies)["policies"]["Certificates"]["Install"]
+    assert Path(certificate).is_absolute()
+    assert not Path(certificate).exists()
+    names = ["application.ini", "distribution", "firefox", "inside", "link"]
+    assert shown == [*names, "application.ini"]
+    assert (program / "inside/file").read_text() == "written\n"
+    assert not (program / "distribution").exists()
