@@ -310,6 +310,19 @@ def test_a_second_install_does_nothing(machine):
     assert machine.changes() == before
 
 
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_chromiums_database_is_made_as_the_users_own(machine):
+    place = f"{HOME}/.local/share/pki/nssdb"
+    machine.as_user("rm", "-r", f"{HOME}/.pki")
+    assert f"not trusted  {place}" in machine.mitml4("ca", "status").stdout
+    assert machine.mitml4("ca", "install", "--store", "nss").returncode == 0
+    assert f"nss     trusted  {place}" in machine.mitml4("ca", "status").stdout
+    assert "C,," in machine.database(place)
+    for path in (place, f"{place}/cert9.db", f"{place}/key4.db", str(Path(place).parent)):
+        status = machine.file(path).stat()
+        assert (status.st_uid, status.st_mode & 0o077) == (UID, 0), path
+
+
 def test_a_former_authority_is_told_of_and_goes_with_the_other(machine):
     before = machine.file("/etc/ssl/certs/ca-certificates.crt").read_bytes()
     former = machine.authority["sha256"]

@@ -112,8 +112,9 @@ class NssStore:
         """How it comes to be, as Chromium makes it: closed to others, without a password."""
         if self._exists:
             return []
-        directory = running("mkdir", "-p", "-m", "700", str(self.place), who=self.who)
-        return [directory, running(*self._command("-N", "--empty-password"), who=self.who)]
+        directories = str(self.place.parent), str(self.place)
+        made = running("mkdir", "-p", "-m", "700", *directories, who=self.who)
+        return [made, running(*self._command("-N", "--empty-password"), who=self.who)]
 
     def _listed(self) -> dict[str, str]:
         """The names of the certificates, and what each is trusted for in TLS."""
