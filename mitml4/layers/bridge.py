@@ -97,7 +97,7 @@ class Lane:
                 await self._move_over(urgent)
                 continue
             except StreamTruncated as truncation:
-                self.truncation = truncation
+                self.truncation = truncation.with_traceback(None)
                 fresh = b""
             self._find_ended(moved + len(fresh) <= beyond)
             return self._shown(fresh)
@@ -236,7 +236,7 @@ class Lane:
                     await source.wait_receivable()
                     waited = True
         except StreamTruncated as truncation:
-            self.truncation = truncation
+            self.truncation = truncation.with_traceback(None)
             moved = 0
         self._find_ended(not moved)
         await trio.lowlevel.checkpoint()
@@ -406,7 +406,10 @@ class Bridge:
             for direction in Direction:
                 nursery.start_soon(guarded, direction)
         if failures:
-            raise failures[0]
+            try:
+                raise failures[0]
+            finally:
+                failures.clear()  # else the error knows this frame, and this frame the error
 
     def inner(
         self,
@@ -468,4 +471,7 @@ async def first_of(
             nursery.start_soon(guarded, work)
         await guarded(own)
     if failures:
-        raise failures[0]
+        try:
+            raise failures[0]
+        finally:
+            failures.clear()

@@ -37,8 +37,9 @@ _BACKLOG: Final = 65535
 # would spin. (trio's serve_listeners does the same.)
 _PAUSE_S: Final = 0.1
 
-_AT_ONCE: Final = 64
-"""So many may be accepted before others get their turn."""
+_AT_ONCE: Final = 8
+"""So many may be accepted before others get their turn: to set up a flow takes some half a
+millisecond, and 200 downloads that start at once still share alike."""
 
 
 class Arrival(Protocol):

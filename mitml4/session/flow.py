@@ -14,6 +14,7 @@ import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -189,7 +190,7 @@ class Flow:
         except (ConnectionResetError, BrokenPipeError):
             return "reset"  # the server's, right after it had accepted
         except OSError as error:
-            self._refusal = error
+            self._refusal = copy(error)  # what was raised knows the frames that it came through
             kind = _kind_of(error, "refused")
             self.report.error("egress", "connect", kind, _reason(error))
             return "error" if kind == "internal" else kind

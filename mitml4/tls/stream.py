@@ -17,6 +17,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
@@ -166,11 +167,12 @@ class TlsStream(Stream):
     def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
         """One record's worth; 0 at close_notify, None when there is none yet.
 
-        An error is kept and raised by every later call; `quietly`, this one only keeps it, because
-        bytes that came before it are still in the caller's hands.
+        An error is kept, and a copy raised by every later call; `quietly`, this one only keeps it,
+        because bytes that came before it are still in the caller's hands. (What is raised knows the
+        frames that it went through, and they know this stream.)
         """
         if self.failure:
-            raise self.failure
+            raise copy(self.failure)
         try:
             count = self.connection.recv_into(buffer)
         except (SSL.WantReadError, SSL.WantWriteError):
@@ -184,7 +186,7 @@ class TlsStream(Stream):
             self.on_opening(self.failure or count)
             self.on_opening = None
         if self.failure and not quietly:
-            raise self.failure from None
+            raise copy(self.failure) from None
         return None if self.failure else count
 
     async def wait_receivable(self) -> None:

@@ -58,9 +58,7 @@ async def test_closing_wakes_who_waits(listener: Listener) -> None:
         await listener.accept()
 
 
-async def test_a_crowd_is_accepted_in_a_few_turns_and_not_in_one(
-    listener: Listener, monkeypatch
-) -> None:
+async def test_a_crowd_is_accepted_some_at_a_time(listener: Listener, monkeypatch) -> None:
     """Others that are busy shall neither keep it waiting for long, nor wait for all of it."""
     monkeypatch.setattr(listener, "_identify", lambda sock, _peer: sock)
     turns = 0
@@ -81,7 +79,7 @@ async def test_a_crowd_is_accepted_in_a_few_turns_and_not_in_one(
             for _ in range(200):
                 sockets.enter_context(await listener.accept())
             nursery.cancel_scope.cancel()
-    assert 2 <= turns < 20
+    assert 20 <= turns < 40  # each of them takes some milliseconds of work in all
 
 
 class Failing:
