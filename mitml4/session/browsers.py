@@ -37,7 +37,7 @@ from mitml4.tls.nss_places import NssPlaces
 __all__ = ["BrowserTrust"]
 
 _OURS: Final = "mitml4-nss"
-_CERTIFICATE: Final = "ca.pem"
+_CERTIFICATE: Final = "ca-{}.pem"
 
 _POLICIES: Final = "policies.json"
 _SYSTEM_POLICIES: Final = "/etc/*/policies"
@@ -54,14 +54,14 @@ class BrowserTrust:
 
     def __init__(
         self,
-        certificate: x509.Certificate,
+        certificates: Sequence[x509.Certificate],
         environ: Mapping[str, str],
         argv: Sequence[str],
         directory: Path,
     ) -> None:
         """`directory` is one of the namespace that will have `files` in it; `argv` the command,
         which may name a profile."""
-        self._certificate = certificate
+        self._certificates = certificates
         self._environ = environ
         self._argv = argv
         self._directory = directory / _OURS
@@ -74,8 +74,9 @@ class BrowserTrust:
     @property
     def files(self) -> dict[str, bytes]:
         """Name to content, below the directory."""
-        files = trusting_database(self._certificate)
-        files[_CERTIFICATE] = self._certificate.public_bytes(Encoding.PEM)
+        files = trusting_database(*self._certificates)
+        for number, certificate in enumerate(self._certificates):
+            files[_CERTIFICATE.format(number)] = certificate.public_bytes(Encoding.PEM)
         for number, (modules, _) in enumerate(self._modules.values()):
             files[f"{number}.txt"] = modules_with(modules, self._directory)
         return {f"{_OURS}/{name}": content for name, content in files.items()}
@@ -87,13 +88,19 @@ class BrowserTrust:
                 namespace.cover(file, self._directory / f"{number}.txt", stopgap=stopgap)
         for directory in _policy_directories(self._environ, self._argv):
             with contextlib.suppress(MachineError):
-                _show_policy(namespace, directory, self._directory / _CERTIFICATE)
+                _show_policy(namespace, directory, self._installed)
+
+    @property
+    def _installed(self) -> list[str]:
+        numbers = range(len(self._certificates))
+        return [str(self._directory / _CERTIFICATE.format(number)) for number in numbers]
 
     def withdraw(self) -> None:
-        """Take our certificate out of the profiles into which Firefox has copied it."""
+        """Take our certificates out of the profiles into which Firefox has copied them."""
         for database in filter(_is_ours, self._find_databases()):
             with contextlib.suppress(sqlite3.Error):
-                remove_certificate(database, self._certificate)
+                for certificate in self._certificates:
+                    remove_certificate(database, certificate)
 
     def _find_databases(self) -> list[Path]:
         named = [Path(each.rpartition("=")[2]) for each in self._argv[1:]]
@@ -133,13 +140,13 @@ def _policy_directories(environ: Mapping[str, str], argv: Sequence[str]) -> list
     return list(dict.fromkeys(each.resolve() for each in (*system, *own)))
 
 
-def _show_policy(namespace: Namespace, directory: Path, certificate: Path) -> None:
+def _show_policy(namespace: Namespace, directory: Path, installed: Sequence[str]) -> None:
     """Besides what policies are there already. Raises MachineError."""
     if not directory.is_dir():
         namespace.extend(directory.parent, directory.name)
     policies = _read_policies(directory / _POLICIES)
     certificates = policies.setdefault("policies", {}).setdefault("Certificates", {})
-    certificates["Install"] = [*certificates.get("Install", ()), str(certificate)]
+    certificates["Install"] = [*certificates.get("Install", ()), *installed]
     namespace.furnish(directory, {_POLICIES: json.dumps(policies).encode()})
 
 

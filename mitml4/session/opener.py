@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -17,7 +17,8 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import Bypasses
-from mitml4.tls.verify import Verifier, roots_of_session
+from mitml4.tls.trust_store import system_roots
+from mitml4.tls.verify import Verifier, added_roots
 
 __all__ = ["stored_authority", "tls_opener"]
 
@@ -34,15 +35,21 @@ def tls_opener(
     config: SessionConfig,
     authority: CertificateAuthority,
     keylog: Callable[[bytes], None] | None,
+    *,
+    sets: Sequence[Collection[bytes]] | None = None,
+    narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
 ) -> tuple[TlsOpener, Authority]:
     """What opens TLS in this session, and the authority as `session.start` names it.
 
+    Clients trust one of `sets` of roots each (DER), or else the system's; for servers that verify
+    with some of the sets only, an authority of `narrower` signs.
     Raises CertificateError, UsageError.
     """
+    added = added_roots(config.upstream_ca)
     opener = TlsOpener(
-        forge=Forge(authority),
+        forge=Forge(authority, narrower),
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
-        verifier=Verifier(roots_of_session(config.upstream_ca)),
+        verifier=Verifier(*([*roots, *added] for roots in sets or [system_roots()])),
         bypasses=Bypasses(trio.current_time, learns_pins=config.on_pinned == "passthrough"),
         judge=_within(authority.permitted_domains, config.policy),
         upstream=config.upstream,

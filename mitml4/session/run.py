@@ -40,9 +40,9 @@ from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
 from mitml4.session.opener import tls_opener
+from mitml4.session.roots import Authorities, CommandRoots
 from mitml4.session.session import Session, Source, prepare_process
 from mitml4.session.trust import CommandTrust
-from mitml4.tls.ca import CertificateAuthority
 
 __all__ = ["run"]
 
@@ -109,15 +109,21 @@ async def _run(
     try:
         taps = [namespace.tap()] if config.packets else []
         session = _RunSession(config, say, complain, taps)
-        authority = CertificateAuthority.generate()
-        opener, named = tls_opener(config, authority, session.outputs.on_secret)
         environ = dict(os.environ)
+        roots = CommandRoots(environ if config.trust else {})
+        authorities = Authorities.of(len(roots.sets))
+        opener, named = tls_opener(
+            config,
+            authorities.widest,
+            session.outputs.on_secret,
+            sets=roots.sets,
+            narrower=authorities.by_sets,
+        )
         browsers = None
         if config.trust:
-            trust = CommandTrust.of(authority.certificate, environ)
-            certificate, place = authority.certificate, trust.directory
-            browsers = BrowserTrust(certificate, environ, config.argv, place)
-            namespace.furnish(place, {**trust.files, **browsers.files})
+            trust = CommandTrust.of(roots, authorities, environ)
+            browsers = BrowserTrust(trust.builtin, environ, config.argv, trust.directory)
+            namespace.furnish(trust.directory, {**trust.files, **browsers.files})
             browsers.show(namespace)
             environ = dict(trust.environ)
     except BaseException:

@@ -1,35 +1,36 @@
-"""How a command comes to trust the session's authority: files in its mount namespace, variables.
+"""How a command comes to trust the session's authorities: files in its mount namespace, variables.
 
 The directory of the system's bundle of roots is shown with a bundle that has ours as well, so that
-programs find it without being told; the variables are for those with roots of their own.
+programs find it without being told; the variables are for those with roots of their own, and for
+those that the environment has given others (`session/roots.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
 from mitml4.errors import MachineError
+from mitml4.session.roots import DIRECTORY_VARIABLES, Authorities, CommandRoots, Place
 from mitml4.tls.java_keystore import write_jks, write_truststore
 from mitml4.tls.trust_store import (
     BUNDLE_FILE,
     TRUSTSTORE_FILE,
-    UNSET_VARIABLES,
-    java_roots,
+    java_variable,
     merged_bundle,
-    roots,
     system_bundle,
-    trust_variables,
 )
 
 __all__ = ["CommandTrust"]
 
 _WITHOUT_BUNDLE = Path("/etc/ssl")
+_OTHERS = "mitml4-roots"
+"""A directory of its own: GnuTLS and Go read every file that is beside the system's bundle."""
 _JAVA_STORE = "java/cacerts"  # Debian's, to which every JDK of its links
 
 
@@ -40,30 +41,47 @@ class CommandTrust:
     directory: Path
     files: Mapping[str, bytes]
     environ: Mapping[str, str]
+    builtin: tuple[x509.Certificate, ...]
+    """The authorities for programs that have roots built in."""
 
     @classmethod
-    def of(cls, certificate: x509.Certificate, environ: Mapping[str, str]) -> CommandTrust:
-        """For an authority, and an environment to begin with.
+    def of(
+        cls, roots: CommandRoots, authorities: Authorities, environ: Mapping[str, str]
+    ) -> CommandTrust:
+        """For an environment to begin with, and the roots that it names.
 
         Raises MachineError where there is no place for a bundle.
         """
-        ours = certificate.public_bytes(Encoding.DER)
-        trusted = [*roots(environ), ours]
-        bundle = merged_bundle(trusted)
-        java_trusted = dict.fromkeys([*(java_roots(environ) or trusted), ours])
-        place = _place()
-        directory = place.parent
-        files = {place.name: bundle, TRUSTSTORE_FILE: write_truststore(java_trusted)}
-        if (directory / _JAVA_STORE).is_file():
-            files[_JAVA_STORE] = write_jks(java_trusted)
-        if any(directory.glob("*.0")):
-            files[_hashed_name(certificate)] = certificate.public_bytes(Encoding.PEM)
-        variables = trust_variables(environ, bundle=place, truststore=directory / TRUSTSTORE_FILE)
-        kept = {name: value for name, value in environ.items() if name not in UNSET_VARIABLES}
-        return cls(directory, files, kept | variables)
+        bundle = _place_of_bundle()
+        files: dict[str, bytes] = {}
+        variables: dict[str, str] = {}
+        paths: dict[Place, str] = {}
+        for variable, place in roots.places.items():
+            if variable in DIRECTORY_VARIABLES:
+                name = f"{_OTHERS}/{variable.lower()}"
+                hashed = _hashed(authorities.shown_in(place))
+                files |= {f"{name}/{file}": content for file, content in hashed.items()}
+                variables[variable] = str(bundle.parent / name)
+                continue
+            if place not in paths:
+                usual = place == roots.system
+                paths[place] = bundle.name if usual else f"{_OTHERS}/{len(paths)}.pem"
+                files[paths[place]] = merged_bundle(authorities.shown_in(place))
+            variables[variable] = str(bundle.parent / paths[place])
+        files[bundle.name] = merged_bundle(authorities.shown_in(roots.system))
+        if roots.java:
+            trusted = authorities.shown_in(roots.java)
+            files[TRUSTSTORE_FILE] = write_truststore(trusted)
+            variables |= java_variable(environ, bundle.parent / TRUSTSTORE_FILE)
+        if roots.java and (bundle.parent / _JAVA_STORE).is_file():
+            files[_JAVA_STORE] = write_jks(trusted)
+        if any(bundle.parent.glob("*.0")):
+            files |= _hashed(authorities.shown_in(Place(roots.system.set, ())))
+        builtin = tuple(authorities.known_to(roots.builtin))
+        return cls(bundle.parent, files, {**environ, **variables}, builtin)
 
 
-def _place() -> Path:
+def _place_of_bundle() -> Path:
     """Where the bundle is to stand: over the system's, if there is one where we know to look."""
     if bundle := system_bundle():
         return bundle.resolve()
@@ -75,6 +93,18 @@ def _place() -> Path:
     )
 
 
-def _hashed_name(certificate: x509.Certificate) -> str:
-    """What OpenSSL looks for in a directory of certificates (c_rehash(1))."""
-    return f"{crypto.X509.from_cryptography(certificate).subject_name_hash():08x}.0"
+def _hashed(certificates: Iterable[bytes]) -> dict[str, bytes]:
+    """What OpenSSL looks for in a directory of certificates (c_rehash(1)): HASH.0, HASH.1, …"""
+    return dict(_name_by_hash(certificates))
+
+
+def _name_by_hash(certificates: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    seen: Counter[int] = Counter()
+    for der in certificates:
+        try:
+            certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, der)
+        except crypto.Error:
+            continue
+        number = certificate.subject_name_hash()
+        yield f"{number:08x}.{seen[number]}", merged_bundle([der])
+        seen[number] += 1

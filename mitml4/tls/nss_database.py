@@ -85,13 +85,14 @@ NSS=trustOrder=75
 _BUSY_S: Final = 2.0
 
 
-def trusting_database(certificate: x509.Certificate) -> dict[str, bytes]:
-    """The files of a database without a password, which trusts a root for TLS servers."""
+def trusting_database(*certificates: x509.Certificate) -> dict[str, bytes]:
+    """The files of a database without a password, which trusts roots for TLS servers."""
+    kinds = (_certificate, _trust, _trust_before_3_2)
     return {
         CERTIFICATES_FILE: _database(
             _table("nssPublic"),
             "nssPublic",
-            [_certificate(certificate), _trust(certificate), _trust_before_3_2(certificate)],
+            [kind(certificate) for certificate in certificates for kind in kinds],
         ),
         _KEYS_FILE: _database(
             f"{_table('nssPrivate')}; CREATE TABLE metaData "

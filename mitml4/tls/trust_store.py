@@ -25,12 +25,15 @@ __all__ = [
     "BUNDLE_VARIABLES",
     "TRUSTSTORE_FILE",
     "UNSET_VARIABLES",
+    "builtin_roots",
     "certificates_in",
     "certificates_of",
     "java_roots",
+    "java_variable",
     "merged_bundle",
     "roots",
     "system_bundle",
+    "system_roots",
     "trust_variables",
     "write_trust",
 ]
@@ -65,6 +68,7 @@ _SYSTEM_BUNDLES: Final = (
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # CentOS
     Path("/etc/ssl/cert.pem"),  # Alpine
 )
+_MOZILLA: Final = Path("/usr/share/ca-certificates/mozilla")  # Debian, Alpine
 _JAVA_STORES: Final = (Path("/etc/ssl/certs/java/cacerts"), Path("/etc/pki/java/cacerts"))
 
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
@@ -76,6 +80,19 @@ _JAVA_PASSWORD: Final = re.compile(r"-Djavax\.net\.ssl\.trustStorePassword=(\S+)
 def system_bundle() -> Path | None:
     """The file in which this system keeps its roots as PEM, if there is one."""
     return next((path for path in _SYSTEM_BUNDLES if path.is_file()), None)
+
+
+def system_roots() -> list[bytes]:
+    """The DER of each root of the system."""
+    bundle = system_bundle()
+    return list(certificates_of(bundle)) if bundle else []
+
+
+def builtin_roots() -> list[bytes]:
+    """The DER of the roots that programs have built in: Mozilla's, as the system's package has
+    them, before the administrator adds to them. Empty where it has no such place."""
+    files = sorted(_MOZILLA.glob("*.crt"))
+    return [root for file in files for root in certificates_of(file)]
 
 
 def roots(environ: Mapping[str, str], *, besides: Path | None = None) -> list[bytes]:
@@ -115,7 +132,11 @@ def trust_variables(
 ) -> dict[str, str]:
     """The variables by which programs take their roots from a merged bundle, and Java from a
     PKCS#12 (behind the options that stand there). Unset UNSET_VARIABLES as well."""
-    variables = dict.fromkeys(BUNDLE_VARIABLES, str(bundle))
+    return dict.fromkeys(BUNDLE_VARIABLES, str(bundle)) | java_variable(environ, truststore)
+
+
+def java_variable(environ: Mapping[str, str], truststore: Path) -> dict[str, str]:
+    """The variable by which Java takes its roots from a PKCS#12, and its value."""
     inherited = environ.get(_JAVA_OPTIONS, "")
     store = f'"{truststore}"' if " " in str(truststore) else str(truststore)
     ours = (
@@ -123,8 +144,7 @@ def trust_variables(
         "-Djavax.net.ssl.trustStoreType=PKCS12"
     )
     others = inherited.removesuffix(ours).strip()
-    variables[_JAVA_OPTIONS] = f"{others} {ours}".strip()
-    return variables
+    return {_JAVA_OPTIONS: f"{others} {ours}".strip()}
 
 
 def write_trust(

@@ -35,9 +35,9 @@ from mitml4.errors import CertificateError, UsageError
 from mitml4.tls.faults import date_fault, faults_of, parse
 from mitml4.tls.original import Original
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
-from mitml4.tls.trust_store import certificates_of, system_bundle
+from mitml4.tls.trust_store import certificates_of
 
-__all__ = ["Issuer", "Unknown", "Verdict", "Verifier", "der", "matches", "roots_of_session"]
+__all__ = ["Issuer", "Unknown", "Verdict", "Verifier", "added_roots", "der", "matches"]
 
 _EXPIRED: Final = 10  # openssl/x509_vfy.h: X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
@@ -261,22 +261,20 @@ def _names(certificate: crypto.X509) -> tuple[bytes, bytes]:
     return original.subject, original.issuer
 
 
-def roots_of_session(extra: Path | None) -> list[bytes]:
-    """The DER of the system's roots and of those in a file (`--upstream-ca`).
+def added_roots(file: Path | None) -> list[bytes]:
+    """The DER of the certificates in a file (`--upstream-ca`).
 
-    Raises UsageError when there is none in the file.
+    Raises UsageError when there are none.
     """
-    bundle = system_bundle()
-    roots = list(certificates_of(bundle)) if bundle else []
-    if extra is not None:
-        added = list(certificates_of(extra))
-        if not any(map(_load, added)):
-            raise UsageError(
-                f"no certificates in {extra}",
-                hint="--upstream-ca takes a PEM file with one or more CERTIFICATE blocks",
-            )
-        roots += added
-    return roots
+    if file is None:
+        return []
+    added = list(certificates_of(file))
+    if not any(map(_load, added)):
+        raise UsageError(
+            f"no certificates in {file}",
+            hint="--upstream-ca takes a PEM file with one or more CERTIFICATE blocks",
+        )
+    return added
 
 
 def _load(certificate: bytes) -> crypto.X509 | None:

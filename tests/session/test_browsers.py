@@ -57,7 +57,7 @@ def home(tmp_path: Path, monkeypatch) -> Path:
 
 def show(authority, home: Path, *argv: str) -> tuple[Shown, dict[str, bytes]]:
     environ = {"HOME": str(home), "PATH": ""}
-    trust = BrowserTrust(authority.certificate, environ, argv or ("true",), PLACE)
+    trust = BrowserTrust([authority.certificate], environ, argv or ("true",), PLACE)
     shown = Shown()
     trust.show(shown)
     return shown, trust.files
@@ -139,7 +139,7 @@ def test_the_policy_is_added_to_those_that_are_there(authority, home, before, ke
     shown, _ = show(authority, home)
     (policies,) = (json.loads(each["policies.json"]) for each in shown.furnished.values())
     installed = policies["policies"].pop("Certificates")["Install"]
-    assert installed[-1] == "/etc/ssl/certs/mitml4-nss/ca.pem"
+    assert installed[-1] == "/etc/ssl/certs/mitml4-nss/ca-0.pem"
     assert installed[:-1] == (["x"] if before and '["x"]' in before else [])
     assert policies["policies"] == kept
     assert shown.extended == ([(program, "distribution")] if before is None else [])
@@ -155,4 +155,4 @@ def test_policies_of_the_system_are_added_to_as_they_come_first(authority, home)
 
 def test_what_a_machine_does_not_allow_is_left_out(authority, home: Path) -> None:
     environ = {"HOME": str(home), "PATH": ""}
-    BrowserTrust(authority.certificate, environ, ("true",), PLACE).show(Shown(refuses=True))
+    BrowserTrust([authority.certificate], environ, ("true",), PLACE).show(Shown(refuses=True))

@@ -124,7 +124,7 @@ class _Keeper:
     def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:
         match what:
             case "furnish":
-                _furnish(Path(arguments["directory"]), arguments["names"], descriptors)
+                _furnish(Path(arguments["directory"]), arguments["sizes"], *descriptors)
                 return {}, []
             case "extend":
                 _extend(Path(arguments["directory"]), arguments["name"])
@@ -242,23 +242,22 @@ def _count(counter: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _furnish(directory: Path, names: list[str], contents: list[int]) -> None:
-    """Let a directory show these files besides (or instead of) what is in it: in here, and in
-    memory only."""
+def _furnish(directory: Path, sizes: dict[str, int], contents: int) -> None:
+    """Let a directory show files besides (or instead of) what is in it: in here, and in memory
+    only. They are named with their sizes; their contents follow each other."""
     original = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     isolation.mount_tmpfs(directory)
     with contextlib.suppress(shutil.Error):  # what we may not read, others could not either
         shutil.copytree(f"/proc/self/fd/{original}", directory, symlinks=True, dirs_exist_ok=True)
     os.close(original)
-    for name, content in zip(names, contents, strict=True):
-        file = directory / name
-        file.parent.mkdir(exist_ok=True)
-        file.unlink(missing_ok=True)
-        with file.open("wb") as out:
-            os.lseek(content, 0, os.SEEK_SET)
-            while chunk := os.read(content, 1 << 16):
-                out.write(chunk)
-        file.chmod(0o644)
+    os.lseek(contents, 0, os.SEEK_SET)
+    with open(contents, "rb", closefd=False) as source:
+        for name, size in sizes.items():
+            file = directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+            file.write_bytes(source.read(size))
+            file.chmod(0o644)
 
 
 def _extend(directory: Path, name: str) -> None:

@@ -98,20 +98,18 @@ class Namespace:
 
         Raises MachineError.
         """
-        contents: list[int] = []
         try:
-            for name, content in files.items():
-                contents.append(os.memfd_create(name))
-                with os.fdopen(os.dup(contents[-1]), "wb") as out:
-                    out.write(content)
+            contents = os.memfd_create("files")
+            with os.fdopen(os.dup(contents), "wb") as out:
+                out.writelines(files.values())
         except OSError as error:
             reason = f"cannot show the command its certificates: {error.strerror}"
             raise MachineError(reason, hint=LIMITS.get(error.errno or 0)) from error
+        sizes = {name: len(content) for name, content in files.items()}
         try:
-            self._ask("furnish", contents, directory=str(directory), names=list(files))
+            self._ask("furnish", [contents], directory=str(directory), sizes=sizes)
         finally:
-            for each in contents:
-                os.close(each)
+            os.close(contents)
 
     def extend(self, directory: Path, name: str) -> None:
         """Let a directory have one more in it, which is empty: inside, and in memory only.

@@ -64,22 +64,29 @@ class Host:
 
     lab: LabNetwork
     files: Path
-    root_certificate: Path
+    root_certificate: Path | None
+    """What servers are verified against, besides the system's roots."""
     python: str
     python_path: str
     home: Path
     scratch: Path
     stack: ExitStack = field(default_factory=ExitStack)
+    roots: Path | None = None
+    """A directory to stand in the place of /etc/ssl/certs."""
 
     def argv(self, *command: str, options: Sequence[str] = (), root: bool = False) -> list[str]:
         """`mitml4 run` as a command line of this host."""
         who = () if root else AS_NOBODY
-        run = (self.python, "-m", "mitml4", "run", "--upstream-ca", str(self.root_certificate))
+        run = [self.python, "-m", "mitml4", "run"]
+        if self.root_certificate:
+            run += ["--upstream-ca", str(self.root_certificate)]
         return self.shell(*who, *run, *options, "--", *command)
 
     def shell(self, *command: str) -> list[str]:
         """Any command line, as this host runs it."""
         mounts = MOUNTS.format(files=self.files)
+        if self.roots:
+            mounts += f"; mount --bind {self.roots} /etc/ssl/certs || exit"
         unshare = ("unshare", "--mount", "--propagation", "private")
         return [*unshare, "sh", "-c", f'{mounts}; exec "$@"', "sh", *command]
 

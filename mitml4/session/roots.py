@@ -1,0 +1,157 @@
+"""Which roots the programs of a command trust, by what its environment names.
+
+A variable names a file of roots that a program trusts instead of its usual ones, or besides them.
+So the programs of one command need not trust the same servers, and each is to go on as it would
+without us. Every place from which roots are read belongs to a set of roots; a server is verified
+against each set; and each combination of sets has an authority that signs for the servers which
+verify with exactly these. A place shows, besides its own roots, the authorities of all combinations
+that its set is in:
+
+    place                           its roots    authorities
+    the system's bundle             set 0        {0}, {0, 1}
+    what CURL_CA_BUNDLE names       set 1        {1}, {0, 1}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.trust_store import (
+    BUNDLE_VARIABLES,
+    builtin_roots,
+    certificates_of,
+    java_roots,
+    system_roots,
+)
+
+__all__ = ["DIRECTORY_VARIABLES", "Authorities", "CommandRoots", "Place"]
+
+DIRECTORY_VARIABLES: Final = ("SSL_CERT_DIR", "GIT_SSL_CAPATH")
+"""They name directories, in which OpenSSL finds a root by its hash."""
+
+_ADDING: Final = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
+"""What they name comes to roots that the program has built in."""
+
+_ONLY_IF_NAMED: Final = (
+    *("PGSSLROOTCERT", "LDAPTLS_CACERT", "HTTPS_CA_FILE", "WEBSOCKET_CLIENT_CA_BUNDLE"),
+    *("BUNDLE_SSL_CA_CERT", "npm_config_cafile", "VAULT_CACERT", "HEX_CACERTS_PATH"),
+)
+"""Programs that need none of these for the usual roots."""
+
+_OPENSSL: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
+    "SSL_CERT_FILE": ("SSL_CERT_DIR",),
+    "CURL_CA_BUNDLE": _OPENSSL,
+    "REQUESTS_CA_BUNDLE": ("CURL_CA_BUNDLE",),
+    "PIP_CERT": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", *_OPENSSL),
+    "GIT_SSL_CAINFO": ("GIT_SSL_CAPATH",),
+    "CARGO_HTTP_CAINFO": _OPENSSL,
+    "AWS_CA_BUNDLE": ("REQUESTS_CA_BUNDLE",),
+    "NIX_SSL_CERT_FILE": _OPENSSL,
+    "PERL_LWP_SSL_CA_FILE": ("HTTPS_CA_FILE", *_OPENSSL),
+}
+"""What a program looks at where it does not find the first variable. Where the environment has one
+of them, the first must stay unset."""
+
+_MAX_SETS: Final = 6
+"""There are 63 combinations of six sets. What names a further one is left as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program reads roots: the number of the set that it then trusts, and what it shows."""
+
+    set: int
+    roots: tuple[bytes, ...]
+    """DER."""
+
+
+class CommandRoots:
+    """The sets of roots (DER) that an environment makes, and the places that it names."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.system = Place(0, tuple(system_roots()))
+        self.sets: list[frozenset[bytes]] = [frozenset(self.system.roots)]
+        self._builtin = tuple(builtin_roots()) or self.system.roots
+        self.builtin = Place(self._number(self._builtin) or 0, ())
+        """What stands beside the roots of a program that has them built in."""
+        self.places = dict(self._find_places())
+        """By variable: what to show in its place. Those of the system's bundle are among them."""
+        java = tuple(java_roots(environ)) or self.system.roots
+        number = self._number(java)
+        self.java = None if number is None else Place(number, java)
+
+    def _find_places(self) -> Iterator[tuple[str, Place]]:
+        for variable in (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *DIRECTORY_VARIABLES):
+            named = self._environ.get(variable)
+            others = _INSTEAD.get(variable, ())
+            adds = variable in _ADDING
+            if named:
+                roots = tuple(_roots_in(variable, named))
+                number = self._number((*self._builtin, *roots) if adds else roots)
+                # What cannot be read, a program finds as it would without us.
+                if roots and number is not None:
+                    yield variable, Place(number, roots)
+            elif variable in BUNDLE_VARIABLES and not any(map(self._environ.get, others)):
+                yield variable, self.builtin if adds else self.system
+
+    def _number(self, roots: Collection[bytes]) -> int | None:
+        """Of a set with these roots, which is a new one if need be; None if there are too many."""
+        found = frozenset(roots)
+        if found not in self.sets:
+            if len(self.sets) == _MAX_SETS:
+                return None
+            self.sets.append(found)
+        return self.sets.index(found)
+
+
+def _roots_in(variable: str, named: str) -> Iterator[bytes]:
+    if variable not in DIRECTORY_VARIABLES:
+        yield from certificates_of(Path(named))
+        return
+    for directory in filter(None, named.split(":")):
+        for file in sorted(Path(directory).glob("*.[0-9]")):  # as OpenSSL finds them: HASH.N
+            yield from certificates_of(file)
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """An authority for each combination of sets. They live as long as the session."""
+
+    by_sets: Mapping[frozenset[int], CertificateAuthority]
+
+    @classmethod
+    def of(cls, sets: int) -> Authorities:
+        """For so many sets."""
+        numbers = range(sets)
+        subsets = chain.from_iterable(combinations(numbers, size) for size in range(1, sets))
+        narrower = {
+            frozenset(each): CertificateAuthority.generate(
+                name=f"mitml4 CA of this run, for roots {', '.join(map(str, each))}"
+            )
+            for each in subsets
+        }
+        return cls({**narrower, frozenset(numbers): CertificateAuthority.generate()})
+
+    @property
+    def widest(self) -> CertificateAuthority:
+        """The one for servers that verify with every set."""
+        return self.by_sets[max(self.by_sets, key=len)]
+
+    def known_to(self, place: Place) -> list[x509.Certificate]:
+        """Those that a place shows."""
+        return [each.certificate for sets, each in self.by_sets.items() if place.set in sets]
+
+    def shown_in(self, place: Place) -> list[bytes]:
+        """All that a place shows, DER."""
+        ours = [each.public_bytes(Encoding.DER) for each in self.known_to(place)]
+        return [*place.roots, *ours]
