@@ -7,20 +7,35 @@ linux/capability.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 from mitml4.net.libc import checked, libc, prctl
 
-__all__ = ["OVER_MEMORY", "Capability", "drop_for_good", "hand_down", "has"]
+__all__ = [
+    "LIMIT",
+    "OVER_MEMORY",
+    "Capability",
+    "drop_for_good",
+    "hand_down",
+    "has",
+    "keep_only",
+    "outliving_root",
+]
 
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+_PR_SET_KEEPCAPS: Final = 8
+
+LIMIT: Final = 64
+"""Of the numbers of capabilities; the kernel knows fewer."""
 
 _VERSION_3: Final = 0x20080522
 
@@ -29,6 +44,7 @@ class Capability(IntEnum):
     """The capabilities that are spoken of here."""
 
     NET_ADMIN = 12
+    NET_RAW = 13
     SYS_ADMIN = 21
 
 
@@ -69,10 +85,31 @@ def drop_for_good(capabilities: Iterable[int]) -> None:
             prctl(_PR_CAPBSET_DROP, capability)
 
 
+@contextmanager
+def outliving_root() -> Iterator[None]:
+    """Whoever becomes another user in here keeps what this thread is permitted; no other thread
+    does."""
+    prctl(_PR_SET_KEEPCAPS, 1)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_KEEPCAPS, 0)
+
+
+def keep_only(capabilities: Iterable[Capability]) -> None:
+    """Let go of all others, and hand down none. What we do not have is not kept either."""
+    kept = _of_status("CapPrm") & sum(1 << capability for capability in set(capabilities))
+    _capset(effective=kept, permitted=kept, inheritable=0)
+
+
 def _effective() -> int:
-    """A bit for each capability."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return _of_status("CapEff")
+
+
+def _of_status(name: str) -> int:
+    """A set of this thread's, with a bit for each capability."""
+    status = Path("/proc/thread-self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(name))
     return int(line.split()[1], 16)
 
 

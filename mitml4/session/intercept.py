@@ -21,6 +21,8 @@ from mitml4.errors import ExitCode, MachineError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.net import egress
+from mitml4.net.capabilities import Capability
+from mitml4.net.confinement import confine
 from mitml4.net.half_open import wait_none_half_open
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.rules.redirect import Interception, check, intercepting, plan
@@ -28,6 +30,7 @@ from mitml4.net.rules.scope import Scope
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.config import InterceptConfig
+from mitml4.session.imports import import_all
 from mitml4.session.opener import stored_authority, tls_opener
 from mitml4.session.session import Session, prepare_process
 from mitml4.session.summary import summary
@@ -37,6 +40,8 @@ from mitml4.sinks.table.live import LiveTable
 __all__ = ["intercept"]
 
 _QUIC_EVERY_S: Final = 2.0
+_KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
+"""What connections need that go out with a mark, or from the address of another host."""
 _HANDSHAKES_S: Final = 1.0
 """How long the last clients may take to complete their connections to us."""
 
@@ -87,6 +92,8 @@ class _Rules:
                 say(f"note: {note}")
             if self.table:
                 self.table.model.notes = self.interception.notes
+            import_all()
+            confine(_KEPT)
             yield self
 
     @property

@@ -7,15 +7,22 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
-from OpenSSL import SSL
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from OpenSSL import SSL, crypto
 from OpenSSL._util import lib
 
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import Offer, cipher_names, rehearse
 from mitml4.tls.stream import Alerts
+from mitml4.tls.trust_store import certificates_in
 
 __all__ = ["Contexts", "Outcome", "has_extended_master_secret"]
 
@@ -23,6 +30,9 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 KeyLog = Callable[[bytes], None]
+_PrivateKey: TypeAlias = (
+    EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey | Ed448PrivateKey | DSAPrivateKey
+)
 
 _TLS_1_3: Final = 0x0304
 _FATAL: Final = 2  # RFC 8446 §6, AlertLevel
@@ -55,6 +65,28 @@ class Mirrored:
     hello: ClientHello
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """A certificate, what is above it, and its key."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    key: _PrivateKey
+
+    @classmethod
+    def parse(cls, pem: bytes) -> _Identity:
+        certificate, *chain = map(x509.load_der_x509_certificate, certificates_in(pem))
+        key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem).to_cryptography_key()
+        assert isinstance(key, _PrivateKey)
+        return cls(certificate, tuple(chain), key)
+
+    def apply(self, context: SSL.Context) -> None:
+        context.use_certificate(self.certificate)
+        for certificate in self.chain:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(self.key)
+
+
 class _Cache(Generic[K, V]):
     """The most recently used values, at most `size`."""
 
@@ -78,9 +110,16 @@ class Contexts:
 
     keylog: KeyLog | None = None
     client_certificate: Path | None = None
-    """A PEM file with the key and chain that servers who ask for one are given."""
+    """A PEM file with the key and chain that servers who ask for one are given. It is read at once:
+    later the session may no longer be able to."""
+    _identity: _Identity | None = field(init=False)
     _egress: _Cache[Offer, Mirrored] = field(default_factory=lambda: _Cache(64))
     _ingress: _Cache[Hashable, SSL.Context] = field(default_factory=lambda: _Cache(256))
+
+    def __post_init__(self) -> None:
+        """Raises OSError where the file cannot be read."""
+        path = self.client_certificate
+        self._identity = _Identity.parse(path.read_bytes()) if path else None
 
     def egress(self, hello: ClientHello) -> Mirrored:
         """For the server: offers what the client did. Raises SSL.Error if nothing of it works."""
@@ -98,9 +137,8 @@ class Contexts:
         offer.apply(context)
         context.set_verify(SSL.VERIFY_NONE)  # verify.py does, with one store for all connections
         context.set_ocsp_client_callback(_note_staple)
-        if self.client_certificate:
-            context.use_certificate_chain_file(self.client_certificate)
-            context.use_privatekey_file(self.client_certificate)
+        if self._identity:
+            self._identity.apply(context)
         return Mirrored(context, rehearse(context, hello))
 
     def _make_ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trustme
 from OpenSSL import SSL
 
 from mitml4.protocols.tls.differences import differences, lacks
@@ -186,3 +188,17 @@ def test_openssls_own_hello_comes_out_as_it_was() -> None:
     assert differences(own, again) == ()
     assert not lacks(own, again)
     assert ja4(again) == ja4(own)
+
+
+def test_a_client_certificate_is_read_at_once(tmp_path: Path) -> None:
+    """Later the session may no longer be able to."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("client.test")
+    path = tmp_path / "client.pem"
+    path.write_bytes(
+        b"".join(pem.bytes() for pem in (issued.private_key_pem, *issued.cert_chain_pems))
+    )
+    contexts = Contexts(client_certificate=path)
+    path.unlink()
+    context = contexts.egress(offer(AES_128_GCM, ECDHE_ECDSA_AES_128)).context
+    context.check_privatekey()

@@ -1,0 +1,31 @@
+"""Modules that others import when they come to need them, imported now.
+
+Once a session has given up root's power, it may not be able to read them: Python, or mitml4, may be
+installed where only root can look. Ours are imported at the top of those that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+__all__ = ["import_all"]
+
+_LATE: Final = (
+    "_strptime",  # datetime.strptime
+    "cryptography.hazmat.backends.openssl.backend",
+    "encodings.idna",  # socket.getaddrinfo
+    "idna",
+    "idna.uts46data",
+    "mitml4.protocols.tls.certificate",
+    "rich._emoji_codes",
+    "rich.ansi",
+    "rich.table",
+    "traceback",
+)
+
+
+def import_all() -> None:
+    """Takes some milliseconds."""
+    for name in _LATE:
+        import_module(name)
