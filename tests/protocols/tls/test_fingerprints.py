@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mitml4.protocols.tls.fingerprints import ja3, ja3_text, ja3s, ja3s_text, ja4, ja4s
+from mitml4.protocols.tls.fingerprints import (
+    ja3,
+    ja3_text,
+    ja3s,
+    ja3s_text,
+    ja4,
+    ja4s,
+    kind_of_client,
+)
 from mitml4.protocols.tls.hello import ClientHello, ServerHello
 
 
@@ -215,3 +225,26 @@ def test_ja3s_of_the_published_example() -> None:
     # github.com/salesforce/ja3, README.md
     assert ja3s_text(server(769, 47, 65281, 0, 11, 35, 5, 16)) == "769,47,65281-0-11-35-5-16"
     assert ja3s(server(769, 47, 65281, 0, 11, 35, 5, 16)) == "836ce314215654b5b1f85f97c73e506f"
+
+
+def test_a_client_is_of_one_kind_whatever_it_resumes() -> None:
+    """A session that is resumed, early data, a retry, padding: of a connection, not of a client."""
+    usual = ClientHello(
+        legacy_version=0x0303,
+        random=bytes(32),
+        cipher_suites=(0x1301, 0xC02B),
+        extensions=(0, 10, 13, 16, 43, 51, 21),
+        supported_versions=(0x0304,),
+        signature_algorithms=(0x0403,),
+    )
+    for extensions in ((0, 10, 13, 16, 43, 51, 41), (0, 10, 13, 16, 42, 43, 44, 51, 41)):
+        resumed = replace(usual, extensions=extensions)
+        assert ja4(resumed) != ja4(usual)
+        assert kind_of_client(resumed) == kind_of_client(usual)
+    for other in (
+        replace(usual, extensions=(*usual.extensions, 35)),
+        replace(usual, cipher_suites=(0x1301,)),
+        replace(usual, alpn=(b"h2",)),
+        replace(usual, supported_versions=(0x0303,)),
+    ):
+        assert kind_of_client(other) != kind_of_client(usual)
