@@ -1,9 +1,13 @@
 """The hello that a server gets is as close to the client's as OpenSSL can make it, and what is not
 alike is named."""
 
+import os
+import re
 import shutil
+import signal
 import socket
 import ssl
+import subprocess
 import threading
 from contextlib import suppress
 
@@ -12,6 +16,7 @@ import pytest
 from mitml4.lab.network import SERVER_V4
 from mitml4.protocols.tls.fingerprints import ja4
 from mitml4.protocols.tls.hello import parse_client_hello
+from mitml4.protocols.tls.names import is_grease
 
 PAGE = f"https://{SERVER_V4}:PORT/"
 CARELESS = "['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]]"
@@ -100,3 +105,59 @@ def test_a_server_cannot_tell_a_clients_library_from_ours(recorder, client, sess
         assert named == []
     else:
         assert {"extension record_size_limit", "extension renegotiation_info"} <= set(named)
+
+
+BROWSERS = {
+    "chromium": (
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir=DIR", "URL"],
+        {"grease", "extension compress_certificate", "extension application_settings"},
+    ),
+    "firefox": (
+        ["firefox-esr", "--headless", "--no-remote", "--profile", "DIR", "URL"],
+        {"extension delegated_credential", "extension record_size_limit"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROWSERS)
+def test_what_a_browsers_hello_loses_is_named(recorder, client, session, tmp_path, name):
+    argv, lost = BROWSERS[name]
+    if shutil.which(argv[0]) is None:
+        pytest.skip(f"{argv[0]} is not installed")
+    hello = hello_of_browser(client, argv, tmp_path)
+    watch = session.watch()
+    with client.connect(SERVER_V4, recorder.port) as sock:
+        sock.sendall(hello)
+        assert sock.recv(1)
+    details = watch.flow().layer("tls")["details"]
+    sent, got = parse_client_hello(hello), recorder.hellos[-1]
+    assert details["ja4"] == ja4(sent)
+    assert lost <= set(details["not_mirrored"])
+    named = {each for each in details["not_mirrored"] if each.startswith("extension ")}
+    types = {kind for kind in sent.extensions if not is_grease(kind)}
+    assert len(named) == len(types ^ set(got.extensions))
+
+
+def hello_of_browser(client, argv, directory):
+    """What a browser says first to a server on its own machine."""
+    with client.namespace.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(60)
+        url = f"https://localhost:{listener.getsockname()[1]}/"
+        words = {"DIR": str(directory), "URL": url}
+        command = [re.sub("DIR|URL", lambda word: words[word[0]], each) for each in argv]
+        settings = {"start_new_session": True, "env": os.environ | {"HOME": str(directory)}}
+        with client.namespace.popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings
+        ) as browser:
+            try:
+                accepted, _ = listener.accept()
+                with accepted:
+                    accepted.settimeout(10)
+                    data = b""
+                    while parse_client_hello(data) is None:
+                        data += accepted.recv(65536)
+                    return data
+            finally:
+                os.killpg(browser.pid, signal.SIGKILL)
