@@ -226,6 +226,8 @@ class SessionStop(Event):
     bytes_down: int
     stacks: Mapping[str, int]
     dropped_events: int
+    refused_connections: int
+    """Those that there was no room for: no flow tells of them."""
     reason: str
 
 

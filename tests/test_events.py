@@ -117,6 +117,7 @@ SAMPLES: tuple[Event, ...] = (
         bytes_up=1,
         bytes_down=2,
         stacks=MappingProxyType({"socks5 › tls": 1, "": 1}),
+        refused_connections=0,
         dropped_events=0,
         reason="SIGINT",
     ),

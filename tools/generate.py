@@ -30,6 +30,18 @@ from mitml4.schema import json_schema
 ROOT: Final = Path(__file__).parent.parent
 COMPLETIONS: Final = {"bash": "mitml4.bash", "zsh": "_mitml4", "fish": "mitml4.fish"}
 
+LIMITS: Final = (
+    "`intercept` and `run` raise their limit of descriptors (`ulimit -n`) as far as they may. "
+    "There may be as many connections as half of the descriptors, and a quarter of the memory at "
+    "32 KiB each, give room for.",
+    "One client gets half of them, and half of its half towards one server. With `run`, where all "
+    "come from one command, one server gets half of all.",
+    "Half of each share are looked at, or as many as a quarter of the memory gives 256 KiB each. "
+    "More are relayed unseen, and told as passed through (`too many connections`). With `--block` "
+    "they are looked at, and their TLS is not opened.",
+    "Above its share a client is refused. A note says so once, and the summary how often.",
+)
+
 EXIT_STATUS: Final = (
     (
         str(int(ExitCode.DONE)),
@@ -299,6 +311,8 @@ def reference() -> str:
         lines += _reference_of(page)
     lines += ["## Exit status", ""]
     lines += [f"- `{code}`: {text}" for code, text in EXIT_STATUS]
+    lines += ["", "## Limits", ""]
+    lines += [f"- {text}" for text in LIMITS]
     lines += ["", "## Environment", ""]
     lines += [f"- `{name}`: {text}" for name, text in VARIABLES]
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ came to the listener itself: it is not ours, and ends at once.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from contextlib import AbstractContextManager, suppress
@@ -33,13 +34,13 @@ _SOCKADDR_IN6: Final = struct.Struct("!2xH4x16s4x")
 # The kernel cuts it down to net.core.somaxconn.
 _BACKLOG: Final = 65535
 
-# Out of descriptors or memory, the connection stays in the backlog, and accepting again at once
-# would spin. (trio's serve_listeners does the same.)
+# Out of memory, the connection stays in the backlog, and accepting again at once would spin.
+# (trio's serve_listeners does the same.)
 _PAUSE_S: Final = 0.1
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
-_AT_ONCE: Final = 8
-"""So many may be accepted before others get their turn: to set up a flow takes some half a
-millisecond, and 200 downloads that start at once still share alike."""
+_AT_ONCE: Final = 32
+"""So many may be accepted before others get their turn."""
 
 
 class Arrival(Protocol):
@@ -105,6 +106,7 @@ class Listener:
         self.address = Address.of(sock.getsockname())
         self._backlog = sock
         self._in_a_row = 0
+        self._spare = _spare_descriptor()
         self._socket = trio.socket.from_stdlib_socket(sock)
 
     async def accept(self) -> Accepted:
@@ -118,8 +120,9 @@ class Listener:
             except OSError as error:
                 if error.errno == errno.EBADF:
                     raise trio.ClosedResourceError from error
-                if error.errno in EXHAUSTED:
+                if not self._refuse_next(error) and error.errno in EXHAUSTED:
                     await trio.sleep(_PAUSE_S)
+                await trio.lowlevel.checkpoint()
                 continue
             accepted = self._identify(sock, peer)
             if accepted is not None:
@@ -136,6 +139,22 @@ class Listener:
                 return trio.socket.from_stdlib_socket(sock), peer
         self._in_a_row = 0
         return await self._socket.accept()
+
+    def _refuse_next(self, error: OSError) -> bool:
+        """Reset who waits longest, with the descriptor that is kept for this, if there is none
+        left to accept with: whether that has helped anybody."""
+        if error.errno not in _NO_DESCRIPTOR or self._spare is None:
+            return False
+        os.close(self._spare)
+        try:
+            sock, _ = self._backlog.accept()
+        except OSError:
+            return False
+        else:
+            abort(sock)
+            return True
+        finally:
+            self._spare = _spare_descriptor()
 
     def waiting(self) -> list[Accepted]:
         """The intercepted connections that wait in the backlog now."""
@@ -156,6 +175,9 @@ class Listener:
     def close(self) -> None:
         """Stop accepting; what waits in the backlog is reset."""
         self._socket.close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
     def _identify(self, sock: trio.socket.SocketType, peer: SocketName) -> Accepted | None:
         try:
@@ -167,6 +189,13 @@ class Listener:
         except OSError:  # it is gone already, conntrack never knew it, or no descriptor is left
             return None
         return Accepted(sock, client, destination, self.interface)
+
+
+def _spare_descriptor() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _before_redirect(sock: trio.socket.SocketType, own: Address) -> Address:

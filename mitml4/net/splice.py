@@ -38,9 +38,11 @@ class Pipe:
 
 @dataclass(slots=True)
 class PipePool:
-    """Pipes that are lent and come back empty; at most `most_idle` are kept open unused."""
+    """Pipes that are lent and come back empty. At most `most` are open, `most_idle` unused."""
 
+    most: int = 512
     most_idle: int = 64
+    _open_count: int = 0
     _idle: list[Pipe] = field(default_factory=list)
 
     @contextmanager
@@ -51,26 +53,32 @@ class PipePool:
             yield pipe
         except BaseException:
             if pipe:
-                pipe.close()  # may still hold bytes
+                self._close(pipe)  # may still hold bytes
             raise
         if pipe and len(self._idle) < self.most_idle:
             self._idle.append(pipe)
         elif pipe:
-            pipe.close()
+            self._close(pipe)
 
-    @staticmethod
-    def _open() -> Pipe | None:
+    def _open(self) -> Pipe | None:
+        if self._open_count >= self.most:
+            return None
         try:
             pipe = Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError:
             return None
+        self._open_count += 1
         with suppress(OSError):  # over the user's quota: the default 64 KiB works too
             fcntl.fcntl(pipe.write_end, _F_SETPIPE_SZ, _PIPE_BYTES)
         return pipe
 
+    def _close(self, pipe: Pipe) -> None:
+        pipe.close()
+        self._open_count -= 1
+
     def close(self) -> None:
         while self._idle:
-            self._idle.pop().close()
+            self._close(self._idle.pop())
 
 
 async def splice_burst(

@@ -67,14 +67,25 @@ class Services:
     with_headers: bool = False
     name_of: Callable[[Address], str | None] = lambda _destination: None
     """What a destination was called when the client asked for its address, where that is known."""
+    unseen: str | None = None
+    """Why flows are relayed without a look, where they are and the policy does not mind."""
     clock: Callable[[], float] = trio.current_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnseenFacts(Facts):
+    """Why nobody has looked."""
+
+    passthrough: str
 
 
 @dataclass(slots=True)
 class Opaque(Conversation):
-    """Relayed unseen: what nothing recognised, or what is named and no more."""
+    """Relayed unseen: what nothing recognised, what is named and no more, or what nobody has looked
+    at, and why."""
 
     label: str = "unknown"
+    unseen: str | None = None
     up: Want = PASS_ALL
     down: Want = PASS_ALL
     settled: bool = True
@@ -84,7 +95,7 @@ class Opaque(Conversation):
         return self.label
 
     def facts(self) -> Facts | None:  # type: ignore[override]
-        return None
+        return UnseenFacts(passthrough=self.unseen) if self.unseen else None
 
 
 class Flow:
@@ -203,7 +214,8 @@ class Flow:
         self._egress = egress
 
     async def _bridge(self, ingress: TcpStream, egress: TcpStream) -> None:
-        bridge: Bridge | None = Bridge.between(
+        bridge: Bridge | None
+        bridge = Bridge.between(
             ingress,
             egress,
             relay=self.services.relay,
@@ -212,6 +224,9 @@ class Flow:
             hold_s=self.services.hold_s,
             guard=self.guard,
         )
+        if self.services.unseen and not self.guard.is_strict:
+            await converse(bridge, Opaque(unseen=self.services.unseen), "client", "passthrough")
+            return
         while bridge:
             bridge = await self._step(bridge)
 

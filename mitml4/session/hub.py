@@ -39,6 +39,8 @@ class Totals:
     failed_flows: list[int] = field(default_factory=list)
     """The numbers of the first of them."""
     passed_through: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Connections that there was no room for; they are no flows."""
     undetected: int = 0
     """Flows whose innermost layer is unknown."""
     _troubled: set[int] = field(default_factory=set)
@@ -82,6 +84,7 @@ class Totals:
             bytes_down=self.bytes_down,
             stacks=dict(self.stacks.most_common()),
             dropped_events=dropped_events,
+            refused_connections=self.refused,
             reason=reason,
         )
 

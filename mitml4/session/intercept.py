@@ -61,7 +61,7 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
     prepare_process()
     started = trio.current_time()
     taps = [Tap.open(name) for name in config.scope.interfaces] if config.packets else []
-    session = Session(config, taps)
+    session = _InterceptSession(config, taps, say)
     outputs, hub = session.outputs, session.hub
     authority = stored_authority(config.ca_dir, say)
     opener, named = tls_opener(config, authority, outputs.on_secret)
@@ -73,6 +73,20 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
     took = trio.current_time() - started
     say(summary(hub.totals, took, rules.quic_blocked, outputs.files, hub.dropped_events))
     return ExitCode.DONE
+
+
+class _InterceptSession(Session):
+    """A session that tells the user where it may: in its table, if it has the screen."""
+
+    def __init__(self, config: InterceptConfig, taps: Sequence[Tap], say: Say) -> None:
+        super().__init__(config, taps)
+        self._say = say
+
+    def note(self, text: str) -> None:
+        if table := self.outputs.table:
+            table.model.notes = (*table.model.notes, text)
+        else:
+            self._say(f"note: {text}")
 
 
 class _Rules:

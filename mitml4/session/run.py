@@ -146,6 +146,8 @@ async def _run(
 class _RunSession(Session):
     """A session that ends with its command, not with those who watch it."""
 
+    one_client = True
+
     def __init__(
         self, config: RunConfig, say: Say, complain: Complain, taps: Sequence[Tap]
     ) -> None:
@@ -160,6 +162,9 @@ class _RunSession(Session):
         else:
             self.has_lost_output = True
             self._complain(failure)
+
+    def note(self, text: str) -> None:
+        self._say(f"note: {text}")
 
     async def drain(self) -> None:
         """Nobody is left to hear what servers still say; what was sent to them is to arrive."""

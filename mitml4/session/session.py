@@ -16,7 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 import trio
 
@@ -30,9 +30,11 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import urgent
 from mitml4.net.listener import Arrival
+from mitml4.net.splice import PipePool
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.config import SessionConfig
+from mitml4.session.crowd import Crowd, Limits
 from mitml4.session.flow import Flow, Services
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
@@ -52,6 +54,7 @@ _COLLECT: Final = (5_000, 5, 1_000)
 took 160 ms. A flow that is over leaves no cycle behind."""
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MAX_FLOWS: Final = "max flows"
+_TOO_MANY: Final = "too many connections"
 
 
 class Source(Protocol):
@@ -109,9 +112,14 @@ def _allow_descriptors() -> None:
 class Session:
     """A session that is to run; `stop` may be called at any time."""
 
+    one_client: ClassVar[bool] = False
+    """Whether all connections come from one client, whatever their addresses."""
+
     def __init__(self, config: SessionConfig, taps: Sequence[Tap] = ()) -> None:
         """`taps` see the packets of its connections, where those are to be written."""
         self.config = config
+        self.limits = Limits.of_machine()
+        self.crowd = Crowd(self.limits, one_client=self.one_client)
         self.flows: dict[int, Flow] = {}
         self.surplus: dict[int, Flow] = {}
         """Those that came when `--max-flows` had been reached."""
@@ -188,7 +196,8 @@ class Session:
         """Carry flows until asked to stop, and then those that are open for `drain_s` more."""
         async with trio.open_nursery() as nursery:
             for listener in intake.listeners:
-                nursery.start_soon(self._accept, nursery, listener, services)
+                nursery.start_soon(self._accept, listener)
+            nursery.start_soon(self._begin, nursery, services)
             nursery.start_soon(services.tls.forge.prepare, KeyType.EC_P256, KeyType.RSA_2048)
             nursery.start_soon(intake.watch, self)
             if self.config.duration_s is not None:
@@ -197,35 +206,60 @@ class Session:
             if self.outputs.table:
                 self.outputs.table.model.stopping = True
             for arrival in await intake.close():
+                self._enter(arrival)
+            for arrival in self.crowd.all_waiting():
                 self._take(nursery, arrival, services)
             await self.drain()
             nursery.cancel_scope.cancel()
         services.relay.pipes.close()
 
-    async def _accept(self, nursery: trio.Nursery, listener: Source, services: Services) -> None:
+    async def _accept(self, listener: Source) -> None:
         while True:
-            self._take(nursery, await listener.accept(), services)
+            self._enter(await listener.accept())
+
+    def _enter(self, arrival: Arrival) -> None:
+        """Let a connection wait for its turn, where there is room for it."""
+        if self.crowd.enter(arrival):
+            return
+        arrival.refuse(None)
+        self.hub.totals.refused += 1
+        if self.hub.totals.refused == 1:
+            self.note(f"too many connections, some are refused: there may be {self.limits}")
+
+    def note(self, text: str) -> None:
+        """Tell the user, while the session runs."""
+
+    async def _begin(self, nursery: trio.Nursery, services: Services) -> None:
+        while True:
+            for arrival in await self.crowd.next():
+                self._take(nursery, arrival, services)
+            await trio.lowlevel.checkpoint()
 
     def _take(self, nursery: trio.Nursery, arrival: Arrival, services: Services) -> None:
         """Carry a connection. One that `--max-flows` does not count is not ours to end either: it
         came before the rules were gone, and is carried unseen."""
+        looked_at = self.crowd.look_at(arrival)
+        if not looked_at:
+            services = _unopened(services, _TOO_MANY)
         if self.accepted == self.config.max_flows:
-            flow = Flow(0, arrival, _unseen(services))
+            services = replace(_unopened(services, _MAX_FLOWS), publish=lambda _event: None)
+            flow = Flow(0, arrival, services)
             self.surplus[id(flow)] = flow
-            nursery.start_soon(self._carry, flow, self.surplus, id(flow))
+            nursery.start_soon(self._carry, flow, self.surplus, id(flow), looked_at)
             return
         self.accepted += 1
         flow = Flow(self.accepted, arrival, services)
         self.flows[flow.number] = flow
-        nursery.start_soon(self._carry, flow, self.flows, flow.number)
+        nursery.start_soon(self._carry, flow, self.flows, flow.number, looked_at)
         if self.accepted == self.config.max_flows:
             self._reach(_MAX_FLOWS)
 
-    async def _carry(self, flow: Flow, among: dict[int, Flow], key: int) -> None:
+    async def _carry(self, flow: Flow, among: dict[int, Flow], key: int, looked_at: bool) -> None:
         try:
             await flow.run()
         finally:
             del among[key]
+            self.crowd.leave(flow.arrival, looked_at=looked_at)
             self.one_closed.set()
             self.one_closed = trio.Event()
 
@@ -256,7 +290,7 @@ class Session:
         return Services(
             publish=self.hub.publish,
             connect=self._telling_of_sources(intake.connect),
-            relay=Relay(),
+            relay=Relay(PipePool(self.limits.pipes)),
             tls=opener,
             hold_s=self.config.detect_timeout_s,
             with_headers=self.config.headers or self.config.har is not None,
@@ -282,7 +316,8 @@ class Session:
         return Counters(*flow.wire_bytes) if flow else None
 
 
-def _unseen(services: Services) -> Services:
-    """The same, for flows that nobody is told of, and in which no TLS is opened."""
-    judge = without_opening(services.tls.judge, _MAX_FLOWS)
-    return replace(services, publish=lambda _event: None, tls=replace(services.tls, judge=judge))
+def _unopened(services: Services, reason: str) -> Services:
+    """The same, for flows that are relayed unseen, and in which no TLS is opened where the policy
+    wants them to be looked at."""
+    judge = without_opening(services.tls.judge, reason)
+    return replace(services, unseen=reason, tls=replace(services.tls, judge=judge))

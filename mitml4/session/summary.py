@@ -33,6 +33,9 @@ def summary(
         lines.append(f"            # {', '.join(map(str, totals.failed_flows))}{more}")
     if totals.undetected:
         lines.append(f"  unknown   {totals.undetected} {_plural('flow', totals.undetected)}")
+    if totals.refused:
+        refused = f"{totals.refused} {_plural('connection', totals.refused)}"
+        lines.append(f"  refused   {refused} that there was no room for")
     if quic_blocked:
         lines.append(f"  blocked   {quic_blocked} QUIC {_plural('packet', quic_blocked)}")
     if dropped_events:

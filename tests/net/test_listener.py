@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import trio
@@ -111,6 +113,36 @@ async def test_a_failure_to_accept_is_survived(
             await listener.accept()
     assert failing.codes == []
     assert trio.current_time() - started == pytest.approx(2 * pause_s)
+
+
+async def test_without_a_descriptor_it_resets_who_waits(listener: Listener, monkeypatch) -> None:
+    """Rather than let him wait for one, which nobody may ever give back."""
+    clients = [socket.create_connection(("127.0.0.1", listener.address.port)) for _ in range(3)]
+    with no_descriptor_left(), trio.move_on_after(0.05):
+        await listener.accept()
+    for client in clients:
+        client.settimeout(5)
+        with client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+    monkeypatch.setattr(listener, "_identify", lambda sock, _peer: sock)
+    with socket.create_connection(("127.0.0.1", listener.address.port)), trio.fail_after(5):
+        (await listener.accept()).close()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    held = []
+    while not held or held[-1] < highest:
+        held.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")

@@ -1,0 +1,164 @@
+"""How many connections there may be, which of them are looked at, and which begins next.
+
+Each takes descriptors and memory, and both end. What there is of them is shared: one client gets
+half of it, and half of that towards one server, so that the others always find some. Above the
+share of those that are looked at, connections are relayed unseen, which takes little memory; above
+the share of all, they are refused.
+
+They begin in turns: of each client and server one at a time, so that who opens a thousand
+connections delays nobody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, TypeAlias
+
+import trio
+
+from mitml4.net.listener import Arrival
+
+__all__ = ["Crowd", "Limits"]
+
+Key: TypeAlias = tuple[object, ...]
+
+_OWN_DESCRIPTORS: Final = 48
+"""Outputs, listeners, the guard, epoll: what a session has open besides its connections."""
+_MEMORY_SHARE: Final = 1 / 4
+_CARRIED_BYTES: Final = 32 * 1024
+_LOOKED_AT_BYTES: Final = 256 * 1024
+"""What a connection takes of this process's memory at most: a lane may hold a look each way."""
+_MAX_PIPES: Final = 512
+
+_AT_ONCE: Final = 8
+"""So many of one client and server begin at once while there is nobody else: each takes some half
+a millisecond, and 200 downloads that start at once still share alike."""
+_PAIRS_AT_ONCE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session may take of the machine."""
+
+    carried: int
+    """Connections."""
+    looked_at: int
+    """Connections among them that are looked at."""
+    pipes: int
+    """Of two descriptors each, that are lent to those that move much."""
+    descriptors: int
+    """`ulimit -n`."""
+
+    @classmethod
+    def of_machine(cls) -> Limits:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return cls.of(descriptors, memory)
+
+    @classmethod
+    def of(cls, descriptors: int, memory: int) -> Limits:
+        """With so many descriptors, and so much memory in the machine, of which others need most.
+
+        A connection takes two descriptors.
+        """
+        pipes = min(descriptors // 16, _MAX_PIPES)
+        by_descriptors = max(1, (descriptors - _OWN_DESCRIPTORS - 2 * pipes) // 2)
+        share = int(memory * _MEMORY_SHARE)
+        carried = min(by_descriptors, share // _CARRIED_BYTES)
+        looked_at = max(1, min(carried // 2, share // _LOOKED_AT_BYTES))
+        return cls(carried, looked_at, pipes, descriptors)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.carried} at a time, half of them of one client (ulimit -n {self.descriptors})"
+        )
+
+
+class _Shares:
+    """Counts by all, by client, and by client and server; each has half of the one before."""
+
+    def __init__(self, limit: int, levels: int) -> None:
+        self.limit = limit
+        self.levels: tuple[Counter[Key], ...] = tuple(Counter() for _ in range(levels))
+
+    def take(self, keys: tuple[Key, ...]) -> bool:
+        """One more, where no share is used up."""
+        shares = (self.limit >> halved for halved in range(len(keys)))
+        counts = (level[key] for level, key in zip(self.levels, keys, strict=True))
+        if any(count >= share for count, share in zip(counts, shares, strict=True)):
+            return False
+        for level, key in zip(self.levels, keys, strict=True):
+            level[key] += 1
+        return True
+
+    def give_back(self, keys: tuple[Key, ...]) -> None:
+        for level, key in zip(self.levels, keys, strict=True):
+            level[key] -= 1
+            if not level[key]:
+                del level[key]
+
+
+class Crowd:
+    """The connections of a session that wait to begin, and those that have begun."""
+
+    def __init__(self, limits: Limits, *, one_client: bool = False) -> None:
+        """`one_client`: all come from one, whatever their addresses, and it may have all there
+        is."""
+        self.one_client = one_client
+        levels = 2 if one_client else 3
+        self._carried = _Shares(limits.carried, levels)
+        self._looked_at = _Shares(limits.looked_at, levels)
+        self._waiting: dict[Key, deque[Arrival]] = {}
+        self._has_come = trio.Event()
+
+    def enter(self, arrival: Arrival) -> bool:
+        """Let it wait for its turn; False if there is no room."""
+        keys = self._keys(arrival)
+        if not self._carried.take(keys):
+            return False
+        self._waiting.setdefault(keys[-1], deque()).append(arrival)
+        self._has_come.set()
+        return True
+
+    async def next(self) -> list[Arrival]:
+        """Those that begin now, once there are any. They are to have a turn before it is asked for
+        more."""
+        await self._has_come.wait()
+        at_once = _AT_ONCE if len(self._carried.levels[-1]) == 1 else 1
+        arrivals: list[Arrival] = []
+        for key in list(islice(self._waiting, _PAIRS_AT_ONCE)):
+            row = self._waiting.pop(key)
+            arrivals += (row.popleft() for _ in range(min(at_once, len(row))))
+            if row:
+                self._waiting[key] = row  # behind the others
+        if not self._waiting:
+            self._has_come = trio.Event()
+        return arrivals
+
+    def all_waiting(self) -> Iterator[Arrival]:
+        """Those that have not begun, for which there will be no other turn."""
+        for row in self._waiting.values():
+            yield from row
+        self._waiting.clear()
+        self._has_come = trio.Event()
+
+    def look_at(self, arrival: Arrival) -> bool:
+        """Whether one that begins is looked at."""
+        return self._looked_at.take(self._keys(arrival))
+
+    def leave(self, arrival: Arrival, *, looked_at: bool) -> None:
+        """One that has begun is over."""
+        keys = self._keys(arrival)
+        self._carried.give_back(keys)
+        if looked_at:
+            self._looked_at.give_back(keys)
+
+    def _keys(self, arrival: Arrival) -> tuple[Key, ...]:
+        if self.one_client:
+            return (), (arrival.destination,)
+        return (), (arrival.client.ip,), (arrival.client.ip, arrival.destination)
