@@ -272,6 +272,7 @@ class _Handshake:
         unlike = differences(self.hello, mirrored.hello)
         self.facts = replace(self.facts, not_mirrored=unlike)
         stream = tls_over(self.bridge.egress, mirrored.context, framing=self._framing())
+        stream.alerts.usual = mirrored.usual
         connection = stream.connection
         prepare(connection, self.hello)
         try:
@@ -438,7 +439,7 @@ class _Handshake:
         if self.opener.upstream == "reject" and verdict.is_refused:
             self._fail("egress", "certificate", verdict.reason)
             self._abort(egress)
-        hidden = [*_handshake_faults(egress.connection)]
+        hidden = [*_handshake_faults(egress)]
         if self.opener.upstream == "ignore":
             verdict = replace(verdict, issuer=self.opener.verifier.everybody, strict=None)
         else:
@@ -585,10 +586,12 @@ class _Handshake:
         self.bridge.report.error(side, "handshake", kind, reason)
 
 
-def _handshake_faults(connection: SSL.Connection) -> Iterator[str]:
-    """What a client may refuse in a handshake that we have not refused."""
-    cipher = connection.get_cipher_name() or ""
-    if cipher.startswith(("DHE-", "ADH-")) and connection.get_group_name() is None:
+def _handshake_faults(egress: TlsStream) -> Iterator[str]:
+    """What a client may refuse in a handshake that OpenSSL has let pass."""
+    connection = egress.connection
+    has_usual_level = connection.get_context() is egress.alerts.usual
+    finite_field = (connection.get_cipher_name() or "").startswith(("DHE-", "ADH-"))
+    if finite_field and not connection.get_group_name() and not has_usual_level:
         yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
 
 

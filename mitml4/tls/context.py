@@ -42,6 +42,9 @@ _OP_NO_RENEGOTIATION: Final = 1 << 30
 # openssl/ssl.h: a FIN without close_notify is no fatal error, which OpenSSL would answer with an
 # alert, and after which it would write no more. TlsStream tells the two ends apart all the same.
 _OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
+_USUAL_LEVEL: Final = 2
+"""112 bits; OpenSSL's default since 3.2, and Debian's before."""
+_SERVER_HELLO: Final = b"SSLv3/TLS read server hello"
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
 
 
@@ -63,6 +66,8 @@ class Mirrored:
 
     context: SSL.Context
     hello: ClientHello
+    usual: SSL.Context | None
+    """The same at OpenSSL's usual level of security, for what comes behind the ServerHello."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +138,23 @@ class Contexts:
         )
 
     def _make_egress(self, offer: Offer, hello: ClientHello) -> Mirrored:
+        """A client may offer more than OpenSSL does at its usual level, and still refuse what is
+        below that in the server's key exchange, such as weak Diffie-Hellman."""
+        context = self._make_egress_at(0, offer)
+        try:
+            usual = self._make_egress_at(_USUAL_LEVEL, offer)
+        except SSL.Error:
+            usual = None
+        return Mirrored(context, rehearse(context, hello), usual)
+
+    def _make_egress_at(self, security_level: int, offer: Offer) -> SSL.Context:
         context = self._make()
-        offer.apply(context)
+        offer.apply(context, security_level)
         context.set_verify(SSL.VERIFY_NONE)  # verify.py does, with one store for all connections
         context.set_ocsp_client_callback(_note_staple)
         if self._identity:
             self._identity.apply(context)
-        return Mirrored(context, rehearse(context, hello))
+        return context
 
     def _make_ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         version, cipher, alpn = outcome.version, outcome.cipher, outcome.alpn
@@ -182,7 +197,7 @@ class Contexts:
 
 
 def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
-    """OpenSSL's info callback: the alerts that end it, and whether a certificate was asked for."""
+    """OpenSSL's info callback: the alerts that end it, and what the server has sent."""
     noted = connection.get_app_data()
     if not isinstance(noted, Alerts):
         return
@@ -194,13 +209,17 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
                 noted.received = value & 0xFF
             else:
                 noted.sent = value & 0xFF
-    elif (
-        where == SSL.SSL_CB_CONNECT_LOOP
-        and not noted.asked_for_certificate
-        and connection.get_state_string() == _CERTIFICATE_REQUEST
-    ):
+    elif where == SSL.SSL_CB_CONNECT_LOOP:
+        _note_progress(connection, noted, connection.get_state_string())
+
+
+def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> None:
+    if state == _CERTIFICATE_REQUEST and not noted.asked_for_certificate:
         noted.asked_for_certificate = True
         noted.on_certificate_request()
+    elif state == _SERVER_HELLO and connection.get_protocol_version() == SSL.TLS1_2_VERSION:
+        # Before TLS 1.2 every signature is below the level, and behind it no group is.
+        connection.set_context(noted.usual or connection.get_context())
 
 
 def has_extended_master_secret(connection: SSL.Connection) -> bool:

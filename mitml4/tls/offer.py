@@ -130,20 +130,21 @@ class Offer:
             ),
         )
 
-    def apply(self, context: SSL.Context) -> None:
-        """Raises SSL.Error if OpenSSL has none of the client's suites or versions."""
+    def apply(self, context: SSL.Context, security_level: int) -> None:
+        """At a security level of OpenSSL's. Raises SSL.Error if it has none of the client's suites
+        or versions there."""
         context.set_min_proto_version(self.minimum)
         context.set_max_proto_version(self.highest_version)
         context.set_options(self.options)
         if self.is_fallback:
             context.set_mode(_MODE_SEND_FALLBACK_SCSV)
         lib.SSL_CTX_set_post_handshake_auth(context._context, self.post_handshake_auth)
-        self._set_cipher_suites(context)
+        self._set_cipher_suites(context, security_level)
         self._set_groups(context)
         names = [_SIGNATURE_ALGORITHMS.get(each) for each in self.signature_algorithms]
         _set_list(context, lib.SSL_CTX_set1_sigalgs_list, names)
 
-    def _set_cipher_suites(self, context: SSL.Context) -> None:
+    def _set_cipher_suites(self, context: SSL.Context, security_level: int) -> None:
         """Raises SSL.Error when OpenSSL has none: any other would be one that the client lacks."""
         known = [cipher_names()[suite] for suite in self.cipher_suites if suite in cipher_names()]
         older = [name for name in known if not name.startswith("TLS_")]
@@ -151,7 +152,7 @@ class Offer:
         if not known:
             raise SSL.Error
         if older:
-            context.set_cipher_list(":".join([*older, "@SECLEVEL=0"]).encode())
+            context.set_cipher_list(":".join([*older, f"@SECLEVEL={security_level}"]).encode())
         elif self.highest_version >= _TLS_1_3:
             context.set_min_proto_version(_TLS_1_3)
         if newer:

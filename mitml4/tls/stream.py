@@ -62,6 +62,8 @@ class Alerts:
     asked_for_certificate: bool = False
     on_certificate_request: Callable[[], None] = lambda: None
     """Called when the server asks for a certificate for the first time."""
+    usual: SSL.Context | None = None
+    """What a handshake of TLS 1.2 goes on with behind the ServerHello, if not with the same."""
     staple: bytes = b""
     """The OCSP response: the server's, or the one to give to a client that asks."""
 

@@ -37,12 +37,6 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 PATIENCE_S = 10
 UNKNOWN = x509.ObjectIdentifier("1.2.3.4.5")
-# RFC 2409 §6.2: a safe prime of 1024 bits
-DH_1024 = (
-    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A0879"
-    "8E3404DDEF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B"
-    "0BFF5CB6F406B7EDEE386BFB5A899FA5AE9F24117C4B1FE649286651ECE65381FFFFFFFFFFFFFFFF"
-)
 
 
 # --- what a server shows
@@ -75,7 +69,7 @@ class Server:
     is_self_signed: bool = False
     staple: dict[str, Any] | None = None
     ciphers: str = "ALL"
-    dh: bool = False
+    dh_bits: int = 0
 
 
 def usage(**bits: bool) -> x509.KeyUsage:
@@ -384,10 +378,17 @@ def with_rsa(leaf: Certificate) -> None:
     leaf.say(usage(digital_signature=True, key_encipherment=True), critical=True)
 
 
-@fault
-def dh_1024(server: Server) -> None:
-    with_rsa(server.leaf)
-    server.ciphers, server.dh = "DHE", True
+def with_dh(*sizes: int) -> None:
+    for bits in sizes:
+
+        def apply(server: Server, bits: int = bits) -> None:
+            with_rsa(server.leaf)
+            server.ciphers, server.dh_bits = "DHE", bits
+
+        FAULTS[f"dh-{bits}"] = apply
+
+
+with_dh(1024, 2048)
 
 
 @fault
@@ -528,23 +529,46 @@ def context_of(server: Server, roots: Roots, directory: Path) -> SSL.Context:
     context.use_privatekey(server.leaf.key)
     for certificate in others:
         context.add_extra_chain_cert(certificate)
-    if server.dh:
-        context.load_tmp_dh(dh_parameters(directory))
+    if server.dh_bits:
+        context.load_tmp_dh(dh_parameters(server.dh_bits, directory))
     if server.staple is not None:
         response = respond(leaf, issuer, server)
         context.set_ocsp_server_callback(lambda connection, data: response)
     return context
 
 
-def dh_parameters(directory: Path) -> bytes:
-    """PKCS#3: SEQUENCE of the prime and the generator."""
-    prime = b"\0" + bytes.fromhex(DH_1024)
-    numbers = b"\x02\x81" + bytes([len(prime)]) + prime + b"\x02\x01\x02"
-    der = b"\x30\x81" + bytes([len(numbers)]) + numbers
-    file = directory / "dh.pem"
-    body = base64.encodebytes(der)
+def dh_parameters(bits: int, directory: Path) -> bytes:
+    """A file with the prime of that size and the generator 2."""
+    prime = b"\0" + DH_PRIMES[bits].to_bytes(bits // 8)
+    numbers = tlv(2, prime) + tlv(2, b"\2")
+    file = directory / f"dh-{bits}.pem"
+    body = base64.encodebytes(tlv(0x30, numbers))
     file.write_bytes(b"-----BEGIN DH PARAMETERS-----\n" + body + b"-----END DH PARAMETERS-----\n")
     return bytes(file)
+
+
+def tlv(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    return bytes((tag, size) if size < 128 else (tag, 0x82, size >> 8, size & 255)) + content
+
+
+def pi(bits: int) -> int:
+    """Its first binary digits, `bits` of them behind the point (Machin's formula)."""
+
+    def arctangent(inverse: int) -> int:
+        power = total = (1 << bits + 64) // inverse
+        for odd in range(3, bits + 64, 2):
+            power //= -inverse * inverse
+            total += power // odd
+        return total
+
+    return (16 * arctangent(5) - 4 * arctangent(239)) >> 64
+
+
+DH_PRIMES = {  # RFC 2409 §6.2, RFC 3526 §3
+    bits: 2**bits - 2 ** (bits - 64) - 1 + 2**64 * (pi(bits - 130) + correction)
+    for bits, correction in ((1024, 129093), (2048, 124476))
+}
 
 
 def combine(combination: str) -> Server:

@@ -312,6 +312,27 @@ def weak_context(directory: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.parametrize(
+    ("upstream", "action"),
+    [("mirror", "passthrough"), ("ignore", "intercepted"), ("reject", "intercepted")],
+)
+async def test_what_a_leaf_would_hide_is_passed_opened_or_ended(
+    lab, tmp_path, upstream, action
+) -> None:
+    async with lab(echo_over(weak_context(tmp_path)), upstream=upstream) as proxy:
+        lenient = proxy.client_context()
+        lenient.load_verify_locations(tmp_path / "weak.pem")
+        lenient.set_ciphers("DEFAULT:@SECLEVEL=0")
+        assert (await refusal(proxy, lenient) == "no failure") == (upstream != "reject")
+        await proxy.wait_closed()
+    (layer,) = proxy.of(FlowLayer)[:1]
+    assert layer.action == action
+    assert layer.details.passthrough == ("weak key" if upstream == "mirror" else None)
+    assert layer.details.certificate.verify == "self-signed certificate; weak key"
+    ended = [error.kind for error in proxy.of(FlowError)]
+    assert ended == (["certificate"] if upstream == "reject" else [])
+
+
 async def test_what_a_leaf_would_hide_inside_tls_is_untrusted_and_then_passed(
     lab, server_ca, tmp_path
 ) -> None:
