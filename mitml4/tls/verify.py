@@ -24,6 +24,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -312,20 +313,25 @@ def der(certificate: crypto.X509) -> bytes:
 
 def matches(certificate: crypto.X509, name: str) -> bool:
     """Whether a certificate is for a name: subjectAltName only (RFC 9525 §6.3)."""
+    patterns, addresses = _names_of(der(certificate))
     try:
-        extensions = parse(der(certificate)).extensions
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except Exception:  # ExtensionNotFound, DuplicateExtension, ValueError, …
-        return False
-    try:
-        address = ipaddress.ip_address(name)
+        return ipaddress.ip_address(name) in addresses
     except ValueError:
         wanted = name.lower().rstrip(".")
-        return any(
-            _dns_matches(pattern.lower().rstrip("."), wanted)
-            for pattern in names.get_values_for_type(x509.DNSName)
-        )
-    return address in names.get_values_for_type(x509.IPAddress)
+        return any(_dns_matches(pattern, wanted) for pattern in patterns)
+
+
+@lru_cache(_REMEMBERED_CHAINS)
+def _names_of(certificate: bytes) -> tuple[tuple[str, ...], tuple[object, ...]]:
+    """The host names and the addresses that a certificate (DER) is for."""
+    try:
+        extensions = parse(certificate).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except Exception:  # ExtensionNotFound, DuplicateExtension, ValueError, …
+        return (), ()
+    hosts = names.get_values_for_type(x509.DNSName)
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return tuple(host.lower().rstrip(".") for host in hosts), tuple(addresses)
 
 
 def _dns_matches(pattern: str, name: str) -> bool:

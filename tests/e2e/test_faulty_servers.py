@@ -25,6 +25,7 @@ V4 = "198.51.100.2"
 NAME = "www.example"
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+OLD_VERSIONS = ("1.0", "1.1")
 
 
 def words(text: str) -> list[str]:
@@ -58,6 +59,8 @@ IN_PAIRS = words("""
 """)
 PAIRS = list(map("+".join, combinations(IN_PAIRS, 2)))
 
+IN_OLD_VERSIONS = words("sound leaf-rsa:2048 leaf-rsa:1024 rsa-key-exchange dh-1024 dh-2048")
+
 Ports = Mapping[str, int]
 Accepted = dict[str, Any]
 """By combination of faults: whether the client got its answer."""
@@ -87,7 +90,7 @@ def curl(version: str, *options: str) -> Callable[..., Accepted]:
         outcome = machine.namespace.run(
             *("curl", "--silent", "--max-time", "10", "--output", "/dev/null"),
             *("--cacert", str(roots), "--capath", "/nowhere", *addresses, *options),
-            *(["--tlsv1.3"] if version == "1.3" else ["--tls-max", "1.2"]),
+            *(f"--tlsv{version}", "--tls-max", version),
             *("--write-out", "%{stderr}%{url_effective} %{exitcode}\n", *urls.values()),
             check=False,
         )
@@ -193,6 +196,15 @@ FOR_ONE = {
         "nameless python": lambda version: python(version, whatever_the_name),
     }.items()
 }
+FOR_OLD = {
+    f"{name} {version}": visit
+    for version in OLD_VERSIONS
+    for name, visit in {
+        "curl": curl(version),
+        "lax curl": curl(version, "--ciphers", "DEFAULT:@SECLEVEL=0"),
+        "gnutls-cli": gnutls(version),
+    }.items()
+}
 
 
 def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, intercept):
@@ -203,6 +215,8 @@ def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, i
         alone = {name: port for name, port in ports.items() if "+" not in name}
         visits = {name: (visit, ports) for name, visit in FOR_PAIRS.items()}
         visits |= {name: (visit, alone) for name, visit in FOR_ONE.items()}
+        old = {name: ports[name] for name in IN_OLD_VERSIONS}
+        visits |= {name: (visit, old) for name, visit in FOR_OLD.items()}
         with ThreadPoolExecutor(4) as workers:
             direct, through = (
                 {
@@ -221,7 +235,8 @@ def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, i
         by_port = {port: faults for faults, port in ports.items()}
         actions = {faults: set() for faults in ports}
         for flow in session.flows():
-            if faults := by_port.get(flow.opened["destination"]["port"]):
+            faults = by_port.get(flow.opened["destination"]["port"])
+            if faults and flow.layer("tls")["details"]["version"] not in ("TLSv1", "TLSv1.1"):
                 actions[faults].add(flow.actions[0])
         assert {faults for faults in SHOWN if "passthrough" in actions[faults]} == set()
         assert {faults for faults in HIDDEN if "passthrough" not in actions[faults]} == set()
