@@ -186,7 +186,9 @@ class _Driver:
                 break
             if patience.cancelled_caught:
                 # A piece of a message, and no more: the far side may have something to say to it.
-                await lane.move_ahead(lane.glance()[:tried])
+                data = lane.glance()[:tried]
+                self._check_unclaimed(direction, data)
+                await lane.move_ahead(data)
             elif looked is not None and len(looked) <= tried:
                 return True
         return False
@@ -264,7 +266,7 @@ class _Driver:
             if patience.cancelled_caught and len(data) > MAX_LOOK:
                 self._break(direction, ProtocolError("more bytes than may be held back"))
             elif patience.cancelled_caught:
-                self._check_unclaimed(direction, data, ended=False)
+                self._check_unclaimed(direction, data)
                 await lane.move_ahead(data)
             elif looked is not None:
                 data = looked
@@ -338,19 +340,21 @@ class _Driver:
     def _unread(self) -> Unreadable:
         return Unreadable(port=None if self.conversation.elsewhere else self.bridge.target.port)
 
-    def _check_unclaimed(self, direction: Direction, data: bytes, *, ended: bool) -> None:
-        """Before bytes move that nobody has read."""
-        if direction is Direction.UP and self.is_strict and data:
+    def _check_unclaimed(self, direction: Direction, data: bytes, *, ended: bool = False) -> None:
+        """Before bytes move that the conversation has not taken."""
+        if direction is not Direction.UP or not self.is_strict or not data:
+            return
+        ahead = self.conversation.asked_ahead(data)
+        self.bridge.guard.check(*ahead or ())
+        if ahead is None or ended:
             opening = Opening(
                 up=data,
                 up_ended=ended,
                 within=tuple(self.bridge.report.stack),
                 port=self.bridge.target.port,
             )
-            ends = self.conversation.asked_ahead(data)
-            if ends is None:
-                ends = asked_by(opening, self.conversation.target or self.bridge.target)
-            self.bridge.guard.check(*ends or ())
+            target = self.conversation.target or self.bridge.target
+            self.bridge.guard.check(*asked_by(opening, target).ends)
 
     def _tapped(self, direction: Direction, data: bytes) -> None:
         if self._want(direction) is TAP:

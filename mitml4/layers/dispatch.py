@@ -136,9 +136,9 @@ class _Watch:
         does, and may not."""
         if self.detection.match or not opening.up:
             return False
-        ends = asked_by(opening, self.bridge.target)
-        self.bridge.guard.check(*ends or ())
-        return ends is None
+        asked = asked_by(opening, self.bridge.target)
+        self.bridge.guard.check(*asked.ends)
+        return asked.more
 
     def _opening(self) -> Opening:
         return Opening(

@@ -336,11 +336,12 @@ class Conversation:
         raise NotImplementedError
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
-        """Where the client asks to go in bytes under a HOLD, which it has sent before its turn.
+        """Where the client asks to go in bytes that move before the conversation takes them: part
+        of a message under a LOOK, or under a HOLD what was sent before its turn.
 
-        None, as by default: they are not this conversation's, but an inner protocol's.
+        None, as by default under a HOLD: they are not this conversation's, but an inner protocol's.
         """
-        return None
+        return () if self.up is LOOK else None
 
     def ask_for(self, target: Target) -> None:
         """The client has asked for this target here: the inner protocol is bound for it."""

@@ -186,7 +186,7 @@ class Socks5(Conversation):
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
         """An optimistic client's request, behind its credentials if there are any."""
         if self._reader not in (self._choice, self._status):
-            return None
+            return super(Socks5, self).asked_ahead(data)
         try:
             start = _credentials_end(data) if data[0] == 1 else 0
             end = None if start is None else _address_end(data[start:])

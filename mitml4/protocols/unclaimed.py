@@ -5,10 +5,11 @@ ever. Where a policy refuses hosts, these are read here first, by the conversati
 likely to belong to. And what no detector takes may still be understood by a server which is less
 exact: its shape is enough then to say that it asks for a host which cannot be read.
 
-    TOKEN … HTTP/                    a request line in any case, with any blanks and any version
-    TOKEN http://… · CONNECT …       the same without a version
+    WORD … HTTP/                     a request line in any case, with any blanks and any version
+    WORD http://… · CONNECT …        the same without a version
+    WORD … and a Host field          the same for servers that know a request line by nothing else
     04 01|02 port address …00        SOCKS4
-    05 N methods, 05 or 01           SOCKS5
+    05 N methods … 05 . 00 01|03|04  SOCKS5
     PROXY … · its second signature   the PROXY protocol
     16 03 .. .. .. 01                a ClientHello in a record of any version (RFC 8446 §5.1)
 """
@@ -16,7 +17,7 @@ exact: its shape is enough then to say that it asks for a host which cannot be r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from mitml4.errors import ProtocolError
@@ -28,34 +29,50 @@ from mitml4.protocols.conversation import (
     Surroundings,
     Target,
     Unreadable,
-    Verdict,
 )
-from mitml4.protocols.http.asked import is_elsewhere
+from mitml4.protocols.http.asked import is_elsewhere, of_fields
 from mitml4.protocols.http.http2 import PREFACE
 from mitml4.protocols.proxy_protocol import V1_PREFIX, V2_SIGNATURE
 from mitml4.protocols.registry import detect
 
-__all__ = ["asked_by"]
+__all__ = ["Asked", "asked_by"]
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}"
-_LINE_BEGUN: Final = re.compile(_TOKEN + rb"(?:[ \t\v\f][^\r\n]*)?")
+# What somebody's parser takes for a blank (Python's str.split knows most of them).
+_BLANK: Final = rb"[\x00\t\v\f\r\x1c-\x20\x85\xa0]"
+_BLANKS: Final = b"\n\0\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
+_WORD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}"
+_LINE: Final = re.compile(_WORD + _BLANK + rb"[^\n]*")
+_LINE_BEGUN: Final = re.compile(_WORD + rb"(?:" + _BLANK + rb"[^\n]*)?")
 _ASKS: Final = re.compile(
-    _TOKEN + rb"[ \t\v\f]+(?:[^\r\n]*[ \t\v\f])?HTTP/"
-    rb"|" + _TOKEN + rb"[ \t\v\f]+(?:https?|wss?|ftp):"
-    rb"|CONNECT[ \t\v\f]+[^ \t\v\f{]",
+    _WORD + _BLANK + rb"+(?:[^\n]*" + _BLANK + rb")?HTTP/"
+    rb"|" + _WORD + _BLANK + rb"+(?:https?|wss?|ftp):"
+    rb"|CONNECT" + _BLANK + rb"+[^{\n]"
+    rb"|" + V1_PREFIX,
     re.IGNORECASE,
 )
-_LINE_END: Final = re.compile(rb"[\r\n]")
+_HEAD_END: Final = re.compile(rb"^\r?\n", re.MULTILINE)
+_FIELDS: Final = re.compile(rb"(?:[^:\n]+:[^\n]*\n|[ \t][^\n]*\n)*[^\n]*")
 _SOCKS4: Final = re.compile(rb"\x04[\x01\x02](?!\0\0)..(?:\0\0\0[^\0][^\0]*\0|....)[^\0]*\0", re.S)
-_SOCKS4_MOST: Final = 2048
-_TLS: Final = 0x16
+_SOCKS5: Final = re.compile(rb"\x05.\x00[\x01\x03\x04]", re.DOTALL)
+_SOCKS_MOST: Final = 2048
+_WHY: Final = "a request that cannot be read"
 
 
-def asked_by(opening: Opening, target: Target) -> Sequence[End] | None:
-    """Where the client's bytes of an opening ask to go, bound for `target` as they are.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client's bytes ask for, and whether more bytes may tell more."""
 
-    None as long as more bytes have to tell.
-    """
+    ends: tuple[End, ...] = ()
+    more: bool = False
+
+
+_NOTHING: Final = Asked()
+_MORE: Final = Asked(more=True)
+_ANYWHERE: Final = Asked((Unreadable(_WHY),))
+
+
+def asked_by(opening: Opening, target: Target) -> Asked:
+    """Where the client's bytes of an opening ask to go, bound for `target` as they are."""
     detection = detect(opening)
     row = detection.match or detection.likely
     if row and row.converse:
@@ -63,52 +80,52 @@ def asked_by(opening: Opening, target: Target) -> Sequence[End] | None:
         try:
             taken = conversation.feed(Direction.UP, opening.up)
         except ProtocolError as error:
-            return [Unreadable(error.message, None if conversation.elsewhere else target.port)]
+            port = None if conversation.elsewhere else target.port
+            return Asked((*conversation.named, Unreadable(error.message, port)))
         if conversation.named or (detection.match and taken):
-            return conversation.named
+            return Asked(tuple(conversation.named))
     if detection.match and not opening.up_ended:
-        return []  # not whole yet
-    verdict = _shape(opening)
-    if verdict is Verdict.REJECT:
-        return []
-    if verdict is Verdict.NEED_MORE and len(opening.up) < MAX_LOOK:
-        return [] if opening.up_ended else None
-    elsewhere = opening.up[0] != _TLS and is_elsewhere(opening.up)
-    return [Unreadable("a request that cannot be read", None if elsewhere else target.port)]
+        return _NOTHING  # not whole yet
+    return _by_shape(opening, target)
 
 
-def _shape(opening: Opening) -> Verdict:
-    """MATCH: these bytes may ask for a host."""
+def _by_shape(opening: Opening, target: Target) -> Asked:
     data = opening.up
     if V2_SIGNATURE.startswith(data[: len(V2_SIGNATURE)]):
-        return _once(len(data) >= len(V2_SIGNATURE))
+        return _ANYWHERE if len(data) >= len(V2_SIGNATURE) else _MORE
     match data[0]:
         case 4:
+            if _SOCKS4.match(data):
+                return _ANYWHERE
             begun = data[1:2] in (b"", b"\x01", b"\x02") and data[2:4] != b"\0\0"
-            may_come = begun and len(data) < _SOCKS4_MOST
-            return Verdict.MATCH if _SOCKS4.match(data) else _as_long_as(may_come)
+            return _MORE if begun and len(data) < _SOCKS_MOST else _NOTHING
         case 5:
-            following = data[2 + data[1] :][:1] if len(data) > 1 else b""
-            return _once(bool(following)) if following in (b"", b"\1", b"\5") else Verdict.REJECT
+            if len(data) > 1 and _SOCKS5.search(data, 2 + data[1]):
+                return _ANYWHERE
+            return _MORE if len(data) < _SOCKS_MOST else _NOTHING
         case 0x16:  # TLS
-            begun = data[1:2] in (b"", b"\x03") and data[5:6] in (b"", b"\x01")
-            return _once(len(data) > 5) if begun else Verdict.REJECT
-    return _text_shape(data.lstrip(b"\r\n\t "), ended=opening.up_ended)
+            if data[1:2] not in (b"", b"\x03") or data[5:6] not in (b"", b"\x01"):
+                return _NOTHING
+            return Asked((Unreadable(_WHY, target.port),)) if len(data) > 5 else _MORE
+    return _by_lines(data, target, ended=opening.up_ended)
 
 
-def _text_shape(data: bytes, *, ended: bool) -> Verdict:
-    if PREFACE.startswith(data[: len(PREFACE)]):
-        return Verdict.NEED_MORE
-    end = _LINE_END.search(data)
-    if end is None and not ended:
-        return _as_long_as(_LINE_BEGUN.fullmatch(data) is not None)
-    line = data[: end.start()] if end else data
-    return Verdict.MATCH if _ASKS.match(line) or line.startswith(V1_PREFIX) else Verdict.REJECT
-
-
-def _once(certain: bool) -> Verdict:
-    return Verdict.MATCH if certain else Verdict.NEED_MORE
-
-
-def _as_long_as(may_come: bool) -> Verdict:
-    return Verdict.NEED_MORE if may_come else Verdict.REJECT
+def _by_lines(data: bytes, target: Target, *, ended: bool) -> Asked:
+    """What a request line asks for that no parser of ours takes, and the fields behind it."""
+    request = data.lstrip(_BLANKS)
+    full = len(data) >= MAX_LOOK
+    if PREFACE.startswith(request[: len(PREFACE)]):
+        return Asked((Unreadable(_WHY),)) if full else _MORE
+    line, newline, rest = request.partition(b"\n")
+    if not newline and not ended:
+        return _MORE if _LINE_BEGUN.fullmatch(line) and not full else _NOTHING
+    if not _LINE.fullmatch(line):
+        return _NOTHING
+    end = _HEAD_END.search(rest)
+    section = rest[: end.start()] if end else rest
+    hosts = of_fields(section, Surroundings(target=target))
+    more = end is None and not ended and _FIELDS.fullmatch(section) is not None
+    if _ASKS.match(line) or hosts or (more and full):
+        port = None if is_elsewhere(line) else target.port
+        return Asked((*hosts, Unreadable(_WHY, port)), more and not full)
+    return _MORE if more else _NOTHING

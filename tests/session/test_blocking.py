@@ -162,6 +162,17 @@ ATTACKS: dict[str, list[Piece]] = {
         SILENCE,
         b"\nHost: x\r\n\r\n",
     ],
+    "http/1, another kind of blank": [b"\x0bGET\x1c/\x85HTTP/1.1\nHost: blocked.test\n\n"],
+    "http/1, a bare CR in the line": [b"GET\t/\r HTTP/1.1\nHost: blocked.test\n\n"],
+    "http/1, a head that ends in CR": [
+        b"GET / HTTP/1.1\r\nHost: blocked.test\r\n\r",
+        SILENCE,
+        b"*",
+    ],
+    "http/1, absolute, a user with #": [head(b"GET http://u:#p@blocked.test/ HTTP/1.1")],
+    "http/1, absolute, two targets": [head(b"GET http://ok.test/ http://blocked.test/ HTTP/1.1")],
+    "http/0.9 with fields": [b"GET http://ok.test/HTTP/1.1\nHost: blocked.test\n\n"],
+    "http/0.9 with fields, tab": [b"GET\t/\r\nA: b\r\n", SILENCE, b"Host: blocked.test\r\n\r\n"],
     "http/0.9": [b"GET http://blocked.test/\r\n"],
     "http/0.9, lower case": [b"get http://blocked.test/\n"],
     "connect": [head(b"CONNECT blocked.test:443 HTTP/1.1")],
@@ -261,6 +272,11 @@ ATTACKS: dict[str, list[Piece]] = {
     "a request behind an upgrade, and the end": [
         head(b"GET / HTTP/1.1", b"Host: ok.test", b"Upgrade: x") + get(BLOCKED),
         END,
+    ],
+    "socks5, something behind the methods": [
+        b"\x05\x03\x00\x80\x42a",
+        SILENCE,
+        b"\x05\x01\x00\x03\x0cblocked.test\x00\x50",
     ],
     "socks5, all at once": [b"\x05\x01\x00\x05\x01\x00\x03\x0cblocked.test\x00\x50", OK],
     "proxy v1": [b"PROXY TCP4 1.2.3.4 10.67.2.3 1 443\r\n"],
@@ -372,6 +388,9 @@ UNREADABLE = {
     "http/1, smuggled",
     "http/1, a head too long",
     "http/1, blanks",
+    "http/0.9 with fields, tab",
+    "http/1, a bare CR in the line",
+    "http/1, a head that ends in CR",
     "http/1, empty lines",
     "http/1, another version",
     "http/1, letter by letter",
@@ -385,6 +404,8 @@ UNREADABLE = {
 
 UNREADABLE_ELSEWHERE = {
     "blanks without an end",
+    "http/1, another kind of blank",
+    "http/1, absolute, two targets",
     "http/1, absolute, two users",
     "http/1, absolute, backslash",
     "http/1, hardly absolute",
@@ -403,6 +424,7 @@ UNREADABLE_ELSEWHERE = {
     "socks4a, no user",
     "socks4a, the same in pieces",
     "socks5, an unknown kind of address",
+    "socks5, something behind the methods",
     "socks5, unassigned methods",
     "socks5, private methods",
     "socks5, a method of its own",
@@ -454,6 +476,8 @@ async def test_what_is_not_blocked_passes_and_what_cannot_be_read_does_not(lab) 
 
 
 async def test_a_block_at_another_port_concerns_what_may_be_asked_of_a_proxy_alone(lab) -> None:
+    asked = [b"GET\t/ HTTP/1.1\r\nHost: blocked.test:25\r\n\r\n"]
+    assert (await play(lab, asked, blocking("blocked.test:25")))[0].reason == "blocked"
     outcomes = await play_all(lab, blocking("blocked.test:25"))
     blocked = {name for name, (close, _) in outcomes.items() if close.reason == "blocked"}
     assert blocked == UNREADABLE_ELSEWHERE

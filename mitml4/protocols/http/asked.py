@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from mitml4.protocols.conversation import End, Surroundings, Target, Unreadable
-from mitml4.protocols.wire_text import text
+from mitml4.protocols.wire_text import whole_text
 
 __all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
 
@@ -22,7 +22,9 @@ _HOST_FIELD: Final = re.compile(
     rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE
 )
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
-_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)")
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
+_BLANK: Final = re.compile(rb"\s")
+_NO_HOST: Final = "HTTP/1: a request for no host that can be read"
 # RFC 3986 §3.2. More than one @, and a backslash, are read in different ways.
 _AUTHORITY: Final = re.compile(
     rb"(?:[^@\\]*@)?(?P<host>\[[^\]@\\]*\]|[^:@\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?"
@@ -36,9 +38,13 @@ def of_target(target: bytes, around: Surroundings) -> list[End]:
         return []
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
-        return [Unreadable("HTTP/1: a request for no host that can be read")]
-    scheme, authority = absolute[1].lower(), absolute[2]
-    return list(_of_authority(authority, around, _DEFAULT_PORTS.get(scheme)))
+        return [Unreadable(_NO_HOST)]
+    default = _DEFAULT_PORTS.get(absolute[1].lower())
+    authorities = {absolute[2]}
+    if b"@" in absolute[3]:  # some look for it before they look for ? and #
+        authorities.add(absolute[2] + absolute[3])
+    ends = [end for each in authorities for end in _of_authority(each, around, default)]
+    return [*ends, *([Unreadable(_NO_HOST)] if _BLANK.search(target) else [])]
 
 
 def of_fields(section: bytes, around: Surroundings) -> list[End]:
@@ -67,7 +73,7 @@ def _of_authority(value: bytes, around: Surroundings, default: int | None) -> It
     if authority is None:
         yield Unreadable("HTTP: a host that cannot be read")
         return
-    host = text(authority["host"])
+    host = whole_text(authority["host"])
     ports = [int(authority["port"]) if authority["port"] else default]
     ports.append(around.target.port if around.target else None)
     yield from (Target(host, port) for port in dict.fromkeys(ports) if port is not None)

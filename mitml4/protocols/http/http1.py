@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -204,6 +205,10 @@ class Http1(Conversation):
                 self.notices.append(exchange.end(self.around.clock(), "cut"))
         self._unanswered.clear()
 
+    def asked_ahead(self, data: bytes) -> Sequence[End] | None:
+        """Some servers take a head for whole that is not whole to us."""
+        return of_fields(data, self.around) if self.up is LOOK else None
+
     def facts(self) -> Facts:
         return Http1Facts(host=self.host, absolute_form=self.absolute_form, upgrade=self.upgrade)
 
@@ -313,6 +318,7 @@ class Http1(Conversation):
             return self._simple_request(data, at)
         if line is None:
             self.elsewhere = self.elsewhere or is_elsewhere(data[at:])
+            self.named += of_fields(data[at:], self.around)
             raise ProtocolError("HTTP/1: not a request line")
         connect = line.re is CONNECT_LINE
         if connect and not self.follows_connect:
@@ -355,7 +361,7 @@ class Http1(Conversation):
         exchange = self._ask(b"GET")
         exchange.simple = exchange.request_done = True
         target = data[at:end].split()[1]
-        self.named += of_target(target, self.around)
+        self.named += of_target(target, self.around) + of_fields(data[end:], self.around)
         url = origin(self.around, None) if target.startswith(b"/") else ""
         self.notices.append(
             HttpRequest(
