@@ -26,9 +26,11 @@ from mitml4.layers.bridge import MAX_DEPTH, Bridge
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
 from mitml4.layers.guard import Blocked, Guard
+from mitml4.layers.handshake import Failed
+from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
-from mitml4.layers.tls import Failed, Redial, TlsOpener
+from mitml4.layers.tls import TlsOpener
 from mitml4.net.egress import EXHAUSTED
 from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream

@@ -20,7 +20,7 @@ from OpenSSL._util import lib
 
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.forge import Leaf
-from mitml4.tls.offer import Offer, cipher_names, rehearse
+from mitml4.tls.offer import Offer, cipher_names, rehearse, shape
 from mitml4.tls.stream import Alerts
 from mitml4.tls.trust_store import certificates_in
 
@@ -118,7 +118,10 @@ class Contexts:
     """A PEM file with the key and chain that servers who ask for one are given. It is read at once:
     later the session may no longer be able to."""
     _identity: _Identity | None = field(init=False)
-    _egress: _Cache[Offer, Mirrored] = field(default_factory=lambda: _Cache(64))
+    _egress: _Cache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
+        default_factory=lambda: _Cache(64)
+    )
+    _hellos: _Cache[Hashable, ClientHello] = field(default_factory=lambda: _Cache(512))
     _ingress: _Cache[Hashable, SSL.Context] = field(default_factory=lambda: _Cache(256))
 
     def __post_init__(self) -> None:
@@ -129,7 +132,9 @@ class Contexts:
     def egress(self, hello: ClientHello) -> Mirrored:
         """For the server: offers what the client did. Raises SSL.Error if nothing of it works."""
         offer = Offer.of(hello)
-        return self._egress.get(offer, lambda: self._make_egress(offer, hello))
+        context, usual = self._egress.get(offer, lambda: self._make_egress(offer))
+        made = self._hellos.get((offer, shape(hello)), lambda: rehearse(context, hello))
+        return Mirrored(context, made, usual)
 
     def ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         """For the client: exactly this version and ALPN (or none), this cipher if it can be."""
@@ -137,7 +142,7 @@ class Contexts:
             (id(leaf), leaf, outcome), lambda: self._make_ingress(leaf, outcome)
         )
 
-    def _make_egress(self, offer: Offer, hello: ClientHello) -> Mirrored:
+    def _make_egress(self, offer: Offer) -> tuple[SSL.Context, SSL.Context | None]:
         """A client may offer more than OpenSSL does at its usual level, and still refuse what is
         below that in the server's key exchange, such as weak Diffie-Hellman."""
         context = self._make_egress_at(0, offer)
@@ -145,7 +150,7 @@ class Contexts:
             usual = self._make_egress_at(_USUAL_LEVEL, offer)
         except SSL.Error:
             usual = None
-        return Mirrored(context, rehearse(context, hello), usual)
+        return context, usual
 
     def _make_egress_at(self, security_level: int, offer: Offer) -> SSL.Context:
         context = self._make()

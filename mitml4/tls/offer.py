@@ -8,7 +8,7 @@ unknown group) is left out; `protocols/tls/differences.py` compares the two hell
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ from OpenSSL._util import lib
 from mitml4.protocols.tls.hello import ClientHello, Extension, parse_client_hello
 from mitml4.protocols.tls.names import group_name, without_grease
 
-__all__ = ["Offer", "cipher_names", "prepare", "rehearse"]
+__all__ = ["Offer", "cipher_names", "prepare", "rehearse", "shape"]
 
 _TLS_1_0: Final = 0x0301
 _TLS_1_3: Final = 0x0304
@@ -105,14 +105,11 @@ class Offer:
     """Whether the client comes again after a failure, with a lower version (RFC 7507)."""
     post_handshake_auth: bool
     """Whether the server may ask for a certificate later (RFC 8446 §4.2.6)."""
-    shape: tuple[object, ...]
-    """What else decides which extensions the hello has; `prepare` sets it for each connection."""
 
     @classmethod
     def of(cls, hello: ClientHello) -> Self:
         versions = [version for version in hello.versions if version <= _TLS_1_3]
         lowest = max(min(versions), _TLS_1_0) if hello.supported_versions else _TLS_1_0
-        padded = hello.has(Extension.PADDING)  # or not, which its length decides
         return cls(
             cipher_suites=without_grease(hello.cipher_suites),
             minimum=_TLS_1_0 if _RENEGOTIATION_SCSV in hello.cipher_suites else lowest,
@@ -123,11 +120,6 @@ class Offer:
             options=_options(hello, lowest),
             is_fallback=_FALLBACK_SCSV in hello.cipher_suites,
             post_handshake_auth=hello.has(_POST_HANDSHAKE_AUTH),
-            shape=(
-                hello.sni and (len(hello.sni) if padded else True),
-                hello.alpn,
-                hello.status_request,
-            ),
         )
 
     def apply(self, context: SSL.Context, security_level: int) -> None:
@@ -165,6 +157,14 @@ class Offer:
         setter = lib.SSL_CTX_set1_curves_list
         if not _set_list(context, setter, starred):
             _set_list(context, setter, list(names.values()))
+
+
+def shape(hello: ClientHello) -> Hashable:
+    """What `prepare` sets, as far as it decides which extensions OpenSSL's hello has. Whether it is
+    padded depends on its length."""
+    padded = hello.has(Extension.PADDING)
+    name = len(hello.sni) if hello.sni and padded else bool(hello.sni)
+    return name, hello.alpn, hello.status_request
 
 
 def prepare(connection: SSL.Connection, hello: ClientHello) -> None:
