@@ -211,7 +211,8 @@ _POLICY: Final = (
         "--block",
         type=_HOST,
         multiple=True,
-        help="Refuse connections to this host; repeatable. Hosts as for --passthrough. Matched "
+        help="Refuse connections to this host (intercept: reset them, as the kernel has accepted "
+        "by then); repeatable. Hosts as for --passthrough. Matched "
         "against the destination, its name in DNS (run), SNI, and the hosts that HTTP, SOCKS and "
         "PROXY headers ask for. Where one of these cannot be read, the connection ends.",
     ),
