@@ -43,6 +43,7 @@ _VERSION_3: Final = 0x20080522
 class Capability(IntEnum):
     """The capabilities that are spoken of here."""
 
+    KILL = 5
     NET_ADMIN = 12
     NET_RAW = 13
     SYS_ADMIN = 21

@@ -34,7 +34,7 @@ from mitml4.tls.nss_database import (
 )
 from mitml4.tls.nss_places import NssPlaces
 
-__all__ = ["BrowserTrust"]
+__all__ = ["BrowserTrust", "withdraw"]
 
 _OURS: Final = "mitml4-nss"
 _CERTIFICATE: Final = "ca-{}.pem"
@@ -65,11 +65,8 @@ class BrowserTrust:
         self._environ = environ
         self._argv = argv
         self._directory = directory / _OURS
-        home = Path(environ.get("HOME") or os.path.expanduser("~"))
-        self._places = NssPlaces.of(home, environ)
-        user = sudo_user()  # whom the command may well become: Chromium does not like to be root
-        self._users_places = NssPlaces.of(Path(user.pw_dir), {}) if user else self._places
-        self._modules = dict(self._modules_of(self._find_databases()))
+        self._places = _places(environ)
+        self._modules = dict(self._modules_of(_find_databases(environ, argv)))
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -95,19 +92,6 @@ class BrowserTrust:
         numbers = range(len(self._certificates))
         return [str(self._directory / _CERTIFICATE.format(number)) for number in numbers]
 
-    def withdraw(self) -> None:
-        """Take our certificates out of the profiles into which Firefox has copied them."""
-        for database in filter(_is_ours, self._find_databases()):
-            with contextlib.suppress(sqlite3.Error):
-                for certificate in self._certificates:
-                    remove_certificate(database, certificate)
-
-    def _find_databases(self) -> list[Path]:
-        named = [Path(each.rpartition("=")[2]) for each in self._argv[1:]]
-        found = [each for each in named if _is_file(each / CERTIFICATES_FILE)]
-        found += self._places.databases() + self._users_places.databases()
-        return list(dict.fromkeys(each.resolve() for each in found))
-
     def _modules_of(
         self, databases: Iterable[Path]
     ) -> Iterator[tuple[Path, tuple[bytes, bytes | None]]]:
@@ -127,6 +111,29 @@ class BrowserTrust:
             except OSError:
                 continue
             yield file, (content, initial if content == initial else None)
+
+
+def withdraw(
+    environ: Mapping[str, str], argv: Sequence[str], certificates: Sequence[bytes]
+) -> None:
+    """Take certificates (DER) out of the profiles into which Firefox has copied them."""
+    for database in filter(_is_ours, _find_databases(environ, argv)):
+        with contextlib.suppress(sqlite3.Error):
+            for der in certificates:
+                remove_certificate(database, x509.load_der_x509_certificate(der))
+
+
+def _places(environ: Mapping[str, str]) -> NssPlaces:
+    return NssPlaces.of(Path(environ.get("HOME") or os.path.expanduser("~")), environ)
+
+
+def _find_databases(environ: Mapping[str, str], argv: Sequence[str]) -> list[Path]:
+    user = sudo_user()  # whom the command may well become: Chromium does not like to be root
+    users_places = NssPlaces.of(Path(user.pw_dir), {}) if user else _places(environ)
+    named = [Path(each.rpartition("=")[2]) for each in argv[1:]]
+    found = [each for each in named if _is_file(each / CERTIFICATES_FILE)]
+    found += _places(environ).databases() + users_places.databases()
+    return list(dict.fromkeys(each.resolve() for each in found))
 
 
 def _policy_directories(environ: Mapping[str, str], argv: Sequence[str]) -> list[Path]:

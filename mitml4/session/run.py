@@ -15,10 +15,12 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_network
 from typing import Final
 
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4 import __version__
 from mitml4.address import Address
@@ -27,6 +29,8 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress, processes
+from mitml4.net.capabilities import Capability
+from mitml4.net.confinement import confine
 from mitml4.net.listener import Arrival, Listener
 from mitml4.net.namespace.admission import Admission
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
@@ -35,10 +39,11 @@ from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace, sources_of_host
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
-from mitml4.session.browsers import BrowserTrust
+from mitml4.session.browsers import BrowserTrust, withdraw
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
+from mitml4.session.imports import import_all
 from mitml4.session.opener import tls_opener
 from mitml4.session.roots import Authorities, CommandRoots
 from mitml4.session.session import Session, Source, prepare_process
@@ -52,6 +57,9 @@ _GOODBYES_S: Final = 0.5
 """How long connections of a command that has ended may take to end as well."""
 _LOOK_AGAIN_S: Final = 0.02
 _STANDARD_ERROR: Final = 2
+_KEPT: Final = (Capability.KILL, Capability.NET_ADMIN, Capability.NET_RAW)
+"""As root: signals to us are passed on to the command, whoever it is; and what is sent to it bears
+marks."""
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 _INTERFACE: Final = "lo"
 _GOES_ON: Final = "the command goes on"
@@ -68,7 +76,8 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     """
     program = find_program(config.argv[0], os.environ)
     _occupy_standard_descriptors()
-    with Namespace.open(loopback=_takes_loopback(config)) as namespace:
+    at_end = partial(withdraw, dict(os.environ), config.argv)
+    with Namespace.open(loopback=_takes_loopback(config), at_end=at_end) as namespace:
         if namespace.has_users_of_its_own and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
         launch = Launch.prepare(program, config.argv, namespace)
@@ -119,12 +128,12 @@ async def _run(
             sets=roots.sets,
             narrower=authorities.by_sets,
         )
-        browsers = None
         if config.trust:
             trust = CommandTrust.of(roots, authorities, environ)
             browsers = BrowserTrust(trust.builtin, environ, config.argv, trust.directory)
             namespace.furnish(trust.directory, {**trust.files, **browsers.files})
             browsers.show(namespace)
+            namespace.for_the_end(each.public_bytes(Encoding.DER) for each in trust.builtin)
             environ = dict(trust.environ)
     except BaseException:
         launch.cancel()
@@ -137,8 +146,6 @@ async def _run(
             say(f"note: {note}")
         await inside.command.ended.wait()
         nursery.cancel_scope.cancel()
-    if browsers:
-        browsers.withdraw()
     assert inside.command.status is not None
     return inside.command.status or (ExitCode.FAILED if session.has_lost_output else ExitCode.DONE)
 
@@ -216,6 +223,9 @@ class _Inside:
             self._source = HostServices(
                 admission, nursery, opener, self.connect, also_watched=self.config.loopback
             )
+            self._namespace.seal()
+            import_all()
+            confine(_KEPT)
             yield self
             nursery.cancel_scope.cancel()
         self._say_what_was_lost()

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -30,7 +30,7 @@ from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
 from mitml4.net.tools import LIMITS, run
 
-__all__ = ["KINDS", "MAX_DESCRIPTORS", "MAX_MESSAGE", "keep"]
+__all__ = ["KINDS", "MAX_DESCRIPTORS", "MAX_MESSAGE", "AtEnd", "keep"]
 
 MAX_MESSAGE: Final = 65536
 MAX_DESCRIPTORS: Final = 16
@@ -44,14 +44,22 @@ KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 _IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 _IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
 
+_WHILE_IT_RUNS: Final = frozenset({"egress socket", "answering socket", "count", "leave"})
+"""What may be asked for once the command runs, and the session hears what others say."""
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+
 Answer = tuple[dict[str, Any], list[int]]
+AtEnd = Callable[[Sequence[bytes]], None]
 
 
-def keep(channel: socket.socket, sources: Sources, *, loopback: bool) -> NoReturn:
-    """Make the namespaces, say so or why not, and serve requests until nobody can send any."""
+def keep(channel: socket.socket, sources: Sources, *, loopback: bool, at_end: AtEnd) -> NoReturn:
+    """Make the namespaces, say so or why not, and serve requests until nobody can send any.
+
+    `at_end` is called then, or when asked to leave, with what has been given for it.
+    """
     _leave_everything(channel)
     try:
-        keeper = _Keeper(sources, loopback=loopback)
+        keeper = _Keeper(sources, loopback=loopback, at_end=at_end)
     except MachineError as error:
         _send(channel, {"error": error.message, "hint": error.hint}, [])
         os._exit(1)
@@ -99,7 +107,10 @@ def _send(channel: socket.socket, message: Mapping[str, Any], descriptors: list[
 class _Keeper:
     """Namespaces, made and furnished. Raises MachineError where the machine does not allow it."""
 
-    def __init__(self, sources: Sources, *, loopback: bool) -> None:
+    def __init__(self, sources: Sources, *, loopback: bool, at_end: AtEnd) -> None:
+        self._at_end = at_end
+        self._for_the_end: list[bytes] = []
+        self._is_sealed = False
         self._kinds = _enter_new_namespaces()
         processes.close_memory()  # not before: its files in /proc would be root's
         isolation.mount_slave()
@@ -122,7 +133,15 @@ class _Keeper:
         return {"kinds": self._kinds}, [*namespaces, *(each.detach() for each in sockets)]
 
     def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:
+        if self._is_sealed and what not in _WHILE_IT_RUNS:
+            raise MachineError(f"the command runs already: {what}")
         match what:
+            case "seal":
+                self._is_sealed = True
+                return {}, []
+            case "at end":
+                self._for_the_end = [bytes.fromhex(each) for each in arguments["items"]]
+                return {}, []
             case "furnish":
                 _furnish(Path(arguments["directory"]), arguments["sizes"], *descriptors)
                 return {}, []
@@ -152,6 +171,9 @@ class _Keeper:
 
     def leave(self) -> None:
         """Take back what the host sees of what was done here."""
+        items, self._for_the_end = self._for_the_end, []
+        if items:
+            self._at_end(items)
         self._covers.remove()
 
 
@@ -220,6 +242,8 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
 
 def _egress_socket(family: int) -> socket.socket:
     """For a connection to a server inside, which is not intercepted again."""
+    if family not in _FAMILIES:
+        raise MachineError(f"there is no way inside by the family {family}")
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.EGRESS)
     return sock

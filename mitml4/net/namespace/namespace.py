@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,7 +25,7 @@ from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net import isolation, processes
 from mitml4.net.namespace.admission import Gate
-from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, keep
+from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
 from mitml4.net.tools import LIMITS, check_tools, run
@@ -34,6 +34,10 @@ __all__ = ["Namespace", "sources_of_host"]
 
 _NOWHERE_V4: Final = "198.18.0.1"  # RFC 2544: no network routes it
 _PROBES: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+
+
+def _nothing(_items: Sequence[bytes]) -> None:
+    pass
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,17 +57,19 @@ class Namespace:
     _channel: socket.socket
 
     @classmethod
-    def open(cls, *, loopback: bool = False) -> Namespace:
+    def open(cls, *, loopback: bool = False, at_end: AtEnd = _nothing) -> Namespace:
         """Make them, before any thread is started. Raises MachineError where this cannot be.
 
-        `loopback`: take what is said to 127.0.0.1 and ::1 as well.
+        `loopback`: take what is said to 127.0.0.1 and ::1 as well. `at_end` is called when they are
+        closed, or we have been killed, with our power of now: in another process, which takes what
+        it is to do with from `for_the_end`.
         """
         check_tools()
         sources = sources_of_host()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                _start_keeper(ours, theirs, sources, loopback=loopback)
+                _start_keeper(ours, theirs, sources, loopback=loopback, at_end=at_end)
             answer, descriptors = _receive(ours)
         except BaseException:
             ours.close()
@@ -127,6 +133,14 @@ class Namespace:
         made = None if stopgap is None else os.fsdecode(stopgap)
         self._ask("cover", file=str(file), source=str(source), stopgap=made)
 
+    def for_the_end(self, items: Iterable[bytes]) -> None:
+        """What `at_end` is called with. Raises MachineError."""
+        self._ask("at end", items=[each.hex() for each in items])
+
+    def seal(self) -> None:
+        """Change nothing any more of what the command sees. Raises MachineError."""
+        self._ask("seal")
+
     def egress_socket(self, family: socket.AddressFamily) -> socket.socket:
         """A socket inside whose connections are not intercepted. Raises MachineError."""
         _, (descriptor,) = self._ask("egress socket", family=int(family))
@@ -182,14 +196,19 @@ class Namespace:
 
 
 def _start_keeper(
-    ours: socket.socket, theirs: socket.socket, sources: Sources, *, loopback: bool
+    ours: socket.socket,
+    theirs: socket.socket,
+    sources: Sources,
+    *,
+    loopback: bool,
+    at_end: AtEnd,
 ) -> None:
     """Nobody's child, so that the command and its orphans are all the children that we have."""
     if (middle := processes.fork()) == 0:
         try:
             if processes.fork() == 0:
                 ours.close()
-                keep(theirs, sources, loopback=loopback)
+                keep(theirs, sources, loopback=loopback, at_end=at_end)
         except MachineError as error:
             theirs.send(json.dumps({"error": error.message, "hint": error.hint}).encode())
         finally:

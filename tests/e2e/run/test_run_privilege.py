@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+WEB = "https://www.example/"
+
 PROBE = """
 import ctypes, errno, json, os, socket, struct, sys
 
@@ -75,3 +77,19 @@ def test_a_command_reads_nothing_of_mitml4_and_has_no_way_around(host, root: boo
     assert found.pop("io_uring_setup") == "ENOSYS"
     assert found
     assert "done" not in found.values(), found
+
+
+@pytest.mark.parametrize("caller", ["user", "root", "sudo"])
+def test_the_session_itself_goes_on_without_files_and_programs(host, nginx, caller: str) -> None:
+    environ = {"SUDO_USER": "nobody"} if caller == "sudo" else {}
+    visit = f"cat /proc/$PPID/status; curl -sS -o /dev/null {WEB}"
+    command = f"trap 'exit 7' TERM; {visit}; kill -TERM $PPID; sleep 60 >/dev/null 2>&1 & wait"
+    ended = host.run("sh", "-c", command, root=caller != "user", env=environ)
+    assert ended.code == 7  # the signal has been passed on
+    assert ended.stacks == [["tls", "http/2"]]
+    lines = dict(line.split(":\t", 1) for line in ended.out.splitlines() if ":\t" in line)
+    (uid,) = set(lines["Uid"].split())
+    assert uid != "0"
+    assert (uid == "65534") == (caller != "root")
+    assert int(lines["CapEff"], 16) == (0 if caller == "user" else 1 << 5 | 3 << 12)
+    assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
