@@ -343,6 +343,11 @@ FLOODS: Final[tuple[Flood, ...]] = (
         client=holds(3000, b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 8000),
     ),
     Flood(
+        name="long-half-heads",
+        title="3,000 connections with 60 KB of a request head each",
+        client=holds(3000, b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 60_000),
+    ),
+    Flood(
         name="half-hellos",
         title="3,000 connections with half a ClientHello each",
         client=holds(3000, bytes.fromhex("1603010700010006fc0303") + bytes(600)),

@@ -41,6 +41,8 @@ __all__ = ["Depth", "Observer"]
 
 _UNKNOWN: Final = "unknown"
 _MAX_DEPTH: Final = 16
+_MAX_UNCOUNTED: Final = 1 << 15
+"""What a conversation may hold without being counted: few hold as much."""
 _MAX_HELD_BYTES: Final = 1 << 18
 """What a direction may bring while it has to wait for the other."""
 
@@ -111,6 +113,7 @@ class Depth:
         "depth",
         "down",
         "framings",
+        "held",
         "inner",
         "observer",
         "opaque",
@@ -150,6 +153,8 @@ class Depth:
         """What the conversation has decrypted."""
         self.opaque = depth >= _MAX_DEPTH
         self.told = False
+        self.held = 0
+        """What the conversation holds of what it has seen, beyond what any may."""
         self.tapped = 0
         """How much the conversation has been given to keep before its layer was told."""
         if expected and not self.opaque and (protocol := registry.by_name(expected)):
@@ -304,6 +309,7 @@ class Depth:
             pass
         if self.opaque or conversation is None:
             return
+        self._hold(conversation.memory)
         if conversation.notices:
             self._drain_notices(conversation)
         if conversation.settled and not self.told:
@@ -464,6 +470,7 @@ class Depth:
     def _become_opaque(self) -> None:
         self.opaque = True
         self.conversation = None
+        self._hold(0)
         if self.opened:
             self.opened.give_up()
         for lane in (self.up, self.down):
@@ -472,6 +479,12 @@ class Depth:
     def _untap(self) -> None:
         self.observer.kept_bytes -= self.tapped
         self.tapped = 0
+
+    def _hold(self, memory: int) -> None:
+        """The conversation holds so many bytes now."""
+        held = max(0, memory - _MAX_UNCOUNTED)
+        self.observer.kept_bytes += held - self.held
+        self.held = held
 
     def _take(self, lane: _Lane) -> bytes:
         self.observer.kept_bytes -= len(lane.kept)

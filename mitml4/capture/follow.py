@@ -125,6 +125,7 @@ class _Follower:
         if self._first and self._first.over:
             self._first.close()
             self._first = None
+            self.kept_bytes = 0
 
     def close(self, flow: Flow, reason: CloseReason) -> None:
         if self._first:

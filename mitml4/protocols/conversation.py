@@ -331,6 +331,14 @@ class Conversation:
         The default does nothing.
         """
 
+    @property
+    def memory(self) -> int:
+        """About how many bytes it holds of what it has seen, where that can be much.
+
+        Whoever follows many at a time gives up those that hold most.
+        """
+        return 0
+
     def facts(self) -> Facts:
         """What has been learned so far."""
         raise NotImplementedError

@@ -21,6 +21,7 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
     Facts,
+    HttpEnd,
     Notice,
     Opening,
     Pass,
@@ -370,3 +371,25 @@ def test_the_opening_says_what_it_is_within_and_where_it_is_bound(
     assert (asked[0].within, asked[-1].within) == ((), ("socks5",))
     assert (asked[0].port, asked[-1].port) == (None, 80)  # of what SOCKS asked for
     assert asked[-1].up == REQUEST
+
+
+def http2_streams(count: int) -> bytes:
+    """The client's side of a connection, with so many streams that nobody ends."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+    numbers = range(1, 2 * count, 2)
+    return preface + b"".join(
+        b"\0\0\3\1\4" + number.to_bytes(4) + b"\x82\x86\x84" for number in numbers
+    )
+
+
+def test_what_a_conversation_holds_is_counted_once_it_is_much() -> None:
+    _, few = play([(UP, http2_streams(100))])
+    assert few.kept_bytes == 0
+    depth, many = play([(UP, http2_streams(1000))])
+    assert many.kept_bytes > 100_000
+    depth.give_up()
+    assert many.kept_bytes == 0
+    ends = [notice for _, notice in many.notices if isinstance(notice, HttpEnd)]
+    assert [end.outcome for end in ends] == ["cut"] * 1000
+    depth.data(UP, http2_streams(100))
+    assert many.kept_bytes == 0

@@ -77,8 +77,11 @@ __all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
 
 MAX_OUTSTANDING: Final = 1024
 """Requests that may wait for their responses on one connection."""
-MAX_WAITING_BYTES: Final = 65536
-"""Of the heads of those that wait behind others."""
+MAX_WAITING_BYTES: Final = 1 << 18
+"""Memory of those that wait behind others."""
+_BARE_BYTES: Final = 512
+_FIELD_BYTES: Final = 160
+"""What a request takes in memory beside its bytes, and each of its header fields."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -88,8 +91,8 @@ _LONGEST_METHOD: Final = max(map(len, KNOWN_METHODS))
 @dataclass(slots=True)
 class HttpExchange(Exchange):
     method: bytes = b""
-    head_bytes: int = 0
-    """Of its request."""
+    memory: int = 0
+    """About how many bytes its request takes."""
     holds: bool = False
     """The client's bytes behind this request wait for its final response head."""
     target: Target | None = None
@@ -208,6 +211,10 @@ class Http1(Conversation):
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
         """Some servers take a head for whole that is not whole to us."""
         return of_fields(data, self.around) if self.up is LOOK else None
+
+    @property
+    def memory(self) -> int:
+        return self._waiting_bytes
 
     def facts(self) -> Facts:
         return Http1Facts(host=self.host, absolute_form=self.absolute_form, upgrade=self.upgrade)
@@ -337,7 +344,7 @@ class Http1(Conversation):
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
         exchange = self._ask(line["method"])
-        exchange.head_bytes = end.end() - at
+        exchange.memory = _BARE_BYTES + end.end() - at + _FIELD_BYTES * len(fields.lines)
         if connect:
             self.target = exchange.target = connect_target(line)
         exchange.holds = connect or b"upgrade" in fields.named
@@ -499,7 +506,7 @@ class Http1(Conversation):
             content_type=fields.content_type,
             headers=fields.lines,
         )
-        self._waiting_bytes += exchange.head_bytes
+        self._waiting_bytes += exchange.memory
         if exchange is self._unanswered[0] and not self._closes:
             self._tell_request(exchange)
         elif self._waiting_bytes > MAX_WAITING_BYTES:
@@ -508,7 +515,7 @@ class Http1(Conversation):
 
     def _tell_request(self, exchange: HttpExchange) -> None:
         if exchange.untold:
-            self._waiting_bytes -= exchange.head_bytes
+            self._waiting_bytes -= exchange.memory
             self.notices.append(exchange.untold)
         exchange.untold = None
 

@@ -52,6 +52,9 @@ MAX_STREAMS: Final = 1024
 
 MAX_TABLE: Final = 65536
 """Bytes of a dynamic table of HPACK, whatever is negotiated."""
+_STREAM_BYTES: Final = 256
+_ENTRY_BYTES: Final = 150
+"""What a stream takes in memory, and an entry of a table beside its bytes."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -234,6 +237,15 @@ class Http2(Conversation):
     def close(self) -> None:
         for stream in list(self._streams):
             self._close(stream, "cut")
+
+    @property
+    def memory(self) -> int:
+        held = _STREAM_BYTES * len(self._streams)
+        for side in self._sides.values():
+            table = side.decoder.header_table
+            if entries := len(table.dynamic_entries):
+                held += table.maxsize + _ENTRY_BYTES * entries
+        return held
 
     def facts(self) -> Facts:
         return Http2Facts(grpc=self.grpc, extended_connect=self.extended_connect)

@@ -460,7 +460,10 @@ BROKEN = {
     "101 among pipelined requests": [(UP, GET + GET), (DOWN, SWITCH)],
     "too many unanswered requests": [(UP, b"GET / HTTP/1.1\r\n\r\n" * (MAX_OUTSTANDING + 1))],
     "too many bytes of them": [
-        (UP, GET + (GET[:-2] + b"X: " + b"a" * (MAX_WAITING_BYTES // 2) + b"\r\n\r\n") * 2)
+        (UP, (GET[:-2] + b"X: " + b"a" * 50_000 + b"\r\n\r\n") * (MAX_WAITING_BYTES // 50_000 + 2))
+    ],
+    "too many fields of them": [
+        (UP, (GET[:-2] + b"a:\r\n" * 400 + b"\r\n") * (MAX_WAITING_BYTES // 64_000 + 2))
     ],
 }
 
