@@ -79,6 +79,8 @@ class Lane:
         pause lets more come, so that the cost of looking does not grow with the square of what is
         looked at.
         """
+        if beyond:  # a byte more may be there each time
+            await trio.lowlevel.checkpoint()
         data = await self._look(beyond)
         enough = min(beyond + beyond // _GROWTH, MAX_LOOK)
         if beyond > _CHEAP_TO_SEE_AGAIN and len(data) < enough and not self.ended:
