@@ -19,7 +19,6 @@ from mitml4.errors import ProtocolError
 from mitml4.events import Action
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Side, Speaker
-from mitml4.layers.turn import Turn
 from mitml4.protocols.conversation import (
     HOLD,
     INNER,
@@ -35,6 +34,7 @@ from mitml4.protocols.conversation import (
     Want,
 )
 from mitml4.protocols.unclaimed import asked_by
+from mitml4.turn import Turn
 
 __all__ = ["converse"]
 

@@ -156,10 +156,12 @@ class Listener:
         finally:
             self._spare = _spare_descriptor()
 
-    def waiting(self) -> list[Accepted]:
-        """The intercepted connections that wait in the backlog now."""
+    async def waiting(self) -> list[Accepted]:
+        """The intercepted connections that wait in the backlog now. Checkpoints every so often."""
         found: list[Accepted] = []
         while True:
+            if len(found) % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             try:
                 sock, peer = self._backlog.accept()
             except ConnectionAbortedError:

@@ -140,6 +140,10 @@ class Crowd:
             self._has_come = trio.Event()
         return arrivals
 
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
     def all_waiting(self) -> Iterator[Arrival]:
         """Those that have not begun, for which there will be no other turn."""
         for row in self._waiting.values():

@@ -143,7 +143,7 @@ class _Rules:
     async def close(self) -> list[Arrival]:
         await self.interception.close_intake()
         await wait_none_half_open(_HANDSHAKES_S)
-        return [arrival for listener in self.listeners for arrival in listener.waiting()]
+        return [each for listener in self.listeners for each in await listener.waiting()]
 
     async def _watch_guard(self, session: Session) -> None:
         reason = await self.interception.wait_lost()

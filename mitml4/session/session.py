@@ -207,9 +207,9 @@ class Session:
                 self.outputs.table.model.stopping = True
             for arrival in await intake.close():
                 self._enter(arrival)
-            for arrival in self.crowd.all_waiting():
-                self._take(nursery, arrival, services)
             await self.drain()
+            for arrival in self.crowd.all_waiting():
+                arrival.refuse(None)
             nursery.cancel_scope.cancel()
         services.relay.pipes.close()
 
@@ -273,8 +273,9 @@ class Session:
         await self._wait_closed(self.surplus, self.config.drain_s)
 
     async def _wait_closed(self, flows: Mapping[int, Flow], patience_s: float) -> None:
+        """Wait for these, and for those that have not begun."""
         with trio.move_on_after(patience_s):
-            while flows and not self.hurry_asked.is_set():
+            while (flows or self.crowd.has_waiting) and not self.hurry_asked.is_set():
                 await first_of(self.one_closed.wait, self.hurry_asked.wait)
 
     async def _end_after(self, duration_s: float) -> None:

@@ -26,6 +26,7 @@ from mitml4.capture.files import writer
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file, write_parts
+from mitml4.turn import Turn
 
 __all__ = ["PacketFile"]
 
@@ -173,11 +174,14 @@ class PacketFile:
         self._news.set()
 
     async def _watch(self, number: int, tap: Tap) -> None:
+        turn = Turn()
         while True:
             await tap.wait()
+            turn.begin()
             now = trio.current_time()
             for seen in tap.take():
                 self._take(number, seen, now)
+                await turn.rest()
 
     def _take(self, interface: int, seen: Seen, now: float) -> None:
         """Hold it if it may be ours."""
@@ -202,18 +206,19 @@ class PacketFile:
             self._news = trio.Event()
             while self._held and not self._closing:
                 await trio.sleep(0 if self._held_bytes > _PLENTY else _STEP_S)
-                await self._write(self._due(trio.current_time() - _HELD_S))
+                await self._write(await self._due(trio.current_time() - _HELD_S))
             self._forget()
         await trio.sleep(_LAST_BLOCK_S)
         while self._held:
-            await self._write(self._due(math.inf))
+            await self._write(await self._due(math.inf))
         await self._write(self._statistics())
 
-    def _due(self, since: float) -> list[bytes]:
+    async def _due(self, since: float) -> list[bytes]:
         """The packets that have been held since then, or are too many, behind new secrets."""
         secrets = [self._secrets.popleft() for _ in range(len(self._secrets))]
         parts = [writer.secrets(dict.fromkeys(secrets))] if secrets else []
         size = 0
+        turn = Turn()
         while self._held and (self._held[0].since <= since or self._held_bytes > _PLENTY):
             held = self._held.popleft()
             self._held_bytes -= len(held.seen.frame)
@@ -222,6 +227,7 @@ class PacketFile:
                 size += len(held.seen.frame)
             if size > _PLENTY:
                 break
+            await turn.rest()
         return parts
 
     def _add_leg(self, flow: _Flow, side: Side, source: Address, destination: Address) -> None:

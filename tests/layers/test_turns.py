@@ -16,7 +16,6 @@ from mitml4.layers.converse import converse
 from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.layers.turn import Turn
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import (
     LOOK,
@@ -29,6 +28,7 @@ from mitml4.protocols.conversation import (
     HttpRequest,
     Target,
 )
+from mitml4.turn import Turn
 
 REQUEST = HttpRequest(
     stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None, headers=()

@@ -28,6 +28,8 @@ _RESOLVE_S: Final = 4.0
 """How long one resolver is waited for; clients wait 5 s and ask again (resolv.conf(5))."""
 _IDLE_S: Final = 30.0
 _MAX_QUERIES: Final = 512
+_MAX_STREAMS: Final = 64
+"""Connections to the resolver at once; a command may open as many as it likes."""
 _MAX_NAMES: Final = 8192
 _MAX_RESOLVERS: Final = 3  # resolv.conf(5), MAXNS
 _MAX_MESSAGE: Final = 65535
@@ -106,6 +108,7 @@ class DnsRelay:
         self._port = port
         self._noted = False
         self._limit = trio.CapacityLimiter(_MAX_QUERIES)
+        self._streams = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -145,7 +148,17 @@ class DnsRelay:
             except OSError:
                 await trio.sleep(0.1)
                 continue
-            nursery.start_soon(self._serve_stream, trio.SocketStream(accepted))
+            if self._streams < _MAX_STREAMS:
+                self._streams += 1
+                nursery.start_soon(self._carry_stream, trio.SocketStream(accepted))
+            else:
+                accepted.close()
+
+    async def _carry_stream(self, stream: trio.SocketStream) -> None:
+        try:
+            await self._serve_stream(stream)
+        finally:
+            self._streams -= 1
 
     async def _serve_stream(self, stream: trio.SocketStream) -> None:
         """RFC 7766: any number of queries, one after the other."""

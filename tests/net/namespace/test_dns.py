@@ -160,3 +160,20 @@ async def test_queries_over_tcp_go_over_tcp_any_number_of_them(lab) -> None:
                     received += await stream.receive_some(4096)
             assert received[2:] == ANSWER
     assert lab.names.of("198.51.100.2") == "www.example"
+
+
+async def test_connections_that_ask_nothing_do_not_use_up_the_descriptors(lab, monkeypatch) -> None:
+    monkeypatch.setattr("mitml4.net.namespace.dns._MAX_STREAMS", 2)
+    streams = [await trio.open_tcp_stream(*lab.inside[1].getsockname()) for _ in range(3)]
+    with trio.fail_after(5):
+        assert await streams[2].receive_some() == b""
+        await streams[0].aclose()
+        while True:  # until the relay has heard of that
+            another = await trio.open_tcp_stream(*lab.inside[1].getsockname())
+            with trio.move_on_after(0.05):
+                await another.receive_some()
+                await another.aclose()
+                continue
+            break
+    for stream in (*streams, another):
+        await stream.aclose()
