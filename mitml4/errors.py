@@ -47,7 +47,7 @@ class UsageError(MitmError):
 
 
 class MachineError(MitmError):
-    """This machine cannot do it: no privilege, no nft, no TPROXY, a port that is taken."""
+    """This machine cannot do it: no privilege, no nft, a kernel without a module."""
 
     exit_code = ExitCode.CANNOT
 

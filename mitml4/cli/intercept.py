@@ -33,7 +33,7 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     Connections that are forwarded through an interface, or that this host starts through it, are
     carried through mitml4, which names their protocols and opens TLS. Connections to this host's
     own services, and those that were open before, are left alone. When the session ends, however
-    it ends, its rules are gone. Needs root or CAP_NET_ADMIN.
+    it ends, its rules are gone. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
     """
     config = intercept_config(console, **options)
 

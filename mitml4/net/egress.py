@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from mitml4.address import Address
 
-__all__ = ["EXHAUSTED", "abort", "be_transparent", "connect"]
+__all__ = ["EXHAUSTED", "abort", "be_transparent", "connect", "source_towards"]
 
 # Not in Python's socket module: linux/in6.h, linux/in.h.
 _IPV6_TRANSPARENT: Final = 75
@@ -34,16 +35,16 @@ async def connect(
     *,
     mark: int | None = None,
     source: Address | None = None,
-    transparent: bool = False,
     unconnected: socket.socket | None = None,
+    bound: Callable[[trio.socket.SocketType], None] | None = None,
 ) -> trio.socket.SocketType:
     """Connect to `destination`; the caller closes the socket, and owns the deadline.
 
     `mark` is the session's egress mark (SO_MARK: needs CAP_NET_ADMIN). The connection leaves from
-    the IP of `source`, with a port that the kernel picks; `transparent` lets that IP be another
-    host's (`--spoof-source`). `unconnected` is a socket of another namespace, to connect there.
-    Raises OSError as the kernel gave it (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, …).
-    Checkpoints.
+    the IP of `source`, with a port that the kernel picks. `unconnected` is a socket of another
+    namespace, to connect there. `bound` is called with the socket before it connects, once it has
+    the address and port that it connects from. Raises OSError as the kernel gave it (ECONNREFUSED,
+    EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, …). Checkpoints.
     """
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
     sock = trio.socket.from_stdlib_socket(unconnected or socket.socket(family, socket.SOCK_STREAM))
@@ -51,17 +52,29 @@ async def connect(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        if transparent:
-            be_transparent(sock)
         if source is not None:
             # The port is then picked at connect, where it need only be free towards this server.
             sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             await sock.bind((source.ip, 0))
+        if bound is not None:
+            await sock.bind((source_towards(destination, mark), 0))
+            bound(sock)
         await sock.connect((destination.ip, destination.port))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def source_towards(destination: Address, mark: int | None = None) -> str:
+    """The address of this host that a connection would have. Nothing is sent. Raises OSError."""
+    family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        sock.connect((destination.ip, destination.port))
+        address: str = sock.getsockname()[0]
+    return address
 
 
 def abort(sock: socket.socket | trio.socket.SocketType) -> None:

@@ -22,32 +22,33 @@ __all__ = [
 # whatever others made it (kube-proxy, wg-quick and Docker keep theirs there):
 #
 #     4d      kind   slot    0000
-#     8 bits  2      6       16
+#     8 bits  3      5       16
 #
-# No kind is 0, which keeps the second byte at 0x40 or more and so clear of Tailscale's 04 and 08.
+# No kind is 0, which keeps the second byte at 0x20 or more and so clear of Tailscale's 04 and 08.
 ANY_MARK: Final = 0x4D000000
 MAGIC_MASK: Final = 0xFF000000
-KIND_MASK: Final = 0xFFC00000
+KIND_MASK: Final = 0xFFE00000
 OUR_MASK: Final = 0xFFFF0000
 FOREIGN_MASK: Final = 0x0000FFFF
-_EGRESS, _TPROXY, _REDIRECT = 1, 2, 3
-ANY_EGRESS_MARK: Final = ANY_MARK | _EGRESS << 22
-SLOTS: Final = 64
+_EGRESS, _ADMITTED, _REFUSED, _UNREACHABLE = 1, 2, 3, 4
+_KIND_SHIFT, _SLOT_SHIFT = 21, 16
+ANY_EGRESS_MARK: Final = ANY_MARK | _EGRESS << _KIND_SHIFT
+SLOTS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What keeps the sessions of one host apart: everything follows from a slot (0 to 63).
+    """What keeps the sessions of one host apart: everything follows from a slot (0 to 31).
 
-    The table's name is the lock: who created the table owns the slot's marks, rules and routes.
+    The table's name is the lock: who created the table owns the slot's marks and log group.
     """
 
     slot: int
 
     @classmethod
     def candidates(cls, start: int | None = None) -> Iterator[Identity]:
-        """Every identity once, from one that depends on the process: a slot that has just been
-        left, whose guard may still be undoing its rules, is not the next one taken."""
+        """Every identity once, from one that depends on the process: two sessions that start at
+        once rarely try the same."""
         first = os.getpid() if start is None else start
         return (cls((first + step) % SLOTS) for step in range(SLOTS))
 
@@ -56,26 +57,29 @@ class Identity:
         return f"mitml4_{self.slot}"
 
     @property
+    def log_group(self) -> int:
+        """Where the rules show us the SYNs that they hold (NFLOG)."""
+        return ANY_MARK >> 16 | self.slot
+
+    @property
     def egress_mark(self) -> int:
         """SO_MARK of the sockets that face the servers: no session intercepts them."""
         return self._mark(_EGRESS)
 
     @property
-    def tproxy_mark(self) -> int:
-        return self._mark(_TPROXY)
+    def admitted_mark(self) -> int:
+        """Of connections that are intercepted."""
+        return self._mark(_ADMITTED)
 
     @property
-    def redirect_mark(self) -> int:
-        return self._mark(_REDIRECT)
+    def refused_mark(self) -> int:
+        """Of SYNs whose client is answered as by a closed port."""
+        return self._mark(_REFUSED)
 
     @property
-    def route_table(self) -> int:
-        return 0x4D340000 + self.slot
-
-    @property
-    def rule_priority(self) -> int:
-        """Of the first of three policy rules. After `local` (0), before everyone else's."""
-        return 300 + 3 * self.slot
+    def unreachable_mark(self) -> int:
+        """Of SYNs whose client is answered as by a router that knows no way."""
+        return self._mark(_UNREACHABLE)
 
     def _mark(self, kind: int) -> int:
-        return ANY_MARK | kind << 22 | self.slot << 16
+        return ANY_MARK | kind << _KIND_SHIFT | self.slot << _SLOT_SHIFT

@@ -51,7 +51,7 @@ def setns(descriptor: int, kind: int) -> None:
 
 def unshare_with_power(kinds: int) -> bool:
     """The same as `unshare`, as the host's root may; False for those who are not that."""
-    if not capabilities.has(Capability.NET_ADMIN, Capability.SYS_ADMIN):
+    if not capabilities.has(Capability.NET_ADMIN, Capability.NET_RAW, Capability.SYS_ADMIN):
         return False
     try:
         unshare(kinds)

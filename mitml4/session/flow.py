@@ -61,8 +61,8 @@ class Services:
     """What flows need of their session."""
 
     publish: Callable[[Event], None]
-    connect: Callable[[Address, Address], Awaitable[TcpStream]]
-    """(destination, client) → the egress; raises OSError."""
+    connect: Callable[[Arrival], Awaitable[TcpStream]]
+    """The connection to its server; raises OSError."""
     relay: Relay
     tls: TlsOpener
     hold_s: float = 0.5
@@ -193,7 +193,7 @@ class Flow:
     async def _connect(self) -> TcpStream | CloseReason:
         """The egress connection, or how the server's side refused it."""
         try:
-            with trio.fail_after(_CONNECT_S), self.arrival.until_reset():
+            with trio.fail_after(_CONNECT_S):
                 self._egress = await self._dial()
                 return self._egress
         except trio.TooSlowError:
@@ -207,10 +207,9 @@ class Flow:
             kind = _kind_of(error, "refused")
             self.report.error("egress", "connect", kind, _reason(error))
             return "error" if kind == "internal" else kind
-        return "reset"  # the client's
 
     async def _dial(self) -> TcpStream:
-        return await self.services.connect(self.arrival.destination, self.arrival.client)
+        return await self.services.connect(self.arrival)
 
     def _adopt(self, egress: TcpStream) -> None:
         self._egress = egress

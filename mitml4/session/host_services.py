@@ -76,8 +76,8 @@ class HostServices:
     def _note_block(self, event: Event) -> None:
         self.blocked += isinstance(event, FlowClose) and event.reason == "blocked"
 
-    async def _connect(self, destination: Address, client: Address) -> TcpStream:
-        stream = await self._connect_on(destination, client)
+    async def _connect(self, arrival: Arrival) -> TcpStream:
+        stream = await self._connect_on(arrival)
         self.carried += 1
         return stream
 

@@ -23,16 +23,15 @@ from mitml4.events import SessionStart
 from mitml4.net import egress
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
-from mitml4.net.half_open import wait_none_half_open
-from mitml4.net.listener import Arrival, Listener
-from mitml4.net.rules.redirect import Interception, check, intercepting, plan
+from mitml4.net.listener import Arrival
+from mitml4.net.rules.interception import Interception, check, intercepting, plan
 from mitml4.net.rules.scope import Scope
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.config import InterceptConfig
 from mitml4.session.imports import import_all
 from mitml4.session.opener import stored_authority, tls_opener
-from mitml4.session.session import Session, prepare_process
+from mitml4.session.session import Session, Source, prepare_process
 from mitml4.session.summary import summary
 from mitml4.signals import ending_signals
 from mitml4.sinks.table.live import LiveTable
@@ -41,9 +40,7 @@ __all__ = ["intercept"]
 
 _QUIC_EVERY_S: Final = 2.0
 _KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
-"""What connections need that go out with a mark, or from the address of another host."""
-_HANDSHAKES_S: Final = 1.0
-"""How long the last clients may take to complete their connections to us."""
+"""What connections need that are held, and that go out with a mark."""
 
 Say = Callable[[str], None]
 
@@ -111,14 +108,22 @@ class _Rules:
             yield self
 
     @property
-    def listeners(self) -> Sequence[Listener]:
-        return self.interception.listeners
+    def listeners(self) -> Sequence[Source]:
+        return [self.interception.gate]
 
-    async def connect(self, destination: Address, client: Address) -> TcpStream:
-        mark, spoof = self.interception.egress_mark, self.scope.spoof_source
-        source = client if spoof else None
-        return TcpStream(
-            await egress.connect(destination, mark=mark, source=source, transparent=spoof)
+    async def connect(self, arrival: Arrival) -> TcpStream:
+        destination = arrival.destination
+
+        def name_source(sock: trio.socket.SocketType) -> None:
+            self.interception.channel.name_source(sock, destination, arrival.source)
+
+        bound = name_source if self.scope.spoof_source else None
+        mark = self.interception.egress_mark
+        return TcpStream(await egress.connect(destination, mark=mark, bound=bound))
+
+    def source(self, arrival: Arrival, stream: TcpStream) -> Address:
+        return (
+            arrival.source if self.scope.spoof_source else Address.of(stream.socket.getsockname())
         )
 
     def name_of(self, destination: Address) -> str | None:
@@ -129,7 +134,7 @@ class _Rules:
             version=__version__,
             mode="intercept",
             interfaces=self.scope.interfaces,
-            listeners=tuple(listener.address for listener in self.listeners),
+            listeners=(self.interception.address,),
             ca=authority,
             table=self.interception.table,
             pid=os.getpid(),
@@ -137,13 +142,13 @@ class _Rules:
 
     async def watch(self, session: Session) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.interception.gate.run)
             nursery.start_soon(self._watch_guard, session)
             nursery.start_soon(self._watch_quic)
 
     async def close(self) -> list[Arrival]:
         await self.interception.close_intake()
-        await wait_none_half_open(_HANDSHAKES_S)
-        return [each for listener in self.listeners for each in await listener.waiting()]
+        return await self.interception.gate.waiting()
 
     async def _watch_guard(self, session: Session) -> None:
         reason = await self.interception.wait_lost()

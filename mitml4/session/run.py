@@ -31,8 +31,9 @@ from mitml4.layers.tls import TlsOpener
 from mitml4.net import egress, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
+from mitml4.net.gate.gate import SynGate
 from mitml4.net.listener import Arrival, Listener
-from mitml4.net.namespace.admission import Admission
+from mitml4.net.namespace.channel import NamespaceChannel
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
 from mitml4.net.namespace.launch import Launch, find_program
@@ -61,7 +62,6 @@ _KEPT: Final = (Capability.KILL, Capability.NET_ADMIN, Capability.NET_RAW)
 """As root: signals to us are passed on to the command, whoever it is; and what is sent to it bears
 marks."""
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
-_INTERFACE: Final = "lo"
 _GOES_ON: Final = "the command goes on"
 
 Say = Callable[[str], None]
@@ -209,7 +209,7 @@ class _Inside:
             if config.udp == "pass"
             else DroppedDatagrams(namespace, self._note)
         )
-        self._listener = Listener(_INTERFACE, "tproxy", namespace.intake)
+        self._listener = Listener(namespace.intake)
 
     @asynccontextmanager
     async def up(self, opener: TlsOpener) -> AsyncIterator[_Inside]:
@@ -218,10 +218,10 @@ class _Inside:
             relay = DnsRelay(self._namespace.dns, self._names, self._note)
             nursery.start_soon(relay.run)
             nursery.start_soon(self._datagrams.run)
-            admission = Admission(self._listener, self._namespace.gate)
-            nursery.start_soon(admission.run)
+            gate = SynGate(self._listener, NamespaceChannel(self._namespace.injection))
+            nursery.start_soon(gate.run)
             self._source = HostServices(
-                admission, nursery, opener, self.connect, also_watched=self.config.loopback
+                gate, nursery, opener, self.connect, also_watched=self.config.loopback
             )
             self._namespace.seal()
             import_all()
@@ -234,14 +234,18 @@ class _Inside:
     def listeners(self) -> Sequence[Source]:
         return [self._source]
 
-    async def connect(self, destination: Address, client: Address) -> TcpStream:
+    async def connect(self, arrival: Arrival) -> TcpStream:
         """To a server inside, if it is for one of ours and there is one; else from the host, over
         whose loopback with the client's address."""
+        destination, client = arrival.destination, arrival.client
         if self._takes_loopback and self._is_inside(destination):
             with contextlib.suppress(ConnectionRefusedError):
                 return await self._connect_inside(destination, client)
         source = client if is_loopback(destination) and is_loopback(client) else None
         return TcpStream(await egress.connect(destination, source=source))
+
+    def source(self, arrival: Arrival, stream: TcpStream) -> Address:
+        return Address.of(stream.socket.getsockname())
 
     def name_of(self, destination: Address) -> str | None:
         return self._names.of(destination.ip)

@@ -43,7 +43,7 @@ from mitml4.tls.keys import KeyType
 
 __all__ = ["Connect", "Intake", "Session", "Source", "prepare_process"]
 
-Connect: TypeAlias = Callable[[Address, Address], Awaitable[TcpStream]]
+Connect: TypeAlias = Callable[[Arrival], Awaitable[TcpStream]]
 
 _SWITCH_S: Final = 0.0005
 """How long a thread that writes events may keep the interpreter, each time that a flow has let go
@@ -71,8 +71,11 @@ class Intake(Protocol):
     def listeners(self) -> Sequence[Source]:
         """What intercepted connections are accepted from."""
 
-    async def connect(self, destination: Address, client: Address) -> TcpStream:
-        """The egress connection. Raises OSError."""
+    async def connect(self, arrival: Arrival) -> TcpStream:
+        """The connection to its server. Raises OSError."""
+
+    def source(self, arrival: Arrival, stream: TcpStream) -> Address:
+        """Who its server sees, of that connection."""
 
     def name_of(self, destination: Address) -> str | None:
         """What clients call a destination, where that is known."""
@@ -290,7 +293,7 @@ class Session:
     def _services(self, intake: Intake, opener: TlsOpener) -> Services:
         return Services(
             publish=self.hub.publish,
-            connect=self._telling_of_sources(intake.connect),
+            connect=self._telling_of_sources(intake),
             relay=Relay(PipePool(self.limits.pipes)),
             tls=opener,
             hold_s=self.config.detect_timeout_s,
@@ -298,16 +301,16 @@ class Session:
             name_of=intake.name_of,
         )
 
-    def _telling_of_sources(self, connect: Connect) -> Connect:
-        """The same, and who writes packets knows which of them are the server's side."""
+    def _telling_of_sources(self, intake: Intake) -> Connect:
+        """How to connect, and who writes packets knows which of them are the server's side."""
         packets = self.outputs.packets
         if packets is None:
-            return connect
+            return intake.connect
 
-        async def connect_and_tell(destination: Address, client: Address) -> TcpStream:
-            stream = await connect(destination, client)
-            source = Address.of(stream.socket.getsockname())
-            packets.connected(client, source, destination)
+        async def connect_and_tell(arrival: Arrival) -> TcpStream:
+            stream = await intake.connect(arrival)
+            source = intake.source(arrival, stream)
+            packets.connected(arrival.client, source, arrival.destination)
             return stream
 
         return connect_and_tell

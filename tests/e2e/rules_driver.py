@@ -17,8 +17,8 @@ import trio
 
 from mitml4.errors import MitmError
 from mitml4.net import egress
-from mitml4.net.listener import Accepted, Listener
-from mitml4.net.rules.redirect import Interception, intercepting
+from mitml4.net.listener import Arrival
+from mitml4.net.rules.interception import Interception, intercepting
 from mitml4.net.rules.scope import PortRange, Scope
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,27 +44,35 @@ async def relay(source: trio.SocketStream, sink: trio.SocketStream) -> None:
     await sink.send_eof()
 
 
-async def flow(accepted: Accepted, interception: Interception, scope: Scope) -> None:
+async def flow(arrival: Arrival, interception: Interception, scope: Scope) -> None:
     say(
         "flow",
-        client=str(accepted.client),
-        destination=str(accepted.destination),
-        interface=accepted.interface,
+        client=str(arrival.client),
+        destination=str(arrival.destination),
+        interface=arrival.interface,
     )
+
+    def name_source(sock: trio.socket.SocketType) -> None:
+        interception.channel.name_source(sock, arrival.destination, arrival.source)
+
     try:
         with trio.fail_after(5):
             server = await egress.connect(
-                accepted.destination,
+                arrival.destination,
                 mark=interception.egress_mark,
-                source=accepted.client if scope.spoof_source else None,
-                transparent=scope.spoof_source,
+                bound=name_source if scope.spoof_source else None,
             )
-    except (OSError, trio.TooSlowError) as error:
+    except OSError as error:
         say("egress-error", reason=str(error))
-        egress.abort(accepted.socket)
+        arrival.refuse(error)
         return
-    ingress, outgoing = trio.SocketStream(accepted.socket), trio.SocketStream(server)
+    except trio.TooSlowError:
+        say("egress-error", reason="no answer")
+        arrival.refuse(TimeoutError())
+        return
     try:
+        outgoing = trio.SocketStream(server)
+        ingress = trio.SocketStream(await arrival.accept())
         async with ingress, outgoing, trio.open_nursery() as nursery:
             nursery.start_soon(relay, ingress, outgoing)
             nursery.start_soon(relay, outgoing, ingress)
@@ -72,10 +80,10 @@ async def flow(accepted: Accepted, interception: Interception, scope: Scope) -> 
         pass
 
 
-async def serve(listener: Listener, interception: Interception, scope: Scope) -> None:
+async def serve(interception: Interception, scope: Scope) -> None:
     async with trio.open_nursery() as nursery:
         while True:
-            nursery.start_soon(flow, await listener.accept(), interception, scope)
+            nursery.start_soon(flow, await interception.gate.accept(), interception, scope)
 
 
 async def obey(interception: Interception, cancel: trio.CancelScope) -> None:
@@ -113,8 +121,8 @@ async def main() -> None:
     scope = scope_from(json.loads(sys.argv[1]))
     started = trio.current_time()
     async with intercepting(scope) as interception, trio.open_nursery() as nursery:
-        for listener in interception.listeners:
-            nursery.start_soon(serve, listener, interception, scope)
+        nursery.start_soon(interception.gate.run)
+        nursery.start_soon(serve, interception, scope)
         nursery.start_soon(obey, interception, nursery.cancel_scope)
         await nursery.start(obey_signals, nursery.cancel_scope)
         nursery.start_soon(watch, interception, nursery.cancel_scope)
@@ -122,8 +130,7 @@ async def main() -> None:
             "ready",
             table=interception.table,
             notes=interception.notes,
-            mechanisms=[[item.interface, item.mechanism] for item in interception.listeners],
-            ports=[item.address.port for item in interception.listeners],
+            port=interception.address.port,
             seconds=trio.current_time() - started,
         )
     say("stopped")

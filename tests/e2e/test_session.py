@@ -1,9 +1,12 @@
 """A session begins and ends: by signal, by pipe, by time, by force. The machine is as it was."""
 
+import contextlib
+import errno
 import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,18 +132,29 @@ def test_open_flows_get_time_to_end(intercept, client, echo):
     assert [flow.closed["reason"] for flow in session.flows()] == ["closed"]
 
 
+def is_connected(sock):
+    with contextlib.suppress(OSError):
+        return sock.getpeername()
+
+
 @pytest.mark.parametrize(("options", "seen"), [((), 20), (("--max-flows", "3"), 3)])
 def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
-    intercept, client, echo, options, seen
+    intercept, client, echo, wait_until, options, seen
 ):
     session = intercept("--drain", "10s", *options)
     session.process.send_signal(signal.SIGSTOP)
-    socks = [client.connect(address, 7001) for address in (V4, V6) for _ in range(10)]
+    families = {V4: socket.AF_INET, V6: socket.AF_INET6}
+    socks = [client.namespace.socket(families[each]) for each in (V4, V6) for _ in range(10)]
     try:
+        for sock, address in zip(socks, [V4] * 10 + [V6] * 10, strict=True):
+            sock.setblocking(False)
+            assert sock.connect_ex((address, 7001)) == errno.EINPROGRESS
         if not options:
             session.process.send_signal(signal.SIGINT)
         session.process.send_signal(signal.SIGCONT)
         for sock in socks:
+            sock.settimeout(PATIENCE_S)
+            wait_until(partial(is_connected, sock), "it is connected")
             sock.sendall(b"\xc0\xffhello")
             assert sock.recv(100) == b"\xc0\xffhello"
     finally:
@@ -302,6 +316,6 @@ def test_a_dry_run_shows_the_rules_and_changes_nothing(lab, mitml4, tmp_path):
     result = mitml4("intercept", "--iface", "lan", "--dry-run", "--ca-dir", str(tmp_path / "ca"))
     assert result.returncode == 0, result.stderr
     assert "table inet" in result.stdout
-    assert "tproxy" in result.stdout
+    assert "log group" in result.stdout
     assert difference(before, lab.router.call(take_snapshot)) == ""
     assert not (tmp_path / "ca").exists()

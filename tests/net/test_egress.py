@@ -41,6 +41,22 @@ async def test_it_leaves_from_the_source_s_ip_by_a_port_of_its_own(
         listening.accept()[0].close()
 
 
+async def test_whoever_asks_is_told_what_it_connects_from_before_it_does(
+    listening: socket.socket,
+) -> None:
+    told = []
+
+    def bound(sock: trio.socket.SocketType) -> None:
+        told.append(sock.getsockname())
+        with pytest.raises(OSError, match="not connected"):
+            sock.getpeername()
+
+    destination = Address.of(listening.getsockname())
+    with await egress.connect(destination, bound=bound) as sock:
+        assert told == [sock.getsockname()]
+        listening.accept()[0].close()
+
+
 async def test_a_refusal_is_the_kernel_s_own() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address.of(server.getsockname())

@@ -1,4 +1,4 @@
-"""A listener by itself; with rules before it, it is in e2e/test_rules.py."""
+"""A listener by itself; behind a gate and rules, it is in e2e/test_rules.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,37 +14,34 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from mitml4.address import Address
 from mitml4.net.listener import Listener
 
 
 @pytest.fixture
 async def listener():
-    listener = Listener("eth0", "redirect")
+    listener = Listener()
     yield listener
     listener.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize(
-    "mechanism",
-    [
-        "redirect",
-        pytest.param(
-            "tproxy", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")
-        ),
-    ],
-)
-async def test_whoever_comes_to_the_listener_itself_is_reset(mechanism: str, host: str) -> None:
-    listener = Listener("eth0", mechanism)
-    with trio.move_on_after(5), socket.create_connection((host, listener.address.port)) as client:
-        client.setblocking(False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.accept)
-            await trio.lowlevel.wait_readable(client)
-            nursery.cancel_scope.cancel()
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
-    listener.close()
+async def test_a_connection_is_known_by_its_ends(listener: Listener, host: str) -> None:
+    with socket.create_connection((host, listener.address.port)) as client, trio.fail_after(5):
+        accepted = await listener.accept()
+        with accepted.socket:
+            assert accepted.peer == Address.of(client.getsockname())
+            assert accepted.own == Address.of(client.getpeername())
+
+
+async def test_one_that_was_reset_before_it_is_accepted_is_no_error(listener: Listener) -> None:
+    with socket.create_connection(("127.0.0.1", listener.address.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with socket.create_connection(("127.0.0.1", listener.address.port)) as client:
+        with trio.fail_after(5):
+            while (accepted := await listener.accept()).peer != Address.of(client.getsockname()):
+                accepted.socket.close()
+        accepted.socket.close()
 
 
 async def test_closing_wakes_who_waits(listener: Listener) -> None:
@@ -60,9 +58,8 @@ async def test_closing_wakes_who_waits(listener: Listener) -> None:
         await listener.accept()
 
 
-async def test_a_crowd_is_accepted_some_at_a_time(listener: Listener, monkeypatch) -> None:
+async def test_a_crowd_is_accepted_some_at_a_time(listener: Listener) -> None:
     """Others that are busy shall neither keep it waiting for long, nor wait for all of it."""
-    monkeypatch.setattr(listener, "_identify", lambda sock, _peer: sock)
     turns = 0
 
     async def be_busy() -> None:
@@ -79,7 +76,7 @@ async def test_a_crowd_is_accepted_some_at_a_time(listener: Listener, monkeypatc
             nursery.start_soon(be_busy)
             await trio.lowlevel.checkpoint()
             for _ in range(200):
-                sockets.enter_context(await listener.accept())
+                sockets.enter_context((await listener.accept()).socket)
             nursery.cancel_scope.cancel()
     assert 4 <= turns < 12
 
@@ -115,7 +112,7 @@ async def test_a_failure_to_accept_is_survived(
     assert trio.current_time() - started == pytest.approx(2 * pause_s)
 
 
-async def test_without_a_descriptor_it_resets_who_waits(listener: Listener, monkeypatch) -> None:
+async def test_without_a_descriptor_it_resets_who_waits(listener: Listener) -> None:
     """Rather than let him wait for one, which nobody may ever give back."""
     clients = [socket.create_connection(("127.0.0.1", listener.address.port)) for _ in range(3)]
     with no_descriptor_left(), trio.move_on_after(0.05):
@@ -124,9 +121,8 @@ async def test_without_a_descriptor_it_resets_who_waits(listener: Listener, monk
         client.settimeout(5)
         with client, pytest.raises(ConnectionResetError):
             client.recv(1)
-    monkeypatch.setattr(listener, "_identify", lambda sock, _peer: sock)
     with socket.create_connection(("127.0.0.1", listener.address.port)), trio.fail_after(5):
-        (await listener.accept()).close()
+        (await listener.accept()).socket.close()
 
 
 @contextmanager
@@ -143,21 +139,3 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in held:
             os.close(descriptor)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")
-async def test_without_a_descriptor_to_ask_with_it_goes_on(monkeypatch) -> None:
-    """Whether a destination is the listener itself is asked by a socket."""
-
-    def none_left(*_: object) -> bool:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    listener = Listener("eth0", "tproxy")
-    with trio.fail_after(5), socket.create_connection(("::1", listener.address.port)) as client:
-        client.setblocking(False)
-        monkeypatch.setattr("mitml4.net.listener._is_own", none_left)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.accept)
-            await trio.lowlevel.wait_readable(client)
-            nursery.cancel_scope.cancel()
-    listener.close()

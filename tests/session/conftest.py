@@ -16,7 +16,8 @@ from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowLayer
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsOpener
-from mitml4.net.listener import Accepted
+from mitml4.net.egress import abort
+from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.session.flow import Flow, Services
 from mitml4.tls.ca import CertificateAuthority
@@ -27,6 +28,26 @@ from mitml4.tls.trust_store import certificates_in
 from mitml4.tls.verify import Verifier
 
 Handler = Callable[[trio.SocketStream], object]
+
+
+@dataclass
+class Arrived:
+    """An arrival that the kernel has let in already: to refuse it is to reset it."""
+
+    socket: trio.socket.SocketType
+    client: Address
+    destination: Address
+    interface: str = "lo"
+
+    @property
+    def source(self) -> Address:
+        return self.client
+
+    async def accept(self) -> trio.socket.SocketType:
+        return self.socket
+
+    def refuse(self, _reason: OSError | None) -> None:
+        abort(self.socket)
 
 
 @dataclass
@@ -98,7 +119,7 @@ def lab(
             await listener.bind(("127.0.0.1", 0))
             listener.listen(128)
 
-            async def connect(_destination: Address, _client: Address) -> TcpStream:
+            async def connect(_arrival: Arrival) -> TcpStream:
                 return TcpStream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
 
             opener = TlsOpener(
@@ -146,10 +167,5 @@ async def _accept(nursery: trio.Nursery, listener: trio.socket.SocketType, proxy
     while True:
         sock, peer = await listener.accept()
         number += 1
-        accepted = Accepted(
-            socket=sock,
-            client=Address.of(peer),
-            destination=Address("127.0.0.1", 443),
-            interface="lo",
-        )
-        nursery.start_soon(Flow(number, accepted, proxy.services).run)
+        arrived = Arrived(sock, Address.of(peer), Address("127.0.0.1", 443))
+        nursery.start_soon(Flow(number, arrived, proxy.services).run)

@@ -13,8 +13,8 @@ import pytest
 import trio
 import trustme
 
-from mitml4.address import Address
 from mitml4.events import FlowError
+from mitml4.net.listener import Arrival
 from mitml4.net.stream import TcpStream
 from mitml4.session import flow
 
@@ -102,23 +102,9 @@ async def test_two_full_directions_inside_tls_inside_tls(lab, server_ca: trustme
                 received += len(await inner.receive_some(1 << 20))
 
 
-async def test_a_client_that_is_reset_is_not_connected_for_any_more(lab) -> None:
-    async def never(_destination: Address, _client: Address) -> TcpStream:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async with lab(None, connect=never) as proxy:
-        client = await proxy.connect()
-        await client.send_all(b"\0")
-        await trio.sleep(0.05)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.socket.close()
-        assert (await proxy.wait_closed()).reason == "reset"
-
-
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
 async def test_a_connection_that_we_lack_the_means_for_is_not_called_refused(lab, code) -> None:
-    async def connect(_destination: Address, _client: Address) -> TcpStream:
+    async def connect(_arrival: Arrival) -> TcpStream:
         raise OSError(code, os.strerror(code))
 
     async with lab(None, connect=connect) as proxy:

@@ -17,11 +17,11 @@ from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.events import Event, FlowOpen, SessionStart
 from mitml4.layers.tls import TlsOpener
-from mitml4.net.listener import Accepted
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
 from mitml4.session.session import Session
 from mitml4.tls.keys import KeyType
+from tests.session.conftest import Arrived
 
 
 class Intake:
@@ -35,11 +35,11 @@ class Intake:
         self.address = sock.getsockname()
         self.closed = trio.Event()
 
-    async def accept(self) -> Accepted:
+    async def accept(self) -> Arrived:
         return self._arrival(*await self.socket.accept())
 
-    def _arrival(self, sock: trio.socket.SocketType, peer: tuple[str, int]) -> Accepted:
-        return Accepted(sock, Address.of(peer), Address("127.0.0.1", self.port), "lo")
+    def _arrival(self, sock: trio.socket.SocketType, peer: tuple[str, int]) -> Arrived:
+        return Arrived(sock, Address.of(peer), Address("127.0.0.1", self.port))
 
     async def connect(self, *_to: object, **_how: object) -> TcpStream:
         return TcpStream((await trio.open_tcp_stream("127.0.0.1", self.port)).socket)
@@ -61,7 +61,7 @@ class Intake:
     async def watch(self, _session: Session) -> None:
         await trio.sleep_forever()
 
-    async def close(self) -> list[Accepted]:
+    async def close(self) -> list[Arrived]:
         self.closed.set()
         waiting = []
         with suppress(BlockingIOError):

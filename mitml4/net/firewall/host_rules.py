@@ -152,12 +152,6 @@ class HostRules:
             if _INTERCEPTS.search(_COMMENT.sub("", rule.text)):
                 yield rule
 
-    def without_interceptors(self) -> HostRules:
-        """The same without those rules."""
-        removed = {(rule.text, rule.handle) for rule in self._interceptors}
-        rest = (line for line in self._lines if _rule_in(line) not in removed)
-        return HostRules("\n".join(rest), self._legacy.without_interceptors())
-
     def copy(self) -> int:
         """Load them into the network that this process is in now; how many lines were left out.
 

@@ -93,16 +93,6 @@ class LegacyTables:
             if _INTERCEPTS.match(_COMMENT.sub("", line)):
                 yield LegacyRule(program, table, line)
 
-    def without_interceptors(self) -> LegacyTables:
-        """The same without those rules."""
-        removed = {(rule.program, rule.text) for rule in self.interceptors}
-        return LegacyTables(
-            {
-                program: tuple(line for line in lines if (program, line) not in removed)
-                for program, lines in self.dumps.items()
-            }
-        )
-
     def copy(self) -> int:
         """Load them into the network that this process is in now; how many lines were left out.
 

@@ -21,10 +21,11 @@ from mitml4.errors import MachineError
 from mitml4.net import capabilities, isolation, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.egress import be_transparent
+from mitml4.net.gate.nflog import open_log
+from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from mitml4.net.listener import listen
 from mitml4.net.namespace.covers import Covers
-from mitml4.net.namespace.nflog import open_log
 from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
@@ -35,8 +36,6 @@ __all__ = ["KINDS", "MAX_DESCRIPTORS", "MAX_MESSAGE", "AtEnd", "keep"]
 MAX_MESSAGE: Final = 65536
 MAX_DESCRIPTORS: Final = 16
 """Of a request or an answer: bytes, and what is passed beside them."""
-
-_LONGEST_SYN: Final = 120  # IP and TCP headers with all the options that fit
 
 KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 """The namespaces of a command, in the order in which to enter them."""
@@ -117,7 +116,7 @@ class _Keeper:
         capabilities.hand_down({Capability.NET_ADMIN})
         _run("ip", "-batch", "-", given=ip_commands(sources))
         self._tcp = listen(transparent=True)
-        self._log = open_log(LOG_GROUP, copy_bytes=_LONGEST_SYN)
+        self._log = open_log(LOG_GROUP, copy_bytes=LONGEST_SYN)
         self._udp = _bind_udp_intake()
         self._raw = _open_raw(with_v6=sources.v6 is not None)
         self._dns = _bind_dns(with_v6=sources.v6 is not None)

@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net import isolation, processes
-from mitml4.net.namespace.admission import Gate
+from mitml4.net.namespace.channel import InjectionSockets
 from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
@@ -46,8 +46,8 @@ class Namespace:
 
     intake: socket.socket
     """Listens for all TCP, transparently: `getsockname` of what it accepts is the destination."""
-    gate: Gate
-    """Holds connections before they come to `intake`."""
+    injection: InjectionSockets
+    """For connections that are held before they come to `intake`."""
     datagrams: socket.socket
     """Gets all UDP that is neither DNS nor QUIC nor for the namespace's own addresses."""
     dns: tuple[socket.socket, ...]
@@ -81,7 +81,7 @@ class Namespace:
         raw_v6 = others.pop(0) if sources.v6 else None
         return cls(
             intake=intake,
-            gate=Gate(log, raw_v4, raw_v6),
+            injection=InjectionSockets(log, raw_v4, raw_v6),
             datagrams=datagrams,
             dns=tuple(others),
             sources=sources,
@@ -172,7 +172,7 @@ class Namespace:
         """Let go of it: whoever is still inside has no network any more."""
         with contextlib.suppress(MachineError):
             self._ask("leave")
-        self.gate.close()
+        self.injection.close()
         for sock in (self.intake, self.datagrams, *self.dns, self._channel):
             sock.close()
         while self._kinds:

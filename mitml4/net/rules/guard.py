@@ -1,36 +1,27 @@
-"""The process that holds a session's table, and undoes what the session did, however it ends.
+"""The process that holds a session's table, whose end is the end of the table.
 
-    sh -c "trap '' INT TERM HUP; nft -i; undo the policy routes"
+    sh -c "trap '' INT TERM HUP; exec nft -i"
 
 `nft -i` owns the table by its netlink socket, and reads statements from a pipe of ours. When we
-end, and be it by SIGKILL, the pipe closes: nft ends, the kernel drops its table, and the shell
-undoes the rest. A session of its own keeps the terminal's Ctrl-C away; the traps keep the rest.
+end, and be it by SIGKILL, the pipe closes: nft ends, and the kernel drops its table. A session of
+its own keeps the terminal's Ctrl-C away; the traps keep the rest.
 """
 
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.identity import Identity
-from mitml4.net.rules.ruleset import policy_routes
-from mitml4.net.tools import environment, run_ip
+from mitml4.net.tools import environment
 
-__all__ = ["Guard", "GuardLostError", "NftError", "add_policy_routes", "undo_policy_routes"]
+__all__ = ["Guard", "GuardLostError", "NftError"]
 
-_FAMILIES: Final = ("-4", "-6")
-_ADD, _UNDO = 0, 1
-
-_SCRIPT: Final = """
-trap '' INT TERM HUP
-nft -i
-status=$?
-for family in -4 -6; do printf '%s' "$0" | ip $family -force -batch -; done >/dev/null 2>&1
-exit $status
-"""
+_SCRIPT: Final = "trap '' INT TERM HUP; exec nft -i"
 
 # Printed without a look at the kernel, and by nothing else: whatever nft had to say before is said.
 _MARKER: Final = "describe ct mark"
@@ -63,23 +54,16 @@ class Guard:
     async def claim(cls) -> Guard:
         """Start one for a slot that no other session has. Raises MachineError."""
         for identity in Identity.candidates():
-            if guard := await cls._take(identity, undo=_batch(identity, _UNDO)):
+            if guard := await cls._take(identity):
                 return guard
         raise MachineError(
             "every slot is taken: too many sessions run on this host", hint="nft list tables"
         )
 
     @classmethod
-    async def hold(cls, identity: Identity) -> Guard | None:
-        """Keep sessions out of a slot, and undo nothing at the end. None where one is in it.
-
-        Raises MachineError.
-        """
-        return await cls._take(identity, undo="")
-
-    @classmethod
-    async def _take(cls, identity: Identity, *, undo: str) -> Guard | None:
-        guard = cls(identity, await _start(undo))
+    async def _take(cls, identity: Identity) -> Guard | None:
+        """None where another session is in the slot."""
+        guard = cls(identity, await _start())
         try:
             await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
         except NftError as error:
@@ -132,15 +116,10 @@ class Guard:
             while not (line := await self._line()).startswith(_MARKED):
                 printed.append(line)
         except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
+            printed += await self._last_lines()
             reason = f": {printed[0]}" if printed else ""
             raise GuardLostError(f"nft has ended, and with it the rules{reason}") from error
         return printed
-
-    @property
-    def pipe(self) -> int:
-        """The descriptor that it waits to see closed everywhere."""
-        assert isinstance(self._process.stdin, trio.lowlevel.FdStream)
-        return self._process.stdin.fileno()
 
     async def load(self, table: str) -> None:
         """Put a table's text in the place of the one that is there, in one step."""
@@ -153,16 +132,15 @@ class Guard:
         return f"the guard of the rules ended {how}"
 
     async def aclose(self) -> None:
-        """End it: the table goes, the policy routes go. Idempotent, shielded."""
+        """End it: the table goes. Idempotent, shielded."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S):
             await self._process.stdin.aclose()
             async with self._turn:
-                await self._ended()
+                await self._last_lines()
                 await self._process.stdout.aclose()
-            if await self._process.wait() < 0:  # the shell was killed, and nft was on its own
-                await undo_policy_routes(self.identity)
+            await self._process.wait()
 
     async def _line(self) -> str:
         assert self._process.stdout is not None
@@ -174,43 +152,18 @@ class Guard:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode(errors="replace").removeprefix(_PROMPT)
 
-    async def _ended(self) -> None:
-        """Wait until the last process that writes to the pipe, nft, is gone."""
-        try:
+    async def _last_lines(self) -> list[str]:
+        """What it prints until nobody can print any more."""
+        printed: list[str] = []
+        with suppress(EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
             while True:
-                await self._line()
-        except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+                printed.append(await self._line())
+        return printed
 
 
-async def add_policy_routes(identity: Identity, *, ipv6: bool, guard: Guard | None = None) -> None:
-    """Route what carries the TPROXY mark to this host. Raises MachineError with ip's message.
-
-    What adds them holds the guard's pipe open: if we are killed meanwhile, it ends before the guard
-    undoes them, and not afterwards.
-    """
-    holding = () if guard is None else (guard.pipe,)
-    for family in _FAMILIES if ipv6 else _FAMILIES[:1]:
-        try:
-            await run_ip(family, batch=_batch(identity, _ADD), holding=holding)
-        except MachineError as error:
-            if "File exists" not in error.message:
-                raise
-            # Left by a session whose guard was killed along with it. Its table has gone, so the
-            # slot is ours.
-            await run_ip(family, "-force", batch=_batch(identity, _UNDO))
-            await run_ip(family, batch=_batch(identity, _ADD), holding=holding)
-
-
-async def undo_policy_routes(identity: Identity) -> None:
-    """Remove exactly the session's own rules and routes, as far as they are there."""
-    for family in _FAMILIES:
-        await run_ip(family, "-force", batch=_batch(identity, _UNDO))
-
-
-async def _start(undo: str) -> trio.Process:
+async def _start() -> trio.Process:
     return await trio.lowlevel.open_process(
-        ["/bin/sh", "-c", _SCRIPT, undo],
+        ["/bin/sh", "-c", _SCRIPT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -218,7 +171,3 @@ async def _start(undo: str) -> trio.Process:
         cwd="/",
         env=environment(),
     )
-
-
-def _batch(identity: Identity, which: int) -> str:
-    return "".join(f"{pair[which]}\n" for pair in policy_routes(identity))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -21,8 +21,8 @@ import trio
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.egress import abort
+from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
-from mitml4.net.listener import Listener
 from mitml4.net.netns import NetNamespace
 from mitml4.net.sysctl import write_sysctl
 from mitml4.net.tools import run, run_ip
@@ -61,8 +61,8 @@ class ProbeLink:
     targets: tuple[str, ...]
     """One address for each IP version, which leads nowhere."""
 
-    async def fails(self, origin: Origin, listener: Listener) -> str | None:
-        """None when connections reach the listener; or why not, within two seconds.
+    async def fails(self, origin: Origin, gate: SynGate) -> str | None:
+        """None when connections come in through the gate; or why not, within two seconds.
 
         Raises CannotProbeError where the policy routes of others lead them away from the pair.
         """
@@ -70,7 +70,7 @@ class ProbeLink:
             target = Address(ip, _TARGET_PORT)
             reason: str | None = None
             for patience_s in _ATTEMPTS_S:
-                reason = await self._try(origin, target, listener, patience_s)
+                reason = await self._try(origin, target, gate, patience_s)
                 if reason is None:
                     break
             else:
@@ -80,26 +80,37 @@ class ProbeLink:
         return None
 
     async def _try(
-        self, origin: Origin, target: Address, listener: Listener, patience_s: float
+        self, origin: Origin, target: Address, gate: SynGate, patience_s: float
     ) -> str | None:
         made = await trio.to_thread.run_sync(self._client, origin, target)
+        reason: str | None = "its first packet did not arrive"
         with trio.socket.from_stdlib_socket(made) as client, trio.move_on_after(patience_s):
-            try:
-                await client.connect((target.ip, target.port))
-            except OSError as error:
-                return error.strerror or str(error)
-            accepted = await listener.accept()
-            abort(accepted.socket)
-            if accepted.destination != target:
-                return f"it arrived, but for {accepted.destination}"
-            return None
-        return "it did not arrive"
+            await client.bind(("", 0))
+            port = client.getsockname()[1]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(gate.run)
+                nursery.start_soon(_connect, client, target)
+                arrival = await gate.accept()
+                while arrival.client.port != port:  # that of a former attempt
+                    arrival = await gate.accept()
+                reason = f"it arrived, but for {arrival.destination}"
+                if arrival.destination == target:
+                    reason = "its first packet arrived, and nothing more"
+                    abort(await arrival.accept())
+                    reason = None
+                nursery.cancel_scope.cancel()
+        return reason
 
     def _client(self, origin: Origin, target: Address) -> socket.socket:
         family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
         if origin == "forwarded":
             return self.namespace.socket(family)
         return socket.socket(family, socket.SOCK_STREAM)
+
+
+async def _connect(client: trio.socket.SocketType, target: Address) -> None:
+    with suppress(OSError):  # that it does not arrive says as much
+        await client.connect((target.ip, target.port))
 
 
 def probe_interface(identity: Identity) -> str:

@@ -3,19 +3,19 @@
 One `inet` table serves IPv4 and IPv6. It is loaded with the `owner` flag, so it belongs to the
 netlink socket of the guard (guard.py) and the kernel removes it with that socket.
 
-    forwarded  prerouting: the SYN of a connection in scope is marked and handed to a listener
-               (TPROXY); whatever carries the mark later follows it, and nothing else does
-    redirected prerouting, nat: the same where TPROXY cannot work
-    local      output, nat: connections that this host starts are redirected
-    spoofed    output: with --spoof-source, what leaves in a client's name is marked, and
-    answers    prerouting: what comes back for it is delivered here
-    input      lets nobody reach a listener who was not sent there by the chains above
+    gate       postrouting, behind everybody else: the SYN of a connection in scope has passed the
+    scope        rules and routes of others. It is shown to us (`log`) twice, as it leaves and as
+    hold         it came, and dropped. What becomes of the connection is up to us (channel.py).
+    refused    prerouting: answers the clients that are to be refused
+    egress     output: our own connections to the servers, which no session intercepts
+    input      lets nobody reach the listener who was not sent there
+    nat        is empty: the kernel translates addresses only while somebody has such a chain
     quic_…     refuses QUIC, so that its clients fall back to TCP
 
-Why conntrack marks, and not `socket transparent`: with SYN cookies there is no socket yet when the
-third packet of a handshake comes, and a connection that was open before the session has none at
-all; the mark says which connections began under our eyes. Why a SYN is asked for besides `ct state
-new`: conntrack calls the first packet that it sees of any old connection new.
+Why at the end of postrouting: what drops, rejects or routes away the first packet of a connection
+without us does so with us. A chain before that (TPROXY's is prerouting) takes connections that the
+host would not have forwarded. Why a SYN is asked for besides `ct state new`: conntrack calls the
+first packet that it sees of any old connection new.
 """
 
 from __future__ import annotations
@@ -25,56 +25,40 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
-from mitml4.net.identity import (
-    ANY_EGRESS_MARK,
-    ANY_MARK,
-    FOREIGN_MASK,
-    KIND_MASK,
-    MAGIC_MASK,
-    OUR_MASK,
-    Identity,
-)
-from mitml4.net.mechanism import Mechanism
+from mitml4.net.identity import ANY_EGRESS_MARK, FOREIGN_MASK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import PortRange, Scope
 
-__all__ = ["Port", "Ruleset", "policy_routes"]
+__all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "Ruleset"]
+
+AS_IT_CAME: Final = "came"
+AS_IT_LEAVES: Final = "leaves"
+"""The prefixes of a SYN in the log."""
 
 _QUIC_PORT: Final = 443
 
-# Prerouting comes after the mangle chains of others (-150, firewalld's reverse path check -140),
-# which so see the packet unmarked, and after their destination NAT (-100, firewalld's -90): what
-# that made of a destination is where the packet would have gone, and may be a service of ours.
-_PREROUTING_PRIORITY: Final = -50
-# Output comes before it: the egress passes through the same NAT later.
-_OUTPUT_NAT_PRIORITY: Final = -101
+# Behind source translation (100), and before the entry of conntrack is confirmed (2^31 - 1): it
+# vanishes with the packet.
+_GATE_PRIORITY: Final = 2**31 - 2
+# Just behind conntrack (-200), before anybody changes a mark.
+_MARKS_PRIORITY: Final = -199
 _FILTER_PRIORITY: Final = -1
-# The input chains of others come first, so that they may accept what carries our mark.
 _INPUT_PRIORITY: Final = 10
 
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """Where connections over an interface are to be handed to."""
-
-    interface: str
-    mechanism: Mechanism
-    port: int
+_FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruleset:
-    """A session's table.
-
-    Forwarded connections go through TPROXY where `ports` has a TPROXY port, and through redirect
-    otherwise; `redirect_bridged` sends what came in over a bridge through redirect in any case
-    (bridge-nf-call-iptables runs prerouting too early for TPROXY).
-    """
+    """A session's table."""
 
     scope: Scope
     identity: Identity
-    ports: tuple[Port, ...]
+    port: int
+    """Of the listener."""
     ipv6: bool = True
-    redirect_bridged: bool = False
+    is_trial: bool = False
+    """Whether it is for connections of the session's own, which prove the rest of it: they are held
+    before the rules of others, which are for other connections."""
 
     @property
     def text(self) -> str:
@@ -88,143 +72,119 @@ class Ruleset:
 
     @property
     def stop_intake(self) -> str:
-        """The statements that end the interception of new connections, and keep the open ones.
-
-        Redirected connections live on by their conntrack entries, TPROXY's by `forwarded`.
-        """
-        lasting = {"forwarded", "spoofed", "answers", "input"}
+        """The statements that end the interception of new connections, and keep the open ones,
+        which live by their entries in conntrack."""
         return "".join(
             f"flush chain inet {self.identity.table} {name}\n"
             for name, _ in self._chains()
-            if name not in lasting
+            if name.startswith(("gate", "quic"))
         )
 
     @property
     def blocks_quic(self) -> bool:
         return self.scope.quic == "block" and self.scope.covers_port(_QUIC_PORT)
 
-    def _of(self, mechanism: Mechanism) -> list[Port]:
-        return [item for item in self.ports if item.mechanism == mechanism]
-
     def _chains(self) -> Iterator[tuple[str, list[str]]]:
         scope = self.scope
-        if scope.forwarded and self._of("tproxy"):
-            yield "intake", self._intake()
-            yield "forwarded", self._forwarded()
-        if scope.forwarded and (self.redirect_bridged or not self._of("tproxy")):
-            yield "redirected", self._redirected()
-        if scope.local:
-            yield "local", self._local()
-        if scope.spoof_source and scope.forwarded:
-            yield "spoofed", self._spoofed()
-            yield "answers", self._answers()
+        yield "hold", self._hold()
+        yield "scope", self._scope()
+        if self.is_trial:
+            yield "gate_forwarded", self._gate("prerouting", _MARKS_PRIORITY, "iifname")
+            yield "gate_local", self._gate("output", _MARKS_PRIORITY, "oifname")
+        else:
+            yield "gate", self._gate("postrouting", _GATE_PRIORITY, *self._crossing())
+        yield "refused", self._refused()
+        yield "egress", self._egress()
         yield "input", self._input()
+        yield "nat", ["type nat hook output priority 0; policy accept"]
         if self.blocks_quic and scope.forwarded:
             yield "quic_forwarded", self._quic("forward", "iifname", "oifname")
         if self.blocks_quic and scope.local:
             yield "quic_local", self._quic("output", "oifname")
 
-    def _intake(self) -> list[str]:
-        mark = self.identity.tproxy_mark
-        lines = [
-            # Another session's.
-            f"{_is('ct', ANY_MARK, MAGIC_MASK)} {_is('ct', mark, equal=False)} return",
-            *(['meta iifkind "bridge" return'] if self.redirect_bridged else []),
-            *self._outside_ports(),
-            *self._outside(),
-        ]
-        for match in ("iifname", _LEAVING):
-            lines += [
-                f'meta l4proto tcp {match} "{item.interface}" tproxy to :{item.port}'
-                f" {_set('ct', mark)} {_set('meta', mark)} accept"
-                for item in self._of("tproxy")
-            ]
-        return lines
+    def _crossing(self) -> list[str]:
+        """What matches a packet that enters or leaves by an interface of the scope."""
+        if not self.scope.local:
+            return ["iifname", "iif != 0 oifname"]
+        if not self.scope.forwarded:
+            return ["iif 0 oifname"]
+        return ["iifname", "oifname"]
 
-    def _forwarded(self) -> list[str]:
-        mark = self.identity.tproxy_mark
-        deliver = f"{_set('meta', mark)} accept"
+    def _gate(self, hook: str, priority: int, *matches: str) -> list[str]:
         return [
-            f"type filter hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
-            # Errors about packets of ours that bear the server's address: path MTU discovery.
-            f"meta l4proto {{ icmp, icmpv6 }} ct state related {_is('ct', mark)} {deliver}",
-            f"{_FLAGS} == syn ct state new jump intake",
-            f"meta l4proto tcp {_is('ct', mark)} tproxy to :{self._of('tproxy')[0].port} {deliver}",
-        ]
-
-    def _redirected(self) -> list[str]:
-        only_bridged = self.redirect_bridged and bool(self._of("tproxy"))
-        return [
-            f"type nat hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
-            f"{_is('ct', ANY_MARK, MAGIC_MASK)} return",
-            *(['meta iifkind != "bridge" return'] if only_bridged else []),
-            *self._first_packets(),
-            *self._redirects("iifname", _LEAVING),
-        ]
-
-    def _local(self) -> list[str]:
-        return [
-            f"type nat hook output priority {_OUTPUT_NAT_PRIORITY}; policy accept",
+            f"type filter hook {hook} priority {priority}; policy accept",
+            "meta l4proto != tcp accept",
+            "ct state established,related accept",
             # Of any session: two of them would hand a connection to each other for ever.
-            f"{_is('meta', ANY_EGRESS_MARK, KIND_MASK)} return",
-            *self._first_packets(),
-            *self._redirects("oifname"),
+            f"ct mark and {KIND_MASK:#x} == {ANY_EGRESS_MARK:#x} accept",
+            *(f"{match} {{ {self._interfaces} }} goto scope" for match in matches),
         ]
 
-    def _first_packets(self) -> list[str]:
+    def _scope(self) -> list[str]:
         return [
-            "meta l4proto != tcp return",
-            f"{_FLAGS} != syn return",
             *self._outside_ports(),
             *self._outside(),
+            # One that others track apart from the rest is not found by what is sent again.
+            "ct zone != 0 return",
+            f"{_FLAGS} == syn ct state new goto hold",
         ]
 
-    def _redirects(self, *matches: str) -> list[str]:
-        mark = _set("ct", self.identity.redirect_mark)
+    def _hold(self) -> list[str]:
+        group = self.identity.log_group
         return [
-            f'meta l4proto tcp {match} "{item.interface}" {mark} redirect to :{item.port}'
-            for match in matches
-            for item in self._of("redirect")
+            # It was to be refused, and has lost its mark: its client will ask again.
+            'iifname "lo" drop',
+            f'log group {group} prefix "{AS_IT_LEAVES}"',
+            "ip saddr set ct original ip saddr",
+            "ip daddr set ct original ip daddr",
+            "ip6 saddr set ct original ip6 saddr",
+            "ip6 daddr set ct original ip6 daddr",
+            "tcp sport set ct original proto-src",
+            "tcp dport set ct original proto-dst",
+            "meta mark set ct mark",  # which the log shows
+            f'log group {group} prefix "{AS_IT_CAME}"',
+            "drop",
         ]
 
-    def _spoofed(self) -> list[str]:
+    def _refused(self) -> list[str]:
+        refused, unreachable = self.identity.refused_mark, self.identity.unreachable_mark
+        return [
+            f"type filter hook prerouting priority {_MARKS_PRIORITY}; policy accept",
+            f"{_is('meta', refused)} reject with tcp reset",
+            f"{_is('meta', unreachable)} reject with icmpx type host-unreachable",
+        ]
+
+    def _egress(self) -> list[str]:
+        # A connection keeps its mark where others change that of a packet.
         mark = self.identity.egress_mark
         return [
-            f"type filter hook output priority {_PREROUTING_PRIORITY}; policy accept",
-            f"{_is('meta', mark)} {_set('ct', mark)}",
-        ]
-
-    def _answers(self) -> list[str]:
-        deliver = _set("meta", self.identity.tproxy_mark)
-        return [
-            f"type filter hook prerouting priority {_PREROUTING_PRIORITY}; policy accept",
-            f"ct direction reply {_is('ct', self.identity.egress_mark)} {deliver}",
+            f"type filter hook output priority {_MARKS_PRIORITY}; policy accept",
+            f"{_is('meta', mark)} ct mark set ct mark and {FOREIGN_MASK:#x} or {mark:#x}",
         ]
 
     def _input(self) -> list[str]:
-        listening = ", ".join(str(item.port) for item in self.ports)
         return [
             f"type filter hook input priority {_INPUT_PRIORITY}; policy accept",
-            f"{_is('ct', self.identity.tproxy_mark)} accept",
-            # Not by the mark: a redirected packet passes prerouting again, on lo and still new,
-            # where rules of others may set a mark of theirs.
             "ct status dnat accept",
             # As if nobody listened there.
-            f"tcp dport {{ {listening} }} reject with tcp reset",
+            f"tcp dport {self.port} reject with tcp reset",
         ]
 
     def _quic(self, hook: str, *matches: str) -> list[str]:
-        interfaces = ", ".join(f'"{name}"' for name in self.scope.interfaces)
         return [
             f"type filter hook {hook} priority {_FILTER_PRIORITY}; policy accept",
             "meta l4proto != udp return",
             f"udp dport != {_QUIC_PORT} return",
             *self._outside(),
             *(
-                f"{match} {{ {interfaces} }} ct state new counter name quic reject"
+                f"{match} {{ {self._interfaces} }} ct state new counter name quic reject"
                 for match in matches
             ),
         ]
+
+    @property
+    def _interfaces(self) -> str:
+        return ", ".join(f'"{name}"' for name in self.scope.interfaces)
 
     def _outside_ports(self) -> Iterator[str]:
         if self.scope.ports:
@@ -239,31 +199,9 @@ class Ruleset:
             yield "ip6 daddr fe80::/10 return"
         else:
             yield "meta nfproto ipv6 return"
-        yield "fib daddr type local return"
-        yield from _outside_networks(self.scope.to, "daddr")
-        yield from _outside_networks(self.scope.from_, "saddr")
-
-
-def policy_routes(identity: Identity) -> tuple[tuple[str, str], ...]:
-    """What `ip -4` and `ip -6` must each do for TPROXY, and undo: (add, delete), in order.
-
-    Packets with our mark are delivered here, whatever their destination. The reverse path check
-    looks a source up as if it came from `lo`, with the packet's mark where `src_valid_mark` is set
-    (wg-quick does): `goto` leads it, and anything sent from here, past the rule.
-    """
-    first = identity.rule_priority
-    match = f"fwmark {identity.tproxy_mark:#x}/{OUR_MASK:#x}"
-    objects = (
-        f"route {{}} local default dev lo table {identity.route_table}",
-        f"rule {{}} priority {first + 2} nop",
-        f"rule {{}} priority {first} {match} iif lo goto {first + 2}",
-        f"rule {{}} priority {first + 1} {match} lookup {identity.route_table}",
-    )
-    return tuple((item.format("add"), item.format("del")) for item in objects)
-
-
-_FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
-_LEAVING: Final = "fib daddr . mark oifname"
+        yield from _outside_networks(self.scope.to, "{} daddr")
+        # Behind source translation the packet has another.
+        yield from _outside_networks(self.scope.from_, "ct original {} saddr")
 
 
 def _outside_networks(networks: Sequence[IPv4Network | IPv6Network], field: str) -> Iterator[str]:
@@ -273,7 +211,7 @@ def _outside_networks(networks: Sequence[IPv4Network | IPv6Network], field: str)
     v6 = list(collapse_addresses(item for item in networks if isinstance(item, IPv6Network)))
     for family, protocol, members in (("ipv4", "ip", v4), ("ipv6", "ip6", v6)):
         if members:
-            yield f"{protocol} {field} != {{ {', '.join(map(str, members))} }} return"
+            yield f"{field.format(protocol)} != {{ {', '.join(map(str, members))} }} return"
         else:
             yield f"meta nfproto {family} return"
 
@@ -289,9 +227,5 @@ def _elements(ranges: Iterable[PortRange]) -> str:
     return f"{{ {', '.join(map(str, merged))} }}"
 
 
-def _is(what: str, mark: int, mask: int = OUR_MASK, *, equal: bool = True) -> str:
-    return f"{what} mark and {mask:#x} {'==' if equal else '!='} {mark:#x}"
-
-
-def _set(what: str, mark: int) -> str:
-    return f"{what} mark set {what} mark and {FOREIGN_MASK:#x} or {mark:#x}"
+def _is(what: str, mark: int) -> str:
+    return f"{what} mark and {OUR_MASK:#x} == {mark:#x}"

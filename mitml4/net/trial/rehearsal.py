@@ -14,7 +14,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import trio
@@ -22,7 +21,7 @@ import trio
 from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network
-from mitml4.net.rules.redirect import intercepting
+from mitml4.net.rules.interception import intercepting
 from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl, write_sysctl
 from mitml4.net.tools import check_tools, run
@@ -30,23 +29,21 @@ from mitml4.net.trial.apart import apart
 
 __all__ = ["Outcome", "Settings", "Stage", "rehearse"]
 
-Way: TypeAlias = Literal["tproxy", "redirect", "none", "untried"]
+Way: TypeAlias = Literal["works", "fails", "untried"]
 
 _PATIENCE_S: Final = 5
-_INTERFACES: Final = Path("/proc/sys/net/ipv4/conf")
 _INTERFACE: Final = "stage"
 
 _EVERYWHERE: Final = (
-    "net/ipv4/conf/all/accept_local",
-    "net/ipv4/conf/default/accept_local",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/default/rp_filter",
+    "net/ipv4/conf/lo/rp_filter",
     "net/ipv4/fwmark_reflect",
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/default/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6",
 )
-_MODES: Final = (1, 2, 0)
-"""Of the reverse path filter: strict, loose, off."""
 
 _SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
 _IFREQ_FLAGS: Final = struct.Struct("16sH22x")  # linux/if.h, struct ifreq
@@ -55,7 +52,7 @@ _IFF_UP: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How connections that are forwarded would come to mitml4, and why not better."""
+    """Whether connections would come to mitml4, and why not."""
 
     way: Way
     reason: str | None = None
@@ -64,47 +61,25 @@ class Outcome:
 
     @property
     def works(self) -> bool:
-        return self.way in ("tproxy", "redirect")
+        return self.way == "works"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The kernel's settings that decide whether what is intercepted comes in."""
 
-    rp_filter: Mapping[str, int]
-    """For each interface, what holds for it: the reverse path filter (RFC 3704), 0 to 2."""
-    src_valid_mark: frozenset[str]
-    """The interfaces on which that filter takes heed of marks."""
     loopback_is_up: bool = True
     others: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls) -> Settings:
         """Of the network that this process is in."""
-        places = [path.name for path in _INTERFACES.glob("*") if path.name not in ("all", "lo")]
-        filters = {place: _number(place, "rp_filter") for place in sorted(places)}
-        marks = frozenset(place for place in places if _number(place, "src_valid_mark"))
         others = {name: value for name in _EVERYWHERE if (value := read_sysctl(name)) is not None}
-        return cls(
-            rp_filter=filters,
-            src_valid_mark=marks,
-            loopback_is_up=_is_up("lo"),
-            others=others,
-        )
-
-    @property
-    def strictest(self) -> int:
-        """The filter of the interface that lets the least in."""
-        return min(self.rp_filter.values(), key=_MODES.index, default=0)
+        return cls(loopback_is_up=_is_up("lo"), others=others)
 
     def apply(self) -> None:
         """For interfaces that are made in the network that this process is in now."""
-        wanted = {
-            "net/ipv4/conf/all/rp_filter": "0",
-            "net/ipv4/conf/default/rp_filter": str(self.strictest),
-            "net/ipv4/conf/all/src_valid_mark": str(int(bool(self.src_valid_mark))),
-        }
-        for name, value in {**self.others, **wanted}.items():
+        for name, value in self.others.items():
             write_sysctl(name, value)
 
 
@@ -155,12 +130,9 @@ async def _intercept() -> tuple[Way, str | None]:
     try:
         async with intercepting(Scope(interfaces=(_INTERFACE,))) as interception:
             note = next(iter(interception.notes), None)
-            ways = {listener.mechanism for listener in interception.listeners}
     except MitmError as error:
-        return "none", error.message
-    if note is None:
-        return "tproxy", None
-    return ("untried" if "tproxy" in ways else "redirect"), note
+        return "fails", error.message
+    return ("works", None) if note is None else ("untried", note)
 
 
 def _is_up(interface: str) -> bool:
@@ -168,10 +140,3 @@ def _is_up(interface: str) -> bool:
         request = _IFREQ_FLAGS.pack(interface.encode(), 0)
         _, flags = _IFREQ_FLAGS.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
     return bool(flags & _IFF_UP)
-
-
-def _number(place: str, name: str) -> int:
-    """A setting of an interface, as the kernel has it: the larger of its own and of `all`
-    (Documentation/networking/ip-sysctl.rst)."""
-    values = (read_sysctl(f"net/ipv4/conf/{each}/{name}") for each in (place, "all"))
-    return max(int(value) if value in ("1", "2") else 0 for value in values)

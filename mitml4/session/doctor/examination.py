@@ -21,7 +21,7 @@ __all__ = ["examine"]
 _ROUTES: Final = Path("/proc/self/net/route")
 _EVERYWHERE: Final = "00000000"
 
-_HARMLESS: Final = {"bridges", "leftovers of mitml4"}
+_HARMLESS: Final = {"forwarding", "other interceptors"}
 """Checks whose failure ends no interception."""
 
 
@@ -58,13 +58,11 @@ def _judge_intercept(
             found += ", with which it would work as far as can be seen"
         return _verdict("intercept", "fail", found, (f"sudo mitml4 intercept --iface {_uplink()}",))
     match outcome.way:
-        case "tproxy":
-            return _verdict("intercept", "ok", "ready, with TPROXY")
-        case "redirect":
-            return _verdict("intercept", "ok", f"ready, with redirect only: {outcome.reason}")
+        case "works":
+            return _verdict("intercept", "ok", "ready")
         case "untried":
             return _verdict("intercept", "skip", f"it would start, unproven: {outcome.reason}")
-        case "none":
+        case "fails":
             found = f"not at all: {outcome.reason}"
             blocking = [each for each in surroundings if each.name not in _HARMLESS]
             trial = as_root(f"mitml4 -vv intercept --iface {_uplink()} --duration 1s")

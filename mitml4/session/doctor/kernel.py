@@ -1,4 +1,4 @@
-"""What the kernel can: nf_tables, owner tables, TPROXY, redirect, and namespaces for users."""
+"""What the kernel can: tables, connections held at their first packet, and user namespaces."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from mitml4.errors import MachineError
 from mitml4.invoker import sudo_user
 from mitml4.net import processes
 from mitml4.net.egress import be_transparent
+from mitml4.net.gate.conntrack import Conntrack
+from mitml4.net.gate.nflog import open_log
+from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, enter_network, unshare_without_power
 from mitml4.net.namespace.userns import NamespacesRefusedError, explain_powerless, explain_refusal
 from mitml4.net.tools import attempt, complaint
@@ -49,18 +52,28 @@ _FEATURES: Final = (
         "uname -r  # Linux 5.12 was the first that has them",
     ),
     _Feature(
+        "held connections",
+        "chain p { type filter hook prerouting priority -199; reject with tcp reset; }\n"
+        "chain n { type nat hook output priority 0; }\n"
+        "chain c { type filter hook postrouting priority 2147483646;"
+        " ip daddr set ct original ip daddr log group 1 drop; }",
+        "a connection waits at its first packet until the server has taken it",
+        f"{_MODULES} nft_log nfnetlink_log nf_conntrack_netlink nft_chain_nat nft_reject_inet",
+    ),
+    _Feature(
         "TPROXY",
         "chain c { type filter hook prerouting priority -50; meta l4proto tcp tproxy to :1; }",
-        "it hands over what is forwarded",
+        "it hands over the connections of run",
         f"{_MODULES} nft_tproxy",
     ),
     _Feature(
         "redirect",
         "chain c { type nat hook output priority -101; meta l4proto tcp redirect to :1; }",
-        "it hands over what starts here",
+        "it hands over the names that run looks up",
         f"{_MODULES} nft_chain_nat nft_redir",
     ),
 )
+_HELD: Final = "held connections"
 
 
 def check_features(bare: Outcome, missing: str | None) -> Iterator[Check]:
@@ -107,9 +120,7 @@ def _namespaces(state: State, found: str, remedy: tuple[str, ...] = ()) -> Check
 
 def _flaw(feature: _Feature, bare: Outcome) -> str | None:
     """What a session found although the table loads."""
-    if bare.way == "none" or (bare.way == "redirect" and feature.name == "TPROXY"):
-        return bare.reason if feature.name in ("TPROXY", "redirect") else None
-    return None
+    return bare.reason if feature.name == _HELD and bare.way == "fails" else None
 
 
 def _remedy(feature: _Feature, complaint: str) -> tuple[str, ...]:
@@ -119,8 +130,7 @@ def _remedy(feature: _Feature, complaint: str) -> tuple[str, ...]:
 
 
 def _proof(feature: _Feature, bare: Outcome) -> str:
-    tried = feature.name in ("TPROXY", "redirect")
-    return ": connections came through" if tried and bare.works else ""
+    return ": connections came through" if feature.name == _HELD and bare.works else ""
 
 
 def _try_features() -> dict[str, str]:
@@ -142,6 +152,15 @@ def _try(feature: _Feature) -> str | None:
         return "the table stays when its process has ended"
     if feature.name == "TPROXY":
         return _try_transparent_socket()
+    return _try_to_hold() if feature.name == _HELD else None
+
+
+def _try_to_hold() -> str | None:
+    try:
+        open_log(1, copy_bytes=LONGEST_SYN).close()
+        Conntrack().close()
+    except OSError as error:
+        return f"nobody is shown what is held: {error.strerror}"
     return None
 
 

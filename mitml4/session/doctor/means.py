@@ -60,7 +60,7 @@ class Power:
     """What this process may do to the network that it is in."""
 
     is_capable: bool
-    """It has CAP_NET_ADMIN, be it over this network or another."""
+    """It has CAP_NET_ADMIN and CAP_NET_RAW, be it over this network or another."""
     rules: HostRules | None
     """Which only those may see who have power over this network."""
     trouble: MachineError = field(default_factory=RulesHiddenError)
@@ -68,7 +68,7 @@ class Power:
 
     @classmethod
     def find(cls, *, has_nft: bool) -> Power:
-        is_capable = capabilities.has(Capability.NET_ADMIN)
+        is_capable = capabilities.has(Capability.NET_ADMIN, Capability.NET_RAW)
         if not has_nft:
             return cls(is_capable, None, MachineError("nft is needed to see the rules"))
         try:
@@ -87,13 +87,13 @@ def check_privilege(power: Power) -> Check:
     """Whether `intercept` may change the rules; `run` needs no privilege on the host."""
     who = _who()
     if power.suffices:
-        found = who if os.geteuid() == 0 else f"{who}, with CAP_NET_ADMIN"
+        found = who if os.geteuid() == 0 else f"{who}, with CAP_NET_ADMIN and CAP_NET_RAW"
         return Check(group="privilege", name="CAP_NET_ADMIN", state="ok", found=found)
     if power.is_capable:
         found = f"{who} of a user namespace, without power over this network"
         remedy = "mitml4 doctor  # outside of that namespace, as root"
     else:
-        found = f"{who} lacks it: intercept needs it, run does not"
+        found = f"{who} lacks it, or CAP_NET_RAW: intercept needs both, run neither"
         remedy = "sudo mitml4 doctor"
     return Check(
         group="privilege", name="CAP_NET_ADMIN", state="fail", found=found, remedy=(remedy,)

@@ -1,8 +1,8 @@
 """What on this host may stand in the way: firewalls, settings, and what others have left.
 
-How far it does is not guessed from the rules: `Rehearsals` tries a session without any of it, with
-the settings alone, without those that intercept as well, and with everything. Where the outcome
-changes is the culprit, and a remedy is tried before it is named.
+How far it does is not guessed from the rules: `Rehearsals` tries a session with everything, without
+the rules, and without the settings. Where the outcome changes is the culprit, and a remedy is tried
+before it is named.
 """
 
 from __future__ import annotations
@@ -10,30 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Final
-
-import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyChain
-from mitml4.net.identity import ANY_MARK, MAGIC_MASK, SLOTS, Identity
-from mitml4.net.rules.cleanup import find_remains
+from mitml4.net.rules.interception import FORWARDING
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import attempt
-from mitml4.net.trial.apart import apart
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.session.doctor.check import Check, State, as_root
 
 __all__ = ["PolicyRoutes", "Rehearsals", "check_surroundings"]
 
-_PATIENCE_S: Final = 5
-_BRIDGE_FILTERS: Final = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 _SHOWN: Final = 3
 
-_OUR_TABLES: Final = frozenset(str(Identity(slot).route_table) for slot in range(SLOTS))
-_FWMARK: Final = re.compile(r"\bfwmark (0x[0-9a-f]+)")
 _LOOKUP: Final = re.compile(r"\blookup (\S+)")
 _LOCAL_DEFAULT: Final = re.compile(r"local default dev lo table (\S+)")
 
@@ -50,34 +42,22 @@ class Rehearsals:
     trouble: MachineError = field(default_factory=RulesHiddenError)
     missing: str | None = None
 
-    @property
+    @cached_property
     def whole(self) -> Outcome:
         """With everything that is known."""
-        return self._first[0]
-
-    @property
-    def alone(self) -> Outcome:
-        """Without the rules of others that intercept."""
-        return self._first[-1]
+        return self.try_out(Stage(self.settings, self.rules))[0]
 
     @cached_property
     def settled(self) -> Outcome:
         """Without any rules of others."""
-        if self.alone.way == "tproxy" or self.rules is None:
-            return self.alone
+        if self.whole.works or self.rules is None:
+            return self.whole
         return self.try_out(Stage(self.settings))[0]
 
     @cached_property
     def bare(self) -> Outcome:
         """Without anything: the kernel itself."""
-        return self.settled if self.settled.way == "tproxy" else self.try_out(Stage())[0]
-
-    @cached_property
-    def _first(self) -> list[Outcome]:
-        stages = [Stage(self.settings, self.rules)]
-        if self.rules and self.rules.interceptors:
-            stages.append(Stage(self.settings, self.rules.without_interceptors()))
-        return self.try_out(*stages)
+        return self.settled if self.settled.works else self.try_out(Stage())[0]
 
     def try_out(self, *stages: Stage) -> list[Outcome]:
         """A session on each of these."""
@@ -111,25 +91,16 @@ class PolicyRoutes:
         return cls(tuple(rules), tuple(delivering))
 
     @property
-    def ours(self) -> bool:
-        """Whether there are any of sessions, be it that they run or that they have left them."""
-        marks = [int(match[1], 16) for _, rule in self.rules if (match := _FWMARK.search(rule))]
-        return any(mark & MAGIC_MASK == ANY_MARK for mark in marks) or any(
-            table in _OUR_TABLES for _, table in self.delivering
-        )
-
-    @property
-    def foreign(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """TPROXY's routes that are not ours: the IP version, the table, how to remove it."""
+    def for_tproxy(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """TPROXY's routes: the IP version, the table, how to remove it."""
         for family, table in self.delivering:
-            if table not in _OUR_TABLES:
-                leading = [
-                    rule.partition(":")[2].strip()
-                    for version, rule in self.rules
-                    if version == family and (match := _LOOKUP.search(rule)) and match[1] == table
-                ]
-                removals = [f"ip {family} rule del {rule}" for rule in leading]
-                yield family, table, (*removals, f"ip {family} route flush table {table}")
+            leading = [
+                rule.partition(":")[2].strip()
+                for version, rule in self.rules
+                if version == family and (match := _LOOKUP.search(rule)) and match[1] == table
+            ]
+            removals = [f"ip {family} rule del {rule}" for rule in leading]
+            yield family, table, (*removals, f"ip {family} route flush table {table}")
 
 
 def check_surroundings(rehearsals: Rehearsals) -> Iterator[Check]:
@@ -141,45 +112,53 @@ def check_surroundings(rehearsals: Rehearsals) -> Iterator[Check]:
         except MachineError as error:
             rehearsals.missing = error.message
     yield check_loopback(rehearsals.settings)
+    yield check_forwarding()
     yield check_input(rehearsals)
-    yield check_reverse_path(rehearsals)
-    yield check_bridges()
     yield check_interceptors(rehearsals.rules, routes, rehearsals.trouble)
-    yield check_leftovers(rehearsals.rules, routes, rehearsals.trouble)
 
 
 def check_loopback(settings: Settings) -> Check:
-    """TPROXY delivers by a route over lo."""
+    """What was held is sent again over lo."""
     if settings.loopback_is_up:
         return _check("loopback", "ok", "lo is up")
     return _check("loopback", "fail", "lo is down", as_root("ip link set lo up"))
 
 
+def check_forwarding() -> Check:
+    """Only what the host forwards can be intercepted on its way."""
+    name = "forwarding"
+    off = {version: each for version, each in FORWARDING.items() if read_sysctl(each) == "0"}
+    if not off:
+        return _check(name, "ok", "the host forwards what others send through it")
+    found = f"the host does not forward {' and '.join(off)}: what it starts itself is intercepted"
+    remedy = as_root(*(f"sysctl -w {each.replace('/', '.')}=1" for each in off.values()))
+    return _check(name, "skip", found, remedy)
+
+
 def check_input(rehearsals: Rehearsals) -> Check:
     """Whether the input chains of others let in what is intercepted."""
     name = "input firewall"
-    rules, alone = rehearsals.rules, rehearsals.alone
+    rules, whole = rehearsals.rules, rehearsals.whole
     if rules is None:
         return _unseen(name, rehearsals.trouble)
     if not rules.inputs:
         return _check(name, "ok", "there is none")
-    if alone.way == "tproxy":
+    if whole.works:
         chains = _list([str(chain) for chain in rules.inputs])
         return _check(name, "ok", f"{chains}: intercepted connections came in")
-    if alone.way == "untried":
-        return _check(name, "skip", alone.reason or "")
-    if rehearsals.settled.way != "tproxy":
-        found = f"TPROXY does not work without the rules either: {rehearsals.settled.reason}"
+    if whole.way == "untried":
+        return _check(name, "skip", whole.reason or "")
+    if not rehearsals.settled.works:
+        found = f"without the rules it does not work either: {rehearsals.settled.reason}"
         return _check(name, "skip", found)
-    what = "what TPROXY hands over" if alone.works else "what is intercepted"
     wall, openings = _find_wall(rehearsals, rules)
     if wall:
         who = _list([f"{each}{' (its policy is drop)' * (each.policy == 'drop')}" for each in wall])
-        found = f"{what} does not come in through {who}"
+        found = f"what is intercepted does not come in through {who}"
         return _check(name, "fail", found, as_root(*_leave_to_open(wall), *openings))
-    found = f"the rules keep out {what}, and no simple rule lets it in"
-    if alone.lines_left_out:
-        found += f" ({alone.lines_left_out} lines of the rules could not be copied to try them)"
+    found = "the rules keep out what is intercepted, and no simple rule lets it in"
+    if whole.lines_left_out:
+        found += f" ({whole.lines_left_out} lines of the rules could not be copied to try them)"
     return _check(name, "fail", found, as_root("nft list ruleset"))
 
 
@@ -191,13 +170,12 @@ def _find_wall(
     Those whose policy is drop, if that is enough.
     """
     dropping = tuple(chain for chain in rules.inputs if chain.policy == "drop")
-    others = rules.without_interceptors()
     walls = list(filter(None, dict.fromkeys((dropping, rules.inputs))))
     openings = [tuple(chain.opening for chain in wall) for wall in walls]
-    stages = [Stage(rehearsals.settings, others, each) for each in openings]
+    stages = [Stage(rehearsals.settings, rules, each) for each in openings]
     outcomes = rehearsals.try_out(*stages)
     for wall, opening, outcome in zip(walls, openings, outcomes, strict=True):
-        if outcome.way == "tproxy":
+        if outcome.works:
             return wall, opening
     return (), ()
 
@@ -212,49 +190,6 @@ def _leave_to_open(wall: Iterable[Chain | LegacyChain]) -> tuple[str, ...]:
     )
 
 
-def check_reverse_path(rehearsals: Rehearsals) -> Check:
-    """`rp_filter`, the more so with `src_valid_mark`, which wg-quick sets."""
-    name = "reverse path filter"
-    settings, settled = rehearsals.settings, rehearsals.settled
-    mode = {0: "off", 1: "strict", 2: "loose"}[settings.strictest]
-    marks = settings.src_valid_mark
-    found = f"rp_filter is {mode}"
-    if marks:
-        found += f", src_valid_mark is set ({_list(sorted(marks))})"
-    if settled.way == "tproxy":
-        return _check(name, "ok", f"{found}: intercepted connections came in")
-    if not settings.loopback_is_up:
-        return _check(name, "skip", f"{found}; lo has to be up to try it")
-    if settled.way == "untried":
-        return _check(name, "skip", f"{found}; {settled.reason}")
-    if rehearsals.bare.way != "tproxy":
-        without = f"TPROXY does not work without it either: {rehearsals.bare.reason}"
-        return _check(name, "skip", f"{found}; {without}")
-    remedy = [f"sysctl -w net.ipv4.conf.{each}.src_valid_mark=0" for each in sorted(marks)]
-    if not remedy:
-        remedy = ["sysctl -w net.ipv4.conf.all.rp_filter=2"]
-    return _check(name, "fail", f"{found}: {settled.reason}", as_root(*remedy))
-
-
-def check_bridges() -> Check:
-    """`br_netfilter` shows bridged packets to prerouting while they are still on the bridge."""
-    name = "bridges"
-    names = [each for each in _BRIDGE_FILTERS if read_sysctl(f"net/bridge/{each}") == "1"]
-    if not names:
-        return _check(name, "ok", "bridged packets do not pass through iptables")
-    try:
-        lines = _ip("-brief", "link", "show", "type", "bridge")
-    except MachineError as error:
-        return _check(name, "skip", error.message)
-    on = f"{names[0]} is 1"
-    if not lines:
-        return _check(name, "ok", f"there is none ({on})")
-    bridges = _list([line.split()[0] for line in lines])
-    settings = " ".join(f"net.bridge.{each}=0" for each in names)
-    found = f"what comes in over {bridges} cannot go through TPROXY, and is redirected ({on})"
-    return _check(name, "fail", found, as_root(f"sysctl -w {settings}"))
-
-
 def check_interceptors(
     rules: HostRules | None, routes: PolicyRoutes | None, trouble: MachineError
 ) -> Check:
@@ -264,7 +199,7 @@ def check_interceptors(
     for rule in rules.interceptors if rules else ():
         found.append(str(rule))
         remedy.append(rule.removal)
-    for family, table, removals in routes.foreign if routes else ():
+    for family, table, removals in routes.for_tproxy if routes else ():
         found.append(f"ip {family}: table {table} delivers everything here")
         remedy += removals
     if found:
@@ -272,29 +207,6 @@ def check_interceptors(
     if rules is None or routes is None:
         return _unseen(name, trouble)
     return _check(name, "ok", "no rule of others redirects connections or hands them to TPROXY")
-
-
-def check_leftovers(
-    rules: HostRules | None, routes: PolicyRoutes | None, trouble: MachineError
-) -> Check:
-    """What `mitml4 cleanup` would remove."""
-    name = "leftovers of mitml4"
-    if routes is None:
-        return _check(name, "skip", "ip is needed to look for them")
-    if rules is None and routes.ours:
-        return _unseen(name, trouble, "there are routes of a session; ")
-    if rules is None:
-        return _check(name, "ok", "no policy rules, no routes")
-    try:
-        (remains,) = apart(partial(trio.run, find_remains), patience_s=_PATIENCE_S)
-    except MachineError as error:
-        return _check(name, "skip", error.message)
-    if remains.left:
-        tables = _list([each.identity.table for each in remains.left])
-        found = f"of {tables}: the session was killed, and so was its guard"
-        return _check(name, "fail", found, as_root("mitml4 cleanup"))
-    running = f"; sessions that run: {len(remains.running)}" if remains.running else ""
-    return _check(name, "ok", f"none{running}")
 
 
 def _check(name: str, state: State, found: str, remedy: tuple[str, ...] = ()) -> Check:

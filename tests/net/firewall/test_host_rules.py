@@ -113,14 +113,6 @@ def test_the_removal_of_a_rule_removes_it() -> None:
     assert len(after.rules) == len(before.rules) - 2
 
 
-def test_without_interceptors_the_rest_stays() -> None:
-    rules = read(WALL, DIVERTED)
-    rest = rules.without_interceptors()
-    assert rest.interceptors == ()
-    assert rest.tables == rules.tables
-    assert set(rest.rules) == set(rules.rules) - set(rules.interceptors)
-
-
 def test_a_copy_is_the_same() -> None:
     original = in_network(
         lambda: (
@@ -295,8 +287,6 @@ def test_the_older_iptables_is_seen_too() -> None:
     assert str(rule) == (
         "iptables-legacy nat: PREROUTING -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 8080"
     )
-    assert rules.without_interceptors().interceptors == ()
-    assert rules.without_interceptors().inputs == rules.inputs
 
 
 @with_legacy

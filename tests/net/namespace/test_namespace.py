@@ -41,7 +41,13 @@ def test_where_no_process_can_be_started_that_is_said(monkeypatch, forks: int) -
 @pytest.mark.skipif(os.geteuid() != 0, reason="as a user, it depends on the machine")
 def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
     with Namespace.open() as made:
-        sockets = [made.intake, made.datagrams, *made.dns, made.gate.log, made.gate.raw_v4]
+        sockets = [
+            made.intake,
+            made.datagrams,
+            *made.dns,
+            made.injection.log,
+            made.injection.raw_v4,
+        ]
         assert not any(os.get_inheritable(each.fileno()) for each in sockets)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", made.intake.getsockname()[1]), 5)

@@ -12,7 +12,6 @@ from mitml4.errors import MachineError
 from mitml4.net.identity import SLOTS
 from mitml4.net.netns import NetNamespace
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
-from mitml4.net.rules.ruleset import policy_routes
 
 # It echoes with a prompt, as nft does where it was built with readline.
 NFT = """#!/bin/sh
@@ -36,18 +35,13 @@ while IFS= read -r line; do
     printf 'nft> '
 done
 """
-IP = """#!/bin/sh
-echo "$@" >> "$STATE/ip.log"
-cat >> "$STATE/ip.log"
-"""
 
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, script in (("nft", NFT), ("ip", IP)):
-        program = tmp_path / name
-        program.write_text(script.replace("$STATE", str(tmp_path)))
-        program.chmod(0o755)
+    program = tmp_path / "nft"
+    program.write_text(NFT.replace("$STATE", str(tmp_path)))
+    program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path
 
@@ -113,10 +107,8 @@ def test_a_slot_that_another_session_owns_is_passed_over() -> None:
 
     async def claim_two() -> list[int]:
         guards = [await Guard.claim() for _ in range(2)]
-        held = await Guard.hold(guards[0].identity)
         for guard in guards:
             await guard.aclose()
-        assert held is None
         return [guard.identity.slot for guard in guards]
 
     with NetNamespace() as namespace:
@@ -138,13 +130,3 @@ async def test_an_nft_that_is_not_interactive_is_named(state: Path) -> None:
     (state / "nft").write_text("#!/bin/sh\necho 'Error: no interactive mode' >&2\nexit 1\n")
     with pytest.raises(MachineError, match="no interactive mode"):
         await Guard.claim()
-
-
-async def test_its_end_undoes_exactly_its_own_policy_routes(state: Path) -> None:
-    guard = await Guard.claim()
-    await guard.aclose()
-    undone = (state / "ip.log").read_text().splitlines()
-    expected = [undo for _, undo in policy_routes(guard.identity)]
-    assert undone == ["-4 -force -batch -", *expected, "-6 -force -batch -", *expected]
-    await guard.aclose()
-    assert (state / "ip.log").read_text().splitlines() == undone

@@ -11,20 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.net.identity import SLOTS, Identity
-from mitml4.net.rules.ruleset import Port, Ruleset, policy_routes
+from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import PortRange, Scope
 
-TPROXY, REDIRECT = Port("eth0", "tproxy", 40001), Port("eth0", "redirect", 40002)
 ALL = [Identity(slot) for slot in range(SLOTS)]
 
 
-def rules(*ports: Port, ipv6: bool = True, redirect_bridged: bool = False, **scope) -> Ruleset:
+def rules(*, ipv6: bool = True, is_trial: bool = False, **scope) -> Ruleset:
     return Ruleset(
-        scope=Scope(interfaces=("eth0",), **scope),
+        scope=Scope(interfaces=("eth0", "eth1"), **scope),
         identity=Identity(5),
-        ports=ports or (TPROXY, REDIRECT),
+        port=40001,
         ipv6=ipv6,
-        redirect_bridged=redirect_bridged,
+        is_trial=is_trial,
     )
 
 
@@ -42,7 +41,7 @@ port_ranges = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(
 def test_merged_ranges_cover_the_same_ports_and_never_touch(ranges: list[PortRange]) -> None:
     """nft refuses a set whose intervals overlap."""
     (line,) = [
-        line for line in chains(rules(ports=tuple(ranges)))["local"] if line.startswith("tcp dport")
+        line for line in chains(rules(ports=tuple(ranges)))["scope"] if line.startswith("tcp dport")
     ]
     merged = PortRange.parse_list(line.removeprefix("tcp dport != { ").removesuffix(" } return"))
     for before, after in pairwise(merged):
@@ -54,65 +53,65 @@ def test_merged_ranges_cover_the_same_ports_and_never_touch(ranges: list[PortRan
 
 def test_networks_that_overlap_are_merged() -> None:
     to = tuple(map(ip_network, ("10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/25", "192.0.2.128/25")))
-    assert "ip daddr != { 10.0.0.0/8, 192.0.2.0/24 } return" in chains(rules(to=to))["intake"]
+    assert "ip daddr != { 10.0.0.0/8, 192.0.2.0/24 } return" in chains(rules(to=to))["scope"]
 
 
 def test_the_egress_of_every_session_is_skipped() -> None:
     """Else two sessions would hand a connection to each other for ever."""
-    skip = re.compile(r"meta mark and (\w+) == (\w+) return")
-    first = chains(rules())["local"][1]
-    mask, value = (int(text, 16) for text in skip.fullmatch(first).groups())
+    skip = re.compile(r"ct mark and (\w+) == (\w+) accept")
+    (found,) = filter(None, map(skip.fullmatch, chains(rules())["gate"]))
+    mask, value = (int(text, 16) for text in found.groups())
     for item in ALL:
         assert item.egress_mark & mask == value
-        assert item.tproxy_mark & mask != value
-        assert item.redirect_mark & mask != value
+        for other in (item.admitted_mark, item.refused_mark, item.unreachable_mark):
+            assert other & mask != value
+
+
+ALWAYS = "hold scope gate refused egress input nat"
 
 
 @pytest.mark.parametrize(
-    ("ports", "options", "expected"),
+    ("options", "expected"),
     [
-        ((), {}, "intake forwarded local input quic_forwarded quic_local"),
-        ((TPROXY,), {"direction": "forwarded"}, "intake forwarded input quic_forwarded"),
-        ((REDIRECT,), {"direction": "forwarded"}, "redirected input quic_forwarded"),
-        ((REDIRECT,), {"direction": "local"}, "local input quic_local"),
-        ((), {"quic": "allow"}, "intake forwarded local input"),
-        ((), {"ports": PortRange.parse_list("80")}, "intake forwarded local input"),
+        ({}, f"{ALWAYS} quic_forwarded quic_local"),
+        ({"direction": "forwarded"}, f"{ALWAYS} quic_forwarded"),
+        ({"direction": "local"}, f"{ALWAYS} quic_local"),
+        ({"quic": "allow"}, ALWAYS),
+        ({"ports": PortRange.parse_list("80")}, ALWAYS),
         (
-            (),
-            {"quic": "allow", "redirect_bridged": True},
-            "intake forwarded redirected local input",
+            {"quic": "allow", "is_trial": True},
+            "hold scope gate_forwarded gate_local refused egress input nat",
         ),
-        (
-            (),
-            {"quic": "allow", "spoof_source": True},
-            "intake forwarded local spoofed answers input",
-        ),
-        ((REDIRECT,), {"direction": "local", "spoof_source": True}, "local input quic_local"),
     ],
 )
-def test_chains_are_those_that_the_scope_needs(ports, options, expected: str) -> None:
-    assert list(chains(rules(*ports, **options))) == expected.split()
+def test_chains_are_those_that_the_scope_needs(options, expected: str) -> None:
+    assert list(chains(rules(**options))) == expected.split()
 
 
-def test_bridged_packets_take_exactly_one_way() -> None:
-    found = chains(rules(redirect_bridged=True))
-    assert 'meta iifkind "bridge" return' in found["intake"]
-    assert 'meta iifkind != "bridge" return' in found["redirected"]
-    assert not any("bridge" in line for line in chains(rules(REDIRECT))["redirected"])
+@pytest.mark.parametrize(
+    ("direction", "matches"),
+    [
+        ("both", ["iifname", "oifname"]),
+        ("forwarded", ["iifname", "iif != 0 oifname"]),
+        ("local", ["iif 0 oifname"]),
+    ],
+)
+def test_a_direction_is_told_by_where_a_packet_enters(direction: str, matches: list[str]) -> None:
+    found = [line.partition(" { ")[0] for line in chains(rules(direction=direction))["gate"][4:]]
+    assert found == matches
+
+
+def test_nobody_comes_behind_the_gate_but_conntrack() -> None:
+    """Which confirms a connection at the last priority that there is."""
+    hook = chains(rules())["gate"][0]
+    assert hook == f"type filter hook postrouting priority {2**31 - 2}; policy accept"
 
 
 def test_ending_the_intake_keeps_what_open_flows_need() -> None:
-    ruleset = rules(spoof_source=True)
-    flushed = [line.split()[-1] for line in ruleset.stop_intake.splitlines()]
-    assert set(flushed) == set(chains(ruleset)) - {"forwarded", "spoofed", "answers", "input"}
+    flushed = [line.split()[-1] for line in rules().stop_intake.splitlines()]
+    assert flushed == ["gate", "quic_forwarded", "quic_local"]
 
 
 def test_without_ipv6_it_is_left_alone() -> None:
-    assert "meta nfproto ipv6 return" in chains(rules(ipv6=False))["intake"]
-    assert not any("nfproto" in line for line in chains(rules())["intake"])
-
-
-def test_policy_routes_are_undone_one_by_one() -> None:
-    for add, undo in policy_routes(Identity(9)):
-        assert add.replace(" add ", " del ", 1) == undo
-        assert " add " in add
+    assert "meta nfproto ipv6 return" in chains(rules(ipv6=False))["scope"]
+    assert not any("nfproto" in line for line in chains(rules())["scope"])

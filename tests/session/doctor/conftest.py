@@ -13,7 +13,7 @@ from mitml4.net.isolation import enter_network
 from mitml4.net.tools import environment
 from mitml4.net.trial import rehearsal
 from mitml4.net.trial.apart import apart
-from mitml4.session.doctor import kernel, means, surroundings
+from mitml4.session.doctor import kernel, means
 
 PATIENCE_S = 60
 
@@ -27,7 +27,7 @@ def run(*argv: str, given: str = "") -> str:
 @pytest.fixture(autouse=True)
 def nobody_is_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes longer for what is tried than a user would wait."""
-    for module in (rehearsal, kernel, means, surroundings):
+    for module in (rehearsal, kernel, means):
         monkeypatch.setattr(module, "_PATIENCE_S", PATIENCE_S)
 
 

@@ -11,21 +11,17 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
-from mitml4.net.identity import Identity
-from mitml4.net.rules.ruleset import policy_routes
 from mitml4.net.tools import environment
-from mitml4.net.trial.rehearsal import Outcome, Settings, Stage
+from mitml4.net.trial.rehearsal import Settings
 from mitml4.session.doctor import surroundings
 from mitml4.session.doctor.check import Check
 from mitml4.session.doctor.surroundings import (
     PolicyRoutes,
     Rehearsals,
-    check_bridges,
+    check_forwarding,
     check_input,
     check_interceptors,
-    check_leftovers,
     check_loopback,
-    check_reverse_path,
     check_surroundings,
 )
 
@@ -35,13 +31,12 @@ table inet wall {
     type filter hook input priority filter; policy drop;
     ct state established,related accept
     meta l4proto icmpv6 accept
-    iif lo accept
+    iif lo ip saddr 127.0.0.0/8 accept
   }
 }
 """
-DROPPING_BUT_REDIRECTED = DROPPING.replace("iif lo", "ct status dnat accept\n    iif lo")
 ENDING_IN_A_REJECT = DROPPING.replace("policy drop", "policy accept").replace(
-    "iif lo accept", "iif lo accept\n    reject"
+    "iif lo ip", "iif lo tcp dport 53 accept\n    reject with tcp reset\n    iif lo ip"
 )
 HOPELESS = (
     DROPPING
@@ -60,7 +55,6 @@ FOREIGN_ROUTE = """\
 rule add fwmark 0x1 lookup 100
 route add local default dev lo table 100
 """
-BRIDGE = "link add br0 type bridge\n"
 
 
 def rehearsals() -> Rehearsals:
@@ -90,19 +84,23 @@ def before_and_after(check: Callable[[], Check]) -> Callable[[], tuple[Check, Ch
 # --- input firewalls ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "rules", [DROPPING, DROPPING_BUT_REDIRECTED, ENDING_IN_A_REJECT], ids=["drop", "dnat", "reject"]
-)
+@pytest.mark.parametrize("rules", [DROPPING, ENDING_IN_A_REJECT], ids=["drop", "reject"])
 def test_a_wall_is_named_and_its_remedy_opens_it(on_host, rules: str) -> None:
     first, second = on_host(before_and_after(lambda: check_input(rehearsals())), rules=rules)
     assert (first.state, second.state) == ("fail", "ok")
     assert "inet wall door" in first.found
     assert ("its policy is drop" in first.found) == ("policy drop" in rules)
-    assert ("what TPROXY hands over" in first.found) == (rules == DROPPING_BUT_REDIRECTED)
+
+
+@pytest.mark.parametrize("more", ["iif lo accept", "ct status dnat accept"], ids=["ufw", "dnat"])
+def test_a_wall_with_the_usual_doors_is_none(on_host, more: str) -> None:
+    rules = DROPPING.replace("iif lo", f"{more}\n    iif lo")
+    check = on_host(lambda: check_input(rehearsals()), rules=rules)
+    assert (check.state, check.found) == ("ok", "inet wall door: intercepted connections came in")
 
 
 def test_a_wall_that_firewalld_owns_is_made_free_first(on_host) -> None:
-    wall = DROPPING_BUT_REDIRECTED.replace("table inet wall {", "table inet firewalld {")
+    wall = DROPPING.replace("table inet wall {", "table inet firewalld {")
 
     def work() -> Check:
         argv = ("nft", "--handle", "--stateless", "list", "ruleset")
@@ -163,64 +161,32 @@ def test_rules_that_cannot_be_copied_are_not_judged(on_host, monkeypatch) -> Non
 # --- settings ----------------------------------------------------------------------------------
 
 
-STRICT = {
-    f"ipv4.conf.{place}.{name}": 1
-    for place in ("all", "default")
-    for name in ("rp_filter", "src_valid_mark")
-}
-
-
-def test_a_strict_reverse_path_with_marks_is_tried_and_found_to_do_no_harm(on_host) -> None:
-    check = on_host(lambda: check_reverse_path(rehearsals()), sysctls=STRICT)
-    assert check.state == "ok"
-    assert "rp_filter is strict, src_valid_mark is set" in check.found
-
-
-class Staged(Rehearsals):
-    """A kernel on which a session comes in only without settings."""
-
-    def try_out(self, *stages: Stage) -> list[Outcome]:
-        fails = Outcome("none", "IPv4: it did not arrive")
-        return [fails if stage.settings else Outcome("tproxy") for stage in stages]
-
-
-@pytest.mark.parametrize(
-    ("marks", "remedy"),
-    [
-        (("eth0", "wg0"), ("eth0.src_valid_mark=0", "wg0.src_valid_mark=0")),
-        ((), ("all.rp_filter=2",)),
-    ],
-)
-def test_a_reverse_path_that_does_harm_is_named(marks: tuple[str, ...], remedy) -> None:
-    settings = Settings(rp_filter={"eth0": 1}, src_valid_mark=frozenset(marks))
-    check = check_reverse_path(Staged(settings, None))
-    assert check.state == "fail"
-    assert "it did not arrive" in check.found
-    settled = [command.partition("sysctl -w net.ipv4.conf.")[2] for command in check.remedy]
-    assert tuple(settled) == remedy
-
-
 def test_a_loopback_that_is_down_is_named(on_host) -> None:
     check = before_and_after(lambda: check_loopback(Settings.read()))
     first, second = on_host(check, lo="down")
     assert (first.state, second.state) == ("fail", "ok")
 
 
-FILTERED = {"bridge.bridge-nf-call-iptables": 1, "bridge.bridge-nf-call-ip6tables": 1}
+FORWARDING = {"ipv4.ip_forward": 1, "ipv6.conf.all.forwarding": 1}
 
 
-def test_bridged_packets_that_iptables_sees_are_named(on_host) -> None:
-    first, second = on_host(before_and_after(check_bridges), commands=BRIDGE, sysctls=FILTERED)
-    assert (first.state, second.state) == ("fail", "ok")
-    assert "br0" in first.found
-    assert len(first.remedy) == 1
+@pytest.mark.parametrize(
+    ("off", "versions"),
+    [
+        ((), ""),
+        (("ipv4.ip_forward",), "IPv4"),
+        (("ipv6.conf.all.forwarding",), "IPv6"),
+        (tuple(FORWARDING), "IPv4 and IPv6"),
+    ],
+)
+def test_a_host_that_does_not_forward_is_told_what_that_means(on_host, off, versions) -> None:
+    sysctls = FORWARDING | dict.fromkeys(off, 0)
+    first, second = on_host(before_and_after(check_forwarding), sysctls=sysctls)
+    assert (first.state, second.state) == ("skip" if off else "ok", "ok")
+    assert not off or f"does not forward {versions}:" in first.found
 
 
-def test_without_bridges_the_filter_does_not_matter(on_host) -> None:
-    assert on_host(check_bridges, sysctls=FILTERED).state == "ok"
-
-
-# --- what others, and we, have left ------------------------------------------------------------
+# --- what others have left ------------------------------------------------------------
 
 
 def interceptors() -> Check:
@@ -250,45 +216,6 @@ def test_what_cannot_be_seen_is_not_said_to_be_fine(on_host) -> None:
     )
 
 
-LEFT = "".join(f"{add}\n" for add, _ in policy_routes(Identity(5)))
-
-
-def leftovers() -> Check:
-    return check_leftovers(HostRules.read(), PolicyRoutes.read(), RulesHiddenError())
-
-
-def test_the_routes_of_a_session_that_is_gone_are_named_and_removed(on_host) -> None:
-    first, second = on_host(before_and_after(leftovers), commands=LEFT)
-    assert (first.state, second.state) == ("fail", "ok")
-    assert "mitml4_5" in first.found
-    assert first.remedy[0].endswith("mitml4 cleanup")
-
-
-def test_the_routes_of_a_session_that_runs_are_not_leftovers(on_host) -> None:
-    def work() -> Check:
-        with subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, text=True) as guard:
-            guard.stdin.write("add table inet mitml4_5 { flags owner; }\n")
-            guard.stdin.flush()
-            while "inet mitml4_5" not in HostRules.read().tables:
-                assert guard.poll() is None
-            return leftovers()
-
-    check = on_host(work, commands=LEFT)
-    assert check.state == "ok"
-    assert check.found == "none; sessions that run: 1"
-
-
-def test_only_root_can_tell_whether_a_session_still_runs(on_host) -> None:
-    check = on_host(
-        lambda: check_leftovers(None, PolicyRoutes.read(), RulesHiddenError()), commands=LEFT
-    )
-    assert (check.state, check.remedy) == ("skip", ("sudo mitml4 doctor",))
-
-
-def test_our_own_routes_are_nobody_elses(on_host) -> None:
-    assert on_host(interceptors, commands=LEFT).state == "ok"
-
-
 def test_without_ip_nothing_is_said(monkeypatch) -> None:
     def missing(*_: str) -> list[str]:
         raise AssertionError("ip was asked")
@@ -298,4 +225,3 @@ def test_without_ip_nothing_is_said(monkeypatch) -> None:
     stands = Rehearsals(Settings.read(), None, missing="ip: not installed")
     states = {check.name: check.state for check in check_surroundings(stands)}
     assert set(states.values()) <= {"ok", "skip"}
-    assert states["leftovers of mitml4"] == "skip"

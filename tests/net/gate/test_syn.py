@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.address import Address
-from mitml4.net.namespace.syn import Syn
+from mitml4.net.gate.syn import Syn
 
 TCP = struct.pack("!HHIIBBHHH", 40000, 443, 7, 0, 6 << 4, 2, 64240, 0xBEEF, 0) + b"\2\4\5\xb4"
 V4 = (
@@ -48,8 +48,9 @@ def test_a_syn_is_read_and_its_checksum_filled_in(
     # RFC 9293 §3.1, the pseudo header: addresses, protocol, length.
     pseudo = packet[addresses] + struct.pack("!HH", 6, len(segment))
     assert sums_to_zero(pseudo + segment)
-    assert syn.packet[: start + 16] == packet[: start + 16]
-    assert syn.packet[start + 18 :] == packet[start + 18 :]
+    assert packet[0] >> 4 == 6 or sums_to_zero(syn.packet[:start])
+    assert syn.packet[addresses] == packet[addresses]
+    assert segment[:16] + segment[18:] == TCP[:16] + TCP[18:]
 
 
 def test_the_answer_that_there_is_no_way_quotes_the_syn() -> None:
@@ -70,9 +71,49 @@ def test_the_answer_that_there_is_no_way_quotes_the_syn() -> None:
     assert sums_to_zero(answer[8:40] + struct.pack("!II", length, 58) + answer[40:])
 
 
-@pytest.mark.parametrize("packet", [b"", V4[:39], V6[:59], V4[:9] + b"\x11" + V4[10:]])
+EXTENSIONS = bytes([60, 0, 1, 4, 0, 0, 0, 0]), bytes([44, 0, 1, 4, 0, 0, 0, 0])
+ATOMIC_FRAGMENT = bytes([6, 0, 0, 0, 1, 2, 3, 4])
+
+
+def extended(*headers: bytes) -> bytes:
+    """With hop-by-hop options first, if any."""
+    body = b"".join(headers) + TCP
+    return V6[:4] + struct.pack("!HBB", len(body), 0 if headers else 6, 64) + V6[8:40] + body
+
+
+def test_extension_headers_and_data_are_left_out() -> None:
+    plain = Syn.parse(V6)
+    assert Syn.parse(extended(bytes([6, 0, 1, 4, 0, 0, 0, 0]))) == plain
+    assert Syn.parse(extended(*EXTENSIONS, ATOMIC_FRAGMENT)) == plain
+    assert Syn.parse(V6 + b"data") == plain
+    assert Syn.parse(V4 + b"data") == Syn.parse(V4)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        V4[:39],
+        V6[:59],
+        V4[:9] + b"\x11" + V4[10:],
+        b"\x44" + V4[1:],
+        V4[:32] + b"\x40" + V4[33:],
+        V4[:32] + b"\xf0" + V4[33:],
+        extended(*EXTENSIONS, bytes([6, 0, 0, 8, 0, 0, 0, 1])),  # a later fragment
+        extended(*EXTENSIONS, bytes([6, 0, 0, 1, 0, 0, 0, 1])),  # of which more come
+        extended(bytes([43, 0, 1, 4, 0, 0, 0, 0]), bytes([6, 0, 0, 1, 0, 0, 0, 0])),  # routed
+        extended(bytes([60, 255, 1, 4, 0, 0, 0, 0])),
+    ],
+)
 def test_what_is_no_whole_tcp_packet_is_none(packet: bytes) -> None:
     assert Syn.parse(packet) is None
+
+
+def test_what_translation_changes_is_not_what_a_syn_is_known_by() -> None:
+    translated = V4[:12] + socket.inet_aton("203.0.113.1") * 2 + b"\1\2\3\4" + V4[24:]
+    other = V4[:24] + b"\1\2\3\4" + V4[28:]
+    assert Syn.parse(translated).untranslated == Syn.parse(V4).untranslated
+    assert Syn.parse(other).untranslated != Syn.parse(V4).untranslated
 
 
 @given(st.binary(max_size=120))

@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.net.namespace.nflog import logged_packets
+from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -20,16 +20,27 @@ def message(kind: int, *attributes: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
 
 
-PACKET, PAYLOAD, PREFIX = 4 << 8, 9, 10
+PACKET = 4 << 8
+MARK, INDEV, OUTDEV, PAYLOAD, PREFIX = 2, 4, 5, 9, 10
 
 
 def test_packets_are_found_among_what_else_is_said_of_them() -> None:
     data = (
-        message(PACKET, attribute(PREFIX, b"\0"), attribute(PAYLOAD, b"first"))
+        message(
+            PACKET,
+            attribute(PREFIX, b"leaves\0"),
+            attribute(PAYLOAD, b"first"),
+            attribute(MARK, b"\0\0\x12\x34"),
+            attribute(INDEV, b"\0\0\0\2"),
+            attribute(OUTDEV, b"\0\0\0\3"),
+        )
         + message(3, b"")
         + message(PACKET, attribute(PAYLOAD, b"second"))
     )
-    assert list(logged_packets(data)) == [b"first", b"second"]
+    assert list(logged_packets(data)) == [
+        LoggedPacket(b"first", b"leaves", 0x1234, entered_by=2, leaves_by=3),
+        LoggedPacket(b"second"),
+    ]
 
 
 @given(st.binary(max_size=100), st.integers(0, 60))

@@ -1,0 +1,1 @@
+"""Connections held at their first packet, and let in or refused."""

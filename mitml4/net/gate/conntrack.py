@@ -1,0 +1,107 @@
+"""Entries of the kernel's connection tracking, made by us before their connections' first packet.
+
+The kernel then treats the connection as the entry says, whatever the rules say of new connections:
+its addresses are translated, its mark is set. linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from mitml4.address import Address
+from mitml4.net.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    attribute,
+    nested,
+    nfnetlink_head,
+    request,
+)
+
+__all__ = ["Conntrack", "Entry"]
+
+_NEW: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW
+
+_ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY
+_NAT_SOURCE, _TIMEOUT, _MARK, _NAT_DESTINATION = 6, 7, 8, 13
+_IP, _PROTOCOL = 1, 2  # of a tuple
+_IP_SOURCE = {socket.AF_INET: 1, socket.AF_INET6: 3}
+_IP_DESTINATION = {socket.AF_INET: 2, socket.AF_INET6: 4}
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # of a tuple's protocol
+_NAT_IP = {socket.AF_INET: 1, socket.AF_INET6: 4}
+_NAT_PORTS, _FIRST_PORT, _LAST_PORT = 3, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A TCP connection that is to come."""
+
+    source: Address
+    destination: Address
+    mark: int
+    lasts_s: int
+    """Unless packets come, which give it the usual time."""
+    becomes_source: Address | None = None
+    becomes_destination: Address | None = None
+    """What its ends are translated to."""
+
+
+class Conntrack:
+    """The connection tracking of the network namespace that it is made in."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+
+    def add(self, entry: Entry) -> None:
+        """Raises FileExistsError if the connection, or its answers, would have the ends of one that
+        there is; OSError, as the kernel gives it, for anything else."""
+        request(self._socket, _NEW, _message(entry), NLM_F_CREATE | NLM_F_EXCL)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _message(entry: Entry) -> bytes:
+    family = socket.AF_INET6 if entry.source.is_v6 else socket.AF_INET
+    parts = [
+        nfnetlink_head(family),
+        nested(_ORIGINAL, *_tuple(family, entry.source, entry.destination)),
+        nested(_REPLY, *_tuple(family, entry.destination, entry.source)),
+        attribute(_TIMEOUT, struct.pack("!I", entry.lasts_s)),
+        attribute(_MARK, struct.pack("!I", entry.mark)),
+    ]
+    if entry.becomes_source or entry.becomes_destination:
+        # Both, in any case: the kernel would choose another port for one that is not given.
+        source, destination = entry.becomes_source, entry.becomes_destination
+        parts.append(_translation(_NAT_SOURCE, family, source or entry.source))
+        parts.append(_translation(_NAT_DESTINATION, family, destination or entry.destination))
+    return b"".join(parts)
+
+
+def _tuple(family: socket.AddressFamily, source: Address, target: Address) -> tuple[bytes, bytes]:
+    addresses = nested(
+        _IP,
+        attribute(_IP_SOURCE[family], socket.inet_pton(family, source.ip)),
+        attribute(_IP_DESTINATION[family], socket.inet_pton(family, target.ip)),
+    )
+    ports = nested(
+        _PROTOCOL,
+        attribute(_NUMBER, bytes([socket.IPPROTO_TCP])),
+        attribute(_SOURCE_PORT, struct.pack("!H", source.port)),
+        attribute(_DESTINATION_PORT, struct.pack("!H", target.port)),
+    )
+    return addresses, ports
+
+
+def _translation(kind: int, family: socket.AddressFamily, becomes: Address) -> bytes:
+    port = struct.pack("!H", becomes.port)
+    return nested(
+        kind,
+        attribute(_NAT_IP[family], socket.inet_pton(family, becomes.ip)),
+        nested(_NAT_PORTS, attribute(_FIRST_PORT, port), attribute(_LAST_PORT, port)),
+    )

@@ -1,0 +1,84 @@
+"""Packets that an nft rule with `log group N` shows us.
+
+linux/netfilter/nfnetlink_log.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from mitml4.net.netlink import (
+    NETLINK_NETFILTER,
+    attribute,
+    attributes,
+    messages,
+    nfnetlink_head,
+    request,
+)
+
+__all__ = ["LoggedPacket", "logged_packets", "open_log"]
+
+_ULOG: Final = 4 << 8  # NFNL_SUBSYS_ULOG
+_PACKET, _CONFIG = _ULOG | 0, _ULOG | 1
+
+_CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
+_BIND: Final = b"\x01"
+_COPY_PACKET: Final = 2
+
+_MARK, _INDEV, _OUTDEV, _PAYLOAD, _PREFIX = 2, 4, 5, 9, 10
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPacket:
+    """A packet, and what the rule that logged it knew of it."""
+
+    payload: bytes
+    """From the IP header on."""
+    prefix: bytes = b""
+    mark: int = 0
+    entered_by: int | None = None
+    """The index of the interface; None for what starts here."""
+    leaves_by: int | None = None
+
+
+def open_log(group: int, *, copy_bytes: int) -> socket.socket:
+    """A socket on which the packets of a group arrive at once, cut after so many bytes.
+
+    Needs CAP_NET_ADMIN in the network namespace. Raises OSError.
+    """
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    try:
+        sock.bind((0, 0))
+        mode = struct.pack("!IBx", copy_bytes, _COPY_PACKET)
+        at_once = struct.pack("!I", 1)
+        for kind, value in ((_CFG_CMD, _BIND), (_CFG_MODE, mode), (_CFG_QTHRESH, at_once)):
+            body = nfnetlink_head(socket.AF_UNSPEC, group) + attribute(kind, value)
+            request(sock, _CONFIG, body)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def logged_packets(data: bytes) -> Iterator[LoggedPacket]:
+    """The packets in what was read from the socket."""
+    for kind, body in messages(data):
+        if kind != _PACKET:
+            continue
+        found = dict(attributes(body))
+        if _PAYLOAD in found:
+            yield LoggedPacket(
+                found[_PAYLOAD],
+                found.get(_PREFIX, b"").rstrip(b"\0"),
+                int.from_bytes(found.get(_MARK, b"")),
+                _index(found.get(_INDEV)),
+                _index(found.get(_OUTDEV)),
+            )
+
+
+def _index(value: bytes | None) -> int | None:
+    return None if value is None else int.from_bytes(value)

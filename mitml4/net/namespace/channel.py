@@ -1,0 +1,75 @@
+"""SYNs of a command: held by the rules of its namespace, and sent again there with a mark."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from mitml4.address import Address
+from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
+from mitml4.net.gate.nflog import LoggedPacket
+from mitml4.net.gate.syn import Syn
+from mitml4.net.namespace.rules import Mark
+
+__all__ = ["InjectionSockets", "NamespaceChannel"]
+
+_INTERFACE: Final = "lo"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InjectionSockets:
+    """Sockets of a namespace: what shows the packets that are held, and what sends them again."""
+
+    log: socket.socket
+    raw_v4: socket.socket
+    raw_v6: socket.socket | None
+
+    def close(self) -> None:
+        for sock in (self.log, self.raw_v4, self.raw_v6):
+            if sock:
+                sock.close()
+
+
+class NamespaceChannel:
+    """A channel of the gate's (net/gate/gate.py)."""
+
+    def __init__(self, sockets: InjectionSockets) -> None:
+        """They stay the caller's."""
+        self._sockets = sockets
+
+    @property
+    def log(self) -> socket.socket:
+        return self._sockets.log
+
+    def held(self, packets: Iterator[LoggedPacket]) -> Iterator[HeldSyn]:
+        for packet in packets:
+            if syn := Syn.parse(packet.payload):
+                yield HeldSyn(
+                    syn=syn, destination=syn.destination, source=syn.client, interface=_INTERFACE
+                )
+
+    def admit(self, held: HeldSyn) -> Ends:
+        self._send(held.syn.packet, held.syn.destination, Mark.ADMITTED)
+        return held.syn.client, held.syn.destination
+
+    def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
+        syn = held.syn
+        if refusal is Refusal.UNREACHABLE:
+            self._send(syn.unreachable(), syn.client, Mark.EGRESS)
+        else:
+            self._send(syn.packet, syn.destination, Mark.REFUSED)
+
+    def _send(self, packet: bytes, destination: Address, mark: Mark) -> None:
+        raw = self._sockets.raw_v6 if destination.is_v6 else self._sockets.raw_v4
+        if raw is None:
+            return
+        try:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            raw.sendto(packet, (destination.ip, 0))
+        except OSError:
+            log.exception("cannot send a packet to %s", destination)

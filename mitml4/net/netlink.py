@@ -1,0 +1,82 @@
+"""Netlink messages and their attributes, packed and read, and requests that are acknowledged.
+
+linux/netlink.h, linux/netfilter/nfnetlink.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+__all__ = [
+    "NETLINK_NETFILTER",
+    "NLM_F_CREATE",
+    "NLM_F_EXCL",
+    "attribute",
+    "attributes",
+    "messages",
+    "nested",
+    "nfnetlink_head",
+    "request",
+]
+
+NETLINK_NETFILTER: Final = 12
+NLM_F_EXCL: Final = 0x200
+NLM_F_CREATE: Final = 0x400
+
+_REQUEST_WITH_ACK: Final = 1 | 4  # NLM_F_REQUEST, NLM_F_ACK
+_ERROR: Final = 2  # NLMSG_ERROR
+_NESTED: Final = 0x8000  # NLA_F_NESTED
+_ATTRIBUTE_TYPE: Final = 0x3FFF  # NLA_TYPE_MASK
+
+_MESSAGE: Final = struct.Struct("=IHHII")  # struct nlmsghdr
+_GENERIC: Final = struct.Struct("!BBH")  # struct nfgenmsg
+_ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr
+_ERROR_CODE: Final = struct.Struct("=i")  # struct nlmsgerr
+_MAX_ANSWER: Final = 1 << 16
+
+
+def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None:
+    """Ask the kernel for something, and wait for its acknowledgement, which comes at once.
+
+    Raises OSError as the kernel gives it.
+    """
+    length = _MESSAGE.size + len(body)
+    sock.send(_MESSAGE.pack(length, kind, _REQUEST_WITH_ACK | flags, 0, 0) + body)
+    for answered, answer in messages(sock.recv(_MAX_ANSWER)):
+        if answered == _ERROR and (code := _ERROR_CODE.unpack_from(answer)[0]):
+            raise OSError(-code, os.strerror(-code))
+
+
+def nfnetlink_head(family: int, resource: int = 0) -> bytes:
+    """What the body of a netfilter message begins with."""
+    return _GENERIC.pack(family, 0, resource)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    packed = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
+    return packed + b"\0" * (-len(packed) % 4)
+
+
+def nested(kind: int, *within: bytes) -> bytes:
+    return attribute(kind | _NESTED, b"".join(within))
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The type and the body of each message in what was read from a socket."""
+    while len(data) >= _MESSAGE.size:
+        length, kind, *_ = _MESSAGE.unpack_from(data)
+        yield kind, data[_MESSAGE.size : length]
+        data = data[max(_MESSAGE.size, (length + 3) & ~3) :]
+
+
+def attributes(data: bytes, *, skip: int = _GENERIC.size) -> Iterator[tuple[int, bytes]]:
+    """The type and the value of each attribute behind the head of a body."""
+    data = data[skip:]
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        yield kind & _ATTRIBUTE_TYPE, data[_ATTRIBUTE.size : length]
+        data = data[max(_ATTRIBUTE.size, (length + 3) & ~3) :]

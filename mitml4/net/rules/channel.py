@@ -1,0 +1,197 @@
+"""SYNs on the host: held by the session's rules, sent again to its listener, or refused.
+
+To let a connection in, an entry in conntrack comes first: it translates the destination to the
+listener's, as `redirect` does, whatever rules say of new connections, and of each packet that
+follows. Then the SYN is sent again over `lo`. One that is to be refused is sent there with a mark,
+for which a rule refuses it.
+
+What others have done to the connection holds: their marks are kept, and their own translation of
+the destination is where we connect to.
+
+In the same way a connection to a server gets the address of its client (`--spoof-source`), or what
+others translate that to.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import struct
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.errors import MachineError
+from mitml4.net.egress import source_towards
+from mitml4.net.gate.conntrack import Conntrack, Entry
+from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
+from mitml4.net.gate.nflog import LoggedPacket, open_log
+from mitml4.net.gate.syn import LONGEST_SYN, Syn
+from mitml4.net.identity import FOREIGN_MASK, Identity
+from mitml4.net.rules.ruleset import AS_IT_LEAVES
+
+__all__ = ["HostChannel"]
+
+_IP_UNICAST_IF: Final = 50  # linux/in.h
+_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
+_NO_ADDRESSES: Final = bytes(12)  # of Ethernet: `lo` has none
+_LOOPBACK: Final = "lo"
+
+_MAX_LEAVING: Final = 1024
+
+_HANDSHAKE_S: Final = 60
+_PORTS: Final = range(1024, 65536)
+_ATTEMPTS: Final = 16
+
+
+class HostChannel:
+    """A channel of the gate's (net/gate/gate.py)."""
+
+    def __init__(self, identity: Identity, port: int, interfaces: Collection[str]) -> None:
+        """`port` is the listener's; connections are named after one of `interfaces`.
+
+        Raises MachineError.
+        """
+        self.interfaces = interfaces
+        self._identity = identity
+        self._port = port
+        self._leaving: OrderedDict[bytes, tuple[Syn, LoggedPacket]] = OrderedDict()
+        with ExitStack() as undo:
+            try:
+                self.log = undo.enter_context(open_log(identity.log_group, copy_bytes=LONGEST_SYN))
+                self._raw = undo.enter_context(_open_raw())
+                self._frames = undo.enter_context(_open_frames())
+                self._conntrack = Conntrack()
+            except OSError as error:
+                raise MachineError(
+                    f"the kernel lets nobody hold connections: {error.strerror}",
+                    hint="modprobe --all nfnetlink_log nf_conntrack_netlink",
+                ) from error
+            undo.callback(self._conntrack.close)
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        trio.lowlevel.notify_closing(self.log)
+        self._undo.close()
+
+    def held(self, packets: Iterator[LoggedPacket]) -> Iterator[HeldSyn]:
+        for packet in packets:
+            syn = Syn.parse(packet.payload)
+            if syn is None:
+                continue
+            if packet.prefix == AS_IT_LEAVES.encode():
+                self._leaving[syn.untranslated] = syn, packet
+                if len(self._leaving) > _MAX_LEAVING:
+                    self._leaving.popitem(last=False)
+            elif left := self._leaving.pop(syn.untranslated, None):
+                leaving, first = left
+                yield HeldSyn(
+                    syn=syn,
+                    destination=leaving.destination,
+                    source=leaving.client,
+                    interface=self._interface(packet),
+                    packet_mark=first.mark,
+                    connection_mark=packet.mark,
+                )
+
+    def admit(self, held: HeldSyn) -> Ends:
+        client = held.syn.client
+        own = Address(source_towards(client), self._port)  # by which its packets reach us
+        mark = self._identity.admitted_mark | held.connection_mark & FOREIGN_MASK
+        peer = self._add(
+            Entry(
+                source=client,
+                destination=held.syn.destination,
+                mark=mark,
+                lasts_s=_HANDSHAKE_S,
+                becomes_destination=own,
+            )
+        )
+        self._send(held)
+        return peer, own
+
+    def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
+        identity = self._identity
+        unreachable = refusal is Refusal.UNREACHABLE
+        with suppress(OSError):
+            self._send_frame(
+                held.syn, identity.unreachable_mark if unreachable else identity.refused_mark
+            )
+
+    def name_source(
+        self, sock: trio.socket.SocketType, destination: Address, name: Address
+    ) -> None:
+        """Let a connection that is to be made have this source. Raises OSError."""
+        own = Address.of(sock.getsockname())
+        entry = Entry(
+            source=own,
+            destination=destination,
+            mark=self._identity.egress_mark,
+            lasts_s=_HANDSHAKE_S,
+            becomes_source=name,
+        )
+        self._add(entry)
+
+    def _interface(self, packet: LoggedPacket) -> str:
+        """The one in scope; that by which it enters, if both are."""
+        names = [_name(index) for index in (packet.entered_by, packet.leaves_by) if index]
+        return next((name for name in names if name in self.interfaces), names[0])
+
+    def _add(self, entry: Entry) -> Address:
+        """Add an entry; the source that it then has. Another connection may have the same ends once
+        both are translated: then it gets another port."""
+        source = entry.becomes_source or entry.source
+        with suppress(FileExistsError):
+            self._conntrack.add(entry)
+            return source
+        for _ in range(_ATTEMPTS):
+            other = Address(source.ip, random.choice(_PORTS))
+            with suppress(FileExistsError):
+                self._conntrack.add(replace(entry, becomes_source=other))
+                return other
+        raise FileExistsError(errno.EEXIST, "the connection is there already")
+
+    def _send(self, held: HeldSyn) -> None:
+        """Over `lo`, to be translated: IPv4 as a packet that starts here, since the reverse path of
+        one that arrives would be checked. IPv6 has no such check, and no way to send over `lo`."""
+        if held.destination.is_v6:
+            self._send_frame(held.syn, held.packet_mark & FOREIGN_MASK)
+        else:
+            _mark(self._raw, held.packet_mark & FOREIGN_MASK)
+            self._raw.sendto(held.syn.packet, (held.syn.destination.ip, 0))
+
+    def _send_frame(self, syn: Syn, mark: int) -> None:
+        protocol = _ETH_P_IPV6 if syn.destination.is_v6 else _ETH_P_IP
+        _mark(self._frames, mark)
+        frame = _NO_ADDRESSES + struct.pack("!H", protocol) + syn.packet
+        self._frames.sendto(frame, (_LOOPBACK, protocol))
+
+
+def _mark(sock: socket.socket, mark: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+
+
+def _open_raw() -> socket.socket:
+    """Sends IPv4 packets as they are given (raw(7)), at first over `lo`."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    index = struct.pack("!I", socket.if_nametoindex(_LOOPBACK))
+    sock.setsockopt(socket.SOL_IP, _IP_UNICAST_IF, index)
+    return sock
+
+
+def _open_frames() -> socket.socket:
+    """Sends frames (packet(7)), and receives none."""
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)

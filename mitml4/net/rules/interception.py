@@ -1,0 +1,254 @@
+"""Put a session's rules in place, prove that they work, and take them away.
+
+`intercepting` is the whole of it: a listener, the guard that owns the table (guard.py), the gate
+that holds connections, and a connection of the session's own through all of it (probe.py) before
+the first real one is touched.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from mitml4.errors import MachineError, UsageError
+from mitml4.net import capabilities
+from mitml4.net.capabilities import Capability
+from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.gate.gate import SynGate
+from mitml4.net.identity import Identity
+from mitml4.net.listener import Listener
+from mitml4.net.rules.channel import HostChannel
+from mitml4.net.rules.guard import Guard, GuardLostError, NftError
+from mitml4.net.rules.probe import CannotProbeError, ProbeLink, probe_link
+from mitml4.net.rules.ruleset import Ruleset
+from mitml4.net.rules.scope import Scope
+from mitml4.net.sysctl import read_sysctl
+from mitml4.net.tools import check_tools
+
+__all__ = ["FORWARDING", "Interception", "check", "intercepting", "plan"]
+
+_SHOWN_PORT: Final = 40000
+_IF_INET6: Final = Path("/proc/self/net/if_inet6")
+_GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
+FORWARDING: Final = {"IPv4": "net/ipv4/ip_forward", "IPv6": "net/ipv6/conf/all/forwarding"}
+
+
+class Interception:
+    """A session's hold on the machine. Run its gate, and accept from it."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        rules: Ruleset,
+        listener: Listener,
+        channel: HostChannel,
+        notes: Sequence[str],
+    ) -> None:
+        self.table: str = guard.identity.table
+        self.egress_mark: int = guard.identity.egress_mark
+        self.address = listener.address
+        self.channel = channel
+        self.gate = SynGate(listener, channel)
+        self.notes: tuple[str, ...] = tuple(notes)
+        self._guard = guard
+        self._rules = rules
+        self._quic_blocked = 0
+
+    async def close_intake(self) -> None:
+        """New connections are no longer intercepted; those that were live on.
+
+        Where the guard has died there are no rules, and nothing to do.
+        """
+        with suppress(GuardLostError):
+            await self._guard.tell(self._rules.stop_intake)
+
+    async def wait_lost(self) -> str:
+        """Sleep until the guard dies under us, and return the reason."""
+        reason = await self._guard.wait()
+        await self._guard.aclose()
+        return reason
+
+    async def quic_blocked(self) -> int:
+        """How many QUIC packets were refused, as far as is known."""
+        if self._rules.blocks_quic:
+            with suppress(GuardLostError):
+                answer = await self._guard.tell(f"list counter inet {self.table} quic")
+                found = re.search(r"packets (\d+)", answer)
+                assert found is not None, answer
+                self._quic_blocked = int(found[1])
+        return self._quic_blocked
+
+
+def check(scope: Scope) -> None:
+    """Raises UsageError, MachineError for what is known without touching anything."""
+    _check_interfaces(scope)
+    _check_privilege()
+    check_tools()
+
+
+@asynccontextmanager
+async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
+    """Intercept what is in scope; when this yields, a client may connect.
+
+    Raises UsageError for an interface that is not there, MachineError where this machine cannot.
+    On leaving, everything is removed.
+    """
+    check(scope)
+    guard = await Guard.claim()
+    try:
+        ipv6 = _has_ipv6(scope)
+        notes = [*await _prove(scope, guard, ipv6=ipv6), *_notes(scope)]
+        with _holding(guard.identity, scope) as (listener, channel):
+            rules = _ruleset(scope, guard.identity, listener, ipv6=ipv6)
+            try:
+                await guard.load(rules.text)
+                yield Interception(guard, rules, listener, channel, notes)
+            finally:
+                # Before the listener: they must not hold connections that nobody lets in.
+                await guard.aclose()
+    finally:
+        await guard.aclose()
+
+
+def plan(scope: Scope) -> tuple[str, ...]:
+    """The rules of a session, a line each; nothing is changed.
+
+    The slot and the port stand for those that a session finds free. Needs no privilege. Raises
+    UsageError like `intercepting`.
+    """
+    _check_interfaces(scope)
+    identity = next(Identity.candidates())
+    rules = Ruleset(scope=scope, identity=identity, port=_SHOWN_PORT, ipv6=_has_ipv6(scope))
+    return (
+        "# nft -i, whose end is the end of this table, and which ends when mitml4 does",
+        *rules.text.splitlines(),
+        f"# undo: none is needed; by hand: nft delete table inet {identity.table}",
+    )
+
+
+@contextmanager
+def _holding(identity: Identity, scope: Scope) -> Iterator[tuple[Listener, HostChannel]]:
+    """What the gate needs: where connections arrive, and where their SYNs do."""
+    listener = Listener()
+    try:
+        channel = HostChannel(identity, listener.address.port, scope.interfaces)
+        try:
+            yield listener, channel
+        finally:
+            channel.close()
+    finally:
+        listener.close()
+
+
+def _ruleset(
+    scope: Scope, identity: Identity, listener: Listener, *, ipv6: bool, is_trial: bool = False
+) -> Ruleset:
+    return Ruleset(
+        scope=scope,
+        identity=identity,
+        port=listener.address.port,
+        ipv6=ipv6,
+        is_trial=is_trial,
+    )
+
+
+async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> list[str]:
+    """Let connections of the session's own through. Notes; raises MachineError if none comes."""
+    try:
+        async with probe_link(guard.identity, ipv6=ipv6) as link:
+            failure = await _try(scope, guard, link, ipv6=ipv6)
+    except CannotProbeError as error:
+        return [f"the session could not prove itself: {error.message}"]
+    if failure is not None:
+        raise MachineError(
+            f"intercepted connections do not reach mitml4: {failure}", hint=await _remedy()
+        )
+    return []
+
+
+async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> str | None:
+    """Load the rules for the probe's interface alone, and connect. None, or why it failed."""
+    trial = Scope(interfaces=(link.interface,), quic="allow")
+    with _holding(guard.identity, trial) as (listener, channel):
+        rules = _ruleset(trial, guard.identity, listener, ipv6=ipv6, is_trial=True)
+        try:
+            await guard.load(rules.text)
+        except NftError as error:
+            return error.message
+        gate = SynGate(listener, channel)
+        if scope.forwarded and (failure := await link.fails("forwarded", gate)):
+            return f"forwarded, {failure}"
+        if scope.local and (failure := await link.fails("local", gate)):
+            return f"from this host, {failure}"
+    return None
+
+
+async def _remedy() -> str:
+    """Name the input chains that drop by policy, with the rule that lets our connections in."""
+    try:
+        rules = await trio.to_thread.run_sync(HostRules.read)
+    except MachineError:
+        rules = HostRules("")
+    dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
+    if not dropping:
+        return "look for a firewall rule that drops what comes in: mitml4 doctor"
+    return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
+
+
+def _notes(scope: Scope) -> Iterator[str]:
+    """What the user may have taken for granted."""
+    if scope.direction == "forwarded":
+        for version, setting in FORWARDING.items():
+            if read_sysctl(setting) == "0":
+                yield f"this host does not forward {version} ({setting.replace('/', '.')} is 0)"
+
+
+def _has_ipv6(scope: Scope) -> bool:
+    """Whether this host speaks IPv6 over any of the interfaces, and has an address of its own."""
+
+    def has_it(interface: str) -> bool:
+        return read_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"
+
+    return any(map(has_it, scope.interfaces)) and has_it("lo") and _has_global_v6()
+
+
+def _has_global_v6() -> bool:
+    try:
+        rows = [row.split() for row in _IF_INET6.read_text().splitlines()]
+    except OSError:
+        return False
+    return any(row[3] == _GLOBAL_SCOPE for row in rows)
+
+
+def _check_interfaces(scope: Scope) -> None:
+    present = sorted(name for _, name in socket.if_nameindex() if name != "lo")
+    for interface in scope.interfaces:
+        if interface == "lo":
+            raise UsageError(
+                "connections to this host's own services are not intercepted, so lo has none",
+                hint="mitml4 run --loopback -- COMMAND",
+            )
+        if interface not in present:
+            raise UsageError(
+                f"there is no interface {interface!r}",
+                hint=f"the interfaces of this host: {', '.join(present)}",
+            )
+        if set(interface) & set('"*\\'):
+            raise UsageError(
+                f"nft cannot name the interface {interface!r}", hint="ip link set … name …"
+            )
+
+
+def _check_privilege() -> None:
+    for name, capability in (
+        ("CAP_NET_ADMIN", Capability.NET_ADMIN),
+        ("CAP_NET_RAW", Capability.NET_RAW),
+    ):
+        if not capabilities.has(capability):
+            raise MachineError(f"intercepting needs {name}", hint="run as root: sudo mitml4 …")

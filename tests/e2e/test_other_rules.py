@@ -1,0 +1,259 @@
+"""What the rules and routes of others keep a connection from, it does not reach through mitml4:
+each comes to what it comes to without a session."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, WAN, LabNetwork
+from mitml4.net.netns import NetNamespace
+from tests.e2e.conftest import PATIENCE_S, SLOW_S, Interception, intercepting
+
+PORT, ALSO_OPEN, CLOSED = 7001, 7002, 9
+SHORT_S = 0.7
+"""How long one waits for what is dropped."""
+NOBODY = 65534
+
+CONNECT = """
+import errno, socket, sys
+address, port, patience_s, ttl = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+sock.settimeout(patience_s)
+if sock.family == socket.AF_INET6:
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
+else:
+    sock.setsockopt(socket.SOL_IP, socket.IP_TTL, ttl)
+try:
+    sock.connect((address, port))
+    sock.sendall(b"\\xc0\\xffhello")
+    print("echo" if sock.recv(100) == b"\\xc0\\xffhello" else "nothing")
+except OSError as error:
+    print(errno.errorcode.get(error.errno, "TIMEOUT"))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(serve) -> None:
+    for port in (PORT, ALSO_OPEN):
+        listen = f"TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0,backlog=64"
+        serve("socat", listen, "EXEC:cat", port=port)
+
+
+@pytest.fixture(scope="module")
+def session(lab, authority, tmp_path_factory) -> Iterator[Interception]:
+    """Of connections that are forwarded over wan, and of those that start in the router."""
+    with intercepting(lab, tmp_path_factory.mktemp("session"), iface=WAN) as running:
+        yield running
+
+
+@dataclass
+class Router:
+    """What others do in it, until the end of the test."""
+
+    namespace: NetNamespace
+    undo: ExitStack
+
+    def load(self, body: str) -> None:
+        self.namespace.run("nft", "-f", "-", input=f"table inet theirs {{\n{body}\n}}\n")
+        self.undo.callback(self.namespace.run, "nft", "delete", "table", "inet", "theirs")
+
+    def ip(self, command: str) -> None:
+        self.namespace.run("ip", *command.split())
+        self.undo.callback(self.namespace.run, "ip", *command.replace(" add ", " del ").split())
+
+
+@pytest.fixture
+def router(lab: LabNetwork) -> Iterator[Router]:
+    with ExitStack() as undo:
+        yield Router(lab.router, undo)
+
+
+def comes_to(
+    host: NetNamespace,
+    address: str,
+    expected: str,
+    *,
+    port: int = PORT,
+    ttl: int = 64,
+    uid: int = 0,
+) -> None:
+    """A connection comes to `echo`, or to an error of this name."""
+    patience_s = SHORT_S if expected == "TIMEOUT" else PATIENCE_S
+    argv = [sys.executable, "-c", CONNECT, address, str(port), str(patience_s), str(ttl)]
+    if uid:
+        argv = ["setpriv", f"--reuid={uid}", "--clear-groups", *argv]
+    assert host.run(*argv, timeout=SLOW_S).stdout.strip() == expected, address
+
+
+def chain(hook: str, rule: str, priority: str = "filter", policy: str = "accept") -> str:
+    return f"chain c {{\ntype filter hook {hook} priority {priority}; policy {policy}\n{rule}\n}}\n"
+
+
+FORWARDED = {
+    "a policy of drop": (chain("forward", "", policy="drop"), "TIMEOUT"),
+    "a port that is dropped": (chain("forward", f"tcp dport {PORT} drop"), "TIMEOUT"),
+    "another port that is dropped": (chain("forward", f"tcp dport {ALSO_OPEN} drop"), "echo"),
+    "a destination that is dropped": (
+        chain("forward", f"ip daddr {SERVER_V4} drop\nip6 daddr {SERVER_V6} drop"),
+        "TIMEOUT",
+    ),
+    "a client that is reset": (
+        chain(
+            "forward",
+            f"ip saddr {CLIENT_V4} reject with tcp reset\n"
+            f"ip6 saddr {CLIENT_V6} reject with tcp reset",
+        ),
+        "ECONNREFUSED",
+    ),
+    "a way that is unreachable": (
+        chain("forward", "iifname lan oifname wan reject with icmpx type host-unreachable"),
+        "EHOSTUNREACH",
+    ),
+    "a chain that is jumped to": (
+        "chain d {\niifname lan drop\n}\n" + chain("forward", "jump d"),
+        "TIMEOUT",
+    ),
+    "behind all others": (chain("forward", "iifname lan drop", "2147483647"), "TIMEOUT"),
+    "before the routes": (chain("prerouting", "iifname lan drop", "0"), "TIMEOUT"),
+    "behind the routes": (
+        chain("postrouting", "iifname lan tcp flags syn drop", "mangle"),
+        "TIMEOUT",
+    ),
+    "behind source translation": (chain("postrouting", "iifname lan drop", "300"), "TIMEOUT"),
+    "a stateful wall with a door": (
+        chain(
+            "forward",
+            f"ct state established,related accept\niifname lan tcp dport {PORT} accept",
+            policy="drop",
+        ),
+        "echo",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_rules_for_what_is_forwarded_hold(lab, router, session, name: str) -> None:
+    rules, expected = FORWARDED[name]
+    router.load(rules)
+    watch = session.watch()
+    for address in (SERVER_V4, SERVER_V6):
+        comes_to(lab.client, address, expected)
+    if expected == "echo":
+        watch.flows(2)
+    else:
+        assert session.flows(watch.since) == []
+
+
+LOCAL = {
+    "a wall with a door for all but one user": (
+        chain(
+            "output",
+            f"ct state established accept\noif lo accept\nmeta l4proto icmpv6 accept\n"
+            f"meta skuid != {NOBODY} tcp dport {PORT} accept",
+            policy="drop",
+        ),
+        "echo",
+        "TIMEOUT",
+    ),
+    "a user that is reset": (
+        chain("output", f"meta skuid {NOBODY} tcp dport {PORT} reject with tcp reset"),
+        "echo",
+        "ECONNREFUSED",
+    ),
+    "a destination that is dropped": (
+        chain("output", f"ip daddr {SERVER_V4} drop\nip6 daddr {SERVER_V6} drop"),
+        "TIMEOUT",
+        "TIMEOUT",
+    ),
+    "behind all others": (
+        chain("output", f"meta skuid {NOBODY} meta l4proto tcp drop", "2147483647"),
+        "echo",
+        "TIMEOUT",
+    ),
+    "behind the routes": (
+        chain("postrouting", f"meta skuid {NOBODY} tcp dport {PORT} drop", "mangle"),
+        "echo",
+        "TIMEOUT",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_rules_for_what_this_host_starts_hold(router, session, name: str) -> None:
+    rules, roots, nobodys = LOCAL[name]
+    router.load(rules)
+    watch = session.watch()
+    for address in (SERVER_V4, SERVER_V6):
+        comes_to(router.namespace, address, roots)
+        comes_to(router.namespace, address, nobodys, uid=NOBODY)
+    if roots == "echo":
+        watch.flows(2)
+    else:
+        assert session.flows(watch.since) == []
+
+
+ROUTES = {
+    "unreachable": ("rule add from {client} unreachable priority 50", "ENETUNREACH", "ENETUNREACH"),
+    "prohibit": ("rule add iif lan prohibit priority 50", "EHOSTUNREACH", "EACCES"),
+    "blackhole": ("rule add iif lan blackhole priority 50", "TIMEOUT", "TIMEOUT"),
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_routes_hold(lab, router, session, name: str) -> None:
+    """Those that keep off a client, and would let us through."""
+    command, v4, v6 = ROUTES[name]
+    for version, client in (("-4", CLIENT_V4), ("-6", CLIENT_V6)):
+        router.ip(f"{version} {command.format(client=client)}")
+    comes_to(lab.client, SERVER_V4, v4)
+    comes_to(lab.client, SERVER_V6, v6)
+
+
+def test_a_packet_that_may_go_no_further_goes_no_further(lab, session) -> None:
+    for address in (SERVER_V4, SERVER_V6):
+        comes_to(lab.client, address, "EHOSTUNREACH", ttl=1)
+        comes_to(lab.client, address, "echo", ttl=2)
+
+
+def test_what_the_server_refuses_is_refused(lab, router, session) -> None:
+    for host in (lab.client, router.namespace):
+        for address in (SERVER_V4, SERVER_V6):
+            comes_to(host, address, "ECONNREFUSED", port=CLOSED)
+
+
+def test_what_the_server_has_no_way_to_is_unreachable(lab, router, session) -> None:
+    """Once the router asks for its neighbour in vain."""
+    for version, address in (("-4", "203.0.113.9"), ("-6", "2001:db8:9::9")):
+        router.ip(
+            f"{version} route add {address} via {address.replace('113.9', '113.9')} dev wan onlink"
+        )
+        comes_to(lab.client, address, "EHOSTUNREACH")
+
+
+def test_marks_that_others_give_to_all_packets_do_no_harm(lab, router, session) -> None:
+    """Ours would be intercepted again and again, if that was told by its packets' mark."""
+    marking = "\n".join(
+        chain(hook, "meta mark set 0x1", "mangle").replace("chain c", f"chain {hook}")
+        for hook in ("output", "postrouting", "prerouting")
+    )
+    router.load(marking)
+    watch = session.watch()
+    for host in (lab.client, router.namespace):
+        for address in (SERVER_V4, SERVER_V6):
+            comes_to(host, address, "echo")
+    assert len(watch.flows(4)) == 4
+
+
+def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:
+    session = intercept("--block", f"{SERVER_V4}:{PORT}", "--block", SERVER_V6, iface=WAN)
+    for host in (lab.client, router.namespace):
+        comes_to(host, SERVER_V4, "ECONNREFUSED")
+        comes_to(host, SERVER_V6, "ECONNREFUSED")
+        comes_to(host, SERVER_V4, "echo", port=ALSO_OPEN)
+    reasons = [flow.closed["reason"] for flow in session.watch().session.flows() if flow.closed]
+    assert reasons.count("blocked") == 4

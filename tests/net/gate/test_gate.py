@@ -1,0 +1,164 @@
+"""The gate by itself, with a channel of the tests' own; with real ones it is in tests/e2e."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from mitml4.address import Address
+from mitml4.net.gate.gate import Ends, HeldSyn, Refusal, SynGate
+from mitml4.net.gate.nflog import LoggedPacket
+from mitml4.net.gate.syn import Syn
+from mitml4.net.listener import Arrival, Listener
+
+SERVER = Address("198.51.100.2", 443)
+
+
+class Channel:
+    """A client's port is what is read of its SYN; it is let in by connecting to the listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.log, self.client_side = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.admitted: list[int] = []
+        self.refused: list[tuple[int, Refusal]] = []
+        self.lets_in = True
+        self.clients: list[socket.socket] = []
+
+    def ask(self, port: int) -> None:
+        """A client's SYN is held."""
+        payload = port.to_bytes(2)
+        attribute = (4 + len(payload)).to_bytes(2, "little") + (9).to_bytes(2, "little") + payload
+        body = b"\2\0\0\0" + attribute + b"\0\0"
+        head = (16 + len(body)).to_bytes(4, "little") + (4 << 8).to_bytes(2, "little") + bytes(10)
+        self.client_side.send(head + body)
+
+    def held(self, packets: Iterator[LoggedPacket]) -> Iterator[HeldSyn]:
+        for packet in packets:
+            client = Address("192.0.2.2", int.from_bytes(packet.payload))
+            syn = Syn(client, SERVER, b"", b"")
+            yield HeldSyn(syn=syn, destination=SERVER, source=client, interface="lan")
+
+    def admit(self, held: HeldSyn) -> Ends:
+        self.admitted.append(held.syn.client.port)
+        if not self.lets_in:
+            raise OSError(errno.ENOMEM, "no memory")
+        client = socket.create_connection(("127.0.0.1", self.listener.address.port))
+        self.clients.append(client)
+        return Address.of(client.getsockname()), Address.of(client.getpeername())
+
+    def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
+        self.refused.append((held.syn.client.port, refusal))
+
+    def close(self) -> None:
+        for sock in (self.log, self.client_side, *self.clients):
+            sock.close()
+
+
+@contextmanager
+def made() -> Iterator[tuple[SynGate, Channel]]:
+    listener = Listener()
+    channel = Channel(listener)
+    try:
+        yield SynGate(listener, channel), channel
+    finally:
+        channel.close()
+        listener.close()
+
+
+async def accept_and_close(arrival: Arrival) -> None:
+    (await arrival.accept()).close()
+
+
+@pytest.fixture
+async def gate():
+    with made() as (gate, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.run)
+            yield gate
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_waits_until_it_is_accepted(gate: SynGate) -> None:
+    gate.channel.ask(1001)
+    arrival = await gate.accept()
+    assert (arrival.client.port, arrival.destination, arrival.interface) == (1001, SERVER, "lan")
+    assert gate.channel.admitted == []
+    with trio.fail_after(5), await arrival.accept() as sock:
+        gate.channel.clients[0].sendall(b"x")
+        assert await sock.recv(1) == b"x"
+    assert (gate.pending, gate.admitted) == ({}, {})
+
+
+async def test_a_syn_that_comes_again_is_no_second_connection(gate: SynGate) -> None:
+    for port in (1001, 1001, 1002):
+        gate.channel.ask(port)
+    assert [(await gate.accept()).client.port for _ in range(2)] == [1001, 1002]
+    await wait_all_tasks_blocked()
+    assert await gate.waiting() == []
+
+
+async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) -> None:
+    gate.channel.lets_in = False
+    gate.channel.ask(1001)
+    arrival = await gate.accept()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_and_close, arrival)
+            await wait_all_tasks_blocked()
+            gate.channel.lets_in = True
+            gate.channel.ask(1001)
+    assert gate.channel.admitted == [1001, 1001]
+
+
+@pytest.mark.parametrize(
+    ("reason", "refused"),
+    [
+        (None, [(1001, Refusal.RESET)]),
+        (ConnectionRefusedError(errno.ECONNREFUSED, ""), [(1001, Refusal.RESET)]),
+        (OSError(errno.EHOSTUNREACH, ""), [(1001, Refusal.UNREACHABLE)]),
+        (OSError(errno.ENETUNREACH, ""), [(1001, Refusal.UNREACHABLE)]),
+        (TimeoutError(), []),
+    ],
+)
+async def test_a_client_is_refused_as_the_server_refused_us(gate: SynGate, reason, refused) -> None:
+    gate.channel.ask(1001)
+    (await gate.accept()).refuse(reason)
+    assert gate.channel.refused == refused
+    gate.channel.ask(1001)
+    assert (await gate.accept()).client.port == 1001
+
+
+async def test_a_client_that_has_gone_is_not_waited_for_for_ever(
+    gate: SynGate, autojump_clock
+) -> None:
+    gate.channel.lets_in = False
+    gate.channel.ask(1001)
+    arrival = await gate.accept()
+    with pytest.raises(ConnectionResetError):
+        await arrival.accept()
+    assert (gate.pending, gate.admitted) == ({}, {})
+
+
+async def test_whoever_comes_to_the_listener_itself_is_reset(gate: SynGate) -> None:
+    address = ("127.0.0.1", gate.channel.listener.address.port)
+    with socket.create_connection(address) as client:
+        client.setblocking(False)
+        await trio.lowlevel.wait_readable(client)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+async def test_what_waits_is_handed_over_at_the_end() -> None:
+    """Also what has not been read yet."""
+    with made() as (gate, channel):
+        for port in (1001, 1002):
+            channel.ask(port)
+        assert [each.client.port for each in await gate.waiting()] == [1001, 1002]
+        assert await gate.waiting() == []
