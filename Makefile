@@ -22,13 +22,14 @@ TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server
     lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check unit wheel bench fuzz clean
+.PHONY: help demo test check unit wheel bench fuzz foreign-suites clean
 help:
 	@echo "make demo    watch mitml4 at work in a lab of its own"
 	@echo "make test    everything that must hold before a change is merged"
 	@echo "make check   style, types, import directions, generated files: the quick part of it"
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, side by side with what else is installed"
+	@echo "make foreign-suites   run other projects' tests plainly and through mitml4, and compare"
 	@echo "make clean   remove what the above made"
 
 demo: .venv/ready
@@ -68,6 +69,11 @@ fuzz: .venv/ready-to-develop
 
 bench: .venv/ready-to-develop
 	$(SUDO) $(BIN)/python -m bench
+
+# As a user, where PostgreSQL's own tests of clients run too.
+foreign-suites: .venv/ready-to-develop
+	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql
+	$(BIN)/python tools/foreign_suites.py $(SUITES)
 
 clean:
 	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

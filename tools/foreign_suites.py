@@ -1,0 +1,414 @@
+"""Run other projects' test suites plainly and through `mitml4 run --loopback`, and compare.
+
+    python tools/foreign_suites.py                 all of them
+    python tools/foreign_suites.py httpcore h11    these
+    python tools/foreign_suites.py --list
+
+A suite is a project's source distribution, from PyPI, with its tests. Files with tests that end
+otherwise through mitml4 are run again, up to twice. Tests that always do are printed with the
+reason that docs/run.md gives for them, under "Other projects' tests"; the exit code is 1 where one
+has none. Each suite is installed into an environment of its own, in a temporary directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+ROOT: Final = Path(__file__).parent.parent
+REASONS: Final = ROOT / "docs" / "run.md"
+SUITE_S: Final = 1200.0
+"""How long a suite may take."""
+TRIES: Final = 2
+_ROW: Final = re.compile(r"\| (?P<suite>[\w.-]+) \| `(?P<tests>[^`]+)` \| (?P<reason>.+) \|")
+_ENDS: Final = ("error", "failure", "skipped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A project's tests."""
+
+    requirement: str
+    needs: tuple[str, ...] = ()
+    """What its tests import, as pip names it."""
+    tests: tuple[str, ...] = ("tests",)
+    options: tuple[str, ...] = ()
+    """Of pytest."""
+    server: str = ""
+    """A shell command that runs beside the tests, in the same network."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    """Programs that must be there."""
+    as_root: bool = True
+    """Whether its tests run as root too."""
+
+
+PYTEST: Final = ("pytest<9", "pytest-timeout")
+# Left out: grpcio and hypercorn have no tests in their source distributions, websockets not all
+# that its tests import.
+SUITES: Final = {
+    "aiohttp": Suite(
+        requirement="aiohttp==3.12.15",
+        needs=(
+            *("aiohttp[speedups]", "blockbuster", "freezegun", "isal", "proxy.py", "pytest-mock"),
+            *("pytest-xdist", "pytest-codspeed", "pytest-cov", "re-assert", "setuptools-git"),
+            *("time-machine", "trustme", "zlib_ng"),
+        ),
+        options=("-o", "addopts=", "-p", "no:warnings", "--ignore=tests/autobahn"),
+        tests=(
+            *("tests/test_client_functional.py", "tests/test_web_functional.py"),
+            *("tests/test_connector.py", "tests/test_proxy_functional.py"),
+            *("tests/test_client_ws_functional.py", "tests/test_web_websocket_functional.py"),
+        ),
+    ),
+    "aioftp": Suite(
+        requirement="aioftp==0.25.2",
+        needs=("async_timeout", "pytest-asyncio", "pytest-mock", "siosocks", "trustme"),
+        options=("-o", "addopts=", "-o", "asyncio_mode=auto"),
+    ),
+    "aiosmtpd": Suite(
+        requirement="aiosmtpd==1.4.6",
+        needs=("pytest-asyncio", "pytest-mock", "pytest-print", "pytest-profiling"),
+        options=("-o", "addopts="),
+        tests=("aiosmtpd/tests",),
+    ),
+    "asyncpg": Suite(
+        requirement="asyncpg==0.30.0",
+        needs=("distro",),
+        tests=("tests/test_connect.py", "tests/test_execute.py", "tests/test_copy.py"),
+        environment={
+            "PGINSTALLATION": str(max(Path("/usr/lib/postgresql").glob("*/bin"), default=""))
+        },
+        commands=("pg_ctlcluster",),
+        as_root=False,  # PostgreSQL does not start then
+    ),
+    "asyncssh": Suite(
+        requirement="asyncssh==2.21.0",
+        needs=(
+            "bcrypt",
+            "fido2<2",
+        ),
+        tests=("tests/test_forward.py", "tests/test_process.py", "tests/test_stream.py"),
+    ),
+    "cheroot": Suite(
+        requirement="cheroot==10.0.1",
+        needs=(
+            *(
+                "pyopenssl",
+                "pytest-forked",
+                "pytest-mock",
+                "requests-toolbelt",
+                "requests-unixsocket",
+            ),
+            *("trustme", "portend", "pytest-rerunfailures", "jaraco.text", "pypytools"),
+        ),
+        options=("-o", "addopts="),
+        tests=("cheroot/test/test_conn.py", "cheroot/test/test_core.py"),
+    ),
+    "cpython": Suite(
+        requirement="libpython3-testsuite",
+        options=("-u", "network"),  # on loopback alone, but they ask
+        tests=(
+            *("test_httplib", "test_urllib2_localnet", "test_ftplib", "test_smtplib"),
+            *("test_imaplib", "test_poplib", "test_socketserver", "test_asyncore"),
+        ),
+    ),
+    "h11": Suite(requirement="h11==0.16.0", tests=("h11/tests",)),
+    "httpcore": Suite(
+        requirement="httpcore==1.0.9",
+        needs=(
+            *("anyio", "h2", "pytest-httpbin", "pytest-trio", "socksio", "trio", "trio-typing"),
+            "werkzeug<2.1",
+        ),
+        options=("-o", "addopts="),
+    ),
+    "httpx": Suite(
+        requirement="httpx==0.28.1",
+        needs=(
+            *("anyio", "brotli", "chardet<6", "cryptography", "h2", "rich", "click<8.2", "socksio"),
+            *("trio", "trustme", "uvicorn", "zstandard", "pygments"),
+        ),
+        options=("-o", "addopts=", "-m", "not network"),
+    ),
+    "paramiko": Suite(
+        requirement="paramiko==3.5.1",
+        needs=("icecream", "invoke", "pytest-relaxed"),
+        options=("-o", "addopts=", "-p", "no:relaxed"),
+        tests=("tests/test_client.py", "tests/test_transport.py", "tests/test_sftp.py"),
+    ),
+    "pyftpdlib": Suite(
+        requirement="pyftpdlib==2.0.1",
+        needs=("psutil", "pyopenssl", "setuptools", "pyasyncore", "pyasynchat"),
+        tests=("pyftpdlib/test/test_functional.py",),  # those of TLS crash pyOpenSSL now and then
+    ),
+    "redis-py": Suite(
+        requirement="redis==5.2.1",
+        needs=("pytest-asyncio", "packaging", "uvloop"),
+        options=(
+            *("-o", "addopts=", "-m", "not onlycluster and not redismod and not ssl"),
+            "--redis-url=redis://localhost:16379/0",
+        ),
+        tests=(
+            "tests/test_connection.py",
+            "tests/test_connection_pool.py",
+            "tests/test_commands.py",
+        ),
+        server="redis-server --port 16379 --save '' --enable-debug-command yes",
+        commands=("redis-server",),
+    ),
+    "tornado": Suite(
+        requirement="tornado==6.5.1",
+        tests=(
+            *("tornado/test/httpserver_test.py", "tornado/test/httpclient_test.py"),
+            *("tornado/test/iostream_test.py", "tornado/test/simple_httpclient_test.py"),
+            *("tornado/test/websocket_test.py", "tornado/test/web_test.py"),
+            "tornado/test/tcpserver_test.py",
+        ),
+    ),
+    "twisted": Suite(
+        requirement="twisted==24.11.0",
+        needs=(
+            "hypothesis",
+            "idna",
+            "pyhamcrest",
+            "pyopenssl<24.3",
+            "service_identity<25",
+            "bcrypt",
+            "appdirs",
+        ),
+        tests=(
+            *("src/twisted/test/test_tcp.py", "src/twisted/test/test_ssl.py"),
+            *("src/twisted/mail/test/test_smtp.py", "src/twisted/web/test/test_http.py"),
+        ),
+    ),
+    "urllib3": Suite(
+        requirement="urllib3==2.5.0",
+        needs=(
+            *("h2", "httpx", "hypercorn", "pysocks", "pytest-socket", "quart", "quart-trio"),
+            *("trio", "trustme", "tornado", "zstandard", "brotli", "idna", "pyopenssl"),
+        ),
+        options=("-o", "addopts=", "-p", "no:warnings"),
+        tests=("test/with_dummyserver",),
+    ),
+    "uvicorn": Suite(
+        requirement="uvicorn[standard]==0.35.0",
+        needs=("a2wsgi", "httpx", "pytest-mock", "trustme", "typing-extensions", "wsproto"),
+        options=("-o", "addopts=", "-p", "no:warnings"),
+        tests=("tests/protocols", "tests/test_ssl.py", "tests/test_server.py"),
+    ),
+    "waitress": Suite(requirement="waitress==3.0.2", options=("-o", "addopts=")),
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why tests end otherwise, as docs/run.md says."""
+
+    suite: str
+    tests: str
+    text: str
+
+
+def reasons() -> list[Reason]:
+    """The rows of docs/run.md."""
+    found = map(_ROW.fullmatch, REASONS.read_text().splitlines())
+    return [Reason(row["suite"], row["tests"], row["reason"]) for row in found if row]
+
+
+class Checkout:
+    """A suite, unpacked, with an environment of its own."""
+
+    def __init__(self, name: str, suite: Suite, work: Path) -> None:
+        self.name = name
+        self.suite = suite
+        self.directory = work / name
+        self.report = self.directory / "report.xml"
+
+    def prepare(self) -> None:
+        """Raises CalledProcessError where pip cannot install it."""
+        if (self.directory / "prepared").exists():
+            return
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir()
+        self.install()
+        (self.directory / "prepared").touch()
+
+    def install(self) -> None:
+        requirement = self.suite.requirement
+        venv.create(self.directory / "venv")
+        pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+        sdists = self.directory / "sdist"
+        project = requirement.partition("==")[0].partition("[")[0]
+        get = ["download", "--no-deps", "--no-binary", project, "-d", str(sdists), requirement]
+        subprocess.run([*pip, *get], check=True)
+        (sdist,) = sdists.iterdir()
+        with tarfile.open(sdist) as archive:
+            archive.extractall(self.directory, filter="data")
+        needs = [requirement, *PYTEST, *self.suite.needs]
+        python = str(self.directory / "venv" / "bin" / "python")
+        subprocess.run([*pip, "--python", python, "install", *needs], check=True)
+
+    @property
+    def source(self) -> Path:
+        return next(self.directory.glob("*/PKG-INFO")).parent
+
+    def command(self, names: Collection[str]) -> list[str]:
+        """What runs the suite, or the files of it that have the tests of these names."""
+        files = sorted({self._file(name) for name in names})
+        pytest = [
+            *("../venv/bin/python", "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("--timeout=60", f"--junit-xml={self.report}"),
+            *(*self.suite.options, *(files or self.suite.tests)),
+        ]
+        if not self.suite.server:
+            return pytest
+        beside = f'{self.suite.server} & "$@"; status=$?; kill $!; exit $status'
+        return ["sh", "-c", beside, "sh", *pytest]
+
+    def _file(self, name: str) -> str:
+        """`tests.test_file.Class::test` → tests/test_file.py"""
+        parts = name.partition("::")[0].split(".")
+        paths = ("/".join(parts[:end]) + ".py" for end in range(len(parts), 0, -1))
+        return next(path for path in paths if (self.source / path).is_file())
+
+    def run(self, prefix: Sequence[str], names: Collection[str] = ()) -> dict[str, str]:
+        """How each test ended, by its name."""
+        self.report.unlink(missing_ok=True)
+        environment = os.environ | self.suite.environment
+        with (self.directory / "log").open("ab") as log:
+            try:
+                subprocess.run(
+                    [*prefix, *self.command(names)],
+                    cwd=self.source,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    timeout=SUITE_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                print(f"{self.name}: not done within {SUITE_S:.0f} s")
+        return outcomes(self.report)
+
+
+class CPython(Checkout):
+    """Debian's: the tests come in a package for each version, libpython3.11-testsuite."""
+
+    def install(self) -> None:
+        version = Path("/usr/bin/python3").resolve().name
+        if not Path(f"/usr/lib/{version}/test/test_httplib.py").exists():
+            subprocess.run(
+                [ROOT / "tools/install-commands", f"=lib{version}-testsuite"], check=True
+            )
+
+    @property
+    def source(self) -> Path:
+        return self.directory
+
+    def command(self, names: Collection[str]) -> list[str]:
+        command = ["/usr/bin/python3", "-m", "test", "--junit-xml", str(self.report)]
+        command += [*self.suite.options, *self.suite.tests]
+        return command + [word for name in names for word in ("-m", name.removeprefix("::"))]
+
+
+def outcomes(report: Path) -> dict[str, str]:
+    """`module.Class::test` → passed, failure, error or skipped, from a JUnit report.
+
+    One that may fail (pytest's xfail) has passed.
+    """
+    if not report.exists():
+        return {}
+    return {
+        f"{case.get('classname', '')}::{case.get('name', '')}": next(
+            (end.tag for end in case if end.tag in _ENDS and end.get("type") != "pytest.xfail"),
+            "passed",
+        )
+        for case in ElementTree.parse(report).iter("testcase")
+    }
+
+
+def compare(checkout: Checkout, through: Sequence[str]) -> tuple[int, dict[str, tuple[str, str]]]:
+    """How many tests there are, and those that end otherwise: (plainly, through).
+
+    They do if they end otherwise than they ever do plainly, at least twice.
+    """
+    plain = {name: {end} for name, end in checkout.run([]).items()}
+    inside = {name: [end] for name, end in checkout.run(through).items()}
+    names = [name for name in plain if not plain[name].issuperset(inside.get(name, ["missing"]))]
+    for _ in range(TRIES if names else 0):
+        again, through_again = checkout.run([], names), checkout.run(through, names)
+        for name in names:
+            plain[name].add(again.get(name, "missing"))
+            inside.setdefault(name, ["missing"]).append(through_again.get(name, "missing"))
+    others = {name: [end for end in inside[name] if end not in plain[name]] for name in names}
+    return len(plain), {
+        name: (" or ".join(sorted(plain[name])), others[name][0])
+        for name in sorted(names)
+        if len(others[name]) > 1
+    }
+
+
+def report(name: str, count: int, differing: dict[str, tuple[str, str]]) -> bool:
+    """Print what differs and why; whether there are tests, and each difference has a reason."""
+    known = [reason for reason in reasons() if reason.suite == name]
+    unexplained = 0
+    print(f"{name}: {count} tests, {len(differing)} differ", flush=True)
+    for test, (plain, inside) in differing.items():
+        why = next((one.text for one in known if fnmatch.fnmatchcase(test, one.tests)), None)
+        unexplained += why is None
+        print(f"  {test}: {plain} plainly, {inside} through mitml4: {why or 'NO REASON KNOWN'}")
+    return count > 0 and unexplained == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--list", action="store_true", help="list the suites")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work here, and keep it")
+    parser.add_argument("--mitml4", default="mitml4 run -q --loopback --no-wait --")
+    options = parser.parse_args()
+    if options.list:
+        print(*SUITES, sep="\n")
+        return 0
+    if unknown := set(options.suites) - SUITES.keys():
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    through = options.mitml4.split()
+    through[0] = shutil.which(through[0]) or str(Path(sys.executable).parent / through[0])
+    work = options.keep or Path(tempfile.mkdtemp(prefix="foreign-suites-"))
+    work.mkdir(parents=True, exist_ok=True)
+    work.chmod(0o755)
+    sound = True
+    try:
+        for name in options.suites or SUITES:
+            suite = SUITES[name]
+            if missing := [command for command in suite.commands if not shutil.which(command)]:
+                print(f"{name}: left out, without {', '.join(missing)}")
+                continue
+            if os.geteuid() == 0 and not suite.as_root:
+                print(f"{name}: left out, its tests do not run as root")
+                continue
+            checkout = (CPython if name == "cpython" else Checkout)(name, suite, work)
+            checkout.prepare()
+            sound &= report(name, *compare(checkout, through))
+    finally:
+        if not options.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
