@@ -31,11 +31,11 @@ def test_packets_that_are_missing_are_told(tmp_path: Path, missing: int, note: s
     assert [said.partition(" in ")[0] for said in out.notes] == ([note] if note else [])
 
 
-def test_secrets_go_to_all_who_asked(tmp_path: Path) -> None:
+async def test_secrets_go_to_all_who_asked(tmp_path: Path) -> None:
     assert outputs().on_secret is None
     out = outputs(packets=tmp_path / "x.pcapng", keylog=tmp_path / "keys")
     assert out.on_secret
     out.on_secret(b"CLIENT_RANDOM 00 11")
     assert (tmp_path / "keys").read_bytes() == b"CLIENT_RANDOM 00 11\n"
     assert out.packets
-    assert b"".join(out.packets._due(0.0)).count(b"CLIENT_RANDOM") == 1
+    assert b"".join(await out.packets._due(0.0)).count(b"CLIENT_RANDOM") == 1
