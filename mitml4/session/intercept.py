@@ -56,6 +56,9 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
         return ExitCode.DONE
     check(config.scope)
     prepare_process()
+    # In the background, the terminal must not stop us either.
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     started = trio.current_time()
     taps = [Tap.open(name) for name in config.scope.interfaces] if config.packets else []
     session = _InterceptSession(config, taps, say)
@@ -145,6 +148,7 @@ class _Rules:
             nursery.start_soon(self.interception.gate.run)
             nursery.start_soon(self._watch_guard, session)
             nursery.start_soon(self._watch_quic)
+            nursery.start_soon(self._watch_suspension, session)
 
     async def close(self) -> list[Arrival]:
         await self.interception.close_intake()
@@ -153,6 +157,27 @@ class _Rules:
     async def _watch_guard(self, session: Session) -> None:
         reason = await self.interception.wait_lost()
         session.stop("rules lost", MachineError(reason, hint="start the session again"))
+
+    async def _watch_suspension(self, session: Session) -> None:
+        """Ctrl-Z stops this process: new connections must not wait for it meanwhile."""
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN:
+            return
+        with trio.open_signal_receiver(signal.SIGTSTP) as received:
+            async for _ in received:
+                if not session.stop_asked.is_set():
+                    await self._suspend(session)
+
+    async def _suspend(self, session: Session) -> None:
+        for arrival in await self.close():
+            arrival.refuse(TimeoutError())  # silence: its client asks again, past us
+        session.note(
+            "suspended: new connections pass by unseen, open ones wait (fg, or kill -CONT)"
+        )
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
+        signal.signal(signal.SIGTSTP, handler)
+        await self.interception.reopen_intake()
+        session.note("new connections are intercepted again")
 
     async def _watch_quic(self) -> None:
         while self.scope.quic == "block":

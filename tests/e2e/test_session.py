@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import signal
 import socket
 import subprocess
@@ -202,6 +203,37 @@ def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, la
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
     assert [flow.closed["reason"] for flow in session.flows()] == ["shutdown"]
+
+
+def test_while_it_is_suspended_new_connections_pass_by(intercept, client, echo, wait_until):
+    """As by Ctrl-Z; the open one stands still, and goes on with it."""
+    # In a process group that is not orphaned, as a shell would have it: others are not stopped.
+    own_group = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    session = intercept(wrapper=[sys.executable, "-c", own_group])
+    pid = session.process.pid
+
+    def state() -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    with client.connect(V4, 7001) as sock:
+        sock.sendall(b"\xc0\xffone")
+        assert sock.recv(100) == b"\xc0\xffone"
+        os.kill(pid, signal.SIGTSTP)
+        wait_until(lambda: state() == "T", "it is stopped")
+        for address in (V4, V6):
+            assert ask(client, address) == b"\xc0\xffhello"
+        sock.sendall(b"two")
+        os.kill(pid, signal.SIGCONT)
+        assert sock.recv(100) == b"two"
+        before = len(session.flows())
+
+        def is_seen() -> bool:
+            ask(client)
+            return len(session.flows()) > before
+
+        wait_until(is_seen, "connections are intercepted again")
+    assert session.stop() == 0
+    assert before == 1
 
 
 def test_a_connection_that_was_open_before_stays_open_and_unseen(intercept, client, echo):

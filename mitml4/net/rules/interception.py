@@ -68,6 +68,11 @@ class Interception:
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.stop_intake)
 
+    async def reopen_intake(self) -> None:
+        """New connections are intercepted again."""
+        with suppress(GuardLostError):
+            await self._guard.tell(self._rules.resume_intake)
+
     async def wait_lost(self) -> str:
         """Sleep until the guard dies under us, and return the reason."""
         reason = await self._guard.wait()

@@ -81,6 +81,17 @@ class Ruleset:
         )
 
     @property
+    def resume_intake(self) -> str:
+        """The statements that begin it again."""
+        rules = (
+            f"add rule inet {self.identity.table} {name} {line}\n"
+            for name, (_, *lines) in self._chains()
+            if name.startswith(("gate", "quic"))
+            for line in lines
+        )
+        return self.stop_intake + "".join(rules)
+
+    @property
     def blocks_quic(self) -> bool:
         return self.scope.quic == "block" and self.scope.covers_port(_QUIC_PORT)
 

@@ -112,6 +112,16 @@ def test_ending_the_intake_keeps_what_open_flows_need() -> None:
     assert flushed == ["gate", "quic_forwarded", "quic_local"]
 
 
+def test_an_intake_that_begins_again_has_the_rules_that_it_had() -> None:
+    ruleset = rules()
+    added: dict[str, list[str]] = {}
+    for line in ruleset.resume_intake.removeprefix(ruleset.stop_intake).splitlines():
+        name, _, rule = line.removeprefix("add rule inet mitml4_5 ").partition(" ")
+        added.setdefault(name, []).append(rule)
+    flushed = [line.split()[-1] for line in ruleset.stop_intake.splitlines()]
+    assert added == {name: chains(ruleset)[name][1:] for name in flushed}
+
+
 def test_without_ipv6_it_is_left_alone() -> None:
     assert "meta nfproto ipv6 return" in chains(rules(ipv6=False))["scope"]
     assert not any("nfproto" in line for line in chains(rules())["scope"])
