@@ -1,16 +1,20 @@
 """The process that holds a session's table, whose end is the end of the table.
 
-    sh -c "trap '' INT TERM HUP; exec nft -i"
-
 `nft -i` owns the table by its netlink socket, and reads statements from a pipe of ours. When we
 end, and be it by SIGKILL, the pipe closes: nft ends, and the kernel drops its table. A session of
 its own keeps the terminal's Ctrl-C away; the traps keep the rest.
+
+nft runs as root for as long as the session does, and can read files (`include`) and change any
+table. So a shell stands between, which passes every statement on while the session is being set up,
+and once it is sealed only those that it was told of before.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,7 +25,23 @@ from mitml4.net.tools import environment
 
 __all__ = ["Guard", "GuardLostError", "NftError"]
 
-_SCRIPT: Final = "trap '' INT TERM HUP; exec nft -i"
+_NFT: Final = "trap '' INT TERM HUP; exec nft -i"
+# A statement that is not allowed becomes one that nft refuses.
+_FILTER: Final = r"""
+trap '' INT TERM HUP
+sealed=
+while IFS= read -r line; do
+    case $sealed$line in
+    "#allow "*) set -- "$@" "${line#"#allow "}"; continue ;;
+    "#seal") sealed=sealed:; continue ;;
+    sealed:*)
+        passes=
+        for allowed; do [ "$line" = "$allowed" ] && passes=yes; done
+        [ "$passes" ] || line=not-allowed-in-a-sealed-session ;;
+    esac
+    printf '%s\n' "$line"
+done
+"""
 
 # Printed without a look at the kernel, and by nothing else: whatever nft had to say before is said.
 _MARKER: Final = "describe ct mark"
@@ -44,9 +64,11 @@ class GuardLostError(MachineError):
 class Guard:
     """A running guard that owns an empty table at first. Made by `claim`, ended by `aclose`."""
 
-    def __init__(self, identity: Identity, process: trio.Process) -> None:
+    def __init__(self, identity: Identity, nft: trio.Process, statements: trio.Process) -> None:
+        """`statements` is the filter that nft is told by."""
         self.identity = identity
-        self._process = process
+        self._process = nft
+        self._filter = statements
         self._unread = b""
         self._turn = trio.Lock()
 
@@ -63,7 +85,7 @@ class Guard:
     @classmethod
     async def _take(cls, identity: Identity) -> Guard | None:
         """None where another session is in the slot."""
-        guard = cls(identity, await _start())
+        guard = cls(identity, *await _start())
         try:
             await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
         except NftError as error:
@@ -96,8 +118,7 @@ class Guard:
         Raises NftError when it refuses (nothing has then changed), GuardLostError when it is gone.
         Once sent it is not cancelled: an answer that nobody read would be taken for the next one.
         """
-        # One line is one transaction. Tabs would ask a readline for completion.
-        command = "; ".join(" ".join(line.split()) for line in statements.strip().splitlines())
+        command = _one_line(statements)
         async with self._turn:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S) as scope:
                 printed = await self._ask(command)
@@ -109,10 +130,10 @@ class Guard:
         return "\n".join(printed)
 
     async def _ask(self, command: str) -> list[str]:
-        assert self._process.stdin is not None
+        assert self._filter.stdin is not None
         printed: list[str] = []
         try:
-            await self._process.stdin.send_all(f"{command}\n{_MARKER}\n".encode())
+            await self._filter.stdin.send_all(f"{command}\n{_MARKER}\n".encode())
             while not (line := await self._line()).startswith(_MARKED):
                 printed.append(line)
         except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
@@ -120,6 +141,14 @@ class Guard:
             reason = f": {printed[0]}" if printed else ""
             raise GuardLostError(f"nft has ended, and with it the rules{reason}") from error
         return printed
+
+    async def seal(self, *allowed: str) -> None:
+        """From now on nft is told nothing but these statements, whoever asks."""
+        assert self._filter.stdin is not None
+        lines = [f"#allow {_one_line(statements)}" for statements in (*allowed, _MARKER)]
+        async with self._turn:
+            with suppress(trio.BrokenResourceError):  # it has ended: the next to ask is told
+                await self._filter.stdin.send_all("\n".join([*lines, "#seal\n"]).encode())
 
     async def load(self, table: str) -> None:
         """Put a table's text in the place of the one that is there, in one step."""
@@ -133,13 +162,14 @@ class Guard:
 
     async def aclose(self) -> None:
         """End it: the table goes. Idempotent, shielded."""
-        assert self._process.stdin is not None
+        assert self._filter.stdin is not None
         assert self._process.stdout is not None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S):
-            await self._process.stdin.aclose()
+            await self._filter.stdin.aclose()
             async with self._turn:
                 await self._last_lines()
                 await self._process.stdout.aclose()
+            await self._filter.wait()
             await self._process.wait()
 
     async def _line(self) -> str:
@@ -161,13 +191,21 @@ class Guard:
         return printed
 
 
-async def _start() -> trio.Process:
-    return await trio.lowlevel.open_process(
-        ["/bin/sh", "-c", _SCRIPT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        cwd="/",
-        env=environment(),
-    )
+def _one_line(statements: str) -> str:
+    """One line is one transaction. Tabs would ask a readline for completion."""
+    return "; ".join(" ".join(line.split()) for line in statements.strip().splitlines())
+
+
+async def _start() -> tuple[trio.Process, trio.Process]:
+    """nft, and the filter before it: each ends when what it reads from does."""
+    start = partial(trio.lowlevel.open_process, start_new_session=True, cwd="/", env=environment())
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        nft = await start(
+            ["/bin/sh", "-c", _NFT], stdin=read, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        statements = await start(["/bin/sh", "-c", _FILTER], stdin=subprocess.PIPE, stdout=write)
+    finally:
+        os.close(read)
+        os.close(write)
+    return nft, statements

@@ -83,7 +83,7 @@ class Interception:
         """How many QUIC packets were refused, as far as is known."""
         if self._rules.blocks_quic:
             with suppress(GuardLostError):
-                answer = await self._guard.tell(f"list counter inet {self.table} quic")
+                answer = await self._guard.tell(self._rules.count_quic)
                 found = re.search(r"packets (\d+)", answer)
                 assert found is not None, answer
                 self._quic_blocked = int(found[1])
@@ -113,6 +113,7 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
             rules = _ruleset(scope, guard.identity, listener, ipv6=ipv6)
             try:
                 await guard.load(rules.text)
+                await guard.seal(rules.stop_intake, rules.resume_intake, rules.count_quic)
                 yield Interception(guard, rules, listener, channel, notes)
             finally:
                 # Before the listener: they must not hold connections that nobody lets in.

@@ -92,6 +92,11 @@ class Ruleset:
         return self.stop_intake + "".join(rules)
 
     @property
+    def count_quic(self) -> str:
+        """The statement that prints how many QUIC packets were refused."""
+        return f"list counter inet {self.identity.table} quic"
+
+    @property
     def blocks_quic(self) -> bool:
         return self.scope.quic == "block" and self.scope.covers_port(_QUIC_PORT)
 

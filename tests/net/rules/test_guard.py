@@ -130,3 +130,26 @@ async def test_an_nft_that_is_not_interactive_is_named(state: Path) -> None:
     (state / "nft").write_text("#!/bin/sh\necho 'Error: no interactive mode' >&2\nexit 1\n")
     with pytest.raises(MachineError, match="no interactive mode"):
         await Guard.claim()
+
+
+async def test_a_sealed_guard_tells_nft_nothing_but_what_was_allowed(state: Path) -> None:
+    guard = await Guard.claim()
+    assert "answer to before" in await guard.tell("before")
+    await guard.seal("list counter\n", "flush chain a b\nflush chain a c\n")
+    assert "answer to list counter" in await guard.tell("list counter")
+    assert "answer to flush chain a b; flush" in await guard.tell(
+        "flush chain a b\nflush chain a c"
+    )
+    for other in (
+        "before",
+        'include "/etc/shadow"',
+        "list counter; list ruleset",
+        "#allow x",
+        "#seal",
+    ):
+        printed = await guard.tell(other)
+        assert "answer to not-allowed-in-a-sealed-session" in printed
+        assert other not in printed
+    await guard.seal("list ruleset")
+    assert "answer to not-allowed" in await guard.tell("list ruleset")
+    await guard.aclose()
