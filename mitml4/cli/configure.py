@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
-from mitml4.net.rules.scope import Scope
+from mitml4.net.rules.scope import Ends, Scope
 from mitml4.session.config import Display, InterceptConfig, RunConfig
 from mitml4.session.policy import Policy
 from mitml4.terminal import is_terminal
@@ -29,6 +29,7 @@ _OUTPUTS: Final = {
 
 def intercept_config(console: Console, **given: Any) -> InterceptConfig:
     """From the options of `intercept`. Raises UsageError, CertificateError."""
+    common = _common(console, given)
     scope = Scope(
         interfaces=_distinct(given["iface"]),
         direction=given["direction"],
@@ -38,6 +39,7 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
         from_=given["from"],
         quic=given["quic"],
         spoof_source=given["spoof_source"],
+        blocked=tuple(Ends(*each) for each in common["policy"].blocked_addresses),
     )
     wants_table = is_terminal(sys.stdout) and not given["json"]
     return InterceptConfig(
@@ -47,7 +49,7 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
         duration_s=given["duration"],
         max_flows=given["max_flows"],
         dry_run=given["dry_run"],
-        **_common(console, given),
+        **common,
     )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -108,6 +108,15 @@ class Policy:
     """None: all. What does not match is passed through."""
     tls: Literal["intercept", "passthrough"] = "intercept"
 
+    @property
+    def blocked_addresses(self) -> Iterator[tuple[IPv4Network | IPv6Network, int | None]]:
+        """The networks that are blocked, and at which port, as far as addresses say it all."""
+        for item in self.block:
+            if not isinstance(item.host, re.Pattern):
+                yield item.host, item.port
+            elif item.host == _ANYTHING:
+                yield from ((network, item.port) for network in _EVERYWHERE)
+
     def decide(self, ends: Sequence[End]) -> Decision:
         """What is to happen to a connection that is known by these.
 
@@ -136,6 +145,10 @@ def _glob(host: str) -> re.Pattern[str] | None:
     if name is None or not written(name.replace("*", "x")):
         return None
     return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
+
+
+_ANYTHING: Final = _glob("*")
+_EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 def _network(text: str, host: str) -> IPv4Network | IPv6Network | None:

@@ -269,3 +269,14 @@ def test_with_tls_passthrough_nothing_is_opened_but_block_still_blocks() -> None
     policy = Policy(tls="passthrough", block=patterns("a.example"))
     assert policy.decide([Target("b.example", 443)]) == Decision("passthrough", "--tls passthrough")
     assert policy.decide([Target("a.example", 443)]).action == "block"
+
+
+def test_blocked_addresses_are_those_that_need_no_name() -> None:
+    patterns = ("10.0.0.0/8", "[2001:db8::1]:443", "*:25", "blocked.example", "*.example:80")
+    policy = Policy(block=tuple(map(HostPattern.parse, patterns)))
+    assert [(str(network), port) for network, port in policy.blocked_addresses] == [
+        ("10.0.0.0/8", None),
+        ("2001:db8::1/128", 443),
+        ("0.0.0.0/0", 25),
+        ("::/0", 25),
+    ]

@@ -6,6 +6,7 @@ netlink socket of the guard (guard.py) and the kernel removes it with that socke
     gate       postrouting, behind everybody else: the SYN of a connection in scope has passed the
     scope        rules and routes of others. It is shown to us (`log`) twice, as it leaves and as
     hold         it came, and dropped. What becomes of the connection is up to us (channel.py).
+                 What could get past that without a proper SYN is dropped.
     refused    prerouting: answers the clients that are to be refused
     egress     output: our own connections to the servers, which no session intercepts
     input      lets nobody reach the listener who was not sent there
@@ -26,7 +27,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
 from mitml4.net.identity import ANY_EGRESS_MARK, FOREIGN_MASK, KIND_MASK, OUR_MASK, Identity
-from mitml4.net.rules.scope import PortRange, Scope
+from mitml4.net.rules.scope import Ends, PortRange, Scope
 
 __all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "Ruleset"]
 
@@ -45,6 +46,16 @@ _FILTER_PRIORITY: Final = -1
 _INPUT_PRIORITY: Final = 10
 
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
+# What no host sends to begin or to carry on a connection, and some take for a beginning all the
+# same. A SYN that is invalid has a wrong checksum. Others that are, and those that conntrack has
+# not seen the beginning of, may belong to connections that were open before.
+_MALFORMED: Final = (
+    "tcp flags & (fin | syn) == fin | syn drop",
+    "tcp flags & (syn | rst) == syn | rst drop",
+    "tcp flags & (fin | ack) == fin drop",
+    "tcp flags & (fin | syn | rst | psh | ack | urg) == 0x0 drop",
+    f"{_FLAGS} == syn ct state invalid drop",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +154,8 @@ class Ruleset:
             # One that others track apart from the rest is not found by what is sent again.
             "ct zone != 0 return",
             f"{_FLAGS} == syn ct state new goto hold",
+            *_MALFORMED,
+            *map(_drop, self.scope.blocked),
         ]
 
     def _hold(self) -> list[str]:
@@ -241,6 +254,11 @@ def _elements(ranges: Iterable[PortRange]) -> str:
         else:
             merged.append(item)
     return f"{{ {', '.join(map(str, merged))} }}"
+
+
+def _drop(ends: Ends) -> str:
+    port = "" if ends.port is None else f"tcp dport {ends.port} "
+    return f"{'ip' if ends.network.version == 4 else 'ip6'} daddr {ends.network} {port}drop"
 
 
 def _is(what: str, mark: int) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mitml4.errors import UsageError
 
-__all__ = ["PortRange", "Scope"]
+__all__ = ["Ends", "PortRange", "Scope"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,6 +49,14 @@ def _bad_ports(text: str) -> UsageError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where connections lead: the addresses of a network, at one port or at all."""
+
+    network: IPv4Network | IPv6Network
+    port: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """Which connections a session intercepts. Empty tuples mean: all."""
@@ -61,6 +69,8 @@ class Scope:
     from_: tuple[IPv4Network | IPv6Network, ...] = ()
     quic: Literal["block", "allow"] = "block"
     spoof_source: bool = False
+    blocked: tuple[Ends, ...] = ()
+    """Where no packet is to arrive but those of connections that were open before."""
 
     @property
     def forwarded(self) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mitml4.net.identity import SLOTS, Identity
 from mitml4.net.rules.ruleset import Ruleset
-from mitml4.net.rules.scope import PortRange, Scope
+from mitml4.net.rules.scope import Ends, PortRange, Scope
 
 ALL = [Identity(slot) for slot in range(SLOTS)]
 
@@ -105,6 +105,16 @@ def test_nobody_comes_behind_the_gate_but_conntrack() -> None:
     """Which confirms a connection at the last priority that there is."""
     hook = chains(rules())["gate"][0]
     assert hook == f"type filter hook postrouting priority {2**31 - 2}; policy accept"
+
+
+def test_what_is_blocked_gets_no_packet_behind_the_held_ones() -> None:
+    blocked = Ends(ip_network("192.0.2.0/24")), Ends(ip_network("2001:db8::1/128"), 443)
+    lines = chains(rules(blocked=blocked))["scope"]
+    assert lines[-2:] == [
+        "ip daddr 192.0.2.0/24 drop",
+        "ip6 daddr 2001:db8::1/128 tcp dport 443 drop",
+    ]
+    assert any(line.endswith("goto hold") for line in lines[:-2])
 
 
 def test_ending_the_intake_keeps_what_open_flows_need() -> None:
