@@ -23,6 +23,7 @@ from mitml4.events import SessionStart
 from mitml4.net import egress
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
+from mitml4.net.links import Change
 from mitml4.net.listener import Arrival
 from mitml4.net.rules.interception import Interception, check, intercepting, plan
 from mitml4.net.rules.scope import Scope
@@ -149,6 +150,7 @@ class _Rules:
             nursery.start_soon(self._watch_guard, session)
             nursery.start_soon(self._watch_quic)
             nursery.start_soon(self._watch_suspension, session)
+            nursery.start_soon(self._watch_links, session)
 
     async def close(self) -> list[Arrival]:
         await self.interception.close_intake()
@@ -179,12 +181,28 @@ class _Rules:
         await self.interception.reopen_intake()
         session.note("new connections are intercepted again")
 
+    async def _watch_links(self, session: Session) -> None:
+        while True:
+            for change in await self.interception.links.changes():
+                self.interception.follow(change)
+                session.note(_told(change))
+
     async def _watch_quic(self) -> None:
         while self.scope.quic == "block":
             self.quic_blocked = await self.interception.quic_blocked()
             if self.table:
                 self.table.model.quic_blocked = self.quic_blocked
             await trio.sleep(_QUIC_EVERY_S)
+
+
+def _told(change: Change) -> str:
+    match change.what:
+        case "renamed":
+            return f"{change.name} is now {change.new_name}, and is intercepted as before"
+        case "gone":
+            return f"{change.name} has gone: nothing is intercepted over it until it comes back"
+        case "back":
+            return f"{change.name} is back: new connections over it are intercepted"
 
 
 @asynccontextmanager

@@ -249,6 +249,21 @@ def test_marks_that_others_give_to_all_packets_do_no_harm(lab, router, session) 
     assert len(watch.flows(4)) == 4
 
 
+def test_there_is_nothing_of_ours_to_flush(lab, router, session) -> None:
+    """The table has an owner; and there is nothing else."""
+    router.namespace.run("nft", "flush", "ruleset")
+    for version in ("-4", "-6"):
+        router.namespace.run("ip", version, "rule", "flush")
+        router.namespace.run("ip", version, "rule", "add", "lookup", "main", "priority", "32766")
+        router.namespace.run("ip", version, "route", "flush", "cache")
+    router.namespace.run("ip", "-4", "rule", "add", "lookup", "default", "priority", "32767")
+    watch = session.watch()
+    for host in (lab.client, router.namespace):
+        for address in (SERVER_V4, SERVER_V6):
+            comes_to(host, address, "echo")
+    watch.flows(4)
+
+
 def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:
     session = intercept("--block", f"{SERVER_V4}:{PORT}", "--block", SERVER_V6, iface=WAN)
     for host in (lab.client, router.namespace):

@@ -249,6 +249,59 @@ def test_a_connection_that_was_open_before_stays_open_and_unseen(intercept, clie
     assert session.flows() == []
 
 
+# --- interfaces
+
+
+@pytest.fixture
+def add_interface(lab):
+    """Makes a pair of virtual interfaces, by which the client reaches the server over the router's
+    `extra`."""
+
+    def add() -> None:  # alike each time
+        near = ("extra", "index", "76", "address", "02:00:00:00:00:01", "type", "veth")
+        lab.router.run(
+            *("ip", "link", "add", *near, "peer", "name", "far", "index", "77"),
+            *("netns", lab.client.path),
+        )
+        lab.router.run("ip", "addr", "add", "10.9.0.1/24", "dev", "extra")
+        lab.router.run("ip", "link", "set", "extra", "addrgenmode", "none", "up")
+        lab.client.run("ip", "addr", "add", "10.9.0.2/24", "dev", "far")
+        lab.client.run("ip", "link", "set", "far", "up")
+        lab.client.run("ip", "route", "replace", V4, "via", "10.9.0.1", "dev", "far")
+
+    lab.server.run("ip", "route", "add", "10.9.0.0/24", "via", "198.51.100.1")
+    add()
+    yield add
+    lab.router.run("ip", "link", "del", "extra")
+    lab.server.run("ip", "route", "del", "10.9.0.0/24")
+
+
+def test_interfaces_that_change_are_told_of_and_followed(
+    lab, add_interface, intercept, client, echo, tmp_path, wait_until
+):
+    session = intercept(iface="extra")
+
+    def ip(*command: str, says: str | None = None) -> None:
+        lab.router.run("ip", "link", *command)
+        if says:
+            said = (tmp_path / "stderr.txt").read_text
+            wait_until(lambda: f"note: {says}" in said(), says)
+
+    def is_seen(name: str) -> None:
+        watch = session.watch()
+        assert ask(client) == b"\xc0\xffhello"
+        assert watch.flow().opened["interface"] == name
+
+    is_seen("extra")
+    ip("set", "extra", "name", "renamed", says="extra is now renamed, and is intercepted as before")
+    is_seen("renamed")
+    ip("set", "renamed", "name", "extra", says="renamed is now extra")
+    ip("del", "extra", says="extra has gone: nothing is intercepted over it until it comes back")
+    add_interface()
+    ip("show", says="extra is back: new connections over it are intercepted")
+    is_seen("extra")
+
+
 # --- the scope
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
+from mitml4.net.links import Change, LinkWatch
 from mitml4.net.listener import Listener
 from mitml4.net.rules.channel import HostChannel
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
@@ -48,6 +50,7 @@ class Interception:
         rules: Ruleset,
         listener: Listener,
         channel: HostChannel,
+        links: LinkWatch,
         notes: Sequence[str],
     ) -> None:
         self.table: str = guard.identity.table
@@ -57,6 +60,7 @@ class Interception:
         self.gate = SynGate(listener, channel)
         self.notes: tuple[str, ...] = tuple(notes)
         self._guard = guard
+        self.links = links
         self._rules = rules
         self._quic_blocked = 0
 
@@ -72,6 +76,13 @@ class Interception:
         """New connections are intercepted again."""
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_intake)
+
+    def follow(self, change: Change) -> None:
+        """Of an interface. The rules match one that is renamed or comes back by themselves."""
+        if change.what == "renamed":
+            self.channel.interfaces = [
+                change.new_name if name == change.name else name for name in self.channel.interfaces
+            ]
 
     async def wait_lost(self) -> str:
         """Sleep until the guard dies under us, and return the reason."""
@@ -109,12 +120,17 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
     try:
         ipv6 = _has_ipv6(scope)
         notes = [*await _prove(scope, guard, ipv6=ipv6), *_notes(scope)]
-        with _holding(guard.identity, scope) as (listener, channel):
-            rules = _ruleset(scope, guard.identity, listener, ipv6=ipv6)
+        with (
+            closing(LinkWatch(scope.interfaces)) as links,
+            _holding(guard.identity, scope) as (listener, channel),
+        ):
+            rules = replace(
+                _ruleset(scope, guard.identity, listener, ipv6=ipv6), indexes=links.indexes
+            )
             try:
                 await guard.load(rules.text)
                 await guard.seal(rules.stop_intake, rules.resume_intake, rules.count_quic)
-                yield Interception(guard, rules, listener, channel, notes)
+                yield Interception(guard, rules, listener, channel, links, notes)
             finally:
                 # Before the listener: they must not hold connections that nobody lets in.
                 await guard.aclose()

@@ -66,6 +66,8 @@ class Ruleset:
     identity: Identity
     port: int
     """Of the listener."""
+    indexes: tuple[int, ...] = ()
+    """Of the scope's interfaces."""
     ipv6: bool = True
     is_trial: bool = False
     """Whether it is for connections of the session's own, which prove the rest of it: they are held
@@ -144,7 +146,7 @@ class Ruleset:
             "ct state established,related accept",
             # Of any session: two of them would hand a connection to each other for ever.
             f"ct mark and {KIND_MASK:#x} == {ANY_EGRESS_MARK:#x} accept",
-            *(f"{match} {{ {self._interfaces} }} goto scope" for match in matches),
+            *(f"{match} goto scope" for match in self._by_interface(*matches)),
         ]
 
     def _scope(self) -> list[str]:
@@ -206,14 +208,20 @@ class Ruleset:
             f"udp dport != {_QUIC_PORT} return",
             *self._outside(),
             *(
-                f"{match} {{ {self._interfaces} }} ct state new counter name quic reject"
-                for match in matches
+                f"{match} ct state new counter name quic reject"
+                for match in self._by_interface(*matches)
             ),
         ]
 
-    @property
-    def _interfaces(self) -> str:
-        return ", ".join(f'"{name}"' for name in self.scope.interfaces)
+    def _by_interface(self, *matches: str) -> Iterator[str]:
+        """Each for the interfaces of the scope: by their names, which one that comes back has
+        again, and by their indexes, which one keeps that is renamed."""
+        names = ", ".join(f'"{name}"' for name in self.scope.interfaces)
+        indexes = ", ".join(map(str, self.indexes))
+        for match in matches:
+            yield f"{match} {{ {names} }}"
+            if indexes:
+                yield f"{match.removesuffix('name')} {{ {indexes} }}"
 
     def _outside_ports(self) -> Iterator[str]:
         if self.scope.ports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import ip_network
 from itertools import pairwise
 
@@ -99,6 +100,17 @@ def test_chains_are_those_that_the_scope_needs(options, expected: str) -> None:
 def test_a_direction_is_told_by_where_a_packet_enters(direction: str, matches: list[str]) -> None:
     found = [line.partition(" { ")[0] for line in chains(rules(direction=direction))["gate"][4:]]
     assert found == matches
+
+
+def test_an_interface_is_known_by_its_index_too() -> None:
+    """Which it keeps when it is renamed."""
+    ruleset = replace(rules(direction="forwarded"), indexes=(7, 8))
+    assert chains(ruleset)["gate"][4:] == [
+        'iifname { "eth0", "eth1" } goto scope',
+        "iif { 7, 8 } goto scope",
+        'iif != 0 oifname { "eth0", "eth1" } goto scope',
+        "iif != 0 oif { 7, 8 } goto scope",
+    ]
 
 
 def test_nobody_comes_behind_the_gate_but_conntrack() -> None:
