@@ -264,6 +264,13 @@ def test_there_is_nothing_of_ours_to_flush(lab, router, session) -> None:
     watch.flows(4)
 
 
+def test_a_chain_that_drops_answers_alone_is_named(lab, router, intercept, tmp_path) -> None:
+    """What it drops is no first packet, and does not pass it with a session."""
+    router.load(chain("forward", f"ip saddr {SERVER_V4} drop"))
+    intercept(iface=WAN)
+    assert "note: what inet theirs c would drop" in (tmp_path / "stderr.txt").read_text()
+
+
 def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:
     session = intercept("--block", f"{SERVER_V4}:{PORT}", "--block", SERVER_V6, iface=WAN)
     for host in (lab.client, router.namespace):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -41,6 +41,17 @@ _COMPLAINT: Final = re.compile(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
 _ROUNDS: Final = 8
 
 _COMMENT: Final = re.compile(r'comment "[^"]*"')
+# Of a forward chain's rules: what does not concern a server's answers, and what decides on them.
+_NOT_FOR_ANSWERS: Final = re.compile(
+    r"\bct state (?!!)(?![\w,{}: ]*\bestablished\b)|\bct state != [\w,{} ]*\bestablished\b"
+    r"|\bct direction original\b|\btcp flags\b|\b(?:udp|icmp|icmpv6)\b"
+)
+_JUMP: Final = re.compile(r"\b(?:jump|goto) (\S+)$")
+_DROPS: Final = re.compile(r"\bdrop$|\breject\b")
+_LETS_ALL_IN: Final = re.compile(
+    r"\bct state [\w,{} ]*\bestablished\b.* accept$|\bct state vmap .*\bestablished : accept\b"
+    r"|^(?:counter )?accept$|\bxt match \"?conntrack\b"
+)
 _INTERCEPTS: Final = re.compile(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPROXY|REDIRECT)\b")
 
 
@@ -140,6 +151,36 @@ class HostRules:
         """The base chains that what comes in has to pass."""
         inputs = (each for each in self.chains if each.hook == "input" and each.family in _FAMILIES)
         return (*inputs, *self._legacy.inputs)
+
+    @property
+    def dropping_answers(self) -> tuple[Chain, ...]:
+        """The base chains of forward that may drop a server's answers by themselves: what they drop
+        without a look at the connection comes before what lets in all that belongs to one."""
+        forwards = (each for each in self.chains if each.hook == "forward")
+        return tuple(
+            chain
+            for chain in forwards
+            if chain.family in _FAMILIES
+            and (self._fate_of_answers(chain, ()) or chain.policy) == "drop"
+        )
+
+    def _fate_of_answers(self, chain: Chain, within: tuple[str, ...]) -> str | None:
+        """`accept` or `drop`, whichever a chain's rules come to first; None, if to neither."""
+        for rule in self.rules:
+            if rule.chain != chain:
+                continue
+            text = _COMMENT.sub("", rule.text).strip()
+            if _NOT_FOR_ANSWERS.search(text):
+                continue
+            if (jump := _JUMP.search(text)) and jump[1] not in within:
+                inner = replace(chain, name=jump[1], hook=None, policy=None)
+                if fate := self._fate_of_answers(inner, (*within, jump[1])):
+                    return fate
+            elif _DROPS.search(text):
+                return "drop"
+            elif _LETS_ALL_IN.search(text):
+                return "accept"
+        return None
 
     @property
     def interceptors(self) -> tuple[Rule | LegacyRule, ...]:

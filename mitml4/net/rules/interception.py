@@ -20,7 +20,7 @@ import trio
 from mitml4.errors import MachineError, UsageError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability
-from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.firewall.host_rules import Chain, HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.links import Change, LinkWatch
@@ -51,6 +51,7 @@ class Interception:
         listener: Listener,
         channel: HostChannel,
         links: LinkWatch,
+        unproven: str | None,
         notes: Sequence[str],
     ) -> None:
         self.table: str = guard.identity.table
@@ -58,7 +59,10 @@ class Interception:
         self.address = listener.address
         self.channel = channel
         self.gate = SynGate(listener, channel)
-        self.notes: tuple[str, ...] = tuple(notes)
+        self.unproven = unproven
+        """Why no connection of the session's own has come through, if none was tried."""
+        self.notes: tuple[str, ...] = (*filter(None, [unproven]), *notes)
+        """What the user is to know."""
         self._guard = guard
         self.links = links
         self._rules = rules
@@ -119,7 +123,8 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
     guard = await Guard.claim()
     try:
         ipv6 = _has_ipv6(scope)
-        notes = [*await _prove(scope, guard, ipv6=ipv6), *_notes(scope)]
+        unproven = await _prove(scope, guard, ipv6=ipv6)
+        notes = [note async for note in _notes(scope)]
         with (
             closing(LinkWatch(scope.interfaces)) as links,
             _holding(guard.identity, scope) as (listener, channel),
@@ -130,7 +135,7 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
             try:
                 await guard.load(rules.text)
                 await guard.seal(rules.stop_intake, rules.resume_intake, rules.count_quic)
-                yield Interception(guard, rules, listener, channel, links, notes)
+                yield Interception(guard, rules, listener, channel, links, unproven, notes)
             finally:
                 # Before the listener: they must not hold connections that nobody lets in.
                 await guard.aclose()
@@ -180,18 +185,21 @@ def _ruleset(
     )
 
 
-async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> list[str]:
-    """Let connections of the session's own through. Notes; raises MachineError if none comes."""
+async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
+    """Let connections of the session's own through. Why that cannot be tried, if it cannot.
+
+    Raises MachineError if none comes.
+    """
     try:
         async with probe_link(guard.identity, ipv6=ipv6) as link:
             failure = await _try(scope, guard, link, ipv6=ipv6)
     except CannotProbeError as error:
-        return [f"the session could not prove itself: {error.message}"]
+        return f"the session could not prove itself: {error.message}"
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}", hint=await _remedy()
         )
-    return []
+    return None
 
 
 async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> str | None:
@@ -223,12 +231,25 @@ async def _remedy() -> str:
     return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
 
 
-def _notes(scope: Scope) -> Iterator[str]:
+async def _notes(scope: Scope) -> AsyncIterator[str]:
     """What the user may have taken for granted."""
+    if scope.forwarded and (chains := await _dropping_answers()):
+        yield (
+            f"what {', '.join(map(str, chains))} would drop of the servers' answers alone does not "
+            "hold: only first packets pass it (docs/security.md)"
+        )
     if scope.direction == "forwarded":
         for version, setting in FORWARDING.items():
             if read_sysctl(setting) == "0":
                 yield f"this host does not forward {version} ({setting.replace('/', '.')} is 0)"
+
+
+async def _dropping_answers() -> Sequence[Chain]:
+    try:
+        rules = await trio.to_thread.run_sync(HostRules.read)
+    except MachineError:
+        return ()
+    return rules.dropping_answers
 
 
 def _has_ipv6(scope: Scope) -> bool:

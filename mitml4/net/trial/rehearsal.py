@@ -129,10 +129,10 @@ def _set(stage: Stage) -> int:
 async def _intercept() -> tuple[Way, str | None]:
     try:
         async with intercepting(Scope(interfaces=(_INTERFACE,))) as interception:
-            note = next(iter(interception.notes), None)
+            unproven = interception.unproven
     except MitmError as error:
         return "fails", error.message
-    return ("works", None) if note is None else ("untried", note)
+    return ("works", None) if unproven is None else ("untried", unproven)
 
 
 def _is_up(interface: str) -> bool:

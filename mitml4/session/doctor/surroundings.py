@@ -113,6 +113,7 @@ def check_surroundings(rehearsals: Rehearsals) -> Iterator[Check]:
             rehearsals.missing = error.message
     yield check_loopback(rehearsals.settings)
     yield check_forwarding()
+    yield check_forward_firewall(rehearsals.rules, rehearsals.trouble)
     yield check_input(rehearsals)
     yield check_interceptors(rehearsals.rules, routes, rehearsals.trouble)
 
@@ -133,6 +134,18 @@ def check_forwarding() -> Check:
     found = f"the host does not forward {' and '.join(off)}: what it starts itself is intercepted"
     remedy = as_root(*(f"sysctl -w {each.replace('/', '.')}=1" for each in off.values()))
     return _check(name, "skip", found, remedy)
+
+
+def check_forward_firewall(rules: HostRules | None, trouble: MachineError) -> Check:
+    """The first packet of a connection passes the forward chains; a server's answers do not."""
+    name = "forward firewall"
+    if rules is None:
+        return _unseen(name, trouble)
+    if not rules.dropping_answers:
+        return _check(name, "ok", "what it keeps a client from, it keeps it from with mitml4 too")
+    chains = _list([str(chain) for chain in rules.dropping_answers])
+    found = f"what {chains} would drop of the servers' answers alone does not hold with mitml4"
+    return _check(name, "skip", found)
 
 
 def check_input(rehearsals: Rehearsals) -> Check:

@@ -336,3 +336,42 @@ def test_reading_makes_no_tables() -> None:
         return names.read_text().split() if names.exists() else []
 
     assert in_network(work) == []
+
+
+def forward_chain(body: str, policy: str = "accept") -> HostRules:
+    """As nft lists it."""
+    lines = [f"\t\t{line} # handle {at}" for at, line in enumerate(body.splitlines(), 5)]
+    hook = f"\t\ttype filter hook forward priority filter; policy {policy};"
+    others = ["\tchain apart { # handle 2", "\t\tip saddr 192.0.2.1 drop # handle 3", "\t}"]
+    chain = ["\tchain c { # handle 4", hook, *lines, "\t}"]
+    return HostRules("\n".join(["table inet wall { # handle 1", *others, *chain, "}"]))
+
+
+@pytest.mark.parametrize(
+    ("body", "policy", "drops"),
+    [
+        ("", "accept", False),
+        ("", "drop", True),
+        ("ip saddr 192.0.2.1 drop", "accept", True),
+        ("jump apart", "accept", True),
+        ("tcp sport 443 reject", "accept", True),
+        ("ct state established,related accept\nip saddr 192.0.2.1 drop", "drop", False),
+        ("ct state { established, related } counter packets 1 bytes 2 accept", "drop", False),
+        ("ct state established,related accept\njump apart", "accept", False),
+        ("jump apart\nct state established,related accept", "accept", True),
+        ("ct state vmap { invalid : drop, established : accept }", "drop", False),
+        ("ct state new ip daddr 192.0.2.1 drop", "accept", False),
+        ("ct state != { established, related } drop", "accept", False),
+        ("tcp flags & (syn | ack) == syn drop", "accept", False),
+        ("udp dport 443 reject", "accept", False),
+        ('accept comment "drop"', "drop", False),
+        ("ip daddr 192.0.2.1 accept", "drop", True),
+        ("jump nowhere", "accept", False),
+        ("jump c", "accept", False),
+    ],
+)
+def test_a_chain_that_drops_answers_is_told_from_one_that_knows_connections(
+    body: str, policy: str, drops: bool
+) -> None:
+    found = forward_chain(body, policy).dropping_answers
+    assert [str(chain) for chain in found] == ["inet wall c"] * drops

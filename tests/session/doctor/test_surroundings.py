@@ -18,6 +18,7 @@ from mitml4.session.doctor.check import Check
 from mitml4.session.doctor.surroundings import (
     PolicyRoutes,
     Rehearsals,
+    check_forward_firewall,
     check_forwarding,
     check_input,
     check_interceptors,
@@ -156,6 +157,21 @@ def test_rules_that_cannot_be_copied_are_not_judged(on_host, monkeypatch) -> Non
     monkeypatch.setattr(HostRules, "copy", fail)
     check = on_host(lambda: check_input(rehearsals()), rules=DROPPING)
     assert (check.state, check.found) == ("skip", "the rules cannot be copied")
+
+
+# --- forward firewalls
+
+
+def test_a_chain_that_drops_answers_by_themselves_is_named(on_host) -> None:
+    rules = "table ip wall {{\n chain c {{\n type filter hook forward priority 0\n{}\n }}\n}}\n"
+
+    def check() -> Check:
+        return check_forward_firewall(HostRules.read(), RulesHiddenError())
+
+    dropping = on_host(check, rules=rules.format("ip saddr 192.0.2.1 drop"))
+    assert (dropping.state, "ip wall c" in dropping.found) == ("skip", True)
+    assert on_host(check, rules=rules.format("ip daddr 192.0.2.1 ct state new drop")).state == "ok"
+    assert check_forward_firewall(None, RulesHiddenError()).state == "skip"
 
 
 # --- settings ----------------------------------------------------------------------------------
