@@ -183,7 +183,7 @@ SUITES: Final = {
             *("h2", "httpx", "hypercorn", "pysocks", "pytest-socket", "quart", "quart-trio"),
             *("trio", "trustme", "tornado", "zstandard", "brotli", "idna", "pyopenssl"),
         ),
-        options=("-o", "addopts=", "-p", "no:warnings", "--timeout=15"),
+        options=("-o", "addopts=", "-p", "no:warnings", "--timeout=8"),
         tests=(
             "test/with_dummyserver/test_chunked_transfer.py",
             "test/with_dummyserver/test_connectionpool.py",
