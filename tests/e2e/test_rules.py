@@ -196,10 +196,11 @@ class Session:
         flows, self.events = self.events, []
         return [(item["destination"], item["interface"]) for item in flows]
 
-    def guard(self) -> int:
-        """The pid of the guard."""
-        (nft,) = children(self.process.pid)
-        return nft
+    def guard(self) -> dict[str, int]:
+        """The pids of the guard's programs, by their names."""
+        return {
+            Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in children(self.process.pid)
+        }
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -785,18 +786,20 @@ def test_nothing_is_left_when_a_signal_ends_it(net: Lab, signum: int, direction:
     assert peer_seen(net.client, SERVER_V4) == CLIENT_V4
 
 
-def test_nothing_is_left_when_the_guard_is_killed(net: Lab) -> None:
+@pytest.mark.parametrize("victim", ["nft", "sh"])
+def test_nothing_is_left_when_the_guard_is_killed(net: Lab, victim: str) -> None:
     with nothing_changes(net.router):
         session = net.session(interfaces=[LAN, WAN])
-        os.kill(session.guard(), signal.SIGKILL)
+        os.kill(session.guard()[victim], signal.SIGKILL)
         assert "the guard of the rules ended" in session.event("lost")["reason"]
         assert session.process.wait(SLOW_S) == 0
 
 
 def test_signals_to_the_guard_do_not_end_it(net: Lab) -> None:
     session = net.session(interfaces=[LAN])
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(session.guard(), signum)
+    for pid in session.guard().values():
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, signum)
     session.ask("quic")  # goes through nft, or finds it gone
     net.serve(net.server, SERVER_V4)
     assert peer_seen(net.client, SERVER_V4) == ROUTER_WAN_V4

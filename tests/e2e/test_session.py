@@ -218,6 +218,7 @@ def test_while_it_is_suspended_new_connections_pass_by(intercept, client, echo, 
     with client.connect(V4, 7001) as sock:
         sock.sendall(b"\xc0\xffone")
         assert sock.recv(100) == b"\xc0\xffone"
+        session.wait_for(session.flows, "the flow")
         os.kill(pid, signal.SIGTSTP)
         wait_until(lambda: state() == "T", "it is stopped")
         for address in (V4, V6):

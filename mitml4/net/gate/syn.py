@@ -9,7 +9,7 @@ from typing import Final
 
 from mitml4.address import Address
 
-__all__ = ["LONGEST_SYN", "Syn"]
+__all__ = ["LONGEST_SYN", "Syn", "checksum"]
 
 LONGEST_SYN: Final = 256
 """Bytes of a packet that are enough to read it: IP and TCP headers with their options."""
@@ -64,8 +64,7 @@ class Syn:
 
 def _with_checksum(kind: bytes, quoted: bytes, pseudo: bytes = b"") -> bytes:
     """A message of ICMP: type and code, checksum, four unused bytes, what it is about."""
-    checksum = _checksum(pseudo + kind + bytes(6) + quoted)
-    return kind + checksum + bytes(4) + quoted
+    return kind + checksum(pseudo + kind + bytes(6) + quoted) + bytes(4) + quoted
 
 
 def _parse_v4(packet: bytes) -> Syn | None:
@@ -78,7 +77,7 @@ def _parse_v4(packet: bytes) -> Syn | None:
         return None
     struct.pack_into("!H", head, 2, start + len(segment))
     head[_V4_CHECKSUM] = b"\0\0"
-    head[_V4_CHECKSUM] = _checksum(bytes(head))
+    head[_V4_CHECKSUM] = checksum(bytes(head))
     return _syn(socket.AF_INET, packet[12:16], packet[16:20], bytes(head), segment)
 
 
@@ -115,7 +114,7 @@ def _syn(family: int, source: bytes, target: bytes, head: bytes, tcp: bytes) -> 
     segment = bytearray(tcp)
     segment[_TCP_CHECKSUM] = b"\0\0"
     pseudo = source + target + struct.pack("!II", len(segment), _TCP)
-    segment[_TCP_CHECKSUM] = _checksum(pseudo + segment)
+    segment[_TCP_CHECKSUM] = checksum(pseudo + segment)
     return Syn(
         Address(socket.inet_ntop(family, source), client_port),
         Address(socket.inet_ntop(family, target), port),
@@ -124,7 +123,7 @@ def _syn(family: int, source: bytes, target: bytes, head: bytes, tcp: bytes) -> 
     )
 
 
-def _checksum(data: bytes) -> bytes:
+def checksum(data: bytes) -> bytes:
     """RFC 1071. The pseudo header of IPv4 gives the same sum in this order and width."""
     padded = data + b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))

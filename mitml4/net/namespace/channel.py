@@ -29,6 +29,17 @@ class InjectionSockets:
     raw_v4: socket.socket
     raw_v6: socket.socket | None
 
+    def send(self, packet: bytes, destination: Address, mark: Mark) -> None:
+        """A packet from its IP header on. Best effort, as any network's."""
+        raw = self.raw_v6 if destination.is_v6 else self.raw_v4
+        if raw is None:
+            return
+        try:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            raw.sendto(packet, (destination.ip, 0))
+        except OSError:
+            log.exception("cannot send a packet to %s", destination)
+
     def close(self) -> None:
         for sock in (self.log, self.raw_v4, self.raw_v6):
             if sock:
@@ -54,22 +65,12 @@ class NamespaceChannel:
                 )
 
     def admit(self, held: HeldSyn) -> Ends:
-        self._send(held.syn.packet, held.syn.destination, Mark.ADMITTED)
+        self._sockets.send(held.syn.packet, held.syn.destination, Mark.ADMITTED)
         return held.syn.client, held.syn.destination
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         syn = held.syn
         if refusal is Refusal.UNREACHABLE:
-            self._send(syn.unreachable(), syn.client, Mark.EGRESS)
+            self._sockets.send(syn.unreachable(), syn.client, Mark.EGRESS)
         else:
-            self._send(syn.packet, syn.destination, Mark.REFUSED)
-
-    def _send(self, packet: bytes, destination: Address, mark: Mark) -> None:
-        raw = self._sockets.raw_v6 if destination.is_v6 else self._sockets.raw_v4
-        if raw is None:
-            return
-        try:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            raw.sendto(packet, (destination.ip, 0))
-        except OSError:
-            log.exception("cannot send a packet to %s", destination)
+            self._sockets.send(syn.packet, syn.destination, Mark.REFUSED)

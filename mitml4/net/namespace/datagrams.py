@@ -2,7 +2,7 @@
 
 They arrive on one transparent socket, each with its original destination. To carry them, there is a
 socket of the host's for each pair of client and destination, and what comes back is sent to the
-client from a socket inside that bears the destination's name.
+client as a packet that bears the destination's name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
+from mitml4.net.gate.syn import checksum
 from mitml4.net.namespace.namespace import Namespace
+from mitml4.net.namespace.rules import Mark
 
 __all__ = ["CarriedDatagrams", "DroppedDatagrams"]
 
@@ -28,6 +30,7 @@ _ORIGINAL_DESTINATION: Final = {
 _PORT_AND_IP: Final = {socket.AF_INET: "!2xH4s", socket.AF_INET6: "!2xH4x16s"}
 _ROOM: Final = 128  # for the ancillary data
 _MAX_SIZE: Final = 65535
+_IP_HEADER, _UDP_HEADER, _HOPS = 20, 8, 64
 _MAX_PAIRS: Final = 512
 _IDLE_S: Final = 120.0  # RFC 4787 §4.3, REQ-5
 
@@ -96,32 +99,47 @@ class CarriedDatagrams:
         with trio.socket.socket(family, socket.SOCK_DGRAM) as outside:
             try:
                 await outside.connect((destination.ip, destination.port))
-                inside = self._namespace.answering_socket(destination)
-            except (OSError, MachineError):
+            except OSError:
                 log.info("cannot carry datagrams to %s", destination, exc_info=True)
                 task_status.started()
                 return
             self._outside[pair] = outside
             task_status.started()
             try:
-                with inside:
-                    await _relay(outside, inside, client)
+                await self._relay(outside, client, destination)
             finally:
                 del self._outside[pair]
 
-
-async def _relay(outside: trio.socket.SocketType, inside: socket.socket, client: Address) -> None:
-    while True:
-        with trio.move_on_after(_IDLE_S) as patience:
-            try:
-                data = await outside.recv(_MAX_SIZE)
-                inside.sendto(data, (client.ip, client.port))
-            except ConnectionRefusedError:  # by an ICMP error, which the client does not get
-                continue
-            except OSError:
+    async def _relay(
+        self, outside: trio.socket.SocketType, client: Address, destination: Address
+    ) -> None:
+        while True:
+            with trio.move_on_after(_IDLE_S) as patience:
+                try:
+                    data = await outside.recv(_MAX_SIZE)
+                except ConnectionRefusedError:  # by an ICMP error, which the client does not get
+                    continue
+                except OSError:
+                    return
+                packet = _datagram(destination, client, data)
+                self._namespace.injection.send(packet, client, Mark.EGRESS)
+            if patience.cancelled_caught:
                 return
-        if patience.cancelled_caught:
-            return
+
+
+def _datagram(source: Address, target: Address, data: bytes) -> bytes:
+    """As a packet: a socket with that source would keep its port from servers inside. (The kernel
+    fills in what is zero of IPv4's header, raw(7).)"""
+    family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
+    ends = socket.inet_pton(family, source.ip) + socket.inet_pton(family, target.ip)
+    length = _UDP_HEADER + len(data)
+    head = struct.pack("!HHH", source.port, target.port, length)
+    total = checksum(ends + struct.pack("!II", length, socket.IPPROTO_UDP) + head + b"\0\0" + data)
+    body = head + (total if any(total) else b"\xff\xff") + data  # RFC 768: zero is none
+    if target.is_v6:
+        return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, _HOPS) + ends + body
+    first = struct.pack("!BxHHHBBH", 0x45, _IP_HEADER + length, 0, 0, _HOPS, socket.IPPROTO_UDP, 0)
+    return first + ends + body
 
 
 def _original_destination(ancillary: list[tuple[int, int, Any]]) -> Address | None:

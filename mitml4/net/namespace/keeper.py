@@ -43,7 +43,7 @@ KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 _IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 _IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
 
-_WHILE_IT_RUNS: Final = frozenset({"egress socket", "answering socket", "count", "leave"})
+_WHILE_IT_RUNS: Final = frozenset({"egress socket", "count", "leave"})
 """What may be asked for once the command runs, and the session hears what others say."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
@@ -160,8 +160,6 @@ class _Keeper:
                 return {}, []
             case "egress socket":
                 return {}, [_egress_socket(arguments["family"]).detach()]
-            case "answering socket":
-                return {}, [_answering_socket(arguments["ip"], arguments["port"]).detach()]
             case "packet socket":
                 return {}, [packet_socket(arguments["interface"]).detach()]
             case "count":
@@ -245,16 +243,6 @@ def _egress_socket(family: int) -> socket.socket:
         raise MachineError(f"there is no way inside by the family {family}")
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.EGRESS)
-    return sock
-
-
-def _answering_socket(ip: str, port: int) -> socket.socket:
-    """For datagrams that seem to come from an address of the outside."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    be_transparent(sock)
-    sock.bind((ip, port))
     return sock
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net import isolation, processes
 from mitml4.net.namespace.channel import InjectionSockets
@@ -144,11 +143,6 @@ class Namespace:
     def egress_socket(self, family: socket.AddressFamily) -> socket.socket:
         """A socket inside whose connections are not intercepted. Raises MachineError."""
         _, (descriptor,) = self._ask("egress socket", family=int(family))
-        return socket.socket(fileno=descriptor)
-
-    def answering_socket(self, source: Address) -> socket.socket:
-        """A UDP socket inside that sends from an address of the outside. Raises MachineError."""
-        _, (descriptor,) = self._ask("answering socket", ip=source.ip, port=source.port)
         return socket.socket(fileno=descriptor)
 
     def tap(self) -> Tap:

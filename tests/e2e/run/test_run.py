@@ -319,6 +319,25 @@ for word in (b"one", b"two"):
     assert ended.notes == []
 
 
+def test_a_server_of_the_command_can_have_the_port_of_one_that_it_asked(host) -> None:
+    script = f"""
+import socket
+asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asking.settimeout(10)
+asking.sendto(b"one", ("{SERVER_V4}", 4001))
+print(asking.recvfrom(100))
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("", 4001))
+print("bound")
+"""
+    with host.lab.server.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((SERVER_V4, 4001))
+        answering = threading.Thread(target=lambda: server.sendto(b"ONE", server.recvfrom(100)[1]))
+        answering.start()
+        ended = host.run("python3", "-c", script, options=["--udp", "pass"])
+        answering.join()
+    assert ended.out == f"(b'ONE', ('{SERVER_V4}', 4001))\nbound\n"
+
+
 # --- loopback ------------------------------------------------------------------------------------
 
 
