@@ -14,4 +14,6 @@ def origin_of(param: click.Parameter, ctx: click.Context | None) -> str:
     if source is ParameterSource.ENVIRONMENT and isinstance(param, click.Option):
         assert ctx is not None
         return f"{ctx.auto_envvar_prefix}_{param.name}".upper()
+    if isinstance(param, click.Argument):
+        return (param.metavar or param.name or "").removesuffix("…")
     return param.opts[-1]

@@ -25,7 +25,7 @@ from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
 from mitml4.protocols.conversation import MAX_LOOK, Direction, Framing, Target, Unreadable
 from mitml4.tls.stream import TlsFailure, TlsStream
 
-__all__ = ["MAX_DEPTH", "Bridge", "Lane", "first_of"]
+__all__ = ["MAX_DEPTH", "Bridge", "BrokenSourceError", "Lane", "first_of"]
 
 MAX_DEPTH: Final = 16
 """Layers deeper than this are relayed unseen."""
@@ -43,6 +43,10 @@ _WORTH_SPLICING_BYTES: Final = 64 * 1024
 """A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
 
 
+class BrokenSourceError(OSError):
+    """What a server has sent breaks the TLS that carries it."""
+
+
 @dataclass(slots=True)
 class Lane:
     """One direction of a bridge. Its methods raise OSError when either side breaks."""
@@ -50,6 +54,9 @@ class Lane:
     source: Stream
     sink: Stream
     relay: Relay
+    resets_what_breaks: bool = False
+    """Whether TLS that breaks in the source is an error, and not only its end: a client would take
+    what it has for all there is."""
     on_urgent: Callable[[], None] = lambda: None
     """Is told of urgent data before it moves, while somebody looks."""
     ahead: bytearray = field(default_factory=bytearray)
@@ -256,6 +263,8 @@ class Lane:
     def _find_ended(self, ended: bool) -> None:
         if ended:
             self.source.tcp.raise_told_reset()
+        if ended and self.resets_what_breaks and isinstance(self.truncation, TlsFailure):
+            raise BrokenSourceError(str(self.truncation))
         self.ended = ended
 
     async def say_ended(self) -> None:
@@ -348,7 +357,7 @@ class Bridge:
         """The outermost bridge of a flow."""
         return cls(
             up=Lane(ingress, egress, relay, on_urgent=_refuse_urgent(guard)),
-            down=Lane(egress, ingress, relay),
+            down=Lane(egress, ingress, relay, resets_what_breaks=True),
             report=report,
             target=target,
             hold_s=hold_s,
@@ -428,7 +437,8 @@ class Bridge:
     def onto(self, egress: Stream) -> Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
         ingress, relay = self.ingress, self.up.relay
-        up, down = Lane(ingress, egress, relay), Lane(egress, ingress, relay)
+        up = Lane(ingress, egress, relay)
+        down = Lane(egress, ingress, relay, resets_what_breaks=True)
         return replace(self, up=up, down=down)
 
     def inside_tls(
@@ -439,7 +449,7 @@ class Bridge:
         return replace(
             self,
             up=Lane(ingress, egress, relay),
-            down=Lane(egress, ingress, relay),
+            down=Lane(egress, ingress, relay, resets_what_breaks=True),
             secure=True,
             expected=None,
             framing=None,

@@ -111,6 +111,8 @@ def detect(opening: Opening) -> Verdict:
     """An array's head, or a line that Redis answers as it does; or a refusal to a silent client."""
     if opening.down and not opening.up:
         return _likely(judge(read_answer if opening.port == PORT else read_refusal, opening.down))
+    if opening.down.startswith(b"+OK "):
+        return Verdict.REJECT  # POP3's greeting
     if opening.up[:1] in (b"", b"*"):
         return judge(read_array, opening.up)
     if opening.down[:1] not in _ANSWERS:

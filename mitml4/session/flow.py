@@ -22,7 +22,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import Action, CloseReason, Event, FlowClose, FlowOpen
-from mitml4.layers.bridge import MAX_DEPTH, Bridge
+from mitml4.layers.bridge import MAX_DEPTH, Bridge, BrokenSourceError
 from mitml4.layers.converse import converse
 from mitml4.layers.dispatch import dispatch
 from mitml4.layers.guard import Blocked, Guard
@@ -270,14 +270,18 @@ class Flow:
     async def _broken(self, error: OSError) -> CloseReason:
         """A side was lost: the other gets what was on its way, then a reset."""
         kind = _kind_of(error, "reset")
-        if not isinstance(error, ConnectionError):
+        if isinstance(error, BrokenSourceError):
+            self.report.error("egress", "relay", "protocol", f"TLS: {error}")
+        elif not isinstance(error, ConnectionError):
             self.report.error(self._side_lost(), "relay", kind, _reason(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self._ingress, self._egress):
                 while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
-        return "error" if kind == "internal" else kind
+        if kind == "internal" or isinstance(error, BrokenSourceError):
+            return "error"
+        return kind
 
     def _side_lost(self) -> Side:
         return "ingress" if self._ingress and self._ingress.is_gone else "egress"

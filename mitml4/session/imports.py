@@ -15,6 +15,7 @@ _LATE: Final = (
     "_strptime",  # datetime.strptime
     "cryptography.hazmat.backends.openssl.backend",
     "encodings.idna",  # socket.getaddrinfo
+    "encodings.punycode",  # hosts with xn-- labels
     "encodings.utf_16_le",  # names in TDS
     "idna",
     "idna.uts46data",

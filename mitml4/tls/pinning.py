@@ -63,7 +63,7 @@ _REMEMBERED_S: Final = 3600.0
 A client that comes every quarter of an hour is to find them."""
 _LASTING: Final = frozenset({CHANNEL_BINDING})
 _SEVERAL: Final = 3
-"""So many clients speak for all. Two may be two programs of one machine."""
+"""Clients at so many addresses speak for all."""
 _MOST: Final = 4096
 _LONGEST: Final = 255
 _MOST_VOTERS: Final = 8
@@ -111,8 +111,9 @@ class Bypasses:
         self._records: OrderedDict[tuple[Client, Site], Record] = OrderedDict()
         self._accepted_at: OrderedDict[Site, float] = OrderedDict()
         """When a client last accepted our certificate for a site."""
-        self._voters: OrderedDict[Site, OrderedDict[Client, Record]] = OrderedDict()
-        """The last clients that were passed through to a site, for reasons of their own."""
+        self._voters: OrderedDict[Site, OrderedDict[str, Record]] = OrderedDict()
+        """The last addresses whose clients were passed through to a site, for reasons of their own:
+        several programs of one machine speak for that machine alone."""
 
     def visit(self, client: Client, site: Site) -> Visit:
         """A connection that begins now."""
@@ -155,7 +156,7 @@ class Bypasses:
         lasts_s = _REMEMBERED_S if reason in _LASTING else _BYPASS_S
         record.reason, record.bypassed_until = reason, self.clock() + lasts_s
         voters = self._voters.get(site) or OrderedDict()
-        _put(voters, client, record, most=_MOST_VOTERS)
+        _put(voters, client.address, record, most=_MOST_VOTERS)
         _put(self._voters, site, voters)
 
     def remove(self, client: Client, site: Site, reason: str) -> None:

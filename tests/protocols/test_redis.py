@@ -114,6 +114,11 @@ def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) 
     assert detect(Opening(up=up, down=down)) is verdict
 
 
+def test_an_array_behind_a_greeting_is_not_redis() -> None:
+    assert detect(Opening(up=b"*1\r\n$4\r\nPING\r\n", down=b"+OK hi\r\n")) is Verdict.REJECT
+    assert detect(Opening(up=b"*1\r\n$4\r\nPING\r\n", down=b"+OK\r\n")) is Verdict.MATCH
+
+
 def test_a_line_without_an_answer_is_likely_at_the_usual_port() -> None:
     assert detect(Opening(up=b"PING\r\n", port=6379)) is Verdict.LIKELY
     assert detect(Opening(up=b"PING\r\n", down=b"+", port=6379)) is Verdict.NEED_MORE

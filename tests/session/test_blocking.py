@@ -97,6 +97,9 @@ ATTACKS: dict[str, list[Piece]] = {
     "tls, a record version of another day": [with_version(HELLO, 0x7F)],
     "tls, the same in pieces": [with_version(HELLO, 9)[:3], SILENCE, with_version(HELLO, 9)[3:]],
     "tls, upper case": [hello("BLOCKED.Test")],
+    "tls, behind an empty record": [b"\x16\x03\x01\0\0" + HELLO],
+    "tls, behind two empty records": [b"\x16\x03\x01\0\0\x16\x03\x03\0\0" + HELLO],
+    "tls, an empty record, and then the rest": [b"\x16\x03\x01\0\0", SILENCE, HELLO],
     "tls, two names": [
         hello("ok.test-blocked.test").replace(b"\x17\0\0\x14ok.test-", b"\x17\0\0\x05ok.te\0\0\x0c")
     ],

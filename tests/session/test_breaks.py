@@ -212,6 +212,41 @@ async def test_tls_that_breaks_on_one_side_ends_the_other_without_close_notify(
     assert [error.kind for error in proxy.of(FlowError)] == []
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("last", [b"\x17\3\3\0\x20" + bytes(32), b"\x15\3\3\0\2\2\x14", b"oops!"])
+async def test_what_breaks_a_servers_tls_is_no_end_for_the_client(
+    lab, server_ca: trustme.CA, version: ssl.TLSVersion, last: bytes
+) -> None:
+    """A client that reads to the end would take half of a page for all of it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_ca.issue_cert("example.test").configure_cert(context)
+    context.maximum_version = version
+    half = b"HTTP/1.0 200 OK\r\n\r\nhalf of it"
+
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, context, server_side=True)
+        await tls.receive_some()
+        await tls.send_all(half)
+        await stream.send_all(last)
+        await stream.aclose()
+
+    async with lab(serve) as proxy:
+        raw = await proxy.connect()
+        client = trio.SSLStream(raw, proxy.client_context(), server_hostname="example.test")
+        got = b""
+        with trio.fail_after(5):
+            await client.send_all(b"GET / HTTP/1.0\r\n\r\n")
+            while len(got) < len(half):
+                got += await client.receive_some()
+            with pytest.raises(trio.BrokenResourceError) as broken:
+                await client.receive_some()
+        assert got == half
+        assert isinstance(broken.value.__cause__, ConnectionResetError)
+        assert (await proxy.wait_closed()).reason == "error"
+    (error,) = proxy.of(FlowError)
+    assert (error.side, error.stage, error.kind) == ("egress", "relay", "protocol")
+
+
 def record_of(tls: trio.SSLStream, data: bytes) -> bytes:
     """To be sent when trio takes the stream for broken."""
     tls._ssl_object.write(data)

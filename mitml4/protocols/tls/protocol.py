@@ -7,6 +7,7 @@ a byte, until the handshake is encrypted or over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal
@@ -129,7 +130,12 @@ def _start(data: bytes) -> Verdict:
     """What the first bytes of one side say."""
     if data[:1] >= b"\x80":
         return _sslv2_hello_start(data)
-    return _record_start(data)
+    empty = _EMPTY_RECORDS.match(data)
+    return _record_start(data[empty.end() :] if empty else data)
+
+
+# RFC 8446 §5.1 forbids empty records of a handshake; OpenSSL reads over them all the same.
+_EMPTY_RECORDS: Final = re.compile(rb"(?:\x16\x03[\0-\4]\0\0){0,32}")
 
 
 def _record_start(data: bytes) -> Verdict:

@@ -99,13 +99,16 @@ class MessageReader:
         length = high << 8 | low
         if not 20 <= kind <= 24 or major != 3:
             raise ProtocolError("not a TLS record")
-        # RFC 8446 §5.1: "Implementations MUST NOT send zero-length fragments of Handshake types";
-        # of the others only application data may be empty.
-        if length > MAX_RECORD or (length == 0 and kind != RecordType.APPLICATION_DATA):
+        # RFC 8446 §5.1: "Implementations MUST NOT send zero-length fragments of Handshake types",
+        # which OpenSSL reads over all the same; of the others only application data may be empty.
+        may_be_empty = kind in (RecordType.APPLICATION_DATA, RecordType.HANDSHAKE)
+        if length > MAX_RECORD or (length == 0 and not may_be_empty):
             raise ProtocolError(f"a TLS record of {length} bytes")
         return RecordType(kind), length
 
     def _messages(self, fragment: bytes) -> Iterator[Message]:
+        if not fragment:
+            return
         self._handshake += fragment
         self.first = self._handshake[0] if self.first is None else self.first
         while len(self._handshake) >= 4:

@@ -46,14 +46,13 @@ def test_any_split_gives_the_same_messages(
     "stream",
     [
         b"HTTP/1.1 400 Bad Request",
-        record(22, b""),
         record(21, b""),
         b"\x16\x03\x01" + (MAX_RECORD + 1).to_bytes(2, "big"),
         record(22, b"\x02\xff\xff\xff"),
         record(22, b"\x02\x00\x00\x05he") + record(21, b"\x02\x28"),
         b"\x80\x00\x01",
     ],
-    ids=["text", "empty", "empty alert", "long record", "long message", "torn", "empty sslv2"],
+    ids=["text", "empty alert", "long record", "long message", "torn", "empty sslv2"],
 )
 def test_what_is_no_record_is_a_protocol_error(stream: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -65,3 +64,10 @@ def test_messages_before_the_fault_are_given() -> None:
     assert [next(messages).handshake_type, next(messages).handshake_type] == [2, 14]
     with pytest.raises(ProtocolError):
         next(messages)
+
+
+def test_empty_records_of_a_handshake_are_read_over() -> None:
+    message = b"\x02\x00\x00\x02hi"
+    stream = record(22, b"") + record(22, message[:3]) + record(22, b"") + record(22, message[3:])
+    (read,) = MessageReader().feed(stream)
+    assert (read.handshake_type, read.body) == (2, b"hi")
