@@ -71,7 +71,7 @@ def test_a_client_trusts_us_by_its_variable(host, nginx, name: str) -> None:
     assert all(stack[0] == "tls" and len(stack) == 2 for stack in ended.stacks)
 
 
-@pytest.mark.parametrize("name", CLIENTS.keys() - {NODE_HAS_ROOTS_OF_ITS_OWN})
+@pytest.mark.parametrize("name", sorted(CLIENTS.keys() - {NODE_HAS_ROOTS_OF_ITS_OWN}))
 def test_a_client_without_variables_trusts_us_by_the_systems_roots(host, nginx, name: str) -> None:
     bare = ["env", "-i", f"PATH={host.environ['PATH']}", f"HOME={host.home}"]
     ended = run_client(host, name, *bare)
