@@ -49,7 +49,8 @@ check: .venv/ready-to-develop
 # As root, for the namespaces; nothing is written into the tree, where it would belong to root.
 unit: .venv/ready-to-develop
 	@tools/install-commands $(TEST_TOOLS)
-	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -q \
+	    -p no:cacheprovider --numprocesses auto --dist loadscope
 
 # The wheel, and nothing but the wheel: what is missing in it shows here.
 wheel: .venv/ready-to-develop
