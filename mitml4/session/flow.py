@@ -170,9 +170,11 @@ class Flow:
         try:
             self.guard.check(*self.guard.known)
             egress = await self._connect()
-            if isinstance(egress, str):
+            if isinstance(egress, str) and egress != "reset":
                 return egress
             self._ingress = TcpStream(await self.arrival.accept())
+            if isinstance(egress, str):  # the server had taken it before it reset it
+                return egress
             await self._bridge(self._ingress, egress)
         except Blocked as blocked:
             if isinstance(blocked.end, Unreadable) and blocked.end.why:
