@@ -7,6 +7,7 @@ on, so that it is there when the packets that it decrypts are.
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,24 @@ from mitml4.sinks.files import OutputFile, open_file, write_all
 __all__ = ["KeyLog"]
 
 _REMEMBERED: Final = 1024
+_LONGEST_LABEL: Final = 64
+# A comment, or `LABEL random secret`.
+_LINE_BEGINS: Final = re.compile(rb"\s*(?:#|[A-Z][A-Z0-9_]+ [0-9a-fA-F]+)")
 _PATIENCE_S: Final = 1.0
 """How long a pipe's reader may stand still, and all flows with it."""
+
+
+def _expect_key_log(path: Path) -> None:
+    """Raises MitmError for a file of another kind: secrets do not belong behind a private key."""
+    try:
+        if not path.is_file():  # a pipe would have us wait for its writer
+            return
+        with path.open("rb") as file:
+            beginning = file.read(_LONGEST_LABEL)
+    except OSError:
+        return  # it is not ours: opening it says so
+    if beginning and not _LINE_BEGINS.match(beginning):
+        raise MitmError(f"{path} is there, and is no key log", hint="--keylog keys.txt")
 
 
 class KeyLog:
@@ -30,6 +47,7 @@ class KeyLog:
         """Raises MitmError when the file cannot be opened. `on_failure` is called once, with the
         first error of writing; from then on lines are let go of, and flows never notice."""
         self._on_failure = on_failure
+        _expect_key_log(path)
         self._descriptor = open_file(path, append=True)
         self._file = OutputFile(self._descriptor, str(path))
         os.set_blocking(self._descriptor, False)

@@ -139,3 +139,19 @@ def test_a_reader_that_is_slow_gets_every_line(tmp_path, failures) -> None:
     assert b"".join(heard).splitlines() == lines
     assert failures == []
     os.close(reader)
+
+
+def test_a_file_of_another_kind_is_refused_and_stays(tmp_path) -> None:
+    for name, content in (("key.pem", b"-----BEGIN PRIVATE KEY-----\n"), ("x.jsonl", b"{}\n")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        with pytest.raises(MitmError, match="no key log"):
+            KeyLog(path, print)
+        assert path.read_bytes() == content
+    for content in (b"", b"# by a browser\n", b"CLIENT_RANDOM " + b"ab" * 32 + b" cd\n"):
+        path = tmp_path / "keys.txt"
+        path.write_bytes(content)
+        path.chmod(0o600)
+        KeyLog(path, print).close()
+        assert path.read_bytes() == content
