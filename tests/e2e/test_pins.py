@@ -88,12 +88,20 @@ def test_others_are_opened_where_one_client_refuses(
     assert visit(port)[1].actions == ["passthrough"]
 
 
-def test_several_clients_that_agree_speak_for_all(s_server, authority, visit, other_client):
+def test_machines_that_agree_speak_for_all_and_programs_of_one_do_not(
+    s_server, authority, visit, client
+):
     port = s_server(authority.issue("www.example"))
-    programs = ([], ["--tls-max", "1.2"], ["--interface", other_client])
-    for options in programs:
-        assert visit(port, *options, trust=authority.root)[0] == 60
-    code, flow = visit(port, "--interface", other_client, "--tls-max", "1.2")
+    machines = [f"192.0.2.{number}" for number in (10, 11, 12, 13)]
+    for address in machines:
+        client.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    for options in ([], ["--tls-max", "1.2"], ["--http1.1"]):
+        refused = visit(port, "--interface", machines[0], *options, trust=authority.root)
+        assert refused[0] == 60
+    for address in machines[1:3]:
+        code, flow = visit(port, "--interface", address, trust=authority.root)
+        assert (code, flow.actions) == (60, ["intercepted"])
+    code, flow = visit(port, "--interface", machines[3])
     assert (code, flow.actions) == (0, ["passthrough"])
 
 
