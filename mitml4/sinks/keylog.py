@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -27,15 +28,15 @@ _PATIENCE_S: Final = 1.0
 """How long a pipe's reader may stand still, and all flows with it."""
 
 
-def _expect_key_log(path: Path) -> None:
+def _expect_key_log(descriptor: int, path: Path) -> None:
     """Raises MitmError for a file of another kind: secrets do not belong behind a private key."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return
     try:
-        if not path.is_file():  # a pipe would have us wait for its writer
-            return
-        with path.open("rb") as file:
+        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
             beginning = file.read(_LONGEST_LABEL)
-    except OSError:
-        return  # it is not ours: opening it says so
+    except PermissionError:  # we may write to it and not read it
+        return
     if beginning and not _LINE_BEGINS.match(beginning):
         raise MitmError(f"{path} is there, and is no key log", hint="--keylog keys.txt")
 
@@ -47,8 +48,12 @@ class KeyLog:
         """Raises MitmError when the file cannot be opened. `on_failure` is called once, with the
         first error of writing; from then on lines are let go of, and flows never notice."""
         self._on_failure = on_failure
-        _expect_key_log(path)
         self._descriptor = open_file(path, append=True)
+        try:
+            _expect_key_log(self._descriptor, path)
+        except MitmError:
+            os.close(self._descriptor)
+            raise
         self._file = OutputFile(self._descriptor, str(path))
         os.set_blocking(self._descriptor, False)
         self._written: OrderedDict[bytes, None] = OrderedDict()
