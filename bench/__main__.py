@@ -167,7 +167,7 @@ def measure(given: argparse.Namespace) -> None:
         "rounds": given.rounds,
         "congestion control": given.congestion_control,
     }
-    report = Report(machine.facts(), settings)
+    report = Report(machine.details(), settings)
     standing, reading = available(peers, report), available(readers, report)
     try:
         if figures:

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["facts"]
+__all__ = ["details"]
 
 
-def facts() -> dict[str, Any]:
+def details() -> dict[str, Any]:
     """What a reader needs to judge the figures; nothing that names the machine."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -71,16 +71,16 @@ class Report:
         }
 
     def to_markdown(self) -> str:
-        parts = [self._facts()]
+        parts = [self._details()]
         parts += [text for figure in ALL_FIGURES if (text := self._table(figure))]
         if self.not_measured:
             lines = [f"- {figure}, {peer}: {why}" for figure, peer, why in self.not_measured]
             parts.append("\n".join(["### Not measured", "", *lines]))
         return "\n\n".join(parts) + "\n"
 
-    def _facts(self) -> str:
-        facts = {**self.machine, **self.settings}
-        lines = [f"- {key}: {value}" for key, value in facts.items()]
+    def _details(self) -> str:
+        details = {**self.machine, **self.settings}
+        lines = [f"- {key}: {value}" for key, value in details.items()]
         lines += ["", "| peer | version | client leg | server leg |", "|---|---|---|---|"]
         for peer, version in self.versions.items():
             legs = self.legs.get(peer, {})

@@ -17,7 +17,7 @@ from json.encoder import encode_basestring
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from mitml4.address import Address
-from mitml4.protocols.conversation import Facts, Outcome
+from mitml4.protocols.conversation import Details, Outcome
 from mitml4.protocols.wire_text import bounded, shorten, text
 
 __all__ = [
@@ -112,7 +112,7 @@ class FlowLayer(Event):
     protocol: str
     speaker: Literal["client", "server"]
     action: Action
-    details: Facts | None = None
+    details: Details | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ class FlowError(Event):
     type: ClassVar[str] = "flow.error"
     flow: int
     depth: int
-    side: Literal["ingress", "egress"]
+    side: Literal["client", "server"]
     stage: Literal["connect", "detect", "handshake", "relay"]
     kind: Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
     reason: str

@@ -15,7 +15,7 @@ from inspect import cleandoc
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer
-from mitml4.protocols.conversation import Facts, Surroundings
+from mitml4.protocols.conversation import Details, LayerContext
 from mitml4.protocols.registry import PROTOCOLS
 from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_PAIRS, MAX_TEXT
 
@@ -47,7 +47,8 @@ def json_schema() -> Schema:
     for event in EVENTS:
         definitions[event.type] = _event(event, definitions)
     definitions[FlowLayer.type]["allOf"] = [
-        _details(protocol, facts, definitions) for protocol, facts in _facts_of_protocols().items()
+        _details(protocol, details, definitions)
+        for protocol, details in _facts_of_protocols().items()
     ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -69,19 +70,19 @@ def _event(event: type[Event], definitions: dict[str, Schema]) -> Schema:
     return _object(event, head | properties)
 
 
-def _facts_of_protocols() -> dict[str, type[Facts]]:
+def _facts_of_protocols() -> dict[str, type[Details]]:
     """The class of each protocol's details, by its name; not of those that are only named."""
     return {
-        row.name: get_type_hints(type(row.converse(Surroundings())).facts)["return"]
+        row.name: get_type_hints(type(row.converse(LayerContext())).details)["return"]
         for row in PROTOCOLS
         if row.converse is not None
     }
 
 
-def _details(protocol: str, facts: type[Facts], definitions: dict[str, Schema]) -> Schema:
+def _details(protocol: str, details: type[Details], definitions: dict[str, Schema]) -> Schema:
     return {
         "if": {"properties": {"protocol": {"const": protocol}}},
-        "then": {"properties": {"details": _any_of([_of(facts, definitions), _NULL])}},
+        "then": {"properties": {"details": _any_of([_of(details, definitions), _NULL])}},
     }
 
 
@@ -89,7 +90,7 @@ def _of(hint: Any, definitions: dict[str, Schema]) -> Schema:
     """The schema of a field's type; classes go into `definitions`."""
     if hint in _SCALARS:
         return _SCALARS[hint]
-    if hint is Facts:
+    if hint is Details:
         return {"type": "object"}
     if is_dataclass(hint) and isinstance(hint, type):
         if hint.__name__ not in definitions:

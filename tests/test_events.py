@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from mitml4 import events
 from mitml4.address import Address
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, to_json
-from mitml4.protocols.conversation import Facts, Surroundings, Target
+from mitml4.protocols.conversation import Details, LayerContext, Target
 from mitml4.protocols.registry import PROTOCOLS
-from mitml4.protocols.socks5 import Socks5Facts
-from mitml4.protocols.tls.certificate import CertificateFacts
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.socks5 import Socks5Details
+from mitml4.protocols.tls.certificate import CertificateDetails
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_TEXT, text
 from mitml4.schema import json_schema
 
 CLIENT = Address("192.0.2.1", 50000)
 SERVER = Address("2001:db8::1", 443)
-CERTIFICATE = CertificateFacts(
+CERTIFICATE = CertificateDetails(
     subject="CN=www.example",
     issuer="CN=CA",
     san=("www.example", "192.0.2.1"),
@@ -61,7 +61,7 @@ SAMPLES: tuple[Event, ...] = (
         protocol="socks5",
         speaker="client",
         action="relayed",
-        details=Socks5Facts(
+        details=Socks5Details(
             methods_offered=("none",), username=b"\xffjohn", target=Target("www.example", 443)
         ),
     ),
@@ -71,7 +71,7 @@ SAMPLES: tuple[Event, ...] = (
         protocol="tls",
         speaker="client",
         action="intercepted",
-        details=TlsFacts(
+        details=TlsDetails(
             sni="www.example",
             alpn_offered=(b"h2", b"\xff"),
             ech="none",
@@ -99,7 +99,7 @@ SAMPLES: tuple[Event, ...] = (
     ),
     events.WebSocketMessage(flow=1, depth=3, direction="up", opcode="text", size=0),
     events.FlowError(
-        flow=1, depth=0, side="egress", stage="connect", kind="refused", reason="refused"
+        flow=1, depth=0, side="server", stage="connect", kind="refused", reason="refused"
     ),
     events.FlowClose(
         flow=1,
@@ -171,10 +171,10 @@ def test_texts_and_lists_of_an_event_are_bounded_and_say_so(validator) -> None:
     certificate = replace(CERTIFICATE, san=tuple(f"n{n}.example" for n in range(10_000)))
     pairs = tuple((f"x-{n}", "1") for n in range(1000))
     samples = {getattr(event, "protocol", event.type): event for event in SAMPLES}
-    long_tls = TlsFacts(sni="n" * 60_000, certificate=certificate)
+    long_tls = TlsDetails(sni="n" * 60_000, certificate=certificate)
     cases = [
         (replace(samples["tls"], details=long_tls), 12_000),
-        (replace(samples["socks5"], details=Socks5Facts(username=b"\xff" * 60_000)), 6_000),
+        (replace(samples["socks5"], details=Socks5Details(username=b"\xff" * 60_000)), 6_000),
         (replace(samples["http.request"], url="u" * 60_000, headers=pairs), 12_000),
     ]
     for event, most in cases:
@@ -207,9 +207,9 @@ def test_details_may_not_lack_a_field(validator) -> None:
     "row", [row for row in PROTOCOLS if row.converse], ids=lambda row: row.name
 )
 def test_what_a_fresh_conversation_knows_fits_the_schema(row, validator) -> None:
-    facts = row.converse(Surroundings()).facts()
+    details = row.converse(LayerContext()).details()
     layer = FlowLayer(
-        flow=1, depth=0, protocol=row.name, speaker="client", action="relayed", details=facts
+        flow=1, depth=0, protocol=row.name, speaker="client", action="relayed", details=details
     )
     validator.validate(json.loads(encode(layer)))
 
@@ -231,12 +231,12 @@ def classes(of: type, seen: set[type] | None = None) -> Iterator[type]:
 
 def test_no_two_classes_share_a_name_in_the_schema() -> None:
     """They would share a definition."""
-    facts = [
-        get_type_hints(type(row.converse(Surroundings())).facts)["return"]
+    details = [
+        get_type_hints(type(row.converse(LayerContext())).details)["return"]
         for row in PROTOCOLS
         if row.converse
     ]
-    found = {cls for root in (*EVENTS, *facts) for cls in classes(root)}
+    found = {cls for root in (*EVENTS, *details) for cls in classes(root)}
     names = [cls.__name__ for cls in found]
     assert sorted(names) == sorted(set(names))
 
@@ -250,9 +250,9 @@ def test_facts_with_defaults_are_immutable_values() -> None:
     """A default that is shared between connections must not be one that can change."""
     for row in PROTOCOLS:
         if row.converse:
-            facts = get_type_hints(type(row.converse(Surroundings())).facts)["return"]
-            assert issubclass(facts, Facts)
-            for item in fields(facts):
+            details = get_type_hints(type(row.converse(LayerContext())).details)["return"]
+            assert issubclass(details, Details)
+            for item in fields(details):
                 assert item.default is MISSING or hash(item.default) is not None
 
 
@@ -273,7 +273,7 @@ def test_any_bytes_make_a_line_of_utf_8(data: bytes) -> None:
         protocol="socks5",
         speaker="client",
         action="relayed",
-        details=Socks5Facts(username=data),
+        details=Socks5Details(username=data),
     )
     line = encode(layer).encode()
     assert b"\n" not in line

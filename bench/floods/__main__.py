@@ -29,7 +29,7 @@ MARK_MS: Final = 50.0
 """What an innocent client's p99 has to stay below."""
 RESULTS: Final = Path(__file__).parents[1] / "results"
 _TREE: Final = Path(__file__).parents[2]
-_PATIENCE_S: Final = 60.0
+_TIMEOUT_S: Final = 60.0
 """How much longer than asked for the innocent client may take."""
 _DROPPED: Final = re.compile(rb'"dropped_events":([0-9]+)')
 
@@ -59,7 +59,7 @@ class Result:
 def measure(lab: Lab, peer: Peer, flood: Flood | None, seconds: float) -> Result:
     """One flood against a fresh peer; None: no flood."""
     log = lab.where / peer.name / "output"
-    with _flooding(lab, flood, seconds + 2 * _PATIENCE_S) as begin:
+    with _flooding(lab, flood, seconds + 2 * _TIMEOUT_S) as begin:
         with peer.standing(lab) as standing:
             verify(lab, standing)
             cpu_s = standing.cpu_s
@@ -135,7 +135,7 @@ def _ask(lab: Lab, standing: Standing, seconds: float, begin: _Begin) -> Any:
     try:
         wait_until(lambda: output.read_bytes().startswith(b"ready\n"), "the client was not ready")
         begin()
-        client.wait(seconds + _PATIENCE_S)
+        client.wait(seconds + _TIMEOUT_S)
         _, _, told = output.read_text().partition("ready\n")
         return json.loads(told)
     except (subprocess.TimeoutExpired, json.JSONDecodeError) as error:
@@ -181,8 +181,8 @@ def run(given: argparse.Namespace) -> list[Result]:
 def save(results: Sequence[Result]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"floods-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    facts = {"machine": machine.facts(), "results": [asdict(result) for result in results]}
-    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    details = {"machine": machine.details(), "results": [asdict(result) for result in results]}
+    path.write_text(json.dumps(details, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

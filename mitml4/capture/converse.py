@@ -1,8 +1,8 @@
 """The offline driver of conversations: one flow's streams, depth by depth, to layers and facts.
 
 It does to a capture what the live driver does to two sockets: asks the registry what the first
-bytes are, follows the conversation by what it wants (`Want`), and begins anew one depth further in
-when both directions are INNER. There is nothing to hold back here, so what may not move yet simply
+bytes are, follows the conversation by its directives, and begins anew one depth further in when
+both directions are SWITCH. There is nothing to hold back here, so what may not move yet simply
 waits in memory, up to a bound. Where bytes are missing, a conversation goes on only if it had
 declared them unseen; otherwise the rest of the flow is opaque.
 
@@ -20,20 +20,20 @@ from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import (
-    INNER,
-    LOOK,
-    MAX_LOOK,
-    PASS_ALL,
-    TAP,
+    FORWARD_ALL,
+    MAX_PEEK,
+    MIRROR,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Forward,
     Framing,
-    Notice,
+    LayerContext,
     Opening,
-    Pass,
+    ProtocolEvent,
     StreamLayer,
-    Surroundings,
 )
 from mitml4.protocols.conversation import Protocol as ProtocolRow
 
@@ -54,11 +54,11 @@ class Observer(Protocol):
     """What all depths of the flow hold in memory; they keep the count."""
 
     def layer(
-        self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None, *, opened: bool
+        self, depth: int, protocol: str, speaker: Speaker, details: Details | None, *, opened: bool
     ) -> None:
         """A layer is known, outermost first, each depth once. `opened`: TLS that was decrypted."""
 
-    def noticed(self, depth: int, notice: Notice) -> None:
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> None:
         """A conversation took notice of something."""
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
@@ -108,7 +108,7 @@ class Depth:
     """Both directions at one depth: undecided, then in a conversation, then opaque or inside."""
 
     __slots__ = (
-        "around",
+        "context",
         "conversation",
         "depth",
         "down",
@@ -128,7 +128,7 @@ class Depth:
     def __init__(
         self,
         observer: Observer,
-        around: Surroundings,
+        context: LayerContext,
         *,
         depth: int = 0,
         expected: str | None = None,
@@ -138,7 +138,7 @@ class Depth:
         open TLS, wherever in the stack."""
         self.observer = observer
         self.depth = depth
-        self.around = around
+        self.context = context
         self.up = _Lane(Direction.UP)
         self.down = _Lane(Direction.DOWN)
         self.speaker: Speaker | None = None
@@ -243,9 +243,9 @@ class Depth:
             return ALL
         if self.conversation is None or lane.kept:
             return 0
-        want = self.conversation.want(direction)
-        if isinstance(want, Pass):
-            return ALL if want.count is None else want.count
+        directive = self.conversation.directive(direction)
+        if isinstance(directive, Forward):
+            return ALL if directive.count is None else directive.count
         return 0
 
     def _go_on(self, *, finally_: bool = False) -> None:
@@ -261,14 +261,14 @@ class Depth:
     def _detect(self, *, finally_: bool) -> None:
         """Ask what it is; with `finally_`, or when nothing can come, the likely one will do."""
         up, down = self.up, self.down
-        target = self.around.target
+        target = self.context.target
         detection = registry.detect(
             Opening(
                 up=bytes(up.kept),
                 down=bytes(down.kept),
                 up_ended=up.ended,
                 down_ended=down.ended,
-                within=self.around.within,
+                within=self.context.within,
                 port=target.port if target else None,
             )
         )
@@ -288,9 +288,9 @@ class Depth:
             self._become_opaque()
             return
         if self.secrets and protocol.name == TlsDecryption.name:
-            self.conversation = TlsDecryption(around=self.around, secrets=self.secrets)
+            self.conversation = TlsDecryption(context=self.context, secrets=self.secrets)
         else:
-            self.conversation = protocol.converse(self.around)
+            self.conversation = protocol.converse(self.context)
         for lane in (self.up, self.down):
             if lane.cut:
                 self._pump()
@@ -310,13 +310,13 @@ class Depth:
         if self.opaque or conversation is None:
             return
         self._hold(conversation.memory)
-        if conversation.notices:
+        if conversation.protocol_events:
             self._drain_notices(conversation)
-        if conversation.settled and not self.told:
+        if conversation.details_ready and not self.told:
             self._tell()
         if self.secrets:
             self._open()
-        if conversation.up is INNER and conversation.down is INNER:
+        if conversation.up is SWITCH and conversation.down is SWITCH:
             self._go_inside(conversation)
 
     def _step(self, lane: _Lane) -> bool:
@@ -333,30 +333,30 @@ class Depth:
 
     def _do(self, lane: _Lane, conversation: Conversation) -> bool:
         direction, kept = lane.direction, len(lane.kept)
-        want = conversation.want(direction)
-        if kept and want is LOOK:
+        directive = conversation.directive(direction)
+        if kept and directive is PEEK:
             if self._look(lane, conversation):
                 return True
-        elif kept and want is TAP:
+        elif kept and directive is MIRROR:
             self._tap(lane, conversation)
             return True
-        elif kept and isinstance(want, Pass):
-            count = kept if want.count is None else min(want.count, kept)
+        elif kept and isinstance(directive, Forward):
+            count = kept if directive.count is None else min(directive.count, kept)
             self._drop(lane, count)
             conversation.passed(direction, count)
             return True
         if kept > _MAX_HELD_BYTES:
             raise ProtocolError("too many bytes that may not move yet")
-        if want is LOOK or want is TAP or isinstance(want, Pass):
+        if directive is PEEK or directive is MIRROR or isinstance(directive, Forward):
             return self._end(lane, conversation)
         return False
 
     def _look(self, lane: _Lane, conversation: Conversation) -> bool:
-        shown = bytes(lane.kept[:MAX_LOOK])
+        shown = bytes(lane.kept[:MAX_PEEK])
         up, down = conversation.up, conversation.down
         count = conversation.feed(lane.direction, shown)
         self._drop(lane, count)
-        if not count and len(shown) == MAX_LOOK:
+        if not count and len(shown) == MAX_PEEK:
             raise ProtocolError("more bytes than one look may hold")
         return count > 0 or up != conversation.up or down != conversation.down
 
@@ -379,7 +379,7 @@ class Depth:
 
     def _go_inside(self, conversation: Conversation) -> None:
         self._tell()
-        self.inner = inner = self._within(conversation, secure=self.around.secure)
+        self.inner = inner = self._within(conversation, secure=self.context.secure)
         if framing := conversation.framing:
             self.framings = {direction: framing() for direction in Direction}
         for lane in (self.up, self.down):
@@ -395,15 +395,15 @@ class Depth:
             inner.data(direction, data)
 
     def _within(self, conversation: Conversation, *, secure: bool) -> Depth:
-        around = Surroundings(
-            clock=self.around.clock,
+        context = LayerContext(
+            clock=self.context.clock,
             secure=secure,
-            target=conversation.target or self.around.target,
-            within=(*self.around.within, conversation.name),
+            target=conversation.target or self.context.target,
+            within=(*self.context.within, conversation.name),
         )
         return Depth(
             self.observer,
-            around,
+            context,
             depth=self.depth + 1,
             expected=conversation.inner,
             secrets=self.secrets,
@@ -426,7 +426,7 @@ class Depth:
         conversation.plaintext.clear()
         for direction in Direction:
             if opened.unseen(direction) >= ALL:
-                conversation.set_want(direction, PASS_ALL)
+                conversation.set_directive(direction, FORWARD_ALL)
 
     def _break(self, direction: Direction, reason: str) -> None:
         """The conversation cannot go on: what it has learned counts, the rest is opaque."""
@@ -448,24 +448,26 @@ class Depth:
 
     def _tell(self) -> None:
         if self.conversation and not self.told:
-            self._announce(self.conversation.name, self.conversation.facts())
+            self._announce(self.conversation.name, self.conversation.details())
             self._untap()
 
-    def _announce(self, name: str, facts: Facts | None) -> None:
+    def _announce(self, name: str, details: Details | None) -> None:
         self.told = True
         opened = isinstance(self.conversation, TlsDecryption) and self.conversation.opened
-        self.observer.layer(self.depth, name, self.speaker or "client", facts, opened=opened)
+        self.observer.layer(self.depth, name, self.speaker or "client", details, opened=opened)
 
     def _drain_notices(self, conversation: Conversation) -> None:
-        if conversation.notices:
+        if conversation.protocol_events:
             self._tell()
-            for notice in conversation.notices:
-                if isinstance(notice, StreamLayer):
+            for protocol_event in conversation.protocol_events:
+                if isinstance(protocol_event, StreamLayer):
                     within = self.depth + 1
-                    self.observer.layer(within, notice.protocol, "client", None, opened=False)
+                    self.observer.layer(
+                        within, protocol_event.protocol, "client", None, opened=False
+                    )
                 else:
-                    self.observer.noticed(self.depth, notice)
-            conversation.notices.clear()
+                    self.observer.protocol_event(self.depth, protocol_event)
+            conversation.protocol_events.clear()
 
     def _become_opaque(self) -> None:
         self.opaque = True

@@ -10,26 +10,26 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mitml4.capture.converse import Depth
+from mitml4.capture.fast_path import fast_path
 from mitml4.capture.flow import CloseReason, Flow
 from mitml4.capture.network.dissector import Dissector
 from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
-from mitml4.capture.skim import skim
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import CaptureError
-from mitml4.protocols.conversation import Direction, Facts, Notice, Surroundings, Target
+from mitml4.protocols.conversation import Details, Direction, LayerContext, ProtocolEvent, Target
 
-__all__ = ["Tally", "follow"]
+__all__ = ["Statistics", "follow"]
 
 
 @dataclass(slots=True)
-class Tally:
+class Statistics:
     """What became of those of a capture's packets that a flow's listener did not see."""
 
     skipped: dict[str, int] = field(default_factory=dict)
     """Packets without a TCP segment, by reason."""
-    strays: int = 0
+    orphan_segments: int = 0
     """Segments without payload that belong to no flow."""
     evicted: int = 0
     """Flows closed before their time, or no longer looked into, for want of memory."""
@@ -41,7 +41,7 @@ def follow(
     tunnels: bool = False,
     secrets: Secrets | None = None,
     max_flows: int = MAX_FLOWS,
-    tally: Tally | None = None,
+    tally: Statistics | None = None,
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
 
@@ -51,14 +51,14 @@ def follow(
     raised again.
     """
     reports: list[Report] = []
-    tally = tally if tally is not None else Tally()
+    tally = tally if tally is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
     reassembler = Reassembler(
         lambda flow: _Follower(flow, reports.append, secrets), max_flows=max_flows
     )
     failure: CaptureError | None = None
     try:
-        for time_s, segment in skim(packets, reassembler.halves, dissector):
+        for time_s, segment in fast_path(packets, reassembler.halves, dissector):
             reassembler.take(time_s, segment)
             if reports:
                 yield from reports
@@ -67,7 +67,7 @@ def follow(
         failure = error
     reassembler.close()
     tally.skipped = dict(dissector.skipped)
-    tally.strays, tally.evicted = reassembler.strays, reassembler.evicted
+    tally.orphan_segments, tally.evicted = reassembler.orphan_segments, reassembler.evicted
     yield from reports
     if failure:
         raise failure
@@ -99,8 +99,8 @@ class _Follower:
 
     def _begin(self) -> Depth:
         destination = self._flow.destination
-        around = Surroundings(clock=self.clock, target=Target(destination.ip, destination.port))
-        self._first = Depth(self, around, secrets=self._secrets)
+        context = LayerContext(clock=self.clock, target=Target(destination.ip, destination.port))
+        self._first = Depth(self, context, secrets=self._secrets)
         return self._first
 
     def data(self, direction: Direction, data: bytes, time_s: float) -> None:
@@ -134,7 +134,7 @@ class _Follower:
         self._report(Closed(flow=flow, time_s=flow.last_s, stack=tuple(self.stack), reason=reason))
 
     def layer(
-        self, depth: int, protocol: str, speaker: Speaker, facts: Facts | None, *, opened: bool
+        self, depth: int, protocol: str, speaker: Speaker, details: Details | None, *, opened: bool
     ) -> None:
         self.stack.append(protocol)
         self._report(
@@ -144,13 +144,15 @@ class _Follower:
                 depth=depth,
                 protocol=protocol,
                 speaker=speaker,
-                facts=facts,
+                details=details,
                 opened=opened,
             )
         )
 
-    def noticed(self, depth: int, notice: Notice) -> None:
-        self._report(Noticed(flow=self._flow, time_s=self.now_s, depth=depth, notice=notice))
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> None:
+        self._report(
+            Noticed(flow=self._flow, time_s=self.now_s, depth=depth, protocol_event=protocol_event)
+        )
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         self._report(

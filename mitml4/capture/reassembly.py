@@ -57,7 +57,7 @@ class Reassembler:
         max_kept_bytes: int = _MAX_KEPT_BYTES,
     ) -> None:
         """`listen` makes the listener of a flow that has just opened."""
-        self.strays = 0
+        self.orphan_segments = 0
         """Segments without payload that belong to no flow."""
         self.evicted = 0
         """Flows that were closed, or no longer looked into, for want of memory."""
@@ -81,7 +81,7 @@ class Reassembler:
             half = None
         if half is None:
             if not (flags & SYN or (length and not flags & RST)):
-                self.strays += 1
+                self.orphan_segments += 1
                 return
             half = self._open(time_s, key, flags)
         flow, other = half.flow, half.other

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mitml4.capture.flow import CloseReason, Flow
-from mitml4.protocols.conversation import Direction, Facts, Notice
+from mitml4.protocols.conversation import Details, Direction, ProtocolEvent
 
 __all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report", "Speaker"]
 
@@ -35,7 +35,7 @@ class Layer:
     depth: int
     protocol: str
     speaker: Speaker
-    facts: Facts | None
+    details: Details | None
     opened: bool = False
     """Whether it is TLS that was decrypted."""
 
@@ -47,7 +47,7 @@ class Noticed:
     flow: Flow
     time_s: float
     depth: int
-    notice: Notice
+    protocol_event: ProtocolEvent
 
 
 @dataclass(slots=True, kw_only=True)

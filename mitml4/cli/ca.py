@@ -148,11 +148,11 @@ Examples:
 @click.option("--json", is_flag=True, help="Print one JSON object.")
 def show(*, ca_dir: Path, json: bool) -> None:
     """Show the certificate authority: name, fingerprint, validity, place."""
-    facts = _facts(CertificateAuthority.load(ca_dir), ca_dir)
+    details = _details(CertificateAuthority.load(ca_dir), ca_dir)
     if json:
-        click.echo(to_line(facts))
+        click.echo(to_line(details))
         return
-    for name, fact in facts.items():
+    for name, fact in details.items():
         if fact:
             click.echo(f"{name.replace('_', ' '):<17}  {_shown(fact)}")
 
@@ -167,7 +167,7 @@ def _shown(fact: object) -> str:
             return str(fact)
 
 
-def _facts(authority: CertificateAuthority, directory: Path) -> dict[str, object]:
+def _details(authority: CertificateAuthority, directory: Path) -> dict[str, object]:
     certificate = authority.certificate
     return {
         "subject": authority.subject,

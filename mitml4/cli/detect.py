@@ -93,7 +93,7 @@ def detect(
         totals.add(event)
         output.publish(event)
 
-    _collect_less_often()
+    _tune_gc()
     detection = Detection(publish, tunnels=tunnels, with_headers=headers, secrets=secrets)
     detection.start()
     broken = False
@@ -121,7 +121,7 @@ def detect(
 class _JsonLines:
     """Events as JSON lines on standard output, at the latest when the capture is read on."""
 
-    _MOST = 1000
+    _HARD_LIMIT = 1000
 
     def __init__(self) -> None:
         from mitml4.events import encode
@@ -134,7 +134,7 @@ class _JsonLines:
     def publish(self, event: Event) -> None:
         line = f"{self._encode(event)}\n"
         self._lines.append(line.encode("utf-8", "backslashreplace"))
-        if len(self._lines) == self._MOST:
+        if len(self._lines) == self._HARD_LIMIT:
             self.flush()
 
     def flush(self) -> None:
@@ -148,7 +148,7 @@ class _JsonLines:
     finish = flush
 
 
-def _collect_less_often() -> None:
+def _tune_gc() -> None:
     """Look for cyclic garbage only where a few hundred flows may have left some: it costs a capture
     a sixteenth of its time otherwise. What is loaded by now stays, and need not be looked at."""
     gc.freeze()

@@ -273,7 +273,7 @@ _LIFE: Final = (
         help="End after so many connections.",
     ),
 )
-_PATIENCE: Final = (
+_DETECTION: Final = (
     _option(
         "Session",
         "--detect-timeout",
@@ -358,10 +358,10 @@ _COMMAND_LIFE: Final = (
 )
 
 _INTERCEPT_OPTIONS: Final = (
-    *_SCOPE, *_POLICY, *_DISPLAY, *_FILES, *_LIFE, *_PATIENCE, *_DRY_RUN
+    *_SCOPE, *_POLICY, *_DISPLAY, *_FILES, *_LIFE, *_DETECTION, *_DRY_RUN
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
-    *_COMMAND_SCOPE, *_POLICY, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE, *_PATIENCE
+    *_COMMAND_SCOPE, *_POLICY, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE, *_DETECTION
 )  # fmt: skip
 
 

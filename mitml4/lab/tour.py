@@ -228,9 +228,9 @@ def _start(lab: LabNetwork, argv: Sequence[str], **options: Any) -> subprocess.P
 async def _stop(process: subprocess.Popen[Any]) -> None:
     with trio.CancelScope(shield=True):
         process.terminate()
-        with trio.move_on_after(_STOP_TIMEOUT_S) as patience:
+        with trio.move_on_after(_STOP_TIMEOUT_S) as timeout:
             await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             process.kill()
 
 

@@ -22,7 +22,7 @@ from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
-from mitml4.protocols.conversation import MAX_LOOK, Direction, Framing, Target, Unreadable
+from mitml4.protocols.conversation import MAX_PEEK, Direction, Framing, Target, Unreadable
 from mitml4.tls.stream import TlsFailure, TlsStream
 
 __all__ = ["MAX_DEPTH", "Bridge", "BrokenSourceError", "Lane", "first_of"]
@@ -30,7 +30,7 @@ __all__ = ["MAX_DEPTH", "Bridge", "BrokenSourceError", "Lane", "first_of"]
 MAX_DEPTH: Final = 16
 """Layers deeper than this are relayed unseen."""
 
-_LAST_WORDS_S: Final = 2.0
+_DRAIN_TIMEOUT_S: Final = 2.0
 """How long the client may take for what a server has said before its reset, and the other way."""
 
 _CHEAP_TO_SEE_AGAIN: Final = 1024
@@ -79,7 +79,7 @@ class Lane:
     async def look(self, beyond: int) -> bytes:
         """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
 
-        At most MAX_LOOK + 1 of them. When it has ended, `ended` is set, and no more come. `flush`
+        At most MAX_PEEK + 1 of them. When it has ended, `ended` is set, and no more come. `flush`
         comes first. Cancelling loses nothing.
 
         Who has to see many bytes again for each one that follows is not shown it at once: a short
@@ -89,7 +89,7 @@ class Lane:
         if beyond:  # a byte more may be there each time
             await trio.lowlevel.checkpoint()
         data = await self._look(beyond)
-        enough = min(beyond + beyond // _GROWTH, MAX_LOOK)
+        enough = min(beyond + beyond // _GROWTH, MAX_PEEK)
         if beyond > _CHEAP_TO_SEE_AGAIN and len(data) < enough and not self.ended:
             with trio.move_on_after(beyond * _PAUSE_S_PER_BYTE):
                 return await self._look(enough)
@@ -101,7 +101,7 @@ class Lane:
         while len(self.ahead) <= beyond:
             moved = len(self.ahead)
             try:
-                fresh = await self.source.peek(beyond - moved, MAX_LOOK + 1)
+                fresh = await self.source.peek(beyond - moved, MAX_PEEK + 1)
             except UrgentAhead as urgent:
                 await self._move_over(urgent)
                 continue
@@ -117,7 +117,7 @@ class Lane:
         return self._shown(self._unread())
 
     def _unread(self) -> bytes:
-        return self.source.peek_nowait(len(self.due) + MAX_LOOK + 1)[len(self.due) :]
+        return self.source.peek_nowait(len(self.due) + MAX_PEEK + 1)[len(self.due) :]
 
     def _shown(self, fresh: bytes) -> bytes:
         if fresh and self.held_since is None:
@@ -262,7 +262,7 @@ class Lane:
 
     def _find_ended(self, ended: bool) -> None:
         if ended:
-            self.source.tcp.raise_told_reset()
+            self.source.tcp.raise_if_reset()
         if ended and self.resets_what_breaks and isinstance(self.truncation, TlsFailure):
             raise BrokenSourceError(str(self.truncation))
         self.ended = ended
@@ -306,7 +306,7 @@ class Lane:
     async def _tell(self, sink: Stream) -> None:
         if sink not in self._told:
             self._told.append(sink)
-            await sink.send_end()
+            await sink.send_eof()
 
 
 def _refuse_urgent(guard: Guard) -> Callable[[], None]:
@@ -339,14 +339,14 @@ class Bridge:
     on_channel_binding: Callable[[bool], None] = lambda _offered: None
     """Told what is said inside a TLS that was opened of binding logins to it: True, the server
     offers that; False, it has let the client in without."""
-    sealed: str | None = None
+    passthrough_reason: str | None = None
     """Why its TLS cannot be opened, where the outer layer knows."""
 
     @classmethod
     def between(
         cls,
-        ingress: Stream,
-        egress: Stream,
+        client_side: Stream,
+        server_side: Stream,
         *,
         relay: Relay,
         report: Report,
@@ -356,8 +356,8 @@ class Bridge:
     ) -> Bridge:
         """The outermost bridge of a flow."""
         return cls(
-            up=Lane(ingress, egress, relay, on_urgent=_refuse_urgent(guard)),
-            down=Lane(egress, ingress, relay, resets_what_breaks=True),
+            up=Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(guard)),
+            down=Lane(server_side, client_side, relay, resets_what_breaks=True),
             report=report,
             target=target,
             hold_s=hold_s,
@@ -365,11 +365,11 @@ class Bridge:
         )
 
     @property
-    def ingress(self) -> Stream:
+    def client_side(self) -> Stream:
         return self.up.source
 
     @property
-    def egress(self) -> Stream:
+    def server_side(self) -> Stream:
         return self.down.source
 
     @property
@@ -408,7 +408,7 @@ class Bridge:
                 other = self.lane(direction.other)
                 both_were_at_work = len(failures) == 1 and len(at_work) == 2
                 if isinstance(error, OSError) and both_were_at_work and other.source.tcp.is_gone:
-                    nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+                    nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
                     return
             if failures or not at_work:
                 nursery.cancel_scope.cancel()
@@ -428,28 +428,34 @@ class Bridge:
         target: Target | None = None,
         expected: str | None = None,
         framing: Callable[[], Framing] | None = None,
-        sealed: str | None = None,
+        passthrough_reason: str | None = None,
     ) -> Bridge:
         """The bridge of the protocol inside, on the same lanes."""
         target = target or self.target
-        return replace(self, target=target, expected=expected, framing=framing, sealed=sealed)
+        return replace(
+            self,
+            target=target,
+            expected=expected,
+            framing=framing,
+            passthrough_reason=passthrough_reason,
+        )
 
-    def onto(self, egress: Stream) -> Bridge:
+    def onto(self, server_side: Stream) -> Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
-        ingress, relay = self.ingress, self.up.relay
-        up = Lane(ingress, egress, relay)
-        down = Lane(egress, ingress, relay, resets_what_breaks=True)
+        client_side, relay = self.client_side, self.up.relay
+        up = Lane(client_side, server_side, relay)
+        down = Lane(server_side, client_side, relay, resets_what_breaks=True)
         return replace(self, up=up, down=down)
 
     def inside_tls(
-        self, ingress: Stream, egress: Stream, on_channel_binding: Callable[[bool], None]
+        self, client_side: Stream, server_side: Stream, on_channel_binding: Callable[[bool], None]
     ) -> Bridge:
         """The bridge of the plaintext."""
         relay = self.up.relay
         return replace(
             self,
-            up=Lane(ingress, egress, relay),
-            down=Lane(egress, ingress, relay, resets_what_breaks=True),
+            up=Lane(client_side, server_side, relay),
+            down=Lane(server_side, client_side, relay, resets_what_breaks=True),
             secure=True,
             expected=None,
             framing=None,

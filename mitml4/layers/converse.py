@@ -1,7 +1,8 @@
 """The live driver of conversations: moves the bytes of both lanes as the conversation says.
 
-Each lane is a task that asks the conversation what may happen to the bytes that come next (`Want`),
-does it, and asks again. What one lane's bytes teach the conversation may change what the other may
+Each lane is a task that asks the conversation what may happen to the bytes that come next (its
+`Directive`), does it, and asks again. What one lane's bytes teach the conversation may change what
+the other may
 do: then the other's wait is broken off, and it asks again. A conversation that finds its protocol
 broken is dropped, and the rest of the flow is relayed unseen, unless a block could concern what the
 client may ask for in it.
@@ -20,18 +21,18 @@ from mitml4.events import Action
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Side, Speaker
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    MAX_LOOK,
-    PASS_ALL,
-    TAP,
+    FORWARD_ALL,
+    MAX_PEEK,
+    MIRROR,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
     Direction,
+    Directive,
+    Forward,
     Opening,
-    Pass,
     Unreadable,
-    Want,
 )
 from mitml4.protocols.unclaimed import asked_by
 from mitml4.turn import Turn
@@ -70,7 +71,7 @@ class _Driver:
         self.broken = False
         self.is_strict = bridge.guard.is_strict
         self.finished: set[Direction] = set()
-        self.waits: dict[Direction, tuple[Want, trio.CancelScope]] = {}
+        self.waits: dict[Direction, tuple[Directive, trio.CancelScope]] = {}
         self.turns = {each: Turn() for each in Direction}
         self.windows = dict.fromkeys(Direction, _WINDOW)
         """How much of what has moved a conversation is shown at a time."""
@@ -97,7 +98,7 @@ class _Driver:
                 target=self.conversation.target,
                 expected=self.conversation.inner,
                 framing=self.conversation.framing,
-                sealed=self.conversation.sealed,
+                passthrough_reason=self.conversation.passthrough_reason,
             )
         return None
 
@@ -111,47 +112,47 @@ class _Driver:
     def _claim(self, direction: Direction) -> bool:
         """A turn's worth of what has moved in a direction; whether the conversation took any."""
         ahead = self.bridge.lane(direction).ahead
-        if ahead and self._want(direction) is TAP:
+        if ahead and self._directive(direction) is MIRROR:
             taken = min(len(ahead), _WINDOW)
             self._tapped(direction, bytes(ahead[:taken]))
         else:
-            taken = self._show(direction, bytes(ahead[: MAX_LOOK + 1]), 0)
+            taken = self._show(direction, bytes(ahead[: MAX_PEEK + 1]), 0)
         del ahead[:taken]
         return taken > 0
 
-    def _want(self, direction: Direction) -> Want:
+    def _directive(self, direction: Direction) -> Directive:
         """What the conversation wants, or all that is left to want without it."""
         if self.broken:
-            return LOOK if direction is Direction.UP and self._may_be_blocked() else PASS_ALL
-        want = self.conversation.want(direction)
-        if want in (HOLD, INNER) and direction.other in self.finished:
-            return PASS_ALL  # the other side has ended, and nothing will change this any more
-        return want
+            return PEEK if direction is Direction.UP and self._may_be_blocked() else FORWARD_ALL
+        directive = self.conversation.directive(direction)
+        if directive in (PAUSE, SWITCH) and direction.other in self.finished:
+            return FORWARD_ALL  # the other side has ended, and nothing will change this any more
+        return directive
 
     def _inner_begins(self) -> bool:
-        wants = (self._want(Direction.UP), self._want(Direction.DOWN))
-        return all(want is INNER for want in wants)
+        directives = (self._directive(Direction.UP), self._directive(Direction.DOWN))
+        return all(directive is SWITCH for directive in directives)
 
     async def _follow(self, direction: Direction) -> None:
         lane, turn = self.bridge.lane(direction), self.turns[direction]
         while not self._inner_begins():
             await turn.rest()
-            want = self._want(direction)
-            if want is LOOK:
+            directive = self._directive(direction)
+            if directive is PEEK:
                 exhausted = await self._look(direction, lane)
-            elif want is TAP and self.is_strict and direction is Direction.UP:
+            elif directive is MIRROR and self.is_strict and direction is Direction.UP:
                 exhausted = await self._look_on(lane)
-            elif want is TAP:
+            elif directive is MIRROR:
                 data = await lane.pass_some()
                 await self._show_copy(direction, data)
                 exhausted = not data
-            elif isinstance(want, Pass):
-                count = await lane.pass_on(want.count)
+            elif isinstance(directive, Forward):
+                count = await lane.pass_on(directive.count)
                 turn.begin()
                 self._passed(direction, count)
-                exhausted = want.count is None or count < want.count
+                exhausted = directive.count is None or count < directive.count
             else:
-                exhausted = await self._wait(direction, lane, want)
+                exhausted = await self._wait(direction, lane, directive)
             if exhausted:
                 await self._end(direction, lane)
                 return
@@ -162,29 +163,29 @@ class _Driver:
         Returns whether nothing more will come.
         """
         tried = 0
-        while self._want(direction) is LOOK:
+        while self._directive(direction) is PEEK:
             data = lane.glance()
             if len(data) > tried:
                 taken = self._show(direction, data, tried)
                 if taken:
                     lane.claim(data[:taken])
-                    if taken == len(data) or self._want(direction) is LOOK:
+                    if taken == len(data) or self._directive(direction) is PEEK:
                         await lane.flush()
                     return False
-                if self._want(direction) is not LOOK:
+                if self._directive(direction) is not PEEK:
                     return False
-                if len(data) > MAX_LOOK:
+                if len(data) > MAX_PEEK:
                     self._break(direction, ProtocolError("more bytes than one look may hold"))
                     return False
                 tried = len(data)
             del data  # there may be many flows that wait for the rest of something
             await lane.flush()
-            with trio.move_on_at(self._held_until(direction, tried)) as patience:
-                looked = await self._interruptible(direction, LOOK, lane, tried)
+            with trio.move_on_at(self._held_until(direction, tried)) as timeout:
+                looked = await self._interruptible(direction, PEEK, lane, tried)
             self.turns[direction].begin()
-            if patience.cancelled_caught and self._want(direction) is not LOOK:
+            if timeout.cancelled_caught and self._directive(direction) is not PEEK:
                 break
-            if patience.cancelled_caught:
+            if timeout.cancelled_caught:
                 # A piece of a message, and no more: the far side may have something to say to it.
                 data = lane.glance()[:tried]
                 self._check_unclaimed(direction, data)
@@ -202,23 +203,27 @@ class _Driver:
         """
         at, window = 0, max(_WINDOW, 2 * tried)
         while at < len(data) and not (at and self.turns[direction].is_over):
-            want = self._want(direction)
-            if isinstance(want, Pass):
-                passed = len(data) - at if want.count is None else min(len(data) - at, want.count)
+            directive = self._directive(direction)
+            if isinstance(directive, Forward):
+                passed = (
+                    len(data) - at
+                    if directive.count is None
+                    else min(len(data) - at, directive.count)
+                )
                 self._passed(direction, passed)
                 at += passed
-            elif want is not LOOK:
+            elif directive is not PEEK:
                 break
             elif taken := self._feed(direction, data[at : at + window]):
                 at, window = at + taken, _WINDOW
-            elif self._want(direction) is LOOK and at + window >= len(data):
+            elif self._directive(direction) is PEEK and at + window >= len(data):
                 break
             else:
                 window *= 2
         return at
 
     async def _look_on(self, lane: Lane) -> bool:
-        """A TAP on requests that may be refused: the conversation is shown them before they move.
+        """A MIRROR on requests that may be refused: the conversation sees them before they move.
 
         Returns whether nothing more will come.
         """
@@ -228,12 +233,12 @@ class _Driver:
         return not data
 
     async def _show_copy(self, direction: Direction, data: bytes) -> int:
-        """Show the conversation what moves under a TAP: in small pieces as long as it has something
-        to say of them. Returns how much was shown."""
+        """Show the conversation what moves under a MIRROR: in small pieces as long as they are
+        expensive. Returns how much was shown."""
         turn = self.turns[direction]
         turn.begin()
         at = 0
-        while at < len(data) and self._want(direction) is TAP:
+        while at < len(data) and self._directive(direction) is MIRROR:
             window = self.windows[direction]
             self._tapped(direction, data[at : at + window])
             at += window
@@ -248,24 +253,24 @@ class _Driver:
             return min(2 * window, _MOST_SHOWN)
         return max(window // 2, _LEAST_SHOWN) if self.work_s > _WORK_S else window
 
-    async def _wait(self, direction: Direction, lane: Lane, want: Want) -> bool:
+    async def _wait(self, direction: Direction, lane: Lane, directive: Directive) -> bool:
         """Nothing should move now, but neither may a wrong guess make two ends wait for good.
 
         The source is watched all the same, lest its reset goes unnoticed.
         """
         await lane.flush()
         data = lane.glance()
-        while self._want(direction) is want and not self._inner_begins():
-            enough = len(data) > MAX_LOOK or lane.ended
-            with trio.move_on_at(self._held_until(direction, len(data))) as patience:
+        while self._directive(direction) is directive and not self._inner_begins():
+            enough = len(data) > MAX_PEEK or lane.ended
+            with trio.move_on_at(self._held_until(direction, len(data))) as timeout:
                 beyond = math.inf if enough else len(data)
-                looked = await self._interruptible(direction, want, lane, beyond)
+                looked = await self._interruptible(direction, directive, lane, beyond)
             self.turns[direction].begin()
-            if self._want(direction) is not want:
+            if self._directive(direction) is not directive:
                 break  # even if it was held for long enough in the same moment
-            if patience.cancelled_caught and len(data) > MAX_LOOK:
+            if timeout.cancelled_caught and len(data) > MAX_PEEK:
                 self._break(direction, ProtocolError("more bytes than may be held back"))
-            elif patience.cancelled_caught:
+            elif timeout.cancelled_caught:
                 self._check_unclaimed(direction, data)
                 await lane.move_ahead(data)
             elif looked is not None:
@@ -282,11 +287,11 @@ class _Driver:
         return self.bridge.lane(direction).held_until(count, hold_s)
 
     async def _interruptible(
-        self, direction: Direction, want: Want, lane: Lane, beyond: float
+        self, direction: Direction, directive: Directive, lane: Lane, beyond: float
     ) -> bytes | None:
         """Look at a lane; None when the conversation has changed its mind meanwhile."""
         with trio.CancelScope() as scope:
-            self.waits[direction] = (want, scope)
+            self.waits[direction] = (directive, scope)
             try:
                 if math.isinf(beyond) and lane.ended:
                     await lane.end()
@@ -357,8 +362,8 @@ class _Driver:
             self.bridge.guard.check(*asked_by(opening, target).ends)
 
     def _tapped(self, direction: Direction, data: bytes) -> None:
-        if self._want(direction) is TAP:
-            if self.framings:  # bytes under a TAP have moved as they came: it is shown the inner
+        if self._directive(direction) is MIRROR:
+            if self.framings:  # bytes under a MIRROR have moved as they came: it is shown the inner
                 data = bytes(self.framings[direction].unwrap(data))
             self._feed(direction, data)
 
@@ -383,7 +388,7 @@ class _Driver:
 
     def _break(self, direction: Direction, error: ProtocolError) -> None:
         self.broken = True
-        side: Side = "ingress" if direction is Direction.UP else "egress"
+        side: Side = "client" if direction is Direction.UP else "server"
         self.bridge.report.error(side, "relay", "protocol", error.message)
         self._check_unread(direction)
         self._after(direction)
@@ -396,15 +401,15 @@ class _Driver:
             self.bridge.on_channel_binding(self.bound)
         other = direction.other
         if other in self.waits:
-            want, scope = self.waits[other]
+            directive, scope = self.waits[other]
             is_over = direction in self.finished or self._inner_begins()
-            if is_over or self._want(other) is not want:
+            if is_over or self._directive(other) is not directive:
                 scope.cancel()
 
     def _tell(self, *, at_the_end: bool) -> None:
         conversation = self.conversation
-        if conversation.settled or at_the_end:
-            self.bridge.report.layer(self.depth, self.speaker, self.action, conversation.facts())
-        for notice in conversation.notices:
-            self.unpaid += self.bridge.report.notice(self.depth, notice)
-        conversation.notices.clear()
+        if conversation.details_ready or at_the_end:
+            self.bridge.report.layer(self.depth, self.speaker, self.action, conversation.details())
+        for protocol_event in conversation.protocol_events:
+            self.unpaid += self.bridge.report.protocol_event(self.depth, protocol_event)
+        conversation.protocol_events.clear()

@@ -14,10 +14,10 @@ from typing import Literal, TypeAlias
 
 from mitml4.protocols.conversation import End, Target, Unreadable
 
-__all__ = ["Action", "Blocked", "Guard", "Judge", "without_opening"]
+__all__ = ["Action", "Blocked", "Decide", "Guard", "without_opening"]
 
 Action: TypeAlias = Literal["block", "passthrough", "intercept"]
-Judge: TypeAlias = Callable[[Sequence[End]], tuple[Action, str]]
+Decide: TypeAlias = Callable[[Sequence[End]], tuple[Action, str]]
 """The policy: what to do with a connection that is known by these ends (the nearest first), and
 why."""
 
@@ -34,23 +34,23 @@ class Blocked(Exception):  # noqa: N818 - a decision, not an error
 class Guard:
     """The policy for one flow."""
 
-    judge: Judge
+    policy: Decide
     known: tuple[Target, ...]
     """What the flow is known by from the first: its destination, and that one's name in DNS."""
 
     def decide(self, *ends: Target) -> tuple[Action, str]:
         """What to do with TLS that is known by these too, the nearest first, once checked."""
-        return self.judge((*ends, *self.known))
+        return self.policy((*ends, *self.known))
 
     def check(self, *ends: End) -> None:
         """Raises Blocked if the flow may not go to one of these."""
         for end in ends:
-            action, reason = self.judge((end,))
+            action, reason = self.policy((end,))
             if action == "block":
                 raise Blocked(reason, end)
 
     def blocks(self, end: End) -> bool:
-        return self.judge((end,))[0] == "block"
+        return self.policy((end,))[0] == "block"
 
     @property
     def is_strict(self) -> bool:
@@ -58,11 +58,11 @@ class Guard:
         return self.blocks(Unreadable())
 
 
-def without_opening(judge: Judge, reason: str) -> Judge:
+def without_opening(policy: Decide, reason: str) -> Decide:
     """The same policy, for flows in which no TLS is opened."""
 
     def blocked_or_not(ends: Sequence[End]) -> tuple[Action, str]:
-        action, why = judge(ends)
+        action, why = policy(ends)
         return (action, why) if action == "block" else ("passthrough", reason)
 
     return blocked_or_not

@@ -22,12 +22,12 @@ from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import StreamTruncated, TcpStream
-from mitml4.protocols.conversation import MAX_LOOK, Framing
-from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.conversation import MAX_PEEK, Framing
+from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.names import alert_name
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tls.context import Contexts, Outcome, has_extended_master_secret
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
@@ -60,16 +60,16 @@ what a server may say because something is missing that the client did offer."""
 class PassThrough(Exception):  # noqa: N818
     """Opening this one would cost the connection, or hide something from the client.
 
-    `reason` says what, `egress` is a fresh one that has been sent the first `sent` bytes of what
-    the client says, `certificate` what was seen on the former one.
+    `reason` says what, `server_side` is a fresh one that has been sent the first `sent` bytes of
+    what the client says, `certificate` what was seen on the former one.
     """
 
     def __init__(
-        self, reason: str, egress: TcpStream, sent: int, certificate: CertificateFacts | None
+        self, reason: str, server_side: TcpStream, sent: int, certificate: CertificateDetails | None
     ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.egress = egress
+        self.server_side = server_side
         self.sent = sent
         self.certificate = certificate
 
@@ -108,33 +108,33 @@ class Handshake:
         self.redial = redial
         self.began = trio.current_time()
         self.depth = len(bridge.report.stack)
-        self.facts = TlsFacts.of(hello)
+        self.details = TlsDetails.of(hello)
         self.server_reset: OSError | None = None
 
     async def run(self) -> Bridge:
         """Raises PassThrough, Failed, OSError."""
-        egress = await self._connect()
-        verdict = await self._verify(egress)
-        await self._wait_certificate_verdict(egress)
+        server_side = await self._connect()
+        verdict = await self._verify(server_side)
+        await self._wait_certificate_verdict(server_side)
         try:
-            leaf = await self._forge(egress, verdict)
-            ingress = await self._accept(egress, leaf)
+            leaf = await self._forge(server_side, verdict)
+            client_side = await self._accept(server_side, leaf)
         finally:
             self._announce()
         if not self.tools.contexts.client_certificate:
-            egress.alerts.on_certificate_request = self._note_late_request
-        ingress.on_opening = partial(self._note_opening, trio.current_time())
-        return self.bridge.inside_tls(ingress, egress, self._note_channel_binding)
+            server_side.alerts.on_certificate_request = self._note_late_request
+        client_side.on_opening = partial(self._note_opening, trio.current_time())
+        return self.bridge.inside_tls(client_side, server_side, self._note_channel_binding)
 
     def _framing(self) -> Framing | None:
         return self.bridge.framing() if self.bridge.framing else None
 
     async def _connect(self) -> TlsStream:
-        """The egress handshake, with the client's offer."""
-        mirrored = self.tools.contexts.egress(self.hello)
+        """The handshake with the server, with the client's offer."""
+        mirrored = self.tools.contexts.server_side(self.hello)
         unlike = differences(self.hello, mirrored.hello)
-        self.facts = replace(self.facts, not_mirrored=unlike)
-        stream = tls_over(self.bridge.egress, mirrored.context, framing=self._framing())
+        self.details = replace(self.details, not_mirrored=unlike)
+        stream = tls_over(self.bridge.server_side, mirrored.context, framing=self._framing())
         stream.alerts.usual = mirrored.usual
         connection = stream.connection
         prepare(connection, self.hello)
@@ -151,12 +151,12 @@ class Handshake:
         except StreamTruncated:
             await self._pass_on_failure(None)
         except trio.TooSlowError:
-            self._fail("egress", "timeout", "the server does not answer the ClientHello")
-            self.bridge.ingress.abort()
+            self._fail("server", "timeout", "the server does not answer the ClientHello")
+            self.bridge.client_side.abort()
             raise Failed from None
         if self.bridge.up.ended and self.redial:
             await self._retreat("client ended")
-            self._fail("ingress", "reset", "the client ended before the server's answer")
+            self._fail("client", "reset", "the client ended before the server's answer")
             self._abort(stream)
         self._describe(connection)
         return stream
@@ -177,10 +177,10 @@ class Handshake:
         given, or with none where the client is known to have none."""
         return bool(self.tools.contexts.client_certificate) or self.visit.declines
 
-    async def _leave_request_to_client(self, egress: TlsStream, *, is_lost: bool) -> None:
+    async def _leave_request_to_client(self, server_side: TlsStream, *, is_lost: bool) -> None:
         """Pass a client through whose certificate the server has asked for: now, or next time."""
-        if egress.alerts.asked_for_certificate:
-            await self._retreat(CLIENT_CERTIFICATE, None if is_lost else egress)
+        if server_side.alerts.asked_for_certificate:
+            await self._retreat(CLIENT_CERTIFICATE, None if is_lost else server_side)
             self.visit.needs(CLIENT_CERTIFICATE)
 
     async def _wait_client_ended(self) -> None:
@@ -188,7 +188,7 @@ class Handshake:
         server's; what else it says is for later. Raises OSError."""
         lane = self.bridge.up
         seen = 0
-        while seen <= MAX_LOOK and not lane.ended:
+        while seen <= MAX_PEEK and not lane.ended:
             seen = len(await lane.look(seen))
         lane.source.tcp.raise_reset()
         if not lane.ended or not self.redial:
@@ -197,20 +197,20 @@ class Handshake:
     async def _pass_on_failure(self, failure: TlsFailure | None) -> None:
         """The server ended the handshake: the client gets the same, alert or end."""
         if failure is None:
-            self._fail("egress", "reset", "the server closed the connection during the handshake")
+            self._fail("server", "reset", "the server closed the connection during the handshake")
         elif failure.alert is None:
-            self._fail("egress", "protocol", failure.reason)
+            self._fail("server", "protocol", failure.reason)
         else:
-            self._fail("egress", "alert", alert_name(failure.alert))
+            self._fail("server", "alert", alert_name(failure.alert))
             version = min(max(self.hello.versions), _TLS_1_2)
             # RFC 8446 §5.1, §6: a plaintext record with a fatal alert, the server's own.
             record = b"\x15" + version.to_bytes(2, "big") + b"\0\2\2" + bytes([failure.alert])
             if framing := self._framing():
                 record = framing.wrap(record)
-            await self.bridge.ingress.send_all(memoryview(record))
-        await self.bridge.ingress.send_end()
+            await self.bridge.client_side.send_all(memoryview(record))
+        await self.bridge.client_side.send_eof()
         # What is closed unread ends in a reset, which may overtake all this at the client.
-        self.bridge.ingress.discard(len(self.bridge.ingress.peek_nowait(MAX_LOOK + 1)))
+        self.bridge.client_side.discard(len(self.bridge.client_side.peek_nowait(MAX_PEEK + 1)))
         raise Failed from None
 
     async def _retreat(self, reason: str, first: TlsStream | None = None) -> None:
@@ -222,38 +222,38 @@ class Handshake:
         if self.redial is None:
             return
         if first is None:
-            sent, egress = b"", await self.redial.connect()
+            sent, server_side = b"", await self.redial.connect()
         else:
             sent = self.bridge.up.glance()[: self.hello.wire_length]
             answer_s = max(_ANSWERED_WITHIN_S, 4 * (trio.current_time() - self.began))
-            egress = await self.redial.connect_with(sent, first, answer_s)
-        if egress:
-            raise PassThrough(reason, egress, len(sent), self.facts.certificate)
+            server_side = await self.redial.connect_with(sent, first, answer_s)
+        if server_side:
+            raise PassThrough(reason, server_side, len(sent), self.details.certificate)
 
-    async def _wait_certificate_verdict(self, egress: TlsStream) -> None:
+    async def _wait_certificate_verdict(self, server_side: TlsStream) -> None:
         """A server may refuse the certificate that it has asked for, or the want of one.
 
         Up to TLS 1.2 it has said so in the handshake, from TLS 1.3 on it says so behind it, by its
         first record (a ticket, or the alert certificate_required).
         """
-        if not egress.alerts.asked_for_certificate:
+        if not server_side.alerts.asked_for_certificate:
             return
-        if egress.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+        if server_side.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
             with trio.move_on_after(self.bridge.hold_s), suppress(StreamTruncated):
-                await egress.wait_receivable()  # who reads on will hear of a cut again
-            egress.peek_nowait(1)
-        if egress.failure:
-            await self._leave_request_to_client(egress, is_lost=True)
-            refusal = egress.failure if isinstance(egress.failure, TlsFailure) else None
+                await server_side.wait_receivable()  # who reads on will hear of a cut again
+            server_side.peek_nowait(1)
+        if server_side.failure:
+            await self._leave_request_to_client(server_side, is_lost=True)
+            refusal = server_side.failure if isinstance(server_side.failure, TlsFailure) else None
             await self._pass_on_failure(refusal)
         if not self._answers_request():
-            self._error("egress", "certificate", "the server asks for a client certificate")
+            self._error("server", "certificate", "the server asks for a client certificate")
 
     def _note_late_request(self) -> None:
         """A server may ask once it knows what is requested: up to TLS 1.2 in a renegotiation, from
         TLS 1.3 on if the client has offered it."""
         self.visit.needs(CLIENT_CERTIFICATE)
-        self._error("egress", "certificate", "the server asks for a client certificate")
+        self._error("server", "certificate", "the server asks for a client certificate")
 
     def _note_channel_binding(self, offered: bool) -> None:
         """A login that is bound to the client's TLS is refused where the server has another."""
@@ -264,8 +264,8 @@ class Handshake:
 
     def _describe(self, connection: SSL.Connection) -> None:
         group = connection.get_group_name()
-        self.facts = replace(
-            self.facts,
+        self.details = replace(
+            self.details,
             alpn=connection.get_alpn_proto_negotiated() or None,
             version=connection.get_protocol_version_name(),
             cipher=connection.get_cipher_name(),
@@ -273,45 +273,47 @@ class Handshake:
             resumed=False,
         )
 
-    async def _verify(self, egress: TlsStream) -> Verdict:
+    async def _verify(self, server_side: TlsStream) -> Verdict:
         """What is wrong with the server, as far as a leaf of ours shows it to the client.
 
         What it does not show is for the client itself to find: the flow is passed through. Where
         that cannot be, the leaf is one that nobody trusts, and the next connection passes.
         """
-        verdict = self._judge(egress)
+        verdict = self._verify_chain(server_side)
         if self.tools.upstream == "reject" and verdict.is_refused:
-            self._fail("egress", "certificate", verdict.reason)
-            self._abort(egress)
-        hidden = [*_handshake_faults(egress)]
+            self._fail("server", "certificate", verdict.reason)
+            self._abort(server_side)
+        hidden = [*_handshake_faults(server_side)]
         if self.tools.upstream == "ignore":
             verdict = replace(verdict, issuer=self.tools.verifier.everybody, strict=None)
         else:
             hidden = [*verdict.hidden, *hidden]
         if hidden:
             reason = "; ".join(hidden)
-            await self._retreat(reason, egress)
+            await self._retreat(reason, server_side)
             self.visit.needs(reason)
             if not isinstance(verdict.issuer, Unknown):
                 verdict = replace(verdict, issuer=Unknown.ISSUER)
         return verdict
 
-    def _judge(self, egress: TlsStream) -> Verdict:
-        chain = egress.connection.get_peer_cert_chain() or []
-        verdict = self.tools.verifier.verify(chain, self._expected_name(), egress.alerts.staple)
-        if chain and (shown := _certificate_facts(der(chain[0]))):
+    def _verify_chain(self, server_side: TlsStream) -> Verdict:
+        chain = server_side.connection.get_peer_cert_chain() or []
+        verdict = self.tools.verifier.verify(
+            chain, self._expected_name(), server_side.alerts.staple
+        )
+        if chain and (shown := _certificate_details(der(chain[0]))):
             certificate = replace(shown, verify=verdict.reason)
-            self.facts = replace(self.facts, certificate=certificate)
+            self.details = replace(self.details, certificate=certificate)
         return verdict
 
-    async def _forge(self, egress: TlsStream, verdict: Verdict) -> Leaf:
+    async def _forge(self, server_side: TlsStream, verdict: Verdict) -> Leaf:
         """The mirrored leaf."""
-        certificate = egress.connection.get_peer_certificate()
+        certificate = server_side.connection.get_peer_certificate()
         original = der(certificate) if certificate else None
         key_type = allowed_key_type(
             _mirrored_key_type(original) if original else KeyType.EC_P256,
             self.hello.signature_algorithms or None,
-            version=_VERSIONS[self.facts.version or "TLSv1.3"],
+            version=_VERSIONS[self.details.version or "TLSv1.3"],
         )
         try:
             leaf = await self.tools.forge.leaf(
@@ -323,18 +325,18 @@ class Handshake:
                 staple=verdict.staple,
             )
         except CertificateError as error:
-            self._fail("egress", "certificate", error.message)
-            self._abort(egress)
-        self.facts = replace(
-            self.facts,
+            self._fail("server", "certificate", error.message)
+            self._abort(server_side)
+        self.details = replace(
+            self.details,
             mirrored=leaf.mirrored,
-            not_mirrored=(*self.facts.not_mirrored, *leaf.not_mirrored),
+            not_mirrored=(*self.details.not_mirrored, *leaf.not_mirrored),
         )
         return leaf
 
-    def _abort(self, egress: TlsStream) -> None:
-        self.bridge.ingress.abort()
-        egress.abort()
+    def _abort(self, server_side: TlsStream) -> None:
+        self.bridge.client_side.abort()
+        server_side.abort()
         raise Failed
 
     def _expected_name(self) -> str | None:
@@ -347,61 +349,63 @@ class Handshake:
             return self.bridge.target.host
         return None
 
-    async def _accept(self, egress: TlsStream, leaf: Leaf) -> TlsStream:
+    async def _accept(self, server_side: TlsStream, leaf: Leaf) -> TlsStream:
         """The ingress handshake, pinned to what the server chose."""
         outcome = Outcome(
-            version=_VERSIONS[self.facts.version or "TLSv1.3"],
-            cipher=self.facts.cipher or "",
-            alpn=self.facts.alpn or b"",
-            extended_master_secret=has_extended_master_secret(egress.connection),
+            version=_VERSIONS[self.details.version or "TLSv1.3"],
+            cipher=self.details.cipher or "",
+            alpn=self.details.alpn or b"",
+            extended_master_secret=has_extended_master_secret(server_side.connection),
         )
-        context = self.tools.contexts.ingress(leaf, outcome)
-        stream = tls_over(self.bridge.ingress, context, server_side=True, framing=self._framing())
+        context = self.tools.contexts.client_side(leaf, outcome)
+        stream = tls_over(
+            self.bridge.client_side, context, server_side=True, framing=self._framing()
+        )
         stream.alerts.staple = leaf.staple
         had_ended = stream.tcp.has_ended()
         try:
             with trio.fail_after(_HANDSHAKE_S):
-                await first_of(stream.handshake, partial(self._wait_server_reset, egress))
+                await first_of(stream.handshake, partial(self._wait_server_reset, server_side))
         except TlsFailure as failure:
             self._classify(failure)
         except (StreamTruncated, ConnectionError) as error:
             how = "reset" if isinstance(error, ConnectionError) else "closed"
             if had_ended:
-                self._fail("ingress", "reset", f"{how} by the client before our certificate")
+                self._fail("client", "reset", f"{how} by the client before our certificate")
             else:
-                self._fail("ingress", "certificate", f"{how} by the client after our certificate")
+                self._fail("client", "certificate", f"{how} by the client after our certificate")
                 self.visit.left()
         except trio.TooSlowError:
-            self._fail("ingress", "timeout", "the client does not finish the handshake")
+            self._fail("client", "timeout", "the client does not finish the handshake")
         else:
             if self.server_reset:
                 raise self.server_reset
             return stream
-        egress.abort() if stream.alerts.received is None else egress.close()
+        server_side.abort() if stream.alerts.received is None else server_side.close()
         stream.close()
         raise Failed
 
-    async def _wait_server_reset(self, egress: TlsStream) -> None:
+    async def _wait_server_reset(self, server_side: TlsStream) -> None:
         """A reset of the server's is the client's at once, unless there is something to hear first.
 
         Returns once there was one.
         """
         try:
-            await egress.tcp.wait_reset()
+            await server_side.tcp.wait_reset()
         except OSError as error:
-            if egress.peek_nowait(1):
+            if server_side.peek_nowait(1):
                 await trio.sleep_forever()
             self.server_reset = error
 
     def _classify(self, failure: TlsFailure) -> None:
         if failure.alert is None:  # OpenSSL cannot do with this client what the server can
-            self._fail("ingress", "protocol", failure.reason)
+            self._fail("client", "protocol", failure.reason)
             self.visit.needs(failure.reason)
         elif failure.alert in REFUSALS:
-            self._fail("ingress", "certificate", REFUSALS[failure.alert])
+            self._fail("client", "certificate", REFUSALS[failure.alert])
             self.visit.refused()
         else:
-            self._fail("ingress", "alert", alert_name(failure.alert))
+            self._fail("client", "alert", alert_name(failure.alert))
             self.visit.left()
 
     def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
@@ -412,34 +416,34 @@ class Handshake:
         if isinstance(first, int) and first:
             self.visit.accepted()
         elif isinstance(first, TlsFailure) and first.alert in REFUSALS:
-            self._error("ingress", "certificate", REFUSALS[first.alert])
+            self._error("client", "certificate", REFUSALS[first.alert])
             self.visit.refused()
         elif trio.current_time() - shook_hands_at < _LEAVES_WITHIN_S and self.visit.left():
-            self._error("ingress", "certificate", "ended by the client after the handshake, again")
+            self._error("client", "certificate", "ended by the client after the handshake, again")
 
     def _announce(self) -> None:
         if len(self.bridge.report.stack) == self.depth:
             self.bridge.report.push("tls")
-        self.bridge.report.layer(self.depth, self.speaker, "intercepted", self.facts)
+        self.bridge.report.layer(self.depth, self.speaker, "intercepted", self.details)
 
-    def _fail(self, side: Literal["ingress", "egress"], kind: Kind, reason: str) -> None:
+    def _fail(self, side: Literal["client", "server"], kind: Kind, reason: str) -> None:
         self._announce()
         self._error(side, kind, reason)
 
-    def _error(self, side: Literal["ingress", "egress"], kind: Kind, reason: str) -> None:
+    def _error(self, side: Literal["client", "server"], kind: Kind, reason: str) -> None:
         self.bridge.report.error(side, "handshake", kind, reason)
 
 
-def _handshake_faults(egress: TlsStream) -> Iterator[str]:
+def _handshake_faults(server_side: TlsStream) -> Iterator[str]:
     """What a client may refuse in a handshake that OpenSSL has let pass."""
-    connection = egress.connection
-    has_usual_level = connection.get_context() is egress.alerts.usual
+    connection = server_side.connection
+    has_usual_level = connection.get_context() is server_side.alerts.usual
     finite_field = (connection.get_cipher_name() or "").startswith(("DHE-", "ADH-"))
     if finite_field and not connection.get_group_name() and not has_usual_level:
         yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
 
 
-_certificate_facts: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateFacts.of_der)
+_certificate_details: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateDetails.of_der)
 
 
 @lru_cache(_REMEMBERED_CERTIFICATES)

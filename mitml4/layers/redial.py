@@ -44,19 +44,19 @@ class Redial:
     ) -> TcpStream | None:
         """Another connection, on which the server has answered this hello within so long; None if
         it has not, or goes on with the first one, by what it says there."""
-        egress = await self.connect()
+        server_side = await self.connect()
         answered = False
-        if egress is None:
+        if server_side is None:
             return None
         try:
             with trio.move_on_after(answer_s), suppress(OSError):
-                await egress.send_all(memoryview(hello))
-                await first_of(partial(egress.peek, 0, 1), partial(_wait_spoken, first))
-                answered = bool(egress.peek_nowait(1))
+                await server_side.send_all(memoryview(hello))
+                await first_of(partial(server_side.peek, 0, 1), partial(_wait_spoken, first))
+                answered = bool(server_side.peek_nowait(1))
         finally:
             if not answered:
-                egress.abort()
-        return egress if answered else None
+                server_side.abort()
+        return server_side if answered else None
 
 
 async def _wait_spoken(stream: TlsStream) -> None:

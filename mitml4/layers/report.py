@@ -10,18 +10,18 @@ from typing import Final, Literal
 from mitml4 import events
 from mitml4.events import Action, Event, now, weight
 from mitml4.protocols import conversation
-from mitml4.protocols.conversation import Facts, Notice, StreamLayer, WebSocketMessage
+from mitml4.protocols.conversation import Details, ProtocolEvent, StreamLayer, WebSocketMessage
 from mitml4.protocols.wire_text import pairs
 
 __all__ = ["Report", "event_of"]
 
-Side = Literal["ingress", "egress"]
+Side = Literal["client", "server"]
 Stage = Literal["connect", "detect", "handshake", "relay"]
 Kind = Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
 Speaker = Literal["client", "server"]
 
 
-_EVENT_OF: Final[dict[type[Notice], Callable[..., Event]]] = {
+_EVENT_OF: Final[dict[type[ProtocolEvent], Callable[..., Event]]] = {
     conversation.HttpRequest: events.HttpRequest,
     conversation.HttpResponse: events.HttpResponse,
     conversation.HttpEnd: events.HttpEnd,
@@ -45,7 +45,7 @@ class Report:
         self.stack.append(protocol)
         return len(self.stack) - 1
 
-    def layer(self, depth: int, speaker: Speaker, action: Action, details: Facts | None) -> None:
+    def layer(self, depth: int, speaker: Speaker, action: Action, details: Details | None) -> None:
         """Announce a layer of the stack, once, with all that is known of it."""
         if depth in self._announced:
             return
@@ -75,13 +75,13 @@ class Report:
             )
         )
 
-    def notice(self, depth: int, notice: Notice) -> int:
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> int:
         """Something that happened in a conversation. Returns what its event weighs."""
-        if isinstance(notice, StreamLayer):
-            self.layer(self.push(notice.protocol), "client", "relayed", None)
+        if isinstance(protocol_event, StreamLayer):
+            self.layer(self.push(protocol_event.protocol), "client", "relayed", None)
             return 0
         event = event_of(
-            notice,
+            protocol_event,
             time=self.clock(),
             flow=self.flow,
             depth=depth,
@@ -91,13 +91,15 @@ class Report:
         return weight(event)
 
 
-def event_of(notice: Notice, *, time: datetime, flow: int, depth: int, with_headers: bool) -> Event:
+def event_of(
+    protocol_event: ProtocolEvent, *, time: datetime, flow: int, depth: int, with_headers: bool
+) -> Event:
     """What the events call a notice of a flow's layer at this depth."""
-    said = {name: getattr(notice, name) for name in notice.__slots__}
+    said = {name: getattr(protocol_event, name) for name in protocol_event.__slots__}
     if "headers" in said:
         said["headers"] = pairs(said["headers"]) if with_headers else None
     if "direction" in said:
         said["direction"] = said["direction"].value
-    if isinstance(notice, WebSocketMessage) and notice.stream is not None:
+    if isinstance(protocol_event, WebSocketMessage) and protocol_event.stream is not None:
         depth += 1
-    return _EVENT_OF[type(notice)](time=time, flow=flow, depth=depth, **said)
+    return _EVENT_OF[type(protocol_event)](time=time, flow=flow, depth=depth, **said)

@@ -17,24 +17,24 @@ from OpenSSL import SSL
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
-from mitml4.layers.guard import Action, Blocked, Judge
+from mitml4.layers.guard import Action, Blocked, Decide
 from mitml4.layers.handshake import Handshake, HandshakeTools, PassThrough
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Speaker
-from mitml4.protocols.conversation import Surroundings, Target, Unreadable
-from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.conversation import LayerContext, Target, Unreadable
+from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
-from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
+from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
-    Bypasses,
     Client,
+    PassthroughCache,
     Site,
     Visit,
 )
 
-__all__ = ["TlsOpener"]
+__all__ = ["TlsInterceptor"]
 
 _HELLO_S: Final = 10.0
 """What there is of a ClientHello that is not whole by then is relayed unopened."""
@@ -43,11 +43,11 @@ _NEWEST: Final = 0x0304
 
 
 @dataclass(slots=True, kw_only=True)
-class TlsOpener(HandshakeTools):
+class TlsInterceptor(HandshakeTools):
     """What opening TLS needs of the session."""
 
-    bypasses: Bypasses
-    judge: Judge
+    passthrough_cache: PassthroughCache
+    policy: Decide
 
     async def open(
         self, bridge: Bridge, speaker: Speaker, client: str, redial: Redial | None
@@ -69,40 +69,40 @@ class TlsOpener(HandshakeTools):
             bridge.guard.check(*_named(hello, bridge))
         except Blocked:
             depth = bridge.report.push("tls")
-            bridge.report.layer(depth, speaker, "relayed", TlsFacts.of(hello))
+            bridge.report.layer(depth, speaker, "relayed", TlsDetails.of(hello))
             raise
         if hello.sslv2 or bridge.up.ahead:
             return await _pass_through(bridge, speaker, "not openable")
-        visit = self.bypasses.visit(
+        visit = self.passthrough_cache.visit(
             Client(client, kind_of_client(hello)), Site.of(str(bridge.target), hello.sni)
         )
         action, reason = self._decide(hello, bridge, visit)
         if action == "passthrough":
             return await _pass_through(bridge, speaker, reason, visit)
-        if bridge.egress.peek_nowait(1):  # what spoke first is no TLS server, or has refused
+        if bridge.server_side.peek_nowait(1):  # what spoke first is no TLS server, or has refused
             return await _pass_through(bridge, speaker, "not openable")
         try:
-            self.contexts.egress(hello)
+            self.contexts.server_side(hello)
         except SSL.Error:
             return await _pass_through(bridge, speaker, "cipher")
         try:
             return await Handshake(self, bridge, hello, visit, speaker, redial).run()
         except PassThrough as retreat:
             assert redial
-            bridge.egress.close()
-            redial.adopt(retreat.egress)
-            bridge = bridge.onto(retreat.egress)
+            bridge.server_side.close()
+            redial.adopt(retreat.server_side)
+            bridge = bridge.onto(retreat.server_side)
             bridge.up.note_sent(retreat.sent)
             return await _pass_through(bridge, speaker, retreat.reason, visit, retreat.certificate)
 
     def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
         action, reason = bridge.guard.decide(*_named(hello, bridge), bridge.target)
         if action == "intercept":
-            if bridge.sealed:
-                return "passthrough", bridge.sealed
+            if bridge.passthrough_reason:
+                return "passthrough", bridge.passthrough_reason
             if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
                 return "passthrough", "version"
-            if learned := visit.bypass:
+            if learned := visit.passthrough_reason:
                 return "passthrough", learned
         return action, reason
 
@@ -153,11 +153,11 @@ async def _pass_through(
     speaker: Speaker,
     reason: str,
     visit: Visit | None = None,
-    certificate: CertificateFacts | None = None,
+    certificate: CertificateDetails | None = None,
 ) -> Bridge | None:
     """Relay the TLS unopened, and name what its hellos say."""
-    around = Surroundings(target=bridge.target, within=tuple(bridge.report.stack))
-    conversation = TlsConversation(around=around, passthrough=reason, certificate=certificate)
+    context = LayerContext(target=bridge.target, within=tuple(bridge.report.stack))
+    conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
     if visit and reason == CLIENT_CERTIFICATE:
         conversation.on_client_certificate = visit.answered_request
     return await converse(bridge, conversation, speaker, "passthrough")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
-    "ANY_EGRESS_MARK",
     "ANY_MARK",
+    "ANY_OWN_MARK",
     "FOREIGN_MASK",
     "KIND_MASK",
     "MAGIC_MASK",
@@ -30,9 +30,9 @@ MAGIC_MASK: Final = 0xFF000000
 KIND_MASK: Final = 0xFFE00000
 OUR_MASK: Final = 0xFFFF0000
 FOREIGN_MASK: Final = 0x0000FFFF
-_EGRESS, _ADMITTED, _REFUSED, _UNREACHABLE = 1, 2, 3, 4
+_OWN, _ADMITTED, _REFUSED, _UNREACHABLE = 1, 2, 3, 4
 _KIND_SHIFT, _SLOT_SHIFT = 21, 16
-ANY_EGRESS_MARK: Final = ANY_MARK | _EGRESS << _KIND_SHIFT
+ANY_OWN_MARK: Final = ANY_MARK | _OWN << _KIND_SHIFT
 SLOTS: Final = 32
 
 
@@ -62,9 +62,9 @@ class Identity:
         return ANY_MARK >> 16 | self.slot
 
     @property
-    def egress_mark(self) -> int:
+    def own_mark(self) -> int:
         """SO_MARK of the sockets that face the servers: no session intercepts them."""
-        return self._mark(_EGRESS)
+        return self._mark(_OWN)
 
     @property
     def admitted_mark(self) -> int:

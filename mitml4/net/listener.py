@@ -17,9 +17,9 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.egress import EXHAUSTED, abort, be_transparent
+from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 
-__all__ = ["Accepted", "Arrival", "Listener", "listen"]
+__all__ = ["Accepted", "IncomingConnection", "Listener", "listen"]
 
 SocketName: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
@@ -35,7 +35,7 @@ _AT_ONCE: Final = 32
 """So many may be accepted before others get their turn."""
 
 
-class Arrival(Protocol):
+class IncomingConnection(Protocol):
     """A connection that was on its way from `client` to `destination`, and wants to come in."""
 
     @property
@@ -157,7 +157,7 @@ def listen(*, transparent: bool = False) -> socket.socket:
         # could not bind that port before the last such connection's TIME_WAIT has ended.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if transparent:
-            be_transparent(sock)
+            set_ip_transparent(sock)
         sock.bind(("", 0))
         sock.listen(_BACKLOG)
     except BaseException:

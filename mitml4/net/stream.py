@@ -32,9 +32,9 @@ from mitml4.net.resets import until_reset
 __all__ = ["Stream", "StreamTruncated", "TcpStream", "UrgentAhead"]
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
-_LAST_WORDS_S: Final = 2.0
+_DRAIN_TIMEOUT_S: Final = 2.0
 """How long the far side may take for room, when nothing will follow what fills it."""
-_LOOK_AGAIN_S: Final = 0.02
+_POLL_INTERVAL_S: Final = 0.02
 
 _FEW_BYTES: Final = 256
 _FEW_PACKETS_MEMORY: Final = 256 * 1024
@@ -114,7 +114,7 @@ class Stream(ABC):
         """Send everything."""
 
     @abstractmethod
-    async def send_end(self) -> None:
+    async def send_eof(self) -> None:
         """Say that nothing more comes: FIN, or close_notify. Receiving goes on."""
 
     @abstractmethod
@@ -335,9 +335,9 @@ class TcpStream(Stream):
         """Raises OSError if it was reset."""
         if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
-        self.raise_told_reset()
+        self.raise_if_reset()
 
-    def raise_told_reset(self) -> None:
+    def raise_if_reset(self) -> None:
         """Raises OSError if somebody has been told of its reset: whoever reads on finds an end.
 
         The kernel tells of it once. But a connection that is gone, and that we have not ended,
@@ -382,9 +382,9 @@ class TcpStream(Stream):
 
     async def _makes_room(self) -> bool:
         """Wait for room while the far side takes anything, but not for long."""
-        with trio.move_on_after(_LAST_WORDS_S):
+        with trio.move_on_after(_DRAIN_TIMEOUT_S):
             while self.is_delivering:
-                with trio.move_on_after(_LOOK_AGAIN_S):
+                with trio.move_on_after(_POLL_INTERVAL_S):
                     await trio.lowlevel.wait_writable(self.socket)
                     return True
         return False
@@ -404,9 +404,9 @@ class TcpStream(Stream):
     async def wait_end(self) -> None:
         self._stops_at_urgent = False
         await super().wait_end()
-        self.raise_told_reset()
+        self.raise_if_reset()
 
-    async def send_end(self) -> None:
+    async def send_eof(self) -> None:
         self._has_said_end = True
         try:
             self.socket.shutdown(socket.SHUT_WR)

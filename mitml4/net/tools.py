@@ -52,7 +52,7 @@ def check_tools() -> None:
             raise MachineError(f"{tool} is not installed", hint=f"apt install {package}")
 
 
-def attempt(*command: str, given: str = "", patience_s: float | None = None) -> Ended:
+def attempt(*command: str, given: str = "", timeout_s: float | None = None) -> Ended:
     """Run a program to its end; that it may have failed is the caller's to see.
 
     Raises MachineError where it cannot be started, or does not end in time.
@@ -66,10 +66,10 @@ def attempt(*command: str, given: str = "", patience_s: float | None = None) -> 
                 text=True,
                 errors="replace",
                 env=environment(),
-                timeout=patience_s,
+                timeout=timeout_s,
             )
         except subprocess.TimeoutExpired:
-            reason = f"{command[0]} does not come to an end within {patience_s:g} s"
+            reason = f"{command[0]} does not come to an end within {timeout_s:g} s"
             raise MachineError(reason) from None
 
 

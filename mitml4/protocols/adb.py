@@ -14,12 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import HOLD, Direction, Facts, Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.conversation import PAUSE, Details, Direction, Protocol
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Adb", "AdbFacts"]
+__all__ = ["PROTOCOL", "Adb", "AdbDetails"]
 
 CONNECT: Final = b"CNXN"
 START_TLS: Final = b"STLS"
@@ -62,7 +62,7 @@ def read_message(reader: Reader) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdbFacts(Facts):
+class AdbDetails(Details):
     """How the device calls itself (`device::ro.product.name=…`); and whether TLS took over."""
 
     device: bytes | None = None
@@ -97,28 +97,28 @@ class Adb(Units):
         elif command == CONNECT and direction is Direction.DOWN:
             banner = reader.take(min(length, MAX_BANNER))
             self.device = banner.rstrip(b"\0")
-            self.settled = True
+            self.details_ready = True
             self.skip(reader, direction, length - len(banner))
         else:
             self.skip(reader, direction, length)
 
     def _start_tls(self, direction: Direction) -> None:
         """TLS begins once both sides have said so, whoever was first."""
-        if self.want(direction.other) is HOLD:
+        if self.directive(direction.other) is PAUSE:
             self.upgraded = True
-            self.sealed = "client certificate"
+            self.passthrough_reason = "client certificate"
             self.go_inside()
         else:
-            self.set_want(direction, HOLD)
+            self.set_directive(direction, PAUSE)
 
-    def facts(self) -> AdbFacts:
-        return AdbFacts(device=self.device, upgraded=self.upgraded)
+    def details(self) -> AdbDetails:
+        return AdbDetails(device=self.device, upgraded=self.upgraded)
 
 
 PROTOCOL: Final = Protocol(
     name=Adb.name,
-    detect=proof(read_adb, read_message),
-    converse=lambda around: Adb(around=around),
+    detect=single_message(read_adb, read_message),
+    converse=lambda context: Adb(context=context),
     client_first=b"CSA0",
     server_first=b"CSA",
 )

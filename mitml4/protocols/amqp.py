@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import (
-    HOLD,
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    PAUSE,
+    Details,
     Protocol,
 )
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Amqp", "AmqpFacts"]
+__all__ = ["PROTOCOL", "Amqp", "AmqpDetails"]
 
 TLS: Final = b"AMQP\x02\x01\x00\x00"
 HEADERS: Final = {
@@ -110,12 +110,12 @@ def _read_frame_1_0(reader: Reader) -> None:
     reader.one_of(*LISTS)
 
 
-detect = proof(read_beginning, read_beginning)
+detect = single_message(read_beginning, read_beginning)
 """The client's header; or a frame, of either side where the client's are not captured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AmqpFacts(Facts):
+class AmqpDetails(Details):
     """`version` as the client's header names it; the server's name and version (0-9-1)."""
 
     version: str | None = None
@@ -144,7 +144,7 @@ class Amqp(Units):
             self.stay_plain()
             return
         self.version = HEADERS[header]
-        self.up = HOLD if header == TLS else PASS_ALL
+        self.up = PAUSE if header == TLS else FORWARD_ALL
 
     def server_unit(self, reader: Reader) -> None:
         if self.version is None:
@@ -172,8 +172,8 @@ class Amqp(Units):
             self.product = properties.get(b"product")
             self.product_version = properties.get(b"version")
 
-    def facts(self) -> AmqpFacts:
-        return AmqpFacts(
+    def details(self) -> AmqpDetails:
+        return AmqpDetails(
             version=self.version,
             server_version=self.server_version,
             product=self.product,
@@ -199,7 +199,7 @@ def _table(reader: Reader) -> dict[bytes, bytes]:
 PROTOCOL: Final = Protocol(
     name=Amqp.name,
     detect=detect,
-    converse=lambda around: Amqp(around=around),
+    converse=lambda context: Amqp(context=context),
     client_first=b"A\0" + METHOD,
     server_first=b"A\0" + METHOD,
 )

@@ -13,18 +13,18 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    Details,
+    Directive,
     Opening,
     Protocol,
     Verdict,
-    Want,
 )
-from mitml4.protocols.parts.evidence import answered, proof
+from mitml4.protocols.parts.evidence import request_response, single_message
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Cassandra", "CassandraFacts"]
+__all__ = ["PROTOCOL", "Cassandra", "CassandraDetails"]
 
 VERSIONS: Final = (b"\x03", b"\x04", b"\x05", b"\x41", b"\x42")
 ANSWERS: Final = (b"\x81", b"\x82", b"\x83", b"\x84", b"\x85", b"\xc1", b"\xc2")
@@ -91,8 +91,8 @@ def _read_first(reader: Reader) -> None:
         read_frame(reader)
 
 
-_by_answer = answered(read_frame, lambda _: read_answer)
-_certain = proof(_read_first, read_supported)
+_by_answer = request_response(read_frame, lambda _: read_answer)
+_certain = single_message(_read_first, read_supported)
 
 
 def detect(opening: Opening) -> Verdict:
@@ -111,7 +111,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CassandraFacts(Facts):
+class CassandraDetails(Details):
     """The protocol's version (65 and 66 are DSE's 1 and 2), and what STARTUP says."""
 
     version: int | None = None
@@ -126,7 +126,7 @@ class Cassandra(Units):
 
     name: ClassVar[str] = "cassandra"
 
-    down: Want = PASS_ALL
+    down: Directive = FORWARD_ALL
     version: int | None = None
     cql_version: bytes | None = None
     driver: bytes | None = None
@@ -144,8 +144,8 @@ class Cassandra(Units):
             self.stay_plain()
         self.version = frame.version
 
-    def facts(self) -> CassandraFacts:
-        return CassandraFacts(
+    def details(self) -> CassandraDetails:
+        return CassandraDetails(
             version=self.version, cql_version=self.cql_version, driver=self.driver
         )
 
@@ -162,7 +162,7 @@ def _string(reader: Reader) -> bytes:
 PROTOCOL: Final = Protocol(
     name=Cassandra.name,
     detect=detect,
-    converse=lambda around: Cassandra(around=around),
+    converse=lambda context: Cassandra(context=context),
     client_first=b"".join(VERSIONS + ANSWERS),
     server_first=b"".join(ANSWERS),
 )

@@ -2,18 +2,18 @@
 
 A protocol is detected from the first bytes of both directions (`Opening` → `Verdict`) and then
 followed by a `Conversation`, which is fed bytes and answers one question per direction: *what may
-happen to the bytes that come next?* (`Want`). Two drivers ask it: `layers/converse.py` moves live
-bytes between two sockets, `capture/converse.py` reads a capture's. Neither knows any protocol, and
-no protocol knows a socket.
+happen to the bytes that come next?* (`Directive`). Two drivers ask it: `layers/converse.py` moves
+live bytes between two sockets, `capture/converse.py` reads a capture's. Neither knows any protocol,
+and no protocol knows a socket.
 
-    LOOK        show them to me before they move; `feed` says how many of them are mine
-    TAP         all that follows is mine: move them, and show me a copy as they go
+    PEEK        show them to me before they move; `feed` says how many of them are mine
+    MIRROR         all that follows is mine: move them, and show me a copy as they go
     Pass(n)     the next n (None: all) are mine: move them unseen, and tell me how many they were
-    HOLD        move nothing until the other direction has changed my mind
-    INNER       my part of this direction is over; the next byte belongs to an inner protocol
+    PAUSE        move nothing until the other direction has changed my mind
+    SWITCH       my part of this direction is over; the next byte belongs to an inner protocol
 
-A conversation ends when both directions are `INNER` (then an inner protocol is looked for), or
-when the streams end. `LOOK` is what keeps a boundary exact: bytes that are not the conversation's
+A conversation ends when both directions are `SWITCH` (then an inner protocol is looked for), or
+when the streams end. `PEEK` is what keeps a boundary exact: bytes that are not the conversation's
 own stay where they are, so that an inner TLS can read them from the socket itself.
 """
 
@@ -26,36 +26,36 @@ from enum import Enum
 from typing import ClassVar, Final, Literal, TypeAlias
 
 __all__ = [
-    "HOLD",
-    "INNER",
-    "LOOK",
-    "MAX_LOOK",
-    "PASS_ALL",
-    "TAP",
+    "FORWARD_ALL",
+    "MAX_PEEK",
+    "MIRROR",
+    "PAUSE",
+    "PEEK",
+    "SWITCH",
     "Conversation",
+    "Details",
     "Direction",
+    "Directive",
     "End",
-    "Facts",
+    "Forward",
     "Framing",
     "HeaderFields",
     "HttpEnd",
     "HttpRequest",
     "HttpResponse",
-    "Notice",
+    "LayerContext",
     "Opening",
     "Outcome",
-    "Pass",
     "Protocol",
+    "ProtocolEvent",
     "StreamLayer",
-    "Surroundings",
     "Target",
     "Unreadable",
     "Verdict",
-    "Want",
     "WebSocketMessage",
 ]
 
-MAX_LOOK: Final = 65536
+MAX_PEEK: Final = 65536
 """No conversation may ask to look at more unread bytes than this; beyond it is a ProtocolError."""
 
 
@@ -85,7 +85,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """The first bytes of both directions, as far as they have come (at most MAX_LOOK each)."""
+    """The first bytes of both directions, as far as they have come (at most MAX_PEEK each)."""
 
     up: bytes = b""
     down: bytes = b""
@@ -121,30 +121,30 @@ End: TypeAlias = Target | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Forward:
     """Move the next `count` bytes (None: all that follow) without showing them."""
 
     count: int | None = None
 
 
-class _Want(Enum):
-    LOOK = "look"
-    TAP = "tap"
-    HOLD = "hold"
-    INNER = "inner"
+class _Directive(Enum):
+    PEEK = "look"
+    MIRROR = "tap"
+    PAUSE = "hold"
+    SWITCH = "inner"
 
 
-LOOK: Final = _Want.LOOK
-TAP: Final = _Want.TAP
-HOLD: Final = _Want.HOLD
-INNER: Final = _Want.INNER
-PASS_ALL: Final = Pass()
+PEEK: Final = _Directive.PEEK
+MIRROR: Final = _Directive.MIRROR
+PAUSE: Final = _Directive.PAUSE
+SWITCH: Final = _Directive.SWITCH
+FORWARD_ALL: Final = Forward()
 
-Want: TypeAlias = _Want | Pass
+Directive: TypeAlias = _Directive | Forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Details:
     """What a protocol has learned of one connection: the `details` of `flow.layer` (EVENTS.md).
 
     Each protocol subclasses it. Fields hold str, int, bool, None, bytes (shown as text with
@@ -218,7 +218,7 @@ class StreamLayer:
     protocol: str
 
 
-Notice: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage | StreamLayer
+ProtocolEvent: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage | StreamLayer
 
 
 class Framing(ABC):
@@ -245,7 +245,7 @@ def _never() -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class LayerContext:
     """What a conversation may know of the world outside it."""
 
     clock: Callable[[], float] = _never
@@ -270,16 +270,16 @@ class Conversation:
     may_lead_on: ClassVar[bool] = True
     """Whether a client may ask for a host in it, or behind it: broken, it may hide one."""
 
-    around: Surroundings = field(default_factory=Surroundings)
-    up: Want = LOOK
-    down: Want = LOOK
-    settled: bool = False
+    context: LayerContext = field(default_factory=LayerContext)
+    up: Directive = PEEK
+    down: Directive = PEEK
+    details_ready: bool = False
     """The facts are as complete as the opening makes them: the layer may be announced."""
     inner: str | None = None
     """The inner protocol's name where it was negotiated (`websocket`), else None: detect it."""
     framing: Callable[[], Framing] | None = None
     """What an inner TLS is carried in, where it does not stand bare from its first byte."""
-    sealed: str | None = None
+    passthrough_reason: str | None = None
     """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
     channel_binding: bool | None = None
     """Whether logins are bound to the TLS that this runs in: True once the server offers it, False
@@ -290,37 +290,37 @@ class Conversation:
     """Whether the client may ask here for hosts at any port, as one asks a proxy."""
     named: list[End] = field(default_factory=list)
     """Where the client has asked to go in what was last fed: targets, SNI, Host."""
-    notices: list[Notice] = field(default_factory=list)
+    protocol_events: list[ProtocolEvent] = field(default_factory=list)
     """What happened since the driver last took it away."""
 
-    def want(self, direction: Direction) -> Want:
+    def directive(self, direction: Direction) -> Directive:
         return self.up if direction is Direction.UP else self.down
 
-    def set_want(self, direction: Direction, want: Want) -> None:
+    def set_directive(self, direction: Direction, directive: Directive) -> None:
         if direction is Direction.UP:
-            self.up = want
+            self.up = directive
         else:
-            self.down = want
+            self.down = directive
 
     def feed(self, direction: Direction, data: bytes) -> int:
         """Look at the bytes that come next in a direction, from its first byte that has not moved.
 
-        Under LOOK, returns how many of them are the conversation's own and may move now; 0 means
+        Under PEEK, returns how many of them are the conversation's own and may move now; 0 means
         "not enough yet", and the same bytes come again with more behind them. A conversation
-        should take each unit as soon as it is whole, and leave the rest. Under TAP, the bytes have
-        moved already, no byte is shown twice, and the result is not looked at.
+        should take each unit as soon as it is whole, and leave the rest. Under MIRROR, the bytes
+        have moved already, no byte is shown twice, and the result is not looked at.
         """
         raise NotImplementedError
 
     def passed(self, direction: Direction, count: int) -> None:
         """`count` bytes moved unseen under a Pass, which the driver never exceeds.
 
-        The default counts a bounded Pass down and goes back to LOOK at its end.
+        The default counts a bounded Pass down and goes back to PEEK at its end.
         """
-        want = self.want(direction)
-        if isinstance(want, Pass) and want.count is not None:
-            left = want.count - count
-            self.set_want(direction, Pass(left) if left else LOOK)
+        directive = self.directive(direction)
+        if isinstance(directive, Forward) and directive.count is not None:
+            left = directive.count - count
+            self.set_directive(direction, Forward(left) if left else PEEK)
 
     def end(self, direction: Direction) -> None:
         """The direction ended (FIN); nothing more will come in it. The default does nothing."""
@@ -339,17 +339,17 @@ class Conversation:
         """
         return 0
 
-    def facts(self) -> Facts:
+    def details(self) -> Details:
         """What has been learned so far."""
         raise NotImplementedError
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
         """Where the client asks to go in bytes that move before the conversation takes them: part
-        of a message under a LOOK, or under a HOLD what was sent before its turn.
+        of a message under a PEEK, or under a PAUSE what was sent before its turn.
 
-        None, as by default under a HOLD: they are not this conversation's, but an inner protocol's.
+        None, as by default under a PAUSE: they belong to an inner protocol.
         """
-        return () if self.up is LOOK else None
+        return () if self.up is PEEK else None
 
     def ask_for(self, target: Target) -> None:
         """The client has asked for this target here: the inner protocol is bound for it."""
@@ -364,7 +364,7 @@ class Protocol:
     name: str
     detect: Callable[[Opening], Verdict] | None
     """None: never from bytes alone (websocket)."""
-    converse: Callable[[Surroundings], Conversation] | None = None
+    converse: Callable[[LayerContext], Conversation] | None = None
     """None: named only, relayed unseen."""
     client_first: bytes | None = None
     """Every byte that the client's side can begin with; None: any."""

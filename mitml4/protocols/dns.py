@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import Facts, Opening, Protocol, Verdict
-from mitml4.protocols.parts.evidence import proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.conversation import Details, Opening, Protocol, Verdict
+from mitml4.protocols.parts.evidence import single_message
+from mitml4.protocols.parts.fields import Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Dns", "DnsFacts"]
+__all__ = ["PROTOCOL", "Dns", "DnsDetails"]
 
 HEADER: Final = 12
 SMALLEST: Final = HEADER + 1 + 2 + 2
@@ -175,18 +175,18 @@ def detect(opening: Opening) -> Verdict:
     verdict = _usual(opening)
     if verdict is not Verdict.REJECT or not opening.up:
         return verdict
-    request = judge(read_unusual, opening.up)
+    request = evaluate(read_unusual, opening.up)
     if request is not Verdict.MATCH:
         return request
-    answer = judge(lambda reader: read_answer(reader, opening.up), opening.down)
+    answer = evaluate(lambda reader: read_answer(reader, opening.up), opening.down)
     return Verdict.LIKELY if answer is Verdict.NEED_MORE else answer
 
 
-_usual = proof(read_question, read_question)
+_usual = single_message(read_question, read_question)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DnsFacts(Facts):
+class DnsDetails(Details):
     """The connection's first question."""
 
     name: bytes | None = None
@@ -202,7 +202,7 @@ class Dns(Units):
     question: Question | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_question, reader.data) is Verdict.REJECT:
+        if evaluate(read_question, reader.data) is Verdict.REJECT:
             self.question = read_unusual(reader)
         else:
             self.question = read_question(reader)
@@ -212,9 +212,9 @@ class Dns(Units):
         """An answer repeats the question (RFC 1035 §4.1.2), which may not have been captured."""
         self.client_unit(reader)
 
-    def facts(self) -> DnsFacts:
+    def details(self) -> DnsDetails:
         question = self.question
-        return DnsFacts(
+        return DnsDetails(
             name=question.name if question else None,
             type=question.type if question else None,
         )
@@ -223,5 +223,5 @@ class Dns(Units):
 PROTOCOL: Final = Protocol(
     name=Dns.name,
     detect=detect,
-    converse=lambda around: Dns(around=around),
+    converse=lambda context: Dns(context=context),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOL"]
@@ -27,5 +27,5 @@ def read_fix(reader: Reader) -> None:
 
 
 PROTOCOL: Final = Protocol(
-    name="fix", detect=proof(read_fix, read_fix), client_first=b"8", server_first=b"8"
+    name="fix", detect=single_message(read_fix, read_fix), client_first=b"8", server_first=b"8"
 )

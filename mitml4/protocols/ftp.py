@@ -122,7 +122,7 @@ class Ftp(InOrder):
 PROTOCOL: Final = Protocol(
     name=Ftp.name,
     detect=detect,
-    converse=lambda around: Ftp(around=around),
+    converse=lambda context: Ftp(context=context),
     client_first=TEXT,
     server_first=b"1245",
 )

@@ -15,16 +15,16 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
+    FORWARD_ALL,
     Conversation,
+    Details,
     Direction,
-    Facts,
     Opening,
     Protocol,
     Verdict,
 )
 
-__all__ = ["PROTOCOL", "Git", "GitFacts"]
+__all__ = ["PROTOCOL", "Git", "GitDetails"]
 
 LENGTH_DIGITS: Final = 4
 COMMANDS: Final = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
@@ -48,7 +48,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GitFacts(Facts):
+class GitDetails(Details):
     """What the client wants: `git-upload-pack` (fetch), `git-receive-pack` (push), of what."""
 
     command: bytes | None = None
@@ -62,7 +62,7 @@ class Git(Conversation):
 
     name: ClassVar[str] = "git"
 
-    request: GitFacts = GitFacts()
+    request: GitDetails = GitDetails()
 
     def feed(self, direction: Direction, data: bytes) -> int:
         """Only the client is looked at: `down` passes from the start."""
@@ -75,19 +75,19 @@ class Git(Conversation):
             return 0
         if request := _REQUEST.match(data[LENGTH_DIGITS:end]):
             command, path, host = request.groups()
-            self.request = GitFacts(command=command, path=path.rstrip(b"\n"), host=host)
-        self.settled = True
-        self.up = PASS_ALL
+            self.request = GitDetails(command=command, path=path.rstrip(b"\n"), host=host)
+        self.details_ready = True
+        self.up = FORWARD_ALL
         return end
 
-    def facts(self) -> GitFacts:
+    def details(self) -> GitDetails:
         return self.request
 
 
 PROTOCOL: Final = Protocol(
     name=Git.name,
     detect=detect,
-    converse=lambda around: Git(around=around, down=PASS_ALL),
+    converse=lambda context: Git(context=context, down=FORWARD_ALL),
     client_first=b"0",
     server_first=b"",
 )

@@ -18,8 +18,16 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Pass, Protocol, Verdict
-from mitml4.protocols.parts.lines import TEXT, agree, begun, behind_starttls
+from mitml4.protocols.conversation import (
+    PAUSE,
+    PEEK,
+    Direction,
+    Forward,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, prefix_pattern
 from mitml4.protocols.parts.login import MAX_UNDER_WAY, Login
 
 __all__ = ["PROTOCOL", "Imap"]
@@ -45,7 +53,7 @@ _COMMAND: Final = re.compile(
     _TAG + rb" (?:" + rb"|".join(COMMANDS) + rb")(?=[ \r\n])", re.IGNORECASE
 )
 _COMMAND_BEGUN: Final = re.compile(
-    begun(_TAG, rb" (?P<word>[A-Za-z]{0,%d})" % max(map(len, COMMANDS))).pattern
+    prefix_pattern(_TAG, rb" (?P<word>[A-Za-z]{0,%d})" % max(map(len, COMMANDS))).pattern
 )
 _NAMED: Final = re.compile(rb"IMAP", re.IGNORECASE)
 _TELLTALE: Final = re.compile(
@@ -140,10 +148,10 @@ class Imap(Login):
             self._skip(Direction.UP, int(literal[1]))
         else:
             self._literal = int(literal[1])
-            self.up = HOLD
+            self.up = PAUSE
 
     def _skip(self, direction: Direction, count: int) -> None:
-        self.set_want(direction, Pass(count) if count else LOOK)
+        self.set_directive(direction, Forward(count) if count else PEEK)
 
     def server_line(self, line: bytes) -> None:
         if _CAPABILITIES.match(line):
@@ -172,7 +180,7 @@ class Imap(Login):
             self.stay_plain()  # RFC 9051 §7.1.4: no STARTTLS in the authenticated state
 
     def _go_ahead(self) -> None:
-        if self._tag is not None and self.up is HOLD:
+        if self._tag is not None and self.up is PAUSE:
             self._skip(Direction.UP, self._literal)
 
     def _completed(self, tag: bytes, *, granted: bool) -> None:
@@ -186,14 +194,14 @@ class Imap(Login):
             self.refuse()
         elif granted and verb not in UNCHANGED:
             self.let_in()
-        if tag == self._tag and self.up is HOLD:
-            self._tag, self.up = None, LOOK  # its literal is not wanted any more
+        if tag == self._tag and self.up is PAUSE:
+            self._tag, self.up = None, PEEK  # its literal is not wanted any more
 
 
 PROTOCOL: Final = Protocol(
     name=Imap.name,
     detect=detect,
-    converse=lambda around: Imap(around=around),
+    converse=lambda context: Imap(context=context),
     client_first=TEXT,
     server_first=b"*",
 )

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import HOLD, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import PAUSE, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import (
     TEXT,
     behind_anothers_starttls,
@@ -20,9 +20,9 @@ from mitml4.protocols.parts.lines import (
     in_lines,
     initials,
 )
-from mitml4.protocols.parts.login import Login, LoginFacts
+from mitml4.protocols.parts.login import Login, LoginDetails
 
-__all__ = ["PROTOCOL", "Irc", "IrcFacts"]
+__all__ = ["PROTOCOL", "Irc", "IrcDetails"]
 
 PORT: Final = 6667
 
@@ -101,7 +101,7 @@ def _answer(down: bytes) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IrcFacts(LoginFacts):
+class IrcDetails(LoginDetails):
     """What the client calls itself, and the server."""
 
     nick: bytes | None = None
@@ -140,9 +140,9 @@ class Irc(Login):
         if self.greeting is None:
             self.greeting = parameters.partition(b":")[2] or parameters
         match word:
-            case b"670" if self.up is HOLD:
+            case b"670" if self.up is PAUSE:
                 self.accept()
-            case b"691" | b"421" | b"451" if self.up is HOLD:
+            case b"691" | b"421" | b"451" if self.up is PAUSE:
                 self.refuse()  # it failed, is no command here, or must come later
             case b"CAP" | b"908":  # RPL_SASLMECHS
                 self.offer(parameters)
@@ -150,8 +150,8 @@ class Irc(Login):
                 self.server = prefix
                 self.let_in()
 
-    def facts(self) -> IrcFacts:
-        return IrcFacts(
+    def details(self) -> IrcDetails:
+        return IrcDetails(
             greeting=self.greeting,
             upgraded=self.upgraded,
             nick=self.nick,
@@ -163,7 +163,7 @@ class Irc(Login):
 PROTOCOL: Final = Protocol(
     name=Irc.name,
     detect=detect,
-    converse=lambda around: Irc(around=around),
+    converse=lambda context: Irc(context=context),
     client_first=TEXT,
     server_first=b":" + initials(_WORDS.split(b"|")),
 )

@@ -16,18 +16,18 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    Details,
+    Directive,
     Opening,
     Protocol,
     Verdict,
-    Want,
 )
-from mitml4.protocols.parts.evidence import either, proof
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.evidence import either, single_message
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Kafka", "KafkaFacts"]
+__all__ = ["PROTOCOL", "Kafka", "KafkaDetails"]
 
 SMALLEST: Final = 10
 LARGEST: Final = 0x10FFFF
@@ -120,25 +120,25 @@ def read_versions(reader: Reader) -> None:
     body.uint(2, 2, 2)
 
 
-_certain = proof(either(read_request, read_versions), read_versions)
+_certain = single_message(either(read_request, read_versions), read_versions)
 
 
 def detect(opening: Opening) -> Verdict:
     """A first request with a client id; or another, or without a long enough one, if answered."""
     verdict = _certain(opening)
-    if verdict is not Verdict.MATCH or judge(read_request, opening.up) is not Verdict.MATCH:
+    if verdict is not Verdict.MATCH or evaluate(read_request, opening.up) is not Verdict.MATCH:
         return verdict
     request = read_request(Reader(opening.up))
     if request.api in FIRST and len(request.client_id or b"") >= LONG_ENOUGH:
         return Verdict.MATCH
-    answer = judge(lambda reader: read_answer(reader, request.correlation), opening.down)
+    answer = evaluate(lambda reader: read_answer(reader, request.correlation), opening.down)
     if answer is not Verdict.NEED_MORE:
         return answer
     return Verdict.REJECT if opening.down_ended else Verdict.LIKELY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaFacts(Facts):
+class KafkaDetails(Details):
     """The first request, and whom it is from."""
 
     api: str | None = None
@@ -154,12 +154,12 @@ class Kafka(Units):
 
     name: ClassVar[str] = "kafka"
 
-    down: Want = PASS_ALL
+    down: Directive = FORWARD_ALL
     request: Request | None = None
     client_software: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_request, reader.data) is Verdict.REJECT:
+        if evaluate(read_request, reader.data) is Verdict.REJECT:
             read_versions(reader)  # the request was not captured
             self.stay_plain()
             return
@@ -169,11 +169,11 @@ class Kafka(Units):
         self.request = request
         self.stay_plain()
 
-    def facts(self) -> KafkaFacts:
+    def details(self) -> KafkaDetails:
         request = self.request
         if request is None:
-            return KafkaFacts()
-        return KafkaFacts(
+            return KafkaDetails()
+        return KafkaDetails(
             api=APIS.get(request.api, f"api {request.api}"),
             api_version=request.version,
             client_id=request.client_id,
@@ -190,7 +190,7 @@ def _software(body: Reader) -> bytes:
 PROTOCOL: Final = Protocol(
     name=Kafka.name,
     detect=detect,
-    converse=lambda around: Kafka(around=around),
+    converse=lambda context: Kafka(context=context),
     client_first=b"\x00",
     server_first=b"\x00",
 )

@@ -18,20 +18,20 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    LOOK,
+    PAUSE,
+    PEEK,
+    Details,
     Direction,
-    Facts,
     Opening,
     Protocol,
     Verdict,
 )
 from mitml4.protocols.parts.ber import read_head, read_length
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.fields import Reader, evaluate
 from mitml4.protocols.parts.sasl import binds_channel
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Ldap", "LdapFacts"]
+__all__ = ["PROTOCOL", "Ldap", "LdapDetails"]
 
 SEQUENCE: Final = b"\x30"
 INTEGER: Final = b"\x02"
@@ -136,13 +136,13 @@ def read_beginning(reader: Reader, operations: dict[bytes, bytes | None]) -> Non
 def detect(opening: Opening) -> Verdict:
     """A message of the client's, or (a capture that began in the middle) a server's answer."""
     if opening.up:
-        return judge(lambda reader: read_beginning(reader, ANY), opening.up)
-    verdict = judge(lambda reader: read_beginning(reader, RESPONSES), opening.down)
+        return evaluate(lambda reader: read_beginning(reader, ANY), opening.up)
+    verdict = evaluate(lambda reader: read_beginning(reader, RESPONSES), opening.down)
     return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LdapFacts(Facts):
+class LdapDetails(Details):
     """Who bound, if anybody did, and how: `simple`, `sicily` or SASL's. No secret is kept."""
 
     bind_dn: bytes | None = None
@@ -173,13 +173,13 @@ class Ldap(Units):
             reader.take(message.size)
             if _name(message.operation) == START_TLS:
                 self._asked = message.id
-                self.up = HOLD
+                self.up = PAUSE
             return
         if message.tag == BIND:
             self.bind_dn, self.mechanism = _bind(message.operation)
         self._requests += 1
         # The first may be what is asked before TLS, the second hardly is.
-        self.settled = self.settled or self._requests > 1 or bool(self.bind_dn)
+        self.details_ready = self.details_ready or self._requests > 1 or bool(self.bind_dn)
         self._messages += 1
         self.skip(reader, Direction.UP, message.size)
 
@@ -206,8 +206,8 @@ class Ldap(Units):
             self.upgraded = True
             self.go_inside()
         else:
-            self.settled = True
-            self.up = LOOK
+            self.details_ready = True
+            self.up = PEEK
 
     def _bound(self, operation: Reader) -> None:
         """A bind was answered; an anonymous one shows nothing."""
@@ -222,8 +222,8 @@ class Ldap(Units):
         self.stay_plain()
         return False
 
-    def facts(self) -> LdapFacts:
-        return LdapFacts(bind_dn=self.bind_dn, mechanism=self.mechanism, upgraded=self.upgraded)
+    def details(self) -> LdapDetails:
+        return LdapDetails(bind_dn=self.bind_dn, mechanism=self.mechanism, upgraded=self.upgraded)
 
 
 def _is_of_root(entry: Reader) -> bool:
@@ -256,7 +256,7 @@ def _bind(operation: Reader) -> tuple[bytes, bytes]:
 PROTOCOL: Final = Protocol(
     name=Ldap.name,
     detect=detect,
-    converse=lambda around: Ldap(around=around),
+    converse=lambda context: Ldap(context=context),
     client_first=SEQUENCE,
     server_first=SEQUENCE,
 )

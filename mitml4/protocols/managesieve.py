@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import LOOK, Direction, Opening, Pass, Protocol, Verdict
+from mitml4.protocols.conversation import PEEK, Direction, Forward, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, command
 from mitml4.protocols.parts.login import GREETING, InOrder
 
@@ -105,14 +105,14 @@ class ManageSieve(InOrder):
             self.let_in()
 
     def _skip(self, direction: Direction, count: int) -> None:
-        if self.want(direction) is LOOK and count:
-            self.set_want(direction, Pass(count))
+        if self.directive(direction) is PEEK and count:
+            self.set_directive(direction, Forward(count))
 
 
 PROTOCOL: Final = Protocol(
     name=ManageSieve.name,
     detect=detect,
-    converse=lambda around: ManageSieve(around=around),
+    converse=lambda context: ManageSieve(context=context),
     client_first=TEXT,
     server_first=b'"',
 )

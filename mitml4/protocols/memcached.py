@@ -13,11 +13,18 @@ from enum import Enum
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    Details,
+    Directive,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Memcached", "MemcachedFacts"]
+__all__ = ["PROTOCOL", "Memcached", "MemcachedDetails"]
 
 PORT: Final = 11211
 MAX_LINE: Final = 2048
@@ -154,7 +161,7 @@ def detect(opening: Opening) -> Verdict:
     if opening.down and not opening.up:
         return Verdict.REJECT
     if opening.up[:1] == REQUEST:
-        return judge(read_request, opening.up)
+        return evaluate(read_request, opening.up)
     line, newline, _ = opening.up[: MAX_LINE + 1].partition(b"\n")
     verb = _verb(line, whole=bool(newline))
     if verb is None or not newline:
@@ -182,7 +189,7 @@ def _verb(line: bytes, *, whole: bool) -> bytes | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemcachedFacts(Facts):
+class MemcachedDetails(Details):
     """Which of the two protocols it is, and the first command's name."""
 
     format: str | None = None
@@ -195,7 +202,7 @@ class Memcached(Units):
 
     name: ClassVar[str] = "memcached"
 
-    down: Want = PASS_ALL
+    down: Directive = FORWARD_ALL
     format: str | None = None
     command: bytes | None = None
 
@@ -206,8 +213,8 @@ class Memcached(Units):
             self.format, self.command = "text", _first_word(reader)
         self.stay_plain()
 
-    def facts(self) -> MemcachedFacts:
-        return MemcachedFacts(format=self.format, command=self.command)
+    def details(self) -> MemcachedDetails:
+        return MemcachedDetails(format=self.format, command=self.command)
 
 
 def _first_word(reader: Reader) -> bytes:
@@ -222,7 +229,7 @@ def _first_word(reader: Reader) -> bytes:
 PROTOCOL: Final = Protocol(
     name=Memcached.name,
     detect=detect,
-    converse=lambda around: Memcached(around=around),
+    converse=lambda context: Memcached(context=context),
     client_first=REQUEST + bytes({verb[0] for verb in COMMANDS}),
     server_first=b"",
 )

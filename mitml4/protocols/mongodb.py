@@ -13,18 +13,18 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    Details,
+    Directive,
     Opening,
     Protocol,
     Verdict,
-    Want,
 )
-from mitml4.protocols.parts.evidence import either, proof
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.evidence import either, single_message
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Mongodb", "MongodbFacts"]
+__all__ = ["PROTOCOL", "Mongodb", "MongodbDetails"]
 
 HEAD: Final = 16
 MAX_MESSAGE: Final = 48_000_000
@@ -172,7 +172,7 @@ _REPLY_OPCODE: Final = REPLY.to_bytes(4, "little")
 _OPCODE_LOWS: Final = frozenset({b"", _REPLY_OPCODE[:1], *(opcode[:1] for opcode in _OPCODES)})
 _MSG_OPCODE: Final = MSG.to_bytes(4, "little")
 
-_certain = proof(either(read_message, read_reply), read_reply)
+_certain = single_message(either(read_message, read_reply), read_reply)
 
 
 def detect(opening: Opening) -> Verdict:
@@ -184,7 +184,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MongodbFacts(Facts):
+class MongodbDetails(Details):
     """The first command's name, its database, and what `hello` says of the client."""
 
     command: bytes | None = None
@@ -200,14 +200,14 @@ class Mongodb(Units):
 
     name: ClassVar[str] = "mongodb"
 
-    down: Want = PASS_ALL
+    down: Directive = FORWARD_ALL
     command: bytes | None = None
     database: bytes | None = None
     driver: bytes | None = None
     application: bytes | None = None
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(read_message, reader.data) is Verdict.REJECT:
+        if evaluate(read_message, reader.data) is Verdict.REJECT:
             read_reply(reader)  # the request was not captured
             self.stay_plain()
             return
@@ -226,8 +226,8 @@ class Mongodb(Units):
         self.driver = b" ".join(name for name in names if name) or None
         self.application = _text(_elements_of(client, b"application"), b"name")
 
-    def facts(self) -> MongodbFacts:
-        return MongodbFacts(
+    def details(self) -> MongodbDetails:
+        return MongodbDetails(
             command=self.command,
             database=self.database,
             driver=self.driver,
@@ -275,5 +275,5 @@ def _text(elements: Elements, name: bytes) -> bytes | None:
 PROTOCOL: Final = Protocol(
     name=Mongodb.name,
     detect=detect,
-    converse=lambda around: Mongodb(around=around),
+    converse=lambda context: Mongodb(context=context),
 )

@@ -14,15 +14,15 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    Details,
     Protocol,
 )
-from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Mqtt", "MqttFacts"]
+__all__ = ["PROTOCOL", "Mqtt", "MqttDetails"]
 
 CONNECT: Final = b"\x10"
 CONNACK: Final = b"\x20"
@@ -132,12 +132,12 @@ def _read_packet(reader: Reader) -> bool:
     return kind not in SIZES
 
 
-detect = proof(either(read_connect, read_middle), read_middle)
+detect = single_message(either(read_connect, read_middle), read_middle)
 """The client's CONNECT; or packets of either side without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MqttFacts(Facts):
+class MqttDetails(Details):
     """`return_code` is the CONNACK's: 0 is a welcome."""
 
     version: str | None = None
@@ -171,7 +171,7 @@ class Mqtt(Units):
         self.client_id = rest.take(rest.uint(2, 0, MAX_CLIENT_ID))
         self.version = VERSIONS[connect.level]
         self.has_username = connect.username
-        self.up = PASS_ALL
+        self.up = FORWARD_ALL
 
     def server_unit(self, reader: Reader) -> None:
         if self.version is None and not reader.data.startswith(CONNACK, reader.at):
@@ -183,8 +183,8 @@ class Mqtt(Units):
         self.return_code = answer.uint(1)
         self.stay_plain()
 
-    def facts(self) -> MqttFacts:
-        return MqttFacts(
+    def details(self) -> MqttDetails:
+        return MqttDetails(
             version=self.version,
             client_id=self.client_id,
             has_username=self.has_username,
@@ -195,7 +195,7 @@ class Mqtt(Units):
 PROTOCOL: Final = Protocol(
     name=Mqtt.name,
     detect=detect,
-    converse=lambda around: Mqtt(around=around),
+    converse=lambda context: Mqtt(context=context),
     client_first=b"".join((CONNECT, *PACKETS, *PUBLISH)),
     server_first=b"".join((*PACKETS, *PUBLISH)),
 )

@@ -17,20 +17,20 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    LOOK,
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    Details,
+    LayerContext,
     Opening,
     Protocol,
-    Surroundings,
     Verdict,
 )
-from mitml4.protocols.parts.evidence import either, proof
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.evidence import either, single_message
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Mysql", "MysqlFacts"]
+__all__ = ["PROTOCOL", "Mysql", "MysqlDetails"]
 
 GREETING: Final = b"\x0a"
 ERROR: Final = b"\xff"
@@ -119,7 +119,7 @@ def read_result(reader: Reader) -> None:
 
 
 _read_middle = either(read_query, read_result)
-_middle = proof(_read_middle, read_result)
+_middle = single_message(_read_middle, read_result)
 
 
 def detect(opening: Opening) -> Verdict:
@@ -128,16 +128,16 @@ def detect(opening: Opening) -> Verdict:
     A capture that begins in the middle shows queries, or their results.
     """
     if _behind_ssl_request(opening.within):
-        return judge(lambda reader: read_login_head(reader, b"\x02"), opening.up)
+        return evaluate(lambda reader: read_login_head(reader, b"\x02"), opening.up)
     verdict = _greeted(opening)
     return _middle(opening) if verdict is Verdict.REJECT else verdict
 
 
 def _greeted(opening: Opening) -> Verdict:
-    server = judge(read_greeting, opening.down)
-    client = judge(lambda reader: read_login_head(reader, b"\x01"), opening.up)
+    server = evaluate(read_greeting, opening.down)
+    client = evaluate(lambda reader: read_login_head(reader, b"\x01"), opening.up)
     if server is Verdict.REJECT and opening.up and client is not Verdict.REJECT:
-        answer = judge(read_login_answer, opening.down)
+        answer = evaluate(read_login_answer, opening.down)
         return client if answer is Verdict.MATCH else answer
     if Verdict.REJECT in (server, client):
         return Verdict.REJECT
@@ -152,7 +152,7 @@ def _behind_ssl_request(within: tuple[str, ...]) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MysqlFacts(Facts):
+class MysqlDetails(Details):
     """The server's version as it says it, and who logs in; `error` is why it would not talk."""
 
     server_version: bytes | None = None
@@ -173,15 +173,15 @@ class Mysql(Units):
     upgraded: bool = False
 
     def __post_init__(self) -> None:
-        if _behind_ssl_request(self.around.within):
-            self.down = PASS_ALL
+        if _behind_ssl_request(self.context.within):
+            self.down = FORWARD_ALL
         else:
-            self.up = HOLD
+            self.up = PAUSE
 
     def server_unit(self, reader: Reader) -> None:
         if self.greeting:
             self.stay_plain()  # it has lost its patience before the client said anything
-        elif judge(read_greeting, reader.data) is Verdict.REJECT:
+        elif evaluate(read_greeting, reader.data) is Verdict.REJECT:
             reader.take(3)
             reader.one_of(b"\x01", b"\x02")  # an answer: the greeting was not captured
             self.stay_plain()
@@ -190,7 +190,7 @@ class Mysql(Units):
             if self.greeting.error is not None:
                 self.stay_plain()
             else:
-                self.up = LOOK
+                self.up = PEEK
 
     def client_unit(self, reader: Reader) -> None:
         sequence = b"\x01" if self.greeting else b"\x02"
@@ -208,9 +208,9 @@ class Mysql(Units):
         else:
             self.stay_plain()
 
-    def facts(self) -> MysqlFacts:
+    def details(self) -> MysqlDetails:
         greeting = self.greeting
-        return MysqlFacts(
+        return MysqlDetails(
             server_version=greeting.version if greeting else None,
             tls_offered=greeting.tls if greeting and greeting.version else None,
             user=self.user,
@@ -219,8 +219,8 @@ class Mysql(Units):
         )
 
 
-def _converse(around: Surroundings) -> Mysql:
-    return Mysql(around=around)
+def _converse(context: LayerContext) -> Mysql:
+    return Mysql(context=context)
 
 
 PROTOCOL: Final = Protocol(name=Mysql.name, detect=detect, converse=_converse)

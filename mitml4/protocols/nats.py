@@ -18,16 +18,16 @@ from typing import Any, ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    Details,
     Opening,
     Protocol,
     Verdict,
 )
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Nats", "NatsFacts"]
+__all__ = ["PROTOCOL", "Nats", "NatsDetails"]
 
 INFO: Final = b"INFO {"
 CONNECT: Final = b"CONNECT {"
@@ -55,17 +55,17 @@ def detect(opening: Opening) -> Verdict:
 
     A client that answers INFO with TLS finds the question decided by then.
     """
-    client = judge(read_connect, opening.up)
+    client = evaluate(read_connect, opening.up)
     if client is not Verdict.NEED_MORE:
         return client
-    server = judge(read_info, opening.down)
+    server = evaluate(read_info, opening.down)
     if server is Verdict.NEED_MORE and opening.down.startswith(INFO):
         return Verdict.LIKELY
     return Verdict.NEED_MORE if server is Verdict.REJECT and opening.up else server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NatsFacts(Facts):
+class NatsDetails(Details):
     """What both sides say of themselves; user, password and tokens are not kept."""
 
     server_name: str | None = None
@@ -90,8 +90,8 @@ class Nats(Units):
     _informed: bool = False
 
     def __post_init__(self) -> None:
-        if self.around.within[-2:] == (self.name, "tls"):
-            self.down = PASS_ALL  # INFO came before
+        if self.context.within[-2:] == (self.name, "tls"):
+            self.down = FORWARD_ALL  # INFO came before
 
     def server_unit(self, reader: Reader) -> None:
         if self._informed:
@@ -116,8 +116,8 @@ class Nats(Units):
         else:
             self.stay_plain()
 
-    def facts(self) -> NatsFacts:
-        return NatsFacts(
+    def details(self) -> NatsDetails:
+        return NatsDetails(
             server_name=self.server_name,
             server_version=self.server_version,
             tls_required=self.tls_required,
@@ -146,7 +146,7 @@ def _text(value: dict[str, Any], key: str) -> str | None:
 PROTOCOL: Final = Protocol(
     name=Nats.name,
     detect=detect,
-    converse=lambda around: Nats(around=around),
+    converse=lambda context: Nats(context=context),
     client_first=b"C",
     server_first=b"I",
 )

@@ -123,7 +123,7 @@ class Nntp(InOrder):
 PROTOCOL: Final = Protocol(
     name=Nntp.name,
     detect=detect,
-    converse=lambda around: Nntp(around=around),
+    converse=lambda context: Nntp(context=context),
     client_first=TEXT,
     server_first=b"245",
 )

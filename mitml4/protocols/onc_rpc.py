@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import Direction, Facts, Protocol
-from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.conversation import Details, Direction, Protocol
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOLS", "OncRpc", "OncRpcFacts"]
+__all__ = ["PROTOCOLS", "OncRpc", "OncRpcDetails"]
 
 LAST_FRAGMENT: Final = b"\x80"
 MORE_FRAGMENTS: Final = b"\x00"
@@ -73,7 +73,7 @@ def read_reply(reader: Reader) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OncRpcFacts(Facts):
+class OncRpcDetails(Details):
     """The program that was called first: its name where it is known, its number otherwise."""
 
     program: str | int | None = None
@@ -92,7 +92,7 @@ class OncRpc(Units):
         start = reader.at
         call = read_call(reader)
         self.call = self.call or call
-        self.settled = True
+        self.details_ready = True
         if call.procedure == 0 and call.whole:
             self.skip(reader, Direction.UP, call.left)
             return
@@ -106,18 +106,18 @@ class OncRpc(Units):
     def server_unit(self, reader: Reader) -> None:
         reader.take(reader.left)  # an answer that does nothing, either
 
-    def facts(self) -> OncRpcFacts:
+    def details(self) -> OncRpcDetails:
         if self.call is None:
-            return OncRpcFacts()
+            return OncRpcDetails()
         program = PROGRAMS.get(self.call.program, self.call.program)
-        return OncRpcFacts(program=program, version=self.call.version)
+        return OncRpcDetails(program=program, version=self.call.version)
 
 
 PROTOCOLS: Final = (
     Protocol(
         name=OncRpc.name,
-        detect=proof(either(read_call, read_reply), read_reply),
-        converse=lambda around: OncRpc(around=around),
+        detect=single_message(either(read_call, read_reply), read_reply),
+        converse=lambda context: OncRpc(context=context),
         client_first=LAST_FRAGMENT + MORE_FRAGMENTS,
         server_first=LAST_FRAGMENT,
     ),

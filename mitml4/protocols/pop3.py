@@ -124,7 +124,7 @@ class Pop3(InOrder):
 PROTOCOL: Final = Protocol(
     name=Pop3.name,
     detect=detect,
-    converse=lambda around: Pop3(around=around),
+    converse=lambda context: Pop3(context=context),
     client_first=TEXT,
     server_first=b"+-",
 )

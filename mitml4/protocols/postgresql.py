@@ -20,19 +20,19 @@ from typing import ClassVar, Final, Literal
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    Details,
     Direction,
-    Facts,
     Protocol,
 )
-from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 from mitml4.protocols.parts.sasl import binds_channel
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Postgresql", "PostgresqlFacts"]
+__all__ = ["PROTOCOL", "Postgresql", "PostgresqlDetails"]
 
 # "Message Formats": the codes lie where a version would, with a major version nobody will reach.
 SSL_REQUEST: Final = (80877103).to_bytes(4, "big")
@@ -135,12 +135,12 @@ def _read_telling(reader: Reader) -> None:
 
 
 # The client always speaks first.
-detect = proof(either(read_beginning, read_middle), read_middle)
+detect = single_message(either(read_beginning, read_middle), read_middle)
 """A start-up; or messages without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PostgresqlFacts(Facts):
+class PostgresqlDetails(Details):
     """What the StartupMessage says, and the server's version."""
 
     user: bytes | None = None
@@ -174,13 +174,13 @@ class Postgresql(Units):
         length, code = read_head(reader)
         if code in VERSIONS:
             self.parameters = _parameters(reader.take(length - HEAD))
-            self.up = PASS_ALL
+            self.up = FORWARD_ALL
         elif code == CANCEL_REQUEST:
             self.cancel = True
             self.stay_plain()
         else:
             self._asked = code
-            self.up = HOLD
+            self.up = PAUSE
 
     def server_unit(self, reader: Reader) -> None:
         if self._asked:
@@ -199,7 +199,7 @@ class Postgresql(Units):
             self.go_inside()
         elif answer == b"N":
             self.encryption = "refused"
-            self.up = LOOK
+            self.up = PEEK
         else:
             self.encryption = "gssapi" if (answer, question) == (b"G", GSS_REQUEST) else None
             self.stay_plain()
@@ -225,9 +225,9 @@ class Postgresql(Units):
         elif asked == AUTHENTICATED:
             self.channel_binding = False
 
-    def facts(self) -> PostgresqlFacts:
+    def details(self) -> PostgresqlDetails:
         parameters = self.parameters or {}
-        return PostgresqlFacts(
+        return PostgresqlDetails(
             user=parameters.get(b"user"),
             database=parameters.get(b"database"),
             application_name=parameters.get(b"application_name"),
@@ -250,7 +250,7 @@ def _parameters(body: bytes) -> dict[bytes, bytes]:
 PROTOCOL: Final = Protocol(
     name=Postgresql.name,
     detect=detect,
-    converse=lambda around: Postgresql(around=around),
+    converse=lambda context: Postgresql(context=context),
     client_first=b"\x00" + b"".join(MESSAGES),
     server_first=b"".join(MESSAGES),
 )

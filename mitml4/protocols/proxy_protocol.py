@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: one header from the client's side, then the inner bytes.
 
 Source: "The PROXY protocol, versions 1 & 2" (haproxy, doc/proxy-protocol.txt), §2.1 and §2.2.
-The server says nothing of its own, so its side is INNER from the start.
+The server says nothing of its own, so its side is SWITCH from the start.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import ClassVar, Final
 from mitml4.address import Address
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Directive,
+    Forward,
     Opening,
-    Pass,
     Protocol,
     Target,
     Unreadable,
     Verdict,
-    Want,
 )
 
-__all__ = ["PROTOCOL", "ProxyProtocol", "ProxyProtocolFacts"]
+__all__ = ["PROTOCOL", "ProxyProtocol", "ProxyProtocolDetails"]
 
 V1_PREFIX: Final = b"PROXY "
 V1_MAX: Final = 107
@@ -167,7 +167,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyProtocolFacts(Facts):
+class ProxyProtocolDetails(Details):
     """Who the first proxy's client was and what it reached; None: not said (health checks)."""
 
     version: int | None = None
@@ -177,11 +177,11 @@ class ProxyProtocolFacts(Facts):
 
 @dataclass(slots=True)
 class ProxyProtocol(Conversation):
-    """The header; what follows is INNER."""
+    """The header; what follows is SWITCH."""
 
     name: ClassVar[str] = "proxy-protocol"
 
-    down: Want = INNER
+    down: Directive = SWITCH
     elsewhere: bool = True
     header: Header | None = None
 
@@ -193,8 +193,8 @@ class ProxyProtocol(Conversation):
         if len(data) < end and header.rest <= MAX_TLVS:
             return 0
         self._name_hosts(header, data[header.size : end])
-        self.settled = True
-        self.up = Pass(header.rest) if header.rest else INNER
+        self.details_ready = True
+        self.up = Forward(header.rest) if header.rest else SWITCH
         return header.size
 
     def _name_hosts(self, header: Header, tlvs: bytes) -> None:
@@ -214,19 +214,19 @@ class ProxyProtocol(Conversation):
 
     def passed(self, direction: Direction, count: int) -> None:
         super(ProxyProtocol, self).passed(direction, count)
-        if self.up is LOOK:
-            self.up = INNER
+        if self.up is PEEK:
+            self.up = SWITCH
 
     def end(self, direction: Direction) -> None:
         """A client that leaves within the header starts no inner protocol."""
         if direction is Direction.UP:
-            self.settled = True
-            self.up = self.down = PASS_ALL
+            self.details_ready = True
+            self.up = self.down = FORWARD_ALL
 
-    def facts(self) -> ProxyProtocolFacts:
+    def details(self) -> ProxyProtocolDetails:
         if self.header is None:
-            return ProxyProtocolFacts()
-        return ProxyProtocolFacts(
+            return ProxyProtocolDetails()
+        return ProxyProtocolDetails(
             version=self.header.version,
             source=self.header.source,
             destination=self.header.destination,
@@ -236,7 +236,7 @@ class ProxyProtocol(Conversation):
 PROTOCOL: Final = Protocol(
     name=ProxyProtocol.name,
     detect=detect,
-    converse=lambda around: ProxyProtocol(around=around),
+    converse=lambda context: ProxyProtocol(context=context),
     client_first=b"P\r",
     server_first=b"",
     conclusive=True,

@@ -16,18 +16,18 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    Facts,
+    PAUSE,
+    Details,
     Opening,
     Protocol,
     Verdict,
 )
 from mitml4.protocols.parts.ber import read_head
-from mitml4.protocols.parts.evidence import either, proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.evidence import either, single_message
+from mitml4.protocols.parts.fields import Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Rdp", "RdpFacts"]
+__all__ = ["PROTOCOL", "Rdp", "RdpDetails"]
 
 CONNECTION_REQUEST: Final = b"\xe0"
 CONNECTION_CONFIRM: Final = b"\xd0"
@@ -150,15 +150,15 @@ def detect(opening: Opening) -> Verdict:
         return _outermost(opening)
     if opening.down and not opening.up:
         return Verdict.REJECT
-    return judge(read_inside, opening.up)
+    return evaluate(read_inside, opening.up)
 
 
 _read_requests = either(read_request_head, read_bare_request)
-_outermost = proof(either(_read_requests, read_confirm), read_confirm)
+_outermost = single_message(either(_read_requests, read_confirm), read_confirm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RdpFacts(Facts):
+class RdpDetails(Details):
     """`cookie` without `Cookie: `: `mstshash=` and a part of the user's name, or a token."""
 
     cookie: bytes | None = None
@@ -179,16 +179,16 @@ class Rdp(Units):
     upgraded: bool = False
 
     def __post_init__(self) -> None:
-        if self.around.within[-2:] == (Rdp.name, "tls"):
+        if self.context.within[-2:] == (Rdp.name, "tls"):
             self.stay_plain()
 
     def client_unit(self, reader: Reader) -> None:
-        if judge(_read_requests, reader.data) is Verdict.REJECT:
+        if evaluate(_read_requests, reader.data) is Verdict.REJECT:
             read_confirm(reader)  # the request was not captured
             self.stay_plain()
             return
         self.request = read_request(reader)
-        self.up = HOLD
+        self.up = PAUSE
 
     def server_unit(self, reader: Reader) -> None:
         if self.request is None or not reader.data.startswith(b"\x03"):
@@ -198,7 +198,7 @@ class Rdp(Units):
         kind, value = body[:1], int.from_bytes(body[4:8], "little")
         if kind == RESPONSE and value:
             self.protocol = PROTOCOLS.get(value, f"protocol {value:#x}")
-            self.sealed = "channel binding" if value in CREDSSP else None
+            self.passthrough_reason = "channel binding" if value in CREDSSP else None
             self.upgraded = True
             self.go_inside()
             return
@@ -207,9 +207,9 @@ class Rdp(Units):
             self.protocol = f"refused: {FAILURES.get(value, f'failure {value:#x}')}"
         self.stay_plain()
 
-    def facts(self) -> RdpFacts:
+    def details(self) -> RdpDetails:
         request = self.request
-        return RdpFacts(
+        return RdpDetails(
             cookie=request.cookie if request else None,
             protocols_offered=_names(request.protocols) if request else None,
             protocol=self.protocol,
@@ -224,7 +224,7 @@ def _names(protocols: int) -> tuple[str, ...]:
 PROTOCOL: Final = Protocol(
     name=Rdp.name,
     detect=detect,
-    converse=lambda around: Rdp(around=around),
+    converse=lambda context: Rdp(context=context),
     client_first=b"\x030",
     server_first=b"\x03",
 )

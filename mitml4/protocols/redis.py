@@ -13,12 +13,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Facts, Opening, Protocol, Verdict, Want
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, judge
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    Details,
+    Directive,
+    Opening,
+    Protocol,
+    Verdict,
+)
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, evaluate
 from mitml4.protocols.parts.lines import TEXT, in_lines
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Redis", "RedisFacts"]
+__all__ = ["PROTOCOL", "Redis", "RedisDetails"]
 
 DIGITS: Final = b"0123456789"
 LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -110,11 +117,13 @@ def read_complaint(reader: Reader) -> None:
 def detect(opening: Opening) -> Verdict:
     """An array's head, or a line that Redis answers as it does; or a refusal to a silent client."""
     if opening.down and not opening.up:
-        return _likely(judge(read_answer if opening.port == PORT else read_refusal, opening.down))
+        return _likely(
+            evaluate(read_answer if opening.port == PORT else read_refusal, opening.down)
+        )
     if opening.down.startswith(b"+OK "):
         return Verdict.REJECT  # POP3's greeting
     if opening.up[:1] in (b"", b"*"):
-        return judge(read_array, opening.up)
+        return evaluate(read_array, opening.up)
     if opening.down[:1] not in _ANSWERS:
         return Verdict.REJECT
     if not opening.down and opening.port != PORT and in_lines(opening.up):
@@ -122,13 +131,15 @@ def detect(opening: Opening) -> Verdict:
     line = _inline(opening.up)
     if line is Verdict.REJECT and in_lines(opening.up):
         return (
-            Verdict.NEED_MORE if not opening.down else _likely(judge(read_complaint, opening.down))
+            Verdict.NEED_MORE
+            if not opening.down
+            else _likely(evaluate(read_complaint, opening.down))
         )
     if line is not Verdict.MATCH:
         return line
     if opening.down.startswith(b"+OK") and _verb(opening.up) not in GRANTED:
         return Verdict.REJECT  # a greeting, which came before the command: Redis never greets
-    answer = judge(read_answer, opening.down)
+    answer = evaluate(read_answer, opening.down)
     usual = opening.port == PORT and not opening.down
     return Verdict.LIKELY if answer is Verdict.NEED_MORE and usual else answer
 
@@ -158,7 +169,7 @@ def _verb(up: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedisFacts(Facts):
+class RedisDetails(Details):
     """The first command's name in capitals; for HELLO, the version of RESP that it asks for."""
 
     command: bytes | None = None
@@ -171,7 +182,7 @@ class Redis(Units):
 
     name: ClassVar[str] = "redis"
 
-    down: Want = PASS_ALL
+    down: Directive = FORWARD_ALL
     command: bytes | None = None
     resp: int | None = None
 
@@ -192,8 +203,8 @@ class Redis(Units):
             self.resp = int(version) if version in (b"2", b"3") else None
         self.command = name.upper()
 
-    def facts(self) -> RedisFacts:
-        return RedisFacts(command=self.command, resp=self.resp)
+    def details(self) -> RedisDetails:
+        return RedisDetails(command=self.command, resp=self.resp)
 
 
 def _string(reader: Reader) -> bytes:
@@ -217,7 +228,7 @@ def _first_word(reader: Reader) -> bytes:
 PROTOCOL: Final = Protocol(
     name=Redis.name,
     detect=detect,
-    converse=lambda around: Redis(around=around),
+    converse=lambda context: Redis(context=context),
     client_first=TEXT,
     server_first=b"+-:$*%_",
 )

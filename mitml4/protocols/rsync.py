@@ -15,22 +15,22 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
+    FORWARD_ALL,
     Conversation,
+    Details,
     Direction,
-    Facts,
     Opening,
     Protocol,
     Verdict,
 )
-from mitml4.protocols.parts.lines import begun
+from mitml4.protocols.parts.lines import prefix_pattern
 
-__all__ = ["PROTOCOL", "Rsync", "RsyncFacts"]
+__all__ = ["PROTOCOL", "Rsync", "RsyncDetails"]
 
 MAX_LINE: Final = 1024
 _GREETING: Final = b"@RSYNCD: "
 _VERSION: Final = re.compile(re.escape(_GREETING) + rb"([0-9]{1,3}(?:\.[0-9]{1,3})?)[^\n]*")
-_BEGUN: Final = begun(*(re.escape(_GREETING[at : at + 1]) for at in range(len(_GREETING))))
+_BEGUN: Final = prefix_pattern(*(re.escape(_GREETING[at : at + 1]) for at in range(len(_GREETING))))
 
 
 def detect(opening: Opening) -> Verdict:
@@ -50,7 +50,7 @@ def _version(data: bytes) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RsyncFacts(Facts):
+class RsyncDetails(Details):
     """The protocol versions, and the module that the client asks for (empty: the list of them)."""
 
     client_version: bytes | None = None
@@ -79,7 +79,7 @@ class Rsync(Conversation):
     def _line(self, direction: Direction, line: bytes) -> None:
         if direction is Direction.UP and self.client_version is not None:
             self.module = line
-            self.up = PASS_ALL
+            self.up = FORWARD_ALL
         else:
             version = _VERSION.fullmatch(line)
             if version is None:
@@ -88,11 +88,11 @@ class Rsync(Conversation):
                 self.client_version = version[1]
             else:
                 self.server_version = version[1]
-                self.down = PASS_ALL
-        self.settled = self.up == self.down == PASS_ALL
+                self.down = FORWARD_ALL
+        self.details_ready = self.up == self.down == FORWARD_ALL
 
-    def facts(self) -> RsyncFacts:
-        return RsyncFacts(
+    def details(self) -> RsyncDetails:
+        return RsyncDetails(
             client_version=self.client_version,
             server_version=self.server_version,
             module=self.module,
@@ -102,7 +102,7 @@ class Rsync(Conversation):
 PROTOCOL: Final = Protocol(
     name=Rsync.name,
     detect=detect,
-    converse=lambda around: Rsync(around=around),
+    converse=lambda context: Rsync(context=context),
     client_first=b"@",
     server_first=b"@",
 )

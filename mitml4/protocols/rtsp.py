@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.heads import FirstHeads
-from mitml4.protocols.parts.lines import begun
+from mitml4.protocols.parts.lines import prefix_pattern
 
-__all__ = ["PROTOCOL", "Rtsp", "RtspFacts"]
+__all__ = ["PROTOCOL", "Rtsp", "RtspDetails"]
 
 _EMPTY_LINES: Final = rb"[\r\n]{0,4}"
 _METHOD: Final = rb"[A-Z_]{1,20}"
@@ -19,9 +19,9 @@ _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
 _REQUEST: Final = re.compile(
     _EMPTY_LINES + rb"(" + _METHOD + rb") (" + _IN_TARGET + rb"+?) RTSP/[12]\.[0-9]\r?\n"
 )
-_REQUEST_BEGUN: Final = begun(_EMPTY_LINES, _METHOD, rb" ", _IN_TARGET + rb"+", rb"\r")
+_REQUEST_BEGUN: Final = prefix_pattern(_EMPTY_LINES, _METHOD, rb" ", _IN_TARGET + rb"+", rb"\r")
 _ANSWER: Final = re.compile(rb"RTSP/[12]\.[0-9] [1-5][0-9]{2}[ \r\n]")
-_ANSWER_BEGUN: Final = begun(
+_ANSWER_BEGUN: Final = prefix_pattern(
     *(b"R", b"T", b"S", b"P", b"/", b"[12]", rb"\.", b"[0-9]", b" ", b"[1-5]"), *[b"[0-9]"] * 2
 )
 
@@ -44,7 +44,7 @@ def _message(data: bytes) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RtspFacts(Facts):
+class RtspDetails(Details):
     """Of the first request and the first answer."""
 
     method: bytes | None = None
@@ -71,8 +71,8 @@ class Rtsp(FirstHeads):
             self.method, self.uri = request.groups()
             self.user_agent = headers.get(b"user-agent")
 
-    def facts(self) -> RtspFacts:
-        return RtspFacts(
+    def details(self) -> RtspDetails:
+        return RtspDetails(
             method=self.method, uri=self.uri, user_agent=self.user_agent, server=self.server
         )
 
@@ -80,7 +80,7 @@ class Rtsp(FirstHeads):
 PROTOCOL: Final = Protocol(
     name=Rtsp.name,
     detect=detect,
-    converse=lambda around: Rtsp(around=around),
+    converse=lambda context: Rtsp(context=context),
     client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
     server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
 )

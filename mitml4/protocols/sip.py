@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.heads import FirstHeads
-from mitml4.protocols.parts.lines import begun
+from mitml4.protocols.parts.lines import prefix_pattern
 
-__all__ = ["PROTOCOL", "Sip", "SipFacts"]
+__all__ = ["PROTOCOL", "Sip", "SipDetails"]
 
 _KEEP_ALIVES: Final = rb"[\r\n]{0,64}"
 """RFC 5626 §3.5.1: pairs of empty lines."""
@@ -23,7 +23,7 @@ _IN_URI: Final = rb"[^\x00-\x20\x7f]"
 _REQUEST: Final = re.compile(
     _KEEP_ALIVES + rb"(" + _METHOD + rb") (" + _IN_URI + rb"+) SIP/2\.0\r?\n"
 )
-_REQUEST_BEGUN: Final = begun(
+_REQUEST_BEGUN: Final = prefix_pattern(
     _KEEP_ALIVES,
     rb"[A-Z]{1,20}",
     rb"(?<=[A-Z]{2}) ",
@@ -31,7 +31,7 @@ _REQUEST_BEGUN: Final = begun(
     *(b" ", b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b"\r"),
 )
 _ANSWER: Final = re.compile(_KEEP_ALIVES + rb"SIP/2\.0 [1-6][0-9]{2}[ \r\n]")
-_ANSWER_BEGUN: Final = begun(
+_ANSWER_BEGUN: Final = prefix_pattern(
     _KEEP_ALIVES,
     *(b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b" ", b"[1-6]"),
     *[b"[0-9]"] * 2,
@@ -56,7 +56,7 @@ def _message(data: bytes) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SipFacts(Facts):
+class SipDetails(Details):
     """Of the first request, and the software that each side says it is."""
 
     method: bytes | None = None
@@ -86,8 +86,8 @@ class Sip(FirstHeads):
         else:
             self.server = software
 
-    def facts(self) -> SipFacts:
-        return SipFacts(
+    def details(self) -> SipDetails:
+        return SipDetails(
             method=self.method, uri=self.uri, user_agent=self.user_agent, server=self.server
         )
 
@@ -95,7 +95,7 @@ class Sip(FirstHeads):
 PROTOCOL: Final = Protocol(
     name=Sip.name,
     detect=detect,
-    converse=lambda around: Sip(around=around),
+    converse=lambda context: Sip(context=context),
     client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n",
     server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n",
 )

@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.named.windows import read_pdu
-from mitml4.protocols.parts.evidence import proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.evidence import single_message
+from mitml4.protocols.parts.fields import Reader, evaluate
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOLS", "Smb", "SmbFacts"]
+__all__ = ["PROTOCOLS", "Smb", "SmbDetails"]
 
 SMB1: Final = b"\xffSMB"
 SMB2: Final = b"\xfeSMB"
@@ -70,10 +70,10 @@ def detect_netbios_ssn(opening: Opening) -> Verdict:
     """A session request behind which no SMB follows."""
     if opening.down and not opening.up:
         return Verdict.REJECT
-    request = judge(read_session_request, opening.up)
+    request = evaluate(read_session_request, opening.up)
     if request is not Verdict.MATCH:
         return request
-    match judge(read_smb, opening.up):
+    match evaluate(read_smb, opening.up):
         case Verdict.MATCH:
             return Verdict.REJECT
         case Verdict.REJECT:
@@ -119,7 +119,7 @@ def binds(message: bytes) -> bool:
     if offset is None:
         return False
     data = message[int.from_bytes(message[offset], "little") :]
-    return data.startswith(BIND) and judge(read_pdu, data) is Verdict.MATCH
+    return data.startswith(BIND) and evaluate(read_pdu, data) is Verdict.MATCH
 
 
 def dialect_of(message: bytes) -> str | None:
@@ -134,7 +134,7 @@ def dialect_of(message: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SmbFacts(Facts):
+class SmbDetails(Details):
     """The dialect that the server chose."""
 
     dialect: str | None = None
@@ -165,11 +165,11 @@ class Smb(Units):
     def server_unit(self, reader: Reader) -> None:
         message, rest = read_head(reader)
         self.dialect = self.dialect or dialect_of(message)
-        self.settled = self.settled or self.dialect is not None
+        self.details_ready = self.details_ready or self.dialect is not None
         self.skip(reader, Direction.DOWN, rest)
 
-    def facts(self) -> SmbFacts:
-        return SmbFacts(dialect=self.dialect)
+    def details(self) -> SmbDetails:
+        return SmbDetails(dialect=self.dialect)
 
 
 def read_head(reader: Reader) -> tuple[bytes, int]:
@@ -183,8 +183,8 @@ def read_head(reader: Reader) -> tuple[bytes, int]:
 PROTOCOLS: Final = (
     Protocol(
         name=Smb.name,
-        detect=proof(read_smb, read_smb_reply),
-        converse=lambda around: Smb(around=around),
+        detect=single_message(read_smb, read_smb_reply),
+        converse=lambda context: Smb(context=context),
         client_first=SESSION_MESSAGE + SESSION_REQUEST[:1],
         server_first=SESSION_MESSAGE + SESSION_GRANTED[:1],
     ),

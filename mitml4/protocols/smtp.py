@@ -86,7 +86,7 @@ class Smtp(StartTLS):
     """What the client says next is its response in an AUTH."""
 
     def __post_init__(self) -> None:
-        if behind_starttls(self.around.within, self.name):
+        if behind_starttls(self.context.within, self.name):
             self._under_way.clear()
 
     def client_line(self, line: bytes) -> None:
@@ -101,8 +101,8 @@ class Smtp(StartTLS):
             self.ask()
         elif verb in PLAIN:
             self.stay_plain()
-        elif behind_starttls(self.around.within, self.name):
-            self.settled = True
+        elif behind_starttls(self.context.within, self.name):
+            self.details_ready = True
 
     def server_line(self, line: bytes) -> None:
         code, separator = line[:3], line[3:4]
@@ -122,8 +122,8 @@ class Smtp(StartTLS):
 
     def _replied(self, verb: bytes, code: bytes) -> None:
         """The last line of a command's reply has come."""
-        if verb == GREETING and self.around.secure:
-            self.settled = True  # TLS from the start: it is not offered twice
+        if verb == GREETING and self.context.secure:
+            self.details_ready = True  # TLS from the start: it is not offered twice
         elif verb == b"STARTTLS" and code == b"220":  # RFC 3207 §4
             self.accept()
         elif verb == b"STARTTLS":
@@ -135,7 +135,7 @@ class Smtp(StartTLS):
 PROTOCOL: Final = Protocol(
     name=Smtp.name,
     detect=detect,
-    converse=lambda around: Smtp(around=around),
+    converse=lambda context: Smtp(context=context),
     client_first=TEXT,
     server_first=b"245",
 )

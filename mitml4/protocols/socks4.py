@@ -16,22 +16,22 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Directive,
     Opening,
     Protocol,
     Target,
     Verdict,
-    Want,
 )
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.fields import Reader, evaluate
 
-__all__ = ["PROTOCOL", "Socks4", "Socks4Facts"]
+__all__ = ["PROTOCOL", "Socks4", "Socks4Details"]
 
 VERSION: Final = 4
 HEAD: Final = 8
@@ -113,7 +113,7 @@ def detect(opening: Opening) -> Verdict:
         return Verdict.NEED_MORE
     if request.size > SMALLEST:
         return Verdict.MATCH
-    answer = judge(_read_answer, opening.down)
+    answer = evaluate(_read_answer, opening.down)
     if answer is not Verdict.NEED_MORE:
         return answer
     return Verdict.REJECT if opening.down_ended else Verdict.LIKELY
@@ -126,7 +126,7 @@ def _read_answer(reader: Reader) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Socks4Facts(Facts):
+class Socks4Details(Details):
     """Names as in the specification; `username` is the userid, empty where none was sent."""
 
     username: bytes | None = None
@@ -137,11 +137,11 @@ class Socks4Facts(Facts):
 
 @dataclass(slots=True)
 class Socks4(Conversation):
-    """Request and reply; both sides are INNER after a CONNECT that was granted."""
+    """Request and reply; both sides are SWITCH after a CONNECT that was granted."""
 
     name: ClassVar[str] = "socks4"
 
-    down: Want = HOLD
+    down: Directive = PAUSE
     elsewhere: bool = True
     request: Request | None = None
     reply: str | None = None
@@ -151,13 +151,13 @@ class Socks4(Conversation):
 
     def end(self, direction: Direction) -> None:
         """Whoever leaves in mid-handshake, the other's last words still pass."""
-        if direction is Direction.DOWN or self.down is HOLD:
+        if direction is Direction.DOWN or self.down is PAUSE:
             self._pass_all()
 
-    def facts(self) -> Socks4Facts:
+    def details(self) -> Socks4Details:
         if self.request is None:
-            return Socks4Facts()
-        return Socks4Facts(
+            return Socks4Details()
+        return Socks4Details(
             username=self.request.userid,
             command=COMMANDS[self.request.command],
             target=self.request.target,
@@ -169,7 +169,7 @@ class Socks4(Conversation):
         if self.request is None:
             return 0
         self.ask_for(self.request.target)
-        self.up, self.down = HOLD, LOOK
+        self.up, self.down = PAUSE, PEEK
         return self.request.size
 
     def _reply(self, data: bytes) -> int:
@@ -181,21 +181,21 @@ class Socks4(Conversation):
         assert self.request is not None
         self.reply = REPLIES[data[1]]
         if data[1] == GRANTED and COMMANDS[self.request.command] == "connect":
-            self.settled = True
-            self.up = self.down = INNER
+            self.details_ready = True
+            self.up = self.down = SWITCH
         else:
             self._pass_all()  # a refusal, or BIND, whose second reply comes much later
         return REPLY
 
     def _pass_all(self) -> None:
-        self.settled = True
-        self.up = self.down = PASS_ALL
+        self.details_ready = True
+        self.up = self.down = FORWARD_ALL
 
 
 PROTOCOL: Final = Protocol(
     name=Socks4.name,
     detect=detect,
-    converse=lambda around: Socks4(around=around),
+    converse=lambda context: Socks4(context=context),
     client_first=b"\x04",
     server_first=b"",
 )

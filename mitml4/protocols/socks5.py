@@ -24,23 +24,23 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
     End,
-    Facts,
     Opening,
     Protocol,
     Target,
     Unreadable,
     Verdict,
 )
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.fields import Reader, evaluate
 
-__all__ = ["PROTOCOL", "Socks5", "Socks5Facts"]
+__all__ = ["PROTOCOL", "Socks5", "Socks5Details"]
 
 VERSION: Final = 5
 NO_AUTHENTICATION: Final = 0x00
@@ -105,7 +105,7 @@ def detect(opening: Opening) -> Verdict:
     """
     up = opening.up
     if not up:
-        verdict = judge(read_answers, opening.down)
+        verdict = evaluate(read_answers, opening.down)
         return Verdict.LIKELY if verdict is Verdict.MATCH and not opening.up_ended else verdict
     if up[0] != VERSION or (len(up) > 1 and up[1] == 0):
         return Verdict.REJECT
@@ -117,7 +117,7 @@ def detect(opening: Opening) -> Verdict:
         return Verdict.REJECT if opening.up_ended else Verdict.NEED_MORE
     if orderly or not methods.translate(None, REGISTERED):
         return Verdict.MATCH
-    return judge(lambda reader: _read_choice(reader, methods), opening.down)
+    return evaluate(lambda reader: _read_choice(reader, methods), opening.down)
 
 
 def _ascending(methods: bytes) -> bool:
@@ -133,7 +133,7 @@ def _read_choice(reader: Reader, methods: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Socks5Facts(Facts):
+class Socks5Details(Details):
     """Names as in the RFCs. The password is never kept."""
 
     methods_offered: tuple[str, ...] | None = None
@@ -147,7 +147,7 @@ class Socks5Facts(Facts):
 
 @dataclass(slots=True)
 class Socks5(Conversation):
-    """The handshake, one unit a turn; both sides are INNER after a CONNECT that succeeded."""
+    """The handshake, one unit a turn; both sides are SWITCH after a CONNECT that succeeded."""
 
     name: ClassVar[str] = "socks5"
 
@@ -170,11 +170,11 @@ class Socks5(Conversation):
         """Whoever leaves in mid-handshake, the other's last words still pass."""
         if direction is Direction.DOWN:
             self._pass_all()
-        elif self.down is HOLD:
-            self.down = PASS_ALL
+        elif self.down is PAUSE:
+            self.down = FORWARD_ALL
 
-    def facts(self) -> Socks5Facts:
-        return Socks5Facts(
+    def details(self) -> Socks5Details:
+        return Socks5Details(
             methods_offered=_names(self.methods),
             method=None if self.method is None else method_name(self.method),
             username=self.username,
@@ -276,21 +276,21 @@ class Socks5(Conversation):
         if end is None:
             return 0
         self.reply = _reply_name(0)
-        self.settled = True
-        self.up = self.down = INNER
+        self.details_ready = True
+        self.up = self.down = SWITCH
         return end
 
     def _await_client(self, reader: Callable[[bytes], int]) -> None:
         self._reader = reader
-        self.up, self.down = LOOK, HOLD
+        self.up, self.down = PEEK, PAUSE
 
     def _await_server(self, reader: Callable[[bytes], int]) -> None:
         self._reader = reader
-        self.up, self.down = HOLD, LOOK
+        self.up, self.down = PAUSE, PEEK
 
     def _pass_all(self) -> None:
-        self.settled = True
-        self.up = self.down = PASS_ALL
+        self.details_ready = True
+        self.up = self.down = FORWARD_ALL
 
 
 def _expect(condition: bool, message: str) -> None:
@@ -346,7 +346,7 @@ def _reply_name(reply: int) -> str:
 PROTOCOL: Final = Protocol(
     name=Socks5.name,
     detect=detect,
-    converse=lambda around: Socks5(around=around),
+    converse=lambda context: Socks5(context=context),
     client_first=b"\x05",
     server_first=b"\x05",
 )

@@ -16,17 +16,17 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PASS_ALL,
+    FORWARD_ALL,
     Conversation,
+    Details,
     Direction,
-    Facts,
     Opening,
     Protocol,
     Verdict,
 )
-from mitml4.protocols.parts.fields import PRINTABLE, Reader, judge
+from mitml4.protocols.parts.fields import PRINTABLE, Reader, evaluate
 
-__all__ = ["PROTOCOL", "Ssh", "SshFacts"]
+__all__ = ["PROTOCOL", "Ssh", "SshDetails"]
 
 PREFIXES: Final = (b"SSH-2.0-", b"SSH-1.99-", b"SSH-1.5-")
 _STATUS_LINE: Final = re.compile(rb"[A-Z]{3,10}/[0-9]")
@@ -67,7 +67,7 @@ def detect(opening: Opening) -> Verdict:
     if not opening.up.strip(b"\r\n"):
         return _by_server(opening)
     if opening.up[0] == 0:
-        return judge(read_kexinit, opening.up)
+        return evaluate(read_kexinit, opening.up)
     identified = _identified(opening.up)
     if identified is None:
         return Verdict.REJECT
@@ -84,7 +84,7 @@ def _identified(data: bytes) -> bool | None:
 def _by_server(opening: Opening) -> Verdict:
     """A server that has spoken to a client who has not."""
     if opening.down[:1] == b"\0":
-        verdict = judge(read_kexinit, opening.down)
+        verdict = evaluate(read_kexinit, opening.down)
         return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
     start = _identification(opening.down)
     if opening.down[:start].translate(None, TEXT) or _STATUS_LINE.match(opening.down):
@@ -109,7 +109,7 @@ def _identification(down: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SshFacts(Facts):
+class SshDetails(Details):
     """What each side calls itself, with its comments: `OpenSSH_9.6p1 Debian-5`."""
 
     client_software: bytes | None = None
@@ -145,13 +145,13 @@ class Ssh(Conversation):
 
     def _identify(self, direction: Direction, line: bytes) -> None:
         if line.startswith(b"\0"):  # a packet: the line was not captured
-            self.set_want(direction, PASS_ALL)
+            self.set_directive(direction, FORWARD_ALL)
             self._learn(direction, None)
             return
         _check_length(line)
         if not line.startswith(PREFIXES):
             raise ProtocolError("SSH: an unknown protocol version")
-        self.set_want(direction, PASS_ALL)
+        self.set_directive(direction, FORWARD_ALL)
         self._learn(direction, line.removesuffix(b"\r").split(b"-", 2)[2])
 
     def _other_line(self, direction: Direction, line: bytes) -> None:
@@ -167,10 +167,10 @@ class Ssh(Conversation):
 
     def _learn(self, direction: Direction, software: bytes | None) -> None:
         self._software[direction] = software
-        self.settled = len(self._software) == len(Direction)
+        self.details_ready = len(self._software) == len(Direction)
 
-    def facts(self) -> SshFacts:
-        return SshFacts(
+    def details(self) -> SshDetails:
+        return SshDetails(
             client_software=self._software.get(Direction.UP),
             server_software=self._software.get(Direction.DOWN),
         )
@@ -184,7 +184,7 @@ def _check_length(line: bytes) -> None:
 PROTOCOL: Final = Protocol(
     name=Ssh.name,
     detect=detect,
-    converse=lambda around: Ssh(around=around),
+    converse=lambda context: Ssh(context=context),
     client_first=b"S\r\n\0",
     server_first=TEXT + b"\0",
 )

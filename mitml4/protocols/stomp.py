@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import Direction, Facts, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.heads import FirstHeads
-from mitml4.protocols.parts.lines import begun
+from mitml4.protocols.parts.lines import prefix_pattern
 
-__all__ = ["PROTOCOL", "Stomp", "StompFacts"]
+__all__ = ["PROTOCOL", "Stomp", "StompDetails"]
 
 MAX_HEADER: Final = 512
 """Bytes of the first header line."""
 
 _HEADER: Final = rb"[a-z][a-z0-9.\-]{1,60}:[^\x00-\x1f\x7f]{0,%d}" % MAX_HEADER
 _FRAME: Final = re.compile(rb"(?:CONNECT|STOMP)\r?\n(?:" + _HEADER + rb"\r?\n|\r?\n\x00)")
-_HEADER_BEGUN: Final = begun(
+_HEADER_BEGUN: Final = prefix_pattern(
     rb"[a-z]", rb"[a-z0-9.\-]{1,60}", rb":[^\x00-\x1f\x7f]{0,%d}" % MAX_HEADER, rb"\r"
 ).pattern
-_CONNECT_BEGUN: Final = begun(*(b"C", b"O", b"N", b"N", b"E", b"C", b"T")).pattern
-_STOMP_BEGUN: Final = begun(*(b"S", b"T", b"O", b"M", b"P")).pattern
+_CONNECT_BEGUN: Final = prefix_pattern(*(b"C", b"O", b"N", b"N", b"E", b"C", b"T")).pattern
+_STOMP_BEGUN: Final = prefix_pattern(*(b"S", b"T", b"O", b"M", b"P")).pattern
 _FRAME_BEGUN: Final = re.compile(
     _CONNECT_BEGUN
     + b"|"
@@ -48,7 +48,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StompFacts(Facts):
+class StompDetails(Details):
     """The virtual host and the user that the client names, and what the server says it is."""
 
     host: bytes | None = None
@@ -76,8 +76,8 @@ class Stomp(FirstHeads):
             self.version = headers.get(b"version", b"1.0")
             self.server = headers.get(b"server")
 
-    def facts(self) -> StompFacts:
-        return StompFacts(
+    def details(self) -> StompDetails:
+        return StompDetails(
             host=self.host, username=self.username, version=self.version, server=self.server
         )
 
@@ -85,7 +85,7 @@ class Stomp(FirstHeads):
 PROTOCOL: Final = Protocol(
     name=Stomp.name,
     detect=detect,
-    converse=lambda around: Stomp(around=around),
+    converse=lambda context: Stomp(context=context),
     client_first=b"CS",
     server_first=b"C",
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOL"]
@@ -44,7 +44,7 @@ def read_response(reader: Reader) -> None:
 
 PROTOCOL: Final = Protocol(
     name="svn",
-    detect=proof(read_response, read_greeting),
+    detect=single_message(read_response, read_greeting),
     client_first=b"(",
     server_first=b"(",
 )

@@ -20,22 +20,22 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    LOOK,
-    PASS_ALL,
-    Facts,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    Details,
+    Directive,
     Framing,
+    LayerContext,
     Opening,
     Protocol,
-    Surroundings,
     Verdict,
-    Want,
 )
-from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOL", "Tds", "TdsFacts"]
+__all__ = ["PROTOCOL", "Tds", "TdsDetails"]
 
 # §2.2.3.1.1: packet types
 BATCH: Final = b"\x01"
@@ -169,7 +169,7 @@ def read_response(reader: Reader) -> None:
     read_prelogin(reader, RESPONSE)
 
 
-_certain = proof(
+_certain = single_message(
     either(read_prelogin, read_login_head, read_request, read_old_login, read_response),
     read_response,
 )
@@ -183,7 +183,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TdsFacts(Facts):
+class TdsDetails(Details):
     """`encryption` as negotiated in the prelogin: `none`, `login only` or `all`."""
 
     server_version: str | None = None
@@ -242,7 +242,7 @@ class Tds(Units):
 
     name: ClassVar[str] = "tds"
 
-    down: Want = HOLD
+    down: Directive = PAUSE
     server_version: str | None = None
     encryption: str | None = None
     user: bytes | None = None
@@ -262,7 +262,7 @@ class Tds(Units):
         else:
             read_prelogin(reader)
             self._asked = True
-            self.up, self.down = HOLD, LOOK
+            self.up, self.down = PAUSE, PEEK
 
     def _go_on(self, reader: Reader) -> None:
         """What the client says to the server's prelogin, if it is no login."""
@@ -285,12 +285,12 @@ class Tds(Units):
         answer = options.get(ENCRYPTION, b"")
         if len(answer) == 1:
             self.encryption = ENCRYPTIONS.get(answer[0] & ~CLIENT_CERTIFICATE)
-        self.up, self.down = LOOK, HOLD if self.encryption == ALL else PASS_ALL
+        self.up, self.down = PEEK, PAUSE if self.encryption == ALL else FORWARD_ALL
         if self.encryption == LOGIN_ONLY:
             self.stay_plain()
 
-    def facts(self) -> TdsFacts:
-        return TdsFacts(
+    def details(self) -> TdsDetails:
+        return TdsDetails(
             server_version=self.server_version, encryption=self.encryption, user=self.user
         )
 
@@ -306,8 +306,8 @@ def _user(reader: Reader) -> bytes | None:
     return user.decode("utf-16-le", "replace").encode() or None
 
 
-def _converse(around: Surroundings) -> Tds:
-    return Tds(around=around)
+def _converse(context: LayerContext) -> Tds:
+    return Tds(context=context)
 
 
 PROTOCOL: Final = Protocol(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOL"]
@@ -55,7 +55,7 @@ def read_thrift(reader: Reader) -> None:
 
 PROTOCOL: Final = Protocol(
     name="thrift",
-    detect=proof(read_thrift, read_thrift),
+    detect=single_message(read_thrift, read_thrift),
     client_first=b"\x00" + BINARY[:1] + COMPACT,
     server_first=b"\x00" + BINARY[:1] + COMPACT,
 )

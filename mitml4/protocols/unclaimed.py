@@ -22,11 +22,11 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    MAX_LOOK,
+    MAX_PEEK,
     Direction,
     End,
+    LayerContext,
     Opening,
-    Surroundings,
     Target,
     Unreadable,
 )
@@ -76,7 +76,7 @@ def asked_by(opening: Opening, target: Target) -> Asked:
     detection = detect(opening)
     row = detection.match or detection.likely
     if row and row.converse:
-        conversation = row.converse(Surroundings(target=target, within=opening.within))
+        conversation = row.converse(LayerContext(target=target, within=opening.within))
         try:
             taken = conversation.feed(Direction.UP, opening.up)
         except ProtocolError as error:
@@ -97,8 +97,8 @@ def _by_shape(opening: Opening, target: Target) -> Asked:
         case 4:
             if _SOCKS4.match(data):
                 return _ANYWHERE
-            begun = data[1:2] in (b"", b"\x01", b"\x02") and data[2:4] != b"\0\0"
-            return _MORE if begun and len(data) < _SOCKS_MOST else _NOTHING
+            beginning = data[1:2] in (b"", b"\x01", b"\x02") and data[2:4] != b"\0\0"
+            return _MORE if beginning and len(data) < _SOCKS_MOST else _NOTHING
         case 5:
             if len(data) > 1 and _SOCKS5.search(data, 2 + data[1]):
                 return _ANYWHERE
@@ -113,7 +113,7 @@ def _by_shape(opening: Opening, target: Target) -> Asked:
 def _by_lines(data: bytes, target: Target, *, ended: bool) -> Asked:
     """What a request line asks for that no parser of ours takes, and the fields behind it."""
     request = data.lstrip(_BLANKS)
-    full = len(data) >= MAX_LOOK
+    full = len(data) >= MAX_PEEK
     if PREFACE.startswith(request[: len(PREFACE)]):
         return Asked((Unreadable(_WHY),)) if full else _MORE
     line, newline, rest = request.partition(b"\n")
@@ -123,7 +123,7 @@ def _by_lines(data: bytes, target: Target, *, ended: bool) -> Asked:
         return _NOTHING
     end = _HEAD_END.search(rest)
     section = rest[: end.start()] if end else rest
-    hosts = of_fields(section, Surroundings(target=target))
+    hosts = of_fields(section, LayerContext(target=target))
     more = end is None and not ended and _FIELDS.fullmatch(section) is not None
     if _ASKS.match(line) or hosts or (more and full):
         port = None if is_elsewhere(line) else target.port

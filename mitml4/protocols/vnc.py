@@ -23,20 +23,20 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
     Opening,
     Protocol,
     Verdict,
 )
-from mitml4.protocols.parts.lines import begun
+from mitml4.protocols.parts.lines import prefix_pattern
 
-__all__ = ["PROTOCOL", "Vnc", "VncFacts"]
+__all__ = ["PROTOCOL", "Vnc", "VncDetails"]
 
 TLS: Final = 18
 VENCRYPT: Final = 19
@@ -78,7 +78,9 @@ SUBTYPES: Final = {
 
 VERSION_BYTES: Final = 12
 _VERSION: Final = re.compile(rb"RFB ([0-9]{3})\.([0-9]{3})\n")
-_BEGUN: Final = begun(*(b"R", b"F", b"B", b" "), *[b"[0-9]"] * 3, rb"\.", *[b"[0-9]"] * 3, b"\n")
+_BEGUN: Final = prefix_pattern(
+    *(b"R", b"F", b"B", b" "), *[b"[0-9]"] * 3, rb"\.", *[b"[0-9]"] * 3, b"\n"
+)
 
 
 def detect(opening: Opening) -> Verdict:
@@ -98,7 +100,7 @@ def _version(data: bytes) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VncFacts(Facts):
+class VncDetails(Details):
     """Versions (`3.8`), and the names of the security types that were offered and chosen."""
 
     server_version: str | None = None
@@ -134,8 +136,8 @@ class Vnc(Conversation):
         """Whoever leaves in mid-handshake, the other's last words still pass."""
         self._pass_all()
 
-    def facts(self) -> VncFacts:
-        return VncFacts(
+    def details(self) -> VncDetails:
+        return VncDetails(
             server_version=_dotted(self.server_version),
             client_version=_dotted(self.client_version),
             security_offered=None if self.offered is None else tuple(map(_type, self.offered)),
@@ -244,19 +246,19 @@ class Vnc(Conversation):
 
     def _await_client(self, reader: Callable[[bytes], int]) -> None:
         self._reader = reader
-        self.up, self.down = LOOK, HOLD
+        self.up, self.down = PEEK, PAUSE
 
     def _await_server(self, reader: Callable[[bytes], int]) -> None:
         self._reader = reader
-        self.up, self.down = HOLD, LOOK
+        self.up, self.down = PAUSE, PEEK
 
     def _upgrade(self) -> None:
-        self.upgraded = self.settled = True
-        self.up = self.down = INNER
+        self.upgraded = self.details_ready = True
+        self.up = self.down = SWITCH
 
     def _pass_all(self) -> None:
-        self.settled = True
-        self.up = self.down = PASS_ALL
+        self.details_ready = True
+        self.up = self.down = FORWARD_ALL
 
 
 def _read_version(data: bytes) -> tuple[int, int] | None:
@@ -284,7 +286,7 @@ def _subtype(subtype: int) -> str:
 PROTOCOL: Final = Protocol(
     name=Vnc.name,
     detect=detect,
-    converse=lambda around: Vnc(around=around),
+    converse=lambda context: Vnc(context=context),
     client_first=b"R",
     server_first=b"R",
 )

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import HOLD, LOOK, Direction, Opening, Protocol, Verdict
-from mitml4.protocols.parts.lines import begun
-from mitml4.protocols.parts.starttls import StartTLS, StartTLSFacts
+from mitml4.protocols.conversation import PAUSE, PEEK, Direction, Opening, Protocol, Verdict
+from mitml4.protocols.parts.lines import prefix_pattern
+from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails
 
-__all__ = ["MAX_TAG", "PROTOCOL", "Xmpp", "XmppFacts"]
+__all__ = ["MAX_TAG", "PROTOCOL", "Xmpp", "XmppDetails"]
 
 MAX_TAG: Final = 8192
 """Bytes of one tag; a stream header has a few hundred."""
@@ -38,7 +38,7 @@ _HEADER: Final = re.compile(
     + _PREFIX
     + rb"stream[ \t\r\n][^>]{0,2000}?(?:['\"]jabber:|etherx\.jabber\.org/streams)"
 )
-_HEADER_BEGUN: Final = begun(
+_HEADER_BEGUN: Final = prefix_pattern(
     rb"[ \t\r\n]*(?:<\?xml[^>]{0,200}(?:>[ \t\r\n]*)?)?",
     rb"<",
     rb"[A-Za-z][\w.:\-]{0,22}",
@@ -50,7 +50,7 @@ _STANZA: Final = re.compile(
 )
 _STANZA_BEGUN: Final = re.compile(rb"<(?:iq|message|presence) [^>]{0,2040}")
 """RFC 6120 §8.1: what a capture shows that begins in the middle of a stream."""
-_PROLOGUE_BEGUN: Final = begun(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
+_PROLOGUE_BEGUN: Final = prefix_pattern(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
 
 # Runs are possessive: where a tag does not end, that is known in one pass.
 _TAG: Final = re.compile(
@@ -87,7 +87,7 @@ def _header(data: bytes) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class XmppFacts(StartTLSFacts):
+class XmppDetails(StartTLSDetails):
     """The host that the client asks for, and what the server calls itself."""
 
     host: bytes | None = None
@@ -109,7 +109,7 @@ class Xmpp(StartTLS):
     def feed(self, direction: Direction, data: bytes) -> int:
         """Take text, and every whole tag, as long as nothing but these is wanted."""
         at = 0
-        while self.want(direction) is LOOK and at < len(data):
+        while self.directive(direction) is PEEK and at < len(data):
             start = data.find(b"<", at)
             if start != at:
                 end = start if start > 0 else len(data)
@@ -177,13 +177,13 @@ class Xmpp(StartTLS):
         if direction is Direction.UP:
             if name == b"starttls":
                 self.ask()
-        elif self.up is HOLD and name == b"proceed":
+        elif self.up is PAUSE and name == b"proceed":
             self.accept()
-        elif self.up is HOLD and name == b"failure":
+        elif self.up is PAUSE and name == b"failure":
             self.refuse()
 
-    def facts(self) -> XmppFacts:
-        return XmppFacts(
+    def details(self) -> XmppDetails:
+        return XmppDetails(
             greeting=self.greeting, upgraded=self.upgraded, host=self.host, server=self.server
         )
 
@@ -196,7 +196,7 @@ def _attribute(tag: bytes, name: bytes) -> bytes | None:
 PROTOCOL: Final = Protocol(
     name=Xmpp.name,
     detect=detect,
-    converse=lambda around: Xmpp(around=around),
+    converse=lambda context: Xmpp(context=context),
     client_first=b"< \t\r\n",
     server_first=b"< \t\r\n",
 )

@@ -154,7 +154,7 @@ def _show_policy(namespace: Namespace, directory: Path, installed: Sequence[str]
     policies = _read_policies(directory / _POLICIES)
     certificates = policies.setdefault("policies", {}).setdefault("Certificates", {})
     certificates["Install"] = [*certificates.get("Install", ()), *installed]
-    namespace.furnish(directory, {_POLICIES: json.dumps(policies).encode()})
+    namespace.mount_files(directory, {_POLICIES: json.dumps(policies).encode()})
 
 
 def _read_policies(file: Path) -> dict[str, Any]:

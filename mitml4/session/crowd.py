@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from mitml4.net.listener import Arrival
+from mitml4.net.listener import IncomingConnection
 
 __all__ = ["Crowd", "Limits"]
 
@@ -113,56 +113,56 @@ class Crowd:
         levels = 2 if one_client else 3
         self._carried = _Shares(limits.carried, levels)
         self._looked_at = _Shares(limits.looked_at, levels)
-        self._waiting: dict[Key, deque[Arrival]] = {}
+        self._waiting: dict[Key, deque[IncomingConnection]] = {}
         self._has_come = trio.Event()
 
-    def enter(self, arrival: Arrival) -> bool:
+    def enter(self, connection: IncomingConnection) -> bool:
         """Let it wait for its turn; False if there is no room."""
-        keys = self._keys(arrival)
+        keys = self._keys(connection)
         if not self._carried.take(keys):
             return False
-        self._waiting.setdefault(keys[-1], deque()).append(arrival)
+        self._waiting.setdefault(keys[-1], deque()).append(connection)
         self._has_come.set()
         return True
 
-    async def next(self) -> list[Arrival]:
+    async def next(self) -> list[IncomingConnection]:
         """Those that begin now, once there are any. They are to have a turn before it is asked for
         more."""
         await self._has_come.wait()
         at_once = _AT_ONCE if len(self._carried.levels[-1]) == 1 else 1
-        arrivals: list[Arrival] = []
+        connections: list[IncomingConnection] = []
         for key in list(islice(self._waiting, _PAIRS_AT_ONCE)):
             row = self._waiting.pop(key)
-            arrivals += (row.popleft() for _ in range(min(at_once, len(row))))
+            connections += (row.popleft() for _ in range(min(at_once, len(row))))
             if row:
                 self._waiting[key] = row  # behind the others
         if not self._waiting:
             self._has_come = trio.Event()
-        return arrivals
+        return connections
 
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def all_waiting(self) -> Iterator[Arrival]:
+    def all_waiting(self) -> Iterator[IncomingConnection]:
         """Those that have not begun, for which there will be no other turn."""
         for row in self._waiting.values():
             yield from row
         self._waiting.clear()
         self._has_come = trio.Event()
 
-    def look_at(self, arrival: Arrival) -> bool:
+    def look_at(self, connection: IncomingConnection) -> bool:
         """Whether one that begins is looked at."""
-        return self._looked_at.take(self._keys(arrival))
+        return self._looked_at.take(self._keys(connection))
 
-    def leave(self, arrival: Arrival, *, looked_at: bool) -> None:
+    def leave(self, connection: IncomingConnection, *, looked_at: bool) -> None:
         """One that has begun is over."""
-        keys = self._keys(arrival)
+        keys = self._keys(connection)
         self._carried.give_back(keys)
         if looked_at:
             self._looked_at.give_back(keys)
 
-    def _keys(self, arrival: Arrival) -> tuple[Key, ...]:
+    def _keys(self, connection: IncomingConnection) -> tuple[Key, ...]:
         if self.one_client:
-            return (), (arrival.destination,)
-        return (), (arrival.client.ip,), (arrival.client.ip, arrival.destination)
+            return (), (connection.destination,)
+        return (), (connection.client.ip,), (connection.client.ip, connection.destination)

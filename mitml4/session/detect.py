@@ -10,7 +10,7 @@ from typing import Final
 
 from mitml4 import __version__
 from mitml4.capture import reports
-from mitml4.capture.follow import Tally, follow
+from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.events import Action, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStart
@@ -55,7 +55,7 @@ class Detection:
         """Take in a capture. Raises CaptureError where it breaks, after all that could be read."""
         self._before = self._flows
         time_s, time = 0.0, _date(0.0)
-        tally = Tally()
+        tally = Statistics()
         try:
             for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=tally):
                 if report.time_s != time_s:
@@ -70,7 +70,7 @@ class Detection:
         match report:
             case reports.Noticed():
                 return event_of(
-                    report.notice,
+                    report.protocol_event,
                     time=time,
                     flow=number,
                     depth=report.depth,
@@ -89,14 +89,14 @@ class Detection:
                     protocol=report.protocol,
                     speaker=report.speaker,
                     action=_action(report),
-                    details=report.facts,
+                    details=report.details,
                 )
             case reports.Fault():
                 return FlowError(
                     time=time,
                     flow=number,
                     depth=report.innermost,
-                    side="ingress" if report.direction is Direction.UP else "egress",
+                    side="client" if report.direction is Direction.UP else "server",
                     stage="relay",
                     kind="protocol",
                     reason=report.reason,

@@ -30,18 +30,18 @@ from mitml4.layers.handshake import Failed
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
-from mitml4.layers.tls import TlsOpener
-from mitml4.net.egress import EXHAUSTED
-from mitml4.net.listener import Arrival
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.dial import EXHAUSTED
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import (
-    PASS_ALL,
+    FORWARD_ALL,
     Conversation,
-    Facts,
-    Surroundings,
+    Details,
+    Directive,
+    LayerContext,
     Target,
     Unreadable,
-    Want,
 )
 from mitml4.protocols.tls.protocol import TlsConversation
 
@@ -61,10 +61,10 @@ class Services:
     """What flows need of their session."""
 
     publish: Callable[[Event], None]
-    connect: Callable[[Arrival], Awaitable[TcpStream]]
+    connect: Callable[[IncomingConnection], Awaitable[TcpStream]]
     """The connection to its server; raises OSError."""
     relay: Relay
-    tls: TlsOpener
+    tls: TlsInterceptor
     hold_s: float = 0.5
     with_headers: bool = False
     name_of: Callable[[Address], str | None] = lambda _destination: None
@@ -75,7 +75,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnseenFacts(Facts):
+class UnseenDetails(Details):
     """Why nobody has looked."""
 
     passthrough: str
@@ -88,42 +88,42 @@ class Opaque(Conversation):
 
     label: str = "unknown"
     unseen: str | None = None
-    up: Want = PASS_ALL
-    down: Want = PASS_ALL
-    settled: bool = True
+    up: Directive = FORWARD_ALL
+    down: Directive = FORWARD_ALL
+    details_ready: bool = True
 
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.label
 
-    def facts(self) -> Facts | None:  # type: ignore[override]
-        return UnseenFacts(passthrough=self.unseen) if self.unseen else None
+    def details(self) -> Details | None:  # type: ignore[override]
+        return UnseenDetails(passthrough=self.unseen) if self.unseen else None
 
 
 class Flow:
     """One connection: publishes flow.open when it is made, so that flows open in the order of their
     numbers; then runs, and publishes its layers and exactly one flow.close."""
 
-    def __init__(self, number: int, arrival: Arrival, services: Services) -> None:
+    def __init__(self, number: int, connection: IncomingConnection, services: Services) -> None:
         self.number = number
-        self.arrival = arrival
+        self.connection = connection
         self.services = services
-        self.destination = Target(arrival.destination.ip, arrival.destination.port)
+        self.destination = Target(connection.destination.ip, connection.destination.port)
         self.report = Report(number, services.publish, with_headers=services.with_headers)
-        name = services.name_of(arrival.destination)
+        name = services.name_of(connection.destination)
         known = [self.destination, *([Target(name, self.destination.port)] if name else [])]
-        self.guard = Guard(services.tls.judge, tuple(known))
+        self.guard = Guard(services.tls.policy, tuple(known))
         self.opened_at = services.clock()
-        self._ingress: TcpStream | None = None
-        self._egress: TcpStream | None = None
+        self._client_side: TcpStream | None = None
+        self._server_side: TcpStream | None = None
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
         services.publish(
             FlowOpen(
                 flow=number,
-                client=arrival.client,
-                destination=arrival.destination,
-                interface=arrival.interface,
+                client=connection.client,
+                destination=connection.destination,
+                interface=connection.interface,
                 name=name,
             )
         )
@@ -131,14 +131,14 @@ class Flow:
     @property
     def wire_bytes(self) -> tuple[int, int]:
         """Bytes (up, down) so far."""
-        return self._ingress.wire_bytes if self._ingress else (0, 0)
+        return self._client_side.wire_bytes if self._client_side else (0, 0)
 
     @property
     def is_delivered(self) -> bool:
         """Whether the server has acknowledged all that the client has sent."""
-        if self._ingress is None or self._egress is None:
+        if self._client_side is None or self._server_side is None:
             return True
-        return not (self._ingress.unread_count() or unsent(self._egress))
+        return not (self._client_side.unread_count() or unsent(self._server_side))
 
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
@@ -146,14 +146,14 @@ class Flow:
         try:
             reason = await self._carry()
         finally:
-            if self._ingress is None:
-                self.arrival.refuse(self._refusal)
-            for stream in (self._ingress, self._egress):
+            if self._client_side is None:
+                self.connection.refuse(self._refusal)
+            for stream in (self._client_side, self._server_side):
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             up, down = self.wire_bytes
             if reason == "blocked":  # what the server never got is nobody's traffic
-                up = self._egress.wire_bytes[1] if self._egress else 0
+                up = self._server_side.wire_bytes[1] if self._server_side else 0
             self.services.publish(
                 FlowClose(
                     flow=self.number,
@@ -169,16 +169,16 @@ class Flow:
         """Everything between open and close; says why it ended."""
         try:
             self.guard.check(*self.guard.known)
-            egress = await self._connect()
-            if isinstance(egress, str) and egress != "reset":
-                return egress
-            self._ingress = TcpStream(await self.arrival.accept())
-            if isinstance(egress, str):  # the server had taken it before it reset it
-                return egress
-            await self._bridge(self._ingress, egress)
+            server_side = await self._connect()
+            if isinstance(server_side, str) and server_side != "reset":
+                return server_side
+            self._client_side = TcpStream(await self.connection.accept())
+            if isinstance(server_side, str):  # the server had taken it before it reset it
+                return server_side
+            await self._bridge(self._client_side, server_side)
         except Blocked as blocked:
             if isinstance(blocked.end, Unreadable) and blocked.end.why:
-                self.report.error("ingress", "relay", "protocol", blocked.end.why)
+                self.report.error("client", "relay", "protocol", blocked.end.why)
             self._abort()
             return "blocked"
         except Failed:
@@ -187,40 +187,40 @@ class Flow:
             return await self._broken(error)
         except Exception as error:  # a fault of ours ends this flow and no other
             log.exception("flow %d", self.number)
-            self.report.error("ingress", "relay", "internal", f"{type(error).__name__}: {error}")
+            self.report.error("client", "relay", "internal", f"{type(error).__name__}: {error}")
             self._abort()
             return "error"
         return "closed"
 
     async def _connect(self) -> TcpStream | CloseReason:
-        """The egress connection, or how the server's side refused it."""
+        """The connection to the server, or how the server's side refused it."""
         try:
             with trio.fail_after(_CONNECT_S):
-                self._egress = await self._dial()
-                return self._egress
+                self._server_side = await self._dial()
+                return self._server_side
         except trio.TooSlowError:
             self._refusal = TimeoutError()
-            self.report.error("egress", "connect", "timeout", "no answer")
+            self.report.error("server", "connect", "timeout", "no answer")
             return "timeout"
         except (ConnectionResetError, BrokenPipeError):
             return "reset"  # the server's, right after it had accepted
         except OSError as error:
             self._refusal = copy(error)  # what was raised knows the frames that it came through
             kind = _kind_of(error, "refused")
-            self.report.error("egress", "connect", kind, _reason(error))
+            self.report.error("server", "connect", kind, _reason(error))
             return "error" if kind == "internal" else kind
 
     async def _dial(self) -> TcpStream:
-        return await self.services.connect(self.arrival)
+        return await self.services.connect(self.connection)
 
-    def _adopt(self, egress: TcpStream) -> None:
-        self._egress = egress
+    def _adopt(self, server_side: TcpStream) -> None:
+        self._server_side = server_side
 
-    async def _bridge(self, ingress: TcpStream, egress: TcpStream) -> None:
+    async def _bridge(self, client_side: TcpStream, server_side: TcpStream) -> None:
         bridge: Bridge | None
         bridge = Bridge.between(
-            ingress,
-            egress,
+            client_side,
+            server_side,
             relay=self.services.relay,
             report=self.report,
             target=self.destination,
@@ -251,10 +251,10 @@ class Flow:
             return await converse(bridge, Opaque(), speaker)
         if protocol.terminates:
             redial = Redial(self._dial, self._adopt) if bridge.depth == 0 else None
-            return await self.services.tls.open(bridge, speaker, self.arrival.client.ip, redial)
+            return await self.services.tls.open(bridge, speaker, self.connection.client.ip, redial)
         if protocol.converse is None:
             return await converse(bridge, Opaque(label=protocol.name), speaker)
-        around = Surroundings(
+        context = LayerContext(
             clock=self.services.clock,
             secure=bridge.secure,
             target=bridge.target,
@@ -262,10 +262,10 @@ class Flow:
         )
         stays_closed = protocol.name == TlsConversation.name
         action: Action = "passthrough" if stays_closed else "relayed"
-        return await converse(bridge, protocol.converse(around), speaker, action)
+        return await converse(bridge, protocol.converse(context), speaker, action)
 
     def _abort(self) -> None:
-        for stream in (self._ingress, self._egress):
+        for stream in (self._client_side, self._server_side):
             if stream:
                 stream.abort()
 
@@ -273,11 +273,11 @@ class Flow:
         """A side was lost: the other gets what was on its way, then a reset."""
         kind = _kind_of(error, "reset")
         if isinstance(error, BrokenSourceError):
-            self.report.error("egress", "relay", "protocol", f"TLS: {error}")
+            self.report.error("server", "relay", "protocol", f"TLS: {error}")
         elif not isinstance(error, ConnectionError):
             self.report.error(self._side_lost(), "relay", kind, _reason(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
-            for stream in (self._ingress, self._egress):
+            for stream in (self._client_side, self._server_side):
                 while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
@@ -286,7 +286,7 @@ class Flow:
         return kind
 
     def _side_lost(self) -> Side:
-        return "ingress" if self._ingress and self._ingress.is_gone else "egress"
+        return "client" if self._client_side and self._client_side.is_gone else "server"
 
 
 def _kind_of(error: OSError, usual: Loss) -> Loss:

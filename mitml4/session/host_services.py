@@ -12,8 +12,8 @@ from mitml4.address import Address
 from mitml4.events import Event, FlowClose
 from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
-from mitml4.layers.tls import TlsOpener
-from mitml4.net.listener import Arrival
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import Target
 from mitml4.session.flow import Flow, Services
@@ -33,7 +33,7 @@ class HostServices:
         self,
         source: Source,
         nursery: trio.Nursery,
-        opener: TlsOpener,
+        interceptor: TlsInterceptor,
         connect: Connect,
         *,
         also_watched: bool,
@@ -52,32 +52,32 @@ class HostServices:
             publish=self._note_block,
             connect=self._connect,
             relay=Relay(),
-            tls=replace(opener, judge=without_opening(opener.judge, "loopback")),
+            tls=replace(interceptor, policy=without_opening(interceptor.policy, "loopback")),
         )
 
-    async def accept(self) -> Arrival:
+    async def accept(self) -> IncomingConnection:
         """The next connection that is to be intercepted. Checkpoints."""
         while True:
-            arrival = await self._source.accept()
+            connection = await self._source.accept()
             if self._closed:
-                arrival.refuse(None)
-            elif self._is_watched(arrival.destination):
-                return arrival
+                connection.refuse(None)
+            elif self._is_watched(connection.destination):
+                return connection
             else:
-                self._nursery.start_soon(Flow(0, arrival, self._services).run)
+                self._nursery.start_soon(Flow(0, connection, self._services).run)
 
     def _is_watched(self, destination: Address) -> bool:
         """A connection that is refused is told of, like any other that is."""
         if self._also_watched or not is_loopback(destination):
             return True
-        action, _ = self._services.tls.judge((Target(destination.ip, destination.port),))
+        action, _ = self._services.tls.policy((Target(destination.ip, destination.port),))
         return action == "block"
 
     def _note_block(self, event: Event) -> None:
         self.blocked += isinstance(event, FlowClose) and event.reason == "blocked"
 
-    async def _connect(self, arrival: Arrival) -> TcpStream:
-        stream = await self._connect_on(arrival)
+    async def _connect(self, connection: IncomingConnection) -> TcpStream:
+        stream = await self._connect_on(connection)
         self.carried += 1
         return stream
 

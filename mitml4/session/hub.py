@@ -18,7 +18,6 @@ __all__ = ["Hub", "Totals"]
 _MAX_COUNTED: Final = 1024
 """Stacks, and reasons, that are told apart in the totals."""
 _MAX_NUMBERS: Final = 10
-_SIDES: Final = {"ingress": "client", "egress": "server"}
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ class Totals:
             case FlowLayer(action="passthrough"):
                 _count(self.passed_through, getattr(event.details, "passthrough", None) or "policy")
             case FlowError():
-                self._reasons.setdefault(event.flow, f"{_SIDES[event.side]}: {event.reason}")
+                self._reasons.setdefault(event.flow, f"{event.side}: {event.reason}")
                 if event.stage == "handshake":
                     self._troubled.add(event.flow)
             case FlowClose():

@@ -20,18 +20,18 @@ from mitml4.address import Address
 from mitml4.errors import ExitCode, MachineError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
-from mitml4.net import egress
+from mitml4.net import dial
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.links import Change
-from mitml4.net.listener import Arrival
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.rules.interception import Interception, check, intercepting, plan
 from mitml4.net.rules.scope import Scope
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
 from mitml4.session.config import InterceptConfig
 from mitml4.session.imports import import_all
-from mitml4.session.opener import stored_authority, tls_opener
+from mitml4.session.interceptor import stored_authority, tls_opener
 from mitml4.session.session import Session, Source, prepare_process
 from mitml4.session.summary import summary
 from mitml4.signals import ending_signals
@@ -65,10 +65,10 @@ async def intercept(config: InterceptConfig, say: Say = _say) -> ExitCode:
     session = _InterceptSession(config, taps, say)
     outputs, hub = session.outputs, session.hub
     authority = stored_authority(config.ca_dir, say)
-    opener, named = tls_opener(config, authority, outputs.on_secret)
+    interceptor, named = tls_opener(config, authority, outputs.on_secret)
     rules = _Rules(config.scope, outputs.table)
     async with _signals(session):
-        await session.run(rules.up(say), opener, named)
+        await session.run(rules.up(say), interceptor, named)
     for note in outputs.notes:
         say(f"note: {note}")
     took = trio.current_time() - started
@@ -115,19 +115,21 @@ class _Rules:
     def listeners(self) -> Sequence[Source]:
         return [self.interception.gate]
 
-    async def connect(self, arrival: Arrival) -> TcpStream:
-        destination = arrival.destination
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
+        destination = connection.destination
 
         def name_source(sock: trio.socket.SocketType) -> None:
-            self.interception.channel.name_source(sock, destination, arrival.source)
+            self.interception.channel.name_source(sock, destination, connection.source)
 
         bound = name_source if self.scope.spoof_source else None
-        mark = self.interception.egress_mark
-        return TcpStream(await egress.connect(destination, mark=mark, bound=bound))
+        mark = self.interception.own_mark
+        return TcpStream(await dial.connect(destination, mark=mark, bound=bound))
 
-    def source(self, arrival: Arrival, stream: TcpStream) -> Address:
+    def source(self, connection: IncomingConnection, stream: TcpStream) -> Address:
         return (
-            arrival.source if self.scope.spoof_source else Address.of(stream.socket.getsockname())
+            connection.source
+            if self.scope.spoof_source
+            else Address.of(stream.socket.getsockname())
         )
 
     def name_of(self, destination: Address) -> str | None:
@@ -152,8 +154,8 @@ class _Rules:
             nursery.start_soon(self._watch_suspension, session)
             nursery.start_soon(self._watch_links, session)
 
-    async def close(self) -> list[Arrival]:
-        await self.interception.close_intake()
+    async def close(self) -> list[IncomingConnection]:
+        await self.interception.close_source()
         return await self.interception.gate.waiting()
 
     async def _watch_guard(self, session: Session) -> None:
@@ -170,15 +172,15 @@ class _Rules:
                     await self._suspend(session)
 
     async def _suspend(self, session: Session) -> None:
-        for arrival in await self.close():
-            arrival.refuse(TimeoutError())  # silence: its client asks again, past us
+        for connection in await self.close():
+            connection.refuse(TimeoutError())  # silence: its client asks again, past us
         session.note(
             "suspended: new connections pass by unseen, open ones wait (fg, or kill -CONT)"
         )
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
         signal.signal(signal.SIGTSTP, handler)
-        await self.interception.reopen_intake()
+        await self.interception.reopen_source()
         session.note("new connections are intercepted again")
 
     async def _watch_links(self, session: Session) -> None:

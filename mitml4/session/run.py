@@ -27,12 +27,12 @@ from mitml4.address import Address
 from mitml4.errors import ExitCode, MachineError, MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
-from mitml4.layers.tls import TlsOpener
-from mitml4.net import egress, processes
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net import dial, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.gate.gate import SynGate
-from mitml4.net.listener import Arrival, Listener
+from mitml4.net.listener import IncomingConnection, Listener
 from mitml4.net.namespace.channel import NamespaceChannel
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
@@ -45,7 +45,7 @@ from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
 from mitml4.session.imports import import_all
-from mitml4.session.opener import tls_opener
+from mitml4.session.interceptor import tls_opener
 from mitml4.session.roots import Authorities, CommandRoots
 from mitml4.session.session import Session, Source, prepare_process
 from mitml4.session.trust import CommandTrust
@@ -54,9 +54,9 @@ __all__ = ["run"]
 
 _LINGER_S: Final = 1.0
 """How long descendants may outlive the command before it is said that they are waited for."""
-_GOODBYES_S: Final = 0.5
+_CLOSE_TIMEOUT_S: Final = 0.5
 """How long connections of a command that has ended may take to end as well."""
-_LOOK_AGAIN_S: Final = 0.02
+_POLL_INTERVAL_S: Final = 0.02
 _STANDARD_ERROR: Final = 2
 _KEPT: Final = (Capability.KILL, Capability.NET_ADMIN, Capability.NET_RAW)
 """As root: signals to us are passed on to the command, whoever it is; and what is sent to it bears
@@ -121,7 +121,7 @@ async def _run(
         environ = dict(os.environ)
         roots = CommandRoots(environ if config.trust else {})
         authorities = Authorities.of(len(roots.sets))
-        opener, named = tls_opener(
+        interceptor, named = tls_opener(
             config,
             authorities.widest,
             session.outputs.on_secret,
@@ -131,7 +131,7 @@ async def _run(
         if config.trust:
             trust = CommandTrust.of(roots, authorities, environ)
             browsers = BrowserTrust(trust.builtin, environ, config.argv, trust.directory)
-            namespace.furnish(trust.directory, {**trust.files, **browsers.files})
+            namespace.mount_files(trust.directory, {**trust.files, **browsers.files})
             browsers.show(namespace)
             namespace.for_the_end(each.public_bytes(Encoding.DER) for each in trust.builtin)
             environ = dict(trust.environ)
@@ -141,7 +141,7 @@ async def _run(
     inside = _Inside(config, namespace, launch, environ, say)
     async with trio.open_nursery() as nursery:
         await nursery.start(inside.command.watch)
-        await session.run(inside.up(opener), opener, named)
+        await session.run(inside.up(interceptor), interceptor, named)
         for note in session.outputs.notes:
             say(f"note: {note}")
         await inside.command.ended.wait()
@@ -176,13 +176,13 @@ class _RunSession(Session):
     async def drain(self) -> None:
         """Nobody is left to hear what servers still say; what was sent to them is to arrive."""
         with trio.move_on_after(self.config.drain_s):
-            with trio.move_on_after(_GOODBYES_S):
+            with trio.move_on_after(_CLOSE_TIMEOUT_S):
                 await super().drain()
             flows = self.flows.values()
             while (  # noqa: ASYNC110 - the kernel tells nobody
-                not all(flow.is_delivered for flow in flows) and not self.hurry_asked.is_set()
+                not all(flow.is_delivered for flow in flows) and not self.force_stop.is_set()
             ):
-                await trio.sleep(_LOOK_AGAIN_S)
+                await trio.sleep(_POLL_INTERVAL_S)
 
 
 class _Inside:
@@ -209,10 +209,10 @@ class _Inside:
             if config.udp == "pass"
             else DroppedDatagrams(namespace, self._note)
         )
-        self._listener = Listener(namespace.intake)
+        self._listener = Listener(namespace.flow_source)
 
     @asynccontextmanager
-    async def up(self, opener: TlsOpener) -> AsyncIterator[_Inside]:
+    async def up(self, interceptor: TlsInterceptor) -> AsyncIterator[_Inside]:
         """Everything that the command needs of the host, for as long as this is entered."""
         async with trio.open_nursery() as nursery:
             relay = DnsRelay(self._namespace.dns, self._names, self._note)
@@ -221,7 +221,7 @@ class _Inside:
             gate = SynGate(self._listener, NamespaceChannel(self._namespace.injection))
             nursery.start_soon(gate.run)
             self._source = HostServices(
-                gate, nursery, opener, self.connect, also_watched=self.config.loopback
+                gate, nursery, interceptor, self.connect, also_watched=self.config.loopback
             )
             self._namespace.seal()
             import_all()
@@ -234,17 +234,17 @@ class _Inside:
     def listeners(self) -> Sequence[Source]:
         return [self._source]
 
-    async def connect(self, arrival: Arrival) -> TcpStream:
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
         """To a server inside, if it is for one of ours and there is one; else from the host, over
         whose loopback with the client's address."""
-        destination, client = arrival.destination, arrival.client
+        destination, client = connection.destination, connection.client
         if self._takes_loopback and self._is_inside(destination):
             with contextlib.suppress(ConnectionRefusedError):
                 return await self._connect_inside(destination, client)
         source = client if is_loopback(destination) and is_loopback(client) else None
-        return TcpStream(await egress.connect(destination, source=source))
+        return TcpStream(await dial.connect(destination, source=source))
 
-    def source(self, arrival: Arrival, stream: TcpStream) -> Address:
+    def source(self, connection: IncomingConnection, stream: TcpStream) -> Address:
         return Address.of(stream.socket.getsockname())
 
     def name_of(self, destination: Address) -> str | None:
@@ -275,9 +275,9 @@ class _Inside:
             await self._wait_for_descendants()
         session.stop("command ended")
         if not command.left_nobody.is_set():
-            session.hurry_asked.set()
+            session.force_stop.set()
 
-    async def close(self) -> list[Arrival]:
+    async def close(self) -> list[IncomingConnection]:
         """None of them is connected yet: they are held until we accept them."""
         self._source.close()
         self.command.terminate()
@@ -308,8 +308,8 @@ class _Inside:
     async def _connect_inside(self, destination: Address, client: Address) -> TcpStream:
         """From the client's address; its port is taken, by the client's own connection."""
         family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
-        sock = self._namespace.egress_socket(family)
-        return TcpStream(await egress.connect(destination, source=client, unconnected=sock))
+        sock = self._namespace.dial_socket(family)
+        return TcpStream(await dial.connect(destination, source=client, unconnected=sock))
 
     def _note(self, text: str) -> None:
         self._say(f"note: {text}")

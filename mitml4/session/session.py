@@ -27,9 +27,9 @@ from mitml4.events import SessionStart
 from mitml4.layers.bridge import first_of
 from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
-from mitml4.layers.tls import TlsOpener
+from mitml4.layers.tls import TlsInterceptor
 from mitml4.net import urgent
-from mitml4.net.listener import Arrival
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
@@ -41,9 +41,9 @@ from mitml4.session.outputs import Outputs
 from mitml4.sinks.sink import Counters, Sink
 from mitml4.tls.keys import KeyType
 
-__all__ = ["Connect", "Intake", "Session", "Source", "prepare_process"]
+__all__ = ["Connect", "FlowSource", "Session", "Source", "prepare_process"]
 
-Connect: TypeAlias = Callable[[Arrival], Awaitable[TcpStream]]
+Connect: TypeAlias = Callable[[IncomingConnection], Awaitable[TcpStream]]
 
 _SWITCH_S: Final = 0.0005
 """How long a thread that writes events may keep the interpreter, each time that a flow has let go
@@ -60,21 +60,21 @@ _TOO_MANY: Final = "too many connections"
 class Source(Protocol):
     """What gives intercepted connections, one by one: a Listener is one."""
 
-    async def accept(self) -> Arrival:
+    async def accept(self) -> IncomingConnection:
         """The next connection. Raises trio.ClosedResourceError once it is closed."""
 
 
-class Intake(Protocol):
+class FlowSource(Protocol):
     """Where a session's connections come from, and where they go on to."""
 
     @property
     def listeners(self) -> Sequence[Source]:
         """What intercepted connections are accepted from."""
 
-    async def connect(self, arrival: Arrival) -> TcpStream:
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
         """The connection to its server. Raises OSError."""
 
-    def source(self, arrival: Arrival, stream: TcpStream) -> Address:
+    def source(self, connection: IncomingConnection, stream: TcpStream) -> Address:
         """Who its server sees, of that connection."""
 
     def name_of(self, destination: Address) -> str | None:
@@ -87,7 +87,7 @@ class Intake(Protocol):
         """Do whatever it does besides, and stop the session when it is lost. Cancelled at the
         end."""
 
-    async def close(self) -> Sequence[Arrival]:
+    async def close(self) -> Sequence[IncomingConnection]:
         """Let no new connection come; open ones go on. Returns those that had come already, and
         that nobody has accepted yet."""
 
@@ -128,7 +128,7 @@ class Session:
         """Those that came when `--max-flows` had been reached."""
         self.accepted = 0
         self.stop_asked = trio.Event()
-        self.hurry_asked = trio.Event()
+        self.force_stop = trio.Event()
         self.one_closed = trio.Event()
         self.reason = "done"
         self.failure: MitmError | None = None
@@ -137,18 +137,18 @@ class Session:
 
     async def run(
         self,
-        making: AbstractAsyncContextManager[Intake],
-        opener: TlsOpener,
+        making: AbstractAsyncContextManager[FlowSource],
+        interceptor: TlsInterceptor,
         authority: Authority | None,
     ) -> None:
         """Carry flows until asked to stop. Raises MitmError for what ended it early; nothing
         stays then either."""
         hub = self.hub
         async with self._writing(self.outputs.sinks):
-            async with making as intake:
-                services = self._services(intake, opener)
-                hub.publish(intake.start_event(authority))
-                await self._serve(intake, services)
+            async with making as flow_source:
+                services = self._services(flow_source, interceptor)
+                hub.publish(flow_source.start_event(authority))
+                await self._serve(flow_source, services)
             hub.publish(hub.totals.stop(self.reason, hub.dropped_events))
         self.outputs.close()
         if self.failure:
@@ -158,7 +158,7 @@ class Session:
         """Ask for the first stage of stopping; asked again, for the second."""
         self.failure = self.failure or failure
         if self.stop_asked.is_set():
-            self.hurry_asked.set()
+            self.force_stop.set()
             return
         self.reason = reason
         self.stop_asked.set()
@@ -195,24 +195,24 @@ class Session:
         """Nobody is told of what happens any more: the session ends."""
         self.stop(reason, failure)
 
-    async def _serve(self, intake: Intake, services: Services) -> None:
+    async def _serve(self, flow_source: FlowSource, services: Services) -> None:
         """Carry flows until asked to stop, and then those that are open for `drain_s` more."""
         async with trio.open_nursery() as nursery:
-            for listener in intake.listeners:
+            for listener in flow_source.listeners:
                 nursery.start_soon(self._accept, listener)
             nursery.start_soon(self._begin, nursery, services)
             nursery.start_soon(services.tls.forge.prepare, KeyType.EC_P256, KeyType.RSA_2048)
-            nursery.start_soon(intake.watch, self)
+            nursery.start_soon(flow_source.watch, self)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
             await self.stop_asked.wait()
             if self.outputs.table:
                 self.outputs.table.model.stopping = True
-            for arrival in await intake.close():
-                self._enter(arrival)
+            for connection in await flow_source.close():
+                self._enter(connection)
             await self.drain()
-            for arrival in self.crowd.all_waiting():
-                arrival.refuse(None)
+            for connection in self.crowd.all_waiting():
+                connection.refuse(None)
             nursery.cancel_scope.cancel()
         services.relay.pipes.close()
 
@@ -220,11 +220,11 @@ class Session:
         while True:
             self._enter(await listener.accept())
 
-    def _enter(self, arrival: Arrival) -> None:
+    def _enter(self, connection: IncomingConnection) -> None:
         """Let a connection wait for its turn, where there is room for it."""
-        if self.crowd.enter(arrival):
+        if self.crowd.enter(connection):
             return
-        arrival.refuse(None)
+        connection.refuse(None)
         self.hub.totals.refused += 1
         if self.hub.totals.refused == 1:
             self.note(f"too many connections, some are refused: there may be {self.limits}")
@@ -234,24 +234,26 @@ class Session:
 
     async def _begin(self, nursery: trio.Nursery, services: Services) -> None:
         while True:
-            for arrival in await self.crowd.next():
-                self._take(nursery, arrival, services)
+            for connection in await self.crowd.next():
+                self._take(nursery, connection, services)
             await trio.lowlevel.checkpoint()
 
-    def _take(self, nursery: trio.Nursery, arrival: Arrival, services: Services) -> None:
+    def _take(
+        self, nursery: trio.Nursery, connection: IncomingConnection, services: Services
+    ) -> None:
         """Carry a connection. One that `--max-flows` does not count is not ours to end either: it
         came before the rules were gone, and is carried unseen."""
-        looked_at = self.crowd.look_at(arrival)
+        looked_at = self.crowd.look_at(connection)
         if not looked_at:
             services = _unopened(services, _TOO_MANY)
         if self.accepted == self.config.max_flows:
             services = replace(_unopened(services, _MAX_FLOWS), publish=lambda _event: None)
-            flow = Flow(0, arrival, services)
+            flow = Flow(0, connection, services)
             self.surplus[id(flow)] = flow
             nursery.start_soon(self._carry, flow, self.surplus, id(flow), looked_at)
             return
         self.accepted += 1
-        flow = Flow(self.accepted, arrival, services)
+        flow = Flow(self.accepted, connection, services)
         self.flows[flow.number] = flow
         nursery.start_soon(self._carry, flow, self.flows, flow.number, looked_at)
         if self.accepted == self.config.max_flows:
@@ -262,7 +264,7 @@ class Session:
             await flow.run()
         finally:
             del among[key]
-            self.crowd.leave(flow.arrival, looked_at=looked_at)
+            self.crowd.leave(flow.connection, looked_at=looked_at)
             self.one_closed.set()
             self.one_closed = trio.Event()
 
@@ -271,15 +273,15 @@ class Session:
 
         The flows that `--max-flows` has counted are what was asked for: they have all the time.
         """
-        patience_s = math.inf if self.reason == _MAX_FLOWS else self.config.drain_s
-        await self._wait_closed(self.flows, patience_s)
+        timeout_s = math.inf if self.reason == _MAX_FLOWS else self.config.drain_s
+        await self._wait_closed(self.flows, timeout_s)
         await self._wait_closed(self.surplus, self.config.drain_s)
 
-    async def _wait_closed(self, flows: Mapping[int, Flow], patience_s: float) -> None:
+    async def _wait_closed(self, flows: Mapping[int, Flow], timeout_s: float) -> None:
         """Wait for these, and for those that have not begun."""
-        with trio.move_on_after(patience_s):
-            while (flows or self.crowd.has_waiting) and not self.hurry_asked.is_set():
-                await first_of(self.one_closed.wait, self.hurry_asked.wait)
+        with trio.move_on_after(timeout_s):
+            while (flows or self.crowd.has_waiting) and not self.force_stop.is_set():
+                await first_of(self.one_closed.wait, self.force_stop.wait)
 
     async def _end_after(self, duration_s: float) -> None:
         await trio.sleep(duration_s)
@@ -290,27 +292,27 @@ class Session:
         if not self.stop_asked.is_set():
             self.stop(limit)
 
-    def _services(self, intake: Intake, opener: TlsOpener) -> Services:
+    def _services(self, flow_source: FlowSource, interceptor: TlsInterceptor) -> Services:
         return Services(
             publish=self.hub.publish,
-            connect=self._telling_of_sources(intake),
+            connect=self._telling_of_sources(flow_source),
             relay=Relay(PipePool(self.limits.pipes)),
-            tls=opener,
+            tls=interceptor,
             hold_s=self.config.detect_timeout_s,
             with_headers=self.config.headers or self.config.har is not None,
-            name_of=intake.name_of,
+            name_of=flow_source.name_of,
         )
 
-    def _telling_of_sources(self, intake: Intake) -> Connect:
+    def _telling_of_sources(self, flow_source: FlowSource) -> Connect:
         """How to connect, and who writes packets knows which of them are the server's side."""
         packets = self.outputs.packets
         if packets is None:
-            return intake.connect
+            return flow_source.connect
 
-        async def connect_and_tell(arrival: Arrival) -> TcpStream:
-            stream = await intake.connect(arrival)
-            source = intake.source(arrival, stream)
-            packets.connected(arrival.client, source, arrival.destination)
+        async def connect_and_tell(connection: IncomingConnection) -> TcpStream:
+            stream = await flow_source.connect(connection)
+            source = flow_source.source(connection, stream)
+            packets.connected(connection.client, source, connection.destination)
             return stream
 
         return connect_and_tell
@@ -323,5 +325,5 @@ class Session:
 def _unopened(services: Services, reason: str) -> Services:
     """The same, for flows that are relayed unseen, and in which no TLS is opened where the policy
     wants them to be looked at."""
-    judge = without_opening(services.tls.judge, reason)
-    return replace(services, unseen=reason, tls=replace(services.tls, judge=judge))
+    policy = without_opening(services.tls.policy, reason)
+    return replace(services, unseen=reason, tls=replace(services.tls, policy=policy))

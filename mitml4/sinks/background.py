@@ -32,7 +32,7 @@ _BATCH: Final = 128
 _BATCH_BYTES: Final = 256 << 10
 _GATHER_S: Final = 0.01
 """After a write, the next gathers what comes: going to a thread costs more than an event does."""
-_LAST_WORDS_S: Final = 5.0
+_DRAIN_TIMEOUT_S: Final = 5.0
 
 
 class BackgroundWriter(ABC, Generic[Item]):
@@ -50,7 +50,7 @@ class BackgroundWriter(ABC, Generic[Item]):
         self._news = trio.Event()
         self._closing = False
         self._reader_gone = False
-        self._patience = trio.CancelScope()
+        self._timeout = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(1)
 
     @abstractmethod
@@ -72,7 +72,7 @@ class BackgroundWriter(ABC, Generic[Item]):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_reader)
             task_status.started()
-            with self._patience:
+            with self._timeout:
                 try:
                     await self._write_what_comes()
                     await self._in_thread(self.finish)
@@ -80,7 +80,7 @@ class BackgroundWriter(ABC, Generic[Item]):
                     failure = error
             nursery.cancel_scope.cancel()
         self._let_go()
-        if self._close and not self._patience.cancelled_caught:
+        if self._close and not self._timeout.cancelled_caught:
             try:
                 self._file.close()
             except OSError as error:
@@ -93,7 +93,7 @@ class BackgroundWriter(ABC, Generic[Item]):
     async def aclose(self) -> None:
         """Write what is kept, for some seconds at most: the reader may stand still for good."""
         self._closing = True
-        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._news.set()
 
     def _let_go(self) -> None:

@@ -74,14 +74,14 @@ class OutputFile:
 
 
 def write_all(
-    descriptor: int, data: bytes, *, patience_s: float | None = None, undo: bool = True
+    descriptor: int, data: bytes, *, timeout_s: float | None = None, undo: bool = True
 ) -> None:
     """Write everything, however long that takes; or, to what is non-blocking, as long as it is
-    ready within `patience_s`. Raises OSError.
+    ready within `timeout_s`. Raises OSError.
 
     Then a regular file ends where it ended before; unless the caller sees to that (not `undo`).
     """
-    written, error = _write(descriptor, data, patience_s)
+    written, error = _write(descriptor, data, timeout_s)
     if error:
         if undo:
             _cut_off(descriptor, written)
@@ -106,7 +106,7 @@ def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
             raise error
 
 
-def _write(descriptor: int, data: bytes, patience_s: float | None) -> tuple[int, OSError | None]:
+def _write(descriptor: int, data: bytes, timeout_s: float | None) -> tuple[int, OSError | None]:
     """How much of it could be written, and why not the rest."""
     done = 0
     view = memoryview(data)
@@ -117,7 +117,7 @@ def _write(descriptor: int, data: bytes, patience_s: float | None) -> tuple[int,
             # Someone who shares it, such as our parent, has made it non-blocking.
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
-            if not poll.poll(None if patience_s is None else patience_s * 1000):
+            if not poll.poll(None if timeout_s is None else timeout_s * 1000):
                 return done, TimeoutError(errno.ETIMEDOUT, "its reader stands still")
         except OSError as error:
             return done, error

@@ -24,7 +24,7 @@ _REMEMBERED: Final = 1024
 _LONGEST_LABEL: Final = 64
 # A comment, or `LABEL random secret`.
 _LINE_BEGINS: Final = re.compile(rb"\s*(?:#|[A-Z][A-Z0-9_]+ [0-9a-fA-F]+)")
-_PATIENCE_S: Final = 1.0
+_TIMEOUT_S: Final = 1.0
 """How long a pipe's reader may stand still, and all flows with it."""
 
 
@@ -78,7 +78,7 @@ class KeyLog:
     def _append(self, line: bytes) -> MitmError | None:
         try:
             # One write: others may append to the same file.
-            write_all(self._descriptor, line + b"\n", patience_s=_PATIENCE_S)
+            write_all(self._descriptor, line + b"\n", timeout_s=_TIMEOUT_S)
         except OSError as error:
             self._release()
             return self._file.failure(error)

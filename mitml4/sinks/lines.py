@@ -24,8 +24,8 @@ from mitml4.sinks.table.model import Row, TableModel
 __all__ = ["FlowLines", "line_of"]
 
 _MAX_WAITING: Final = 1000
-_LOOK_AGAIN_S: Final = 0.2
-_LAST_WORDS_S: Final = 1.0
+_POLL_INTERVAL_S: Final = 0.2
+_DRAIN_TIMEOUT_S: Final = 1.0
 _LFLAG: Final = 3  # index of tcgetattr's list
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
 
@@ -55,7 +55,7 @@ class FlowLines:
         self._waiting: deque[str] = deque()
         self._news = trio.Event()
         self._closing = False
-        self._patience = trio.CancelScope()
+        self._timeout = trio.CancelScope()
 
     def publish(self, event: Event) -> None:
         self._model.add(event)
@@ -70,7 +70,7 @@ class FlowLines:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
-        with self._patience:
+        with self._timeout:
             while self._waiting or not self._closing:
                 await self._news.wait()
                 self._news = trio.Event()
@@ -83,12 +83,12 @@ class FlowLines:
     async def aclose(self) -> None:
         """Write what waits."""
         self._closing = True
-        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._news.set()
 
     async def _wait_for_the_terminal(self) -> None:
         while self._is_terminal and not self._closing and self._is_taken():
-            with trio.move_on_after(_LOOK_AGAIN_S):
+            with trio.move_on_after(_POLL_INTERVAL_S):
                 await self._news.wait()
                 self._news = trio.Event()
 

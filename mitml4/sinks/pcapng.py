@@ -32,9 +32,9 @@ __all__ = ["PacketFile"]
 
 _HELD_S: Final = 1.0
 _STEP_S: Final = 0.1
-_PLENTY: Final = 16 << 20
+_SOFT_LIMIT: Final = 16 << 20
 """Bytes; more are not held any longer, but written as fast as can be."""
-_MOST: Final = 128 << 20
+_HARD_LIMIT: Final = 128 << 20
 """Bytes; what comes on top of these is missing."""
 _REMEMBERED_S: Final = 5.0
 """How long a flow that has closed may have packets on the way."""
@@ -44,7 +44,7 @@ _MAX_ENDED: Final = 65_536
 _MAX_SECRETS: Final = 65_536
 """Lines of the key log that wait for a slow writer; of more, the oldest are let go."""
 _LAST_BLOCK_S: Final = 0.1
-_LAST_WORDS_S: Final = 5.0
+_DRAIN_TIMEOUT_S: Final = 5.0
 
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
@@ -103,14 +103,14 @@ class PacketFile:
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
         self._ended: deque[tuple[float, _Flow]] = deque()
-        self._knocking: OrderedDict[bytes, None] = OrderedDict()
+        self._pending_syns: OrderedDict[bytes, None] = OrderedDict()
         """Connections that have begun, of which we may hear yet that they are ours."""
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self._secrets: deque[bytes] = deque(maxlen=_MAX_SECRETS)
         self._news = trio.Event()
         self._closing = False
-        self._patience = trio.CancelScope()
+        self._timeout = trio.CancelScope()
 
     @classmethod
     def to_file(cls, path: Path, taps: Sequence[Tap]) -> PacketFile:
@@ -151,7 +151,7 @@ class PacketFile:
             async with trio.open_nursery() as nursery:
                 for number, tap in enumerate(self._taps):
                     nursery.start_soon(self._watch, number, tap)
-                with self._patience:
+                with self._timeout:
                     try:
                         await self._write_what_comes()
                         self._file.close()
@@ -170,7 +170,7 @@ class PacketFile:
     async def aclose(self) -> None:
         """Write what is held, for some seconds at most: a pipe's reader may stand still."""
         self._closing = True
-        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._news.set()
 
     async def _watch(self, number: int, tap: Tap) -> None:
@@ -186,13 +186,13 @@ class PacketFile:
     def _take(self, interface: int, seen: Seen, now: float) -> None:
         """Hold it if it may be ours."""
         key, flags = _tcp(seen)
-        if key not in self._legs and key not in self._knocking:
+        if key not in self._legs and key not in self._pending_syns:
             if flags & (_SYN | _ACK) != _SYN:
                 return
-            self._knocking[key] = self._knocking[_reversed(key)] = None
-            while len(self._knocking) > _MAX_KNOCKING:
-                self._knocking.popitem(last=False)
-        if self._held_bytes > _MOST:
+            self._pending_syns[key] = self._pending_syns[_reversed(key)] = None
+            while len(self._pending_syns) > _MAX_KNOCKING:
+                self._pending_syns.popitem(last=False)
+        if self._held_bytes > _HARD_LIMIT:
             self.missing += 1
             return
         self._held.append(_Held(now, interface, key, flags, seen))
@@ -205,7 +205,7 @@ class PacketFile:
             await self._news.wait()
             self._news = trio.Event()
             while self._held and not self._closing:
-                await trio.sleep(0 if self._held_bytes > _PLENTY else _STEP_S)
+                await trio.sleep(0 if self._held_bytes > _SOFT_LIMIT else _STEP_S)
                 await self._write(await self._due(trio.current_time() - _HELD_S))
             self._forget()
         await trio.sleep(_LAST_BLOCK_S)
@@ -219,13 +219,13 @@ class PacketFile:
         parts = [writer.secrets(dict.fromkeys(secrets))] if secrets else []
         size = 0
         turn = Turn()
-        while self._held and (self._held[0].since <= since or self._held_bytes > _PLENTY):
+        while self._held and (self._held[0].since <= since or self._held_bytes > _SOFT_LIMIT):
             held = self._held.popleft()
             self._held_bytes -= len(held.seen.frame)
             if leg := self._legs.get(held.key):
                 parts.append(_packet(held, leg.comment(held.flags)))
                 size += len(held.seen.frame)
-            if size > _PLENTY:
+            if size > _SOFT_LIMIT:
                 break
             await turn.rest()
         return parts

@@ -118,41 +118,41 @@ class Contexts:
     """A PEM file with the key and chain that servers who ask for one are given. It is read at once:
     later the session may no longer be able to."""
     _identity: _Identity | None = field(init=False)
-    _egress: _Cache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
+    _server_side: _Cache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
         default_factory=lambda: _Cache(64)
     )
     _hellos: _Cache[Hashable, ClientHello] = field(default_factory=lambda: _Cache(512))
-    _ingress: _Cache[Hashable, SSL.Context] = field(default_factory=lambda: _Cache(256))
+    _client_side: _Cache[Hashable, SSL.Context] = field(default_factory=lambda: _Cache(256))
 
     def __post_init__(self) -> None:
         """Raises OSError where the file cannot be read."""
         path = self.client_certificate
         self._identity = _Identity.parse(path.read_bytes()) if path else None
 
-    def egress(self, hello: ClientHello) -> Mirrored:
+    def server_side(self, hello: ClientHello) -> Mirrored:
         """For the server: offers what the client did. Raises SSL.Error if nothing of it works."""
         offer = Offer.of(hello)
-        context, usual = self._egress.get(offer, lambda: self._make_egress(offer))
+        context, usual = self._server_side.get(offer, lambda: self._make_server_side(offer))
         made = self._hellos.get((offer, shape(hello)), lambda: rehearse(context, hello))
         return Mirrored(context, made, usual)
 
-    def ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
+    def client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         """For the client: exactly this version and ALPN (or none), this cipher if it can be."""
-        return self._ingress.get(
-            (id(leaf), leaf, outcome), lambda: self._make_ingress(leaf, outcome)
+        return self._client_side.get(
+            (id(leaf), leaf, outcome), lambda: self._make_client_side(leaf, outcome)
         )
 
-    def _make_egress(self, offer: Offer) -> tuple[SSL.Context, SSL.Context | None]:
+    def _make_server_side(self, offer: Offer) -> tuple[SSL.Context, SSL.Context | None]:
         """A client may offer more than OpenSSL does at its usual level, and still refuse what is
         below that in the server's key exchange, such as weak Diffie-Hellman."""
-        context = self._make_egress_at(0, offer)
+        context = self._make_server_side_at(0, offer)
         try:
-            usual = self._make_egress_at(_USUAL_LEVEL, offer)
+            usual = self._make_server_side_at(_USUAL_LEVEL, offer)
         except SSL.Error:
             usual = None
         return context, usual
 
-    def _make_egress_at(self, security_level: int, offer: Offer) -> SSL.Context:
+    def _make_server_side_at(self, security_level: int, offer: Offer) -> SSL.Context:
         context = self._make()
         offer.apply(context, security_level)
         context.set_verify(SSL.VERIFY_NONE)  # verify.py does, with one store for all connections
@@ -161,7 +161,7 @@ class Contexts:
             self._identity.apply(context)
         return context
 
-    def _make_ingress(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
+    def _make_client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         version, cipher, alpn = outcome.version, outcome.cipher, outcome.alpn
         context = self._make()
         context.set_min_proto_version(version)
@@ -208,7 +208,7 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
         return
     if where & SSL.SSL_CB_ALERT:
         if where & SSL.SSL_CB_READ and value & 0xFF == _CLOSE_NOTIFY:
-            noted.said_goodbye = True
+            noted.received_close_notify = True
         elif value >> 8 == _FATAL:
             if where & SSL.SSL_CB_READ:
                 noted.received = value & 0xFF

@@ -33,8 +33,8 @@ __all__ = [
     "CLIENT_CERTIFICATE",
     "PINNED",
     "REFUSALS",
-    "Bypasses",
     "Client",
+    "PassthroughCache",
     "Site",
     "Visit",
 ]
@@ -64,7 +64,7 @@ A client that comes every quarter of an hour is to find them."""
 _LASTING: Final = frozenset({CHANNEL_BINDING})
 _SEVERAL: Final = 3
 """Clients at so many addresses speak for all."""
-_MOST: Final = 4096
+_HARD_LIMIT: Final = 4096
 _LONGEST: Final = 255
 _MOST_VOTERS: Final = 8
 _NEVER: Final = -math.inf
@@ -101,7 +101,7 @@ class Record:
     declines_until: float = _NEVER
 
 
-class Bypasses:
+class PassthroughCache:
     """What a session has learned."""
 
     def __init__(self, clock: Callable[[], float], *, learns_pins: bool = True) -> None:
@@ -176,36 +176,36 @@ class Bypasses:
 class Visit:
     """One connection of a client to a site: what it shows, and what is known already."""
 
-    bypasses: Bypasses
+    passthrough_cache: PassthroughCache
     client: Client
     site: Site
     began: float
 
     @property
-    def bypass(self) -> str | None:
+    def passthrough_reason(self) -> str | None:
         """Why it is passed through; None: it is opened."""
-        return self.bypasses.reason(self.client, self.site)
+        return self.passthrough_cache.reason(self.client, self.site)
 
     @property
     def declines(self) -> bool:
         """Whether the client is known to have no certificate for this site."""
-        record = self.bypasses.record(self.client, self.site)
-        return record.declines_until > self.bypasses.clock()
+        record = self.passthrough_cache.record(self.client, self.site)
+        return record.declines_until > self.passthrough_cache.clock()
 
     def refused(self) -> None:
         """The client has sent an alert about our certificate."""
-        if self.bypasses.learns_pins:
-            self.bypasses.add(self.client, self.site, PINNED)
+        if self.passthrough_cache.learns_pins:
+            self.passthrough_cache.add(self.client, self.site, PINNED)
 
     def left(self) -> bool:
         """The client has left without saying why. Returns whether that makes it a pinned one.
 
         Connections that were open side by side count as one: they may have been killed together.
         """
-        if not self.bypasses.learns_pins:
+        if not self.passthrough_cache.learns_pins:
             return False
-        now = self.bypasses.clock()
-        record = self.bypasses.renew(self.client, self.site)
+        now = self.passthrough_cache.clock()
+        record = self.passthrough_cache.renew(self.client, self.site)
         if record.left_at < now - _REMEMBERED_S:
             record.left_at = now
             return False
@@ -217,27 +217,27 @@ class Visit:
 
     def accepted(self) -> None:
         """The client has said something behind the handshake."""
-        self.bypasses.accept(self.client, self.site)
+        self.passthrough_cache.accept(self.client, self.site)
 
     def needs(self, reason: str) -> None:
         """The next connection has to be passed through."""
-        self.bypasses.add(self.client, self.site, reason)
+        self.passthrough_cache.add(self.client, self.site, reason)
 
     def needs_no(self, reason: str) -> None:
         """The next connection may be opened, as far as this reason is concerned."""
-        self.bypasses.remove(self.client, self.site, reason)
+        self.passthrough_cache.remove(self.client, self.site, reason)
 
     def answered_request(self, empty: bool) -> None:
         """The client's own answer to a server that asks for a certificate was seen."""
         if not empty:
             self.needs(CLIENT_CERTIFICATE)
             return
-        record = self.bypasses.renew(self.client, self.site)
-        record.declines_until = self.bypasses.clock() + _REMEMBERED_S
+        record = self.passthrough_cache.renew(self.client, self.site)
+        record.declines_until = self.passthrough_cache.clock() + _REMEMBERED_S
         self.needs_no(CLIENT_CERTIFICATE)
 
 
-def _put(table: OrderedDict[K, V], key: K, value: V, *, most: int = _MOST) -> None:
+def _put(table: OrderedDict[K, V], key: K, value: V, *, most: int = _HARD_LIMIT) -> None:
     """Add the newest entry; the oldest one goes where there are too many."""
     table[key] = value
     table.move_to_end(key)

@@ -26,7 +26,7 @@ from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream
-from mitml4.protocols.conversation import MAX_LOOK, Framing
+from mitml4.protocols.conversation import MAX_PEEK, Framing
 
 __all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 _RECORD_BYTES: Final = 16384  # RFC 8446 §5.1: the most plaintext a record carries
 _RECORDS_A_TURN: Final = 32
 """So many are read before others get their turn: a record may hold one byte, or none."""
-_SCRATCH: Final = memoryview(bytearray(MAX_LOOK + 1))
+_SCRATCH: Final = memoryview(bytearray(MAX_PEEK + 1))
 _UNEXPECTED_EOF: Final = -1  # what pyOpenSSL puts into SysCallError for a FIN without close_notify
 
 
@@ -57,7 +57,7 @@ class Alerts:
     received: int | None = None
     """The last fatal alert, of the far side's and of ours."""
     sent: int | None = None
-    said_goodbye: bool = False
+    received_close_notify: bool = False
     """The far side has sent close_notify."""
     asked_for_certificate: bool = False
     on_certificate_request: Callable[[], None] = lambda: None
@@ -180,7 +180,7 @@ class TlsStream(Stream):
         except (SSL.WantReadError, SSL.WantWriteError):
             return None
         except SSL.Error as error:
-            if isinstance(error, SSL.ZeroReturnError) and self.alerts.said_goodbye:
+            if isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify:
                 count = 0
             else:
                 self.failure = self._translate(error)
@@ -206,7 +206,7 @@ class TlsStream(Stream):
         except StreamTruncated as failure:
             raise BrokenPipeError(errno.EPIPE, str(failure)) from failure
 
-    async def send_end(self) -> None:
+    async def send_eof(self) -> None:
         try:
             await self._drive(self.connection.shutdown)
         except (TlsFailure, OSError):
@@ -239,7 +239,7 @@ class TlsStream(Stream):
             return
 
     def _translate(self, error: SSL.Error) -> Exception:
-        if isinstance(error, SSL.ZeroReturnError) and not self.alerts.said_goodbye:
+        if isinstance(error, SSL.ZeroReturnError) and not self.alerts.received_close_notify:
             return StreamTruncated("the connection ended without close_notify")
         if isinstance(error, SSL.SysCallError):
             code = error.args[0]

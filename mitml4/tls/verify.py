@@ -121,12 +121,12 @@ class Verifier:
         presented = b"".join((*map(der, chain), response))
         key = hashlib.sha256(presented).digest(), int(time.time()) // _REMEMBERED_S
         if key not in self._seen:
-            self._seen[key] = self._judge(chain, response)
+            self._seen[key] = self._examine(chain, response)
             if len(self._seen) > _REMEMBERED_CHAINS:
                 self._seen.popitem(last=False)
         return self._seen[key]
 
-    def _judge(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
+    def _examine(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
         now = datetime.now(UTC)
         findings = [roots.examine(chain) for roots in self._sets]
         known = frozenset(number for number, each in enumerate(findings) if not each.unknown)

@@ -8,7 +8,7 @@ import pytest
 
 from bench.synthesis import synthesise
 from mitml4.capture.files.reader import read_packets
-from mitml4.capture.follow import Tally, follow
+from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.reports import Closed, Fault
 
 SIZE = 2_000_000
@@ -27,7 +27,7 @@ def test_a_smaller_one_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
 
 def test_it_holds_the_packets_and_flows_that_it_says(tmp_path: Path) -> None:
     made = synthesise(tmp_path / "a", SIZE)
-    tally = Tally()
+    tally = Statistics()
     with made.path.open("rb") as stream:
         packets = list(read_packets(stream, "a"))
     reports = list(follow(packets, tally=tally))

@@ -13,20 +13,20 @@ from mitml4.capture.flow import ALL
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    MAX_LOOK,
-    TAP,
+    MAX_PEEK,
+    MIRROR,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Forward,
     HttpEnd,
-    Notice,
+    LayerContext,
     Opening,
-    Pass,
     Protocol,
-    Surroundings,
+    ProtocolEvent,
     Verdict,
 )
 
@@ -62,18 +62,18 @@ class Seen:
 
     kept_bytes: int = 0
     layers: list[tuple[int, str, str]] = field(default_factory=list)
-    facts: list[Facts | None] = field(default_factory=list)
-    notices: list[tuple[int, Notice]] = field(default_factory=list)
+    details: list[Details | None] = field(default_factory=list)
+    protocol_events: list[tuple[int, ProtocolEvent]] = field(default_factory=list)
     faults: list[tuple[int, Direction, str]] = field(default_factory=list)
 
     def layer(
-        self, depth: int, protocol: str, speaker: str, facts: Facts | None, *, opened: bool
+        self, depth: int, protocol: str, speaker: str, details: Details | None, *, opened: bool
     ) -> None:
         self.layers.append((depth, protocol, speaker))
-        self.facts.append(facts)
+        self.details.append(details)
 
-    def noticed(self, depth: int, notice: Notice) -> None:
-        self.notices.append((depth, notice))
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> None:
+        self.protocol_events.append((depth, protocol_event))
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         self.faults.append((depth, direction, reason))
@@ -86,7 +86,7 @@ class Seen:
 def play(script: Script, *, chunk: int | None = None) -> tuple[Depth, Seen]:
     """Bring a script as a reassembler would, `chunk` bytes at a time, what is unseen unseen."""
     seen = Seen()
-    depth = Depth(seen, Surroundings())
+    depth = Depth(seen, LayerContext())
     for direction, data in script:
         bring(depth, direction, data, chunk)
     return depth, seen
@@ -109,12 +109,12 @@ def test_layers_are_told_outermost_first_with_their_notices(chunk: int | None) -
     depth, seen = play([*SOCKS, (UP, REQUEST), (DOWN, RESPONSE + b"0123456789")], chunk=chunk)
     depth.close()
     assert seen.layers == [(0, "socks5", "client"), (1, "http/1", "client")]
-    assert [(at, type(notice).__name__) for at, notice in seen.notices] == [
+    assert [(at, type(protocol_event).__name__) for at, protocol_event in seen.protocol_events] == [
         (1, "HttpRequest"),
         (1, "HttpResponse"),
         (1, "HttpEnd"),
     ]
-    assert getattr(seen.facts[0], "target", None) is not None
+    assert getattr(seen.details[0], "target", None) is not None
     assert (seen.faults, seen.kept_bytes) == ([], 0)
 
 
@@ -136,7 +136,7 @@ def test_what_nobody_knows_is_unknown_and_not_looked_at() -> None:
     bring(depth, DOWN, b"\x07" * 20000)
     depth.close()
     assert seen.stack == ["unknown"]
-    assert seen.facts == [None]
+    assert seen.details == [None]
     assert (depth.unseen(UP), depth.unseen(DOWN), seen.kept_bytes) == (ALL, ALL, 0)
 
 
@@ -153,7 +153,9 @@ def test_bytes_that_are_missing_in_a_body_are_not_missed() -> None:
     depth.passed(DOWN, 6)
     bring(depth, UP, REQUEST)
     depth.close()
-    assert [type(notice).__name__ for _, notice in seen.notices].count("HttpRequest") == 2
+    assert [type(protocol_event).__name__ for _, protocol_event in seen.protocol_events].count(
+        "HttpRequest"
+    ) == 2
     assert seen.faults == []
 
 
@@ -164,7 +166,10 @@ def test_bytes_that_are_missing_elsewhere_end_the_following() -> None:
     depth.close()
     assert seen.stack == ["http/1"]
     assert seen.faults == [(0, DOWN, "30 bytes are missing from the capture")]
-    assert [type(notice).__name__ for _, notice in seen.notices] == ["HttpRequest", "HttpEnd"]
+    assert [type(protocol_event).__name__ for _, protocol_event in seen.protocol_events] == [
+        "HttpRequest",
+        "HttpEnd",
+    ]
 
 
 def test_detection_does_not_read_over_a_hole() -> None:
@@ -192,7 +197,7 @@ def test_what_came_before_a_hole_is_still_read_when_the_protocol_is_found() -> N
     assert seen.kept_bytes == 0
 
 
-def test_a_broken_protocol_is_told_and_keeps_its_facts() -> None:
+def test_a_broken_protocol_is_told_and_keeps_its_details() -> None:
     depth, seen = play([*SOCKS[:3], (DOWN, b"\x09\x09\x09\x09")])
     depth.close()
     assert seen.stack == ["socks5"]
@@ -220,8 +225,8 @@ class Odd(Conversation):
     def end(self, direction: Direction) -> None:
         self.ends.append(direction)
 
-    def facts(self) -> Facts:
-        return Facts()
+    def details(self) -> Details:
+        return Details()
 
 
 @pytest.fixture
@@ -231,8 +236,8 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Odd]]:
     def register(**fields: Any) -> list[Odd]:
         made: list[Odd] = []
 
-        def converse(around: Surroundings) -> Odd:
-            made.append(Odd(around=around, **fields))
+        def converse(context: LayerContext) -> Odd:
+            made.append(Odd(context=context, **fields))
             return made[-1]
 
         row = Protocol(name="odd", detect=lambda _: Verdict.MATCH, converse=converse)
@@ -245,17 +250,17 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Odd]]:
 
 def test_a_look_that_never_ends_is_a_fault(odd: Any) -> None:
     odd()
-    depth, seen = play([(UP, bytes(MAX_LOOK - 1))])
+    depth, seen = play([(UP, bytes(MAX_PEEK - 1))])
     assert seen.faults == []
     bring(depth, UP, b"x")
     assert [direction for _, direction, _ in seen.faults] == [UP]
 
 
 def test_what_must_wait_waits_up_to_a_bound(odd: Any) -> None:
-    odd(up=HOLD)
-    depth, seen = play([(UP, bytes(MAX_LOOK * 2))])
-    assert (seen.faults, seen.kept_bytes) == ([], MAX_LOOK * 2)
-    bring(depth, UP, bytes(MAX_LOOK * 3))
+    odd(up=PAUSE)
+    depth, seen = play([(UP, bytes(MAX_PEEK * 2))])
+    assert (seen.faults, seen.kept_bytes) == ([], MAX_PEEK * 2)
+    bring(depth, UP, bytes(MAX_PEEK * 3))
     assert len(seen.faults) == 1
     assert seen.kept_bytes == 0
 
@@ -263,10 +268,10 @@ def test_what_must_wait_waits_up_to_a_bound(odd: Any) -> None:
 def test_a_held_direction_goes_on_when_the_other_changes_its_mind(odd: Any) -> None:
     def hear(conversation: Conversation, direction: Direction, data: bytes) -> int:
         if direction is DOWN:
-            conversation.up = LOOK
+            conversation.up = PEEK
         return len(data)
 
-    made = odd(up=HOLD, hear=hear)
+    made = odd(up=PAUSE, hear=hear)
     depth, seen = play([(UP, b"early"), (DOWN, b"now")])
     assert seen.kept_bytes == 0
     depth.end(UP)
@@ -277,10 +282,10 @@ def test_a_held_direction_goes_on_when_the_other_changes_its_mind(odd: Any) -> N
 
 def test_what_is_tapped_counts_as_kept_until_the_layer_is_told(odd: Any) -> None:
     def hear(conversation: Conversation, direction: Direction, data: bytes) -> int:
-        conversation.settled = data == b"settled"
+        conversation.details_ready = data == b"settled"
         return len(data)
 
-    odd(up=TAP, hear=hear)
+    odd(up=MIRROR, hear=hear)
     depth, seen = play([(UP, b"a piece"), (UP, b" and another")])
     assert (seen.kept_bytes, seen.stack) == (19, [])
     bring(depth, UP, b"settled")
@@ -290,7 +295,7 @@ def test_what_is_tapped_counts_as_kept_until_the_layer_is_told(odd: Any) -> None
 
 
 def test_giving_up_tells_what_was_learned_and_forgets_the_conversation(odd: Any) -> None:
-    odd(up=TAP)
+    odd(up=MIRROR)
     depth, seen = play([(UP, b"a piece")])
     depth.give_up()
     assert (seen.kept_bytes, seen.stack, depth.conversation) == (0, ["odd"], None)
@@ -319,7 +324,7 @@ def test_an_end_is_told_after_the_last_byte_and_what_nobody_took_is_dropped(odd:
 
 
 def test_an_end_reaches_the_inner_protocol(odd: Any) -> None:
-    made = odd(up=INNER, down=INNER)
+    made = odd(up=SWITCH, down=SWITCH)
     depth, _ = play([(UP, b"x")])
     depth.end(UP)
     assert all(not conversation.ends for conversation in made)
@@ -327,7 +332,7 @@ def test_an_end_reaches_the_inner_protocol(odd: Any) -> None:
 
 
 def test_nesting_has_a_bound(odd: Any) -> None:
-    odd(up=INNER, down=INNER)
+    odd(up=SWITCH, down=SWITCH)
     depth, seen = play([(UP, b"x")])
     depth.close()
     assert seen.stack == ["odd"] * 16
@@ -347,10 +352,10 @@ def test_protocol_errors_are_caught_wherever_they_come_from(odd: Any) -> None:
     assert [reason for _, _, reason in seen.faults] == ["fed"]
 
     row = Protocol(
-        name="bad", detect=lambda _: Verdict.MATCH, converse=lambda a: Bad(around=a, up=Pass(5))
+        name="bad", detect=lambda _: Verdict.MATCH, converse=lambda a: Bad(context=a, up=Forward(5))
     )
     seen = Seen()
-    depth = Depth(seen, Surroundings())
+    depth = Depth(seen, LayerContext())
     depth._begin(row)
     depth.passed(UP, 5)
     assert [reason for _, _, reason in seen.faults] == ["passed"]
@@ -389,7 +394,11 @@ def test_what_a_conversation_holds_is_counted_once_it_is_much() -> None:
     assert many.kept_bytes > 100_000
     depth.give_up()
     assert many.kept_bytes == 0
-    ends = [notice for _, notice in many.notices if isinstance(notice, HttpEnd)]
+    ends = [
+        protocol_event
+        for _, protocol_event in many.protocol_events
+        if isinstance(protocol_event, HttpEnd)
+    ]
     assert [end.outcome for end in ends] == ["cut"] * 1000
     depth.data(UP, http2_streams(100))
     assert many.kept_bytes == 0

@@ -12,7 +12,7 @@ from mitml4.capture.files.reader import read_packets
 from mitml4.capture.follow import follow
 from mitml4.capture.reports import Closed, Layer, Opened
 from mitml4.errors import CaptureError
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.tls.protocol import TlsDetails
 
 BESIDE = Path(__file__).parents[3] / "shared" / "pcaps"
 CORPUS = Path(os.environ.get("MITML4_PCAPS", BESIDE))
@@ -30,9 +30,9 @@ def fingerprints(name: str) -> dict[int, tuple[str | None, str | None, str | Non
     """By client port: SNI, JA4 and JA4S."""
     with (CORPUS / name).open("rb") as stream:
         return {
-            report.flow.client.port: (report.facts.sni, report.facts.ja4, report.facts.ja4s)
+            report.flow.client.port: (report.details.sni, report.details.ja4, report.details.ja4s)
             for report in follow(read_packets(stream, name))
-            if isinstance(report, Layer) and isinstance(report.facts, TlsFacts)
+            if isinstance(report, Layer) and isinstance(report.details, TlsDetails)
         }
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mitml4.capture.files.reader import read_packets
 from mitml4.capture.flow import Flow
-from mitml4.capture.follow import Tally, follow
+from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Layer, Noticed, Opened, Report
 from mitml4.errors import CaptureError
@@ -54,13 +54,13 @@ def names(reports: Iterable[Report]) -> list[str]:
 def test_a_connection_is_reported_from_open_to_close(wire: Any) -> None:
     reports = list(follow(connection(wire)))
     assert names(reports) == ["Opened", "Layer", "Noticed", "Noticed", "Noticed", "Closed"]
-    opened, layer, *noticed, closed = reports
+    opened, layer, *protocol_event, closed = reports
     assert isinstance(opened, Opened)
     assert isinstance(layer, Layer)
     assert isinstance(closed, Closed)
     assert (opened.time_s, layer.time_s, closed.time_s) == (1000.0, 1001.0, 1002.5)
     assert (layer.depth, layer.protocol, layer.speaker) == (0, "http/1", "client")
-    assert all(isinstance(report, Noticed) and report.depth == 0 for report in noticed)
+    assert all(isinstance(report, Noticed) and report.depth == 0 for report in protocol_event)
     assert (closed.stack, closed.reason) == (("http/1",), "closed")
     assert (closed.flow.bytes_up, closed.flow.bytes_down) == (len(REQUEST), len(RESPONSE))
     assert str(closed.flow.client) == "192.0.2.1:40000"
@@ -68,9 +68,9 @@ def test_a_connection_is_reported_from_open_to_close(wire: Any) -> None:
 
 def test_durations_of_exchanges_come_from_the_packets(wire: Any) -> None:
     ends = [
-        report.notice.duration_s
+        report.protocol_event.duration_s
         for report in follow(connection(wire))
-        if isinstance(report, Noticed) and isinstance(report.notice, HttpEnd)
+        if isinstance(report, Noticed) and isinstance(report.protocol_event, HttpEnd)
     ]
     assert ends == [0.5]
 
@@ -114,13 +114,13 @@ def test_the_tally_says_what_became_of_the_packets(wire: Any) -> None:
         whole(1.0, 101, wire.ipv4(wire.tcp(source=9, flags=wire.ACK))),
         whole(1.0, 250, b""),
     ]
-    tally = Tally()
+    tally = Statistics()
     list(follow([*other, *connection(wire)], tally=tally))
-    assert tally == Tally(skipped={"not TCP": 1, "link type 250": 1}, strays=1)
+    assert tally == Statistics(skipped={"not TCP": 1, "link type 250": 1}, orphan_segments=1)
 
 
 def test_flows_beyond_the_limit_are_closed_and_counted(wire: Any) -> None:
-    tally = Tally()
+    tally = Statistics()
     syns = [
         whole(1.0, 101, wire.ipv4(wire.tcp(source=port, flags=wire.SYN))) for port in range(1, 51)
     ]

@@ -352,7 +352,7 @@ def test_stray_segments_open_nothing() -> None:
     for flags in (ACK, FIN | ACK, RST):
         table.reassembler.take(0.0, up(1, flags=flags))
     table.reassembler.take(0.0, up(1, b"x", flags=RST))
-    assert (table.heard, table.reassembler.strays) == ([], 4)
+    assert (table.heard, table.reassembler.orphan_segments) == ([], 4)
 
 
 def test_a_flow_to_itself_is_one_half_and_ends() -> None:

@@ -17,7 +17,7 @@ import pytest
 from mitml4.lab.certificates import LabAuthority
 from mitml4.net.netns import NetNamespace
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 PORT = 8443
 
 pytestmark = pytest.mark.skipif(
@@ -53,7 +53,7 @@ def is_refused() -> int:
 
 
 def wait_for_port(namespace: NetNamespace) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while namespace.call(is_refused):
         assert time.monotonic() < deadline, "openssl s_server does not listen"
         time.sleep(0.02)
@@ -95,13 +95,13 @@ def captured(
     finally:
         for process in filter(None, (tcpdump, server)):
             process.terminate()
-            process.communicate(timeout=PATIENCE_S)
+            process.communicate(timeout=TIMEOUT_S)
     return capture, keylog, version
 
 
 def wait_for_fins(capture: Path) -> None:
     """Until tcpdump has written the end of curl's connection."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not any(is_over(event) for event in events(detect(str(capture)).stdout)):
         assert time.monotonic() < deadline, "the connection does not end"
 

@@ -36,7 +36,7 @@ from mitml4.lab.snapshot import difference, take_snapshot
 from mitml4.net.netns import NetNamespace
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 """How long a word of either end may take before a test says that it will not come."""
 SLOW_S = 60.0
 """How long what shows nothing by its speed may take: a start, an end, an event."""
@@ -144,14 +144,14 @@ class Machine:
 
     def run(self, *argv: str, **options: Any) -> Outcome:
         result = self.namespace.run(
-            *argv, check=False, text=False, timeout=3 * PATIENCE_S, **options
+            *argv, check=False, text=False, timeout=3 * TIMEOUT_S, **options
         )
         return Outcome(result.returncode, result.stdout, result.stderr.decode(errors="replace"))
 
     def connect(self, address: str, port: int) -> socket.socket:
         """A TCP connection with a time limit on everything it does; the caller closes it."""
         return self.namespace.call(
-            lambda: socket.create_connection((address, port), timeout=PATIENCE_S)
+            lambda: socket.create_connection((address, port), timeout=TIMEOUT_S)
         )
 
 
@@ -450,7 +450,7 @@ def beside(lab: LabNetwork) -> Machine:
 def refused_port(namespace: NetNamespace) -> int:
     """Make a connection that is refused in the end; returns its own port."""
     with namespace.socket() as sock, suppress(ConnectionError):
-        sock.settimeout(PATIENCE_S)
+        sock.settimeout(TIMEOUT_S)
         sock.bind(("", 0))
         port = sock.getsockname()[1]
         sock.connect((SERVER_V4, 1))
@@ -571,7 +571,7 @@ def curl(bundle: Path) -> Callable[..., Outcome]:
 
     def run(machine: Machine, *options: str) -> Outcome:
         return machine.run(
-            *("curl", "--silent", "--show-error", "--max-time", str(PATIENCE_S)),
+            *("curl", "--silent", "--show-error", "--max-time", str(TIMEOUT_S)),
             *("--cacert", str(bundle), "--proxy-cacert", str(bundle), "--write-out", WRITE_OUT),
             *names,
             *options,

@@ -35,7 +35,7 @@ from OpenSSL import SSL, crypto
 NAME = "www.example"
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
-PATIENCE_S = 10
+TIMEOUT_S = 10
 UNKNOWN = x509.ObjectIdentifier("1.2.3.4.5")
 
 
@@ -581,7 +581,7 @@ def combine(combination: str) -> Server:
 def answer(sock: socket.socket, context: SSL.Context) -> None:
     with sock, suppress(SSL.Error, OSError):
         sock.settimeout(None)
-        wait = PATIENCE_S.to_bytes(8, "little") + bytes(8)  # struct timeval
+        wait = TIMEOUT_S.to_bytes(8, "little") + bytes(8)  # struct timeval
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         tls = SSL.Connection(context, sock)
         tls.set_accept_state()

@@ -1,7 +1,7 @@
 """The intercepting process of test_rules.py: relays flows unseen, and says what it sees.
 
 Takes a Scope as JSON. Prints JSON lines: `ready`, or `error`; `flow` for each connection accepted;
-and an answer to each line on stdin (`sync`, `quic`, `close_intake`). Ends on SIGINT, SIGTERM,
+and an answer to each line on stdin (`sync`, `quic`, `close_source`). Ends on SIGINT, SIGTERM,
 SIGHUP and at the end of stdin.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import trio
 
 from mitml4.errors import MitmError
-from mitml4.net import egress
-from mitml4.net.listener import Arrival
+from mitml4.net import dial
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.rules.interception import Interception, intercepting
 from mitml4.net.rules.scope import PortRange, Scope
 
@@ -44,38 +44,38 @@ async def relay(source: trio.SocketStream, sink: trio.SocketStream) -> None:
     await sink.send_eof()
 
 
-async def flow(arrival: Arrival, interception: Interception, scope: Scope) -> None:
+async def flow(connection: IncomingConnection, interception: Interception, scope: Scope) -> None:
     say(
         "flow",
-        client=str(arrival.client),
-        destination=str(arrival.destination),
-        interface=arrival.interface,
+        client=str(connection.client),
+        destination=str(connection.destination),
+        interface=connection.interface,
     )
 
     def name_source(sock: trio.socket.SocketType) -> None:
-        interception.channel.name_source(sock, arrival.destination, arrival.source)
+        interception.channel.name_source(sock, connection.destination, connection.source)
 
     try:
         with trio.fail_after(5):
-            server = await egress.connect(
-                arrival.destination,
-                mark=interception.egress_mark,
+            server = await dial.connect(
+                connection.destination,
+                mark=interception.own_mark,
                 bound=name_source if scope.spoof_source else None,
             )
     except OSError as error:
-        say("egress-error", reason=str(error))
-        arrival.refuse(error)
+        say("server-error", reason=str(error))
+        connection.refuse(error)
         return
     except trio.TooSlowError:
-        say("egress-error", reason="no answer")
-        arrival.refuse(TimeoutError())
+        say("server-error", reason="no answer")
+        connection.refuse(TimeoutError())
         return
     try:
         outgoing = trio.SocketStream(server)
-        ingress = trio.SocketStream(await arrival.accept())
-        async with ingress, outgoing, trio.open_nursery() as nursery:
-            nursery.start_soon(relay, ingress, outgoing)
-            nursery.start_soon(relay, outgoing, ingress)
+        client_side = trio.SocketStream(await connection.accept())
+        async with client_side, outgoing, trio.open_nursery() as nursery:
+            nursery.start_soon(relay, client_side, outgoing)
+            nursery.start_soon(relay, outgoing, client_side)
     except* trio.BrokenResourceError:
         pass
 
@@ -98,7 +98,7 @@ async def obey(interception: Interception, cancel: trio.CancelScope) -> None:
                 case "quic":
                     say("quic", packets=await interception.quic_blocked())
                 case "close_intake":
-                    await interception.close_intake()
+                    await interception.close_source()
                     say("close_intake")
     cancel.cancel()
 

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 V4, V6 = "198.51.100.2", "2001:db8:2::2"
-PATIENCE_S = 10
+TIMEOUT_S = 10
 UNKNOWN = b"\xc0\xff\xee\x00"
 """The start of no protocol."""
 
@@ -24,7 +24,7 @@ class Peer:
     def __init__(self, namespace, handler, address, port):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.listener = namespace.socket(family)
-        self.listener.settimeout(PATIENCE_S)
+        self.listener.settimeout(TIMEOUT_S)
         self.listener.bind((address, port))
         self.listener.listen()
         self.port = port
@@ -37,13 +37,13 @@ class Peer:
         try:
             sock, _ = self.listener.accept()
             with sock:
-                sock.settimeout(PATIENCE_S)
+                sock.settimeout(TIMEOUT_S)
                 self.result = self.handler(sock)
         except BaseException as error:
             self.error = error
 
     def join(self):
-        self.thread.join(2 * PATIENCE_S)
+        self.thread.join(2 * TIMEOUT_S)
         self.listener.close()
         if self.error is not None:
             raise self.error
@@ -138,7 +138,7 @@ def test_a_refused_connection_is_refused(client, session, address):
     assert flow.closed["reason"] == "refused"
     assert flow.stack == []
     assert [(e["side"], e["stage"], e["kind"]) for e in flow.errors] == [
-        ("egress", "connect", "refused")
+        ("server", "connect", "refused")
     ]
 
 
@@ -485,7 +485,7 @@ def serve_both_ways(tls, data):
     tls.setblocking(False)
     outgoing, left, digest = memoryview(data), len(data), hashlib.sha256()
     while outgoing or left:
-        readable, writable, _ = select.select([tls], [tls] if outgoing else [], [], PATIENCE_S)
+        readable, writable, _ = select.select([tls], [tls] if outgoing else [], [], TIMEOUT_S)
         assert readable or writable, "stalled"
         if writable:
             with contextlib.suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -514,13 +514,13 @@ def test_a_reader_that_pauses_gets_everything(peer, client, session):
             try:
                 sent += sock.send(block[: total - sent])
             except BlockingIOError:
-                sock.settimeout(PATIENCE_S)
+                sock.settimeout(TIMEOUT_S)
                 stuck.set()
         return sent
 
     server = peer(handler)
     with client.connect(V4, server.port) as sock:
-        assert stuck.wait(PATIENCE_S), "the way to the client has no bound"
+        assert stuck.wait(TIMEOUT_S), "the way to the client has no bound"
         received = 0
         while chunk := sock.recv(1 << 20):
             received += len(chunk)

@@ -24,7 +24,7 @@ import pytest
 from mitml4.tls.java_keystore import read_truststore
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60
+TIMEOUT_S = 60
 USER, UID = "tester", 4242
 HOME = f"/home/{USER}"
 DATA = f"{HOME}/.local/share/mitml4"
@@ -67,7 +67,7 @@ class Copy:
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program to its end; a failure raises, unless told otherwise."""
-        settings: dict[str, Any] = {"check": True, "timeout": PATIENCE_S, "env": self.environ}
+        settings: dict[str, Any] = {"check": True, "timeout": TIMEOUT_S, "env": self.environ}
         return subprocess.run(
             self.argv(*command),
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ import pytest
 from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def no_demo_but_ours(tmp_path, monkeypatch):
 def cleanup(*options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "mitml4", "cleanup", *options]
     return subprocess.run(
-        command, cwd=ROOT, timeout=PATIENCE_S, check=True, capture_output=True, text=True
+        command, cwd=ROOT, timeout=TIMEOUT_S, check=True, capture_output=True, text=True
     )
 
 
@@ -87,5 +87,5 @@ def test_the_directory_of_a_killed_demo_goes_and_that_of_a_running_one_stays():
         assert cleanup().stderr == f"rm -r {left}\n"
         assert not left.exists()
         assert used.exists()
-        running.communicate("\n", timeout=PATIENCE_S)
+        running.communicate("\n", timeout=TIMEOUT_S)
     assert not used.exists()

@@ -12,7 +12,7 @@ import pytest
 
 from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, WAN, LabNetwork
 from mitml4.net.netns import NetNamespace
-from tests.e2e.conftest import PATIENCE_S, SLOW_S, Interception, intercepting
+from tests.e2e.conftest import SLOW_S, TIMEOUT_S, Interception, intercepting
 
 PORT, ALSO_OPEN, CLOSED = 7001, 7002, 9
 SHORT_S = 0.7
@@ -21,9 +21,9 @@ NOBODY = 65534
 
 CONNECT = """
 import errno, socket, sys
-address, port, patience_s, ttl = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+address, port, timeout_s, ttl = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-sock.settimeout(patience_s)
+sock.settimeout(timeout_s)
 if sock.family == socket.AF_INET6:
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
 else:
@@ -83,8 +83,8 @@ def comes_to(
     uid: int = 0,
 ) -> None:
     """A connection comes to `echo`, or to an error of this name."""
-    patience_s = SHORT_S if expected == "TIMEOUT" else PATIENCE_S
-    argv = [sys.executable, "-c", CONNECT, address, str(port), str(patience_s), str(ttl)]
+    timeout_s = SHORT_S if expected == "TIMEOUT" else TIMEOUT_S
+    argv = [sys.executable, "-c", CONNECT, address, str(port), str(timeout_s), str(ttl)]
     if uid:
         argv = ["setpriv", f"--reuid={uid}", "--clear-groups", *argv]
     assert host.run(*argv, timeout=SLOW_S).stdout.strip() == expected, address

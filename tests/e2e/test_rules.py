@@ -40,7 +40,7 @@ from mitml4.net.netns import NetNamespace, connect_with_veth
 
 DRIVER = Path(__file__).with_name("rules_driver.py")
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 SLOW_S = 60.0
 
 CLIENT = {4: CLIENT_V4, 6: CLIENT_V6}
@@ -119,7 +119,7 @@ class Talk:
 
     def __init__(self, host: NetNamespace, ip: str, port: int, scope: int = 0) -> None:
         self.sock = host.socket(family(ip))
-        self.sock.settimeout(PATIENCE_S)
+        self.sock.settimeout(TIMEOUT_S)
         try:
             self.sock.connect((ip, port, 0, scope) if scope else (ip, port))
             self.reader = self.sock.makefile("rb")
@@ -310,7 +310,7 @@ def test_a_client_may_use_one_port_for_several_servers(net: Lab, version: int) -
     with ExitStack() as stack:
         socks = [stack.enter_context(net.client.socket(family(SERVER[version]))) for _ in ports]
         for sock, port in zip(socks, ports, strict=True):
-            sock.settimeout(PATIENCE_S)
+            sock.settimeout(TIMEOUT_S)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((CLIENT[version], 45000))
             sock.connect((SERVER[version], port))

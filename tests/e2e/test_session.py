@@ -16,7 +16,7 @@ from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[2]
 V4, V6 = "198.51.100.2", "2001:db8:2::2"
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def mitml4(lab):
     """Runs the command line in the router, to its end."""
 
     def run(*arguments, **options):
-        settings = {"check": False, "cwd": ROOT, "timeout": PATIENCE_S} | options
+        settings = {"check": False, "cwd": ROOT, "timeout": TIMEOUT_S} | options
         return lab.router.run(sys.executable, "-m", "mitml4", *arguments, **settings)
 
     return run
@@ -108,7 +108,7 @@ def test_a_reader_that_goes_away_ends_the_session_quietly(lab, client, echo, tmp
         assert b"session.start" in process.stdout.readline()
         process.stdout.close()
         ask(client)  # the next event finds nobody to read it
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
         talk = process.stderr.read().decode()
     assert "error" not in talk
     assert "Traceback" not in talk
@@ -154,7 +154,7 @@ def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
             session.process.send_signal(signal.SIGINT)
         session.process.send_signal(signal.SIGCONT)
         for sock in socks:
-            sock.settimeout(PATIENCE_S)
+            sock.settimeout(TIMEOUT_S)
             wait_until(partial(is_connected, sock), "it is connected")
             sock.sendall(b"\xc0\xffhello")
             assert sock.recv(100) == b"\xc0\xffhello"
@@ -350,7 +350,7 @@ def test_the_user_says_what_is_in_scope(intercept, client, echo, options, seen):
 def test_spoof_source_keeps_the_clients_address(intercept, lab, client):
     intercept("--spoof-source")
     with lab.server.socket() as listener:
-        listener.settimeout(PATIENCE_S)
+        listener.settimeout(TIMEOUT_S)
         listener.bind((V4, 7005))
         listener.listen()
         with client.connect(V4, 7005), listener.accept()[0] as accepted:

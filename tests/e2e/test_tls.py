@@ -186,7 +186,7 @@ def test_a_servers_alert_reaches_the_client(s_server, s_client, identity, client
     assert outcome.code == expected.code != 0
     assert alert.search(outcome.err).group() == alert.search(expected.err).group()
     (error,) = watch.flow().errors
-    assert (error["side"], error["stage"], error["kind"]) == ("egress", "handshake", "alert")
+    assert (error["side"], error["stage"], error["kind"]) == ("server", "handshake", "alert")
 
 
 # --- a client that trusts other roots
@@ -200,7 +200,7 @@ def test_a_pinned_client_is_let_through_the_next_time(s_server, authority, curl,
     assert curl(client, *options).code == 60
     flow = watch.flow()
     assert flow.stack == ["tls"]
-    assert [(e["side"], e["stage"]) for e in flow.errors] == [("ingress", "handshake")]
+    assert [(e["side"], e["stage"]) for e in flow.errors] == [("client", "handshake")]
     watch = session.watch()
     assert curl(client, *options).code == 0
     flow = watch.flow()

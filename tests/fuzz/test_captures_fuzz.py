@@ -263,7 +263,7 @@ def test_a_broken_capture_ends_in_a_capture_error_at_worst(number: int) -> None:
         events = detected(data)
         lines = [encode(event) for event in events]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(follow_module, "skim", dissected)
+            patch.setattr(follow_module, "fast_path", dissected)
             assert lines == [encode(event) for event in detected(data)]
     opened = Counter(event.flow for event in events if isinstance(event, FlowOpen))
     closed = Counter(event.flow for event in events if isinstance(event, FlowClose))

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    MAX_LOOK,
-    TAP,
+    MAX_PEEK,
+    MIRROR,
+    PAUSE,
+    SWITCH,
     Conversation,
     Direction,
-    Notice,
-    Pass,
-    Surroundings,
+    Forward,
+    LayerContext,
+    ProtocolEvent,
 )
 from mitml4.protocols.http.connect import HttpConnect
 from mitml4.protocols.http.http1 import Http1
@@ -103,7 +103,7 @@ FAMILY: dict[str, tuple[Begin, st.SearchStrategy[Script]]] = {
     "http/1": (Http1, st.lists(http1_steps, max_size=8)),
     "http-connect": (HttpConnect, st.lists(http1_steps, max_size=8)),
     "http/2": (Http2, http2_scripts),
-    "h2c": (lambda: Http2(around=Surroundings(within=("http/1",))), http2_scripts),
+    "h2c": (lambda: Http2(context=LayerContext(within=("http/1",))), http2_scripts),
     "websocket": (WebSocket, st.lists(websocket_steps, max_size=12)),
 }
 each_member = pytest.mark.parametrize("name", FAMILY)
@@ -115,7 +115,7 @@ class Driver:
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.kept = {UP: b"", DOWN: b""}
-        self.notices: list[Notice] = []
+        self.protocol_events: list[ProtocolEvent] = []
         self.broken = False
 
     def arrive(self, direction: Direction, data: bytes) -> None:
@@ -127,29 +127,29 @@ class Driver:
 
     def _step(self, direction: Direction) -> bool:
         conversation, kept = self.conversation, self.kept[direction]
-        want = conversation.want(direction)
-        if self.broken or want in (HOLD, INNER) or not kept:
+        directive = conversation.directive(direction)
+        if self.broken or directive in (PAUSE, SWITCH) or not kept:
             return False
         try:
             count = self._show(direction, kept)
         except ProtocolError:
             self.broken = True
             count = 0
-        self.notices += conversation.notices
-        conversation.notices.clear()
+        self.protocol_events += conversation.protocol_events
+        conversation.protocol_events.clear()
         self.kept[direction] = kept[count:]
-        return count > 0 or conversation.want(direction) != want
+        return count > 0 or conversation.directive(direction) != directive
 
     def _show(self, direction: Direction, kept: bytes) -> int:
-        want = self.conversation.want(direction)
-        if isinstance(want, Pass):
-            count = len(kept) if want.count is None else min(want.count, len(kept))
+        directive = self.conversation.directive(direction)
+        if isinstance(directive, Forward):
+            count = len(kept) if directive.count is None else min(directive.count, len(kept))
             self.conversation.passed(direction, count)
             return count
-        shown = kept if want is TAP else kept[:MAX_LOOK]
+        shown = kept if directive is MIRROR else kept[:MAX_PEEK]
         taken = self.conversation.feed(direction, shown)
         assert 0 <= taken <= len(shown)
-        return len(shown) if want is TAP else taken
+        return len(shown) if directive is MIRROR else taken
 
 
 def drive(begin: Begin, script: Script, size: int | None = None) -> Driver:
@@ -171,12 +171,12 @@ def test_any_scraps_mean_the_same_however_they_are_split(
     script = data.draw(scripts)
     whole, pieces = drive(begin, script), drive(begin, script, size)
     assert pieces.broken == whole.broken
-    assert pieces.notices == whole.notices
-    assert pieces.conversation.facts() == whole.conversation.facts()
+    assert pieces.protocol_events == whole.protocol_events
+    assert pieces.conversation.details() == whole.conversation.details()
     if not whole.broken:
         assert pieces.kept == whole.kept
-        wants = (whole.conversation.up, whole.conversation.down)
-        assert (pieces.conversation.up, pieces.conversation.down) == wants
+        directives = (whole.conversation.up, whole.conversation.down)
+        assert (pieces.conversation.up, pieces.conversation.down) == directives
 
 
 FLOODS: dict[str, tuple[str, bytes, bytes]] = {
@@ -231,5 +231,5 @@ def test_a_flood_is_kept_within_bounds(name: str) -> None:
     flood = unit * (50_000 // len(unit) + 1)
     for _ in range(8):
         driver.arrive(UP, flood)
-        driver.notices.clear()
+        driver.protocol_events.clear()
     assert deep_size(driver.conversation, set()) < 1_000_000

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    MAX_LOOK,
+    MAX_PEEK,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
-    Pass,
+    Forward,
+    LayerContext,
     Protocol,
-    Surroundings,
 )
 from mitml4.protocols.registry import PROTOCOLS, by_name
 
@@ -265,15 +265,15 @@ CONVERSING = [row for row in PROTOCOLS if row.converse is not None]
 each_protocol = pytest.mark.parametrize("row", CONVERSING, ids=lambda row: row.name)
 
 
-def begin(row: Protocol, around: Surroundings | None = None) -> Conversation:
+def begin(row: Protocol, context: LayerContext | None = None) -> Conversation:
     assert row.converse is not None
-    return row.converse(around or Surroundings())
+    return row.converse(context or LayerContext())
 
 
 @dataclass(frozen=True)
 class Outcome:
     broken: bool
-    facts: Facts
+    details: Details
     moved: tuple[bytes, bytes] | None
     """Per direction; None when broken (all passes then, and how far it came is chance)."""
 
@@ -287,12 +287,12 @@ def follow(conversation: Conversation, script: Iterable[tuple[Direction, bytes]]
             kept[direction] += data
             _pump(conversation, kept, moved)
         for direction in Direction:
-            if conversation.want(direction) is not INNER:
+            if conversation.directive(direction) is not SWITCH:
                 conversation.end(direction)
                 _pump(conversation, kept, moved)
     except ProtocolError:
-        return Outcome(True, conversation.facts(), None)
-    return Outcome(False, conversation.facts(), (moved[UP], moved[DOWN]))
+        return Outcome(True, conversation.details(), None)
+    return Outcome(False, conversation.details(), (moved[UP], moved[DOWN]))
 
 
 def _pump(
@@ -310,24 +310,24 @@ def _step(
     moved: dict[Direction, bytes],
     direction: Direction,
 ) -> bool:
-    want, waiting = conversation.want(direction), kept[direction]
-    if want in (HOLD, INNER) or not waiting:
+    directive, waiting = conversation.directive(direction), kept[direction]
+    if directive in (PAUSE, SWITCH) or not waiting:
         return False
     count = len(waiting)
-    if isinstance(want, Pass):
-        count = count if want.count is None else min(count, want.count)
+    if isinstance(directive, Forward):
+        count = count if directive.count is None else min(count, directive.count)
         assert count, "a Pass of nothing"
         conversation.passed(direction, count)
     else:
-        shown = waiting[:MAX_LOOK] if want is LOOK else waiting
+        shown = waiting[:MAX_PEEK] if directive is PEEK else waiting
         taken = conversation.feed(direction, shown)
         assert 0 <= taken <= len(shown)
-        count = taken if want is LOOK else count
-        if want is LOOK and not taken and len(shown) == MAX_LOOK:
+        count = taken if directive is PEEK else count
+        if directive is PEEK and not taken and len(shown) == MAX_PEEK:
             raise ProtocolError("asks to look at more than it may")
     moved[direction] += waiting[:count]
     kept[direction] = waiting[count:]
-    return count > 0 or conversation.want(direction) is not want
+    return count > 0 or conversation.directive(direction) is not directive
 
 
 def in_pieces(script: Script, size: int) -> Script:
@@ -384,8 +384,8 @@ def test_every_protocol_that_converses_has_a_session() -> None:
 def test_any_bytes_raise_protocol_error_or_nothing(row: Protocol, data: st.DataObject) -> None:
     steps = st.tuples(st.sampled_from(Direction), st.binary(max_size=60))
     within = data.draw(st.sampled_from(((), ("tls",), (row.name, "tls"))))
-    around = Surroundings(secure=bool(within), within=within)
-    follow(begin(row, around), data.draw(st.lists(steps, max_size=8)))
+    context = LayerContext(secure=bool(within), within=within)
+    follow(begin(row, context), data.draw(st.lists(steps, max_size=8)))
 
 
 @each_protocol
@@ -408,7 +408,7 @@ def test_a_flood_in_either_direction_is_kept_within_bounds(row: Protocol) -> Non
             for upto in range(4):
                 conversation = begin(row)
                 follow(conversation, SESSIONS[row.name][:upto] + pieces)
-                assert weight(conversation) <= 2 * MAX_LOOK, (unit, direction, upto)
+                assert weight(conversation) <= 2 * MAX_PEEK, (unit, direction, upto)
 
 
 def test_the_sessions_are_what_they_say() -> None:

@@ -19,13 +19,13 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import (
-    LOOK,
-    MAX_LOOK,
-    PASS_ALL,
-    TAP,
+    FORWARD_ALL,
+    MAX_PEEK,
+    MIRROR,
+    PEEK,
     Conversation,
+    Details,
     Direction,
-    Facts,
     HttpRequest,
     Target,
 )
@@ -53,14 +53,14 @@ class Units(Conversation):
         while len(data) - taken >= self.unit:
             taken += self.unit
             if self.says:
-                self.notices.append(REQUEST)
+                self.protocol_events.append(REQUEST)
             if data[taken - 1 : taken] == b".":
-                self.up = PASS_ALL
+                self.up = FORWARD_ALL
                 break
         return taken
 
-    def facts(self) -> Facts:
-        return Facts()
+    def details(self) -> Details:
+        return Details()
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -99,19 +99,19 @@ def bridged() -> Iterator[Ends]:
     try:
         yield ends
     finally:
-        for end in (client, server, ends.bridge.ingress, ends.bridge.egress):
+        for end in (client, server, ends.bridge.client_side, ends.bridge.server_side):
             end.close()
 
 
-@pytest.mark.parametrize("want", [LOOK, TAP])
+@pytest.mark.parametrize("want", [PEEK, MIRROR])
 @pytest.mark.parametrize("says", [True, False])
 async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
-    monkeypatch, want, says: bool
+    monkeypatch, directive, says: bool
 ) -> None:
     """All of it is there when the reading begins, and no turn lasts: between two pieces the others
     run, and no piece is large of which there is something to say."""
     monkeypatch.setattr(driver, "Turn", lambda: Turn(0.0))
-    conversation = Units(says=says, up=want)
+    conversation = Units(says=says, up=directive)
     turns = 0
 
     async def count_turns() -> None:
@@ -136,7 +136,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     assert got == b"x" * 40_000 + b"."
     assert sum(conversation.fed) >= len(got)
     assert turns >= len(conversation.fed)
-    assert max(conversation.fed) <= (256 if says or want is LOOK else 16384)
+    assert max(conversation.fed) <= (256 if says or directive is PEEK else 16384)
 
 
 async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autojump_clock) -> None:
@@ -160,12 +160,12 @@ async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autoj
         def peek_nowait(self, limit: int) -> bytes:
             return self.data[: min(self.shown, limit)]
 
-        def raise_told_reset(self) -> None:
+        def raise_if_reset(self) -> None:
             pass
 
-    lane = Lane(Trickle(b"x" * MAX_LOOK), Trickle(b""), Relay())  # type: ignore[arg-type]
+    lane = Lane(Trickle(b"x" * MAX_PEEK), Trickle(b""), Relay())  # type: ignore[arg-type]
     seen, looks = 0, 0
-    while seen < MAX_LOOK:
+    while seen < MAX_PEEK:
         data = await lane.look(seen)
         assert len(data) > seen
         seen = len(data)

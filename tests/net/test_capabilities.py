@@ -12,7 +12,7 @@ import pytest
 from mitml4.net.capabilities import Capability, drop_for_good, hand_down, has
 from mitml4.net.isolation import enter_user_namespace
 from mitml4.net.processes import become_user
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
 NOBODY = 65534
 NET_ADMIN, SYS_ADMIN = 1 << 12, 1 << 21  # linux/capability.h
@@ -28,7 +28,7 @@ def as_nobody(work: Callable[[], object]) -> object:
         enter_user_namespace(root=False)
         return work()
 
-    (answer,) = apart(inner, patience_s=20)
+    (answer,) = run_in_child(inner, timeout_s=20)
     return answer
 
 
@@ -48,7 +48,7 @@ def test_a_user_has_none_of_them_and_in_a_namespace_of_theirs_all() -> None:
         enter_user_namespace(root=False)
         return [before, has(Capability.NET_ADMIN), has(*Capability)]
 
-    assert apart(work, patience_s=20) == [[False, True, True]]
+    assert run_in_child(work, timeout_s=20) == [[False, True, True]]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ ALL = [Identity(slot) for slot in range(SLOTS)]
 
 
 def marks(item: Identity) -> tuple[int, ...]:
-    return item.egress_mark, item.admitted_mark, item.refused_mark, item.unreachable_mark
+    return item.own_mark, item.admitted_mark, item.refused_mark, item.unreachable_mark
 
 
 def test_no_two_sessions_share_anything() -> None:

@@ -16,9 +16,9 @@ from mitml4.net.isolation import (
     unshare_with_power,
     unshare_without_power,
 )
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 def network() -> int:
@@ -30,7 +30,7 @@ def test_a_new_network_has_nothing_but_a_loopback() -> None:
         enter_network()
         return [name for _, name in socket.if_nameindex() if not name.startswith("ifb")]
 
-    assert apart(look, patience_s=PATIENCE_S) == [["lo"]]
+    assert run_in_child(look, timeout_s=TIMEOUT_S) == [["lo"]]
 
 
 @pytest.mark.parametrize("root", [True, False])
@@ -39,7 +39,7 @@ def test_in_a_user_namespace_one_is_root_or_oneself(root: bool) -> None:
         enter_user_namespace(root=root)
         return os.geteuid()
 
-    assert apart(look, patience_s=PATIENCE_S) == [0 if root else os.geteuid()]
+    assert run_in_child(look, timeout_s=TIMEOUT_S) == [0 if root else os.geteuid()]
 
 
 def test_without_power_a_network_comes_in_a_user_namespace() -> None:
@@ -48,7 +48,7 @@ def test_without_power_a_network_comes_in_a_user_namespace() -> None:
         unshare_without_power(CLONE_NEWNET, root=True)
         return os.stat("/proc/self/ns/user").st_ino != users, network() != before
 
-    assert apart(look, patience_s=PATIENCE_S) == [(True, True)]
+    assert run_in_child(look, timeout_s=TIMEOUT_S) == [(True, True)]
 
 
 def test_who_has_no_power_is_told_so_and_stays(monkeypatch) -> None:

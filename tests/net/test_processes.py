@@ -10,9 +10,9 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.processes import become_subreaper, become_user, die_with_parent, fork
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 def test_a_child_whose_parent_has_ended_already_gets_the_signal_at_once() -> None:
@@ -27,7 +27,7 @@ def test_a_child_whose_parent_has_ended_already_gets_the_signal_at_once() -> Non
         os.close(writer)
         return os.read(reader, 5).decode()
 
-    assert apart(work, patience_s=PATIENCE_S) == [""]
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [""]
 
 
 def test_it_gets_the_signal_when_its_parent_ends() -> None:
@@ -45,7 +45,7 @@ def test_it_gets_the_signal_when_its_parent_ends() -> None:
         assert os.waitpid(child, 0)[1] == 0
         return os.read(reader, 1)  # ends when nobody writes any more
 
-    assert apart(work, patience_s=PATIENCE_S) == [b""]
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [b""]
 
 
 def test_a_subreaper_gets_the_orphans_among_its_descendants() -> None:
@@ -62,7 +62,7 @@ def test_a_subreaper_gets_the_orphans_among_its_descendants() -> None:
         os.write(writer, b"x")
         return os.wait()[1] == 0
 
-    assert apart(work, patience_s=PATIENCE_S) == [True]
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [True]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -71,7 +71,7 @@ def test_who_becomes_a_user_owns_what_the_kernel_shows_of_it() -> None:
         become_user(65534, 65533)
         return os.getuid(), os.getgid(), os.getgroups(), Path("/proc/self/status").stat().st_uid
 
-    assert apart(work, patience_s=PATIENCE_S) == [(65534, 65533, [], 65534)]
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [(65534, 65533, [], 65534)]
 
 
 def test_no_process_more_is_an_error(monkeypatch) -> None:

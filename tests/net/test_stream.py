@@ -41,7 +41,7 @@ async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> No
 
 async def read_on(stream: TcpStream) -> None:
     if not await stream.peek(0, 100):
-        stream.raise_told_reset()
+        stream.raise_if_reset()
 
 
 @pytest.mark.parametrize("few_bytes", [256, -1], ids=["in the kernel", "kept"])

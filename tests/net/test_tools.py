@@ -10,7 +10,7 @@ import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.tools import Ended, attempt, check_tools, complaint, run, run_ip, run_nft
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
 NOBODY = "mitml4-no-such-thing"
 
@@ -58,7 +58,7 @@ def test_a_program_that_is_not_there_is_an_error() -> None:
 
 def test_a_program_that_does_not_end_is_an_error() -> None:
     with pytest.raises(MachineError, match=r"^sleep does not come to an end within 0\.1 s$"):
-        attempt("sleep", "600", patience_s=0.1)
+        attempt("sleep", "600", timeout_s=0.1)
 
 
 def test_a_limit_that_is_in_the_way_is_the_hint() -> None:
@@ -67,7 +67,7 @@ def test_a_limit_that_is_in_the_way_is_the_hint() -> None:
         attempt("true")
 
     with pytest.raises(MachineError, match=r"^true: Too many open files$") as caught:
-        apart(limited, patience_s=20)
+        run_in_child(limited, timeout_s=20)
     assert caught.value.hint == "ulimit -n"
 
 

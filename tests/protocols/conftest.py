@@ -1,4 +1,4 @@
-"""A driver that obeys the `Want` protocol to the letter, for conversations fed from a script."""
+"""A driver that obeys each `Directive` to the letter, for conversations fed from a script."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    MAX_LOOK,
-    TAP,
+    MAX_PEEK,
+    MIRROR,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
     Direction,
-    Notice,
-    Pass,
+    Forward,
+    ProtocolEvent,
 )
 
 Step: TypeAlias = tuple[Direction, bytes | None]
@@ -36,7 +36,7 @@ class Talk:
         default_factory=lambda: {direction: bytearray() for direction in Direction}
     )
     ended: set[Direction] = field(default_factory=set)
-    notices: list[Notice] = field(default_factory=list)
+    protocol_events: list[ProtocolEvent] = field(default_factory=list)
     feeds: int = 0
 
 
@@ -64,18 +64,18 @@ def _pump(conversation: Conversation, talk: Talk) -> None:
     changes = 0
     while any(_step(conversation, talk, direction) for direction in Direction):
         changes += 1
-        talk.notices += conversation.notices
-        conversation.notices.clear()
+        talk.protocol_events += conversation.protocol_events
+        conversation.protocol_events.clear()
         assert changes < 200_000, "the conversation goes round in circles"
-    talk.notices += conversation.notices
-    conversation.notices.clear()
+    talk.protocol_events += conversation.protocol_events
+    conversation.protocol_events.clear()
 
 
 def _step(conversation: Conversation, talk: Talk, direction: Direction) -> bool:
     """Do once what is wanted in a direction; whether anything changed."""
     kept = talk.kept[direction]
-    want = conversation.want(direction)
-    if want is HOLD or want is INNER:
+    directive = conversation.directive(direction)
+    if directive is PAUSE or directive is SWITCH:
         return False
     if not kept:
         if direction not in talk.ended:
@@ -83,26 +83,26 @@ def _step(conversation: Conversation, talk: Talk, direction: Direction) -> bool:
         talk.ended.remove(direction)
         conversation.end(direction)
         return True
-    if isinstance(want, Pass):
-        count = len(kept) if want.count is None else min(want.count, len(kept))
+    if isinstance(directive, Forward):
+        count = len(kept) if directive.count is None else min(directive.count, len(kept))
         assert count > 0, "a Pass of nothing"
         conversation.passed(direction, count)
         _move(talk, direction, count)
         return True
     talk.feeds += 1
-    if want is TAP:
+    if directive is MIRROR:
         conversation.feed(direction, bytes(kept))
         _move(talk, direction, len(kept))
         return True
-    assert want is LOOK
-    shown = bytes(kept[:MAX_LOOK])
-    wants = (conversation.up, conversation.down)
+    assert directive is PEEK
+    shown = bytes(kept[:MAX_PEEK])
+    directives = (conversation.up, conversation.down)
     count = conversation.feed(direction, shown)
     assert 0 <= count <= len(shown), "took more than it was shown"
     _move(talk, direction, count)
-    if count or wants != (conversation.up, conversation.down):
+    if count or directives != (conversation.up, conversation.down):
         return True
-    if len(shown) == MAX_LOOK:
+    if len(shown) == MAX_PEEK:
         raise ProtocolError("nothing understood within the bytes that may be looked at")
     if direction in talk.ended:
         _move(talk, direction, len(kept))  # nothing more can come: the rest goes unseen

@@ -8,7 +8,15 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.adb import PROTOCOL, Adb
-from mitml4.protocols.conversation import HOLD, INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
+    Direction,
+    Opening,
+    Verdict,
+)
 
 UP, DOWN = Direction.UP, Direction.DOWN
 MATCH, LIKELY, NEED_MORE, REJECT = Verdict.MATCH, Verdict.LIKELY, Verdict.NEED_MORE, Verdict.REJECT
@@ -58,21 +66,21 @@ def test_tls_begins_when_both_sides_have_said_so(
 ) -> None:
     conversation = Adb()
     talk = converse(conversation, [*script, (DOWN, b"\x16\3\3")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
-    assert conversation.settled
-    assert conversation.sealed == "client certificate"
-    assert conversation.facts().upgraded
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+    assert conversation.details_ready
+    assert conversation.passthrough_reason == "client certificate"
+    assert conversation.details().upgraded
     assert bytes(talk.moved[UP] + talk.kept[UP]) == b"".join(b for way, b in script if way is UP)
     assert bytes(talk.kept[UP]) in (b"", HELLO)
     assert bytes(talk.kept[DOWN]) == b"\x16\3\3"
-    assert (conversation.facts().device or b"").startswith(device or b"")
+    assert (conversation.details().device or b"").startswith(device or b"")
 
 
 def test_the_device_that_asks_for_tls_waits_for_the_hosts_word(converse: Any) -> None:
     conversation = Adb()
     converse(conversation, [(UP, HOST), (DOWN, TLS)])
-    assert (conversation.up, conversation.down) == (LOOK, HOLD)
-    assert not conversation.settled
+    assert (conversation.up, conversation.down) == (PEEK, PAUSE)
+    assert not conversation.details_ready
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -85,19 +93,19 @@ def test_a_device_that_is_not_paired_stays_plain(converse: Any, chunk: int | Non
         (DOWN, DEVICE),
     ]
     converse(conversation, script, chunk=chunk)
-    assert conversation.settled
-    assert conversation.facts().device == b"device::ro.product.name=lynx"
-    assert conversation.up is LOOK
+    assert conversation.details_ready
+    assert conversation.details().device == b"device::ro.product.name=lynx"
+    assert conversation.up is PEEK
     talk = converse(conversation, [(UP, message(b"OPEN", b"shell:\0")), (DOWN, TLS)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP] + talk.kept[DOWN]
-    assert not conversation.facts().upgraded
+    assert not conversation.details().upgraded
 
 
 def test_a_request_to_the_server_of_ones_own_machine_passes(converse: Any) -> None:
     conversation = Adb()
     converse(conversation, [(UP, b"000chost:version"), (DOWN, b"OKAY00040029")])
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
 
 
 def test_what_is_no_message_is_an_error(converse: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.amqp import Amqp, detect
-from mitml4.protocols.conversation import HOLD, INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, PAUSE, SWITCH, Direction, Opening, Verdict
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -52,16 +52,16 @@ PUBLISH = frame(b"\x00\x3c\x00\x28\x00\x00\x08celeryev\x10worker.heartbeat\x00",
 def test_tls_begins_behind_both_headers(converse: Any, chunk: int | None) -> None:
     conversation = Amqp()
     talk = converse(conversation, [(UP, TLS + HELLO), (DOWN, TLS + b"\x16")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.settled
-    assert conversation.facts().upgraded
+    assert conversation.details_ready
+    assert conversation.details().upgraded
 
 
 def test_the_client_waits_for_the_servers_header(converse: Any) -> None:
     conversation = Amqp()
     talk = converse(conversation, [(UP, TLS + HELLO)])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == HELLO
 
 
@@ -84,22 +84,22 @@ def test_every_other_answer_passes(
 ) -> None:
     conversation = Amqp()
     talk = converse(conversation, [*script, (UP, b"more")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    facts = conversation.facts()
-    assert (facts.version, facts.server_version, facts.upgraded) == (version, server, False)
+    details = conversation.details()
+    assert (details.version, details.server_version, details.upgraded) == (version, server, False)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 5])
 def test_a_server_of_0_9_1_names_itself(converse: Any, chunk: int | None) -> None:
     conversation = Amqp()
     talk = converse(conversation, [(UP, RABBIT), (DOWN, START)], chunk=chunk)
-    assert conversation.settled
+    assert conversation.details_ready
     assert talk.moved[DOWN] == START
-    facts = conversation.facts()
-    assert (facts.product, facts.product_version) == (b"RabbitMQ", b"3.12.1")
+    details = conversation.details()
+    assert (details.product, details.product_version) == (b"RabbitMQ", b"3.12.1")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_frames_of_1_0_are_known_in_the_middle(converse: Any, direction: Directi
     assert detect(Opening(up=OPEN_1_0[:3] + b"\x08\x03")) is Verdict.REJECT
     conversation = Amqp()
     converse(conversation, [(direction, OPEN_1_0)])
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 def test_a_server_that_speaks_first_is_likely() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.cassandra import Cassandra, CassandraFacts, detect
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.cassandra import Cassandra, CassandraDetails, detect
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -57,11 +57,11 @@ def test_the_clients_first_frames(
 ) -> None:
     conversation = Cassandra()
     talk = converse(conversation, [(UP, frames), (DOWN, SUPPORTED), (UP, b"any")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: frames + b"any", DOWN: SUPPORTED}
-    facts = conversation.facts()
-    assert (facts.version, facts.cql_version, facts.driver) == (version, cql, driver)
+    details = conversation.details()
+    assert (details.version, details.cql_version, details.driver) == (version, cql, driver)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_an_answer_alone_is_known_and_says_nothing(converse: Any, direction: Dir
     assert detect(Opening(down=ANSWER, up=b"GET /")) is Verdict.REJECT
     conversation = Cassandra()
     converse(conversation, [(direction, ANSWER), (direction.other, None)])
-    assert conversation.settled
-    assert conversation.facts() == CassandraFacts()
+    assert conversation.details_ready
+    assert conversation.details() == CassandraDetails()

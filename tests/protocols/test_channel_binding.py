@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mitml4.protocols.conversation import INNER, Conversation, Direction, Surroundings
+from mitml4.protocols.conversation import SWITCH, Conversation, Direction, LayerContext
 from mitml4.protocols.imap import Imap
 from mitml4.protocols.irc import Irc
 from mitml4.protocols.ldap import Ldap
@@ -178,7 +178,7 @@ def test_an_offer_is_learned_and_a_login_takes_it_back(
     kind, offer, login = CASES[case]
 
     def conversation() -> Conversation:
-        return kind(around=Surroundings(secure=True, within=("tls",)))
+        return kind(context=LayerContext(secure=True, within=("tls",)))
 
     first = conversation()
     converse(first, offer, chunk=chunk)
@@ -208,7 +208,7 @@ def test_an_offer_is_learned_and_a_login_takes_it_back(
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_a_name_elsewhere_is_no_offer(converse: Any, kind: Any, script: Any) -> None:
-    conversation = kind(around=Surroundings(secure=True, within=("tls",)))
+    conversation = kind(context=LayerContext(secure=True, within=("tls",)))
     converse(conversation, script)
     assert conversation.channel_binding is None
 
@@ -225,5 +225,5 @@ def test_rdp_says_before_its_tls_whether_the_login_proves_the_servers_key(
 
     conversation = Rdp()
     converse(conversation, [(UP, tpkt(b"\xe0", 1, 0xB)), (DOWN, tpkt(b"\xd0", 2, chosen))])
-    assert conversation.up is INNER
-    assert conversation.sealed == why
+    assert conversation.up is SWITCH
+    assert conversation.passthrough_reason == why

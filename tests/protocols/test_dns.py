@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
 from mitml4.protocols.dns import Dns, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -59,17 +59,17 @@ def test_the_first_question(
 ) -> None:
     conversation = Dns()
     talk = converse(conversation, [(UP, first), (DOWN, RESPONSE), (UP, QUERY)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: first + QUERY, DOWN: RESPONSE}
-    assert (conversation.facts().name, conversation.facts().type) == (name, kind)
+    assert (conversation.details().name, conversation.details().type) == (name, kind)
 
 
 def test_an_answer_repeats_the_question(converse: Any) -> None:
     conversation = Dns()
     converse(conversation, [(DOWN, RESPONSE)])
-    assert conversation.settled
-    assert conversation.facts().name == b"www.example.org"
+    assert conversation.details_ready
+    assert conversation.details().name == b"www.example.org"
 
 
 def test_other_bytes_raise_protocol_error(converse: Any) -> None:
@@ -147,7 +147,7 @@ def test_an_unusual_request_needs_its_answer(
     assert detect(Opening(up=up, down=up)) is Verdict.REJECT
     conversation = Dns()
     converse(conversation, [(UP, up), (DOWN, answer)])
-    assert (conversation.facts().name, conversation.facts().type) == (name, kind)
+    assert (conversation.details().name, conversation.details().type) == (name, kind)
 
 
 @pytest.mark.parametrize(("up_ended", "verdict"), [(False, Verdict.LIKELY), (True, Verdict.MATCH)])

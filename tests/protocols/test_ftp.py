@@ -9,13 +9,13 @@ import pytest
 from mitml4.errors import ProtocolError
 from mitml4.protocols import smtp
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
 from mitml4.protocols.ftp import Ftp, detect
@@ -60,11 +60,11 @@ def test_tls_begins_right_behind_234(converse: Any, name: str, chunk: int | None
     conversation = Ftp()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.settled
-    assert conversation.facts().upgraded
-    assert conversation.facts().greeting in (b"(vsFTPd 3.0.3)", b"soon")
+    assert conversation.details_ready
+    assert conversation.details().upgraded
+    assert conversation.details().greeting in (b"(vsFTPd 3.0.3)", b"soon")
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
@@ -83,11 +83,11 @@ def test_behind_a_login_all_passes(converse: Any, name: str, chunk: int | None) 
     ended = {direction for direction, data in PLAIN[name] if data is None}
     more = [(way, b"AUTH TLS\r\n\xff") for way in Direction if way not in ended]
     talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.settled
-    assert not conversation.facts().upgraded
-    assert conversation.facts().username == b"alice"
+    assert conversation.details_ready
+    assert not conversation.details().upgraded
+    assert conversation.details().username == b"alice"
 
 
 def test_no_password_is_kept(converse: Any) -> None:
@@ -99,19 +99,19 @@ def test_no_password_is_kept(converse: Any) -> None:
 def test_a_refusal_leaves_the_users_name_to_come(converse: Any) -> None:
     conversation = Ftp()
     converse(conversation, [GREETING, AUTH])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     converse(conversation, [(DOWN, b"502 No\r\n")])
-    assert conversation.up is LOOK
-    assert not conversation.settled
+    assert conversation.up is PEEK
+    assert not conversation.details_ready
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
-    conversation = Ftp(around=Surroundings(secure=True, within=("ftp", "tls")))
+    conversation = Ftp(context=LayerContext(secure=True, within=("ftp", "tls")))
     script = [(UP, b"PBSZ 0\r\n"), (DOWN, b"200 Ok\r\n"), USER, ASKS, PASS, WELCOME]
     converse(conversation, script)
-    assert conversation.up is PASS_ALL
-    assert conversation.facts().username == b"alice"
-    assert conversation.facts().greeting is None
+    assert conversation.up is FORWARD_ALL
+    assert conversation.details().username == b"alice"
+    assert conversation.details().greeting is None
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Surroundings, Verdict
-from mitml4.protocols.git import PROTOCOL, GitFacts, detect
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, LayerContext, Opening, Verdict
+from mitml4.protocols.git import PROTOCOL, GitDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 FETCH, PUSH = b"git-upload-pack", b"git-receive-pack"
@@ -20,29 +20,29 @@ FETCH, PUSH = b"git-upload-pack", b"git-receive-pack"
     [
         (
             b"0029git-upload-pack /a\0host=b\0\0version=2\0",
-            GitFacts(command=FETCH, path=b"/a", host=b"b"),
+            GitDetails(command=FETCH, path=b"/a", host=b"b"),
         ),
-        (b"0019git-receive-pack /ab\0", GitFacts(command=PUSH, path=b"/ab", host=None)),
-        (b"0017git-upload-pack /a\n", GitFacts(command=FETCH, path=b"/a", host=None)),
+        (b"0019git-receive-pack /ab\0", GitDetails(command=PUSH, path=b"/ab", host=None)),
+        (b"0017git-upload-pack /a\n", GitDetails(command=FETCH, path=b"/a", host=None)),
     ],
 )
 def test_the_request_is_told_and_the_rest_passes(
-    converse: Any, request_bytes: bytes, facts: GitFacts, chunk: int | None
+    converse: Any, request_bytes: bytes, details: GitDetails, chunk: int | None
 ) -> None:
     assert PROTOCOL.converse is not None
-    conversation = PROTOCOL.converse(Surroundings())
+    conversation = PROTOCOL.converse(LayerContext())
     script = [(UP, request_bytes + b"0000"), (DOWN, b"000eversion 2\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.settled
-    assert conversation.facts() == facts
+    assert conversation.details_ready
+    assert conversation.details() == details
 
 
 def test_a_request_without_a_length_breaks_the_protocol(converse: Any) -> None:
     assert PROTOCOL.converse is not None
     with pytest.raises(ProtocolError):
-        converse(PROTOCOL.converse(Surroundings()), [(UP, b"0xyzgit-upload-pack /a\0")])
+        converse(PROTOCOL.converse(LayerContext()), [(UP, b"0xyzgit-upload-pack /a\0")])
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
 from mitml4.protocols.imap import Imap, detect
@@ -108,11 +108,11 @@ def test_tls_begins_right_behind_the_tagged_ok(converse: Any, name: str, chunk: 
     conversation = Imap()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.settled
-    assert conversation.facts().upgraded
-    assert conversation.facts().greeting == b"[CAPABILITY IMAP4rev1] hi"
+    assert conversation.details_ready
+    assert conversation.details().upgraded
+    assert conversation.details().greeting == b"[CAPABILITY IMAP4rev1] hi"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
@@ -138,48 +138,48 @@ PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
 def test_behind_a_login_all_passes(converse: Any, name: str, chunk: int | None) -> None:
     conversation = Imap()
     talk = converse(conversation, [*PLAIN[name], STARTTLS, GO], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.settled
-    assert not conversation.facts().upgraded
-    assert conversation.facts().username == b"alice"
+    assert conversation.details_ready
+    assert not conversation.details().upgraded
+    assert conversation.details().username == b"alice"
     assert "secret" not in repr(conversation)
 
 
 def test_a_client_who_is_known_already_asks_no_more(converse: Any) -> None:
     conversation = Imap()
     converse(conversation, [(DOWN, b"* PREAUTH welcome\r\n")])
-    assert conversation.up is PASS_ALL
+    assert conversation.up is FORWARD_ALL
 
 
 def test_a_literal_waits_for_the_servers_go_ahead(converse: Any) -> None:
     conversation = Imap()
     talk = converse(conversation, [GREETING, (UP, b"a1 LOGIN {3}\r\nabc")])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == b"abc"
     talk = converse(conversation, [GO_AHEAD, (UP, b"abc {3+}")])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
     assert talk.kept[UP] == b" {3+}"
 
 
 def test_a_go_ahead_is_no_answer_to_starttls(converse: Any) -> None:
     conversation = Imap()
     converse(conversation, [GREETING, STARTTLS, GO_AHEAD])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
 
 
 def test_starttls_with_an_argument_is_no_question(converse: Any) -> None:
     conversation = Imap()
     converse(conversation, [GREETING, (UP, b"a1 STARTTLS now\r\n"), (DOWN, b"a1 OK\r\n")])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
-    conversation = Imap(around=Surroundings(secure=True, within=("imap", "tls")))
+    conversation = Imap(context=LayerContext(secure=True, within=("imap", "tls")))
     converse(conversation, [(UP, b"a1 LOGIN alice x\r\n"), (DOWN, b"a1 OK in\r\n")])
-    assert conversation.up is PASS_ALL
-    assert conversation.facts().username == b"alice"
-    assert conversation.facts().greeting is None
+    assert conversation.up is FORWARD_ALL
+    assert conversation.details().username == b"alice"
+    assert conversation.details().greeting is None
 
 
 def test_too_many_commands_without_an_answer_break_the_protocol(converse: Any) -> None:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from mitml4.protocols.conversation import HOLD, INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
+    Direction,
+    Opening,
+    Verdict,
+)
 from mitml4.protocols.irc import Irc, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -38,10 +46,10 @@ def test_tls_begins_right_behind_670(converse: Any, name: str, chunk: int | None
     conversation = Irc()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.settled
-    assert conversation.facts().upgraded
+    assert conversation.details_ready
+    assert conversation.details().upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -49,28 +57,28 @@ def test_behind_the_welcome_all_passes(converse: Any, chunk: int | None) -> None
     conversation = Irc()
     script = [(UP, b"PASS secret\r\n"), NICK, NOTICE, WELCOME, STARTTLS, GO]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.nick, facts.username, facts.server) == (b"alice", b"al", b"irc.example")
-    assert facts.greeting == b"*** Looking up your hostname"
-    assert not facts.upgraded
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.nick, details.username, details.server) == (b"alice", b"al", b"irc.example")
+    assert details.greeting == b"*** Looking up your hostname"
+    assert not details.upgraded
     assert "secret" not in repr(conversation)
 
 
 def test_a_server_that_knows_no_starttls_lets_the_client_go_on(converse: Any) -> None:
     conversation = Irc()
     converse(conversation, [STARTTLS])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     converse(conversation, [(DOWN, b":irc.example 421 * STARTTLS :Unknown command\r\n")])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
 
 
 def test_a_670_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
     conversation = Irc()
     converse(conversation, [NICK, GO])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
 
 
 @pytest.mark.parametrize(

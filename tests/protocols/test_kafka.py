@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.kafka import Kafka, KafkaFacts, detect
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
+from mitml4.protocols.kafka import Kafka, KafkaDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -55,12 +55,12 @@ def test_the_first_request(
 ) -> None:
     conversation = Kafka()
     talk = converse(conversation, [(UP, first), (DOWN, ANSWER), (UP, METADATA)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: first + METADATA, DOWN: ANSWER}
-    facts = conversation.facts()
-    assert (facts.api, facts.api_version) == (api, version)
-    assert (facts.client_id, facts.client_software) == (client_id, software)
+    details = conversation.details()
+    assert (details.api, details.api_version) == (api, version)
+    assert (details.client_id, details.client_software) == (client_id, software)
 
 
 @pytest.mark.parametrize("first", [b"\0\0\0\x09", request(18, 3, b"x", b"\x01")])
@@ -126,5 +126,5 @@ def test_of_answers_alone_the_list_of_versions_is_known() -> None:
 def test_an_answer_says_nothing(converse: Any) -> None:
     conversation = Kafka()
     converse(conversation, [(UP, VERSIONS_ALONE)])
-    assert conversation.settled
-    assert conversation.facts() == KafkaFacts()
+    assert conversation.details_ready
+    assert conversation.details() == KafkaDetails()

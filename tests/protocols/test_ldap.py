@@ -8,10 +8,10 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Direction,
     Opening,
     Verdict,
@@ -82,10 +82,10 @@ def test_tls_begins_behind_the_answer(
     conversation = Ldap()
     script = [*before, (UP, question + HELLO), (DOWN, answer + b"\x16")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.settled
-    assert conversation.facts().upgraded
+    assert conversation.details_ready
+    assert conversation.details().upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -94,10 +94,10 @@ def test_the_client_waits_for_its_answer_and_no_other(converse: Any, chunk: int 
     talk = converse(
         conversation, [(UP, SEARCH + START_TLS + HELLO), (DOWN, ENTRY + DONE)], chunk=chunk
     )
-    assert conversation.want(UP) is HOLD
+    assert conversation.directive(UP) is PAUSE
     assert talk.kept[UP] == HELLO
     converse(conversation, [(DOWN, NO)])
-    assert conversation.want(UP) is LOOK
+    assert conversation.directive(UP) is PEEK
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -124,9 +124,9 @@ def test_a_bind_tells_who_and_how_and_no_secret(
 ) -> None:
     conversation = Ldap()
     talk = converse(conversation, [(UP, request_bytes), (DOWN, WELCOME), (UP, SEARCH)], chunk=chunk)
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.bind_dn, facts.mechanism, facts.upgraded) == (dn, mechanism, False)
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.bind_dn, details.mechanism, details.upgraded) == (dn, mechanism, False)
     assert "secret" not in repr(conversation)
     assert talk.moved[UP] == request_bytes + SEARCH
 
@@ -138,7 +138,7 @@ def test_wrapped_messages_pass(converse: Any, direction: Direction, chunk: int |
     wrapped = b"\x00\x00\x00\x10" + b"0123456789abcdef"
     script = [(UP, BIND), (DOWN, WELCOME), (direction, wrapped), (direction.other, b"any")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
 
@@ -146,16 +146,16 @@ def test_wrapped_messages_pass(converse: Any, direction: Direction, chunk: int |
 def test_a_search_alone_may_still_be_followed_by_a_question(converse: Any) -> None:
     conversation = Ldap()
     converse(conversation, [(UP, SEARCH), (DOWN, DONE)])
-    assert not conversation.settled
+    assert not conversation.details_ready
     converse(conversation, [(UP, SEARCH)])
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 def test_after_many_messages_nobody_asks_any_more(converse: Any) -> None:
     conversation = Ldap()
     converse(conversation, [(UP, SEARCH), (DOWN, ENTRY * MAX_MESSAGES)])
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
 
 
 @pytest.mark.parametrize(

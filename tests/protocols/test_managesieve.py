@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from mitml4.protocols.conversation import (
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PEEK,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
 from mitml4.protocols.managesieve import ManageSieve, detect
@@ -62,10 +62,10 @@ def test_tls_begins_right_behind_the_servers_ok(
     conversation = ManageSieve()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.facts().upgraded
-    assert conversation.facts().greeting == b"Dovecot Pigeonhole"
+    assert conversation.details().upgraded
+    assert conversation.details().greeting == b"Dovecot Pigeonhole"
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -79,17 +79,17 @@ def test_tls_begins_right_behind_the_servers_ok(
 def test_behind_a_login_all_passes(converse: Any, login: Any, chunk: int | None) -> None:
     conversation = ManageSieve()
     talk = converse(conversation, [GREETING, *login, STARTTLS, OK], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.facts().username == b"alice"
+    assert conversation.details().username == b"alice"
     assert "secret" not in repr(conversation)
 
 
 def test_inside_its_own_tls_the_server_greets_again(converse: Any) -> None:
-    conversation = ManageSieve(around=Surroundings(within=("managesieve", "tls")))
+    conversation = ManageSieve(context=LayerContext(within=("managesieve", "tls")))
     converse(conversation, [GREETING])
-    assert conversation.up is LOOK
-    assert conversation.facts().greeting == b"Dovecot Pigeonhole"
+    assert conversation.up is PEEK
+    assert conversation.details().greeting == b"Dovecot Pigeonhole"
 
 
 @pytest.mark.parametrize(

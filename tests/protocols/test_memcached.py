@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
 from mitml4.protocols.memcached import Memcached, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -36,10 +36,10 @@ def test_the_first_commands_name_and_nothing_else(
 ) -> None:
     conversation = Memcached()
     talk = converse(conversation, [(UP, first), (DOWN, b"END\r\n"), (UP, b"x")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: first + b"x", DOWN: b"END\r\n"}
-    assert (conversation.facts().format, conversation.facts().command) == (form, command)
+    assert (conversation.details().format, conversation.details().command) == (form, command)
     assert "secret" not in repr(conversation)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.protocols.conversation import Direction, Opening, Surroundings, Verdict
+from mitml4.protocols.conversation import Direction, LayerContext, Opening, Verdict
 from mitml4.protocols.registry import BEGINNING, PROTOCOLS, by_name, detect
 
 MIDDLES: dict[str, list[bytes]] = {
@@ -128,8 +128,8 @@ def test_a_verdict_on_a_middle_never_flips(up: bytes, down: bytes) -> None:
     for row in ROWS:
         assert row.detect is not None
         said = [row.detect(Opening(up=up[: end + 1], down=down)) for end in range(len(up))]
-        answered = [row.detect(Opening(up=up, down=down[:end])) for end in range(len(down) + 1)]
-        for before, after in (*pairwise(said), *pairwise(answered)):
+        answers = [row.detect(Opening(up=up, down=down[:end])) for end in range(len(down) + 1)]
+        for before, after in (*pairwise(said), *pairwise(answers)):
             assert before not in final or before is after, row.name
 
 
@@ -166,7 +166,7 @@ def test_a_conversation_takes_the_middle_as_it_comes(
     assert row.converse is not None
     said = set()
     for chunk in (None, 1, 3):
-        conversation = row.converse(Surroundings())
+        conversation = row.converse(LayerContext())
         talk = converse(conversation, [(direction, data)], chunk=chunk)
-        said.add((conversation.facts(), conversation.settled, bytes(talk.moved[direction])))
+        said.add((conversation.details(), conversation.details_ready, bytes(talk.moved[direction])))
     assert len(said) == 1

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.mongodb import Mongodb, MongodbFacts, detect
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
+from mitml4.protocols.mongodb import Mongodb, MongodbDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -86,13 +86,13 @@ def test_the_first_message_tells_what_it_is_and_no_secret(
 ) -> None:
     conversation = Mongodb()
     talk = converse(conversation, [(UP, first + b"more"), (DOWN, b"any")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: first + b"more", DOWN: b"any"}
-    facts = conversation.facts()
-    assert (facts.command, facts.database) == (command, database)
-    assert (facts.driver, facts.application) == (driver, application)
-    assert "secret" not in repr(facts)
+    details = conversation.details()
+    assert (details.command, details.database) == (command, database)
+    assert (details.driver, details.application) == (driver, application)
+    assert "secret" not in repr(details)
 
 
 def test_a_large_document_is_not_waited_for(converse: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_large_document_is_not_waited_for(converse: Any) -> None:
         2013, bytes(4) + b"\0" + document(b"\x10insert\0" + bytes(4), b"\x0aa\0" * 9000)
     )
     converse(conversation, [(UP, large[:100])])
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_a_reply_alone_says_nothing(converse: Any, direction: Direction) -> None
     assert detect(Opening(down=MSG_HELLO)) is Verdict.REJECT
     conversation = Mongodb()
     converse(conversation, [(direction, REPLY), (direction.other, REPLY)])
-    assert conversation.settled
-    assert conversation.facts() == MongodbFacts()
+    assert conversation.details_ready
+    assert conversation.details() == MongodbDetails()
 
 
 @pytest.mark.parametrize(

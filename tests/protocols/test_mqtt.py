@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.mqtt import Mqtt, MqttFacts, detect
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
+from mitml4.protocols.mqtt import Mqtt, MqttDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -54,12 +54,12 @@ def test_a_connect_and_its_answer(
     conversation = Mqtt()
     script = [(UP, first + b"\x82\x0d"), (DOWN, answer + b"\x90\x03")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: first + b"\x82\x0d", DOWN: answer + b"\x90\x03"}
-    facts = conversation.facts()
-    assert (facts.version, facts.client_id) == (version, client_id)
-    assert (facts.has_username, facts.return_code) == (username, code)
+    details = conversation.details()
+    assert (details.version, details.client_id) == (version, client_id)
+    assert (details.has_username, details.return_code) == (username, code)
     assert "secret" not in repr(conversation)
     assert "token" not in repr(conversation)
 
@@ -67,9 +67,9 @@ def test_a_connect_and_its_answer(
 def test_without_an_answer_the_connect_is_told_at_the_end(converse: Any) -> None:
     conversation = Mqtt()
     converse(conversation, [(UP, V4), (DOWN, None)])
-    assert conversation.settled
-    assert conversation.facts().client_id == b"Bus41"
-    assert conversation.facts().return_code is None
+    assert conversation.details_ready
+    assert conversation.details().client_id == b"Bus41"
+    assert conversation.details().return_code is None
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_packets_in_the_middle(converse: Any, packets: bytes, verdict: Verdict) 
 def test_the_middle_of_a_connection_says_nothing(converse: Any, direction: Direction) -> None:
     conversation = Mqtt()
     converse(conversation, [(direction, b"\xd0\0" + PUBLISH)])
-    assert conversation.settled
-    assert conversation.facts() == MqttFacts()
+    assert conversation.details_ready
+    assert conversation.details() == MqttDetails()
 
 
 def test_a_welcome_alone_is_told(converse: Any) -> None:
     conversation = Mqtt()
     converse(conversation, [(DOWN, b" \2\0\5\x90\3\0\1\1")])
-    assert conversation.facts() == MqttFacts(return_code=5)
+    assert conversation.details() == MqttDetails(return_code=5)

@@ -8,15 +8,15 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
-from mitml4.protocols.mysql import Mysql, MysqlFacts, detect
+from mitml4.protocols.mysql import Mysql, MysqlDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -50,11 +50,15 @@ def test_tls_begins_right_behind_the_ssl_request(converse: Any, chunk: int | Non
     conversation = Mysql()
     script = [(DOWN, GREETING), (UP, SSL_REQUEST + HELLO), (DOWN, b"\x16")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.server_version, facts.tls_offered, facts.upgraded) == (b"8.0.36", True, True)
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.server_version, details.tls_offered, details.upgraded) == (
+        b"8.0.36",
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 5])
@@ -66,34 +70,38 @@ def test_a_plain_login_tells_the_user_and_no_secret(
     conversation = Mysql()
     script = [(DOWN, hello), (UP, login), (DOWN, packet(2, b"\x00\x00\x00\x02\x00\x00\x00"))]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.user, facts.tls_offered, facts.upgraded) == (b"alice", hello is GREETING, False)
-    assert "secret" not in repr(facts)
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.user, details.tls_offered, details.upgraded) == (
+        b"alice",
+        hello is GREETING,
+        False,
+    )
+    assert "secret" not in repr(details)
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_inside_its_tls_the_client_goes_on_without_a_greeting(
     converse: Any, chunk: int | None
 ) -> None:
-    conversation = Mysql(around=Surroundings(secure=True, within=IN_TLS))
+    conversation = Mysql(context=LayerContext(secure=True, within=IN_TLS))
     talk = converse(conversation, [(UP, LOGIN_IN_TLS), (DOWN, b"\x02")], chunk=chunk)
-    assert conversation.settled
+    assert conversation.details_ready
     assert not talk.kept[UP]
     assert talk.moved[DOWN] == b"\x02"
-    assert conversation.facts().user == b"alice"
+    assert conversation.details().user == b"alice"
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_a_refusal_is_told(converse: Any, chunk: int | None) -> None:
     conversation = Mysql()
     converse(conversation, [(DOWN, DENIED)], chunk=chunk)
-    assert conversation.settled
-    assert conversation.facts().error == b"Host 'a' is not allowed to connect"
-    assert conversation.facts().tls_offered is None
+    assert conversation.details_ready
+    assert conversation.details().error == b"Host 'a' is not allowed to connect"
+    assert conversation.details().tls_offered is None
 
 
 @pytest.mark.parametrize(
@@ -108,8 +116,8 @@ def test_a_refusal_is_told(converse: Any, chunk: int | None) -> None:
 def test_what_cannot_become_tls_passes(converse: Any, script: Any) -> None:
     conversation = Mysql()
     talk = converse(conversation, script)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
 
@@ -117,9 +125,9 @@ def test_what_cannot_become_tls_passes(converse: Any, script: Any) -> None:
 def test_the_client_waits_for_the_greeting(converse: Any) -> None:
     conversation = Mysql()
     converse(conversation, [(UP, LOGIN)])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     converse(conversation, [(DOWN, GREETING), (UP, LOGIN)])
-    assert conversation.facts().user == b"alice"
+    assert conversation.details().user == b"alice"
 
 
 @pytest.mark.parametrize(
@@ -199,9 +207,9 @@ def test_results_alone_are_likely(converse: Any) -> None:
     assert detect(Opening(down=RESULT, up=b"GET /")) is Verdict.REJECT
     conversation = Mysql()
     talk = converse(conversation, [(UP, packet(0, b"\x03select 1")), (DOWN, RESULT)])
-    assert conversation.settled
+    assert conversation.details_ready
     assert not talk.kept[UP]
-    assert conversation.facts() == MysqlFacts()
+    assert conversation.details() == MysqlDetails()
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -211,7 +219,7 @@ def test_a_login_that_waits_is_read_before_what_the_server_says_next(
     conversation = Mysql()
     script = [(UP, LOGIN), (DOWN, GREETING + packet(2, b"\0\0\0\2\0\0\0"))]
     converse(conversation, script, chunk=chunk)
-    assert conversation.facts().user == b"alice"
+    assert conversation.details().user == b"alice"
 
 
 @pytest.mark.parametrize("down", [GREETING, DENIED])

@@ -8,12 +8,12 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PEEK,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
 from mitml4.protocols.nats import Nats, detect
@@ -37,12 +37,12 @@ def test_tls_begins_where_the_client_begins_it(
     conversation = Nats()
     script = [(DOWN, info), (UP, HELLO), (DOWN, b"\x16")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.server_name, facts.server_version) == ("n1", "2.10.4")
-    assert (facts.tls_required, facts.upgraded) == (info is SECURE, True)
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.server_name, details.server_version) == ("n1", "2.10.4")
+    assert (details.tls_required, details.upgraded) == (info is SECURE, True)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -50,10 +50,10 @@ def test_a_connect_tells_the_client_and_no_secret(converse: Any, chunk: int | No
     conversation = Nats()
     script = [(DOWN, INFO), (UP, CONNECT + b"PING\r\n"), (DOWN, b"PONG\r\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved[UP] == CONNECT + b"PING\r\n"
-    assert conversation.facts().client == "go 1.31.0 shop"
+    assert conversation.details().client == "go 1.31.0 shop"
     assert "secret" not in repr(conversation)
 
 
@@ -62,16 +62,16 @@ def test_the_server_may_speak_again_while_it_waits(converse: Any) -> None:
     more = b"-ERR 'Authentication Timeout'\r\n"
     talk = converse(conversation, [(DOWN, INFO + more)])
     assert talk.moved[DOWN] == INFO + more
-    assert conversation.want(UP) is LOOK
+    assert conversation.directive(UP) is PEEK
     converse(conversation, [(UP, HELLO)])
-    assert conversation.want(UP) is INNER
+    assert conversation.directive(UP) is SWITCH
 
 
 def test_inside_its_tls_the_client_goes_on_with_connect(converse: Any) -> None:
-    conversation = Nats(around=Surroundings(secure=True, within=("nats", "tls")))
+    conversation = Nats(context=LayerContext(secure=True, within=("nats", "tls")))
     converse(conversation, [(UP, CONNECT), (DOWN, b"PONG\r\n")])
-    assert conversation.settled
-    assert conversation.facts().client == "go 1.31.0 shop"
+    assert conversation.details_ready
+    assert conversation.details().client == "go 1.31.0 shop"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_inside_its_tls_the_client_goes_on_with_connect(converse: Any) -> None:
 def test_everything_else_passes(converse: Any, script: Any) -> None:
     conversation = Nats()
     talk = converse(conversation, script)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert not talk.kept[UP]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.nntp import Nntp, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -54,10 +54,10 @@ def test_tls_begins_right_behind_382(converse: Any, name: str, chunk: int | None
     conversation = Nntp()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.facts().upgraded
-    assert conversation.facts().greeting == b"news.example ready"
+    assert conversation.details().upgraded
+    assert conversation.details().greeting == b"news.example ready"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
@@ -80,10 +80,10 @@ def test_once_something_is_granted_all_passes(converse: Any, name: str, chunk: i
     conversation = Nntp()
     script = [*PLAIN[name], (UP, b"STARTTLS\r\nx"), (DOWN, b"382 x\r\nx")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert not conversation.facts().upgraded
-    assert conversation.facts().username == b"alice"
+    assert not conversation.details().upgraded
+    assert conversation.details().username == b"alice"
     assert "secret" not in repr(conversation)
 
 

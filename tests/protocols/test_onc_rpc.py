@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, PEEK, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.onc_rpc import PROTOCOLS, OncRpc
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -55,23 +55,23 @@ def test_the_inner_name_comes_with_a_call_that_does_something(
     conversation = OncRpc()
     null, real = call(program, 0), call(program, 3, b"arguments")
     talk = converse(conversation, [(UP, null), (DOWN, REPLY)], chunk=chunk)
-    assert conversation.settled
+    assert conversation.details_ready
     assert conversation.inner is None
     assert not talk.kept[UP]
     assert bytes(talk.moved[DOWN]) == REPLY
     talk = converse(conversation, [(UP, real), (DOWN, REPLY)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert conversation.inner == name
     assert bytes(talk.kept[UP]) == real
-    assert conversation.facts().program == name
-    assert conversation.facts().version == 3
+    assert conversation.details().program == name
+    assert conversation.details().version == 3
 
 
 def test_a_program_without_a_name_has_no_inner_layer(converse: Any) -> None:
     conversation = OncRpc()
     talk = converse(conversation, [(UP, call(MOUNT, 1)), (DOWN, REPLY)])
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.facts().program == MOUNT
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details().program == MOUNT
     assert not talk.kept[UP]
 
 
@@ -82,16 +82,16 @@ def test_a_call_in_several_fragments_is_looked_at_once(
     conversation = OncRpc()
     converse(conversation, [(UP, b"\0" + call(NFS, procedure)[1:]), (UP, b"\x80\0\0\1x")])
     assert conversation.inner == inner
-    assert conversation.up is (INNER if inner else PASS_ALL)
-    assert conversation.facts().program == "nfs"
+    assert conversation.up is (SWITCH if inner else FORWARD_ALL)
+    assert conversation.details().program == "nfs"
 
 
 def test_nothing_is_known_before_a_call(converse: Any) -> None:
     conversation = OncRpc()
     converse(conversation, [(UP, call(NFS, 0)[:20])])
-    assert not conversation.settled
-    assert conversation.facts().program is None
-    assert conversation.up is LOOK
+    assert not conversation.details_ready
+    assert conversation.details().program is None
+    assert conversation.up is PEEK
 
 
 def test_what_is_no_call_is_an_error(converse: Any) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    INNER,
-    PASS_ALL,
+    FORWARD_ALL,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
 from mitml4.protocols.pop3 import Pop3, detect
@@ -53,10 +53,10 @@ def test_tls_begins_right_behind_the_servers_yes(
     conversation = Pop3()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.facts().upgraded
-    assert conversation.facts().greeting == b"lavad"
+    assert conversation.details().upgraded
+    assert conversation.details().greeting == b"lavad"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
@@ -88,18 +88,18 @@ PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
 def test_behind_a_login_all_passes(converse: Any, name: str, chunk: int | None) -> None:
     conversation = Pop3()
     talk = converse(conversation, [*PLAIN[name], (UP, b"STLS\r\nx"), (DOWN, b"x")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert not conversation.facts().upgraded
-    assert conversation.facts().username == b"alice"
+    assert not conversation.details().upgraded
+    assert conversation.details().username == b"alice"
     assert "secret" not in repr(conversation)
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
-    conversation = Pop3(around=Surroundings(secure=True, within=("pop3", "tls")))
+    conversation = Pop3(context=LayerContext(secure=True, within=("pop3", "tls")))
     converse(conversation, [*CAPA, *USER, (UP, b"PASS x\r\n"), OK])
-    assert conversation.up is PASS_ALL
-    assert conversation.facts().greeting is None
+    assert conversation.up is FORWARD_ALL
+    assert conversation.details().greeting is None
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

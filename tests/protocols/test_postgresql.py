@@ -8,15 +8,15 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Direction,
     Opening,
     Verdict,
 )
-from mitml4.protocols.postgresql import Postgresql, PostgresqlFacts, detect
+from mitml4.protocols.postgresql import Postgresql, PostgresqlDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -44,19 +44,19 @@ def test_tls_begins_behind_the_servers_s(converse: Any, before: Any, chunk: int 
     conversation = Postgresql()
     script = [*before, (UP, SSL), (DOWN, b"S"), (UP, HELLO), (DOWN, b"\x16")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.upgraded, facts.encryption) == (True, "tls")
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.upgraded, details.encryption) == (True, "tls")
 
 
 def test_the_client_waits_for_the_answer(converse: Any) -> None:
     conversation = Postgresql()
     talk = converse(conversation, [(UP, SSL + STARTUP)])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == STARTUP
-    assert not conversation.settled
+    assert not conversation.details_ready
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -74,15 +74,19 @@ def test_a_plain_start_up_tells_who_and_what(
         (UP, b"Q\x00\x00\x00\x0dselect 1\x00"),
     ]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    facts = conversation.facts()
-    assert (facts.user, facts.database, facts.application_name) == (b"alice", b"shop", b"psql")
-    assert facts.server_version == b"16.2"
-    assert facts.encryption == ("refused" if refused else None)
-    assert b"secret" not in repr(facts).encode()
+    details = conversation.details()
+    assert (details.user, details.database, details.application_name) == (
+        b"alice",
+        b"shop",
+        b"psql",
+    )
+    assert details.server_version == b"16.2"
+    assert details.encryption == ("refused" if refused else None)
+    assert b"secret" not in repr(details).encode()
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -104,25 +108,25 @@ def test_what_stays_as_it_is_passes(
 ) -> None:
     conversation = Postgresql()
     talk = converse(conversation, [*script, (UP, b"more")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert not talk.kept[UP]
-    facts = conversation.facts()
-    assert (facts.encryption, facts.cancel, facts.upgraded) == (encryption, cancel, False)
+    details = conversation.details()
+    assert (details.encryption, details.cancel, details.upgraded) == (encryption, cancel, False)
 
 
 def test_a_long_message_of_the_server_passes_unseen(converse: Any) -> None:
     conversation = Postgresql()
     notice = b"N\x00\x02\x00\x00" + b"x" * 0x1FFFC
     talk = converse(conversation, [(UP, STARTUP), (DOWN, OK + notice + VERSION)], chunk=4096)
-    assert conversation.facts().server_version == b"16.2"
+    assert conversation.details().server_version == b"16.2"
     assert talk.moved[DOWN] == OK + notice + VERSION
 
 
 def test_after_a_no_the_client_may_ask_again(converse: Any) -> None:
     conversation = Postgresql()
     converse(conversation, [(UP, GSS), (DOWN, b"N")])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
 
 
 @pytest.mark.parametrize(
@@ -200,5 +204,5 @@ def test_messages_in_the_middle(messages: bytes, verdict: Verdict) -> None:
 def test_the_middle_of_a_connection_says_nothing(converse: Any, direction: Direction) -> None:
     conversation = Postgresql()
     converse(conversation, [(direction, b"Z\0\0\0\x05IC\0\0\0\x0aBEGIN\0")])
-    assert conversation.settled
-    assert conversation.facts() == PostgresqlFacts()
+    assert conversation.details_ready
+    assert conversation.details() == PostgresqlDetails()

@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.proxy_protocol import ProxyProtocol, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -66,12 +66,12 @@ def test_the_inner_protocol_begins_right_behind_the_header(
 ) -> None:
     conversation = ProxyProtocol()
     talk = converse(conversation, [(UP, header + b"\x16\x03"), (DOWN, b"220 hi")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.moved[UP], talk.kept[UP]) == (header, b"\x16\x03")
     assert talk.kept[DOWN] == b"220 hi"
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.version, facts.source, facts.destination) == (version, source, destination)
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.version, details.source, details.destination) == (version, source, destination)
 
 
 @pytest.mark.parametrize("name", HEADERS)
@@ -125,5 +125,5 @@ def test_a_client_that_leaves_within_the_header_lets_the_servers_bytes_pass(
     conversation = ProxyProtocol()
     header = v2(1, 0x00, bytes(100))[:cut]
     talk = converse(conversation, [(UP, header), (DOWN, b"bye"), (UP, None), (DOWN, None)])
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert (talk.moved[UP], talk.moved[DOWN]) == (header, b"bye")

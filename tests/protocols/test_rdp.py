@@ -8,15 +8,15 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
-from mitml4.protocols.rdp import Rdp, RdpFacts, detect
+from mitml4.protocols.rdp import Rdp, RdpDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -67,12 +67,12 @@ def test_tls_begins_behind_the_confirm(
     confirm = x224(0xD0, negotiation(2, chosen))
     script = [(UP, request_bytes + HELLO), (DOWN, confirm + b"\x16")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.cookie, facts.protocols_offered, facts.protocol) == (cookie, offered, name)
-    assert facts.upgraded
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.cookie, details.protocols_offered, details.protocol) == (cookie, offered, name)
+    assert details.upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -94,24 +94,24 @@ def test_everything_else_passes(
 ) -> None:
     conversation = Rdp()
     talk = converse(conversation, [*script, (UP, MCS)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    assert (conversation.facts().protocol, conversation.facts().upgraded) == (protocol, False)
+    assert conversation.details_ready
+    assert (conversation.details().protocol, conversation.details().upgraded) == (protocol, False)
 
 
 def test_the_client_waits_for_the_confirm(converse: Any) -> None:
     conversation = Rdp()
     talk = converse(conversation, [(UP, REQUEST + MCS)])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == MCS
 
 
 def test_inside_its_tls_all_passes(converse: Any) -> None:
-    conversation = Rdp(around=Surroundings(within=INSIDE))
+    conversation = Rdp(context=LayerContext(within=INSIDE))
     talk = converse(conversation, [(UP, CREDSSP)])
-    assert conversation.settled
+    assert conversation.details_ready
     assert talk.moved[UP] == CREDSSP
 
 
@@ -179,5 +179,5 @@ def test_a_confirm_alone_is_likely_and_says_nothing(converse: Any) -> None:
     for direction in (UP, DOWN):
         conversation = Rdp()
         converse(conversation, [(direction, CONFIRM)])
-        assert conversation.settled
-        assert conversation.facts() == RdpFacts()
+        assert conversation.details_ready
+        assert conversation.details() == RdpDetails()

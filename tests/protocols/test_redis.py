@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
 from mitml4.protocols.redis import Redis, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -34,10 +34,10 @@ def test_the_first_commands_name_and_nothing_else(
 ) -> None:
     conversation = Redis()
     talk = converse(conversation, [(UP, first), (DOWN, b"+OK\r\n"), (UP, AUTH)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert talk.moved == {UP: first + AUTH, DOWN: b"+OK\r\n"}
-    assert (conversation.facts().command, conversation.facts().resp) == (command, resp)
+    assert (conversation.details().command, conversation.details().resp) == (command, resp)
     assert "secret" not in repr(conversation)
 
 

@@ -669,9 +669,9 @@ def test_no_verdict_of_a_mutant_flips_as_it_grows(
     grown = Opening(up=up, down=down, within=within, port=port)
     up_size = data.draw(st.integers(min(1, len(up)), len(up)))
     down_size = data.draw(st.integers(0, len(down)))
-    begun = replace(grown, up=up[:up_size], down=down[:down_size])
+    prefix_pattern = replace(grown, up=up[:up_size], down=down[:down_size])
     for row in DETECTORS:
-        said = verdict(row, begun)
+        said = verdict(row, prefix_pattern)
         if said in FINAL:
             assert verdict(row, grown) is said, row.name
 

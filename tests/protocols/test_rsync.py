@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.rsync import MAX_LINE, Rsync, RsyncFacts, detect
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
+from mitml4.protocols.rsync import MAX_LINE, Rsync, RsyncDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 CLIENT, SERVER = (UP, b"@RSYNCD: 31.0\n"), (DOWN, b"@RSYNCD: 32.0 sha512 md5\n")
@@ -29,11 +29,11 @@ def test_versions_and_module_are_told_and_the_rest_passes(
 ) -> None:
     conversation = Rsync()
     talk = converse(conversation, [*script, (DOWN, b"motto"), (UP, b"\0")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    assert conversation.facts() == RsyncFacts(
+    assert conversation.details_ready
+    assert conversation.details() == RsyncDetails(
         client_version=b"31.0", server_version=b"32.0", module=b"home"
     )
 

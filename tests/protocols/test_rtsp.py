@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.protocols.conversation import Direction, Opening, Verdict
-from mitml4.protocols.rtsp import Rtsp, RtspFacts, detect
+from mitml4.protocols.rtsp import Rtsp, RtspDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -22,8 +22,8 @@ def test_the_first_request_and_its_answer_are_told(converse: Any, chunk: int | N
     ]
     talk = converse(conversation, script, chunk=chunk)
     assert not talk.kept[UP]
-    assert conversation.settled
-    assert conversation.facts() == RtspFacts(
+    assert conversation.details_ready
+    assert conversation.details() == RtspDetails(
         method=b"DESCRIBE", uri=b"rtsp://a/b", user_agent=b"VLC", server=b"GStreamer"
     )
 
@@ -31,7 +31,7 @@ def test_the_first_request_and_its_answer_are_told(converse: Any, chunk: int | N
 def test_what_is_no_request_tells_nothing(converse: Any) -> None:
     conversation = Rtsp()
     converse(conversation, [(UP, b"$\0\0\4binary\n\n")])
-    assert conversation.facts() == RtspFacts()
+    assert conversation.details() == RtspDetails()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.protocols.conversation import Direction, Opening, Verdict
-from mitml4.protocols.sip import Sip, SipFacts, detect
+from mitml4.protocols.sip import Sip, SipDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 REGISTER = b"REGISTER sip:a.example SIP/2.0\r\nUser-Agent: Zoiper\r\n\r\n"
@@ -20,7 +20,7 @@ ANSWER = b"SIP/2.0 200 OK\r\nServer: kamailio\r\nContent-Length: 0\r\n\r\n"
     [
         (
             [(UP, b"\r\n\r\n"), (DOWN, b"\r\n"), (UP, REGISTER), (DOWN, ANSWER)],
-            SipFacts(
+            SipDetails(
                 method=b"REGISTER",
                 uri=b"sip:a.example",
                 user_agent=b"Zoiper",
@@ -29,7 +29,7 @@ ANSWER = b"SIP/2.0 200 OK\r\nServer: kamailio\r\nContent-Length: 0\r\n\r\n"
         ),
         (
             [(UP, ANSWER), (DOWN, REGISTER)],
-            SipFacts(
+            SipDetails(
                 method=b"REGISTER",
                 uri=b"sip:a.example",
                 user_agent=b"kamailio",
@@ -39,12 +39,12 @@ ANSWER = b"SIP/2.0 200 OK\r\nServer: kamailio\r\nContent-Length: 0\r\n\r\n"
     ],
 )
 def test_the_first_head_of_each_side_is_told(
-    converse: Any, script: Any, facts: SipFacts, chunk: int | None
+    converse: Any, script: Any, details: SipDetails, chunk: int | None
 ) -> None:
     conversation = Sip()
     converse(conversation, script, chunk=chunk)
-    assert conversation.settled
-    assert conversation.facts() == facts
+    assert conversation.details_ready
+    assert conversation.details() == details
 
 
 @pytest.mark.parametrize(

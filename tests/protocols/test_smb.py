@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.smb import MAX_LOOKED_INTO, PROTOCOLS, Smb
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -102,10 +102,10 @@ def test_a_bind_in_a_named_pipe_is_where_dcerpc_begins(
     before = SESSION + NEGOTIATE_1 + form(CALL)
     script = [(UP, before), (DOWN, GRANTED + negotiated(0x0311)), (UP, form(BIND))]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert conversation.inner == "dcerpc"
     assert bytes(talk.moved[UP]) == before
-    assert conversation.facts().dialect == "3.1.1"
+    assert conversation.details().dialect == "3.1.1"
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 50])
@@ -113,9 +113,9 @@ def test_files_are_not_looked_into_for_long(converse: Any, chunk: int | None) ->
     conversation = Smb()
     messages = NEGOTIATE + write(b"\5\0\x0c" + bytes(5000)) * (MAX_LOOKED_INTO - 2)
     converse(conversation, [(UP, messages)], chunk=chunk)
-    assert conversation.up is not PASS_ALL
+    assert conversation.up is not FORWARD_ALL
     talk = converse(conversation, [(UP, NEGOTIATE + write(BIND))], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert conversation.inner is None
     assert not talk.kept[UP]
 
@@ -138,8 +138,8 @@ def test_the_servers_answer_tells_the_dialect(
 ) -> None:
     conversation = Smb()
     converse(conversation, [(UP, NEGOTIATE_1), (DOWN, answer)])
-    assert conversation.facts().dialect == dialect
-    assert conversation.settled is (dialect is not None)
+    assert conversation.details().dialect == dialect
+    assert conversation.details_ready is (dialect is not None)
 
 
 @pytest.mark.parametrize("message", [b"", b"\xffSMB", b"\xfeSMB", b"\xfeSMB" + bytes(8) + b"\x09"])

@@ -8,13 +8,13 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Verdict,
 )
 from mitml4.protocols.smtp import MAX_UNDER_WAY, Smtp, detect
@@ -61,12 +61,12 @@ def test_tls_begins_right_behind_the_servers_yes(
     conversation = Smtp()
     script = [*UPGRADED[name], (UP, b"\x16\x03\x01"), (DOWN, b"\x16\x03\x03")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\x01", b"\x16\x03\x03")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert facts.upgraded
-    assert facts.greeting == b"mx.example ESMTP Postfix"
+    assert conversation.details_ready
+    details = conversation.details()
+    assert details.upgraded
+    assert details.greeting == b"mx.example ESMTP Postfix"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
@@ -91,30 +91,30 @@ def test_once_it_stays_plain_a_text_is_no_command(
     ended = {direction for direction, data in PLAIN[name] if data is None}
     more = [(way, data) for way, data in ((UP, text), (DOWN, answer)) if way not in ended]
     talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    assert not conversation.facts().upgraded
-    assert conversation.facts().greeting == b"mx.example ESMTP Postfix"
+    assert conversation.details_ready
+    assert not conversation.details().upgraded
+    assert conversation.details().greeting == b"mx.example ESMTP Postfix"
 
 
 def test_the_clients_bytes_wait_between_its_question_and_the_answer(converse: Any) -> None:
     conversation = Smtp()
     script = [GREETING, EHLO, OFFER, (UP, STARTTLS[1] + b"RSET\r\n")]
     talk = converse(conversation, script)
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == b"RSET\r\n"
-    assert not conversation.settled
+    assert not conversation.details_ready
 
 
 def test_after_a_no_the_client_goes_on(converse: Any) -> None:
     conversation = Smtp()
     script = [GREETING, EHLO, OFFER, (UP, STARTTLS[1] + b"RSET\r\n"), (DOWN, b"454 No\r\n")]
     talk = converse(conversation, script)
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
     assert not talk.kept[UP]
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 def test_commands_injected_before_the_yes_are_left_to_the_inner_layer(converse: Any) -> None:
@@ -127,24 +127,24 @@ def test_the_server_may_leave_unasked(converse: Any) -> None:
     conversation = Smtp()
     talk = converse(conversation, [GREETING, (DOWN, b"421 timeout\r\n"), (DOWN, None)])
     assert talk.moved[DOWN] == GREETING[1] + b"421 timeout\r\n"
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 def test_inside_its_own_tls_there_is_nothing_left_to_ask(converse: Any) -> None:
-    conversation = Smtp(around=Surroundings(secure=True, within=("smtp", "tls")))
+    conversation = Smtp(context=LayerContext(secure=True, within=("smtp", "tls")))
     talk = converse(conversation, [EHLO, OFFER])
-    assert conversation.settled
+    assert conversation.details_ready
     assert not talk.kept[UP]
-    assert not conversation.facts().upgraded
+    assert not conversation.details().upgraded
 
 
 def test_with_tls_from_the_start_all_is_known_with_the_greeting(converse: Any) -> None:
-    conversation = Smtp(around=Surroundings(secure=True, within=("tls",)))
+    conversation = Smtp(context=LayerContext(secure=True, within=("tls",)))
     converse(conversation, [GREETING])
-    assert conversation.settled
-    assert conversation.facts().greeting == b"mx.example ESMTP Postfix"
+    assert conversation.details_ready
+    assert conversation.details().greeting == b"mx.example ESMTP Postfix"
     converse(conversation, [EHLO, OFFER, (UP, b"MAIL FROM:<a@x>\r\n"), (DOWN, b"250 Ok\r\n")])
-    assert conversation.up is PASS_ALL
+    assert conversation.up is FORWARD_ALL
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, PASS_ALL, Direction, Opening, Target, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, SWITCH, Direction, Opening, Target, Verdict
 from mitml4.protocols.socks4 import Socks4, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -39,13 +39,13 @@ def test_a_connect_that_is_granted_opens_both_sides(
     inner_up, inner_down = b"\x16\x03\x01", b"220 hi"
     script = [(UP, request_bytes + inner_up), (DOWN, reply + inner_down)]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
-    assert conversation.settled
+    assert conversation.details_ready
     assert conversation.target == target
-    facts = conversation.facts()
-    assert (facts.username, facts.command) == (userid, "connect")
-    assert (facts.target, facts.reply) == (target, "request granted")
+    details = conversation.details()
+    assert (details.username, details.command) == (userid, "connect")
+    assert (details.target, details.reply) == (target, "request granted")
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -64,11 +64,11 @@ def test_a_refusal_and_a_bind_are_named_and_pass(
     conversation = Socks4()
     script = [(UP, request_bytes), (DOWN, bytes([0, code]) + bytes(6)), (DOWN, b"x"), (UP, b"y")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    assert conversation.facts().reply == reply
+    assert conversation.details_ready
+    assert conversation.details().reply == reply
 
 
 @pytest.mark.parametrize(

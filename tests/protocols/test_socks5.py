@@ -8,12 +8,12 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    SWITCH,
     Direction,
+    LayerContext,
     Opening,
-    Surroundings,
     Target,
     Verdict,
 )
@@ -131,13 +131,13 @@ def test_a_connect_that_succeeds_opens_both_sides(
     conversation = Socks5()
     inner_up, inner_down = b"\x16\x03\x01 hello", b"220 hello"
     talk = converse(conversation, [*script, (UP, inner_up), (DOWN, inner_down)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
-    assert conversation.settled
+    assert conversation.details_ready
     assert conversation.target == target
-    assert conversation.facts().target == target
-    assert conversation.facts().command == "connect"
-    assert conversation.facts().reply == "succeeded"
+    assert conversation.details().target == target
+    assert conversation.details().command == "connect"
+    assert conversation.details().reply == "succeeded"
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -147,18 +147,18 @@ def test_whatever_does_not_open_is_named_and_passes(
 ) -> None:
     conversation = Socks5()
     talk = converse(conversation, [*script, (UP, b"more"), (DOWN, b"more")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    facts = conversation.facts()
-    assert {name: getattr(facts, name) for name in known} == known
+    assert conversation.details_ready
+    details = conversation.details()
+    assert {name: getattr(details, name) for name in known} == known
 
 
 def test_an_optimistic_client_keeps_its_inner_bytes_until_the_reply(converse: Any) -> None:
     conversation = Socks5()
     talk = converse(conversation, [(UP, GREETING[1] + CONNECT_V4[1] + b"\x16\x03"), CHOICE])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == b"\x16\x03"
 
 
@@ -166,20 +166,20 @@ def test_an_optimistic_client_keeps_its_inner_bytes_until_the_reply(converse: An
 def test_any_number_of_methods_is_a_greeting(converse: Any, count: int) -> None:
     greeting = bytes([5, count, *range(count)])
     assert detect(Opening(up=greeting)) is Verdict.MATCH
-    conversation = PROTOCOL.converse(Surroundings()) if PROTOCOL.converse else None
+    conversation = PROTOCOL.converse(LayerContext()) if PROTOCOL.converse else None
     assert isinstance(conversation, Socks5)
     converse(conversation, [(UP, greeting), CHOICE, CONNECT_V4, GRANTED], chunk=1)
-    offered = conversation.facts().methods_offered
+    offered = conversation.details().methods_offered
     assert offered is not None
     assert len(offered) == count
-    assert conversation.up is INNER
+    assert conversation.up is SWITCH
 
 
-def test_the_password_is_nowhere_in_the_facts(converse: Any) -> None:
+def test_the_password_is_nowhere_in_the_details(converse: Any) -> None:
     conversation = Socks5()
     converse(conversation, OPENED[3][1])
-    assert conversation.facts().username == b"alice"
-    assert "secret" not in repr(conversation.facts()) + repr(conversation)
+    assert conversation.details().username == b"alice"
+    assert "secret" not in repr(conversation.details()) + repr(conversation)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Socks5(), script)
 
 
-def test_the_servers_last_words_pass_when_the_client_left_early(converse: Any) -> None:
+def test_the_servers_bytes_pass_after_the_client_has_left(converse: Any) -> None:
     talk = converse(Socks5(), [(UP, b"\x05\x02\x00"), (DOWN, b"what?"), (UP, None)])
     assert talk.moved[UP] == b"\x05\x02\x00"
     assert talk.moved[DOWN] == b"what?"
@@ -209,7 +209,7 @@ def test_the_clients_bytes_pass_when_the_server_left_early(converse: Any) -> Non
     conversation = Socks5()
     talk = converse(conversation, [GREETING, (UP, b"pipelined"), (DOWN, None)])
     assert talk.moved[UP] == GREETING[1] + b"pipelined"
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 @pytest.mark.parametrize(

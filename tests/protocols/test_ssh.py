@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
 from mitml4.protocols.ssh import MAX_PREAMBLE, Ssh, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -35,19 +35,19 @@ def test_both_sides_are_named_and_then_all_passes(
 ) -> None:
     conversation = Ssh()
     talk = converse(conversation, [*script, (UP, KEXINIT), (DOWN, KEXINIT)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.client_software, facts.server_software) == (client, server)
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.client_software, details.server_software) == (client, server)
 
 
 def test_key_exchange_right_behind_the_line_is_no_part_of_it(converse: Any) -> None:
     conversation = Ssh()
     talk = converse(conversation, [(UP, CLIENT[1] + KEXINIT), (DOWN, SERVER[1] + KEXINIT)])
     assert talk.moved[UP] == CLIENT[1] + KEXINIT
-    assert conversation.facts().client_software == b"OpenSSH_9.6p1 Debian-5"
+    assert conversation.details().client_software == b"OpenSSH_9.6p1 Debian-5"
 
 
 def test_a_part_of_a_line_is_not_held_back(converse: Any) -> None:
@@ -59,19 +59,19 @@ def test_a_part_of_a_line_is_not_held_back(converse: Any) -> None:
 def test_one_banner_is_enough_once_the_other_side_has_ended(converse: Any) -> None:
     conversation = Ssh()
     converse(conversation, [SERVER])
-    assert not conversation.settled
+    assert not conversation.details_ready
     converse(conversation, [(UP, None)])
-    assert conversation.settled
-    assert conversation.facts().client_software is None
+    assert conversation.details_ready
+    assert conversation.details().client_software is None
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_a_key_exchange_without_a_line_before_it_passes(converse: Any, chunk: int | None) -> None:
     conversation = Ssh()
     converse(conversation, [(DOWN, KEXINIT), SERVER, (UP, KEXINIT)], chunk=chunk)
-    assert conversation.settled
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.facts().server_software is None
+    assert conversation.details_ready
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details().server_software is None
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.protocols.conversation import Direction, Opening, Verdict
-from mitml4.protocols.stomp import Stomp, StompFacts, detect
+from mitml4.protocols.stomp import Stomp, StompDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -21,8 +21,8 @@ def test_the_frame_that_connects_and_its_answer_are_told(converse: Any, chunk: i
     ]
     talk = converse(conversation, script, chunk=chunk)
     assert not talk.kept[UP]
-    assert conversation.settled
-    assert conversation.facts() == StompFacts(
+    assert conversation.details_ready
+    assert conversation.details() == StompDetails(
         host=b"/", username=b"alice", version=b"1.2", server=b"RabbitMQ/3.12"
     )
     assert "secret" not in repr(conversation)
@@ -37,7 +37,7 @@ def test_a_version_is_what_the_server_agreed_to(
 ) -> None:
     conversation = Stomp()
     converse(conversation, [(UP, b"STOMP\naccept-version:1.1\n\n\0"), (DOWN, answer)])
-    assert conversation.facts().version == version
+    assert conversation.details().version == version
 
 
 @pytest.mark.parametrize(

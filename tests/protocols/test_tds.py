@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import HOLD, INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, PAUSE, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.tds import Packets, Tds, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -53,12 +53,12 @@ def test_where_all_is_encrypted_tls_begins_with_the_packet_that_carries_it(
     conversation = Tds()
     script = [(UP, PRELOGIN), (DOWN, answer(encryption)), (UP, TLS), (DOWN, TLS)]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (conversation.inner, conversation.framing) == ("tls", Packets)
-    assert conversation.settled
+    assert conversation.details_ready
     assert (talk.kept[UP], talk.kept[DOWN]) == (TLS, TLS)
-    facts = conversation.facts()
-    assert (facts.encryption, facts.server_version, facts.user) == ("all", "16.0.1000", None)
+    details = conversation.details()
+    assert (details.encryption, details.server_version, details.user) == ("all", "16.0.1000", None)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -68,11 +68,11 @@ def test_tls_for_the_login_alone_is_told_and_passes_in_its_packets(
     conversation = Tds()
     script = [(UP, PRELOGIN), (DOWN, answer(0)), (UP, TLS), (DOWN, TLS)]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.facts().encryption == "login only"
+    assert conversation.details().encryption == "login only"
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -81,15 +81,15 @@ def test_in_tds_8_the_login_follows_whatever_is_said_of_encryption(
 ) -> None:
     conversation = Tds()
     talk = converse(conversation, [(UP, PRELOGIN), (DOWN, answer(1)), (UP, LOGIN)], chunk=chunk)
-    assert conversation.up is PASS_ALL
-    assert conversation.facts().user == "älice".encode()
+    assert conversation.up is FORWARD_ALL
+    assert conversation.details().user == "älice".encode()
     assert not talk.kept[UP]
 
 
 def test_what_follows_waits_for_the_answer(converse: Any) -> None:
     conversation = Tds()
     talk = converse(conversation, [(UP, PRELOGIN + TLS)])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == TLS
 
 
@@ -100,19 +100,19 @@ def test_what_follows_waits_for_the_answer(converse: Any) -> None:
 def test_a_login_in_the_clear_tells_its_user(converse: Any, script: Any, chunk: int | None) -> None:
     conversation = Tds()
     talk = converse(conversation, [*script, (UP, b"\x01")], chunk=chunk)
-    assert conversation.settled
+    assert conversation.details_ready
     assert not talk.kept[UP]
-    facts = conversation.facts()
-    assert facts.user == "älice".encode()
-    assert facts.encryption == ("none" if len(script) > 1 else None)
+    details = conversation.details()
+    assert details.user == "älice".encode()
+    assert details.encryption == ("none" if len(script) > 1 else None)
 
 
 def test_nobody_has_to_wait(converse: Any) -> None:
     conversation = Tds()
     converse(conversation, [(UP, PRELOGIN)])
-    assert not conversation.settled
+    assert not conversation.details_ready
     talk = converse(conversation, [(UP, b"\x03"), (DOWN, None)])
-    assert conversation.settled
+    assert conversation.details_ready
     assert not talk.kept[UP]
 
 
@@ -196,8 +196,8 @@ def test_old_logins_and_what_comes_after_a_login(up: bytes, verdict: Verdict) ->
 def test_they_tell_at_most_a_user(converse: Any, up: bytes, user: bytes | None) -> None:
     conversation = Tds()
     talk = converse(conversation, [(UP, up), (DOWN, b"\x04\x01")])
-    assert conversation.settled
-    assert conversation.facts().user == user
+    assert conversation.details_ready
+    assert conversation.details().user == user
     assert talk.moved[UP] == up
 
 

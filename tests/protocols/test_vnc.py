@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import HOLD, INNER, PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, PAUSE, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.vnc import Vnc, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -32,14 +32,14 @@ def test_tls_begins_right_behind_the_agreement(
 ) -> None:
     conversation = Vnc()
     talk = converse(conversation, [*script, (UP, b"\x16\x03"), (DOWN, b"\x16\x03")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03", b"\x16\x03")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert (facts.server_version, facts.client_version) == ("3.8", "3.8")
-    assert facts.security_offered == ("none", "TLS", "VeNCrypt")
-    assert (facts.security, facts.vencrypt_subtype) == (security, subtype)
-    assert facts.upgraded
+    assert conversation.details_ready
+    details = conversation.details()
+    assert (details.server_version, details.client_version) == ("3.8", "3.8")
+    assert details.security_offered == ("none", "TLS", "VeNCrypt")
+    assert (details.security, details.vencrypt_subtype) == (security, subtype)
+    assert details.upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -63,25 +63,25 @@ def test_without_tls_all_passes(
 ) -> None:
     conversation = Vnc()
     talk = converse(conversation, [*script], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
     assert not talk.kept[DOWN]
-    assert conversation.settled
-    assert not conversation.facts().upgraded
-    assert conversation.facts().security == security
+    assert conversation.details_ready
+    assert not conversation.details().upgraded
+    assert conversation.details().security == security
 
 
 def test_the_client_waits_for_its_turn(converse: Any) -> None:
     conversation = Vnc()
     talk = converse(conversation, [*VERSIONS, (UP, b"\x13")])
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == b"\x13"
 
 
-def test_a_side_that_leaves_lets_the_others_last_words_pass(converse: Any) -> None:
+def test_after_one_side_ends_the_others_bytes_still_pass(converse: Any) -> None:
     conversation = Vnc()
     converse(conversation, [*VERSIONS, (DOWN, None)])
-    assert conversation.up is PASS_ALL
+    assert conversation.up is FORWARD_ALL
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, LOOK, PASS_ALL, Direction, Opening, Verdict
-from mitml4.protocols.xmpp import MAX_TAG, Xmpp, XmppFacts, detect
+from mitml4.protocols.conversation import FORWARD_ALL, PEEK, SWITCH, Direction, Opening, Verdict
+from mitml4.protocols.xmpp import MAX_TAG, Xmpp, XmppDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -61,13 +61,13 @@ def test_tls_begins_right_behind_proceed(converse: Any, name: str, chunk: int | 
     conversation = Xmpp()
     script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.settled
-    facts = conversation.facts()
-    assert facts.upgraded
-    assert (facts.host, facts.server) == (b"a.example", b"b.example")
-    assert facts.greeting == ANSWERED[21:]
+    assert conversation.details_ready
+    details = conversation.details()
+    assert details.upgraded
+    assert (details.host, details.server) == (b"a.example", b"b.example")
+    assert details.greeting == ANSWERED[21:]
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -87,30 +87,30 @@ def test_behind_a_login_or_a_stanza_all_passes(
     conversation = Xmpp()
     script = [*STREAMS, last, (UP, ASKED), STARTTLS, (DOWN, b"\xff<"), (UP, b"<" * MAX_TAG * 2)]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.settled
-    assert not conversation.facts().upgraded
+    assert conversation.details_ready
+    assert not conversation.details().upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_a_stanza_without_a_stream_passes(converse: Any, chunk: int | None) -> None:
     conversation = Xmpp()
     converse(conversation, [(UP, b"<iq type='get' to='a.example'/></stream:stream>")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.facts() == XmppFacts()
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details() == XmppDetails()
 
 
 def test_a_proceed_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
     conversation = Xmpp()
     converse(conversation, [*STREAMS, PROCEED])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
 
 
 def test_text_is_not_held_back(converse: Any) -> None:
     conversation = Xmpp()
     talk = converse(conversation, [(UP, ASKED), (UP, b" " * 3 * MAX_TAG), (UP, b" <start")])
-    assert conversation.up is LOOK
+    assert conversation.up is PEEK
     assert talk.kept[UP] == b"<start"
 
 

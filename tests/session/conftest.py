@@ -15,15 +15,15 @@ import trustme
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowLayer
 from mitml4.layers.relay import Relay
-from mitml4.layers.tls import TlsOpener
-from mitml4.net.egress import abort
-from mitml4.net.listener import Arrival
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.dial import abort
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
 from mitml4.session.flow import Flow, Services
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
-from mitml4.tls.pinning import Bypasses
+from mitml4.tls.pinning import PassthroughCache
 from mitml4.tls.trust_store import certificates_in
 from mitml4.tls.verify import Verifier
 
@@ -119,15 +119,15 @@ def lab(
             await listener.bind(("127.0.0.1", 0))
             listener.listen(128)
 
-            async def connect(_arrival: Arrival) -> TcpStream:
+            async def connect(_arrival: IncomingConnection) -> TcpStream:
                 return TcpStream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
 
-            opener = TlsOpener(
+            interceptor = TlsInterceptor(
                 forge=Forge(our_ca),
                 contexts=Contexts(),
                 verifier=verifier,
-                bypasses=Bypasses(trio.current_time),
-                judge=lambda _ends: ("intercept", ""),
+                passthrough_cache=PassthroughCache(trio.current_time),
+                policy=lambda _ends: ("intercept", ""),
             )
             proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
 
@@ -136,9 +136,11 @@ def lab(
                 if isinstance(event, FlowClose):
                     proxy.closed.set()
 
-            proxy.services = Services(publish=publish, connect=connect, relay=Relay(), tls=opener)
+            proxy.services = Services(
+                publish=publish, connect=connect, relay=Relay(), tls=interceptor
+            )
             for name, value in settings.items():
-                owner = proxy.services if hasattr(proxy.services, name) else opener
+                owner = proxy.services if hasattr(proxy.services, name) else interceptor
                 setattr(owner, name, value)
             nursery.start_soon(_accept, nursery, listener, proxy)
             try:

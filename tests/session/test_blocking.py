@@ -13,7 +13,7 @@ import trio
 from hpack import Encoder
 
 from mitml4.events import FlowClose
-from mitml4.layers.guard import Judge
+from mitml4.layers.guard import Decide
 from mitml4.session.policy import HostPattern, Policy
 
 HOLD_S = 0.02
@@ -31,7 +31,7 @@ END = b""
 Piece = bytes | None
 
 
-def blocking(*patterns: str) -> Judge:
+def blocking(*patterns: str) -> Decide:
     return Policy(block=tuple(map(HostPattern.parse, patterns)), tls="passthrough").decide
 
 
@@ -437,9 +437,9 @@ UNREADABLE_ELSEWHERE = {
 """No host can be read, and it may be at any port."""
 
 
-async def play(lab, pieces: Sequence[Piece], judge: Judge) -> tuple[FlowClose, Script]:
+async def play(lab, pieces: Sequence[Piece], policy: Decide) -> tuple[FlowClose, Script]:
     script = Script(pieces)
-    async with lab(script.serve, judge=judge, hold_s=HOLD_S) as proxy:
+    async with lab(script.serve, policy=policy, hold_s=HOLD_S) as proxy:
         client = await proxy.connect()
         with trio.fail_after(30):
             if await script.play(client):
@@ -452,11 +452,11 @@ async def play(lab, pieces: Sequence[Piece], judge: Judge) -> tuple[FlowClose, S
         return await proxy.wait_closed(), script
 
 
-async def play_all(lab, judge: Judge) -> dict[str, tuple[FlowClose, Script]]:
+async def play_all(lab, policy: Decide) -> dict[str, tuple[FlowClose, Script]]:
     outcomes: dict[str, tuple[FlowClose, Script]] = {}
 
     async def play_one(name: str, pieces: Sequence[Piece]) -> None:
-        outcomes[name] = await play(lab, pieces, judge)
+        outcomes[name] = await play(lab, pieces, policy)
 
     async with trio.open_nursery() as nursery:
         for name, pieces in ATTACKS.items():
@@ -465,8 +465,8 @@ async def play_all(lab, judge: Judge) -> dict[str, tuple[FlowClose, Script]]:
 
 
 async def test_what_is_blocked_never_reaches_the_server(lab) -> None:
-    judge = blocking("other.test", "blocked.test", "10.67.2.3", "straße.test")
-    for name, (close, script) in (await play_all(lab, judge)).items():
+    policy = blocking("other.test", "blocked.test", "10.67.2.3", "straße.test")
+    for name, (close, script) in (await play_all(lab, policy)).items():
         assert close.reason == "blocked", name
         assert script.said.startswith(script.heard), name
         assert len(script.heard) <= close.bytes_up < len(script.said), name
@@ -497,7 +497,7 @@ async def test_an_urgent_byte_where_a_host_may_be_asked_for_ends_the_flow(lab) -
     """A server that takes it out of the stream reads `blocked.test` here."""
     for patterns, reason in ((("blocked.test",), "blocked"), ((), "closed")):
         script = Script([END])
-        async with lab(script.serve, judge=blocking(*patterns), hold_s=HOLD_S) as proxy:
+        async with lab(script.serve, policy=blocking(*patterns), hold_s=HOLD_S) as proxy:
             client = await proxy.connect()
             await client.send_all(b"GET / HTTP/1.1\r\nHost: blocked")
             await client.socket.send(b"X", socket.MSG_OOB)

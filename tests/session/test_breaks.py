@@ -14,11 +14,11 @@ import trio
 import trustme
 
 from mitml4.events import FlowError
-from mitml4.net.listener import Arrival
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
 from mitml4.session import flow
 
-LAST_WORDS = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
+EARLY_RESPONSE = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
 
 
 @pytest.mark.parametrize("size", [2, 60_000])
@@ -28,7 +28,7 @@ async def test_an_answer_that_comes_with_a_reset_is_heard(lab, size: int) -> Non
 
     async def server(stream: trio.SocketStream) -> None:
         await stuck.wait()
-        await stream.send_all(LAST_WORDS + bytes(size))
+        await stream.send_all(EARLY_RESPONSE + bytes(size))
         stream.socket.close()
 
     async with lab(server) as proxy:
@@ -43,7 +43,7 @@ async def test_an_answer_that_comes_with_a_reset_is_heard(lab, size: int) -> Non
             while chunk := await client.receive_some():
                 heard += chunk
             pytest.fail("it ends as if all were well")
-        assert heard == LAST_WORDS + bytes(size)
+        assert heard == EARLY_RESPONSE + bytes(size)
         assert (await proxy.wait_closed()).reason == "reset"
 
 
@@ -55,7 +55,7 @@ async def test_an_answer_is_heard_though_who_sends_finds_the_reset_first(lab, he
         received = 0
         while received < 1 << 20:
             received += len(await stream.receive_some())
-        socket.socket.send(stream.socket._sock, LAST_WORDS)
+        socket.socket.send(stream.socket._sock, EARLY_RESPONSE)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.socket.close()
 
@@ -69,7 +69,7 @@ async def test_an_answer_is_heard_though_who_sends_finds_the_reset_first(lab, he
             with trio.fail_after(5), suppress(trio.BrokenResourceError):
                 while chunk := await client.receive_some():
                     heard += chunk
-            assert heard == LAST_WORDS
+            assert heard == EARLY_RESPONSE
             assert (await proxy.wait_closed(count + 1)).reason == "reset"
 
 
@@ -104,7 +104,7 @@ async def test_two_full_directions_inside_tls_inside_tls(lab, server_ca: trustme
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
 async def test_a_connection_that_we_lack_the_means_for_is_not_called_refused(lab, code) -> None:
-    async def connect(_arrival: Arrival) -> TcpStream:
+    async def connect(_arrival: IncomingConnection) -> TcpStream:
         raise OSError(code, os.strerror(code))
 
     async with lab(None, connect=connect) as proxy:
@@ -116,23 +116,23 @@ async def test_a_connection_that_we_lack_the_means_for_is_not_called_refused(lab
     assert (error.stage, error.kind, error.reason) == ("connect", "internal", os.strerror(code))
 
 
-@pytest.mark.parametrize("side", ["ingress", "egress"])
+@pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_side_that_answers_no_more_is_named_and_the_other_is_reset(
     lab, monkeypatch, side: str
 ) -> None:
     """The kernel gives up one whose window stays closed, as one that acknowledges nothing."""
     carry = flow.Flow._bridge
 
-    async def bridge(self: flow.Flow, ingress: TcpStream, egress: TcpStream) -> None:
-        lost = ingress if side == "ingress" else egress
+    async def bridge(self: flow.Flow, client_side: TcpStream, server_side: TcpStream) -> None:
+        lost = client_side if side == "client" else server_side
         lost.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
-        await carry(self, ingress, egress)
+        await carry(self, client_side, server_side)
 
     monkeypatch.setattr(flow.Flow, "_bridge", bridge)
 
     async def server(stream: trio.SocketStream) -> None:
         await stream.receive_some(1)
-        if side == "ingress":
+        if side == "client":
             await talk(stream)
         else:
             await trio.sleep_forever()
@@ -145,7 +145,7 @@ async def test_a_side_that_answers_no_more_is_named_and_the_other_is_reset(
         client = await proxy.connect()
         with trio.fail_after(5):
             await client.send_all(b"\0")
-            if side == "egress":
+            if side == "server":
                 await talk(client)
             close = await proxy.wait_closed()
     assert close.reason == "timeout"
@@ -244,7 +244,7 @@ async def test_what_breaks_a_servers_tls_is_no_end_for_the_client(
         assert isinstance(broken.value.__cause__, ConnectionResetError)
         assert (await proxy.wait_closed()).reason == "error"
     (error,) = proxy.of(FlowError)
-    assert (error.side, error.stage, error.kind) == ("egress", "relay", "protocol")
+    assert (error.side, error.stage, error.kind) == ("server", "relay", "protocol")
 
 
 def record_of(tls: trio.SSLStream, data: bytes) -> bytes:

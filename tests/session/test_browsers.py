@@ -32,7 +32,7 @@ class Shown:
             raise MachineError("no")
         self.covered[file] = source, stopgap
 
-    def furnish(self, directory: Path, files: dict[str, bytes]) -> None:
+    def mount_files(self, directory: Path, files: dict[str, bytes]) -> None:
         if self.refuses:
             raise MachineError("no")
         self.furnished[directory] = files

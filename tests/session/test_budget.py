@@ -84,7 +84,7 @@ async def test_a_flow_that_says_too_much_is_relayed_unseen_and_told_as_such(
     assert heard[{"client": "server", "server": "client"}[speaker]].endswith(flood + bye)
     (error,) = proxy.of(FlowError)
     assert (error.stage, error.kind, error.reason) == ("relay", "protocol", TOO_MUCH)
-    assert error.side == {"client": "ingress", "server": "egress"}[speaker]
+    assert error.side == {"client": "client", "server": "server"}[speaker]
     said = proxy.of(kind)
     most = max(map(weight, said))
     # What one look brings may be beyond it; what is told before and behind it is not.

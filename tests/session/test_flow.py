@@ -10,12 +10,12 @@ import trio
 import trustme
 
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
-from mitml4.layers.guard import Judge
+from mitml4.layers.guard import Decide
 from mitml4.session.flow import unsent
 from mitml4.session.policy import HostPattern, Policy
 
 
-def block(*patterns: str) -> Judge:
+def block(*patterns: str) -> Decide:
     """The policy of `--block` with these."""
     return Policy(block=tuple(map(HostPattern.parse, patterns))).decide
 
@@ -220,7 +220,7 @@ async def test_a_proxy_never_hears_of_a_target_that_is_blocked(lab, greeting, re
             if heard.endswith(b"\r\n\r\n"):
                 await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
 
-    async with lab(proxy_server, judge=block("blocked.test")) as proxy:
+    async with lab(proxy_server, policy=block("blocked.test")) as proxy:
         client = await proxy.connect()
         with trio.fail_after(5):
             if greeting:

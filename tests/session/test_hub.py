@@ -8,7 +8,7 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.session.hub import Totals
 from mitml4.session.summary import summary
 
@@ -19,7 +19,7 @@ def opened(flow: int) -> FlowOpen:
 
 
 def tls(flow: int, action="intercepted", reason: str | None = None) -> FlowLayer:
-    details = TlsFacts(passthrough=reason)
+    details = TlsDetails(passthrough=reason)
     return FlowLayer(
         flow=flow, depth=0, protocol="tls", speaker="client", action=action, details=details
     )
@@ -27,7 +27,7 @@ def tls(flow: int, action="intercepted", reason: str | None = None) -> FlowLayer
 
 def error(flow: int, stage="handshake") -> FlowError:
     return FlowError(
-        flow=flow, depth=0, side="ingress", stage=stage, kind="certificate", reason="unknown_ca"
+        flow=flow, depth=0, side="client", stage=stage, kind="certificate", reason="unknown_ca"
     )
 
 

@@ -18,7 +18,7 @@ import trio
 import trio.lowlevel
 
 from mitml4.layers.bridge import Bridge, Lane
-from mitml4.net.listener import Arrival
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Stream
 from mitml4.session.flow import Flow
 
@@ -86,7 +86,7 @@ def quietly(act: Act) -> Act:
     return run
 
 
-async def refuse(_arrival: Arrival) -> NoReturn:
+async def refuse(_arrival: IncomingConnection) -> NoReturn:
     raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
 

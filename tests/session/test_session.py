@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.events import Event, FlowOpen, SessionStart
-from mitml4.layers.tls import TlsOpener
+from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
 from mitml4.session.session import Session
@@ -24,7 +24,7 @@ from mitml4.tls.keys import KeyType
 from tests.session.conftest import Arrived
 
 
-class Intake:
+class FlowSource:
     """Connections to a loopback port, bound for a server on loopback."""
 
     def __init__(self, port: int, sock: socket.socket) -> None:
@@ -72,7 +72,7 @@ class Intake:
 
 
 @pytest.fixture
-async def intake(nursery) -> AsyncIterator[Intake]:
+async def flow_source(nursery) -> AsyncIterator[FlowSource]:
     async def echo(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
             async for chunk in stream:
@@ -81,34 +81,36 @@ async def intake(nursery) -> AsyncIterator[Intake]:
 
     servers = await nursery.start(trio.serve_tcp, echo, 0)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
-        yield Intake(servers[0].socket.getsockname()[1], sock)
+        yield FlowSource(servers[0].socket.getsockname()[1], sock)
     nursery.cancel_scope.cancel()
 
 
-async def run(session: Session, intake: Intake) -> None:
+async def run(session: Session, flow_source: FlowSource) -> None:
     @asynccontextmanager
-    async def making() -> AsyncIterator[Intake]:
-        yield intake
+    async def making() -> AsyncIterator[FlowSource]:
+        yield flow_source
 
     async def prepare(*_kinds: KeyType) -> None:
         return
 
-    opener = TlsOpener(
+    interceptor = TlsInterceptor(
         forge=SimpleNamespace(prepare=prepare),
         contexts=None,
         verifier=None,
-        bypasses=None,
-        judge=lambda *_what: ("intercept", ""),
+        passthrough_cache=None,
+        policy=lambda *_what: ("intercept", ""),
     )
-    await session.run(making(), opener, None)  # type: ignore[arg-type]
+    await session.run(making(), interceptor, None)  # type: ignore[arg-type]
 
 
-async def test_a_limit_reached_while_it_drains_does_not_hurry_it(intake: Intake, nursery) -> None:
+async def test_a_limit_reached_while_it_drains_does_not_hurry_it(
+    flow_source: FlowSource, nursery
+) -> None:
     session = Session(SessionConfig(output="none", duration_s=0.05, max_flows=1, drain_s=10))
-    nursery.start_soon(run, session, intake)
-    client = await trio.open_tcp_stream(*intake.address)
+    nursery.start_soon(run, session, flow_source)
+    client = await trio.open_tcp_stream(*flow_source.address)
     with trio.fail_after(5):
-        await intake.closed.wait()
+        await flow_source.closed.wait()
         await trio.sleep(0.1)
         await client.send_all(b"\0still here")
         assert await client.receive_some() == b"\0still here"
@@ -118,24 +120,26 @@ async def test_a_limit_reached_while_it_drains_does_not_hurry_it(intake: Intake,
     assert session.reason == "max flows"
 
 
-async def test_a_second_stop_lets_go_of_open_flows(intake: Intake, nursery) -> None:
+async def test_a_second_stop_lets_go_of_open_flows(flow_source: FlowSource, nursery) -> None:
     session = Session(SessionConfig(output="none", max_flows=1, drain_s=10))
-    nursery.start_soon(run, session, intake)
-    client = await trio.open_tcp_stream(*intake.address)
+    nursery.start_soon(run, session, flow_source)
+    client = await trio.open_tcp_stream(*flow_source.address)
     with trio.fail_after(5):
-        await intake.closed.wait()
+        await flow_source.closed.wait()
         session.stop("SIGINT")
         with pytest.raises(trio.BrokenResourceError):
             await client.receive_some()
     await client.aclose()
 
 
-async def test_an_output_that_fails_while_it_drains_is_still_a_failure(intake: Intake) -> None:
+async def test_an_output_that_fails_while_it_drains_is_still_a_failure(
+    flow_source: FlowSource,
+) -> None:
     session = Session(SessionConfig(output="none"))
     session.stop("SIGINT")
     session.output_lost("output failed", MachineError("no space left"))
     with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
-        await run(session, intake)
+        await run(session, flow_source)
     assert session.reason == "SIGINT"
 
 
@@ -147,7 +151,7 @@ async def answer(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("max_flows", [None, 3])
 async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
-    intake: Intake, nursery, max_flows: int | None
+    flow_source: FlowSource, nursery, max_flows: int | None
 ) -> None:
     told: list[Event] = []
     session = Session(SessionConfig(output="none", max_flows=max_flows))
@@ -155,13 +159,13 @@ async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
     over = trio.Event()
 
     async def whole() -> None:
-        await run(session, intake)
+        await run(session, flow_source)
         over.set()
 
     nursery.start_soon(whole)
     with trio.fail_after(5):
         await wait_all_tasks_blocked()
-        clients = [socket.create_connection(intake.address) for _ in range(20)]
+        clients = [socket.create_connection(flow_source.address) for _ in range(20)]
         if max_flows is None:
             session.stop("SIGINT")
         for client in clients:
@@ -194,32 +198,36 @@ class Broken:
         pass
 
 
-async def test_an_output_that_fails_before_it_is_ready_ends_the_session(intake: Intake) -> None:
+async def test_an_output_that_fails_before_it_is_ready_ends_the_session(
+    flow_source: FlowSource,
+) -> None:
     session = Session(SessionConfig(output="none"))
     session.outputs = replace(
         session.outputs, sinks=(Broken(MachineError("no space left")), Broken(BrokenPipeError()))
     )
     with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
-        await run(session, intake)
+        await run(session, flow_source)
     assert session.reason == "output failed"
     assert session.hub.totals.flows == 0
 
 
 async def test_a_reader_that_is_gone_before_the_output_is_ready_ends_it_quietly(
-    intake: Intake,
+    flow_source: FlowSource,
 ) -> None:
     session = Session(SessionConfig(output="none"))
     session.outputs = replace(session.outputs, sinks=(Broken(BrokenPipeError()),))
     with trio.fail_after(5):
-        await run(session, intake)
+        await run(session, flow_source)
     assert session.reason == "output closed"
 
 
-async def test_an_output_with_a_fault_of_ours_ends_the_session_with_it(intake: Intake) -> None:
+async def test_an_output_with_a_fault_of_ours_ends_the_session_with_it(
+    flow_source: FlowSource,
+) -> None:
     session = Session(SessionConfig(output="none"))
     session.outputs = replace(session.outputs, sinks=(Broken(ZeroDivisionError("a bug")),))
     with (
         pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True),
         trio.fail_after(5),
     ):
-        await run(session, intake)
+        await run(session, flow_source)

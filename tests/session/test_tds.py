@@ -287,7 +287,7 @@ async def test_old_servers_pack_it_in_answers(lab, server_ca) -> None:
 @pytest.mark.parametrize("settings", [{}, {"sip": 1}, {"most": 7}], ids=str)
 async def test_what_is_not_opened_passes_as_its_ends_packed_it(lab, server_ca, settings) -> None:
     server = Server(server_context(server_ca), settings)
-    policy = {"judge": lambda _ends: ("passthrough", "policy")}
+    policy = {"policy": lambda _ends: ("passthrough", "policy")}
     async with lab(server, **policy) as proxy:
         mine = ssl.create_default_context()
         server_ca.configure_trust(mine)
@@ -313,7 +313,7 @@ async def test_who_refuses_our_certificate_is_passed_through_from_then_on(lab, s
         assert "certificate verify failed" in await refusal(proxy, pinned)
         assert (await proxy.wait_closed()).reason == "error"
         (error,) = proxy.of(FlowError)
-        assert (error.side, error.kind, error.reason) == ("ingress", "certificate", "unknown_ca")
+        assert (error.side, error.kind, error.reason) == ("client", "certificate", "unknown_ca")
         tls, link = await shake_hands(proxy, pinned)
         await log_in(tls)
         await tls.aclose()

@@ -160,7 +160,7 @@ async def test_who_refuses_our_certificate_is_passed_through_from_then_on(lab, s
         assert "certificate verify failed" in await refusal(proxy, pinned)
         assert (await proxy.wait_closed()).reason == "error"
         (error,) = proxy.of(FlowError)
-        assert (error.side, error.kind, error.reason) == ("ingress", "certificate", "unknown_ca")
+        assert (error.side, error.kind, error.reason) == ("client", "certificate", "unknown_ca")
         client = await handshake(proxy, pinned)
         await client.aclose()
         await proxy.wait_closed(2)

@@ -34,14 +34,14 @@ async def test_nothing_is_looked_at_and_nothing_held(lab) -> None:
 
 
 async def test_a_block_holds_all_the_same(lab) -> None:
-    def judge(ends) -> tuple[str, str]:
+    def policy(ends) -> tuple[str, str]:
         blocked = any(isinstance(end, Unreadable) or end.host == "blocked.test" for end in ends)
         return ("block", "--block") if blocked else ("passthrough", TOO_MANY)
 
     async def server(stream: trio.SocketStream) -> None:
         assert not [chunk async for chunk in stream], "it heard of a request that is blocked"
 
-    async with lab(server, unseen=TOO_MANY, judge=judge) as proxy:
+    async with lab(server, unseen=TOO_MANY, policy=policy) as proxy:
         client = await proxy.connect()
         with trio.fail_after(5):
             await client.send_all(b"GET / HTTP/1.1\r\nHost: blocked.test\r\n\r\n")

@@ -49,7 +49,7 @@ def opened(flow: int) -> FlowOpen:
 
 def failed(flow: int) -> FlowError:
     return FlowError(
-        flow=flow, depth=0, side="ingress", stage="relay", kind="protocol", reason="broken"
+        flow=flow, depth=0, side="client", stage="relay", kind="protocol", reason="broken"
     )
 
 
@@ -135,7 +135,7 @@ async def test_large_events_take_their_part_of_the_queue(tmp_path) -> None:
 
 async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkeypatch) -> None:
     """Neither who publishes, nor, for long, the end of the session."""
-    monkeypatch.setattr("mitml4.sinks.background._LAST_WORDS_S", 0.1)
+    monkeypatch.setattr("mitml4.sinks.background._DRAIN_TIMEOUT_S", 0.1)
     read_end, write_end = pipe
     room = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096) // len(encode(numbered(0)))
     sink = JsonLines(write_end, "a pipe", close=False)

@@ -209,7 +209,7 @@ async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(tmp_pat
 
 
 async def test_what_comes_faster_than_it_is_written_is_counted(tmp_path, tap, monkeypatch) -> None:
-    monkeypatch.setattr(pcapng, "_MOST", 250)
+    monkeypatch.setattr(pcapng, "_HARD_LIMIT", 250)
     async with writing(tmp_path / "x", tap) as sink:
         sink.publish(opened())
         for _ in range(5):
@@ -219,7 +219,7 @@ async def test_what_comes_faster_than_it_is_written_is_counted(tmp_path, tap, mo
 
 
 async def test_many_are_not_held_for_long(tmp_path, tap, monkeypatch) -> None:
-    monkeypatch.setattr(pcapng, "_PLENTY", 1000)
+    monkeypatch.setattr(pcapng, "_SOFT_LIMIT", 1000)
     monkeypatch.setattr(pcapng, "_HELD_S", 3600.0)
     path = tmp_path / "x"
     async with writing(path, tap) as sink:
@@ -260,7 +260,7 @@ async def test_a_full_disk_is_said_and_a_gone_reader_too(tap) -> None:
 
 
 async def test_a_reader_that_stands_still_does_not_stop_the_end(tap, monkeypatch) -> None:
-    monkeypatch.setattr(pcapng, "_LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(pcapng, "_DRAIN_TIMEOUT_S", 0.1)
     read_end, write_end = os.pipe()
     sink: Any = PacketFile(write_end, "a pipe", [tap])  # type: ignore[list-item]
     with trio.fail_after(5):

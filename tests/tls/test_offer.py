@@ -26,7 +26,7 @@ RENEGOTIATION_INFO = 65281
 
 
 def the_server_gets(hello: ClientHello) -> ClientHello:
-    return Contexts().egress(hello).hello
+    return Contexts().server_side(hello).hello
 
 
 def offer(
@@ -133,7 +133,7 @@ def test_the_padding_of_one_name_is_not_that_of_another() -> None:
     contexts = Contexts()
     padded = offer(AES_128_GCM, groups=(0x001D,), extensions=(Extension.PADDING,))
     seen = {
-        length: contexts.egress(replace(padded, sni="a" * length)).hello.has(Extension.PADDING)
+        length: contexts.server_side(replace(padded, sni="a" * length)).hello.has(Extension.PADDING)
         for length in (1, 20, 60, 200)
     }
     assert set(seen.values()) == {True, False}
@@ -200,5 +200,5 @@ def test_a_client_certificate_is_read_at_once(tmp_path: Path) -> None:
     )
     contexts = Contexts(client_certificate=path)
     path.unlink()
-    context = contexts.egress(offer(AES_128_GCM, ECDHE_ECDSA_AES_128)).context
+    context = contexts.server_side(offer(AES_128_GCM, ECDHE_ECDSA_AES_128)).context
     context.check_privatekey()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mitml4.tls.pinning import CHANNEL_BINDING, Bypasses, Client, Site, Visit
+from mitml4.tls.pinning import CHANNEL_BINDING, Client, PassthroughCache, Site, Visit
 
 HOUR = 3600.0
 NEEDS = "no shared cipher"
@@ -29,13 +29,13 @@ class Story:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.bypasses = Bypasses(self.clock, learns_pins=self.learns_pins)
+        self.passthrough_cache = PassthroughCache(self.clock, learns_pins=self.learns_pins)
 
     def visit(self, who: str) -> Visit:
         """`A`, or `A/other` for another site."""
         name, _, site = who.partition("/")
         host = site or "www.example"
-        return self.bypasses.visit(Client(name, "t13d"), Site(f"{host}:443", host))
+        return self.passthrough_cache.visit(Client(name, "t13d"), Site(f"{host}:443", host))
 
     def play(self, story: str) -> None:
         for line in filter(None, map(str.strip, story.split(","))):
@@ -120,7 +120,7 @@ def test_what_connections_show_decides_what_is_passed_through(
 ) -> None:
     told = Story()
     told.play(story)
-    assert told.visit(who).bypass == verdict
+    assert told.visit(who).passthrough_reason == verdict
 
 
 def test_connections_side_by_side_that_leave_together_count_as_one() -> None:
@@ -128,10 +128,10 @@ def test_connections_side_by_side_that_leave_together_count_as_one() -> None:
     told = Story()
     together = [told.visit("A") for _ in range(16)]
     assert [visit.left() for visit in together] == [False] * 16
-    assert told.visit("A").bypass is None
+    assert told.visit("A").passthrough_reason is None
     overlapping = [told.visit("A") for _ in range(2)]
     assert [visit.left() for visit in overlapping] == [True, False]
-    assert told.visit("A").bypass == "pinned"
+    assert told.visit("A").passthrough_reason == "pinned"
 
 
 def test_a_client_without_a_certificate_is_remembered_for_an_hour() -> None:
@@ -142,7 +142,7 @@ def test_a_client_without_a_certificate_is_remembered_for_an_hour() -> None:
     assert not told.visit("B").declines
     assert not told.visit("A/other.example").declines
     told.play("A certificate")
-    assert told.visit("A").bypass == "client certificate"
+    assert told.visit("A").passthrough_reason == "client certificate"
     told.play("A empty, wait 3601")
     assert not told.visit("A").declines
 
@@ -150,9 +150,9 @@ def test_a_client_without_a_certificate_is_remembered_for_an_hour() -> None:
 def test_pins_are_not_learned_where_they_are_not_wanted() -> None:
     told = Story(learns_pins=False)
     told.play("A refused, A left, A left, A needs")
-    assert told.visit("A").bypass == NEEDS
+    assert told.visit("A").passthrough_reason == NEEDS
     told.play("A needs_no, B refused, C refused")
-    assert told.visit("A").bypass is None
+    assert told.visit("A").passthrough_reason is None
 
 
 def test_the_tables_are_bounded() -> None:
@@ -160,9 +160,11 @@ def test_the_tables_are_bounded() -> None:
     for number in range(5000):
         told.play(f"{number}/{number}.example refused, {number}/{number}.example accepted")
         told.play(f"{number} refused")
-    assert told.visit("0/0.example").bypass is None
-    assert told.visit("4999").bypass == "pinned"
-    sizes = {name: len(table) for name, table in vars(told.bypasses).items() if name[0] == "_"}
+    assert told.visit("0/0.example").passthrough_reason is None
+    assert told.visit("4999").passthrough_reason == "pinned"
+    sizes = {
+        name: len(table) for name, table in vars(told.passthrough_cache).items() if name[0] == "_"
+    }
     assert max(sizes.values()) <= 4096
 
 
@@ -170,6 +172,6 @@ def test_what_a_server_offers_is_kept_for_an_hour() -> None:
     told = Story()
     told.visit("A").needs(CHANNEL_BINDING)
     told.play("wait 3599")
-    assert told.visit("A").bypass == "channel binding"
+    assert told.visit("A").passthrough_reason == "channel binding"
     told.play("wait 2")
-    assert told.visit("A").bypass is None
+    assert told.visit("A").passthrough_reason is None

@@ -24,7 +24,7 @@ HELLO = ClientHello(
     cipher_suites=(0x1301, 0xC02B),
     supported_versions=(0x0304, 0x0303),
 )
-CONTEXT = Contexts().egress(HELLO).context
+CONTEXT = Contexts().server_side(HELLO).context
 
 
 class Peer:

@@ -171,13 +171,13 @@ def test_a_chain_is_verified_again_after_a_while(
 ) -> None:
     chain, _ = roots.issue(faulty.combine("sound"))
     verifier = Verifier(trusted(roots))
-    judged = []
-    monkeypatch.setattr(verifier, "_judge", lambda *args: judged.append(args) or shown())
+    examined = []
+    monkeypatch.setattr(verifier, "_examine", lambda *args: examined.append(args) or shown())
     now = time.time() // 3600 * 3600
     for later in (0, 1800, 3601, 3602):
         monkeypatch.setattr(time, "time", lambda later=later: now + later)
         verifier.verify(chain, NAME)
-    assert len(judged) == 2
+    assert len(examined) == 2
 
 
 def test_no_certificate_is_no_good_one() -> None:

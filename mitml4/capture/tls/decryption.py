@@ -2,7 +2,7 @@
 
 Theory of operation. What stands in the clear is read by the conversation that reads TLS without
 secrets (`TlsConversation`), and where the secrets do not know the connection by its first record
-that takes one, that conversation simply goes on. Where they do, whole records are taken (LOOK, so
+that takes one, that conversation simply goes on. Where they do, whole records are taken (PEEK, so
 that half a record waits where all waiting bytes are counted), each side's are opened with its
 protection of the moment, and what is inside goes to `plaintext`, or changes the protection:
 
@@ -40,16 +40,16 @@ from mitml4.capture.tls.secrets import (
 from mitml4.capture.tls.suites import Suite, suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    LOOK,
-    TAP,
+    MIRROR,
+    PAUSE,
+    PEEK,
     Conversation,
     Direction,
 )
-from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.hello import ClientHello, EncryptedExtensions, Extension, ServerHello
 from mitml4.protocols.tls.names import alert_name, cipher_name, version_name
-from mitml4.protocols.tls.protocol import TlsConversation, TlsFacts
+from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.protocols.tls.records import (
     MAX_RECORD,
     HandshakeType,
@@ -116,7 +116,7 @@ class TlsDecryption(Conversation):
     )
 
     def __post_init__(self) -> None:
-        self._hellos = TlsConversation(around=self.around)
+        self._hellos = TlsConversation(context=self.context)
 
     def feed(self, direction: Direction, data: bytes) -> int:
         if self._closed:
@@ -126,19 +126,19 @@ class TlsDecryption(Conversation):
         if self._hello is None and data[0] & 0x80:
             self._close()  # SSLv2's header
         taken = 0
-        while self.want(direction) is LOOK and (record := _record(data, taken)):
+        while self.directive(direction) is PEEK and (record := _record(data, taken)):
             self._take(direction, record)
             taken += len(record.raw)
         return taken
 
     def end(self, direction: Direction) -> None:
-        if self._server is None or self.want(self._client) is HOLD:
+        if self._server is None or self.directive(self._client) is PAUSE:
             self._close()
         self._hellos.end(direction)
-        self.settled = True
+        self.details_ready = True
 
-    def facts(self) -> TlsFacts:
-        return replace(self._hellos.facts(), **self._learned)
+    def details(self) -> TlsDetails:
+        return replace(self._hellos.details(), **self._learned)
 
     # Records
 
@@ -157,7 +157,7 @@ class TlsDecryption(Conversation):
             self._take_protected(direction, record, side.protection)
 
     def _take_clear(self, direction: Direction, record: Record) -> None:
-        if self._hellos.want(direction) is TAP:
+        if self._hellos.directive(direction) is MIRROR:
             self._hellos.feed(direction, record.raw)
         for message in self._sides[direction].reader.feed(record.raw):
             self._take_clear_message(direction, message)
@@ -192,7 +192,7 @@ class TlsDecryption(Conversation):
             side.skipped += len(record.raw)
             return
         self.opened = True
-        self.settled |= self._is_tls12() and self._hellos.settled
+        self.details_ready |= self._is_tls12() and self._hellos.details_ready
         if side.skipped is not None:
             self._end_early_data(direction, side)
         if kind == RecordType.APPLICATION_DATA:
@@ -215,10 +215,10 @@ class TlsDecryption(Conversation):
 
     def _take_alert(self, direction: Direction, body: bytes) -> None:
         """Either way the sender sends no more (RFC 8446 §6)."""
-        if _is_fatal(body) and not self.settled:
+        if _is_fatal(body) and not self.details_ready:
             sender = "client" if direction is Direction.UP else "server"
             self._learned["alert"] = f"{sender}: {alert_name(body[1])}"
-            self.settled = True
+            self.details_ready = True
         if _is_fatal(body) or body[1:] == b"\0":
             self.plaintext.append(Plaintext(direction, ended=True))
 
@@ -230,7 +230,7 @@ class TlsDecryption(Conversation):
             return
         self._client, self._hello = direction, hello
         if self._know():
-            self.set_want(direction, HOLD)
+            self.set_directive(direction, PAUSE)
 
     def _take_server_hello(self, direction: Direction, server: ServerHello) -> None:
         answered = self._server and not self._server.is_retry
@@ -240,7 +240,7 @@ class TlsDecryption(Conversation):
         self._server = server
         if server.is_retry:
             self._sides[self._client] = _Side()
-            self.set_want(self._client, LOOK)
+            self.set_directive(self._client, PEEK)
             return
         self._suite = suite_of(server.cipher_suite)
         if self._suite is None or server.version not in (_TLS_1_2, _TLS_1_3) or server.compression:
@@ -249,7 +249,7 @@ class TlsDecryption(Conversation):
         if server.is_tls13:
             self._sides[direction].due = SERVER_HANDSHAKE
         else:
-            self.set_want(self._client, LOOK)
+            self.set_directive(self._client, PEEK)
 
     def _leave(self, server: ServerHello) -> None:
         """It cannot be opened, which is worth saying where there are secrets for it."""
@@ -270,11 +270,11 @@ class TlsDecryption(Conversation):
             case HandshakeType.FINISHED if side.in_handshake:
                 side.in_handshake = False
                 side.due = CLIENT_TRAFFIC if of_client else SERVER_TRAFFIC
-                self.settled |= not of_client
+                self.details_ready |= not of_client
             case HandshakeType.ENCRYPTED_EXTENSIONS if not of_client and side.in_handshake:
                 self._take_extensions(EncryptedExtensions.of(message))
             case HandshakeType.CERTIFICATE if not of_client:
-                leaf = CertificateFacts.of_der(_first_certificate(message.body))
+                leaf = CertificateDetails.of_der(_first_certificate(message.body))
                 self._learned["certificate"] = leaf
 
     def _take_extensions(self, extensions: EncryptedExtensions) -> None:
@@ -288,7 +288,7 @@ class TlsDecryption(Conversation):
         else:
             side.due = CLIENT_HANDSHAKE
             side.skipped = 0 if ClientHello.of(self._hello).early_data else None
-        self.set_want(self._client, LOOK)
+        self.set_directive(self._client, PEEK)
 
     def _end_early_data(self, direction: Direction, side: _Side) -> None:
         """The first record behind it was opened; what was taken of it is missing inside."""
@@ -338,7 +338,7 @@ class TlsDecryption(Conversation):
 
     def _do_as_the_hellos(self) -> None:
         self.up, self.down = self._hellos.up, self._hellos.down
-        self.settled = self._hellos.settled
+        self.details_ready = self._hellos.details_ready
 
 
 def _record(data: bytes, at: int) -> Record | None:

@@ -23,7 +23,7 @@ __all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]
 
 _LIST: Final = ("nft", "--handle", "--stateless", "--terse", "list", "ruleset")
 _LOAD: Final = ("nft", "-f", "-")
-_PATIENCE_S: Final = 3
+_TIMEOUT_S: Final = 3
 
 _TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
 _CHAIN: Final = re.compile(r"\tchain (\S+) \{")
@@ -124,7 +124,7 @@ class HostRules:
     @classmethod
     def read(cls) -> HostRules:
         """Raises RulesHiddenError for lack of privilege, MachineError for anything else."""
-        done = attempt(*_LIST, patience_s=_PATIENCE_S)
+        done = attempt(*_LIST, timeout_s=_TIMEOUT_S)
         if done.returncode == 0:
             return cls(done.stdout, LegacyTables.read())
         if "not permitted" in done.stderr:
@@ -204,7 +204,7 @@ class HostRules:
         lines = list(self._copyable())
         missing = sum(_blank(lines, at) for at, line in enumerate(lines) if _is_foreign(line))
         for _ in range(_ROUNDS):
-            done = attempt(*_LOAD, given="\n".join(lines) + "\n", patience_s=_PATIENCE_S)
+            done = attempt(*_LOAD, given="\n".join(lines) + "\n", timeout_s=_TIMEOUT_S)
             if done.returncode == 0:
                 return missing
             complaints = {int(number) - 1 for number in _COMPLAINT.findall(done.stderr)}

@@ -24,10 +24,10 @@ from typing import Final, Protocol, TypeAlias
 import trio
 
 from mitml4.address import Address
-from mitml4.net.egress import abort
+from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn
-from mitml4.net.listener import Arrival, Listener
+from mitml4.net.listener import IncomingConnection, Listener
 
 __all__ = ["Ends", "HeldSyn", "PendingConnection", "Refusal", "SynChannel", "SynGate"]
 
@@ -108,15 +108,15 @@ class SynGate:
             nursery.start_soon(self._hold_syns)
             nursery.start_soon(self._accept_admitted)
 
-    async def accept(self) -> Arrival:
+    async def accept(self) -> IncomingConnection:
         """The next connection that asks to come in. Checkpoints."""
         return await self._receive.receive()
 
-    async def waiting(self) -> list[Arrival]:
+    async def waiting(self) -> list[IncomingConnection]:
         """Those that nobody has asked for yet. Checkpoints every so often."""
         while self._read_some():
             await trio.lowlevel.checkpoint()
-        found: list[Arrival] = []
+        found: list[IncomingConnection] = []
         with suppress(trio.WouldBlock):
             while True:
                 found.append(self._receive.receive_nowait())

@@ -71,6 +71,6 @@ class NamespaceChannel:
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         syn = held.syn
         if refusal is Refusal.UNREACHABLE:
-            self._sockets.send(syn.unreachable(), syn.client, Mark.EGRESS)
+            self._sockets.send(syn.unreachable(), syn.client, Mark.OWN)
         else:
             self._sockets.send(syn.packet, syn.destination, Mark.REFUSED)

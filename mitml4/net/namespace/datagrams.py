@@ -114,7 +114,7 @@ class CarriedDatagrams:
         self, outside: trio.socket.SocketType, client: Address, destination: Address
     ) -> None:
         while True:
-            with trio.move_on_after(_IDLE_S) as patience:
+            with trio.move_on_after(_IDLE_S) as timeout:
                 try:
                     data = await outside.recv(_MAX_SIZE)
                 except ConnectionRefusedError:  # by an ICMP error, which the client does not get
@@ -122,8 +122,8 @@ class CarriedDatagrams:
                 except OSError:
                     return
                 packet = _datagram(destination, client, data)
-                self._namespace.injection.send(packet, client, Mark.EGRESS)
-            if patience.cancelled_caught:
+                self._namespace.injection.send(packet, client, Mark.OWN)
+            if timeout.cancelled_caught:
                 return
 
 

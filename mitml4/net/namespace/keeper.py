@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 from mitml4.errors import MachineError
 from mitml4.net import capabilities, isolation, processes
 from mitml4.net.capabilities import Capability
-from mitml4.net.egress import be_transparent
+from mitml4.net.dial import set_ip_transparent
 from mitml4.net.gate.nflog import open_log
 from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
@@ -43,7 +43,7 @@ KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 _IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 _IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
 
-_WHILE_IT_RUNS: Final = frozenset({"egress socket", "count", "leave"})
+_WHILE_IT_RUNS: Final = frozenset({"socket", "count", "leave"})
 """What may be asked for once the command runs, and the session hears what others say."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
@@ -141,7 +141,7 @@ class _Keeper:
             case "at end":
                 self._for_the_end = [bytes.fromhex(each) for each in arguments["items"]]
                 return {}, []
-            case "furnish":
+            case "mount_files":
                 _furnish(Path(arguments["directory"]), arguments["sizes"], *descriptors)
                 return {}, []
             case "extend":
@@ -158,8 +158,8 @@ class _Keeper:
             case "leave":
                 self.leave()
                 return {}, []
-            case "egress socket":
-                return {}, [_egress_socket(arguments["family"]).detach()]
+            case "socket":
+                return {}, [_dial_socket(arguments["family"]).detach()]
             case "packet socket":
                 return {}, [packet_socket(arguments["interface"]).detach()]
             case "count":
@@ -206,7 +206,7 @@ def _bind_udp_intake() -> socket.socket:
     except OSError:  # a kernel without IPv6
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_IP, _IP_RECVORIGDSTADDR, 1)
-    be_transparent(sock)
+    set_ip_transparent(sock)
     sock.bind(("", 0))
     return sock
 
@@ -237,12 +237,12 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
     return sockets
 
 
-def _egress_socket(family: int) -> socket.socket:
+def _dial_socket(family: int) -> socket.socket:
     """For a connection to a server inside, which is not intercepted again."""
     if family not in _FAMILIES:
         raise MachineError(f"there is no way inside by the family {family}")
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.EGRESS)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.OWN)
     return sock
 
 

@@ -2,7 +2,7 @@
 may make namespaces, and without any change on the host.
 
     host     mitml4 ── listener, DNS sockets ◄── made inside, handed out
-               │  egress: plain connections of the host
+               │  plain connections of the host
     ─ ─ ─ ─ ─ ─│─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
     inside   keeper (keeper.py), the command (launch.py) and its descendants
 
@@ -43,10 +43,10 @@ def _nothing(_items: Sequence[bytes]) -> None:
 class Namespace:
     """Namespaces that are ready. Close it, or use it as a context manager."""
 
-    intake: socket.socket
+    flow_source: socket.socket
     """Listens for all TCP, transparently: `getsockname` of what it accepts is the destination."""
     injection: InjectionSockets
-    """For connections that are held before they come to `intake`."""
+    """For connections that are held before they come to `flow_source`."""
     datagrams: socket.socket
     """Gets all UDP that is neither DNS nor QUIC nor for the namespace's own addresses."""
     dns: tuple[socket.socket, ...]
@@ -76,10 +76,10 @@ class Namespace:
         names = answer["kinds"]
         kinds = dict(zip(names, descriptors, strict=False))
         sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]
-        intake, log, datagrams, raw_v4, *others = sockets
+        flow_source, log, datagrams, raw_v4, *others = sockets
         raw_v6 = others.pop(0) if sources.v6 else None
         return cls(
-            intake=intake,
+            flow_source=flow_source,
             injection=InjectionSockets(log, raw_v4, raw_v6),
             datagrams=datagrams,
             dns=tuple(others),
@@ -98,7 +98,7 @@ class Namespace:
         """Whether it has a user namespace, in which nobody but the caller exists."""
         return "user" in self._kinds
 
-    def furnish(self, directory: Path, files: Mapping[str, bytes]) -> None:
+    def mount_files(self, directory: Path, files: Mapping[str, bytes]) -> None:
         """Let a directory show these files besides what is in it: inside, and in memory only.
 
         Raises MachineError.
@@ -112,7 +112,7 @@ class Namespace:
             raise MachineError(reason, hint=LIMITS.get(error.errno or 0)) from error
         sizes = {name: len(content) for name, content in files.items()}
         try:
-            self._ask("furnish", [contents], directory=str(directory), sizes=sizes)
+            self._ask("mount_files", [contents], directory=str(directory), sizes=sizes)
         finally:
             os.close(contents)
 
@@ -140,9 +140,9 @@ class Namespace:
         """Change nothing any more of what the command sees. Raises MachineError."""
         self._ask("seal")
 
-    def egress_socket(self, family: socket.AddressFamily) -> socket.socket:
+    def dial_socket(self, family: socket.AddressFamily) -> socket.socket:
         """A socket inside whose connections are not intercepted. Raises MachineError."""
-        _, (descriptor,) = self._ask("egress socket", family=int(family))
+        _, (descriptor,) = self._ask("socket", family=int(family))
         return socket.socket(fileno=descriptor)
 
     def tap(self) -> Tap:
@@ -167,7 +167,7 @@ class Namespace:
         with contextlib.suppress(MachineError):
             self._ask("leave")
         self.injection.close()
-        for sock in (self.intake, self.datagrams, *self.dns, self._channel):
+        for sock in (self.flow_source, self.datagrams, *self.dns, self._channel):
             sock.close()
         while self._kinds:
             os.close(self._kinds.popitem()[1])

@@ -48,7 +48,7 @@ class Ports:
 class Mark(IntEnum):
     """What a packet of ours is (SO_MARK)."""
 
-    EGRESS = 0x4D34
+    OWN = 0x4D34
     """Of a connection of ours to a server inside, which is not intercepted again."""
     ADMITTED = 0x4D35
     """A SYN that was held, and may come in."""
@@ -102,7 +102,7 @@ table inet mitml4 {{
   chain intake {{
     type filter hook prerouting priority mangle; policy accept;
     iifname != "lo" accept
-    meta mark {{ {Mark.EGRESS:#x}, {Mark.REFUSED:#x} }} accept{counted}
+    meta mark {{ {Mark.OWN:#x}, {Mark.REFUSED:#x} }} accept{counted}
     ip daddr {own_v4} meta l4proto tcp {is_theirs} accept
     ip6 daddr {own_v6} meta l4proto tcp {is_theirs} accept
     {held} tproxy ip to :{ports.tcp} log group {LOG_GROUP} drop

@@ -28,7 +28,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.egress import source_towards
+from mitml4.net.dial import source_towards
 from mitml4.net.gate.conntrack import Conntrack, Entry
 from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket, open_log
@@ -132,7 +132,7 @@ class HostChannel:
         entry = Entry(
             source=own,
             destination=destination,
-            mark=self._identity.egress_mark,
+            mark=self._identity.own_mark,
             lasts_s=_HANDSHAKE_S,
             becomes_source=name,
         )

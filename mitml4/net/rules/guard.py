@@ -50,7 +50,7 @@ _MARKED: Final = "ct expression, "
 # What a readline prints before each line that it reads, terminal or not.
 _PROMPT: Final = "nft> "
 
-_PATIENCE_S: Final = 5
+_TIMEOUT_S: Final = 5
 
 
 class NftError(MachineError):
@@ -120,7 +120,7 @@ class Guard:
         """
         command = _one_line(statements)
         async with self._turn:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S) as scope:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _TIMEOUT_S) as scope:
                 printed = await self._ask(command)
         if scope.cancelled_caught:
             raise GuardLostError("nft does not answer", hint="nft list ruleset")
@@ -164,7 +164,7 @@ class Guard:
         """End it: the table goes. Idempotent, shielded."""
         assert self._filter.stdin is not None
         assert self._process.stdout is not None
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _TIMEOUT_S):
             await self._filter.stdin.aclose()
             async with self._turn:
                 await self._last_lines()

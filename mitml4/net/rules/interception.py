@@ -55,7 +55,7 @@ class Interception:
         notes: Sequence[str],
     ) -> None:
         self.table: str = guard.identity.table
-        self.egress_mark: int = guard.identity.egress_mark
+        self.own_mark: int = guard.identity.own_mark
         self.address = listener.address
         self.channel = channel
         self.gate = SynGate(listener, channel)
@@ -68,7 +68,7 @@ class Interception:
         self._rules = rules
         self._quic_blocked = 0
 
-    async def close_intake(self) -> None:
+    async def close_source(self) -> None:
         """New connections are no longer intercepted; those that were live on.
 
         Where the guard has died there are no rules, and nothing to do.
@@ -76,7 +76,7 @@ class Interception:
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.stop_intake)
 
-    async def reopen_intake(self) -> None:
+    async def reopen_source(self) -> None:
         """New connections are intercepted again."""
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_intake)

@@ -20,7 +20,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.egress import abort
+from mitml4.net.dial import abort
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.netns import NetNamespace
@@ -69,8 +69,8 @@ class ProbeLink:
         for ip in self.targets:
             target = Address(ip, _TARGET_PORT)
             reason: str | None = None
-            for patience_s in _ATTEMPTS_S:
-                reason = await self._try(origin, target, gate, patience_s)
+            for timeout_s in _ATTEMPTS_S:
+                reason = await self._try(origin, target, gate, timeout_s)
                 if reason is None:
                     break
             else:
@@ -80,23 +80,23 @@ class ProbeLink:
         return None
 
     async def _try(
-        self, origin: Origin, target: Address, gate: SynGate, patience_s: float
+        self, origin: Origin, target: Address, gate: SynGate, timeout_s: float
     ) -> str | None:
         made = await trio.to_thread.run_sync(self._client, origin, target)
         reason: str | None = "its first packet did not arrive"
-        with trio.socket.from_stdlib_socket(made) as client, trio.move_on_after(patience_s):
+        with trio.socket.from_stdlib_socket(made) as client, trio.move_on_after(timeout_s):
             await client.bind(("", 0))
             port = client.getsockname()[1]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(gate.run)
                 nursery.start_soon(_connect, client, target)
-                arrival = await gate.accept()
-                while arrival.client.port != port:  # that of a former attempt
-                    arrival = await gate.accept()
-                reason = f"it arrived, but for {arrival.destination}"
-                if arrival.destination == target:
+                connection = await gate.accept()
+                while connection.client.port != port:  # that of a former attempt
+                    connection = await gate.accept()
+                reason = f"it arrived, but for {connection.destination}"
+                if connection.destination == target:
                     reason = "its first packet arrived, and nothing more"
-                    abort(await arrival.accept())
+                    abort(await connection.accept())
                     reason = None
                 nursery.cancel_scope.cancel()
         return reason

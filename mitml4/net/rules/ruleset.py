@@ -8,7 +8,7 @@ netlink socket of the guard (guard.py) and the kernel removes it with that socke
     hold         it came, and dropped. What becomes of the connection is up to us (channel.py).
                  What could get past that without a proper SYN is dropped.
     refused    prerouting: answers the clients that are to be refused
-    egress     output: our own connections to the servers, which no session intercepts
+    own        output: our own connections to the servers, which no session intercepts
     input      lets nobody reach the listener who was not sent there
     nat        is empty: the kernel translates addresses only while somebody has such a chain
     quic_…     refuses QUIC, so that its clients fall back to TCP
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
-from mitml4.net.identity import ANY_EGRESS_MARK, FOREIGN_MASK, KIND_MASK, OUR_MASK, Identity
+from mitml4.net.identity import ANY_OWN_MARK, FOREIGN_MASK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import Ends, PortRange, Scope
 
 __all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "Ruleset"]
@@ -123,7 +123,7 @@ class Ruleset:
         else:
             yield "gate", self._gate("postrouting", _GATE_PRIORITY, *self._crossing())
         yield "refused", self._refused()
-        yield "egress", self._egress()
+        yield "own", self._own()
         yield "input", self._input()
         yield "nat", ["type nat hook output priority 0; policy accept"]
         if self.blocks_quic and scope.forwarded:
@@ -145,7 +145,7 @@ class Ruleset:
             "meta l4proto != tcp accept",
             "ct state established,related accept",
             # Of any session: two of them would hand a connection to each other for ever.
-            f"ct mark and {KIND_MASK:#x} == {ANY_EGRESS_MARK:#x} accept",
+            f"ct mark and {KIND_MASK:#x} == {ANY_OWN_MARK:#x} accept",
             *(f"{match} goto scope" for match in self._by_interface(*matches)),
         ]
 
@@ -185,9 +185,9 @@ class Ruleset:
             f"{_is('meta', unreachable)} reject with icmpx type host-unreachable",
         ]
 
-    def _egress(self) -> list[str]:
+    def _own(self) -> list[str]:
         # A connection keeps its mark where others change that of a packet.
-        mark = self.identity.egress_mark
+        mark = self.identity.own_mark
         return [
             f"type filter hook output priority {_MARKS_PRIORITY}; policy accept",
             f"{_is('meta', mark)} ct mark set ct mark and {FOREIGN_MASK:#x} or {mark:#x}",
@@ -232,7 +232,7 @@ class Ruleset:
     def _outside(self) -> Iterator[str]:
         """Return for hosts that are not in scope, whatever the port."""
         if self.ipv6:
-            # Without its interface a link-local destination means nothing to the egress.
+            # Without its interface a link-local destination means nothing to our connection.
             yield "ip6 daddr fe80::/10 return"
         else:
             yield "meta nfproto ipv6 return"

@@ -25,13 +25,13 @@ from mitml4.net.rules.interception import intercepting
 from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl, write_sysctl
 from mitml4.net.tools import check_tools, run
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
 __all__ = ["Outcome", "Settings", "Stage", "rehearse"]
 
 Way: TypeAlias = Literal["works", "fails", "untried"]
 
-_PATIENCE_S: Final = 5
+_TIMEOUT_S: Final = 5
 _INTERFACE: Final = "stage"
 
 _EVERYWHERE: Final = (
@@ -98,7 +98,7 @@ def rehearse(*stages: Stage) -> list[Outcome]:
     Raises MachineError where a program is missing. Call it while this process has one thread.
     """
     check_tools()
-    return apart(*(partial(_play, stage) for stage in stages), patience_s=_PATIENCE_S)
+    return run_in_child(*(partial(_play, stage) for stage in stages), timeout_s=_TIMEOUT_S)
 
 
 def _play(stage: Stage) -> Outcome:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from mitml4.protocols.conversation import End, Surroundings, Target, Unreadable
+from mitml4.protocols.conversation import End, LayerContext, Target, Unreadable
 from mitml4.protocols.wire_text import whole_text
 
 __all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
@@ -32,7 +32,7 @@ _AUTHORITY: Final = re.compile(
 _ORIGIN_FORM: Final = re.compile(rb"[\s]*[^\s/:]+[ \t]+(?:/|\*[ \t])")
 
 
-def of_target(target: bytes, around: Surroundings) -> list[End]:
+def of_target(target: bytes, context: LayerContext) -> list[End]:
     """The hosts of a request target that is not CONNECT's (RFC 9112 §3.2)."""
     if target.startswith(b"/") or target == b"*":
         return []
@@ -43,23 +43,23 @@ def of_target(target: bytes, around: Surroundings) -> list[End]:
     authorities = {absolute[2]}
     if b"@" in absolute[3]:  # some look for it before they look for ? and #
         authorities.add(absolute[2] + absolute[3])
-    ends = [end for each in authorities for end in _of_authority(each, around, default)]
+    ends = [end for each in authorities for end in _of_authority(each, context, default)]
     return [*ends, *([Unreadable(_NO_HOST)] if _BLANK.search(target) else [])]
 
 
-def of_fields(section: bytes, around: Surroundings) -> list[End]:
+def of_fields(section: bytes, context: LayerContext) -> list[End]:
     """The hosts of all Host fields of a header section."""
     sections = {section, _FOLD.sub(b" ", section)}
     values = {value.strip() for each in sections for value in _HOST_FIELD.findall(each)}
-    return [end for value in sorted(values - {b""}) for end in _of_authority(value, around, None)]
+    return [end for value in sorted(values - {b""}) for end in _of_authority(value, context, None)]
 
 
-def of_headers(headers: Sequence[tuple[bytes, bytes]], around: Surroundings) -> list[End]:
+def of_headers(headers: Sequence[tuple[bytes, bytes]], context: LayerContext) -> list[End]:
     """The hosts of an HTTP/2 header block: every :authority and every host."""
     schemes = [value for name, value in headers if name == b":scheme"]
     default = _DEFAULT_PORTS.get(schemes[0].lower()) if schemes else None
     values = [value for name, value in headers if name in (b":authority", b"host") and value]
-    return [end for value in values for end in _of_authority(value, around, default)]
+    return [end for value in values for end in _of_authority(value, context, default)]
 
 
 def is_elsewhere(data: bytes) -> bool:
@@ -68,12 +68,12 @@ def is_elsewhere(data: bytes) -> bool:
     return _ORIGIN_FORM.match(data) is None
 
 
-def _of_authority(value: bytes, around: Surroundings, default: int | None) -> Iterator[End]:
+def _of_authority(value: bytes, context: LayerContext, default: int | None) -> Iterator[End]:
     authority = _AUTHORITY.fullmatch(value)
     if authority is None:
         yield Unreadable("HTTP: a host that cannot be read")
         return
     host = whole_text(authority["host"])
     ports = [int(authority["port"]) if authority["port"] else default]
-    ports.append(around.target.port if around.target else None)
+    ports.append(context.target.port if context.target else None)
     yield from (Target(host, port) for port in dict.fromkeys(ports) if port is not None)

@@ -13,21 +13,21 @@ from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import (
     Conversation,
-    Facts,
+    Details,
+    LayerContext,
     Opening,
     Protocol,
-    Surroundings,
     Target,
     Verdict,
 )
 from mitml4.protocols.http.http1 import Http1, HttpExchange
 from mitml4.protocols.http.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
 
-__all__ = ["PROTOCOL", "HttpConnect", "HttpConnectFacts"]
+__all__ = ["PROTOCOL", "HttpConnect", "HttpConnectDetails"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpConnectFacts(Facts):
+class HttpConnectDetails(Details):
     """Of the last CONNECT: where to, if that can be read, and the status of its final response."""
 
     target: Target | None
@@ -49,10 +49,10 @@ class HttpConnect(Http1):
         if exchange.method != b"CONNECT" or (status is not None and status < 200):
             return
         self.asked, self.status = exchange.target, status
-        self.settled = self.settled or status is not None
+        self.details_ready = self.details_ready or status is not None
 
-    def facts(self) -> Facts:
-        return HttpConnectFacts(target=self.asked, status=self.status)
+    def details(self) -> Details:
+        return HttpConnectDetails(target=self.asked, status=self.status)
 
 
 def detect(opening: Opening) -> Verdict:
@@ -60,8 +60,8 @@ def detect(opening: Opening) -> Verdict:
     return line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
 
 
-def _converse(around: Surroundings) -> Conversation:
-    return HttpConnect(around=around)
+def _converse(context: LayerContext) -> Conversation:
+    return HttpConnect(context=context)
 
 
 PROTOCOL: Final = Protocol(

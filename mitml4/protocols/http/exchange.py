@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from mitml4.protocols.conversation import HeaderFields, HttpEnd, Outcome, Surroundings
+from mitml4.protocols.conversation import HeaderFields, HttpEnd, LayerContext, Outcome
 from mitml4.protocols.wire_text import pairs, text
 
 __all__ = ["MAX_TRAILERS", "MAX_TRAILER_BYTES", "UPGRADES", "Exchange", "Trailers", "origin"]
@@ -64,12 +64,12 @@ class Exchange:
         )
 
 
-def origin(around: Surroundings, authority: bytes | None) -> str:
+def origin(context: LayerContext, authority: bytes | None) -> str:
     """`scheme://authority` of a request; where it named none, of where the connection goes."""
-    scheme, default_port = ("https", 443) if around.secure else ("http", 80)
+    scheme, default_port = ("https", 443) if context.secure else ("http", 80)
     if authority:
         return f"{scheme}://{text(authority)}"
-    if around.target is None:
+    if context.target is None:
         return f"{scheme}://"
-    host = str(around.target)
+    host = str(context.target)
     return f"{scheme}://{host.removesuffix(f':{default_port}')}"

@@ -33,20 +33,20 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    MAX_LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    MAX_PEEK,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
     End,
-    Facts,
+    Forward,
     HttpRequest,
     HttpResponse,
-    Pass,
+    LayerContext,
     Protocol,
-    Surroundings,
     Target,
     Unreadable,
 )
@@ -73,7 +73,7 @@ from mitml4.protocols.http.http1_opening import KNOWN_METHODS, SIMPLE_REQUEST, d
 from mitml4.protocols.parts.lines import TEXT
 from mitml4.protocols.wire_text import text
 
-__all__ = ["PROTOCOL", "Http1", "Http1Facts", "HttpExchange"]
+__all__ = ["PROTOCOL", "Http1", "Http1Details", "HttpExchange"]
 
 MAX_OUTSTANDING: Final = 1024
 """Requests that may wait for their responses on one connection."""
@@ -101,7 +101,7 @@ class HttpExchange(Exchange):
     """Its request, until it is answered: it waits behind others."""
     simple: bool = False
     """A request of HTTP/0.9: a page without a head may answer it."""
-    answered: bool = False
+    is_answered: bool = False
     """Its final response head was seen."""
 
 
@@ -117,7 +117,7 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Http1Facts(Facts):
+class Http1Details(Details):
     """Of the first request: its Host, and whether its target is a whole URL (a plain proxy's
     request). `upgrade`: the protocol that a 101 switched to."""
 
@@ -150,19 +150,19 @@ class Http1(Conversation):
     def feed(self, direction: Direction, data: bytes) -> int:
         self.named.clear()
         at = 0
-        held = self.up is HOLD
+        held = self.up is PAUSE
         while at < len(data):
-            want = self.want(direction)
-            if isinstance(want, Pass):
+            directive = self.directive(direction)
+            if isinstance(directive, Forward):
                 rest = len(data) - at
-                taken = rest if want.count is None else min(rest, want.count)
+                taken = rest if directive.count is None else min(rest, directive.count)
                 self.passed(direction, taken)
-            elif want is LOOK:
+            elif directive is PEEK:
                 taken = self._take(direction, data, at)
             else:
                 break
             at += taken
-            if not taken or (held and self.up is not HOLD):
+            if not taken or (held and self.up is not PAUSE):
                 break  # not whole; or what the client said meanwhile comes first
         return at
 
@@ -173,13 +173,13 @@ class Http1(Conversation):
                 side.exchange.request_bytes += count
             else:
                 side.exchange.response_bytes += count
-        want = self.want(direction)
-        if not isinstance(want, Pass) or want.count is None:
+        directive = self.directive(direction)
+        if not isinstance(directive, Forward) or directive.count is None:
             return
-        if left := want.count - count:
-            self.set_want(direction, Pass(left))
+        if left := directive.count - count:
+            self.set_directive(direction, Forward(left))
             return
-        self.set_want(direction, LOOK)
+        self.set_directive(direction, PEEK)
         if side.part is Part.CHUNK:
             side.part = Part.CHUNK_END
         else:
@@ -190,8 +190,8 @@ class Http1(Conversation):
             return
         if self._sides[DOWN].part is Part.UNTIL_END:
             self._complete(DOWN)
-        if self.up is HOLD:
-            self.up = PASS_ALL  # the answer that it waits for will never come
+        if self.up is PAUSE:
+            self.up = FORWARD_ALL  # the answer that it waits for will never come
 
     def close(self) -> None:
         unfinished = list(self._unanswered)
@@ -199,25 +199,25 @@ class Http1(Conversation):
         if asked and asked.response_done and not asked.request_done:
             unfinished.insert(0, asked)
         one_sided = self._sides[DOWN].exchange is None and not any(
-            exchange.answered for exchange in unfinished
+            exchange.is_answered for exchange in unfinished
         )
         for exchange in unfinished:
             if one_sided:  # a capture of the client's side alone shows what it asked
                 self._tell_request(exchange)
             if exchange.untold is None:
-                self.notices.append(exchange.end(self.around.clock(), "cut"))
+                self.protocol_events.append(exchange.end(self.context.clock(), "cut"))
         self._unanswered.clear()
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
         """Some servers take a head for whole that is not whole to us."""
-        return of_fields(data, self.around) if self.up is LOOK else None
+        return of_fields(data, self.context) if self.up is PEEK else None
 
     @property
     def memory(self) -> int:
         return self._waiting_bytes
 
-    def facts(self) -> Facts:
-        return Http1Facts(host=self.host, absolute_form=self.absolute_form, upgrade=self.upgrade)
+    def details(self) -> Details:
+        return Http1Details(host=self.host, absolute_form=self.absolute_form, upgrade=self.upgrade)
 
     def _take(self, direction: Direction, data: bytes, at: int) -> int:
         """Read one part at `at`; how long it is, 0 while it is not whole."""
@@ -250,7 +250,7 @@ class Http1(Conversation):
         """The length of the line at `at`, 0 while it has no end; `blank`: an empty one only."""
         length = data.find(b"\n", at) + 1 - at
         line = data[at : at + length] if length > 0 else data[at:]
-        if (blank and line not in (b"\r\n", b"\n", b"\r")) or len(line) >= MAX_LOOK:
+        if (blank and line not in (b"\r\n", b"\n", b"\r")) or len(line) >= MAX_PEEK:
             raise ProtocolError(f"HTTP/1: {fault}")
         return max(length, 0)
 
@@ -260,7 +260,7 @@ class Http1(Conversation):
             return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
         side = self._sides[UP]
         side.part = Part.COUNTED
-        self.up = Pass(side.length)
+        self.up = Forward(side.length)
         taken = min(side.length, len(data) - at)
         self.passed(UP, taken)
         return taken
@@ -269,13 +269,13 @@ class Http1(Conversation):
         """Whether a request line with a registered method comes, or begins, in place of the body of
         a request that was answered before."""
         exchange = self._sides[UP].exchange
-        if exchange is None or not exchange.answered or exchange.request_bytes:
+        if exchange is None or not exchange.is_answered or exchange.request_bytes:
             return False
         method, space, _ = data[at : at + _LONGEST_METHOD + 1].partition(b" ")
         if not space:
             return any(known.startswith(method) for known in KNOWN_METHODS)
-        begun = REQUEST_LINE.match(data, at) or REQUEST_BEGUN.fullmatch(data, at)
-        return method in KNOWN_METHODS and begun is not None
+        partial = REQUEST_LINE.match(data, at) or REQUEST_BEGUN.fullmatch(data, at)
+        return method in KNOWN_METHODS and partial is not None
 
     def _next_request(self, data: bytes, at: int) -> int:
         self._complete(UP)
@@ -301,35 +301,35 @@ class Http1(Conversation):
             return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
         line = CHUNK_LINE.match(data, at)
         if line is None:
-            if CHUNK_LINE_BEGUN.fullmatch(data, at) is None or len(data) - at >= MAX_LOOK:
+            if CHUNK_LINE_BEGUN.fullmatch(data, at) is None or len(data) - at >= MAX_PEEK:
                 raise ProtocolError("HTTP/1: a chunk without a proper size")
             return 0
         size = int(line[1], 16)
         self._sides[direction].part = Part.CHUNK if size else Part.TRAILER
         if size:
-            self.set_want(direction, Pass(size))
+            self.set_directive(direction, Forward(size))
         return line.end() - at
 
     def _request(self, data: bytes, at: int) -> int:
         if not self._messages and STATUS_LINE.match(data, at):
-            self.up = self.down = PASS_ALL  # a capture has taken the server for the client
-            self.settled = True
+            self.up = self.down = FORWARD_ALL  # a capture has taken the server for the client
+            self.details_ready = True
             self.named.append(Unreadable("HTTP/1: not a request line"))
             return 0
         if data.find(b"\n", at) < 0:
-            begun = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
-            begun = begun or (None if self._messages else STATUS_BEGUN.fullmatch(data, at))
-            return not_whole(data, at, begun, "not a request line")
+            partial = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
+            partial = partial or (None if self._messages else STATUS_BEGUN.fullmatch(data, at))
+            return not_whole(data, at, partial, "not a request line")
         line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
         if line is None and not self._messages and SIMPLE_REQUEST.match(data, at):
             return self._simple_request(data, at)
         if line is None:
             self.elsewhere = self.elsewhere or is_elsewhere(data[at:])
-            self.named += of_fields(data[at:], self.around)
+            self.named += of_fields(data[at:], self.context)
             raise ProtocolError("HTTP/1: not a request line")
         connect = line.re is CONNECT_LINE
         if connect and not self.follows_connect:
-            self.up = HOLD
+            self.up = PAUSE
             self._connect_waits = True
             self._step_aside()
             return 0
@@ -339,7 +339,7 @@ class Http1(Conversation):
         if end is None:
             return not_whole(data, at, line, "not a request line")
         section = data[line.end() : end.start()]
-        self.named += of_fields(section, self.around)
+        self.named += of_fields(section, self.context)
         fields = Fields.of(section)
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
@@ -356,7 +356,7 @@ class Http1(Conversation):
         """Where a request line wants to go."""
         if line.re is not CONNECT_LINE:
             self.elsewhere = self.elsewhere or is_elsewhere(line[0])
-            return of_target(line["target"], self.around)
+            return of_target(line["target"], self.context)
         target = connect_target(line)
         if target is None or b" " in line["target"]:
             return [Unreadable("HTTP/1: CONNECT to a host that cannot be read")]
@@ -368,9 +368,9 @@ class Http1(Conversation):
         exchange = self._ask(b"GET")
         exchange.simple = exchange.request_done = True
         target = data[at:end].split()[1]
-        self.named += of_target(target, self.around) + of_fields(data[end:], self.around)
-        url = origin(self.around, None) if target.startswith(b"/") else ""
-        self.notices.append(
+        self.named += of_target(target, self.context) + of_fields(data[end:], self.context)
+        url = origin(self.context, None) if target.startswith(b"/") else ""
+        self.protocol_events.append(
             HttpRequest(
                 stream=exchange.stream,
                 method="GET",
@@ -380,19 +380,19 @@ class Http1(Conversation):
                 headers=(),
             )
         )
-        self.settled = True
-        self.up = PASS_ALL
+        self.details_ready = True
+        self.up = FORWARD_ALL
         return end - at
 
     def _response(self, data: bytes, at: int) -> int:
         line = STATUS_LINE.match(data, at)
         end = HEAD_END.search(data, at)
         if line is None or end is None:
-            begun = line or STATUS_BEGUN.fullmatch(data, at)
-            if begun is None and self._unanswered and self._unanswered[0].simple:
+            partial = line or STATUS_BEGUN.fullmatch(data, at)
+            if partial is None and self._unanswered and self._unanswered[0].simple:
                 self._begin(DOWN, self._unanswered[0], Part.UNTIL_END, 0)
                 return 0
-            return not_whole(data, at, begun, "not a status line")
+            return not_whole(data, at, partial, "not a status line")
         start = data.index(b"\n", at) + 1
         fields = Fields.of(data[start : end.start()])
         status = int(line["status"])
@@ -403,7 +403,7 @@ class Http1(Conversation):
         elif exchange.method == b"CONNECT" and 200 <= status < 300:
             self._tunnel(exchange)
         elif status >= 200:
-            exchange.answered = True
+            exchange.is_answered = True
             self._closes = self._closes or _is_last(fields, line["version"])
             self._release(exchange)
             bodiless = exchange.method == b"HEAD" or status in (204, 304)
@@ -416,7 +416,7 @@ class Http1(Conversation):
         if len(self._unanswered) >= MAX_OUTSTANDING:
             raise ProtocolError("HTTP/1: too many requests without a response")
         self._messages += 1
-        exchange = HttpExchange(self._messages, self.around.clock(), method=method)
+        exchange = HttpExchange(self._messages, self.context.clock(), method=method)
         self._unanswered.append(exchange)
         return exchange
 
@@ -431,11 +431,11 @@ class Http1(Conversation):
         side = self._sides[direction]
         side.exchange, side.part, side.length = exchange, part, length
         if part is Part.UNTIL_END:
-            self.set_want(direction, PASS_ALL)
+            self.set_directive(direction, FORWARD_ALL)
         elif length and direction is UP:
             side.part = Part.BODY
         elif length:
-            self.set_want(direction, Pass(length))
+            self.set_directive(direction, Forward(length))
         elif part is Part.COUNTED:
             self._complete(direction)
 
@@ -445,7 +445,7 @@ class Http1(Conversation):
         exchange = side.exchange
         assert exchange is not None
         side.part = Part.HEAD
-        self.set_want(direction, LOOK)
+        self.set_directive(direction, PEEK)
         if direction is DOWN:
             self._unanswered.popleft()
             exchange.response_done = True
@@ -453,27 +453,27 @@ class Http1(Conversation):
         else:
             exchange.request_done = True
             if self._switching:
-                self.up = INNER
+                self.up = SWITCH
             elif exchange.holds:
-                self.up = HOLD
+                self.up = PAUSE
         if exchange.request_done and exchange.response_done:
-            self.notices.append(exchange.end(self.around.clock()))
+            self.protocol_events.append(exchange.end(self.context.clock()))
 
     def _step_aside(self) -> None:
         """Leave a CONNECT, unread, to the layer that it opens, once all before it is answered."""
         if self._connect_waits and not self._unanswered:
-            self.up = self.down = INNER
+            self.up = self.down = SWITCH
 
     def _release(self, exchange: HttpExchange) -> None:
         """The answer is an ordinary one: what the client says next is still HTTP."""
-        if exchange.holds and self.up is HOLD:
-            self.up = LOOK
+        if exchange.holds and self.up is PAUSE:
+            self.up = PEEK
         exchange.holds = False
 
     def _tunnel(self, exchange: HttpExchange) -> None:
         """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
         self._begin(DOWN, exchange, *NO_BODY)
-        self.up = self.down = INNER
+        self.up = self.down = SWITCH
 
     def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
         """A 101: the server speaks the new protocol at once, the client after its request."""
@@ -484,15 +484,15 @@ class Http1(Conversation):
         self.inner = UPGRADES.get(token.lower()) if token else None
         self._switching = not exchange.request_done
         self._begin(DOWN, exchange, *NO_BODY)
-        self.down = INNER
+        self.down = SWITCH
         if exchange.request_done:
-            self.up = INNER
+            self.up = SWITCH
 
     def _note_request(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
         method, target, host = line["method"], line["target"], fields.first(b"host")
         in_origin = target.startswith(b"/")
         if in_origin or target == b"*":  # RFC 9112 §3.3: the path of `*` is empty
-            url = origin(self.around, host) + text(target).removeprefix("*")
+            url = origin(self.context, host) + text(target).removeprefix("*")
         else:
             url = text(target)
         if exchange.stream == 1:
@@ -516,13 +516,13 @@ class Http1(Conversation):
     def _tell_request(self, exchange: HttpExchange) -> None:
         if exchange.untold:
             self._waiting_bytes -= exchange.memory
-            self.notices.append(exchange.untold)
+            self.protocol_events.append(exchange.untold)
         exchange.untold = None
 
     def _note_response(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
         self._tell_request(exchange)
         status = int(line["status"])
-        self.notices.append(
+        self.protocol_events.append(
             HttpResponse(
                 stream=exchange.stream,
                 status=status,
@@ -535,7 +535,7 @@ class Http1(Conversation):
 
     def settle(self, exchange: HttpExchange, status: int | None) -> None:
         """A head was read, with this status if it was a response: may the layer be announced?"""
-        self.settled = True
+        self.details_ready = True
 
 
 def _is_last(fields: Fields, version: bytes) -> bool:
@@ -546,8 +546,8 @@ def _is_last(fields: Fields, version: bytes) -> bool:
     return b"close" in options
 
 
-def _converse(around: Surroundings) -> Conversation:
-    return Http1(around=around)
+def _converse(context: LayerContext) -> Conversation:
+    return Http1(context=context)
 
 
 PROTOCOL: Final = Protocol(

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import MAX_LOOK, Target, Verdict
+from mitml4.protocols.conversation import MAX_PEEK, Target, Verdict
 from mitml4.protocols.wire_text import text, whole_text
 
 __all__ = [
@@ -98,13 +98,13 @@ CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 CHUNK_LINE_BEGUN: Final = re.compile(rb"0*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
 
 
-def line_verdict(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Verdict:
+def line_verdict(data: bytes, whole: re.Pattern[bytes], beginning: re.Pattern[bytes]) -> Verdict:
     """What the first line says, behind up to four empty ones (RFC 9112 §2.2)."""
     blank = _BLANK_LINES.match(data)
     start = blank.end() if blank else 0
     if whole.match(data, start):
         return Verdict.MATCH
-    return Verdict.NEED_MORE if begun.fullmatch(data, start) else Verdict.REJECT
+    return Verdict.NEED_MORE if beginning.fullmatch(data, start) else Verdict.REJECT
 
 
 def connect_target(line: re.Match[bytes]) -> Target | None:
@@ -203,10 +203,10 @@ def framing(fields: Fields, version: bytes, *, request: bool) -> tuple[Part, int
     return Part.COUNTED, int(length)
 
 
-def not_whole(data: bytes, at: int, begun: re.Match[bytes] | None, fault: str) -> int:
+def not_whole(data: bytes, at: int, partial: re.Match[bytes] | None, fault: str) -> int:
     """0, as long as the bytes at `at` can still become a head."""
-    if begun is None:
+    if partial is None:
         raise ProtocolError(f"HTTP/1: {fault}")
-    if len(data) - at >= MAX_LOOK:
+    if len(data) - at >= MAX_PEEK:
         raise ProtocolError("HTTP/1: a head longer than 64 KiB")
     return 0

@@ -47,8 +47,8 @@ def detect(opening: Opening) -> Verdict:
     if verdict is Verdict.MATCH or STATUS_LINE.match(opening.up):
         return Verdict.MATCH
     if verdict is Verdict.REJECT:
-        begun = STATUS_BEGUN.fullmatch(opening.up)
-        return Verdict.NEED_MORE if begun else _by_answer(opening)
+        partial = STATUS_BEGUN.fullmatch(opening.up)
+        return Verdict.NEED_MORE if partial else _by_answer(opening)
     likely = _LIKELY.match(opening.up)
     known = likely is not None and likely[1] in KNOWN_METHODS
     return Verdict.LIKELY if known else Verdict.NEED_MORE

@@ -21,20 +21,20 @@ from hpack import Decoder, HPACKError
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    TAP,
+    MIRROR,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Directive,
     HeaderFields,
     HttpRequest,
     HttpResponse,
+    LayerContext,
     Opening,
     Outcome,
     Protocol,
     StreamLayer,
-    Surroundings,
     Verdict,
-    Want,
     WebSocketMessage,
 )
 from mitml4.protocols.http.asked import of_headers
@@ -42,7 +42,7 @@ from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
 from mitml4.protocols.http.websocket import WebSocket
 from mitml4.protocols.wire_text import text
 
-__all__ = ["PREFACE", "PROTOCOL", "Http2", "Http2Facts"]
+__all__ = ["PREFACE", "PROTOCOL", "Http2", "Http2Details"]
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
 MAX_HEADER_BLOCK: Final = 65536
@@ -150,7 +150,7 @@ class _Block:
 
 @dataclass(slots=True)
 class _Side:
-    begun: bool = False
+    has_preface: bool = False
     """The preface is over: the first SETTINGS frame was seen."""
     kept: bytes = b""
     """The beginning of a frame that has not come whole: less than a header block."""
@@ -174,7 +174,7 @@ class _Stream(Exchange):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Http2Facts(Facts):
+class Http2Details(Details):
     """What the first request showed of the connection's use."""
 
     grpc: bool
@@ -192,8 +192,8 @@ class Http2(Conversation):
 
     name: ClassVar[str] = "http/2"
 
-    up: Want = TAP
-    down: Want = TAP
+    up: Directive = MIRROR
+    down: Directive = MIRROR
     grpc: bool = False
     extended_connect: bool = False
     _sides: dict[Direction, _Side] = field(
@@ -203,7 +203,7 @@ class Http2(Conversation):
     _has_sockets: bool = False
 
     def __post_init__(self) -> None:
-        if self.around.within[-1:] == ("http/1",):
+        if self.context.within[-1:] == ("http/1",):
             self._open(1).request_done = True
             for side in self._sides.values():  # the upgrade carried SETTINGS that nobody has read
                 side.decoder.max_allowed_table_size = MAX_TABLE
@@ -216,8 +216,8 @@ class Http2(Conversation):
 
     def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
         """Read all frames that are whole; what is left over."""
-        at = 0 if side.begun else self._begin(direction, side, data)
-        while side.begun:
+        at = 0 if side.has_preface else self._begin(direction, side, data)
+        while side.has_preface:
             passing = min(side.skip, len(data) - at)
             if side.stream:
                 self._read_socket(direction, side, side.stream, data[at : at + passing])
@@ -247,8 +247,8 @@ class Http2(Conversation):
                 held += table.maxsize + _ENTRY_BYTES * entries
         return held
 
-    def facts(self) -> Facts:
-        return Http2Facts(grpc=self.grpc, extended_connect=self.extended_connect)
+    def details(self) -> Details:
+        return Http2Details(grpc=self.grpc, extended_connect=self.extended_connect)
 
     def _begin(self, direction: Direction, side: _Side, data: bytes) -> int:
         """Check what each side begins with (RFC 9113 §3.4): where the frames begin, or 0."""
@@ -260,7 +260,7 @@ class Http2(Conversation):
         _, _, kind, flags, stream = _HEADER.unpack_from(data, len(preface))
         if (kind, flags, stream) != (_SETTINGS, 0, 0):
             raise ProtocolError("HTTP/2: does not begin with SETTINGS")
-        side.begun = True
+        side.has_preface = True
         return len(preface)
 
     def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
@@ -355,14 +355,14 @@ class Http2(Conversation):
         named = dict(headers)
         promised = block.about_stream != block.on_stream
         if direction is UP:
-            self.named += of_headers(headers, self.around)
+            self.named += of_headers(headers, self.context)
         if b":method" in named and (direction is UP or promised):
             self._request(block.about_stream, headers, named, promised=promised)
         elif b":status" in named and direction is DOWN and not promised:
             self._response(block.about_stream, headers, named)
         else:
             self._trailers(direction, block.about_stream, headers)
-        self.settled = True
+        self.details_ready = True
         if block.ends_stream:
             self._end_half(direction, block.about_stream)
 
@@ -374,7 +374,7 @@ class Http2(Conversation):
         protocol = named.get(b":protocol", b"").lower()
         exchange.asks_for_socket = UPGRADES.get(protocol) == WebSocket.name
         self.extended_connect = self.extended_connect or b":protocol" in named
-        self.notices.append(
+        self.protocol_events.append(
             HttpRequest(
                 stream=stream,
                 method=text(named[b":method"]),
@@ -389,7 +389,7 @@ class Http2(Conversation):
         status = named[b":status"]
         if _STATUS.fullmatch(status) is None:
             raise ProtocolError("HTTP/2: a status that is no number")
-        self.notices.append(
+        self.protocol_events.append(
             HttpResponse(
                 stream=stream,
                 status=int(status),
@@ -404,7 +404,7 @@ class Http2(Conversation):
         if exchange and exchange.asks_for_socket and status[:1] == b"2":
             exchange.socket = WebSocket()
             if not self._has_sockets:
-                self.notices.append(StreamLayer(protocol=WebSocket.name))
+                self.protocol_events.append(StreamLayer(protocol=WebSocket.name))
             self._has_sockets = True
         if exchange and status[:1] != b"1":
             exchange.asks_for_socket = False
@@ -432,10 +432,10 @@ class Http2(Conversation):
         except ProtocolError:
             stream.socket = None  # whatever this stream carries, the others go on
             return
-        for notice in stream.socket.notices:
-            assert isinstance(notice, WebSocketMessage)
-            self.notices.append(replace(notice, stream=stream.stream))
-        stream.socket.notices.clear()
+        for protocol_event in stream.socket.protocol_events:
+            assert isinstance(protocol_event, WebSocketMessage)
+            self.protocol_events.append(replace(protocol_event, stream=stream.stream))
+        stream.socket.protocol_events.clear()
 
     def _url(self, named: Mapping[bytes, bytes]) -> str:
         """The target URI (RFC 9113 §8.3.1); of an ordinary CONNECT its authority (§8.5)."""
@@ -445,7 +445,7 @@ class Http2(Conversation):
             return text(authority or b"")
         scheme = named.get(b":scheme")
         start = text(scheme + b"://" + authority) if scheme and authority else None
-        return (start or origin(self.around, authority)) + text(path).removeprefix("*")
+        return (start or origin(self.context, authority)) + text(path).removeprefix("*")
 
     def _content_type(self, named: Mapping[bytes, bytes]) -> str | None:
         value = named.get(b"content-type")
@@ -458,7 +458,7 @@ class Http2(Conversation):
         self._close(stream, "cut")
         if len(self._streams) >= MAX_STREAMS:
             self._close(next(iter(self._streams)), "cut")
-        exchange = self._streams[stream] = _Stream(stream, self.around.clock())
+        exchange = self._streams[stream] = _Stream(stream, self.context.clock())
         return exchange
 
     def _count(self, direction: Direction, stream: int, size: int) -> _Stream | None:
@@ -491,7 +491,9 @@ class Http2(Conversation):
         exchange = self._streams.pop(stream, None)
         if exchange is not None:
             reset_code = None if code is None else _error_name(code)
-            self.notices.append(exchange.end(self.around.clock(), outcome, reset_code=reset_code))
+            self.protocol_events.append(
+                exchange.end(self.context.clock(), outcome, reset_code=reset_code)
+            )
 
     def _go_away(self, direction: Direction, payload: bytes) -> None:
         """The other side's streams above the last one named will not be served (RFC 9113 §6.8)."""
@@ -515,8 +517,8 @@ def _error_name(code: int) -> str:
     return _ERRORS[code] if code < len(_ERRORS) else f"0x{code:x}"
 
 
-def _converse(around: Surroundings) -> Conversation:
-    return Http2(around=around)
+def _converse(context: LayerContext) -> Conversation:
+    return Http2(context=context)
 
 
 PROTOCOL: Final = Protocol(

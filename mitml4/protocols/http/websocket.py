@@ -11,17 +11,17 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    TAP,
+    MIRROR,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Directive,
+    LayerContext,
     Protocol,
-    Surroundings,
-    Want,
     WebSocketMessage,
 )
 
-__all__ = ["PROTOCOL", "WebSocket", "WebSocketFacts"]
+__all__ = ["PROTOCOL", "WebSocket", "WebSocketDetails"]
 
 # RFC 6455 §5.2
 _FIN: Final = 0x80
@@ -77,7 +77,7 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebSocketFacts(Facts):
+class WebSocketDetails(Details):
     """None: what was negotiated stands in the HTTP heads of the layer outside."""
 
 
@@ -88,9 +88,9 @@ class WebSocket(Conversation):
     name: ClassVar[str] = "websocket"
     may_lead_on: ClassVar[bool] = False
 
-    up: Want = TAP
-    down: Want = TAP
-    settled: bool = True
+    up: Directive = MIRROR
+    down: Directive = MIRROR
+    details_ready: bool = True
     _sides: dict[Direction, _Side] = field(
         default_factory=lambda: {direction: _Side() for direction in Direction}
     )
@@ -117,8 +117,8 @@ class WebSocket(Conversation):
             at += side.frame.header_size
             side.skip = side.frame.size
 
-    def facts(self) -> Facts:
-        return WebSocketFacts()
+    def details(self) -> Details:
+        return WebSocketDetails()
 
     def _ended(self, direction: Direction, side: _Side, frame: _Frame) -> None:
         """A frame is over, and a message with it unless fragments follow (RFC 6455 §5.4)."""
@@ -132,13 +132,13 @@ class WebSocket(Conversation):
                 return
             opcode, size = side.message, side.size
             side.message, side.size = None, 0
-        self.notices.append(
+        self.protocol_events.append(
             WebSocketMessage(direction=direction, opcode=_OPCODES[opcode], size=size)
         )
 
 
-def _converse(around: Surroundings) -> Conversation:
-    return WebSocket(around=around)
+def _converse(context: LayerContext) -> Conversation:
+    return WebSocket(context=context)
 
 
 PROTOCOL: Final = Protocol(name="websocket", detect=None, converse=_converse)

@@ -17,8 +17,8 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.parts.evidence import Detector, Rule, proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.evidence import Detector, Rule, single_message
+from mitml4.protocols.parts.fields import Reader, evaluate
 from mitml4.protocols.parts.lines import TEXT, in_lines
 
 __all__ = ["PROTOCOLS"]
@@ -81,10 +81,10 @@ def detect_ident(opening: Opening) -> Verdict:
     """A pair of ports is anybody's line, so it takes the answer, or the port to be likely."""
     if opening.down and not opening.up:
         return Verdict.REJECT
-    query = judge(read_ident, opening.up)
+    query = evaluate(read_ident, opening.up)
     if query is not Verdict.MATCH:
         return query
-    reply = judge(ident_reply(opening.up), opening.down)
+    reply = evaluate(ident_reply(opening.up), opening.down)
     unanswered = opening.port == IDENT_PORT and not opening.down
     return Verdict.LIKELY if reply is Verdict.NEED_MORE and unanswered else reply
 
@@ -113,11 +113,13 @@ def by_port(port: int, query: re.Pattern[bytes]) -> Detector:
 PROTOCOLS: Final = (
     Protocol(
         name="x11",
-        detect=proof(read_x11),
+        detect=single_message(read_x11),
         client_first=BIG_ENDIAN + LITTLE_ENDIAN,
         server_first=b"",
     ),
-    Protocol(name="zabbix", detect=proof(read_zabbix), client_first=b"Z", server_first=b""),
+    Protocol(
+        name="zabbix", detect=single_message(read_zabbix), client_first=b"Z", server_first=b""
+    ),
     Protocol(
         name="ident",
         detect=detect_ident,

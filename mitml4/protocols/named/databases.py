@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 
 __all__ = ["PROTOCOLS"]
@@ -102,26 +102,31 @@ def read_clickhouse(reader: Reader) -> None:
 PROTOCOLS: Final = (
     Protocol(
         name="drda",
-        detect=proof(read_drda, read_drda),
+        detect=single_message(read_drda, read_drda),
         client_first=bytes(range(16)),
         server_first=bytes(range(16)),
     ),
     Protocol(
         name="oracle-tns",
-        detect=proof(read_oracle_tns),
+        detect=single_message(read_oracle_tns),
         client_first=bytes(range(32)),
         server_first=b"",
     ),
     Protocol(
         name="elasticsearch",
-        detect=proof(read_elasticsearch, read_elasticsearch),
+        detect=single_message(read_elasticsearch, read_elasticsearch),
         client_first=b"E",
         server_first=b"E",
     ),
-    Protocol(name="zookeeper", detect=proof(read_zookeeper), client_first=b"\0", server_first=b""),
+    Protocol(
+        name="zookeeper",
+        detect=single_message(read_zookeeper),
+        client_first=b"\0",
+        server_first=b"",
+    ),
     Protocol(
         name="clickhouse",
-        detect=proof(read_clickhouse, read_clickhouse),
+        detect=single_message(read_clickhouse, read_clickhouse),
         client_first=b"\0",
         server_first=b"\0",
     ),

@@ -19,8 +19,8 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.parts.evidence import Rule, answered, proof
-from mitml4.protocols.parts.fields import Reader, judge
+from mitml4.protocols.parts.evidence import Rule, request_response, single_message
+from mitml4.protocols.parts.fields import Reader, evaluate
 
 __all__ = ["PROTOCOLS"]
 
@@ -82,13 +82,13 @@ def modbus_reply(up: bytes) -> Rule:
     return read
 
 
-_modbus: Final = answered(read_modbus, modbus_reply)
+_modbus: Final = request_response(read_modbus, modbus_reply)
 
 
 def detect_modbus(opening: Opening) -> Verdict:
     """A request that is answered, or repeated; or one in which nothing is wrong."""
     verdict = _modbus(opening)
-    if verdict is Verdict.LIKELY and judge(read_modbus_arguments, opening.up) is Verdict.REJECT:
+    if verdict is Verdict.LIKELY and evaluate(read_modbus_arguments, opening.up) is Verdict.REJECT:
         return Verdict.NEED_MORE
     return verdict
 
@@ -241,8 +241,8 @@ def enip_list(up: bytes) -> Rule:
     return lambda reader: read_enip_head(reader, up[:2], least=2, most=ENIP_MAX)
 
 
-_within_a_session: Final = proof(read_enip_data, read_enip_data)
-_before_one: Final = answered(read_enip_question, enip_list)
+_within_a_session: Final = single_message(read_enip_data, read_enip_data)
+_before_one: Final = request_response(read_enip_question, enip_list)
 
 
 def detect_enip(opening: Opening) -> Verdict:
@@ -266,22 +266,28 @@ def read_hislip(reader: Reader) -> None:
 PROTOCOLS: Final = (
     Protocol(name="modbus", detect=detect_modbus, server_first=b""),
     Protocol(
-        name="dnp3", detect=proof(read_dnp3, read_dnp3), client_first=b"\x05", server_first=b"\x05"
+        name="dnp3",
+        detect=single_message(read_dnp3, read_dnp3),
+        client_first=b"\x05",
+        server_first=b"\x05",
     ),
     Protocol(
         name="iec104",
-        detect=proof(read_iec104, read_iec104),
+        detect=single_message(read_iec104, read_iec104),
         client_first=b"\x68",
         server_first=b"\x68",
     ),
     Protocol(
         name="opcua",
-        detect=proof(read_opcua, read_opcua),
+        detect=single_message(read_opcua, read_opcua),
         client_first=b"HAEROMC",
         server_first=b"HAEROMC",
     ),
     Protocol(
-        name="tpkt", detect=proof(read_tpkt, read_tpkt), client_first=b"\3", server_first=b"\3"
+        name="tpkt",
+        detect=single_message(read_tpkt, read_tpkt),
+        client_first=b"\3",
+        server_first=b"\3",
     ),
     Protocol(
         name="enip",
@@ -290,6 +296,9 @@ PROTOCOLS: Final = (
         server_first=b"\x65\x6f\x70",
     ),
     Protocol(
-        name="hislip", detect=proof(read_hislip, read_hislip), client_first=b"H", server_first=b"H"
+        name="hislip",
+        detect=single_message(read_hislip, read_hislip),
+        client_first=b"H",
+        server_first=b"H",
     ),
 )

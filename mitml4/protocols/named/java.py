@@ -11,7 +11,7 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOLS"]
@@ -45,7 +45,16 @@ def read_java_rmi(reader: Reader) -> None:
 
 
 PROTOCOLS: Final = (
-    Protocol(name="ajp13", detect=proof(read_ajp13), client_first=b"\x12", server_first=b""),
-    Protocol(name="jdwp", detect=proof(read_jdwp, read_jdwp), client_first=b"J", server_first=b"J"),
-    Protocol(name="java-rmi", detect=proof(read_java_rmi), client_first=b"J", server_first=b""),
+    Protocol(
+        name="ajp13", detect=single_message(read_ajp13), client_first=b"\x12", server_first=b""
+    ),
+    Protocol(
+        name="jdwp",
+        detect=single_message(read_jdwp, read_jdwp),
+        client_first=b"J",
+        server_first=b"J",
+    ),
+    Protocol(
+        name="java-rmi", detect=single_message(read_java_rmi), client_first=b"J", server_first=b""
+    ),
 )

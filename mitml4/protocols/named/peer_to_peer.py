@@ -11,7 +11,7 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 
 __all__ = ["PROTOCOLS"]
@@ -47,19 +47,19 @@ def read_bitcoin(reader: Reader) -> None:
 PROTOCOLS: Final = (
     Protocol(
         name="bittorrent",
-        detect=proof(read_bittorrent, read_bittorrent),
+        detect=single_message(read_bittorrent, read_bittorrent),
         client_first=b"\x13",
         server_first=b"\x13",
     ),
     Protocol(
         name="gnutella",
-        detect=proof(read_gnutella, read_gnutella),
+        detect=single_message(read_gnutella, read_gnutella),
         client_first=b"G",
         server_first=b"G",
     ),
     Protocol(
         name="bitcoin",
-        detect=proof(read_bitcoin, read_bitcoin),
+        detect=single_message(read_bitcoin, read_bitcoin),
         client_first=bytes(magic[0] for magic in NETWORKS),
         server_first=bytes(magic[0] for magic in NETWORKS),
     ),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOLS"]
@@ -58,7 +58,15 @@ def read_ldp(reader: Reader) -> None:
 
 PROTOCOLS: Final = (
     Protocol(
-        name="bgp", detect=proof(read_bgp, read_bgp), client_first=b"\xff", server_first=b"\xff"
+        name="bgp",
+        detect=single_message(read_bgp, read_bgp),
+        client_first=b"\xff",
+        server_first=b"\xff",
     ),
-    Protocol(name="ldp", detect=proof(read_ldp, read_ldp), client_first=b"\0", server_first=b"\0"),
+    Protocol(
+        name="ldp",
+        detect=single_message(read_ldp, read_ldp),
+        client_first=b"\0",
+        server_first=b"\0",
+    ),
 )

@@ -13,7 +13,7 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import either, proof
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 
 __all__ = ["PROTOCOLS"]
@@ -90,14 +90,14 @@ STUN: Final = either(read_stun, read_framed_stun)
 PROTOCOLS: Final = (
     Protocol(
         name="diameter",
-        detect=proof(read_diameter, read_diameter),
+        detect=single_message(read_diameter, read_diameter),
         client_first=b"\x01",
         server_first=b"\x01",
     ),
-    Protocol(name="smpp", detect=proof(read_smpp), client_first=b"\0", server_first=b""),
+    Protocol(name="smpp", detect=single_message(read_smpp), client_first=b"\0", server_first=b""),
     Protocol(
         name="stun",
-        detect=proof(STUN, STUN),
+        detect=single_message(STUN, STUN),
         client_first=bytes(range(STUN_HEAD + MAX_STUN >> 8)),
         server_first=bytes(range(STUN_HEAD + MAX_STUN >> 8)),
     ),

@@ -18,7 +18,7 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import Rule, either, proof
+from mitml4.protocols.parts.evidence import Rule, either, single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOLS"]
@@ -99,11 +99,14 @@ def read_pptp(reader: Reader) -> None:
 PROTOCOLS: Final = (
     Protocol(
         name="openvpn",
-        detect=proof(CLIENT_RESET, SERVER_RESET),
+        detect=single_message(CLIENT_RESET, SERVER_RESET),
         client_first=bytes(range((MAX_WITH_KEY >> 8) + 1)),
         server_first=b"\0",
     ),
     Protocol(
-        name="pptp", detect=proof(read_pptp, read_pptp), client_first=b"\0", server_first=b"\0"
+        name="pptp",
+        detect=single_message(read_pptp, read_pptp),
+        client_first=b"\0",
+        server_first=b"\0",
     ),
 )

@@ -11,7 +11,7 @@ from typing import Final
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
 from mitml4.protocols.parts.ber import read_head
-from mitml4.protocols.parts.evidence import proof
+from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader
 
 __all__ = ["PROTOCOLS", "read_pdu"]
@@ -75,13 +75,13 @@ def read_filling(reader: Reader, end: int, *tags: bytes) -> bytes:
 PROTOCOLS: Final = (
     Protocol(
         name="dcerpc",
-        detect=proof(read_pdu, read_pdu),
+        detect=single_message(read_pdu, read_pdu),
         client_first=b"\x05",
         server_first=b"\x05",
     ),
     Protocol(
         name="kerberos",
-        detect=proof(read_kerberos, read_kerberos),
+        detect=single_message(read_kerberos, read_kerberos),
         client_first=b"\0",
         server_first=b"\0",
     ),

@@ -17,15 +17,15 @@ from typing import TypeAlias
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Verdict
-from mitml4.protocols.parts.fields import Reader, Short, judge
+from mitml4.protocols.parts.fields import Reader, Short, evaluate
 
-__all__ = ["Detector", "Rule", "answered", "either", "proof"]
+__all__ = ["Detector", "Rule", "either", "request_response", "single_message"]
 
 Rule: TypeAlias = Callable[[Reader], object]
 Detector: TypeAlias = Callable[[Opening], Verdict]
 
 
-def proof(client: Rule, server: Rule | None = None) -> Detector:
+def single_message(client: Rule, server: Rule | None = None) -> Detector:
     """A detector for a rule that is enough alone.
 
     `server` is what a server says that does not wait for its client (None: it always waits). It
@@ -34,19 +34,21 @@ def proof(client: Rule, server: Rule | None = None) -> Detector:
 
     def detect(opening: Opening) -> Verdict:
         if opening.up or opening.up_ended:
-            verdict = judge(client, opening.up) if opening.up else Verdict.NEED_MORE
+            verdict = evaluate(client, opening.up) if opening.up else Verdict.NEED_MORE
             if verdict is not Verdict.NEED_MORE or not opening.up_ended:
                 return verdict
-            return Verdict.REJECT if opening.up or server is None else judge(server, opening.down)
+            return (
+                Verdict.REJECT if opening.up or server is None else evaluate(server, opening.down)
+            )
         if server is None:
             return Verdict.REJECT if opening.down else Verdict.NEED_MORE
-        verdict = judge(server, opening.down)
+        verdict = evaluate(server, opening.down)
         return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
 
     return detect
 
 
-def answered(request: Rule, reply: Callable[[bytes], Rule]) -> Detector:
+def request_response(request: Rule, reply: Callable[[bytes], Rule]) -> Detector:
     """A detector for a rule that is weak alone: LIKELY until an answer or a second request fits.
 
     `request` must read the whole unit; `reply` makes the server's rule out of the client's bytes,
@@ -56,12 +58,12 @@ def answered(request: Rule, reply: Callable[[bytes], Rule]) -> Detector:
     def detect(opening: Opening) -> Verdict:
         if opening.down and not opening.up:
             return Verdict.REJECT
-        first = judge(request, opening.up)
+        first = evaluate(request, opening.up)
         if first is not Verdict.MATCH:
             return Verdict.REJECT if opening.up_ended else first
         evidence = (
-            judge(_twice(request), opening.up),
-            judge(reply(opening.up), opening.down),
+            evaluate(_twice(request), opening.up),
+            evaluate(reply(opening.up), opening.down),
         )
         if Verdict.MATCH in evidence:
             return Verdict.MATCH

@@ -15,7 +15,7 @@ from typing import Final
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Verdict
 
-__all__ = ["PRINTABLE", "Reader", "Short", "judge"]
+__all__ = ["PRINTABLE", "Reader", "Short", "evaluate"]
 
 PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
@@ -128,7 +128,7 @@ class Reader:
         return raw
 
 
-def judge(rule: Callable[[Reader], object], data: bytes) -> Verdict:
+def evaluate(rule: Callable[[Reader], object], data: bytes) -> Verdict:
     """What a rule says of the bytes that a direction begins with."""
     try:
         rule(Reader(data))

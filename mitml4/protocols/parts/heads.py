@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from mitml4.protocols.conversation import PASS_ALL, Conversation, Direction
+from mitml4.protocols.conversation import FORWARD_ALL, Conversation, Direction
 
 __all__ = ["MAX_HEAD", "FirstHeads"]
 
@@ -59,5 +59,5 @@ class FirstHeads(Conversation):
     def end(self, direction: Direction) -> None:
         """Nothing more will be read in this direction."""
         self._begun.pop(direction, None)
-        self.settled = not self._begun
-        self.set_want(direction, PASS_ALL)
+        self.details_ready = not self._begun
+        self.set_directive(direction, FORWARD_ALL)

@@ -2,7 +2,7 @@
 
 Many protocols greet with the same code (`220` is SMTP's, FTP's, and a dozen others'), and many
 clients begin with the same word (`USER` is FTP's, POP3's and IRC's). So a greeting or a word alone
-is no proof. Each side is judged for itself, by the four verdicts:
+is no proof. Each side is examined for itself, by the four verdicts:
 
     MATCH       nobody else says so
     LIKELY      it fits, and others say so too
@@ -25,13 +25,13 @@ from mitml4.protocols.conversation import Opening, Verdict
 __all__ = [
     "TEXT",
     "agree",
-    "begun",
     "behind_anothers_starttls",
     "behind_starttls",
     "code",
     "command",
     "in_lines",
     "initials",
+    "prefix_pattern",
 ]
 
 TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F)})
@@ -43,7 +43,7 @@ _DELIMITER: Final = re.compile(rb"[ \r\n]")
 _FITS: Final = (Verdict.MATCH, Verdict.LIKELY)
 
 
-def begun(*units: bytes) -> re.Pattern[bytes]:
+def prefix_pattern(*units: bytes) -> re.Pattern[bytes]:
     """A pattern that fully matches every beginning of what the units (patterns) spell in a row."""
     pattern = b""
     for unit in reversed(units):

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import LOOK
+from mitml4.protocols.conversation import PEEK
 from mitml4.protocols.parts.lines import behind_starttls
-from mitml4.protocols.parts.starttls import StartTLS, StartTLSFacts
+from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails
 
-__all__ = ["GREETING", "MAX_UNDER_WAY", "InOrder", "Login", "LoginFacts"]
+__all__ = ["GREETING", "MAX_UNDER_WAY", "InOrder", "Login", "LoginDetails"]
 
 GREETING: Final = b" "
 """Stands in the queue of commands for what the server says unasked; no verb has a space."""
@@ -26,7 +26,7 @@ MAX_UNDER_WAY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoginFacts(StartTLSFacts):
+class LoginDetails(StartTLSDetails):
     """The user's name as far as it was sent in the clear. The password is never kept."""
 
     username: bytes | None = None
@@ -55,10 +55,10 @@ class Login(StartTLS):
 
     def refuse(self) -> None:
         """The server declines TLS: the client may go on, and log in."""
-        self.up = LOOK
+        self.up = PEEK
 
-    def facts(self) -> LoginFacts:
-        return LoginFacts(greeting=self.greeting, upgraded=self.upgraded, username=self.username)
+    def details(self) -> LoginDetails:
+        return LoginDetails(greeting=self.greeting, upgraded=self.upgraded, username=self.username)
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class InOrder(Login):
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
 
     def __post_init__(self) -> None:
-        if behind_starttls(self.around.within, self.name) and not self.greets_again:
+        if behind_starttls(self.context.within, self.name) and not self.greets_again:
             self._under_way.clear()
 
     def sent(self, verb: bytes) -> None:

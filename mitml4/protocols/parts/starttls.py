@@ -3,10 +3,10 @@
 A client asks in a line of its own whether the rest may be TLS, and the server's line decides. So
 both sides are read line by line until the question is settled: the client's side is held from its
 question to the answer, which keeps the ClientHello (and whatever was injected before it) where it
-is; a yes makes both sides INNER, and once it is clear that nobody will ask, all passes unseen.
+is; a yes makes both sides SWITCH, and once it is clear that nobody will ask, all passes unseen.
 
     client_line   ask()                    the client's side waits
-    server_line   accept() or refuse()     INNER, or as before
+    server_line   accept() or refuse()     SWITCH, or as before
     either        stay_plain()             this will stay as it is until the end
     server_line   let_in()                 and so it will then, with the client logged in
 """
@@ -18,24 +18,24 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Conversation,
+    Details,
     Direction,
-    Facts,
 )
 from mitml4.protocols.parts.sasl import binds_channel
 
-__all__ = ["MAX_LINE", "StartTLS", "StartTLSFacts"]
+__all__ = ["MAX_LINE", "StartTLS", "StartTLSDetails"]
 
 MAX_LINE: Final = 16384
 """Longer than any of these protocols allows (RFC 4954 §4: 12288 for an AUTH response)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartTLSFacts(Facts):
+class StartTLSDetails(Details):
     """The server's first line, without its code; and whether TLS took over."""
 
     greeting: bytes | None = None
@@ -59,12 +59,12 @@ class StartTLS(Conversation):
 
     def ask(self) -> None:
         """The client asks for TLS: what it sends now belongs to whoever the answer names."""
-        self.up = HOLD
+        self.up = PAUSE
 
     def accept(self) -> None:
         """The server agrees: TLS begins with the next byte of both sides."""
-        self.upgraded = self.settled = True
-        self.up = self.down = INNER
+        self.upgraded = self.details_ready = True
+        self.up = self.down = SWITCH
 
     def offer(self, mechanisms: bytes) -> None:
         """The server lists the SASL mechanisms that it takes."""
@@ -73,8 +73,8 @@ class StartTLS(Conversation):
 
     def refuse(self) -> None:
         """The server declines: the client may go on, or ask again."""
-        self.settled = True
-        self.up = LOOK
+        self.details_ready = True
+        self.up = PEEK
 
     def let_in(self) -> None:
         """The server serves this client: there is no login to come, nor any question of TLS."""
@@ -83,13 +83,13 @@ class StartTLS(Conversation):
 
     def stay_plain(self) -> None:
         """Nobody will ask any more."""
-        self.settled = True
-        self.up = self.down = PASS_ALL
+        self.details_ready = True
+        self.up = self.down = FORWARD_ALL
 
     def feed(self, direction: Direction, data: bytes) -> int:
         """Take every whole line, as long as nothing but lines is wanted."""
         taken = 0
-        while self.want(direction) is LOOK:
+        while self.directive(direction) is PEEK:
             newline = data.find(b"\n", taken)
             if (len(data) if newline < 0 else newline) - taken > MAX_LINE:
                 raise ProtocolError(f"{self.name}: a line that does not end")
@@ -107,5 +107,5 @@ class StartTLS(Conversation):
         """Nobody can ask, or answer, any more."""
         self.stay_plain()
 
-    def facts(self) -> StartTLSFacts:
-        return StartTLSFacts(greeting=self.greeting, upgraded=self.upgraded)
+    def details(self) -> StartTLSDetails:
+        return StartTLSDetails(greeting=self.greeting, upgraded=self.upgraded)

@@ -1,9 +1,9 @@
 """What the protocols share that are read in units: messages, packets, frames.
 
 Each direction that is looked at is read unit by unit. Reading one either moves the reader behind
-it (or behind its head, with a `Pass` over the body), or changes what is wanted of the direction; a
-unit that is not whole yet ends in `Short`, and comes again with more behind it. So nothing may be
-learned from a unit before the last of its fields that matter has been read.
+it (or behind its head, with a `Forward` over the body), or changes the direction's directive. A
+unit that is not whole yet ends in `Short`, and is read again once more has come, so a conversation
+learns from a unit only after its last field that matters.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    INNER,
-    LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    PEEK,
+    SWITCH,
     Conversation,
     Direction,
-    Pass,
+    Forward,
 )
 from mitml4.protocols.parts.fields import Reader, Short
 
@@ -39,14 +39,14 @@ class Units(Conversation):
     def feed(self, direction: Direction, data: bytes) -> int:
         reader = Reader(data)
         unit = self.client_unit if direction is Direction.UP else self.server_unit
-        others = self.want(direction.other)
+        others = self.directive(direction.other)
         taken = 0
         try:
             # A unit that changes the other side's part is its turn: it may have waited for this.
             while (
                 reader.left
-                and self.want(direction) is LOOK
-                and self.want(direction.other) is others
+                and self.directive(direction) is PEEK
+                and self.directive(direction.other) is others
             ):
                 unit(reader)
                 taken = reader.at
@@ -61,17 +61,17 @@ class Units(Conversation):
         here = min(count, reader.left)
         reader.at += here
         if count > here:
-            self.set_want(direction, Pass(count - here))
+            self.set_directive(direction, Forward(count - here))
 
     def go_inside(self) -> None:
         """An inner protocol begins with the next byte of both sides."""
-        self.settled = True
-        self.up = self.down = INNER
+        self.details_ready = True
+        self.up = self.down = SWITCH
 
     def stay_plain(self) -> None:
         """Nothing more is to be learned, and nothing else begins."""
-        self.settled = True
-        self.up = self.down = PASS_ALL
+        self.details_ready = True
+        self.up = self.down = FORWARD_ALL
 
     def end(self, direction: Direction) -> None:
         """Nobody can ask, or answer, any more."""

@@ -13,11 +13,11 @@ from mitml4.protocols.wire_text import MAX_ITEMS, shorten
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-__all__ = ["CertificateFacts"]
+__all__ = ["CertificateDetails"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateFacts:
+class CertificateDetails:
     """Names as RFC 4514 strings, `san` entries as bare names and addresses."""
 
     subject: str
@@ -33,7 +33,7 @@ class CertificateFacts:
     """`ok`, or why it did not verify; None where nobody asked (passthrough, captures)."""
 
     @classmethod
-    def of(cls, certificate: Certificate, *, verify: str | None = None) -> CertificateFacts:
+    def of(cls, certificate: Certificate, *, verify: str | None = None) -> CertificateDetails:
         """Raises what cryptography raises (mostly ValueError) where a field cannot be read."""
         from cryptography.hazmat.primitives.hashes import SHA256
 
@@ -49,7 +49,7 @@ class CertificateFacts:
         )
 
     @classmethod
-    def of_der(cls, der: bytes) -> CertificateFacts | None:
+    def of_der(cls, der: bytes) -> CertificateDetails | None:
         """None for bytes that are no readable certificate: what a server sends is its own affair.
 
         cryptography is imported here, so that whoever needs no certificate does not load OpenSSL.

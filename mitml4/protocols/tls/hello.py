@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import MAX_LOOK
+from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType, Message, MessageReader, RecordType
 
@@ -178,17 +178,17 @@ class EncryptedExtensions:
 def parse_client_hello(data: bytes) -> ClientHello | None:
     """The ClientHello that a client's stream begins with; None as long as it is not whole.
 
-    `data` is the raw stream from its first record on, at most MAX_LOOK bytes of which are looked
+    `data` is the raw stream from its first record on, at most MAX_PEEK bytes of which are looked
     at; bytes behind the hello do not matter. Raises ProtocolError when it is broken, is something
-    else, or is not whole within MAX_LOOK.
+    else, or is not whole within MAX_PEEK.
     """
-    reader = MessageReader(max_message=MAX_LOOK)
-    for message in reader.feed(data[:MAX_LOOK]):
+    reader = MessageReader(max_message=MAX_PEEK)
+    for message in reader.feed(data[:MAX_PEEK]):
         if not _is(message, HandshakeType.CLIENT_HELLO):
             raise ProtocolError("TLS does not begin with a ClientHello")
         return ClientHello.of(message, wire_length=reader.consumed)
-    if len(data) >= MAX_LOOK:
-        raise ProtocolError(f"a ClientHello of more than {MAX_LOOK} bytes")
+    if len(data) >= MAX_PEEK:
+        raise ProtocolError(f"a ClientHello of more than {MAX_PEEK} bytes")
     return None
 
 
@@ -197,15 +197,15 @@ def parse_server_hello(data: bytes) -> ServerHello | None:
 
     Raises ProtocolError also when the server began with an alert.
     """
-    reader = MessageReader(max_message=MAX_LOOK)
-    for message in reader.feed(data[:MAX_LOOK]):
+    reader = MessageReader(max_message=MAX_PEEK)
+    for message in reader.feed(data[:MAX_PEEK]):
         if message.record_type is not RecordType.HANDSHAKE or not _is(
             message, HandshakeType.SERVER_HELLO
         ):
             raise ProtocolError("TLS does not go on with a ServerHello")
         return ServerHello.of(message)
-    if len(data) >= MAX_LOOK:
-        raise ProtocolError(f"a ServerHello of more than {MAX_LOOK} bytes")
+    if len(data) >= MAX_PEEK:
+        raise ProtocolError(f"a ServerHello of more than {MAX_PEEK} bytes")
     return None
 
 

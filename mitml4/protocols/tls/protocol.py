@@ -1,7 +1,7 @@
 """TLS (RFC 8446, RFC 5246 and before): detection, what its hellos say, and following it unopened.
 
 The live layer that opens TLS is elsewhere; the conversation here is for connections that are
-passed through and for captures. It reads a copy of what moves (TAP), so that it never holds back
+passed through and for captures. It reads a copy of what moves (MIRROR), so that it never holds back
 a byte, until the handshake is encrypted or over.
 """
 
@@ -14,20 +14,20 @@ from typing import ClassVar, Final, Literal
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    MAX_LOOK,
-    PASS_ALL,
-    TAP,
+    FORWARD_ALL,
+    MAX_PEEK,
+    MIRROR,
     Conversation,
+    Details,
     Direction,
-    Facts,
+    Directive,
+    LayerContext,
     Opening,
     Protocol,
-    Surroundings,
     Target,
     Verdict,
-    Want,
 )
-from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.client_certificate import answers_empty
 from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import ClientHello, ServerHello
@@ -46,11 +46,11 @@ from mitml4.protocols.tls.records import (
     RecordType,
 )
 
-__all__ = ["PROTOCOL", "CertificateFacts", "TlsConversation", "TlsFacts", "detect"]
+__all__ = ["PROTOCOL", "CertificateDetails", "TlsConversation", "TlsDetails", "detect"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFacts(Facts):
+class TlsDetails(Details):
     """The `tls` details. Versions, ciphers and groups are named as OpenSSL names them."""
 
     sni: str | None = None
@@ -70,7 +70,7 @@ class TlsFacts(Facts):
     resumed: bool | None = None
     alert: str | None = None
     """A fatal alert in the clear, with its sender: `server: handshake_failure`."""
-    certificate: CertificateFacts | None = None
+    certificate: CertificateDetails | None = None
     mirrored: tuple[str, ...] = ()
     not_mirrored: tuple[str, ...] = ()
     passthrough: str | None = None
@@ -78,11 +78,11 @@ class TlsFacts(Facts):
     OpenSSL cannot do; None where it was."""
 
     @classmethod
-    def of(cls, hello: ClientHello) -> TlsFacts:
+    def of(cls, hello: ClientHello) -> TlsDetails:
         """What the client offers."""
         return cls().asked(hello)
 
-    def asked(self, hello: ClientHello) -> TlsFacts:
+    def asked(self, hello: ClientHello) -> TlsDetails:
         """The same with what the client offers."""
         return replace(
             self,
@@ -94,7 +94,7 @@ class TlsFacts(Facts):
             ech="offered" if hello.ech else "none",
         )
 
-    def answered(self, hello: ServerHello) -> TlsFacts:
+    def with_server_hello(self, hello: ServerHello) -> TlsDetails:
         """The same with what the server chose. A certificate comes later, if in the clear."""
         return replace(
             self,
@@ -222,27 +222,27 @@ class TlsConversation(Conversation):
 
     name: ClassVar[str] = "tls"
 
-    up: Want = TAP
-    down: Want = TAP
+    up: Directive = MIRROR
+    down: Directive = MIRROR
     passthrough: str | None = None
     on_client_certificate: Callable[[bool], None] | None = None
     """Told how the client answers a server that asks for its certificate, as far as that can be
     seen: True, it has none. Where it is None, the client is not read beyond its hello."""
-    certificate: CertificateFacts | None = None
+    certificate: CertificateDetails | None = None
     """What the server has shown before, on a connection that was given up for this one."""
-    _facts: TlsFacts = field(default_factory=TlsFacts)
+    _details: TlsDetails = field(default_factory=TlsDetails)
     _server: ServerHello | None = None
     _client: Direction | None = None
     """Where the client's answer to a request for its certificate is waited for."""
     _answer: bytes = b""
-    """What is shown of it before the server's hello: bytes under a TAP have moved already."""
+    """What is shown of it before the server's hello: bytes under a MIRROR have moved already."""
     _readers: dict[Direction, MessageReader] = field(
         default_factory=lambda: {Direction.UP: MessageReader(), Direction.DOWN: MessageReader()}
     )
 
     def feed(self, direction: Direction, data: bytes) -> int:
         if direction is self._client and self._server is None:
-            self._answer += data[: MAX_LOOK - len(self._answer)]
+            self._answer += data[: MAX_PEEK - len(self._answer)]
             return len(data)
         self._read(direction, data)
         if self._client and self._server and self._answer:
@@ -255,7 +255,7 @@ class TlsConversation(Conversation):
         try:
             for message in reader.feed(data):
                 self._take(direction, message)
-                if self.want(direction) is PASS_ALL:
+                if self.directive(direction) is FORWARD_ALL:
                     break
         except ProtocolError:
             if reader.first in (None, *_HELLOS):
@@ -263,10 +263,10 @@ class TlsConversation(Conversation):
             self._close(direction)  # the middle of a connection: encrypted, and no message at all
 
     def end(self, direction: Direction) -> None:
-        self.settled = True
+        self.details_ready = True
 
-    def facts(self) -> TlsFacts:
-        return replace(self._facts, passthrough=self.passthrough)
+    def details(self) -> TlsDetails:
+        return replace(self._details, passthrough=self.passthrough)
 
     def _take(self, direction: Direction, message: Message) -> None:
         if direction is self._client and message.handshake_type != HandshakeType.CLIENT_HELLO:
@@ -278,15 +278,15 @@ class TlsConversation(Conversation):
             case RecordType.SSLV2 if message.handshake_type == HandshakeType.CLIENT_HELLO:
                 self._take_handshake(direction, message)
             case RecordType.SSLV2:
-                self._facts = replace(self._facts, version="SSLv2")
+                self._details = replace(self._details, version="SSLv2")
                 self._close(direction)
             case RecordType.ALERT:
                 self._take_alert(direction, message.body)
             case RecordType.CHANGE_CIPHER_SPEC if self._is_being_retried():
                 pass  # RFC 8446 §D.4: sent for middleboxes' sake, and means nothing
-            case RecordType.CHANGE_CIPHER_SPEC if self._facts.resumed is None and self._server:
+            case RecordType.CHANGE_CIPHER_SPEC if self._details.resumed is None and self._server:
                 # No certificate came between the ServerHello and this: RFC 5246 §7.3, figure 2.
-                self._facts = replace(self._facts, resumed=True)
+                self._details = replace(self._details, resumed=True)
                 self._close(direction)
             case RecordType.CHANGE_CIPHER_SPEC | RecordType.APPLICATION_DATA:
                 self._close(direction)
@@ -295,26 +295,30 @@ class TlsConversation(Conversation):
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
                 hello = ClientHello.of(message)
-                self._facts = replace(self._facts.asked(hello), certificate=self.certificate)
-                if target := self.around.target:
+                self._details = replace(self._details.asked(hello), certificate=self.certificate)
+                if target := self.context.target:
                     self.named += [Target(name, target.port) for name in hello.server_names]
                 if self.on_client_certificate and not hello.early_data:
                     self._client = direction
                 else:
-                    self.set_want(direction, PASS_ALL)
-                self.settled = self.settled or self.want(direction.other) is PASS_ALL
+                    self.set_directive(direction, FORWARD_ALL)
+                self.details_ready = (
+                    self.details_ready or self.directive(direction.other) is FORWARD_ALL
+                )
             case HandshakeType.SERVER_HELLO:
                 self._server = ServerHello.of(message)
-                self._facts = self._facts.answered(self._server)
+                self._details = self._details.with_server_hello(self._server)
                 if self._server.is_tls13 and not self._server.is_retry:
                     self._close(direction)
             case HandshakeType.CERTIFICATE:
-                leaf = CertificateFacts.of_der(_first_certificate(message.body))
+                leaf = CertificateDetails.of_der(_first_certificate(message.body))
                 if leaf and self.certificate and leaf.sha256 == self.certificate.sha256:
                     leaf = self.certificate
-                self._facts = replace(self._facts, certificate=leaf, resumed=False)
+                self._details = replace(self._details, certificate=leaf, resumed=False)
             case HandshakeType.SERVER_KEY_EXCHANGE:
-                self._facts = replace(self._facts, group=_named_curve(message.body), resumed=False)
+                self._details = replace(
+                    self._details, group=_named_curve(message.body), resumed=False
+                )
             case HandshakeType.SERVER_HELLO_DONE:
                 self._close(direction)
 
@@ -324,7 +328,7 @@ class TlsConversation(Conversation):
         assert self.on_client_certificate is not None
         if self._server.is_tls13 and message.record_type is RecordType.CHANGE_CIPHER_SPEC:
             return  # RFC 8446 §D.4
-        self.set_want(direction, PASS_ALL)
+        self.set_directive(direction, FORWARD_ALL)
         is_empty = answers_empty(message, self._server)
         if is_empty is not None:
             self.on_client_certificate(is_empty)
@@ -333,7 +337,7 @@ class TlsConversation(Conversation):
         fatal = 2
         if len(body) == 2 and body[0] == fatal:
             sender = "client" if direction is Direction.UP else "server"
-            self._facts = replace(self._facts, alert=f"{sender}: {alert_name(body[1])}")
+            self._details = replace(self._details, alert=f"{sender}: {alert_name(body[1])}")
             self._close(direction)
 
     def _is_being_retried(self) -> bool:
@@ -342,9 +346,9 @@ class TlsConversation(Conversation):
     def _close(self, direction: Direction) -> None:
         """Nothing more is to be learned in this direction. Nor of the connection, unless the other
         one is shown later: its ClientHello has moved before this conversation began."""
-        self.set_want(direction, PASS_ALL)
-        asked = self._server is None or self._facts.version_offered is not None
-        self.settled = self.settled or asked
+        self.set_directive(direction, FORWARD_ALL)
+        asked = self._server is None or self._details.version_offered is not None
+        self.details_ready = self.details_ready or asked
 
 
 def _first_certificate(body: bytes) -> bytes:
@@ -360,8 +364,8 @@ def _named_curve(body: bytes) -> str | None:
     )
 
 
-def _converse(around: Surroundings) -> TlsConversation:
-    return TlsConversation(around=around)
+def _converse(context: LayerContext) -> TlsConversation:
+    return TlsConversation(context=context)
 
 
 PROTOCOL: Final = Protocol(

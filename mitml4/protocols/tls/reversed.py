@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from mitml4.protocols.conversation import Direction, Opening, Protocol, Surroundings, Verdict
+from mitml4.protocols.conversation import Direction, LayerContext, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT
 from mitml4.protocols.tls.protocol import TlsConversation
 from mitml4.protocols.tls.records import HandshakeType
@@ -26,10 +26,10 @@ _HANDSHAKE: Final = b"\x16"
 def _side(hello: HandshakeType) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     """Lines and the record of a hello (RFC 8446 §5.1), whole as far as it is certain, and begun."""
     kind = re.escape(bytes([hello]))
-    begun = rb"(?:\x16(?:\x03(?:[\0-\4](?:.(?:.(?:" + kind + rb".*)?)?)?)?)?)?"
+    beginning = rb"(?:\x16(?:\x03(?:[\0-\4](?:.(?:.(?:" + kind + rb".*)?)?)?)?)?)?"
     return (
         re.compile(_LINES + rb"\x16\x03[\0-\4].." + kind, re.DOTALL),
-        re.compile(_LINES + rb"(?:[\t\x20-\x7e]{0,512}\r?|" + begun + b")", re.DOTALL),
+        re.compile(_LINES + rb"(?:[\t\x20-\x7e]{0,512}\r?|" + beginning + b")", re.DOTALL),
     )
 
 
@@ -63,8 +63,8 @@ class _BehindLines(TlsConversation):
         return len(data)
 
 
-def _converse(around: Surroundings) -> TlsConversation:
-    return _BehindLines(around=around, passthrough="roles reversed")
+def _converse(context: LayerContext) -> TlsConversation:
+    return _BehindLines(context=context, passthrough="roles reversed")
 
 
 PROTOCOL: Final = Protocol(

@@ -12,9 +12,9 @@ from mitml4.net.namespace.namespace import Namespace
 from mitml4.net.trial.rehearsal import Settings
 from mitml4.session.doctor.authority import check_authority
 from mitml4.session.doctor.check import Check, State, as_root
+from mitml4.session.doctor.environment import Rehearsals, check_environment
 from mitml4.session.doctor.kernel import check_features, check_user_namespaces
-from mitml4.session.doctor.means import TOOLS, Power, check_privilege, check_tool
-from mitml4.session.doctor.surroundings import Rehearsals, check_surroundings
+from mitml4.session.doctor.prerequisites import TOOLS, Power, check_privilege, check_tool
 
 __all__ = ["examine"]
 
@@ -39,14 +39,14 @@ def examine(ca_dir: Path | None = None) -> Iterator[Check]:
     yield users
     yield from tools
     yield check_privilege(power)
-    yield from (surroundings := list(check_surroundings(rehearsals)))
+    yield from (environment := list(check_environment(rehearsals)))
     yield from check_authority(ca_dir)
-    yield _judge_intercept(power, rehearsals, tools, surroundings)
-    yield _judge_run([*tools, users])
+    yield _assess_intercept(power, rehearsals, tools, environment)
+    yield _assess_run([*tools, users])
 
 
-def _judge_intercept(
-    power: Power, rehearsals: Rehearsals, tools: Sequence[Check], surroundings: Sequence[Check]
+def _assess_intercept(
+    power: Power, rehearsals: Rehearsals, tools: Sequence[Check], environment: Sequence[Check]
 ) -> Check:
     """What `intercept` would do."""
     outcome = rehearsals.whole
@@ -64,12 +64,12 @@ def _judge_intercept(
             return _verdict("intercept", "skip", f"it would start, unproven: {outcome.reason}")
         case "fails":
             found = f"not at all: {outcome.reason}"
-            blocking = [each for each in surroundings if each.name not in _HARMLESS]
+            blocking = [each for each in environment if each.name not in _HARMLESS]
             trial = as_root(f"mitml4 -vv intercept --iface {_uplink()} --duration 1s")
             return _verdict("intercept", "fail", found, _remedies(blocking) or trial)
 
 
-def _judge_run(checks: Sequence[Check]) -> Check:
+def _assess_run(checks: Sequence[Check]) -> Check:
     """What `run` would do: it makes what a command would get."""
     try:
         with Namespace.open() as namespace:

@@ -14,20 +14,20 @@ from typing import Final
 from mitml4.errors import MachineError
 from mitml4.invoker import sudo_user
 from mitml4.net import processes
-from mitml4.net.egress import be_transparent
+from mitml4.net.dial import set_ip_transparent
 from mitml4.net.gate.conntrack import Conntrack
 from mitml4.net.gate.nflog import open_log
 from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, enter_network, unshare_without_power
 from mitml4.net.namespace.userns import NamespacesRefusedError, explain_powerless, explain_refusal
 from mitml4.net.tools import attempt, complaint
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 from mitml4.net.trial.rehearsal import Outcome
 from mitml4.session.doctor.check import Check, State, as_root, install
 
 __all__ = ["check_features", "check_user_namespaces"]
 
-_PATIENCE_S: Final = 3
+_TIMEOUT_S: Final = 3
 _NOBODY: Final = 65534
 
 
@@ -84,7 +84,7 @@ def check_features(bare: Outcome, missing: str | None) -> Iterator[Check]:
     complaints: dict[str, str] = {}
     if missing is None:
         try:
-            (complaints,) = apart(_try_features, patience_s=_PATIENCE_S)
+            (complaints,) = run_in_child(_try_features, timeout_s=_TIMEOUT_S)
         except (OSError, MachineError) as error:
             missing = f"no network could be made to try it in ({_why(error)})"
     for feature in _FEATURES:
@@ -103,7 +103,7 @@ def check_features(bare: Outcome, missing: str | None) -> Iterator[Check]:
 def check_user_namespaces() -> Check:
     """Whether users may make what `run` needs: as the invoking user, or as nobody for root."""
     try:
-        ((uid, refusal),) = apart(partial(_make_namespaces, *_user()), patience_s=_PATIENCE_S)
+        ((uid, refusal),) = run_in_child(partial(_make_namespaces, *_user()), timeout_s=_TIMEOUT_S)
     except MachineError as error:
         return _namespaces("skip", error.message)
     if refusal is None:
@@ -167,7 +167,7 @@ def _try_to_hold() -> str | None:
 def _try_transparent_socket() -> str | None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
-            be_transparent(sock)
+            set_ip_transparent(sock)
         except OSError as error:
             return f"no socket can be transparent: {error.strerror}"
     return None

@@ -32,7 +32,7 @@ class _Flow:
     opened: FlowOpen
     server: str
     """By its best name: what an inner layer asked for, else the address."""
-    facts: str = ""
+    summary: str = ""
     is_requested: bool = False
 
 
@@ -54,7 +54,7 @@ class CaptureTable:
             case HttpRequest():
                 flow = self._open[event.flow]
                 if not flow.is_requested:
-                    flow.facts = _request(flow, event)
+                    flow.summary = _request(flow, event)
                 flow.is_requested = True
             case FlowClose():
                 self._rows[event.flow] = _row(self._open.pop(event.flow), event)
@@ -86,7 +86,7 @@ def _row(flow: _Flow, close: FlowClose) -> SheetRow:
         client=str(flow.opened.client),
         server=printable(flow.server),
         stack=close.stack,
-        facts=printable(flow.facts),
+        summary=printable(flow.summary),
         up=close.bytes_up,
         down=close.bytes_down,
         duration_s=close.duration_s,
@@ -106,7 +106,7 @@ def _describe(flow: _Flow, layer: FlowLayer) -> None:
     if details is not None:
         names = (item.name for item in fields(details) if item.name not in _NAMES)
         known = [shown for name in names if (shown := _fact(getattr(details, name)))]
-        flow.facts = ", ".join(known[:_MOST_FACTS]) or flow.facts
+        flow.summary = ", ".join(known[:_MOST_FACTS]) or flow.summary
 
 
 def _request(flow: _Flow, event: HttpRequest) -> str:

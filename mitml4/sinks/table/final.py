@@ -72,7 +72,7 @@ def _sheet_row(row: Row) -> SheetRow:
         flow=row.flow,
         server=str(Target(row.server, row.port)),
         stack=row.stack,
-        facts=row.info,
+        summary=row.info,
         up=row.up,
         down=row.down,
         style=_STYLES[row.state],

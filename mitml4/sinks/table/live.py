@@ -29,7 +29,7 @@ from mitml4.sinks.table.view import Mode, body_height, render
 __all__ = ["LiveTable"]
 
 _FRAME_S: Final = 0.2
-_LAST_WORDS_S: Final = 1.0
+_DRAIN_TIMEOUT_S: Final = 1.0
 _MAX_HELD_LINES: Final = 1000
 
 _STYLES: Final = {
@@ -85,7 +85,7 @@ class LiveTable:
         self._rows_before = 0
         self._hurry = trio.Event()
         self._closing = False
-        self._patience = trio.CancelScope()
+        self._timeout = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(1)
 
     def publish(self, event: Event) -> None:
@@ -100,7 +100,7 @@ class LiveTable:
                     nursery.start_soon(self._read_keys, keys)
                 task_status.started()
                 try:
-                    with self._patience:
+                    with self._timeout:
                         await self._in_thread(self._canvas.enter)
                         await self._draw_what_comes()
                 except OSError:  # the window was closed, the line was cut
@@ -114,14 +114,14 @@ class LiveTable:
     async def aclose(self) -> None:
         """Give the terminal back, at once."""
         self._closing = True
-        self._patience.deadline = trio.current_time() + _LAST_WORDS_S
+        self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._hurry.set()
 
     async def _give_back(self) -> None:
         """Leave the terminal as it was, if it still takes anything."""
         # In a thread of its own: one that was drawing may take its time.
         own = trio.CapacityLimiter(1)
-        with trio.move_on_after(_LAST_WORDS_S, shield=True), contextlib.suppress(OSError):
+        with trio.move_on_after(_DRAIN_TIMEOUT_S, shield=True), contextlib.suppress(OSError):
             await trio.to_thread.run_sync(self._canvas.leave, abandon_on_cancel=True, limiter=own)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:

@@ -39,7 +39,6 @@ MAX_ROWS: Final = 1000
 _MAX_TEXT: Final = 300
 _AUTHORITY_END: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _PORT: Final = re.compile(r":[0-9]*$")
-_SIDES: Final = {"ingress": "client", "egress": "server"}
 
 State: TypeAlias = Literal["open", "closed", "failed", "blocked"]
 
@@ -200,7 +199,7 @@ class TableModel:
             case WebSocketMessage():
                 row.info = _shown(f"{event.opcode}, {event.size} B {event.direction}")
             case FlowError():
-                row.info = _shown(f"{_SIDES[event.side]}: {event.reason}")
+                row.info = _shown(f"{event.side}: {event.reason}")
                 row.state = "failed"
             case FlowClose():
                 self._move(row, event.bytes_up, event.bytes_down)

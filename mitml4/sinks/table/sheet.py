@@ -30,7 +30,7 @@ class SheetRow(NamedTuple):
     flow: int
     server: str
     stack: tuple[str, ...]
-    facts: str
+    summary: str
     up: int
     down: int
     client: str | None = None
@@ -60,7 +60,7 @@ _COLUMNS: Final = (
     _Column("client", lambda row: row.client, 13, 5, fit_middle),
     _Column("server", lambda row: row.server, 18, 1, fit_middle),
     _Column("stack", lambda row: row.stack, 40, 0, fit_stack, text=join_stack),
-    _Column("facts", lambda row: row.facts, 12, 6),
+    _Column("facts", lambda row: row.summary, 12, 6),
     _Column("↑", lambda row: short_size(row.up), 4, 4, right=True),
     _Column("↓", lambda row: short_size(row.down), 4, 3, right=True),
     _Column("s", lambda row: row.duration_s, 4, 7, right=True, text=_duration),

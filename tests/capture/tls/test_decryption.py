@@ -19,8 +19,14 @@ from OpenSSL import SSL
 from mitml4.capture.converse import Depth
 from mitml4.capture.flow import ALL
 from mitml4.capture.tls.secrets import Secrets
-from mitml4.protocols.conversation import Direction, Facts, HttpRequest, Notice, Surroundings
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.conversation import (
+    Details,
+    Direction,
+    HttpRequest,
+    LayerContext,
+    ProtocolEvent,
+)
+from mitml4.protocols.tls.protocol import TlsDetails
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script = list[tuple[Direction, bytes]]
@@ -62,21 +68,21 @@ class Seen:
 
     port: int = 443
     kept_bytes: int = 0
-    layers: list[tuple[str, Facts | None]] = field(default_factory=list)
-    notices: list[tuple[int, Notice]] = field(default_factory=list)
+    layers: list[tuple[str, Details | None]] = field(default_factory=list)
+    protocol_events: list[tuple[int, ProtocolEvent]] = field(default_factory=list)
     faults: list[tuple[int, Direction, str]] = field(default_factory=list)
     opened: bool = False
     """Whether a layer was said to be."""
 
     def layer(
-        self, depth: int, protocol: str, speaker: str, facts: Facts | None, *, opened: bool
+        self, depth: int, protocol: str, speaker: str, details: Details | None, *, opened: bool
     ) -> None:
         assert depth == len(self.layers)
-        self.layers.append((protocol, facts))
+        self.layers.append((protocol, details))
         self.opened |= opened
 
-    def noticed(self, depth: int, notice: Notice) -> None:
-        self.notices.append((depth, notice))
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> None:
+        self.protocol_events.append((depth, protocol_event))
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         self.faults.append((depth, direction, reason))
@@ -86,14 +92,14 @@ class Seen:
         return [protocol for protocol, _ in self.layers]
 
     @property
-    def tls(self) -> TlsFacts:
-        facts = self.layers[self.stack.index("tls")][1]
-        assert isinstance(facts, TlsFacts)
-        return facts
+    def tls(self) -> TlsDetails:
+        details = self.layers[self.stack.index("tls")][1]
+        assert isinstance(details, TlsDetails)
+        return details
 
     @property
     def urls(self) -> list[str]:
-        return [each.url for _, each in self.notices if isinstance(each, HttpRequest)]
+        return [each.url for _, each in self.protocol_events if isinstance(each, HttpRequest)]
 
 
 @dataclass
@@ -253,7 +259,7 @@ def replay(
 ) -> tuple[Depth, Seen]:
     """Bring a script as a reassembler would, `chunk` bytes at a time, what is unseen unseen."""
     seen = Seen()
-    depth = Depth(seen, Surroundings(), secrets=secrets)
+    depth = Depth(seen, LayerContext(), secrets=secrets)
     for direction, data in script:
         bring(depth, direction, data, chunk)
     return depth, seen
@@ -299,7 +305,7 @@ def test_every_split_of_the_bytes_gives_the_same(suite: str, chunk: int) -> None
     recording = recorded(suite)
     _, whole = replay(recording.script, recording.secrets())
     _, split = replay(recording.script, recording.secrets(), chunk=chunk)
-    assert (split.layers, split.notices) == (whole.layers, whole.notices)
+    assert (split.layers, split.protocol_events) == (whole.layers, whole.protocol_events)
     is_open(split, suite)
 
 
@@ -491,7 +497,7 @@ def test_secrets_may_come_behind_the_hellos(suite: str) -> None:
     recording = recorded(suite)
     secrets = recorded(TLS_1_3[2]).secrets()
     seen = Seen()
-    depth = Depth(seen, Surroundings(), secrets=secrets)
+    depth = Depth(seen, LayerContext(), secrets=secrets)
     (up, hello), (down, flight), *rest = recording.script
     bring(depth, up, hello)
     bring(depth, down, flight[:40])

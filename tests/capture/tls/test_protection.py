@@ -13,7 +13,7 @@ from mitml4.capture.tls.secrets import Secrets
 from mitml4.capture.tls.suites import Suite, suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.tls.protocol import TlsDetails
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -118,10 +118,10 @@ def test_the_published_trace_is_opened() -> None:
         (UP, b"", True),
         (DOWN, b"", True),
     ]
-    facts = conversation.facts()
-    assert isinstance(facts, TlsFacts)
-    assert facts.certificate is not None
-    assert (facts.certificate.subject, facts.certificate.key) == ("CN=rsa", "RSA-1024")
+    details = conversation.details()
+    assert isinstance(details, TlsDetails)
+    assert details.certificate is not None
+    assert (details.certificate.subject, details.certificate.key) == ("CN=rsa", "RSA-1024")
 
 
 def expanded(secret: bytes, label: bytes, length: int) -> bytes:

@@ -25,7 +25,7 @@ from mitml4.lab.network import SERVER_V4, SERVER_V6, LabNetwork
 from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 RESOLVER = "127.0.0.53"
 NOBODY = 65534
 
@@ -131,7 +131,7 @@ class Host:
         if stdin is not None:
             settings["stdin"] = subprocess.PIPE
         process = self.popen(argv, **settings)
-        out, err = process.communicate(stdin, timeout=PATIENCE_S)
+        out, err = process.communicate(stdin, timeout=TIMEOUT_S)
         assert difference(before, self.lab.router.call(take_snapshot)) == ""
         assert "Traceback" not in err, err
         lines = events.read_text().splitlines() if events.exists() else []

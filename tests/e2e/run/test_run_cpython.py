@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 PYTHON = "/usr/bin/python3"
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 QUICK = (
     *("test.test_httplib.*", "test.test_urllib2_localnet.*", "test.test_smtplib.*"),
@@ -40,7 +40,7 @@ def cpython(host):
     modules = ", ".join(f"test.{name}" for name in CLIENTS if name.startswith("test_"))
     trial = host.shell(*as_nobody(host), PYTHON, "-c", f"import {modules}")
     process = host.popen(trial)
-    if process.communicate(timeout=PATIENCE_S) and process.returncode != 0:
+    if process.communicate(timeout=TIMEOUT_S) and process.returncode != 0:
         pytest.skip(f"{PYTHON} has no tests: apt install libpython3.*-testsuite")
 
     def start(tests: list[str], options: list[str] | None) -> subprocess.Popen[str]:
@@ -56,7 +56,7 @@ def cpython(host):
     def compare(tests: list[str], options: list[str]) -> tuple[dict[str, str], dict[str, str]]:
         processes = [start(tests, None), start(tests, options)]
         for process in processes:
-            print(*process.communicate(timeout=PATIENCE_S))
+            print(*process.communicate(timeout=TIMEOUT_S))
         return outcomes(host.home / "plain"), outcomes(host.home / "inside")
 
     return compare

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
 
 
@@ -52,7 +52,7 @@ class Terminal:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Poll what a terminal tells nobody."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -75,7 +75,7 @@ class Terminal:
 
     def expect(self, pattern: str) -> str:
         """Read until it is seen; what comes after it is still unread then."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not (found := re.search(pattern, self.seen)):
             readable, _, _ = select.select([self.screen], [], [], deadline - time.monotonic())
             if not readable:

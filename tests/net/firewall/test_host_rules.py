@@ -16,7 +16,7 @@ from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyTables
 from mitml4.net.isolation import enter_network, enter_user_namespace
 from mitml4.net.tools import environment
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
 WALL = """
 table inet wall {
@@ -58,7 +58,7 @@ def in_network(work: Callable[[], Any]) -> Any:
         return work()
 
     try:
-        return apart(inside, patience_s=20)[0]
+        return run_in_child(inside, timeout_s=20)[0]
     except PermissionError:
         pytest.skip("no namespaces here")
 
@@ -244,7 +244,7 @@ def test_without_power_the_rules_are_hidden() -> None:
         HostRules.read()
 
     with pytest.raises(RulesHiddenError):
-        apart(work, patience_s=20)
+        run_in_child(work, timeout_s=20)
 
 
 # --- iptables of the older kind ----------------------------------------------------------------

@@ -15,7 +15,7 @@ from mitml4.address import Address
 from mitml4.net.gate.gate import Ends, HeldSyn, Refusal, SynGate
 from mitml4.net.gate.nflog import LoggedPacket
 from mitml4.net.gate.syn import Syn
-from mitml4.net.listener import Arrival, Listener
+from mitml4.net.listener import IncomingConnection, Listener
 
 SERVER = Address("198.51.100.2", 443)
 
@@ -72,8 +72,8 @@ def made() -> Iterator[tuple[SynGate, Channel]]:
         listener.close()
 
 
-async def accept_and_close(arrival: Arrival) -> None:
-    (await arrival.accept()).close()
+async def accept_and_close(connection: IncomingConnection) -> None:
+    (await connection.accept()).close()
 
 
 @pytest.fixture
@@ -87,10 +87,14 @@ async def gate():
 
 async def test_a_connection_waits_until_it_is_accepted(gate: SynGate) -> None:
     gate.channel.ask(1001)
-    arrival = await gate.accept()
-    assert (arrival.client.port, arrival.destination, arrival.interface) == (1001, SERVER, "lan")
+    connection = await gate.accept()
+    assert (connection.client.port, connection.destination, connection.interface) == (
+        1001,
+        SERVER,
+        "lan",
+    )
     assert gate.channel.admitted == []
-    with trio.fail_after(5), await arrival.accept() as sock:
+    with trio.fail_after(5), await connection.accept() as sock:
         gate.channel.clients[0].sendall(b"x")
         assert await sock.recv(1) == b"x"
     assert (gate.pending, gate.admitted) == ({}, {})
@@ -107,10 +111,10 @@ async def test_a_syn_that_comes_again_is_no_second_connection(gate: SynGate) -> 
 async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) -> None:
     gate.channel.lets_in = False
     gate.channel.ask(1001)
-    arrival = await gate.accept()
+    connection = await gate.accept()
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept_and_close, arrival)
+            nursery.start_soon(accept_and_close, connection)
             await wait_all_tasks_blocked()
             gate.channel.lets_in = True
             gate.channel.ask(1001)
@@ -140,9 +144,9 @@ async def test_a_client_that_has_gone_is_not_waited_for_for_ever(
 ) -> None:
     gate.channel.lets_in = False
     gate.channel.ask(1001)
-    arrival = await gate.accept()
+    connection = await gate.accept()
     with pytest.raises(ConnectionResetError):
-        await arrival.accept()
+        await connection.accept()
     assert (gate.pending, gate.admitted) == ({}, {})
 
 

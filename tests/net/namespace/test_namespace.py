@@ -42,7 +42,7 @@ def test_where_no_process_can_be_started_that_is_said(monkeypatch, forks: int) -
 def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
     with Namespace.open() as made:
         sockets = [
-            made.intake,
+            made.flow_source,
             made.datagrams,
             *made.dns,
             made.injection.log,
@@ -50,7 +50,7 @@ def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
         ]
         assert not any(os.get_inheritable(each.fileno()) for each in sockets)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", made.intake.getsockname()[1]), 5)
+            socket.create_connection(("127.0.0.1", made.flow_source.getsockname()[1]), 5)
 
 
 def test_addresses_without_any_network_are_such_that_nobody_has(monkeypatch) -> None:

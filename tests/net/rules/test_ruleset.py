@@ -57,18 +57,18 @@ def test_networks_that_overlap_are_merged() -> None:
     assert "ip daddr != { 10.0.0.0/8, 192.0.2.0/24 } return" in chains(rules(to=to))["scope"]
 
 
-def test_the_egress_of_every_session_is_skipped() -> None:
+def test_connections_of_every_session_are_skipped() -> None:
     """Else two sessions would hand a connection to each other for ever."""
     skip = re.compile(r"ct mark and (\w+) == (\w+) accept")
     (found,) = filter(None, map(skip.fullmatch, chains(rules())["gate"]))
     mask, value = (int(text, 16) for text in found.groups())
     for item in ALL:
-        assert item.egress_mark & mask == value
+        assert item.own_mark & mask == value
         for other in (item.admitted_mark, item.refused_mark, item.unreachable_mark):
             assert other & mask != value
 
 
-ALWAYS = "hold scope gate refused egress input nat"
+ALWAYS = "hold scope gate refused own input nat"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ ALWAYS = "hold scope gate refused egress input nat"
         ({"ports": PortRange.parse_list("80")}, ALWAYS),
         (
             {"quic": "allow", "is_trial": True},
-            "hold scope gate_forwarded gate_local refused egress input nat",
+            "hold scope gate_forwarded gate_local refused own input nat",
         ),
     ],
 )

@@ -13,10 +13,10 @@ from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network
 from mitml4.net.tools import environment
 from mitml4.net.trial import rehearsal
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 DROPPING = """
 table inet wall {
@@ -36,7 +36,7 @@ ENDING_IN_A_DROP = DROPPING.replace("policy drop", "policy accept").replace(
 @pytest.fixture(autouse=True)
 def nobody_is_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes longer than a user would wait."""
-    monkeypatch.setattr(rehearsal, "_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(rehearsal, "_TIMEOUT_S", TIMEOUT_S)
 
 
 def run(*argv: str, given: str = "") -> None:
@@ -69,7 +69,7 @@ def outcomes(
         return before, take_snapshot(), result
 
     try:
-        before, after, result = apart(work, patience_s=2 * PATIENCE_S)[0]
+        before, after, result = run_in_child(work, timeout_s=2 * TIMEOUT_S)[0]
     except PermissionError:
         pytest.skip("no namespaces here")
     assert after == before
@@ -141,4 +141,4 @@ def test_a_child_gets_the_settings_of_its_host() -> None:
         Settings(others={"net/ipv4/conf/all/rp_filter": "1"}).apply()
         return [Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text().strip()]
 
-    assert apart(work, patience_s=2 * PATIENCE_S) == [["1"]]
+    assert run_in_child(work, timeout_s=2 * TIMEOUT_S) == [["1"]]

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    LOOK,
+    PAUSE,
+    PEEK,
+    SWITCH,
     Direction,
     HttpEnd,
     HttpRequest,
     HttpResponse,
+    LayerContext,
     Opening,
-    Surroundings,
     Target,
     Verdict,
 )
-from mitml4.protocols.http.connect import PROTOCOL, HttpConnect, HttpConnectFacts
+from mitml4.protocols.http.connect import PROTOCOL, HttpConnect, HttpConnectDetails
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Converse = Callable[..., Any]
@@ -51,17 +51,17 @@ def test_a_2xx_opens_the_tunnel_right_behind_its_head(
 ) -> None:
     conversation = HttpConnect()
     talk = converse(conversation, [(UP, CONNECT + b"\x16\x03")], chunk=chunk)
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == b"\x16\x03"
-    assert not conversation.settled
+    assert not conversation.details_ready
     talk = converse(conversation, [(DOWN, ESTABLISHED_OF[answer] + b"220 hello")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert talk.kept[DOWN] == b"220 hello"
-    assert conversation.settled
+    assert conversation.details_ready
     assert conversation.target == Target("a.example", 443)
     assert conversation.inner is None
     status = 299 if answer == "chunked" else 200
-    assert conversation.facts() == HttpConnectFacts(target=conversation.target, status=status)
+    assert conversation.details() == HttpConnectDetails(target=conversation.target, status=status)
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -70,25 +70,27 @@ def test_a_refusal_goes_on_as_http(answer: str, chunk: int | None, converse: Con
     conversation = HttpConnect()
     script = [(UP, CONNECT), (DOWN, REFUSALS[answer])]
     converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (LOOK, LOOK)
-    assert conversation.settled
-    refused = conversation.facts()
-    assert isinstance(refused, HttpConnectFacts)
+    assert (conversation.up, conversation.down) == (PEEK, PEEK)
+    assert conversation.details_ready
+    refused = conversation.details()
+    assert isinstance(refused, HttpConnectDetails)
     assert refused.status in (403, 407)
     again = CONNECT[:-2] + b"Proxy-Authorization: Basic eDp5\r\n\r\n"
     get = b"GET http://b/ HTTP/1.1\r\n\r\n"
     talk = converse(conversation, [(UP, get + again + b"inner"), (DOWN, REFUSALS["empty"])])
     assert talk.moved[UP] == get + again
     talk = converse(conversation, [(DOWN, ESTABLISHED)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
-    assert conversation.facts() == HttpConnectFacts(target=conversation.target, status=200)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+    assert conversation.details() == HttpConnectDetails(target=conversation.target, status=200)
 
 
 def test_a_refusal_may_last_until_the_end(converse: Converse) -> None:
     conversation = HttpConnect()
     refusal = b"HTTP/1.0 502 Bad Gateway\r\n\r\nno route"
     talk = converse(conversation, [(UP, CONNECT), (DOWN, refusal), (DOWN, None)])
-    assert talk.notices[-1] == HttpEnd(stream=1, request_bytes=0, response_bytes=8, duration_s=0.0)
+    assert talk.protocol_events[-1] == HttpEnd(
+        stream=1, request_bytes=0, response_bytes=8, duration_s=0.0
+    )
 
 
 def test_the_content_length_of_a_connect_means_nothing(converse: Converse) -> None:
@@ -99,9 +101,9 @@ def test_the_content_length_of_a_connect_means_nothing(converse: Converse) -> No
 
 
 def test_notices_name_the_authority(converse: Converse) -> None:
-    conversation = HttpConnect(around=Surroundings(secure=True))
+    conversation = HttpConnect(context=LayerContext(secure=True))
     talk = converse(conversation, [(UP, CONNECT), (DOWN, ESTABLISHED)])
-    request, response, end = talk.notices
+    request, response, end = talk.protocol_events
     assert isinstance(request, HttpRequest)
     assert (request.method, request.url) == ("CONNECT", "a.example:443")
     assert isinstance(response, HttpResponse)
@@ -141,7 +143,7 @@ def test_a_connect_line_matches_once_it_is_whole(
     conversation = HttpConnect()
     converse(conversation, [(UP, line + b"\r\n"), (DOWN, ESTABLISHED)])
     assert conversation.target == target
-    assert conversation.facts() == HttpConnectFacts(target=target, status=200)
+    assert conversation.details() == HttpConnectDetails(target=target, status=200)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,6 @@ def test_other_connects_are_rejected(opening: bytes) -> None:
 def test_the_verdict_never_flips(start: bytes, more: bytes) -> None:
     data = start + more
     verdicts = [verdict(data[:size]) for size in range(len(data) + 1)]
-    settled = [item for item in verdicts if item is not Verdict.NEED_MORE]
-    assert len(set(settled)) <= 1
-    assert verdicts[len(verdicts) - len(settled) :] == settled
+    details_ready = [item for item in verdicts if item is not Verdict.NEED_MORE]
+    assert len(set(details_ready)) <= 1
+    assert verdicts[len(verdicts) - len(details_ready) :] == details_ready

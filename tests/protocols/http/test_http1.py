@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    HOLD,
-    INNER,
-    MAX_LOOK,
-    PASS_ALL,
+    FORWARD_ALL,
+    MAX_PEEK,
+    PAUSE,
+    SWITCH,
     Direction,
+    Forward,
     HttpEnd,
     HttpRequest,
     HttpResponse,
-    Notice,
+    LayerContext,
     Opening,
-    Pass,
-    Surroundings,
+    ProtocolEvent,
     Target,
     Verdict,
 )
@@ -31,7 +31,7 @@ from mitml4.protocols.http.http1 import (
     MAX_WAITING_BYTES,
     PROTOCOL,
     Http1,
-    Http1Facts,
+    Http1Details,
 )
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -43,26 +43,30 @@ POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 EXPECTING = b"PUT /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FAILED = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"
 CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
 
 
-def brief(notices: list[Notice]) -> list[str]:
+def brief(protocol_events: list[ProtocolEvent]) -> list[str]:
     """Notices in a line each: `1 GET URL`, `1 200`, `1 end UP/DOWN`."""
     lines = []
-    for notice in notices:
-        match notice:
+    for protocol_event in protocol_events:
+        match protocol_event:
             case HttpRequest():
-                lines.append(f"{notice.stream} {notice.method} {notice.url}")
+                lines.append(
+                    f"{protocol_event.stream} {protocol_event.method} {protocol_event.url}"
+                )
             case HttpResponse():
-                lines.append(f"{notice.stream} {notice.status}")
+                lines.append(f"{protocol_event.stream} {protocol_event.status}")
             case HttpEnd():
-                sizes = f"{notice.request_bytes}/{notice.response_bytes}"
-                outcome = "" if notice.outcome == "complete" else f" {notice.outcome}"
-                lines.append(f"{notice.stream} end {sizes}{outcome}")
+                sizes = f"{protocol_event.request_bytes}/{protocol_event.response_bytes}"
+                outcome = (
+                    "" if protocol_event.outcome == "complete" else f" {protocol_event.outcome}"
+                )
+                lines.append(f"{protocol_event.stream} end {sizes}{outcome}")
     return lines
 
 
@@ -255,10 +259,10 @@ def test_what_is_unfinished_is_told_in_the_end(
     name: str, chunk: int | None, converse: Converse
 ) -> None:
     script, expected = UNFINISHED[name]
-    conversation = Http1(around=around())
+    conversation = Http1(context=context())
     talk = converse(conversation, script, chunk=chunk)
     conversation.close()
-    assert sorted(brief(talk.notices + conversation.notices)) == sorted(expected)
+    assert sorted(brief(talk.protocol_events + conversation.protocol_events)) == sorted(expected)
 
 
 def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
@@ -266,8 +270,8 @@ def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
     request = b"PUT /a HTTP/1.1\r\n" + head + b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"
     many = b"".join(b"T%d: 1\r\n" % number for number in range(100))
     response = b"HTTP/1.1 200 OK\r\n" + head + b"0\r\nServer-Timing: a\r\n" + many + b"\r\n"
-    talk = converse(Http1(around=around()), [(UP, request), (DOWN, response)])
-    end = talk.notices[-1]
+    talk = converse(Http1(context=context()), [(UP, request), (DOWN, response)])
+    end = talk.protocol_events[-1]
     assert isinstance(end, HttpEnd)
     assert end.request_trailers == (("X-Sum", "1"),)
     assert end.trailers is not None
@@ -277,15 +281,17 @@ def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
 
 def test_long_trailers_are_not_kept(converse: Converse) -> None:
     long = b"".join(b"T%d: %b\r\n" % (number, b"x" * 1000) for number in range(20))
-    talk = converse(Http1(around=around()), [(UP, CHUNKED + b"0\r\n" + long + b"\r\n"), (DOWN, OK)])
-    end = talk.notices[-1]
+    talk = converse(
+        Http1(context=context()), [(UP, CHUNKED + b"0\r\n" + long + b"\r\n"), (DOWN, OK)]
+    )
+    end = talk.protocol_events[-1]
     assert isinstance(end, HttpEnd)
     assert end.request_trailers is not None
     assert len(end.request_trailers) == MAX_TRAILER_BYTES // 1000
 
 
-def around(**more: Any) -> Surroundings:
-    return Surroundings(target=Target("10.0.0.1", 80), **more)
+def context(**more: Any) -> LayerContext:
+    return LayerContext(target=Target("10.0.0.1", 80), **more)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
@@ -294,8 +300,8 @@ def test_every_split_gives_the_same_notices(
     name: str, chunk: int | None, converse: Converse
 ) -> None:
     script, expected = EXCHANGES[name]
-    talk = converse(Http1(around=around()), script, chunk=chunk)
-    assert brief(talk.notices) == expected
+    talk = converse(Http1(context=context()), script, chunk=chunk)
+    assert brief(talk.protocol_events) == expected
     assert not any(talk.kept.values())
     for direction in Direction:
         sent = b"".join(data for side, data in script if side is direction and data)
@@ -310,45 +316,52 @@ def test_an_upgrade_leaves_both_directions_to_the_inner_protocol(
     conversation = Http1()
     before = [(UP, GET + UPGRADE + trail), (DOWN, OK)]
     talk = converse(conversation, before, chunk=chunk)
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.kept[UP] == trail
-    talk = converse(conversation, [(DOWN, SWITCH + trail)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    talk = converse(conversation, [(DOWN, SWITCHING + trail)], chunk=chunk)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert conversation.inner == "websocket"
     assert talk.kept[DOWN] == trail
-    assert brief(talk.notices) == ["2 GET http://x/ws", "2 101", "2 end 0/0"]
-    assert conversation.facts() == Http1Facts(host="x", absolute_form=False, upgrade="websocket")
+    assert brief(talk.protocol_events) == ["2 GET http://x/ws", "2 101", "2 end 0/0"]
+    assert conversation.details() == Http1Details(
+        host="x", absolute_form=False, upgrade="websocket"
+    )
 
 
 def test_held_requests_go_on_once_an_upgrade_is_refused(converse: Converse) -> None:
     talk = converse(Http1(), [(UP, UPGRADE + GET), (DOWN, OK + OK)])
     assert talk.moved[UP] == UPGRADE + GET
-    assert brief(talk.notices)[2:] == ["1 end 0/2", "2 GET http://x/a", "2 200", "2 end 0/2"]
+    assert brief(talk.protocol_events)[2:] == [
+        "1 end 0/2",
+        "2 GET http://x/a",
+        "2 200",
+        "2 end 0/2",
+    ]
 
 
 def test_an_h2c_upgrade_names_http2(converse: Converse) -> None:
     conversation = Http1()
-    answer = SWITCH.replace(b"websocket", b"h2c")
+    answer = SWITCHING.replace(b"websocket", b"h2c")
     converse(conversation, [(UP, UPGRADE.replace(b"websocket", b"h2c")), (DOWN, answer)])
     assert conversation.inner == "http/2"
 
 
 def test_an_upgrade_to_something_else_is_left_to_detection(converse: Converse) -> None:
     conversation = Http1()
-    answer = SWITCH.replace(b"websocket", b"TLS/1.2, HTTP/1.1")
+    answer = SWITCHING.replace(b"websocket", b"TLS/1.2, HTTP/1.1")
     converse(conversation, [(UP, UPGRADE), (DOWN, answer)])
-    assert (conversation.up, conversation.down, conversation.inner) == (INNER, INNER, None)
+    assert (conversation.up, conversation.down, conversation.inner) == (SWITCH, SWITCH, None)
 
 
 def test_an_upgrade_waits_for_the_end_of_the_request_body(converse: Converse) -> None:
     conversation = Http1()
     request = UPGRADE[:-2] + b"Content-Length: 3\r\n\r\n"
-    converse(conversation, [(UP, request + b"a"), (DOWN, SWITCH + b"inner")])
-    assert (conversation.up, conversation.down) == (Pass(2), INNER)
+    converse(conversation, [(UP, request + b"a"), (DOWN, SWITCHING + b"inner")])
+    assert (conversation.up, conversation.down) == (Forward(2), SWITCH)
     talk = converse(conversation, [(UP, b"bcinner")])
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert talk.kept[UP] == b"inner"
-    assert brief(talk.notices) == ["1 end 3/0"]
+    assert brief(talk.protocol_events) == ["1 end 3/0"]
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -357,25 +370,25 @@ def test_a_connect_waits_unread_for_the_answers_before_it(
 ) -> None:
     conversation = Http1()
     talk = converse(conversation, [(UP, POST + CONNECT), (DOWN, OK[:-1])], chunk=chunk)
-    assert conversation.up is HOLD
+    assert conversation.up is PAUSE
     assert talk.moved[UP] == POST
     converse(conversation, [(DOWN, b"i")])
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
 
 
 def test_held_bytes_go_on_when_the_server_leaves_without_an_answer(converse: Converse) -> None:
     conversation = Http1()
     converse(conversation, [(UP, UPGRADE), (DOWN, None)])
-    assert conversation.up == PASS_ALL
+    assert conversation.up == FORWARD_ALL
 
 
 def test_a_large_body_is_passed_and_never_looked_at(converse: Converse) -> None:
     conversation = Http1()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
     converse(conversation, [(UP, GET), (DOWN, head)])
-    assert conversation.down == Pass(1_000_000)
+    assert conversation.down == Forward(1_000_000)
     talk = converse(conversation, [(DOWN, bytes(999_999))], chunk=100_000)
-    assert conversation.down == Pass(1)
+    assert conversation.down == Forward(1)
     assert talk.feeds == 0
 
 
@@ -396,21 +409,21 @@ def test_what_ends_a_chunk_is_not_held_back_for_the_next(converse: Converse) -> 
 def test_the_layer_is_settled_by_its_first_head(converse: Converse) -> None:
     conversation = Http1()
     converse(conversation, [(UP, GET[:-1])])
-    assert not conversation.settled
+    assert not conversation.details_ready
     conversation.feed(UP, GET)
-    assert conversation.settled
+    assert conversation.details_ready
     answer_only = Http1()
     converse(answer_only, [(DOWN, OK)])
-    assert answer_only.settled
+    assert answer_only.details_ready
 
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    surroundings = around(clock=lambda: next(times), secure=True)
+    surroundings = context(clock=lambda: next(times), secure=True)
     request = b"GET / HTTP/1.0\r\nX-One:  a b \r\nX-Two: \xc3\xa9\r\n\r\n"
     response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
-    talk = converse(Http1(around=surroundings), [(UP, request), (DOWN, response)])
-    assert talk.notices == [
+    talk = converse(Http1(context=surroundings), [(UP, request), (DOWN, response)])
+    assert talk.protocol_events == [
         HttpRequest(
             stream=1,
             method="GET",
@@ -452,12 +465,12 @@ BROKEN = {
     "chunk without a size": [(UP, CHUNKED + b"; x\r\n")],
     "negative chunk": [(UP, CHUNKED + b"-1\r\n")],
     "chunk longer than its size": [(UP, CHUNKED + b"1\r\nab\r\n")],
-    "endless chunk extension": [(UP, CHUNKED + b"1;" + bytes(MAX_LOOK))],
-    "endless trailer": [(UP, CHUNKED + b"0\r\n" + b"a" * MAX_LOOK)],
-    "endless head": [(UP, GET[:-2] + b"a" * MAX_LOOK)],
-    "endless request line": [(UP, b"GET /" + b"a" * MAX_LOOK)],
-    "endless status line": [(DOWN, b"HTTP/1.1 200 " + b"a" * MAX_LOOK)],
-    "101 among pipelined requests": [(UP, GET + GET), (DOWN, SWITCH)],
+    "endless chunk extension": [(UP, CHUNKED + b"1;" + bytes(MAX_PEEK))],
+    "endless trailer": [(UP, CHUNKED + b"0\r\n" + b"a" * MAX_PEEK)],
+    "endless head": [(UP, GET[:-2] + b"a" * MAX_PEEK)],
+    "endless request line": [(UP, b"GET /" + b"a" * MAX_PEEK)],
+    "endless status line": [(DOWN, b"HTTP/1.1 200 " + b"a" * MAX_PEEK)],
+    "101 among pipelined requests": [(UP, GET + GET), (DOWN, SWITCHING)],
     "too many unanswered requests": [(UP, b"GET / HTTP/1.1\r\n\r\n" * (MAX_OUTSTANDING + 1))],
     "too many bytes of them": [
         (UP, (GET[:-2] + b"X: " + b"a" * 50_000 + b"\r\n\r\n") * (MAX_WAITING_BYTES // 50_000 + 2))
@@ -488,7 +501,7 @@ def test_a_field_whose_name_only_contains_a_framing_fields_is_an_ordinary_one(
 ) -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Content-Length: 7\r\n\r\n"
     talk = converse(Http1(), [(UP, request + GET), (DOWN, EMPTY + EMPTY)])
-    assert "2 GET http://x/a" in brief(talk.notices)
+    assert "2 GET http://x/a" in brief(talk.protocol_events)
 
 
 token = st.from_regex(rb"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True)
@@ -516,9 +529,13 @@ def test_whatever_head_h11_reads_is_read_alike(
     assert isinstance(expected, h11.Request)
     conversation = Http1()
     assert conversation.feed(UP, head) == len(head)
-    (notice,) = (item for item in conversation.notices if isinstance(item, HttpRequest))
-    assert notice.url == f"http://x{target.decode()}"
-    assert [(name.lower(), value) for name, value in notice.headers] == list(expected.headers)
+    (protocol_event,) = (
+        item for item in conversation.protocol_events if isinstance(item, HttpRequest)
+    )
+    assert protocol_event.url == f"http://x{target.decode()}"
+    assert [(name.lower(), value) for name, value in protocol_event.headers] == list(
+        expected.headers
+    )
 
 
 def verdict(up: bytes = b"", down: bytes = b"", *, up_ended: bool = False) -> Verdict:
@@ -550,14 +567,14 @@ def test_a_request_line_matches_once_it_is_whole(line: bytes) -> None:
         assert verdict(line[:size]) in (Verdict.NEED_MORE, Verdict.LIKELY)
 
 
-@pytest.mark.parametrize("begun", [b"GET /", b"POST http://a", b"\r\nPROPFIND /x HTTP/1"])
-def test_a_known_method_and_target_are_the_candidate(begun: bytes) -> None:
-    assert verdict(begun) is Verdict.LIKELY
+@pytest.mark.parametrize("beginning", [b"GET /", b"POST http://a", b"\r\nPROPFIND /x HTTP/1"])
+def test_a_known_method_and_target_are_the_candidate(beginning: bytes) -> None:
+    assert verdict(beginning) is Verdict.LIKELY
 
 
-@pytest.mark.parametrize("begun", [b"GE", b"GET ", b"X /", b"OPTIONS sip:a", b"GET foo", b"\r"])
-def test_less_than_that_needs_more(begun: bytes) -> None:
-    assert verdict(begun) is Verdict.NEED_MORE
+@pytest.mark.parametrize("beginning", [b"GE", b"GET ", b"X /", b"OPTIONS sip:a", b"GET foo", b"\r"])
+def test_less_than_that_needs_more(beginning: bytes) -> None:
+    assert verdict(beginning) is Verdict.NEED_MORE
 
 
 @pytest.mark.parametrize(
@@ -601,7 +618,7 @@ def test_what_is_no_line_is_rejected(opening: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("up", "down", "answered"),
+    ("up", "down", "expected"),
     [
         # As lighttpd, Apache, tinyproxy and SHOUTcast answer.
         (b"GET / HTTP/1.10\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n", Verdict.MATCH),
@@ -620,18 +637,18 @@ def test_what_is_no_line_is_rejected(opening: bytes) -> None:
         (b"GET /\x01 HTTP/1.1\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.MATCH),
     ],
 )
-def test_an_odd_request_is_known_by_its_answer(up: bytes, down: bytes, answered: Verdict) -> None:
-    assert verdict(up, down) is answered
+def test_an_odd_request_is_known_by_its_answer(up: bytes, down: bytes, expected: Verdict) -> None:
+    assert verdict(up, down) is expected
 
 
 def test_a_server_that_a_capture_takes_for_the_client_is_left_alone(converse: Converse) -> None:
     assert verdict(OK) is Verdict.MATCH
     conversation = Http1()
     talk = converse(conversation, [(UP, OK), (DOWN, GET), (UP, OK)])
-    assert conversation.settled
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    assert conversation.details_ready
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not talk.kept[UP]
-    assert conversation.facts() == Http1Facts(host=None, absolute_form=False, upgrade=None)
+    assert conversation.details() == Http1Details(host=None, absolute_form=False, upgrade=None)
 
 
 def test_a_status_line_of_the_clients_has_time_to_become_one() -> None:
@@ -661,13 +678,13 @@ lines = st.sampled_from(
 def test_the_verdict_never_flips(start: bytes, more: bytes) -> None:
     data = start + more
     verdicts = [verdict(data[:size]) for size in range(1, len(data) + 1)]
-    settled = [item for item in verdicts if item in (Verdict.MATCH, Verdict.REJECT)]
-    assert len(set(settled)) <= 1
-    assert verdicts[len(verdicts) - len(settled) :] == settled
+    details_ready = [item for item in verdicts if item in (Verdict.MATCH, Verdict.REJECT)]
+    assert len(set(details_ready)) <= 1
+    assert verdicts[len(verdicts) - len(details_ready) :] == details_ready
 
 
 def test_the_first_bytes_of_the_row_cover_what_is_detected() -> None:
     assert PROTOCOL.client_first is not None
     for byte in range(256):
-        begun = verdict(bytes([byte])) is not Verdict.REJECT
-        assert begun == (byte in PROTOCOL.client_first)
+        beginning = verdict(bytes([byte])) is not Verdict.REJECT
+        assert beginning == (byte in PROTOCOL.client_first)

@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    TAP,
+    MIRROR,
     Direction,
     HttpEnd,
     HttpRequest,
     HttpResponse,
-    Notice,
+    LayerContext,
     Opening,
+    ProtocolEvent,
     StreamLayer,
-    Surroundings,
     Target,
     Verdict,
     WebSocketMessage,
@@ -43,7 +43,7 @@ from mitml4.protocols.http.http2 import (
     PREFACE,
     PROTOCOL,
     Http2,
-    Http2Facts,
+    Http2Details,
 )
 from mitml4.protocols.wire_text import CUT, MAX_TEXT
 
@@ -81,24 +81,31 @@ def data(stream: int, content: bytes, *, end: bool = False, pad: int | None = No
     return DataFrame(stream, content, flags=flags | {"PADDED"}, pad_length=pad).serialize()
 
 
-def brief(notices: list[Notice]) -> list[str]:
+def brief(protocol_events: list[ProtocolEvent]) -> list[str]:
     lines = []
-    for notice in notices:
-        match notice:
+    for protocol_event in protocol_events:
+        match protocol_event:
             case HttpRequest():
-                lines.append(f"{notice.stream} {notice.method} {notice.url}")
+                lines.append(
+                    f"{protocol_event.stream} {protocol_event.method} {protocol_event.url}"
+                )
             case HttpResponse():
-                lines.append(f"{notice.stream} {notice.status}")
+                lines.append(f"{protocol_event.stream} {protocol_event.status}")
             case HttpEnd():
-                sizes = f"{notice.request_bytes}/{notice.response_bytes}"
-                outcome = "" if notice.outcome == "complete" else f" {notice.outcome}"
-                code = f" {notice.reset_code}" if notice.reset_code else ""
-                lines.append(f"{notice.stream} end {sizes}{outcome}{code}")
+                sizes = f"{protocol_event.request_bytes}/{protocol_event.response_bytes}"
+                outcome = (
+                    "" if protocol_event.outcome == "complete" else f" {protocol_event.outcome}"
+                )
+                code = f" {protocol_event.reset_code}" if protocol_event.reset_code else ""
+                lines.append(f"{protocol_event.stream} end {sizes}{outcome}{code}")
             case StreamLayer():
-                lines.append(notice.protocol)
+                lines.append(protocol_event.protocol)
             case WebSocketMessage():
-                direction = notice.direction.value
-                lines.append(f"{notice.stream} {direction} {notice.opcode} {notice.size}")
+                direction = protocol_event.direction.value
+                lines.append(
+                    f"{protocol_event.stream} {direction} "
+                    f"{protocol_event.opcode} {protocol_event.size}"
+                )
     return lines
 
 
@@ -150,33 +157,33 @@ def busy_connection() -> tuple[list[tuple[Direction, bytes]], list[str]]:
 def test_every_split_gives_the_same_notices(chunk: int | None, converse: Converse) -> None:
     script, expected = busy_connection()
     conversation = Http2()
-    assert (conversation.up, conversation.down) == (TAP, TAP)
+    assert (conversation.up, conversation.down) == (MIRROR, MIRROR)
     talk = converse(conversation, script, chunk=chunk)
-    assert brief(talk.notices) == expected
-    assert conversation.facts() == Http2Facts(grpc=True, extended_connect=False)
+    assert brief(talk.protocol_events) == expected
+    assert conversation.details() == Http2Details(grpc=True, extended_connect=False)
 
 
 def test_the_server_may_speak_first(converse: Converse) -> None:
     conversation, client, server = Http2(), Peer(), Peer()
     converse(conversation, [(DOWN, SETTINGS)])
-    assert not conversation.settled
+    assert not conversation.details_ready
     talk = converse(conversation, [(UP, HELLO)])
     script = [(UP, client.headers(1, GET, end=True)), (DOWN, server.headers(1, OK, end=True))]
     talk = converse(conversation, script)
-    assert brief(talk.notices) == ["1 GET https://x/a", "1 200", "1 end 0/0"]
+    assert brief(talk.protocol_events) == ["1 GET https://x/a", "1 200", "1 end 0/0"]
 
 
 def test_the_layer_is_told_with_its_first_request(converse: Converse) -> None:
-    for request, facts in (
-        (POST, Http2Facts(grpc=True, extended_connect=False)),
-        (WEBSOCKET, Http2Facts(grpc=False, extended_connect=True)),
+    for request, details in (
+        (POST, Http2Details(grpc=True, extended_connect=False)),
+        (WEBSOCKET, Http2Details(grpc=False, extended_connect=True)),
     ):
         conversation, client = Http2(), Peer()
         converse(conversation, [(UP, HELLO), (DOWN, SETTINGS)])
-        assert not conversation.settled
+        assert not conversation.details_ready
         converse(conversation, [(UP, client.headers(1, request))])
-        assert conversation.settled
-        assert conversation.facts() == facts
+        assert conversation.details_ready
+        assert conversation.details() == details
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 5])
@@ -195,7 +202,7 @@ def test_a_websocket_in_a_stream_is_followed(chunk: int | None, converse: Conver
         (UP, data(1, b"", end=True)),
     ]
     talk = converse(conversation, script, chunk=chunk)
-    assert brief(talk.notices) == [
+    assert brief(talk.protocol_events) == [
         *("1 CONNECT https://x/a", "3 GET https://x/a", "5 CONNECT https://x/a"),
         *("1 200", "websocket", "5 403", "1 up text 3"),
         *("3 200", "3 end 0/0", "1 down binary 2", f"1 end {len(masked)}/18"),
@@ -213,7 +220,11 @@ def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
         (DOWN, server.headers(3, only, end=True)),
     ]
     talk = converse(conversation, script)
-    first, second = (notice for notice in talk.notices if isinstance(notice, HttpEnd))
+    first, second = (
+        protocol_event
+        for protocol_event in talk.protocol_events
+        if isinstance(protocol_event, HttpEnd)
+    )
     assert first.request_trailers == (("x-sum", "1"),)
     assert first.trailers == (("grpc-status", "0"), ("grpc-message", ""))
     assert (second.request_trailers, second.trailers) == (None, (("grpc-status", "5"),))
@@ -228,7 +239,7 @@ def test_what_is_unfinished_is_told_in_the_end(converse: Converse) -> None:
     ]
     talk = converse(conversation, script, chunk=1)
     conversation.close()
-    ends = brief(talk.notices)[-1:] + brief(conversation.notices)
+    ends = brief(talk.protocol_events)[-1:] + brief(conversation.protocol_events)
     assert ends == ["3 end 0/2 reset 0xab", "1 end 0/0 cut"]
 
 
@@ -237,8 +248,8 @@ def test_an_exchange_ends_when_its_last_byte_has_come(converse: Converse) -> Non
     body = data(1, b"abcd", end=True)
     script = [(UP, HELLO + client.headers(1, GET, end=True))]
     script += [(DOWN, SETTINGS + server.headers(1, OK) + body[:-1])]
-    assert brief(converse(conversation, script).notices)[-1] == "1 200"
-    assert brief(converse(conversation, [(DOWN, body[-1:])]).notices) == ["1 end 0/4"]
+    assert brief(converse(conversation, script).protocol_events)[-1] == "1 200"
+    assert brief(converse(conversation, [(DOWN, body[-1:])]).protocol_events) == ["1 end 0/4"]
 
 
 def test_goaway_ends_what_its_receiver_asked_for_and_nobody_will_serve(converse: Converse) -> None:
@@ -247,14 +258,14 @@ def test_goaway_ends_what_its_receiver_asked_for_and_nobody_will_serve(converse:
     promise = PushPromiseFrame(1, 4, server.block(GET), flags={"END_HEADERS"}).serialize()
     converse(conversation, [(UP, HELLO + requests), (DOWN, SETTINGS + promise)])
     talk = converse(conversation, [(DOWN, GoAwayFrame(0, last_stream_id=1).serialize())])
-    assert brief(talk.notices) == ["3 end 0/0 reset NO_ERROR"]
+    assert brief(talk.protocol_events) == ["3 end 0/0 reset NO_ERROR"]
     talk = converse(conversation, [(UP, GoAwayFrame(0, last_stream_id=2).serialize())])
-    assert brief(talk.notices) == ["4 end 0/0 reset NO_ERROR"]
+    assert brief(talk.protocol_events) == ["4 end 0/0 reset NO_ERROR"]
 
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    conversation = Http2(around=Surroundings(clock=lambda: next(times)))
+    conversation = Http2(context=LayerContext(clock=lambda: next(times)))
     client, server = Peer(), Peer()
     fields = [*GET, ("x-odd", "\xe9")]
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in fields]
@@ -263,7 +274,7 @@ def test_notices_carry_the_head(converse: Converse) -> None:
         (UP, HELLO + up.serialize()),
         (DOWN, SETTINGS + server.headers(1, OK, end=True)),
     ]
-    assert converse(conversation, script).notices == [
+    assert converse(conversation, script).protocol_events == [
         HttpRequest(
             stream=1,
             method="GET",
@@ -294,18 +305,18 @@ def test_notices_carry_the_head(converse: Converse) -> None:
     ],
 )
 def test_urls(fields: Pairs, url: str, converse: Converse) -> None:
-    conversation = Http2(around=Surroundings(target=Target("10.0.0.1", 80)))
+    conversation = Http2(context=LayerContext(target=Target("10.0.0.1", 80)))
     talk = converse(conversation, [(UP, HELLO + Peer().headers(1, fields))])
-    assert talk.notices[0].url == url
+    assert talk.protocol_events[0].url == url
     assert conversation.extended_connect == (":protocol" in dict(fields))
 
 
 def test_after_an_h2c_upgrade_stream_1_answers_the_request_outside(converse: Converse) -> None:
-    conversation = Http2(around=Surroundings(within=("tls", "http/1")))
+    conversation = Http2(context=LayerContext(within=("tls", "http/1")))
     server = Peer()
     script = [(DOWN, SETTINGS + server.headers(1, OK) + data(1, b"hi", end=True)), (UP, HELLO)]
-    assert brief(converse(conversation, script).notices) == ["1 200", "1 end 0/2"]
-    assert conversation.settled
+    assert brief(converse(conversation, script).protocol_events) == ["1 200", "1 end 0/2"]
+    assert conversation.details_ready
 
 
 @pytest.mark.parametrize("size", [0, 100, 65536])
@@ -322,7 +333,9 @@ def test_a_changed_header_table_is_followed(size: int, converse: Converse) -> No
         script += [(UP, client.headers(stream, GET, end=True))]
         script += [(DOWN, server.headers(stream, fields))]
     talk = converse(conversation, script)
-    assert talk.notices[-1].headers == [(name.encode(), value.encode()) for name, value in fields]
+    assert talk.protocol_events[-1].headers == [
+        (name.encode(), value.encode()) for name, value in fields
+    ]
 
 
 def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
@@ -337,7 +350,11 @@ def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
         script += [(UP, client.headers(n, [*GET[:3], *path])) for n in (1, 3, 5)]
         assert len(script[-1][1]) < 16
         talk = converse(Http2(), script)
-        requests = [notice for notice in talk.notices if isinstance(notice, HttpRequest)]
+        requests = [
+            protocol_event
+            for protocol_event in talk.protocol_events
+            if isinstance(protocol_event, HttpRequest)
+        ]
         assert len(requests) == 3
         assert {len(request.url) for request in requests} == {len("https://x") + MAX_TEXT + 1}
         assert requests[0].url.endswith(CUT)
@@ -351,7 +368,7 @@ def test_trailers_are_kept_within_bounds(converse: Converse) -> None:
     script += [(DOWN, server.headers(1, OK))]
     trailers = [(f"t{number}", "x" * 1000) for number in range(30)]
     talk = converse(Http2(), [*script, (DOWN, server.headers(1, trailers, end=True))])
-    end = talk.notices[-1]
+    end = talk.protocol_events[-1]
     assert isinstance(end, HttpEnd)
     assert end.trailers is not None
     assert len(end.trailers) == MAX_TRAILER_BYTES // 1000
@@ -371,11 +388,11 @@ def test_frames_without_content_are_read_past(converse: Converse) -> None:
     ]
     conversation, client = Http2(), Peer()
     converse(conversation, [(DOWN, SETTINGS), (UP, HELLO + client.headers(1, GET))])
-    conversation.notices.clear()
+    conversation.protocol_events.clear()
     for frame in empty:
         for direction in (UP, DOWN):
             conversation.feed(direction, frame * 1000)
-    assert conversation.notices == []
+    assert conversation.protocol_events == []
     assert [len(side.kept) for side in conversation._sides.values()] == [0, 0]
     assert list(conversation._streams) == [1]
     head, rest = HeadersFrame(3, b"").serialize(), ContinuationFrame(3, b"").serialize()
@@ -394,7 +411,7 @@ def test_a_large_body_costs_its_frame_headers_only(converse: Converse) -> None:
     (side,) = (side for way, side in conversation._sides.items() if way is DOWN)
     assert len(side.kept) < 9
     talk = converse(conversation, [(DOWN, data(1, b"", end=True))])
-    assert brief(talk.notices) == ["1 end 0/1048576"]
+    assert brief(talk.protocol_events) == ["1 end 0/1048576"]
 
 
 def test_the_oldest_of_too_many_streams_is_followed_no_more(converse: Converse) -> None:
@@ -403,14 +420,18 @@ def test_the_oldest_of_too_many_streams_is_followed_no_more(converse: Converse) 
     requests = b"".join(client.headers(stream, GET, end=True) for stream in range(1, last + 1, 2))
     answers = server.headers(1, OK, end=True) + server.headers(last, OK, end=True)
     talk = converse(conversation, [(UP, HELLO + requests), (DOWN, SETTINGS + answers)])
-    assert brief(talk.notices)[-3:] == ["1 200", f"{last} 200", f"{last} end 0/0"]
-    assert "1 end 0/0 cut" in brief(talk.notices)
+    assert brief(talk.protocol_events)[-3:] == ["1 200", f"{last} 200", f"{last} end 0/0"]
+    assert "1 end 0/0 cut" in brief(talk.protocol_events)
 
 
 def test_a_stream_that_begins_again_ends_first(converse: Converse) -> None:
     conversation, client = Http2(), Peer()
     talk = converse(conversation, [(UP, HELLO + client.headers(1, GET) + client.headers(1, GET))])
-    assert brief(talk.notices) == ["1 GET https://x/a", "1 end 0/0 cut", "1 GET https://x/a"]
+    assert brief(talk.protocol_events) == [
+        "1 GET https://x/a",
+        "1 end 0/0 cut",
+        "1 GET https://x/a",
+    ]
 
 
 def raw(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
@@ -500,9 +521,9 @@ def test_the_verdict_never_flips(start: bytes, more: bytes) -> None:
         [verdict(up=whole[:size]) for size in range(1, len(whole) + 1)],
         [verdict(down=more[:size]) for size in range(1, len(more) + 1)],
     ):
-        settled = [item for item in verdicts if item in (Verdict.MATCH, Verdict.REJECT)]
-        assert len(set(settled)) <= 1
-        assert verdicts[len(verdicts) - len(settled) :] == settled
+        details_ready = [item for item in verdicts if item in (Verdict.MATCH, Verdict.REJECT)]
+        assert len(set(details_ready)) <= 1
+        assert verdicts[len(verdicts) - len(details_ready) :] == details_ready
 
 
 def test_frames_that_say_nothing_of_streams_are_skipped(converse: Converse) -> None:
@@ -510,4 +531,4 @@ def test_frames_that_say_nothing_of_streams_are_skipped(converse: Converse) -> N
     others = [kind for kind in range(256) if kind not in blocks]
     frames = b"".join(raw(kind, b"\0" * 5, flags=1, stream=3) for kind in others)
     talk = converse(Http2(), [(UP, HELLO + frames + Peer().headers(1, GET))])
-    assert brief(talk.notices) == ["1 GET https://x/a"]
+    assert brief(talk.protocol_events) == ["1 GET https://x/a"]

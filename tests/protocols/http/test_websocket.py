@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import TAP, Direction, WebSocketMessage
+from mitml4.protocols.conversation import MIRROR, Direction, WebSocketMessage
 from mitml4.protocols.http.websocket import PROTOCOL, WebSocket
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -60,22 +60,30 @@ def test_every_split_gives_the_same_messages(
     frames, messages = STREAMS[name]
     direction = UP if mask else DOWN
     conversation = WebSocket()
-    assert (conversation.up, conversation.down, conversation.settled) == (TAP, TAP, True)
+    assert (conversation.up, conversation.down, conversation.details_ready) == (
+        MIRROR,
+        MIRROR,
+        True,
+    )
     stream = b"".join(frames)
     talk = converse(conversation, [(direction, stream)], chunk=chunk)
-    assert talk.notices == [
+    assert talk.protocol_events == [
         WebSocketMessage(direction=direction, opcode=opcode, size=size) for opcode, size in messages
     ]
 
 
 def test_a_mask_is_no_part_of_the_size(converse: Converse) -> None:
     script = [(UP, frame(TEXT, 5, mask=True) + frame(BINARY, 300, mask=True))]
-    assert [notice.size for notice in converse(WebSocket(), script).notices] == [5, 300]
+    assert [
+        protocol_event.size for protocol_event in converse(WebSocket(), script).protocol_events
+    ] == [5, 300]
 
 
 def test_the_directions_do_not_mix(converse: Converse) -> None:
     script = [(UP, frame(TEXT, 3, fin=False)), (DOWN, frame(BINARY, 1)), (UP, frame(0, 2))]
-    messages = [(item.direction, item.size) for item in converse(WebSocket(), script).notices]
+    messages = [
+        (item.direction, item.size) for item in converse(WebSocket(), script).protocol_events
+    ]
     assert messages == [(DOWN, 1), (UP, 5)]
 
 
@@ -112,7 +120,7 @@ def test_fragments_add_up(
             sizes.append(size)
             size = 0
     talk = converse(WebSocket(), [(DOWN, stream)], chunk=chunk)
-    assert [notice.size for notice in talk.notices] == sizes
+    assert [protocol_event.size for protocol_event in talk.protocol_events] == sizes
 
 
 def test_it_is_never_detected_from_bytes_alone() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Verdict
-from mitml4.protocols.parts.evidence import Rule, answered, either, proof
+from mitml4.protocols.parts.evidence import Rule, either, request_response, single_message
 from mitml4.protocols.parts.fields import Reader, Short
 
 MATCH, LIKELY, NEED_MORE, REJECT = (
@@ -21,9 +21,9 @@ def word(text: bytes) -> Rule:
     return lambda reader: reader.one_of(text)
 
 
-PATIENT = proof(word(b"hi"))
-EAGER = proof(word(b"hi"), word(b"yo"))
-WEAK = answered(word(b"hi"), lambda up: word(up[:2].upper()))
+PATIENT = single_message(word(b"hi"))
+EAGER = single_message(word(b"hi"), word(b"yo"))
+WEAK = request_response(word(b"hi"), lambda up: word(up[:2].upper()))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Verdict
-from mitml4.protocols.parts.fields import Reader, Short, judge
+from mitml4.protocols.parts.fields import Reader, Short, evaluate
 
 
 def uint(data: bytes, low: int, high: int, little: bool) -> int | type[Exception]:
@@ -55,7 +55,7 @@ def test_a_reader_moves_behind_what_it_reads() -> None:
     ],
 )
 def test_a_text_is_judged_by_length_and_alphabet(data: bytes, verdict: Verdict) -> None:
-    assert judge(lambda reader: reader.until(b"\0", 4), data) is verdict
+    assert evaluate(lambda reader: reader.until(b"\0", 4), data) is verdict
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_a_text_is_judged_by_length_and_alphabet(data: bytes, verdict: Verdict) 
 )
 def test_one_of_several_values(data: bytes, verdict: str) -> None:
     expected = {"n": Verdict.NEED_MORE, "m": Verdict.MATCH, "r": Verdict.REJECT}[verdict]
-    assert judge(lambda reader: reader.one_of(b"ones", b"two"), data) is expected
+    assert evaluate(lambda reader: reader.one_of(b"ones", b"two"), data) is expected

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mitml4.protocols.conversation import LOOK, PASS_ALL, Direction
+from mitml4.protocols.conversation import FORWARD_ALL, PEEK, Direction
 from mitml4.protocols.parts.heads import MAX_HEAD, FirstHeads
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -36,8 +36,8 @@ def test_one_head_of_each_side_is_read_and_the_rest_passes(
         (UP, b"ASK it", {b"name": b"a:b", b"odd": b""}),
         (DOWN, b"SAY", {}),
     ]
-    assert (toy.up, toy.down) == (PASS_ALL, PASS_ALL)
-    assert toy.settled
+    assert (toy.up, toy.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert toy.details_ready
     assert not talk.kept[UP]
 
 
@@ -45,7 +45,7 @@ def test_half_a_head_is_not_held_back(converse: Any) -> None:
     toy = Toy()
     talk = converse(toy, [(UP, b"ASK it\r\nNa")])
     assert not talk.kept[UP]
-    assert toy.up is LOOK
+    assert toy.up is PEEK
 
 
 @pytest.mark.parametrize("chunk", [None, 1000])
@@ -53,12 +53,12 @@ def test_half_a_head_is_not_held_back(converse: Any) -> None:
 def test_a_head_that_does_not_end_is_given_up(converse: Any, end: bytes, chunk: int | None) -> None:
     toy = Toy()
     converse(toy, [(UP, b"ASK\n" + b"x" * MAX_HEAD + end)], chunk=chunk)
-    assert toy.up is PASS_ALL
+    assert toy.up is FORWARD_ALL
     assert not toy.heads
-    assert not toy.settled
+    assert not toy.details_ready
 
 
 def test_a_side_that_ends_has_said_it_all(converse: Any) -> None:
     toy = Toy()
     converse(toy, [(UP, b"ASK\n\n"), (DOWN, None)])
-    assert toy.settled
+    assert toy.details_ready

@@ -9,13 +9,13 @@ import pytest
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.parts.lines import (
     agree,
-    begun,
     behind_anothers_starttls,
     behind_starttls,
     code,
     command,
     in_lines,
     initials,
+    prefix_pattern,
 )
 
 MATCH, LIKELY, NEED_MORE, REJECT = (
@@ -147,7 +147,7 @@ def test_a_client_alone_is_known_by_a_telltale() -> None:
 
 
 def test_begun_matches_every_beginning_and_nothing_else() -> None:
-    pattern = begun(b"a", b"[0-9]{2}", b"c")
+    pattern = prefix_pattern(b"a", b"[0-9]{2}", b"c")
     assert all(pattern.fullmatch(data) for data in (b"", b"a", b"a12", b"a12c"))
     assert not any(pattern.fullmatch(data) for data in (b"1", b"ac", b"a12cd"))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import HOLD, INNER, PASS_ALL, Direction
+from mitml4.protocols.conversation import FORWARD_ALL, PAUSE, SWITCH, Direction
 from mitml4.protocols.parts.starttls import MAX_LINE, StartTLS
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -48,18 +48,18 @@ def test_lines_are_taken_to_the_upgrade_and_no_further(converse: Any, chunk: int
     ]
     talk = converse(toy, script, chunk=chunk)
     assert toy.lines == [b"a", b"b", b"tls?", b"no", b"hello", b"tls?", b"yes"]
-    assert (toy.up, toy.down) == (INNER, INNER)
+    assert (toy.up, toy.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"IN", b"ER")
-    assert toy.settled
-    assert toy.facts().upgraded
+    assert toy.details_ready
+    assert toy.details().upgraded
 
 
 def test_a_no_settles_the_facts_but_not_the_question(converse: Any) -> None:
     toy = Toy()
     converse(toy, [(UP, b"tls?\n"), (DOWN, b"no\n"), (UP, b"tls?\n")])
-    assert toy.settled
-    assert not toy.facts().upgraded
-    assert toy.up is HOLD
+    assert toy.details_ready
+    assert not toy.details().upgraded
+    assert toy.up is PAUSE
 
 
 def test_once_plain_no_line_is_read(converse: Any) -> None:
@@ -74,9 +74,9 @@ def test_once_plain_no_line_is_read(converse: Any) -> None:
 def test_the_end_of_a_side_ends_the_question(converse: Any, direction: Direction) -> None:
     toy = Toy()
     talk = converse(toy, [(direction, b"half a li"), (direction, None)])
-    assert (toy.up, toy.down) == (PASS_ALL, PASS_ALL)
+    assert (toy.up, toy.down) == (FORWARD_ALL, FORWARD_ALL)
     assert talk.moved[direction] == b"half a li"
-    assert toy.settled
+    assert toy.details_ready
 
 
 @pytest.mark.parametrize("chunk", [None, 1000])

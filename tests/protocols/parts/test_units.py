@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import INNER, PASS_ALL, Direction
+from mitml4.protocols.conversation import FORWARD_ALL, SWITCH, Direction
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
@@ -44,9 +44,9 @@ def test_bodies_pass_whether_they_have_come_or_not(converse: Any, chunk: int | N
 def test_an_inner_protocol_begins_right_behind_a_unit(converse: Any) -> None:
     conversation = Sized()
     talk = converse(conversation, [(DOWN, b"..!inner"), (UP, b"too")])
-    assert (conversation.up, conversation.down) == (INNER, INNER)
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
     assert (talk.kept[UP], talk.kept[DOWN]) == (b"too", b"inner")
-    assert conversation.settled
+    assert conversation.details_ready
 
 
 def test_an_error_names_the_protocol(converse: Any) -> None:
@@ -57,5 +57,5 @@ def test_an_error_names_the_protocol(converse: Any) -> None:
 def test_after_an_end_all_passes(converse: Any) -> None:
     conversation = Sized()
     converse(conversation, [(UP, None)])
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
-    assert conversation.settled
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert conversation.details_ready

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mitml4.protocols.tls.certificate import CertificateFacts
+from mitml4.protocols.tls.certificate import CertificateDetails
 
 FROM = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 UNTIL = datetime.datetime(2026, 2, 1, tzinfo=datetime.UTC)
@@ -39,7 +39,7 @@ def test_every_field_is_told() -> None:
         x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
         x509.OtherName(x509.ObjectIdentifier("1.2.4"), b"\x05\0"),
     )
-    assert CertificateFacts.of(certificate, verify="ok") == CertificateFacts(
+    assert CertificateDetails.of(certificate, verify="ok") == CertificateDetails(
         subject="CN=a.example,O=Example",
         issuer="CN=Authority",
         san=("*.example", "2001:db8::1", "CN=dir", "1.2.3", "1.2.4"),
@@ -60,9 +60,9 @@ def test_every_field_is_told() -> None:
     ],
 )
 def test_keys_are_named(key: rsa.RSAPrivateKey, name: str) -> None:
-    facts = CertificateFacts.of_der(make(key).public_bytes(Encoding.DER))
-    assert facts is not None
-    assert (facts.key, facts.san) == (name, ())
+    details = CertificateDetails.of_der(make(key).public_bytes(Encoding.DER))
+    assert details is not None
+    assert (details.key, details.san) == (name, ())
 
 
 def test_mutated_certificates_give_facts_or_none() -> None:
@@ -72,5 +72,5 @@ def test_mutated_certificates_give_facts_or_none() -> None:
     read = 0
     for at in range(len(der)):
         for byte in (0x00, 0xFF, der[at] ^ 1):
-            read += CertificateFacts.of_der(der[:at] + bytes([byte]) + der[at + 1 :]) is not None
+            read += CertificateDetails.of_der(der[:at] + bytes([byte]) + der[at + 1 :]) is not None
     assert 0 < read < 3 * len(der)

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from OpenSSL import SSL
 
-from mitml4.protocols.conversation import PASS_ALL, Direction
+from mitml4.protocols.conversation import FORWARD_ALL, Direction
 from mitml4.protocols.tls.client_certificate import answers_empty
 from mitml4.protocols.tls.hello import ServerHello
 from mitml4.protocols.tls.protocol import TlsConversation
@@ -80,10 +80,10 @@ def fed(script: Script, *, client_first: bool) -> list[bool]:
     conversation = TlsConversation(on_client_certificate=heard.append)
     script = sorted(script, key=lambda part: part[0] is Direction.DOWN) if client_first else script
     for direction, data in script:
-        if conversation.want(direction) is not PASS_ALL:
+        if conversation.directive(direction) is not FORWARD_ALL:
             conversation.feed(direction, data)
-    assert conversation.up is PASS_ALL  # and nothing is looked at any more
-    assert conversation.down is PASS_ALL
+    assert conversation.up is FORWARD_ALL  # and nothing is looked at any more
+    assert conversation.down is FORWARD_ALL
     return heard
 
 
@@ -109,7 +109,7 @@ def test_without_somebody_to_tell_the_client_passes_behind_its_hello() -> None:
     with pytest.raises(SSL.WantReadError):
         client.do_handshake()
     conversation.feed(Direction.UP, client.bio_read(65536))
-    assert conversation.up is PASS_ALL
+    assert conversation.up is FORWARD_ALL
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import MAX_LOOK
+from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello, parse_server_hello
 
 
@@ -143,7 +143,7 @@ def test_a_hello_of_64_kib_is_read_and_a_longer_one_is_refused() -> None:
     with pytest.raises(ProtocolError):
         parse_client_hello(b"\x16\x03\x01\0\x04\x01\x01\0\x01")
     one_byte_records = records(1, bytes(16000), size=1)
-    assert parse_client_hello(one_byte_records[: MAX_LOOK - 1]) is None
+    assert parse_client_hello(one_byte_records[: MAX_PEEK - 1]) is None
     with pytest.raises(ProtocolError):
         parse_client_hello(one_byte_records)
 

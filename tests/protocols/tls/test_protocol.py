@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PASS_ALL, Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, Direction, Opening, Verdict
 from mitml4.protocols.tls.hello import ClientHello
-from mitml4.protocols.tls.protocol import PROTOCOL, TlsConversation, TlsFacts, detect
+from mitml4.protocols.tls.protocol import PROTOCOL, TlsConversation, TlsDetails, detect
 
 Script = list[tuple[Direction, bytes]]
 
@@ -161,15 +161,15 @@ def test_a_tls13_handshake_is_followed(contexts: Any, converse: Any, chunk: int 
     script, near, _ = handshake(*contexts(ssl.TLSVersion.TLSv1_3))
     conversation = TlsConversation()
     talk = converse(conversation, script, chunk=chunk)
-    facts = conversation.facts()
-    assert conversation.settled
-    assert (conversation.up, conversation.down) == (PASS_ALL, PASS_ALL)
+    details = conversation.details()
+    assert conversation.details_ready
+    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
     assert not any(talk.kept.values())
-    assert (facts.sni, facts.alpn_offered) == ("example.org", (b"h2", b"http/1.1"))
-    assert facts.version == near.version() == "TLSv1.3"
-    assert facts.cipher == (near.cipher() or [None])[0]
-    assert (facts.group, facts.resumed, facts.certificate) == ("x25519", False, None)
-    assert facts.version_offered == ("TLSv1.3",)
+    assert (details.sni, details.alpn_offered) == ("example.org", (b"h2", b"http/1.1"))
+    assert details.version == near.version() == "TLSv1.3"
+    assert details.cipher == (near.cipher() or [None])[0]
+    assert (details.group, details.resumed, details.certificate) == ("x25519", False, None)
+    assert details.version_offered == ("TLSv1.3",)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 5])
@@ -179,16 +179,16 @@ def test_a_tls12_handshake_shows_its_certificate(
     script, near, _ = handshake(*contexts(ssl.TLSVersion.TLSv1_2))
     conversation = TlsConversation()
     converse(conversation, script, chunk=chunk)
-    facts = conversation.facts()
-    assert conversation.settled
-    assert facts.version == near.version() == "TLSv1.2"
-    assert facts.cipher == (near.cipher() or [None])[0]
-    assert (facts.alpn, facts.group, facts.resumed) == (b"h2", "x25519", False)
-    assert facts.certificate is not None
-    assert facts.certificate.san == ("example.org", "192.0.2.1")
-    assert "CN=example.org" in facts.certificate.subject
-    assert facts.certificate.key == "EC P-256"
-    assert facts.certificate.verify is None
+    details = conversation.details()
+    assert conversation.details_ready
+    assert details.version == near.version() == "TLSv1.2"
+    assert details.cipher == (near.cipher() or [None])[0]
+    assert (details.alpn, details.group, details.resumed) == (b"h2", "x25519", False)
+    assert details.certificate is not None
+    assert details.certificate.san == ("example.org", "192.0.2.1")
+    assert "CN=example.org" in details.certificate.subject
+    assert details.certificate.key == "EC P-256"
+    assert details.certificate.verify is None
 
 
 def test_a_resumed_tls12_session_is_told_by_the_missing_certificate(
@@ -200,8 +200,8 @@ def test_a_resumed_tls12_session_is_told_by_the_missing_certificate(
     assert again.session_reused
     conversation = TlsConversation()
     converse(conversation, script)
-    assert conversation.settled
-    assert (conversation.facts().resumed, conversation.facts().certificate) == (True, None)
+    assert conversation.details_ready
+    assert (conversation.details().resumed, conversation.details().certificate) == (True, None)
 
 
 def test_a_resumed_tls13_session_is_told_by_the_chosen_key(contexts: Any, converse: Any) -> None:
@@ -211,7 +211,7 @@ def test_a_resumed_tls13_session_is_told_by_the_chosen_key(contexts: Any, conver
     assert again.session_reused
     conversation = TlsConversation()
     converse(conversation, script)
-    assert conversation.facts().resumed
+    assert conversation.details().resumed
 
 
 def test_a_hello_retry_request_is_not_the_answer(contexts: Any, converse: Any) -> None:
@@ -221,10 +221,10 @@ def test_a_hello_retry_request_is_not_the_answer(contexts: Any, converse: Any) -
     assert [direction for direction, _ in script[:4]] == [Direction.UP, Direction.DOWN] * 2
     conversation = TlsConversation()
     converse(conversation, script[:2])
-    assert not conversation.settled
+    assert not conversation.details_ready
     converse(conversation, script[2:])
-    assert conversation.settled
-    assert conversation.facts().group == "secp384r1"
+    assert conversation.details_ready
+    assert conversation.details().group == "secp384r1"
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -234,15 +234,15 @@ def test_an_alert_in_the_clear_is_named(contexts: Any, converse: Any, chunk: int
     script, _, _ = handshake(client, server)
     conversation = TlsConversation()
     converse(conversation, script, chunk=chunk)
-    assert conversation.settled
-    assert conversation.facts().alert == "server: protocol_version"
+    assert conversation.details_ready
+    assert conversation.details().alert == "server: protocol_version"
 
 
 def test_a_middle_without_hellos_is_settled_and_says_nothing(converse: Any) -> None:
     conversation = TlsConversation()
     converse(conversation, [(Direction.UP, DATA_START + bytes(17))])
-    assert conversation.settled
-    assert conversation.facts() == TlsFacts()
+    assert conversation.details_ready
+    assert conversation.details() == TlsDetails()
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -252,36 +252,36 @@ def test_an_encrypted_message_in_the_middle_is_none_that_is_broken(
     conversation = TlsConversation()
     finished = b"\x16\x03\x03\x00\x28" + bytes(range(100, 140))
     converse(conversation, [(Direction.UP, finished + DATA_START + bytes(17))], chunk=chunk)
-    assert conversation.settled
-    assert conversation.facts() == TlsFacts()
+    assert conversation.details_ready
+    assert conversation.details() == TlsDetails()
 
 
 def test_an_alert_without_hellos_is_named(converse: Any) -> None:
     conversation = TlsConversation()
     converse(conversation, [(Direction.DOWN, ALERT)])
-    assert conversation.facts() == TlsFacts(alert="server: decode_error")
+    assert conversation.details() == TlsDetails(alert="server: decode_error")
 
 
 def test_an_sslv2_hello_has_no_fingerprint() -> None:
     hello = ClientHello(legacy_version=0x0303, random=b"", cipher_suites=(0x2F,), sslv2=True)
-    facts = TlsFacts.of(hello)
-    assert facts.version_offered == ("TLSv1.2",)
-    assert (facts.ja3, facts.ja4) == (None, None)
+    details = TlsDetails.of(hello)
+    assert details.version_offered == ("TLSv1.2",)
+    assert (details.ja3, details.ja4) == (None, None)
 
 
 def test_why_it_was_not_opened_is_said_of_what_is_no_hello_too() -> None:
     conversation = TlsConversation(passthrough="not openable")
     with pytest.raises(ProtocolError):
         conversation.feed(Direction.UP, b"\x16\x03\x01\x00\x08\x01\x00\x00\x04junk")
-    assert conversation.facts().passthrough == "not openable"
+    assert conversation.details().passthrough == "not openable"
 
 
-def test_reversed_roles_give_the_same_facts(contexts: Any, converse: Any) -> None:
+def test_reversed_roles_give_the_same_details(contexts: Any, converse: Any) -> None:
     script, _, _ = handshake(*contexts(ssl.TLSVersion.TLSv1_2))
     straight, reversed_ = TlsConversation(), TlsConversation()
     converse(straight, script)
     converse(reversed_, [(direction.other, data) for direction, data in script])
-    assert reversed_.facts() == straight.facts()
+    assert reversed_.details() == straight.details()
 
 
 def test_an_answer_that_is_no_tls_is_a_protocol_error(contexts: Any, converse: Any) -> None:
@@ -298,7 +298,7 @@ def test_a_leaf_that_is_no_certificate_stays_unknown(converse: Any) -> None:
         conversation,
         [(Direction.DOWN, b"\x16\x03\x03" + len(message).to_bytes(2, "big") + message)],
     )
-    assert conversation.facts() == TlsFacts(resumed=False)
+    assert conversation.details() == TlsDetails(resumed=False)
 
 
 def test_mutated_handshakes_raise_nothing_but_protocol_errors(contexts: Any) -> None:
@@ -312,7 +312,7 @@ def test_mutated_handshakes_raise_nothing_but_protocol_errors(contexts: Any) -> 
             for _ in range(data.draw(st.integers(0, 3))):
                 at = data.draw(st.integers(0, len(broken) - 1))
                 broken[at] = data.draw(st.integers(0, 255))
-            if conversation.want(direction) is PASS_ALL:
+            if conversation.directive(direction) is FORWARD_ALL:
                 continue
             try:
                 conversation.feed(direction, bytes(broken))

@@ -12,10 +12,10 @@ import pytest
 from mitml4.net.isolation import enter_network
 from mitml4.net.tools import environment
 from mitml4.net.trial import rehearsal
-from mitml4.net.trial.apart import apart
-from mitml4.session.doctor import kernel, means
+from mitml4.net.trial.child import run_in_child
+from mitml4.session.doctor import kernel, prerequisites
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def run(*argv: str, given: str = "") -> str:
@@ -27,8 +27,8 @@ def run(*argv: str, given: str = "") -> str:
 @pytest.fixture(autouse=True)
 def nobody_is_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes longer for what is tried than a user would wait."""
-    for module in (rehearsal, kernel, means):
-        monkeypatch.setattr(module, "_PATIENCE_S", PATIENCE_S)
+    for module in (rehearsal, kernel, prerequisites):
+        monkeypatch.setattr(module, "_TIMEOUT_S", TIMEOUT_S)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def on_host() -> Callable[..., Any]:
             return work()
 
         try:
-            return apart(inside, patience_s=2 * PATIENCE_S)[0]
+            return run_in_child(inside, timeout_s=2 * TIMEOUT_S)[0]
         except PermissionError:
             if os.geteuid() == 0:
                 raise

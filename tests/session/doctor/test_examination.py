@@ -9,9 +9,9 @@ from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage
 from mitml4.session.doctor import examination
 from mitml4.session.doctor.check import Check
-from mitml4.session.doctor.examination import _judge_intercept, _judge_run
-from mitml4.session.doctor.means import Power
-from mitml4.session.doctor.surroundings import Rehearsals
+from mitml4.session.doctor.environment import Rehearsals
+from mitml4.session.doctor.examination import _assess_intercept, _assess_run
+from mitml4.session.doctor.prerequisites import Power
 
 SETTINGS = Settings()
 ROOT = Power(True, HostRules(""))
@@ -30,7 +30,7 @@ class Always(Rehearsals):
 
 
 def failing(name: str, *remedy: str) -> Check:
-    return Check(group="surroundings", name=name, state="fail", found="bad", remedy=remedy)
+    return Check(group="environment", name=name, state="fail", found="bad", remedy=remedy)
 
 
 @pytest.mark.parametrize(
@@ -49,23 +49,25 @@ def failing(name: str, *remedy: str) -> Check:
     ],
 )
 def test_the_verdict_on_intercept(outcome, power, state: str, found: str) -> None:
-    verdict = _judge_intercept(power, Always(outcome), [], [])
+    verdict = _assess_intercept(power, Always(outcome), [], [])
     assert (verdict.state, verdict.found) == (state, found)
     assert bool(verdict.remedy) == (state == "fail")
 
 
 def test_only_what_blocks_is_to_be_remedied() -> None:
-    surroundings = [
+    environment = [
         failing("other interceptors", "a"),
         failing("loopback", "b"),
         failing("input firewall", "b"),
     ]
-    verdict = _judge_intercept(ROOT, Always(Outcome("fails", "why")), [], surroundings)
+    verdict = _assess_intercept(ROOT, Always(Outcome("fails", "why")), [], environment)
     assert verdict.remedy == ("b",)
 
 
 def test_a_missing_tool_comes_before_anything_else() -> None:
-    verdict = _judge_intercept(USER, Always(Outcome("untried")), [failing("nft", "install it")], [])
+    verdict = _assess_intercept(
+        USER, Always(Outcome("untried")), [failing("nft", "install it")], []
+    )
     assert (verdict.found, verdict.remedy) == ("not at all: nft: bad", ("install it",))
 
 
@@ -74,7 +76,7 @@ def test_what_run_cannot_do_is_told_with_what_failed_before(monkeypatch) -> None
         raise MachineError("no")
 
     monkeypatch.setattr(examination.Namespace, "open", refuse)
-    verdict = _judge_run([failing("user namespaces", "allow it")])
+    verdict = _assess_run([failing("user namespaces", "allow it")])
     assert (verdict.state, verdict.found) == ("fail", "not at all: no")
     assert verdict.remedy == ("allow it",)
-    assert _judge_run([]).remedy
+    assert _assess_run([]).remedy

@@ -9,7 +9,7 @@ import pytest
 
 from mitml4.net.isolation import enter_user_namespace
 from mitml4.net.namespace.userns import NamespacesRefusedError
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 from mitml4.net.trial.rehearsal import Outcome
 from mitml4.session.doctor import kernel
 from mitml4.session.doctor.check import Check
@@ -81,7 +81,7 @@ def test_a_limit_of_zero_is_named_with_its_remedy() -> None:
         return check_user_namespaces()
 
     try:
-        (check,) = apart(work, patience_s=30)
+        (check,) = run_in_child(work, timeout_s=30)
     except PermissionError:
         pytest.skip("no namespaces here")
     assert check.state == "fail"

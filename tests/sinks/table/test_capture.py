@@ -9,7 +9,7 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.table.capture import CaptureTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,7 +83,7 @@ def test_a_flow_takes_one_line_at_any_width(capsys, monkeypatch, width: int) -> 
     name = "a-host-with-a-rather-long-name.of.some.zone.in.a.cdn.example"
     address = Address("2001:db8:1234:5678:9abc:def0:1234:5678", 50000)
     stack = ("socks5", "tls", "http/2")
-    details = TlsFacts(sni=name, version="TLSv1.3")
+    details = TlsDetails(sni=name, version="TLSv1.3")
     layer = FlowLayer(
         time=NOW,
         flow=1,

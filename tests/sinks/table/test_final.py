@@ -36,7 +36,7 @@ def closed(flow: int, *stack: str) -> FlowClose:
 
 async def test_every_flow_has_a_row(capsys) -> None:
     error = FlowError(
-        flow=2, depth=0, side="egress", stage="connect", kind="refused", reason="Connection refused"
+        flow=2, depth=0, side="server", stage="connect", kind="refused", reason="Connection refused"
     )
     lines = await shown(
         capsys, opened(1, "www.example"), opened(2), error, closed(1, "tls", "http/2"), closed(2)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 # What a session does with its table; `CTRL-C` is left to what the test's script says of it.
 PRELUDE = """
@@ -138,7 +138,7 @@ class Window:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
     def wait(self, condition: Callable[[Screen], bool]) -> Screen:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition(self.screen):
             left = deadline - time.monotonic()
             ready = select.select([self.master], [], [], max(0.0, left))[0]
@@ -162,7 +162,7 @@ class Window:
     def wait_end(self) -> Screen:
         while self._read():
             pass
-        self.process.wait(PATIENCE_S)
+        self.process.wait(TIMEOUT_S)
         return self.screen
 
     def _read(self) -> bool:
@@ -439,7 +439,7 @@ def test_a_terminal_that_is_gone_ends_it_like_a_pipe_without_reader(window, tmp_
     os.close(shown.slave)
     os.close(shown.master)
     shown.slave, shown.master = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
-    shown.process.wait(PATIENCE_S)
+    shown.process.wait(TIMEOUT_S)
     assert told.exists()
 
 
@@ -454,7 +454,7 @@ def test_a_terminal_that_takes_nothing_holds_nobody_up(window, tmp_path) -> None
                     await trio.sleep(0.01)
             open({str(told)!r}, "w").close()
     """)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not told.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

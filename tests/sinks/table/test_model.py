@@ -20,9 +20,9 @@ from mitml4.events import (
 )
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
-from mitml4.protocols.http.http1 import Http1Facts
-from mitml4.protocols.socks5 import Socks5Facts
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.http.http1 import Http1Details
+from mitml4.protocols.socks5 import Socks5Details
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.model import MAX_ROWS, Row, TableModel
 
@@ -46,7 +46,7 @@ def response(stream: int, status: int) -> HttpResponse:
     return HttpResponse(flow=1, depth=1, stream=stream, status=status, version="2")
 
 
-def failure(reason: str, side="egress") -> FlowError:
+def failure(reason: str, side="server") -> FlowError:
     return FlowError(flow=1, depth=0, side=side, stage="connect", kind="refused", reason=reason)
 
 
@@ -64,8 +64,8 @@ def after(*events) -> Row:
 
 
 def test_a_flow_goes_by_its_address_then_its_name_then_what_is_asked_for_inside() -> None:
-    socks = layer(0, "socks5", details=Socks5Facts(target=Target("inner.example", 8443)))
-    tls = layer(1, "tls", details=TlsFacts(sni="front.example"))
+    socks = layer(0, "socks5", details=Socks5Details(target=Target("inner.example", 8443)))
+    tls = layer(1, "tls", details=TlsDetails(sni="front.example"))
     seen = [opened(), opened(name="dns.example"), socks, tls]
     for count, server in (
         (1, ("198.51.100.7", 443)),
@@ -95,12 +95,12 @@ def test_a_server_goes_by_the_host_that_is_asked_for(url: str, server: str, info
 
 
 def test_an_inner_name_is_not_changed_by_a_request() -> None:
-    tls = layer(0, "tls", details=TlsFacts(sni="front.example"))
+    tls = layer(0, "tls", details=TlsDetails(sni="front.example"))
     assert after(opened(), tls, request(1, "https://behind.example/")).server == "front.example"
 
 
 def test_a_proxy_keeps_its_own_name_and_its_requests_are_told_whole() -> None:
-    proxied = layer(0, "http/1", details=Http1Facts(host="a", absolute_form=True, upgrade=None))
+    proxied = layer(0, "http/1", details=Http1Details(host="a", absolute_form=True, upgrade=None))
     row = after(opened(), proxied, request(1, "http://a.example/x"))
     assert (row.server, row.info) == ("198.51.100.7", "GET http://a.example/x")
 
@@ -112,7 +112,7 @@ def test_layers_stack_up_whatever_order_they_are_announced_in() -> None:
 
 
 def test_a_flow_that_is_passed_through_says_why() -> None:
-    row = after(opened(), layer(0, "tls", "passthrough", TlsFacts(passthrough="pinned")))
+    row = after(opened(), layer(0, "tls", "passthrough", TlsDetails(passthrough="pinned")))
     assert row.passed_through
     assert row.info == "pinned, passed through"
 
@@ -141,7 +141,7 @@ def test_a_websocket_message_is_told() -> None:
         ([closed("timeout")], "failed", "timeout"),
         ([request(1, "/"), closed("reset")], "failed", "reset, GET /"),
         ([failure("no answer"), closed("timeout")], "failed", "server: no answer"),
-        ([failure("unknown_ca", "ingress"), closed("error")], "failed", "client: unknown_ca"),
+        ([failure("unknown_ca", "client"), closed("error")], "failed", "client: unknown_ca"),
         ([request(1, "/"), closed("blocked")], "blocked", "blocked"),
     ],
 )
@@ -212,8 +212,8 @@ def test_a_copy_does_not_change() -> None:
 def test_nothing_from_the_network_is_kept_that_a_terminal_would_obey(text: str) -> None:
     row = after(
         opened(name=text),
-        layer(0, "socks5", details=Socks5Facts(target=Target(text, 1))),
-        layer(1, "tls", "passthrough", TlsFacts(sni=text, passthrough=text)),
+        layer(0, "socks5", details=Socks5Details(target=Target(text, 1))),
+        layer(1, "tls", "passthrough", TlsDetails(sni=text, passthrough=text)),
     )
     asked = after(opened(), request(1, text), response(1, 200))
     failed = after(opened(), failure(text))

@@ -23,8 +23,8 @@ from mitml4.events import (
 )
 from mitml4.keys import KEYS
 from mitml4.protocols.conversation import Target
-from mitml4.protocols.socks5 import Socks5Facts
-from mitml4.protocols.tls.protocol import TlsFacts
+from mitml4.protocols.socks5 import Socks5Details
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.grid import fit, fit_end, fit_middle, share_out, short_size
 from mitml4.sinks.table.model import Row, TableModel
@@ -40,7 +40,7 @@ def make_model() -> TableModel:
     model.quic_blocked = 12
     client = Address("192.0.2.55", 50000)
     ends = {"client": client, "destination": Address("198.51.100.7", 443)}
-    inner = Socks5Facts(target=Target("www.example", 443))
+    inner = Socks5Details(target=Target("www.example", 443))
     events = [
         SessionStart(
             version="0.1.0",
@@ -53,20 +53,20 @@ def make_model() -> TableModel:
         ),
         FlowOpen(flow=1, client=client, destination=Address("2001:db8::1234", 1080)),
         _layer(1, 0, "socks5", details=inner),
-        _layer(1, 1, "tls", "intercepted", TlsFacts(sni="www.example")),
+        _layer(1, 1, "tls", "intercepted", TlsDetails(sni="www.example")),
         _layer(1, 2, "http/2"),
         HttpRequest(
             flow=1, depth=2, stream=1, method="GET", url="https://www.example/a", version="2"
         ),
         HttpResponse(flow=1, depth=2, stream=1, status=200, version="2"),
         FlowOpen(flow=2, **ends),
-        _layer(2, 0, "tls", "passthrough", TlsFacts(sni="pinned.example", passthrough="pinned")),
+        _layer(2, 0, "tls", "passthrough", TlsDetails(sni="pinned.example", passthrough="pinned")),
         FlowOpen(flow=3, **ends),
-        _layer(3, 0, "tls", "intercepted", TlsFacts(sni="例え.テスト.example")),
+        _layer(3, 0, "tls", "intercepted", TlsDetails(sni="例え.テスト.example")),
         FlowError(
             flow=3,
             depth=0,
-            side="ingress",
+            side="client",
             stage="handshake",
             kind="certificate",
             reason="unknown_ca",

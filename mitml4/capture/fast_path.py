@@ -17,7 +17,7 @@ from mitml4.capture.flow import MASK, Half
 from mitml4.capture.network.dissector import FIN, RST, SYN, Dissector, Segment
 from mitml4.capture.packet import MAX_BLOCK, Packet
 
-__all__ = ["skim"]
+__all__ = ["fast_path"]
 
 _IPV4: Final = b"\x08\x00"
 _IPV6: Final = b"\x86\xdd"
@@ -68,7 +68,7 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
 }
 
 
-def skim(
+def fast_path(
     packets: Iterable[Packet], halves: dict[bytes, Half], dissector: Dissector
 ) -> Iterator[tuple[float, Segment]]:
     """The segments that somebody has to look at, with their times; what the others change in

@@ -12,7 +12,7 @@ import trio
 
 from mitml4.address import Address
 
-__all__ = ["EXHAUSTED", "abort", "be_transparent", "connect", "source_towards"]
+__all__ = ["EXHAUSTED", "abort", "connect", "set_ip_transparent", "source_towards"]
 
 # Not in Python's socket module: linux/in6.h, linux/in.h.
 _IPV6_TRANSPARENT: Final = 75
@@ -40,7 +40,7 @@ async def connect(
 ) -> trio.socket.SocketType:
     """Connect to `destination`; the caller closes the socket, and owns the deadline.
 
-    `mark` is the session's egress mark (SO_MARK: needs CAP_NET_ADMIN). The connection leaves from
+    `mark` is the session's own mark (SO_MARK: needs CAP_NET_ADMIN). The connection leaves from
     the IP of `source`, with a port that the kernel picks. `unconnected` is a socket of another
     namespace, to connect there. `bound` is called with the socket before it connects, once it has
     the address and port that it connects from. Raises OSError as the kernel gave it (ECONNREFUSED,
@@ -85,7 +85,7 @@ def abort(sock: socket.socket | trio.socket.SocketType) -> None:
         sock.close()
 
 
-def be_transparent(sock: socket.socket | trio.socket.SocketType) -> None:
+def set_ip_transparent(sock: socket.socket | trio.socket.SocketType) -> None:
     """Let a socket bear addresses that are not this host's. Needs CAP_NET_ADMIN or CAP_NET_RAW."""
     sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
     if sock.family == socket.AF_INET6:

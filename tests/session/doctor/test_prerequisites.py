@@ -9,17 +9,17 @@ import pytest
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.isolation import enter_network, enter_user_namespace
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 from mitml4.session.doctor import check as wording
-from mitml4.session.doctor import means
+from mitml4.session.doctor import prerequisites
 from mitml4.session.doctor.check import Check, install
-from mitml4.session.doctor.means import Power, check_privilege, check_tool
+from mitml4.session.doctor.prerequisites import Power, check_privilege, check_tool
 
 
 @pytest.fixture
 def bin(tmp_path: Path, monkeypatch) -> Path:
     """The only place where programs are looked for."""
-    monkeypatch.setattr(means, "environment", lambda: {"PATH": str(tmp_path)})
+    monkeypatch.setattr(prerequisites, "environment", lambda: {"PATH": str(tmp_path)})
     return tmp_path
 
 
@@ -54,7 +54,7 @@ def test_a_limit_on_processes_is_not_blamed_on_the_tool(bin: Path, monkeypatch) 
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     put(bin / "nft", "#!/bin/sh\n")
-    monkeypatch.setattr(means.subprocess, "run", refuse)
+    monkeypatch.setattr(prerequisites.subprocess, "run", refuse)
     check = check_tool("nft")
     assert (check.state, check.remedy) == ("fail", ("ulimit -u",))
 
@@ -92,7 +92,7 @@ def test_root_of_a_user_namespace_does_not_suffice() -> None:
         return power, check_privilege(power)
 
     try:
-        ((power, check),) = apart(work, patience_s=30)
+        ((power, check),) = run_in_child(work, timeout_s=30)
     except PermissionError:
         pytest.skip("no namespaces here")
     assert power.is_capable

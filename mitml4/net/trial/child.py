@@ -17,24 +17,24 @@ from typing import Any, Final, NoReturn, TypeVar
 from mitml4.errors import MachineError
 from mitml4.net import processes
 
-__all__ = ["apart"]
+__all__ = ["run_in_child"]
 
 T = TypeVar("T")
 
 _CHUNK: Final = 65536
 
 
-def apart(*works: Callable[[], T], patience_s: float) -> list[T]:
+def run_in_child(*works: Callable[[], T], timeout_s: float) -> list[T]:
     """Run each of `works` in a child of its own, all at once, and hand on what they returned.
 
     What one raised is raised (all of it is pickled); MachineError when a child dies, or is not done
     in time. None is left behind. Call it while this process has one thread.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     children: list[tuple[int, int]] = []
     try:
         children.extend(map(_start, works))  # those before one that fails are in it
-        return [_outcome(_read(reader, deadline), patience_s) for _, reader in children]
+        return [_outcome(_read(reader, deadline), timeout_s) for _, reader in children]
     finally:
         for pid, reader in children:
             os.close(reader)
@@ -84,9 +84,9 @@ def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:
         os._exit(0)
 
 
-def _outcome(answer: bytes | None, patience_s: float) -> Any:
+def _outcome(answer: bytes | None, timeout_s: float) -> Any:
     if answer is None:
-        raise MachineError(f"what was tried did not come to an end within {patience_s:g} s")
+        raise MachineError(f"what was tried did not come to an end within {timeout_s:g} s")
     if not answer:
         raise MachineError("what was tried ended without an answer")
     outcome, failure = pickle.loads(answer)

@@ -8,15 +8,15 @@ from pathlib import Path
 import trio
 
 from mitml4.events import CertificateAuthority as Authority
-from mitml4.layers.guard import Judge
-from mitml4.layers.tls import TlsOpener
+from mitml4.layers.guard import Decide
+from mitml4.layers.tls import TlsInterceptor
 from mitml4.protocols.conversation import End
 from mitml4.session.config import SessionConfig
 from mitml4.session.policy import Decision, HostPattern, Policy
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
-from mitml4.tls.pinning import Bypasses
+from mitml4.tls.pinning import PassthroughCache
 from mitml4.tls.trust_store import system_roots
 from mitml4.tls.verify import Verifier, added_roots
 
@@ -38,7 +38,7 @@ def tls_opener(
     *,
     sets: Sequence[Collection[bytes]] | None = None,
     narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
-) -> tuple[TlsOpener, Authority]:
+) -> tuple[TlsInterceptor, Authority]:
     """What opens TLS in this session, and the authority as `session.start` names it.
 
     Clients trust one of `sets` of roots each (DER), or else the system's; for servers that verify
@@ -46,27 +46,29 @@ def tls_opener(
     Raises CertificateError, UsageError.
     """
     added = added_roots(config.upstream_ca)
-    opener = TlsOpener(
+    interceptor = TlsInterceptor(
         forge=Forge(authority, narrower),
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
         verifier=Verifier(*([*roots, *added] for roots in sets or [system_roots()])),
-        bypasses=Bypasses(trio.current_time, learns_pins=config.on_pinned == "passthrough"),
-        judge=_within(authority.permitted_domains, config.policy),
+        passthrough_cache=PassthroughCache(
+            trio.current_time, learns_pins=config.on_pinned == "passthrough"
+        ),
+        policy=_within(authority.permitted_domains, config.policy),
         upstream=config.upstream,
     )
-    return opener, Authority(authority.subject, authority.sha256)
+    return interceptor, Authority(authority.subject, authority.sha256)
 
 
-def _within(domains: tuple[str, ...], policy: Policy) -> Judge:
+def _within(domains: tuple[str, ...], policy: Policy) -> Decide:
     """The policy, which opens no more than the authority may sign for: no client would take it."""
     if not domains:
         return policy.decide
     permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]
 
-    def judge(ends: Sequence[End]) -> Decision:
+    def narrowed(ends: Sequence[End]) -> Decision:
         decision = policy.decide(ends)
         if decision.action == "intercept" and not any(each.matches(ends[0]) for each in permitted):
             return Decision("passthrough", "--permit-domain")
         return decision
 
-    return judge
+    return narrowed

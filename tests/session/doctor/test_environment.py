@@ -13,17 +13,17 @@ from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.tools import environment
 from mitml4.net.trial.rehearsal import Settings
-from mitml4.session.doctor import surroundings
+from mitml4.session.doctor import environment as host
 from mitml4.session.doctor.check import Check
-from mitml4.session.doctor.surroundings import (
+from mitml4.session.doctor.environment import (
     PolicyRoutes,
     Rehearsals,
+    check_environment,
     check_forward_firewall,
     check_forwarding,
     check_input,
     check_interceptors,
     check_loopback,
-    check_surroundings,
 )
 
 DROPPING = """
@@ -236,8 +236,8 @@ def test_without_ip_nothing_is_said(monkeypatch) -> None:
     def missing(*_: str) -> list[str]:
         raise AssertionError("ip was asked")
 
-    monkeypatch.setattr(surroundings, "_ip", missing)
-    monkeypatch.setattr(surroundings, "read_sysctl", lambda _: "0")
+    monkeypatch.setattr(host, "_ip", missing)
+    monkeypatch.setattr(host, "read_sysctl", lambda _: "0")
     stands = Rehearsals(Settings.read(), None, missing="ip: not installed")
-    states = {check.name: check.state for check in check_surroundings(stands)}
+    states = {check.name: check.state for check in check_environment(stands)}
     assert set(states.values()) <= {"ok", "skip"}

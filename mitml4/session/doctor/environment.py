@@ -22,7 +22,7 @@ from mitml4.net.tools import attempt
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
 from mitml4.session.doctor.check import Check, State, as_root
 
-__all__ = ["PolicyRoutes", "Rehearsals", "check_surroundings"]
+__all__ = ["PolicyRoutes", "Rehearsals", "check_environment"]
 
 _SHOWN: Final = 3
 
@@ -48,7 +48,7 @@ class Rehearsals:
         return self.try_out(Stage(self.settings, self.rules))[0]
 
     @cached_property
-    def settled(self) -> Outcome:
+    def undisturbed(self) -> Outcome:
         """Without any rules of others."""
         if self.whole.works or self.rules is None:
             return self.whole
@@ -57,7 +57,7 @@ class Rehearsals:
     @cached_property
     def bare(self) -> Outcome:
         """Without anything: the kernel itself."""
-        return self.settled if self.settled.works else self.try_out(Stage())[0]
+        return self.undisturbed if self.undisturbed.works else self.try_out(Stage())[0]
 
     def try_out(self, *stages: Stage) -> list[Outcome]:
         """A session on each of these."""
@@ -103,7 +103,7 @@ class PolicyRoutes:
             yield family, table, (*removals, f"ip {family} route flush table {table}")
 
 
-def check_surroundings(rehearsals: Rehearsals) -> Iterator[Check]:
+def check_environment(rehearsals: Rehearsals) -> Iterator[Check]:
     """Every check of this group."""
     routes = None
     if rehearsals.missing is None:
@@ -161,8 +161,8 @@ def check_input(rehearsals: Rehearsals) -> Check:
         return _check(name, "ok", f"{chains}: intercepted connections came in")
     if whole.way == "untried":
         return _check(name, "skip", whole.reason or "")
-    if not rehearsals.settled.works:
-        found = f"without the rules it does not work either: {rehearsals.settled.reason}"
+    if not rehearsals.undisturbed.works:
+        found = f"without the rules it does not work either: {rehearsals.undisturbed.reason}"
         return _check(name, "skip", found)
     wall, openings = _find_wall(rehearsals, rules)
     if wall:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitml4.capture import follow as follow_module
+from mitml4.capture.fast_path import fast_path
 from mitml4.capture.follow import follow
 from mitml4.capture.network.dissector import Dissector, Segment
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Report
-from mitml4.capture.skim import skim
 
 MASK = 0xFFFFFFFF
 MACS = b"\x02" * 12
@@ -102,12 +102,12 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Packet]:
     ) -> Iterator[tuple[float, Segment]]:
         for packet in packets:
             skipped = dissector.skipped.total()
-            segments = list(skim([packet], halves, dissector))
+            segments = list(fast_path([packet], halves, dissector))
             if segments or dissector.skipped.total() > skipped:
                 seen.append(packet)
             yield from segments
 
-    monkeypatch.setattr(follow_module, "skim", watching)
+    monkeypatch.setattr(follow_module, "fast_path", watching)
     return seen
 
 
@@ -123,7 +123,7 @@ def test_the_short_way_finds_the_same_segment(
     time_s, link_type, data, start, end = talk.packet(True, 5, OPAQUE, ack=9, options=options)
     packet = (time_s, link_type, data, start, max(end + beyond, start))
     short, long = Dissector(), Dissector()
-    assert list(skim([packet], {}, short)) == list(dissected([packet], {}, long))
+    assert list(fast_path([packet], {}, short)) == list(dissected([packet], {}, long))
     assert short.skipped == long.skipped
 
 
@@ -254,5 +254,5 @@ def test_no_report_tells_whether_packets_were_skimmed(wire: Any, data: st.DataOb
         packets.insert(to, packets[at] if data.draw(st.booleans()) else packets.pop(at))
     quick = told(follow(packets))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follow_module, "skim", dissected)
+        patch.setattr(follow_module, "fast_path", dissected)
         assert quick == told(follow(packets))

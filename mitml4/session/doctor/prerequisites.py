@@ -21,7 +21,7 @@ __all__ = ["TOOLS", "Power", "check_privilege", "check_tool"]
 TOOLS: Final = {"nft": ("nftables", "--version"), "ip": ("iproute2", "-V")}
 """The programs that are needed: their packages, and what makes them tell their version."""
 
-_PATIENCE_S: Final = 3
+_TIMEOUT_S: Final = 3
 
 
 def check_tool(name: str) -> Check:
@@ -38,7 +38,7 @@ def check_tool(name: str) -> Check:
             text=True,
             errors="replace",
             env=environment(),
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
         )
     except BlockingIOError as error:
         return _lacking(name, f"cannot start a process: {error.strerror}", ("ulimit -u",))

@@ -13,9 +13,9 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net import processes
-from mitml4.net.trial.apart import apart
+from mitml4.net.trial.child import run_in_child
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 def children() -> str:
@@ -31,7 +31,7 @@ def no_child_stays():
 
 def test_each_answer_comes_in_its_place() -> None:
     works = [lambda: "first", lambda: ["second"], os.getpid]
-    *answers, pid = apart(*works, patience_s=PATIENCE_S)
+    *answers, pid = run_in_child(*works, timeout_s=TIMEOUT_S)
     assert answers == ["first", ["second"]]
     assert pid != os.getpid()
 
@@ -44,7 +44,10 @@ def test_works_run_at_the_same_time() -> None:
         own.sendall(b"x")
         return own.recv(1)
 
-    assert apart(lambda: meet(here), lambda: meet(there), patience_s=PATIENCE_S) == [b"x", b"x"]
+    assert run_in_child(lambda: meet(here), lambda: meet(there), timeout_s=TIMEOUT_S) == [
+        b"x",
+        b"x",
+    ]
     here.close()
     there.close()
 
@@ -54,7 +57,7 @@ def test_an_error_is_raised_here_with_its_hint() -> None:
         raise MachineError("no nft", hint="apt install nftables")
 
     with pytest.raises(MachineError, match="no nft") as caught:
-        apart(fail, patience_s=PATIENCE_S)
+        run_in_child(fail, timeout_s=TIMEOUT_S)
     assert caught.value.hint == "apt install nftables"
 
 
@@ -63,18 +66,18 @@ def test_an_oserror_keeps_its_number() -> None:
         raise PermissionError(1, "Operation not permitted")
 
     with pytest.raises(PermissionError) as caught:
-        apart(fail, patience_s=PATIENCE_S)
+        run_in_child(fail, timeout_s=TIMEOUT_S)
     assert caught.value.errno == 1
 
 
 def test_a_child_that_is_killed_is_an_error() -> None:
     with pytest.raises(MachineError, match="without an answer"):
-        apart(lambda: os.kill(os.getpid(), signal.SIGKILL), patience_s=PATIENCE_S)
+        run_in_child(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout_s=TIMEOUT_S)
 
 
 def test_a_child_that_hangs_is_killed() -> None:
     with pytest.raises(MachineError, match=r"within 0\.1 s"):
-        apart(lambda: time.sleep(600), patience_s=0.1)
+        run_in_child(lambda: time.sleep(600), timeout_s=0.1)
 
 
 def test_what_a_child_prints_is_not_seen(capfd) -> None:
@@ -82,7 +85,7 @@ def test_what_a_child_prints_is_not_seen(capfd) -> None:
         os.write(1, b"loud")
         os.write(2, b"loud")
 
-    apart(talk, patience_s=PATIENCE_S)
+    run_in_child(talk, timeout_s=TIMEOUT_S)
     assert capfd.readouterr() == ("", "")
 
 
@@ -92,9 +95,9 @@ def test_it_works_with_standard_streams_closed() -> None:
     def inner() -> list[str]:
         for standard in range(3):
             os.close(standard)
-        return apart(lambda: "heard", patience_s=PATIENCE_S)
+        return run_in_child(lambda: "heard", timeout_s=TIMEOUT_S)
 
-    assert apart(inner, patience_s=PATIENCE_S) == [["heard"]]
+    assert run_in_child(inner, timeout_s=TIMEOUT_S) == [["heard"]]
 
 
 def test_no_process_more_is_an_error() -> None:
@@ -102,7 +105,7 @@ def test_no_process_more_is_an_error() -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         if os.geteuid() == 0:
             processes.become_user(65534, 65534)
-        apart(lambda: "never", patience_s=PATIENCE_S)
+        run_in_child(lambda: "never", timeout_s=TIMEOUT_S)
 
     with pytest.raises(MachineError, match="cannot start a process"):
-        apart(inner, patience_s=PATIENCE_S)
+        run_in_child(inner, timeout_s=TIMEOUT_S)

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.net import egress
+from mitml4.net import dial
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def listening():
 
 
 async def test_it_connects_without_delaying_small_writes(listening: socket.socket) -> None:
-    with await egress.connect(Address.of(listening.getsockname())) as sock:
+    with await dial.connect(Address.of(listening.getsockname())) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         accepted, _ = listening.accept()
         accepted.close()
@@ -25,7 +25,7 @@ async def test_it_connects_without_delaying_small_writes(listening: socket.socke
 async def test_ipv6_too() -> None:
     with (
         socket.create_server(("::1", 0), family=socket.AF_INET6) as server,
-        await egress.connect(Address.of(server.getsockname())),
+        await dial.connect(Address.of(server.getsockname())),
     ):
         server.accept()[0].close()
 
@@ -34,7 +34,7 @@ async def test_it_leaves_from_the_source_s_ip_by_a_port_of_its_own(
     listening: socket.socket,
 ) -> None:
     destination = Address.of(listening.getsockname())
-    with await egress.connect(destination, source=Address("127.0.0.77", 1234)) as sock:
+    with await dial.connect(destination, source=Address("127.0.0.77", 1234)) as sock:
         host, port = sock.getsockname()
         assert host == "127.0.0.77"
         assert port != 1234
@@ -52,7 +52,7 @@ async def test_whoever_asks_is_told_what_it_connects_from_before_it_does(
             sock.getpeername()
 
     destination = Address.of(listening.getsockname())
-    with await egress.connect(destination, bound=bound) as sock:
+    with await dial.connect(destination, bound=bound) as sock:
         assert told == [sock.getsockname()]
         listening.accept()[0].close()
 
@@ -61,21 +61,21 @@ async def test_a_refusal_is_the_kernel_s_own() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address.of(server.getsockname())
     with pytest.raises(ConnectionRefusedError):
-        await egress.connect(address)
+        await dial.connect(address)
 
 
 async def test_a_caller_that_gives_up_leaks_no_socket() -> None:
     """The socket would warn when it is collected, and warnings are errors here."""
     with trio.CancelScope() as scope:
         scope.cancel()
-        await egress.connect(Address("127.0.0.1", 9))
+        await dial.connect(Address("127.0.0.1", 9))
     assert scope.cancelled_caught
 
 
 async def test_an_abort_reaches_the_other_side_as_a_reset(listening: socket.socket) -> None:
-    sock = await egress.connect(Address.of(listening.getsockname()))
+    sock = await dial.connect(Address.of(listening.getsockname()))
     accepted, _ = listening.accept()
     with accepted:
-        egress.abort(sock)
+        dial.abort(sock)
         with pytest.raises(ConnectionResetError):
             accepted.recv(1)
