@@ -103,7 +103,7 @@ def bridged() -> Iterator[Ends]:
             end.close()
 
 
-@pytest.mark.parametrize("want", [PEEK, MIRROR])
+@pytest.mark.parametrize("directive", [PEEK, MIRROR])
 @pytest.mark.parametrize("says", [True, False])
 async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     monkeypatch, directive, says: bool

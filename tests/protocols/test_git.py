@@ -16,7 +16,7 @@ FETCH, PUSH = b"git-upload-pack", b"git-receive-pack"
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
 @pytest.mark.parametrize(
-    ("request_bytes", "facts"),
+    ("request_bytes", "details"),
     [
         (
             b"0029git-upload-pack /a\0host=b\0\0version=2\0",

@@ -16,7 +16,7 @@ ANSWER = b"SIP/2.0 200 OK\r\nServer: kamailio\r\nContent-Length: 0\r\n\r\n"
 
 @pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize(
-    ("script", "facts"),
+    ("script", "details"),
     [
         (
             [(UP, b"\r\n\r\n"), (DOWN, b"\r\n"), (UP, REGISTER), (DOWN, ANSWER)],
