@@ -75,7 +75,7 @@ def detect(
     from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.session.detect import Detection
-    from mitml4.session.hub import Totals
+    from mitml4.session.totals import Totals
 
     secrets = Secrets()
     if keylog:
@@ -90,7 +90,7 @@ def detect(
     totals = Totals()
 
     def publish(event: Event) -> None:
-        totals.add(event)
+        totals.publish(event)
         output.publish(event)
 
     _tune_gc()

@@ -61,6 +61,8 @@ class Services:
     """What flows need of their session."""
 
     publish: Callable[[Event], None]
+    wants: Callable[[type[Event]], bool] = lambda _kind: True
+    """Whether anybody takes events of a type: if not, none need be built."""
     connect: Callable[[IncomingConnection], Awaitable[TcpStream]]
     """The connection to its server; raises OSError."""
     relay: Relay

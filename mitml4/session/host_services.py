@@ -50,6 +50,7 @@ class HostServices:
         self._closed = False
         self._services = Services(
             publish=self._note_block,
+            wants=lambda kind: kind is FlowClose,
             connect=self._connect,
             relay=Relay(),
             tls=replace(interceptor, policy=without_opening(interceptor.policy, "loopback")),

@@ -1,110 +1,46 @@
-"""Where events go: every sink, and the totals of the session."""
+"""Where events go: every sink that wants their type, and the totals of the session."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from mitml4.events import FAILURES, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
-from mitml4.protocols.wire_text import CUT
+from mitml4.events import Event
+from mitml4.session.totals import Totals
 
 if TYPE_CHECKING:  # it brings trio along, which costs `detect` a fifth of its start
     from mitml4.sinks.sink import Sink
 
-__all__ = ["Hub", "Totals"]
-
-_MAX_COUNTED: Final = 1024
-"""Stacks, and reasons, that are told apart in the totals."""
-_MAX_NUMBERS: Final = 10
+__all__ = ["Hub"]
 
 
-@dataclass(slots=True)
-class Totals:
-    """What the summary and `session.stop` say."""
-
-    flows: int = 0
-    closed: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    stacks: Counter[str] = field(default_factory=Counter)
-    opened: int = 0
-    """Layers of TLS, those that failed among them."""
-    handshakes_failed: int = 0
-    """Handshakes that their flow did not survive."""
-    failures: Counter[str] = field(default_factory=Counter)
-    """Why flows failed, and how many for each reason."""
-    failed_flows: list[int] = field(default_factory=list)
-    """The numbers of the first of them."""
-    passed_through: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    """Connections that there was no room for; they are no flows."""
-    undetected: int = 0
-    """Flows whose innermost layer is unknown."""
-    _troubled: set[int] = field(default_factory=set)
-    _reasons: dict[int, str] = field(default_factory=dict)
-    """What has failed first in a flow that is open."""
-
-    def add(self, event: Event) -> None:
-        match event:
-            case FlowOpen():
-                self.flows += 1
-            case FlowLayer(action="intercepted"):
-                self.opened += 1
-            case FlowLayer(action="passthrough"):
-                _count(self.passed_through, getattr(event.details, "passthrough", None) or "policy")
-            case FlowError():
-                self._reasons.setdefault(event.flow, f"{event.side}: {event.reason}")
-                if event.stage == "handshake":
-                    self._troubled.add(event.flow)
-            case FlowClose():
-                self.closed += 1
-                self.handshakes_failed += event.flow in self._troubled and event.reason == "error"
-                self._troubled.discard(event.flow)
-                self._add_failure(event)
-                self.bytes_up += event.bytes_up
-                self.bytes_down += event.bytes_down
-                self.undetected += event.stack[-1:] == ("unknown",)
-                _count(self.stacks, " › ".join(event.stack))
-
-    def _add_failure(self, close: FlowClose) -> None:
-        reason = self._reasons.pop(close.flow, None)
-        if reason is None and close.reason not in FAILURES:
-            return
-        _count(self.failures, reason or close.reason)
-        if len(self.failed_flows) < _MAX_NUMBERS:
-            self.failed_flows.append(close.flow)
-
-    def stop(self, reason: str, dropped_events: int) -> SessionStop:
-        return SessionStop(
-            flows=self.flows,
-            bytes_up=self.bytes_up,
-            bytes_down=self.bytes_down,
-            stacks=dict(self.stacks.most_common()),
-            dropped_events=dropped_events,
-            refused_connections=self.refused,
-            reason=reason,
-        )
-
-
-def _count(counter: Counter[str], what: str) -> None:
-    """Once more, or among the rest where clients have made up too many that differ."""
-    counter[what if what in counter or len(counter) < _MAX_COUNTED else CUT] += 1
-
-
-@dataclass(slots=True)
 class Hub:
-    """Hands every event to every sink, at once and without waiting for any."""
+    """Hands every event to the sinks that want it, at once and without waiting for any."""
 
-    sinks: Sequence[Sink]
-    totals: Totals = field(default_factory=Totals)
+    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+        self.totals = Totals()
+        self._sinks = list(sinks)
+        self._takers: dict[type, tuple[Callable[[Any], None], ...]] = {}
+        """Who takes events of a type, as far as it has been asked."""
+
+    def wants(self, kind: type) -> bool:
+        """Whether anybody takes events of this type: if not, none need be built. Costs a lookup in
+        a dictionary; the answer may change while the session runs."""
+        return bool(self._takers_of(kind))
 
     def publish(self, event: Event) -> None:
-        self.totals.add(event)
-        for sink in self.sinks:
-            sink.publish(event)
+        for take in self._takers_of(type(event)):
+            take(event)
 
     @property
     def dropped_events(self) -> int:
-        return sum(sink.dropped for sink in self.sinks)
+        return sum(sink.dropped for sink in self._sinks)
+
+    def _takers_of(self, kind: type) -> tuple[Callable[[Any], None], ...]:
+        try:
+            return self._takers[kind]
+        except KeyError:
+            listeners: tuple[Totals | Sink, ...] = (self.totals, *self._sinks)
+            takers = tuple(each.publish for each in listeners if issubclass(kind, each.wants))
+            self._takers[kind] = takers
+            return takers

@@ -247,7 +247,11 @@ class Session:
         if not looked_at:
             services = _unopened(services, _TOO_MANY)
         if self.accepted == self.config.max_flows:
-            services = replace(_unopened(services, _MAX_FLOWS), publish=lambda _event: None)
+            services = replace(
+                _unopened(services, _MAX_FLOWS),
+                publish=lambda _event: None,
+                wants=lambda _kind: False,
+            )
             flow = Flow(0, connection, services)
             self.surplus[id(flow)] = flow
             nursery.start_soon(self._carry, flow, self.surplus, id(flow), looked_at)
@@ -295,6 +299,7 @@ class Session:
     def _services(self, flow_source: FlowSource, interceptor: TlsInterceptor) -> Services:
         return Services(
             publish=self.hub.publish,
+            wants=self.hub.wants,
             connect=self._telling_of_sources(flow_source),
             relay=Relay(PipePool(self.limits.pipes)),
             tls=interceptor,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mitml4.printable import printable
-from mitml4.session.hub import Totals
+from mitml4.session.totals import Totals
 
 __all__ = ["summary"]
 

@@ -72,6 +72,8 @@ class _Flow:
 class HttpArchive(BackgroundWriter[_Exchange]):
     """A sink that writes an exchange once it is complete, or its flow has ended."""
 
+    wants = (FlowOpen, FlowLayer, HttpRequest, HttpResponse, HttpEnd, FlowClose)
+
     def __init__(
         self,
         descriptor: int,

@@ -17,6 +17,8 @@ __all__ = ["JsonLines"]
 class JsonLines(BackgroundWriter[Event]):
     """A sink that writes JSON lines."""
 
+    wants = (Event,)
+
     def __init__(
         self,
         descriptor: int,

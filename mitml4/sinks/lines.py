@@ -45,6 +45,8 @@ def line_of(row: Row) -> str:
 class FlowLines:
     """A sink that writes to standard error."""
 
+    wants = TableModel.wants
+
     def __init__(self, color: Literal["auto", "always", "never"] = "auto") -> None:
         self.dropped = 0
         self._model = TableModel()

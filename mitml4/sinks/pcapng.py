@@ -91,6 +91,8 @@ class _Held:
 class PacketFile:
     """A sink that writes packets instead of events, which tell it whose they are."""
 
+    wants = (FlowOpen, FlowLayer, FlowClose)
+
     def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
         """All of them become ours. `name` is what errors call the file, which has a beginning."""
         self.dropped = 0

@@ -1,4 +1,4 @@
-"""What a sink is: it is handed every event, and never makes the hand that gives wait.
+"""What a sink is: a consumer of events that never makes a flow wait.
 
 `publish` is called from the flows, between two chunks of bytes: it must not block, and what it
 cannot keep it counts in `dropped`. The slow part (a terminal, a pipe, a disk) is done by `run`.
@@ -28,7 +28,12 @@ class Sink(Protocol):
     """A consumer of events."""
 
     dropped: int
-    """Events that came faster than they could be written, and were let go."""
+    """Events that came faster than they could be written."""
+
+    @property
+    def wants(self) -> tuple[type, ...]:
+        """The classes whose events it takes. It is given no others, and what no sink wants is not
+        built."""
 
     def publish(self, event: Event) -> None:
         """Take an event. Never blocks, never raises for a slow or broken output."""

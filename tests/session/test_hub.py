@@ -1,113 +1,45 @@
-"""What a session counts, and says when it is over."""
+"""Who is given which events."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import pytest
-
 from mitml4.address import Address
-from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
-from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.session.hub import Totals
-from mitml4.session.summary import summary
+from mitml4.events import Event, FlowOpen, HttpEnd, HttpRequest
+from mitml4.session.hub import Hub
+
+END = Address("192.0.2.1", 443)
 
 
-def opened(flow: int) -> FlowOpen:
-    end = Address("192.0.2.1", 443)
-    return FlowOpen(flow=flow, client=end, destination=end)
+class Sink:
+    """Keeps what it is given."""
+
+    def __init__(self, *wants: type) -> None:
+        self.wants = wants
+        self.given: list[Event] = []
+        self.dropped = 0
+
+    def publish(self, event: Event) -> None:
+        self.given.append(event)
 
 
-def tls(flow: int, action="intercepted", reason: str | None = None) -> FlowLayer:
-    details = TlsDetails(passthrough=reason)
-    return FlowLayer(
-        flow=flow, depth=0, protocol="tls", speaker="client", action=action, details=details
-    )
+def request() -> HttpRequest:
+    return HttpRequest(flow=1, depth=0, stream=1, method="GET", url="/", version="1.1")
 
 
-def error(flow: int, stage="handshake") -> FlowError:
-    return FlowError(
-        flow=flow, depth=0, side="client", stage=stage, kind="certificate", reason="unknown_ca"
-    )
+def test_a_sink_is_given_the_types_that_it_wants_and_no_others() -> None:
+    everything, requests, nothing = Sink(Event), Sink(HttpRequest), Sink()
+    hub = Hub([everything, requests, nothing])
+    opened = FlowOpen(flow=1, client=END, destination=END)
+    asked = request()
+    for event in (opened, asked):
+        hub.publish(event)
+    assert everything.given == [opened, asked]
+    assert requests.given == [asked]
+    assert nothing.given == []
+    assert hub.totals.flows == 1
 
 
-def closed(flow: int, reason="closed", stack: tuple[str, ...] = ("tls", "http/1")) -> FlowClose:
-    return FlowClose(
-        flow=flow, stack=stack, reason=reason, bytes_up=1500, bytes_down=20, duration_s=0.1
-    )
-
-
-def said(*events: Event, **more) -> list[str]:
-    totals = Totals()
-    for event in events:
-        totals.add(event)
-    settings = {"took_s": 2.0, "quic_blocked": 0, "files": [], "dropped_events": 0}
-    return summary(totals, **(settings | more)).splitlines()
-
-
-def test_flows_bytes_and_stacks_are_told() -> None:
-    lines = said(opened(1), closed(1), opened(2), closed(2, stack=("unknown",)), opened(3))
-    assert lines == [
-        "3 flows in 2 s, 3.0 kB up, 40 B down",
-        "  stacks    1 × tls › http/1, 1 × unknown",
-        "  unknown   1 flow",
-        "  rules removed",
-    ]
-
-
-def test_stacks_that_clients_make_up_are_counted_together_once_they_are_too_many() -> None:
-    totals = Totals()
-    for number in range(5000):
-        totals.add(opened(number))
-        stack = tuple(bin(number)[2:].replace("0", "socks5 ").replace("1", "tls ").split())
-        totals.add(closed(number, stack=stack))
-    totals.add(closed(5000, stack=("tls",)))
-    assert len(totals.stacks) == 1025
-    assert sum(totals.stacks.values()) == 5001
-    assert totals.stacks["…"] == 5000 - 1024
-    assert totals.stacks["tls"] == 2
-    assert totals.undetected == 0
-
-
-@pytest.mark.parametrize(
-    ("events", "line"),
-    [
-        ([tls(1), closed(1)], "1 opened, 0 passed through"),
-        ([tls(1), error(1), closed(1, "error")], "0 opened, 1 failed, 0 passed through"),
-        ([tls(1), error(1), closed(1)], "1 opened, 0 passed through"),  # the flow went on
-        ([tls(1), error(1, "relay"), closed(1, "error")], "1 opened, 0 passed through"),
-        (
-            [tls(1, "passthrough", "pinned"), tls(2, "passthrough", "pinned"), tls(3)],
-            "1 opened, 2 passed through (2 × pinned)",
-        ),
-    ],
-)
-def test_of_tls_it_is_told_what_was_opened_and_what_not(events: list[Event], line: str) -> None:
-    assert f"  TLS       {line}" in said(*events)
-
-
-def test_files_and_losses_are_told() -> None:
-    assert said(quic_blocked=1, files=["a.har"], dropped_events=7)[1:] == [
-        "  blocked   1 QUIC packet",
-        "  dropped   7 events that came faster than they were read",
-        "  written   a.har",
-        "  rules removed",
-    ]
-
-
-def test_failures_are_told_with_their_reasons_and_numbers() -> None:
-    refused = [event for flow in range(1, 13) for event in (opened(flow), closed(flow, "refused"))]
-    troubled = [opened(13), tls(13), error(13), closed(13)]
-    lines = said(*refused, *troubled, opened(14), closed(14))
-    assert "  failed    13 flows (12 × refused, 1 × client: unknown_ca)" in lines
-    assert "            # 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …" in lines
-    assert not any("failed" in line for line in said(opened(1), closed(1, "shutdown")))
-
-
-def test_reasons_of_failures_are_bounded() -> None:
-    totals = Totals()
-    for flow in range(2000):
-        totals.add(replace(error(flow), reason=f"reason {flow}"))
-        totals.add(closed(flow))
-    assert len(totals.failures) == 1025
-    assert totals.failures.total() == 2000
+def test_it_says_which_types_need_not_be_built() -> None:
+    hub = Hub([Sink(HttpRequest)])
+    assert hub.wants(HttpRequest)
+    assert not hub.wants(HttpEnd)
+    assert hub.wants(FlowOpen)  # the totals count flows, whoever else listens

@@ -19,6 +19,7 @@ from mitml4.events import Event, FlowOpen, SessionStart
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
+from mitml4.session.hub import Hub
 from mitml4.session.session import Session
 from mitml4.tls.keys import KeyType
 from tests.session.conftest import Arrived
@@ -155,7 +156,7 @@ async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
 ) -> None:
     told: list[Event] = []
     session = Session(SessionConfig(output="none", max_flows=max_flows))
-    session.hub.sinks = [SimpleNamespace(publish=told.append, dropped=0)]
+    session.hub = Hub([SimpleNamespace(wants=(Event,), publish=told.append, dropped=0)])
     over = trio.Event()
 
     async def whole() -> None:
@@ -182,6 +183,7 @@ async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
 class Broken:
     """A sink that fails before it is ready."""
 
+    wants = ()
     dropped = 0
 
     def __init__(self, failure: Exception) -> None:

@@ -29,6 +29,8 @@ _STYLES: Final[dict[State, str]] = {
 class FinalTable:
     """A sink that says nothing until it is closed."""
 
+    wants = TableModel.wants
+
     def __init__(self, color: Literal["auto", "always", "never"] = "auto") -> None:
         self.dropped = 0
         self.model = TableModel()

@@ -55,6 +55,8 @@ _LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
 class LiveTable:
     """A sink that draws on a terminal."""
 
+    wants = TableModel.wants
+
     def __init__(
         self,
         counters: Callable[[int], Counters | None],

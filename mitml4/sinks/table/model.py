@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from rich.cells import cell_len
 
@@ -74,6 +74,17 @@ class Row:
 @dataclass(slots=True)
 class TableModel:
     """All that the table can show."""
+
+    wants: ClassVar[tuple[type, ...]] = (
+        SessionStart,
+        FlowOpen,
+        FlowLayer,
+        HttpRequest,
+        HttpResponse,
+        WebSocketMessage,
+        FlowError,
+        FlowClose,
+    )
 
     session: SessionStart | None = None
     notes: Sequence[str] = ()

@@ -1,0 +1,91 @@
+"""What a session counts: for the summary, and for `session.stop`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.events import FAILURES, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
+from mitml4.protocols.wire_text import CUT
+
+__all__ = ["Totals"]
+
+_MAX_COUNTED: Final = 1024
+"""Stacks, and reasons, that are told apart in the totals."""
+_MAX_NUMBERS: Final = 10
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the summary and `session.stop` say."""
+
+    wants: ClassVar[tuple[type, ...]] = (FlowOpen, FlowLayer, FlowError, FlowClose)
+
+    flows: int = 0
+    closed: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    stacks: Counter[str] = field(default_factory=Counter)
+    opened: int = 0
+    """Layers of TLS, those that failed among them."""
+    handshakes_failed: int = 0
+    """Handshakes that their flow did not survive."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Why flows failed, and how many for each reason."""
+    failed_flows: list[int] = field(default_factory=list)
+    """The numbers of the first of them."""
+    passed_through: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Connections that there was no room for; they are no flows."""
+    undetected: int = 0
+    """Flows whose innermost layer is unknown."""
+    _troubled: set[int] = field(default_factory=set)
+    _reasons: dict[int, str] = field(default_factory=dict)
+    """What has failed first in a flow that is open."""
+
+    def publish(self, event: Event) -> None:
+        match event:
+            case FlowOpen():
+                self.flows += 1
+            case FlowLayer(action="intercepted"):
+                self.opened += 1
+            case FlowLayer(action="passthrough"):
+                _count(self.passed_through, getattr(event.details, "passthrough", None) or "policy")
+            case FlowError():
+                self._reasons.setdefault(event.flow, f"{event.side}: {event.reason}")
+                if event.stage == "handshake":
+                    self._troubled.add(event.flow)
+            case FlowClose():
+                self.closed += 1
+                self.handshakes_failed += event.flow in self._troubled and event.reason == "error"
+                self._troubled.discard(event.flow)
+                self._add_failure(event)
+                self.bytes_up += event.bytes_up
+                self.bytes_down += event.bytes_down
+                self.undetected += event.stack[-1:] == ("unknown",)
+                _count(self.stacks, " › ".join(event.stack))
+
+    def _add_failure(self, close: FlowClose) -> None:
+        reason = self._reasons.pop(close.flow, None)
+        if reason is None and close.reason not in FAILURES:
+            return
+        _count(self.failures, reason or close.reason)
+        if len(self.failed_flows) < _MAX_NUMBERS:
+            self.failed_flows.append(close.flow)
+
+    def stop(self, reason: str, dropped_events: int) -> SessionStop:
+        return SessionStop(
+            flows=self.flows,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
+            stacks=dict(self.stacks.most_common()),
+            dropped_events=dropped_events,
+            refused_connections=self.refused,
+            reason=reason,
+        )
+
+
+def _count(counter: Counter[str], what: str) -> None:
+    """Once more, or among the rest where clients have made up too many that differ."""
+    counter[what if what in counter or len(counter) < _MAX_COUNTED else CUT] += 1
