@@ -16,18 +16,19 @@ from typing import TypeVar
 
 from bench import machine
 from bench.captures import CaptureFigure, Shelf
-from bench.figures import Figure, verify
+from bench.figures import Figure, Values, verify
 from bench.install import install
 from bench.lab import CONGESTION_CONTROL, Lab
 from bench.peers import PEERS, NotMeasuredError, Peer
 from bench.readers import READERS, Reader
 from bench.report import ALL_FIGURES, Report, Sample, parse_size
+from bench.startup import StartupFigure
 from mitml4.errors import MachineError, MitmError
 
 RESULTS = Path(__file__).parent / "results"
 ALL_PEERS: tuple[Peer | Reader, ...] = (*PEERS, *READERS)
 
-Named = TypeVar("Named", bound=Figure | CaptureFigure | Peer | Reader)
+Named = TypeVar("Named", bound=Figure | StartupFigure | CaptureFigure | Peer | Reader)
 Stood = TypeVar("Stood", Peer, Reader)
 
 
@@ -72,7 +73,13 @@ def pick(known: Iterable[Named], names: str) -> list[Named]:
     return found
 
 
-def run(lab: Lab, figures: list[Figure], peers: list[Peer], rounds: int, report: Report) -> None:
+def run(
+    lab: Lab,
+    figures: list[Figure | StartupFigure],
+    peers: list[Peer],
+    rounds: int,
+    report: Report,
+) -> None:
     """All figures; within a figure the peers take turns (A B C A B C), for the machine drifts."""
     for figure in figures:
         failed: set[str] = set()
@@ -88,9 +95,7 @@ def run(lab: Lab, figures: list[Figure], peers: list[Peer], rounds: int, report:
                 )
                 started = time.monotonic()
                 try:
-                    with peer.standing(lab) as standing:
-                        report.legs[peer.name] = verify(lab, standing)
-                        values = figure.measure(lab, standing)
+                    values = sample(lab, figure, peer, report)
                 except (MitmError, subprocess.CalledProcessError) as error:
                     failed.add(peer.name)
                     why = f"{reason(error)} (round {number})"
@@ -99,6 +104,15 @@ def run(lab: Lab, figures: list[Figure], peers: list[Peer], rounds: int, report:
                     continue
                 report.samples.append(Sample(figure.name, peer.name, number, values))
                 print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+def sample(lab: Lab, figure: Figure | StartupFigure, peer: Peer, report: Report) -> Values:
+    """One figure of one peer, which is started for it and stopped."""
+    if isinstance(figure, StartupFigure):
+        return figure.measure(lab, peer)
+    with peer.standing(lab) as standing:
+        report.legs[peer.name] = verify(lab, standing)
+        return figure.measure(lab, standing)
 
 
 def read(
@@ -154,7 +168,7 @@ def save(report: Report) -> Path:
 
 def measure(given: argparse.Namespace) -> None:
     chosen = pick(ALL_FIGURES, given.only)
-    figures = [figure for figure in chosen if isinstance(figure, Figure)]
+    figures = [figure for figure in chosen if not isinstance(figure, CaptureFigure)]
     of_captures = [figure for figure in chosen if isinstance(figure, CaptureFigure)]
     named = pick(ALL_PEERS, given.peers)
     peers = [peer for peer in named if figures and isinstance(peer, Peer)]

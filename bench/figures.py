@@ -16,6 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
+from bench.kept_alive import (
+    HTTP1_CONNECTIONS,
+    HTTP2_CONNECTIONS,
+    HTTP2_STREAMS,
+    http1_requests,
+    http2_requests,
+)
 from bench.lab import CHECK_BYTES, OPAQUE_PORT, SERVER_IP, Lab, wait_until
 from bench.peers import NotMeasuredError, Standing
 from bench.processes import MemoryWatch, stop
@@ -61,6 +68,9 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "median_ms": Quantity("median, ms", 2, versus="added"),
     "p95_ms": Quantity("p95, ms", 2, versus="added"),
     "per_second": Quantity("requests/s", 0, versus="ratio"),
+    "cpu_us_per_request": Quantity("CPU µs/request", 0, of_proxy=True),
+    "first_response_ms": Quantity("start to first response, ms", 0, of_proxy=True),
+    "start_cpu_ms": Quantity("CPU until then, ms", 0, of_proxy=True),
     "cpu_ms_per_flow": Quantity("CPU ms each", 2, of_proxy=True),
     "slowest_s": Quantity("last flow done, s", 2),
     "first_s": Quantity("first flow done, s", 2),
@@ -266,6 +276,17 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "fresh-16",
         f"Fresh TLS requests, {FRESH_CONCURRENCY} at a time ({FRESH_REQUESTS})",
         _fresh(FRESH_CONCURRENCY),
+    ),
+    Figure(
+        "keepalive",
+        f"HTTP/1.1 requests over TLS ({HTTP1_CONNECTIONS} connections; the median: one connection)",
+        http1_requests,
+    ),
+    Figure(
+        "http2-requests",
+        f"HTTP/2 requests ({HTTP2_CONNECTIONS} connections × {HTTP2_STREAMS} streams; "
+        "the median: one stream)",
+        http2_requests,
     ),
     Figure("http2-download", "TLS download (HTTP/2, one stream)", _download("2")),
     Figure("upload", "TLS upload (HTTP/1.1, one connection)", _upload),

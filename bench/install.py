@@ -24,6 +24,8 @@ _PACKAGES: Final = {
     "squid": "squid-openssl",
     "ss": "iproute2",
     "nft": "nftables",
+    "wrk": "wrk",
+    "h2load": "nghttp2-client",
     "tshark": "tshark",
     "ndpiReader": "libndpi-bin",
 }

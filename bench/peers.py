@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import trustme
 
@@ -38,8 +38,11 @@ __all__ = [
     "Mitml4",
     "NotMeasuredError",
     "Peer",
+    "Prepared",
+    "Proxy",
     "Standing",
     "first_line",
+    "last_line",
 ]
 
 MITMPROXY_VENV: Final = Path(__file__).parent / ".venv-mitmproxy"
@@ -82,6 +85,24 @@ class Peer(ABC):
         """Put it into the router, and leave the router bare again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A proxy that can be started: its command line, what clients trust, where its output goes."""
+
+    argv: list[str]
+    trust: Path
+    log: Path
+
+    @contextmanager
+    def started(self, lab: Lab) -> Iterator[subprocess.Popen[Any]]:
+        """Start it in the router, and stop it."""
+        process = lab.start(lab.router, self.argv, log=str(self.log.relative_to(lab.where)))
+        try:
+            yield process
+        finally:
+            stop(process)
+
+
 class Proxy(Peer):
     """How to set up, start and stop one proxy."""
 
@@ -97,28 +118,32 @@ class Proxy(Peer):
         return {_TLS_LISTENER, _TCP_LISTENER} <= lab.listening(lab.router)
 
     @contextmanager
-    def standing(self, lab: Lab) -> Iterator[Standing]:
+    def prepared(self, lab: Lab) -> Iterator[Prepared]:
+        """Its files and the rules are there, and it can be started. Ends with a bare router."""
         where = lab.where / self.name
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir(mode=0o755)
         argv, trust = self.prepare(lab, where)
-        log = where / "output"
-        process = lab.start(lab.router, argv, log=str(log.relative_to(lab.where)))
+        if self.rules():
+            lab.router.run("nft", "-f", "-", input=self.rules())
         try:
+            yield Prepared(argv, trust, where / "output")
+        finally:
+            lab.router.run("nft", "flush", "ruleset")
+
+    @contextmanager
+    def standing(self, lab: Lab) -> Iterator[Standing]:
+        with self.prepared(lab) as prepared, prepared.started(lab) as process:
+            log = prepared.log
             wait_until(
                 lambda: process.poll() is not None or self.is_ready(lab, log),
                 f"{self.name} was not ready",
             )
             if process.poll() is not None:
-                raise NotMeasuredError(f"it ended at its start: {_last_line(log)}")
-            if self.rules():
-                lab.router.run("nft", "-f", "-", input=self.rules())
-            yield Standing(trust, process.pid)
+                raise NotMeasuredError(f"it ended at its start: {last_line(log)}")
+            yield Standing(prepared.trust, process.pid)
             if process.poll() is not None:
-                raise NotMeasuredError(f"it ended under the load: {_last_line(log)}")
-        finally:
-            stop(process)
-            lab.router.run("nft", "flush", "ruleset")
+                raise NotMeasuredError(f"it ended under the load: {last_line(log)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +174,8 @@ class Mitml4(Proxy):
     def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
         argv = [*self.python, "-m", "mitml4", "intercept", "--json"]
         argv += ["--iface", CLIENT_INTERFACE, "--ca-dir", str(where / "ca")]
+        made = [sys.executable, "-m", "mitml4", "ca", "generate", "--ca-dir", str(where / "ca")]
+        subprocess.run(made, check=True, capture_output=True)
         argv += ["--upstream-ca", str(lab.server_ca)]
         return argv, where / "ca" / "mitml4-ca.pem"
 
@@ -315,6 +342,7 @@ def first_line(argv: list[str]) -> str:
     return _output(argv).splitlines()[0]
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """What a program said last."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"

@@ -9,10 +9,15 @@ from typing import Any, Final
 
 from bench.captures import CAPTURE_FIGURES, CaptureFigure
 from bench.figures import FIGURES, QUANTITIES, Figure, Quantity, Values
+from bench.startup import STARTUP, StartupFigure
 
 __all__ = ["ALL_FIGURES", "Report", "Sample", "Spread", "compare", "parse_size", "spread"]
 
-ALL_FIGURES: Final[tuple[Figure | CaptureFigure, ...]] = (*FIGURES, *CAPTURE_FIGURES)
+ALL_FIGURES: Final[tuple[Figure | StartupFigure | CaptureFigure, ...]] = (
+    *FIGURES,
+    STARTUP,
+    *CAPTURE_FIGURES,
+)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -88,7 +93,7 @@ class Report:
             lines.append(f"| {' | '.join(shown)} |")
         return "\n".join(lines)
 
-    def _table(self, figure: Figure | CaptureFigure) -> str | None:
+    def _table(self, figure: Figure | StartupFigure | CaptureFigure) -> str | None:
         samples = [sample for sample in self.samples if sample.figure == figure.name]
         if not samples:
             return None
