@@ -211,15 +211,15 @@ class Lane:
             moved += burst
         return moved
 
-    async def pass_some(self) -> bytes:
-        """Claim and move what comes next. A copy of it; nothing when the source has ended."""
+    async def mirror(self, tap: Tap) -> int:
+        """Claim and move what comes next, a copy of which is shown first. How much that was; 0 when
+        the source has ended."""
         if self.ahead:
             claimed = bytes(self.ahead)
             self.ahead.clear()
-            return claimed
-        moved: list[bytes] = []
-        await self._burst(None, tap=moved.append)
-        return b"".join(moved)
+            await tap(claimed)
+            return len(claimed)
+        return await self._burst(None, tap=tap)
 
     async def _burst(
         self, left: int | None, *, in_kernel: bool = False, tap: Tap | None = None
@@ -240,7 +240,7 @@ class Lane:
                 if moved is None and waited and (urgent := await self._send_urgent()):
                     moved = len(urgent)
                     if tap:
-                        tap(urgent)
+                        await tap(urgent)
                 if moved is None:
                     await source.wait_receivable()
                     waited = True
@@ -254,10 +254,10 @@ class Lane:
     async def _flush_and_more(self, left: int | None, tap: Tap | None) -> int:
         """Move what is due, and with it what comes next and is there already; how much that is."""
         fresh = self._unread()[:left]
+        if fresh and tap:
+            await tap(fresh)
         await self._send(fresh)
         await trio.lowlevel.checkpoint()
-        if fresh and tap:
-            tap(fresh)
         return len(fresh)
 
     def _find_ended(self, ended: bool) -> None:

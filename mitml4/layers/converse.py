@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Final
 
 import trio
@@ -143,9 +144,7 @@ class _Driver:
             elif directive is MIRROR and self.is_strict and direction is Direction.UP:
                 exhausted = await self._look_on(lane)
             elif directive is MIRROR:
-                data = await lane.pass_some()
-                await self._show_copy(direction, data)
-                exhausted = not data
+                exhausted = not await lane.mirror(partial(self._show_copy, direction))
             elif isinstance(directive, Forward):
                 count = await lane.pass_on(directive.count)
                 turn.begin()
@@ -233,8 +232,8 @@ class _Driver:
         return not data
 
     async def _show_copy(self, direction: Direction, data: bytes) -> int:
-        """Show the conversation what moves under a MIRROR: in small pieces as long as they are
-        expensive. Returns how much was shown."""
+        """Show the conversation what is about to move under a MIRROR: in small pieces as long as
+        they are expensive. Returns how much was shown."""
         turn = self.turns[direction]
         turn.begin()
         at = 0

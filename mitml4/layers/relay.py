@@ -7,7 +7,7 @@ session's, and so is their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -22,7 +22,7 @@ _IDLE_BUFFERS: Final = 64
 _BURST_ROUNDS: Final = 4
 """So many buffers may pass before other flows get their turn."""
 
-Tap: TypeAlias = Callable[[bytes], object]
+Tap: TypeAlias = Callable[[bytes], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Relay:
         """A burst through a buffer, at most `left` bytes (None: no limit).
 
         Returns the bytes moved, 0 at the end of the source, None when there is nothing yet. A tap
-        is shown a copy of every chunk, after it has moved.
+        is shown a copy of every chunk before it moves: once it has, the answer to it may come.
         """
         moved = 0
         with self._buffer() as buffer:
@@ -56,10 +56,10 @@ class Relay:
                 count = source.receive_nowait(room)
                 if not count:
                     return moved or count
+                if tap:
+                    await tap(bytes(buffer[:count]))
                 await sink.send_all(buffer[:count])
                 moved += count
-                if tap:
-                    tap(bytes(buffer[:count]))
                 if count < len(room):
                     break
         return moved

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 WEB = "https://www.example/"
-CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--http1.1")
+CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
 
 
 @pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
@@ -25,4 +25,4 @@ def test_packets_and_exchanges_of_a_command_are_written(host, nginx, root: bool)
     (request,) = (event for event in events if event["type"] == "http.request")
     assert request["url"] == WEB
     stacks = [event["stack"] for event in events if event["type"] == "flow.close"]
-    assert stacks == ended.stacks == [["tls", "http/1"]]
+    assert stacks == ended.stacks == [["tls", "http/2"]]
