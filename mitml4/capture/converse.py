@@ -11,6 +11,7 @@ A layer of TLS that the secrets open is one depth, and its plaintext another, wh
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Protocol
 
 from mitml4.capture.flow import ALL
@@ -19,6 +20,7 @@ from mitml4.capture.tls.decryption import TlsDecryption
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
+from mitml4.protocols.context import MAX_DEPTH, LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     MAX_PEEK,
@@ -30,7 +32,6 @@ from mitml4.protocols.conversation import (
     Direction,
     Forward,
     Framing,
-    LayerContext,
     Opening,
     ProtocolEvent,
     StreamLayer,
@@ -40,7 +41,6 @@ from mitml4.protocols.conversation import Protocol as ProtocolRow
 __all__ = ["Depth", "Observer"]
 
 _UNKNOWN: Final = "unknown"
-_MAX_DEPTH: Final = 16
 _MAX_UNCOUNTED: Final = 1 << 15
 """What a conversation may hold without being counted: few hold as much."""
 _MAX_HELD_BYTES: Final = 1 << 18
@@ -130,14 +130,11 @@ class Depth:
         observer: Observer,
         context: LayerContext,
         *,
-        depth: int = 0,
-        expected: str | None = None,
         secrets: Secrets | None = None,
     ) -> None:
-        """`expected`: the protocol that the outer layer has negotiated, where it has. `secrets`
-        open TLS, wherever in the stack."""
+        """`secrets` open TLS, wherever in the stack."""
         self.observer = observer
-        self.depth = depth
+        self.depth = context.depth
         self.context = context
         self.up = _Lane(Direction.UP)
         self.down = _Lane(Direction.DOWN)
@@ -151,12 +148,13 @@ class Depth:
         """What carries them, where they do not stand bare."""
         self.opened: Depth | None = None
         """What the conversation has decrypted."""
-        self.opaque = depth >= _MAX_DEPTH
+        self.opaque = context.depth >= MAX_DEPTH
         self.told = False
         self.held = 0
         """What the conversation holds of what it has seen, beyond what any may."""
         self.tapped = 0
         """How much the conversation has been given to keep before its layer was told."""
+        expected = context.expected
         if expected and not self.opaque and (protocol := registry.by_name(expected)):
             self._begin(protocol)
 
@@ -268,7 +266,7 @@ class Depth:
                 down=bytes(down.kept),
                 up_ended=up.ended,
                 down_ended=down.ended,
-                within=self.context.within,
+                within=self.context.stack,
                 port=target.port if target else None,
             )
         )
@@ -395,19 +393,10 @@ class Depth:
             inner.data(direction, data)
 
     def _within(self, conversation: Conversation, *, secure: bool) -> Depth:
-        context = LayerContext(
-            clock=self.context.clock,
-            secure=secure,
-            target=conversation.target or self.context.target,
-            within=(*self.context.within, conversation.name),
+        inside = self.context.inside(
+            conversation.name, target=conversation.target, expected=conversation.inner
         )
-        return Depth(
-            self.observer,
-            context,
-            depth=self.depth + 1,
-            expected=conversation.inner,
-            secrets=self.secrets,
-        )
+        return Depth(self.observer, replace(inside, secure=secure), secrets=self.secrets)
 
     def _open(self) -> None:
         """Hand what was decrypted to the depth of its own, as long as that wants to see any."""

@@ -18,17 +18,14 @@ from typing import Final
 import trio
 
 from mitml4.layers.budget import Budget
-from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
-from mitml4.protocols.conversation import MAX_PEEK, Direction, Framing, Target, Unreadable
+from mitml4.protocols.conversation import MAX_PEEK, Direction, Framing
+from mitml4.protocols.policy import FlowPolicy, Unreadable
 from mitml4.tls.stream import TlsFailure, TlsStream
 
-__all__ = ["MAX_DEPTH", "Bridge", "BrokenSourceError", "Lane", "first_of"]
-
-MAX_DEPTH: Final = 16
-"""Layers deeper than this are relayed unseen."""
+__all__ = ["Bridge", "BrokenSourceError", "Lane", "first_of"]
 
 _DRAIN_TIMEOUT_S: Final = 2.0
 """How long the client may take for what a server has said before its reset, and the other way."""
@@ -309,38 +306,24 @@ class Lane:
             await sink.send_eof()
 
 
-def _refuse_urgent(guard: Guard) -> Callable[[], None]:
+def _refuse_urgent(policy: FlowPolicy) -> Callable[[], None]:
     """Many servers never see an urgent byte: what a client asks for with one in it is read in two
     ways."""
-    return lambda: guard.check(Unreadable("urgent data where a host may be asked for"))
+    return lambda: policy.check(Unreadable("urgent data where a host may be asked for"))
 
 
 @dataclass(slots=True, kw_only=True)
 class Bridge:
-    """The two lanes of a flow at one depth, with what outer layers have said of it."""
+    """The two lanes of a flow at one depth."""
 
     up: Lane
     down: Lane
     report: Report
-    target: Target
-    """Where it is bound for: the original destination, or what SOCKS or CONNECT asked for."""
-    hold_s: float
-    """For how long silence may hold back a piece of something that is not whole."""
-    guard: Guard
-    """Is asked where the flow may go."""
     budget: Budget = field(default_factory=Budget)
     """What the flow may cost."""
-    secure: bool = False
-    """Whether it runs inside TLS."""
-    expected: str | None = None
-    """The protocol that the outer layer has negotiated (websocket), where it has."""
     framing: Callable[[], Framing] | None = None
-    """What that one is carried in, where it does not stand bare; the lanes move it as it is."""
-    on_channel_binding: Callable[[bool], None] = lambda _offered: None
-    """Told what is said inside a TLS that was opened of binding logins to it: True, the server
-    offers that; False, it has let the client in without."""
-    passthrough_reason: str | None = None
-    """Why its TLS cannot be opened, where the outer layer knows."""
+    """What the protocol here is carried in, where it does not stand bare; the lanes move it as it
+    is."""
 
     @classmethod
     def between(
@@ -350,18 +333,13 @@ class Bridge:
         *,
         relay: Relay,
         report: Report,
-        target: Target,
-        hold_s: float,
-        guard: Guard,
+        policy: FlowPolicy,
     ) -> Bridge:
         """The outermost bridge of a flow."""
         return cls(
-            up=Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(guard)),
+            up=Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(policy)),
             down=Lane(server_side, client_side, relay, resets_what_breaks=True),
             report=report,
-            target=target,
-            hold_s=hold_s,
-            guard=guard,
         )
 
     @property
@@ -371,10 +349,6 @@ class Bridge:
     @property
     def server_side(self) -> Stream:
         return self.down.source
-
-    @property
-    def depth(self) -> int:
-        return len(self.report.stack)
 
     def lane(self, direction: Direction) -> Lane:
         return self.up if direction is Direction.UP else self.down
@@ -422,23 +396,9 @@ class Bridge:
             finally:
                 failures.clear()  # else the error knows this frame, and this frame the error
 
-    def inner(
-        self,
-        *,
-        target: Target | None = None,
-        expected: str | None = None,
-        framing: Callable[[], Framing] | None = None,
-        passthrough_reason: str | None = None,
-    ) -> Bridge:
+    def inner(self, framing: Callable[[], Framing] | None) -> Bridge:
         """The bridge of the protocol inside, on the same lanes."""
-        target = target or self.target
-        return replace(
-            self,
-            target=target,
-            expected=expected,
-            framing=framing,
-            passthrough_reason=passthrough_reason,
-        )
+        return replace(self, framing=framing)
 
     def onto(self, server_side: Stream) -> Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
@@ -447,19 +407,14 @@ class Bridge:
         down = Lane(server_side, client_side, relay, resets_what_breaks=True)
         return replace(self, up=up, down=down)
 
-    def inside_tls(
-        self, client_side: Stream, server_side: Stream, on_channel_binding: Callable[[bool], None]
-    ) -> Bridge:
+    def inside_tls(self, client_side: Stream, server_side: Stream) -> Bridge:
         """The bridge of the plaintext."""
         relay = self.up.relay
         return replace(
             self,
             up=Lane(client_side, server_side, relay),
             down=Lane(server_side, client_side, relay, resets_what_breaks=True),
-            secure=True,
-            expected=None,
             framing=None,
-            on_channel_binding=on_channel_binding,
         )
 
 

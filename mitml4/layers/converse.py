@@ -20,7 +20,9 @@ import trio
 from mitml4.errors import ProtocolError
 from mitml4.events import Action
 from mitml4.layers.bridge import Bridge, Lane
+from mitml4.layers.layer import Inner
 from mitml4.layers.report import Side, Speaker
+from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     MAX_PEEK,
@@ -33,8 +35,8 @@ from mitml4.protocols.conversation import (
     Directive,
     Forward,
     Opening,
-    Unreadable,
 )
+from mitml4.protocols.policy import Unreadable
 from mitml4.protocols.unclaimed import asked_by
 from mitml4.turn import Turn
 
@@ -51,26 +53,36 @@ _MOST_SHOWN: Final = 16384
 
 
 async def converse(
-    bridge: Bridge, conversation: Conversation, speaker: Speaker, action: Action = "relayed"
-) -> Bridge | None:
-    """Follow a conversation to its end. Returns the bridge of the protocol inside, if one begins.
+    bridge: Bridge,
+    context: LayerContext,
+    conversation: Conversation,
+    speaker: Speaker,
+    action: Action = "relayed",
+) -> Inner | None:
+    """Follow a conversation to its end. Returns what is inside it, if a protocol begins there.
 
     Raises OSError when a side breaks.
     """
-    return await _Driver(bridge, conversation, speaker, action).run()
+    return await _Driver(bridge, context, conversation, speaker, action).run()
 
 
 class _Driver:
     def __init__(
-        self, bridge: Bridge, conversation: Conversation, speaker: Speaker, action: Action
+        self,
+        bridge: Bridge,
+        context: LayerContext,
+        conversation: Conversation,
+        speaker: Speaker,
+        action: Action,
     ) -> None:
         self.bridge = bridge
+        self.context = context
         self.conversation = conversation
         self.speaker = speaker
         self.action = action
-        self.depth = bridge.report.push(conversation.name)
+        bridge.report.enter(context.depth, conversation.name)
         self.broken = False
-        self.is_strict = bridge.guard.is_strict
+        self.is_strict = context.policy.is_strict
         self.finished: set[Direction] = set()
         self.waits: dict[Direction, tuple[Directive, trio.CancelScope]] = {}
         self.turns = {each: Turn() for each in Direction}
@@ -85,7 +97,7 @@ class _Driver:
         framing = bridge.framing
         self.framings = {each: framing() for each in Direction} if framing else None
 
-    async def run(self) -> Bridge | None:
+    async def run(self) -> Inner | None:
         self._tell(at_the_end=False)
         try:
             await self._claim_what_moved()
@@ -95,12 +107,13 @@ class _Driver:
                 self.conversation.close()
             self._tell(at_the_end=True)
         if self._inner_begins():
-            return self.bridge.inner(
+            context = self.context.inside(
+                self.conversation.name,
                 target=self.conversation.target,
                 expected=self.conversation.inner,
-                framing=self.conversation.framing,
                 passthrough_reason=self.conversation.passthrough_reason,
             )
+            return Inner(self.bridge.inner(self.conversation.framing), context)
         return None
 
     async def _claim_what_moved(self) -> None:
@@ -282,7 +295,7 @@ class _Driver:
 
     def _held_until(self, direction: Direction, count: int) -> float:
         """When to let go of so many bytes; at once if they can have no answer."""
-        hold_s = 0.0 if direction.other in self.finished else self.bridge.hold_s
+        hold_s = 0.0 if direction.other in self.finished else self.context.hold_s
         return self.bridge.lane(direction).held_until(count, hold_s)
 
     async def _interruptible(
@@ -328,37 +341,37 @@ class _Driver:
     def _check_named(self) -> None:
         """Before the request for it moves: nobody hears of where the client may not go."""
         if named := self.conversation.named:
-            self.bridge.guard.check(*named)
+            self.context.policy.check(*named)
             named.clear()
 
     def _check_unread(self, direction: Direction) -> None:
         """Before what the conversation could not read moves: it may ask for any host."""
         if direction is Direction.UP and self.conversation.may_lead_on:
-            self.bridge.guard.check(self._unread())
+            self.context.policy.check(self._unread())
 
     def _may_be_blocked(self) -> bool:
         """Whether there is a block that could concern what cannot be read any more."""
         concerned = self.is_strict and self.conversation.may_lead_on
-        return concerned and self.bridge.guard.blocks(self._unread())
+        return concerned and self.context.policy.blocks(self._unread())
 
     def _unread(self) -> Unreadable:
-        return Unreadable(port=None if self.conversation.elsewhere else self.bridge.target.port)
+        return Unreadable(port=None if self.conversation.elsewhere else self.context.port)
 
     def _check_unclaimed(self, direction: Direction, data: bytes, *, ended: bool = False) -> None:
         """Before bytes move that the conversation has not taken."""
         if direction is not Direction.UP or not self.is_strict or not data:
             return
         ahead = self.conversation.asked_ahead(data)
-        self.bridge.guard.check(*ahead or ())
+        self.context.policy.check(*ahead or ())
         if ahead is None or ended:
             opening = Opening(
                 up=data,
                 up_ended=ended,
-                within=tuple(self.bridge.report.stack),
-                port=self.bridge.target.port,
+                within=self.context.stack,
+                port=self.context.port,
             )
-            target = self.conversation.target or self.bridge.target
-            self.bridge.guard.check(*asked_by(opening, target).ends)
+            target = self.conversation.target or self.context.target
+            self.context.policy.check(*asked_by(opening, target).ends)
 
     def _tapped(self, direction: Direction, data: bytes) -> None:
         if self._directive(direction) is MIRROR:
@@ -397,7 +410,7 @@ class _Driver:
         self._tell(at_the_end=False)
         if self.conversation.channel_binding not in (None, self.bound):
             self.bound = self.conversation.channel_binding
-            self.bridge.on_channel_binding(self.bound)
+            self.context.on_channel_binding(self.bound)
         other = direction.other
         if other in self.waits:
             directive, scope = self.waits[other]
@@ -406,9 +419,9 @@ class _Driver:
                 scope.cancel()
 
     def _tell(self, *, at_the_end: bool) -> None:
-        conversation = self.conversation
+        conversation, depth = self.conversation, self.context.depth
         if conversation.details_ready or at_the_end:
-            self.bridge.report.layer(self.depth, self.speaker, self.action, conversation.details())
+            self.bridge.report.layer(depth, self.speaker, self.action, conversation.details())
         for protocol_event in conversation.protocol_events:
-            self.unpaid += self.bridge.report.protocol_event(self.depth, protocol_event)
+            self.unpaid += self.bridge.report.protocol_event(depth, protocol_event)
         conversation.protocol_events.clear()

@@ -11,51 +11,75 @@ once its first bytes are certain, layers/tls.py has one of its own for the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import trio
 
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.report import Speaker
+from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction, Opening, Protocol
 from mitml4.protocols.registry import NOTHING, by_name, detect
 from mitml4.protocols.unclaimed import asked_by
 
-__all__ = ["Found", "dispatch"]
+__all__ = ["Cut", "Found", "Recognised", "Silent", "Unrecognised", "dispatch"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The protocol that comes next on a bridge: None when nothing recognised it."""
+class Recognised:
+    """The protocol that comes next on a bridge."""
 
-    protocol: Protocol | None
+    protocol: Protocol
     speaker: Speaker
-    silent: bool = False
-    """No byte came at all."""
-    broken: OSError | None = None
-    """A side was reset before it was certain; this is the best guess, and nothing can follow."""
 
 
-async def dispatch(bridge: Bridge) -> Found:
+@dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """Nothing recognised what came."""
+
+    speaker: Speaker
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Both sides ended without a byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A side was reset before it was certain."""
+
+    error: OSError
+    speaker: Speaker
+    likely: Protocol | None
+    """The best guess."""
+
+
+Found: TypeAlias = Recognised | Unrecognised | Silent | Cut
+
+
+async def dispatch(bridge: Bridge, context: LayerContext) -> Found:
     """Find out what a bridge carries, and claim nothing of it.
 
-    Raises OSError when a side was reset before any byte came.
+    Raises OSError when a side was reset before any byte came, and Blocked.
     """
-    if bridge.expected and (protocol := by_name(bridge.expected)):
+    if context.expected and (protocol := by_name(context.expected)):
         # A websocket is the server's word; TLS begins with the client's.
-        return Found(protocol, "client" if protocol.terminates else "server")
-    return await _Watch(bridge).decide()
+        return Recognised(protocol, "client" if protocol.terminates else "server")
+    return await _Watch(bridge, context).decide()
 
 
 class _Watch:
     """Both lanes under observation."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, context: LayerContext) -> None:
         self.bridge = bridge
+        self.context = context
         self.seen = {Direction.UP: b"", Direction.DOWN: b""}
         self.looking = {Direction.UP: trio.CancelScope(), Direction.DOWN: trio.CancelScope()}
         self.first: Direction | None = None
         self.decided = False
-        self.is_strict = bridge.guard.is_strict
+        self.is_strict = context.policy.is_strict
         self.may_ask = False
         """What the client has said may still become a request for a host that nobody reads."""
         self.detection = NOTHING
@@ -64,20 +88,26 @@ class _Watch:
         for direction in Direction:
             if not self.decided and (data := self.bridge.lane(direction).glance()):
                 self._learn(direction, data)
-        broken: OSError | None = None
         if not self.decided:
             try:
                 await self.bridge.follow(self._watch)
             except OSError as error:
                 if self.first is None:
                     raise
-                broken = error
-        return Found(
-            self.detection.match or self.detection.likely,
-            "server" if self.first is Direction.DOWN else "client",
-            silent=self.first is None,
-            broken=broken,
-        )
+                return Cut(error, self._speaker, self._protocol)
+        if self.first is None:
+            return Silent()
+        if protocol := self._protocol:
+            return Recognised(protocol, self._speaker)
+        return Unrecognised(self._speaker)
+
+    @property
+    def _protocol(self) -> Protocol | None:
+        return self.detection.match or self.detection.likely
+
+    @property
+    def _speaker(self) -> Speaker:
+        return "server" if self.first is Direction.DOWN else "client"
 
     async def _watch(self, direction: Direction) -> None:
         lane = self.bridge.lane(direction)
@@ -111,7 +141,7 @@ class _Watch:
     async def _look(self, direction: Direction, lane: Lane, data: bytes) -> bytes | None:
         """More than `data`; None when the other lane has decided, or has ended, or when it has
         been held back for long enough."""
-        until = lane.held_until(len(data), self.bridge.hold_s)
+        until = lane.held_until(len(data), self.context.hold_s)
         with trio.move_on_at(until) as self.looking[direction]:
             return await lane.look(len(data))
         return None
@@ -136,8 +166,8 @@ class _Watch:
         does, and may not."""
         if self.detection.match or not opening.up:
             return False
-        asked = asked_by(opening, self.bridge.target)
-        self.bridge.guard.check(*asked.ends)
+        asked = asked_by(opening, self.context.target)
+        self.context.policy.check(*asked.ends)
         return asked.more
 
     def _opening(self) -> Opening:
@@ -146,6 +176,6 @@ class _Watch:
             down=self.seen[Direction.DOWN],
             up_ended=self.bridge.up.ended,
             down_ended=self.bridge.down.ended,
-            within=tuple(self.bridge.report.stack),
-            port=self.bridge.target.port,
+            within=self.context.stack,
+            port=self.context.port,
         )

@@ -19,9 +19,11 @@ from OpenSSL import SSL
 
 from mitml4.errors import CertificateError
 from mitml4.layers.bridge import Bridge, first_of
+from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import StreamTruncated, TcpStream
+from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.differences import differences, lacks
@@ -95,6 +97,7 @@ class Handshake:
         self,
         tools: HandshakeTools,
         bridge: Bridge,
+        context: LayerContext,
         hello: ClientHello,
         visit: Visit,
         speaker: Speaker,
@@ -102,16 +105,16 @@ class Handshake:
     ) -> None:
         self.tools = tools
         self.bridge = bridge
+        self.context = context
         self.hello = hello
         self.visit = visit
         self.speaker = speaker
         self.redial = redial
         self.began = trio.current_time()
-        self.depth = len(bridge.report.stack)
         self.details = TlsDetails.of(hello)
         self.server_reset: OSError | None = None
 
-    async def run(self) -> Bridge:
+    async def run(self) -> Inner:
         """Raises PassThrough, Failed, OSError."""
         server_side = await self._connect()
         verdict = await self._verify(server_side)
@@ -124,7 +127,8 @@ class Handshake:
         if not self.tools.contexts.client_certificate:
             server_side.alerts.on_certificate_request = self._note_late_request
         client_side.on_opening = partial(self._note_opening, trio.current_time())
-        return self.bridge.inside_tls(client_side, server_side, self._note_channel_binding)
+        context = self.context.inside_tls(self._note_channel_binding)
+        return Inner(self.bridge.inside_tls(client_side, server_side), context)
 
     def _framing(self) -> Framing | None:
         return self.bridge.framing() if self.bridge.framing else None
@@ -239,7 +243,7 @@ class Handshake:
         if not server_side.alerts.asked_for_certificate:
             return
         if server_side.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
-            with trio.move_on_after(self.bridge.hold_s), suppress(StreamTruncated):
+            with trio.move_on_after(self.context.hold_s), suppress(StreamTruncated):
                 await server_side.wait_receivable()  # who reads on will hear of a cut again
             server_side.peek_nowait(1)
         if server_side.failure:
@@ -343,10 +347,11 @@ class Handshake:
         """The name that the client would check: its SNI, or the host that it asked a proxy for."""
         if self.hello.sni:
             return self.hello.sni
+        host = self.context.target.host if self.context.target else ""
         try:
-            ipaddress.ip_address(self.bridge.target.host)
+            ipaddress.ip_address(host)
         except ValueError:
-            return self.bridge.target.host
+            return host or None
         return None
 
     async def _accept(self, server_side: TlsStream, leaf: Leaf) -> TlsStream:
@@ -422,9 +427,8 @@ class Handshake:
             self._error("client", "certificate", "ended by the client after the handshake, again")
 
     def _announce(self) -> None:
-        if len(self.bridge.report.stack) == self.depth:
-            self.bridge.report.push("tls")
-        self.bridge.report.layer(self.depth, self.speaker, "intercepted", self.details)
+        self.bridge.report.enter(self.context.depth, "tls")
+        self.bridge.report.layer(self.context.depth, self.speaker, "intercepted", self.details)
 
     def _fail(self, side: Literal["client", "server"], kind: Kind, reason: str) -> None:
         self._announce()

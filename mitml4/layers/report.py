@@ -1,4 +1,7 @@
-"""What a flow says of itself: the one place that makes flow events, and keeps the stack."""
+"""What a flow says of itself: the one place that makes flow events.
+
+It reports, and is asked nothing: what a layer needs to know is in its `LayerContext`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from datetime import datetime
 from typing import Final, Literal
 
 from mitml4 import events
-from mitml4.events import Action, Event, now, weight
+from mitml4.events import Action, CloseReason, Event, now, weight
+from mitml4.net.listener import IncomingConnection
 from mitml4.protocols import conversation
 from mitml4.protocols.conversation import Details, ProtocolEvent, StreamLayer, WebSocketMessage
 from mitml4.protocols.wire_text import pairs
@@ -37,13 +41,37 @@ class Report:
     publish: Callable[[Event], None]
     with_headers: bool = False
     clock: Callable[[], datetime] = now
-    stack: list[str] = field(default_factory=list)
+    _stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
 
-    def push(self, protocol: str) -> int:
-        """A protocol was found inside the others; returns its depth."""
-        self.stack.append(protocol)
-        return len(self.stack) - 1
+    def open(self, connection: IncomingConnection, name: str | None) -> None:
+        """The flow begins. `name`: what its destination is called, where that is known."""
+        self.publish(
+            events.FlowOpen(
+                flow=self.flow,
+                client=connection.client,
+                destination=connection.destination,
+                interface=connection.interface,
+                name=name,
+            )
+        )
+
+    def close(self, reason: CloseReason, *, up: int, down: int, duration_s: float) -> None:
+        """The flow is over; so many bytes went up and down."""
+        self.publish(
+            events.FlowClose(
+                flow=self.flow,
+                stack=tuple(self._stack),
+                reason=reason,
+                bytes_up=up,
+                bytes_down=down,
+                duration_s=duration_s,
+            )
+        )
+
+    def enter(self, depth: int, protocol: str) -> None:
+        """A protocol was found at this depth, inside the others."""
+        self._stack[depth:] = [protocol]
 
     def layer(self, depth: int, speaker: Speaker, action: Action, details: Details | None) -> None:
         """Announce a layer of the stack, once, with all that is known of it."""
@@ -55,7 +83,7 @@ class Report:
                 time=self.clock(),
                 flow=self.flow,
                 depth=depth,
-                protocol=self.stack[depth],
+                protocol=self._stack[depth],
                 speaker=speaker,
                 action=action,
                 details=details,
@@ -67,7 +95,7 @@ class Report:
             events.FlowError(
                 time=self.clock(),
                 flow=self.flow,
-                depth=max(len(self.stack) - 1, 0),
+                depth=max(len(self._stack) - 1, 0),
                 side=side,
                 stage=stage,
                 kind=kind,
@@ -78,7 +106,8 @@ class Report:
     def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> int:
         """Something that happened in a conversation. Returns what its event weighs."""
         if isinstance(protocol_event, StreamLayer):
-            self.layer(self.push(protocol_event.protocol), "client", "relayed", None)
+            self.enter(depth + 1, protocol_event.protocol)
+            self.layer(depth + 1, "client", "relayed", None)
             return 0
         event = event_of(
             protocol_event,

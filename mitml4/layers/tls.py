@@ -17,11 +17,12 @@ from OpenSSL import SSL
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
-from mitml4.layers.guard import Action, Blocked, Decide
 from mitml4.layers.handshake import Handshake, HandshakeTools, PassThrough
+from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Speaker
-from mitml4.protocols.conversation import LayerContext, Target, Unreadable
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.policy import Blocked, Decide, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
@@ -34,7 +35,7 @@ from mitml4.tls.pinning import (
     Visit,
 )
 
-__all__ = ["TlsInterceptor"]
+__all__ = ["InterceptTls", "TlsInterceptor"]
 
 _HELLO_S: Final = 10.0
 """What there is of a ClientHello that is not whole by then is relayed unopened."""
@@ -44,72 +45,95 @@ _NEWEST: Final = 0x0304
 
 @dataclass(slots=True, kw_only=True)
 class TlsInterceptor(HandshakeTools):
-    """What opening TLS needs of the session."""
+    """What intercepting TLS needs of the session."""
 
     passthrough_cache: PassthroughCache
     policy: Decide
 
-    async def open(
-        self, bridge: Bridge, speaker: Speaker, client: str, redial: Redial | None
-    ) -> Bridge | None:
-        """Open the TLS on a bridge; the bridge of its plaintext, or None when the flow is over.
 
-        `client` is its address: what a client shows counts for its next connections.
-        With `redial` a handshake that cannot be carried over is given up, and the untouched
-        ClientHello is passed through. Raises Blocked, Failed, OSError.
-        """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterceptTls:
+    """The layer that ends TLS on both sides. Its plaintext is what it leaves."""
+
+    tools: TlsInterceptor
+    speaker: Speaker
+    client: str
+    """The client's address: what a client shows counts for its next connections."""
+    redial: Redial
+    """With the plain connection below, a handshake that cannot be carried over is given up, and the
+    untouched ClientHello is passed through."""
+
+    async def run(self, bridge: Bridge, context: LayerContext) -> Inner | None:
         await bridge.flush()
         hello = await _read_hello(bridge)
         if hello is None:
             if not _is_reversed(bridge):
                 why = "TLS: a ClientHello that cannot be read"
-                bridge.guard.check(Unreadable(why, bridge.target.port))
-            return await _pass_through(bridge, speaker, "not openable")
+                context.policy.check(Unreadable(why, context.port))
+            return await self._pass_through(bridge, context, "not openable")
         try:
-            bridge.guard.check(*_named(hello, bridge))
+            context.policy.check(*_named(hello, context))
         except Blocked:
-            depth = bridge.report.push("tls")
-            bridge.report.layer(depth, speaker, "relayed", TlsDetails.of(hello))
+            bridge.report.enter(context.depth, "tls")
+            bridge.report.layer(context.depth, self.speaker, "relayed", TlsDetails.of(hello))
             raise
         if hello.sslv2 or bridge.up.ahead:
-            return await _pass_through(bridge, speaker, "not openable")
-        visit = self.passthrough_cache.visit(
-            Client(client, kind_of_client(hello)), Site.of(str(bridge.target), hello.sni)
+            return await self._pass_through(bridge, context, "not openable")
+        visit = self.tools.passthrough_cache.visit(
+            Client(self.client, kind_of_client(hello)), Site.of(str(context.target), hello.sni)
         )
-        action, reason = self._decide(hello, bridge, visit)
-        if action == "passthrough":
-            return await _pass_through(bridge, speaker, reason, visit)
+        if (reason := _passthrough_reason(hello, context, visit)) is not None:
+            return await self._pass_through(bridge, context, reason, visit)
         if bridge.server_side.peek_nowait(1):  # what spoke first is no TLS server, or has refused
-            return await _pass_through(bridge, speaker, "not openable")
+            return await self._pass_through(bridge, context, "not openable")
         try:
-            self.contexts.server_side(hello)
+            self.tools.contexts.server_side(hello)
         except SSL.Error:
-            return await _pass_through(bridge, speaker, "cipher")
+            return await self._pass_through(bridge, context, "cipher")
+        redial = self.redial if context.depth == 0 else None
         try:
-            return await Handshake(self, bridge, hello, visit, speaker, redial).run()
+            handshake = Handshake(self.tools, bridge, context, hello, visit, self.speaker, redial)
+            return await handshake.run()
         except PassThrough as retreat:
-            assert redial
             bridge.server_side.close()
-            redial.adopt(retreat.server_side)
+            self.redial.adopt(retreat.server_side)
             bridge = bridge.onto(retreat.server_side)
             bridge.up.note_sent(retreat.sent)
-            return await _pass_through(bridge, speaker, retreat.reason, visit, retreat.certificate)
+            return await self._pass_through(
+                bridge, context, retreat.reason, visit, retreat.certificate
+            )
 
-    def _decide(self, hello: ClientHello, bridge: Bridge, visit: Visit) -> tuple[Action, str]:
-        action, reason = bridge.guard.decide(*_named(hello, bridge), bridge.target)
-        if action == "intercept":
-            if bridge.passthrough_reason:
-                return "passthrough", bridge.passthrough_reason
-            if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
-                return "passthrough", "version"
-            if learned := visit.passthrough_reason:
-                return "passthrough", learned
-        return action, reason
+    async def _pass_through(
+        self,
+        bridge: Bridge,
+        context: LayerContext,
+        reason: str,
+        visit: Visit | None = None,
+        certificate: CertificateDetails | None = None,
+    ) -> Inner | None:
+        """Relay the TLS unopened, and name what its hellos say."""
+        conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
+        if visit and reason == CLIENT_CERTIFICATE:
+            conversation.on_client_certificate = visit.answered_request
+        return await converse(bridge, context, conversation, self.speaker, "passthrough")
 
 
-def _named(hello: ClientHello, bridge: Bridge) -> list[Target]:
+def _passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:
+    """Why this TLS is passed through unopened; None: it is intercepted."""
+    named = _named(hello, context)
+    action, reason = context.policy.decide(*named, *([context.target] if context.target else []))
+    if action == "passthrough":
+        return reason
+    if context.passthrough_reason:
+        return context.passthrough_reason
+    if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
+        return "version"
+    return visit.passthrough_reason
+
+
+def _named(hello: ClientHello, context: LayerContext) -> list[Target]:
     """What a ClientHello asks for: its SNI, at the port that the connection is bound for."""
-    return [Target(name, bridge.target.port) for name in hello.server_names]
+    return [Target(name, context.port or 0) for name in hello.server_names]
 
 
 def _is_reversed(bridge: Bridge) -> bool:
@@ -146,18 +170,3 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
         if len(looked) <= len(data):
             return None
         data = looked
-
-
-async def _pass_through(
-    bridge: Bridge,
-    speaker: Speaker,
-    reason: str,
-    visit: Visit | None = None,
-    certificate: CertificateDetails | None = None,
-) -> Bridge | None:
-    """Relay the TLS unopened, and name what its hellos say."""
-    context = LayerContext(target=bridge.target, within=tuple(bridge.report.stack))
-    conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
-    if visit and reason == CLIENT_CERTIFICATE:
-        conversation.on_client_certificate = visit.answered_request
-    return await converse(bridge, conversation, speaker, "passthrough")

@@ -25,6 +25,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Final, Literal, TypeAlias
 
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.policy import End, Target, Unreadable
+
 __all__ = [
     "FORWARD_ALL",
     "MAX_PEEK",
@@ -95,29 +98,6 @@ class Opening:
     """The stack so far, outermost first: inside `smtp › tls` an `EHLO` needs no greeting."""
     port: int | None = None
     """The destination port: a hint for rules that are too weak alone, never a proof."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a SOCKS or CONNECT request wants to go: a host name or address literal, and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Somewhere that a client may have asked for in a way that cannot be read: it can be any."""
-
-    why: str = ""
-    port: int | None = None
-    """The only port that it can be at, where that is known."""
-
-
-End: TypeAlias = Target | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,23 +218,6 @@ class Framing(ABC):
     @abstractmethod
     def wrap(self, data: bytes) -> bytes:
         """The packets of one message."""
-
-
-def _never() -> float:
-    return 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerContext:
-    """What a conversation may know of the world outside it."""
-
-    clock: Callable[[], float] = _never
-    """Seconds, monotonic: the event loop's clock live, the packet's time offline."""
-    secure: bool = False
-    """Whether it runs inside TLS (the scheme of a URL)."""
-    target: Target | None = None
-    """The logical target that an outer layer has named, else the original destination."""
-    within: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -173,7 +173,7 @@ class Mysql(Units):
     upgraded: bool = False
 
     def __post_init__(self) -> None:
-        if _behind_ssl_request(self.context.within):
+        if _behind_ssl_request(self.context.stack):
             self.down = FORWARD_ALL
         else:
             self.up = PAUSE

@@ -90,7 +90,7 @@ class Nats(Units):
     _informed: bool = False
 
     def __post_init__(self) -> None:
-        if self.context.within[-2:] == (self.name, "tls"):
+        if self.context.stack[-2:] == (self.name, "tls"):
             self.down = FORWARD_ALL  # INFO came before
 
     def server_unit(self, reader: Reader) -> None:

@@ -179,7 +179,7 @@ class Rdp(Units):
     upgraded: bool = False
 
     def __post_init__(self) -> None:
-        if self.context.within[-2:] == (Rdp.name, "tls"):
+        if self.context.stack[-2:] == (Rdp.name, "tls"):
             self.stay_plain()
 
     def client_unit(self, reader: Reader) -> None:

@@ -86,7 +86,7 @@ class Smtp(StartTLS):
     """What the client says next is its response in an AUTH."""
 
     def __post_init__(self) -> None:
-        if behind_starttls(self.context.within, self.name):
+        if behind_starttls(self.context.stack, self.name):
             self._under_way.clear()
 
     def client_line(self, line: bytes) -> None:
@@ -101,7 +101,7 @@ class Smtp(StartTLS):
             self.ask()
         elif verb in PLAIN:
             self.stay_plain()
-        elif behind_starttls(self.context.within, self.name):
+        elif behind_starttls(self.context.stack, self.name):
             self.details_ready = True
 
     def server_line(self, line: bytes) -> None:

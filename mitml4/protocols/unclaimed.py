@@ -71,16 +71,16 @@ _MORE: Final = Asked(more=True)
 _ANYWHERE: Final = Asked((Unreadable(_WHY),))
 
 
-def asked_by(opening: Opening, target: Target) -> Asked:
+def asked_by(opening: Opening, target: Target | None) -> Asked:
     """Where the client's bytes of an opening ask to go, bound for `target` as they are."""
     detection = detect(opening)
     row = detection.match or detection.likely
     if row and row.converse:
-        conversation = row.converse(LayerContext(target=target, within=opening.within))
+        conversation = row.converse(LayerContext(target=target, stack=opening.within))
         try:
             taken = conversation.feed(Direction.UP, opening.up)
         except ProtocolError as error:
-            port = None if conversation.elsewhere else target.port
+            port = None if conversation.elsewhere or not target else target.port
             return Asked((*conversation.named, Unreadable(error.message, port)))
         if conversation.named or (detection.match and taken):
             return Asked(tuple(conversation.named))
@@ -89,7 +89,7 @@ def asked_by(opening: Opening, target: Target) -> Asked:
     return _by_shape(opening, target)
 
 
-def _by_shape(opening: Opening, target: Target) -> Asked:
+def _by_shape(opening: Opening, target: Target | None) -> Asked:
     data = opening.up
     if V2_SIGNATURE.startswith(data[: len(V2_SIGNATURE)]):
         return _ANYWHERE if len(data) >= len(V2_SIGNATURE) else _MORE
@@ -106,11 +106,15 @@ def _by_shape(opening: Opening, target: Target) -> Asked:
         case 0x16:  # TLS
             if data[1:2] not in (b"", b"\x03") or data[5:6] not in (b"", b"\x01"):
                 return _NOTHING
-            return Asked((Unreadable(_WHY, target.port),)) if len(data) > 5 else _MORE
+            return (
+                Asked((Unreadable(_WHY, target.port if target else None),))
+                if len(data) > 5
+                else _MORE
+            )
     return _by_lines(data, target, ended=opening.up_ended)
 
 
-def _by_lines(data: bytes, target: Target, *, ended: bool) -> Asked:
+def _by_lines(data: bytes, target: Target | None, *, ended: bool) -> Asked:
     """What a request line asks for that no parser of ours takes, and the fields behind it."""
     request = data.lstrip(_BLANKS)
     full = len(data) >= MAX_PEEK
@@ -126,6 +130,6 @@ def _by_lines(data: bytes, target: Target, *, ended: bool) -> Asked:
     hosts = of_fields(section, LayerContext(target=target))
     more = end is None and not ended and _FIELDS.fullmatch(section) is not None
     if _ASKS.match(line) or hosts or (more and full):
-        port = None if is_elsewhere(line) else target.port
+        port = None if is_elsewhere(line) or not target else target.port
         return Asked((*hosts, Unreadable(_WHY, port)), more and not full)
     return _MORE if more else _NOTHING

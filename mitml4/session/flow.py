@@ -21,12 +21,11 @@ from typing import Final, Literal
 import trio
 
 from mitml4.address import Address
-from mitml4.events import Action, CloseReason, Event, FlowClose, FlowOpen
-from mitml4.layers.bridge import MAX_DEPTH, Bridge, BrokenSourceError
-from mitml4.layers.converse import converse
-from mitml4.layers.dispatch import dispatch
-from mitml4.layers.guard import Blocked, Guard
+from mitml4.events import CloseReason, Event
+from mitml4.layers.bridge import Bridge, BrokenSourceError
+from mitml4.layers.choice import LayerChoice
 from mitml4.layers.handshake import Failed
+from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
@@ -34,16 +33,8 @@ from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
-from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    Conversation,
-    Details,
-    Directive,
-    LayerContext,
-    Target,
-    Unreadable,
-)
-from mitml4.protocols.tls.protocol import TlsConversation
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.policy import Blocked, FlowPolicy, Target, Unreadable
 
 __all__ = ["Flow", "Services", "unsent"]
 
@@ -76,32 +67,6 @@ class Services:
     clock: Callable[[], float] = trio.current_time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnseenDetails(Details):
-    """Why nobody has looked."""
-
-    passthrough: str
-
-
-@dataclass(slots=True)
-class Opaque(Conversation):
-    """Relayed unseen: what nothing recognised, what is named and no more, or what nobody has looked
-    at, and why."""
-
-    label: str = "unknown"
-    unseen: str | None = None
-    up: Directive = FORWARD_ALL
-    down: Directive = FORWARD_ALL
-    details_ready: bool = True
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.label
-
-    def details(self) -> Details | None:  # type: ignore[override]
-        return UnseenDetails(passthrough=self.unseen) if self.unseen else None
-
-
 class Flow:
     """One connection: publishes flow.open when it is made, so that flows open in the order of their
     numbers; then runs, and publishes its layers and exactly one flow.close."""
@@ -110,25 +75,22 @@ class Flow:
         self.number = number
         self.connection = connection
         self.services = services
-        self.destination = Target(connection.destination.ip, connection.destination.port)
         self.report = Report(number, services.publish, with_headers=services.with_headers)
         name = services.name_of(connection.destination)
-        known = [self.destination, *([Target(name, self.destination.port)] if name else [])]
-        self.guard = Guard(services.tls.policy, tuple(known))
+        destination = Target(connection.destination.ip, connection.destination.port)
+        known = [destination, *([Target(name, destination.port)] if name else [])]
+        self.context = LayerContext(
+            clock=services.clock,
+            target=destination,
+            policy=FlowPolicy(services.tls.policy, tuple(known)),
+            hold_s=services.hold_s,
+        )
         self.opened_at = services.clock()
         self._client_side: TcpStream | None = None
         self._server_side: TcpStream | None = None
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
-        services.publish(
-            FlowOpen(
-                flow=number,
-                client=connection.client,
-                destination=connection.destination,
-                interface=connection.interface,
-                name=name,
-            )
-        )
+        self.report.open(connection, name)
 
     @property
     def wire_bytes(self) -> tuple[int, int]:
@@ -156,28 +118,21 @@ class Flow:
             up, down = self.wire_bytes
             if reason == "blocked":  # what the server never got is nobody's traffic
                 up = self._server_side.wire_bytes[1] if self._server_side else 0
-            self.services.publish(
-                FlowClose(
-                    flow=self.number,
-                    stack=tuple(self.report.stack),
-                    reason=reason,
-                    bytes_up=up,
-                    bytes_down=down,
-                    duration_s=self.services.clock() - self.opened_at,
-                )
-            )
+            duration_s = self.services.clock() - self.opened_at
+            self.report.close(reason, up=up, down=down, duration_s=duration_s)
 
     async def _carry(self) -> CloseReason:
         """Everything between open and close; says why it ended."""
         try:
-            self.guard.check(*self.guard.known)
+            policy = self.context.policy
+            policy.check(*policy.known)
             server_side = await self._connect()
             if isinstance(server_side, str) and server_side != "reset":
                 return server_side
             self._client_side = TcpStream(await self.connection.accept())
             if isinstance(server_side, str):  # the server had taken it before it reset it
                 return server_side
-            await self._bridge(self._client_side, server_side)
+            await self._run_layers(self._client_side, server_side)
         except Blocked as blocked:
             if isinstance(blocked.end, Unreadable) and blocked.end.why:
                 self.report.error("client", "relay", "protocol", blocked.end.why)
@@ -218,53 +173,25 @@ class Flow:
     def _adopt(self, server_side: TcpStream) -> None:
         self._server_side = server_side
 
-    async def _bridge(self, client_side: TcpStream, server_side: TcpStream) -> None:
-        bridge: Bridge | None
+    async def _run_layers(self, client_side: TcpStream, server_side: TcpStream) -> None:
+        """Take the connection from one depth to the next, as long as there is one."""
+        layers = LayerChoice(
+            tls=self.services.tls,
+            client=self.connection.client.ip,
+            redial=Redial(self._dial, self._adopt),
+            unseen=self.services.unseen,
+        )
         bridge = Bridge.between(
             client_side,
             server_side,
             relay=self.services.relay,
             report=self.report,
-            target=self.destination,
-            hold_s=self.services.hold_s,
-            guard=self.guard,
+            policy=self.context.policy,
         )
-        if self.services.unseen and not self.guard.is_strict:
-            await converse(bridge, Opaque(unseen=self.services.unseen), "client", "passthrough")
-            return
-        while bridge:
-            bridge = await self._step(bridge)
-
-    async def _step(self, bridge: Bridge) -> Bridge | None:
-        """One layer: find out what it is, and hand it to whoever takes it."""
-        if bridge.depth >= MAX_DEPTH:
-            self.guard.check(Unreadable("more layers than are followed"))
-            return await converse(bridge, Opaque(), "client")
-        found = await dispatch(bridge)
-        protocol, speaker = found.protocol, found.speaker
-        if found.broken:
-            depth = self.report.push(protocol.name if protocol else Opaque().name)
-            self.report.layer(depth, speaker, "relayed", None)
-            raise found.broken
-        if protocol is None and found.silent:  # both have ended
-            await bridge.follow(lambda direction: bridge.lane(direction).end())
-            return None
-        if protocol is None:
-            return await converse(bridge, Opaque(), speaker)
-        if protocol.terminates:
-            redial = Redial(self._dial, self._adopt) if bridge.depth == 0 else None
-            return await self.services.tls.open(bridge, speaker, self.connection.client.ip, redial)
-        if protocol.converse is None:
-            return await converse(bridge, Opaque(label=protocol.name), speaker)
-        context = LayerContext(
-            clock=self.services.clock,
-            secure=bridge.secure,
-            target=bridge.target,
-            within=tuple(bridge.report.stack),
-        )
-        stays_closed = protocol.name == TlsConversation.name
-        action: Action = "passthrough" if stays_closed else "relayed"
-        return await converse(bridge, protocol.converse(context), speaker, action)
+        inner: Inner | None = Inner(bridge, self.context)
+        while inner:
+            layer = await layers.next_layer(inner.bridge, inner.context)
+            inner = await layer.run(inner.bridge, inner.context)
 
     def _abort(self) -> None:
         for stream in (self._client_side, self._server_side):

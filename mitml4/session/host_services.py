@@ -10,12 +10,12 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose
-from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.policy import without_interception
 from mitml4.session.flow import Flow, Services
 from mitml4.session.session import Connect, Source
 
@@ -53,7 +53,7 @@ class HostServices:
             wants=lambda kind: kind is FlowClose,
             connect=self._connect,
             relay=Relay(),
-            tls=replace(interceptor, policy=without_opening(interceptor.policy, "loopback")),
+            tls=replace(interceptor, policy=without_interception(interceptor.policy, "loopback")),
         )
 
     async def accept(self) -> IncomingConnection:

@@ -8,11 +8,11 @@ from pathlib import Path
 import trio
 
 from mitml4.events import CertificateAuthority as Authority
-from mitml4.layers.guard import Decide
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.protocols.conversation import End
+from mitml4.protocols.policy import Decide, Decision
 from mitml4.session.config import SessionConfig
-from mitml4.session.policy import Decision, HostPattern, Policy
+from mitml4.session.policy import HostPattern, Policy
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge

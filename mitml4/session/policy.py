@@ -20,15 +20,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal
 
 from mitml4.errors import UsageError
-from mitml4.protocols.conversation import End, Unreadable
+from mitml4.protocols.policy import Decision, End, Unreadable
 from mitml4.session.hosts import Host, ascii_form, readings, written
 
-__all__ = ["Decision", "HostPattern", "Policy"]
-
-Action: TypeAlias = Literal["block", "passthrough", "intercept"]
+__all__ = ["HostPattern", "Policy"]
 
 _BRACKETED: Final = re.compile(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
 _HOST: Final = re.compile(r"[^\s/\[\]:@]+")
@@ -86,13 +84,6 @@ class HostPattern:
         if isinstance(self.host, re.Pattern):
             return self.host.fullmatch(str(host)) is not None
         return not isinstance(host, str) and host in self.host
-
-
-class Decision(NamedTuple):
-    """What to do with a connection; `reason` is the option that decided it, empty for none."""
-
-    action: Action
-    reason: str = ""
 
 
 _INTERCEPT: Final = Decision("intercept")

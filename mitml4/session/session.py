@@ -25,7 +25,6 @@ from mitml4.errors import MitmError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.bridge import first_of
-from mitml4.layers.guard import without_opening
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net import urgent
@@ -33,6 +32,7 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
 from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
+from mitml4.protocols.policy import without_interception
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Crowd, Limits
 from mitml4.session.flow import Flow, Services
@@ -330,5 +330,5 @@ class Session:
 def _unopened(services: Services, reason: str) -> Services:
     """The same, for flows that are relayed unseen, and in which no TLS is opened where the policy
     wants them to be looked at."""
-    policy = without_opening(services.tls.policy, reason)
+    policy = without_interception(services.tls.policy, reason)
     return replace(services, unseen=reason, tls=replace(services.tls, policy=policy))

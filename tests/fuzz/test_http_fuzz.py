@@ -103,7 +103,7 @@ FAMILY: dict[str, tuple[Begin, st.SearchStrategy[Script]]] = {
     "http/1": (Http1, st.lists(http1_steps, max_size=8)),
     "http-connect": (HttpConnect, st.lists(http1_steps, max_size=8)),
     "http/2": (Http2, http2_scripts),
-    "h2c": (lambda: Http2(context=LayerContext(within=("http/1",))), http2_scripts),
+    "h2c": (lambda: Http2(context=LayerContext(stack=("http/1",))), http2_scripts),
     "websocket": (WebSocket, st.lists(websocket_steps, max_size=12)),
 }
 each_member = pytest.mark.parametrize("name", FAMILY)

@@ -14,10 +14,10 @@ from mitml4.layers import converse as driver
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.budget import Budget
 from mitml4.layers.converse import converse
-from mitml4.layers.guard import Guard
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.stream import TcpStream
+from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     MAX_PEEK,
@@ -27,10 +27,11 @@ from mitml4.protocols.conversation import (
     Details,
     Direction,
     HttpRequest,
-    Target,
 )
+from mitml4.protocols.policy import FlowPolicy, Target
 from mitml4.turn import Turn
 
+CONTEXT = LayerContext(target=Target("server.test", 80), hold_s=0.5)
 REQUEST = HttpRequest(
     stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None, headers=()
 )
@@ -92,9 +93,7 @@ def bridged() -> Iterator[Ends]:
         TcpStream(far),
         relay=Relay(),
         report=Report(1, publish),
-        target=Target("server.test", 80),
-        hold_s=0.5,
-        guard=Guard(lambda _ends: ("intercept", ""), ()),
+        policy=FlowPolicy(),
     )
     try:
         yield ends
@@ -128,7 +127,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(count_turns)
-                await converse(ends.bridge, conversation, "client")
+                await converse(ends.bridge, CONTEXT, conversation, "client")
                 nursery.cancel_scope.cancel()
         got = b""
         while more := ends.server.recv(65536):

@@ -178,7 +178,7 @@ def test_an_offer_is_learned_and_a_login_takes_it_back(
     kind, offer, login = CASES[case]
 
     def conversation() -> Conversation:
-        return kind(context=LayerContext(secure=True, within=("tls",)))
+        return kind(context=LayerContext(secure=True, stack=("tls",)))
 
     first = conversation()
     converse(first, offer, chunk=chunk)
@@ -208,7 +208,7 @@ def test_an_offer_is_learned_and_a_login_takes_it_back(
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_a_name_elsewhere_is_no_offer(converse: Any, kind: Any, script: Any) -> None:
-    conversation = kind(context=LayerContext(secure=True, within=("tls",)))
+    conversation = kind(context=LayerContext(secure=True, stack=("tls",)))
     converse(conversation, script)
     assert conversation.channel_binding is None
 

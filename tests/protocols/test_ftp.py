@@ -106,7 +106,7 @@ def test_a_refusal_leaves_the_users_name_to_come(converse: Any) -> None:
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
-    conversation = Ftp(context=LayerContext(secure=True, within=("ftp", "tls")))
+    conversation = Ftp(context=LayerContext(secure=True, stack=("ftp", "tls")))
     script = [(UP, b"PBSZ 0\r\n"), (DOWN, b"200 Ok\r\n"), USER, ASKS, PASS, WELCOME]
     converse(conversation, script)
     assert conversation.up is FORWARD_ALL

@@ -175,7 +175,7 @@ def test_starttls_with_an_argument_is_no_question(converse: Any) -> None:
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
-    conversation = Imap(context=LayerContext(secure=True, within=("imap", "tls")))
+    conversation = Imap(context=LayerContext(secure=True, stack=("imap", "tls")))
     converse(conversation, [(UP, b"a1 LOGIN alice x\r\n"), (DOWN, b"a1 OK in\r\n")])
     assert conversation.up is FORWARD_ALL
     assert conversation.details().username == b"alice"

@@ -86,7 +86,7 @@ def test_behind_a_login_all_passes(converse: Any, login: Any, chunk: int | None)
 
 
 def test_inside_its_own_tls_the_server_greets_again(converse: Any) -> None:
-    conversation = ManageSieve(context=LayerContext(within=("managesieve", "tls")))
+    conversation = ManageSieve(context=LayerContext(stack=("managesieve", "tls")))
     converse(conversation, [GREETING])
     assert conversation.up is PEEK
     assert conversation.details().greeting == b"Dovecot Pigeonhole"

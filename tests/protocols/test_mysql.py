@@ -87,7 +87,7 @@ def test_a_plain_login_tells_the_user_and_no_secret(
 def test_inside_its_tls_the_client_goes_on_without_a_greeting(
     converse: Any, chunk: int | None
 ) -> None:
-    conversation = Mysql(context=LayerContext(secure=True, within=IN_TLS))
+    conversation = Mysql(context=LayerContext(secure=True, stack=IN_TLS))
     talk = converse(conversation, [(UP, LOGIN_IN_TLS), (DOWN, b"\x02")], chunk=chunk)
     assert conversation.details_ready
     assert not talk.kept[UP]

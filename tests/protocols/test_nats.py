@@ -68,7 +68,7 @@ def test_the_server_may_speak_again_while_it_waits(converse: Any) -> None:
 
 
 def test_inside_its_tls_the_client_goes_on_with_connect(converse: Any) -> None:
-    conversation = Nats(context=LayerContext(secure=True, within=("nats", "tls")))
+    conversation = Nats(context=LayerContext(secure=True, stack=("nats", "tls")))
     converse(conversation, [(UP, CONNECT), (DOWN, b"PONG\r\n")])
     assert conversation.details_ready
     assert conversation.details().client == "go 1.31.0 shop"

@@ -96,7 +96,7 @@ def test_behind_a_login_all_passes(converse: Any, name: str, chunk: int | None) 
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
-    conversation = Pop3(context=LayerContext(secure=True, within=("pop3", "tls")))
+    conversation = Pop3(context=LayerContext(secure=True, stack=("pop3", "tls")))
     converse(conversation, [*CAPA, *USER, (UP, b"PASS x\r\n"), OK])
     assert conversation.up is FORWARD_ALL
     assert conversation.details().greeting is None

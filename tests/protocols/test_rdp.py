@@ -109,7 +109,7 @@ def test_the_client_waits_for_the_confirm(converse: Any) -> None:
 
 
 def test_inside_its_tls_all_passes(converse: Any) -> None:
-    conversation = Rdp(context=LayerContext(within=INSIDE))
+    conversation = Rdp(context=LayerContext(stack=INSIDE))
     talk = converse(conversation, [(UP, CREDSSP)])
     assert conversation.details_ready
     assert talk.moved[UP] == CREDSSP

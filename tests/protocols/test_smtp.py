@@ -131,7 +131,7 @@ def test_the_server_may_leave_unasked(converse: Any) -> None:
 
 
 def test_inside_its_own_tls_there_is_nothing_left_to_ask(converse: Any) -> None:
-    conversation = Smtp(context=LayerContext(secure=True, within=("smtp", "tls")))
+    conversation = Smtp(context=LayerContext(secure=True, stack=("smtp", "tls")))
     talk = converse(conversation, [EHLO, OFFER])
     assert conversation.details_ready
     assert not talk.kept[UP]
@@ -139,7 +139,7 @@ def test_inside_its_own_tls_there_is_nothing_left_to_ask(converse: Any) -> None:
 
 
 def test_with_tls_from_the_start_all_is_known_with_the_greeting(converse: Any) -> None:
-    conversation = Smtp(context=LayerContext(secure=True, within=("tls",)))
+    conversation = Smtp(context=LayerContext(secure=True, stack=("tls",)))
     converse(conversation, [GREETING])
     assert conversation.details_ready
     assert conversation.details().greeting == b"mx.example ESMTP Postfix"

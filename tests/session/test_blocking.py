@@ -13,7 +13,7 @@ import trio
 from hpack import Encoder
 
 from mitml4.events import FlowClose
-from mitml4.layers.guard import Decide
+from mitml4.protocols.policy import Decide
 from mitml4.session.policy import HostPattern, Policy
 
 HOLD_S = 0.02

@@ -121,14 +121,14 @@ async def test_a_side_that_answers_no_more_is_named_and_the_other_is_reset(
     lab, monkeypatch, side: str
 ) -> None:
     """The kernel gives up one whose window stays closed, as one that acknowledges nothing."""
-    carry = flow.Flow._bridge
+    carry = flow.Flow._run_layers
 
     async def bridge(self: flow.Flow, client_side: TcpStream, server_side: TcpStream) -> None:
         lost = client_side if side == "client" else server_side
         lost.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
         await carry(self, client_side, server_side)
 
-    monkeypatch.setattr(flow.Flow, "_bridge", bridge)
+    monkeypatch.setattr(flow.Flow, "_run_layers", bridge)
 
     async def server(stream: trio.SocketStream) -> None:
         await stream.receive_some(1)

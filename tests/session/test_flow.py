@@ -10,7 +10,7 @@ import trio
 import trustme
 
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
-from mitml4.layers.guard import Decide
+from mitml4.protocols.policy import Decide
 from mitml4.session.flow import unsent
 from mitml4.session.policy import HostPattern, Policy
 

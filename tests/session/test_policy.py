@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target, Unreadable
-from mitml4.session.policy import Decision, HostPattern, Policy
+from mitml4.protocols.policy import Decision
+from mitml4.session.policy import HostPattern, Policy
 
 
 def patterns(*texts: str) -> tuple[HostPattern, ...]:

@@ -203,7 +203,7 @@ class Http2(Conversation):
     _has_sockets: bool = False
 
     def __post_init__(self) -> None:
-        if self.context.within[-1:] == ("http/1",):
+        if self.context.stack[-1:] == ("http/1",):
             self._open(1).request_done = True
             for side in self._sides.values():  # the upgrade carried SETTINGS that nobody has read
                 side.decoder.max_allowed_table_size = MAX_TABLE

@@ -75,7 +75,7 @@ class InOrder(Login):
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
 
     def __post_init__(self) -> None:
-        if behind_starttls(self.context.within, self.name) and not self.greets_again:
+        if behind_starttls(self.context.stack, self.name) and not self.greets_again:
             self._under_way.clear()
 
     def sent(self, verb: bytes) -> None:

@@ -312,7 +312,7 @@ def test_urls(fields: Pairs, url: str, converse: Converse) -> None:
 
 
 def test_after_an_h2c_upgrade_stream_1_answers_the_request_outside(converse: Converse) -> None:
-    conversation = Http2(context=LayerContext(within=("tls", "http/1")))
+    conversation = Http2(context=LayerContext(stack=("tls", "http/1")))
     server = Peer()
     script = [(DOWN, SETTINGS + server.headers(1, OK) + data(1, b"hi", end=True)), (UP, HELLO)]
     assert brief(converse(conversation, script).protocol_events) == ["1 200", "1 end 0/2"]

@@ -1,0 +1,83 @@
+"""What the layers of a flow share: one `LayerContext` for each depth, made from the one outside it.
+
+A layer asks it where the flow is bound for, what it runs inside of, what time it is, and whether
+the flow may go where the client asks. A conversation sees the same object. It holds no socket and
+needs no trio, so a capture's layers have one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from mitml4.protocols.policy import FlowPolicy, Target
+
+__all__ = ["MAX_DEPTH", "LayerContext"]
+
+MAX_DEPTH: Final = 16
+"""Layers deeper than this are relayed unseen."""
+
+
+def _never() -> float:
+    return 0.0
+
+
+def _ignore(_offered: bool) -> None:
+    """Channel binding matters only inside a TLS that was intercepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerContext:
+    """What one layer may know of the world outside it."""
+
+    clock: Callable[[], float] = _never
+    """Seconds, monotonic: the event loop's clock live, the packet's time offline."""
+    stack: tuple[str, ...] = ()
+    """The protocols outside this layer, outermost first."""
+    target: Target | None = None
+    """The logical target that an outer layer has named, else the original destination."""
+    secure: bool = False
+    """Whether it runs inside TLS (the scheme of a URL)."""
+    policy: FlowPolicy = field(default_factory=FlowPolicy)
+    """Whether the flow may go where the client asks."""
+    hold_s: float = 0.0
+    """For how long a part of a message may be held back while nothing more comes."""
+    expected: str | None = None
+    """The protocol that the outer layer has negotiated (websocket), where it has."""
+    passthrough_reason: str | None = None
+    """Why TLS cannot be intercepted here, where the outer layer knows."""
+    on_channel_binding: Callable[[bool], None] = _ignore
+    """Told what is said inside intercepted TLS of binding logins to it: True, the server offers
+    that; False, it has let the client in without."""
+
+    @property
+    def depth(self) -> int:
+        return len(self.stack)
+
+    @property
+    def port(self) -> int | None:
+        """The port that the flow is bound for here."""
+        return self.target.port if self.target else None
+
+    def inside(
+        self,
+        protocol: str,
+        *,
+        target: Target | None = None,
+        expected: str | None = None,
+        passthrough_reason: str | None = None,
+    ) -> LayerContext:
+        """The context of what this protocol carries. `target`: the client has named it here."""
+        return replace(
+            self,
+            stack=(*self.stack, protocol),
+            target=target or self.target,
+            expected=expected,
+            passthrough_reason=passthrough_reason,
+        )
+
+    def inside_tls(self, on_channel_binding: Callable[[bool], None] = _ignore) -> LayerContext:
+        """The context of the plaintext of a TLS layer."""
+        inside = self.inside("tls")
+        return replace(inside, secure=True, on_channel_binding=on_channel_binding)
