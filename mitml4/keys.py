@@ -13,5 +13,5 @@ KEYS: Final = (
     ("↑ ↓, k j", "scroll by a line"),
     ("Page Up, Page Down", "scroll by a page"),
     ("Home g, End G", "the oldest flow that is kept, the newest"),
-    ("?", "these keys, and the flows again"),
+    ("?", "show these keys; any key goes back to the flows"),
 )

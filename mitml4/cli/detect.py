@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -18,7 +18,7 @@ from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
-from mitml4.terminal import Color, is_terminal, wants_color
+from mitml4.terminal import Color, is_terminal, wants_color, width_of
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mitml4.sinks.table.capture import CaptureTable
 
 __all__ = ["detect"]
+
+_NARROW: Final = 72
+"""Columns; below them the progress bar has no room for sizes and times."""
 
 
 @click.command(
@@ -198,22 +201,36 @@ def _progress(stream: BinaryIO, name: str, color: Color) -> Iterator[BinaryIO]:
     if not (sys.stderr and is_terminal(sys.stderr) and stream.seekable()):
         yield stream
         return
+    from rich.cells import cell_len
     from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    columns = (
-        TextColumn("{task.description}", markup=False),  # it would take a name for markup
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
+    from mitml4.sinks.table.grid import fit_middle
+
+    def one_line() -> Column:
+        return Column(no_wrap=True)
+
+    # It would take a name for markup.
+    label = TextColumn("{task.description}", markup=False, table_column=one_line())
+    columns: list[ProgressColumn] = [label, BarColumn(None, table_column=Column(ratio=1))]
+    width = width_of(sys.stderr)
+    if width < _NARROW:
+        columns += [TaskProgressColumn(table_column=one_line())]
+    else:
+        columns += [DownloadColumn(table_column=one_line())]
+        columns += [TimeRemainingColumn(table_column=one_line())]
+    shown = printable(_shown(name))
+    shown = fit_middle(shown, min(cell_len(shown), width // 3))
     size = os.fstat(stream.fileno()).st_size
     shown_on = RichConsole(stderr=True, no_color=not wants_color(color, sys.stderr))
-    with Progress(*columns, console=shown_on, transient=True) as progress:
-        yield progress.wrap_file(stream, size, description=printable(_shown(name)))
+    with Progress(*columns, console=shown_on, transient=True, expand=True) as progress:
+        yield progress.wrap_file(stream, size, description=shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from mitml4.cli.configure import intercept_config
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, intercept_options
 from mitml4.errors import ExitCode
+from mitml4.keyboard import keyboard
 from mitml4.keys import KEYS
 
 __all__ = ["intercept"]
@@ -37,8 +39,10 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     """
     config = intercept_config(console, **options)
 
-    import trio
+    # What is typed while the session is set up is for the table, and must not be shown before it.
+    with keyboard() if config.output == "table" else nullcontext():
+        import trio
 
-    from mitml4.session.intercept import intercept
+        from mitml4.session.intercept import intercept
 
-    return trio.run(intercept, config, console.say)
+        return trio.run(intercept, config, console.say)

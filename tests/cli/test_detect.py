@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import resource
 import struct
 import subprocess
 import sys
+import termios
 from functools import partial
 from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.cells import cell_len
 
 from mitml4.printable import printable
 from mitml4.schema import json_schema
@@ -157,9 +160,10 @@ def test_what_a_pipe_brings_is_told_before_it_brings_more(http: Path) -> None:
         assert len(process.stdout.readlines()) == 2
 
 
-def screen_of(name: str, stdin: Path, directory: Path) -> bytes:
+def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> bytes:
     """What a terminal on standard error shows while a capture is read."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
     with stdin.open("rb") as stream, open(ours, "rb", buffering=0) as screen:
         outcome = subprocess.run(
             [sys.executable, "-m", "mitml4", "detect", name],
@@ -188,3 +192,14 @@ def test_a_bar_shows_the_name_of_its_file_as_it_is(http: Path, name: str) -> Non
     file.parent.mkdir(exist_ok=True)
     http.rename(file)
     assert printable(name).encode() in screen_of(name, file, http.parent)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 71, 72, 80, 200])
+def test_a_bar_takes_one_line_at_any_width(http: Path, columns: int) -> None:
+    name = f"{'a-long-name-of-a-capture-' * 4}.pcap"
+    http.rename(http.parent / name)
+    shown = screen_of(name, http.parent / name, http.parent, columns).decode()
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+    assert 0 < max(map(cell_len, lines)) <= columns
+    # Rich goes up by a line for each line but the first that it replaces.
+    assert "\x1b[1A\x1b[2K\x1b[1A" not in shown

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
 import sys
+import termios
 from types import SimpleNamespace
 
 import pytest
@@ -67,3 +71,41 @@ def test_options_come_from_the_environment(session, monkeypatch) -> None:
     assert run(["intercept"]) == 0
     assert len(session.config.scope.from_) == 2
     assert session.config.drain_s == 1
+
+
+ON_A_TERMINAL = """
+import fcntl, sys, termios, types
+fcntl.ioctl(0, termios.TIOCSCTTY)
+
+async def intercept(config, say):
+    shown = "shown" if termios.tcgetattr(0)[3] & termios.ECHO else "hidden"
+    say(f"{config.output}: what is typed is {shown}")
+
+sys.modules["mitml4.session.intercept"] = types.SimpleNamespace(intercept=intercept)
+from mitml4.cli.main import run
+sys.exit(run(["intercept", "--iface", "lo", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [([], "table: what is typed is hidden"), (["--json"], "json: what is typed is shown")],
+)
+def test_what_is_typed_before_the_table_is_drawn_is_not_shown(options, said) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    outcome = subprocess.run(
+        [sys.executable, "-c", ON_A_TERMINAL, *options],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm"},
+        timeout=30,
+        check=False,
+    )
+    assert outcome.stderr.strip() == said
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)

@@ -21,10 +21,11 @@ import trio
 from rich.style import Style
 
 from mitml4.events import Event
+from mitml4.keyboard import keyboard, keys_in
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.terminal import Canvas, color_system_for, keyboard, keys_in
-from mitml4.sinks.table.view import Mode, body_height, render
+from mitml4.sinks.table.terminal import Canvas, color_system_for
+from mitml4.sinks.table.view import Mode, body_height, help_page_count, render
 
 __all__ = ["LiveTable"]
 
@@ -79,7 +80,8 @@ class LiveTable:
         self._canvas = Canvas(where, _STYLES, color_system_for(color))
         self._has_keyboard = False
         self._only_failures = False
-        self._shows_keys = False
+        self._help_page: int | None = None
+        """The page of the keys that is shown."""
         self._frozen: TableModel | None = None
         """What is shown while paused."""
         self._skip = 0
@@ -144,7 +146,7 @@ class LiveTable:
             keyboard=self._has_keyboard,
             paused=self._frozen is not None,
             failures=self._only_failures,
-            help=self._shows_keys,
+            help_page=self._help_page,
         )
         picture = partial(render, model, rows, width, height, mode)
         await self._in_thread(lambda: self._canvas.draw(picture(), size))
@@ -181,6 +183,9 @@ class LiveTable:
             self._hurry.set()
 
     def _press(self, key: bytes) -> None:
+        if self._help_page is not None:
+            self._turn_help_page(self._help_page + 1)
+            return
         page = max(1, body_height(self._canvas.size[1]) - 1)
         if key in (b"q", b"Q"):
             self.model.stopping = True
@@ -188,7 +193,7 @@ class LiveTable:
         elif key in (b"p", b" "):
             self._frozen = self.model.copy() if self._frozen is None else None
         elif key == b"?":
-            self._shows_keys = not self._shows_keys
+            self._turn_help_page(0)
         elif key == b"!":
             self._only_failures, self._skip = not self._only_failures, 0
         elif key in _UP:
@@ -203,6 +208,10 @@ class LiveTable:
             self._scroll(len(self.model))
         elif key in _LAST:
             self._skip = 0
+
+    def _turn_help_page(self, page: int) -> None:
+        """Show this page of the keys, or the flows behind the last one."""
+        self._help_page = page if page < help_page_count(*self._canvas.size) else None
 
     def _scroll(self, lines: int) -> None:
         self._skip = max(0, self._skip + lines)

@@ -1,4 +1,4 @@
-"""A terminal to draw a window on, and to read single keys from; as it was before, afterwards.
+"""A terminal to draw a window on; as it was before, afterwards.
 
 Frames are drawn on the alternate screen, line by line and only where they changed, within a
 synchronized update, so that nothing flickers. Every cell is put at its column by name: a terminal
@@ -7,12 +7,9 @@ that is of another mind on how wide a character is cannot shift what stands besi
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import sys
-import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from threading import Lock
 from typing import Final, Literal
 
@@ -24,7 +21,7 @@ from rich.style import Style
 from mitml4.sinks.files import write_all
 from mitml4.sinks.table.view import Line
 
-__all__ = ["Canvas", "color_system_for", "keyboard", "keys_in"]
+__all__ = ["Canvas", "color_system_for"]
 
 # xterm's control sequences: alternate screen, cursor, autowrap; and the synchronized update.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -32,9 +29,6 @@ _LEAVE: Final = "\x1b[?2026l\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 _BEGIN: Final = "\x1b[?2026h"
 _END: Final = "\x1b[?2026l"
 _CLEAR: Final = "\x1b[2J"
-
-_KEY: Final = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
-_IFLAG, _LFLAG, _CC = 0, 3, 6  # indexes of tcgetattr's list
 
 
 def color_system_for(color: Literal["auto", "always", "never"]) -> ColorSystem | None:
@@ -105,42 +99,3 @@ class Canvas:
         with self._writing:
             if not self._is_left:
                 write_all(self._descriptor, text.encode())
-
-
-@contextlib.contextmanager
-def keyboard() -> Iterator[int | None]:
-    """Standard input with keys as they are pressed and not shown; None where there is no keyboard.
-
-    Ctrl-C stays what it is. Ctrl-Z does nothing (a proxy that is stopped holds every flow up), nor
-    does Ctrl-S (a terminal that is stopped cannot be given back).
-    """
-    descriptor = sys.stdin.fileno() if sys.stdin and not sys.stdin.closed else -1
-    if not _in_foreground(descriptor):
-        yield None
-        return
-    before = termios.tcgetattr(descriptor)
-    attributes = termios.tcgetattr(descriptor)
-    attributes[_IFLAG] &= ~termios.IXON
-    attributes[_LFLAG] &= ~(termios.ICANON | termios.ECHO)
-    attributes[_CC][termios.VSUSP] = b"\x00"
-    attributes[_CC][termios.VMIN] = 1
-    attributes[_CC][termios.VTIME] = 0
-    termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
-    try:
-        yield descriptor
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(descriptor, termios.TCSANOW, before)
-
-
-def _in_foreground(descriptor: int) -> bool:
-    """Whether it is the terminal that we may read from: in the background we would be stopped."""
-    try:
-        return os.tcgetpgrp(descriptor) == os.getpgrp()
-    except OSError:
-        return False
-
-
-def keys_in(data: bytes) -> list[bytes]:
-    """One key press each: a byte, or an escape sequence."""
-    return _KEY.findall(data)

@@ -12,7 +12,9 @@ A line is a list of cells, each exactly as wide as it says, whatever script its 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
@@ -31,7 +33,7 @@ from mitml4.sinks.table.grid import (
 )
 from mitml4.sinks.table.model import Row, State, TableModel
 
-__all__ = ["Cell", "Line", "Mode", "body_height", "render"]
+__all__ = ["Cell", "Line", "Mode", "body_height", "help_page_count", "render"]
 
 
 class Cell(NamedTuple):
@@ -52,8 +54,8 @@ class Mode(NamedTuple):
     paused: bool = False
     failures: bool = False
     """Only the flows that failed or were blocked are shown."""
-    help: bool = False
-    """The keys are shown in place of the flows."""
+    help_page: int | None = None
+    """The page of the keys that is shown in place of the flows."""
 
 
 class Column(NamedTuple):
@@ -131,6 +133,7 @@ _COLUMNS: Final = (
     Column("rate", 7, 6, _rate, _fixed(6), right=True),
     Column("last", 4, 16, _info, _fixed(_ALL)),
 )
+_HELP_INDENT: Final = 22
 _RANK: Final = sorted(range(len(_COLUMNS)), key=lambda index: _COLUMNS[index].rank)
 
 
@@ -164,8 +167,9 @@ def render(
         "titles": lambda: _titles(columns, widths),
     }
     lines = [above[name]() for name in _frame(height)]
-    if mode.help:
-        lines += [[Cell(f"  {keys:<20}{what}")] for keys, what in KEYS][: body_height(height)]
+    if mode.help_page is not None:
+        shown = _help_pages(width, height)[mode.help_page :][:1]
+        lines += [[Cell(text)] for page in shown for text in page]
     else:
         lines += [_row(row, columns, widths) for row in rows]
         if not rows and body_height(height):
@@ -173,6 +177,28 @@ def render(
     lines += [[] for _ in range(height - 1 - len(lines))]
     lines.append(_footer(model, width, _keys(model, mode)))
     return [_exactly(line, width) for line in lines[-height:]]
+
+
+def help_page_count(width: int, height: int) -> int:
+    """How many pages the keys take in a window of this size."""
+    return len(_help_pages(width, height))
+
+
+def _help_pages(width: int, height: int) -> list[list[str]]:
+    """The keys and what they do, wrapped at the width, as many lines to a page as flows."""
+    lines = [line for keys, what in KEYS for line in _help_lines(keys, what, width)]
+    size = max(1, body_height(height))
+    return [lines[start : start + size] for start in range(0, len(lines), size)]
+
+
+def _help_lines(keys: str, what: str, width: int) -> list[str]:
+    """One entry; in a narrow window the explanation stands below its keys."""
+    indent = _HELP_INDENT if width >= 3 * _HELP_INDENT else 4
+    texts = textwrap.wrap(what, max(1, width - indent))
+    first = f"  {keys:<{_HELP_INDENT - 2}}"
+    if indent < _HELP_INDENT:
+        return [first.rstrip(), *(" " * indent + text for text in texts)]
+    return [first + texts[0], *(" " * indent + text for text in texts[1:])]
 
 
 def _titles(columns: Iterable[Column], widths: list[int]) -> Line:
@@ -214,16 +240,24 @@ def _nothing(model: TableModel, mode: Mode) -> str:
 
 
 def _footer(model: TableModel, width: int, keys: Sequence[str]) -> Line:
-    counts = f"{model.open} open of {model.flows} flows"
+    """The first of the keys are shown at any width; the bytes give way to them."""
+    flows = f"{model.open} open of {model.flows} flows"
     moved = f"↑ {short_size(model.bytes_up)} ↓ {short_size(model.bytes_down)}"
     failed = f"{model.failed} failed" if model.failed else ""
-    left = "   ".join(filter(None, (counts, moved, failed)))
-    room = width - cell_len(left) - GAP
-    named = len(keys)
-    while named > 1 and cell_len("  ".join(keys[:named])) > room:
-        named -= 1
-    both = _both_ends(left, "  ".join(keys[:named]), width)
-    return [cell._replace(style="footer") for cell in both]
+    full = "   ".join(filter(None, (flows, moved, failed)))
+    short = "   ".join(filter(None, (flows, failed)))
+    named = ["  ".join(keys[:count]) for count in range(len(keys), 0, -1)]
+    pairs = [
+        *product([full], named[:-1] or named),
+        *product([short], named),
+        *product([flows, ""], named[-1:]),
+    ]
+    both = next((pair for pair in pairs if _fits(*pair, width)), (flows, ""))
+    return [cell._replace(style="footer") for cell in _both_ends(*both, width)]
+
+
+def _fits(left: str, right: str, width: int) -> bool:
+    return cell_len(left) + GAP + cell_len(right) <= width
 
 
 def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
@@ -232,8 +266,10 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
         return (f"ending   {'q' if mode.keyboard else 'Ctrl-C'} at once",)
     if not mode.keyboard:
         return ("Ctrl-C quit",)
+    if mode.help_page is not None:
+        return ("any key: go on",)
     shown = "! all" if mode.failures else "! failed"
-    return ("q quit", "paused: p go on" if mode.paused else "p pause", shown, "↑↓ scroll", "? keys")
+    return ("? keys", "q quit", "paused: p go on" if mode.paused else "p pause", shown, "↑↓ scroll")
 
 
 def _both_ends(left: str, right: str, width: int) -> Line:

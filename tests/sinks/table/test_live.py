@@ -369,6 +369,32 @@ def test_keys_scroll(window, keys: bytes, newest: int) -> None:
     shown.wait(lambda screen: flows_on(screen) == [*range(newest - 19, newest + 1)])
 
 
+def test_keys_that_are_pressed_behind_the_help_only_close_it(window) -> None:
+    shown = window(MANY)
+    shown.wait_for("host-100.example")
+    for key in (b"?", b"q", b"p", b"!", b"k", b"g", b"\x1b[5~", b"x"):
+        shown.press(b"?")
+        shown.wait(lambda screen: "any key" in screen.text and "host-100" not in screen.text)
+        shown.press(key)
+        shown.wait(lambda screen: flows_on(screen) == [*range(81, 101)])
+        assert "p pause" in shown.screen.text
+        assert "! failed" in shown.screen.text
+        assert "ending" not in shown.screen.text
+
+
+def test_help_that_is_longer_than_the_window_has_pages(window) -> None:
+    shown = window(MANY)
+    shown.resize(40, 10)
+    shown.wait_for("…st-100.example")
+    told = ""
+    shown.press(b"?")
+    for last in ("end the session", "scroll by a page", "show these keys"):
+        told = shown.wait_for(last).text
+        shown.press(b" ")
+    assert "any key" in told
+    shown.wait_for("st-100.example")
+
+
 def flows_on(screen: Screen) -> list[int]:
     return [int(number) for number in re.findall(r"host-(\d+)", screen.text)]
 

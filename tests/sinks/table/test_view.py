@@ -28,7 +28,7 @@ from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.grid import fit, fit_end, fit_middle, share_out, short_size
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.view import Line, Mode, body_height, render
+from mitml4.sinks.table.view import Line, Mode, body_height, help_page_count, render
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -149,7 +149,9 @@ def test_every_window_is_filled_exactly(
 ) -> None:
     model = make_model()
     rows = model.rows(body_height(height))
-    lines = render(model, rows, width, height, Mode(paused=paused, help=shows_keys))
+    lines = render(
+        model, rows, width, height, Mode(paused=paused, help_page=0 if shows_keys else None)
+    )
     assert len(lines) == height
     for line in lines:
         assert sum(cell_len(cell.text) for cell in line) == width
@@ -243,10 +245,28 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
     assert "[2001:db8::1]:443" in text_of(render(TableModel(), [row], 80, 24))
 
 
-def test_all_keys_are_told_where_there_is_room() -> None:
-    picture = text_of(render(make_model(), [], 80, 24, Mode(help=True)))
-    for keys, what in KEYS:
-        assert f"  {keys:<20}{what}\n" in picture
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+@pytest.mark.parametrize("height", [3, 10, 24])
+def test_all_keys_are_told_at_any_size(width: int, height: int) -> None:
+    pages = [
+        text_of(render(make_model(), [], width, height, Mode(help_page=page)))
+        for page in range(help_page_count(width, height))
+    ]
+    assert all("any key" in page for page in pages)
+    above = height - 1 - body_height(height)
+    told = " ".join(" ".join(page.splitlines()[above:-1]) for page in pages).split()
+    assert told == [word for keys, what in KEYS for word in (*keys.split(), *what.split())]
+
+
+@pytest.mark.parametrize("width", [20, 40, 56, 80])
+@pytest.mark.parametrize("flows", [1, 999, 123_456])
+@pytest.mark.parametrize("mode", [Mode(), Mode(paused=True), Mode(failures=True)])
+def test_the_key_that_shows_the_keys_is_named_at_any_width(
+    width: int, flows: int, mode: Mode
+) -> None:
+    model = make_model()
+    model.flows = model.open = flows
+    assert "? keys" in text_of(render(model, [], width, 24, mode)).splitlines()[-1]
 
 
 def test_only_failures_are_shown_on_demand() -> None:
