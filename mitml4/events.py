@@ -1,23 +1,27 @@
 """Every event, frozen: the public contract that JSON lines, the live table and users' jq speak.
 
 An event is a dataclass whose fields are the JSON object's fields, in order, behind `type`, `time`
-and `v`. `encode` makes the one compact line; `json_schema` (mitml4/schema.py) is generated from
-these same classes. A field is only ever added; a changed meaning is a new `VERSION`.
+and `v`. Those of a protocol (`http.request`) are declared by the protocol; `LayerEvent` says when,
+and in which layer of which flow, they happened. `encode` makes the one compact line; `json_schema`
+(mitml4/schema.py) is generated from these same classes. A field is only ever added; a changed
+meaning is a new `VERSION`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from json.encoder import encode_basestring
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from types import UnionType
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from mitml4.address import Address
-from mitml4.protocols.conversation import Details, Outcome
+from mitml4.protocols.conversation import Details
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.wire_text import bounded, shorten, text
 
 __all__ = [
@@ -32,12 +36,9 @@ __all__ = [
     "FlowError",
     "FlowLayer",
     "FlowOpen",
-    "HttpEnd",
-    "HttpRequest",
-    "HttpResponse",
+    "LayerEvent",
     "SessionStart",
     "SessionStop",
-    "WebSocketMessage",
     "encode",
     "now",
     "to_json",
@@ -116,69 +117,15 @@ class FlowLayer(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest(Event):
-    """A request head was seen. `stream`: the HTTP/2 stream id, or the message number from 1."""
+class LayerEvent(Event):
+    """An event of a protocol, in a layer of a flow.
 
-    type: ClassVar[str] = "http.request"
-    flow: int
-    depth: int
-    stream: int
-    method: str
-    url: str
-    version: str
-    content_type: str | None = None
-    headers: tuple[tuple[str, str], ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse(Event):
-    """A response head was seen, informational ones included."""
-
-    type: ClassVar[str] = "http.response"
-    flow: int
-    depth: int
-    stream: int
-    status: int
-    version: str
-    content_type: str | None = None
-    headers: tuple[tuple[str, str], ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpEnd(Event):
-    """The exchange is over: body bytes as sent.
-
-    `outcome`: `reset` is a stream that one side gave up, with its `reset_code` (RFC 9113 §7); `cut`
-    is what the end of the connection left unfinished.
+    On its line the fields of `content` stand behind `flow` and `depth`, and `type` is its type.
     """
 
-    type: ClassVar[str] = "http.end"
     flow: int
     depth: int
-    stream: int
-    request_bytes: int
-    response_bytes: int
-    duration_s: float
-    outcome: Outcome = "complete"
-    reset_code: str | None = None
-    request_trailers: tuple[tuple[str, str], ...] | None = None
-    trailers: tuple[tuple[str, str], ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebSocketMessage(Event):
-    """A message (all its fragments) or a control frame ended.
-
-    `stream`: that of HTTP/2 which carries it (RFC 8441); null where the connection is its own.
-    """
-
-    type: ClassVar[str] = "websocket.message"
-    flow: int
-    depth: int
-    direction: Literal["up", "down"]
-    opcode: str
-    size: int
-    stream: int | None = None
+    content: ProtocolEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,54 +182,65 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     SessionStart,
     FlowOpen,
     FlowLayer,
-    HttpRequest,
-    HttpResponse,
-    HttpEnd,
-    WebSocketMessage,
     FlowError,
     FlowClose,
     SessionStop,
 )
-
+"""All but those of protocols, which are in their rows of the registry."""
 
 VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, SessionStop)
 """What is never dropped: without it nobody knows which flows there were."""
 
 _BARE_BYTES: Final = 512
 """About what an event takes in memory beside its texts; on a line it is less."""
+_ITEM_BYTES: Final = 56
+"""An item of a list, whatever it says: a pair of texts takes three times as much."""
+_TEXTS: Final = (str, bytes)
+_OF_ONE_SIZE: Final = (int, float, bool, type(None), datetime, Address)
 
 
 def weight(event: Event) -> int:
     """About how many bytes an event takes in memory."""
-    match event:
-        case HttpRequest():
-            return _BARE_BYTES + len(event.url) + _fields_weight(event.headers)
-        case HttpResponse():
-            return _BARE_BYTES + _fields_weight(event.headers)
-        case HttpEnd():
-            trailers = _fields_weight(event.request_trailers) + _fields_weight(event.trailers)
-            return _BARE_BYTES + trailers
-        case FlowLayer():
-            return _BARE_BYTES + _text_weight(event.details)
+    if isinstance(event, LayerEvent):
+        return _BARE_BYTES + _fields_weight(event.content)
+    if isinstance(event, FlowLayer):
+        return _BARE_BYTES + _text_weight(event.details)
     return _BARE_BYTES
 
 
-_PAIR_BYTES: Final = 170
-"""A tuple and two texts, whatever they say."""
+def _fields_weight(value: Any) -> int:
+    return sum([_text_weight(getattr(value, name)) for name in _texts(type(value))])
 
 
-def _fields_weight(pairs: tuple[tuple[str, str], ...] | None) -> int:
-    return sum(_PAIR_BYTES + len(name) + len(value) for name, value in pairs or ())
-
-
-def _text_weight(value: object) -> int:
-    if isinstance(value, str | bytes):
+def _text_weight(value: Any) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, _TEXTS):
         return len(value)
     if isinstance(value, tuple):
-        return sum(map(_text_weight, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return sum(_text_weight(getattr(value, name)) for name, _ in _keys(type(value)))
-    return 0
+        return _ITEM_BYTES * len(value) + sum(map(_text_weight, value))
+    return _fields_weight(value) if is_dataclass(value) else 0
+
+
+def _texts(cls: type[Any]) -> tuple[str, ...]:
+    """The names of those fields of a class whose values differ in size."""
+    if cls not in _texts_of:
+        hints = get_type_hints(cls)
+        names = (item.name for item in fields(cls))
+        _texts_of[cls] = tuple(name for name in names if not _is_of_one_size(hints[name]))
+    return _texts_of[cls]
+
+
+_texts_of: Final[dict[type[Any], tuple[str, ...]]] = {}
+
+
+def _is_of_one_size(hint: Any) -> bool:
+    return (
+        hint in _OF_ONE_SIZE
+        or get_origin(hint) is Literal
+        or (isinstance(hint, type) and issubclass(hint, Enum))
+        or (get_origin(hint) is UnionType and all(map(_is_of_one_size, get_args(hint))))
+    )
 
 
 def to_json(value: object) -> object:
@@ -302,11 +260,20 @@ def to_json(value: object) -> object:
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
-def encode(event: Event) -> str:
-    """One compact JSON object, without the newline. Takes some 4 µs, of which the time is one."""
-    head = f'{{"type":"{event.type}","time":"{to_json(event.time)}","v":{VERSION},'
-    line = head + _members(event, _keys(type(event))[1:]) + "}"
-    return _harmless(line)
+def encode(event: Event, *, headers: bool = True) -> str:
+    """One compact JSON object, without the newline. Takes some 4 µs, of which the time is one.
+
+    `headers`: whether the headers of messages are shown, where an event has them.
+    """
+    if isinstance(event, LayerEvent):
+        content: Any = event.content
+        if not headers and getattr(content, "headers", None) is not None:
+            content = replace(content, headers=None)
+        members = f'"flow":{event.flow},"depth":{event.depth},{_members(content)}'
+    else:
+        content, members = event, _members(event, 1)  # without the time, which is the first
+    head = f'{{"type":"{content.type}","time":"{to_json(event.time)}","v":{VERSION},'
+    return _harmless(f"{head}{members}}}")
 
 
 def to_line(value: object) -> str:
@@ -332,8 +299,8 @@ _to_json: Final = json.JSONEncoder(
 ).encode
 
 
-def _members(value: object, keys: Iterable[tuple[str, str]]) -> str:
-    return ",".join([key + _json(getattr(value, name)) for name, key in keys])
+def _members(value: Any, start: int = 0) -> str:
+    return ",".join([key + _json(getattr(value, name)) for name, key in _keys(type(value))[start:]])
 
 
 def _json(value: object) -> str:
@@ -342,8 +309,8 @@ def _json(value: object) -> str:
     if write:
         return write(value)
     if is_dataclass(value):
-        return "{" + _members(value, _keys(type(value))) + "}"
-    return _to_json(value)
+        return "{" + _members(value) + "}"
+    return _json(value.value) if isinstance(value, Enum) else _to_json(value)
 
 
 _WRITE: Final[dict[type, Callable[[Any], str]]] = {

@@ -11,12 +11,14 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from enum import Enum
 from inspect import cleandoc
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from mitml4.events import EVENTS, VERSION, Event, FlowLayer
+from mitml4.events import EVENTS, VERSION, Event, FlowLayer, LayerEvent
 from mitml4.protocols.conversation import Details, LayerContext
-from mitml4.protocols.registry import PROTOCOLS
+from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
 from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_PAIRS, MAX_TEXT
 
 __all__ = ["json_schema"]
@@ -46,28 +48,39 @@ def json_schema() -> Schema:
     definitions: dict[str, Schema] = {}
     for event in EVENTS:
         definitions[event.type] = _event(event, definitions)
+    for content in EVENT_TYPES:
+        definitions[content.type] = _layer_event(content, definitions)
     definitions[FlowLayer.type]["allOf"] = [
         _details(protocol, details, definitions)
         for protocol, details in _facts_of_protocols().items()
     ]
+    names = [*(event.type for event in EVENTS), *(content.type for content in EVENT_TYPES)]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An event of mitml4",
         "description": _BOUNDS,
-        "oneOf": [_reference(event.type) for event in EVENTS],
+        "oneOf": [_reference(name) for name in names],
         "$defs": dict(sorted(definitions.items())),
     }
 
 
 def _event(event: type[Event], definitions: dict[str, Schema]) -> Schema:
+    return _object(event, _with_head(event.type, _properties(event, definitions)))
+
+
+def _layer_event(content: type[ProtocolEvent], definitions: dict[str, Schema]) -> Schema:
+    """The schema of a `LayerEvent`: the fields of its content stand in place of that."""
+    around = _properties(LayerEvent, definitions)
+    del around["content"]
+    properties = around | _properties(content, definitions)
+    return _object(content, _with_head(content.type, properties))
+
+
+def _with_head(name: str, properties: dict[str, Schema]) -> dict[str, Schema]:
     """`type`, `time` and `v` come first, as on the line."""
-    properties = _properties(event, definitions)
-    head = {
-        "type": {"const": event.type},
-        "time": properties.pop("time"),
-        "v": {"const": VERSION},
-    }
-    return _object(event, head | properties)
+    return {"type": {"const": name}, "time": properties.pop("time"), "v": {"const": VERSION}} | (
+        properties
+    )
 
 
 def _facts_of_protocols() -> dict[str, type[Details]]:
@@ -90,8 +103,10 @@ def _of(hint: Any, definitions: dict[str, Schema]) -> Schema:
     """The schema of a field's type; classes go into `definitions`."""
     if hint in _SCALARS:
         return _SCALARS[hint]
-    if hint is Details:
+    if hint in (Details, ProtocolEvent):
         return {"type": "object"}
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return {"enum": [item.value for item in hint]}
     if is_dataclass(hint) and isinstance(hint, type):
         if hint.__name__ not in definitions:
             definitions[hint.__name__] = {}  # a class may hold itself

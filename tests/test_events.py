@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from mitml4 import events
 from mitml4.address import Address
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, to_json
-from mitml4.protocols.conversation import Details, LayerContext, Target
-from mitml4.protocols.registry import PROTOCOLS
+from mitml4.protocols.conversation import Details, Direction, LayerContext, Target
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.http.websocket import WebSocketMessage
+from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.protocol import TlsDetails
@@ -37,6 +40,21 @@ CERTIFICATE = CertificateDetails(
     key="EC P-256",
     sha256="ab" * 32,
     verify="ok",
+)
+
+CONTENTS: tuple[ProtocolEvent, ...] = (
+    HttpRequest(
+        stream=1,
+        method="GET",
+        url="https://www.example/",
+        version="2",
+        content_type=None,
+        headers=(("accept", "*/*"), ("x", "")),
+    ),
+    HttpRequest(stream=3, method="GET", url="/", version="1.1"),
+    HttpResponse(stream=1, status=200, version="2", content_type="text/html"),
+    HttpEnd(stream=1, request_bytes=0, response_bytes=1 << 40, duration_s=0.25),
+    WebSocketMessage(direction=Direction.UP, opcode="text", size=0),
 )
 
 SAMPLES: tuple[Event, ...] = (
@@ -80,24 +98,7 @@ SAMPLES: tuple[Event, ...] = (
             mirrored=("subject",),
         ),
     ),
-    events.HttpRequest(
-        flow=1,
-        depth=2,
-        stream=1,
-        method="GET",
-        url="https://www.example/",
-        version="2",
-        content_type=None,
-        headers=(("accept", "*/*"), ("x", "")),
-    ),
-    events.HttpRequest(flow=1, depth=2, stream=3, method="GET", url="/", version="1.1"),
-    events.HttpResponse(
-        flow=1, depth=2, stream=1, status=200, version="2", content_type="text/html"
-    ),
-    events.HttpEnd(
-        flow=1, depth=2, stream=1, request_bytes=0, response_bytes=1 << 40, duration_s=0.25
-    ),
-    events.WebSocketMessage(flow=1, depth=3, direction="up", opcode="text", size=0),
+    *(events.LayerEvent(flow=1, depth=2, content=content) for content in CONTENTS),
     events.FlowError(
         flow=1, depth=0, side="server", stage="connect", kind="refused", reason="refused"
     ),
@@ -124,6 +125,10 @@ SAMPLES: tuple[Event, ...] = (
 )
 
 
+def type_of(event: Event) -> str:
+    return event.content.type if isinstance(event, events.LayerEvent) else event.type
+
+
 @pytest.fixture(scope="module")
 def schema() -> dict:
     return json_schema()
@@ -136,25 +141,26 @@ def validator(schema) -> jsonschema.Draft202012Validator:
 
 
 def test_there_is_a_sample_of_every_event() -> None:
-    assert {type(sample) for sample in SAMPLES} == set(EVENTS)
+    assert {type(sample) for sample in SAMPLES} == {*EVENTS, events.LayerEvent}
+    assert {type(content) for content in CONTENTS} == set(EVENT_TYPES)
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
 def test_a_line_is_what_the_schema_says(event: Event, validator) -> None:
     validator.validate(json.loads(encode(event)))
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
 def test_a_line_is_compact_and_has_every_field_behind_its_head(event: Event, schema) -> None:
     line = encode(event)
     body = json.loads(line)
     assert line == json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     assert list(body)[:3] == ["type", "time", "v"]
-    assert list(body) == schema["$defs"][event.type]["required"]
-    assert (body["type"], body["v"]) == (event.type, VERSION)
+    assert list(body) == schema["$defs"][type_of(event)]["required"]
+    assert (body["type"], body["v"]) == (type_of(event), VERSION)
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
 def test_no_field_may_be_absent_or_of_another_type(event: Event, validator) -> None:
     body = json.loads(encode(event))
     for name in body:
@@ -162,7 +168,7 @@ def test_no_field_may_be_absent_or_of_another_type(event: Event, validator) -> N
         assert not validator.is_valid(body | {name: [[[]]]})
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
+@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
 def test_a_field_may_be_added_later(event: Event, validator) -> None:
     assert validator.is_valid(json.loads(encode(event)) | {"added": 1})
 
@@ -170,12 +176,13 @@ def test_a_field_may_be_added_later(event: Event, validator) -> None:
 def test_texts_and_lists_of_an_event_are_bounded_and_say_so(validator) -> None:
     certificate = replace(CERTIFICATE, san=tuple(f"n{n}.example" for n in range(10_000)))
     pairs = tuple((f"x-{n}", "1") for n in range(1000))
-    samples = {getattr(event, "protocol", event.type): event for event in SAMPLES}
+    samples = {getattr(event, "protocol", type_of(event)): event for event in SAMPLES}
+    request = replace(samples["http.request"].content, url="u" * 60_000, headers=pairs)
     long_tls = TlsDetails(sni="n" * 60_000, certificate=certificate)
     cases = [
         (replace(samples["tls"], details=long_tls), 12_000),
         (replace(samples["socks5"], details=Socks5Details(username=b"\xff" * 60_000)), 6_000),
-        (replace(samples["http.request"], url="u" * 60_000, headers=pairs), 12_000),
+        (replace(samples["http.request"], content=request), 12_000),
     ]
     for event, most in cases:
         body = json.loads(encode(event))
@@ -236,7 +243,7 @@ def test_no_two_classes_share_a_name_in_the_schema() -> None:
         for row in PROTOCOLS
         if row.converse
     ]
-    found = {cls for root in (*EVENTS, *details) for cls in classes(root)}
+    found = {cls for root in (*EVENTS, *EVENT_TYPES, *details) for cls in classes(root)}
     names = [cls.__name__ for cls in found]
     assert sorted(names) == sorted(set(names))
 

@@ -33,10 +33,9 @@ from mitml4.protocols.conversation import (
     Forward,
     Framing,
     Opening,
-    ProtocolEvent,
-    StreamLayer,
 )
 from mitml4.protocols.conversation import Protocol as ProtocolRow
+from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
 __all__ = ["Depth", "Observer"]
 

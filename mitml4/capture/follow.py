@@ -18,7 +18,8 @@ from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.errors import CaptureError
-from mitml4.protocols.conversation import Details, Direction, LayerContext, ProtocolEvent, Target
+from mitml4.protocols.conversation import Details, Direction, LayerContext, Target
+from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["Statistics", "follow"]
 
@@ -40,21 +41,22 @@ def follow(
     *,
     tunnels: bool = False,
     secrets: Secrets | None = None,
+    with_headers: bool = False,
     max_flows: int = MAX_FLOWS,
     tally: Statistics | None = None,
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
 
     With `tunnels`, flows inside tunnels are flows as well. TLS is opened where `secrets` know its
-    ClientHello by the time it comes; they may grow as packets are read. `tally` is filled on the
-    way. When the packets end in a CaptureError, all flows are closed and reported before it is
-    raised again.
+    ClientHello by the time it comes; they may grow as packets are read. Headers are in HTTP's
+    events if `with_headers`. `tally` is filled on the way. When the packets end in a CaptureError,
+    all flows are closed and reported before it is raised again.
     """
     reports: list[Report] = []
     tally = tally if tally is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
     reassembler = Reassembler(
-        lambda flow: _Follower(flow, reports.append, secrets), max_flows=max_flows
+        lambda flow: _Follower(flow, reports.append, secrets, with_headers), max_flows=max_flows
     )
     failure: CaptureError | None = None
     try:
@@ -76,13 +78,28 @@ def follow(
 class _Follower:
     """The listener of one flow: its layers."""
 
-    __slots__ = ("_first", "_flow", "_report", "_secrets", "kept_bytes", "now_s", "port", "stack")
+    __slots__ = (
+        "_first",
+        "_flow",
+        "_report",
+        "_secrets",
+        "_with_headers",
+        "kept_bytes",
+        "now_s",
+        "port",
+        "stack",
+    )
 
     def __init__(
-        self, flow: Flow, report: Callable[[Report], None], secrets: Secrets | None
+        self,
+        flow: Flow,
+        report: Callable[[Report], None],
+        secrets: Secrets | None,
+        with_headers: bool,
     ) -> None:
         self._flow = flow
         self._secrets = secrets
+        self._with_headers = with_headers
         self._report = report
         self._first: Depth | None = None
         self.kept_bytes = 0
@@ -99,7 +116,11 @@ class _Follower:
 
     def _begin(self) -> Depth:
         destination = self._flow.destination
-        context = LayerContext(clock=self.clock, target=Target(destination.ip, destination.port))
+        context = LayerContext(
+            clock=self.clock,
+            target=Target(destination.ip, destination.port),
+            with_headers=self._with_headers,
+        )
         self._first = Depth(self, context, secrets=self._secrets)
         return self._first
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mitml4.capture.flow import CloseReason, Flow
-from mitml4.protocols.conversation import Details, Direction, ProtocolEvent
+from mitml4.protocols.conversation import Details, Direction
+from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report", "Speaker"]
 

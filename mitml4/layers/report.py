@@ -8,29 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from mitml4 import events
-from mitml4.events import Action, CloseReason, Event, now, weight
+from mitml4.events import Action, CloseReason, Event, LayerEvent, now, weight
 from mitml4.net.listener import IncomingConnection
-from mitml4.protocols import conversation
-from mitml4.protocols.conversation import Details, ProtocolEvent, StreamLayer, WebSocketMessage
-from mitml4.protocols.wire_text import pairs
+from mitml4.protocols.conversation import Details
+from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
-__all__ = ["Report", "event_of"]
+__all__ = ["Report"]
 
 Side = Literal["client", "server"]
 Stage = Literal["connect", "detect", "handshake", "relay"]
 Kind = Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
 Speaker = Literal["client", "server"]
-
-
-_EVENT_OF: Final[dict[type[ProtocolEvent], Callable[..., Event]]] = {
-    conversation.HttpRequest: events.HttpRequest,
-    conversation.HttpResponse: events.HttpResponse,
-    conversation.HttpEnd: events.HttpEnd,
-    conversation.WebSocketMessage: events.WebSocketMessage,
-}
 
 
 @dataclass(slots=True)
@@ -39,7 +30,6 @@ class Report:
 
     flow: int
     publish: Callable[[Event], None]
-    with_headers: bool = False
     clock: Callable[[], datetime] = now
     _stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
@@ -103,32 +93,13 @@ class Report:
             )
         )
 
-    def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> int:
+    def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> int:
         """Something that happened in a conversation. Returns what its event weighs."""
-        if isinstance(protocol_event, StreamLayer):
-            self.enter(depth + 1, protocol_event.protocol)
+        if isinstance(content, StreamLayer):
+            self.enter(depth + 1, content.protocol)
             self.layer(depth + 1, "client", "relayed", None)
             return 0
-        event = event_of(
-            protocol_event,
-            time=self.clock(),
-            flow=self.flow,
-            depth=depth,
-            with_headers=self.with_headers,
-        )
+        depth += content.in_stream_layer
+        event = LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content)
         self.publish(event)
         return weight(event)
-
-
-def event_of(
-    protocol_event: ProtocolEvent, *, time: datetime, flow: int, depth: int, with_headers: bool
-) -> Event:
-    """What the events call a notice of a flow's layer at this depth."""
-    said = {name: getattr(protocol_event, name) for name in protocol_event.__slots__}
-    if "headers" in said:
-        said["headers"] = pairs(said["headers"]) if with_headers else None
-    if "direction" in said:
-        said["direction"] = said["direction"].value
-    if isinstance(protocol_event, WebSocketMessage) and protocol_event.stream is not None:
-        depth += 1
-    return _EVENT_OF[type(protocol_event)](time=time, flow=flow, depth=depth, **said)

@@ -41,6 +41,8 @@ class LayerContext:
     """Whether it runs inside TLS (the scheme of a URL)."""
     policy: FlowPolicy = field(default_factory=FlowPolicy)
     """Whether the flow may go where the client asks."""
+    with_headers: bool = False
+    """Whether events shall have the headers of messages: text is made of them only then."""
     hold_s: float = 0.0
     """For how long a part of a message may be held back while nothing more comes."""
     expected: str | None = None

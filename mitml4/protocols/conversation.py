@@ -23,10 +23,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.policy import End, Target, Unreadable
+from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
 __all__ = [
     "FORWARD_ALL",
@@ -42,20 +43,12 @@ __all__ = [
     "End",
     "Forward",
     "Framing",
-    "HeaderFields",
-    "HttpEnd",
-    "HttpRequest",
-    "HttpResponse",
     "LayerContext",
     "Opening",
-    "Outcome",
     "Protocol",
-    "ProtocolEvent",
-    "StreamLayer",
     "Target",
     "Unreadable",
     "Verdict",
-    "WebSocketMessage",
 ]
 
 MAX_PEEK: Final = 65536
@@ -132,75 +125,6 @@ class Details:
     """
 
 
-HeaderFields: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""As they stand on the wire, in order: they become text only where that is asked for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
-    """A request head. `stream` is the HTTP/2 stream id, or the message number from 1."""
-
-    stream: int
-    method: str
-    url: str
-    version: str
-    content_type: str | None
-    headers: HeaderFields
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
-    """A response head (informational ones too)."""
-
-    stream: int
-    status: int
-    version: str
-    content_type: str | None
-    headers: HeaderFields
-
-
-Outcome: TypeAlias = Literal["complete", "reset", "cut"]
-"""How an exchange ended: `reset`: one side gave its stream up; `cut`: the connection ended first,
-or could not be followed any further."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpEnd:
-    """An exchange is over: body sizes in bytes as sent, and seconds since its request head."""
-
-    stream: int
-    request_bytes: int
-    response_bytes: int
-    duration_s: float
-    outcome: Outcome = "complete"
-    reset_code: str | None = None
-    """The error code of a reset stream, by its name in RFC 9113 §7."""
-    request_trailers: tuple[tuple[str, str], ...] | None = None
-    trailers: tuple[tuple[str, str], ...] | None = None
-    """Of the response; None where there were none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebSocketMessage:
-    """A message (or control frame) ended: its payload size in bytes on the wire."""
-
-    direction: Direction
-    opcode: str
-    size: int
-    stream: int | None = None
-    """The stream of HTTP/2 that carries it; None where the connection is its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamLayer:
-    """A protocol began within a stream of this layer, beside others (RFC 8441)."""
-
-    protocol: str
-
-
-ProtocolEvent: TypeAlias = HttpRequest | HttpResponse | HttpEnd | WebSocketMessage | StreamLayer
-
-
 class Framing(ABC):
     """How an inner TLS is carried as long as its handshake lasts: in packets of the outer protocol.
 
@@ -253,7 +177,7 @@ class Conversation:
     """Whether the client may ask here for hosts at any port, as one asks a proxy."""
     named: list[End] = field(default_factory=list)
     """Where the client has asked to go in what was last fed: targets, SNI, Host."""
-    protocol_events: list[ProtocolEvent] = field(default_factory=list)
+    protocol_events: list[ProtocolEvent | StreamLayer] = field(default_factory=list)
     """What happened since the driver last took it away."""
 
     def directive(self, direction: Direction) -> Directive:
@@ -337,6 +261,8 @@ class Protocol:
     terminates: bool = False
     """Whether its layer ends the connection's bytes on our side (TLS), so that the client's bytes
     must not move while this is still possible."""
+    events: tuple[type[ProtocolEvent], ...] = ()
+    """The events that its conversation may append."""
     conclusive: bool = False
     """Whether a MATCH needs no second opinion, since nothing else begins so, which the tests hold
     it to: the commonest openings are spared the other rules."""

@@ -74,7 +74,16 @@ from mitml4.protocols.named import (
 from mitml4.protocols.tls import protocol as tls
 from mitml4.protocols.tls import reversed as reversed_tls
 
-__all__ = ["BEGINNING", "MAX_OPENING", "PROTOCOLS", "Detection", "Registry", "by_name", "detect"]
+__all__ = [
+    "BEGINNING",
+    "EVENT_TYPES",
+    "MAX_OPENING",
+    "PROTOCOLS",
+    "Detection",
+    "Registry",
+    "by_name",
+    "detect",
+]
 
 MAX_OPENING: Final = 16384
 """Bytes in both directions together after which the likely answer, or none, is the last word."""
@@ -240,6 +249,9 @@ PROTOCOLS: Final = (
     cassandra.PROTOCOL,
     reversed_tls.PROTOCOL,
 )
+
+EVENT_TYPES: Final = tuple(dict.fromkeys(each for row in PROTOCOLS for each in row.events))
+"""The events of all protocols, each once."""
 
 _registry: Final = Registry(PROTOCOLS)
 

@@ -13,8 +13,16 @@ from mitml4.capture import reports
 from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.tls.secrets import Secrets
-from mitml4.events import Action, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStart
-from mitml4.layers.report import event_of
+from mitml4.events import (
+    Action,
+    Event,
+    FlowClose,
+    FlowError,
+    FlowLayer,
+    FlowOpen,
+    LayerEvent,
+    SessionStart,
+)
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["Detection"]
@@ -57,7 +65,13 @@ class Detection:
         time_s, time = 0.0, _date(0.0)
         tally = Statistics()
         try:
-            for report in follow(packets, tunnels=self.tunnels, secrets=self.secrets, tally=tally):
+            for report in follow(
+                packets,
+                tunnels=self.tunnels,
+                secrets=self.secrets,
+                with_headers=self.with_headers,
+                tally=tally,
+            ):
                 if report.time_s != time_s:
                     time_s, time = report.time_s, _date(report.time_s)
                 self.publish(self._event(report, time))
@@ -69,13 +83,9 @@ class Detection:
         number = self._before + flow.number
         match report:
             case reports.Noticed():
-                return event_of(
-                    report.protocol_event,
-                    time=time,
-                    flow=number,
-                    depth=report.depth,
-                    with_headers=self.with_headers,
-                )
+                content = report.protocol_event
+                depth = report.depth + content.in_stream_layer
+                return LayerEvent(time=time, flow=number, depth=depth, content=content)
             case reports.Opened():
                 self._flows = number
                 return FlowOpen(

@@ -75,7 +75,7 @@ class Flow:
         self.number = number
         self.connection = connection
         self.services = services
-        self.report = Report(number, services.publish, with_headers=services.with_headers)
+        self.report = Report(number, services.publish)
         name = services.name_of(connection.destination)
         destination = Target(connection.destination.ip, connection.destination.port)
         known = [destination, *([Target(name, destination.port)] if name else [])]
@@ -83,6 +83,7 @@ class Flow:
             clock=services.clock,
             target=destination,
             policy=FlowPolicy(services.tls.policy, tuple(known)),
+            with_headers=services.with_headers,
             hold_s=services.hold_s,
         )
         self.opened_at = services.clock()

@@ -23,12 +23,11 @@ from mitml4.events import (
     FlowClose,
     FlowLayer,
     FlowOpen,
-    HttpEnd,
-    HttpRequest,
-    HttpResponse,
+    LayerEvent,
     to_line,
     weight,
 )
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
 from mitml4.sinks.files import begin_file, write_all
 from mitml4.sinks.shares import Shares
@@ -55,9 +54,14 @@ class _Exchange:
     """What has been said of an exchange."""
 
     flow: _Flow
+    key: Key
+    asked_at: datetime
     request: HttpRequest
     stack: tuple[str, ...]
+    request_size: int
     size: int
+    """Of the request and its response together."""
+    answered_at: datetime | None = None
     response: HttpResponse | None = None
     end: HttpEnd | None = None
 
@@ -102,14 +106,14 @@ class HttpArchive(BackgroundWriter[_Exchange]):
                 self._flows[event.flow] = _Flow(event)
             case FlowLayer():
                 self._flows[event.flow].stack.append(event.protocol)
-            case HttpRequest():
-                self._begin(event)
-            case HttpResponse():
-                if exchange := self._exchange(event):
-                    self._answer(exchange, event)
-            case HttpEnd():
-                if exchange := self._exchange(event):
-                    exchange.end = event
+            case LayerEvent(content=HttpRequest() as request):
+                self._begin(event, request)
+            case LayerEvent(content=HttpResponse() as response):
+                if exchange := self._exchange(event, response.stream):
+                    self._answer(exchange, event, response)
+            case LayerEvent(content=HttpEnd() as end):
+                if exchange := self._exchange(event, end.stream):
+                    exchange.end = end
                     self._complete(exchange)
             case FlowClose():
                 for exchange in list(self._flows[event.flow].exchanges.values()):
@@ -126,35 +130,34 @@ class HttpArchive(BackgroundWriter[_Exchange]):
         if not self._can_rewrite:
             write_all(self.descriptor, _TAIL)
 
-    def _begin(self, request: HttpRequest) -> None:
-        flow = self._flows[request.flow]
-        size = weight(request)
-        if not self._unfinished.take(request.flow, size):
+    def _begin(self, event: LayerEvent, request: HttpRequest) -> None:
+        flow = self._flows[event.flow]
+        size = weight(event)
+        if not self._unfinished.take(event.flow, size):
             self.dropped += 1
             return
-        stack = tuple(flow.stack[: request.depth + 1])
-        exchange = _Exchange(flow, request, stack, size)
-        flow.exchanges[request.depth, request.stream] = exchange
+        key = event.depth, request.stream
+        stack = tuple(flow.stack[: event.depth + 1])
+        flow.exchanges[key] = _Exchange(flow, key, event.time, request, stack, size, size)
 
-    def _answer(self, exchange: _Exchange, response: HttpResponse) -> None:
+    def _answer(self, exchange: _Exchange, event: LayerEvent, response: HttpResponse) -> None:
         """A response head, in place of one that came before (1xx)."""
-        number = response.flow
-        size = weight(exchange.request) + weight(response)
-        self._unfinished.give_back(number, exchange.size)
-        if self._unfinished.take(number, size):
-            exchange.response, exchange.size = response, size
+        size = exchange.request_size + weight(event)
+        self._unfinished.give_back(event.flow, exchange.size)
+        if self._unfinished.take(event.flow, size):
+            exchange.response, exchange.answered_at, exchange.size = response, event.time, size
         else:
             self.dropped += 1
-            del exchange.flow.exchanges[response.depth, response.stream]
+            del exchange.flow.exchanges[exchange.key]
 
-    def _exchange(self, event: HttpResponse | HttpEnd) -> _Exchange | None:
-        return self._flows[event.flow].exchanges.get((event.depth, event.stream))
+    def _exchange(self, event: LayerEvent, stream: int) -> _Exchange | None:
+        return self._flows[event.flow].exchanges.get((event.depth, stream))
 
     def _complete(self, exchange: _Exchange) -> None:
-        request = exchange.request
-        del exchange.flow.exchanges[request.depth, request.stream]
-        self._unfinished.give_back(request.flow, exchange.size)
-        self.put(exchange, request.flow, exchange.size)
+        number = exchange.flow.opened.flow
+        del exchange.flow.exchanges[exchange.key]
+        self._unfinished.give_back(number, exchange.size)
+        self.put(exchange, number, exchange.size)
 
     def _write_head(self) -> None:
         if not self._has_head:
@@ -180,16 +183,16 @@ class HttpArchive(BackgroundWriter[_Exchange]):
 def _entry(exchange: _Exchange) -> dict[str, Any]:
     """An exchange as the archive has it; what begins with `_` is ours. Times are in ms."""
     request, response, end = exchange.request, exchange.response, exchange.end
-    wait = _between(request.time, response.time) if response else 0.0
+    wait = _between(exchange.asked_at, exchange.answered_at) if exchange.answered_at else 0.0
     total = end.duration_s * 1000 if end else wait
     entry: dict[str, Any] = {
-        "startedDateTime": request.time,
+        "startedDateTime": exchange.asked_at,
         "time": round(total, 3),
         "request": _request(request, end.request_bytes if end else -1),
         "response": _response(response, end.response_bytes if end else -1),
         "cache": {},
         "timings": {"send": 0, "wait": round(wait, 3), "receive": round(max(total - wait, 0), 3)},
-        "connection": str(request.flow),
+        "connection": str(exchange.flow.opened.flow),
         "_client": exchange.flow.opened.client,
         "_stack": exchange.stack,
         "_stream": request.stream,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from mitml4.errors import MitmError
-from mitml4.events import VITAL, Event, HttpRequest, HttpResponse, encode, weight
+from mitml4.events import VITAL, Event, encode, weight
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
 from mitml4.sinks.files import open_file, write_parts
 
@@ -52,11 +51,5 @@ class JsonLines(BackgroundWriter[Event]):
         self.put(event, getattr(event, "flow", 0), weight(event), is_vital=isinstance(event, VITAL))
 
     def write(self, batch: list[Event]) -> None:
-        lines = (f"{encode(self._bare(event))}\n" for event in batch)
+        lines = (f"{encode(event, headers=self._headers)}\n" for event in batch)
         write_parts(self.descriptor, [line.encode("utf-8", "backslashreplace") for line in lines])
-
-    def _bare(self, event: Event) -> Event:
-        """Without the headers that only others have asked for."""
-        if self._headers or not isinstance(event, HttpRequest | HttpResponse):
-            return event
-        return replace(event, headers=None)

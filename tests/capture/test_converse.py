@@ -22,13 +22,13 @@ from mitml4.protocols.conversation import (
     Details,
     Direction,
     Forward,
-    HttpEnd,
     LayerContext,
     Opening,
     Protocol,
-    ProtocolEvent,
     Verdict,
 )
+from mitml4.protocols.http.events import HttpEnd
+from mitml4.protocols.protocol_event import ProtocolEvent
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script = list[tuple[Direction, bytes]]

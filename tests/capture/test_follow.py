@@ -19,7 +19,7 @@ from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Layer, Noticed, Opened, Report
 from mitml4.errors import CaptureError
-from mitml4.protocols.conversation import HttpEnd
+from mitml4.protocols.http.events import HttpEnd
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: example.org\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"

@@ -23,12 +23,12 @@ from mitml4.protocols.conversation import (
     Direction,
     Forward,
     LayerContext,
-    ProtocolEvent,
 )
 from mitml4.protocols.http.connect import HttpConnect
 from mitml4.protocols.http.http1 import Http1
 from mitml4.protocols.http.http2 import PREFACE, Http2
 from mitml4.protocols.http.websocket import WebSocket
+from mitml4.protocols.protocol_event import ProtocolEvent
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script: TypeAlias = list[tuple[Direction, bytes]]

@@ -26,15 +26,13 @@ from mitml4.protocols.conversation import (
     Conversation,
     Details,
     Direction,
-    HttpRequest,
 )
+from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.policy import FlowPolicy, Target
 from mitml4.turn import Turn
 
 CONTEXT = LayerContext(target=Target("server.test", 80), hold_s=0.5)
-REQUEST = HttpRequest(
-    stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None, headers=()
-)
+REQUEST = HttpRequest(stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None)
 
 
 @dataclass(slots=True)

@@ -18,8 +18,8 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
     Forward,
-    ProtocolEvent,
 )
+from mitml4.protocols.protocol_event import ProtocolEvent
 
 Step: TypeAlias = tuple[Direction, bytes | None]
 """Bytes that arrive in a direction; None is its FIN."""

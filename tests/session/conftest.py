@@ -13,12 +13,13 @@ import trio
 import trustme
 
 from mitml4.address import Address
-from mitml4.events import Event, FlowClose, FlowLayer
+from mitml4.events import Event, FlowClose, FlowLayer, LayerEvent
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import abort
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import TcpStream
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.flow import Flow, Services
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
@@ -79,8 +80,10 @@ class Lab:
                 self.closed = trio.Event()
         return self.of(FlowClose)[count - 1]
 
-    def of(self, kind: type[Event]) -> list:
-        return [event for event in self.events if isinstance(event, kind)]
+    def of(self, kind: type[Event] | type[ProtocolEvent]) -> list:
+        """The events of a kind: ours, or the contents of a protocol's."""
+        contents = (event.content for event in self.events if isinstance(event, LayerEvent))
+        return [event for event in (*self.events, *contents) if isinstance(event, kind)]
 
     @property
     def stack(self) -> list[str]:

@@ -8,7 +8,8 @@ import ssl
 import pytest
 import trio
 
-from mitml4.events import FlowLayer, HttpRequest
+from mitml4.events import FlowLayer
+from mitml4.protocols.http.events import HttpRequest
 
 HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

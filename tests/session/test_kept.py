@@ -8,7 +8,8 @@ import ssl
 import pytest
 import trio
 
-from mitml4.events import FlowLayer, HttpRequest
+from mitml4.events import FlowLayer
+from mitml4.protocols.http.events import HttpRequest
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nX: "

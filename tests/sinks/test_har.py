@@ -17,11 +17,10 @@ from mitml4.events import (
     FlowClose,
     FlowLayer,
     FlowOpen,
-    HttpEnd,
-    HttpRequest,
-    HttpResponse,
+    LayerEvent,
     weight,
 )
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.sinks.har import HttpArchive
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -46,35 +45,24 @@ def layer(depth: int, protocol: str) -> FlowLayer:
 
 def request(stream: int = 1, depth: int = 0, url: str = "https://a.test/", **headers: str):
     pairs = tuple(headers.items())
-    return HttpRequest(
-        time=START,
-        flow=1,
-        depth=depth,
-        stream=stream,
-        method="GET",
-        url=url,
-        version="HTTP/1.1",
-        headers=pairs,
-    )
+    content = HttpRequest(stream=stream, method="GET", url=url, version="HTTP/1.1", headers=pairs)
+    return LayerEvent(time=START, flow=1, depth=depth, content=content)
 
 
-def response(stream: int = 1, status: int = 200, *headers: tuple[str, str]) -> HttpResponse:
-    return HttpResponse(
-        time=LATER,
-        flow=1,
-        depth=0,
+def response(stream: int = 1, status: int = 200, *headers: tuple[str, str]) -> LayerEvent:
+    content = HttpResponse(
         stream=stream,
         status=status,
         version="HTTP/1.1",
         content_type="text/html",
         headers=headers,
     )
+    return LayerEvent(time=LATER, flow=1, depth=0, content=content)
 
 
-def end(stream: int = 1) -> HttpEnd:
-    return HttpEnd(
-        flow=1, depth=0, stream=stream, request_bytes=7, response_bytes=1234, duration_s=0.1
-    )
+def end(stream: int = 1) -> LayerEvent:
+    content = HttpEnd(stream=stream, request_bytes=7, response_bytes=1234, duration_s=0.1)
+    return LayerEvent(flow=1, depth=0, content=content)
 
 
 def close() -> FlowClose:

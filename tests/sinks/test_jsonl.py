@@ -17,7 +17,8 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MitmError
-from mitml4.events import FlowClose, FlowError, FlowOpen, HttpRequest, encode, weight
+from mitml4.events import FlowClose, FlowError, FlowOpen, LayerEvent, encode, weight
+from mitml4.protocols.http.events import HttpRequest
 from mitml4.sinks.jsonl import JsonLines
 
 PIPE_SIZE = 1 << 16
@@ -57,8 +58,9 @@ def closed(flow: int) -> FlowClose:
     return FlowClose(flow=flow, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0)
 
 
-def asked(stream: int, url: str) -> HttpRequest:
-    return HttpRequest(flow=1, depth=0, stream=stream, method="GET", url=url, version="HTTP/2")
+def asked(stream: int, url: str) -> LayerEvent:
+    request = HttpRequest(stream=stream, method="GET", url=url, version="HTTP/2")
+    return LayerEvent(flow=1, depth=0, content=request)
 
 
 def sizes(lines: bytes) -> list[int]:
@@ -263,8 +265,6 @@ async def test_it_can_be_cancelled_while_idle_and_while_writing(numbered, pipe) 
 
 async def test_headers_that_only_others_have_asked_for_are_left_out(tmp_path) -> None:
     request = HttpRequest(
-        flow=1,
-        depth=0,
         stream=1,
         method="GET",
         url="http://a.test/",
@@ -274,5 +274,5 @@ async def test_headers_that_only_others_have_asked_for_are_left_out(tmp_path) ->
     for headers, expected in ((True, [["Cookie", "secret"]]), (False, None)):
         path = tmp_path / "events"
         async with running(JsonLines.to_file(path, headers=headers)) as sink:
-            sink.publish(request)
+            sink.publish(LayerEvent(flow=1, depth=0, content=request))
         assert json.loads(path.read_bytes())["headers"] == expected

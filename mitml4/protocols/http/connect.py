@@ -20,6 +20,7 @@ from mitml4.protocols.conversation import (
     Target,
     Verdict,
 )
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.http1 import Http1, HttpExchange
 from mitml4.protocols.http.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
 
@@ -68,6 +69,7 @@ PROTOCOL: Final = Protocol(
     name="http-connect",
     detect=detect,
     converse=_converse,
+    events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=b"C\r\n",
     server_first=b"",
     conclusive=True,

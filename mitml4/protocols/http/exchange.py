@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
-from mitml4.protocols.conversation import HeaderFields, HttpEnd, LayerContext, Outcome
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.http.events import HttpEnd, Outcome, Pairs
 from mitml4.protocols.wire_text import pairs, text
 
-__all__ = ["MAX_TRAILERS", "MAX_TRAILER_BYTES", "UPGRADES", "Exchange", "Trailers", "origin"]
+__all__ = [
+    "MAX_TRAILERS",
+    "MAX_TRAILER_BYTES",
+    "UPGRADES",
+    "Exchange",
+    "HeaderFields",
+    "Trailers",
+    "origin",
+    "shown",
+]
+
+HeaderFields: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""As they stand on the wire, in order."""
 
 UPGRADES: Final = {b"websocket": "websocket", b"h2c": "http/2"}
 """The layers that an upgrade token stands for (RFC 6455 §4.1, RFC 7540 §3.2)."""
@@ -62,6 +76,11 @@ class Exchange:
             request_trailers=pairs(self.request_trailers) or None,
             trailers=pairs(self.trailers) or None,
         )
+
+
+def shown(context: LayerContext, fields: HeaderFields) -> Pairs | None:
+    """The headers of a message as its event has them: None unless they are wanted."""
+    return pairs(fields) if context.with_headers else None
 
 
 def origin(context: LayerContext, authority: bytes | None) -> str:

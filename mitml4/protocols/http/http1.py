@@ -43,15 +43,14 @@ from mitml4.protocols.conversation import (
     Direction,
     End,
     Forward,
-    HttpRequest,
-    HttpResponse,
     LayerContext,
     Protocol,
     Target,
     Unreadable,
 )
 from mitml4.protocols.http.asked import is_elsewhere, of_fields, of_target
-from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin, shown
 from mitml4.protocols.http.http1_heads import (
     CHUNK_LINE,
     CHUNK_LINE_BEGUN,
@@ -377,7 +376,7 @@ class Http1(Conversation):
                 url=url + text(target),
                 version="HTTP/0.9",
                 content_type=None,
-                headers=(),
+                headers=shown(self.context, ()),
             )
         )
         self.details_ready = True
@@ -504,7 +503,7 @@ class Http1(Conversation):
             url=url,
             version=text(line["version"]),
             content_type=fields.content_type,
-            headers=fields.lines,
+            headers=shown(self.context, fields.lines),
         )
         self._waiting_bytes += exchange.memory
         if exchange is self._unanswered[0] and not self._closes:
@@ -528,7 +527,7 @@ class Http1(Conversation):
                 status=status,
                 version=text(line["version"]),
                 content_type=fields.content_type,
-                headers=fields.lines,
+                headers=shown(self.context, fields.lines),
             )
         )
         self.settle(exchange, status)
@@ -554,6 +553,7 @@ PROTOCOL: Final = Protocol(
     name="http/1",
     detect=detect,
     converse=_converse,
+    events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=TEXT,
     server_first=b"HI\r\n",
     conclusive=True,

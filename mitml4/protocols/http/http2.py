@@ -26,20 +26,23 @@ from mitml4.protocols.conversation import (
     Details,
     Direction,
     Directive,
-    HeaderFields,
-    HttpRequest,
-    HttpResponse,
     LayerContext,
     Opening,
-    Outcome,
     Protocol,
-    StreamLayer,
     Verdict,
-    WebSocketMessage,
 )
 from mitml4.protocols.http.asked import of_headers
-from mitml4.protocols.http.exchange import UPGRADES, Exchange, Trailers, origin
-from mitml4.protocols.http.websocket import WebSocket
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse, Outcome
+from mitml4.protocols.http.exchange import (
+    UPGRADES,
+    Exchange,
+    HeaderFields,
+    Trailers,
+    origin,
+    shown,
+)
+from mitml4.protocols.http.websocket import WebSocket, WebSocketMessage
+from mitml4.protocols.protocol_event import StreamLayer
 from mitml4.protocols.wire_text import text
 
 __all__ = ["PREFACE", "PROTOCOL", "Http2", "Http2Details"]
@@ -381,7 +384,7 @@ class Http2(Conversation):
                 url=self._url(named),
                 version="HTTP/2",
                 content_type=self._content_type(named),
-                headers=headers,
+                headers=shown(self.context, headers),
             )
         )
 
@@ -395,7 +398,7 @@ class Http2(Conversation):
                 status=int(status),
                 version="HTTP/2",
                 content_type=self._content_type(named),
-                headers=headers,
+                headers=shown(self.context, headers),
             )
         )
         exchange = self._streams.get(stream)
@@ -525,6 +528,7 @@ PROTOCOL: Final = Protocol(
     name="http/2",
     detect=detect,
     converse=_converse,
+    events=(HttpRequest, HttpResponse, HttpEnd, WebSocketMessage),
     client_first=b"P",
     server_first=b"\0",
     conclusive=True,

@@ -18,10 +18,10 @@ from mitml4.protocols.conversation import (
     Directive,
     LayerContext,
     Protocol,
-    WebSocketMessage,
 )
+from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["PROTOCOL", "WebSocket", "WebSocketDetails"]
+__all__ = ["PROTOCOL", "WebSocket", "WebSocketDetails", "WebSocketMessage"]
 
 # RFC 6455 §5.2
 _FIN: Final = 0x80
@@ -74,6 +74,24 @@ class _Side:
     """The opcode of the message in fragments under way."""
     size: int = 0
     """Of its fragments so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketMessage(ProtocolEvent):
+    """A message (all its fragments) or a control frame ended.
+
+    `stream`: that of HTTP/2 which carries it (RFC 8441); null where the connection is its own.
+    """
+
+    type: ClassVar[str] = "websocket.message"
+    direction: Direction
+    opcode: str
+    size: int
+    stream: int | None = None
+
+    @property
+    def in_stream_layer(self) -> bool:
+        return self.stream is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,4 +159,6 @@ def _converse(context: LayerContext) -> Conversation:
     return WebSocket(context=context)
 
 
-PROTOCOL: Final = Protocol(name="websocket", detect=None, converse=_converse)
+PROTOCOL: Final = Protocol(
+    name="websocket", detect=None, converse=_converse, events=(WebSocketMessage,)
+)

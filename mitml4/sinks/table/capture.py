@@ -10,9 +10,10 @@ import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, HttpRequest
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.wire_text import text
 from mitml4.sinks.table.model import split_url
 from mitml4.sinks.table.sheet import SheetRow, sheet
@@ -51,10 +52,10 @@ class CaptureTable:
                 self._open[event.flow] = _Flow(event, str(event.destination))
             case FlowLayer():
                 _describe(self._open[event.flow], event)
-            case HttpRequest():
+            case LayerEvent(content=HttpRequest() as request):
                 flow = self._open[event.flow]
                 if not flow.is_requested:
-                    flow.summary = _request(flow, event)
+                    flow.summary = _request(flow, request)
                 flow.is_requested = True
             case FlowClose():
                 self._rows[event.flow] = _row(self._open.pop(event.flow), event)
@@ -109,10 +110,10 @@ def _describe(flow: _Flow, layer: FlowLayer) -> None:
         flow.summary = ", ".join(known[:_MOST_FACTS]) or flow.summary
 
 
-def _request(flow: _Flow, event: HttpRequest) -> str:
+def _request(flow: _Flow, request: HttpRequest) -> str:
     """The request, without the host that the server's column shows."""
-    host, path = split_url(event.url)
-    return f"{event.method} {path if host and host in flow.server else event.url}"
+    host, path = split_url(request.url)
+    return f"{request.method} {path if host and host in flow.server else request.url}"
 
 
 def _fact(value: Any) -> str:

@@ -22,13 +22,14 @@ from mitml4.events import (
     FlowError,
     FlowLayer,
     FlowOpen,
-    HttpRequest,
-    HttpResponse,
+    LayerEvent,
     SessionStart,
-    WebSocketMessage,
 )
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.http.events import HttpRequest, HttpResponse
+from mitml4.protocols.http.websocket import WebSocketMessage
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.sink import Counters
 from mitml4.sinks.table.grid import join_stack
 
@@ -203,12 +204,8 @@ class TableModel:
         match event:
             case FlowLayer():
                 _add_layer(row, event)
-            case HttpRequest():
-                _add_request(row, event)
-            case HttpResponse() if row.request and row.request[0] == event.stream:
-                row.info = f"{event.status} {row.request[1]}"
-            case WebSocketMessage():
-                row.info = _shown(f"{event.opcode}, {event.size} B {event.direction}")
+            case LayerEvent():
+                _add_content(row, event.content)
             case FlowError():
                 row.info = _shown(f"{event.side}: {event.reason}")
                 row.state = "failed"
@@ -233,13 +230,23 @@ def _add_layer(row: Row, event: FlowLayer) -> None:
         row.info = _shown(f"{reason}, passed through" if reason else "passed through")
 
 
-def _add_request(row: Row, event: HttpRequest) -> None:
-    host, path = split_url(event.url)
+def _add_content(row: Row, content: ProtocolEvent) -> None:
+    match content:
+        case HttpRequest():
+            _add_request(row, content)
+        case HttpResponse() if row.request and row.request[0] == content.stream:
+            row.info = f"{content.status} {row.request[1]}"
+        case WebSocketMessage():
+            row.info = _shown(f"{content.opcode}, {content.size} B {content.direction.value}")
+
+
+def _add_request(row: Row, request: HttpRequest) -> None:
+    host, path = split_url(request.url)
     if host and not row.is_named and not row.is_proxy:
         row.server, row.is_named = _shown(host), True
     # Without scheme and host, which another column shows.
-    what = _shown(f"{event.method} {event.url if row.is_proxy else path}")
-    row.request = event.stream, what
+    what = _shown(f"{request.method} {request.url if row.is_proxy else path}")
+    row.request = request.stream, what
     row.info = what
 
 

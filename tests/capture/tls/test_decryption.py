@@ -19,13 +19,9 @@ from OpenSSL import SSL
 from mitml4.capture.converse import Depth
 from mitml4.capture.flow import ALL
 from mitml4.capture.tls.secrets import Secrets
-from mitml4.protocols.conversation import (
-    Details,
-    Direction,
-    HttpRequest,
-    LayerContext,
-    ProtocolEvent,
-)
+from mitml4.protocols.conversation import Details, Direction, LayerContext
+from mitml4.protocols.http.events import HttpRequest
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.tls.protocol import TlsDetails
 
 UP, DOWN = Direction.UP, Direction.DOWN

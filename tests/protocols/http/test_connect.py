@@ -13,15 +13,13 @@ from mitml4.protocols.conversation import (
     PEEK,
     SWITCH,
     Direction,
-    HttpEnd,
-    HttpRequest,
-    HttpResponse,
     LayerContext,
     Opening,
     Target,
     Verdict,
 )
 from mitml4.protocols.http.connect import PROTOCOL, HttpConnect, HttpConnectDetails
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Converse = Callable[..., Any]

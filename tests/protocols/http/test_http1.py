@@ -16,15 +16,12 @@ from mitml4.protocols.conversation import (
     SWITCH,
     Direction,
     Forward,
-    HttpEnd,
-    HttpRequest,
-    HttpResponse,
     LayerContext,
     Opening,
-    ProtocolEvent,
     Target,
     Verdict,
 )
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES, MAX_TRAILERS
 from mitml4.protocols.http.http1 import (
     MAX_OUTSTANDING,
@@ -33,6 +30,8 @@ from mitml4.protocols.http.http1 import (
     Http1,
     Http1Details,
 )
+from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.protocols.wire_text import pairs
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Converse = Callable[..., Any]
@@ -419,7 +418,7 @@ def test_the_layer_is_settled_by_its_first_head(converse: Converse) -> None:
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    surroundings = context(clock=lambda: next(times), secure=True)
+    surroundings = context(clock=lambda: next(times), secure=True, with_headers=True)
     request = b"GET / HTTP/1.0\r\nX-One:  a b \r\nX-Two: \xc3\xa9\r\n\r\n"
     response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
     talk = converse(Http1(context=surroundings), [(UP, request), (DOWN, response)])
@@ -430,14 +429,14 @@ def test_notices_carry_the_head(converse: Converse) -> None:
             url="https://10.0.0.1:80/",
             version="HTTP/1.0",
             content_type=None,
-            headers=[(b"X-One", b"a b"), (b"X-Two", "é".encode())],
+            headers=(("X-One", "a b"), ("X-Two", "é")),
         ),
         HttpResponse(
             stream=1,
             status=200,
             version="HTTP/1.1",
             content_type="text/html",
-            headers=[(b"Content-Type", b"text/html"), (b"Content-Length", b"0")],
+            headers=(("Content-Type", "text/html"), ("Content-Length", "0")),
         ),
         HttpEnd(stream=1, request_bytes=0, response_bytes=0, duration_s=2.5),
     ]
@@ -527,14 +526,14 @@ def test_whatever_head_h11_reads_is_read_alike(
     except h11.RemoteProtocolError:
         return
     assert isinstance(expected, h11.Request)
-    conversation = Http1()
+    conversation = Http1(context=context(with_headers=True))
     assert conversation.feed(UP, head) == len(head)
     (protocol_event,) = (
         item for item in conversation.protocol_events if isinstance(item, HttpRequest)
     )
     assert protocol_event.url == f"http://x{target.decode()}"
-    assert [(name.lower(), value) for name, value in protocol_event.headers] == list(
-        expected.headers
+    assert protocol_event.headers == pairs(
+        (name, value) for name, value in expected.headers.raw_items()
     )
 
 

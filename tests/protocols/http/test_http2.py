@@ -24,17 +24,12 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     MIRROR,
     Direction,
-    HttpEnd,
-    HttpRequest,
-    HttpResponse,
     LayerContext,
     Opening,
-    ProtocolEvent,
-    StreamLayer,
     Target,
     Verdict,
-    WebSocketMessage,
 )
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES
 from mitml4.protocols.http.http2 import (
     MAX_HEADER_BLOCK,
@@ -45,7 +40,9 @@ from mitml4.protocols.http.http2 import (
     Http2,
     Http2Details,
 )
-from mitml4.protocols.wire_text import CUT, MAX_TEXT
+from mitml4.protocols.http.websocket import WebSocketMessage
+from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
+from mitml4.protocols.wire_text import CUT, MAX_TEXT, pairs
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Converse = Callable[..., Any]
@@ -265,7 +262,7 @@ def test_goaway_ends_what_its_receiver_asked_for_and_nobody_will_serve(converse:
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    conversation = Http2(context=LayerContext(clock=lambda: next(times)))
+    conversation = Http2(context=LayerContext(clock=lambda: next(times), with_headers=True))
     client, server = Peer(), Peer()
     fields = [*GET, ("x-odd", "\xe9")]
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in fields]
@@ -281,14 +278,14 @@ def test_notices_carry_the_head(converse: Converse) -> None:
             url="https://x/a",
             version="HTTP/2",
             content_type=None,
-            headers=encoded,
+            headers=pairs(encoded),
         ),
         HttpResponse(
             stream=1,
             status=200,
             version="HTTP/2",
             content_type="text/html",
-            headers=[(name.encode(), value.encode()) for name, value in OK],
+            headers=tuple(OK),
         ),
         HttpEnd(stream=1, request_bytes=0, response_bytes=0, duration_s=2.5),
     ]
@@ -322,7 +319,8 @@ def test_after_an_h2c_upgrade_stream_1_answers_the_request_outside(converse: Con
 @pytest.mark.parametrize("size", [0, 100, 65536])
 def test_a_changed_header_table_is_followed(size: int, converse: Converse) -> None:
     """The server may use another table size once it has acknowledged the client's SETTINGS."""
-    conversation, client, server = Http2(), Peer(), Peer()
+    conversation = Http2(context=LayerContext(with_headers=True))
+    client, server = Peer(), Peer()
     settings = SettingsFrame(settings={SettingsFrame.HEADER_TABLE_SIZE: size}).serialize()
     script = [(UP, PREFACE + settings + client.headers(1, GET, end=True))]
     script += [(DOWN, SETTINGS + server.headers(1, [*OK, ("x-a", "before")]))]
@@ -333,9 +331,7 @@ def test_a_changed_header_table_is_followed(size: int, converse: Converse) -> No
         script += [(UP, client.headers(stream, GET, end=True))]
         script += [(DOWN, server.headers(stream, fields))]
     talk = converse(conversation, script)
-    assert talk.protocol_events[-1].headers == [
-        (name.encode(), value.encode()) for name, value in fields
-    ]
+    assert talk.protocol_events[-1].headers == tuple(fields)
 
 
 def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
@@ -349,7 +345,7 @@ def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
         script = [(DOWN, allowed), (UP, HELLO)]
         script += [(UP, client.headers(n, [*GET[:3], *path])) for n in (1, 3, 5)]
         assert len(script[-1][1]) < 16
-        talk = converse(Http2(), script)
+        talk = converse(Http2(context=LayerContext(with_headers=True)), script)
         requests = [
             protocol_event
             for protocol_event in talk.protocol_events
@@ -358,7 +354,7 @@ def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
         assert len(requests) == 3
         assert {len(request.url) for request in requests} == {len("https://x") + MAX_TEXT + 1}
         assert requests[0].url.endswith(CUT)
-        values = {id(dict(request.headers)[b":path"]) for request in requests}
+        values = {id(dict(request.headers)[":path"]) for request in requests}
         assert len(values) == 1
 
 

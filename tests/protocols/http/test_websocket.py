@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import MIRROR, Direction, WebSocketMessage
-from mitml4.protocols.http.websocket import PROTOCOL, WebSocket
+from mitml4.protocols.conversation import MIRROR, Direction
+from mitml4.protocols.http.websocket import PROTOCOL, WebSocket, WebSocketMessage
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Converse = Callable[..., Any]

@@ -14,13 +14,14 @@ from mitml4.events import (
     FlowError,
     FlowLayer,
     FlowOpen,
-    HttpRequest,
-    HttpResponse,
-    WebSocketMessage,
+    LayerEvent,
 )
 from mitml4.printable import printable
-from mitml4.protocols.conversation import Target
+from mitml4.protocols.conversation import Direction, Target
+from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.http.http1 import Http1Details
+from mitml4.protocols.http.websocket import WebSocketMessage
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.sink import Counters
@@ -38,12 +39,16 @@ def layer(depth: int, protocol: str, action="relayed", details=None, flow: int =
     )
 
 
-def request(stream: int, url: str) -> HttpRequest:
-    return HttpRequest(flow=1, depth=1, stream=stream, method="GET", url=url, version="2")
+def told(content: ProtocolEvent) -> LayerEvent:
+    return LayerEvent(flow=1, depth=1, content=content)
 
 
-def response(stream: int, status: int) -> HttpResponse:
-    return HttpResponse(flow=1, depth=1, stream=stream, status=status, version="2")
+def request(stream: int, url: str) -> LayerEvent:
+    return told(HttpRequest(stream=stream, method="GET", url=url, version="2"))
+
+
+def response(stream: int, status: int) -> LayerEvent:
+    return told(HttpResponse(stream=stream, status=status, version="2"))
 
 
 def failure(reason: str, side="server") -> FlowError:
@@ -126,8 +131,8 @@ def test_a_response_is_told_with_its_own_request_only() -> None:
 
 
 def test_a_websocket_message_is_told() -> None:
-    message = WebSocketMessage(flow=1, depth=1, direction="up", opcode="text", size=5)
-    assert after(opened(), message).info == "text, 5 B up"
+    message = WebSocketMessage(direction=Direction.UP, opcode="text", size=5)
+    assert after(opened(), told(message)).info == "text, 5 B up"
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from mitml4.events import (
     FlowError,
     FlowLayer,
     FlowOpen,
-    HttpRequest,
-    HttpResponse,
+    LayerEvent,
     SessionStart,
 )
 from mitml4.keys import KEYS
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.sink import Counters
@@ -41,6 +41,10 @@ def make_model() -> TableModel:
     client = Address("192.0.2.55", 50000)
     ends = {"client": client, "destination": Address("198.51.100.7", 443)}
     inner = Socks5Details(target=Target("www.example", 443))
+    exchange = (
+        HttpRequest(stream=1, method="GET", url="https://www.example/a", version="2"),
+        HttpResponse(stream=1, status=200, version="2"),
+    )
     events = [
         SessionStart(
             version="0.1.0",
@@ -55,10 +59,7 @@ def make_model() -> TableModel:
         _layer(1, 0, "socks5", details=inner),
         _layer(1, 1, "tls", "intercepted", TlsDetails(sni="www.example")),
         _layer(1, 2, "http/2"),
-        HttpRequest(
-            flow=1, depth=2, stream=1, method="GET", url="https://www.example/a", version="2"
-        ),
-        HttpResponse(flow=1, depth=2, stream=1, status=200, version="2"),
+        *(LayerEvent(flow=1, depth=2, content=content) for content in exchange),
         FlowOpen(flow=2, **ends),
         _layer(2, 0, "tls", "passthrough", TlsDetails(sni="pinned.example", passthrough="pinned")),
         FlowOpen(flow=3, **ends),
