@@ -12,21 +12,24 @@ MODULES := /usr/lib/python3/dist-packages
 SYSTEM_PYTHON := $(notdir $(realpath /usr/bin/python3))
 # Not Ubuntu's: they are snaps.
 BROWSERS := $(if $(shell grep -x ID=debian /etc/os-release),chromium=chromium firefox-esr=firefox-esr)
-TEST_TOOLS := $(TOOLS) openssl=openssl wget=wget nginx=nginx sshd=openssh-server \
-    ssh=openssh-client microsocks=microsocks danted=dante-server tinyproxy=tinyproxy socat=socat \
-    nghttp=nghttp2-client gnutls-cli=gnutls-bin \
-    tcpdump=tcpdump tshark=tshark groff=groff-base vsftpd=vsftpd dovecot=dovecot-imapd \
-    exim4=exim4-daemon-light mariadbd=mariadb-server mariadb=mariadb-client \
-    psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin certutil=libnss3-tools \
-    keytool=default-jre-headless git=git fish=fish ruby=ruby php=php-cli node=nodejs rclone=rclone \
+UNIT_TOOLS := openssl=openssl keytool=default-jre-headless certutil=libnss3-tools tshark=tshark \
+    groff=groff-base fish=fish
+E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
+    sshd=openssh-server ssh=openssh-client microsocks=microsocks danted=dante-server \
+    tinyproxy=tinyproxy socat=socat nghttp=nghttp2-client gnutls-cli=gnutls-bin tcpdump=tcpdump \
+    vsftpd=vsftpd dovecot=dovecot-imapd exim4=exim4-daemon-light mariadbd=mariadb-server \
+    mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin \
+    javac=default-jdk-headless git=git ruby=ruby php=php-cli node=nodejs npm=npm rclone=rclone \
     lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check unit wheel bench fuzz foreign-suites clean
+.PHONY: help demo test check unit e2e wheel bench fuzz foreign-suites clean
 help:
 	@echo "make demo    watch mitml4 at work in a lab of its own"
 	@echo "make test    everything that must hold before a change is merged"
 	@echo "make check   style, types, import directions, generated files: the quick part of it"
+	@echo "make unit    the tests that need no root and no namespaces"
+	@echo "make e2e     the others: real clients and servers, as root"
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, side by side with what else is installed"
 	@echo "make foreign-suites   run other projects' tests plainly and through mitml4, and compare"
@@ -37,7 +40,7 @@ demo: .venv/ready
 	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
 	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
-test: check unit wheel
+test: check unit e2e wheel
 
 check: .venv/ready-to-develop
 	$(BIN)/ruff format --check
@@ -46,11 +49,20 @@ check: .venv/ready-to-develop
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
 
-# As root, for the namespaces; nothing is written into the tree, where it would belong to root.
+PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --numprocesses auto
+# mitml4 starts hundreds of times, and half of a start would be the compiler's.
+COMPILE := $(BIN)/python -m compileall -q mitml4
+
 unit: .venv/ready-to-develop
-	@tools/install-commands $(TEST_TOOLS)
-	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -q \
-	    -p no:cacheprovider --numprocesses auto --dist loadscope
+	@tools/install-commands $(UNIT_TOOLS)
+	@$(COMPILE)
+	$(PYTEST) --dist worksteal --ignore tests/e2e --ignore tests/machine
+
+# Nothing is written into the tree, where it would belong to root.
+e2e: .venv/ready-to-develop
+	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
+	@$(COMPILE)
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTEST) --dist loadscope tests/e2e tests/machine
 
 # The wheel, and nothing but the wheel: what is missing in it shows here.
 wheel: .venv/ready-to-develop

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +112,6 @@ def test_roff_takes_nothing_for_a_request_of_its_own(tool) -> None:
     assert tool._roff("a\\b --x › `y`") == "a\\eb \\-\\-x \\[u203A] \\fBy\\fR"
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
 @pytest.mark.parametrize("page", sorted((ROOT / "man").iterdir()), ids=lambda path: path.name)
 def test_a_man_page_is_good_roff(page: Path) -> None:
     result = subprocess.run(
@@ -161,7 +159,6 @@ FISH: dict[str, str] = {
 }
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 def test_fish_completes_commands_and_files_with_whole_descriptions() -> None:
     lines = "; ".join(f'complete -C "{line}"' for line in FISH)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -44,15 +44,6 @@ SLOW_S = 60.0
 HOST = "www.example"
 
 
-def pytest_collection_modifyitems(items):
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker("e2e")
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="network namespaces need root"))
-
-
 # --- waiting -----------------------------------------------------------------------------------
 
 

@@ -91,8 +91,6 @@ def recorder(lab, identity):
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_server_cannot_tell_a_clients_library_from_ours(recorder, client, session, name):
     argv = [word.replace("PORT", str(recorder.port)) for word in CLIENTS[name]]
-    if shutil.which(argv[0]) is None:
-        pytest.skip(f"{argv[0]} is not installed")
     watch = session.watch()
     outcome = client.run(*argv, input=b"GET / HTTP/1.0\r\n\r\n")
     assert b"ok" in outcome.out, outcome
@@ -123,7 +121,7 @@ BROWSERS = {
 def test_what_a_browsers_hello_loses_is_named(recorder, client, session, tmp_path, name):
     argv, lost = BROWSERS[name]
     if shutil.which(argv[0]) is None:
-        pytest.skip(f"{argv[0]} is not installed")
+        pytest.skip(f"only Debian has {argv[0]} as a package")
     hello = hello_of_browser(client, argv, tmp_path)
     watch = session.watch()
     with client.connect(SERVER_V4, recorder.port) as sock:

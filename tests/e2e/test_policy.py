@@ -1,7 +1,5 @@
 """Options that decide what is opened, refused and written down."""
 
-import shutil
-
 import pytest
 
 V4 = "198.51.100.2"
@@ -95,7 +93,6 @@ def test_the_user_says_what_an_untrusted_server_becomes(
 # --- the key log opens what tcpdump saw
 
 
-@pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("leg", ["lan", "wan"])
 def test_the_key_log_decrypts_both_legs(

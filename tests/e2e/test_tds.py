@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 
-import pytest
-
 from mitml4.lab.network import SERVER_V4
-
-pytestmark = pytest.mark.skipif(not shutil.which("tsql"), reason="FreeTDS is not installed")
 
 PYTDS = """
 import sys, pytds
@@ -37,7 +32,6 @@ def test_freetds_is_opened(sql_server, session, client, tsql) -> None:
 
 
 def test_python_tds_is_opened(sql_server, session, client) -> None:
-    pytest.importorskip("pytds")
     port = sql_server()
     watch = session.watch()
     outcome = client.run(sys.executable, "-c", PYTDS, SERVER_V4, str(port), str(session.ca))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -77,26 +75,6 @@ def test_a_profile_keeps_its_modules_and_gets_ours(authority, home: Path) -> Non
         assert content.startswith(b"library=\nname=theirs\n\nlibrary=")
         assert b"sql:/etc/ssl/certs/mitml4-nss'" in content
         assert stopgap is None
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_under_sudo_the_users_databases_are_shown_too_and_none_is_made(
-    authority, home, monkeypatch
-) -> None:
-    users = home.parent / "user"
-    for name in ("with", "without"):
-        profile = users / ".mozilla/firefox" / name
-        profile.mkdir(parents=True)
-        (profile / "cert9.db").write_bytes(b"")
-        os.chown(profile, 4242, 4242)
-    (users / ".mozilla/firefox/with/pkcs11.txt").write_bytes(b"library=\n")
-    user = SimpleNamespace(pw_dir=str(users), pw_uid=4242)
-    monkeypatch.setattr(browsers, "sudo_user", lambda: user)
-    shown, _ = show(authority, home)
-    assert set(shown.covered) == {
-        users / ".mozilla/firefox/with/pkcs11.txt",
-        home / ".local/share/pki/nssdb/pkcs11.txt",
-    }
 
 
 def test_a_list_of_modules_that_leads_elsewhere_is_not_read(authority, home, tmp_path) -> None:

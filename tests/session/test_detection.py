@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 
 import pytest
@@ -110,7 +111,11 @@ async def test_a_client_hello_whose_beginning_was_let_go_is_passed_through(lab, 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_ca.issue_cert("example.test").configure_cert(context)
 
+    let_go = trio.Event()
+
     async def server(stream: trio.SocketStream) -> None:
+        assert len(await stream.socket.recv(65536, socket.MSG_PEEK)) == 3
+        let_go.set()
         tls = trio.SSLStream(stream, context, server_side=True)
         await tls.do_handshake()
         while await stream.receive_some():
@@ -126,9 +131,9 @@ async def test_a_client_hello_whose_beginning_was_let_go_is_passed_through(lab, 
         client = await proxy.connect()
         hello = outgoing.read()
         await client.send_all(hello[:3])
-        await trio.sleep(0.2)  # far beyond what silence may hold back
-        await client.send_all(hello[3:])
         with trio.fail_after(5):
+            await let_go.wait()
+            await client.send_all(hello[3:])
             while True:
                 incoming.write(await client.receive_some())
                 try:

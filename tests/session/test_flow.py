@@ -86,17 +86,20 @@ def test_a_connection_that_was_reset_has_nothing_left_to_send() -> None:
 
 
 async def test_a_reset_of_the_server_resets_the_client(lab) -> None:
+    heard = trio.Event()
+
     async def server(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(b"\x00last words")
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        await trio.sleep(0.05)
+        await heard.wait()
         stream.socket.close()
 
     async with lab(server) as proxy:
         client = await proxy.connect()
         await client.send_all(b"\x00go")
         assert await client.receive_some() == b"\x00last words"
+        heard.set()
         with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
             await client.receive_some()
         assert (await proxy.wait_closed()).reason == "reset"

@@ -21,7 +21,6 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.java_keystore import read_truststore
 from mitml4.tls.trust_store import certificates_in
 
-OPENSSL, KEYTOOL = (shutil.which(program) or "" for program in ("openssl", "keytool"))
 ONE = "mitml4-roots/1.pem"
 
 
@@ -88,13 +87,12 @@ def test_a_program_with_roots_of_its_own_gets_ours_and_no_others(system: Path) -
     assert given.builtin == (authorities.widest.certificate,)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_directory_of_roots_is_shown_with_ours(system: Path, tmp_path: Path) -> None:
     company = CertificateAuthority.generate(name="a company's root").certificate
     directory = tmp_path / "roots"
     directory.mkdir()
     (directory / "company.pem").write_bytes(company.public_bytes(Encoding.PEM))
-    subprocess.run([OPENSSL, "rehash", str(directory)], check=True, capture_output=True)
+    subprocess.run(["openssl", "rehash", str(directory)], check=True, capture_output=True)
     given, authorities = trust_in({"SSL_CERT_DIR": f"{directory}:/nowhere"})
     assert "SSL_CERT_FILE" not in given.environ
     place = given.environ["SSL_CERT_DIR"].removeprefix(f"{system}/")
@@ -106,11 +104,10 @@ def test_a_directory_of_roots_is_shown_with_ours(system: Path, tmp_path: Path) -
     for number, certificate in enumerate([company, authorities.widest.certificate]):
         leaf = tmp_path / f"{number}.pem"
         leaf.write_bytes(certificate.public_bytes(Encoding.PEM))
-        argv = [OPENSSL, "verify", "-no-CAfile", "-CApath", str(shown), str(leaf)]
+        argv = ["openssl", "verify", "-no-CAfile", "-CApath", str(shown), str(leaf)]
         assert subprocess.run(argv, capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_finds_it_in_the_hashed_directory(system: Path, tmp_path) -> None:
     given, authorities = trust_in({})
     place = tmp_path / "hashed"
@@ -119,7 +116,7 @@ def test_openssl_finds_it_in_the_hashed_directory(system: Path, tmp_path) -> Non
     (place / hashed).write_bytes(given.files[hashed])
     certificate = authorities.widest.certificate
     (place / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    argv = [OPENSSL, "verify", "-no-CAfile", "-CApath", str(place), str(place / "leaf.pem")]
+    argv = ["openssl", "verify", "-no-CAfile", "-CApath", str(place), str(place / "leaf.pem")]
     assert subprocess.run(argv, capture_output=True).returncode == 0
 
 
@@ -129,12 +126,11 @@ def test_javas_own_store_is_replaced_by_one_that_needs_no_password(system) -> No
     assert authorities.widest.certificate.public_bytes(Encoding.DER) in read_truststore(store, "")
 
 
-@pytest.mark.skipif(shutil.which("keytool") is None, reason="keytool is not installed")
 @pytest.mark.parametrize("password", ["", "changeit"])
 def test_java_reads_that_store(system: Path, tmp_path: Path, password: str) -> None:
     file = tmp_path / "cacerts"
     file.write_bytes(trust_in({})[0].files["java/cacerts"])
-    argv = [KEYTOOL, "-list", "-keystore", str(file), "-storepass", password or "changeit"]
+    argv = ["keytool", "-list", "-keystore", str(file), "-storepass", password or "changeit"]
     if not password:
         argv[-2:] = []
     done = subprocess.run(argv, input="\n", capture_output=True, text=True, env=_environ())

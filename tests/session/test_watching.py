@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trustme
+from trio.testing import wait_all_tasks_blocked
 
 from mitml4.events import FlowLayer
 
@@ -145,8 +146,10 @@ async def test_a_fin_comes_through_before_the_reset_behind_it(lab, said: bytes) 
 
 async def fill(stream: trio.SocketStream) -> None:
     """Send until nothing more is taken."""
-    with trio.move_on_after(0.3):
-        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(50_000_000))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, b"HTTP/1.1 200 OK\r\n\r\n" + bytes(50_000_000))
+        await wait_all_tasks_blocked(0.02)
+        nursery.cancel_scope.cancel()
 
 
 async def test_one_that_has_ended_is_not_taken_for_reset_when_the_other_ends(lab) -> None:
@@ -166,7 +169,7 @@ async def test_one_that_has_ended_is_not_taken_for_reset_when_the_other_ends(lab
             await far.send_eof()
             with trio.fail_after(5):
                 assert await client.receive_some() == b""
-            await trio.sleep(0.3)
+            await wait_all_tasks_blocked(0.05)
             await server.hear(far, 1 + size)
         assert await far.receive_some() == b""
         assert (await proxy.wait_closed()).reason == "closed"

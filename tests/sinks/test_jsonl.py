@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pwd
 import stat
 import sys
 from collections.abc import Iterator
@@ -222,15 +221,6 @@ async def test_a_new_file_is_private_and_an_old_one_keeps_its_mode(numbered, tmp
         assert stat.S_IMODE(path.stat().st_mode) == expected
         assert sizes(path.read_bytes()) == [1]
         path.chmod(0o644)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_under_sudo_a_new_file_is_the_invoking_users(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("SUDO_USER", "nobody")
-    JsonLines.to_file(tmp_path / "events")
-    owner = (tmp_path / "events").stat()
-    nobody = pwd.getpwnam("nobody")
-    assert (owner.st_uid, owner.st_gid) == (nobody.pw_uid, nobody.pw_gid)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -316,26 +314,6 @@ class TestWhereItLives:
         if configured is not None:
             monkeypatch.setenv("XDG_DATA_HOME", configured)
         assert default_directory() == Path("/home/someone/.local/share/mitml4")
-
-    def test_under_sudo_in_the_invoking_users_home_and_owned_by_them(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        user = SimpleNamespace(pw_dir=str(tmp_path), pw_uid=4321, pw_gid=8765)
-        monkeypatch.setattr(pwd, "getpwnam", {"someone": user}.__getitem__)
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
-        monkeypatch.setenv("SUDO_USER", "someone")
-        monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-        owners: list[tuple[str, int, int]] = []
-
-        def record(descriptor: int, uid: int, gid: int) -> None:
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-            owners.append((path.name.removeprefix(".").partition(".pem")[0], uid, gid))
-
-        monkeypatch.setattr(os, "fchown", record)
-        assert default_directory() == tmp_path / ".local/share/mitml4"
-        CertificateAuthority.generate().save(default_directory())
-        names = ("local", "share", "mitml4", "mitml4-ca-key", "mitml4-ca")
-        assert owners == [(name, 4321, 8765) for name in names]
 
     def test_sudo_user_means_nothing_to_an_ordinary_user(
         self, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -20,10 +19,6 @@ from mitml4.tls.nss_database import (
     trusting_database,
 )
 from mitml4.tls.trust_store import certificates_in
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("certutil") is None, reason="certutil is not installed"
-)
 
 
 @pytest.fixture(scope="module")

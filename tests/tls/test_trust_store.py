@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 import struct
 import subprocess
@@ -168,7 +167,6 @@ class TestStores:
         with pytest.raises(ValueError, match=r"."):
             read_truststore(data)
 
-    @pytest.mark.skipif(shutil.which("keytool") is None, reason="no Java here")
     def test_java_trusts_each_certificate(self, tmp_path: Path) -> None:
         (tmp_path / "t.p12").write_bytes(write_truststore([A, B]))
         command = [

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,7 +67,6 @@ def test_a_comment_that_is_too_long_is_cut() -> None:
     assert [data for _, _, data in found] == [b"x"]
 
 
-@pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 def test_wireshark_reads_what_stands_beside_the_packets(tmp_path: Path) -> None:
     path = tmp_path / "x.pcapng"
     frame = bytes(12) + b"\x08\x00" + bytes(20)

@@ -100,7 +100,7 @@ def download(serve, files: Path, identity) -> str:
 
 def argv_of(browser: str, root: bool) -> list[str]:
     if shutil.which(browser) is None:
-        pytest.skip(f"{browser} is not installed")
+        pytest.skip(f"only Debian has {browser} as a package")
     if browser == "firefox-esr":
         return ["firefox-esr", "--headless", ORIGIN]
     quiet = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

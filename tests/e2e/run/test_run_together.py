@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
-import pytest
-
 UPGRADE = r"""
 const http = require("http"), net = require("net");
 const head = "HTTP/1.1 101 Switching Protocols\r\n"
@@ -44,7 +40,6 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 """
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 def test_node_gets_the_first_frame_with_the_head_of_a_101(host) -> None:
     ended = host.run("node", "-e", UPGRADE, options=["--loopback"])
     assert ended.out == "true\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 
 import pytest
 
@@ -36,21 +35,6 @@ def test_where_no_process_can_be_started_that_is_said(monkeypatch, forks: int) -
     monkeypatch.setattr(os, "fork", limited)
     with pytest.raises(MachineError, match="cannot start a process"):
         Namespace.open()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="as a user, it depends on the machine")
-def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
-    with Namespace.open() as made:
-        sockets = [
-            made.flow_source,
-            made.datagrams,
-            *made.dns,
-            made.injection.log,
-            made.injection.raw_v4,
-        ]
-        assert not any(os.get_inheritable(each.fileno()) for each in sockets)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", made.flow_source.getsockname()[1]), 5)
 
 
 def test_addresses_without_any_network_are_such_that_nobody_has(monkeypatch) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import pytest
 
 from mitml4.net.namespace.rules import Ports, Sources, ip_commands, nft_table
@@ -45,15 +42,3 @@ def test_what_is_said_to_sockets_inside_is_counted_where_it_does_not_come_to_us(
     assert len(counted) == 2
     assert all("syn" in rule and f"!= {PORTS.dns}" in rule for rule in counted)
     assert not any("counter name direct" in rule for rule in rules(BOTH, loopback=True))
-
-
-@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
-@pytest.mark.parametrize("sources", [BOTH, ONLY_V4, MANY])
-@pytest.mark.parametrize("loopback", [True, False])
-def test_nft_understands_the_rules(sources: Sources, loopback: bool) -> None:
-    text = nft_table(sources, PORTS, loopback=loopback)
-    argv = ["unshare", "--user", "--map-root-user", "--net", "nft", "--check", "-f", "-"]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True)
-    if "unshare" in done.stderr:
-        pytest.skip("no namespaces here")
-    assert (done.returncode, done.stderr) == (0, "")

@@ -10,7 +10,6 @@ import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.identity import SLOTS
-from mitml4.net.netns import NetNamespace
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
 
 # It echoes with a prompt, as nft does where it was built with readline.
@@ -98,22 +97,6 @@ async def test_a_slot_that_is_taken_is_passed_over(state: Path) -> None:
     assert second.identity.slot == (first.identity.slot + 1) % SLOTS
     for guard in (first, second):
         await guard.aclose()
-
-
-@pytest.mark.e2e
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-def test_a_slot_that_another_session_owns_is_passed_over() -> None:
-    """Held with the real kernel, which answers otherwise than for a table without an owner."""
-
-    async def claim_two() -> list[int]:
-        guards = [await Guard.claim() for _ in range(2)]
-        for guard in guards:
-            await guard.aclose()
-        return [guard.identity.slot for guard in guards]
-
-    with NetNamespace() as namespace:
-        first, second = namespace.call(lambda: trio.run(claim_two))
-    assert second == (first + 1) % SLOTS
 
 
 async def test_nft_s_end_is_noticed_by_who_asks_and_by_who_waits(state: Path) -> None:

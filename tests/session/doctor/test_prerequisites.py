@@ -7,19 +7,18 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
-from mitml4.net.isolation import enter_network, enter_user_namespace
-from mitml4.net.trial.child import run_in_child
+from mitml4.net.firewall.host_rules import HostRules
 from mitml4.session.doctor import check as wording
 from mitml4.session.doctor import prerequisites
-from mitml4.session.doctor.check import Check, install
-from mitml4.session.doctor.prerequisites import Power, check_privilege, check_tool
+from mitml4.session.doctor.check import install
+from mitml4.session.doctor.prerequisites import Power, check_tool
 
 
 @pytest.fixture
 def bin(tmp_path: Path, monkeypatch) -> Path:
     """The only place where programs are looked for."""
     monkeypatch.setattr(prerequisites, "environment", lambda: {"PATH": str(tmp_path)})
+    monkeypatch.setattr(prerequisites, "_TIMEOUT_S", 60)  # a busy machine takes longer
     return tmp_path
 
 
@@ -75,30 +74,6 @@ def test_packages_are_installed_as_the_system_does(monkeypatch, manager, command
     assert install("iproute2") == (f"sudo {command}",)
     monkeypatch.setattr(wording.os, "geteuid", lambda: 0)
     assert install("iproute2") == (command,)
-
-
-def test_root_over_its_network_suffices(on_host) -> None:
-    power = on_host(lambda: Power.find(has_nft=True))
-    assert power.suffices
-    assert power.rules is not None
-    assert check_privilege(power).state == "ok"
-
-
-def test_root_of_a_user_namespace_does_not_suffice() -> None:
-    def work() -> tuple[Power, Check]:
-        enter_network()
-        enter_user_namespace(root=True)
-        power = Power.find(has_nft=True)
-        return power, check_privilege(power)
-
-    try:
-        ((power, check),) = run_in_child(work, timeout_s=30)
-    except PermissionError:
-        pytest.skip("no namespaces here")
-    assert power.is_capable
-    assert not power.suffices
-    assert isinstance(power.trouble, RulesHiddenError)
-    assert check.state == "fail"
 
 
 def test_rules_that_cannot_be_read_for_another_reason_take_no_power() -> None:

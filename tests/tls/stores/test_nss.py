@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -14,10 +13,6 @@ from mitml4.tls.stores.installation import find_stores, install, states, uninsta
 from mitml4.tls.stores.nss import NssStore
 from mitml4.tls.stores.record import Record
 from mitml4.tls.stores.store import Kind
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("certutil") is None, reason="certutil is not installed"
-)
 
 
 @pytest.fixture

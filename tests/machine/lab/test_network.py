@@ -1,6 +1,5 @@
 """The lab's network carries both IP families end to end, and leaves nothing."""
 
-import os
 import socket
 import time
 
@@ -8,11 +7,6 @@ import pytest
 
 from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, LabNetwork
 from mitml4.lab.snapshot import take_snapshot
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-]
 
 
 @pytest.fixture(scope="module")

@@ -80,10 +80,7 @@ def test_a_limit_of_zero_is_named_with_its_remedy() -> None:
         Path("/proc/sys/user/max_user_namespaces").write_text("0")
         return check_user_namespaces()
 
-    try:
-        (check,) = run_in_child(work, timeout_s=30)
-    except PermissionError:
-        pytest.skip("no namespaces here")
+    (check,) = run_in_child(work, timeout_s=30)
     assert check.state == "fail"
     assert "user.max_user_namespaces is 0" in check.found
     assert check.remedy == ("sysctl -w user.max_user_namespaces=10000",)

@@ -1,6 +1,5 @@
 """A snapshot notices what a session could leave behind."""
 
-import os
 import socket
 
 import pytest
@@ -19,8 +18,6 @@ def test_a_difference_names_the_line():
     )
 
 
-@pytest.mark.e2e
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 @pytest.mark.parametrize(
     "change",
     [
@@ -41,8 +38,6 @@ def test_a_snapshot_notices(change):
         assert difference(before, namespace.call(take_snapshot)) != ""
 
 
-@pytest.mark.e2e
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 def test_what_rules_count_is_no_difference():
     """As on a host with a container engine, whose own traffic goes on."""
     rules = "table ip other { chain c { type filter hook output priority 0; counter; }; }"

@@ -18,8 +18,6 @@ from mitml4.net.tap import LOOPBACK, Seen, Tap
 
 CHUNK = 1 << 16
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-
 
 @pytest.fixture
 def alone() -> Iterator[NetNamespace]:

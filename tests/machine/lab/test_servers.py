@@ -1,6 +1,5 @@
 """The lab's clients and servers get on without anything between them."""
 
-import os
 from functools import partial
 
 import pytest
@@ -10,11 +9,6 @@ from mitml4.lab.certificates import LabAuthority
 from mitml4.lab.clients import VISITS, Trust
 from mitml4.lab.network import LabNetwork
 from mitml4.lab.tour import make_servers
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-]
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from mitml4.address import Address
 from mitml4.net.gate.conntrack import Conntrack, Entry
 from mitml4.net.netns import NetNamespace
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-
 CLIENT_PORT, OTHER_PORT = 45001, 45002
 
 
