@@ -45,4 +45,4 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
 
         from mitml4.session.intercept import intercept
 
-        return trio.run(intercept, config, console.say)
+        return trio.run(intercept, config, console.say, console.error)

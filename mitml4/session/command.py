@@ -7,9 +7,10 @@ alone is passed on. When it stops, so do we, since it is us that the shell waits
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Final
 
 import trio
@@ -24,13 +25,16 @@ _FROM_OTHERS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIG
 
 
 class Command:
-    """A command that has been told to go."""
+    """A command that waits to be let go, and then runs."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, environ: Mapping[str, str]) -> None:
+        """`environ` is the environment that it gets."""
+        self._launch = launch
+        self._environ = environ
         self._pid = launch.pid
         self._to_end_us = ending_signals()
-        self.interrupted: Callable[[str], None] = lambda _name: None
-        """Told of the signals that come once the command has ended."""
+        self._interrupt, self.interruptions = trio.open_memory_channel[str](math.inf)
+        """The names of the signals to us that come once the command has ended."""
         self.status: int | None = None
         """As a shell reports it, once it has ended."""
         self.told_to_end = False
@@ -38,6 +42,10 @@ class Command:
         self.ended = trio.Event()
         self.left_nobody = trio.Event()
         """Neither the command nor a descendant of its is left."""
+
+    def go(self) -> None:
+        """Let it run. Raises CommandError when it could not; it has then ended."""
+        self._launch.go(self._environ)
 
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
@@ -86,7 +94,7 @@ class Command:
     def _pass_on(self, number: signal.Signals) -> None:
         if self.status is not None:
             if number in self._to_end_us:
-                self.interrupted(number.name)
+                self._interrupt.send_nowait(number.name)
             return
         if number in _FROM_THE_TERMINAL and _has_the_terminal():
             return  # the terminal sent it to both of us

@@ -22,8 +22,9 @@ from typing import Final, TypeAlias
 import trio
 
 from mitml4.net.listener import IncomingConnection
+from mitml4.session.flow import Services
 
-__all__ = ["Crowd", "Limits"]
+__all__ = ["Arrival", "Crowd", "Limits"]
 
 Key: TypeAlias = tuple[object, ...]
 
@@ -79,25 +80,47 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """A connection that has come, and what its flow will need."""
+
+    connection: IncomingConnection
+    services: Services
+    client: object
+    """Whose it is: an address, or what can be told from others."""
+    is_only_client: bool = False
+    """Nobody else comes where it has come from, so that it may have all there is."""
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """What it counts to: all, its client, its client and server."""
+        return (), (self.client,), (self.client, self.connection.destination)
+
+    @property
+    def halvings(self) -> tuple[int, ...]:
+        """How often the whole is halved for the share of each key."""
+        return (0, 0, 1) if self.is_only_client else (0, 1, 2)
+
+
 class _Shares:
-    """Counts by all, by client, and by client and server; each has half of the one before."""
+    """Counts by all, by client, and by client and server."""
 
-    def __init__(self, limit: int, levels: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.levels: tuple[Counter[Key], ...] = tuple(Counter() for _ in range(levels))
+        self.levels: tuple[Counter[Key], ...] = (Counter(), Counter(), Counter())
 
-    def take(self, keys: tuple[Key, ...]) -> bool:
+    def take(self, arrival: Arrival) -> bool:
         """One more, where no share is used up."""
-        shares = (self.limit >> halved for halved in range(len(keys)))
-        counts = (level[key] for level, key in zip(self.levels, keys, strict=True))
+        counts = (level[key] for level, key in zip(self.levels, arrival.keys, strict=True))
+        shares = (self.limit >> halved for halved in arrival.halvings)
         if any(count >= share for count, share in zip(counts, shares, strict=True)):
             return False
-        for level, key in zip(self.levels, keys, strict=True):
+        for level, key in zip(self.levels, arrival.keys, strict=True):
             level[key] += 1
         return True
 
-    def give_back(self, keys: tuple[Key, ...]) -> None:
-        for level, key in zip(self.levels, keys, strict=True):
+    def give_back(self, arrival: Arrival) -> None:
+        for level, key in zip(self.levels, arrival.keys, strict=True):
             level[key] -= 1
             if not level[key]:
                 del level[key]
@@ -106,63 +129,52 @@ class _Shares:
 class Crowd:
     """The connections of a session that wait to begin, and those that have begun."""
 
-    def __init__(self, limits: Limits, *, one_client: bool = False) -> None:
-        """`one_client`: all come from one, whatever their addresses, and it may have all there
-        is."""
-        self.one_client = one_client
-        levels = 2 if one_client else 3
-        self._carried = _Shares(limits.carried, levels)
-        self._looked_at = _Shares(limits.looked_at, levels)
-        self._waiting: dict[Key, deque[IncomingConnection]] = {}
+    def __init__(self, limits: Limits) -> None:
+        self._carried = _Shares(limits.carried)
+        self._looked_at = _Shares(limits.looked_at)
+        self._waiting: dict[Key, deque[Arrival]] = {}
         self._has_come = trio.Event()
 
-    def enter(self, connection: IncomingConnection) -> bool:
+    def enter(self, arrival: Arrival) -> bool:
         """Let it wait for its turn; False if there is no room."""
-        keys = self._keys(connection)
-        if not self._carried.take(keys):
+        if not self._carried.take(arrival):
             return False
-        self._waiting.setdefault(keys[-1], deque()).append(connection)
+        self._waiting.setdefault(arrival.keys[-1], deque()).append(arrival)
         self._has_come.set()
         return True
 
-    async def next(self) -> list[IncomingConnection]:
+    async def next(self) -> list[Arrival]:
         """Those that begin now, once there are any. They are to have a turn before it is asked for
         more."""
         await self._has_come.wait()
         at_once = _AT_ONCE if len(self._carried.levels[-1]) == 1 else 1
-        connections: list[IncomingConnection] = []
+        arrivals: list[Arrival] = []
         for key in list(islice(self._waiting, _PAIRS_AT_ONCE)):
             row = self._waiting.pop(key)
-            connections += (row.popleft() for _ in range(min(at_once, len(row))))
+            arrivals += (row.popleft() for _ in range(min(at_once, len(row))))
             if row:
                 self._waiting[key] = row  # behind the others
         if not self._waiting:
             self._has_come = trio.Event()
-        return connections
+        return arrivals
 
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def all_waiting(self) -> Iterator[IncomingConnection]:
+    def all_waiting(self) -> Iterator[Arrival]:
         """Those that have not begun, for which there will be no other turn."""
         for row in self._waiting.values():
             yield from row
         self._waiting.clear()
         self._has_come = trio.Event()
 
-    def look_at(self, connection: IncomingConnection) -> bool:
+    def look_at(self, arrival: Arrival) -> bool:
         """Whether one that begins is looked at."""
-        return self._looked_at.take(self._keys(connection))
+        return self._looked_at.take(arrival)
 
-    def leave(self, connection: IncomingConnection, *, looked_at: bool) -> None:
+    def leave(self, arrival: Arrival, *, looked_at: bool) -> None:
         """One that has begun is over."""
-        keys = self._keys(connection)
-        self._carried.give_back(keys)
+        self._carried.give_back(arrival)
         if looked_at:
-            self._looked_at.give_back(keys)
-
-    def _keys(self, connection: IncomingConnection) -> tuple[Key, ...]:
-        if self.one_client:
-            return (), (connection.destination,)
-        return (), (connection.client.ip,), (connection.client.ip, connection.destination)
+            self._looked_at.give_back(arrival)

@@ -4,7 +4,9 @@ services of the host unwatched, and are told of only where they are blocked."""
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import trio
 
@@ -17,9 +19,11 @@ from mitml4.net.stream import TcpStream
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.policy import without_interception
 from mitml4.session.flow import Flow, Services
-from mitml4.session.session import Connect, Source
 
 __all__ = ["HostServices", "is_loopback"]
+
+Accept: TypeAlias = Callable[[], Awaitable[IncomingConnection]]
+Connect: TypeAlias = Callable[[IncomingConnection], Awaitable[TcpStream]]
 
 
 def is_loopback(destination: Address) -> bool:
@@ -31,20 +35,21 @@ class HostServices:
 
     def __init__(
         self,
-        source: Source,
+        accept: Accept,
         nursery: trio.Nursery,
         interceptor: TlsInterceptor,
         connect: Connect,
         *,
         also_watched: bool,
     ) -> None:
-        """`also_watched`: connections to the host's services are to be intercepted as well."""
+        """`accept` gives the next connection, `connect` dials for it. `also_watched`: connections
+        to the host's services are to be intercepted as well."""
         self.carried = 0
         """Connections that were made unwatched."""
         self.blocked = 0
         """Those of them that asked for what they may not."""
         self._connect_on = connect
-        self._source = source
+        self._accept = accept
         self._nursery = nursery
         self._also_watched = also_watched
         self._closed = False
@@ -59,7 +64,7 @@ class HostServices:
     async def accept(self) -> IncomingConnection:
         """The next connection that is to be intercepted. Checkpoints."""
         while True:
-            connection = await self._source.accept()
+            connection = await self._accept()
             if self._closed:
                 connection.refuse(None)
             elif self._is_watched(connection.destination):

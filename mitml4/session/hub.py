@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from mitml4.events import Event
+from mitml4.events import LayerEvent
 from mitml4.session.totals import Totals
 
-if TYPE_CHECKING:  # it brings trio along, which costs `detect` a fifth of its start
-    from mitml4.sinks.sink import Sink
+if TYPE_CHECKING:  # they bring trio along, which costs `detect` a fifth of its start
+    from mitml4.sinks.notices import Published
+    from mitml4.sinks.sink import Listener, Sink
 
 __all__ = ["Hub"]
 
@@ -17,30 +18,41 @@ __all__ = ["Hub"]
 class Hub:
     """Hands every event to the sinks that want it, at once and without waiting for any."""
 
-    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+    def __init__(self, sinks: Iterable[Sink] = (), listeners: Iterable[Listener] = ()) -> None:
+        """`listeners` hear events too, and have nothing that could be lost."""
         self.totals = Totals()
-        self._sinks = list(sinks)
+        self.sinks = list(sinks)
+        """Those that still take events."""
+        self._all_sinks = tuple(self.sinks)
+        self._listeners = (self.totals, *listeners)
         self._takers: dict[type, tuple[Callable[[Any], None], ...]] = {}
         """Who takes events of a type, as far as it has been asked."""
 
     def wants(self, kind: type) -> bool:
-        """Whether anybody takes events of this type: if not, none need be built. Costs a lookup in
-        a dictionary; the answer may change while the session runs."""
+        """Whether anybody takes events of this class, or events of a protocol with such a content:
+        if not, none need be built. Costs a lookup in a dictionary; the answer may change while the
+        session runs."""
         return bool(self._takers_of(kind))
 
-    def publish(self, event: Event) -> None:
-        for take in self._takers_of(type(event)):
+    def publish(self, event: Published) -> None:
+        kind = type(event.content) if isinstance(event, LayerEvent) else type(event)
+        for take in self._takers_of(kind):
             take(event)
+
+    def remove(self, sink: Sink) -> None:
+        """Give it no more events."""
+        self.sinks.remove(sink)
+        self._takers.clear()
 
     @property
     def dropped_events(self) -> int:
-        return sum(sink.dropped for sink in self._sinks)
+        return sum(sink.dropped for sink in self._all_sinks)
 
     def _takers_of(self, kind: type) -> tuple[Callable[[Any], None], ...]:
         try:
             return self._takers[kind]
         except KeyError:
-            listeners: tuple[Totals | Sink, ...] = (self.totals, *self._sinks)
+            listeners: tuple[Listener, ...] = (*self._listeners, *self.sinks)
             takers = tuple(each.publish for each in listeners if issubclass(kind, each.wants))
             self._takers[kind] = takers
             return takers

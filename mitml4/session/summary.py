@@ -11,9 +11,7 @@ from mitml4.session.totals import Totals
 __all__ = ["summary"]
 
 
-def summary(
-    totals: Totals, took_s: float, quic_blocked: int, files: Sequence[str], dropped_events: int
-) -> str:
+def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events: int) -> str:
     """A few lines for people: flows, stacks, what was opened and what was not, files, rules."""
     lines = [
         f"{totals.flows} {_plural('flow', totals.flows)} in {took_s:.0f} s, "
@@ -36,8 +34,8 @@ def summary(
     if totals.refused:
         refused = f"{totals.refused} {_plural('connection', totals.refused)}"
         lines.append(f"  refused   {refused} that there was no room for")
-    if quic_blocked:
-        lines.append(f"  blocked   {quic_blocked} QUIC {_plural('packet', quic_blocked)}")
+    if blocked := totals.quic_blocked:
+        lines.append(f"  blocked   {blocked} QUIC {_plural('packet', blocked)}")
     if dropped_events:
         dropped = f"{dropped_events} {_plural('event', dropped_events)}"
         lines.append(f"  dropped   {dropped} that came faster than they were read")

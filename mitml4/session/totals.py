@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
-from mitml4.events import FAILURES, Event, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
+from mitml4.events import FAILURES, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
 from mitml4.protocols.wire_text import CUT
+from mitml4.sinks.notices import ConnectionRefused, Published, QuicBlocked
 
 __all__ = ["Totals"]
 
@@ -20,7 +21,14 @@ _MAX_NUMBERS: Final = 10
 class Totals:
     """What the summary and `session.stop` say."""
 
-    wants: ClassVar[tuple[type, ...]] = (FlowOpen, FlowLayer, FlowError, FlowClose)
+    wants: ClassVar[tuple[type, ...]] = (
+        FlowOpen,
+        FlowLayer,
+        FlowError,
+        FlowClose,
+        ConnectionRefused,
+        QuicBlocked,
+    )
 
     flows: int = 0
     closed: int = 0
@@ -38,14 +46,20 @@ class Totals:
     passed_through: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     """Connections that there was no room for; they are no flows."""
+    quic_blocked: int = 0
+    """Packets."""
     undetected: int = 0
     """Flows whose innermost layer is unknown."""
     _troubled: set[int] = field(default_factory=set)
     _reasons: dict[int, str] = field(default_factory=dict)
     """What has failed first in a flow that is open."""
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         match event:
+            case ConnectionRefused():
+                self.refused += 1
+            case QuicBlocked():
+                self.quic_blocked = event.count
             case FlowOpen():
                 self.flows += 1
             case FlowLayer(action="intercepted"):

@@ -42,6 +42,7 @@ class BackgroundWriter(ABC, Generic[Item]):
         self, descriptor: int, name: str, *, close: bool = True, capacity: int = CAPACITY
     ) -> None:
         """`name` is what errors call it. `close`: whether the descriptor is ours to close."""
+        self.name = name
         self.dropped = 0
         self.descriptor = descriptor
         self._file = OutputFile(descriptor, name)

@@ -19,7 +19,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 from mitml4 import __version__
 from mitml4.events import (
-    Event,
     FlowClose,
     FlowLayer,
     FlowOpen,
@@ -30,6 +29,7 @@ from mitml4.events import (
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
 from mitml4.sinks.files import begin_file, write_all
+from mitml4.sinks.notices import Published
 from mitml4.sinks.shares import Shares
 
 __all__ = ["HttpArchive"]
@@ -100,7 +100,7 @@ class HttpArchive(BackgroundWriter[_Exchange]):
         """Into a file, over what was in it. Raises MitmError."""
         return cls(begin_file(path, _HEAD, _TAIL), str(path), has_head=True)
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         match event:
             case FlowOpen():
                 self._flows[event.flow] = _Flow(event)

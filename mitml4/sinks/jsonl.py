@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mitml4.errors import MitmError
 from mitml4.events import VITAL, Event, encode, weight
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.background import CAPACITY, BackgroundWriter
 from mitml4.sinks.files import open_file, write_parts
+from mitml4.sinks.notices import Published
 
 __all__ = ["JsonLines"]
 
@@ -16,7 +18,7 @@ __all__ = ["JsonLines"]
 class JsonLines(BackgroundWriter[Event]):
     """A sink that writes JSON lines."""
 
-    wants = (Event,)
+    wants = (Event, ProtocolEvent)
 
     def __init__(
         self,
@@ -47,7 +49,8 @@ class JsonLines(BackgroundWriter[Event]):
         """Into a file, over what was in it. Raises MitmError."""
         return cls(open_file(path), str(path), headers=headers)
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
+        assert isinstance(event, Event)  # it wants nothing else
         self.put(event, getattr(event, "flow", 0), weight(event), is_vital=isinstance(event, VITAL))
 
     def write(self, batch: list[Event]) -> None:

@@ -47,6 +47,7 @@ class KeyLog:
     def __init__(self, path: Path, on_failure: Callable[[MitmError], object]) -> None:
         """Raises MitmError when the file cannot be opened. `on_failure` is called once, with the
         first error of writing; from then on lines are let go of, and flows never notice."""
+        self.name = str(path)
         self._on_failure = on_failure
         self._descriptor = open_file(path, append=True)
         try:
@@ -54,7 +55,7 @@ class KeyLog:
         except MitmError:
             os.close(self._descriptor)
             raise
-        self._file = OutputFile(self._descriptor, str(path))
+        self._file = OutputFile(self._descriptor, self.name)
         os.set_blocking(self._descriptor, False)
         self._written: OrderedDict[bytes, None] = OrderedDict()
         self._lock = Lock()

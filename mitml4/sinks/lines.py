@@ -16,8 +16,9 @@ from typing import Final, Literal
 
 import trio
 
-from mitml4.events import Event, FlowClose
+from mitml4.events import FlowClose
 from mitml4.sinks.files import write_all, write_failure
+from mitml4.sinks.notices import Published
 from mitml4.sinks.table.grid import short_size
 from mitml4.sinks.table.model import Row, TableModel
 
@@ -45,6 +46,7 @@ def line_of(row: Row) -> str:
 class FlowLines:
     """A sink that writes to standard error."""
 
+    name = "standard error"
     wants = TableModel.wants
 
     def __init__(self, color: Literal["auto", "always", "never"] = "auto") -> None:
@@ -59,7 +61,7 @@ class FlowLines:
         self._closing = False
         self._timeout = trio.CancelScope()
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         self._model.add(event)
         if not isinstance(event, FlowClose) or not (row := self._model.row(event.flow)):
             return
@@ -106,4 +108,4 @@ class FlowLines:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise write_failure("standard error", error) from error
+            raise write_failure(self.name, error) from error

@@ -23,9 +23,10 @@ import trio
 from mitml4 import __version__
 from mitml4.address import Address
 from mitml4.capture.files import writer
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
+from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file, write_parts
+from mitml4.sinks.notices import Published, ServerConnected, TlsSecret
 from mitml4.turn import Turn
 
 __all__ = ["PacketFile"]
@@ -91,16 +92,15 @@ class _Held:
 class PacketFile:
     """A sink that writes packets instead of events, which tell it whose they are."""
 
-    wants = (FlowOpen, FlowLayer, FlowClose)
+    wants = (FlowOpen, FlowLayer, FlowClose, ServerConnected, TlsSecret)
 
     def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
         """All of them become ours. `name` is what errors call the file, which has a beginning."""
+        self.name = name
         self.dropped = 0
         self.missing = 0
         """Packets that are not in the file although they passed."""
         self._file = OutputFile(descriptor, name)
-        self._is_lost = False
-        """The file cannot be written any more."""
         self._taps = taps
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
@@ -119,19 +119,13 @@ class PacketFile:
         """Into a file, over what was in it. Raises MitmError."""
         return cls(begin_file(path, _introduction(taps)), str(path), taps)
 
-    def add_secret(self, line: bytes) -> None:
-        """Take a line of the key log. Any thread may call it."""
-        self._secrets.append(line)
-
-    def connected(self, client: Address, source: Address, destination: Address) -> None:
-        """A client's flow goes on from this source of ours."""
-        if leg := self._legs.get(_key(client, destination)):
-            self._add_leg(leg.flow, "server", source, destination)
-
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         match event:
-            case _ if self._is_lost:
-                self.dropped += 1
+            case TlsSecret():  # from any thread
+                self._secrets.append(event.line)
+            case ServerConnected():
+                if leg := self._legs.get(_key(event.client, event.destination)):
+                    self._add_leg(leg.flow, "server", event.source, event.destination)
             case FlowOpen():
                 flow = self._flows[event.flow] = _Flow(event, name=event.name)
                 self._add_leg(flow, "client", event.client, event.destination)
@@ -161,7 +155,6 @@ class PacketFile:
                         failure = error
                 nursery.cancel_scope.cancel()
         finally:
-            self._is_lost = True
             for tap in self._taps:
                 tap.close()
         if isinstance(failure, BrokenPipeError):

@@ -6,37 +6,37 @@ cannot keep it counts in `dropped`. The slow part (a terminal, a pipe, a disk) i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
-from mitml4.events import Event
+from mitml4.sinks.notices import Published
 
-__all__ = ["Counters", "Sink"]
-
-
-@dataclass(slots=True)
-class Counters:
-    """Bytes that a flow has moved so far, for displays that look between two events."""
-
-    up: int = 0
-    down: int = 0
+__all__ = ["Listener", "Sink"]
 
 
-class Sink(Protocol):
-    """A consumer of events."""
-
-    dropped: int
-    """Events that came faster than they could be written."""
+class Listener(Protocol):
+    """What hears events, and has nothing to write."""
 
     @property
     def wants(self) -> tuple[type, ...]:
-        """The classes whose events it takes. It is given no others, and what no sink wants is not
-        built."""
+        """The classes of the events that it takes, or of their contents where they are a
+        protocol's. It is given no others, and what nobody wants is not built."""
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         """Take an event. Never blocks, never raises for a slow or broken output."""
+
+
+class Sink(Listener, Protocol):
+    """A consumer of events."""
+
+    @property
+    def name(self) -> str:
+        """What it writes to, as a user knows it."""
+
+    @property
+    def dropped(self) -> int:
+        """Events that came faster than they could be written."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until `aclose` is called and all is written. Raises BrokenPipeError when the

@@ -20,7 +20,7 @@ def session(monkeypatch):
     """A session that ends at once, and remembers what it was told."""
     fake = SimpleNamespace(config=None, outcome=ExitCode.DONE)
 
-    async def intercept(config, say):
+    async def intercept(config, say, complain):
         fake.config = config
         say("rules removed")
         if isinstance(fake.outcome, Exception):
@@ -77,7 +77,7 @@ ON_A_TERMINAL = """
 import fcntl, sys, termios, types
 fcntl.ioctl(0, termios.TIOCSCTTY)
 
-async def intercept(config, say):
+async def intercept(config, say, complain):
     shown = "shown" if termios.tcgetattr(0)[3] & termios.ECHO else "hidden"
     say(f"{config.output}: what is typed is {shown}")
 

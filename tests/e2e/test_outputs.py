@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -109,7 +110,9 @@ def test_packets_of_others_are_not_written(intercept, visit, client, tshark, tmp
 
 @pytest.mark.usefixtures("nginx")
 @pytest.mark.parametrize("option", ["-o", "--har", "-w", ">"])
-def test_a_disk_that_is_full_ends_the_session_with_an_error(lab, client, tmp_path, option) -> None:
+def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
+    lab, client, tmp_path, option
+) -> None:
     """Whatever `-q`; and what is on the disk opens."""
     disk, kept, told = tmp_path / "disk", tmp_path / "kept", tmp_path / "told"
     disk.mkdir()
@@ -121,16 +124,35 @@ def test_a_disk_that_is_full_ends_the_session_with_an_error(lab, client, tmp_pat
     command = f"mount -t tmpfs -o size=4k tiny {disk} && {shlex.join(mitml4)} {options}; code=$?"
     command += f"; cp {disk}/file {kept}; exit $code"
     argv = ["unshare", "--mount", "sh", "-c", command]
+    said, events = [], []
+
+    def visit() -> None:
+        url = f"http://{V4}/"
+        assert client.run("curl", "-sS", "--max-time", "20", "-o", "/dev/null", url).code == 0
+
     with lab.router.popen(argv, stderr=subprocess.PIPE, text=True) as process:
-        with told.open() as events:
-            assert "session.start" in events.readline()
-            threading.Thread(target=events.read).start()
-            while process.poll() is None:
-                client.run("curl", "-sS", "--max-time", "20", "-o", "/dev/null", f"http://{V4}/")
-        _, said = process.communicate(timeout=60)
+        listening = threading.Thread(target=lambda: said.extend(process.stderr))
+        listening.start()
+        with told.open() as lines:
+            start = json.loads(lines.readline())
+            reading = threading.Thread(target=lambda: events.extend(map(json.loads, lines)))
+            reading.start()
+            while not said:
+                assert process.poll() is None
+                visit()
+            flows = len(events)
+            visit()
+            os.kill(start["pid"], signal.SIGINT)
+            process.wait(60)
+            for thread in (listening, reading):
+                thread.join(60)
     assert process.returncode == 1
     name = "standard output" if option == ">" else f"{disk}/file"
-    assert said.startswith(f"error: cannot write {name}: No space left on device\nhint: df ")
+    assert said[0] == f"error: cannot write {name}: No space left on device\n"
+    assert said[1].startswith("hint: df ")
+    assert len(said) == 2
+    assert any(event["type"] == "flow.close" for event in events[flows:])
+    assert (events[-1]["type"], events[-1]["reason"]) == ("session.stop", "SIGINT")
     content = kept.read_bytes()
     assert content
     if option == "--har":

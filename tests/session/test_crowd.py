@@ -8,26 +8,26 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.session.crowd import Crowd, Limits
+from mitml4.session.crowd import Arrival, Crowd, Limits
 
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Came:
-    """An arrival, as far as a crowd asks."""
+    """A connection, as far as a crowd asks."""
 
-    client: Address
     destination: Address
-    number: int = 0
+    number: int
 
 
-def came(client: str, port: int = 443, number: int = 0) -> Came:
-    return Came(Address(client, 40_000 + number), Address("192.0.2.9", port), number)
+def came(client: str, port: int = 443, number: int = 0, *, alone: bool = False) -> Arrival:
+    connection = Came(Address("192.0.2.9", port), number)
+    return Arrival(connection, None, client, is_only_client=alone)  # type: ignore[arg-type]
 
 
-def crowd(carried: int = 16, looked_at: int = 8, **settings: bool) -> Crowd:
-    return Crowd(Limits(carried, looked_at, pipes=0, descriptors=100), **settings)
+def crowd(carried: int = 16, looked_at: int = 8) -> Crowd:
+    return Crowd(Limits(carried, looked_at, pipes=0, descriptors=100))
 
 
 def test_limits_follow_from_descriptors_and_memory() -> None:
@@ -52,9 +52,9 @@ def test_a_client_gets_half_and_half_of_that_towards_one_server() -> None:
 
 
 def test_where_there_is_one_client_it_may_have_all_but_half_towards_one_server() -> None:
-    full = crowd(16, one_client=True)
-    assert [full.enter(came("192.0.2.1")) for _ in range(9)] == [True] * 8 + [False]
-    assert [full.enter(came("192.0.2.2", 80)) for _ in range(9)] == [True] * 8 + [False]
+    full = crowd(16)
+    assert [full.enter(came("run", alone=True)) for _ in range(9)] == [True] * 8 + [False]
+    assert [full.enter(came("run", 80, alone=True)) for _ in range(9)] == [True] * 8 + [False]
 
 
 def test_what_has_ended_makes_room() -> None:
@@ -76,7 +76,7 @@ async def begin(waiting: Crowd, count: int) -> list[list[int]]:
     turns = []
     with trio.fail_after(5):
         while sum(map(len, turns)) < count:
-            turns.append([each.number for each in await waiting.next()])  # type: ignore[attr-defined]
+            turns.append([each.connection.number for each in await waiting.next()])  # type: ignore[attr-defined]
     return turns
 
 
@@ -88,7 +88,7 @@ async def test_a_crowd_that_is_alone_begins_at_once() -> None:
 
 
 @pytest.mark.parametrize("other", [came("192.0.2.2"), came("192.0.2.1", 80)])
-async def test_a_crowd_is_let_in_one_by_one_where_there_is_somebody_else(other: Came) -> None:
+async def test_a_crowd_is_let_in_one_by_one_where_there_is_somebody_else(other: Arrival) -> None:
     """Who came first, though his connection is open and idle, or last."""
     waiting = crowd(1024)
     assert waiting.enter(other)
@@ -112,5 +112,5 @@ async def test_who_waits_is_woken_by_who_comes(autojump_clock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         waiting.enter(came("192.0.2.1"))
     waiting.enter(came("192.0.2.1", number=7))
-    assert [each.number for each in waiting.all_waiting()] == [7]  # type: ignore[attr-defined]
+    assert [each.connection.number for each in waiting.all_waiting()] == [7]  # type: ignore[attr-defined]
     assert list(waiting.all_waiting()) == []

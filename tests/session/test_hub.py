@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from mitml4.address import Address
-from mitml4.events import Event, FlowOpen, HttpEnd, HttpRequest
+from mitml4.events import Event, FlowOpen, LayerEvent
+from mitml4.protocols.http.events import HttpEnd, HttpRequest
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.hub import Hub
 
 END = Address("192.0.2.1", 443)
 
 
-class Sink:
-    """Keeps what it is given."""
+class Kept:
+    """A sink that keeps what it is given."""
 
     def __init__(self, *wants: type) -> None:
         self.wants = wants
         self.given: list[Event] = []
-        self.dropped = 0
+        self.dropped = 2
 
     def publish(self, event: Event) -> None:
         self.given.append(event)
 
 
-def request() -> HttpRequest:
-    return HttpRequest(flow=1, depth=0, stream=1, method="GET", url="/", version="1.1")
+def request() -> LayerEvent:
+    content = HttpRequest(stream=1, method="GET", url="/", version="1.1")
+    return LayerEvent(flow=1, depth=0, content=content)
 
 
 def test_a_sink_is_given_the_types_that_it_wants_and_no_others() -> None:
-    everything, requests, nothing = Sink(Event), Sink(HttpRequest), Sink()
+    everything = Kept(Event, ProtocolEvent)
+    requests, nothing = Kept(HttpRequest), Kept()
     hub = Hub([everything, requests, nothing])
     opened = FlowOpen(flow=1, client=END, destination=END)
     asked = request()
@@ -39,7 +43,18 @@ def test_a_sink_is_given_the_types_that_it_wants_and_no_others() -> None:
 
 
 def test_it_says_which_types_need_not_be_built() -> None:
-    hub = Hub([Sink(HttpRequest)])
+    hub = Hub([Kept(HttpRequest)])
     assert hub.wants(HttpRequest)
     assert not hub.wants(HttpEnd)
     assert hub.wants(FlowOpen)  # the totals count flows, whoever else listens
+
+
+def test_a_sink_that_is_removed_is_given_nothing_more() -> None:
+    lost, other = Kept(Event, ProtocolEvent), Kept(FlowOpen)
+    hub = Hub([lost, other])
+    assert hub.wants(HttpRequest)
+    hub.remove(lost)
+    hub.publish(FlowOpen(flow=1, client=END, destination=END))
+    assert not hub.wants(HttpRequest)
+    assert (lost.given, len(other.given)) == ([], 1)
+    assert hub.dropped_events == 4  # what it had dropped until then is still counted

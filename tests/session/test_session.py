@@ -1,40 +1,47 @@
-"""A session over an intake of the test's own: how it stops, and what it says of it."""
+"""A session over flow sources of the test's own: how it stops, and what it says of it."""
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
-from mitml4.errors import MachineError
-from mitml4.events import Event, FlowOpen, SessionStart
+from mitml4.errors import MitmError
+from mitml4.events import Event, FlowClose, FlowOpen, SessionStart
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.stream import TcpStream
 from mitml4.session.config import SessionConfig
-from mitml4.session.hub import Hub
+from mitml4.session.outputs import Outputs
 from mitml4.session.session import Session
+from mitml4.session.source import SessionControl, SourceStart
+from mitml4.sinks.commands import Measure, Stop
+from mitml4.sinks.notices import BytesMoved, ServerConnected, TlsSecret
 from mitml4.tls.keys import KeyType
 from tests.session.conftest import Arrived
 
 
-class FlowSource:
+class LoopbackSource:
     """Connections to a loopback port, bound for a server on loopback."""
+
+    is_one_client = False
 
     def __init__(self, port: int, sock: socket.socket) -> None:
         self.port = port
         self.backlog = sock
         self.socket = trio.socket.from_stdlib_socket(sock)
-        self.listeners = (self,)
         self.address = sock.getsockname()
         self.closed = trio.Event()
+
+    def start(self) -> SourceStart:
+        name = f"lo:{self.address[1]}"
+        return SourceStart(interfaces=(name,), listeners=(Address.of(self.address),))
 
     async def accept(self) -> Arrived:
         return self._arrival(*await self.socket.accept())
@@ -45,21 +52,13 @@ class FlowSource:
     async def connect(self, *_to: object, **_how: object) -> TcpStream:
         return TcpStream((await trio.open_tcp_stream("127.0.0.1", self.port)).socket)
 
+    def source_address(self, _connection: object, stream: TcpStream) -> Address:
+        return Address.of(stream.socket.getsockname())
+
     def name_of(self, _destination: Address) -> str | None:
-        return None
+        return f"by-{self.address[1]}.example"
 
-    def start_event(self, _authority: object) -> SessionStart:
-        return SessionStart(
-            version="0",
-            mode="intercept",
-            interfaces=(),
-            listeners=(),
-            ca=None,
-            table=None,
-            pid=os.getpid(),
-        )
-
-    async def watch(self, _session: Session) -> None:
+    async def watch(self, _session: SessionControl) -> None:
         await trio.sleep_forever()
 
     async def close(self) -> list[Arrived]:
@@ -73,23 +72,58 @@ class FlowSource:
 
 
 @pytest.fixture
-async def flow_source(nursery) -> AsyncIterator[FlowSource]:
+async def flow_sources(nursery) -> AsyncIterator[list[LoopbackSource]]:
+    """Two, each with a server of its own."""
+
     async def echo(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
             async for chunk in stream:
                 await stream.send_all(chunk)
             await stream.send_eof()
 
-    servers = await nursery.start(trio.serve_tcp, echo, 0)
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
-        yield FlowSource(servers[0].socket.getsockname()[1], sock)
+    with ExitStack() as stack:
+        found = []
+        for _ in range(2):
+            servers = await nursery.start(trio.serve_tcp, echo, 0)
+            sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
+            found.append(LoopbackSource(servers[0].socket.getsockname()[1], sock))
+        yield found
     nursery.cancel_scope.cancel()
 
 
-async def run(session: Session, flow_source: FlowSource) -> None:
+@pytest.fixture
+def flow_source(flow_sources: list[LoopbackSource]) -> LoopbackSource:
+    return flow_sources[0]
+
+
+class Said:
+    """What a session has told its user."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.errors: list[str] = []
+
+    def complain(self, error: MitmError) -> None:
+        self.errors.append(error.message)
+
+
+def session_of(
+    *sinks: object, display: object = None, said: Said | None = None, **options: Any
+) -> Session:
+    """A session with these sinks and no other output."""
+    said = said or Said()
+
+    def open_outputs(*_: object, **__: object) -> Outputs:
+        return Outputs(display, sinks)  # type: ignore[arg-type]
+
+    config = SessionConfig(output="none", **options)
+    return Session(config, said.notes.append, said.complain, open_outputs=open_outputs)
+
+
+async def run(session: Session, *flow_sources: LoopbackSource) -> None:
     @asynccontextmanager
-    async def making() -> AsyncIterator[FlowSource]:
-        yield flow_source
+    async def opening() -> AsyncIterator[Sequence[LoopbackSource]]:
+        yield flow_sources
 
     async def prepare(*_kinds: KeyType) -> None:
         return
@@ -101,13 +135,49 @@ async def run(session: Session, flow_source: FlowSource) -> None:
         passthrough_cache=None,
         policy=lambda *_what: ("intercept", ""),
     )
-    await session.run(making(), interceptor, None)  # type: ignore[arg-type]
+    await session.run(opening(), interceptor, None)  # type: ignore[arg-type]
+
+
+class Kept:
+    """A sink that keeps what it is given."""
+
+    name = "kept"
+    dropped = 0
+
+    def __init__(self, *wants: type) -> None:
+        self.wants = wants or (Event,)
+        self.events: list[Any] = []
+        self._over = trio.Event()
+
+    def publish(self, event: object) -> None:
+        self.events.append(event)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await self._over.wait()
+
+    async def aclose(self) -> None:
+        self._over.set()
+
+
+class Broken(Kept):
+    """A sink that fails before it is ready."""
+
+    name = "x"
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self.failure = failure
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await trio.lowlevel.checkpoint()
+        raise self.failure
 
 
 async def test_a_limit_reached_while_it_drains_does_not_hurry_it(
-    flow_source: FlowSource, nursery
+    flow_source: LoopbackSource, nursery
 ) -> None:
-    session = Session(SessionConfig(output="none", duration_s=0.05, max_flows=1, drain_s=10))
+    session = session_of(duration_s=0.05, max_flows=1, drain_s=10)
     nursery.start_soon(run, session, flow_source)
     client = await trio.open_tcp_stream(*flow_source.address)
     with trio.fail_after(5):
@@ -121,8 +191,8 @@ async def test_a_limit_reached_while_it_drains_does_not_hurry_it(
     assert session.reason == "max flows"
 
 
-async def test_a_second_stop_lets_go_of_open_flows(flow_source: FlowSource, nursery) -> None:
-    session = Session(SessionConfig(output="none", max_flows=1, drain_s=10))
+async def test_a_second_stop_lets_go_of_open_flows(flow_source: LoopbackSource, nursery) -> None:
+    session = session_of(max_flows=1, drain_s=10)
     nursery.start_soon(run, session, flow_source)
     client = await trio.open_tcp_stream(*flow_source.address)
     with trio.fail_after(5):
@@ -133,17 +203,6 @@ async def test_a_second_stop_lets_go_of_open_flows(flow_source: FlowSource, nurs
     await client.aclose()
 
 
-async def test_an_output_that_fails_while_it_drains_is_still_a_failure(
-    flow_source: FlowSource,
-) -> None:
-    session = Session(SessionConfig(output="none"))
-    session.stop("SIGINT")
-    session.output_lost("output failed", MachineError("no space left"))
-    with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
-        await run(session, flow_source)
-    assert session.reason == "SIGINT"
-
-
 async def answer(sock: socket.socket) -> bytes:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     await stream.send_all(b"\0hello")
@@ -152,11 +211,10 @@ async def answer(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("max_flows", [None, 3])
 async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
-    flow_source: FlowSource, nursery, max_flows: int | None
+    flow_source: LoopbackSource, nursery, max_flows: int | None
 ) -> None:
-    told: list[Event] = []
-    session = Session(SessionConfig(output="none", max_flows=max_flows))
-    session.hub = Hub([SimpleNamespace(wants=(Event,), publish=told.append, dropped=0)])
+    kept = Kept()
+    session = session_of(kept, max_flows=max_flows)
     over = trio.Event()
 
     async def whole() -> None:
@@ -174,62 +232,151 @@ async def test_what_waits_in_the_backlog_when_it_stops_is_carried(
         for client in clients:
             client.close()
         await over.wait()
-    assert [event.flow for event in told if isinstance(event, FlowOpen)] == list(
+    assert [event.flow for event in kept.events if isinstance(event, FlowOpen)] == list(
         range(1, (max_flows or len(clients)) + 1)
     )
-    assert told[-1].flows == (max_flows or len(clients))
+    assert kept.events[-1].flows == (max_flows or len(clients))
 
 
-class Broken:
-    """A sink that fails before it is ready."""
+@pytest.fixture
+async def visited(nursery, flow_source: LoopbackSource):
+    """`await visited(session)`: run it, with one visit, and to its end."""
 
-    wants = ()
-    dropped = 0
+    async def visit(session: Session) -> None:
+        over = trio.Event()
 
-    def __init__(self, failure: Exception) -> None:
-        self.failure = failure
+        async def whole() -> None:
+            await run(session, flow_source)
+            over.set()
 
-    def publish(self, event: Event) -> None:
-        pass
+        nursery.start_soon(whole)
+        with trio.fail_after(5):
+            await wait_all_tasks_blocked()
+            if not session.is_stopping:
+                client = socket.create_connection(flow_source.address)
+                assert await answer(client) == b"\0hello"
+                client.close()
+            session.stop("SIGINT")
+            await over.wait()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        await trio.lowlevel.checkpoint()
-        raise self.failure
-
-    async def aclose(self) -> None:
-        pass
+    return visit
 
 
-async def test_an_output_that_fails_before_it_is_ready_ends_the_session(
-    flow_source: FlowSource,
+FULL = MitmError("cannot write x: No space left on device")
+
+
+async def test_an_output_that_fails_is_said_and_the_others_go_on(visited) -> None:
+    said, kept = Said(), Kept()
+    session = session_of(Broken(FULL), kept, said=said)
+    await visited(session)
+    assert said.errors == [FULL.message]
+    assert session.has_lost_output
+    assert session.reason == "SIGINT"
+    assert [type(each) for each in kept.events].count(FlowClose) == 1
+
+
+async def test_a_file_whose_reader_has_gone_is_said_and_no_failure(visited) -> None:
+    said, kept = Said(), Kept()
+    session = session_of(Broken(BrokenPipeError()), display=kept, said=said)
+    await visited(session)
+    assert (said.notes, said.errors) == (["note: nobody reads x any more"], [])
+    assert not session.has_lost_output
+    assert session.reason == "SIGINT"
+
+
+@pytest.mark.parametrize(
+    ("failure", "others", "reason"),
+    [
+        (BrokenPipeError(), True, "output closed"),  # `| head`
+        (BrokenPipeError(), False, "output closed"),
+        (FULL, False, "output failed"),
+    ],
+)
+async def test_a_session_that_nobody_follows_any_more_ends(
+    flow_source: LoopbackSource, failure: Exception, others: bool, reason: str
 ) -> None:
-    session = Session(SessionConfig(output="none"))
-    session.outputs = replace(
-        session.outputs, sinks=(Broken(MachineError("no space left")), Broken(BrokenPipeError()))
-    )
-    with pytest.raises(MachineError, match="no space left"), trio.fail_after(5):
-        await run(session, flow_source)
-    assert session.reason == "output failed"
-    assert session.hub.totals.flows == 0
-
-
-async def test_a_reader_that_is_gone_before_the_output_is_ready_ends_it_quietly(
-    flow_source: FlowSource,
-) -> None:
-    session = Session(SessionConfig(output="none"))
-    session.outputs = replace(session.outputs, sinks=(Broken(BrokenPipeError()),))
+    """Also where that is known before the output is ready."""
+    said = Said()
+    session = session_of(*[Kept()] * others, display=Broken(failure), said=said)
     with trio.fail_after(5):
         await run(session, flow_source)
-    assert session.reason == "output closed"
+    assert session.reason == reason
+    assert session.hub.totals.flows == 0
+    assert said.notes == []
+    assert session.has_lost_output == bool(said.errors) == (failure is FULL)
 
 
 async def test_an_output_with_a_fault_of_ours_ends_the_session_with_it(
-    flow_source: FlowSource,
+    flow_source: LoopbackSource,
 ) -> None:
-    session = Session(SessionConfig(output="none"))
-    session.outputs = replace(session.outputs, sinks=(Broken(ZeroDivisionError("a bug")),))
     with (
         pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True),
         trio.fail_after(5),
     ):
-        await run(session, flow_source)
+        await run(session_of(Broken(ZeroDivisionError("a bug"))), flow_source)
+
+
+async def test_several_sources_share_a_session(flow_sources, nursery) -> None:
+    """Each dials for its own connections, and all are closed at the end."""
+    kept = Kept(Event, ServerConnected)
+    session = session_of(kept, max_flows=4)
+    over = trio.Event()
+
+    async def whole() -> None:
+        await run(session, *flow_sources)
+        over.set()
+
+    nursery.start_soon(whole)
+    with trio.fail_after(5):
+        for source in flow_sources * 2:
+            client = socket.create_connection(source.address)
+            assert await answer(client) == b"\0hello"
+            client.close()
+        await over.wait()
+    assert all(source.closed.is_set() for source in flow_sources)
+    start = kept.events[0]
+    assert isinstance(start, SessionStart)
+    assert start.listeners == tuple(Address.of(source.address) for source in flow_sources)
+    assert start.interfaces == tuple(f"lo:{source.address[1]}" for source in flow_sources)
+    flows = [each for each in kept.events if isinstance(each, FlowOpen)]
+    assert [each.flow for each in flows] == [1, 2, 3, 4]
+    assert [(each.destination.port, each.name) for each in flows] == [
+        (source.port, source.name_of(each.destination))
+        for source, each in zip(flow_sources * 2, flows, strict=True)
+    ]
+    connected = [each for each in kept.events if isinstance(each, ServerConnected)]
+    assert [each.client for each in connected] == [each.client for each in flows]
+    assert [each.destination.port for each in connected] == [
+        each.destination.port for each in flows
+    ]
+
+
+async def test_secrets_go_to_the_key_log_and_to_the_sinks_that_want_them(tmp_path) -> None:
+    line = b"CLIENT_RANDOM 00 11"
+    assert session_of(Kept()).on_secret is None
+    kept = Kept(TlsSecret)
+    tell = session_of(kept).on_secret
+    assert tell
+    tell(line)
+    assert kept.events == [TlsSecret(line)]
+    config = SessionConfig(output="none", packets=tmp_path / "x", keylog=tmp_path / "keys")
+    session = Session(config, print, print)
+    assert session.on_secret
+    session.on_secret(line)
+    assert (tmp_path / "keys").read_bytes() == line + b"\n"
+
+
+async def test_open_flows_are_measured_when_a_display_asks(flow_source, nursery) -> None:
+    kept = Kept(BytesMoved)
+    session = session_of(kept)
+    nursery.start_soon(run, session, flow_source)
+    with trio.fail_after(5):
+        client = socket.create_connection(flow_source.address)
+        assert await answer(client) == b"\0hello"
+        session.handle(Measure((1, 2)))
+        client.close()
+    (moved,) = kept.events
+    assert (moved.flow, moved.up, moved.down) == (1, 6, 6)
+    session.handle(Stop())
+    assert session.is_stopping
+    assert session.reason == "q"

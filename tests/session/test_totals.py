@@ -11,6 +11,7 @@ from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.session.summary import summary
 from mitml4.session.totals import Totals
+from mitml4.sinks.notices import ConnectionRefused, Published, QuicBlocked
 
 
 def opened(flow: int) -> FlowOpen:
@@ -37,11 +38,11 @@ def closed(flow: int, reason="closed", stack: tuple[str, ...] = ("tls", "http/1"
     )
 
 
-def said(*events: Event, **more) -> list[str]:
+def said(*events: Published, **more) -> list[str]:
     totals = Totals()
     for event in events:
         totals.publish(event)
-    settings = {"took_s": 2.0, "quic_blocked": 0, "files": [], "dropped_events": 0}
+    settings = {"took_s": 2.0, "files": [], "dropped_events": 0}
     return summary(totals, **(settings | more)).splitlines()
 
 
@@ -87,7 +88,9 @@ def test_of_tls_it_is_told_what_was_opened_and_what_not(events: list[Event], lin
 
 
 def test_files_and_losses_are_told() -> None:
-    assert said(quic_blocked=1, files=["a.har"], dropped_events=7)[1:] == [
+    refused = ConnectionRefused()
+    assert said(QuicBlocked(1), refused, refused, files=["a.har"], dropped_events=7)[1:] == [
+        "  refused   2 connections that there was no room for",
         "  blocked   1 QUIC packet",
         "  dropped   7 events that came faster than they were read",
         "  written   a.har",

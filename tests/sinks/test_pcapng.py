@@ -18,6 +18,7 @@ from mitml4.errors import MitmError
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen
 from mitml4.sinks import pcapng
+from mitml4.sinks.notices import ServerConnected, TlsSecret
 from mitml4.sinks.pcapng import PacketFile
 
 CLIENT, SERVER, OURS = Address("10.0.0.1", 1111), Address("192.0.2.1", 443), Address("10.0.0.9", 5)
@@ -134,7 +135,7 @@ async def test_the_servers_side_is_written_once_it_is_known(tmp_path, tap) -> No
         sink.publish(opened())
         tap.see(OURS, SERVER, SYN)
         await trio.sleep(0.01)
-        sink.connected(CLIENT, OURS, SERVER)
+        sink.publish(ServerConnected(client=CLIENT, source=OURS, destination=SERVER))
         tap.see(SERVER, OURS, SYN_ACK)
     assert len(read(tmp_path / "x")[0]) == 2
 
@@ -148,8 +149,8 @@ async def test_packets_wait_for_the_secrets_that_open_them(tmp_path, tap, monkey
         for number in range(2):
             tap.see(CLIENT, SERVER, ACK, b"packet %d" % number)
             await trio.sleep(0.05)
-            sink.add_secret(b"secret %d" % number)
-            sink.add_secret(b"secret %d" % number)  # OpenSSL repeats itself
+            sink.publish(TlsSecret(b"secret %d" % number))
+            sink.publish(TlsSecret(b"secret %d" % number))  # OpenSSL repeats itself
             await trio.sleep(0.5)
     data = path.read_bytes()
     order = [data.index(b"%s %d" % (what, n)) for n in range(2) for what in (b"secret", b"packet")]
@@ -200,7 +201,7 @@ async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(tmp_pat
     for flow in range(70_000):
         sink.publish(opened(flow))
         sink.publish(closed(flow))
-        sink.add_secret(b"a secret")
+        sink.publish(TlsSecret(b"a secret"))
     assert len(sink._ended) == pcapng._MAX_ENDED
     assert len(sink._secrets) == pcapng._MAX_SECRETS
     async with trio.open_nursery() as nursery:

@@ -10,9 +10,9 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from mitml4.events import Event
 from mitml4.protocols.conversation import Target
 from mitml4.sinks.files import write_failure
+from mitml4.sinks.notices import Published
 from mitml4.sinks.table.model import MAX_ROWS, Row, State, TableModel
 from mitml4.sinks.table.sheet import SheetRow, sheet
 
@@ -29,11 +29,12 @@ _STYLES: Final[dict[State, str]] = {
 class FinalTable:
     """A sink that says nothing until it is closed."""
 
+    name = "standard error"
     wants = TableModel.wants
 
     def __init__(self, color: Literal["auto", "always", "never"] = "auto") -> None:
         self.dropped = 0
-        self.model = TableModel()
+        self._model = TableModel()
         self._over = trio.Event()
         self._console = Console(
             file=sys.stderr,
@@ -42,8 +43,8 @@ class FinalTable:
             force_terminal=True if color == "always" else None,
         )
 
-    def publish(self, event: Event) -> None:
-        self.model.add(event)
+    def publish(self, event: Published) -> None:
+        self._model.add(event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -53,19 +54,19 @@ class FinalTable:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise write_failure("standard error", error) from error
+            raise write_failure(self.name, error) from error
 
     async def aclose(self) -> None:
         """Print it."""
         self._over.set()
 
     def _print(self) -> None:
-        if not (rows := self.model.rows(MAX_ROWS)):
+        if not (rows := self._model.rows(MAX_ROWS)):
             self._console.print("no connections")
             return
         for line, style in sheet([_sheet_row(row) for row in rows], self._console.width):
             self._console.print(Text(line, style=style), soft_wrap=True)
-        if missing := self.model.flows - len(rows):
+        if missing := self._model.flows - len(rows):
             self._console.print(f"… and {missing} before these")
 
 

@@ -20,9 +20,9 @@ from typing import Final, Literal
 import trio
 from rich.style import Style
 
-from mitml4.events import Event
 from mitml4.keyboard import keyboard, keys_in
-from mitml4.sinks.sink import Counters
+from mitml4.sinks.commands import Ask, Measure, Stop
+from mitml4.sinks.notices import Published
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.table.terminal import Canvas, color_system_for
 from mitml4.sinks.table.view import Mode, body_height, help_page_count, render
@@ -56,25 +56,24 @@ _LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
 class LiveTable:
     """A sink that draws on a terminal."""
 
+    name = "the terminal"
     wants = TableModel.wants
 
     def __init__(
         self,
-        counters: Callable[[int], Counters | None],
-        stop: Callable[[], object],
+        ask: Ask,
         color: Literal["auto", "always", "never"] = "auto",
         *,
         terminal: int | None = None,
     ) -> None:
-        """`counters` gives the bytes of an open flow, by its number; `stop` is what `q` does.
+        """`ask` takes what the session is to do.
 
         Draws on standard output and listens to the keyboard; or draws on `terminal`, whose keys
         are somebody else's.
         """
         self.dropped = 0
-        self.model = TableModel()
-        self._counters = counters
-        self._stop = stop
+        self._model = TableModel()
+        self._ask = ask
         self._has_keys = terminal is None
         where = sys.stdout.fileno() if terminal is None else terminal
         self._canvas = Canvas(where, _STYLES, color_system_for(color))
@@ -92,8 +91,8 @@ class LiveTable:
         self._timeout = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(1)
 
-    def publish(self, event: Event) -> None:
-        self.model.add(event)
+    def publish(self, event: Published) -> None:
+        self._model.add(event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         gone = False
@@ -140,7 +139,7 @@ class LiveTable:
 
     async def _draw(self) -> None:
         width, height = size = self._canvas.size
-        model = replace(self._frozen or self.model)
+        model = replace(self._frozen or self._model)
         rows = self._rows_in_view(body_height(height))
         mode = Mode(
             keyboard=self._has_keyboard,
@@ -153,21 +152,15 @@ class LiveTable:
 
     def _rows_in_view(self, count: int) -> list[Row]:
         """Copies, their bytes up to date; the same flows as before while scrolled back."""
-        model = self._frozen or self.model
+        model = self._frozen or self._model
         if self._skip:
             self._skip += max(0, len(model) - self._rows_before)
         self._rows_before = len(model)
         self._skip = min(self._skip, max(0, len(model) - count))
         rows = model.rows(count, skip=self._skip, failures=self._only_failures)
         if self._frozen is None:
-            self._measure(rows)
+            self._ask(Measure(tuple(row.flow for row in rows if row.state in ("open", "failed"))))
         return [replace(row) for row in rows]
-
-    def _measure(self, rows: list[Row]) -> None:
-        now = trio.current_time()
-        for row in rows:
-            if row.state in ("open", "failed") and (counters := self._counters(row.flow)):
-                self.model.measure(row, counters, now)
 
     async def _read_keys(self, descriptor: int) -> None:
         while True:
@@ -188,10 +181,9 @@ class LiveTable:
             return
         page = max(1, body_height(self._canvas.size[1]) - 1)
         if key in (b"q", b"Q"):
-            self.model.stopping = True
-            self._stop()
+            self._ask(Stop())
         elif key in (b"p", b" "):
-            self._frozen = self.model.copy() if self._frozen is None else None
+            self._frozen = self._model.copy() if self._frozen is None else None
         elif key == b"?":
             self._turn_help_page(0)
         elif key == b"!":
@@ -205,7 +197,7 @@ class LiveTable:
         elif key in _PAGE_DOWN:
             self._scroll(-page)
         elif key in _FIRST:
-            self._scroll(len(self.model))
+            self._scroll(len(self._model))
         elif key in _LAST:
             self._skip = 0
 

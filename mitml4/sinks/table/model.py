@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import ClassVar, Final, Literal, TypeAlias
@@ -17,7 +17,6 @@ from rich.cells import cell_len
 
 from mitml4.events import (
     FAILURES,
-    Event,
     FlowClose,
     FlowError,
     FlowLayer,
@@ -30,7 +29,7 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.sinks.sink import Counters
+from mitml4.sinks.notices import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
 from mitml4.sinks.table.grid import join_stack
 
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]
@@ -85,10 +84,15 @@ class TableModel:
         WebSocketMessage,
         FlowError,
         FlowClose,
+        Note,
+        OutputFailed,
+        Stopping,
+        QuicBlocked,
+        BytesMoved,
     )
 
     session: SessionStart | None = None
-    notes: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
     """What the user should know of how this session intercepts."""
     quic_blocked: int = 0
     stopping: bool = False
@@ -123,14 +127,6 @@ class TableModel:
             shown = (row for row in shown if row.state in ("failed", "blocked"))
         return list(islice(shown, skip, skip + count))[::-1]
 
-    def measure(self, row: Row, counters: Counters, now: float) -> None:
-        """Look at the bytes of an open flow, and work out the rate since the last look."""
-        moved = counters.up - row.up + counters.down - row.down
-        if row.measured_at is not None and now > row.measured_at:
-            row.rate = moved / (now - row.measured_at)
-        row.measured_at = now
-        self._move(row, counters.up, counters.down)
-
     def row(self, flow: int) -> Row | None:
         """The row of a flow, while it is kept. Not a copy."""
         return self._rows.get(flow)
@@ -146,11 +142,19 @@ class TableModel:
             _failing=self._failing.copy(),
         )
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Published) -> None:
         """Take an event in."""
         match event:
             case SessionStart():
                 self.session = event
+            case Note():
+                self.notes = (*self.notes, event.text)
+            case OutputFailed():
+                self.notes = (*self.notes, event.reason)
+            case QuicBlocked():
+                self.quic_blocked = event.count
+            case Stopping():
+                self.stopping = True
             case FlowOpen():
                 self._open(event)
             case FlowError() if event.flow not in self._failing:
@@ -194,14 +198,24 @@ class TableModel:
         _, row = self._rows.popitem(last=False)
         self._move(row, 0, 0)  # its close will count all of it
 
+    def _measure(self, row: Row, moved: BytesMoved) -> None:
+        """Its bytes, and the rate since the last time."""
+        count = moved.up - row.up + moved.down - row.down
+        if row.measured_at is not None and moved.at_s > row.measured_at:
+            row.rate = count / (moved.at_s - row.measured_at)
+        row.measured_at = moved.at_s
+        self._move(row, moved.up, moved.down)
+
     def _move(self, row: Row, up: int, down: int) -> None:
         """A flow has moved so much, all in all."""
         self.bytes_up += up - row.up
         self.bytes_down += down - row.down
         row.up, row.down = up, down
 
-    def _update(self, row: Row, event: Event) -> None:
+    def _update(self, row: Row, event: Published) -> None:
         match event:
+            case BytesMoved():
+                self._measure(row, event)
             case FlowLayer():
                 _add_layer(row, event)
             case LayerEvent():

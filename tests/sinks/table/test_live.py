@@ -29,12 +29,23 @@ fcntl.ioctl(0, termios.TIOCSCTTY)
 import trio
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, SessionStart
-from mitml4.sinks.sink import Counters
+from mitml4.sinks.commands import Measure, Stop
+from mitml4.sinks.notices import BytesMoved, Stopping
 from mitml4.sinks.table.live import LiveTable
 
-counters = {}
+moved = {}
 stopped = trio.Event()
-table = LiveTable(counters.get, stopped.set, "never")
+
+def ask(command):
+    match command:
+        case Stop():
+            stopped.set()
+            publish(Stopping())
+        case Measure(flows):
+            for flow in moved.keys() & set(flows):
+                publish(BytesMoved(flow=flow, up=0, down=moved[flow], at_s=trio.current_time()))
+
+table = LiveTable(ask, "never")
 publish = table.publish
 
 def start():
@@ -332,9 +343,9 @@ def test_bytes_of_open_flows_are_shown_as_they_move(window) -> None:
     shown = window("""
         async def session(nursery):
             open_flows(1, 1)
-            counters[1] = Counters()
+            moved[1] = 0
             while not stopped.is_set():
-                counters[1].down += 5_000
+                moved[1] += 5_000
                 await trio.sleep(0.05)
     """)
     shown.resize(120, 24)

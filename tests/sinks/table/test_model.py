@@ -24,7 +24,7 @@ from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.sinks.sink import Counters
+from mitml4.sinks.notices import BytesMoved, Note, OutputFailed, QuicBlocked, Stopping
 from mitml4.sinks.table.model import MAX_ROWS, Row, TableModel
 
 
@@ -159,12 +159,19 @@ def test_the_bytes_of_an_open_flow_are_measured_and_their_rate() -> None:
     model = TableModel()
     model.add(opened())
     (row,) = model.rows(1)
-    model.measure(row, Counters(100, 0), now=10.0)
+    model.add(BytesMoved(flow=1, up=100, down=0, at_s=10.0))
     assert (row.up, row.down, row.rate) == (100, 0, None)
-    model.measure(row, Counters(100, 50), now=10.5)
+    model.add(BytesMoved(flow=1, up=100, down=50, at_s=10.5))
     assert (row.up, row.down, row.rate) == (100, 50, 100.0)
     model.add(closed(up=120, down=60))
     assert (row.up, row.down, row.rate) == (120, 60, None)
+
+
+def test_what_the_session_says_of_itself_is_known() -> None:
+    model = TableModel()
+    for notice in (Note("one"), OutputFailed("two"), QuicBlocked(3), QuicBlocked(4), Stopping()):
+        model.add(notice)
+    assert (model.notes, model.quic_blocked, model.stopping) == (("one", "two"), 4, True)
 
 
 def test_only_the_latest_flows_are_kept_and_closed_ones_go_first() -> None:
@@ -186,7 +193,7 @@ def test_totals_are_exact_once_all_is_closed_whatever_was_forgotten() -> None:
     flows = range(1, MAX_ROWS + 50)
     for flow in flows:
         model.add(opened(flow))
-        model.measure(model.rows(1)[0], Counters(5, 7), now=0.0)
+        model.add(BytesMoved(flow=flow, up=5, down=7, at_s=0.0))
     for flow in flows:
         model.add(closed(flow=flow))
     assert (model.bytes_up, model.bytes_down) == (10 * len(flows), 20 * len(flows))

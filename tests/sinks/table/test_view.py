@@ -25,7 +25,7 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.sinks.sink import Counters
+from mitml4.sinks.notices import BytesMoved
 from mitml4.sinks.table.grid import fit, fit_end, fit_middle, share_out, short_size
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.table.view import Line, Mode, body_height, help_page_count, render
@@ -83,8 +83,8 @@ def make_model() -> TableModel:
     for event in events:
         model.add(event)
     (row,) = model.rows(1, skip=5)
-    model.measure(row, Counters(1000, 0), now=1.0)
-    model.measure(row, Counters(1234, 34_567_890), now=2.0)
+    model.add(BytesMoved(flow=row.flow, up=1000, down=0, at_s=1.0))
+    model.add(BytesMoved(flow=row.flow, up=1234, down=34_567_890, at_s=2.0))
     return model
 
 

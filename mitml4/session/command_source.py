@@ -1,0 +1,201 @@
+"""The connections of a command in a network namespace of its own: `run`'s flow source."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.errors import MachineError, MitmError
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net import dial
+from mitml4.net.gate.gate import SynGate
+from mitml4.net.listener import IncomingConnection, Listener
+from mitml4.net.namespace.channel import NamespaceChannel
+from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
+from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
+from mitml4.net.namespace.namespace import Namespace, sources_of_host
+from mitml4.net.stream import TcpStream
+from mitml4.session.command import Command
+from mitml4.session.config import RunConfig
+from mitml4.session.host_services import HostServices, is_loopback
+from mitml4.session.session import Say
+from mitml4.session.source import SessionControl, SourceStart
+from mitml4.sinks.notices import Note
+
+__all__ = ["CommandSource", "takes_loopback"]
+
+_LINGER_S: Final = 1.0
+"""How long descendants may outlive the command before it is said that they are waited for."""
+_LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
+
+
+def takes_loopback(config: RunConfig) -> bool:
+    """Whether what the command says to servers inside comes to us as well: to be watched, or
+    because a block concerns the addresses that they have."""
+    sources = sources_of_host()
+    own = [*_LOOPBACK, *(ip_network(each) for each in (sources.v4, sources.v6) if each)]
+    blocked = (pattern.concerns(each) for pattern in config.policy.block for each in own)
+    return config.loopback or any(blocked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialer:
+    """Connects to the servers that the command asks for."""
+
+    namespace: Namespace
+    takes_loopback: bool
+
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
+        """To a server inside, if it is for one of ours and there is one; else from the host, over
+        whose loopback with the client's address."""
+        destination, client = connection.destination, connection.client
+        if self.takes_loopback and self._is_inside(destination):
+            with contextlib.suppress(ConnectionRefusedError):
+                return await self._connect_inside(destination, client)
+        source = client if is_loopback(destination) and is_loopback(client) else None
+        return TcpStream(await dial.connect(destination, source=source))
+
+    def _is_inside(self, destination: Address) -> bool:
+        sources = self.namespace.sources
+        return is_loopback(destination) or destination.ip in (*sources.all_v4, *sources.all_v6)
+
+    async def _connect_inside(self, destination: Address, client: Address) -> TcpStream:
+        """From the client's address; its port is taken, by the client's own connection."""
+        family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
+        sock = self.namespace.dial_socket(family)
+        return TcpStream(await dial.connect(destination, source=client, unconnected=sock))
+
+
+class CommandSource:
+    """A namespace, with the command in it."""
+
+    is_one_client = True
+
+    def __init__(
+        self,
+        config: RunConfig,
+        command: Command,
+        dialer: _Dialer,
+        names: Names,
+        listener: Listener,
+        services: HostServices,
+    ) -> None:
+        self._config = config
+        self._command = command
+        self._dialer = dialer
+        self._names = names
+        self._listener = listener
+        self._services = services
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls,
+        config: RunConfig,
+        namespace: Namespace,
+        command: Command,
+        interceptor: TlsInterceptor,
+        note: Say,
+    ) -> AsyncIterator[CommandSource]:
+        """Everything that the command needs of the host, for as long as this is entered."""
+        names = Names(by_file=names_by_file())
+        datagrams = (
+            CarriedDatagrams(namespace)
+            if config.udp == "pass"
+            else DroppedDatagrams(namespace, note)
+        )
+        listener = Listener(namespace.flow_source)
+        dialer = _Dialer(namespace, takes_loopback(config))
+        async with trio.open_nursery() as nursery:
+            relay = DnsRelay(namespace.dns, names, note)
+            nursery.start_soon(relay.run)
+            nursery.start_soon(datagrams.run)
+            gate = SynGate(listener, NamespaceChannel(namespace.injection))
+            nursery.start_soon(gate.run)
+            services = HostServices(
+                gate.accept, nursery, interceptor, dialer.connect, also_watched=config.loopback
+            )
+            namespace.seal()
+            yield cls(config, command, dialer, names, listener, services)
+            nursery.cancel_scope.cancel()
+        dropped = datagrams.count if isinstance(datagrams, DroppedDatagrams) else 0
+        for lost in _lost(namespace, services, dropped):
+            note(lost)
+
+    def start(self) -> SourceStart:
+        return SourceStart(listeners=(self._listener.address,))
+
+    async def accept(self) -> IncomingConnection:
+        return await self._services.accept()
+
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
+        return await self._dialer.connect(connection)
+
+    def source_address(self, _connection: IncomingConnection, stream: TcpStream) -> Address:
+        return Address.of(stream.socket.getsockname())
+
+    def name_of(self, destination: Address) -> str | None:
+        return self._names.of(destination.ip)
+
+    async def watch(self, session: SessionControl) -> None:
+        """Let the command go, and the session end when nobody needs it any more."""
+        command = self._command
+        try:
+            command.go()
+        except MitmError as error:
+            session.stop("command not run", error)
+            return
+        await command.ended.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_when_interrupted, session, command)
+            if self._config.wait and not command.told_to_end:
+                await self._wait_for_descendants(session)
+            session.stop("command ended")
+            if not command.left_nobody.is_set():
+                session.stop("command ended")  # at once: they may never end
+
+    async def close(self) -> list[IncomingConnection]:
+        """None of them is connected yet: they are held until we accept them."""
+        self._services.close()
+        self._command.terminate()
+        return []
+
+    async def _wait_for_descendants(self, session: SessionControl) -> None:
+        with trio.move_on_after(_LINGER_S):
+            await self._command.left_nobody.wait()
+            return
+        program = self._config.argv[0]
+        said = f"{program} has ended, what it started goes on: Ctrl-C ends that"
+        session.publish(Note(said))
+        await self._command.left_nobody.wait()
+
+
+async def _stop_when_interrupted(session: SessionControl, command: Command) -> None:
+    async for name in command.interruptions:
+        session.stop(name)
+
+
+def _lost(namespace: Namespace, services: HostServices, dropped: int) -> list[str]:
+    """What a user should know of what was not carried."""
+    said = [f"{dropped} datagrams were dropped"] if dropped > 1 else []
+    if blocked := services.blocked:
+        said.append(f"{_connections(blocked, 'refused')} (--block)")
+    with contextlib.suppress(MachineError):
+        if unwatched := services.carried - blocked + namespace.direct():
+            said.append(f"{_connections(unwatched, 'not watched')}: add --loopback")
+        if refused := namespace.quic_blocked():
+            said.append(f"QUIC was refused, {refused} {'times' if refused > 1 else 'time'}")
+    return said
+
+
+def _connections(count: int, fate: str) -> str:
+    some = "1 connection" if count == 1 else f"{count} connections"
+    return f"{some} to this host (127.0.0.1, ::1) {'was' if count == 1 else 'were'} {fate}"

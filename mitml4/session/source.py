@@ -1,0 +1,92 @@
+"""Where a session's connections come from, and how they go on to their servers.
+
+A session has one or several sources: rules on an interface (intercept.py), a namespace with one
+command in it (run.py). A source gives connections and dials for them; what happens to a connection
+in between is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mitml4.address import Address
+from mitml4.errors import MitmError
+from mitml4.net.capabilities import Capability
+from mitml4.net.confinement import confine
+from mitml4.net.listener import IncomingConnection
+from mitml4.net.stream import TcpStream
+from mitml4.session.imports import import_all
+from mitml4.sinks.notices import Notice
+
+__all__ = ["FlowSource", "SessionControl", "SourceStart", "confined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStart:
+    """What `session.start` says of a source."""
+
+    interfaces: tuple[str, ...] = ()
+    listeners: tuple[Address, ...] = ()
+    table: str | None = None
+    """The name of its nftables table on this host, where it has one."""
+
+
+class SessionControl(Protocol):
+    """What a source may ask of its session."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the session has begun to end."""
+
+    def stop(self, reason: str, failure: MitmError | None = None) -> None:
+        """End the session; asked again, at once."""
+
+    def publish(self, notice: Notice) -> None:
+        """Tell the sinks."""
+
+
+class FlowSource(Protocol):
+    """Gives incoming connections, and dials for them."""
+
+    @property
+    def is_one_client(self) -> bool:
+        """Whether all of its connections come from one client, whatever their addresses."""
+
+    def start(self) -> SourceStart:
+        """What `session.start` says of it."""
+
+    async def accept(self) -> IncomingConnection:
+        """The next connection. Raises trio.ClosedResourceError once there can be none."""
+
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
+        """The connection to its server. Raises OSError."""
+
+    def source_address(self, connection: IncomingConnection, stream: TcpStream) -> Address:
+        """The address that the server of a connection sees."""
+
+    def name_of(self, destination: Address) -> str | None:
+        """What clients call a destination, where that is known."""
+
+    async def watch(self, session: SessionControl) -> None:
+        """Do what the source needs besides, and stop the session when the source is lost.
+        Cancelled at the end."""
+
+    async def close(self) -> Sequence[IncomingConnection]:
+        """Let no new connection come; open ones go on. Returns those that have come and that nobody
+        has accepted yet."""
+
+
+@asynccontextmanager
+async def confined(
+    *openings: AbstractAsyncContextManager[FlowSource], keep: Sequence[Capability]
+) -> AsyncIterator[Sequence[FlowSource]]:
+    """The sources, opened one after the other; then this process gives up all privilege but `keep`
+    for good. Raises MitmError."""
+    async with AsyncExitStack() as stack:
+        sources = [await stack.enter_async_context(opening) for opening in openings]
+        import_all()
+        confine(keep)
+        yield sources

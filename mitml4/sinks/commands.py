@@ -1,0 +1,25 @@
+"""What a person asks of the session, by the keys of a display. The session handles it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Ask", "Command", "Measure", "Stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the session; a second one ends it at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Publish `BytesMoved` for each of these flows that is open."""
+
+    flows: tuple[int, ...]
+
+
+Command: TypeAlias = Stop | Measure
+Ask: TypeAlias = Callable[[Command], object]
