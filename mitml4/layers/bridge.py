@@ -20,10 +20,10 @@ import trio
 from mitml4.layers.budget import Budget
 from mitml4.layers.relay import Relay, Tap
 from mitml4.layers.report import Report
-from mitml4.net.stream import Stream, StreamTruncated, TcpStream, UrgentAhead
+from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
 from mitml4.protocols.conversation import MAX_PEEK, Direction, Framing
 from mitml4.protocols.policy import FlowPolicy, Unreadable
-from mitml4.tls.stream import TlsFailure, TlsStream
+from mitml4.tls.stream import TlsFailure
 
 __all__ = ["Bridge", "BrokenSourceError", "Lane", "first_of"]
 
@@ -69,9 +69,6 @@ class Lane:
     """How it ended, if that was not the stream's own end."""
     _told: list[Stream] = field(default_factory=list)
     """Those of the sink's streams that have been told of it."""
-
-    def __post_init__(self) -> None:
-        self.sink.tcp.fed_by = self.source.tcp
 
     async def look(self, beyond: int) -> bytes:
         """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
@@ -160,7 +157,7 @@ class Lane:
     async def _send(self, fresh: bytes) -> None:
         """Send what is due, and these bytes behind it."""
         data = self.due + fresh if self.due else fresh
-        await self.sink.send_all(memoryview(data))
+        await self.sink.send_all(memoryview(data), fed_by=self.source.transport)
         self.source.discard(len(data))
         self.due = b""
         self.held_since = None
@@ -171,26 +168,21 @@ class Lane:
         Cancelling loses nothing.
         """
         self.on_urgent()
-        source, sink = self.source, self.sink
-        assert isinstance(sink, TcpStream)
         before = urgent.before
         self.held_since = None
         while before:
-            sent = await sink.send_some(before)
-            source.discard(sent)
+            sent = await self.sink.send_some(before, fed_by=self.source.transport)
+            self.source.discard(sent)
             self.ahead += before[:sent]
             before = before[sent:]
         self.ahead += await self._send_urgent()
 
     async def _send_urgent(self) -> bytes:
         """Move what comes next if it is urgent, as such."""
-        source, sink = self.source, self.sink
-        if not (isinstance(source, TcpStream) and isinstance(sink, TcpStream)):
-            return b""
-        data = source.peek_urgent()
+        data = self.source.peek_urgent()
         if data:
-            await sink.send_some(data, as_urgent=True)
-            source.discard(len(data))
+            await self.sink.send_some(data, as_urgent=True, fed_by=self.source.transport)
+            self.source.discard(len(data))
         return data
 
     async def pass_on(self, count: int | None) -> int:
@@ -230,8 +222,8 @@ class Lane:
         waited = False
         try:
             while moved is None:
-                if in_kernel and _are_spliceable(source, sink):
-                    moved = await self.relay.splice(source.tcp, sink.tcp, left)
+                if in_kernel:
+                    moved = await self.relay.splice(source, sink, left)
                 else:
                     moved = await self.relay.copy(source, sink, left, tap)
                 if moved is None and waited and (urgent := await self._send_urgent()):
@@ -259,7 +251,7 @@ class Lane:
 
     def _find_ended(self, ended: bool) -> None:
         if ended:
-            self.source.tcp.raise_if_reset()
+            self.source.transport.raise_if_reset()
         if ended and self.resets_what_breaks and isinstance(self.truncation, TlsFailure):
             raise BrokenSourceError(str(self.truncation))
         self.ended = ended
@@ -290,8 +282,8 @@ class Lane:
         """
         source, sink = self.source, self.sink
         broke = isinstance(self.truncation, TlsFailure)
-        while isinstance(source, TlsStream) and isinstance(sink, TlsStream):
-            source, sink = source.transport, sink.transport
+        while source.below and sink.below:
+            source, sink = source.below, sink.below
             try:
                 if not broke:
                     await source.wait_end()
@@ -303,7 +295,7 @@ class Lane:
     async def _tell(self, sink: Stream) -> None:
         if sink not in self._told:
             self._told.append(sink)
-            await sink.send_eof()
+            await sink.send_eof(fed_by=self.source.transport)
 
 
 def _refuse_urgent(policy: FlowPolicy) -> Callable[[], None]:
@@ -376,12 +368,13 @@ class Bridge:
                 await work(direction)
                 at_work.remove(direction)
                 if at_work and self.lane(direction).ended:
-                    await self.lane(direction).source.tcp.wait_reset()
+                    await self.lane(direction).source.transport.wait_reset()
             except Exception as error:
                 failures.append(error)
                 other = self.lane(direction.other)
                 both_were_at_work = len(failures) == 1 and len(at_work) == 2
-                if isinstance(error, OSError) and both_were_at_work and other.source.tcp.is_gone:
+                is_gone = other.source.transport.is_gone
+                if isinstance(error, OSError) and both_were_at_work and is_gone:
                     nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
                     return
             if failures or not at_work:
@@ -416,11 +409,6 @@ class Bridge:
             down=Lane(server_side, client_side, relay, resets_what_breaks=True),
             framing=None,
         )
-
-
-def _are_spliceable(source: Stream, sink: Stream) -> bool:
-    both_tcp = isinstance(source, TcpStream) and isinstance(sink, TcpStream)
-    return both_tcp and source.tcp.is_in_kernel
 
 
 async def first_of(

@@ -307,7 +307,7 @@ class _Driver:
             try:
                 if math.isinf(beyond) and lane.ended:
                     await lane.end()
-                    await lane.source.tcp.wait_reset()
+                    await lane.source.transport.wait_reset()
                 if math.isinf(beyond):
                     await trio.sleep_forever()
                 return await lane.look(int(beyond))

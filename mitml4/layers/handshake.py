@@ -22,7 +22,7 @@ from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Speaker
-from mitml4.net.stream import StreamTruncated, TcpStream
+from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing
 from mitml4.protocols.tls.certificate import CertificateDetails
@@ -67,7 +67,7 @@ class PassThrough(Exception):  # noqa: N818
     """
 
     def __init__(
-        self, reason: str, server_side: TcpStream, sent: int, certificate: CertificateDetails | None
+        self, reason: str, server_side: Transport, sent: int, certificate: CertificateDetails | None
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -194,9 +194,9 @@ class Handshake:
         seen = 0
         while seen <= MAX_PEEK and not lane.ended:
             seen = len(await lane.look(seen))
-        lane.source.tcp.raise_reset()
+        lane.source.transport.raise_reset()
         if not lane.ended or not self.redial:
-            await lane.source.tcp.wait_reset()
+            await lane.source.transport.wait_reset()
 
     async def _pass_on_failure(self, failure: TlsFailure | None) -> None:
         """The server ended the handshake: the client gets the same, alert or end."""
@@ -367,7 +367,7 @@ class Handshake:
             self.bridge.client_side, context, server_side=True, framing=self._framing()
         )
         stream.alerts.staple = leaf.staple
-        had_ended = stream.tcp.has_ended()
+        had_ended = stream.transport.has_ended()
         try:
             with trio.fail_after(_HANDSHAKE_S):
                 await first_of(stream.handshake, partial(self._wait_server_reset, server_side))
@@ -396,7 +396,7 @@ class Handshake:
         Returns once there was one.
         """
         try:
-            await server_side.tcp.wait_reset()
+            await server_side.transport.wait_reset()
         except OSError as error:
             if server_side.peek_nowait(1):
                 await trio.sleep_forever()

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from mitml4.layers.bridge import first_of
-from mitml4.net.stream import StreamTruncated, TcpStream
+from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.tls.stream import TlsStream
 
 __all__ = ["Redial"]
@@ -28,12 +28,12 @@ _CONNECT_S: Final = 5.0
 class Redial:
     """How a flow connects again, where the layer below is the plain connection."""
 
-    dial: Callable[[], Awaitable[TcpStream]]
+    dial: Callable[[], Awaitable[Transport]]
     """Another connection to the server, which the caller closes; raises OSError."""
-    adopt: Callable[[TcpStream], None]
+    adopt: Callable[[Transport], None]
     """It takes the place of the first one, which the caller has closed."""
 
-    async def connect(self) -> TcpStream | None:
+    async def connect(self) -> Transport | None:
         """Another connection; None if the server does not take one."""
         with suppress(OSError, trio.TooSlowError), trio.move_on_after(_CONNECT_S):
             return await self.dial()
@@ -41,7 +41,7 @@ class Redial:
 
     async def connect_with(
         self, hello: bytes, first: TlsStream, answer_s: float
-    ) -> TcpStream | None:
+    ) -> Transport | None:
         """Another connection, on which the server has answered this hello within so long; None if
         it has not, or goes on with the first one, by what it says there."""
         server_side = await self.connect()

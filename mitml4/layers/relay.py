@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from mitml4.net.splice import PipePool, splice_burst
-from mitml4.net.stream import Stream, TcpStream
+from mitml4.net.stream import Stream
 
 __all__ = ["Relay", "Tap"]
 
@@ -32,11 +32,13 @@ class Relay:
     pipes: PipePool = field(default_factory=PipePool)
     _buffers: list[memoryview] = field(default_factory=list)
 
-    async def splice(self, source: TcpStream, sink: TcpStream, left: int | None) -> int | None:
-        """A burst inside the kernel, where there is a pipe for it; see `copy`."""
-        with self.pipes.lend() as pipe:
-            if pipe:
-                return await splice_burst(source, sink, pipe, left)
+    async def splice(self, source: Stream, sink: Stream, left: int | None) -> int | None:
+        """A burst inside the kernel, where the streams can, and there is a pipe; see `copy`."""
+        out_of, into = source.kernel_source, sink.kernel_sink
+        if out_of and into:
+            with self.pipes.lend() as pipe:
+                if pipe:
+                    return await splice_burst(out_of, into, pipe, left, fed_by=source.transport)
         return await self.copy(source, sink, left)
 
     async def copy(
@@ -58,7 +60,7 @@ class Relay:
                     return moved or count
                 if tap:
                     await tap(bytes(buffer[:count]))
-                await sink.send_all(buffer[:count])
+                await sink.send_all(buffer[:count], fed_by=source.transport)
                 moved += count
                 if count < len(room):
                     break

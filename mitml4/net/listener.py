@@ -18,6 +18,7 @@ import trio
 from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
+from mitml4.net.stream import Transport
 
 __all__ = ["Accepted", "IncomingConnection", "Listener", "listen"]
 
@@ -49,8 +50,8 @@ class IncomingConnection(Protocol):
     @property
     def interface(self) -> str: ...
 
-    async def accept(self) -> trio.socket.SocketType:
-        """Its socket, which the receiver closes. Raises OSError if the client has gone."""
+    async def accept(self) -> Transport:
+        """The client's side, which the caller closes. Raises OSError if the client has gone."""
 
     def refuse(self, reason: OSError | None) -> None:
         """Turn it away, as the server's side did; None: with a RST."""

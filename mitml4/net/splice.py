@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from mitml4.net.stream import TcpStream
+from mitml4.net.stream import KernelSocket, Transport
 
 __all__ = ["Pipe", "PipePool", "splice_burst"]
 
@@ -82,7 +82,12 @@ class PipePool:
 
 
 async def splice_burst(
-    source: TcpStream, sink: TcpStream, pipe: Pipe, most: int | None
+    source: KernelSocket,
+    sink: KernelSocket,
+    pipe: Pipe,
+    most: int | None,
+    *,
+    fed_by: Transport | None = None,
 ) -> int | None:
     """Move what is there, up to `most` bytes (None: no limit), until the source would block.
 
@@ -101,13 +106,13 @@ async def splice_burst(
         if not filled:
             return moved
         moved += filled
-        await _drain(pipe, sink, filled)
+        await _drain(pipe, sink, filled, fed_by)
     return moved
 
 
-async def _drain(pipe: Pipe, sink: TcpStream, count: int) -> None:
+async def _drain(pipe: Pipe, sink: KernelSocket, count: int, fed_by: Transport | None) -> None:
     while count:
         try:
             count -= os.splice(pipe.read_end, sink.fileno(), count, flags=_FLAGS)
         except BlockingIOError:
-            await sink.wait_sendable()
+            await sink.wait_sendable(fed_by)

@@ -22,7 +22,7 @@ from mitml4.net.namespace.channel import NamespaceChannel
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
 from mitml4.net.namespace.namespace import Namespace, sources_of_host
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback

@@ -7,12 +7,8 @@ none.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import socket
-import struct
-import termios
 from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass
@@ -32,17 +28,16 @@ from mitml4.layers.report import Report, Side
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.stream import TcpStream
+from mitml4.net.stream import Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.policy import Blocked, FlowPolicy, Target, Unreadable
 
-__all__ = ["Flow", "Services", "unsent"]
+__all__ = ["Flow", "Services"]
 
 Loss = Literal["refused", "reset", "timeout", "internal"]
 
 _CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
-_TCP_CLOSE: Final = 7  # include/net/tcp_states.h
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +49,7 @@ class Services:
     publish: Callable[[Event], None]
     wants: Callable[[type[Event]], bool] = lambda _kind: True
     """Whether anybody takes events of a type: if not, none need be built."""
-    connect: Callable[[IncomingConnection], Awaitable[TcpStream]]
+    connect: Callable[[IncomingConnection], Awaitable[Transport]]
     """The connection to its server; raises OSError."""
     relay: Relay
     tls: TlsInterceptor
@@ -87,8 +82,8 @@ class Flow:
             hold_s=services.hold_s,
         )
         self.opened_at = services.clock()
-        self._client_side: TcpStream | None = None
-        self._server_side: TcpStream | None = None
+        self._client_side: Transport | None = None
+        self._server_side: Transport | None = None
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
         self.report.open(connection, name)
@@ -103,7 +98,7 @@ class Flow:
         """Whether the server has acknowledged all that the client has sent."""
         if self._client_side is None or self._server_side is None:
             return True
-        return not (self._client_side.unread_count() or unsent(self._server_side))
+        return not (self._client_side.unread_count() or self._server_side.unsent_count())
 
     async def run(self) -> None:
         """Carry it to its end. Raises nothing but cancellation."""
@@ -130,7 +125,7 @@ class Flow:
             server_side = await self._connect()
             if isinstance(server_side, str) and server_side != "reset":
                 return server_side
-            self._client_side = TcpStream(await self.connection.accept())
+            self._client_side = await self.connection.accept()
             if isinstance(server_side, str):  # the server had taken it before it reset it
                 return server_side
             await self._run_layers(self._client_side, server_side)
@@ -150,7 +145,7 @@ class Flow:
             return "error"
         return "closed"
 
-    async def _connect(self) -> TcpStream | CloseReason:
+    async def _connect(self) -> Transport | CloseReason:
         """The connection to the server, or how the server's side refused it."""
         try:
             with trio.fail_after(_CONNECT_S):
@@ -168,13 +163,13 @@ class Flow:
             self.report.error("server", "connect", kind, _reason(error))
             return "error" if kind == "internal" else kind
 
-    async def _dial(self) -> TcpStream:
+    async def _dial(self) -> Transport:
         return await self.services.connect(self.connection)
 
-    def _adopt(self, server_side: TcpStream) -> None:
+    def _adopt(self, server_side: Transport) -> None:
         self._server_side = server_side
 
-    async def _run_layers(self, client_side: TcpStream, server_side: TcpStream) -> None:
+    async def _run_layers(self, client_side: Transport, server_side: Transport) -> None:
         """Take the connection from one depth to the next, as long as there is one."""
         layers = LayerChoice(
             tls=self.services.tls,
@@ -227,18 +222,3 @@ def _kind_of(error: OSError, usual: Loss) -> Loss:
 
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
-
-
-def unsent(stream: TcpStream) -> int:
-    """Bytes that the far side has not acknowledged; none once a connection is reset.
-
-    A connection that was reset still counts what it had not sent, so its state is asked first.
-    """
-    try:
-        state = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        if state == _TCP_CLOSE:
-            return 0
-        queued = fcntl.ioctl(stream.socket, termios.TIOCOUTQ, bytes(4))
-        return int(struct.unpack("i", queued)[0])
-    except OSError:
-        return 0

@@ -15,7 +15,7 @@ from mitml4.events import Event, FlowClose
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.policy import without_interception
 from mitml4.session.flow import Flow, Services

@@ -22,8 +22,8 @@ from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.rules.interception import Interception, check, intercepting, plan
 from mitml4.net.rules.scope import Scope
-from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
+from mitml4.net.tcp import TcpStream
 from mitml4.session.config import InterceptConfig
 from mitml4.session.interceptor import stored_authority, tls_opener
 from mitml4.session.process import prepare_process

@@ -22,8 +22,8 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
-from mitml4.net.stream import TcpStream
 from mitml4.net.tap import Tap
+from mitml4.net.tcp import TcpStream
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Arrival, Limits
 from mitml4.session.flow import Services

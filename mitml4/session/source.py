@@ -17,7 +17,7 @@ from mitml4.errors import MitmError
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 from mitml4.session.imports import import_all
 from mitml4.sinks.notices import Notice
 

@@ -19,18 +19,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 import trio
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
-from mitml4.net.stream import Stream, StreamTruncated, TcpStream
+from mitml4.net.stream import KernelSocket, Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK, Framing
 
 __all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _RECORD_BYTES: Final = 16384  # RFC 8446 §5.1: the most plaintext a record carries
@@ -69,13 +69,13 @@ class Alerts:
 
 
 class TlsStream(Stream):
-    """The plaintext of a TLS connection over `transport`, which it owns."""
+    """The plaintext of a TLS connection over the stream `below`, which it owns."""
 
-    transport: Stream
+    below: Stream
 
-    def __init__(self, connection: SSL.Connection, transport: Stream) -> None:
+    def __init__(self, connection: SSL.Connection, below: Stream) -> None:
         self.connection = connection
-        self.transport = transport
+        self.below = below
         self.alerts = Alerts()
         connection.set_app_data(self.alerts)
         # pyOpenSSL sets it: SSL_read would not come back before it has a byte for us, however many
@@ -98,10 +98,10 @@ class TlsStream(Stream):
         """Wait until OpenSSL may find something to read."""
 
     @abstractmethod
-    async def _wait_writable(self) -> None:
+    async def _wait_writable(self, fed_by: Transport | None) -> None:
         """Wait until OpenSSL may write on."""
 
-    async def _flush(self) -> None:
+    async def _flush(self, fed_by: Transport | None = None) -> None:
         """Hand on the ciphertext that OpenSSL has made."""
 
     async def _flush_unless_sending(self) -> None:
@@ -196,39 +196,39 @@ class TlsStream(Stream):
         if not self.failure and not self._ahead and not self.connection.pending():
             await self._wait_readable()
 
-    async def send_all(self, data: memoryview) -> None:
+    async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
         """As `Stream` has it; once TLS has broken, what cannot be sent is a broken pipe, so that
         nobody takes it for an end of what he reads from elsewhere."""
         try:
             while data:
-                count = await self._drive(self.connection.send, data)
+                count = await self._drive(partial(self.connection.send, data), fed_by)
                 data = data[count:]
         except StreamTruncated as failure:
             raise BrokenPipeError(errno.EPIPE, str(failure)) from failure
 
-    async def send_eof(self) -> None:
+    async def send_eof(self, *, fed_by: Transport | None = None) -> None:
         try:
-            await self._drive(self.connection.shutdown)
+            await self._drive(self.connection.shutdown, fed_by)
         except (TlsFailure, OSError):
             return  # nobody is left to be told; receiving will say so
 
-    async def _drive(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _drive(self, operation: Callable[[], T], fed_by: Transport | None = None) -> T:
         """Repeat an OpenSSL operation until it neither wants to read nor to write."""
         while True:
             try:
-                result = operation(*args, **kwargs)
+                result = operation()
             except SSL.WantReadError:
-                await self._flush()
+                await self._flush(fed_by)
                 await self._wait_readable()
             except SSL.WantWriteError:
-                await self._flush()
-                await self._wait_writable()
+                await self._flush(fed_by)
+                await self._wait_writable(fed_by)
             except SSL.Error as error:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                     await self._flush_quietly()
                 raise self._translate(error) from None
             else:
-                await self._flush()
+                await self._flush(fed_by)
                 return result
 
     async def _flush_quietly(self) -> None:
@@ -251,34 +251,32 @@ class TlsStream(Stream):
         return TlsFailure(reason or "TLS failed", self.alerts.received)
 
     def abort(self) -> None:
-        self.transport.abort()
+        self.below.abort()
 
     def close(self) -> None:
-        self.transport.close()
+        self.below.close()
 
 
 class _DescriptorTlsStream(TlsStream):
     """OpenSSL reads and writes the socket itself."""
 
-    transport: TcpStream
-
-    def __init__(self, context: SSL.Context, transport: TcpStream) -> None:
-        transport.wake_at(1)
-        super().__init__(SSL.Connection(context, transport.socket), transport)
+    def __init__(self, context: SSL.Context, below: Stream, kernel: KernelSocket) -> None:
+        super().__init__(SSL.Connection(context, kernel.socket), below)
+        self._kernel = kernel
 
     def _has_unread(self) -> bool:
-        return self.transport.unread_count() > 0
+        return self._kernel.unread_count() > 0
 
     async def _wait_readable(self) -> None:
         try:
-            await self.transport.wait_receivable()
+            await self._kernel.wait_receivable()
         except trio.BusyResourceError:
             # A sender inside a renegotiation waits for the same thing; whoever is woken reads on.
             await trio.sleep(0.001)
 
-    async def _wait_writable(self) -> None:
+    async def _wait_writable(self, fed_by: Transport | None) -> None:
         async with self._sending:
-            await self.transport.wait_sendable()
+            await self._kernel.wait_sendable(fed_by)
 
 
 class _MemoryTlsStream(TlsStream):
@@ -289,9 +287,9 @@ class _MemoryTlsStream(TlsStream):
     """
 
     def __init__(
-        self, context: SSL.Context, transport: Stream, *, server_side: bool, framing: Framing | None
+        self, context: SSL.Context, below: Stream, *, server_side: bool, framing: Framing | None
     ) -> None:
-        super().__init__(SSL.Connection(context, None), transport)
+        super().__init__(SSL.Connection(context, None), below)
         self._incoming = memoryview(bytearray(_RECORD_BYTES + 2048))
         self._receiving = trio.Lock()
         self._server_side = server_side
@@ -323,8 +321,8 @@ class _MemoryTlsStream(TlsStream):
             async with self._receiving:
                 return  # another task has just fed OpenSSL
         async with self._receiving:
-            while (count := self.transport.receive_nowait(self._incoming)) is None:
-                await self.transport.wait_receivable()
+            while (count := self.below.receive_nowait(self._incoming)) is None:
+                await self.below.wait_receivable()
             received: bytes | memoryview = self._incoming[:count]
             if self._framing:
                 received = self._framing.unwrap(received)
@@ -333,19 +331,19 @@ class _MemoryTlsStream(TlsStream):
             elif not count:
                 self.connection.bio_shutdown()
 
-    async def _wait_writable(self) -> None:
+    async def _wait_writable(self, fed_by: Transport | None) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def _flush(self) -> None:
+    async def _flush(self, fed_by: Transport | None = None) -> None:
         async with self._sending:
             while ciphertext := self._take_ciphertext():
-                await self.transport.send_all(memoryview(ciphertext))
+                await self.below.send_all(memoryview(ciphertext), fed_by=fed_by)
 
     async def _flush_unless_sending(self) -> None:
         # Taken before anything is awaited: what a sender adds meanwhile is the sender's.
         if not self._sending.locked() and (ciphertext := self._take_ciphertext()):
             async with self._sending:
-                await self.transport.send_all(memoryview(ciphertext))
+                await self.below.send_all(memoryview(ciphertext))
 
     def _take_ciphertext(self) -> bytes:
         """What OpenSSL has made, or some of it."""
@@ -357,7 +355,7 @@ class _MemoryTlsStream(TlsStream):
 
 
 def tls_over(
-    transport: Stream,
+    below: Stream,
     context: SSL.Context,
     *,
     server_side: bool = False,
@@ -365,10 +363,11 @@ def tls_over(
 ) -> TlsStream:
     """A TLS stream over any stream; `handshake` comes next. `framing` carries the handshake."""
     stream: TlsStream
-    if isinstance(transport, TcpStream) and transport.is_in_kernel and framing is None:
-        stream = _DescriptorTlsStream(context, transport)
+    kernel = below.kernel_source
+    if kernel and framing is None:
+        stream = _DescriptorTlsStream(context, below, kernel)
     else:
-        stream = _MemoryTlsStream(context, transport, server_side=server_side, framing=framing)
+        stream = _MemoryTlsStream(context, below, server_side=server_side, framing=framing)
     if server_side:
         stream.connection.set_accept_state()
     else:

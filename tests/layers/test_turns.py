@@ -16,7 +16,7 @@ from mitml4.layers.budget import Budget
 from mitml4.layers.converse import converse
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
@@ -146,7 +146,7 @@ async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autoj
         def __init__(self, data: bytes) -> None:
             self.data = data
             self.shown = 0
-            self.tcp = self
+            self.transport = self
 
         async def peek(self, beyond: int, limit: int) -> bytes:
             while self.shown <= beyond and self.shown < len(self.data):

@@ -18,7 +18,7 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import abort
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.flow import Flow, Services
 from mitml4.tls.ca import CertificateAuthority
@@ -44,8 +44,8 @@ class Arrived:
     def source(self) -> Address:
         return self.client
 
-    async def accept(self) -> trio.socket.SocketType:
-        return self.socket
+    async def accept(self) -> TcpStream:
+        return TcpStream(self.socket)
 
     def refuse(self, _reason: OSError | None) -> None:
         abort(self.socket)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
-from types import SimpleNamespace
 
 import pytest
 import trio
@@ -11,7 +9,6 @@ import trustme
 
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.protocols.policy import Decide
-from mitml4.session.flow import unsent
 from mitml4.session.policy import HostPattern, Policy
 
 
@@ -65,24 +62,6 @@ async def test_a_refusal_of_the_server_is_the_clients(lab) -> None:
         close = await proxy.wait_closed()
     assert (close.reason, close.stack) == ("refused", ())
     assert [error.kind for error in proxy.of(FlowError)] == ["refused"]
-
-
-def test_a_connection_that_was_reset_has_nothing_left_to_send() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        theirs, _ = listener.accept()
-    with ours:
-        ours.setblocking(False)
-        while True:
-            try:
-                ours.send(bytes(1 << 20))
-            except BlockingIOError:
-                break
-        stream = SimpleNamespace(socket=ours)
-        assert unsent(stream) > 0
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        theirs.close()
-        assert unsent(stream) == 0
 
 
 async def test_a_reset_of_the_server_resets_the_client(lab) -> None:

@@ -17,8 +17,8 @@ HALF = b"GET / HTTP/1.1\r\nX: "
 
 @pytest.fixture(autouse=True)
 def any_packets_are_too_many(monkeypatch) -> None:
-    monkeypatch.setattr("mitml4.net.stream._FEW_BYTES", -1)
-    monkeypatch.setattr("mitml4.net.stream._FEW_PACKETS_MEMORY", -1)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_BYTES", -1)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_PACKETS_MEMORY", -1)
 
 
 async def test_tls_is_opened_all_the_same(lab, server_ca) -> None:

@@ -16,7 +16,7 @@ from mitml4.address import Address
 from mitml4.errors import MitmError
 from mitml4.events import Event, FlowClose, FlowOpen, SessionStart
 from mitml4.layers.tls import TlsInterceptor
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 from mitml4.session.config import SessionConfig
 from mitml4.session.outputs import Outputs
 from mitml4.session.session import Session

@@ -91,8 +91,8 @@ async def test_in_what_nobody_knows(lab, pieces: list[Piece]) -> None:
 @pytest.mark.parametrize("few_bytes", [256, -1], ids=["in the kernel", "kept"])
 async def test_in_a_line_that_a_conversation_waits_for(lab, monkeypatch, few_bytes: int) -> None:
     """Whether what comes before it is left in the kernel, or read and kept."""
-    monkeypatch.setattr("mitml4.net.stream._FEW_BYTES", few_bytes)
-    monkeypatch.setattr("mitml4.net.stream._FEW_PACKETS_MEMORY", few_bytes)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_BYTES", few_bytes)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_PACKETS_MEMORY", few_bytes)
     pieces = [(b"USER a\r\nABOR\r", False), (b"\n", True), (b"QUIT\r\n", False)]
     heard, stack = await carry(lab, GREETINGS["ftp"], pieces)
     assert (heard, stack) == (pieces, ("ftp",))

@@ -12,7 +12,8 @@ import trio
 import trustme
 
 from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
-from mitml4.net.stream import StreamTruncated, TcpStream
+from mitml4.net.stream import StreamTruncated
+from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.context import Contexts
@@ -108,7 +109,7 @@ async def receive(stream: TlsStream) -> bytes:
 async def everything_arrived(stream: TlsStream, count: int) -> None:
     """Wait until the kernel has that many bytes, or the end, unread."""
     with trio.fail_after(5):
-        await stream.transport.peek(count, 65536)
+        await stream.below.peek(count, 65536)
 
 
 async def test_records_before_a_fin_are_not_lost_with_it(ends) -> None:
@@ -218,7 +219,7 @@ async def test_others_run_while_many_records_are_read(ends, flood: str) -> None:
         records = FLOODS[flood](writer) + writer.data(b"!")
         peer.raw.sendall(records)
         with trio.fail_after(5):
-            await stream.transport.peek(len(records) - 1, len(records))
+            await stream.below.peek(len(records) - 1, len(records))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(count_turns)
                 turns = 0

@@ -28,6 +28,7 @@ from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn
 from mitml4.net.listener import IncomingConnection, Listener
+from mitml4.net.tcp import TcpStream
 
 __all__ = ["Ends", "HeldSyn", "PendingConnection", "Refusal", "SynChannel", "SynGate"]
 
@@ -189,7 +190,7 @@ class PendingConnection:
     def interface(self) -> str:
         return self.held.interface
 
-    async def accept(self) -> trio.socket.SocketType:
+    async def accept(self) -> TcpStream:
         """Let it in. Raises ConnectionResetError if the client has gone. Checkpoints."""
         self._is_let_in = True
         self._admit()
@@ -204,7 +205,7 @@ class PendingConnection:
             self._leave()
         if self._socket is None:
             raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
-        return self._socket
+        return TcpStream(self._socket)
 
     def refuse(self, reason: OSError | None) -> None:
         """Have it refused as the server's side did; for no reason of its, with a RST."""

@@ -20,7 +20,6 @@ import trio
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.dial import abort
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.netns import NetNamespace
@@ -96,7 +95,7 @@ class ProbeLink:
                 reason = f"it arrived, but for {connection.destination}"
                 if connection.destination == target:
                     reason = "its first packet arrived, and nothing more"
-                    abort(await connection.accept())
+                    (await connection.accept()).abort()
                     reason = None
                 nursery.cancel_scope.cancel()
         return reason

@@ -8,7 +8,7 @@ import struct
 import pytest
 import trio
 
-from mitml4.net.stream import TcpStream
+from mitml4.net.tcp import TcpStream
 
 ROUNDS = 40
 
@@ -16,7 +16,7 @@ ROUNDS = 40
 async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> None:
     """The kernel would look at each of them for each that is asked for: they are read instead, and
     the bytes come out as they would otherwise."""
-    monkeypatch.setattr("mitml4.net.stream._FEW_PACKETS_MEMORY", 0)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_PACKETS_MEMORY", 0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
         near, _ = listener.accept()
@@ -28,13 +28,13 @@ async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> No
             far.sendall(data[at : at + 256])
             seen = await stream.peek(len(seen), 65536)
         assert seen == stream.peek_nowait(65536) == data
-        assert not stream.is_in_kernel
+        assert stream.kernel_source is None
         assert stream.unread_count() == len(data)
         stream.discard(1000)
         buffer = memoryview(bytearray(65536))
         count = stream.receive_nowait(buffer)
         assert buffer[:count] == data[1000:]
-        assert stream.is_in_kernel
+        assert stream.kernel_source is stream
         assert stream.receive_nowait(buffer) is None
     stream.close()
 
@@ -46,8 +46,8 @@ async def read_on(stream: TcpStream) -> None:
 
 @pytest.mark.parametrize("few_bytes", [256, -1], ids=["in the kernel", "kept"])
 async def test_a_reset_is_told_after_what_came_before_it(monkeypatch, few_bytes: int) -> None:
-    monkeypatch.setattr("mitml4.net.stream._FEW_BYTES", few_bytes)
-    monkeypatch.setattr("mitml4.net.stream._FEW_PACKETS_MEMORY", few_bytes)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_BYTES", few_bytes)
+    monkeypatch.setattr("mitml4.net.tcp._FEW_PACKETS_MEMORY", few_bytes)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
         near, _ = listener.accept()
@@ -61,4 +61,21 @@ async def test_a_reset_is_told_after_what_came_before_it(monkeypatch, few_bytes:
         stream.discard(5)
         with pytest.raises(ConnectionResetError):
             await read_on(stream)
+    stream.close()
+
+
+async def test_a_connection_that_was_reset_has_nothing_left_to_send() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    stream = TcpStream(ours)
+    while True:
+        try:
+            ours.send(bytes(1 << 20))
+        except BlockingIOError:
+            break
+    assert stream.unsent_count() > 0
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    assert stream.unsent_count() == 0
     stream.close()

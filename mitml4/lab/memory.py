@@ -1,0 +1,212 @@
+"""A connection in memory: two transports for layers to run on, without a socket or a real clock.
+
+It behaves as a TCP connection does as far as layers can tell: each direction has a window, an end
+goes behind what was sent before it, a reset is raised behind what had come before it, and a close
+with unread bytes is a reset. What it is not is a socket: nothing is spliced, and nothing is urgent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from mitml4.net.stream import Transport
+
+__all__ = ["MemoryStream", "memory_pair"]
+
+_WINDOW_BYTES: Final = 65536
+
+
+class MemoryStream(Transport):
+    """One end of a connection in memory; see `memory_pair`."""
+
+    def __init__(self, window: int, changed: trio.lowlevel.ParkingLot) -> None:
+        self.far: MemoryStream
+        self.is_closed = False
+        """Whether `close` or `abort` was called."""
+        self._window = window
+        self._unread = bytearray()
+        self._ended = False
+        """The far side sends nothing more."""
+        self._sent_eof = False
+        self._was_reset = False
+        self._has_raised_reset = False
+        self._received = self._sent = 0
+        self._changed = changed
+        """Where every wait at either end waits."""
+        self._watches: set[trio.CancelScope] = set()
+
+    def _wake(self) -> None:
+        """Something has changed."""
+        self._changed.unpark_all()
+        for end in (self, self.far):
+            if end.is_gone:
+                for scope in end._watches:
+                    scope.cancel()
+
+    # Receiving
+
+    async def peek(self, beyond: int, limit: int) -> bytes:
+        while True:
+            data = self._look(limit)
+            if len(data) > beyond or len(data) == limit or self.has_ended():
+                return data
+            await self._changed.park()
+
+    def peek_nowait(self, limit: int) -> bytes:
+        return bytes(self._unread[:limit])
+
+    def _look(self, limit: int) -> bytes:
+        self._check_open()
+        if not self._unread:
+            self._raise_reset_once()
+        return bytes(self._unread[:limit])
+
+    def discard(self, count: int) -> None:
+        del self._unread[:count]
+        self._wake()
+
+    def receive_nowait(self, buffer: memoryview) -> int | None:
+        data = self._look(len(buffer))
+        buffer[: len(data)] = data
+        self.discard(len(data))
+        return len(data) if data or self.has_ended() else None
+
+    async def wait_receivable(self) -> None:
+        while not (self._unread or self.has_ended()):
+            await self._changed.park()
+            self._check_open()
+
+    # Sending
+
+    async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
+        while data:
+            self._check_sendable()
+            room = self._room()
+            if room:
+                self._deliver(bytes(data[:room]))
+                data = data[room:]
+            else:
+                await self.wait_sendable(fed_by)
+
+    def _check_sendable(self) -> None:
+        self._check_open()
+        self._raise_reset_once()
+        if self._sent_eof or self._was_reset:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def _deliver(self, data: bytes) -> None:
+        self._sent += len(data)
+        if self.far.is_closed:
+            self._receive_reset()
+            return
+        self.far._unread += data
+        self.far._received += len(data)
+        self._wake()
+
+    def _room(self) -> int:
+        """All that comes behind the far side's close is taken, and answered by a reset."""
+        return self._window if self.far.is_closed else self._window - len(self.far._unread)
+
+    async def wait_room(self) -> None:
+        while not (self._room() or self._was_reset):
+            await self._changed.park()
+            self._check_open()
+
+    async def send_eof(self, *, fed_by: Transport | None = None) -> None:
+        self._check_open()
+        if not self._sent_eof:
+            self._sent_eof = True
+            self._say_end()
+
+    def _say_end(self) -> None:
+        self.far._ended = True
+        self._wake()
+
+    # Ends
+
+    def close(self) -> None:
+        if self._unread:
+            self.abort()
+        elif not self.is_closed:
+            self.is_closed = True
+            self._say_end()
+
+    def abort(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self._unread.clear()
+            self.far._receive_reset()
+
+    def _receive_reset(self) -> None:
+        if not (self.is_closed or self.is_gone):
+            self._was_reset = True
+        self._wake()
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise trio.ClosedResourceError
+
+    def _raise_reset_once(self) -> None:
+        if self._was_reset and not self._has_raised_reset:
+            self._has_raised_reset = True
+            raise _reset()
+
+    def raise_reset(self) -> None:
+        self._raise_reset_once()
+        self.raise_if_reset()
+
+    def raise_if_reset(self) -> None:
+        if self._has_raised_reset and not self._sent_eof:
+            raise _reset()
+
+    @contextmanager
+    def until_reset(self) -> Iterator[trio.CancelScope]:
+        with trio.CancelScope() as scope:
+            if self.is_gone:
+                scope.cancel()
+            self._watches.add(scope)
+            try:
+                yield scope
+            finally:
+                self._watches.remove(scope)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.is_closed or self._was_reset or (self._ended and self._sent_eof)
+
+    def has_ended(self) -> bool:
+        return self._ended or self._was_reset
+
+    # What a kernel counts
+
+    @property
+    def is_delivering(self) -> bool:
+        return False  # what was sent is at the far end at once
+
+    def unread_count(self) -> int:
+        return len(self._unread)
+
+    def unsent_count(self) -> int:
+        return 0
+
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        return self._received, self._sent
+
+
+def _reset() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def memory_pair(window: int = _WINDOW_BYTES) -> tuple[MemoryStream, MemoryStream]:
+    """The two ends of a new connection; `window`: how much each holds unread."""
+    changed = trio.lowlevel.ParkingLot()
+    one, other = MemoryStream(window, changed), MemoryStream(window, changed)
+    one.far, other.far = other, one
+    return one, other

@@ -1,0 +1,328 @@
+"""A TCP connection that can be looked at before it is consumed.
+
+A TcpStream looks with MSG_PEEK, so that unread bytes stay in the kernel: OpenSSL can take over the
+descriptor in the middle of a connection, and an opaque flow can be spliced. SO_RCVLOWAT makes the
+kernel wake us for the byte after those that were seen, not again for those. Urgent data (see
+net/urgent.py) is where a read has to stop.
+
+To look at the bytes of n packets costs the kernel the square of n, since MSG_PEEK begins with the
+first packet for each. Where many are queued, what is looked at is therefore read, and kept here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+from contextlib import AbstractContextManager
+from typing import Final
+
+import trio
+
+from mitml4.net import urgent
+from mitml4.net.resets import until_reset
+from mitml4.net.stream import Transport, UrgentAhead
+
+__all__ = ["TcpStream"]
+
+_FULL_BUFFER_PAUSE_S: Final = 0.02
+_FEW_BYTES: Final = 256
+_FEW_PACKETS_MEMORY: Final = 256 * 1024
+"""So many bytes, or packets that take so much memory, cost next to nothing to look at."""
+_MEMORY_PER_BYTE: Final = 16
+_MOST_OF_TINY_PACKETS: Final = 8192
+"""So many bytes are read at a time where packets have less than 50 each: a millisecond's worth."""
+
+_SO_MEMINFO: Final = (
+    55  # asm-generic/socket.h; linux/sock_diag.h: the first is SK_MEMINFO_RMEM_ALLOC
+)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # socket(7), struct linger
+_DELIVER_ON_CLOSE: Final = struct.pack("ii", 0, 0)
+
+# struct tcp_info of linux/tcp.h: offsets of its counters, the states of net/tcp_states.h.
+_TCP_INFO_LENGTH: Final = 216
+_UNACKED_PACKETS: Final = 24
+_BYTES_RECEIVED: Final = 128
+_NOTSENT_BYTES: Final = 144
+_BYTES_SENT: Final = 200
+_BYTES_RETRANS: Final = 208
+_FIN_RECEIVED: Final = (6, 8, 9, 11)  # TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
+_CLOSE: Final = 7
+
+
+class TcpStream(Transport):
+    """A connected TCP socket, which it owns."""
+
+    def __init__(self, sock: socket.socket | trio.socket.SocketType) -> None:
+        if not isinstance(sock, socket.socket):
+            sock = socket.socket(fileno=sock.detach())
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Should this process be killed, the kernel resets its connections: nobody is to take what
+        # has come so far for the whole.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        urgent.expect_on(sock)
+        self.socket = sock
+        self._has_said_end = False
+        self._low_water = 1
+        self._kept = bytearray()
+        """What has been read and not consumed."""
+        self._stops_at_urgent = True
+        self._final_bytes: tuple[int, int] | None = None
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def wake_at(self, low_water: int) -> None:
+        """Be readable from `low_water` unread bytes on; 1 before something else reads from it."""
+        if low_water != self._low_water:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+            self._low_water = low_water
+
+    async def peek(self, beyond: int, limit: int) -> bytes:
+        stuck_at = 0
+        while True:
+            if urgent.has_come and self._is_before_urgent():
+                raise UrgentAhead(bytes(self._kept))
+            try:
+                data = self._peek(limit)
+            except BlockingIOError:
+                data = b""
+            else:
+                if len(data) > beyond or not data or len(data) == limit:
+                    return data
+                if len(data) == stuck_at:
+                    raise UrgentAhead(data)
+                if self.has_ended():
+                    data = self._peek(limit)
+                    if len(data) < min(limit, self.unread_count()):
+                        raise UrgentAhead(data)
+                    return data
+            seen = len(data)
+            del data  # there may be many who wait for the rest of something
+            more = await self._wait_for_more_than(seen)
+            stuck_at = seen if more else 0
+
+    def peek_nowait(self, limit: int) -> bytes:
+        if urgent.has_come and self._is_before_urgent():
+            return bytes(self._kept[:limit])
+        try:
+            return self._peek(limit)
+        except BlockingIOError:
+            return b""
+
+    def _peek(self, limit: int) -> bytes:
+        """What is there, and nothing at the end. Raises BlockingIOError if there is nothing yet."""
+        there = self._there(limit)
+        if not self._kept and (there <= _FEW_BYTES or self._queued_memory() <= _FEW_PACKETS_MEMORY):
+            return self.socket.recv(there, socket.MSG_PEEK)
+        try:
+            if len(self._kept) < limit:
+                self._kept += self.socket.recv(min(there, limit - len(self._kept)))
+        except OSError:  # a reset is told once more when there is nothing kept (raise_told_reset)
+            if not self._kept:
+                raise
+        return bytes(memoryview(self._kept)[:limit])
+
+    def _there(self, limit: int) -> int:
+        """How many bytes to ask for: those that are there, and 1 where none is.
+
+        Asked for more, the kernel goes on as long as packets come meanwhile, and under MSG_PEEK
+        from the first byte again for each: 70 ms for 10,000 bytes that come one by one.
+        """
+        there = max(1, self._count_in_kernel())
+        if there > _FEW_BYTES and self._queued_memory() > there * _MEMORY_PER_BYTE:
+            there = min(there, _MOST_OF_TINY_PACKETS)
+        return min(limit, there)
+
+    def _queued_memory(self) -> int:
+        """What the kernel's queue of packets takes: at least 640 bytes for each (SO_MEMINFO)."""
+        info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4)
+        return int(struct.unpack("=I", info)[0])
+
+    @property
+    def kernel_source(self) -> TcpStream | None:
+        return None if self._kept else self
+
+    @property
+    def kernel_sink(self) -> TcpStream:
+        return self
+
+    def peek_urgent(self) -> bytes:
+        return b"" if self._kept else self._peek_urgent_in_kernel()
+
+    def _peek_urgent_in_kernel(self) -> bytes:
+        if not urgent.is_next(self.socket):
+            return b""
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
+
+    def _is_before_urgent(self) -> bool:
+        return self._stops_at_urgent and bool(self._peek_urgent_in_kernel())
+
+    async def _wait_for_more_than(self, count: int) -> bool:
+        """Wait until there may be; True when there surely is, though none may look beyond it."""
+        count -= len(self._kept)
+        self.wake_at(count + 1)
+        await trio.lowlevel.wait_readable(self.socket)
+        if not count:
+            return False
+        if self._count_in_kernel() > count:
+            return True
+        if not self.has_ended():
+            # The kernel also wakes a reader whose receive buffer is full, though the low-water
+            # mark is not reached; it grows the buffer meanwhile.
+            await trio.sleep(_FULL_BUFFER_PAUSE_S)
+        return False
+
+    def unread_count(self) -> int:
+        return len(self._kept) + self._count_in_kernel()
+
+    def _count_in_kernel(self) -> int:
+        return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0])
+
+    def has_ended(self) -> bool:
+        poller = select.poll()
+        poller.register(self.socket, select.POLLRDHUP)
+        return bool(poller.poll(0))
+
+    def discard(self, count: int) -> None:
+        kept = min(count, len(self._kept))
+        del self._kept[:kept]
+        count -= kept
+        while count:
+            count -= len(self.socket.recv(count))
+
+    def receive_nowait(self, buffer: memoryview) -> int | None:
+        if self._kept:
+            count = min(len(buffer), len(self._kept))
+            buffer[:count] = self._kept[:count]
+            del self._kept[:count]
+            return count
+        if urgent.has_come and self._is_before_urgent():
+            return None
+        try:
+            return self.socket.recv_into(buffer, self._there(len(buffer)))
+        except BlockingIOError:
+            return None
+
+    async def wait_receivable(self) -> None:
+        if self._kept:
+            await trio.lowlevel.checkpoint()
+            return
+        self.wake_at(1)
+        await trio.lowlevel.wait_readable(self.socket)
+
+    def until_reset(self) -> AbstractContextManager[trio.CancelScope]:
+        return until_reset(self.fileno())
+
+    @property
+    def is_gone(self) -> bool:
+        if self.socket.fileno() < 0:
+            return True
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
+
+    def raise_reset(self) -> None:
+        if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, os.strerror(code))
+        self.raise_if_reset()
+
+    def raise_if_reset(self) -> None:
+        # The kernel tells of a reset once. But a connection that is gone, and that we have not
+        # ended, cannot have come to it otherwise.
+        if self.is_gone and not self._has_said_end and not self._holds_error():
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    def _holds_error(self) -> bool:
+        poller = select.poll()
+        poller.register(self.socket, 0)
+        return any(events & select.POLLERR for _, events in poller.poll(0))
+
+    async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
+        while data:
+            try:
+                data = data[self.socket.send(data) :]
+            except BlockingIOError:
+                await self.wait_sendable(fed_by)
+
+    async def send_some(
+        self, data: bytes, *, as_urgent: bool = False, fed_by: Transport | None = None
+    ) -> int:
+        """As `Stream` has it; cancelling sends nothing."""
+        while True:
+            try:
+                return self.socket.send(data, socket.MSG_OOB if as_urgent else 0)
+            except BlockingIOError:
+                await self.wait_sendable(fed_by)
+
+    async def wait_room(self) -> None:
+        await trio.lowlevel.wait_writable(self.socket)
+
+    @property
+    def is_delivering(self) -> bool:
+        # A connection that was reset still counts what it had not sent, so its state is asked too.
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        (unacked,) = struct.unpack_from("=I", info, _UNACKED_PACKETS)
+        return info[0] != _CLOSE and unacked > 0
+
+    def unsent_count(self) -> int:
+        try:
+            if self.is_gone:
+                return 0
+            queued = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
+            return int(struct.unpack("i", queued)[0])
+        except OSError:
+            return 0
+
+    async def wait_end(self) -> None:
+        self._stops_at_urgent = False
+        await super().wait_end()
+        self.raise_if_reset()
+
+    async def send_eof(self, *, fed_by: Transport | None = None) -> None:
+        self._has_said_end = True
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # reset meanwhile: receiving will say so
+                raise
+
+    def abort(self) -> None:
+        if self.socket.fileno() >= 0:
+            self._final_bytes = self._count_bytes(was_reset=True)
+            self._let_go()
+
+    def close(self) -> None:
+        if self.socket.fileno() >= 0:
+            self._final_bytes = self._count_bytes()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVER_ON_CLOSE)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        trio.lowlevel.notify_closing(self.socket)
+        self.socket.close()
+
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        # The kernel counts them anyway, so nothing on the byte path has to.
+        return self._final_bytes or self._count_bytes()
+
+    def _count_bytes(self, *, was_reset: bool = False) -> tuple[int, int]:
+        """From TCP_INFO. What was received includes the FIN, which takes a sequence number; a
+        socket in state CLOSE does not say whether a FIN brought it there or a reset."""
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        if len(info) < _TCP_INFO_LENGTH:
+            return 0, 0
+        received, sent, resent = (
+            struct.unpack_from("=Q", info, offset)[0]
+            for offset in (_BYTES_RECEIVED, _BYTES_SENT, _BYTES_RETRANS)
+        )
+        (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
+        fin_received = info[0] in _FIN_RECEIVED or (info[0] == _CLOSE and not was_reset)
+        return max(0, received - fin_received), sent - resent + waiting
