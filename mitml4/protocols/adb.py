@@ -98,9 +98,9 @@ class Adb(Units):
             banner = reader.take(min(length, MAX_BANNER))
             self.device = banner.rstrip(b"\0")
             self.details_ready = True
-            self.skip(reader, direction, length - len(banner))
+            self.skip_body(reader, direction, length - len(banner))
         else:
-            self.skip(reader, direction, length)
+            self.skip_body(reader, direction, length)
 
     def _start_tls(self, direction: Direction) -> None:
         """TLS begins once both sides have said so, whoever was first."""

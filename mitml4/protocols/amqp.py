@@ -18,7 +18,6 @@ from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
-    PAUSE,
     Details,
     Protocol,
 )
@@ -144,7 +143,10 @@ class Amqp(Units):
             self.stay_plain()
             return
         self.version = HEADERS[header]
-        self.up = PAUSE if header == TLS else FORWARD_ALL
+        if header == TLS:
+            self.ask()
+        else:
+            self.up = FORWARD_ALL
 
     def server_unit(self, reader: Reader) -> None:
         if self.version is None:

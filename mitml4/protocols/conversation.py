@@ -261,6 +261,8 @@ class Protocol:
     terminates: bool = False
     """Whether its layer ends the connection's bytes on our side (TLS), so that the client's bytes
     must not move while this is still possible."""
+    starttls: bool = False
+    """Whether TLS may take over in the middle of it, and then carries the same protocol."""
     events: tuple[type[ProtocolEvent], ...] = ()
     """The events that its conversation may append."""
     conclusive: bool = False

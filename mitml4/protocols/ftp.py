@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, code, command
+from mitml4.protocols.parts.lines import TEXT, agree, code, command
 from mitml4.protocols.parts.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Ftp"]
@@ -47,10 +47,15 @@ def detect(opening: Opening) -> Verdict:
     client = command(opening.up, OWN, SHARED)
     if client is Verdict.LIKELY and _ASKS_FOR_TLS.match(opening.up):
         client = Verdict.MATCH
-    if opening.up and behind_starttls(opening.within, Ftp.name):
-        return Verdict.MATCH if client is Verdict.LIKELY else client
-    server = _greeting(opening.down)
-    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
+    return agree(
+        opening,
+        client,
+        _greeting(opening.down),
+        name=Ftp.name,
+        ports=PORTS,
+        named=_NAMED,
+        telltale=_TELLTALE,
+    )
 
 
 def _greeting(down: bytes) -> Verdict:
@@ -123,6 +128,7 @@ PROTOCOL: Final = Protocol(
     name=Ftp.name,
     detect=detect,
     converse=lambda context: Ftp(context=context),
+    starttls=True,
     client_first=TEXT,
     server_first=b"1245",
 )

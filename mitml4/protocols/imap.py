@@ -18,16 +18,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import (
-    PAUSE,
-    PEEK,
-    Direction,
-    Forward,
-    Opening,
-    Protocol,
-    Verdict,
-)
-from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, prefix_pattern
+from mitml4.protocols.conversation import PAUSE, Direction, Opening, Protocol, Verdict
+from mitml4.protocols.parts.lines import TEXT, agree, prefix_pattern
 from mitml4.protocols.parts.login import MAX_UNDER_WAY, Login
 
 __all__ = ["PROTOCOL", "Imap"]
@@ -73,13 +65,15 @@ _USERNAME: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
 
 def detect(opening: Opening) -> Verdict:
     """A greeting, and a command with a tag; the command alone behind STARTTLS."""
-    if opening.up and behind_starttls(opening.within, Imap.name):
-        return _command(opening.up)
-    server = _greeting(opening.down)
-    if server is Verdict.REJECT:
-        return server
-    client = _command(opening.up)
-    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
+    return agree(
+        opening,
+        _command(opening.up),
+        _greeting(opening.down),
+        name=Imap.name,
+        ports=PORTS,
+        named=_NAMED,
+        telltale=_TELLTALE,
+    )
 
 
 def _command(up: bytes) -> Verdict:
@@ -145,13 +139,10 @@ class Imap(Login):
         if literal is None or self._tag is None:
             self._tag = None
         elif literal[2]:
-            self._skip(Direction.UP, int(literal[1]))
+            self.skip(Direction.UP, int(literal[1]))
         else:
             self._literal = int(literal[1])
-            self.up = PAUSE
-
-    def _skip(self, direction: Direction, count: int) -> None:
-        self.set_directive(direction, Forward(count) if count else PEEK)
+            self.ask()
 
     def server_line(self, line: bytes) -> None:
         if _CAPABILITIES.match(line):
@@ -162,7 +153,7 @@ class Imap(Login):
         literal = None if prose else _LITERAL.search(line)
         self._server_line_goes_on = literal is not None
         if literal:
-            self._skip(Direction.DOWN, int(literal[1]))
+            self.skip(Direction.DOWN, int(literal[1]))
 
     def _prose(self, line: bytes) -> None:
         """A status, or a go-ahead."""
@@ -181,7 +172,8 @@ class Imap(Login):
 
     def _go_ahead(self) -> None:
         if self._tag is not None and self.up is PAUSE:
-            self._skip(Direction.UP, self._literal)
+            self.answered()
+            self.skip(Direction.UP, self._literal)
 
     def _completed(self, tag: bytes, *, granted: bool) -> None:
         at = next((i for i, (known, _) in enumerate(self._under_way) if known == tag), None)
@@ -195,13 +187,15 @@ class Imap(Login):
         elif granted and verb not in UNCHANGED:
             self.let_in()
         if tag == self._tag and self.up is PAUSE:
-            self._tag, self.up = None, PEEK  # its literal is not wanted any more
+            self._tag = None  # its literal is not wanted any more
+            self.answered()
 
 
 PROTOCOL: Final = Protocol(
     name=Imap.name,
     detect=detect,
     converse=lambda context: Imap(context=context),
+    starttls=True,
     client_first=TEXT,
     server_first=b"*",
 )

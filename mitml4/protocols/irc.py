@@ -14,7 +14,6 @@ from typing import ClassVar, Final
 from mitml4.protocols.conversation import PAUSE, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import (
     TEXT,
-    behind_anothers_starttls,
     behind_starttls,
     command,
     in_lines,
@@ -75,8 +74,6 @@ def detect(opening: Opening) -> Verdict:
     client = command(opening.up, COMMANDS)
     if opening.up and behind_starttls(opening.within, Irc.name):
         return client
-    if behind_anothers_starttls(opening.within):
-        return Verdict.REJECT
     server = _answer(opening.down)
     if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
         return Verdict.REJECT
@@ -164,6 +161,7 @@ PROTOCOL: Final = Protocol(
     name=Irc.name,
     detect=detect,
     converse=lambda context: Irc(context=context),
+    starttls=True,
     client_first=TEXT,
     server_first=b":" + initials(_WORDS.split(b"|")),
 )

@@ -18,8 +18,6 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PAUSE,
-    PEEK,
     Details,
     Direction,
     Opening,
@@ -173,7 +171,7 @@ class Ldap(Units):
             reader.take(message.size)
             if _name(message.operation) == START_TLS:
                 self._asked = message.id
-                self.up = PAUSE
+                self.ask()
             return
         if message.tag == BIND:
             self.bind_dn, self.mechanism = _bind(message.operation)
@@ -181,7 +179,7 @@ class Ldap(Units):
         # The first may be what is asked before TLS, the second hardly is.
         self.details_ready = self.details_ready or self._requests > 1 or bool(self.bind_dn)
         self._messages += 1
-        self.skip(reader, Direction.UP, message.size)
+        self.skip_body(reader, Direction.UP, message.size)
 
     def server_unit(self, reader: Reader) -> None:
         if not self._goes_on(reader):
@@ -196,7 +194,7 @@ class Ldap(Units):
             if message.tag == BIND_RESPONSE and self.bind_dn is not None:
                 self._bound(message.operation)
             self._messages += 1
-            self.skip(reader, Direction.DOWN, message.size)
+            self.skip_body(reader, Direction.DOWN, message.size)
             return
         if message.size > MAX_EXTENDED:
             raise ProtocolError("an answer to StartTLS that is too long")
@@ -207,7 +205,7 @@ class Ldap(Units):
             self.go_inside()
         else:
             self.details_ready = True
-            self.up = PEEK
+            self.answered()
 
     def _bound(self, operation: Reader) -> None:
         """A bind was answered; an anonymous one shows nothing."""

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import PEEK, Direction, Forward, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, command
 from mitml4.protocols.parts.login import GREETING, InOrder
 
@@ -37,7 +37,9 @@ _STATUS: Final = re.compile(rb"(OK|NO|BYE)(?![^ (\r])", re.IGNORECASE)
 def detect(opening: Opening) -> Verdict:
     """The first of the capabilities, and a command that fits."""
     client = command(opening.up, COMMANDS)
-    return agree(opening, client, _greeting(opening.down), ports=PORTS, named=_NAMED)
+    return agree(
+        opening, client, _greeting(opening.down), name=ManageSieve.name, ports=PORTS, named=_NAMED
+    )
 
 
 def _greeting(down: bytes) -> Verdict:
@@ -65,17 +67,17 @@ class ManageSieve(InOrder):
             self._command(line)
         self._client_line_goes_on = literal is not None
         if literal:
-            self._skip(Direction.UP, int(literal[1]))
+            self.skip(Direction.UP, int(literal[1]))
 
     def _command(self, line: bytes) -> None:
-        if line.startswith((b'"', b"{")):
-            self.respond(line.strip(b'"'))  # RFC 5804 §2.1: a string, in an AUTHENTICATE
+        if self.is_response(line.strip(b'"')):  # RFC 5804 §2.1: a string
             return
         word, _, argument = line.partition(b" ")
         verb = word[:16].upper()
         if verb == b"AUTHENTICATE":
-            self.authenticate(argument.replace(b'"', b""))
-        self.sent(verb)
+            self.begin_authentication(argument.replace(b'"', b""))
+        else:
+            self.sent(verb)
         if verb == b"STARTTLS":
             self.ask()
 
@@ -90,7 +92,7 @@ class ManageSieve(InOrder):
         literal = _LITERAL.search(line)
         self._server_line_goes_on = literal is not None
         if literal:
-            self._skip(Direction.DOWN, int(literal[1]))
+            self.skip(Direction.DOWN, int(literal[1]))
         elif self._status:
             status_word, self._status = self._status, None
             self._finish(granted=status_word == b"OK")
@@ -104,15 +106,12 @@ class ManageSieve(InOrder):
         elif granted and verb not in UNCHANGED:
             self.let_in()
 
-    def _skip(self, direction: Direction, count: int) -> None:
-        if self.directive(direction) is PEEK and count:
-            self.set_directive(direction, Forward(count))
-
 
 PROTOCOL: Final = Protocol(
     name=ManageSieve.name,
     detect=detect,
     converse=lambda context: ManageSieve(context=context),
+    starttls=True,
     client_first=TEXT,
     server_first=b'"',
 )

@@ -18,8 +18,6 @@ from typing import ClassVar, Final
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
-    PAUSE,
-    PEEK,
     Details,
     LayerContext,
     Opening,
@@ -176,7 +174,7 @@ class Mysql(Units):
         if _behind_ssl_request(self.context.stack):
             self.down = FORWARD_ALL
         else:
-            self.up = PAUSE
+            self.await_server()
 
     def server_unit(self, reader: Reader) -> None:
         if self.greeting:
@@ -190,7 +188,7 @@ class Mysql(Units):
             if self.greeting.error is not None:
                 self.stay_plain()
             else:
-                self.up = PEEK
+                self.answered()
 
     def client_unit(self, reader: Reader) -> None:
         sequence = b"\x01" if self.greeting else b"\x02"

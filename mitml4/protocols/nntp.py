@@ -13,8 +13,8 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, code, command
-from mitml4.protocols.parts.login import GREETING, InOrder
+from mitml4.protocols.parts.lines import TEXT, agree, code, command
+from mitml4.protocols.parts.login import AUTHENTICATION, GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Nntp"]
 
@@ -29,7 +29,6 @@ SHARED: Final = frozenset({b"HELP", b"LIST", b"MODE", b"QUIT"})
 GREETINGS: Final = frozenset({b"200", b"201", b"400", b"502", b"503"})
 """RFC 3977 §5.1: with and without posting, not now, not for you; and what Leafnode says instead."""
 AUTHINFO: Final = b"AUTHINFO"
-SASL: Final = b"AUTHINFO SASL"
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITIES", b"DATE", b"HELP", b"MODE", b"STARTTLS"})
 """What may be granted while the question of TLS is open."""
 LONGEST: Final = 16
@@ -49,10 +48,15 @@ def detect(opening: Opening) -> Verdict:
     client = command(opening.up, OWN, SHARED)
     if client is Verdict.LIKELY and _MODE.match(opening.up):
         client = Verdict.MATCH
-    if opening.up and behind_starttls(opening.within, Nntp.name):
-        return Verdict.MATCH if client is Verdict.LIKELY else client
-    server = _greeting(opening.down)
-    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
+    return agree(
+        opening,
+        client,
+        _greeting(opening.down),
+        name=Nntp.name,
+        ports=PORTS,
+        named=_NAMED,
+        telltale=_TELLTALE,
+    )
 
 
 def _greeting(down: bytes) -> Verdict:
@@ -71,20 +75,18 @@ class Nntp(InOrder):
 
     _listing: bool = False
     """A reply of several lines is under way."""
-    _authenticating: bool = False
 
     def client_line(self, line: bytes) -> None:
-        if self._authenticating:
-            self.respond(line)
+        if self.is_response(line):
             return
         verb, kind, argument = (*line.split(b" ", 2), b"", b"")[:3]
         verb, kind = verb.upper(), kind.upper()
         if verb == AUTHINFO and kind == b"USER":
             self.username = argument
-        self._authenticating = verb == AUTHINFO and kind == b"SASL"
-        if self._authenticating:
-            self.authenticate(argument)
-        self.sent(SASL if self._authenticating else verb[:LONGEST])
+        if verb == AUTHINFO and kind == b"SASL":
+            self.begin_authentication(argument)
+        else:
+            self.sent(verb[:LONGEST])
         if verb == b"STARTTLS":
             self.ask()
         elif verb in (b"TAKETHIS", b"QUIT"):
@@ -100,10 +102,9 @@ class Nntp(InOrder):
             raise ProtocolError("NNTP: a reply without a code")
         code, text = reply.groups()
         verb = self.awaited
-        if verb == SASL and code == b"383":  # RFC 4643 §2.4: a challenge
+        if verb == AUTHENTICATION and code == b"383":  # RFC 4643 §2.4: a challenge
             return
         self.replied()
-        self._authenticating = self._authenticating and verb != SASL
         if verb == GREETING:
             self.greeting = text or b""
         # RFC 3977 §3.2: these two are followed by lines, up to a lone dot.
@@ -124,6 +125,7 @@ PROTOCOL: Final = Protocol(
     name=Nntp.name,
     detect=detect,
     converse=lambda context: Nntp(context=context),
+    starttls=True,
     client_first=TEXT,
     server_first=b"245",
 )

@@ -94,7 +94,7 @@ class OncRpc(Units):
         self.call = self.call or call
         self.details_ready = True
         if call.procedure == 0 and call.whole:
-            self.skip(reader, Direction.UP, call.left)
+            self.skip_body(reader, Direction.UP, call.left)
             return
         reader.at = start
         self.inner = PROGRAMS.get(call.program) if call.procedure else None

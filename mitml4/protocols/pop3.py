@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
-from mitml4.protocols.parts.lines import TEXT, agree, behind_starttls, command
+from mitml4.protocols.parts.lines import TEXT, agree, command
 from mitml4.protocols.parts.login import GREETING, InOrder
 
 __all__ = ["PROTOCOL", "Pop3"]
@@ -28,7 +28,6 @@ SHARED: Final = frozenset(
 )
 UNCHANGED: Final = frozenset({b"USER", b"CAPA", b"NOOP", b"LANG", b"UTF8", GREETING})
 """What may be granted without a login."""
-AUTHENTICATES: Final = b"AUTH mechanism"
 LISTS_MECHANISMS: Final = b"AUTH"
 SEVERAL_LINES: Final = frozenset({b"CAPA", LISTS_MECHANISMS})
 """Whose positive reply goes on to a line with a lone dot (of those that need no login)."""
@@ -43,14 +42,15 @@ _TELLTALE: Final = re.compile(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re
 
 def detect(opening: Opening) -> Verdict:
     """`+OK`, and a command of POP3's; the command alone behind STLS."""
-    own_tls = opening.up and behind_starttls(opening.within, Pop3.name)
-    server = _greeting(opening.down)
-    if server is Verdict.REJECT and not own_tls:
-        return server
-    client = command(opening.up, OWN, SHARED)
-    if own_tls:
-        return Verdict.MATCH if client is Verdict.LIKELY else client
-    return agree(opening, client, server, ports=PORTS, named=_NAMED, telltale=_TELLTALE)
+    return agree(
+        opening,
+        command(opening.up, OWN, SHARED),
+        _greeting(opening.down),
+        name=Pop3.name,
+        ports=PORTS,
+        named=_NAMED,
+        telltale=_TELLTALE,
+    )
 
 
 def _greeting(down: bytes) -> Verdict:
@@ -71,11 +71,9 @@ class Pop3(InOrder):
 
     _listing: bool = False
     """A reply of several lines is under way."""
-    _authenticating: bool = False
 
     def client_line(self, line: bytes) -> None:
-        if self._authenticating:
-            self.respond(line)
+        if self.is_response(line):
             return
         word, _, argument = line.partition(b" ")
         verb = word.upper()
@@ -83,10 +81,10 @@ class Pop3(InOrder):
             self.username = argument
         elif verb == b"APOP":
             self.username = argument.partition(b" ")[0]
-        self._authenticating = verb == b"AUTH" and bool(argument)
-        if self._authenticating:
-            self.authenticate(argument)
-        self.sent(AUTHENTICATES if self._authenticating else verb[:LONGEST])
+        if verb == b"AUTH" and argument:
+            self.begin_authentication(argument)
+        else:
+            self.sent(verb[:LONGEST])
         if verb == b"STLS":
             self.ask()
         elif verb == b"QUIT":
@@ -99,7 +97,8 @@ class Pop3(InOrder):
         elif line.startswith(b"+OK"):
             self._granted(line[4:])
         elif line.startswith(b"-ERR"):
-            self._denied()
+            if self.replied() == b"STLS":
+                self.refuse()
         elif not line.startswith(b"+ ") and line != b"+":  # RFC 5034 §4: a challenge
             raise ProtocolError("POP3: a reply without a status")
 
@@ -113,18 +112,12 @@ class Pop3(InOrder):
         elif verb not in UNCHANGED | SEVERAL_LINES:
             self.let_in()
 
-    def _denied(self) -> None:
-        verb = self.replied()
-        if verb == AUTHENTICATES:
-            self._authenticating = False
-        elif verb == b"STLS":
-            self.refuse()
-
 
 PROTOCOL: Final = Protocol(
     name=Pop3.name,
     detect=detect,
     converse=lambda context: Pop3(context=context),
+    starttls=True,
     client_first=TEXT,
     server_first=b"+-",
 )

@@ -21,8 +21,6 @@ from typing import ClassVar, Final, Literal
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
-    PAUSE,
-    PEEK,
     Details,
     Direction,
     Protocol,
@@ -180,7 +178,7 @@ class Postgresql(Units):
             self.stay_plain()
         else:
             self._asked = code
-            self.up = PAUSE
+            self.ask()
 
     def server_unit(self, reader: Reader) -> None:
         if self._asked:
@@ -199,7 +197,7 @@ class Postgresql(Units):
             self.go_inside()
         elif answer == b"N":
             self.encryption = "refused"
-            self.up = PEEK
+            self.answered()
         else:
             self.encryption = "gssapi" if (answer, question) == (b"G", GSS_REQUEST) else None
             self.stay_plain()
@@ -217,7 +215,7 @@ class Postgresql(Units):
                 self.server_version = value.rstrip(b"\0")
                 self.stay_plain()
         else:
-            self.skip(reader, Direction.DOWN, length - 4)
+            self.skip_body(reader, Direction.DOWN, length - 4)
 
     def _authentication(self, asked: int, data: bytes) -> None:
         if asked == SASL and binds_channel(data):

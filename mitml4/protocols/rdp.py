@@ -16,7 +16,6 @@ from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    PAUSE,
     Details,
     Opening,
     Protocol,
@@ -188,7 +187,7 @@ class Rdp(Units):
             self.stay_plain()
             return
         self.request = read_request(reader)
-        self.up = PAUSE
+        self.ask()
 
     def server_unit(self, reader: Reader) -> None:
         if self.request is None or not reader.data.startswith(b"\x03"):

@@ -172,14 +172,21 @@ class Registry:
             beginning = opening.up[:BEGINNING], opening.within
             rows = self._narrowed.get(beginning)
             return self._narrow(*beginning) if rows is None else rows
-        if opening.down:
-            return self._by_server[opening.down[0]]
-        return self._any
+        rows = self._by_server[opening.down[0]] if opening.down else self._any
+        return self.possible(rows, opening.within)
+
+    def possible(self, rows: tuple[Protocol, ...], within: tuple[str, ...]) -> tuple[Protocol, ...]:
+        """Without those that cannot be here: TLS that STARTTLS began carries the protocol that
+        asked for it, and no other of that family."""
+        outer = self._names.get(within[-2]) if len(within) > 1 and within[-1] == "tls" else None
+        if outer is None or not outer.starttls:
+            return rows
+        return tuple(row for row in rows if not row.starttls or row.name == outer.name)
 
     def _narrow(self, up: bytes, within: tuple[str, ...]) -> tuple[Protocol, ...]:
         """Who does not reject these first bytes of a client, whatever else comes. Remembers it."""
         opening = Opening(up=up, within=within)
-        rows = self._by_client[up[0]]
+        rows = self.possible(self._by_client[up[0]], within)
         rows = tuple(row for row in rows if _verdict(row, opening) is not Verdict.REJECT)
         if len(self._narrowed) >= _MAX_BEGINNINGS:
             self._narrowed.clear()

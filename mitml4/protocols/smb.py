@@ -158,7 +158,7 @@ class Smb(Units):
             self.inner = "dcerpc"
             self.go_inside()
         elif self._left:
-            self.skip(reader, Direction.UP, rest)
+            self.skip_body(reader, Direction.UP, rest)
         else:
             self.stay_plain()
 
@@ -166,7 +166,7 @@ class Smb(Units):
         message, rest = read_head(reader)
         self.dialect = self.dialect or dialect_of(message)
         self.details_ready = self.details_ready or self.dialect is not None
-        self.skip(reader, Direction.DOWN, rest)
+        self.skip_body(reader, Direction.DOWN, rest)
 
     def details(self) -> SmbDetails:
         return SmbDetails(dialect=self.dialect)

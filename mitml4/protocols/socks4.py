@@ -15,28 +15,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    PAUSE,
-    PEEK,
-    SWITCH,
-    Conversation,
-    Details,
-    Direction,
-    Directive,
-    Opening,
-    Protocol,
-    Target,
-    Verdict,
-)
+from mitml4.protocols.conversation import Details, Opening, Protocol, Target, Verdict
 from mitml4.protocols.parts.fields import Reader, evaluate
+from mitml4.protocols.parts.turns import Turns
 
 __all__ = ["PROTOCOL", "Socks4", "Socks4Details"]
 
-VERSION: Final = 4
-HEAD: Final = 8
-SMALLEST: Final = HEAD + 1
-REPLY: Final = 8
 MAX_TEXT: Final = 512
 """A userid or a domain that does not end within this many bytes is none."""
 
@@ -52,50 +36,29 @@ REPLIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request, and how many bytes it was."""
+    """What the client asks for; `domain` is empty where it names an address."""
 
     command: int
     target: Target
     userid: bytes
-    size: int
+    domain: bytes
 
 
-def parse(data: bytes) -> Request | None:
-    """The request that these bytes begin with; None as long as it is not whole.
-
-    Raises ProtocolError at the first byte that rules it out.
-    """
-    if data[:1] not in (b"", b"\x04") or (len(data) > 1 and data[1] not in COMMANDS):
-        raise ProtocolError("SOCKS4: no request")
-    if len(data) < HEAD:
-        return None
-    port, address = int.from_bytes(data[2:4], "big"), data[4:8]
-    nowhere = address[0] == 0 and (address[:3] != bytes(3) or address[3] == 0)  # RFC 6890 §2.2.2
-    if nowhere or (port == 0 and COMMANDS[data[1]] == "connect"):
-        raise ProtocolError("SOCKS4: a request for no destination")
-    userid = _text(data, HEAD)
-    if userid is None:
-        return None
-    end = HEAD + len(userid) + 1
-    host = str(ipaddress.ip_address(address))
-    if address[:3] == bytes(3):
-        domain = _text(data, end)
-        if domain is None:
-            return None
-        if not domain:
-            raise ProtocolError("SOCKS4: an empty domain name")
-        end += len(domain) + 1
-        host = domain.decode("ascii")
-    return Request(data[1], Target(host, port), userid, end)
-
-
-def _text(data: bytes, start: int) -> bytes | None:
-    """The printable text from `start` to a NUL; None as long as there is none."""
-    end = data.find(b"\0", start, start + MAX_TEXT + 1)
-    text = data[start : start + MAX_TEXT + 1] if end < 0 else data[start:end]
-    if len(text) > MAX_TEXT or not all(0x20 <= byte < 0x7F for byte in text):
-        raise ProtocolError("SOCKS4: a text that is too long or not printable")
-    return None if end < 0 else text
+def read_request(reader: Reader) -> Request:
+    """A whole request."""
+    reader.one_of(b"\x04")
+    command = reader.uint(1, min(COMMANDS), max(COMMANDS))
+    port, address = reader.uint(2), reader.take(4)
+    is_name = address[:3] == bytes(3) and address[3] != 0
+    nowhere = address[0] == 0 and not is_name  # RFC 6890 §2.2.2
+    if nowhere or (port == 0 and COMMANDS[command] == "connect"):
+        raise ProtocolError("a request for no destination")
+    userid = reader.until(b"\0", MAX_TEXT)
+    domain = reader.until(b"\0", MAX_TEXT) if is_name else b""
+    if is_name and not domain:
+        raise ProtocolError("an empty domain name")
+    host = domain.decode("ascii") if is_name else str(ipaddress.ip_address(address))
+    return Request(command, Target(host, port), userid, domain)
 
 
 def detect(opening: Opening) -> Verdict:
@@ -105,13 +68,11 @@ def detect(opening: Opening) -> Verdict:
     """
     if opening.down and not opening.up:
         return Verdict.REJECT
-    try:
-        request = parse(opening.up)
-    except ProtocolError:
-        return Verdict.REJECT
-    if request is None:
-        return Verdict.NEED_MORE
-    if request.size > SMALLEST:
+    verdict = evaluate(read_request, opening.up)
+    if verdict is not Verdict.MATCH:
+        return verdict
+    request = read_request(Reader(opening.up))
+    if request.userid or request.domain:
         return Verdict.MATCH
     answer = evaluate(_read_answer, opening.down)
     if answer is not Verdict.NEED_MORE:
@@ -136,23 +97,17 @@ class Socks4Details(Details):
 
 
 @dataclass(slots=True)
-class Socks4(Conversation):
+class Socks4(Turns):
     """Request and reply; both sides are SWITCH after a CONNECT that was granted."""
 
     name: ClassVar[str] = "socks4"
 
-    down: Directive = PAUSE
     elsewhere: bool = True
     request: Request | None = None
     reply: str | None = None
 
-    def feed(self, direction: Direction, data: bytes) -> int:
-        return self._request(data) if direction is Direction.UP else self._reply(data)
-
-    def end(self, direction: Direction) -> None:
-        """Whoever leaves in mid-handshake, the other's last words still pass."""
-        if direction is Direction.DOWN or self.down is PAUSE:
-            self._pass_all()
+    def __post_init__(self) -> None:
+        self.client_next(self._request)
 
     def details(self) -> Socks4Details:
         if self.request is None:
@@ -164,32 +119,22 @@ class Socks4(Conversation):
             reply=self.reply,
         )
 
-    def _request(self, data: bytes) -> int:
-        self.request = parse(data)
-        if self.request is None:
-            return 0
+    def _request(self, reader: Reader) -> None:
+        self.request = read_request(reader)
         self.ask_for(self.request.target)
-        self.up, self.down = PAUSE, PEEK
-        return self.request.size
+        self.server_next(self._reply)
 
-    def _reply(self, data: bytes) -> int:
+    def _reply(self, reader: Reader) -> None:
         """`VN CD DSTPORT DSTIP`: VN is 0, though some servers say 4."""
-        if data[0] not in (0, VERSION) or (len(data) > 1 and data[1] not in REPLIES):
-            raise ProtocolError("SOCKS4: no reply")
-        if len(data) < REPLY:
-            return 0
+        reader.one_of(b"\x00", b"\x04")
+        code = reader.uint(1, min(REPLIES), max(REPLIES))
+        reader.take(2 + 4)
         assert self.request is not None
-        self.reply = REPLIES[data[1]]
-        if data[1] == GRANTED and COMMANDS[self.request.command] == "connect":
-            self.details_ready = True
-            self.up = self.down = SWITCH
+        self.reply = REPLIES[code]
+        if code == GRANTED and COMMANDS[self.request.command] == "connect":
+            self.go_inside()
         else:
-            self._pass_all()  # a refusal, or BIND, whose second reply comes much later
-        return REPLY
-
-    def _pass_all(self) -> None:
-        self.details_ready = True
-        self.up = self.down = FORWARD_ALL
+            self.stay_plain()  # a refusal, or BIND, whose second reply comes much later
 
 
 PROTOCOL: Final = Protocol(

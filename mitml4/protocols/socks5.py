@@ -17,20 +17,14 @@ own: they are named, and the rest passes.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    PAUSE,
-    PEEK,
-    SWITCH,
-    Conversation,
     Details,
-    Direction,
     End,
     Opening,
     Protocol,
@@ -38,7 +32,8 @@ from mitml4.protocols.conversation import (
     Unreadable,
     Verdict,
 )
-from mitml4.protocols.parts.fields import Reader, evaluate
+from mitml4.protocols.parts.fields import Reader, Short, evaluate
+from mitml4.protocols.parts.turns import Turns
 
 __all__ = ["PROTOCOL", "Socks5", "Socks5Details"]
 
@@ -146,7 +141,7 @@ class Socks5Details(Details):
 
 
 @dataclass(slots=True)
-class Socks5(Conversation):
+class Socks5(Turns):
     """The handshake, one unit a turn; both sides are SWITCH after a CONNECT that succeeded."""
 
     name: ClassVar[str] = "socks5"
@@ -157,21 +152,9 @@ class Socks5(Conversation):
     username: bytes | None = None
     command: int | None = None
     reply: str | None = None
-    _reader: Callable[[bytes], int] = field(init=False, repr=False)
-    """Who reads the next unit, of the side whose turn it is: bytes in, how many it took out."""
 
     def __post_init__(self) -> None:
-        self._await_client(self._greeting)
-
-    def feed(self, direction: Direction, data: bytes) -> int:
-        return self._reader(data)
-
-    def end(self, direction: Direction) -> None:
-        """Whoever leaves in mid-handshake, the other's last words still pass."""
-        if direction is Direction.DOWN:
-            self._pass_all()
-        elif self.down is PAUSE:
-            self.down = FORWARD_ALL
+        self.client_next(self._greeting)
 
     def details(self) -> Socks5Details:
         return Socks5Details(
@@ -185,150 +168,106 @@ class Socks5(Conversation):
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
         """An optimistic client's request, behind its credentials if there are any."""
-        if self._reader not in (self._choice, self._status):
+        if self.turn not in (self._choice, self._status):
             return super(Socks5, self).asked_ahead(data)
+        reader = Reader(data)
         try:
-            start = _credentials_end(data) if data[0] == 1 else 0
-            end = None if start is None else _address_end(data[start:])
-        except ProtocolError as error:
-            return [Unreadable(error.message)]
-        if start is None or end is None:
+            if data[0] == 1:
+                _read_credentials(reader)
+            reader.take(3)
+            return [_read_address(reader)]
+        except Short:
             return []
-        return [_address(data[start + 3 : start + end])]
+        except ProtocolError as error:
+            return [Unreadable(f"SOCKS5: {error.message}")]
 
-    def _greeting(self, data: bytes) -> int:
+    def _greeting(self, reader: Reader) -> None:
         """`VER NMETHODS METHODS` (RFC 1928 §3)."""
-        _expect(data[0] == VERSION, "SOCKS5: the greeting has another version")
-        if len(data) < 2 or len(data) < 2 + data[1]:
-            return 0
-        end = 2 + data[1]
-        self.methods = data[2:end]
-        self._await_server(self._choice)
-        return end
+        _version(reader, VERSION, "the greeting")
+        self.methods = reader.take(reader.uint(1))
+        self.server_next(self._choice)
 
-    def _choice(self, data: bytes) -> int:
+    def _choice(self, reader: Reader) -> None:
         """`VER METHOD` (RFC 1928 §3)."""
-        _expect(data[0] == VERSION, "SOCKS5: the method selection has another version")
-        if len(data) < 2:
-            return 0
-        self.method = data[1]
-        offered = self.methods or b""
-        _expect(
-            self.method in offered or self.method == NONE_ACCEPTABLE,
-            "SOCKS5: the server selects a method that was not offered",
-        )
+        _version(reader, VERSION, "the method selection")
+        self.method = reader.uint(1)
+        if self.method != NONE_ACCEPTABLE and self.method not in (self.methods or b""):
+            raise ProtocolError("the server selects a method that was not offered")
         if self.method == NO_AUTHENTICATION:
-            self._await_client(self._request)
+            self.client_next(self._request)
         elif self.method == USERNAME_PASSWORD:
-            self._await_client(self._credentials)
+            self.client_next(self._credentials)
         else:
             if self.method != NONE_ACCEPTABLE:
                 self.named.append(Unreadable("SOCKS5: a method that may wrap the request"))
-            self._pass_all()
-        return 2
+            self.stay_plain()
 
-    def _credentials(self, data: bytes) -> int:
+    def _credentials(self, reader: Reader) -> None:
         """`01 ULEN UNAME PLEN PASSWD` (RFC 1929 §2)."""
-        _expect(data[0] == 1, "SOCKS5: the credentials have another version")
-        end = _credentials_end(data)
-        if end is None:
-            return 0
-        self.username = data[2 : 2 + data[1]]
-        self._await_server(self._status)
-        return end
+        self.username = _read_credentials(reader)
+        self.server_next(self._status)
 
-    def _status(self, data: bytes) -> int:
+    def _status(self, reader: Reader) -> None:
         """`VER STATUS` (RFC 1929 §2); a version other than 01 is a common sin of servers."""
-        if len(data) < 2:
-            return 0
-        if data[1] == 0:
-            self._await_client(self._request)
+        reader.take(1)
+        if reader.uint(1) == 0:
+            self.client_next(self._request)
         else:
             self.reply = "authentication failed"
-            self._pass_all()
-        return 2
+            self.stay_plain()
 
-    def _request(self, data: bytes) -> int:
+    def _request(self, reader: Reader) -> None:
         """`VER CMD RSV ATYP DST.ADDR DST.PORT` (RFC 1928 §4)."""
-        _expect(data[0] == VERSION, "SOCKS5: the request has another version")
-        end = _address_end(data)
-        if end is None:
-            return 0
-        self.command = data[1]
-        self.target = _address(data[3:end])
-        if _command_name(self.command) != "udp associate":  # there it is the client's own address
+        _version(reader, VERSION, "the request")
+        command = reader.uint(1)
+        reader.take(1)
+        self.target = _read_address(reader)
+        self.command = command
+        if _command_name(command) != "udp associate":  # there it is the client's own address
             self.named.append(self.target)
-        self._await_server(self._reply)
-        return end
+        self.server_next(self._reply)
 
-    def _reply(self, data: bytes) -> int:
+    def _reply(self, reader: Reader) -> None:
         """`VER REP RSV ATYP BND.ADDR BND.PORT` (RFC 1928 §6)."""
-        _expect(data[0] == VERSION, "SOCKS5: the reply has another version")
-        if len(data) < 2:
-            return 0
-        if data[1] != 0 or _command_name(self.command) != "connect":
+        _version(reader, VERSION, "the reply")
+        reply = reader.uint(1)
+        if reply != 0 or _command_name(self.command) != "connect":
             # What comes next is a refusal's rest, BIND's second reply, or an association that
             # stands as long as this connection: nothing to look into.
-            self.reply = _reply_name(data[1])
-            self._pass_all()
-            return 2
-        end = _address_end(data)
-        if end is None:
-            return 0
+            self.reply = _reply_name(reply)
+            self.stay_plain()
+            return
+        reader.take(1)
+        _read_address(reader)
         self.reply = _reply_name(0)
-        self.details_ready = True
-        self.up = self.down = SWITCH
-        return end
-
-    def _await_client(self, reader: Callable[[bytes], int]) -> None:
-        self._reader = reader
-        self.up, self.down = PEEK, PAUSE
-
-    def _await_server(self, reader: Callable[[bytes], int]) -> None:
-        self._reader = reader
-        self.up, self.down = PAUSE, PEEK
-
-    def _pass_all(self) -> None:
-        self.details_ready = True
-        self.up = self.down = FORWARD_ALL
+        self.go_inside()
 
 
-def _expect(condition: bool, message: str) -> None:
-    if not condition:
-        raise ProtocolError(message)
+def _version(reader: Reader, version: int, what: str) -> None:
+    if reader.uint(1) != version:
+        raise ProtocolError(f"{what} has another version")
 
 
-def _credentials_end(data: bytes) -> int | None:
-    """Where the credentials end, or None as long as that has not come (RFC 1929 §2)."""
-    if len(data) < 2 or len(data) < 3 + data[1]:
-        return None
-    end = 3 + data[1] + data[2 + data[1]]
-    return end if len(data) >= end else None
+def _read_credentials(reader: Reader) -> bytes:
+    """The user's name; the password is read and forgotten."""
+    _version(reader, 1, "the credentials")
+    username = reader.take(reader.uint(1))
+    reader.take(reader.uint(1))
+    return username
 
 
-def _address_end(data: bytes) -> int | None:
-    """Where a request or reply ends, or None as long as that has not come (RFC 1928 §5)."""
-    if len(data) < 5:
-        return None
-    match data[3]:
+def _read_address(reader: Reader) -> Target:
+    """`ATYP ADDR PORT` (RFC 1928 §5)."""
+    match reader.uint(1):
         case 1:
-            size = 4
+            host = str(ipaddress.ip_address(reader.take(4)))
         case 3:
-            size = 1 + data[4]
+            host = reader.take(reader.uint(1)).decode("utf-8", "backslashreplace")
         case 4:
-            size = 16
+            host = str(ipaddress.ip_address(reader.take(16)))
         case kind:
-            raise ProtocolError(f"SOCKS5: unknown address type {kind}")
-    end = 4 + size + 2
-    return end if len(data) >= end else None
-
-
-def _address(data: bytes) -> Target:
-    """A whole `ATYP ADDR PORT`."""
-    host, port = data[1:-2], int.from_bytes(data[-2:], "big")
-    if data[0] == 3:
-        return Target(host[1:].decode("utf-8", "backslashreplace"), port)
-    return Target(str(ipaddress.ip_address(host)), port)
+            raise ProtocolError(f"unknown address type {kind}")
+    return Target(host, reader.uint(2))
 
 
 def _names(methods: bytes | None) -> tuple[str, ...] | None:

@@ -21,10 +21,7 @@ from typing import ClassVar, Final
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
-    PAUSE,
-    PEEK,
     Details,
-    Directive,
     Framing,
     LayerContext,
     Opening,
@@ -242,11 +239,13 @@ class Tds(Units):
 
     name: ClassVar[str] = "tds"
 
-    down: Directive = PAUSE
     server_version: str | None = None
     encryption: str | None = None
     user: bytes | None = None
     _asked: bool = False
+
+    def __post_init__(self) -> None:
+        self.await_client()
 
     def client_unit(self, reader: Reader) -> None:
         if reader.data.startswith(LOGIN7, reader.at):
@@ -262,7 +261,7 @@ class Tds(Units):
         else:
             read_prelogin(reader)
             self._asked = True
-            self.up, self.down = PAUSE, PEEK
+            self.await_server()
 
     def _go_on(self, reader: Reader) -> None:
         """What the client says to the server's prelogin, if it is no login."""
@@ -285,7 +284,9 @@ class Tds(Units):
         answer = options.get(ENCRYPTION, b"")
         if len(answer) == 1:
             self.encryption = ENCRYPTIONS.get(answer[0] & ~CLIENT_CERTIFICATE)
-        self.up, self.down = PEEK, PAUSE if self.encryption == ALL else FORWARD_ALL
+        self.await_client()
+        if self.encryption != ALL:
+            self.down = FORWARD_ALL
         if self.encryption == LOGIN_ONLY:
             self.stay_plain()
 

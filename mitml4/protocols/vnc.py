@@ -11,30 +11,18 @@
     subtype             ───────►                             256: user and password, no TLS
                         ◄───────    01                       257–264: TLS begins
 
-The sides take turns, so the side whose turn it is not is held.
+The sides take turns, so the side whose turn it is not waits.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    PAUSE,
-    PEEK,
-    SWITCH,
-    Conversation,
-    Details,
-    Direction,
-    Opening,
-    Protocol,
-    Verdict,
-)
-from mitml4.protocols.parts.lines import prefix_pattern
+from mitml4.protocols.conversation import Details, Protocol
+from mitml4.protocols.parts.evidence import single_message
+from mitml4.protocols.parts.fields import Reader
+from mitml4.protocols.parts.turns import Turns
 
 __all__ = ["PROTOCOL", "Vnc", "VncDetails"]
 
@@ -76,27 +64,21 @@ SUBTYPES: Final = {
     264: "X509SASL",
 }
 
-VERSION_BYTES: Final = 12
-_VERSION: Final = re.compile(rb"RFB ([0-9]{3})\.([0-9]{3})\n")
-_BEGUN: Final = prefix_pattern(
-    *(b"R", b"F", b"B", b" "), *[b"[0-9]"] * 3, rb"\.", *[b"[0-9]"] * 3, b"\n"
-)
+DIGITS: Final = b"0123456789"
 
 
-def detect(opening: Opening) -> Verdict:
-    """The client's version is certain; the server's, once the client says nothing else."""
-    if opening.up:
-        return _version(opening.up)
-    server = _version(opening.down)
-    if server is not Verdict.MATCH:
-        return server
-    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
+def read_version(reader: Reader) -> tuple[int, int]:
+    """Major and minor of `RFB 003.008\\n` (RFC 6143 §7.1.1)."""
+    reader.one_of(b"RFB ")
+    major = reader.take(3, DIGITS)
+    reader.one_of(b".")
+    minor = reader.take(3, DIGITS)
+    reader.one_of(b"\n")
+    return int(major), int(minor)
 
 
-def _version(data: bytes) -> Verdict:
-    if _VERSION.match(data):
-        return Verdict.MATCH
-    return Verdict.NEED_MORE if _BEGUN.fullmatch(data) else Verdict.REJECT
+detect = single_message(read_version, read_version)
+"""The client's version is certain; the server's, once the client says nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +94,7 @@ class VncDetails(Details):
 
 
 @dataclass(slots=True)
-class Vnc(Conversation):
+class Vnc(Turns):
     """The handshake, one unit a turn, up to TLS or to an authentication of another kind."""
 
     name: ClassVar[str] = "vnc"
@@ -123,18 +105,9 @@ class Vnc(Conversation):
     security: int | None = None
     subtype: int | None = None
     upgraded: bool = False
-    _reader: Callable[[bytes], int] = field(init=False, repr=False)
-    """Who reads the next unit, of the side whose turn it is: bytes in, how many it took out."""
 
     def __post_init__(self) -> None:
-        self._await_server(self._servers_version)
-
-    def feed(self, direction: Direction, data: bytes) -> int:
-        return self._reader(data)
-
-    def end(self, direction: Direction) -> None:
-        """Whoever leaves in mid-handshake, the other's last words still pass."""
-        self._pass_all()
+        self.server_next(self._servers_version)
 
     def details(self) -> VncDetails:
         return VncDetails(
@@ -146,129 +119,77 @@ class Vnc(Conversation):
             upgraded=self.upgraded,
         )
 
-    def _servers_version(self, data: bytes) -> int:
-        """RFC 6143 §7.1.1."""
-        self.server_version = _read_version(data)
-        if self.server_version is None:
-            return 0
-        self._await_client(self._clients_version)
-        return VERSION_BYTES
+    def _servers_version(self, reader: Reader) -> None:
+        self.server_version = read_version(reader)
+        self.client_next(self._clients_version)
 
-    def _clients_version(self, data: bytes) -> int:
-        self.client_version = _read_version(data)
-        if self.client_version is None:
-            return 0
+    def _clients_version(self, reader: Reader) -> None:
+        self.client_version = read_version(reader)
         if self.client_version < (3, 7):
-            self._await_server(self._decision)
+            self.server_next(self._decision)
         elif self.client_version < (4, 0):
-            self._await_server(self._offer)
+            self.server_next(self._offer)
         else:
-            self._pass_all()  # RealVNC's own versions
-        return VERSION_BYTES
+            self.stay_plain()  # RealVNC's own versions
 
-    def _decision(self, data: bytes) -> int:
+    def _decision(self, reader: Reader) -> None:
         """RFC 6143 appendix A: in 3.3 the server decides."""
-        if len(data) < 4:
-            return 0
-        self.security = int.from_bytes(data[:4], "big")
-        self._pass_all()
-        return 4
+        self.security = reader.uint(4)
+        self.stay_plain()
 
-    def _offer(self, data: bytes) -> int:
+    def _offer(self, reader: Reader) -> None:
         """RFC 6143 §7.1.2: no types at all are followed by the reason."""
-        end = 1 + data[0]
-        if len(data) < end:
-            return 0
-        self.offered = tuple(data[1:end])
+        self.offered = tuple(reader.take(reader.uint(1)))
         if self.offered:
-            self._await_client(self._choice)
+            self.client_next(self._choice)
         else:
-            self._pass_all()
-        return end
+            self.stay_plain()
 
-    def _choice(self, data: bytes) -> int:
-        self.security = data[0]
+    def _choice(self, reader: Reader) -> None:
+        self.security = reader.uint(1)
         if self.security == VENCRYPT:
-            self._await_server(self._vencrypt_version)
+            self.server_next(self._vencrypt_version)
         elif self.security == TLS:
             self._upgrade()
         else:
-            self._pass_all()
-        return 1
+            self.stay_plain()
 
-    def _vencrypt_version(self, data: bytes) -> int:
+    def _vencrypt_version(self, reader: Reader) -> None:
         """VeNCrypt §6.2.19: major and minor."""
-        if len(data) < 2:
-            return 0
-        self._await_client(self._vencrypt_choice)
-        return 2
+        reader.take(2)
+        self.client_next(self._vencrypt_choice)
 
-    def _vencrypt_choice(self, data: bytes) -> int:
+    def _vencrypt_choice(self, reader: Reader) -> None:
         """0.0 is a refusal, and 0.1, which numbered its subtypes otherwise, is obsolete."""
-        if len(data) < 2:
-            return 0
-        if data[:2] == b"\x00\x02":
-            self._await_server(self._subtypes)
+        if reader.take(2) == b"\x00\x02":
+            self.server_next(self._subtypes)
         else:
-            self._pass_all()
-        return 2
+            self.stay_plain()
 
-    def _subtypes(self, data: bytes) -> int:
+    def _subtypes(self, reader: Reader) -> None:
         """VeNCrypt §6.2.19.0.2: an acknowledgement (0), and the subtypes."""
-        if data[0] != 0:
-            self._pass_all()
-            return 1
-        if len(data) < 2 or len(data) < 2 + 4 * data[1]:
-            return 0
-        if data[1]:
-            self._await_client(self._subtype_choice)
+        if reader.uint(1) == 0 and reader.take(4 * reader.uint(1)):
+            self.client_next(self._subtype_choice)
         else:
-            self._pass_all()
-        return 2 + 4 * data[1]
+            self.stay_plain()
 
-    def _subtype_choice(self, data: bytes) -> int:
-        if len(data) < 4:
-            return 0
-        self.subtype = int.from_bytes(data[:4], "big")
+    def _subtype_choice(self, reader: Reader) -> None:
+        self.subtype = reader.uint(4)
         if self.subtype in SUBTYPES and self.subtype != PLAIN:
-            self._await_server(self._ready)
+            self.server_next(self._ready)
         else:
-            self._pass_all()
-        return 4
+            self.stay_plain()
 
-    def _ready(self, data: bytes) -> int:
+    def _ready(self, reader: Reader) -> None:
         """1: TLS begins; 0: the server cannot."""
-        if data[0] == 1:
+        if reader.uint(1) == 1:
             self._upgrade()
         else:
-            self._pass_all()
-        return 1
-
-    def _await_client(self, reader: Callable[[bytes], int]) -> None:
-        self._reader = reader
-        self.up, self.down = PEEK, PAUSE
-
-    def _await_server(self, reader: Callable[[bytes], int]) -> None:
-        self._reader = reader
-        self.up, self.down = PAUSE, PEEK
+            self.stay_plain()
 
     def _upgrade(self) -> None:
-        self.upgraded = self.details_ready = True
-        self.up = self.down = SWITCH
-
-    def _pass_all(self) -> None:
-        self.details_ready = True
-        self.up = self.down = FORWARD_ALL
-
-
-def _read_version(data: bytes) -> tuple[int, int] | None:
-    """Major and minor of `RFB 003.008\\n`, None as long as it has not come."""
-    version = _VERSION.match(data)
-    if version is None:
-        if _BEGUN.fullmatch(data) is None:
-            raise ProtocolError("VNC: not a version")
-        return None
-    return int(version[1]), int(version[2])
+        self.upgraded = True
+        self.go_inside()
 
 
 def _dotted(version: tuple[int, int] | None) -> str | None:

@@ -197,6 +197,7 @@ PROTOCOL: Final = Protocol(
     name=Xmpp.name,
     detect=detect,
     converse=lambda context: Xmpp(context=context),
+    starttls=True,
     client_first=b"< \t\r\n",
     server_first=b"< \t\r\n",
 )

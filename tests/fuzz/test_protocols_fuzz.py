@@ -384,7 +384,7 @@ def test_every_protocol_that_converses_has_a_session() -> None:
 def test_any_bytes_raise_protocol_error_or_nothing(row: Protocol, data: st.DataObject) -> None:
     steps = st.tuples(st.sampled_from(Direction), st.binary(max_size=60))
     within = data.draw(st.sampled_from(((), ("tls",), (row.name, "tls"))))
-    context = LayerContext(secure=bool(within), within=within)
+    context = LayerContext(secure=bool(within), stack=within)
     follow(begin(row, context), data.draw(st.lists(steps, max_size=8)))
 
 

@@ -137,9 +137,3 @@ def test_a_command_alone_is_likely_at_the_usual_port() -> None:
 
 def test_behind_starttls_the_client_needs_no_answer() -> None:
     assert detect(Opening(up=b"USER x", within=("irc", "tls"))) is Verdict.MATCH
-
-
-def test_nobody_else_is_behind_the_starttls_of_another() -> None:
-    inside = ("smtp", "tls")
-    opening = Opening(up=b"QUIT\r\n", down=b":a 001 b :Welcome\r\n", within=inside)
-    assert detect(opening) is Verdict.REJECT

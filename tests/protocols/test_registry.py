@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
+from mitml4.protocols.parts.starttls import StartTLS
 from mitml4.protocols.registry import BEGINNING, MAX_OPENING, PROTOCOLS, Registry, by_name, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -444,7 +446,7 @@ HINTED = {"finger": 79, "whois": 43}
 """What is likely at a port, and never more: any text would do."""
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)
-DETECTORS = [row for row in PROTOCOLS if row.detect is not None]
+DETECTORS = tuple(row for row in PROTOCOLS if row.detect is not None)
 
 
 def joined(trace: Trace, direction: Direction) -> bytes:
@@ -657,8 +659,27 @@ def test_two_rows_never_match_the_same_bytes(
 ) -> None:
     up, down = sides
     opening = Opening(up=up, down=down, up_ended=ended, within=within, port=port)
-    matches = [row.name for row in DETECTORS if verdict(row, opening) is Verdict.MATCH]
+    rows = Registry(PROTOCOLS).possible(DETECTORS, within)
+    matches = [row.name for row in rows if verdict(row, opening) is Verdict.MATCH]
     assert len(matches) < 2, matches
+
+
+def test_behind_starttls_only_the_protocol_that_asked_for_it_goes_on() -> None:
+    for row in PROTOCOLS:
+        names = {other.name for other in PROTOCOLS if other.starttls}
+        inside = Registry(PROTOCOLS).possible(PROTOCOLS, ("socks5", row.name, "tls"))
+        left = names & {other.name for other in inside}
+        assert left == ({row.name} if row.starttls else names)
+    for within in ((), ("tls",), ("smtp",), ("smtp", "tls", "http/1")):
+        assert Registry(PROTOCOLS).possible(PROTOCOLS, within) == PROTOCOLS
+    answer = Opening(up=b"QUIT\r\n", down=b":a 001 b :Welcome\r\n", within=("smtp", "tls"))
+    assert Registry(PROTOCOLS).detect(answer).match is by_name("smtp")
+
+
+def test_a_row_says_whether_its_conversation_may_turn_into_tls() -> None:
+    for row in PROTOCOLS:
+        lines = row.converse is not None and isinstance(row.converse(LayerContext()), StartTLS)
+        assert row.starttls is lines, row.name
 
 
 @given(sides=mutants(), within=WITHIN, port=PORTS, data=st.data())

@@ -17,7 +17,8 @@ from mitml4.protocols.conversation import (
     Opening,
     Verdict,
 )
-from mitml4.protocols.smtp import MAX_UNDER_WAY, Smtp, detect
+from mitml4.protocols.parts.login import MAX_UNDER_WAY
+from mitml4.protocols.smtp import Smtp, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -32,6 +33,13 @@ OK = (DOWN, b"250 2.1.0 Ok\r\n")
 RCPT = (UP, b"RCPT TO:<b>\r\n")
 DATA = (UP, b"DATA\r\n")
 AUTH = (UP, b"AUTH PLAIN AGEAYg==\r\n")
+CHALLENGED = [
+    (UP, b"AUTH LOGIN\r\n"),
+    (DOWN, b"334 VXNlcm5hbWU6\r\n"),
+    (UP, b"YQ==\r\n"),
+    (DOWN, b"334 UGFzc3dvcmQ6\r\n"),
+    (UP, b"Yg==\r\n"),
+]
 NEEDS_TLS = (DOWN, b"538 Encryption required\r\n")
 TLS_FIRST = (DOWN, b"530 5.7.0 Must issue a STARTTLS command first\r\n")
 
@@ -73,7 +81,7 @@ PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
     "mail": [GREETING, EHLO, OFFER, MAIL, OK],
     "mail, pipelined to its text": [GREETING, EHLO, OFFER, MAIL, RCPT, DATA],
     "text in chunks": [GREETING, EHLO, OFFER, MAIL, (UP, b"BDAT 10 LAST\r\n")],
-    "AUTH with challenges": [GREETING, EHLO, OFFER, AUTH, (DOWN, b"334 VXNlcm5hbWU6\r\n")],
+    "AUTH with challenges": [GREETING, EHLO, OFFER, *CHALLENGED, (DOWN, b"235 Ok\r\n")],
     "AUTH at once": [GREETING, EHLO, OFFER, AUTH, (DOWN, b"235 Ok\r\n")],
     "quit": [GREETING, (UP, b"QUIT\r\n")],
     "server left": [GREETING, (DOWN, None)],
@@ -114,7 +122,7 @@ def test_after_a_no_the_client_goes_on(converse: Any) -> None:
     talk = converse(conversation, script)
     assert conversation.up is PEEK
     assert not talk.kept[UP]
-    assert conversation.details_ready
+    assert not conversation.details_ready  # a login may follow
 
 
 def test_commands_injected_before_the_yes_are_left_to_the_inner_layer(converse: Any) -> None:
@@ -130,21 +138,31 @@ def test_the_server_may_leave_unasked(converse: Any) -> None:
     assert conversation.details_ready
 
 
-def test_inside_its_own_tls_there_is_nothing_left_to_ask(converse: Any) -> None:
-    conversation = Smtp(context=LayerContext(secure=True, stack=("smtp", "tls")))
-    talk = converse(conversation, [EHLO, OFFER])
-    assert conversation.details_ready
-    assert not talk.kept[UP]
-    assert not conversation.details().upgraded
-
-
-def test_with_tls_from_the_start_all_is_known_with_the_greeting(converse: Any) -> None:
-    conversation = Smtp(context=LayerContext(secure=True, stack=("tls",)))
-    converse(conversation, [GREETING])
-    assert conversation.details_ready
-    assert conversation.details().greeting == b"mx.example ESMTP Postfix"
-    converse(conversation, [EHLO, OFFER, (UP, b"MAIL FROM:<a@x>\r\n"), (DOWN, b"250 Ok\r\n")])
-    assert conversation.up is FORWARD_ALL
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize(
+    ("stack", "opening"),
+    [
+        ((), [GREETING, EHLO, OFFER]),
+        (("tls",), [GREETING, EHLO, OFFER]),
+        (("smtp", "tls"), [EHLO, OFFER]),
+    ],
+)
+def test_a_login_tells_the_users_name_and_never_the_password(
+    converse: Any, stack: tuple[str, ...], opening: list[Any], chunk: int | None
+) -> None:
+    for login in (
+        [AUTH],
+        CHALLENGED,
+        [*CHALLENGED[:2], (UP, b"*\r\n"), (DOWN, b"501 No\r\n"), AUTH],
+    ):
+        conversation = Smtp(context=LayerContext(secure=bool(stack), stack=stack))
+        converse(conversation, [*opening, *login], chunk=chunk)
+        assert not conversation.details_ready
+        converse(conversation, [(DOWN, b"235 Ok\r\n")])
+        assert conversation.details_ready
+        assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+        details = conversation.details()
+        assert (details.username, details.upgraded) == (b"a", False)
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

@@ -82,7 +82,7 @@ def test_a_refusal_and_a_bind_are_named_and_pass(
     ],
 )
 def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, script: Any) -> None:
-    with pytest.raises(ProtocolError, match="SOCKS4"):
+    with pytest.raises(ProtocolError, match="socks4: "):
         converse(Socks4(), script)
 
 

@@ -195,7 +195,7 @@ def test_the_password_is_nowhere_in_the_details(converse: Any) -> None:
     ],
 )
 def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, script: Any) -> None:
-    with pytest.raises(ProtocolError, match="SOCKS5"):
+    with pytest.raises(ProtocolError, match="socks5: "):
         converse(Socks5(), script)
 
 

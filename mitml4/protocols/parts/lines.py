@@ -25,7 +25,6 @@ from mitml4.protocols.conversation import Opening, Verdict
 __all__ = [
     "TEXT",
     "agree",
-    "behind_anothers_starttls",
     "behind_starttls",
     "code",
     "command",
@@ -37,8 +36,6 @@ __all__ = [
 TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F)})
 """What the lines of these protocols' clients are made of."""
 
-_UPGRADE: Final = frozenset({"ftp", "imap", "irc", "managesieve", "nntp", "pop3", "smtp", "xmpp"})
-"""Those whose TLS has the same protocol inside of it, and never another."""
 _DELIMITER: Final = re.compile(rb"[ \r\n]")
 _FITS: Final = (Verdict.MATCH, Verdict.LIKELY)
 
@@ -91,6 +88,7 @@ def agree(
     client: Verdict,
     server: Verdict,
     *,
+    name: str,
     ports: tuple[int, ...],
     named: re.Pattern[bytes],
     telltale: re.Pattern[bytes] | None = None,
@@ -100,10 +98,13 @@ def agree(
     What is not certain is LIKELY if the greeting is, if the flow goes to one of the protocol's own
     `ports`, if the greeting says the name of the protocol and only the client's words do not fit,
     or if only the client was seen and says a `telltale` thing.
+
+    Behind the protocol's own STARTTLS the client begins anew, and its word is enough: the server
+    does not greet again (RFC 3207 §4.2).
     """
+    if opening.up and behind_starttls(opening.within, name):
+        return Verdict.MATCH if client is Verdict.LIKELY else client
     if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
-        return Verdict.REJECT
-    if opening.up and behind_anothers_starttls(opening.within):
         return Verdict.REJECT
     if client is Verdict.REJECT and not opening.down:
         return Verdict.NEED_MORE
@@ -128,11 +129,6 @@ def agree(
 def behind_starttls(within: tuple[str, ...], name: str) -> bool:
     """Whether this is the inside of a protocol's own TLS, where most begin without a greeting."""
     return within[-2:] == (name, "tls")
-
-
-def behind_anothers_starttls(within: tuple[str, ...]) -> bool:
-    """Whether this is the inside of such a TLS; to be asked by those whose own it is not."""
-    return len(within) > 1 and within[-1] == "tls" and within[-2] in _UPGRADE
 
 
 def initials(words: Iterable[bytes]) -> bytes:

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import PEEK
 from mitml4.protocols.parts.lines import behind_starttls
 from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails
 
-__all__ = ["GREETING", "MAX_UNDER_WAY", "InOrder", "Login", "LoginDetails"]
+__all__ = ["AUTHENTICATION", "GREETING", "MAX_UNDER_WAY", "InOrder", "Login", "LoginDetails"]
 
 GREETING: Final = b" "
 """Stands in the queue of commands for what the server says unasked; no verb has a space."""
+AUTHENTICATION: Final = b" SASL"
+"""Stands there for a command that begins a SASL authentication."""
 MAX_UNDER_WAY: Final = 1000
 """Commands that may wait for their replies."""
 
@@ -55,7 +56,7 @@ class Login(StartTLS):
 
     def refuse(self) -> None:
         """The server declines TLS: the client may go on, and log in."""
-        self.up = PEEK
+        self.answered()
 
     def details(self) -> LoginDetails:
         return LoginDetails(greeting=self.greeting, upgraded=self.upgraded, username=self.username)
@@ -73,6 +74,8 @@ class InOrder(Login):
     """Whether the server greets once more behind STARTTLS."""
 
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
+    _authenticating: bool = False
+    """What the client says are responses to challenges, until the authentication is replied to."""
 
     def __post_init__(self) -> None:
         if behind_starttls(self.context.stack, self.name) and not self.greets_again:
@@ -84,6 +87,18 @@ class InOrder(Login):
             raise ProtocolError(f"{self.name}: too many commands without a reply")
         self._under_way.append(verb)
 
+    def begin_authentication(self, argument: bytes) -> None:
+        """The client has sent the command that names a mechanism."""
+        self.authenticate(argument)
+        self.sent(AUTHENTICATION)
+        self._authenticating = True
+
+    def is_response(self, line: bytes) -> bool:
+        """Whether a client's line is a response in an authentication, and no command. Reads it."""
+        if self._authenticating:
+            self.respond(line)
+        return self._authenticating
+
     @property
     def awaited(self) -> bytes | None:
         """The command whose reply comes next; None if what comes is unasked."""
@@ -91,7 +106,9 @@ class InOrder(Login):
 
     def replied(self) -> bytes | None:
         """The reply to that command, which is returned, is complete."""
-        return self._under_way.popleft() if self._under_way else None
+        verb = self._under_way.popleft() if self._under_way else None
+        self._authenticating = self._authenticating and verb != AUTHENTICATION
+        return verb
 
 
 def _username(mechanism: bytes, response: bytes) -> bytes | None:

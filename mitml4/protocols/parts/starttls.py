@@ -17,15 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    PAUSE,
-    PEEK,
-    SWITCH,
-    Conversation,
-    Details,
-    Direction,
-)
+from mitml4.protocols.conversation import PEEK, Details, Direction
+from mitml4.protocols.parts.handshake import Handshake
 from mitml4.protocols.parts.sasl import binds_channel
 
 __all__ = ["MAX_LINE", "StartTLS", "StartTLSDetails"]
@@ -43,7 +36,7 @@ class StartTLSDetails(Details):
 
 
 @dataclass(slots=True)
-class StartTLS(Conversation):
+class StartTLS(Handshake):
     """A conversation in lines that may turn into TLS, to be subclassed."""
 
     greeting: bytes | None = None
@@ -57,34 +50,25 @@ class StartTLS(Conversation):
         """The server's next line, without its line end."""
         raise NotImplementedError
 
-    def ask(self) -> None:
-        """The client asks for TLS: what it sends now belongs to whoever the answer names."""
-        self.up = PAUSE
-
     def accept(self) -> None:
         """The server agrees: TLS begins with the next byte of both sides."""
-        self.upgraded = self.details_ready = True
-        self.up = self.down = SWITCH
+        self.upgraded = True
+        self.go_inside()
+
+    def refuse(self) -> None:
+        """The server declines: the client may go on, or ask again."""
+        self.details_ready = True
+        self.answered()
 
     def offer(self, mechanisms: bytes) -> None:
         """The server lists the SASL mechanisms that it takes."""
         if binds_channel(mechanisms):
             self.channel_binding = True
 
-    def refuse(self) -> None:
-        """The server declines: the client may go on, or ask again."""
-        self.details_ready = True
-        self.up = PEEK
-
     def let_in(self) -> None:
-        """The server serves this client: there is no login to come, nor any question of TLS."""
+        """The server serves this client: no login and no request for TLS will come."""
         self.channel_binding = False
         self.stay_plain()
-
-    def stay_plain(self) -> None:
-        """Nobody will ask any more."""
-        self.details_ready = True
-        self.up = self.down = FORWARD_ALL
 
     def feed(self, direction: Direction, data: bytes) -> int:
         """Take every whole line, as long as nothing but lines is wanted."""
@@ -102,10 +86,6 @@ class StartTLS(Conversation):
             else:
                 self.server_line(line)
         return taken
-
-    def end(self, direction: Direction) -> None:
-        """Nobody can ask, or answer, any more."""
-        self.stay_plain()
 
     def details(self) -> StartTLSDetails:
         return StartTLSDetails(greeting=self.greeting, upgraded=self.upgraded)

@@ -11,21 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    PEEK,
-    SWITCH,
-    Conversation,
-    Direction,
-    Forward,
-)
+from mitml4.protocols.conversation import PEEK, Direction
 from mitml4.protocols.parts.fields import Reader, Short
+from mitml4.protocols.parts.handshake import Handshake
 
 __all__ = ["Units"]
 
 
 @dataclass(slots=True)
-class Units(Conversation):
+class Units(Handshake):
     """A conversation in units, to be subclassed."""
 
     def client_unit(self, reader: Reader) -> None:
@@ -56,23 +50,8 @@ class Units(Conversation):
             raise ProtocolError(f"{self.name}: {error.message}") from None
         return taken
 
-    def skip(self, reader: Reader, direction: Direction, count: int) -> None:
+    def skip_body(self, reader: Reader, direction: Direction, count: int) -> None:
         """Let the next `count` bytes of a direction pass, whether they have come yet or not."""
         here = min(count, reader.left)
         reader.at += here
-        if count > here:
-            self.set_directive(direction, Forward(count - here))
-
-    def go_inside(self) -> None:
-        """An inner protocol begins with the next byte of both sides."""
-        self.details_ready = True
-        self.up = self.down = SWITCH
-
-    def stay_plain(self) -> None:
-        """Nothing more is to be learned, and nothing else begins."""
-        self.details_ready = True
-        self.up = self.down = FORWARD_ALL
-
-    def end(self, direction: Direction) -> None:
-        """Nobody can ask, or answer, any more."""
-        self.stay_plain()
+        self.skip(direction, count - here)

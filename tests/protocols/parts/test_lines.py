@@ -9,7 +9,6 @@ import pytest
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.parts.lines import (
     agree,
-    behind_anothers_starttls,
     behind_starttls,
     code,
     command,
@@ -64,7 +63,7 @@ def test_one_side_is_certain_and_the_other_fits(
     client: Verdict, server: Verdict, verdict: Verdict
 ) -> None:
     opening = Opening(up=b"u", down=b"d")
-    assert agree(opening, client, server, ports=(21,), named=NAMED) is verdict
+    assert agree(opening, client, server, name="x", ports=(21,), named=NAMED) is verdict
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_a_greeting_with_a_name_is_believed_whatever_the_client_says_in_a_line(
     client = REJECT if up else NEED_MORE
     server = MATCH if down else NEED_MORE
     opening = Opening(up=up, down=down)
-    assert agree(opening, client, server, ports=(21,), named=NAMED) is verdict
+    assert agree(opening, client, server, name="x", ports=(21,), named=NAMED) is verdict
 
 
 @pytest.mark.parametrize("up", [b"", b"FO", b"a\tb\r\n\0", b"\r\n\xff"])
@@ -113,13 +112,13 @@ def test_a_code_is_three_digits_and_what_ends_them(down: bytes, verdict: Verdict
 
 def test_the_port_tips_the_scales_but_proves_nothing() -> None:
     opening = Opening(up=b"u", down=b"d", port=21)
-    assert agree(opening, LIKELY, LIKELY, ports=(20, 21), named=NAMED) is LIKELY
-    assert agree(opening, LIKELY, NEED_MORE, ports=(21,), named=NAMED) is NEED_MORE
+    assert agree(opening, LIKELY, LIKELY, name="x", ports=(20, 21), named=NAMED) is LIKELY
+    assert agree(opening, LIKELY, NEED_MORE, name="x", ports=(21,), named=NAMED) is NEED_MORE
     alone = Opening(down=b"d", port=21)
-    assert agree(alone, NEED_MORE, LIKELY, ports=(21,), named=NAMED) is LIKELY
+    assert agree(alone, NEED_MORE, LIKELY, name="x", ports=(21,), named=NAMED) is LIKELY
     alone = Opening(up=b"u", port=21)
-    assert agree(alone, LIKELY, NEED_MORE, ports=(21,), named=NAMED) is LIKELY
-    assert agree(alone, REJECT, NEED_MORE, ports=(21,), named=NAMED) is NEED_MORE
+    assert agree(alone, LIKELY, NEED_MORE, name="x", ports=(21,), named=NAMED) is LIKELY
+    assert agree(alone, REJECT, NEED_MORE, name="x", ports=(21,), named=NAMED) is NEED_MORE
 
 
 @pytest.mark.parametrize(
@@ -135,15 +134,15 @@ def test_a_silent_client_leaves_it_to_the_greeting(
     ended: bool, server: Verdict, verdict: Verdict
 ) -> None:
     opening = Opening(down=b"d", up_ended=ended)
-    assert agree(opening, NEED_MORE, server, ports=(21,), named=NAMED) is verdict
+    assert agree(opening, NEED_MORE, server, name="x", ports=(21,), named=NAMED) is verdict
 
 
 def test_a_client_alone_is_known_by_a_telltale() -> None:
     telltale = re.compile(b"FEAT")
     seen = Opening(up=b"USER x\r\nFEAT\r\n")
-    told = agree(seen, MATCH, NEED_MORE, ports=(21,), named=NAMED, telltale=telltale)
+    told = agree(seen, MATCH, NEED_MORE, name="x", ports=(21,), named=NAMED, telltale=telltale)
     assert told is LIKELY
-    assert agree(seen, MATCH, NEED_MORE, ports=(21,), named=NAMED) is NEED_MORE
+    assert agree(seen, MATCH, NEED_MORE, name="x", ports=(21,), named=NAMED) is NEED_MORE
 
 
 def test_begun_matches_every_beginning_and_nothing_else() -> None:
@@ -159,12 +158,10 @@ def test_only_the_inside_of_its_own_tls_is_behind_starttls() -> None:
     assert not behind_starttls(("pop3", "tls"), "imap")
 
 
-def test_the_inside_of_anothers_tls_is_not_behind_its_own() -> None:
-    assert behind_anothers_starttls(("smtp", "tls"))
-    for within in ((), ("tls",), ("smtp",), ("socks5", "tls"), ("smtp", "tls", "http/1")):
-        assert not behind_anothers_starttls(within)
-    inside = Opening(up=b"USER me\r\n", down=b"220 NAME\r\n", within=("smtp", "tls"))
-    assert agree(inside, MATCH, MATCH, ports=(), named=NAMED) is REJECT
+def test_behind_its_own_starttls_the_clients_word_is_enough() -> None:
+    for client, verdict in ((LIKELY, MATCH), (MATCH, MATCH), (NEED_MORE, NEED_MORE)):
+        inside = Opening(up=b"USER me\r\n", within=("imap", "tls"))
+        assert agree(inside, client, REJECT, name="imap", ports=(), named=NAMED) is verdict
 
 
 def test_initials_are_in_both_cases() -> None:

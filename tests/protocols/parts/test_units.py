@@ -25,7 +25,7 @@ class Sized(Units):
     def client_unit(self, reader: Reader) -> None:
         length = reader.uint(2, 1)
         self.lengths.append(length)
-        self.skip(reader, UP, length)
+        self.skip_body(reader, UP, length)
 
     def server_unit(self, reader: Reader) -> None:
         if reader.take(1) == b"!":

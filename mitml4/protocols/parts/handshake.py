@@ -1,0 +1,63 @@
+"""Who speaks next, and how a handshake ends: what most conversations set their directives by.
+
+await_client, await_server   one side is read, and the other waits
+ask, answered                the client waits for the server's answer, and goes on
+skip                         the next bytes of one side pass unread
+go_inside, stay_plain        the handshake is over: another protocol begins, or none will
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
+    Conversation,
+    Direction,
+    Forward,
+)
+
+__all__ = ["Handshake"]
+
+
+@dataclass(slots=True)
+class Handshake(Conversation):
+    """Reads both sides until nothing more is to be learned. To be subclassed."""
+
+    def await_client(self) -> None:
+        """The client speaks next."""
+        self.up, self.down = PEEK, PAUSE
+
+    def await_server(self) -> None:
+        """The server speaks next."""
+        self.up, self.down = PAUSE, PEEK
+
+    def ask(self) -> None:
+        """The client has asked, and the answer says which protocol its next bytes are."""
+        self.up = PAUSE
+
+    def answered(self) -> None:
+        """The answer names no other protocol: the client goes on in this one."""
+        self.up = PEEK
+
+    def skip(self, direction: Direction, count: int) -> None:
+        """The next `count` bytes of a direction that is read pass unread; then it is read again."""
+        if count and self.directive(direction) is PEEK:
+            self.set_directive(direction, Forward(count))
+
+    def go_inside(self) -> None:
+        """An inner protocol begins with the next byte of both sides."""
+        self.details_ready = True
+        self.up = self.down = SWITCH
+
+    def stay_plain(self) -> None:
+        """Nothing more is to be learned, and nothing else begins."""
+        self.details_ready = True
+        self.up = self.down = FORWARD_ALL
+
+    def end(self, direction: Direction) -> None:
+        """One side can no longer ask or answer."""
+        self.stay_plain()
