@@ -28,7 +28,7 @@ Shape: TypeAlias = Callable[[Random], bytes]
 
 SEED: Final = 20240229
 ROUNDS: Final = settings().max_examples
-"""100, or as many as the profile says."""
+"""As many as the profile says."""
 BINARIES: Final = {
     *("amqp", "cassandra", "dns", "kafka", "ldap", "memcached"),
     *("mongodb", "mqtt", "mysql", "postgresql", "rdp", "tds"),
@@ -278,16 +278,15 @@ def spoken(shape: Shape, source: Random) -> Iterator[Opening]:
 
 
 def test_uniform_noise_is_next_to_nothing() -> None:
-    found = matches(noise(2000 * ROUNDS))
+    found = matches(noise(400 * ROUNDS))
     assert not BINARIES & found.keys(), found
-    assert found.total() <= ROUNDS // 5, found
+    assert found.total() <= ROUNDS // 25, found
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_what_only_begins_like_a_known_binary_is_none(seed: int) -> None:
-    source = Random(SEED + seed)
+def test_what_only_begins_like_a_known_binary_is_none() -> None:
+    source = Random(SEED)
     openings = (
-        Opening(up=somebodys_own(source), down=somebodys_own(source)) for _ in range(300 * ROUNDS)
+        Opening(up=somebodys_own(source), down=somebodys_own(source)) for _ in range(100 * ROUNDS)
     )
     found = matches(openings)
     assert sum(found[name] for name in BINARIES) <= max(1, ROUNDS // 100), found

@@ -6,9 +6,9 @@ server's bytes answer all that stands above them. A new row of the registry need
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -475,6 +475,19 @@ def verdict(row: Protocol, opening: Opening) -> Verdict:
     return row.detect(opening)
 
 
+def rows_for(up: bytes, down: bytes) -> list[Protocol]:
+    """Those that detection asks: the first bytes hide no candidate, which is a test of its own."""
+
+    def lets_through(firsts: Collection[int] | None, side: bytes) -> bool:
+        return not side or firsts is None or side[0] in firsts
+
+    return [
+        row
+        for row in DETECTORS
+        if lets_through(row.client_first, up) and lets_through(row.server_first, down)
+    ]
+
+
 def row(name: str, answer: Verdict, *, terminates: bool = False, first: bytes = b"a") -> Protocol:
     return Protocol(name=name, detect=lambda _: answer, client_first=first, terminates=terminates)
 
@@ -595,11 +608,10 @@ def test_no_split_of_an_opening_gives_another_answer() -> None:
                 assert name in [row.name for row in detection.candidates], opening
 
 
-@pytest.mark.parametrize("part", range(4))  # of the traces, so that the cores share them
-def test_a_verdict_never_flips_as_bytes_grow(part: int) -> None:
-    for name, trace in TRACES[part::4]:
+def test_a_verdict_never_flips_as_bytes_grow() -> None:
+    for name, trace in TRACES:
         openings = list(splits(trace))
-        for row in DETECTORS:
+        for row in rows_for(joined(trace, UP), joined(trace, DOWN)):
             verdicts = {
                 (len(opening.up), len(opening.down)): verdict(row, opening) for opening in openings
             }
@@ -621,13 +633,12 @@ WAITED_FOR = {"nats"}
 
 
 def test_nothing_is_certain_of_a_server_while_the_client_is_silent() -> None:
-    rows = [row for row in DETECTORS if row.name not in WAITED_FOR]
-    for _, trace in TRACES:
-        for side in (joined(trace, UP), joined(trace, DOWN)):
-            for size in range(len(side) + 1):
-                opening = Opening(down=side[:size])
-                matches = [row.name for row in rows if verdict(row, opening) is Verdict.MATCH]
-                assert matches == [], side[:size]
+    for side in {side for example in EXAMPLES for side in example}:
+        rows = [row for row in rows_for(b"", side) if row.name not in WAITED_FOR]
+        for size in range(len(side) + 1):
+            opening = Opening(down=side[:size])
+            matches = [row.name for row in rows if verdict(row, opening) is Verdict.MATCH]
+            assert matches == [], side[:size]
 
 
 EXAMPLES = [(joined(trace, UP), joined(trace, DOWN)) for _, trace in TRACES]
@@ -755,11 +766,11 @@ def test_neighbours_without_a_row_are_not_even_likely(name: str) -> None:
 
 
 def test_no_words_with_anothers_answer_match_two_rows() -> None:
-    for up, _ in EXAMPLES:
-        for _, down in EXAMPLES:
-            opening = Opening(up=up, down=down)
-            matches = [row.name for row in DETECTORS if verdict(row, opening) is Verdict.MATCH]
-            assert len(matches) < 2, (opening, matches)
+    ups, downs = ({each[side] for each in EXAMPLES} for side in (0, 1))
+    for up, down in product(ups, downs):
+        opening = Opening(up=up, down=down)
+        matches = [row.name for row in rows_for(up, down) if verdict(row, opening) is Verdict.MATCH]
+        assert len(matches) < 2, (opening, matches)
 
 
 @given(sides=NOISE | mutants())
@@ -821,13 +832,3 @@ def test_who_rejects_how_a_client_begins_is_not_asked_again() -> None:
     for up in (b"beginning 1", b"beginning 2", b"begin"):
         assert not registry.detect(Opening(up=up)).undecided
     assert asked == [b"beginn", b"begin"]
-
-
-def test_random_starts_match_next_to_nothing() -> None:
-    source = random.Random(20240229)
-    matched = 0
-    for _ in range(20_000):
-        size = source.choice((1, 2, 3, 8, 24, 64))
-        up, down = source.randbytes(size), source.randbytes(source.choice((0, 0, 16)))
-        matched += detect(Opening(up=up, down=down)).match is not None
-    assert matched <= 4

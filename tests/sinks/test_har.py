@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
 from mitml4.events import (
@@ -184,7 +185,7 @@ async def test_a_pipe_gets_it_once_over() -> None:
             for stream in (1, 2):
                 sink.publish(request(stream))
                 sink.publish(end(stream))
-                await trio.sleep(0.05)
+                await wait_all_tasks_blocked()
             await sink.aclose()
         archived = b"".join([part async for part in reader])
     assert len(json.loads(archived)["log"]["entries"]) == 2

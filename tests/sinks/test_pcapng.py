@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
 from mitml4.capture.files.reader import read_packets
@@ -100,6 +101,17 @@ def read(path: Path) -> tuple[list[bytes], list[bytes]]:
     return [bytes(data[start:end]) for _, _, data, start, end in packets], secrets
 
 
+def has(path: Path, data: bytes) -> bool:
+    return data in path.read_bytes()
+
+
+async def wait_for(path: Path, data: bytes) -> None:
+    """Until the file has it."""
+    with trio.fail_after(60):
+        while not has(path, data):  # noqa: ASYNC110 - the file tells nobody
+            await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("client", "server"), [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)], ids=["v4", "v6"]
 )
@@ -111,13 +123,13 @@ async def test_both_directions_of_a_flow_are_written_and_nothing_else(
         tap.see(client, server, SYN)
         tap.see(other, server, SYN)
         tap.see(server, client, SYN_ACK)
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         sink.publish(opened(1, client, server))
         tap.see(client, server, ACK, b"up")
         tap.see(other, server, ACK, b"never ours")
         tap.see(server, other, ACK, b"never ours")
         tap.see(server, client, ACK, b"down")
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         sink.publish(closed())
         tap.see(client, server, FIN)
     packets, _ = read(tmp_path / "x")
@@ -134,24 +146,23 @@ async def test_the_servers_side_is_written_once_it_is_known(tmp_path, tap) -> No
     async with writing(tmp_path / "x", tap) as sink:
         sink.publish(opened())
         tap.see(OURS, SERVER, SYN)
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         sink.publish(ServerConnected(client=CLIENT, source=OURS, destination=SERVER))
         tap.see(SERVER, OURS, SYN_ACK)
     assert len(read(tmp_path / "x")[0]) == 2
 
 
-async def test_packets_wait_for_the_secrets_that_open_them(tmp_path, tap, monkeypatch) -> None:
+async def test_packets_wait_for_the_secrets_that_open_them(tmp_path, tap, autojump_clock) -> None:
     """A secret of the client's side of a handshake is known only after the packets it opens."""
-    monkeypatch.setattr(pcapng, "_HELD_S", 0.3)
     path = tmp_path / "x"
     async with writing(path, tap) as sink:
         sink.publish(opened())
         for number in range(2):
             tap.see(CLIENT, SERVER, ACK, b"packet %d" % number)
-            await trio.sleep(0.05)
+            await trio.sleep(0.5)
             sink.publish(TlsSecret(b"secret %d" % number))
             sink.publish(TlsSecret(b"secret %d" % number))  # OpenSSL repeats itself
-            await trio.sleep(0.5)
+            await wait_for(path, b"packet %d" % number)
     data = path.read_bytes()
     order = [data.index(b"%s %d" % (what, n)) for n in range(2) for what in (b"secret", b"packet")]
     assert order == sorted(order)
@@ -166,7 +177,7 @@ async def test_a_reader_is_told_what_each_flow_is(tmp_path, tap) -> None:
         for depth, protocol in enumerate(("socks5", "tls")):
             sink.publish(layer(protocol, depth))
         tap.see(CLIENT, SERVER, ACK, b"data")
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         sink.publish(closed())
         tap.see(SERVER, CLIENT, FIN)
     said = "flow 1, client's side: socks5 › tls (closed)".encode()
@@ -174,7 +185,7 @@ async def test_a_reader_is_told_what_each_flow_is(tmp_path, tap) -> None:
 
 
 async def test_addresses_that_are_used_again_belong_to_the_later_flow(
-    tmp_path, tap, monkeypatch
+    tmp_path, tap, monkeypatch, autojump_clock
 ) -> None:
     monkeypatch.setattr(pcapng, "_REMEMBERED_S", 0.0)
     monkeypatch.setattr(pcapng, "_HELD_S", 0.0)
@@ -183,17 +194,22 @@ async def test_addresses_that_are_used_again_belong_to_the_later_flow(
         for flow in (1, 2):
             sink.publish(opened(flow))
             tap.see(CLIENT, SERVER, SYN, b"of %d" % flow)
-            await trio.sleep(0.3)
+            await wait_for(path, b"of %d" % flow)
             if flow == 1:
                 sink.publish(closed(1))
-        tap.see(CLIENT, SERVER, ACK, b"of 2")
-        await trio.sleep(0.3)
+        tap.see(CLIENT, SERVER, ACK, b"second of 2")
+        await wait_for(path, b"second of 2")
         sink.publish(closed(2))
-        await trio.sleep(0.01)
+        await trio.sleep(0.3)
         tap.see(CLIENT, SERVER, SYN, b"of nobody")
         await trio.sleep(0.3)
         tap.see(CLIENT, SERVER, ACK, b"of nobody")
-    assert [data[40:] for data in read(path)[0]] == [b"of 1", b"of 2", b"of 2", b"of nobody"]
+    assert [data[40:] for data in read(path)[0]] == [
+        b"of 1",
+        b"of 2",
+        b"second of 2",
+        b"of nobody",
+    ]
 
 
 async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(tmp_path, tap) -> None:
