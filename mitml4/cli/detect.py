@@ -22,8 +22,6 @@ from mitml4.terminal import Color, is_terminal, wants_color, width_of
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
-    from mitml4.events import Event
-    from mitml4.sinks.table.capture import CaptureTable
 
 __all__ = ["detect"]
 
@@ -78,26 +76,17 @@ def detect(
     from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.session.detect import Detection
-    from mitml4.session.totals import Totals
+    from mitml4.session.hub import Hub
+    from mitml4.session.outputs import capture_outputs
 
     secrets = Secrets()
     if keylog:
         _read_keylog(keylog, secrets)
-    if sys.stdout is None:  # whoever started us has closed it
-        raise UsageError("standard output is closed", hint="what was asked for goes there")
-    output: CaptureTable | _JsonLines = _JsonLines()
-    if is_terminal(sys.stdout) and not json:
-        from mitml4.sinks.table.capture import CaptureTable
-
-        output = CaptureTable(console.color)
-    totals = Totals()
-
-    def publish(event: Event) -> None:
-        totals.publish(event)
-        output.publish(event)
-
+    outputs = capture_outputs(as_json=json, color=console.color)
     _tune_gc()
-    detection = Detection(publish, tunnels=tunnels, with_headers=headers, secrets=secrets)
+    detection = Detection(
+        Hub(outputs.sinks), tunnels=tunnels, with_headers=headers, secrets=secrets
+    )
     detection.start()
     broken = False
     for name in files:
@@ -105,50 +94,20 @@ def detect(
             with _opened(name) as stream, _progress(stream, name, console.color) as counted:
                 detection.read(
                     read_packets(
-                        counted, _shown(name), on_secrets=secrets.add, on_read=output.flush
+                        counted, _shown(name), on_secrets=secrets.add, on_read=outputs.flush
                     )
                 )
         except CaptureError as error:
             console.error(error)
             broken = True
-    publish(totals.stop("done", 0))
-    output.finish()
+    detection.stop()
+    outputs.finish()
     if detection.cut_short:
         console.say(
             f"{detection.cut_short:,} flows were not followed to their end:"
             f" more than {MAX_FLOWS:,} at a time, or more to keep than memory is for"
         )
     return ExitCode.FAILED if broken else ExitCode.DONE
-
-
-class _JsonLines:
-    """Events as JSON lines on standard output, at the latest when the capture is read on."""
-
-    _HARD_LIMIT = 1000
-
-    def __init__(self) -> None:
-        from mitml4.events import encode
-        from mitml4.sinks.files import write_parts
-
-        self._encode = encode
-        self._write = write_parts
-        self._lines: list[bytes] = []
-
-    def publish(self, event: Event) -> None:
-        line = f"{self._encode(event)}\n"
-        self._lines.append(line.encode("utf-8", "backslashreplace"))
-        if len(self._lines) == self._HARD_LIMIT:
-            self.flush()
-
-    def flush(self) -> None:
-        lines, self._lines = self._lines, []
-        if sys.stdout.isatty():  # above the progress bar, where there is one
-            sys.stdout.write(b"".join(lines).decode())
-            sys.stdout.flush()
-        elif lines:
-            self._write(sys.stdout.fileno(), lines)
-
-    finish = flush
 
 
 def _tune_gc() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -24,6 +24,7 @@ from mitml4.events import (
     SessionStart,
 )
 from mitml4.protocols.conversation import Direction
+from mitml4.session.hub import Hub
 
 __all__ = ["Detection"]
 
@@ -35,7 +36,7 @@ _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 class Detection:
     """Publishes the events of one capture after the other; flows are numbered through."""
 
-    publish: Callable[[Event], None]
+    hub: Hub
     tunnels: bool = False
     with_headers: bool = False
     secrets: Secrets = field(default_factory=Secrets)
@@ -47,7 +48,7 @@ class Detection:
     _flows: int = 0
 
     def start(self) -> None:
-        self.publish(
+        self.hub.publish(
             SessionStart(
                 version=__version__,
                 mode="detect",
@@ -74,9 +75,18 @@ class Detection:
             ):
                 if report.time_s != time_s:
                     time_s, time = report.time_s, _date(report.time_s)
-                self.publish(self._event(report, time))
+                if isinstance(report, reports.Noticed) and not self._is_wanted(report):
+                    continue
+                self.hub.publish(self._event(report, time))
         finally:
             self.cut_short += tally.evicted
+
+    def stop(self) -> None:
+        """There is no other capture."""
+        self.hub.publish(self.hub.totals.stop("done", self.hub.dropped_events))
+
+    def _is_wanted(self, report: reports.Noticed) -> bool:
+        return self.hub.wants(type(report.protocol_event))
 
     def _event(self, report: reports.Report, time: datetime) -> Event:
         flow = report.flow

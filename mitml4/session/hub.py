@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mitml4.events import LayerEvent
 from mitml4.session.totals import Totals
-
-if TYPE_CHECKING:  # they bring trio along, which costs `detect` a fifth of its start
-    from mitml4.sinks.notices import Published
-    from mitml4.sinks.sink import Listener, Sink
+from mitml4.sinks.notices import Published
+from mitml4.sinks.sink import Listener, Sink
 
 __all__ = ["Hub"]
 

@@ -30,6 +30,7 @@ from mitml4.session.process import prepare_process
 from mitml4.session.session import Complain, Say, Session
 from mitml4.session.source import SessionControl, SourceStart, confined
 from mitml4.session.summary import summary
+from mitml4.session.writing import notes_of
 from mitml4.signals import ending_signals
 from mitml4.sinks.notices import Note, QuicBlocked
 
@@ -59,7 +60,7 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named)
     outputs, hub = session.outputs, session.hub
-    for note in outputs.notes:
+    for note in notes_of(outputs):
         say(f"note: {note}")
     took = trio.current_time() - started
     say(summary(hub.totals, took, outputs.names, hub.dropped_events))

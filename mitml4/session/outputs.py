@@ -1,142 +1,86 @@
-"""From options to where the events go, and the tasks that write them."""
+"""Where the events of a session, or of captures, go."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import trio
-
-from mitml4.errors import MitmError
-from mitml4.net.tap import Tap
-from mitml4.session.config import SessionConfig
-from mitml4.sinks.commands import Ask
-from mitml4.sinks.har import HttpArchive
+from mitml4.errors import UsageError
+from mitml4.sinks.files import OutputFile
+from mitml4.sinks.inline import Inline
 from mitml4.sinks.jsonl import JsonLines
-from mitml4.sinks.keylog import KeyLog
-from mitml4.sinks.lines import FlowLines
-from mitml4.sinks.pcapng import PacketFile
-from mitml4.sinks.sink import Sink
-from mitml4.sinks.table.final import FinalTable
-from mitml4.sinks.table.live import LiveTable
+from mitml4.sinks.sink import CaptureSink, Sink
+from mitml4.terminal import Color, is_terminal
 
-__all__ = ["Lost", "Outputs", "writing"]
+if TYPE_CHECKING:
+    from mitml4.sinks.keylog import KeyLog
 
-_TERMINAL: Final = "/dev/tty"
+__all__ = ["CaptureOutputs", "Outputs", "capture_outputs"]
 
-Lost: TypeAlias = Callable[[Sink, MitmError | None], None]
-"""Told of a sink that has ended early, and why; None: its reader has gone."""
+S = TypeVar("S", bound=Sink)
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """A session's sinks, and its key log, which is none."""
+class Outputs(Generic[S]):
+    """The sinks, and the key log, which is none."""
 
-    display: Sink | None = None
-    """The sink that shows the session: on standard output, standard error or the terminal."""
-    files: tuple[Sink, ...] = ()
+    display: S | None = None
+    """The sink that shows the events: on standard output, standard error or the terminal."""
+    files: tuple[S, ...] = ()
     keylog: KeyLog | None = None
 
-    @classmethod
-    def open(
-        cls,
-        config: SessionConfig,
-        *,
-        ask: Ask,
-        keylog_failed: Callable[[MitmError], None],
-        taps: Sequence[Tap] = (),
-    ) -> Outputs:
-        """Open what was asked for. `ask` takes what a person asks of the session; `taps` see the
-        packets, where those are to be written.
-
-        Raises MitmError for a file that cannot be written.
-        """
-        files: list[Sink] = []
-        display = _display(config, ask)
-        if config.events_file:
-            files.append(JsonLines.to_file(config.events_file, headers=config.headers))
-        if config.packets:
-            files.append(PacketFile.to_file(config.packets, taps))
-        if config.har:
-            files.append(HttpArchive.to_file(config.har))
-        keylog = KeyLog(config.keylog, keylog_failed) if config.keylog else None
-        return cls(display, tuple(files), keylog)
-
     @property
-    def sinks(self) -> tuple[Sink, ...]:
+    def sinks(self) -> tuple[S, ...]:
         return (self.display, *self.files) if self.display else self.files
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files that have been written, for the summary."""
+        """The files that are written, for the summary."""
         return (*(sink.name for sink in self.files), *([self.keylog.name] if self.keylog else []))
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of what has been written."""
-        return tuple(
-            f"{_packets_are(sink.missing)} missing in {sink.name}: written slower than they came"
-            for sink in self.files
-            if isinstance(sink, PacketFile) and sink.missing
-        )
-
     def close(self) -> None:
+        """Close what is no sink."""
         if self.keylog:
             self.keylog.close()
 
 
-def _display(config: SessionConfig, ask: Ask) -> Sink | None:
-    match config.output:
-        case "table":
-            return LiveTable(ask, config.color)
-        case "table-on-tty":
-            terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
-            return LiveTable(ask, config.color, terminal=terminal)
-        case "final-table":
-            return FinalTable(config.color)
-        case "json":
-            return JsonLines.to_stdout(headers=config.headers)
-        case "json-on-stderr":
-            return JsonLines.to_stderr(headers=config.headers)
-        case "lines":
-            return FlowLines(config.color)
-        case "none":
-            return None
+class _TerminalOutput(OutputFile):
+    """Standard output where it is a terminal: what is written stands above the progress bar, if
+    there is one."""
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        sys.stdout.write(b"".join(parts).decode())
+        sys.stdout.flush()
 
 
-def _packets_are(count: int) -> str:
-    return "1 packet is" if count == 1 else f"{count} packets are"
+class CaptureOutputs(Outputs[CaptureSink]):
+    """The sinks of captures, which write when they are told to."""
+
+    def flush(self) -> None:
+        """Write what can be written now. Raises OSError."""
+        for sink in self.sinks:
+            sink.flush()
+
+    def finish(self) -> None:
+        """Write what is kept. Raises OSError."""
+        for sink in self.sinks:
+            sink.finish()
 
 
-@asynccontextmanager
-async def writing(sinks: Iterable[Sink], lost: Lost) -> AsyncIterator[None]:
-    """The sinks at work; what they still hold is written before this is left."""
-    async with trio.open_nursery() as nursery:
-        for sink in sinks:
-            await nursery.start(_write, sink, lost)
-        try:
-            yield
-        finally:
-            with trio.CancelScope(shield=True):
-                for sink in sinks:
-                    await sink.aclose()
+def capture_outputs(*, as_json: bool, color: Color) -> CaptureOutputs:
+    """On standard output: a table on a terminal, else, or with `as_json`, JSON lines.
 
+    Raises UsageError where whoever started us has closed it.
+    """
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", hint="what was asked for goes there")
+    if not is_terminal(sys.stdout):
+        return CaptureOutputs(Inline(JsonLines.to_stdout()))
+    if as_json:
+        file = _TerminalOutput(sys.stdout.fileno(), "standard output", is_ours=False)
+        return CaptureOutputs(Inline(JsonLines(file)))
+    from mitml4.sinks.table.capture import CaptureTable  # rich takes its time
 
-async def _write(sink: Sink, lost: Lost, *, task_status: trio.TaskStatus[None]) -> None:
-    """A sink that fails, ready or not, is lost, and neither a flow nor another sink waits for
-    it."""
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                await nursery.start(sink.run)
-            finally:
-                task_status.started()
-    except* BrokenPipeError:
-        lost(sink, None)
-    except* MitmError as failures:
-        (failure,) = failures.exceptions
-        assert isinstance(failure, MitmError)
-        lost(sink, failure)
+    return CaptureOutputs(CaptureTable(color))

@@ -32,6 +32,7 @@ from mitml4.session.roots import Authorities, CommandRoots
 from mitml4.session.session import Complain, Say, Session
 from mitml4.session.source import confined
 from mitml4.session.trust import CommandTrust
+from mitml4.session.writing import notes_of
 
 __all__ = ["run"]
 
@@ -109,7 +110,7 @@ async def _run(
     async with trio.open_nursery() as nursery:
         await nursery.start(command.watch)
         await session.run(confined(inside, keep=_KEPT), interceptor, named)
-        for note in session.outputs.notes:
+        for note in notes_of(session.outputs):
             say(f"note: {note}")
         await command.ended.wait()
         nursery.cancel_scope.cancel()

@@ -29,8 +29,9 @@ from mitml4.session.crowd import Arrival, Limits
 from mitml4.session.flow import Services
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
-from mitml4.session.outputs import Outputs, writing
+from mitml4.session.outputs import Outputs
 from mitml4.session.source import FlowSource
+from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, Stop
 from mitml4.sinks.notes import Notes
 from mitml4.sinks.notices import (
@@ -41,7 +42,7 @@ from mitml4.sinks.notices import (
     Stopping,
     TlsSecret,
 )
-from mitml4.sinks.sink import Sink
+from mitml4.sinks.sink import LiveSink
 from mitml4.tls.keys import KeyType
 
 __all__ = ["Complain", "Say", "Session"]
@@ -64,7 +65,7 @@ class Session:
         complain: Complain,
         taps: Sequence[Tap] = (),
         *,
-        open_outputs: Callable[..., Outputs] = Outputs.open,
+        open_outputs: Callable[..., Outputs[LiveSink]] = open_outputs,
     ) -> None:
         """Opens the outputs. `say` takes notes to the user, `complain` errors that do not end the
         session; `taps` see the packets of its connections, where those are to be written.
@@ -147,7 +148,7 @@ class Session:
 
         return tell
 
-    def _lose(self, sink: Sink, failure: MitmError | None) -> None:
+    def _lose(self, sink: LiveSink, failure: MitmError | None) -> None:
         """A sink has ended early: the others go on. Where nobody is told of the events any more, or
         the reader of what is shown has gone, the session ends, if that is what it is for."""
         self.hub.remove(sink)

@@ -1,8 +1,8 @@
 """What is written in the background: a bounded queue, and a thread that writes what is in it.
 
-Theory of operation: `put` appends to the queue, in which each flow has its share; a writer takes
+Theory of operation: `publish` appends to the queue, in which each flow has its share. A task takes
 what is there, a batch at a time, and encodes and writes it in a thread, so that neither a slow disk
-nor a reader that stands still holds a flow up. An idle writer writes an item as soon as it comes, a
+nor a reader that stands still holds a flow up. An idle task writes an item as soon as it comes, a
 busy one what has come within 10 ms. A pipe is watched as well: when its reader goes, that is known
 at once, not with the next item.
 """
@@ -10,18 +10,16 @@ at once, not with the next item.
 from __future__ import annotations
 
 import select
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
 
 import trio
 
-from mitml4.sinks.files import OutputFile
+from mitml4.sinks.format import Format, Item
+from mitml4.sinks.notices import Published
 from mitml4.sinks.shares import FairQueue, Shares
 
-__all__ = ["BackgroundWriter"]
-
-Item = TypeVar("Item")
+__all__ = ["Background"]
 
 CAPACITY: Final = 32 << 20
 """Bytes that may wait; what a flow has beyond its share of them is dropped, and counted."""
@@ -35,18 +33,15 @@ _GATHER_S: Final = 0.01
 _DRAIN_TIMEOUT_S: Final = 5.0
 
 
-class BackgroundWriter(ABC, Generic[Item]):
-    """The part of a sink that all share which write as they go."""
+class Background(Generic[Item]):
+    """A sink that writes a format as events come."""
 
-    def __init__(
-        self, descriptor: int, name: str, *, close: bool = True, capacity: int = CAPACITY
-    ) -> None:
-        """`name` is what errors call it. `close`: whether the descriptor is ours to close."""
-        self.name = name
-        self.dropped = 0
-        self.descriptor = descriptor
-        self._file = OutputFile(descriptor, name)
-        self._close = close
+    def __init__(self, output: Format[Item], *, capacity: int = CAPACITY) -> None:
+        """The format and its file become ours."""
+        self.name = output.file.name
+        self.wants = output.wants
+        self._format = output
+        self._not_written = 0
         self._waiting = FairQueue[Item](Shares(capacity), Shares(_VITAL_CAPACITY))
         self._news = trio.Event()
         self._closing = False
@@ -54,19 +49,17 @@ class BackgroundWriter(ABC, Generic[Item]):
         self._timeout = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(1)
 
-    @abstractmethod
-    def write(self, batch: list[Item]) -> None:
-        """Encode these and write them, in a thread. Raises OSError."""
+    @property
+    def dropped(self) -> int:
+        return self._not_written + self._format.dropped
 
-    def finish(self) -> None:
-        """Write what comes behind the last item, in a thread. Raises OSError."""
-
-    def put(self, item: Item, flow: int, size: int, *, is_vital: bool = False) -> None:
-        """Take an item of a flow, of about `size` bytes, or count it as dropped. Never blocks."""
-        if self._waiting.put(item, flow, size, is_vital=is_vital):
-            self._news.set()
-        else:
-            self.dropped += 1
+    def publish(self, event: Published) -> None:
+        for item in self._format.take(event):
+            flow, size, is_vital = self._format.weight(item)
+            if self._waiting.put(item, flow, size, is_vital=is_vital):
+                self._news.set()
+            else:
+                self._not_written += 1
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         failure: OSError | None = None
@@ -76,20 +69,20 @@ class BackgroundWriter(ABC, Generic[Item]):
             with self._timeout:
                 try:
                     await self._write_what_comes()
-                    await self._in_thread(self.finish)
+                    await self._in_thread(self._format.finish)
                 except OSError as error:
                     failure = error
             nursery.cancel_scope.cancel()
         self._let_go()
-        if self._close and not self._timeout.cancelled_caught:
+        if not self._timeout.cancelled_caught:
             try:
-                self._file.close()
+                self._format.file.close()
             except OSError as error:
                 failure = failure or error
         if isinstance(failure, BrokenPipeError):
             raise failure
         if failure:
-            raise self._file.failure(failure) from failure
+            raise self._format.file.failure(failure) from failure
 
     async def aclose(self) -> None:
         """Write what is kept, for some seconds at most: the reader may stand still for good."""
@@ -99,7 +92,7 @@ class BackgroundWriter(ABC, Generic[Item]):
 
     def _let_go(self) -> None:
         """Keep nothing any more: nobody is going to write it."""
-        self.dropped += len(self._waiting)
+        self._not_written += len(self._waiting)
         self._waiting = FairQueue(Shares(0), Shares(0))
 
     async def _write_what_comes(self) -> None:
@@ -115,9 +108,9 @@ class BackgroundWriter(ABC, Generic[Item]):
 
     async def _write_batch(self, batch: list[Item]) -> None:
         try:
-            await self._in_thread(lambda: self.write(batch))
+            await self._in_thread(lambda: self._format.write(batch))
         except trio.Cancelled:
-            self.dropped += len(batch)
+            self._not_written += len(batch)
             raise
 
     async def _in_thread(self, job: Callable[[], None]) -> None:
@@ -129,7 +122,7 @@ class BackgroundWriter(ABC, Generic[Item]):
         with select.epoll() as poll:
             try:
                 # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)).
-                poll.register(self.descriptor, 0)
+                poll.register(self._format.file.descriptor, 0)
             except PermissionError:  # a regular file
                 return
             await trio.lowlevel.wait_readable(poll.fileno())

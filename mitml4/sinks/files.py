@@ -53,15 +53,23 @@ def begin_file(path: Path, head: bytes, tail: bytes = b"") -> int:
 class OutputFile:
     """What a sink writes to, and what errors call it."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
-        """The descriptor becomes ours."""
+    def __init__(self, descriptor: int, name: str, *, is_ours: bool = True) -> None:
+        """`is_ours`: whether `close` closes the descriptor."""
         self.descriptor = descriptor
         self.name = name
+        self._is_ours = is_ours
         self._had_a_name = os.fstat(descriptor).st_nlink > 0
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """Write all of it; where that fails, a regular file ends behind the last whole part. Raises
+        OSError."""
+        write_parts(self.descriptor, parts)
 
     def close(self) -> None:
         """Raises OSError for what the file system says only now, and for a file that has been
         removed while it was written: nobody can read what is in it."""
+        if not self._is_ours:
+            return
         try:
             if self._had_a_name and os.fstat(self.descriptor).st_nlink == 0:
                 raise FileNotFoundError(errno.ENOENT, "it was removed while it was being written")

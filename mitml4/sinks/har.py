@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
@@ -27,8 +27,8 @@ from mitml4.events import (
     weight,
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
-from mitml4.sinks.background import CAPACITY, BackgroundWriter
-from mitml4.sinks.files import begin_file, write_all
+from mitml4.sinks.files import OutputFile, begin_file, write_all
+from mitml4.sinks.format import Format, Weight
 from mitml4.sinks.notices import Published
 from mitml4.sinks.shares import Shares
 
@@ -73,34 +73,26 @@ class _Flow:
     exchanges: dict[Key, _Exchange] = field(default_factory=dict)
 
 
-class HttpArchive(BackgroundWriter[_Exchange]):
-    """A sink that writes an exchange once it is complete, or its flow has ended."""
+class HttpArchive(Format[_Exchange]):
+    """Every exchange, once it is complete or its flow has ended."""
 
     wants = (FlowOpen, FlowLayer, HttpRequest, HttpResponse, HttpEnd, FlowClose)
 
-    def __init__(
-        self,
-        descriptor: int,
-        name: str,
-        *,
-        close: bool = True,
-        capacity: int = CAPACITY,
-        has_head: bool = False,
-    ) -> None:
+    def __init__(self, file: OutputFile, *, has_head: bool = False) -> None:
         """`has_head`: whether the head has been written, and the tail to a regular file."""
-        super().__init__(descriptor, name, close=close, capacity=capacity)
+        super().__init__(file)
         self._flows: dict[int, _Flow] = {}
         self._unfinished = Shares(_MAX_UNFINISHED)
         self._has_head = has_head
         self._separator = b""
-        self._can_rewrite = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._can_rewrite = stat.S_ISREG(os.fstat(file.descriptor).st_mode)
 
     @classmethod
     def to_file(cls, path: Path) -> HttpArchive:
         """Into a file, over what was in it. Raises MitmError."""
-        return cls(begin_file(path, _HEAD, _TAIL), str(path), has_head=True)
+        return cls(OutputFile(begin_file(path, _HEAD, _TAIL), str(path)), has_head=True)
 
-    def publish(self, event: Published) -> None:
+    def take(self, event: Published) -> Iterable[_Exchange]:
         match event:
             case FlowOpen():
                 self._flows[event.flow] = _Flow(event)
@@ -114,13 +106,16 @@ class HttpArchive(BackgroundWriter[_Exchange]):
             case LayerEvent(content=HttpEnd() as end):
                 if exchange := self._exchange(event, end.stream):
                     exchange.end = end
-                    self._complete(exchange)
+                    return (self._complete(exchange),)
             case FlowClose():
-                for exchange in list(self._flows[event.flow].exchanges.values()):
-                    self._complete(exchange)
-                del self._flows[event.flow]
+                flow = self._flows.pop(event.flow)
+                return [self._complete(exchange) for exchange in list(flow.exchanges.values())]
+        return ()
 
-    def write(self, batch: list[_Exchange]) -> None:
+    def weight(self, item: _Exchange) -> Weight:
+        return Weight(item.flow.opened.flow, item.size)
+
+    def write(self, batch: Sequence[_Exchange]) -> None:
         entries = ",\n".join(to_line(_entry(exchange)) for exchange in batch)
         self._append(self._separator + entries.encode("utf-8", "backslashreplace"))
         self._separator = b",\n"
@@ -128,7 +123,7 @@ class HttpArchive(BackgroundWriter[_Exchange]):
     def finish(self) -> None:
         self._write_head()
         if not self._can_rewrite:
-            write_all(self.descriptor, _TAIL)
+            write_all(self.file.descriptor, _TAIL)
 
     def _begin(self, event: LayerEvent, request: HttpRequest) -> None:
         flow = self._flows[event.flow]
@@ -153,30 +148,29 @@ class HttpArchive(BackgroundWriter[_Exchange]):
     def _exchange(self, event: LayerEvent, stream: int) -> _Exchange | None:
         return self._flows[event.flow].exchanges.get((event.depth, stream))
 
-    def _complete(self, exchange: _Exchange) -> None:
-        number = exchange.flow.opened.flow
+    def _complete(self, exchange: _Exchange) -> _Exchange:
         del exchange.flow.exchanges[exchange.key]
-        self._unfinished.give_back(number, exchange.size)
-        self.put(exchange, number, exchange.size)
+        self._unfinished.give_back(exchange.flow.opened.flow, exchange.size)
+        return exchange
 
     def _write_head(self) -> None:
         if not self._has_head:
-            write_all(self.descriptor, _HEAD + _TAIL if self._can_rewrite else _HEAD)
+            write_all(self.file.descriptor, _HEAD + _TAIL if self._can_rewrite else _HEAD)
             self._has_head = True
 
     def _append(self, data: bytes) -> None:
         """Write behind the entries that are there. Raises OSError."""
         self._write_head()
         if not self._can_rewrite:
-            write_all(self.descriptor, data)
+            write_all(self.file.descriptor, data)
             return
-        end = os.lseek(self.descriptor, -len(_TAIL), os.SEEK_CUR)
+        end = os.lseek(self.file.descriptor, -len(_TAIL), os.SEEK_CUR)
         try:
-            write_all(self.descriptor, data + _TAIL, undo=False)
+            write_all(self.file.descriptor, data + _TAIL, undo=False)
         except OSError:
             # Where the tail was, it needs no room that the file does not have yet.
-            os.pwrite(self.descriptor, _TAIL, end)
-            os.ftruncate(self.descriptor, end + len(_TAIL))
+            os.pwrite(self.file.descriptor, _TAIL, end)
+            os.ftruncate(self.file.descriptor, end + len(_TAIL))
             raise
 
 

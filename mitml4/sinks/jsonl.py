@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mitml4.errors import MitmError
 from mitml4.events import VITAL, Event, encode, weight
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.sinks.background import CAPACITY, BackgroundWriter
-from mitml4.sinks.files import open_file, write_parts
+from mitml4.sinks.files import OutputFile, open_file
+from mitml4.sinks.format import Format, Weight
 from mitml4.sinks.notices import Published
 
 __all__ = ["JsonLines"]
 
 
-class JsonLines(BackgroundWriter[Event]):
-    """A sink that writes JSON lines."""
+class JsonLines(Format[Event]):
+    """Every event, as a line."""
 
     wants = (Event, ProtocolEvent)
 
-    def __init__(
-        self,
-        descriptor: int,
-        name: str,
-        *,
-        close: bool = True,
-        capacity: int = CAPACITY,
-        headers: bool = True,
-    ) -> None:
+    def __init__(self, file: OutputFile, *, headers: bool = True) -> None:
         """`headers`: whether the headers of HTTP are written, where an event has them."""
-        super().__init__(descriptor, name, close=close, capacity=capacity)
+        super().__init__(file)
         self._headers = headers
 
     @classmethod
@@ -38,21 +31,27 @@ class JsonLines(BackgroundWriter[Event]):
         """Raises MitmError where whoever started us has closed it."""
         if sys.stdout is None:
             raise MitmError("standard output is closed", hint="the events go there, as in: … | jq")
-        return cls(sys.stdout.fileno(), "standard output", close=False, headers=headers)
+        file = OutputFile(sys.stdout.fileno(), "standard output", is_ours=False)
+        return cls(file, headers=headers)
 
     @classmethod
     def to_stderr(cls, *, headers: bool = True) -> JsonLines:
-        return cls(sys.stderr.fileno(), "standard error", close=False, headers=headers)
+        return cls(
+            OutputFile(sys.stderr.fileno(), "standard error", is_ours=False), headers=headers
+        )
 
     @classmethod
     def to_file(cls, path: Path, *, headers: bool = True) -> JsonLines:
         """Into a file, over what was in it. Raises MitmError."""
-        return cls(open_file(path), str(path), headers=headers)
+        return cls(OutputFile(open_file(path), str(path)), headers=headers)
 
-    def publish(self, event: Published) -> None:
+    def take(self, event: Published) -> Iterable[Event]:
         assert isinstance(event, Event)  # it wants nothing else
-        self.put(event, getattr(event, "flow", 0), weight(event), is_vital=isinstance(event, VITAL))
+        return (event,)
 
-    def write(self, batch: list[Event]) -> None:
+    def weight(self, item: Event) -> Weight:
+        return Weight(getattr(item, "flow", 0), weight(item), isinstance(item, VITAL))
+
+    def write(self, batch: Sequence[Event]) -> None:
         lines = (f"{encode(event, headers=self._headers)}\n" for event in batch)
-        write_parts(self.descriptor, [line.encode("utf-8", "backslashreplace") for line in lines])
+        self.file.write([line.encode("utf-8", "backslashreplace") for line in lines])

@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Final, TypeAlias
 
 import pytest
@@ -32,7 +33,9 @@ from mitml4.capture.network.dissector import Dissector, Segment
 from mitml4.capture.packet import Packet
 from mitml4.errors import CaptureError
 from mitml4.events import Event, FlowClose, FlowOpen, encode
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.detect import Detection
+from mitml4.session.hub import Hub
 
 BESIDE = Path(__file__).parents[3] / "shared" / "pcaps"
 CORPUS = Path(os.environ.get("MITML4_PCAPS", BESIDE))
@@ -239,7 +242,8 @@ def no_hang() -> Iterator[None]:
 
 def detected(data: bytes) -> list[Event]:
     events: list[Event] = []
-    detection = Detection(events.append, tunnels=True)
+    listener = SimpleNamespace(wants=(Event, ProtocolEvent), publish=events.append)
+    detection = Detection(Hub(listeners=[listener]), tunnels=True)
     with suppress(CaptureError):
         detection.read(read_packets(BytesIO(data), "fuzz", on_secrets=detection.secrets.add))
     return events

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
-from mitml4.capture.reports import Report
+from mitml4.capture.reports import Noticed, Report
 from mitml4.events import Event, FlowClose, encode
+from mitml4.protocols.http.events import HttpRequest
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session import detect as detect_module
 from mitml4.session.detect import Detection
+from mitml4.session.hub import Hub
 
 ENDS = bytes([192, 0, 2, 1, 192, 0, 2, 2])
+
+
+def hub(events: list[Event], *wants: type) -> Hub:
+    """One that hands the events that somebody wants to a list."""
+    listener = SimpleNamespace(wants=wants or (Event, ProtocolEvent), publish=events.append)
+    return Hub(listeners=[listener])
 
 
 def syn() -> bytes:
@@ -34,7 +44,7 @@ def syn() -> bytes:
 )
 def test_a_clock_beyond_all_dates_is_told_by_the_nearest(time_s: float, said: str) -> None:
     events: list[Event] = []
-    Detection(events.append).read([(time_s, 101, syn(), 0, 40)])
+    Detection(hub(events)).read([(time_s, 101, syn(), 0, 40)])
     assert [f'"time":"{said}"' in encode(event) for event in events] == [True, True]
     assert isinstance(events[-1], FlowClose)
     assert events[-1].duration_s == 0
@@ -47,8 +57,25 @@ def test_flows_that_were_not_followed_to_their_end_are_counted(
         return follow(packets, max_flows=2, **options)
 
     monkeypatch.setattr(detect_module, "follow", few)
-    detection = Detection(lambda _: None)
+    detection = Detection(Hub())
     ports = [port.to_bytes(2, "big") for port in range(1, 6)]
     for _ in range(2):
         detection.read([(1.0, 101, syn()[:20] + port + syn()[22:], 0, 40) for port in ports])
     assert detection.cut_short == 6
+
+
+def test_an_event_that_nobody_wants_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(HttpRequest):
+        """Fails when an event is built with it."""
+
+        @property
+        def in_stream_layer(self) -> bool:
+            raise AssertionError
+
+    content = Refusing(stream=1, method="GET", url="/", version="1.1")
+    flow: Any = SimpleNamespace(number=1)
+    found = [Noticed(flow=flow, time_s=1.0, depth=0, protocol_event=content)]
+    monkeypatch.setattr(detect_module, "follow", lambda *_, **__: iter(found))
+    Detection(hub([], FlowClose)).read([])
+    with pytest.raises(AssertionError):
+        Detection(hub([], HttpRequest)).read([])

@@ -8,12 +8,14 @@ import pytest
 
 from mitml4.session.config import SessionConfig
 from mitml4.session.outputs import Outputs
+from mitml4.session.writing import notes_of, open_outputs
 from mitml4.sinks.pcapng import PacketFile
+from mitml4.sinks.sink import LiveSink
 
 
-def outputs(**options: Path) -> Outputs:
+def outputs(**options: Path) -> Outputs[LiveSink]:
     config = SessionConfig(output="none", **options)
-    return Outputs.open(config, ask=lambda _: None, keylog_failed=lambda _: None)
+    return open_outputs(config, ask=lambda _: None, keylog_failed=lambda _: None)
 
 
 def test_what_is_written_is_named(tmp_path: Path) -> None:
@@ -30,4 +32,4 @@ def test_packets_that_are_missing_are_told(tmp_path: Path, missing: int, note: s
     (packets,) = out.files
     assert isinstance(packets, PacketFile)
     packets.missing = missing
-    assert [said.partition(" in ")[0] for said in out.notes] == ([note] if note else [])
+    assert [said.partition(" in ")[0] for said in notes_of(out)] == ([note] if note else [])

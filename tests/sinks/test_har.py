@@ -22,6 +22,8 @@ from mitml4.events import (
     weight,
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.sinks.background import Background
+from mitml4.sinks.files import OutputFile
 from mitml4.sinks.har import HttpArchive
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -32,7 +34,7 @@ LATER = START + timedelta(milliseconds=40)
 @asynccontextmanager
 async def archive(path: Path):
     """The sink at work with a flow open in it; closed, and waited for, afterwards."""
-    sink = HttpArchive.to_file(path)
+    sink = Background(HttpArchive.to_file(path))
     async with trio.open_nursery() as nursery:
         await nursery.start(sink.run)
         sink.publish(FlowOpen(flow=1, client=Address("::1", 9), destination=SERVER))
@@ -176,7 +178,7 @@ async def test_without_an_exchange_it_is_empty(tmp_path) -> None:
 
 async def test_a_pipe_gets_it_once_over() -> None:
     read_end, write_end = os.pipe()
-    sink = HttpArchive(write_end, "a pipe")
+    sink = Background(HttpArchive(OutputFile(write_end, "a pipe")))
     async with trio.lowlevel.FdStream(read_end) as reader:
         async with trio.open_nursery() as nursery:
             await nursery.start(sink.run)

@@ -10,14 +10,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from mitml4.address import Address
 from mitml4.errors import MitmError
-from mitml4.events import FlowClose, FlowError, FlowOpen, LayerEvent, encode, weight
+from mitml4.events import Event, FlowClose, FlowError, FlowOpen, LayerEvent, encode, weight
 from mitml4.protocols.http.events import HttpRequest
+from mitml4.sinks.background import Background
+from mitml4.sinks.files import OutputFile
+from mitml4.sinks.inline import Inline
 from mitml4.sinks.jsonl import JsonLines
 
 PIPE_SIZE = 1 << 16
@@ -34,8 +38,16 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
+def to_pipe(descriptor: int, *, close: bool = True) -> Background[Event]:
+    return Background(JsonLines(OutputFile(descriptor, "a pipe", is_ours=close)))
+
+
+def to_file(path: Path, **options: Any) -> Background[Event]:
+    return Background(JsonLines.to_file(path), **options)
+
+
 @asynccontextmanager
-async def running(sink: JsonLines):
+async def running(sink: Background[Event]):
     """The sink at work; closed, and waited for, afterwards."""
     async with trio.open_nursery() as nursery:
         await nursery.start(sink.run)
@@ -70,7 +82,7 @@ def sizes(lines: bytes) -> list[int]:
 async def test_an_event_is_there_as_soon_as_it_is_published(numbered, pipe) -> None:
     read_end, write_end = pipe
     async with (
-        running(JsonLines(write_end, "a pipe")) as sink,
+        running(to_pipe(write_end)) as sink,
         trio.lowlevel.FdStream(os.dup(read_end)) as reader,
     ):
         for size in range(3):
@@ -81,7 +93,7 @@ async def test_an_event_is_there_as_soon_as_it_is_published(numbered, pipe) -> N
 
 async def test_closing_writes_what_is_kept(numbered, tmp_path) -> None:
     path = tmp_path / "events"
-    async with running(JsonLines.to_file(path)) as sink:
+    async with running(to_file(path)) as sink:
         for size in range(1000):
             sink.publish(numbered(size))
     assert sizes(path.read_bytes()) == list(range(1000))
@@ -90,7 +102,7 @@ async def test_closing_writes_what_is_kept(numbered, tmp_path) -> None:
 
 async def test_what_was_published_before_it_ran_is_written(numbered, tmp_path) -> None:
     path = tmp_path / "events"
-    sink = JsonLines.to_file(path)
+    sink = to_file(path)
     sink.publish(numbered(7))
     async with running(sink):
         pass
@@ -104,7 +116,7 @@ async def test_what_does_not_fit_the_queue_is_dropped_and_counted(numbered, tmp_
     """
     path = tmp_path / "events"
     capacity = 6 * weight(numbered(0))
-    sink = JsonLines(os.open(path, os.O_WRONLY | os.O_CREAT), "events", capacity=capacity)
+    sink = to_file(path, capacity=capacity)
     for size in range(1000):
         sink.publish(numbered(size, flow=1))
     sink.publish(opened(2))
@@ -124,7 +136,7 @@ async def test_what_does_not_fit_the_queue_is_dropped_and_counted(numbered, tmp_
 
 async def test_large_events_take_their_part_of_the_queue(tmp_path) -> None:
     path = tmp_path / "events"
-    sink = JsonLines(os.open(path, os.O_WRONLY | os.O_CREAT), "events", capacity=1 << 20)
+    sink = to_file(path, capacity=1 << 20)
     for stream in range(10_000):
         sink.publish(asked(stream, "u" * 4096))
     kept = 10_000 - sink.dropped
@@ -139,7 +151,7 @@ async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkey
     monkeypatch.setattr("mitml4.sinks.background._DRAIN_TIMEOUT_S", 0.1)
     read_end, write_end = pipe
     room = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096) // len(encode(numbered(0)))
-    sink = JsonLines(write_end, "a pipe", close=False)
+    sink = to_pipe(write_end, close=False)
     with trio.fail_after(5):
         async with running(sink):
             for size in range(room + 500):
@@ -153,7 +165,7 @@ async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkey
 
 async def test_a_reader_that_has_gone_ends_it_without_another_event(pipe) -> None:
     read_end, write_end = pipe
-    sink = JsonLines(write_end, "a pipe", close=False)
+    sink = to_pipe(write_end, close=False)
     with trio.fail_after(5), pytest.RaisesGroup(BrokenPipeError):
         async with trio.open_nursery() as nursery:
             await nursery.start(sink.run)
@@ -163,7 +175,7 @@ async def test_a_reader_that_has_gone_ends_it_without_another_event(pipe) -> Non
 async def test_a_reader_that_goes_while_a_write_is_under_way_ends_it(numbered, pipe) -> None:
     read_end, write_end = pipe
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
-    sink = JsonLines(write_end, "a pipe", close=False)
+    sink = to_pipe(write_end, close=False)
     with trio.fail_after(5), pytest.RaisesGroup(BrokenPipeError):
         async with trio.open_nursery() as nursery:
             await nursery.start(sink.run)
@@ -174,7 +186,7 @@ async def test_a_reader_that_goes_while_a_write_is_under_way_ends_it(numbered, p
 
 
 async def test_a_full_disk_is_an_error_that_names_the_file(numbered) -> None:
-    sink = JsonLines.to_file(Path("/dev/full"))
+    sink = to_file(Path("/dev/full"))
     sink.publish(numbered(0))
     with pytest.raises(MitmError, match="cannot write /dev/full: No space left") as caught:
         await sink.run()
@@ -188,7 +200,7 @@ async def test_a_pipe_that_others_made_non_blocking_gets_everything(numbered, pi
     seen = b""
     async with (
         trio.lowlevel.FdStream(os.dup(read_end)) as reader,
-        running(JsonLines(write_end, "a pipe")) as sink,
+        running(to_pipe(write_end)) as sink,
     ):
         for size in range(500):
             sink.publish(numbered(size))
@@ -201,7 +213,7 @@ async def test_standard_output_stays_open(numbered, pipe, monkeypatch) -> None:
     _, write_end = pipe
     with os.fdopen(os.dup(write_end), "w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
-        async with running(JsonLines.to_stdout()) as sink:
+        async with running(Background(JsonLines.to_stdout())) as sink:
             sink.publish(numbered(1))
         print("still here", flush=True)
     assert os.read(pipe[0], PIPE_SIZE).endswith(b"}\nstill here\n")
@@ -216,7 +228,7 @@ def test_a_standard_output_that_is_closed_is_said(monkeypatch) -> None:
 async def test_a_new_file_is_private_and_an_old_one_keeps_its_mode(numbered, tmp_path) -> None:
     path = tmp_path / "events"
     for expected in (0o600, 0o644):
-        async with running(JsonLines.to_file(path)) as sink:
+        async with running(to_file(path)) as sink:
             sink.publish(numbered(1))
         assert stat.S_IMODE(path.stat().st_mode) == expected
         assert sizes(path.read_bytes()) == [1]
@@ -243,7 +255,7 @@ async def test_it_can_be_cancelled_while_idle_and_while_writing(numbered, pipe) 
     _, write_end = pipe
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
     for count in (0, 1000):
-        sink = JsonLines(write_end, "a pipe", close=False)
+        sink = to_pipe(write_end, close=False)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 await nursery.start(sink.run)
@@ -263,6 +275,20 @@ async def test_headers_that_only_others_have_asked_for_are_left_out(tmp_path) ->
     )
     for headers, expected in ((True, [["Cookie", "secret"]]), (False, None)):
         path = tmp_path / "events"
-        async with running(JsonLines.to_file(path, headers=headers)) as sink:
+        async with running(Background(JsonLines.to_file(path, headers=headers))) as sink:
             sink.publish(LayerEvent(flow=1, depth=0, content=request))
         assert json.loads(path.read_bytes())["headers"] == expected
+
+
+def test_of_a_capture_nothing_is_dropped_however_much_there_is(numbered, tmp_path) -> None:
+    path = tmp_path / "events"
+    sink = Inline(JsonLines.to_file(path))
+    for size in range(2500):
+        sink.publish(numbered(size))
+    assert sizes(path.read_bytes()) == list(range(2000))  # what is much is written at once
+    sink.flush()
+    assert sizes(path.read_bytes()) == list(range(2500))
+    sink.publish(numbered(2500))
+    sink.finish()
+    assert sizes(path.read_bytes()) == list(range(2501))
+    assert sink.dropped == 0

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, LayerEvent
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.wire_text import text
+from mitml4.sinks.notices import Published
 from mitml4.sinks.table.model import split_url
 from mitml4.sinks.table.sheet import SheetRow, sheet
 from mitml4.terminal import Color, wants_color, width_of
@@ -41,12 +42,16 @@ class _Flow:
 class CaptureTable:
     """Keeps a row for each flow that has closed, and prints them in the order of their opening."""
 
+    name: ClassVar[str] = "standard output"
+    wants: ClassVar[tuple[type, ...]] = (FlowOpen, FlowLayer, HttpRequest, FlowClose)
+    dropped: ClassVar[int] = 0
+
     color: Color = "auto"
     _open: dict[int, _Flow] = field(default_factory=dict)
     _rows: dict[int, SheetRow] = field(default_factory=dict)
     _begun: bool = False
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         match event:
             case FlowOpen():
                 self._open[event.flow] = _Flow(event, str(event.destination))

@@ -1,0 +1,115 @@
+"""The outputs of a session: opened as its options say, and written by a task each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import trio
+
+from mitml4.errors import MitmError
+from mitml4.net.tap import Tap
+from mitml4.session.config import SessionConfig
+from mitml4.session.outputs import Outputs
+from mitml4.sinks.background import Background
+from mitml4.sinks.commands import Ask
+from mitml4.sinks.har import HttpArchive
+from mitml4.sinks.jsonl import JsonLines
+from mitml4.sinks.keylog import KeyLog
+from mitml4.sinks.lines import FlowLines
+from mitml4.sinks.pcapng import PacketFile
+from mitml4.sinks.sink import LiveSink
+from mitml4.sinks.table.final import FinalTable
+from mitml4.sinks.table.live import LiveTable
+
+__all__ = ["Lost", "notes_of", "open_outputs", "writing"]
+
+_TERMINAL: Final = "/dev/tty"
+
+Lost: TypeAlias = Callable[[LiveSink, MitmError | None], None]
+"""Told of a sink that has ended early, and why; None: its reader has gone."""
+
+
+def open_outputs(
+    config: SessionConfig,
+    *,
+    ask: Ask,
+    keylog_failed: Callable[[MitmError], None],
+    taps: Sequence[Tap] = (),
+) -> Outputs[LiveSink]:
+    """Open what was asked for. `ask` takes what a person asks of the session; `taps` see the
+    packets, where those are to be written.
+
+    Raises MitmError for a file that cannot be written.
+    """
+    files: list[LiveSink] = []
+    display = _display(config, ask)
+    if config.events_file:
+        lines = JsonLines.to_file(config.events_file, headers=config.headers)
+        files.append(Background(lines))
+    if config.packets:
+        files.append(PacketFile.to_file(config.packets, taps))
+    if config.har:
+        files.append(Background(HttpArchive.to_file(config.har)))
+    keylog = KeyLog(config.keylog, keylog_failed) if config.keylog else None
+    return Outputs(display, tuple(files), keylog)
+
+
+def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
+    match config.output:
+        case "table":
+            return LiveTable(ask, config.color)
+        case "table-on-tty":
+            terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+            return LiveTable(ask, config.color, terminal=terminal)
+        case "final-table":
+            return FinalTable(config.color)
+        case "json":
+            return Background(JsonLines.to_stdout(headers=config.headers))
+        case "json-on-stderr":
+            return Background(JsonLines.to_stderr(headers=config.headers))
+        case "lines":
+            return FlowLines(config.color)
+        case "none":
+            return None
+
+
+def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
+    """What a user should know of what has been written."""
+    for sink in outputs.files:
+        if isinstance(sink, PacketFile) and (missing := sink.missing):
+            which = "1 packet is" if missing == 1 else f"{missing} packets are"
+            yield f"{which} missing in {sink.name}: written slower than they came"
+
+
+@asynccontextmanager
+async def writing(sinks: Iterable[LiveSink], lost: Lost) -> AsyncIterator[None]:
+    """The sinks at work; what they still hold is written before this is left."""
+    async with trio.open_nursery() as nursery:
+        for sink in sinks:
+            await nursery.start(_write, sink, lost)
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                for sink in sinks:
+                    await sink.aclose()
+
+
+async def _write(sink: LiveSink, lost: Lost, *, task_status: trio.TaskStatus[None]) -> None:
+    """A sink that fails, ready or not, is lost, and neither a flow nor another sink waits for
+    it."""
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(sink.run)
+            finally:
+                task_status.started()
+    except* BrokenPipeError:
+        lost(sink, None)
+    except* MitmError as failures:
+        (failure,) = failures.exceptions
+        assert isinstance(failure, MitmError)
+        lost(sink, failure)

@@ -1,0 +1,41 @@
+"""What is written by the one who publishes: events of a capture, of which none may be lost."""
+
+from __future__ import annotations
+
+from typing import Final, Generic
+
+from mitml4.sinks.format import Format, Item
+from mitml4.sinks.notices import Published
+
+__all__ = ["Inline"]
+
+_BATCH: Final = 1000
+
+
+class Inline(Generic[Item]):
+    """A sink that writes when it is told to, or has much to write, and waits until it is written.
+    `publish`, `flush` and `finish` raise OSError."""
+
+    def __init__(self, output: Format[Item]) -> None:
+        self.name = output.file.name
+        self.wants = output.wants
+        self._format = output
+        self._items: list[Item] = []
+
+    @property
+    def dropped(self) -> int:
+        return self._format.dropped
+
+    def publish(self, event: Published) -> None:
+        self._items.extend(self._format.take(event))
+        if len(self._items) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        items, self._items = self._items, []
+        if items:
+            self._format.write(items)
+
+    def finish(self) -> None:
+        self.flush()
+        self._format.finish()
