@@ -1,7 +1,7 @@
-"""Every error that mitml4 raises on purpose, each with its exit code and a hint.
+"""The errors that mitml4 raises deliberately, each with its exit code and a hint.
 
-A hint is the next command to type (or the next thing to look at). The command line prints
-``error: MESSAGE`` and ``hint: HINT`` and nothing else; a traceback means a bug of ours.
+A hint is the next command to type, or the next thing to check. The command line prints
+``error: MESSAGE`` and ``hint: HINT`` and nothing else; a traceback is a bug.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """What the process answers with (`run` answers with its child's own code instead)."""
+    """The exit code of the process (`run` exits with its child's code instead)."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2
     CANNOT = 3
-    """This machine cannot: privilege, kernel, a missing tool."""
+    """This machine cannot do it: privilege, kernel, a missing tool."""
 
 
 class MitmError(Exception):
-    """The root of the tree: one line for people, and a hint."""
+    """The base of all errors: a message of one line, and a hint."""
 
     exit_code: int = ExitCode.FAILED
 
@@ -41,7 +41,7 @@ class MitmError(Exception):
 
 
 class UsageError(MitmError):
-    """The options contradict each other or name something that is not there."""
+    """The options contradict each other or name something that does not exist."""
 
     exit_code = ExitCode.USAGE
 

@@ -1,10 +1,10 @@
-"""Write what follows from the command line's definition: completions, man pages, the reference.
+"""Generate the completions, the man pages, the command-line reference and the JSON Schema.
 
     python tools/generate.py           write them
-    python tools/generate.py --check   exit 1 if one of them is not what it should be
+    python tools/generate.py --check   exit 1 if one of them is not up to date
 
-Everything is taken from the click commands and the events' classes, and from nothing else: not from
-the width of a terminal, the language of the user, or today's date.
+The only sources are the click commands and the classes of events. The result does not depend on the
+width of the terminal, the user's language, or the date.
 """
 
 from __future__ import annotations
@@ -31,54 +31,55 @@ ROOT: Final = Path(__file__).parent.parent
 COMPLETIONS: Final = {"bash": "mitml4.bash", "zsh": "_mitml4", "fish": "mitml4.fish"}
 
 LIMITS: Final = (
-    "`intercept` and `run` raise their limit of descriptors (`ulimit -n`) as far as they may. "
-    "There may be as many connections as half of the descriptors, and a quarter of the memory at "
-    "32 KiB each, give room for.",
+    "`intercept` and `run` raise their limit of descriptors (`ulimit -n`) as far as possible. The "
+    "number of connections is limited by half of the descriptors, and by a quarter of the memory "
+    "at 32 KiB for each connection.",
     "One client gets half of them, and half of its half towards one server. With `run`, where all "
-    "come from one command, one server gets half of all.",
-    "Half of each share are looked at, or as many as a quarter of the memory gives 256 KiB each. "
-    "More are relayed unseen, and told as passed through (`too many connections`). With `--block` "
-    "they are looked at, and their TLS is not opened.",
-    "Above its share a client is refused. A note says so once, and the summary how often.",
+    "connections come from one command, one server gets half of all.",
+    "Half of each share is intercepted, at most as many as fit into a quarter of the memory at "
+    "256 KiB each. Further connections are relayed unseen, and reported as passed through "
+    "(`too many connections`). With `--block` they are inspected, but their TLS is not decrypted.",
+    "A client's connections above its share are refused. A note says so once, and the summary "
+    "states their number.",
 )
 
 EXIT_STATUS: Final = (
     (
         str(int(ExitCode.DONE)),
-        "Done; also when a session was ended by Ctrl-C or by the reader of its output.",
+        "Success; also if Ctrl-C or the reader of its output ended a session.",
     ),
-    (str(int(ExitCode.FAILED)), "It failed."),
+    (str(int(ExitCode.FAILED)), "Failure."),
     (str(int(ExitCode.USAGE)), "The command line is wrong."),
     (str(int(ExitCode.CANNOT)), "This machine cannot do it: privilege, kernel, a missing tool."),
-    ("130", "Interrupted before there was anything to end in good order."),
+    ("130", "Interrupted before the session had started."),
 )
 
 VALUES: Final = {"integer": "N", "integer range": "N", "filename": "FILE"}
-"""What click calls the values of its own types, and what we do."""
+"""click's names for the values of its types, and ours."""
 
 VARIABLES: Final = (
     (
         "XDG_DATA_HOME",
-        "Where the certificate authority is kept, in mitml4/; ~/.local/share if unset.",
+        "The certificate authority is in mitml4/ below it; ~/.local/share if unset.",
     ),
     (
         "SUDO_USER",
-        "Set by sudo(8): whose authority is used, and who owns the files that are written.",
+        "Set by sudo(8): the user whose authority is used, and who owns the output files.",
     ),
-    ("NO_COLOR", "Set to anything: use no colours, unless told so by --color."),
+    ("NO_COLOR", "If set, colours are not used, unless --color says otherwise."),
 )
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option, as all that describe it show it."""
+    """An option, as every page shows it."""
 
     names: tuple[str, ...]
     value: str
     help: str
     variable: str | None
     values: str
-    """What the variable may hold."""
+    """The values that the variable may have."""
 
     @classmethod
     def of(cls, option: click.Option, path: tuple[str, ...]) -> Option:
@@ -102,7 +103,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Page:
-    """A command, as all that describe it show it."""
+    """A command, as every page shows it."""
 
     path: tuple[str, ...]
     """`("mitml4", "ca", "show")`."""
@@ -130,7 +131,7 @@ HELP: Final = Option(("-h", "--help"), "", "Show the help and exit.", None, "")
 
 
 def pages(command: click.Command = cli, path: tuple[str, ...] = (PROGRAM,)) -> Iterator[Page]:
-    """The page of a command, and those of the commands in it."""
+    """The page of a command, and those of its subcommands."""
     children = _children(command)
     summary, *text = _paragraphs(command.help or "")
     sections: dict[str, list[Option]] = {}
@@ -285,8 +286,8 @@ def _roff_list(items: Iterator[tuple[str, str]]) -> list[str]:
 
 
 def _roff(text: str) -> str:
-    """Text that roff shows as it is, code between backquotes in bold: hyphens stay what one types,
-    and no line is a request."""
+    """Escape text for roff: code between backquotes becomes bold, hyphens stay hyphens, and no line
+    is a request."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     text = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", text)
     text = re.sub(r"[^\x00-\x7f]", lambda char: f"\\[u{ord(char[0]):04X}]", text)
@@ -302,9 +303,9 @@ def reference() -> str:
         "",
         "# The command line",
         "",
-        "Standard output is data, standard error is talk. Options of `mitml4` itself stand before",
-        "the command. Every option can come from the environment; where it is repeatable, its",
-        "values are separated by spaces there.",
+        "Data goes to standard output, messages to standard error. Options of `mitml4` itself come",
+        "before the command. Every option can be set by an environment variable; values of a",
+        "repeatable option are separated by spaces.",
         "",
     ]
     for page in pages():
@@ -345,7 +346,7 @@ def _reference_of(page: Page) -> Iterator[str]:
 
 
 def _markdown(text: str) -> str:
-    """Prose in which nothing is markup but code between backquotes."""
+    """Escape prose for Markdown; only code between backquotes is markup."""
     return re.sub(r"[*<]", r"\\\g<0>", text)
 
 
@@ -353,10 +354,10 @@ def _markdown(text: str) -> str:
 
 
 def completion(shell: str) -> str:
-    """click's own script, which is the same for all its versions that we work with."""
+    """click's script, which is the same in all its versions that we support."""
     kind = get_completion_class(shell)
     assert kind is not None
-    # Not its own `source`, where that of bash asks the bash which happens to be installed here.
+    # Not kind.source: the one for bash runs the bash that is installed on this machine.
     script = ShellComplete.source(kind(cli, {}, PROGRAM, COMPLETE_VARIABLE))
     return "\n".join(line.rstrip() for line in script.strip().splitlines()) + "\n"
 
@@ -373,7 +374,7 @@ def generated() -> dict[str, str]:
 
 
 def stale(root: Path) -> list[str]:
-    """Files that are missing, or are not what they should be, or should not be there."""
+    """Files that are missing, outdated, or superfluous."""
     files = generated()
     made = {path.relative_to(root).as_posix() for path in root.glob("man/*")}
     made |= {path.relative_to(root).as_posix() for path in root.glob("completions/*")}

@@ -1,4 +1,4 @@
-"""`mitml4 ca`: the certificate authority's files, shown and handed on."""
+"""`mitml4 ca`: create, show, export and install the certificate authority."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _in_directory = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=default_directory,
     metavar="DIR",
-    help="Where the certificate authority lives. Default: $XDG_DATA_HOME/mitml4.",
+    help="Directory of the certificate authority. Default: $XDG_DATA_HOME/mitml4.",
 )
 
 
 class _Output(click.File):
-    """Standard output, or the path of a file that is opened once there is something to write."""
+    """Standard output, or the path of a file, which is opened when it is written."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(value, param, ctx) if value == "-" else Path(value)
 
 
 class _Commands(click.Group):
-    """Lists its commands in the order in which they come to be wanted, and in whole lines."""
+    """Lists its commands in the order of their definition, with uncut summaries."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -79,7 +79,7 @@ Examples:
 """,
 )
 def ca() -> None:
-    """The certificate authority that signs what clients are shown."""
+    """Manage the certificate authority that clients have to trust."""
 
 
 @ca.command(
@@ -96,23 +96,23 @@ Examples:
     type=click.Choice(list(CA_KEYS)),
     default="ec-p256",
     show_default=True,
-    help="The kind of key; rsa3072 for old devices.",
+    help="Type of its key; rsa3072 for old devices.",
 )
 @click.option(
     "--days",
     type=click.IntRange(min=1),
     default=DEFAULT_DAYS,
     show_default=True,
-    help="How long it is valid.",
+    help="Validity in days.",
 )
 @click.option("--name", help="Its common name.  [default: this host and today's date]")
 @click.option(
     "--permit-domain",
     multiple=True,
     metavar="DOMAIN",
-    help="Only sign for this domain and what is below it (repeatable).",
+    help="Sign only for this domain and its subdomains (repeatable).",
 )
-@click.option("--force", is_flag=True, help="Replace the one that is there, for good.")
+@click.option("--force", is_flag=True, help="Replace an existing authority permanently.")
 def generate(
     *,
     ca_dir: Path,
@@ -122,17 +122,17 @@ def generate(
     permit_domain: tuple[str, ...],
     force: bool,
 ) -> None:
-    """Make a certificate authority.
+    """Create a certificate authority.
 
-    Whoever holds its key can impersonate every site to every client that trusts it: the key stays
-    in a file that only you can read.
+    Its key can impersonate every site to every client that trusts it. The key is kept in a file
+    that only you can read.
     """
     authority = CertificateAuthority.generate(
         key=key, days=days, name=name, permit_domains=permit_domain
     )
     authority.save(ca_dir, force=force)
-    click.echo(f"made {authority.subject}", err=True)
-    click.echo(f"clients are to trust {ca_dir / CERTIFICATE_FILE}", err=True)
+    click.echo(f"created {authority.subject}", err=True)
+    click.echo(f"the certificate for clients to trust: {ca_dir / CERTIFICATE_FILE}", err=True)
     if Record(ca_dir).entries:
         click.echo("the former one is still installed: mitml4 ca uninstall", err=True)
 
@@ -147,7 +147,7 @@ Examples:
 @_in_directory
 @click.option("--json", is_flag=True, help="Print one JSON object.")
 def show(*, ca_dir: Path, json: bool) -> None:
-    """Show the certificate authority: name, fingerprint, validity, place."""
+    """Show the certificate authority: name, fingerprint, validity, path."""
     details = _details(CertificateAuthority.load(ca_dir), ca_dir)
     if json:
         click.echo(to_line(details))
@@ -196,8 +196,10 @@ Examples:
     show_default=True,
     help="p12 is a trust store for Java.",
 )
-@click.option("-o", "--output", type=_Output("wb"), default="-", help="A file.  [default: stdout]")
-@click.option("--password", help=f"Of a p12.  [default: {PASSWORD}]")
+@click.option(
+    "-o", "--output", type=_Output("wb"), default="-", help="Output file.  [default: stdout]"
+)
+@click.option("--password", help=f"Password of a p12.  [default: {PASSWORD}]")
 def export(*, ca_dir: Path, format: str, output: BinaryIO | Path, password: str | None) -> None:
     """Write the certificate, for clients to trust. The key is never exported."""
     if password is not None and format != "p12":
@@ -240,10 +242,10 @@ Examples:
 )
 @_in_directory
 def env(*, ca_dir: Path) -> None:
-    """Print what makes the programs of a shell trust the authority.
+    """Print variables that make the programs of a shell trust the authority.
 
-    They are variables that name a file of the system's roots, those that your environment adds,
-    and ours; it is written beside the authority, and so is a trust store for Java.
+    The variables name a file with the system's roots, the roots that your environment adds, and
+    this authority. The file, and a trust store for Java, are written to the authority's directory.
     """
     authority = CertificateAuthority.load(ca_dir)
     variables = write_trust(authority.certificate, ca_dir.absolute(), os.environ)
@@ -259,7 +261,7 @@ _kinds = click.option(
     multiple=True,
     help="Only stores of this kind (repeatable).  [default: all]",
 )
-_dry_run = click.option("--dry-run", is_flag=True, help="Show every step, and change nothing.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Print every step; change nothing.")
 
 
 @ca.command(
@@ -277,13 +279,13 @@ Examples:
 def install(
     console: Console | None, /, *, ca_dir: Path, store: tuple[str, ...], dry_run: bool
 ) -> None:
-    """Let this machine's stores of roots trust the authority.
+    """Make this machine's trust stores trust the authority.
 
-    That is the system's store, the databases of your Firefox and Chromium (nss), and those of Java.
-    Chromium's database is made if it has none yet; Firefox has to have run once. Every step is
-    shown before it is done, and recorded next to the authority, so that `mitml4 ca uninstall` can
-    take it back. The system's store needs root; under sudo the authority and the browsers are still
-    yours.
+    The stores are the system's, the databases of your Firefox and Chromium (nss), and those of
+    Java. Chromium's database is created if it does not exist; Firefox has to have run once. Every
+    step is printed first and recorded next to the authority, so that `mitml4 ca uninstall` can undo
+    it. The system's store needs root; under sudo, the authority and the browsers are those of your
+    user.
     """
     certificate = CertificateAuthority.load(ca_dir).certificate
     chosen = _chosen(store)
@@ -312,10 +314,10 @@ Examples:
 def uninstall(
     console: Console | None, /, *, ca_dir: Path, store: tuple[str, ...], dry_run: bool
 ) -> None:
-    """Take back what `mitml4 ca install` has done.
+    """Undo `mitml4 ca install`.
 
-    Exactly what is on record goes, former authorities included, and only where the certificate is
-    still the one that was installed.
+    It removes exactly the recorded certificates, former authorities included, and only if a store
+    still contains the certificate that was installed.
     """
     chosen = _chosen(store)
     say = _saying(console, dry_run)
@@ -340,9 +342,9 @@ Examples:
 )
 @_in_directory
 @_kinds
-@click.option("--json", is_flag=True, help="Print a JSON array, an object per store.")
+@click.option("--json", is_flag=True, help="Print a JSON array with one object per store.")
 def status(*, ca_dir: Path, store: tuple[str, ...], json: bool) -> None:
-    """Say which stores trust the authority, or a former one."""
+    """Show which stores trust the authority, or a former one."""
     found = states(
         _fingerprint(ca_dir), find_stores(_chosen(store), os.environ), Record(ca_dir).entries
     )
@@ -371,7 +373,7 @@ def _described(state: State, sha256: str | None) -> Iterator[str]:
 
 
 def _fingerprint(directory: Path) -> str | None:
-    """That of the authority, be it expired; None where there is none."""
+    """The authority's fingerprint, even if it has expired; None if there is no authority."""
     ders = certificates_of(directory / CERTIFICATE_FILE)
     return next((sha256_of(der) for der in ders), None)
 
@@ -381,7 +383,7 @@ def _chosen(kinds: tuple[str, ...]) -> list[Kind]:
 
 
 def _saying(console: Console | None, dry_run: bool) -> Callable[[str], None]:
-    """What would be done is data; what is being done is talk."""
+    """Steps of a dry run go to standard output, actual steps to standard error."""
     if dry_run:
         return click.echo
     return (console or Console()).say

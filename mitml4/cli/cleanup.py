@@ -1,4 +1,4 @@
-"""`mitml4 cleanup`: what a killed demo has left, shown and removed."""
+"""`mitml4 cleanup`: print and remove the files of killed demos."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Examples:
   sudo mitml4 cleanup
 """
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be removed, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed; change nothing.")
 @click.pass_obj
 def cleanup(console: Console, /, *, dry_run: bool) -> None:
-    """Remove what killed sessions have left.
+    """Remove the files of killed demos.
 
-    The rules of a session end with it, however it ends. What can be left are the files of a demo
-    that was killed. Demos that run, and what is theirs, are left alone.
+    The rules of a session are removed when it ends, even if it is killed. Only a killed demo leaves
+    files. The files of running demos are kept.
     """
     from mitml4.lab.scratch import abandoned_directories, remove_abandoned
 

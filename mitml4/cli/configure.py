@@ -1,4 +1,4 @@
-"""From what the options of a session parse to, to the config that the session takes."""
+"""Make the config of a session from the values of its options."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
 
 def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Display:
     if given["table"] and given["json"]:
-        raise UsageError("--table and --json both want standard error", hint="--table -o FILE")
+        raise UsageError("--table and --json both write to standard error", hint="--table -o FILE")
     if given["json"]:
         return "json-on-stderr"
     if given["table"]:
@@ -79,7 +79,7 @@ def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Displa
 
 
 def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
-    """What every session is told."""
+    """The settings that all sessions have."""
     policy = Policy(
         block=given["block"],
         passthrough=given["passthrough"],
@@ -112,7 +112,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_one_file_for_two(given: dict[str, Any]) -> None:
-    """Raises UsageError when what two options write would go into the same file."""
+    """Raises UsageError if two options would write the same file."""
     for one, other in combinations(_OUTPUTS, 2):
         if given[one] and given[other] and given[one].resolve() == given[other].resolve():
             raise UsageError(

@@ -1,4 +1,4 @@
-"""`mitml4 demo`: options → the lab's tour → what was seen, and the exit code."""
+"""`mitml4 demo`: options → the lab's tour → a report, and the exit code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ Examples:
 @click.option("--json", is_flag=True, help="Print the events as JSON lines.")
 @click.pass_obj
 def demo(console: Console, /, *, json: bool) -> ExitCode:
-    """Watch mitml4 at work in a lab of its own.
+    """Show mitml4 at work in a lab of network namespaces.
 
-    Real clients visit web servers, proxies, a mail server and more, in network namespaces that
-    nothing else uses; `mitml4 intercept` stands between them. Neither the network nor this
-    machine's settings are touched. Needs no root where users may make namespaces.
+    Real clients connect to web servers, proxies, a mail server and others, and `mitml4 intercept`
+    intercepts them. Neither the network nor this machine's settings are touched. Needs no root
+    where users may create namespaces.
     """
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     _require_tools()
@@ -61,13 +61,14 @@ def _require_tools() -> None:
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
     if missing:
         raise MachineError(
-            f"the demo needs what is not installed: {', '.join(missing)}",
+            f"the demo needs packages that are not installed: {', '.join(missing)}",
             hint=f"sudo apt install {' '.join(missing)}",
         )
 
 
 def _print(report: TourReport, console: Console) -> None:
-    """What each client did, what was seen of it, and what is left: all talk, no data."""
+    """Print each client, the stacks seen, the outcome, and what is left. It goes to standard
+    error."""
     table = Table(box=None, pad_edge=False)
     table.add_column("client", no_wrap=True)
     table.add_column("stack seen", no_wrap=True)

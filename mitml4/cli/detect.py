@@ -45,16 +45,16 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--headers", is_flag=True, cls=SectionOption, section="Output",
-    help="Put HTTP headers into the events.",
+    help="Include HTTP headers in the events.",
 )  # fmt: skip
 @click.option(
     "--tunnels", is_flag=True, cls=SectionOption, section="Input",
-    help="Look into IP-in-IP, GRE, VXLAN and GTP tunnels as well.",
+    help="Also decode IP-in-IP, GRE, VXLAN and GTP tunnels.",
 )  # fmt: skip
 @click.option(
     "--keylog", type=click.Path(path_type=Path), metavar="FILE", cls=SectionOption, section="Input",
-    help="Open TLS with the secrets of this key log (SSLKEYLOGFILE's format), and with those that"
-    " a pcapng brings along.",
+    help="Decrypt TLS with the secrets of this key log (SSLKEYLOGFILE's format), in addition to"
+    " those in a pcapng.",
 )  # fmt: skip
 @click.pass_obj
 def detect(
@@ -69,8 +69,8 @@ def detect(
 ) -> ExitCode:
     """Name the protocol stack of each TCP flow in captures.
 
-    FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. Prints a
-    table on a terminal, and else the same events as `intercept`, one JSON object a line.
+    FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. The
+    output is a table on a terminal, otherwise the same events as of `intercept`, as JSON lines.
     """
     from mitml4.capture.files.reader import read_packets
     from mitml4.capture.reassembly import MAX_FLOWS
@@ -105,20 +105,20 @@ def detect(
     if detection.cut_short:
         console.say(
             f"{detection.cut_short:,} flows were not followed to their end:"
-            f" more than {MAX_FLOWS:,} at a time, or more to keep than memory is for"
+            f" more than {MAX_FLOWS:,} at a time, or the memory limit was reached"
         )
     return ExitCode.FAILED if broken else ExitCode.DONE
 
 
 def _tune_gc() -> None:
-    """Look for cyclic garbage only where a few hundred flows may have left some: it costs a capture
-    a sixteenth of its time otherwise. What is loaded by now stays, and need not be looked at."""
+    """Collect cyclic garbage less often: the default takes a sixteenth of a capture's time. The
+    objects that exist by now stay in use, and are excluded."""
     gc.freeze()
     gc.set_threshold(20_000)
 
 
 def _read_keylog(path: Path, secrets: Secrets) -> None:
-    """Raises UsageError for a file in which there is nothing of use."""
+    """Raises UsageError for a file without TLS secrets."""
     try:
         with path.open("rb") as lines:
             found = sum(map(secrets.add, lines))
@@ -140,7 +140,7 @@ def _shown(name: str) -> str:
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
     if name == "-":
-        if sys.stdin is None:  # whoever started us has closed it
+        if sys.stdin is None:  # the calling process has closed it
             raise CaptureError("standard input is closed", hint="mitml4 detect FILE.pcap")
         yield sys.stdin.buffer
         return
@@ -178,7 +178,7 @@ def _progress(stream: BinaryIO, name: str, color: Color) -> Iterator[BinaryIO]:
     def one_line() -> Column:
         return Column(no_wrap=True)
 
-    # It would take a name for markup.
+    # A file name may look like markup.
     label = TextColumn("{task.description}", markup=False, table_column=one_line())
     columns: list[ProgressColumn] = [label, BarColumn(None, table_column=Column(ratio=1))]
     width = width_of(sys.stderr)

@@ -1,4 +1,4 @@
-"""`mitml4 doctor`: the examination, as a list for people or as JSON lines, and the exit code."""
+"""`mitml4 doctor`: the checks, as a list or as JSON lines, and the exit code."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ Examples:
     "--ca-dir",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where the certificate authority lives. Default: $XDG_DATA_HOME/mitml4.",
+    help="Directory of the certificate authority. Default: $XDG_DATA_HOME/mitml4.",
 )
-@click.option("--json", is_flag=True, help="Print each check as a JSON object, a line.")
+@click.option("--json", is_flag=True, help="Print each check as one line of JSON.")
 @click.pass_obj
 def doctor(console: Console, /, *, ca_dir: Path | None, json: bool) -> ExitCode:
     """Say whether this machine can intercept, and what to do where not.
 
-    It looks at the kernel, the tools, privilege, the rules and settings of others, and the
-    certificate authority, each failure with its remedy, and says in the end what `intercept` and
-    `run` would do here. It finds out by trying, in namespaces of its own: nothing on this machine
-    is changed. Root sees more. Exits with 3 if neither of the two can work.
+    It checks the kernel, the tools, privileges, firewall rules and settings, and the certificate
+    authority. It prints a remedy for each failure and, at the end, whether `intercept` and `run`
+    would work. It tests in temporary namespaces: nothing on this machine is changed. Some checks
+    need root. Exits with 3 if neither of the two can work.
     """
     from mitml4.session.doctor.examination import examine
 
@@ -62,7 +62,7 @@ def doctor(console: Console, /, *, ca_dir: Path | None, json: bool) -> ExitCode:
 
 
 def _list(checks: Iterable[Check], *, styled: bool) -> Iterator[str]:
-    """Group by group; a remedy is a line of its own, ready to be pasted."""
+    """The checks in their groups. Each remedy is one line, to copy and paste."""
     group = None
     for check in checks:
         if check.group != group:

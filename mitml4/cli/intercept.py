@@ -32,10 +32,10 @@ Examples:
 def intercept(console: Console, /, **options: Any) -> ExitCode:
     """Intercept TCP that crosses an interface.
 
-    Connections that are forwarded through an interface, or that this host starts through it, are
-    carried through mitml4, which names their protocols and opens TLS. Connections to this host's
-    own services, and those that were open before, are left alone. When the session ends, however
-    it ends, its rules are gone. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
+    mitml4 intercepts the connections that this host forwards or starts through the interface, names
+    their protocols, and decrypts TLS. Connections to this host's own services, and connections that
+    are already open, are not touched. The rules are removed when the session ends, even if it is
+    killed. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
     """
     config = intercept_config(console, **options)
 

@@ -1,8 +1,7 @@
-"""`mitml4`: the global options, the table of commands, and how every command ends.
+"""`mitml4`: the global options, the table of commands, and the handling of errors.
 
-A command's module is imported when the command is called, so that help and completion answer at
-once. Whatever a command raises is turned into one line, a hint and an exit code here and nowhere
-else.
+A command's module is imported when the command is called, so that help and completion are fast.
+This module alone turns exceptions into an error line, a hint and an exit code.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ _UNWRITABLE: Final = {
     errno.EFBIG: "ulimit -f",
     errno.EIO: "the terminal, or the disk, is gone",
 }
-"""Errors of what is written to, and what to look at."""
+"""Errors of an output, and the hint for each."""
 _TOO_MANY_OPEN: Final = {errno.EMFILE, errno.ENFILE}
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
 
 @add_completion_class
 class _Fish(FishComplete):
-    """Its own script cuts what it shows at a comma."""
+    """click's script for fish cuts descriptions at a comma; this one does not."""
 
     source_template = FishComplete.source_template.replace(
         '(string split "," $completion)', '(string split --max 1 "," $completion)'
@@ -59,7 +58,7 @@ class _Fish(FishComplete):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command: where it is (`module:attribute`), and its summary."""
+    """A command: its location (`module:attribute`) and its summary."""
 
     where: str
     summary: str
@@ -79,19 +78,19 @@ COMMANDS: Final = {
         "mitml4.cli.detect:detect", "Name the protocol stack of each TCP flow in captures."
     ),
     "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
-    "ca": Entry("mitml4.cli.ca:ca", "The certificate authority that signs what clients are shown."),
+    "ca": Entry("mitml4.cli.ca:ca", "Manage the certificate authority that clients have to trust."),
     "doctor": Entry(
         "mitml4.cli.doctor:doctor",
         "Say whether this machine can intercept, and what to do where not.",
     ),
-    "cleanup": Entry("mitml4.cli.cleanup:cleanup", "Remove what killed sessions have left."),
-    "demo": Entry("mitml4.cli.demo:demo", "Watch mitml4 at work in a lab of its own."),
+    "cleanup": Entry("mitml4.cli.cleanup:cleanup", "Remove the files of killed demos."),
+    "demo": Entry("mitml4.cli.demo:demo", "Show mitml4 at work in a lab of network namespaces."),
     "schema": Entry("mitml4.cli.schema:schema", "Print the JSON Schema of the events."),
 }
 
 
 class _Commands(click.Group):
-    """A group that knows its commands by name and summary, and imports the one that is called."""
+    """A group that lists its commands from `COMMANDS`, and imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -133,9 +132,9 @@ Examples:
   sudo mitml4 intercept --iface eth0 --json | jq -c 'select(.type=="flow.close") | .stack'
 """,
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @click.option(
-    "-v", "--verbose", count=True, help="Log what happens; -vv: in detail, and with tracebacks."
+    "-v", "--verbose", count=True, help="Log to standard error; -vv: more, and with tracebacks."
 )
 @click.option(
     "--color",
@@ -147,7 +146,7 @@ Examples:
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, *, quiet: bool, verbose: int, color: Color) -> None:
-    """Name the protocol stack of every TCP connection, live, and open TLS on the way."""
+    """Intercept TCP connections, name the protocol stack of each, and decrypt TLS."""
     if quiet and verbose:
         ctx.fail("-q and -v contradict each other")
     console = ctx.ensure_object(Console)
@@ -157,14 +156,14 @@ def cli(ctx: click.Context, *, quiet: bool, verbose: int, color: Color) -> None:
 
 
 def main() -> NoReturn:
-    """The entry point: run what the arguments ask for, and exit."""
+    """The entry point: run the command line, and exit."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ✓
+        sys.stdout.reconfigure(errors="backslashreplace")  # for an encoding without ✓
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line to its end; returns the exit code, having said what there was to say."""
+    """Run a command line, print its error if there is one, and return the exit code."""
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         return shell_complete(cli, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     console = Console()
@@ -178,7 +177,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _answer(error: BaseException, console: Console) -> int:
-    """Tell the user, and say how the process ends."""
+    """Print the error, and return the exit code."""
     match error:
         case SystemExit() | click.exceptions.Exit():
             code = error.code if isinstance(error, SystemExit) else error.exit_code
@@ -221,8 +220,8 @@ def _answer(error: BaseException, console: Console) -> int:
 
 
 def _worst(error: BaseException) -> BaseException:
-    """The one of a group's errors that decides: a bug before what was foreseen, and that before
-    an end that is no error."""
+    """The error of a group that is reported: a bug first, then an expected error, then an end that
+    is not an error."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     harmless = (KeyboardInterrupt, BrokenPipeError, SystemExit)
@@ -233,8 +232,8 @@ def _worst(error: BaseException) -> BaseException:
 
 
 def _as_ours(error: click.UsageError) -> str:
-    """click's message in our form: no capital, no full stop, and the variable of the environment
-    named where the value comes from one."""
+    """click's message in our form: no capital letter, no full stop, and with the environment
+    variable's name if the value comes from one."""
     if isinstance(error, click.BadParameter) and error.param and error.param_hint is None:
         error.param_hint = origin_of(error.param, error.ctx)
     message = error.format_message().strip().removesuffix(".")
@@ -246,7 +245,8 @@ def _help(error: click.UsageError) -> str:
 
 
 class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what `sys.stderr` is at the time: the table keeps it away from its picture."""
+    """Writes to the current `sys.stderr`: the live table replaces it, so that both stay
+    readable."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -254,7 +254,7 @@ class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def _log(verbosity: int) -> None:
-    """The developers' log: nowhere, unless asked for."""
+    """Set up the developers' log; it is off by default."""
     logger = logging.getLogger("mitml4")
     logger.propagate = False
     if verbosity < 1:

@@ -1,4 +1,4 @@
-"""The options of a session, declared once: names, values, defaults and help, section by section."""
+"""The options of a session: names, values, defaults and help, in sections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SectionOption(click.Option):
-    """An option that stands under a heading of its own in the help."""
+    """An option that the help lists under a heading."""
 
     def __init__(self, *args: Any, section: str, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -35,9 +35,9 @@ class SectionOption(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help shows its options section by section.
+    """A command whose help lists its options in sections.
 
-    `exit_status` and `keys` are what its pages say of them, as pairs of terms and their meanings.
+    `exit_status` and `keys` are tables for its man page and the reference: terms and meanings.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Command(click.Command):
 
 
 def section_of(option: click.Option) -> str:
-    """The heading that an option stands under."""
+    """The heading under which an option is listed."""
     return option.section if isinstance(option, SectionOption) else "Options"
 
 
@@ -77,7 +77,7 @@ def _option(section: str, *names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def _choice(section: str, name: str, *values: str, help: str) -> Callable[[F], F]:
-    """An option with a closed set of values, of which the first is the default."""
+    """An option with a closed set of values; the first is the default."""
     kind = click.Choice(values)
     return _option(section, name, type=kind, default=values[0], show_default=True, help=help)
 
@@ -89,7 +89,7 @@ _SCOPE: Final = (
         type=Interface(),
         multiple=True,
         required=True,
-        help="Interface whose traffic to intercept; repeatable.",
+        help="Intercept the traffic of this interface; repeatable.",
     ),
     _choice(
         "Scope",
@@ -97,7 +97,7 @@ _SCOPE: Final = (
         "both",
         "forwarded",
         "local",
-        help="Connections that this host forwards, that it starts itself, or both.",
+        help="Intercept connections that this host forwards, that it starts itself, or both.",
     ),
     _option(
         "Scope",
@@ -111,7 +111,7 @@ _SCOPE: Final = (
         "--exclude-port",
         type=_PORTS,
         multiple=True,
-        help="Not these destination ports; repeatable.",
+        help="Exclude these destination ports; repeatable.",
     ),
     _option(
         "Scope",
@@ -132,21 +132,21 @@ _SCOPE: Final = (
         "--quic",
         "block",
         "allow",
-        help="What to do with QUIC (UDP/443): refuse it, so that clients fall back to TCP, "
-        "or let it pass unseen.",
+        help="QUIC (UDP/443): block refuses it, so that clients fall back to TCP; allow lets it "
+        "pass unseen.",
     ),
     _option(
         "Scope",
         "--spoof-source",
         is_flag=True,
-        help="Connect to servers from the client's address instead of this host's.",
+        help="Connect to servers from the client's address, instead of this host's.",
     ),
     _option(
         "TLS",
         "--ca-dir",
         type=File(),
         metavar="DIR",
-        help="Where the certificate authority lives; it is made there on first use. "
+        help="Directory of the certificate authority; created on first use. "
         "Default: $XDG_DATA_HOME/mitml4.",
     ),
 )
@@ -156,32 +156,31 @@ _POLICY: Final = (
         "--tls",
         "intercept",
         "passthrough",
-        help="Open TLS, or only name what its hellos say.",
+        help="Decrypt TLS, or only report its ClientHello and ServerHello.",
     ),
     _option(
         "TLS",
         "--passthrough",
         type=_HOST,
         multiple=True,
-        help="Do not open TLS to this host; repeatable. A name, a glob such as *.example.com "
-        "(which is every name below example.com, not itself), an address or a network, and "
-        ":PORT if need be.",
+        help="Do not decrypt TLS to this host; repeatable. HOST is a name, a glob such as "
+        "*.example.com (all names below example.com, but not example.com), an address or a "
+        "network, each with an optional :PORT.",
     ),
     _option(
         "TLS",
         "--only",
         type=_HOST,
         multiple=True,
-        help="Open TLS to this host and pass the rest through; repeatable. "
-        "--passthrough makes exceptions.",
+        help="Decrypt TLS only to this host; repeatable. --passthrough makes exceptions.",
     ),
     _choice(
         "TLS",
         "--on-pinned",
         "passthrough",
         "fail",
-        help="What to do once a client has refused our certificate: pass its next connections to "
-        "that host through for a while, or let them fail again.",
+        help="After a client has refused mitml4's certificate: pass its next connections to that "
+        "host through for a while, or let them fail again.",
     ),
     _choice(
         "TLS",
@@ -189,10 +188,9 @@ _POLICY: Final = (
         "mirror",
         "reject",
         "ignore",
-        help="What to do when a server's certificate does not verify: show the client one with "
-        "the same defect, or the server's own where ours would hide it (the connection is then "
-        "not opened); end the connection; or sign for it as if its issuer were known (expired, "
-        "and for another name, it stays).",
+        help="If a server's certificate does not verify: mirror shows the client a certificate "
+        "with the same defect, or passes the connection through if that is impossible; reject ends "
+        "the connection; ignore signs as if the issuer were trusted (dates and names stay).",
     ),
     _option(
         "TLS",
@@ -204,17 +202,16 @@ _POLICY: Final = (
         "TLS",
         "--client-cert",
         type=File(parse_client_certificate),
-        help="PEM file with a certificate and its key, for servers that ask for one.",
+        help="PEM file with a client certificate and its key, for servers that ask for one.",
     ),
     _option(
         "Policy",
         "--block",
         type=_HOST,
         multiple=True,
-        help="Refuse connections to this host (intercept: reset them, as the kernel has accepted "
-        "by then); repeatable. Hosts as for --passthrough. Matched "
-        "against the destination, its name in DNS (run), SNI, and the hosts that HTTP, SOCKS and "
-        "PROXY headers ask for. Where one of these cannot be read, the connection ends.",
+        help="Refuse connections to this host; repeatable. HOST as for --passthrough. It is "
+        "matched against the destination, its name in DNS (run), SNI, and the hosts in HTTP, SOCKS "
+        "and PROXY headers. If one of these cannot be read, the connection ends.",
     ),
 )
 _DISPLAY: Final = (
@@ -222,8 +219,8 @@ _DISPLAY: Final = (
         "Output",
         "--json",
         is_flag=True,
-        help="Write the events to standard output as JSON lines. On a terminal the default is a "
-        "live table; elsewhere it is this.",
+        help="Write the events to standard output as JSON lines. This is the default, except on a "
+        "terminal, where the default is a live table.",
     ),
 )
 _FILES: Final = (
@@ -232,14 +229,14 @@ _FILES: Final = (
         "-o",
         "--output",
         type=File(parse_output),
-        help="Write the events to this file as JSON lines, beside what is shown. A file that is "
-        "there is replaced.",
+        help="Also write the events to this file as JSON lines. An existing file is replaced.",
     ),
     _option(
         "Output",
         "--keylog",
         type=File(parse_output),
-        help="Append the TLS secrets of both sides to this file, as Wireshark reads them.",
+        help="Append the TLS secrets of both sides to this file, in the format that Wireshark "
+        "reads.",
     ),
     _option(
         "Output",
@@ -247,30 +244,30 @@ _FILES: Final = (
         "--write",
         type=File(parse_output),
         help="Write the packets of the connections to this file as pcapng, with the TLS secrets "
-        "that open them, as Wireshark reads it. A file that is there is replaced.",
+        "with which Wireshark decrypts them. An existing file is replaced.",
     ),
     _option(
         "Output",
         "--har",
         type=File(parse_output),
-        help="Write the HTTP exchanges to this file as an HTTP archive, which browsers' developer "
-        "tools open: heads, sizes and times, no bodies. A file that is there is replaced.",
+        help="Write the HTTP exchanges to this file as an HTTP archive for browsers' developer "
+        "tools: headers, sizes and times, no bodies. An existing file is replaced.",
     ),
-    _option("Output", "--headers", is_flag=True, help="Put HTTP headers into the events."),
+    _option("Output", "--headers", is_flag=True, help="Include HTTP headers in the events."),
 )
 _LIFE: Final = (
     _option(
         "Session",
         "--duration",
         type=Parsed("duration", parse_lifetime),
-        help="End after so long, such as 30s or 5m.",
+        help="End the session after this time, such as 30s or 5m.",
     ),
     _option(
         "Session",
         "--max-flows",
         type=click.IntRange(min=1),
         metavar="N",
-        help="End after so many connections.",
+        help="End the session after this number of connections.",
     ),
 )
 _DETECTION: Final = (
@@ -280,7 +277,7 @@ _DETECTION: Final = (
         type=_DURATION,
         default="500ms",
         show_default=True,
-        help="How long to hold back bytes that might become TLS.",
+        help="Maximum time to hold back bytes that may become TLS.",
     ),
     _option(
         "Session",
@@ -288,7 +285,7 @@ _DETECTION: Final = (
         type=_DURATION,
         default="5s",
         show_default=True,
-        help="How long open connections may go on once the session ends.",
+        help="Maximum time for open connections to finish after the session has ended.",
     ),
 )
 _DRY_RUN: Final = (
@@ -296,7 +293,7 @@ _DRY_RUN: Final = (
         "Session",
         "--dry-run",
         is_flag=True,
-        help="Print the rules and how they would be undone; change nothing.",
+        help="Print the rules and how they are undone; change nothing.",
     ),
 )
 _COMMAND_SCOPE: Final = (
@@ -304,15 +301,15 @@ _COMMAND_SCOPE: Final = (
         "Scope",
         "--loopback",
         is_flag=True,
-        help="Intercept what the command says to 127.0.0.1 and ::1 as well.",
+        help="Also intercept the command's connections to 127.0.0.1 and ::1.",
     ),
     _choice(
         "Scope",
         "--udp",
         "drop",
         "pass",
-        help="What to do with UDP other than DNS and QUIC: drop it, or let it pass unseen. DNS is "
-        "answered by the host. QUIC (UDP/443) is refused: the command's send fails with EPERM, and "
+        help="Drop UDP other than DNS and QUIC, or let it pass unseen. DNS is answered by the "
+        "host's resolvers. QUIC (UDP/443) is refused: the command's send fails with EPERM, and "
         "clients fall back to TCP.",
     ),
     _option(
@@ -320,7 +317,7 @@ _COMMAND_SCOPE: Final = (
         "--trust/--no-trust",
         default=True,
         show_default=True,
-        help="Let the command trust the session's certificate authority.",
+        help="Make the command trust the session's certificate authority.",
     ),
 )
 _COMMAND_DISPLAY: Final = (
@@ -329,15 +326,15 @@ _COMMAND_DISPLAY: Final = (
         "-q",
         "--quiet",
         is_flag=True,
-        help="Say nothing but errors, and no line for each connection.",
+        help="Print only errors, and no line for each connection.",
     ),
     _option(
         "Output",
         "--table",
         is_flag=True,
-        help="Show a table in place of the lines: once, on standard error, when the session ends. "
-        "If neither standard output nor standard error is the terminal, a live table is shown on "
-        "the terminal.",
+        help="Show a table instead of a line for each connection: on standard error, when the "
+        "session ends; or live on the terminal, if standard output and standard error are both "
+        "redirected.",
     ),
     _option(
         "Output",
@@ -353,7 +350,7 @@ _COMMAND_LIFE: Final = (
         "--wait/--no-wait",
         default=True,
         show_default=True,
-        help="Once the command has ended, go on as long as anything that it has started.",
+        help="After the command has ended, wait for all processes that it has started.",
     ),
 )
 
@@ -366,12 +363,12 @@ _RUN_OPTIONS: Final = (
 
 
 def intercept_options(function: F) -> F:
-    """Give `intercept` its options; `intercept_config` takes what they parse to."""
+    """Add the options of `intercept`; `intercept_config` takes their values."""
     return _with(_INTERCEPT_OPTIONS, function)
 
 
 def run_options(function: F) -> F:
-    """Give `run` its options; `run_config` takes what they parse to."""
+    """Add the options of `run`; `run_config` takes their values."""
     return _with(_RUN_OPTIONS, function)
 
 

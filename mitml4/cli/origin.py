@@ -1,4 +1,4 @@
-"""Where the value of an option comes from, as errors name it."""
+"""The name of an option in errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["origin_of"]
 
 
 def origin_of(param: click.Parameter, ctx: click.Context | None) -> str:
-    """Where the value of an option comes from: the variable of the environment, or the option."""
+    """The source of an option's value: an environment variable, or the option itself."""
     source = ctx.get_parameter_source(param.name) if ctx and param.name else None
     if source is ParameterSource.ENVIRONMENT and isinstance(param, click.Option):
         assert ctx is not None

@@ -17,14 +17,14 @@ __all__ = ["run"]
 _EXIT_STATUS: Final = (
     (
         "1 to 3",
-        "mitml4 failed before it has run the command, and has said so: as for the other commands. "
-        "1 also where the command ended with 0 and a file (-o, -w, --har, --keylog) could not be "
-        "written to its end. The command itself may end with these as well.",
+        "mitml4 failed before it ran the command, with the same codes as the other commands. 1 "
+        "also if the command ended with 0 and an output file (-o, -w, --har, --keylog) could not "
+        "be written completely. The command may end with these codes, too.",
     ),
     ("126", "The command cannot be executed."),
     ("127", "The command was not found."),
-    ("128+n", "The command was ended by signal n."),
-    ("any other", "The command's own."),
+    ("128+n", "Signal n ended the command."),
+    ("any other", "The exit code of the command."),
 )
 
 
@@ -45,10 +45,10 @@ Examples:
 def run(console: Console, /, argv: tuple[str, ...], **options: Any) -> int:
     """Run a command, and intercept its connections.
 
-    The command runs in a network namespace of its own: nothing on this host is changed, and no
-    root is needed. It keeps its user, directory, environment, terminal and exit code, and trusts a
-    certificate authority that lives as long as the session. A line on standard error tells of
-    each connection that has closed.
+    The command runs in a separate network namespace: nothing on this host is changed, and root is
+    not needed. The command keeps its user, directory, environment, terminal and exit code, and
+    trusts a certificate authority that exists only for the session. For each connection that has
+    closed, a line is printed on standard error.
     """
     config = run_config(console, argv, **options)
 

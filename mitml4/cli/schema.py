@@ -1,4 +1,4 @@
-"""`mitml4 schema`: print the contract of the JSON lines."""
+"""`mitml4 schema`: print the JSON Schema of the events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values that options take: how each is parsed, refused, and completed by the shell."""
+"""The types of the options' values: parsing, errors, and shell completion."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
-    """A value that one of our own functions parses; its UsageError gets the option's name."""
+    """A value that one of our functions parses; its UsageError gets the option's name."""
 
     def __init__(self, name: str, parse: Callable[[str], object]) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since cl
 
 
 class Interface(Parsed):
-    """An interface that is there."""
+    """The name of an existing interface."""
 
     def __init__(self) -> None:
         super().__init__("name", parse_interface)
@@ -83,7 +83,8 @@ class File(Parsed):
 
 
 class Words(click.ParamType):  # type: ignore[type-arg]
-    """A command and its arguments; the shell completes the one from PATH, the others as files."""
+    """A command and its arguments; the shell completes the command from PATH, arguments as
+    files."""
 
     name = "word"
 
@@ -110,12 +111,12 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
 
 
 def _interfaces() -> list[str]:
-    # Not /sys/class/net, which shows those of the namespace that /sys was mounted in.
+    # Not /sys/class/net, which shows the network namespace in which /sys was mounted.
     return sorted(name for _, name in socket.if_nameindex())
 
 
 def parse_interface(name: str) -> str:
-    """Raises UsageError for one that is not there."""
+    """Raises UsageError if the interface does not exist."""
     there = _interfaces()
     if name not in there:
         raise UsageError(f"there is no interface {name!r}", hint=f"there are: {', '.join(there)}")
@@ -156,12 +157,12 @@ def parse_readable(text: str) -> Path:
 
 
 def parse_client_certificate(text: str) -> Path:
-    """A file in which OpenSSL finds a certificate and the key that belongs to it."""
+    """A file that contains a certificate and its key. Raises UsageError."""
     import ssl
 
     path = parse_readable(text)
     try:
-        # Without a password of our own, OpenSSL would stop and ask for it.
+        # Without a password argument, OpenSSL would prompt for one on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password=b"")
     except (ssl.SSLError, ValueError):
         raise UsageError(

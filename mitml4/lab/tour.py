@@ -178,12 +178,12 @@ class _Events:
             async with self.changed:
                 while not condition():
                     if self.ended:
-                        raise MitmError("the interception ended before its time")
+                        raise MitmError("the interception ended early")
                     await self.changed.wait()
         if scope.cancelled_caught:
             raise MitmError(
-                f"the interception is not as it should be: {otherwise}",
-                hint="what it did see: mitml4 demo --json",
+                f"the interception has unexpected results: {otherwise}",
+                hint="to see its events: mitml4 demo --json",
             )
 
 
@@ -214,8 +214,8 @@ async def _interception(
             await _stop(process)
     if process.returncode != 0 or not events.stopped:
         raise MitmError(
-            f"the interception ended with code {process.returncode}, which is a fault of mitml4",
-            hint="mitml4 demo --json: what it said last",
+            f"the interception ended with code {process.returncode}, which is a bug of mitml4",
+            hint="to see its last events: mitml4 demo --json",
         )
 
 

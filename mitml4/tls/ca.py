@@ -171,7 +171,7 @@ class CertificateAuthority:
         for file in () if force else files:
             if exists(file):
                 message = f"a certificate authority is there already: {file}"
-                raise CertificateError(message, hint="--force replaces it, for good")
+                raise CertificateError(message, hint="--force replaces it permanently")
         make_directory(directory)
         for file, content in zip(files, (key_pem, certificate_pem), strict=True):
             write_file(file, content, replace=force)

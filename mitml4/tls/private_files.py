@@ -156,7 +156,7 @@ def _failure(what: str, path: Path, error: OSError) -> CertificateError:
         case errno.ENOSPC | errno.EDQUOT:
             hint = f"df {where}"
         case errno.EEXIST:
-            hint = "--force replaces it, for good"
+            hint = "--force replaces it permanently"
         case _:
             hint = f"ls -ld {where}"
     return CertificateError(f"cannot {what} {path}: {reason}", hint=hint)

@@ -240,7 +240,7 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
 def _dial_socket(family: int) -> socket.socket:
     """For a connection to a server inside, which is not intercepted again."""
     if family not in _FAMILIES:
-        raise MachineError(f"there is no way inside by the family {family}")
+        raise MachineError(f"the namespace has no route of the family {family}")
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.OWN)
     return sock

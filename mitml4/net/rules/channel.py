@@ -70,7 +70,7 @@ class HostChannel:
                 self._conntrack = Conntrack()
             except OSError as error:
                 raise MachineError(
-                    f"the kernel lets nobody hold connections: {error.strerror}",
+                    f"the kernel cannot hold connections: {error.strerror}",
                     hint="modprobe --all nfnetlink_log nf_conntrack_netlink",
                 ) from error
             undo.callback(self._conntrack.close)

@@ -152,7 +152,7 @@ async def _free_network(pool: Sequence[str]) -> Network:
             return network
         if '"dst":"default"' in found:
             return network
-    raise MachineError("every address range for the session's own connection is routed here")
+    raise MachineError("no address range is free for the session's test connection")
 
 
 def _pair(interface: str, namespace: NetNamespace) -> str:

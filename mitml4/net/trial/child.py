@@ -86,9 +86,9 @@ def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:
 
 def _outcome(answer: bytes | None, timeout_s: float) -> Any:
     if answer is None:
-        raise MachineError(f"what was tried did not come to an end within {timeout_s:g} s")
+        raise MachineError(f"the test did not end within {timeout_s:g} s")
     if not answer:
-        raise MachineError("what was tried ended without an answer")
+        raise MachineError("the test ended without a result")
     outcome, failure = pickle.loads(answer)
     if failure is not None:
         raise failure

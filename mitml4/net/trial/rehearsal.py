@@ -106,7 +106,9 @@ def _play(stage: Stage) -> Outcome:
         enter_network()
         left_out = _set(stage)
     except OSError as error:
-        return Outcome("untried", f"no network could be made to try it in ({error.strerror})")
+        return Outcome(
+            "untried", f"no network namespace could be made for the test ({error.strerror})"
+        )
     except MachineError as error:
         return Outcome("untried", error.message)
     way, reason = trio.run(_intercept)

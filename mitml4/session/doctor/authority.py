@@ -34,7 +34,7 @@ def check_authority(directory: Path | None) -> Iterator[Check]:
         return
     try:
         if not exists(place / CERTIFICATE_FILE) and not exists(place / KEY_FILE):
-            yield _check("authority", "skip", f"none yet in {place}: the first session makes one")
+            yield _check("authority", "skip", f"none in {place}: the first session makes one")
             return
         authority = CertificateAuthority.load(place)
     except CertificateError as error:

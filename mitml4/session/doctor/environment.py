@@ -130,8 +130,8 @@ def check_forwarding() -> Check:
     name = "forwarding"
     off = {version: each for version, each in FORWARDING.items() if read_sysctl(each) == "0"}
     if not off:
-        return _check(name, "ok", "the host forwards what others send through it")
-    found = f"the host does not forward {' and '.join(off)}: what it starts itself is intercepted"
+        return _check(name, "ok", "the host forwards packets of other machines")
+    found = f"the host does not forward {' and '.join(off)}: only its own connections can be seen"
     remedy = as_root(*(f"sysctl -w {each.replace('/', '.')}=1" for each in off.values()))
     return _check(name, "skip", found, remedy)
 
@@ -142,9 +142,9 @@ def check_forward_firewall(rules: HostRules | None, trouble: MachineError) -> Ch
     if rules is None:
         return _unseen(name, trouble)
     if not rules.dropping_answers:
-        return _check(name, "ok", "what it keeps a client from, it keeps it from with mitml4 too")
+        return _check(name, "ok", "it applies to intercepted connections as to others")
     chains = _list([str(chain) for chain in rules.dropping_answers])
-    found = f"what {chains} would drop of the servers' answers alone does not hold with mitml4"
+    found = f"rules in {chains} that drop only servers' answers have no effect with mitml4"
     return _check(name, "skip", found)
 
 
@@ -167,9 +167,9 @@ def check_input(rehearsals: Rehearsals) -> Check:
     wall, openings = _find_wall(rehearsals, rules)
     if wall:
         who = _list([f"{each}{' (its policy is drop)' * (each.policy == 'drop')}" for each in wall])
-        found = f"what is intercepted does not come in through {who}"
+        found = f"intercepted connections are dropped by {who}"
         return _check(name, "fail", found, as_root(*_leave_to_open(wall), *openings))
-    found = "the rules keep out what is intercepted, and no simple rule lets it in"
+    found = "the rules drop intercepted connections, and no simple rule changes that"
     if whole.lines_left_out:
         found += f" ({whole.lines_left_out} lines of the rules could not be copied to try them)"
     return _check(name, "fail", found, as_root("nft list ruleset"))
@@ -213,7 +213,7 @@ def check_interceptors(
         found.append(str(rule))
         remedy.append(rule.removal)
     for family, table, removals in routes.for_tproxy if routes else ():
-        found.append(f"ip {family}: table {table} delivers everything here")
+        found.append(f"ip {family}: routing table {table} delivers every address to this host")
         remedy += removals
     if found:
         return _check(name, "fail", _list(found), as_root(*remedy))

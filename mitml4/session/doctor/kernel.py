@@ -48,8 +48,8 @@ _FEATURES: Final = (
     _Feature(
         "owner tables",
         "flags owner;",
-        "a table goes with the process that made it",
-        "uname -r  # Linux 5.12 was the first that has them",
+        "a table is removed with the process that created it",
+        "uname -r  # Linux 5.12 or newer has them",
     ),
     _Feature(
         "held connections",
@@ -57,19 +57,19 @@ _FEATURES: Final = (
         "chain n { type nat hook output priority 0; }\n"
         "chain c { type filter hook postrouting priority 2147483646;"
         " ip daddr set ct original ip daddr log group 1 drop; }",
-        "a connection waits at its first packet until the server has taken it",
+        "a connection waits at its first packet until the server has accepted it",
         f"{_MODULES} nft_log nfnetlink_log nf_conntrack_netlink nft_chain_nat nft_reject_inet",
     ),
     _Feature(
         "TPROXY",
         "chain c { type filter hook prerouting priority -50; meta l4proto tcp tproxy to :1; }",
-        "it hands over the connections of run",
+        "run receives its connections with it",
         f"{_MODULES} nft_tproxy",
     ),
     _Feature(
         "redirect",
         "chain c { type nat hook output priority -101; meta l4proto tcp redirect to :1; }",
-        "it hands over the names that run looks up",
+        "run receives its DNS queries with it",
         f"{_MODULES} nft_chain_nat nft_redir",
     ),
 )
@@ -86,7 +86,7 @@ def check_features(bare: Outcome, missing: str | None) -> Iterator[Check]:
         try:
             (complaints,) = run_in_child(_try_features, timeout_s=_TIMEOUT_S)
         except (OSError, MachineError) as error:
-            missing = f"no network could be made to try it in ({_why(error)})"
+            missing = f"no network namespace could be made for the test ({_why(error)})"
     for feature in _FEATURES:
         state: State = "skip"
         remedy: tuple[str, ...] = ()
@@ -160,7 +160,7 @@ def _try_to_hold() -> str | None:
         open_log(1, copy_bytes=LONGEST_SYN).close()
         Conntrack().close()
     except OSError as error:
-        return f"nobody is shown what is held: {error.strerror}"
+        return f"packets that are held cannot be received: {error.strerror}"
     return None
 
 
@@ -169,7 +169,7 @@ def _try_transparent_socket() -> str | None:
         try:
             set_ip_transparent(sock)
         except OSError as error:
-            return f"no socket can be transparent: {error.strerror}"
+            return f"a socket cannot be made transparent: {error.strerror}"
     return None
 
 

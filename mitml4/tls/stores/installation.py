@@ -166,7 +166,7 @@ def _install_into(
     try:
         _do(steps, outcome.say)
         if sha256 not in map(sha256_of, store.trusted()):
-            raise MachineError(f"{store.place} does not trust it all the same")
+            raise MachineError(f"{store.place} still does not trust it")
     except BaseException:
         if not store.uninstall(entry):
             record.remove(entry)
@@ -207,7 +207,7 @@ def _uninstall_from(
         return
     _do(steps, outcome.say)
     if store.uninstall(entry):
-        raise MachineError(f"{store.place} still has it")
+        raise MachineError(f"{store.place} still contains it")
     record.remove(entry)
 
 
