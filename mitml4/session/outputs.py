@@ -75,7 +75,7 @@ def capture_outputs(*, as_json: bool, color: Color) -> CaptureOutputs:
     Raises UsageError where whoever started us has closed it.
     """
     if sys.stdout is None:
-        raise UsageError("standard output is closed", hint="what was asked for goes there")
+        raise UsageError("standard output is closed", hint="the output goes there")
     if not is_terminal(sys.stdout):
         return CaptureOutputs(Inline(JsonLines.to_stdout()))
     if as_json:
