@@ -34,7 +34,8 @@ class MemoryStream(Transport):
         self._ended = False
         """The far side sends nothing more."""
         self._sent_eof = False
-        self._was_reset = False
+        self.was_reset = False
+        """Whether a reset has come."""
         self._has_raised_reset = False
         self._received = self._sent = 0
         self._changed = changed
@@ -97,7 +98,7 @@ class MemoryStream(Transport):
     def _check_sendable(self) -> None:
         self._check_open()
         self._raise_reset_once()
-        if self._sent_eof or self._was_reset:
+        if self._sent_eof or self.was_reset:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def _deliver(self, data: bytes) -> None:
@@ -114,7 +115,7 @@ class MemoryStream(Transport):
         return self._window if self.far.is_closed else self._window - len(self.far._unread)
 
     async def wait_room(self) -> None:
-        while not (self._room() or self._was_reset):
+        while not (self._room() or self.was_reset):
             await self._changed.park()
             self._check_open()
 
@@ -145,7 +146,7 @@ class MemoryStream(Transport):
 
     def _receive_reset(self) -> None:
         if not (self.is_closed or self.is_gone):
-            self._was_reset = True
+            self.was_reset = True
         self._wake()
 
     def _check_open(self) -> None:
@@ -153,7 +154,7 @@ class MemoryStream(Transport):
             raise trio.ClosedResourceError
 
     def _raise_reset_once(self) -> None:
-        if self._was_reset and not self._has_raised_reset:
+        if self.was_reset and not self._has_raised_reset:
             self._has_raised_reset = True
             raise _reset()
 
@@ -178,10 +179,10 @@ class MemoryStream(Transport):
 
     @property
     def is_gone(self) -> bool:
-        return self.is_closed or self._was_reset or (self._ended and self._sent_eof)
+        return self.is_closed or self.was_reset or (self._ended and self._sent_eof)
 
     def has_ended(self) -> bool:
-        return self._ended or self._was_reset
+        return self._ended or self.was_reset
 
     # What a kernel counts
 

@@ -1,0 +1,214 @@
+"""A flow ends well wherever it is cancelled, and whichever end goes first, or breaks.
+
+Flows run on connections in memory, in virtual time. What each script of an end expects is what a
+direct connection would bring.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+
+import pytest
+
+from mitml4.layers.bridge import Bridge, Lane
+from mitml4.protocols.policy import Decision
+from mitml4.session.flow import Flow
+from mitml4.tls.stream import TlsStream
+
+GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Http:
+    """What comes before the first request, on either side, and then a request and its answer."""
+
+    stack: tuple[str, ...] = ("http/1",)
+    request = GET
+    response = OK
+    decision = Decision("intercept")
+    window = 65536
+
+    async def open_client(self, end) -> None:
+        pass
+
+    async def open_server(self, end) -> None:
+        pass
+
+
+class Opaque(Http):
+    stack = ("unknown",)
+    request = b"\0\xff\0 what is this\0"
+    response = b"\xff\0\xff nobody knows\0"
+
+
+class SmtpStartTls(Http):
+    """The server speaks first."""
+
+    stack = ("smtp", "tls", "smtp")
+    request = b"EHLO b.test\r\n"
+    response = b"250 a.test\r\n"
+
+    async def open_client(self, end) -> None:
+        await end.expect(b"220 a.test ESMTP\r\n")
+        await end.send(b"EHLO b.test\r\n")
+        await end.expect(b"250-a.test\r\n250 STARTTLS\r\n")
+        await end.send(b"STARTTLS\r\n")
+        await end.expect(b"220 go\r\n")
+        await end.start_tls()
+
+    async def open_server(self, end) -> None:
+        await end.send(b"220 a.test ESMTP\r\n")
+        await end.expect(b"EHLO b.test\r\n")
+        await end.send(b"250-a.test\r\n250 STARTTLS\r\n")
+        await end.expect(b"STARTTLS\r\n")
+        await end.send(b"220 go\r\n")
+        await end.start_tls(as_server=True)
+
+
+class SocksHttp(Http):
+    stack = ("socks5", "http/1")
+
+    async def open_client(self, end) -> None:
+        await end.send(b"\x05\x01\x00")
+        await end.expect(b"\x05\x00")
+        await end.send(b"\x05\x01\x00\x03\x06a.test\x00\x50")
+        await end.expect(b"\x05\x00\x00\x01\x7f\0\0\x01\x12\x34")
+
+    async def open_server(self, end) -> None:
+        await end.expect(b"\x05\x01\x00")
+        await end.send(b"\x05\x00")
+        await end.expect(b"\x05\x01\x00\x03\x06a.test\x00\x50")
+        await end.send(b"\x05\x00\x00\x01\x7f\0\0\x01\x12\x34")
+
+
+class TlsHttp(Http):
+    stack = ("tls", "http/1")
+
+    async def open_client(self, end) -> None:
+        await end.start_tls()
+
+    async def open_server(self, end) -> None:
+        await end.start_tls(as_server=True)
+
+
+class TlsPassthrough(TlsHttp):
+    stack = ("tls",)
+    decision = Decision("passthrough", "--tls passthrough")
+
+
+class Bulk(Opaque):
+    """More than there is room for."""
+
+    request = bytes(range(256)) * 400
+    response = bytes(range(255, -1, -1)) * 200
+    window = 8192
+
+
+TALKS = (Http, Opaque, Bulk, SmtpStartTls, SocksHttp, TlsHttp, TlsPassthrough)
+
+# What each end does after what comes before the first request: it sends (>), it expects (<).
+ORDERS = {
+    "the client first": (
+        "> request, < response, > end, < end",
+        "< request, > response, < end, > end",
+    ),
+    "the server first": (
+        "> request, < response, < end, > end",
+        "< request, > response, > end, < end",
+    ),
+    "both at once": ("> request, < response, > end, < end", "< request, > response, > end, < end"),
+    "the request ends": (
+        "> request, > end, < response, < end",
+        "< request, < end, > response, > end",
+    ),
+    "an upload goes on": (
+        "> request, < response, < end, > request, > end",
+        "< request, > response, > end, < request, < end",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The scripts of both ends."""
+
+    talk: Http
+    order: str
+
+    async def client(self, end) -> None:
+        await self.talk.open_client(end)
+        await self.play(end, ORDERS[self.order][0])
+
+    async def server(self, end) -> None:
+        await self.talk.open_server(end)
+        await self.play(end, ORDERS[self.order][1])
+
+    async def play(self, end, lines: str) -> None:
+        for line in lines.split(", "):
+            match line.split():
+                case ">", "end":
+                    await end.send_eof()
+                case "<", "end":
+                    await end.expect_eof()
+                case ">", what:
+                    await end.send(getattr(self.talk, what))
+                case "<", what:
+                    await end.expect(getattr(self.talk, what))
+
+    def run(self, flow_lab, **disturbed):
+        out = flow_lab.run(
+            self.client,
+            self.server,
+            decision=self.talk.decision,
+            window=self.talk.window,
+            **disturbed,
+        )
+        out.check()
+        return out
+
+
+@pytest.fixture(params=TALKS, ids=[each.__name__ for each in TALKS])
+def talk(request) -> Http:
+    return request.param()
+
+
+def test_whichever_end_goes_first_both_get_all_that_was_sent(talk, flow_lab) -> None:
+    for order in ORDERS:
+        out = Conversation(talk, order).run(flow_lab)
+        assert out.stack == talk.stack, order
+        assert (out.close.reason, out.errors) == ("closed", []), order
+        assert out.met == {"client": "all", "server": "all"}, order
+
+
+def test_each_wait_of_a_flow_can_be_cancelled(talk, flow_lab) -> None:
+    """Both ends are told by a reset, since neither may take what it has for all; nothing is left
+    that only the garbage collector could find."""
+    conversation = Conversation(talk, "the client first")
+    last = conversation.run(flow_lab).steps
+    gc.collect()
+    gc.disable()
+    try:
+        for at in range(1, last + 1):
+            out = conversation.run(flow_lab, at=at, act="cancel")
+            assert set(out.met.values()) <= {"all", "reset"}, at
+            assert out.close.reason == "shutdown" or set(out.met.values()) == {"all"}, at
+        kinds = Flow | Bridge | Lane | TlsStream
+        assert [type(each) for each in gc.get_objects() if isinstance(each, kinds)] == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_reset_at_any_point_is_a_reset_at_the_other_end(talk, flow_lab, side: str) -> None:
+    """Unless that one has had all by then."""
+    conversation = Conversation(talk, "the client first")
+    other = "server" if side == "client" else "client"
+    last = conversation.run(flow_lab).steps
+    reasons = set()
+    for at in range(1, last + 1):
+        out = conversation.run(flow_lab, at=at, act=side)
+        assert out.met.get(other, "reset") in ("all", "reset"), at
+        assert out.close.reason in ("reset", "error") or out.met[other] == "all", at
+        reasons.add(out.close.reason)
+    assert "reset" in reasons
