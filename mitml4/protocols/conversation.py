@@ -261,6 +261,8 @@ class Protocol:
     terminates: bool = False
     """Whether its layer ends the connection's bytes on our side (TLS), so that the client's bytes
     must not move while this is still possible."""
+    is_proxy: bool = False
+    """Whether its server is a proxy, so that what is inside is said to another server."""
     starttls: bool = False
     """Whether TLS may take over in the middle of it, and then carries the same protocol."""
     events: tuple[type[ProtocolEvent], ...] = ()

@@ -141,6 +141,7 @@ PROTOCOL: Final = Protocol(
     name=Socks4.name,
     detect=detect,
     converse=lambda context: Socks4(context=context),
+    is_proxy=True,
     client_first=b"\x04",
     server_first=b"",
 )

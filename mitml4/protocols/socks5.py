@@ -286,6 +286,7 @@ PROTOCOL: Final = Protocol(
     name=Socks5.name,
     detect=detect,
     converse=lambda context: Socks5(context=context),
+    is_proxy=True,
     client_first=b"\x05",
     server_first=b"\x05",
 )

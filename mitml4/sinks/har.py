@@ -27,6 +27,7 @@ from mitml4.events import (
     weight,
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.registry import PROTOCOLS
 from mitml4.sinks.files import OutputFile, begin_file, write_all
 from mitml4.sinks.format import Format, Weight
 from mitml4.sinks.notices import Published
@@ -39,7 +40,7 @@ _HEAD: Final = (
     % __version__.encode()
 )
 _TAIL: Final = b"\n]}}\n"
-_TO_ANOTHER_SERVER: Final = frozenset({"socks4", "socks5", "http-connect"})
+_PROXIES: Final = frozenset(row.name for row in PROTOCOLS if row.is_proxy)
 _MAX_UNFINISHED: Final = 32 << 20
 """Bytes of exchanges whose end has not been seen; what a flow has beyond its share of them is not
 followed, and counted as dropped."""
@@ -191,7 +192,7 @@ def _entry(exchange: _Exchange) -> dict[str, Any]:
         "_stack": exchange.stack,
         "_stream": request.stream,
     }
-    if _TO_ANOTHER_SERVER.isdisjoint(exchange.stack):
+    if _PROXIES.isdisjoint(exchange.stack):
         entry["serverIPAddress"] = exchange.flow.opened.destination.ip
     if not end:
         entry["comment"] = "its end was not seen"

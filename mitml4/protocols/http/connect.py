@@ -3,7 +3,7 @@
 It is a conversation like any other with an HTTP/1 proxy, until a CONNECT is answered with a 2xx:
 from the byte after that response head on, both directions belong to whoever is inside, and the
 server may be the first to speak there. Every other answer (a 407 that asks for credentials, a 403)
-is followed by its body and by further requests, as in http1.py.
+is followed by its body and by further requests, as in http1_conversation.py.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import (
-    Conversation,
     Details,
-    LayerContext,
     Opening,
     Protocol,
     Target,
     Verdict,
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
-from mitml4.protocols.http.http1 import Http1, HttpExchange
+from mitml4.protocols.http.http1_conversation import HttpConversation
 from mitml4.protocols.http.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
+from mitml4.protocols.http.http1_pipeline import HttpExchange
 
 __all__ = ["PROTOCOL", "HttpConnect", "HttpConnectDetails"]
 
@@ -36,7 +35,7 @@ class HttpConnectDetails(Details):
 
 
 @dataclass(slots=True)
-class HttpConnect(Http1):
+class HttpConnect(HttpConversation):
     """A connection to a proxy that begins with CONNECT."""
 
     name: ClassVar[str] = "http-connect"
@@ -46,13 +45,13 @@ class HttpConnect(Http1):
     asked: Target | None = None
     status: int | None = None
 
-    def settle(self, exchange: HttpExchange, status: int | None) -> None:
+    def head_read(self, exchange: HttpExchange, status: int | None) -> None:
         if exchange.method != b"CONNECT" or (status is not None and status < 200):
             return
         self.asked, self.status = exchange.target, status
         self.details_ready = self.details_ready or status is not None
 
-    def details(self) -> Details:
+    def details(self) -> HttpConnectDetails:
         return HttpConnectDetails(target=self.asked, status=self.status)
 
 
@@ -61,14 +60,11 @@ def detect(opening: Opening) -> Verdict:
     return line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
 
 
-def _converse(context: LayerContext) -> Conversation:
-    return HttpConnect(context=context)
-
-
 PROTOCOL: Final = Protocol(
-    name="http-connect",
+    name=HttpConnect.name,
     detect=detect,
-    converse=_converse,
+    converse=lambda context: HttpConnect(context=context),
+    is_proxy=True,
     events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=b"C\r\n",
     server_first=b"",

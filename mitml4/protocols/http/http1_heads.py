@@ -164,7 +164,7 @@ class Fields:
 
 
 class Part(Enum):
-    """What comes next in a direction: see the table in http1.py."""
+    """What comes next in a direction: see the table in http1_messages.py."""
 
     HEAD = auto()
     BODY = auto()

@@ -26,7 +26,6 @@ from mitml4.protocols.conversation import (
     Details,
     Direction,
     Directive,
-    LayerContext,
     Opening,
     Protocol,
     Verdict,
@@ -178,12 +177,12 @@ class _Stream(Exchange):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http2Details(Details):
-    """What the first request showed of the connection's use."""
+    """Of the first request: whether its content type is `application/grpc…`, and whether it is a
+    CONNECT with a `:protocol` (RFC 8441). Where a later request opens a WebSocket, the
+    `websocket` layer says so."""
 
     grpc: bool
-    """A content type of `application/grpc…`."""
     extended_connect: bool
-    """A CONNECT with a `:protocol` (RFC 8441): WebSocket within a stream."""
 
 
 @dataclass(slots=True)
@@ -250,7 +249,7 @@ class Http2(Conversation):
                 held += table.maxsize + _ENTRY_BYTES * entries
         return held
 
-    def details(self) -> Details:
+    def details(self) -> Http2Details:
         return Http2Details(grpc=self.grpc, extended_connect=self.extended_connect)
 
     def _begin(self, direction: Direction, side: _Side, data: bytes) -> int:
@@ -520,14 +519,10 @@ def _error_name(code: int) -> str:
     return _ERRORS[code] if code < len(_ERRORS) else f"0x{code:x}"
 
 
-def _converse(context: LayerContext) -> Conversation:
-    return Http2(context=context)
-
-
 PROTOCOL: Final = Protocol(
     name="http/2",
     detect=detect,
-    converse=_converse,
+    converse=lambda context: Http2(context=context),
     events=(HttpRequest, HttpResponse, HttpEnd, WebSocketMessage),
     client_first=b"P",
     server_first=b"\0",

@@ -16,7 +16,6 @@ from mitml4.protocols.conversation import (
     Details,
     Direction,
     Directive,
-    LayerContext,
     Protocol,
 )
 from mitml4.protocols.protocol_event import ProtocolEvent
@@ -135,7 +134,7 @@ class WebSocket(Conversation):
             at += side.frame.header_size
             side.skip = side.frame.size
 
-    def details(self) -> Details:
+    def details(self) -> WebSocketDetails:
         return WebSocketDetails()
 
     def _ended(self, direction: Direction, side: _Side, frame: _Frame) -> None:
@@ -155,10 +154,9 @@ class WebSocket(Conversation):
         )
 
 
-def _converse(context: LayerContext) -> Conversation:
-    return WebSocket(context=context)
-
-
 PROTOCOL: Final = Protocol(
-    name="websocket", detect=None, converse=_converse, events=(WebSocketMessage,)
+    name=WebSocket.name,
+    detect=None,
+    converse=lambda context: WebSocket(context=context),
+    events=(WebSocketMessage,),
 )

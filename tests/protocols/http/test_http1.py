@@ -23,13 +23,8 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES, MAX_TRAILERS
-from mitml4.protocols.http.http1 import (
-    MAX_OUTSTANDING,
-    MAX_WAITING_BYTES,
-    PROTOCOL,
-    Http1,
-    Http1Details,
-)
+from mitml4.protocols.http.http1 import PROTOCOL, Http1, Http1Details
+from mitml4.protocols.http.http1_pipeline import MAX_OUTSTANDING, MAX_WAITING_BYTES
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.wire_text import pairs
 

@@ -1,0 +1,281 @@
+"""A connection of HTTP/1: what its heads ask for, and which protocol its bytes belong to next.
+
+Nothing is held back between request and response, except behind the two requests after which the
+client's bytes may belong to another protocol. After an `Upgrade` the client's side waits until the
+answer shows which protocol comes next. A CONNECT stays unread until all requests before it are
+answered; then it opens a layer of its own (connect.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    PAUSE,
+    PEEK,
+    SWITCH,
+    Direction,
+    End,
+    Unreadable,
+)
+from mitml4.protocols.http.asked import is_elsewhere, of_fields, of_target
+from mitml4.protocols.http.events import HttpRequest, HttpResponse
+from mitml4.protocols.http.exchange import UPGRADES, origin, shown
+from mitml4.protocols.http.http1_heads import (
+    CONNECT_BEGUN,
+    CONNECT_LINE,
+    HEAD_END,
+    NO_BODY,
+    REQUEST_BEGUN,
+    REQUEST_LINE,
+    STATUS_BEGUN,
+    STATUS_LINE,
+    Fields,
+    Part,
+    connect_target,
+    framing,
+    not_whole,
+)
+from mitml4.protocols.http.http1_messages import HttpMessages
+from mitml4.protocols.http.http1_opening import SIMPLE_REQUEST
+from mitml4.protocols.http.http1_pipeline import HttpExchange, Pipeline
+from mitml4.protocols.wire_text import text
+
+__all__ = ["HttpConversation"]
+
+_BARE_BYTES: Final = 512
+_FIELD_BYTES: Final = 160
+"""What a request takes in memory beside its bytes, and each of its header fields."""
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+
+@dataclass(slots=True)
+class HttpConversation(HttpMessages):
+    """Requests and responses; a subclass has the details."""
+
+    follows_connect: ClassVar[bool] = False
+    """Whether CONNECT is this conversation's own, or opens an inner one."""
+
+    host: str | None = None
+    absolute_form: bool = False
+    """Of the first request: its Host, and whether its target is a whole URL."""
+    upgrade: str | None = None
+    """The protocol that a 101 switched to."""
+    pipeline: Pipeline = field(init=False, repr=False)
+    _connect_waits: bool = False
+    _switching: bool = False
+    """A 101 has come, and the request that it answers is still being sent."""
+
+    def __post_init__(self) -> None:
+        self.pipeline = Pipeline(self.context.clock)
+
+    def close(self) -> None:
+        last = self.sides[UP].exchange
+        one_sided = self.sides[DOWN].exchange is None
+        self.protocol_events += self.pipeline.cut(last, one_sided=one_sided)
+
+    def asked_ahead(self, data: bytes) -> Sequence[End] | None:
+        """Some servers take a head for whole that is not whole to us."""
+        return of_fields(data, self.context) if self.up is PEEK else None
+
+    @property
+    def memory(self) -> int:
+        return self.pipeline.waiting_bytes
+
+    def head_read(self, exchange: HttpExchange, status: int | None) -> None:
+        """A head was read, with this status if it was a response: may the layer be announced?"""
+        self.details_ready = True
+
+    def read_request(self, data: bytes, at: int) -> int:
+        if not self.pipeline.requests and STATUS_LINE.match(data, at):
+            self.up = self.down = FORWARD_ALL  # a capture has taken the server for the client
+            self.details_ready = True
+            self.named.append(Unreadable("HTTP/1: not a request line"))
+            return 0
+        if data.find(b"\n", at) < 0:
+            partial = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
+            if not self.pipeline.requests:
+                partial = partial or STATUS_BEGUN.fullmatch(data, at)
+            return not_whole(data, at, partial, "not a request line")
+        line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
+        if line is None and not self.pipeline.requests and SIMPLE_REQUEST.match(data, at):
+            return self._simple_request(data, at)
+        if line is None:
+            self.elsewhere = self.elsewhere or is_elsewhere(data[at:])
+            self.named += of_fields(data[at:], self.context)
+            raise ProtocolError("HTTP/1: not a request line")
+        connect = line.re is CONNECT_LINE
+        if connect and not self.follows_connect:
+            self.up = PAUSE
+            self._connect_waits = True
+            self._step_aside()
+            return 0
+        # Some proxies set out before they have read the head to its end.
+        self.named += self._asked_by(line)
+        end = HEAD_END.search(data, line.end() - 1)
+        if end is None:
+            return not_whole(data, at, line, "not a request line")
+        section = data[line.end() : end.start()]
+        self.named += of_fields(section, self.context)
+        fields = Fields.of(section)
+        # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
+        body = NO_BODY if connect else framing(fields, line["version"], request=True)
+        exchange = self.pipeline.ask(line["method"])
+        memory = _BARE_BYTES + end.end() - at + _FIELD_BYTES * len(fields.lines)
+        if connect:
+            self.target = exchange.target = connect_target(line)
+        exchange.holds = connect or b"upgrade" in fields.named
+        self._note_request(exchange, line, fields, memory)
+        self.begin_body(UP, exchange, *body)
+        return end.end() - at
+
+    def _asked_by(self, line: re.Match[bytes]) -> list[End]:
+        """Where a request line wants to go."""
+        if line.re is not CONNECT_LINE:
+            self.elsewhere = self.elsewhere or is_elsewhere(line[0])
+            return of_target(line["target"], self.context)
+        target = connect_target(line)
+        if target is None or b" " in line["target"]:
+            return [Unreadable("HTTP/1: CONNECT to a host that cannot be read")]
+        return [target]
+
+    def _simple_request(self, data: bytes, at: int) -> int:
+        """A request of HTTP/0.9 (RFC 1945 §4.1): the only one of its connection."""
+        end = data.index(b"\n", at) + 1
+        exchange = self.pipeline.ask(b"GET")
+        exchange.simple = exchange.request_done = True
+        target = data[at:end].split()[1]
+        self.named += of_target(target, self.context) + of_fields(data[end:], self.context)
+        url = origin(self.context, None) if target.startswith(b"/") else ""
+        self.protocol_events.append(
+            HttpRequest(
+                stream=exchange.stream,
+                method="GET",
+                url=url + text(target),
+                version="HTTP/0.9",
+                content_type=None,
+                headers=shown(self.context, ()),
+            )
+        )
+        self.details_ready = True
+        self.up = FORWARD_ALL
+        return end - at
+
+    def read_response(self, data: bytes, at: int) -> int:
+        line = STATUS_LINE.match(data, at)
+        end = HEAD_END.search(data, at)
+        if line is None or end is None:
+            partial = line or STATUS_BEGUN.fullmatch(data, at)
+            front = self.pipeline.front
+            if partial is None and front and front.simple:
+                self.begin_body(DOWN, front, Part.UNTIL_END, 0)
+                return 0
+            return not_whole(data, at, partial, "not a status line")
+        start = data.index(b"\n", at) + 1
+        fields = Fields.of(data[start : end.start()])
+        status = int(line["status"])
+        exchange = self.pipeline.front or self.pipeline.ask_unseen()
+        self._note_response(exchange, line, fields)
+        if status == 101:
+            self._switch(exchange, fields)
+        elif exchange.method == b"CONNECT" and 200 <= status < 300:
+            self._tunnel(exchange)
+        elif status >= 200:
+            exchange.is_answered = True
+            self.pipeline.closes = self.pipeline.closes or _is_last(fields, line["version"])
+            self._release(exchange)
+            bodiless = exchange.method == b"HEAD" or status in (204, 304)
+            body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
+            self.begin_body(DOWN, exchange, *body)
+        return end.end() - at
+
+    def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
+        if direction is DOWN:
+            self.protocol_events += self.pipeline.end_response()
+            self._step_aside()
+            return
+        self.protocol_events += self.pipeline.end_request(exchange)
+        if self._switching:
+            self.up = SWITCH
+        elif exchange.holds:
+            self.up = PAUSE
+
+    def _step_aside(self) -> None:
+        """Leave a CONNECT, unread, to the layer that it opens, once all before it is answered."""
+        if self._connect_waits and not self.pipeline.unanswered:
+            self.up = self.down = SWITCH
+
+    def _release(self, exchange: HttpExchange) -> None:
+        """The answer is an ordinary one: what the client says next is still HTTP."""
+        if exchange.holds and self.up is PAUSE:
+            self.up = PEEK
+        exchange.holds = False
+
+    def _tunnel(self, exchange: HttpExchange) -> None:
+        """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
+        self.begin_body(DOWN, exchange, *NO_BODY)
+        self.up = self.down = SWITCH
+
+    def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
+        """A 101: the server speaks the new protocol at once, the client after its request."""
+        if len(self.pipeline.unanswered) > 1:
+            raise ProtocolError("HTTP/1: 101 in the midst of pipelined requests")
+        token = fields.first(b"upgrade")
+        self.upgrade = None if token is None else text(token)
+        self.inner = UPGRADES.get(token.lower()) if token else None
+        self._switching = not exchange.request_done
+        self.begin_body(DOWN, exchange, *NO_BODY)
+        self.down = SWITCH
+        if exchange.request_done:
+            self.up = SWITCH
+
+    def _note_request(
+        self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields, memory: int
+    ) -> None:
+        method, target, host = line["method"], line["target"], fields.first(b"host")
+        in_origin = target.startswith(b"/")
+        if in_origin or target == b"*":  # RFC 9112 §3.3: the path of `*` is empty
+            url = origin(self.context, host) + text(target).removeprefix("*")
+        else:
+            url = text(target)
+        if exchange.stream == 1:
+            self.host = None if host is None else text(host)
+            self.absolute_form = method != b"CONNECT" and not in_origin and target != b"*"
+        request = HttpRequest(
+            stream=exchange.stream,
+            method=text(method),
+            url=url,
+            version=text(line["version"]),
+            content_type=fields.content_type,
+            headers=shown(self.context, fields.lines),
+        )
+        self.protocol_events += self.pipeline.add_request(exchange, request, memory)
+        self.head_read(exchange, None)
+
+    def _note_response(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
+        self.protocol_events += self.pipeline.release_request(exchange)
+        status = int(line["status"])
+        self.protocol_events.append(
+            HttpResponse(
+                stream=exchange.stream,
+                status=status,
+                version=text(line["version"]),
+                content_type=fields.content_type,
+                headers=shown(self.context, fields.lines),
+            )
+        )
+        self.head_read(exchange, status)
+
+
+def _is_last(fields: Fields, version: bytes) -> bool:
+    """Whether a response ends its connection (RFC 9112 §9.3, §9.6)."""
+    options = fields.items(b"connection")
+    if version in (b"HTTP/1.0", b"ICY"):
+        return b"keep-alive" not in options
+    return b"close" in options

@@ -1,0 +1,239 @@
+"""HTTP/1 messages (RFC 9112), followed part by part in each direction without reading a body.
+
+    part        looked at until             then
+    HEAD        the empty line              BODY · CHUNK_LINE · UNTIL_END · the next HEAD
+    BODY        its first byte (requests)   COUNTED, or the next HEAD
+    COUNTED     (passed by count)           the next HEAD
+    CHUNK_LINE  its line feed               CHUNK, or TRAILER after the chunk of size 0
+    CHUNK       (passed by count)           CHUNK_END
+    CHUNK_END   its line feed               CHUNK_LINE
+    TRAILER     each line feed              itself, or the next HEAD after the empty line
+    UNTIL_END   (passed to the end)         –
+
+A request that was answered before the first byte of its body came may never get one (RFC 9110
+§10.1.1): a request line in place of the body begins the next request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    MAX_PEEK,
+    PAUSE,
+    PEEK,
+    Conversation,
+    Direction,
+    Forward,
+)
+from mitml4.protocols.http.exchange import Trailers
+from mitml4.protocols.http.http1_heads import (
+    CHUNK_LINE,
+    CHUNK_LINE_BEGUN,
+    REQUEST_BEGUN,
+    REQUEST_LINE,
+    Part,
+)
+from mitml4.protocols.http.http1_opening import KNOWN_METHODS
+from mitml4.protocols.http.http1_pipeline import HttpExchange
+
+__all__ = ["HttpMessages"]
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+_LONGEST_METHOD: Final = max(map(len, KNOWN_METHODS))
+
+
+@dataclass(slots=True)
+class _Side:
+    part: Part = Part.HEAD
+    exchange: HttpExchange | None = None
+    """That of the message under way, or of the last one."""
+    length: int = 0
+    """Of the body that begins next."""
+    trailers: Trailers = field(default_factory=Trailers)
+    """Of the message under way."""
+
+
+@dataclass(slots=True)
+class HttpMessages(Conversation):
+    """Both directions, message by message. A subclass reads the heads."""
+
+    sides: dict[Direction, _Side] = field(
+        default_factory=lambda: {UP: _Side(), DOWN: _Side()}, repr=False
+    )
+
+    def read_request(self, data: bytes, at: int) -> int:
+        """Read the request head at `at`; how long it is, 0 while it is not whole.
+
+        Calls `begin_body` for what follows it.
+        """
+        raise NotImplementedError
+
+    def read_response(self, data: bytes, at: int) -> int:
+        """Read the response head at `at`, likewise."""
+        raise NotImplementedError
+
+    def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
+        """A message is complete, and its direction is read again: say so where another protocol
+        comes next."""
+        raise NotImplementedError
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        self.named.clear()
+        at = 0
+        held = self.up is PAUSE
+        while at < len(data):
+            directive = self.directive(direction)
+            if isinstance(directive, Forward):
+                rest = len(data) - at
+                taken = rest if directive.count is None else min(rest, directive.count)
+                self.passed(direction, taken)
+            elif directive is PEEK:
+                taken = self._take(direction, data, at)
+            else:
+                break
+            at += taken
+            if not taken or (held and self.up is not PAUSE):
+                break  # not whole; or what the client said meanwhile comes first
+        return at
+
+    def passed(self, direction: Direction, count: int) -> None:
+        side = self.sides[direction]
+        if side.exchange is not None:
+            if direction is UP:
+                side.exchange.request_bytes += count
+            else:
+                side.exchange.response_bytes += count
+        super(HttpMessages, self).passed(direction, count)
+        if self.directive(direction) is not PEEK:
+            return
+        if side.part is Part.CHUNK:
+            side.part = Part.CHUNK_END
+        else:
+            self._complete(direction)
+
+    def end(self, direction: Direction) -> None:
+        if direction is UP:
+            return
+        if self.sides[DOWN].part is Part.UNTIL_END:
+            self._complete(DOWN)
+        if self.up is PAUSE:
+            self.up = FORWARD_ALL  # the answer that it waits for will never come
+
+    def _take(self, direction: Direction, data: bytes, at: int) -> int:
+        """Read one part at `at`; how long it is, 0 while it is not whole."""
+        match self.sides[direction].part:
+            case Part.HEAD if data[at] in b"\r\n":
+                return self._line(data, at, "a lone carriage return", blank=True)
+            case Part.HEAD if direction is UP:
+                return self.read_request(data, at)
+            case Part.HEAD:
+                return self.read_response(data, at)
+            case Part.BODY:
+                return self._body(data, at)
+            case Part.CHUNK_LINE:
+                return self._chunk_line(direction, data, at)
+            case Part.CHUNK_END:
+                length = self._line(data, at, "a chunk longer than its size", blank=True)
+                if length:
+                    self.sides[direction].part = Part.CHUNK_LINE
+                return length
+            case Part.TRAILER:
+                length = self._line(data, at, "an endless trailer", blank=False)
+                if length:
+                    self._trailer(direction, data[at : at + length])
+                return length
+            case part:
+                raise AssertionError(f"{part} is passed, not looked at")
+
+    @staticmethod
+    def _line(data: bytes, at: int, fault: str, *, blank: bool) -> int:
+        """The length of the line at `at`, 0 while it has no end; `blank`: an empty one only."""
+        length = data.find(b"\n", at) + 1 - at
+        line = data[at : at + length] if length > 0 else data[at:]
+        if (blank and line not in (b"\r\n", b"\n", b"\r")) or len(line) >= MAX_PEEK:
+            raise ProtocolError(f"HTTP/1: {fault}")
+        return max(length, 0)
+
+    def _body(self, data: bytes, at: int) -> int:
+        """The first bytes of a request's body, or the next request in its place."""
+        if self._is_skipped(data, at):
+            return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
+        side = self.sides[UP]
+        side.part = Part.COUNTED
+        self.up = Forward(side.length)
+        taken = min(side.length, len(data) - at)
+        self.passed(UP, taken)
+        return taken
+
+    def _is_skipped(self, data: bytes, at: int) -> bool:
+        """Whether a request line with a registered method comes, or begins, in place of the body of
+        a request that was answered before."""
+        exchange = self.sides[UP].exchange
+        if exchange is None or not exchange.is_answered or exchange.request_bytes:
+            return False
+        method, space, _ = data[at : at + _LONGEST_METHOD + 1].partition(b" ")
+        if not space:
+            return any(known.startswith(method) for known in KNOWN_METHODS)
+        partial = REQUEST_LINE.match(data, at) or REQUEST_BEGUN.fullmatch(data, at)
+        return method in KNOWN_METHODS and partial is not None
+
+    def _next_request(self, data: bytes, at: int) -> int:
+        self._complete(UP)
+        return self.read_request(data, at)
+
+    def _trailer(self, direction: Direction, line: bytes) -> None:
+        """A line of the trailer section; the empty one ends the message (RFC 9112 §7.1.2)."""
+        side = self.sides[direction]
+        name, _, value = line.partition(b":")
+        if name.strip():
+            side.trailers.add(name.strip(), value.strip())
+            return
+        assert side.exchange is not None
+        if direction is UP:
+            side.exchange.request_trailers = side.trailers.fields
+        else:
+            side.exchange.trailers = side.trailers.fields
+        side.trailers = Trailers()
+        self._complete(direction)
+
+    def _chunk_line(self, direction: Direction, data: bytes, at: int) -> int:
+        if direction is UP and self._is_skipped(data, at) and not CHUNK_LINE.match(data, at):
+            return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
+        line = CHUNK_LINE.match(data, at)
+        if line is None:
+            if CHUNK_LINE_BEGUN.fullmatch(data, at) is None or len(data) - at >= MAX_PEEK:
+                raise ProtocolError("HTTP/1: a chunk without a proper size")
+            return 0
+        size = int(line[1], 16)
+        self.sides[direction].part = Part.CHUNK if size else Part.TRAILER
+        if size:
+            self.set_directive(direction, Forward(size))
+        return line.end() - at
+
+    def begin_body(
+        self, direction: Direction, exchange: HttpExchange, part: Part, length: int
+    ) -> None:
+        """The head of a message is over, and this is its body."""
+        side = self.sides[direction]
+        side.exchange, side.part, side.length = exchange, part, length
+        if part is Part.UNTIL_END:
+            self.set_directive(direction, FORWARD_ALL)
+        elif length and direction is UP:
+            side.part = Part.BODY
+        elif length:
+            self.set_directive(direction, Forward(length))
+        elif part is Part.COUNTED:
+            self._complete(direction)
+
+    def _complete(self, direction: Direction) -> None:
+        """A message is over: go on to the next one, or to the protocol that comes instead."""
+        side = self.sides[direction]
+        assert side.exchange is not None
+        side.part = Part.HEAD
+        self.set_directive(direction, PEEK)
+        self.message_done(direction, side.exchange)

@@ -1,0 +1,125 @@
+"""The requests of an HTTP/1 connection that wait for their responses, in order.
+
+A request head puts an exchange in. Response heads belong to the exchange at the front, until a
+final response is complete. What happens to an exchange becomes an event: its request, its
+responses, its end.
+
+A request that waits behind others becomes an event once it is answered: a server that closes the
+connection after an earlier one has never served it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Target
+from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.http.exchange import Exchange
+
+__all__ = ["HttpExchange", "Pipeline"]
+
+MAX_OUTSTANDING: Final = 1024
+"""Requests that may wait for their responses on one connection."""
+MAX_WAITING_BYTES: Final = 1 << 18
+"""Memory of those that wait behind others."""
+
+
+HttpEvent: TypeAlias = HttpRequest | HttpResponse | HttpEnd
+Events: TypeAlias = tuple[HttpEvent, ...]
+
+
+@dataclass(slots=True)
+class HttpExchange(Exchange):
+    method: bytes = b""
+    memory: int = 0
+    """About how many bytes its request takes."""
+    holds: bool = False
+    """The client's bytes behind this request wait for its final response head."""
+    target: Target | None = None
+    """Of a CONNECT."""
+    waiting: HttpRequest | None = None
+    """Its request, as long as it waits behind others."""
+    simple: bool = False
+    """A request of HTTP/0.9: a page without a head may answer it."""
+    is_answered: bool = False
+    """Its final response head was seen."""
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """The exchanges under way, oldest first. What happens to them is returned as events."""
+
+    clock: Callable[[], float]
+    unanswered: deque[HttpExchange] = field(default_factory=deque)
+    closes: bool = False
+    """A response said that it is the last: what is asked behind it may never be served."""
+    waiting_bytes: int = 0
+    requests: int = 0
+    """How many there were so far, those included whose request was not seen."""
+
+    @property
+    def front(self) -> HttpExchange | None:
+        """The exchange that the next response head belongs to."""
+        return self.unanswered[0] if self.unanswered else None
+
+    def ask(self, method: bytes) -> HttpExchange:
+        """Append the exchange that a request opens."""
+        if len(self.unanswered) >= MAX_OUTSTANDING:
+            raise ProtocolError("HTTP/1: too many requests without a response")
+        self.requests += 1
+        exchange = HttpExchange(self.requests, self.clock(), method=method)
+        self.unanswered.append(exchange)
+        return exchange
+
+    def ask_unseen(self) -> HttpExchange:
+        """The exchange of a response whose request was not seen (captures that begin midway)."""
+        exchange = self.ask(b"")
+        exchange.request_done = True
+        return exchange
+
+    def add_request(self, exchange: HttpExchange, request: HttpRequest, memory: int) -> Events:
+        """The request of the newest exchange, which takes so much memory while it waits."""
+        exchange.waiting, exchange.memory = request, memory
+        self.waiting_bytes += memory
+        if exchange is self.unanswered[0] and not self.closes:
+            return self.release_request(exchange)
+        if self.waiting_bytes > MAX_WAITING_BYTES:
+            raise ProtocolError("HTTP/1: too many requests without a response")
+        return ()
+
+    def release_request(self, exchange: HttpExchange) -> Events:
+        """The request has reached the server: it is answered, or it is the only one."""
+        request, exchange.waiting = exchange.waiting, None
+        if request is None:
+            return ()
+        self.waiting_bytes -= exchange.memory
+        return (request,)
+
+    def end_request(self, exchange: HttpExchange) -> Events:
+        """The request is complete, its body included."""
+        exchange.request_done = True
+        return (exchange.end(self.clock()),) if exchange.response_done else ()
+
+    def end_response(self) -> Events:
+        """The final response to the exchange at the front is complete."""
+        exchange = self.unanswered.popleft()
+        exchange.response_done = True
+        return (exchange.end(self.clock()),) if exchange.request_done else ()
+
+    def cut(self, last: HttpExchange | None, *, one_sided: bool) -> Iterator[HttpEvent]:
+        """The connection is over. `last`: the exchange of the last request; `one_sided`: no
+        response was seen, so this may be a capture of the client's side alone."""
+        unfinished = list(self.unanswered)
+        self.unanswered.clear()
+        if last and last.response_done and not last.request_done:
+            unfinished.insert(0, last)
+        one_sided = one_sided and not any(exchange.is_answered for exchange in unfinished)
+        for exchange in unfinished:
+            if one_sided:  # such a capture shows at least what the client asked
+                yield from self.release_request(exchange)
+            if exchange.waiting is None:
+                yield exchange.end(self.clock(), "cut")
