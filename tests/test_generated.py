@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from mitml4.errors import ExitCode
 from mitml4.events import EVENTS
 from mitml4.keys import KEYS
-from mitml4.protocols.registry import EVENT_TYPES
+from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "generate.py"
@@ -101,9 +102,15 @@ def test_every_page_has_examples(tool) -> None:
         assert 1 < len(page.examples) <= 3, page.name
 
 
-def test_the_reference_names_every_event() -> None:
+def test_the_references_have_every_event_and_every_field() -> None:
     schema = (ROOT / "docs/events.schema.json").read_text()
-    assert all(f'"{event.type}"' in schema for event in (*EVENTS, *EVENT_TYPES))
+    page = (ROOT / "docs/events.md").read_text()
+    for event in (*EVENTS, *EVENT_TYPES):
+        assert f'"{event.type}"' in schema
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{event.type}` |")]
+        assert all(f"`{item.name}`" in row for item in fields(event) if item.name != "time")
+    for protocol in PROTOCOLS:
+        assert (f"| `{protocol.name}` |" in page) is (protocol.converse is not None)
 
 
 def test_roff_takes_nothing_for_a_request_of_its_own(tool) -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from click.shell_completion import ShellComplete, get_completion_class
@@ -350,6 +350,58 @@ def _markdown(text: str) -> str:
     return re.sub(r"[*<]", r"\\\g<0>", text)
 
 
+# --- the events: Markdown ----------------------------------------------------------------------
+
+
+EVENTS_INTRODUCTION: Final = """\
+<!-- Made by tools/generate.py from the classes of the events. -->
+
+# The events
+
+`--json` and `-o` write one compact JSON object a line. Each has `type`, `time` (RFC 3339, UTC,
+microseconds) and `v` (1), and all fields of its type: what is unknown is `null`. A field is only
+ever added. Addresses are `{"ip": "…", "port": n}`; durations (`…_s`) are in seconds, sizes in
+bytes; bytes that are no UTF-8 come as `\\xNN`. `mitml4 schema` prints the JSON Schema, with the
+type of each field.
+"""
+
+
+def events_page() -> str:
+    schema = json_schema()
+    definitions = schema["$defs"]
+    lines = [
+        EVENTS_INTRODUCTION,
+        "| type | when | besides `type`, `time` and `v` |",
+        "|---|---|---|",
+    ]
+    for item in schema["oneOf"]:
+        event = _definition(item, definitions)
+        names = [name for name in event["properties"] if name not in ("type", "time", "v")]
+        kind = event["properties"]["type"]["const"]
+        lines.append(f"| `{kind}` | {_cell(event)} | {_names(names)} |")
+    lines += ["", "## `details` of `flow.layer`, by protocol", ""]
+    lines += ["Protocols that are named only have none.", ""]
+    lines += ["| protocol | what they are | fields |", "|---|---|---|"]
+    for rule in definitions["flow.layer"]["allOf"]:
+        protocol = rule["if"]["properties"]["protocol"]["const"]
+        details = _definition(rule["then"]["properties"]["details"]["anyOf"][0], definitions)
+        lines.append(f"| `{protocol}` | {_cell(details)} | {_names(list(details['properties']))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _definition(reference: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = definitions[reference["$ref"].removeprefix("#/$defs/")]
+    return definition
+
+
+def _cell(definition: dict[str, Any]) -> str:
+    return _markdown(definition["description"]).replace("|", "\\|")
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 # --- everything --------------------------------------------------------------------------------
 
 
@@ -367,6 +419,7 @@ def generated() -> dict[str, str]:
     files = {f"completions/{name}": completion(shell) for shell, name in COMPLETIONS.items()}
     files |= {f"man/{page.file}.1": man_page(page) for page in pages()}
     files["docs/cli.md"] = reference()
+    files["docs/events.md"] = events_page()
     files["docs/events.schema.json"] = (
         json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     )
