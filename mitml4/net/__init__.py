@@ -1,1 +1,1 @@
-"""The kernel's side: rules, listeners, sockets, byte streams, network namespaces."""
+"""The interface to the kernel: rules, listeners, sockets, byte streams, network namespaces."""

@@ -1,6 +1,6 @@
-"""What this process may do that is root's, and what the programs may that it executes.
+"""The capabilities of this process, and of the programs that it executes.
 
-capabilities(7). Each raises OSError as the kernel gives it. Constants: linux/prctl.h,
+capabilities(7). Each function raises the kernel's OSError. Constants: linux/prctl.h,
 linux/capability.h.
 """
 
@@ -35,13 +35,13 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _PR_SET_KEEPCAPS: Final = 8
 
 LIMIT: Final = 64
-"""Of the numbers of capabilities; the kernel knows fewer."""
+"""An upper bound of capability numbers; the kernel has fewer."""
 
 _VERSION_3: Final = 0x20080522
 
 
 class Capability(IntEnum):
-    """The capabilities that are spoken of here."""
+    """The capabilities that mitml4 uses."""
 
     KILL = 5
     NET_ADMIN = 12
@@ -56,16 +56,16 @@ OVER_MEMORY: Final = (
     38,  # CAP_PERFMON
     39,  # CAP_BPF
 )
-"""With these the memory of other processes, or the kernel's, can be read or changed."""
+"""Each of these permits reading or changing the memory of other processes, or the kernel's."""
 
 
 def has(*capabilities: Capability) -> bool:
-    """Whether this process has them all, over what its user namespace owns."""
+    """Whether this process has all of them, over what its user namespace owns."""
     return all(_effective() >> capability & 1 for capability in capabilities)
 
 
 def hand_down(capabilities: Iterable[Capability]) -> None:
-    """Let exactly these of ours be had by programs that we execute; by none, if none are given."""
+    """Pass exactly these capabilities to programs that we execute."""
     wanted = sum(1 << capability for capability in capabilities)
     ours = _effective()
     _capset(effective=ours, permitted=ours, inheritable=wanted)
@@ -76,11 +76,12 @@ def hand_down(capabilities: Iterable[Capability]) -> None:
 
 
 def drop_for_good(capabilities: Iterable[int]) -> None:
-    """Let no program that is executed from here on have these, whatever its file says."""
+    """Remove these capabilities from every program that is executed from here on, whatever its file
+    grants."""
     for capability in capabilities:
         try:
             is_there = prctl(_PR_CAPBSET_READ, capability)
-        except OSError:  # an older kernel, which has fewer of them
+        except OSError:  # an older kernel, which has fewer capabilities
             continue
         if is_there:
             prctl(_PR_CAPBSET_DROP, capability)
@@ -88,8 +89,8 @@ def drop_for_good(capabilities: Iterable[int]) -> None:
 
 @contextmanager
 def outliving_root() -> Iterator[None]:
-    """Whoever becomes another user in here keeps what this thread is permitted; no other thread
-    does."""
+    """Keep this thread's permitted capabilities across a change of user inside the block; other
+    threads lose theirs."""
     prctl(_PR_SET_KEEPCAPS, 1)
     try:
         yield
@@ -98,7 +99,8 @@ def outliving_root() -> Iterator[None]:
 
 
 def keep_only(capabilities: Iterable[Capability]) -> None:
-    """Let go of all others, and hand down none. What we do not have is not kept either."""
+    """Drop all other capabilities, and pass none to programs. Those that we do not have are
+    ignored."""
     kept = _of_status("CapPrm") & sum(1 << capability for capability in set(capabilities))
     _capset(effective=kept, permitted=kept, inheritable=0)
 
@@ -108,7 +110,7 @@ def _effective() -> int:
 
 
 def _of_status(name: str) -> int:
-    """A set of this thread's, with a bit for each capability."""
+    """A capability set of this thread: one bit for each capability."""
     status = Path("/proc/thread-self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(name))
     return int(line.split()[1], 16)

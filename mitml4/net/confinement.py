@@ -1,8 +1,8 @@
-"""What a session gives up once all is set up, and before it reads what others say.
+"""The privileges that a session drops after its setup, before it reads bytes from the network.
 
-Whoever makes one of its parsers do more than parse is then somebody without files, who can start no
-program and look into no other process. What is left are the connections, the key that signs, what
-is open, and the capabilities that the session goes on with.
+An attacker who takes over one of its parsers then has no files, cannot start programs, and cannot
+read other processes. What remains are the connections, the signing key, the open files, and the
+capabilities that the session keeps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mitml4.net.capabilities import Capability
 __all__ = ["confine"]
 
 _UNUSED_IDS: Final = range(61184, 65520)
-"""Where systemd takes the users of its services from, too (systemd.io/UIDS-GIDS)."""
+"""The range that systemd uses for dynamic users (systemd.io/UIDS-GIDS)."""
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,15 @@ class _User:
 
 
 def confine(kept: Iterable[Capability]) -> None:
-    """Give up, for good and in all threads, everything but these capabilities, as far as we have
-    them. Call it in the main thread: the others lose these as well, unless they start later.
+    """Permanently drop, in all threads, everything except these capabilities, as far as we have
+    them. Call it in the main thread: the other threads lose their privileges as well, unless they
+    start later.
 
-    As root this process becomes the user who called sudo, or one whom nobody else is. Everything
-    that it is going to need of the file system is to be open, and every module imported.
+    As root, this process becomes the user who called sudo, or a user id that nobody else has. Every
+    file that it will need must be open, and every module imported.
     """
-    with contextlib.suppress(PermissionError):  # without CAP_SETPCAP: no_new_privs is as good
+    # without CAP_SETPCAP: no_new_privs has the same effect
+    with contextlib.suppress(PermissionError):
         capabilities.drop_for_good(range(capabilities.LIMIT))
     if os.geteuid() == 0:
         with capabilities.outliving_root():
@@ -52,7 +54,7 @@ def confine(kept: Iterable[Capability]) -> None:
     processes.close_memory()
     try:
         seccomp.install(seccomp.SESSION)
-    except OSError:  # a kernel without filters
+    except OSError:  # a kernel without seccomp filters
         log.info("no system calls are given up", exc_info=True)
 
 
@@ -60,7 +62,7 @@ def _ordinary_user() -> _User:
     caller = sudo_user()
     if caller and caller.pw_uid != 0:
         return _User(caller.pw_uid, caller.pw_gid)
-    first = os.getpid() % len(_UNUSED_IDS)  # not the one of another session
+    first = os.getpid() % len(_UNUSED_IDS)  # not the id of another session
     unused = next(each for each in (*_UNUSED_IDS[first:], *_UNUSED_IDS) if not _is_known(each))
     return _User(unused, unused)
 
@@ -74,7 +76,7 @@ def _is_known(number: int) -> bool:
 
 
 def _become(user: _User) -> None:
-    """In no group but its own. A user namespace may know nobody but root: then it stays that."""
+    """Drop supplementary groups too. In a user namespace that contains only root, stay root."""
     with contextlib.suppress(PermissionError):  # user_namespaces(7), setgroups
         os.setgroups([])
     try:

@@ -1,4 +1,4 @@
-"""Connections to the original destinations, made so that no session intercepts them again."""
+"""Connections to the original destinations, marked so that no session intercepts them again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXHAUSTED: Final = {
     errno.ENOBUFS,
     errno.EADDRNOTAVAIL,
 }
-"""Errors that speak of this machine and not of the server: no descriptor, memory, or port left."""
+"""Errors that concern this machine, not the server: no descriptor, memory, or port left."""
 
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
@@ -38,13 +38,13 @@ async def connect(
     unconnected: socket.socket | None = None,
     bound: Callable[[trio.socket.SocketType], None] | None = None,
 ) -> trio.socket.SocketType:
-    """Connect to `destination`; the caller closes the socket, and owns the deadline.
+    """Connect to `destination`; the caller closes the socket, and sets the deadline.
 
-    `mark` is the session's own mark (SO_MARK: needs CAP_NET_ADMIN). The connection leaves from
-    the IP of `source`, with a port that the kernel picks. `unconnected` is a socket of another
-    namespace, to connect there. `bound` is called with the socket before it connects, once it has
-    the address and port that it connects from. Raises OSError as the kernel gave it (ECONNREFUSED,
-    EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, …). Checkpoints.
+    `mark` is the session's own mark (SO_MARK: needs CAP_NET_ADMIN). The connection uses the IP of
+    `source`, with a port that the kernel picks. `unconnected` is a socket of another namespace, in
+    which to connect. `bound` is called with the socket before it connects, when it has its local
+    address and port. Raises the kernel's OSError (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH,
+    ETIMEDOUT, …). Checkpoints.
     """
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
     sock = trio.socket.from_stdlib_socket(unconnected or socket.socket(family, socket.SOCK_STREAM))
@@ -53,7 +53,8 @@ async def connect(
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         if source is not None:
-            # The port is then picked at connect, where it need only be free towards this server.
+            # The kernel then picks the port at connect, where it need only be unused towards this
+            # server.
             sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             await sock.bind((source.ip, 0))
         if bound is not None:
@@ -67,7 +68,7 @@ async def connect(
 
 
 def source_towards(destination: Address, mark: int | None = None) -> str:
-    """The address of this host that a connection would have. Nothing is sent. Raises OSError."""
+    """The local address that a connection would use. Nothing is sent. Raises OSError."""
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         if mark is not None:
@@ -86,7 +87,7 @@ def abort(sock: socket.socket | trio.socket.SocketType) -> None:
 
 
 def set_ip_transparent(sock: socket.socket | trio.socket.SocketType) -> None:
-    """Let a socket bear addresses that are not this host's. Needs CAP_NET_ADMIN or CAP_NET_RAW."""
+    """Let a socket use addresses that are not this host's. Needs CAP_NET_ADMIN or CAP_NET_RAW."""
     sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)

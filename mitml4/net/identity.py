@@ -1,4 +1,5 @@
-"""Marks, numbers and names that keep the sessions of a host apart, and clear of everybody else."""
+"""Marks, numbers and names that keep the sessions of a host apart from each other and from other
+programs."""
 
 from __future__ import annotations
 
@@ -18,13 +19,12 @@ __all__ = [
     "Identity",
 ]
 
-# A packet or conntrack mark of ours, in the upper half of the 32 bits, whose lower half stays
-# whatever others made it (kube-proxy, wg-quick and Docker keep theirs there):
+# A packet or conntrack mark of ours, in the upper half of the 32 bits. The lower half keeps the
+# value that others have set (kube-proxy, wg-quick and Docker use it):
 #
-#     4d      kind   slot    0000
-#     8 bits  3      5       16
+# 4d      kind   slot    0000 8 bits  3      5       16
 #
-# No kind is 0, which keeps the second byte at 0x20 or more and so clear of Tailscale's 04 and 08.
+# No kind is 0, so the second byte is at least 0x20 and does not collide with Tailscale's 04 and 08.
 ANY_MARK: Final = 0x4D000000
 MAGIC_MASK: Final = 0xFF000000
 KIND_MASK: Final = 0xFFE00000
@@ -38,17 +38,18 @@ SLOTS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What keeps the sessions of one host apart: everything follows from a slot (0 to 31).
+    """The identity of a session, derived from its slot (0 to 31).
 
-    The table's name is the lock: who created the table owns the slot's marks and log group.
+    The table's name is the lock: the session that creates the table owns the slot's marks and log
+    group.
     """
 
     slot: int
 
     @classmethod
     def candidates(cls, start: int | None = None) -> Iterator[Identity]:
-        """Every identity once, from one that depends on the process: two sessions that start at
-        once rarely try the same."""
+        """Every identity once. The first depends on the process, so two sessions that start
+        together rarely try the same."""
         first = os.getpid() if start is None else start
         return (cls((first + step) % SLOTS) for step in range(SLOTS))
 
@@ -58,27 +59,27 @@ class Identity:
 
     @property
     def log_group(self) -> int:
-        """Where the rules show us the SYNs that they hold (NFLOG)."""
+        """The NFLOG group to which the rules copy held SYNs."""
         return ANY_MARK >> 16 | self.slot
 
     @property
     def own_mark(self) -> int:
-        """SO_MARK of the sockets that face the servers: no session intercepts them."""
+        """SO_MARK of the sockets towards the servers, which no session intercepts."""
         return self._mark(_OWN)
 
     @property
     def admitted_mark(self) -> int:
-        """Of connections that are intercepted."""
+        """The mark of intercepted connections."""
         return self._mark(_ADMITTED)
 
     @property
     def refused_mark(self) -> int:
-        """Of SYNs whose client is answered as by a closed port."""
+        """The mark of SYNs that are answered as by a closed port."""
         return self._mark(_REFUSED)
 
     @property
     def unreachable_mark(self) -> int:
-        """Of SYNs whose client is answered as by a router that knows no way."""
+        """The mark of SYNs that are answered as by a router without a route."""
         return self._mark(_UNREACHABLE)
 
     def _mark(self, kind: int) -> int:

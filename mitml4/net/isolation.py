@@ -1,7 +1,7 @@
-"""Namespaces, made and entered, and mounts that nobody outside of them sees.
+"""Functions that create and enter namespaces, and mount inside of them.
 
-Each raises OSError as the kernel gives it. A network namespace belongs to a thread; a user or a
-mount namespace is for a process that has one thread. Constants: linux/sched.h, linux/mount.h.
+Each raises the kernel's OSError. A network namespace belongs to a thread; a user or mount namespace
+requires a process with one thread. Constants: linux/sched.h, linux/mount.h.
 """
 
 from __future__ import annotations
@@ -45,36 +45,36 @@ def unshare(kinds: int) -> None:
 
 
 def setns(descriptor: int, kind: int) -> None:
-    """Move this thread into a namespace that is there."""
+    """Move this thread into an existing namespace."""
     checked(libc.setns(descriptor, kind))
 
 
 def unshare_with_power(kinds: int) -> bool:
-    """The same as `unshare`, as the host's root may; False for those who are not that."""
+    """Like `unshare`, with the privileges of the host's root; False if we lack them."""
     if not capabilities.has(Capability.NET_ADMIN, Capability.NET_RAW, Capability.SYS_ADMIN):
         return False
     try:
         unshare(kinds)
-    except PermissionError:  # a container's filter may know better
+    except PermissionError:  # a container's filter may refuse it
         return False
     return True
 
 
 def unshare_without_power(kinds: int, *, root: bool) -> None:
-    """The same as any user may: in a user namespace, which is new as well."""
+    """Like `unshare`, for any user: inside a new user namespace."""
     enter_user_namespace(root=root)
     unshare(kinds)
 
 
 def enter_network() -> None:
-    """Move this process into a new network namespace, as root over it."""
+    """Move this process into a new network namespace, with privileges over it."""
     if not unshare_with_power(CLONE_NEWNET):
         unshare_without_power(CLONE_NEWNET, root=True)
 
 
 def enter_user_namespace(*, root: bool) -> None:
-    """Move this process into a new user namespace, which knows nobody else: as its root, or as who
-    we are."""
+    """Move this process into a new user namespace, which contains no other users: as its root, or
+    with our user id."""
     uid, gid = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER)
     process = Path("/proc/self")
@@ -84,22 +84,23 @@ def enter_user_namespace(*, root: bool) -> None:
 
 
 def mount_slave() -> None:
-    """Let no mount of this namespace show on the host; the host's still show here."""
+    """Keep the mounts of this namespace from appearing on the host; the host's mounts still appear
+    here."""
     checked(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
 
 
 def mount_tmpfs(directory: Path) -> None:
-    """Put an empty file system, which lives in memory, over a directory."""
+    """Mount an empty file system in memory over a directory."""
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
     checked(libc.mount(b"mitml4", os.fsencode(directory), b"tmpfs", flags, b"mode=755"))
 
 
 def mount_bind(source: Path | str, target: Path) -> None:
-    """Let a file or a directory show another one, with all that is mounted in it."""
+    """Mount a file or directory, with all mounts below it, over another one."""
     flags = ctypes.c_ulong(_MS_BIND | _MS_REC)
     checked(libc.mount(os.fsencode(source), os.fsencode(target), None, flags, None))
 
 
 def unmount(target: Path) -> None:
-    """Take the topmost mount off a file or a directory, at once; who has it open keeps it."""
+    """Unmount the topmost mount from a file or directory at once; open files in it stay usable."""
     checked(libc.umount2(os.fsencode(target), _MNT_DETACH))

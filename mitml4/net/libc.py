@@ -1,4 +1,4 @@
-"""The C library, for those of the kernel's calls that Python 3.11 lacks."""
+"""The C library, for system calls that Python 3.11 lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def checked(result: int) -> int:
-    """What a function of `libc` has returned. Raises OSError where that says so."""
+    """The result of a function of `libc`. Raises OSError if it reports an error."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -20,6 +20,6 @@ def checked(result: int) -> int:
 
 
 def prctl(option: int, *arguments: int) -> int:
-    """prctl(2), which takes four arguments besides the option. Raises OSError."""
+    """prctl(2), which takes four arguments after the option. Raises OSError."""
     padded = [ctypes.c_ulong(each) for each in (*arguments, 0, 0, 0, 0)[:4]]
     return checked(libc.prctl(option, *padded))

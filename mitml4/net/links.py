@@ -1,4 +1,4 @@
-"""Interfaces that get another name, go, or come back, as the kernel tells of it (rtnetlink(7))."""
+"""Interfaces that are renamed, removed or added, as the kernel reports it (rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ What: TypeAlias = Literal["renamed", "gone", "back"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What has become of an interface; `new_name` is its name from now on."""
+    """A change of an interface; `new_name` is its new name."""
 
     what: What
     name: str
@@ -29,10 +29,10 @@ class Change:
 
 
 class LinkWatch:
-    """Watches interfaces of the network namespace that it is made in."""
+    """Watches interfaces of the network namespace in which it is created."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """They are there. Raises OSError."""
+        """The interfaces exist. Raises OSError."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
         self._socket.bind((0, _RTMGRP_LINK))
         present = {name: index for index, name in socket.if_nameindex()}
@@ -40,11 +40,11 @@ class LinkWatch:
 
     @property
     def indexes(self) -> tuple[int, ...]:
-        """By which the kernel knows those that are there."""
+        """The kernel's indexes of the interfaces that exist."""
         return tuple(index for index in self._indexes.values() if index is not None)
 
     async def changes(self) -> list[Change]:
-        """Those that have happened since, as soon as there are any."""
+        """The changes since the last call; waits until there are some."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self._forget_messages()
@@ -56,7 +56,7 @@ class LinkWatch:
         self._socket.close()
 
     def _forget_messages(self) -> None:
-        """That something has changed is all they are needed for: some may be lost."""
+        """The messages only say that something has changed; some may be lost."""
         try:
             while True:
                 self._socket.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
@@ -67,7 +67,8 @@ class LinkWatch:
                 raise
 
     def _compare(self, present: Mapping[int, str]) -> list[Change]:
-        """What is other than it was; `present` are the names of all interfaces by their indexes."""
+        """The changes since the last comparison; `present` maps the indexes of all interfaces to
+        their names."""
         by_name = {name: index for index, name in present.items()}
         found = []
         for name, index in list(self._indexes.items()):

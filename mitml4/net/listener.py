@@ -1,7 +1,7 @@
-"""Where intercepted connections arrive.
+"""The listener to which intercepted connections are delivered.
 
-A listener serves IPv4 and IPv6 on one port. Who may come to it, and where they meant to go, is the
-business of the gate before it (net/gate).
+A listener serves IPv4 and IPv6 on one port. The gate (net/gate) decides which connections reach it,
+and knows their original destinations.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ __all__ = ["Accepted", "IncomingConnection", "Listener", "listen"]
 
 SocketName: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
-# The kernel cuts it down to net.core.somaxconn.
+# The kernel limits it to net.core.somaxconn.
 _BACKLOG: Final = 65535
 
-# Out of memory, the connection stays in the backlog, and accepting again at once would spin.
-# (trio's serve_listeners does the same.)
+# When memory is exhausted, the connection stays in the backlog, and accepting again at once would
+# spin. (trio's serve_listeners does the same.)
 _PAUSE_S: Final = 0.1
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 _AT_ONCE: Final = 32
-"""So many may be accepted before others get their turn."""
+"""The number of connections that are accepted before other tasks run."""
 
 
 class IncomingConnection(Protocol):
-    """A connection that was on its way from `client` to `destination`, and wants to come in."""
+    """A connection from `client` to `destination` that waits to be accepted."""
 
     @property
     def client(self) -> Address: ...
@@ -45,21 +45,22 @@ class IncomingConnection(Protocol):
     def destination(self) -> Address: ...
     @property
     def source(self) -> Address:
-        """Who the server would see without us: the client, or what others translate it to."""
+        """The source address that the server would see without us: the client's, or its
+        translation."""
 
     @property
     def interface(self) -> str: ...
 
     async def accept(self) -> Transport:
-        """The client's side, which the caller closes. Raises OSError if the client has gone."""
+        """Its socket, which the caller closes. Raises OSError if the client has gone."""
 
     def refuse(self, reason: OSError | None) -> None:
-        """Turn it away, as the server's side did; None: with a RST."""
+        """Refuse it with the error of the server's side; None: with a RST."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A connection that the kernel has made: its socket, and the ends that it has there."""
+    """A connection that the kernel has accepted: its socket, and its two addresses there."""
 
     socket: trio.socket.SocketType
     peer: Address
@@ -70,9 +71,9 @@ class Listener:
     """Accepts connections on one port."""
 
     def __init__(self, sock: socket.socket | None = None) -> None:
-        """Listen on a free port, or with a socket that listens already (in another namespace).
+        """Listen on a free port, or use a socket that listens already (in another namespace).
 
-        Raises MachineError where the kernel refuses.
+        Raises MachineError if the kernel refuses.
         """
         try:
             sock = sock or listen()
@@ -85,9 +86,9 @@ class Listener:
         self._socket = trio.socket.from_stdlib_socket(sock)
 
     async def accept(self) -> Accepted:
-        """The next connection; no single bad one is ever raised.
+        """The next connection; an error of a single connection is never raised.
 
-        Raises trio.ClosedResourceError once the listener is closed. Checkpoints every so often.
+        Raises trio.ClosedResourceError after the listener is closed. Checkpoints every so often.
         """
         while True:
             try:
@@ -101,12 +102,12 @@ class Listener:
                 continue
             try:
                 return Accepted(sock, Address.of(peer), Address.of(sock.getsockname()))
-            except OSError:  # it was reset, and has no name to be asked for any more
+            except OSError:  # it was reset, and has no peer address any more
                 abort(sock)
 
     async def _next(self) -> tuple[trio.socket.SocketType, SocketName]:
-        """A connection, at once if one waits: were every flow to have its turn between two of a
-        crowd, the first would be served long before the last is heard."""
+        """A connection, at once if one waits: if every flow had its turn between two accepts, the
+        last of a burst would wait long."""
         if self._in_a_row < _AT_ONCE:
             with suppress(BlockingIOError):
                 sock, peer = self._backlog.accept()
@@ -116,8 +117,8 @@ class Listener:
         return await self._socket.accept()
 
     def _refuse_next(self, error: OSError) -> bool:
-        """Reset who waits longest, with the descriptor that is kept for this, if there is none
-        left to accept with: whether that has helped anybody."""
+        """If no descriptor is left to accept with, reset the connection that has waited longest,
+        with the reserve descriptor. Returns whether that freed a place."""
         if error.errno not in _NO_DESCRIPTOR or self._spare is None:
             return False
         os.close(self._spare)
@@ -132,7 +133,7 @@ class Listener:
             self._spare = _spare_descriptor()
 
     def close(self) -> None:
-        """Stop accepting; what waits in the backlog is reset."""
+        """Stop accepting; connections in the backlog are reset."""
         self._socket.close()
         if self._spare is not None:
             os.close(self._spare)
@@ -154,8 +155,8 @@ def listen(*, transparent: bool = False) -> socket.socket:
     except OSError:  # a kernel without IPv6
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # Inherited by what is accepted, which has the server's port for its own: else a server here
-        # could not bind that port before the last such connection's TIME_WAIT has ended.
+        # Accepted sockets inherit it. They use the server's port: without it, a server on this host
+        # could not bind that port until the last TIME_WAIT has ended.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if transparent:
             set_ip_transparent(sock)

@@ -1,4 +1,4 @@
-"""Netlink messages and their attributes, packed and read, and requests that are acknowledged.
+"""Netlink messages and their attributes: packing, parsing, and acknowledged requests.
 
 linux/netlink.h, linux/netfilter/nfnetlink.h.
 """
@@ -40,9 +40,9 @@ _MAX_ANSWER: Final = 1 << 16
 
 
 def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None:
-    """Ask the kernel for something, and wait for its acknowledgement, which comes at once.
+    """Send a request to the kernel, and wait for its acknowledgement, which comes at once.
 
-    Raises OSError as the kernel gives it.
+    Raises the kernel's OSError.
     """
     length = _MESSAGE.size + len(body)
     sock.send(_MESSAGE.pack(length, kind, _REQUEST_WITH_ACK | flags, 0, 0) + body)
@@ -52,7 +52,7 @@ def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None
 
 
 def nfnetlink_head(family: int, resource: int = 0) -> bytes:
-    """What the body of a netfilter message begins with."""
+    """The start of a netfilter message's body."""
     return _GENERIC.pack(family, 0, resource)
 
 
@@ -66,7 +66,7 @@ def nested(kind: int, *within: bytes) -> bytes:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The type and the body of each message in what was read from a socket."""
+    """The type and the body of each message in data that was read from a socket."""
     while len(data) >= _MESSAGE.size:
         length, kind, *_ = _MESSAGE.unpack_from(data)
         yield kind, data[_MESSAGE.size : length]
@@ -74,7 +74,7 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def attributes(data: bytes, *, skip: int = _GENERIC.size) -> Iterator[tuple[int, bytes]]:
-    """The type and the value of each attribute behind the head of a body."""
+    """The type and the value of each attribute after the head of a body."""
     data = data[skip:]
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)

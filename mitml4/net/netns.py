@@ -1,8 +1,8 @@
-"""Anonymous network namespaces: held by a descriptor, gone with its last user, never named.
+"""Anonymous network namespaces: held by a descriptor, and removed with their last user.
 
-A namespace belongs to threads, not processes: a worker thread enters it, makes sockets or starts
-programs there, and ends. Nothing is left under /run/netns, whatever kills us. Used by the session's
-own probe, by `mitml4 demo` and by the end-to-end tests.
+A namespace belongs to threads, not processes: a worker thread enters it, creates sockets or starts
+programs there, and ends. Nothing is left under /run/netns, even if we are killed. Used by the
+session's probe, by `mitml4 demo` and by the end-to-end tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["NetNamespace", "connect_with_veth"]
 T = TypeVar("T")
 
 _numbers: Final = itertools.count(1000)
-"""For interfaces, beyond those that the kernel gives."""
+"""Indexes of interfaces, above those that the kernel assigns."""
 
 
 @contextmanager
@@ -39,14 +39,14 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that ends afterwards, and hand on what it gave or raised."""
+    """Run `work` in a thread that ends afterwards, and return its result or raise its error."""
     outcome: list[T] = []
     failure: list[BaseException] = []
 
     def body() -> None:
         try:
             outcome.append(work())
-        except BaseException as error:  # handed to the caller below
+        except BaseException as error:  # raised again in the caller below
             failure.append(error)
 
     thread = threading.Thread(target=body, name="netns")
@@ -58,10 +58,11 @@ def _in_thread(work: Callable[[], T]) -> T:
 
 
 class NetNamespace:
-    """A network namespace without a name, alive while anything is in it or this holds it."""
+    """A network namespace without a name. It exists as long as this object, or anything inside
+    it."""
 
     def __init__(self) -> None:
-        """Make one (its loopback is down). Raises MachineError without CAP_SYS_ADMIN."""
+        """Create one (its loopback is down). Raises MachineError without CAP_SYS_ADMIN."""
 
         def make() -> int:
             with _explained("make"):
@@ -72,7 +73,7 @@ class NetNamespace:
 
     @property
     def path(self) -> str:
-        """What `ip link set … netns PATH` takes, as long as this process lives."""
+        """The argument for `ip link set … netns PATH`, as long as this process lives."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     def call(self, work: Callable[[], T]) -> T:
@@ -91,11 +92,11 @@ class NetNamespace:
         kind: int = socket.SOCK_STREAM,
         protocol: int = 0,
     ) -> socket.socket:
-        """A socket of the namespace; it stays there whoever uses it."""
+        """A socket of the namespace; it stays there, whichever thread uses it."""
         return self.call(lambda: socket.socket(family, kind, protocol))
 
     def run(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program inside to its end; text mode, output captured, a failure raises."""
+        """Run a program inside and wait for it; text mode, output captured, a failure raises."""
         settings: dict[str, Any] = {
             "check": True,
             "capture_output": True,
@@ -112,7 +113,7 @@ class NetNamespace:
         return self.call(lambda: subprocess.Popen(argv, **options))
 
     def close(self) -> None:
-        """Let go of it; the kernel removes it once no socket or process is left inside."""
+        """Release it; the kernel removes it when no socket or process is left inside."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -127,10 +128,11 @@ class NetNamespace:
 def connect_with_veth(
     left: NetNamespace, left_name: str, right: NetNamespace, right_name: str
 ) -> None:
-    """Join two namespaces by a pair of virtual Ethernet interfaces, both down, no addresses.
+    """Connect two namespaces with a pair of virtual Ethernet interfaces, both down, without
+    addresses.
 
-    Of two ends with the same number in their namespaces the kernel takes the one for the other, and
-    notices up to a second late that they are up (linkwatch_urgent_event, net/core/link_watch.c).
+    If both ends have the same index in their namespaces, the kernel confuses them, and notices up
+    to a second late that they are up (linkwatch_urgent_event, net/core/link_watch.c).
     """
     left_end = [left_name, "index", str(next(_numbers)), "type", "veth"]
     right_end = [right_name, "index", str(next(_numbers)), "netns", right.path]

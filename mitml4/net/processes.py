@@ -1,4 +1,4 @@
-"""What a process is to its parent, its children, and its user.
+"""A process's relation to its parent, its children, and its user.
 
 Constants: linux/prctl.h.
 """
@@ -28,7 +28,8 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def fork() -> int:
-    """As os.fork, with no thread but this one. Raises MachineError where the limits allow none."""
+    """Like os.fork; call it while there is one thread. Raises MachineError if a limit forbids
+    it."""
     try:
         return os.fork()
     except OSError as error:
@@ -37,7 +38,7 @@ def fork() -> int:
 
 
 def die_with_parent(number: signal.Signals, parent: int) -> None:
-    """Get a signal when the parent (its process id) ends. Cleared by a set-user-ID program."""
+    """Get a signal when the parent (its process id) ends. A set-user-ID program clears this."""
     prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), number)
@@ -49,23 +50,23 @@ def become_subreaper() -> None:
 
 
 def close_memory() -> None:
-    """Let nobody else read this process: not its memory, nor its descriptors, nor a core dump of
-    it. Only CAP_SYS_PTRACE can, over the user namespace that it belongs to (ptrace(2))."""
+    """Forbid other processes to read this one: its memory, its descriptors, a core dump. Only
+    CAP_SYS_PTRACE over its user namespace still permits it (ptrace(2))."""
     prctl(_PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> None:
-    """Let no program that is executed from here on have more power than this process."""
+    """Programs that are executed from here on cannot gain privileges."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def become_user(uid: int, gid: int) -> None:
-    """Be another user for good, in no group but this one, as if that user had started us.
+    """Become another user permanently, with that user's group only, as if that user had started us.
 
     Raises OSError.
     """
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    # Else our own files in /proc would belong to root (prctl(2)).
+    # Otherwise our own files in /proc would belong to root (prctl(2)).
     prctl(_PR_SET_DUMPABLE, 1)

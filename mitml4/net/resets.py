@@ -1,9 +1,9 @@
-"""To hear of a reset at once, while nobody reads from the connection.
+"""Detect a reset at once while nothing reads from the connection.
 
-Two cannot be waited for as they are: a socket that has ended is readable at all times, and one that
-has more to say than its sink takes is readable too. A second epoll can wait for them: asked for
-nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)). There is one for all connections, and a
-wait costs two system calls and no descriptor.
+trio cannot wait for one in two cases: a socket that has ended is always readable, and so is one
+that has more data than its sink takes. A second epoll can: registered for no events, it reports
+EPOLLERR and EPOLLHUP (epoll_ctl(2)). There is one for all connections, and a wait costs two system
+calls and no descriptor.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ __all__ = ["until_reset"]
 
 @contextmanager
 def until_reset(descriptor: int) -> Iterator[trio.CancelScope]:
-    """What is inside is cancelled once the connection is reset, or has ended both ways.
+    """Cancel the block when the connection is reset, or has ended both ways.
 
-    Where the kernel can watch no more, it is not: who sends next will notice.
+    If the kernel cannot watch more descriptors, the block is not cancelled: the next send reports
+    the reset.
     """
     watch = _watch()
     with trio.CancelScope() as scope:
@@ -37,7 +38,7 @@ def until_reset(descriptor: int) -> Iterator[trio.CancelScope]:
 
 
 class _Watch:
-    """The epoll, and what to cancel."""
+    """The epoll, and the scopes to cancel."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -56,7 +57,7 @@ class _Watch:
         with suppress(OSError):
             try:
                 self._epoll.register(descriptor, select.EPOLLONESHOT)
-            except FileExistsError:  # somebody else waits for the same, and may have been told
+            except FileExistsError:  # another task waits for the same, and may have been woken
                 self._epoll.modify(descriptor, select.EPOLLONESHOT)
 
     def end(self, descriptor: int, scope: trio.CancelScope) -> None:
@@ -72,7 +73,8 @@ _of_this_run: Final[trio.lowlevel.RunVar[_Watch]] = trio.lowlevel.RunVar("resets
 
 
 def _watch() -> _Watch | None:
-    """This run's; None when there is no descriptor for it. It lives as long as the run does."""
+    """The watch of this trio run; None if there is no descriptor for it. It lives as long as the
+    run."""
     try:
         return _of_this_run.get()
     except LookupError:

@@ -1,9 +1,9 @@
-"""System calls that a process gives up for good, and all that it starts with it: seccomp(2).
+"""Filters of system calls, for a process and its descendants: seccomp(2).
 
-A filter is a program of classic BPF over the number of the call, the instruction set that it is
-for, and its arguments (linux/seccomp.h, linux/filter.h). What an argument points to is out of its
-sight. Each instruction set that the kernel runs has numbers of its own, and is asked for by name;
-where this machine's is none of those below, there is no filter.
+A filter is a program of classic BPF over the system call's number, instruction set and arguments
+(linux/seccomp.h, linux/filter.h). It cannot follow pointers in arguments. Each instruction set has
+different numbers and is matched by its name; on a machine that is not listed below there is no
+filter.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["COMMAND", "SESSION", "Denial", "Filter", "install", "program"]
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A system call that fails: always, or if its first argument is one of these or has one of the
-    bits."""
+    """A system call that fails: always, or if its first argument is one of these values or has one
+    of these bits."""
 
     call: str
     error: int = errno.EPERM
@@ -36,11 +36,11 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a process gives up."""
+    """The system calls that a process gives up."""
 
     denials: tuple[Denial, ...]
     is_for_all: bool = True
-    """Whether programs for every instruction set of the machine are to run; else only ours."""
+    """Whether programs for every instruction set of the machine may run, or only for ours."""
 
 
 # linux/sched.h, CLONE_NEW…
@@ -49,13 +49,14 @@ _AF_RDS, _AF_KEY, _AF_QIPCRTR = 21, 15, 42  # linux/socket.h
 
 COMMAND: Final = Filter(
     (
-        # They lead out of a network namespace: to the hypervisor, to a modem, over InfiniBand.
+        # These lead out of a network namespace: to the hypervisor, to a modem, over InfiniBand.
         Denial("socket", errno.EAFNOSUPPORT, (socket.AF_VSOCK, _AF_QIPCRTR, _AF_RDS)),
-        # Its requests, of which one makes sockets, no filter sees. As without CONFIG_IO_URING.
+        # A filter cannot see its requests, one of which creates sockets. Same error as without
+        # CONFIG_IO_URING.
         Denial("io_uring_setup", errno.ENOSYS),
     )
 )
-"""What a command of `run` does without."""
+"""The filter of a command of `run`."""
 
 _NEVER_NEEDED: Final = (
     *("execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
@@ -71,18 +72,19 @@ _NEVER_NEEDED: Final = (
 SESSION: Final = Filter(
     (
         *map(Denial, _NEVER_NEEDED),
-        Denial("clone3", errno.ENOSYS),  # its flags are out of sight: the C library takes clone
+        # a filter cannot see its flags; the C library falls back to clone
+        Denial("clone3", errno.ENOSYS),
         Denial("clone", bits=_ANY_NAMESPACE),
         Denial("socket", values=(socket.AF_PACKET, socket.AF_VSOCK, socket.AF_ALG, _AF_KEY)),
     ),
     is_for_all=False,
 )
-"""What a session does without once it carries what others say."""
+"""The filter of a session, from the first connection on."""
 
 _X86_64, _I386 = 0xC000_003E, 0x4000_0003  # linux/audit.h, AUDIT_ARCH_…
 _AARCH64, _ARM, _RISCV64, _LOONGARCH64 = 0xC000_00B7, 0x4000_0028, 0xC000_00F3, 0xC000_0102
 _X32: Final = 0x4000_0000
-"""A bit of the number of a call for the x32 ABI, which is x86-64's otherwise."""
+"""A bit in the number of a system call that marks the x32 ABI; otherwise x32 is like x86-64."""
 
 _OF_MACHINE: Final = {
     "x86_64": (_X86_64, _I386),
@@ -90,10 +92,10 @@ _OF_MACHINE: Final = {
     "riscv64": (_RISCV64,),
     "loongarch64": (_LOONGARCH64,),
 }
-"""What programs of a machine may be for; first what we are for."""
+"""The instruction sets that a machine can run; ours first."""
 
-# Of x86-64 (arch/x86/entry/syscalls/syscall_64.tbl); of all newer ones (include/uapi/asm-generic/
-# unistd.h). From 424 on they are the same everywhere.
+# x86-64: arch/x86/entry/syscalls/syscall_64.tbl; all newer ones: include/uapi/asm-generic/unistd.h.
+# From 424 on they are the same everywhere.
 _NUMBERS: Final = {
     "acct": (163, 89),
     "add_key": (248, 217),
@@ -147,7 +149,7 @@ _NUMBERS: Final = {
     "unshare": (272, 97),
     "userfaultfd": (323, 282),
 }
-# Only of what a command may be: it starts programs of 32 bits as it likes.
+# Only for commands of `run`, which may start 32-bit programs.
 _NUMBERS_OF_32_BITS: Final = {
     _I386: {"socket": 359, "io_uring_setup": 425},
     _ARM: {"socket": 281, "io_uring_setup": 425},
@@ -158,14 +160,15 @@ _NUMBER_AT, _ARCH_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # struct seccomp_data
 _ALLOW, _ERROR = 0x7FFF_0000, 0x0005_0000
 _SET_MODE_FILTER: Final = 1
 _TSYNC, _SPEC_ALLOW = 1, 4
-"""For all threads of the process; and without slower code for the sake of what is not here."""
+"""Apply to all threads of the process; and do not slow down code for speculation that does not
+matter here."""
 
 Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
 
 
 def install(chosen: Filter) -> bool:
-    """Give it up in all threads; whether this machine can. Raises OSError.
+    """Install the filter in all threads; returns whether this machine supports it. Raises OSError.
 
     Needs CAP_SYS_ADMIN in the user namespace, or no_new_privs.
     """
@@ -178,12 +181,12 @@ def install(chosen: Filter) -> bool:
     number = _number("seccomp", _OF_MACHINE[machine][0])
     flags = ctypes.c_ulong(_TSYNC | _SPEC_ALLOW)
     if checked(libc.syscall(number, ctypes.c_ulong(_SET_MODE_FILTER), flags, head)):
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # a thread has a filter of its own
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # a thread has another filter
     return True
 
 
 def program(chosen: Filter, machine: str) -> list[Instruction]:
-    """A filter as the kernel takes it."""
+    """A filter in the form that the kernel takes."""
     archs = _OF_MACHINE[machine] if chosen.is_for_all else _OF_MACHINE[machine][:1]
     instructions: list[Instruction] = [(_LOAD, 0, 0, _ARCH_AT)]
     for arch in archs:

@@ -1,8 +1,8 @@
-"""Moving bytes from socket to socket inside the kernel (splice(2)), for opaque flows.
+"""Move bytes between sockets inside the kernel (splice(2)), for opaque flows.
 
-A transfer needs a pipe between the two sockets. Pipes are lent for the length of a burst, so that
-idle flows hold none, and kept for the next borrower. Where no pipe can be had (descriptors, the
-user's pipe quota) the caller moves the bytes itself.
+A transfer needs a pipe between the two sockets. A pipe is lent for one burst, so idle flows hold
+none, and is kept for the next one. If there is no pipe (descriptors, the user's pipe quota), the
+caller moves the bytes itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BURST_BYTES: Final = 1 << 20
 
 @dataclass(slots=True)
 class Pipe:
-    """A pipe with nothing in it."""
+    """An empty pipe."""
 
     read_end: int
     write_end: int
@@ -38,7 +38,8 @@ class Pipe:
 
 @dataclass(slots=True)
 class PipePool:
-    """Pipes that are lent and come back empty. At most `most` are open, `most_idle` unused."""
+    """Pipes, lent and returned empty. At most `most` are open, at most `most_idle` of them
+    unused."""
 
     most: int = 512
     most_idle: int = 64
@@ -47,7 +48,7 @@ class PipePool:
 
     @contextmanager
     def lend(self) -> Iterator[Pipe | None]:
-        """A pipe, or None when the system gives none. One that breaks in use is not kept."""
+        """A pipe, or None if the system has none. A pipe with an error is not kept."""
         pipe = self._idle.pop() if self._idle else self._open()
         try:
             yield pipe
@@ -68,7 +69,7 @@ class PipePool:
         except OSError:
             return None
         self._open_count += 1
-        with suppress(OSError):  # over the user's quota: the default 64 KiB works too
+        with suppress(OSError):  # above the user's quota: the default of 64 KiB works too
             fcntl.fcntl(pipe.write_end, _F_SETPIPE_SZ, _PIPE_BYTES)
         return pipe
 
@@ -89,10 +90,10 @@ async def splice_burst(
     *,
     fed_by: Transport | None = None,
 ) -> int | None:
-    """Move what is there, up to `most` bytes (None: no limit), until the source would block.
+    """Move available bytes, up to `most` (None: no limit), until the source would block.
 
-    Returns the bytes moved; 0 at the end of the source, None when there was nothing yet. Bounded
-    (1 MiB), so that one flow cannot keep the loop to itself. Raises OSError.
+    Returns the number of bytes; 0 at the end of the source, None if nothing was available. Limited
+    to 1 MiB, so that one flow does not occupy the event loop. Raises OSError.
     """
     moved = 0
     limit = _BURST_BYTES if most is None else min(most, _BURST_BYTES)

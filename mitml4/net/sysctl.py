@@ -1,4 +1,4 @@
-"""The kernel's settings, by their paths below /proc/sys."""
+"""The kernel's settings, named by their paths below /proc/sys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DIRECTORY: Final = Path("/proc/sys")
 
 
 def read_sysctl(name: str) -> str | None:
-    """What it is set to; None where this kernel, or this network, has no such setting."""
+    """The value; None if this kernel, or this network namespace, has no such setting."""
     try:
         return (_DIRECTORY / name).read_text().strip()
     except OSError:
@@ -21,8 +21,8 @@ def read_sysctl(name: str) -> str | None:
 
 
 def write_sysctl(name: str, value: str) -> None:
-    """Nothing is written that is so already: in a container, /proc/sys may not be for writing.
-    Nor what there is no such setting for.
+    """Set a value. If it is already set, nothing is written: in a container, /proc/sys may be
+    read-only. A setting that does not exist is ignored.
 
     Raises MachineError.
     """

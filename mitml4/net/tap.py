@@ -1,8 +1,8 @@
-"""What passes an interface, packet by packet, without being on its way.
+"""The packets of an interface, captured without affecting them.
 
-The kernel copies TCP packets into a ring of blocks that we have mapped (TPACKET_V3; Linux's
-Documentation/networking/packet_mmap.rst). A block is ours once it is full, or 50 ms old. What comes
-while none is free is missing, and counted.
+The kernel copies TCP packets into a mapped ring of blocks (TPACKET_V3; Linux's
+Documentation/networking/packet_mmap.rst). A block is handed over when it is full or 50 ms old.
+Packets that arrive while no block is free are lost, and counted.
 """
 
 from __future__ import annotations
@@ -51,34 +51,34 @@ _PACKET_TYPE_AT: Final = 48 + 10  # struct sockaddr_ll behind struct tpacket3_hd
 _SO_ATTACH_FILTER: Final = 26
 _TCP_ONLY: Final = (
     # linux/filter.h: (code, jump if true, jump if false, operand)
-    (0x28, 0, 0, 0xFFFFF000),  # load the protocol that the frame carries
+    (0x28, 0, 0, 0xFFFFF000),  # load the protocol of the frame's payload
     (0x15, 0, 2, 0x0800),
     (0x30, 0, 0, 0xFFF00000 + 9),  # IPv4's protocol
     (0x15, 3, 4, socket.IPPROTO_TCP),
     (0x15, 0, 3, 0x86DD),
     (0x30, 0, 0, 0xFFF00000 + 6),  # IPv6's next header
     (0x15, 0, 1, socket.IPPROTO_TCP),
-    (0x06, 0, 0, 0xFFFFFFFF),  # all of it
+    (0x06, 0, 0, 0xFFFFFFFF),  # the whole packet
     (0x06, 0, 0, 0),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A packet that passed."""
+    """A captured packet."""
 
     time_ns: int
     """Since the epoch."""
     frame: bytes
     network: int
-    """Where the IP header begins in it."""
+    """Offset of the IP header."""
     length: int
-    """Of the frame, had it been kept whole."""
+    """Length of the frame before truncation."""
     outgoing: bool
 
 
 def packet_socket(name: str) -> socket.socket:
-    """A socket for a tap on this interface of the namespace that we are in. It gets nothing yet.
+    """A socket for a tap on this interface of the current namespace. It does not receive yet.
 
     Raises OSError.
     """
@@ -87,7 +87,8 @@ def packet_socket(name: str) -> socket.socket:
 
 
 def _link_type(name: str) -> int:
-    """Frames with Ethernet's header where the interface has one; else from the IP header on."""
+    """Ethernet frames if the interface has an Ethernet header; otherwise packets from the IP header
+    on."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         request = struct.pack("16s24x", name.encode())
         answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, request)
@@ -96,10 +97,10 @@ def _link_type(name: str) -> int:
 
 
 class Tap:
-    """Gives the TCP packets of an interface, in both directions."""
+    """The TCP packets of an interface, in both directions."""
 
     def __init__(self, name: str, sock: socket.socket) -> None:
-        """From now on packets are kept. `sock`: of `packet_socket`. Raises OSError."""
+        """Start to capture with a socket from `packet_socket`. Raises OSError."""
         self.name = name
         self.link_type = _ETHERNET if sock.type == socket.SOCK_RAW else _RAW_IP
         self._socket = sock
@@ -111,13 +112,13 @@ class Tap:
         sock.setsockopt(_SOL_PACKET, _PACKET_RX_RING, ring)
         self._ring = mmap.mmap(sock.fileno(), size)
         _attach(sock, _TCP_ONLY)
-        if name == LOOPBACK:  # whatever leaves there comes back
+        if name == LOOPBACK:  # outgoing packets of loopback also arrive
             sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         sock.bind((name, _ETH_P_ALL))
 
     @classmethod
     def open(cls, name: str) -> Self:
-        """On an interface of the namespace that we are in. Raises MachineError."""
+        """A tap on an interface of the current namespace. Raises MachineError."""
         try:
             return cls(name, packet_socket(name))
         except OSError as error:
@@ -126,14 +127,14 @@ class Tap:
             ) from error
 
     async def wait(self) -> None:
-        """Until there is something to take."""
+        """Wait until there are packets."""
         if not self._is_ready():
             await trio.lowlevel.wait_readable(self._socket)
         else:
             await trio.lowlevel.checkpoint()
 
     def take(self) -> Iterator[Seen]:
-        """What has come: the packets of one block, if one is ready."""
+        """The packets of one block, if one is ready."""
         if self._is_ready():
             start = self._block * _BLOCK
             _, count, offset = _BLOCK_HEAD.unpack_from(self._ring, start)
@@ -142,7 +143,7 @@ class Tap:
             self._block = (self._block + 1) % _BLOCKS
 
     def statistics(self) -> tuple[int, int]:
-        """Packets so far: those that came, and those among them that were missed."""
+        """Number of packets so far: received, and lost among those."""
         came, missed, _ = struct.unpack(
             "3I", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)
         )
@@ -175,7 +176,7 @@ class Tap:
 
 
 def _attach(sock: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
-    """Let the kernel copy only what a BPF program accepts."""
+    """Make the kernel copy only packets that a BPF program accepts."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
     head = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)

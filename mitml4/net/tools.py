@@ -1,5 +1,5 @@
-"""The programs that change the machine for us, nft, ip and those of iptables: that they are there,
-what they are run with, and what they complain of."""
+"""Running nft, ip and the iptables programs: whether they exist, their environment, their error
+messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIMITS: Final = {
     errno.EAGAIN: "ulimit -u",
     errno.EFBIG: "ulimit -f",
 }
-"""Where a limit of the user's is in the way: the command that shows and sets it."""
+"""If a user's limit is the cause: the command that shows and sets it."""
 
 _PACKAGES: Final = (("nft", "nftables"), ("ip", "iproute2"))
 
@@ -40,22 +40,22 @@ Ended = subprocess.CompletedProcess[str]
 
 
 def environment() -> dict[str, str]:
-    """English messages, no history file in anybody's home, and sbin, which `su` may not have."""
+    """English messages, no history file, and sbin in PATH, which `su` may omit."""
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     return {"PATH": path, "LC_ALL": "C", "HOME": "/dev/null"}
 
 
 def check_tools() -> None:
-    """Raises MachineError for the first that is not installed."""
+    """Raises MachineError for the first program that is not installed."""
     for tool, package in _PACKAGES:
         if shutil.which(tool, path=environment()["PATH"]) is None:
             raise MachineError(f"{tool} is not installed", hint=f"apt install {package}")
 
 
 def attempt(*command: str, given: str = "", timeout_s: float | None = None) -> Ended:
-    """Run a program to its end; that it may have failed is the caller's to see.
+    """Run a program and wait for it; the caller checks whether it failed.
 
-    Raises MachineError where it cannot be started, or does not end in time.
+    Raises MachineError if it cannot be started, or does not end in time.
     """
     with _starting(command[0]):
         try:
@@ -74,16 +74,15 @@ def attempt(*command: str, given: str = "", timeout_s: float | None = None) -> E
 
 
 def run(*command: str, given: str = "") -> str:
-    """What a program prints. Raises MachineError with its first complaint, if it fails."""
+    """The output of a program. Raises MachineError with its first error message if it fails."""
     return _printed(attempt(*command, given=given))
 
 
 async def run_ip(*arguments: str, batch: str | None = None, holding: Sequence[int] = ()) -> str:
-    """What ip prints. Raises MachineError with its first complaint, unless it is told to go on
-    (`-force`).
+    """The output of ip. Raises MachineError with its first error message, unless `-force` is given.
 
-    `batch` holds commands, one a line, as in `ip -batch`; `holding` are descriptors that stay open
-    until it has ended, whatever becomes of us.
+    `batch` holds commands, one per line, as for `ip -batch`; `holding` are descriptors that stay
+    open until ip has ended, even if we are killed.
     """
     command = ["ip", *arguments] if batch is None else ["ip", *arguments, "-batch", "-"]
     ended = await _attempt(command, given=batch or "", holding=holding)
@@ -91,12 +90,12 @@ async def run_ip(*arguments: str, batch: str | None = None, holding: Sequence[in
 
 
 async def run_nft(*arguments: str) -> str:
-    """What nft prints. Raises MachineError with its first complaint, if it fails."""
+    """The output of nft. Raises MachineError with its first error message if it fails."""
     return _printed(await _attempt(["nft", *arguments]))
 
 
 def complaint(ended: Ended) -> str:
-    """What a program said first of why it failed, in one line; else the status that it left."""
+    """The first error message of a program, in one line; otherwise its exit status."""
     first, _, _ = ended.stderr.strip().partition("\n")
     return first.rpartition("Error: ")[2] or f"exit status {ended.returncode}"
 

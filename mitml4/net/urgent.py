@@ -1,9 +1,9 @@
-"""TCP's urgent data, carried so that both ends see it at the same place (RFC 6093).
+"""TCP urgent data, forwarded so that both ends see it at the same position (RFC 6093).
 
-One byte at a time may be urgent: the one before the urgent pointer, as Linux has it. It is left in
-the stream (SO_OOBINLINE), where the kernel lets no read go past it, so that whoever stands at the
-mark can send it on as urgent. To ask for the mark costs a system call before each read; so nobody
-asks until the kernel has said, by a signal, that there is urgent data in this session at all.
+One byte at a time can be urgent: on Linux, the byte before the urgent pointer. It is left in the
+stream (SO_OOBINLINE), where the kernel does not let a read cross it, so that the reader at this
+mark can forward it as urgent. Asking for the mark costs a system call before each read; so it is
+asked only after a signal has reported urgent data in this session.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ has_come = False
 
 
 def listen_for_it() -> None:
-    """Be told of it by SIGURG, which nobody else here uses. In the main thread."""
+    """Make SIGURG report urgent data; nothing else here uses this signal. Call it in the main
+    thread."""
     signal.signal(signal.SIGURG, _hear)
 
 
@@ -35,7 +36,8 @@ def _hear(*_: object) -> None:
 
 
 def expect_on(sock: socket.socket) -> None:
-    """Have it left in the stream, and be told of it: also of what has come before this call."""
+    """Leave urgent data in the stream of this socket, and report it, also if it arrived before this
+    call."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
     poller = select.poll()
@@ -45,6 +47,6 @@ def expect_on(sock: socket.socket) -> None:
 
 
 def is_next(sock: socket.socket) -> bool:
-    """Whether the next byte of the stream, which need not have arrived, is urgent."""
+    """Whether the next byte of the stream is urgent, even if it has not arrived yet."""
     (at_mark,) = struct.unpack("i", fcntl.ioctl(sock, _SIOCATMARK, bytes(4)))
     return bool(at_mark)

@@ -1,1 +1,1 @@
-"""The rules of others on this host: what they are, and who of them is in the way."""
+"""The rules of others on this host: reading them, and finding those that interfere."""

@@ -1,8 +1,9 @@
-"""The rules of others on this host: what they are, a copy of them elsewhere, and who is in the way.
+"""The rules of others on this host: reading them, copying them into another namespace, and finding
+those that interfere.
 
-nft lists the rules of iptables-nft too. A copy is as good as nft's own text: what only iptables
-understands (`xt match`, `xt target`), and what names an interface or a set that is not there, is
-left out and counted.
+nft lists the rules of iptables-nft too. A copy is limited to what nft can print: matches and
+targets that only iptables knows (`xt match`, `xt target`), and rules that name an interface or set
+that does not exist, are left out and counted.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _COMPLAINT: Final = re.compile(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
 _ROUNDS: Final = 8
 
 _COMMENT: Final = re.compile(r'comment "[^"]*"')
-# Of a forward chain's rules: what does not concern a server's answers, and what decides on them.
+# For a forward chain's rules: which ones do not concern a server's answers, and which ones decide
+# on them.
 _NOT_FOR_ANSWERS: Final = re.compile(
     r"\bct state (?!!)(?![\w,{}: ]*\bestablished\b)|\bct state != [\w,{} ]*\bestablished\b"
     r"|\bct direction original\b|\btcp flags\b|\b(?:udp|icmp|icmpv6)\b"
@@ -56,7 +58,7 @@ _INTERCEPTS: Final = re.compile(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPRO
 
 
 class RulesHiddenError(MachineError):
-    """Only root over this network may see its rules."""
+    """The rules of this network are visible only to root."""
 
     def __init__(
         self, message: str = "only root sees the rules", *, hint: str = "sudo mitml4 doctor"
@@ -66,7 +68,7 @@ class RulesHiddenError(MachineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A chain; `hook` and `policy` are a base chain's."""
+    """A chain; `hook` and `policy` are set for base chains."""
 
     family: str
     table: str
@@ -74,22 +76,22 @@ class Chain:
     hook: str | None = None
     policy: str | None = None
     is_owned: bool = False
-    """Its table belongs to a process, and nobody else can change it."""
+    """Its table is owned by a process, and nobody else can change it."""
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
 
     @property
     def of_iptables(self) -> bool:
-        """Whether it has the name of a chain that iptables takes for its own."""
+        """Whether its name is one that iptables uses."""
         return _IPTABLES.fullmatch(str(self)) is not None
 
     @property
     def opening(self) -> str:
-        """The command that lets in, before anything else, what mitml4 has marked.
+        """A command that accepts, before all other rules, the connections that mitml4 has marked.
 
-        In a chain of iptables by iptables: a rule of nft's that it does not know would make the
-        whole table unreadable for it.
+        In an iptables chain it uses iptables: a rule of nft's would make the whole table unreadable
+        for iptables.
         """
         if self.of_iptables:
             program = _iptables("ip6tables" if self.family == "ip6" else "iptables")
@@ -99,7 +101,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule, as nft writes it."""
+    """A rule in nft's syntax."""
 
     chain: Chain
     text: str
@@ -115,7 +117,7 @@ class Rule:
 
 
 class HostRules:
-    """All rules of the network that this process is in, as they were."""
+    """All rules of the current network namespace, as they were when read."""
 
     def __init__(self, listing: str, legacy: LegacyTables | None = None) -> None:
         self._lines = listing.splitlines()
@@ -123,7 +125,7 @@ class HostRules:
 
     @classmethod
     def read(cls) -> HostRules:
-        """Raises RulesHiddenError for lack of privilege, MachineError for anything else."""
+        """Raises RulesHiddenError if privileges are missing, MachineError otherwise."""
         done = attempt(*_LIST, timeout_s=_TIMEOUT_S)
         if done.returncode == 0:
             return cls(done.stdout, LegacyTables.read())
@@ -133,29 +135,30 @@ class HostRules:
 
     @property
     def tables(self) -> set[str]:
-        """Their names, as in `inet filter`."""
+        """Their names, such as `inet filter`."""
         return {f"{match[1]} {match[2]}" for line in self._lines if (match := _TABLE.match(line))}
 
     @cached_property
     def chains(self) -> tuple[Chain, ...]:
-        """Of all tables of nft but those of mitml4's sessions."""
+        """The chains of all nft tables, except those of mitml4's sessions."""
         return tuple(chain for chain, _ in self._blocks())
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """Those in these chains."""
+        """The rules in these chains."""
         return tuple(rule for _, rules in self._blocks() for rule in rules)
 
     @property
     def inputs(self) -> tuple[Chain | LegacyChain, ...]:
-        """The base chains that what comes in has to pass."""
+        """The base chains that incoming packets pass."""
         inputs = (each for each in self.chains if each.hook == "input" and each.family in _FAMILIES)
         return (*inputs, *self._legacy.inputs)
 
     @property
     def dropping_answers(self) -> tuple[Chain, ...]:
-        """The base chains of forward that may drop a server's answers by themselves: what they drop
-        without a look at the connection comes before what lets in all that belongs to one."""
+        """The base chains of forward that may drop a server's answers even if the connection is
+        established: a rule that drops without checking the connection precedes the rule that
+        accepts established ones."""
         forwards = (each for each in self.chains if each.hook == "forward")
         return tuple(
             chain
@@ -165,7 +168,7 @@ class HostRules:
         )
 
     def _fate_of_answers(self, chain: Chain, within: tuple[str, ...]) -> str | None:
-        """`accept` or `drop`, whichever a chain's rules come to first; None, if to neither."""
+        """`accept` or `drop`, whichever a chain's rules reach first; None if neither."""
         for rule in self.rules:
             if rule.chain != chain:
                 continue
@@ -184,7 +187,7 @@ class HostRules:
 
     @property
     def interceptors(self) -> tuple[Rule | LegacyRule, ...]:
-        """The rules that hand connections to somebody else."""
+        """The rules that redirect connections."""
         return (*self._interceptors, *self._legacy.interceptors)
 
     @property
@@ -194,9 +197,10 @@ class HostRules:
                 yield rule
 
     def copy(self) -> int:
-        """Load them into the network that this process is in now; how many lines were left out.
+        """Load them into the current network namespace; returns the number of lines that were left
+        out.
 
-        Raises MachineError when nothing is taken of them.
+        Raises MachineError if none can be loaded.
         """
         return self._legacy.copy() + self._copy()
 
@@ -232,7 +236,7 @@ class HostRules:
                 at = end
 
     def _copyable(self) -> Iterator[str]:
-        """The tables that a network without our interfaces may have, owned by nobody."""
+        """The tables in a form that loads without our interfaces, and without owners."""
         wanted = False
         for line in self._lines:
             if match := _TABLE.match(line):
@@ -267,7 +271,7 @@ def _is_foreign(line: str) -> bool:
 
 
 def _blank(lines: list[str], at: int) -> int:
-    """Empty a line, or the block that it opens; whether there was anything."""
+    """Blank a line, or the block that it opens; returns whether there was anything."""
     if not lines[at]:
         return 0
     end = _end_of_block(lines, at) if _HANDLE.sub("", lines[at]).endswith("{") else at
@@ -276,7 +280,7 @@ def _blank(lines: list[str], at: int) -> int:
 
 
 def _end_of_block(lines: Sequence[str], start: int) -> int:
-    """Where the block ends that is opened in a line: at the next brace that stands as far out."""
+    """The end of the block that a line opens: the next closing brace with the same indentation."""
     indent = lines[start][: len(lines[start]) - len(lines[start].lstrip("\t"))]
     return next(
         (at for at in range(start + 1, len(lines)) if lines[at] == indent + "}"), len(lines) - 1
@@ -284,5 +288,5 @@ def _end_of_block(lines: Sequence[str], start: int) -> int:
 
 
 def _iptables(tool: str) -> str:
-    """The variant whose tables nft lists, by name if it has one."""
+    """The variant whose tables nft lists, by its specific name if it has one."""
     return f"{tool}-nft" if shutil.which(f"{tool}-nft", path=environment()["PATH"]) else tool

@@ -1,6 +1,6 @@
-"""The rules of iptables' older kind, which nft does not list and the kernel applies all the same.
+"""The rules of iptables-legacy, which nft does not list but the kernel applies.
 
-Only what the kernel has tables for is asked for: to list a table that is not there would make it.
+Only existing tables are listed: listing a table would create it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mitml4.net.tools import attempt, run
 __all__ = ["LegacyChain", "LegacyRule", "LegacyTables", "opening_by"]
 
 _TABLES: Final = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
-"""The programs, and where the kernel names their tables."""
+"""The programs, and the files in which the kernel lists their tables."""
 
 _INPUT: Final = re.compile(r":INPUT (\w+) ")
 _INTERCEPTS: Final = re.compile(r"-A .* -j (?:TPROXY|REDIRECT)\b")
@@ -40,13 +40,14 @@ class LegacyChain:
 
     @property
     def opening(self) -> str:
-        """The command that lets in, before anything else, what mitml4 has marked."""
+        """A command that accepts, before all other rules, the connections that mitml4 has
+        marked."""
         return opening_by(self.program, "filter", "INPUT")
 
 
 @dataclass(frozen=True, slots=True)
 class LegacyRule:
-    """A rule, as the program writes it."""
+    """A rule in the program's syntax."""
 
     program: str
     table: str
@@ -64,14 +65,14 @@ class LegacyRule:
 
 @dataclass(frozen=True, slots=True)
 class LegacyTables:
-    """All of them, as each program saves them."""
+    """All tables, as each program saves them."""
 
     dumps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Lines, by program."""
 
     @classmethod
     def read(cls) -> LegacyTables:
-        """Of the network that this process is in. Raises MachineError."""
+        """Of the current network namespace. Raises MachineError."""
         dumps = {}
         for program, names in _TABLES.items():
             lines = [line for table in _names(names) for line in _save(program, table)]
@@ -81,27 +82,28 @@ class LegacyTables:
 
     @property
     def inputs(self) -> Iterator[LegacyChain]:
-        """What comes in has to pass them."""
+        """The chains that incoming packets pass."""
         for program, table, line in self._lines():
             if table == "filter" and (match := _INPUT.match(line)):
                 yield LegacyChain(program, match[1].lower())
 
     @property
     def interceptors(self) -> Iterator[LegacyRule]:
-        """The rules that hand connections to somebody else."""
+        """The rules that redirect connections."""
         for program, table, line in self._lines():
             if _INTERCEPTS.match(_COMMENT.sub("", line)):
                 yield LegacyRule(program, table, line)
 
     def copy(self) -> int:
-        """Load them into the network that this process is in now; how many lines were left out.
+        """Load them into the current network namespace; returns the number of lines that were left
+        out.
 
-        Raises MachineError when a program takes nothing of them.
+        Raises MachineError if a program can load none.
         """
         return sum(_restore(program, list(lines)) for program, lines in self.dumps.items())
 
     def _lines(self) -> Iterator[tuple[str, str, str]]:
-        """Each with its program and its table."""
+        """Each line with its program and its table."""
         for program, lines in self.dumps.items():
             table = ""
             for line in lines:
@@ -110,13 +112,13 @@ class LegacyTables:
 
 
 def opening_by(program: str, table: str, chain: str) -> str:
-    """The command of iptables, of either kind, that lets in what mitml4 has marked."""
+    """The iptables command, of either kind, that accepts the connections that mitml4 has marked."""
     match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
     return f"{program} -t {table} -I {chain} {match} -j ACCEPT"
 
 
 def _names(file: str) -> list[str]:
-    """The tables that there are; none, where the kernel has none of this kind."""
+    """The existing tables; none if the kernel has no tables of this kind."""
     try:
         return Path("/proc/self/net", file).read_text().split()
     except OSError:

@@ -1,1 +1,1 @@
-"""Connections held at their first packet, and let in or refused."""
+"""Connections that are held at their first packet, and then accepted or refused."""

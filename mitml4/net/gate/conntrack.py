@@ -1,7 +1,7 @@
-"""Entries of the kernel's connection tracking, made by us before their connections' first packet.
+"""Entries in the kernel's connection tracking that we add before the first packet of a connection.
 
-The kernel then treats the connection as the entry says, whatever the rules say of new connections:
-its addresses are translated, its mark is set. linux/netfilter/nfnetlink_conntrack.h.
+The kernel then handles the connection as the entry says, whatever rules exist for new connections:
+it translates the addresses and sets the mark. linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ _NAT_PORTS, _FIRST_PORT, _LAST_PORT = 3, 1, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A TCP connection that is to come."""
+    """A future TCP connection."""
 
     source: Address
     destination: Address
     mark: int
     lasts_s: int
-    """Unless packets come, which give it the usual time."""
+    """Lifetime without packets; packets renew it to the usual lifetime."""
     becomes_source: Address | None = None
     becomes_destination: Address | None = None
-    """What its ends are translated to."""
+    """The translated addresses."""
 
 
 class Conntrack:
-    """The connection tracking of the network namespace that it is made in."""
+    """The connection tracking of the network namespace in which it is created."""
 
     def __init__(self) -> None:
         """Raises OSError."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
 
     def add(self, entry: Entry) -> None:
-        """Raises FileExistsError if the connection, or its answers, would have the ends of one that
-        there is; OSError, as the kernel gives it, for anything else."""
+        """Raises FileExistsError if the connection, or its replies, would have the same addresses
+        as an existing one; otherwise the kernel's OSError."""
         request(self._socket, _NEW, _message(entry), NLM_F_CREATE | NLM_F_EXCL)
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ def _message(entry: Entry) -> bytes:
         attribute(_MARK, struct.pack("!I", entry.mark)),
     ]
     if entry.becomes_source or entry.becomes_destination:
-        # Both, in any case: the kernel would choose another port for one that is not given.
+        # Always both: the kernel would choose another port for one that is not given.
         source, destination = entry.becomes_source, entry.becomes_destination
         parts.append(_translation(_NAT_SOURCE, family, source or entry.source))
         parts.append(_translation(_NAT_DESTINATION, family, destination or entry.destination))

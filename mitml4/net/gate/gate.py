@@ -1,13 +1,13 @@
-"""Connections are held at their first packet until it is known whether the server takes them.
+"""Connections are held at their first packet until the server has accepted or refused.
 
-Had we accepted first, a client would be connected to what refuses it: it would not try the next
-address of a name (IPv6 where only IPv4 is served, `localhost`), and be told of a reset, not of a
-refusal. And it would be connected to what the rules of others keep it from. So a rule drops each
-SYN, after all rules of others, and shows it to us. Once the server has answered, the SYN is sent
-again, this time to our listener; or the client is refused as the server's side has refused us.
+If we accepted first, a client would get a connection where the server refuses: it would not try the
+next address of a name (IPv6 where only IPv4 is served, `localhost`), and it would see a reset
+instead of a refusal. It would also get a connection that the rules of others forbid. So a rule that
+runs after all rules of others drops each SYN and copies it to us. When the server has answered, the
+SYN is sent again, this time to our listener; or the client gets the same refusal that we got.
 
-How a SYN comes to us, and how it goes on, is the part of a `SynChannel`: on the host
-(net/rules/channel.py), and in the namespace of a command (net/namespace/channel.py).
+A `SynChannel` receives the SYNs and sends them again: on the host (net/rules/channel.py), and in
+the namespace of a command (net/namespace/channel.py).
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ __all__ = ["Ends", "HeldSyn", "PendingConnection", "Refusal", "SynChannel", "Syn
 _MAX_PENDING: Final = 4096
 _MAX_MESSAGE: Final = 1 << 16
 _AT_ONCE: Final = 64
-"""So many messages are read before others get their turn."""
+"""The number of messages that are read before other tasks run."""
 _ARRIVES_WITHIN_S: Final = 5.0
 _UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL)
 
 log = logging.getLogger(__name__)
 
 Ends: TypeAlias = tuple[Address, Address]
-"""Of a connection: who opened it, and where it was accepted."""
+"""The addresses of a connection: its client, and the address where it was accepted."""
 
 
 class Refusal(Enum):
-    """How a client is refused."""
+    """The way in which a client is refused."""
 
     RESET = auto()
     """As by a closed port."""
     UNREACHABLE = auto()
-    """As by a router that knows no way."""
+    """As by a router without a route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldSyn:
-    """A SYN that was dropped, and what is to become of its connection."""
+    """A SYN that was dropped, and the addresses and marks of its connection."""
 
     syn: Syn
-    """As the client has sent it."""
+    """As the client sent it."""
     destination: Address
-    """Where it goes. Others may have translated what the client has sent."""
+    """Its destination, after translation by others."""
     source: Address
-    """Who the server would see: the client, or what others translate it to."""
+    """The source that the server would see: the client's address, or its translation by others."""
     interface: str
     packet_mark: int = 0
     connection_mark: int = 0
@@ -71,36 +71,36 @@ class HeldSyn:
 
 
 class SynChannel(Protocol):
-    """Where SYNs come from, and go to."""
+    """Receives SYNs, and sends them again."""
 
     @property
     def log(self) -> socket.socket:
-        """Where the rules show those that they have dropped (nflog.py)."""
+        """The socket on which dropped SYNs arrive (nflog.py)."""
 
     def held(self, packets: Iterator[LoggedPacket]) -> Iterator[HeldSyn]:
-        """The SYNs in what was read there."""
+        """The SYNs in packets that were read from it."""
 
     def admit(self, held: HeldSyn) -> Ends:
-        """Send it on to the listener, where the connection then has these ends.
+        """Send it to the listener, where the connection then has these addresses.
 
-        Raises OSError where the kernel does not take it: the client will ask again.
+        Raises OSError if the kernel does not accept it; the client will retransmit.
         """
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
-        """Have its client refused. Best effort: it will ask again."""
+        """Refuse its client. Best effort: the client will retransmit."""
 
 
 class SynGate:
-    """A source of connections that are held, and can be accepted or refused."""
+    """Connections that are held, and can be accepted or refused."""
 
     def __init__(self, listener: Listener, channel: SynChannel) -> None:
-        """Both stay the caller's."""
+        """The caller closes both."""
         self._listener = listener
         self.channel = channel
         self.pending: dict[Ends, PendingConnection] = {}
-        """By the client and what it has asked for."""
+        """By client and requested destination."""
         self.admitted: dict[Ends, PendingConnection] = {}
-        """By the ends that they have at the listener."""
+        """By their addresses at the listener."""
         self._send, self._receive = trio.open_memory_channel[PendingConnection](_MAX_PENDING)
 
     async def run(self) -> None:
@@ -110,11 +110,11 @@ class SynGate:
             nursery.start_soon(self._accept_admitted)
 
     async def accept(self) -> IncomingConnection:
-        """The next connection that asks to come in. Checkpoints."""
+        """The next new connection. Checkpoints."""
         return await self._receive.receive()
 
     async def waiting(self) -> list[IncomingConnection]:
-        """Those that nobody has asked for yet. Checkpoints every so often."""
+        """The connections that `accept` has not returned yet. Checkpoints every so often."""
         while self._read_some():
             await trio.lowlevel.checkpoint()
         found: list[IncomingConnection] = []
@@ -129,11 +129,11 @@ class SynGate:
             self._read_some()
 
     def _read_some(self) -> bool:
-        """Whether there may be more."""
+        """Returns whether there may be more."""
         return all(self._read() for _ in range(_AT_ONCE))
 
     def _read(self) -> bool:
-        """Take in what the rules have shown, a message; whether there was any."""
+        """Read one message with dropped SYNs; returns whether there was one."""
         try:
             data = self.channel.log.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -141,7 +141,7 @@ class SynGate:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            return True  # there were more than it has room for: their clients will ask again
+            return True  # the socket's buffer has overflowed: the clients will retransmit
         for held in self.channel.held(logged_packets(data)):
             self._hold(held)
         return True
@@ -159,7 +159,7 @@ class SynGate:
             accepted = await self._listener.accept()
             if pending := self.admitted.get((accepted.peer, accepted.own)):
                 pending.arrive(accepted.socket)
-            else:  # its client was too slow, or came to the listener itself
+            else:  # its client was too slow, or connected to the listener directly
                 abort(accepted.socket)
 
 
@@ -191,7 +191,7 @@ class PendingConnection:
         return self.held.interface
 
     async def accept(self) -> TcpStream:
-        """Let it in. Raises ConnectionResetError if the client has gone. Checkpoints."""
+        """Accept it. Raises ConnectionResetError if the client has gone. Checkpoints."""
         self._is_let_in = True
         self._admit()
         try:
@@ -208,20 +208,20 @@ class PendingConnection:
         return TcpStream(self._socket)
 
     def refuse(self, reason: OSError | None) -> None:
-        """Have it refused as the server's side did; for no reason of its, with a RST."""
+        """Refuse it with the error of the server's side; without an error, with a RST."""
         self._leave()
         if isinstance(reason, TimeoutError):
-            return  # silence is what the client would have met
+            return  # without mitml4, the client would get no answer either
         unreachable = reason is not None and reason.errno in _UNREACHABLE
         self._gate.channel.refuse(self.held, Refusal.UNREACHABLE if unreachable else Refusal.RESET)
 
     def ask_again(self) -> None:
-        """The client has sent its SYN once more."""
+        """The client has retransmitted its SYN."""
         if self._is_let_in:
             self._admit()
 
     def arrive(self, sock: trio.socket.SocketType) -> None:
-        """It is in."""
+        """The connection has arrived at the listener."""
         if self._socket is not None:
             abort(self._socket)
         self._socket = sock

@@ -1,4 +1,4 @@
-"""Packets that an nft rule with `log group N` shows us.
+"""Packets that an nft rule with `log group N` copies to us.
 
 linux/netfilter/nfnetlink_log.h.
 """
@@ -34,14 +34,14 @@ _MARK, _INDEV, _OUTDEV, _PAYLOAD, _PREFIX = 2, 4, 5, 9, 10
 
 @dataclass(frozen=True, slots=True)
 class LoggedPacket:
-    """A packet, and what the rule that logged it knew of it."""
+    """A packet, with the metadata of the rule that logged it."""
 
     payload: bytes
     """From the IP header on."""
     prefix: bytes = b""
     mark: int = 0
     entered_by: int | None = None
-    """The index of the interface; None for what starts here."""
+    """The index of the interface; None for packets of this host."""
     leaves_by: int | None = None
 
 
@@ -65,7 +65,7 @@ def open_log(group: int, *, copy_bytes: int) -> socket.socket:
 
 
 def logged_packets(data: bytes) -> Iterator[LoggedPacket]:
-    """The packets in what was read from the socket."""
+    """The packets in data that was read from the socket."""
     for kind, body in messages(data):
         if kind != _PACKET:
             continue

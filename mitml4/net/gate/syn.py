@@ -1,4 +1,4 @@
-"""A TCP SYN as a packet: who asks for what, and the same packet fit to be sent again."""
+"""A TCP SYN as a packet: its addresses, and the packet in a form that can be sent again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mitml4.address import Address
 __all__ = ["LONGEST_SYN", "Syn", "checksum"]
 
 LONGEST_SYN: Final = 256
-"""Bytes of a packet that are enough to read it: IP and TCP headers with their options."""
+"""A packet's first bytes that are enough to parse it: IP and TCP headers with their options."""
 
 _TCP: Final = 6
 _V4_HEADER, _V6_HEADER, _TCP_HEADER = 20, 40, 20
@@ -24,7 +24,7 @@ _ADDRESS_UNREACHABLE: Final = b"\x01\x03"  # RFC 4443 §3.1
 _HOPS: Final = 64
 
 _OPTIONS: Final = {0, 60}  # RFC 8200 §4.3, §4.6: hop-by-hop options, destination options
-_FRAGMENT: Final = 44  # RFC 8200 §4.5; a whole packet may carry it all the same (RFC 6946)
+_FRAGMENT: Final = 44  # RFC 8200 §4.5; an unfragmented packet may contain it too (RFC 6946)
 _FRAGMENT_OFFSET_OR_MORE: Final = 0xFFF9
 
 
@@ -35,22 +35,22 @@ class Syn:
     client: Address
     destination: Address
     packet: bytes
-    """The IP header (without the extension headers of IPv6) and the TCP header, their lengths and
-    checksums filled in. Data, as in TCP Fast Open, is left out: the client sends it again."""
+    """The IP header (without the extension headers of IPv6) and the TCP header, with correct
+    lengths and checksums. Data, as in TCP Fast Open, is left out: the client sends it again."""
     untranslated: bytes
-    """What address translation leaves as it is."""
+    """The bytes that address translation does not change."""
 
     @classmethod
     def parse(cls, packet: bytes) -> Syn | None:
-        """None for what is no TCP packet, or is cut within its headers."""
+        """None if it is not a TCP packet, or is cut within its headers."""
         try:
             return _parse_v4(packet) if packet[0] >> 4 == 4 else _parse_v6(packet)
         except (IndexError, struct.error):
             return None
 
     def unreachable(self) -> bytes:
-        """The packet by which the destination's router tells the client that it knows no way there:
-        it quotes this one. (The kernel fills in what is zero of IPv4's header, raw(7).)"""
+        """The packet in which the destination's router tells the client that there is no route. It
+        quotes this packet. (The kernel fills in zero fields of the IPv4 header, raw(7).)"""
         if self.destination.is_v6:
             source, target = self.packet[24:40], self.packet[8:24]
             pseudo = source + target + struct.pack("!II", 8 + len(self.packet), _ICMP_V6)
@@ -63,7 +63,7 @@ class Syn:
 
 
 def _with_checksum(kind: bytes, quoted: bytes, pseudo: bytes = b"") -> bytes:
-    """A message of ICMP: type and code, checksum, four unused bytes, what it is about."""
+    """An ICMP message: type and code, checksum, four unused bytes, the quoted packet."""
     return kind + checksum(pseudo + kind + bytes(6) + quoted) + bytes(4) + quoted
 
 
@@ -110,7 +110,7 @@ def _tcp_header(packet: bytes, start: int) -> bytes | None:
 
 def _syn(family: int, source: bytes, target: bytes, head: bytes, tcp: bytes) -> Syn:
     client_port, port = struct.unpack_from("!HH", tcp)
-    # Over the loopback interface the sender leaves the checksum to hardware that is not there.
+    # On loopback, the sender leaves the checksum to hardware offload, which does not happen.
     segment = bytearray(tcp)
     segment[_TCP_CHECKSUM] = b"\0\0"
     pseudo = source + target + struct.pack("!II", len(segment), _TCP)
@@ -124,7 +124,7 @@ def _syn(family: int, source: bytes, target: bytes, head: bytes, tcp: bytes) -> 
 
 
 def checksum(data: bytes) -> bytes:
-    """RFC 1071. The pseudo header of IPv4 gives the same sum in this order and width."""
+    """RFC 1071. The IPv4 pseudo header gives the same sum in this order and width."""
     padded = data + b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:

@@ -1,1 +1,1 @@
-"""What is tried before it is done, where the host never sees it."""
+"""Tests that run in a separate namespace, without any effect on the host."""

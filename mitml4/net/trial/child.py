@@ -1,6 +1,7 @@
-"""Work in a process of its own: what it does to itself, be it to its network, nobody else sees.
+"""Run functions in child processes, so that their changes to process and network affect nothing
+else.
 
-It ends with the work, however that ends, and with us: nothing has to be undone.
+A child ends with its function, or with us: nothing has to be undone.
 """
 
 from __future__ import annotations
@@ -25,25 +26,27 @@ _CHUNK: Final = 65536
 
 
 def run_in_child(*works: Callable[[], T], timeout_s: float) -> list[T]:
-    """Run each of `works` in a child of its own, all at once, and hand on what they returned.
+    """Run each of `works` in a child process, in parallel, and return their results.
 
-    What one raised is raised (all of it is pickled); MachineError when a child dies, or is not done
-    in time. None is left behind. Call it while this process has one thread.
+    The exception of a child is raised here (results are pickled); MachineError if a child is killed
+    or not done in time. No child is left. Call it while this process has one thread.
     """
     deadline = time.monotonic() + timeout_s
     children: list[tuple[int, int]] = []
     try:
-        children.extend(map(_start, works))  # those before one that fails are in it
+        # if one fails to start, the ones before it are in the list
+        children.extend(map(_start, works))
         return [_outcome(_read(reader, deadline), timeout_s) for _, reader in children]
     finally:
         for pid, reader in children:
             os.close(reader)
-            os.kill(pid, signal.SIGKILL)  # it has answered, or never will
+            os.kill(pid, signal.SIGKILL)  # it has answered, or will not
             os.waitpid(pid, 0)
 
 
 def _start(work: Callable[[], object]) -> tuple[int, int]:
-    """Fork; the child's process id, and where its answer can be read. Raises MachineError."""
+    """Fork; returns the child's process id, and a descriptor for its result. Raises
+    MachineError."""
     reader, writer = map(_out_of_the_way, os.pipe())
     parent = os.getpid()
     try:
@@ -58,7 +61,7 @@ def _start(work: Callable[[], object]) -> tuple[int, int]:
 
 
 def _out_of_the_way(descriptor: int) -> int:
-    """The same, but none of the standard streams, where our caller has closed one of these."""
+    """The same descriptor, but not as a standard stream, which our caller may have closed."""
     if descriptor > 2:
         return descriptor
     try:
@@ -68,7 +71,7 @@ def _out_of_the_way(descriptor: int) -> int:
 
 
 def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:
-    """What the child does."""
+    """Run in the child."""
     try:
         processes.die_with_parent(signal.SIGKILL, parent)
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -96,7 +99,7 @@ def _outcome(answer: bytes | None, timeout_s: float) -> Any:
 
 
 def _read(reader: int, deadline: float) -> bytes | None:
-    """Everything up to the end; None, if that does not come in time."""
+    """Everything up to the end; None if that does not arrive in time."""
     answer = b""
     while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
         if not (chunk := os.read(reader, _CHUNK)):

@@ -1,8 +1,8 @@
-"""What `intercept` would do on this host, tried in a network of its own.
+"""A test of `intercept` with this host's settings and rules, in a separate network namespace.
 
-A stage is set: a network namespace with the host's settings and a copy of its rules. In it the
-session's own interception is put up, which proves itself by connections of its own. What it comes
-to there is what it would come to on the host, as far as settings and rules decide.
+The namespace gets the host's settings and a copy of its rules. There the session's interception is
+set up and tests itself with connections. The result is the same as on the host, as far as settings
+and rules determine it.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _IFF_UP: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether connections would come to mitml4, and why not."""
+    """Whether connections reach mitml4, and if not, why."""
 
     way: Way
     reason: str | None = None
     lines_left_out: int = 0
-    """Of the host's rules, which could not be copied."""
+    """The number of the host's rules that could not be copied."""
 
     @property
     def works(self) -> bool:
@@ -66,26 +66,26 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The kernel's settings that decide whether what is intercepted comes in."""
+    """The kernel's settings that determine whether intercepted connections arrive."""
 
     loopback_is_up: bool = True
     others: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls) -> Settings:
-        """Of the network that this process is in."""
+        """Of the current network namespace."""
         others = {name: value for name in _EVERYWHERE if (value := read_sysctl(name)) is not None}
         return cls(loopback_is_up=_is_up("lo"), others=others)
 
     def apply(self) -> None:
-        """For interfaces that are made in the network that this process is in now."""
+        """Apply them to interfaces that are created in the current network namespace."""
         for name, value in self.others.items():
             write_sysctl(name, value)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What is in force where a session is tried, and commands that are run first."""
+    """The settings and rules of a test, and commands to run before it."""
 
     settings: Settings | None = None
     rules: HostRules | None = None
@@ -93,9 +93,9 @@ class Stage:
 
 
 def rehearse(*stages: Stage) -> list[Outcome]:
-    """Try a session on each stage, all at once; `untried` where a stage cannot be set.
+    """Test a session on each stage, in parallel; `untried` if a stage cannot be set up.
 
-    Raises MachineError where a program is missing. Call it while this process has one thread.
+    Raises MachineError if a program is missing. Call it while this process has one thread.
     """
     check_tools()
     return run_in_child(*(partial(_play, stage) for stage in stages), timeout_s=_TIMEOUT_S)
@@ -116,7 +116,7 @@ def _play(stage: Stage) -> Outcome:
 
 
 def _set(stage: Stage) -> int:
-    """Make the network as it is to be; how many of the rules' lines could not be copied."""
+    """Set up the network namespace; returns the number of rules that could not be copied."""
     if stage.settings is None or stage.settings.loopback_is_up:
         run("ip", "link", "set", "lo", "up")
     if stage.settings:
