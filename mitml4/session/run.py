@@ -54,7 +54,7 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     _occupy_standard_descriptors()
     at_end = partial(withdraw, dict(os.environ), config.argv)
     with Namespace.open(loopback=takes_loopback(config), at_end=at_end) as namespace:
-        if namespace.has_users_of_its_own and _changes_user(program):
+        if namespace.has_user_namespace and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
         launch = Launch.prepare(program, config.argv, namespace)
         processes.close_memory()

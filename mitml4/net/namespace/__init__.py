@@ -1,1 +1,1 @@
-"""The network of a command's own: how it is made, what comes out of it, and the command inside."""
+"""The network namespace of a command: how it is created, what leaves it, and the command inside."""

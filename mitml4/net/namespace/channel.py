@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InjectionSockets:
-    """Sockets of a namespace: what shows the packets that are held, and what sends them again."""
+    """Sockets of a namespace that receive held packets, and send them again."""
 
     log: socket.socket
     raw_v4: socket.socket
     raw_v6: socket.socket | None
 
     def send(self, packet: bytes, destination: Address, mark: Mark) -> None:
-        """A packet from its IP header on. Best effort, as any network's."""
+        """Send a packet from its IP header on. Best effort, as in any network."""
         raw = self.raw_v6 if destination.is_v6 else self.raw_v4
         if raw is None:
             return
@@ -47,10 +47,10 @@ class InjectionSockets:
 
 
 class NamespaceChannel:
-    """A channel of the gate's (net/gate/gate.py)."""
+    """A `SynChannel` (net/gate/gate.py)."""
 
     def __init__(self, sockets: InjectionSockets) -> None:
-        """They stay the caller's."""
+        """The caller closes them."""
         self._sockets = sockets
 
     @property

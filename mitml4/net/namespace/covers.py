@@ -1,9 +1,9 @@
-"""Single files that show other content in a command's mount namespace.
+"""Single files that have other content in a command's mount namespace.
 
-A mount needs a file to lie on. Where there is none, one is made, on the host too: with the content
-that the program which reads it would have given it, so that nothing wrong is left if that program
-writes beside it. Otherwise it is removed with the namespace. Sessions that share such a file hold
-a lock on it; the last one removes it, and the directories that the first one made for it.
+A mount needs an existing file. If there is none, one is created, on the host too, with the content
+that its program would have given it, so that nothing wrong is left if that program writes next to
+it. Otherwise it is removed with the namespace. Sessions that share such a file hold a lock on it;
+the last one removes it, and the directories that the first one created for it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mitml4.net import isolation
 __all__ = ["Covers"]
 
 _MADE: Final = "user.mitml4.directories"
-"""An extended attribute: how many directories were made for the file."""
+"""An extended attribute: the number of directories that were created for the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stopgap:
-    """A file that is there for the sake of a mount."""
+    """A file that exists only to be mounted over."""
 
     path: Path
     content: bytes
     descriptor: int
     directories: int
-    """How many this session has made for it."""
+    """The number of directories that this session has created for it."""
 
     def directories_made(self) -> int:
-        """By the session that has made the file, if the file system keeps that."""
+        """By the session that has created the file, if the file system stores that."""
         try:
             return int(os.getxattr(self.descriptor, _MADE))
         except OSError:
@@ -42,13 +42,13 @@ class _Stopgap:
 
 
 class Covers:
-    """What is covered in the mount namespace of this process."""
+    """The covered files in the mount namespace of this process."""
 
     def __init__(self) -> None:
         self._stopgaps: list[_Stopgap] = []
 
     def lay(self, file: Path, source: Path, stopgap: bytes | None) -> None:
-        """Let a file show what another one holds. With a `stopgap` it need not be there before.
+        """Mount `source` over a file. With a `stopgap`, the file need not exist.
 
         Raises OSError.
         """
@@ -57,7 +57,7 @@ class Covers:
         isolation.mount_bind(source, file)
 
     def remove(self) -> None:
-        """Leave no stopgap behind that nobody has written beside, and that no session uses."""
+        """Remove each stopgap that no session uses, unless a program has written next to it."""
         while self._stopgaps:
             stopgap = self._stopgaps.pop()
             with contextlib.suppress(OSError):

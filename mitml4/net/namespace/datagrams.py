@@ -1,8 +1,8 @@
-"""Datagrams that a command sends, other than DNS and QUIC: dropped and counted, or carried unseen.
+"""Datagrams of a command, other than DNS and QUIC: dropped and counted, or relayed unseen.
 
-They arrive on one transparent socket, each with its original destination. To carry them, there is a
-socket of the host's for each pair of client and destination, and what comes back is sent to the
-client as a packet that bears the destination's name.
+They arrive on one transparent socket, each with its original destination. To relay them, each pair
+of client and destination has a socket on the host. A reply is sent to the client as a packet whose
+source is the destination.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ log = logging.getLogger(__name__)
 
 
 class DroppedDatagrams:
-    """Reads them, and no more."""
+    """Reads and drops them."""
 
     def __init__(self, namespace: Namespace, note: Callable[[str], None]) -> None:
-        """`note` is told, once, that datagrams are dropped."""
+        """`note` is called once, when datagrams are dropped."""
         self.count = 0
         self._socket = trio.socket.from_stdlib_socket(namespace.datagrams.dup())
         self._note = note
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         with self._socket:
             while True:
                 _, ancillary, _, _ = await self._socket.recvmsg(0, _ROOM)
@@ -58,7 +58,7 @@ class DroppedDatagrams:
 
 
 class CarriedDatagrams:
-    """Carries them, as long as there are not too many pairs at once."""
+    """Relays them, for a limited number of pairs at a time."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
@@ -66,7 +66,7 @@ class CarriedDatagrams:
         self._outside: dict[tuple[Address, Address], trio.socket.SocketType] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         with self._socket:
             async with trio.open_nursery() as nursery:
                 while True:
@@ -87,13 +87,13 @@ class CarriedDatagrams:
                     return
                 await nursery.start(self._carry_back, pair)
             await self._outside[pair].send(data)
-        except (OSError, MachineError, KeyError):  # as the network does: it is lost
+        except (OSError, MachineError, KeyError):  # dropped, as a network may do
             log.info("lost a datagram to %s", destination, exc_info=True)
 
     async def _carry_back(
         self, pair: tuple[Address, Address], *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """What the destination answers, until it has been silent for long."""
+        """Relay the destination's replies, until it has been silent for long."""
         client, destination = pair
         family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
         with trio.socket.socket(family, socket.SOCK_DGRAM) as outside:
@@ -117,7 +117,7 @@ class CarriedDatagrams:
             with trio.move_on_after(_IDLE_S) as timeout:
                 try:
                     data = await outside.recv(_MAX_SIZE)
-                except ConnectionRefusedError:  # by an ICMP error, which the client does not get
+                except ConnectionRefusedError:  # an ICMP error, which is not relayed to the client
                     continue
                 except OSError:
                     return
@@ -128,14 +128,14 @@ class CarriedDatagrams:
 
 
 def _datagram(source: Address, target: Address, data: bytes) -> bytes:
-    """As a packet: a socket with that source would keep its port from servers inside. (The kernel
-    fills in what is zero of IPv4's header, raw(7).)"""
+    """As a packet: a socket with that source address would occupy its port, which servers inside
+    may need. (The kernel fills in zero fields of the IPv4 header, raw(7).)"""
     family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
     ends = socket.inet_pton(family, source.ip) + socket.inet_pton(family, target.ip)
     length = _UDP_HEADER + len(data)
     head = struct.pack("!HHH", source.port, target.port, length)
     total = checksum(ends + struct.pack("!II", length, socket.IPPROTO_UDP) + head + b"\0\0" + data)
-    body = head + (total if any(total) else b"\xff\xff") + data  # RFC 768: zero is none
+    body = head + (total if any(total) else b"\xff\xff") + data  # RFC 768: zero means no checksum
     if target.is_v6:
         return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, _HOPS) + ends + body
     first = struct.pack("!BxHHHBBH", 0x45, _IP_HEADER + length, 0, 0, _HOPS, socket.IPPROTO_UDP, 0)

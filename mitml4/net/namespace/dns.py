@@ -1,8 +1,8 @@
-"""The resolver that a command's namespace has: every query goes on to the host's own resolvers.
+"""The resolver of a command's namespace: it forwards every query to the host's resolvers.
 
-Whichever server a query was for, it arrives here, and is answered as the host would have it
-answered: a split horizon, a VPN's names, 127.0.0.53 of systemd-resolved, all work. What the answers
-say of addresses is remembered, so that a flow can be called by the name that was asked for.
+A query arrives here whichever server it was for, and gets the host's answer: split horizon, a VPN's
+names, and 127.0.0.53 of systemd-resolved all work. The addresses in the answers are remembered, so
+that a flow can be shown with the name that was looked up.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["DnsRelay", "Names", "names_by_file", "resolvers_of"]
 
 _PORT: Final = 53
 _RESOLVE_S: Final = 4.0
-"""How long one resolver is waited for; clients wait 5 s and ask again (resolv.conf(5))."""
+"""The time-out of one resolver; clients wait 5 s and ask again (resolv.conf(5))."""
 _IDLE_S: Final = 30.0
 _MAX_QUERIES: Final = 512
 _MAX_STREAMS: Final = 64
-"""Connections to the resolver at once; a command may open as many as it likes."""
+"""A limit of connections to the resolver; a command may open any number."""
 _MAX_NAMES: Final = 8192
 _MAX_RESOLVERS: Final = 3  # resolv.conf(5), MAXNS
 _MAX_MESSAGE: Final = 65535
@@ -43,15 +43,16 @@ Ask = Callable[[str, int, bytes], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class Names:
-    """Which name an address was last the answer for. The least recently learned go first."""
+    """The last name whose lookup returned an address. The least recently learned are dropped
+    first."""
 
     limit: int = _MAX_NAMES
     by_file: Mapping[str, str] = field(default_factory=dict)
-    """What nobody asks a resolver for: see `names_by_file`."""
+    """Names that need no resolver: see `names_by_file`."""
     _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     def learn(self, answer: bytes) -> None:
-        """Take in a resolver's answer."""
+        """Remember the addresses in a resolver's answer."""
         for address, name in addresses_in(answer):
             self._names[address] = name
             self._names.move_to_end(address)
@@ -63,9 +64,9 @@ class Names:
 
 
 def names_by_file(path: Path = _HOSTS) -> dict[str, str]:
-    """What a hosts file calls each address for which it has one name (hosts(5)).
+    """The name of each address that has exactly one name in a hosts file (hosts(5)).
 
-    Those of this host itself are left out: they have too many.
+    Addresses of this host are left out: they have several names.
     """
     try:
         text = path.read_text()
@@ -82,7 +83,7 @@ def names_by_file(path: Path = _HOSTS) -> dict[str, str]:
 
 
 def resolvers_of(text: str) -> list[str]:
-    """The addresses that a resolv.conf names; the local host's where it names none."""
+    """The addresses in a resolv.conf; the local host's if it has none."""
     rows = [line.split() for line in text.splitlines()]
     named = [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"]
     return named[:_MAX_RESOLVERS] or [_DEFAULT_RESOLVER]
@@ -100,7 +101,7 @@ class DnsRelay:
         resolv_conf: Path = _RESOLV_CONF,
         port: int = _PORT,
     ) -> None:
-        """`note` is told, once, that no resolver answers. The sockets stay the caller's."""
+        """`note` is called once, when no resolver answers. The caller closes the sockets."""
         self._sockets = [trio.socket.from_stdlib_socket(each.dup()) for each in sockets]
         self._names = names
         self._note = note
@@ -111,7 +112,7 @@ class DnsRelay:
         self._streams = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
                 for sock in self._sockets:
@@ -125,9 +126,10 @@ class DnsRelay:
         while True:
             try:
                 query, client = await sock.recvfrom(_MAX_MESSAGE)
-            except OSError:  # an ICMP error of a client that did not wait
+            except OSError:  # an ICMP error: a client did not wait
                 continue
-            if self._limit.available_tokens:  # beyond it a query is lost, as any may be
+            # above the limit a query is dropped, as a network may do
+            if self._limit.available_tokens:
                 nursery.start_soon(self._answer_datagram, sock, query, client)
 
     async def _answer_datagram(
@@ -138,7 +140,7 @@ class DnsRelay:
         if answer:
             try:
                 await sock.sendto(answer, client)
-            except OSError:  # it has gone
+            except OSError:  # the client has gone
                 return
 
     async def _accept(self, sock: trio.socket.SocketType, nursery: trio.Nursery) -> None:
@@ -176,7 +178,7 @@ class DnsRelay:
                 return
 
     async def _resolve(self, query: bytes, ask: Ask) -> bytes | None:
-        """The first answer of the host's resolvers, in their order."""
+        """The first answer of the host's resolvers, tried in order."""
         reason = "no answer"
         for resolver in self._resolvers():
             try:
@@ -195,7 +197,7 @@ class DnsRelay:
         return failure(query)
 
     def _resolvers(self) -> list[str]:
-        """Read anew each time: the network may have changed."""
+        """They are read each time, because the network may have changed."""
         try:
             return resolvers_of(self._resolv_conf.read_text())
         except (OSError, UnicodeDecodeError):
@@ -203,7 +205,7 @@ class DnsRelay:
 
 
 async def _ask_by_datagram(resolver: str, port: int, query: bytes) -> bytes:
-    """Raises OSError, or waits for ever."""
+    """Raises OSError, or waits forever."""
     ((family, _, _, _, address),) = socket.getaddrinfo(
         resolver, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
     )

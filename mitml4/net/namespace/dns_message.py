@@ -1,6 +1,6 @@
-"""What a DNS answer says of addresses and names, and the answer of a resolver that has none.
+"""The addresses and names in a DNS answer, and a failure answer.
 
-RFC 1035 §4.1. Read only as far as that needs, and only from resolvers that the host itself trusts.
+RFC 1035 §4.1. Only what this needs is parsed, and only messages of resolvers that the host trusts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _SERVFAIL: Final = 2
 
 
 def addresses_in(message: bytes) -> Iterator[tuple[str, str]]:
-    """(address, name that was asked for) of each address in an answer; none if it is malformed.
+    """Pairs of an address in an answer and the name in its question; none if it is malformed.
 
-    The name asked for, not the alias (CNAME) that led to the address: it is what the client says.
+    The name in the question, not the alias (CNAME) that led to the address: it is the name that the
+    client uses.
     """
     try:
         _, flags, questions, answers, *_ = _HEADER.unpack_from(message)
@@ -46,7 +47,8 @@ def addresses_in(message: bytes) -> Iterator[tuple[str, str]]:
 
 
 def failure(query: bytes) -> bytes | None:
-    """SERVFAIL for a query; None for what is none. So that the client need not wait in vain."""
+    """SERVFAIL for a query, so that the client need not wait for its time-out; None if it is not a
+    query."""
     try:
         number, flags, questions, *_ = _HEADER.unpack_from(query)
         if flags & _IS_RESPONSE or questions != 1:
@@ -59,7 +61,7 @@ def failure(query: bytes) -> bytes | None:
 
 
 def _name(message: bytes, at: int) -> tuple[str, int]:
-    """A name without compression, as a question's is, and where it ends."""
+    """A name without compression, as in a question, and its end."""
     labels = []
     while length := message[at]:
         if length > 63:

@@ -1,8 +1,9 @@
-"""The process that makes a command's namespaces, and stays in them with the power to change them.
+"""The keeper: the process that creates a command's namespaces, and keeps the privileges to change
+them.
 
-It is forked by `Namespace.open`, answers one request at a time on a channel (a SOCK_SEQPACKET pair;
-JSON, descriptors beside it), and ends when the other end of the channel is closed, however that
-comes about. It never touches the terminal, and belongs to a session of its own.
+`Namespace.open` forks it. It answers one request at a time on a channel (a SOCK_SEQPACKET pair;
+JSON, with descriptors attached), and ends when the other end of the channel is closed, for whatever
+reason. It never uses the terminal, and runs in a separate session (setsid).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = ["KINDS", "MAX_DESCRIPTORS", "MAX_MESSAGE", "AtEnd", "keep"]
 
 MAX_MESSAGE: Final = 65536
 MAX_DESCRIPTORS: Final = 16
-"""Of a request or an answer: bytes, and what is passed beside them."""
+"""Limits of a request or an answer: bytes, and attached descriptors."""
 
 KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 """The namespaces of a command, in the order in which to enter them."""
@@ -44,7 +45,8 @@ _IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 _IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
 
 _WHILE_IT_RUNS: Final = frozenset({"socket", "count", "leave"})
-"""What may be asked for once the command runs, and the session hears what others say."""
+"""The requests that are permitted while the command runs and the session reads bytes from the
+network."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 Answer = tuple[dict[str, Any], list[int]]
@@ -52,9 +54,9 @@ AtEnd = Callable[[Sequence[bytes]], None]
 
 
 def keep(channel: socket.socket, sources: Sources, *, loopback: bool, at_end: AtEnd) -> NoReturn:
-    """Make the namespaces, say so or why not, and serve requests until nobody can send any.
+    """Create the namespaces, report the result, and serve requests until the channel is closed.
 
-    `at_end` is called then, or when asked to leave, with what has been given for it.
+    `at_end` is called then, or on the request to leave, with the items that were given for it.
     """
     _leave_everything(channel)
     try:
@@ -83,7 +85,7 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool, at_end: At
 
 
 def _leave_everything(channel: socket.socket) -> None:
-    """Keep nothing open but the channel, and hear nothing of what happens on the terminal."""
+    """Close everything but the channel, and detach from the terminal."""
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
@@ -97,21 +99,21 @@ def _leave_everything(channel: socket.socket) -> None:
 def _send(channel: socket.socket, message: Mapping[str, Any], descriptors: list[int]) -> None:
     try:
         socket.send_fds(channel, [json.dumps(message).encode()], descriptors)
-    except OSError:  # nobody is there any more
+    except OSError:  # the other end has closed
         os._exit(0)
     for descriptor in descriptors:
         os.close(descriptor)
 
 
 class _Keeper:
-    """Namespaces, made and furnished. Raises MachineError where the machine does not allow it."""
+    """Namespaces and their setup. Raises MachineError if the machine does not permit it."""
 
     def __init__(self, sources: Sources, *, loopback: bool, at_end: AtEnd) -> None:
         self._at_end = at_end
         self._for_the_end: list[bytes] = []
         self._is_sealed = False
         self._kinds = _enter_new_namespaces()
-        processes.close_memory()  # not before: its files in /proc would be root's
+        processes.close_memory()  # only now: afterwards, its files in /proc belong to root
         isolation.mount_slave()
         capabilities.hand_down({Capability.NET_ADMIN})
         _run("ip", "-batch", "-", given=ip_commands(sources))
@@ -126,7 +128,7 @@ class _Keeper:
         self._covers = Covers()
 
     def first_answer(self) -> Answer:
-        """Which namespaces there are; and descriptors: of these, then of our sockets."""
+        """The kinds of the namespaces, and descriptors: first theirs, then those of our sockets."""
         namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in self._kinds]
         sockets = (self._tcp, self._log, self._udp, *self._raw, *self._dns)
         return {"kinds": self._kinds}, [*namespaces, *(each.detach() for each in sockets)]
@@ -142,7 +144,7 @@ class _Keeper:
                 self._for_the_end = [bytes.fromhex(each) for each in arguments["items"]]
                 return {}, []
             case "mount_files":
-                _furnish(Path(arguments["directory"]), arguments["sizes"], *descriptors)
+                _mount_files(Path(arguments["directory"]), arguments["sizes"], *descriptors)
                 return {}, []
             case "extend":
                 _extend(Path(arguments["directory"]), arguments["name"])
@@ -167,7 +169,7 @@ class _Keeper:
         raise AssertionError(what)
 
     def leave(self) -> None:
-        """Take back what the host sees of what was done here."""
+        """Undo what is visible on the host."""
         items, self._for_the_end = self._for_the_end, []
         if items:
             self._at_end(items)
@@ -175,8 +177,8 @@ class _Keeper:
 
 
 def _enter_new_namespaces() -> list[str]:
-    """A network and a mount namespace; in a user namespace of their own where we have no power
-    over the host's. Which kinds these are."""
+    """Create a network and a mount namespace; inside a new user namespace if we lack privileges
+    over the host's. Returns their kinds."""
     kinds = list(KINDS)
     if isolation.unshare_with_power(CLONE_NEWNS | CLONE_NEWNET):
         return kinds[1:]
@@ -188,7 +190,7 @@ def _enter_new_namespaces() -> list[str]:
 
 
 def _run(*command: str, given: str = "") -> str:
-    """As `run`; raises NamespacesRefusedError where it fails for lack of power."""
+    """Like `run`; raises NamespacesRefusedError if it fails for lack of privileges."""
     try:
         return run(*command, given=given)
     except MachineError as error:
@@ -198,7 +200,7 @@ def _run(*command: str, given: str = "") -> str:
 
 
 def _bind_udp_intake() -> socket.socket:
-    """Takes datagrams to anywhere, and knows where each meant to go."""
+    """A socket that receives datagrams to any destination, and reports the destination of each."""
     try:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -212,7 +214,7 @@ def _bind_udp_intake() -> socket.socket:
 
 
 def _open_raw(*, with_v6: bool) -> list[socket.socket]:
-    """Send packets as they are given, IP header included (raw(7), ipv6(7))."""
+    """Sockets that send packets with their IP header (raw(7), ipv6(7))."""
     families = (socket.AF_INET, socket.AF_INET6) if with_v6 else (socket.AF_INET,)
     return [socket.socket(each, socket.SOCK_RAW, socket.IPPROTO_RAW) for each in families]
 
@@ -220,7 +222,8 @@ def _open_raw(*, with_v6: bool) -> list[socket.socket]:
 def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
     """Sockets for UDP and TCP, on one port of 127.0.0.1 and ::1.
 
-    Not on the wildcard address: the answers would not come from where the questions went.
+    Not on the wildcard address: answers would have another source address than the destination of
+    the queries.
     """
     first = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     first.bind(("127.0.0.1", 0))
@@ -238,7 +241,7 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
 
 
 def _dial_socket(family: int) -> socket.socket:
-    """For a connection to a server inside, which is not intercepted again."""
+    """A socket for a connection to a server inside that is not intercepted again."""
     if family not in _FAMILIES:
         raise MachineError(f"the namespace has no route of the family {family}")
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -247,18 +250,18 @@ def _dial_socket(family: int) -> socket.socket:
 
 
 def _count(counter: str) -> int:
-    """The packets that a counter of the rules has seen."""
+    """The number of packets that a counter of the rules has counted."""
     listing = _run("nft", "list", "counter", "inet", "mitml4", counter)
     found = re.search(r"packets (\d+)", listing)
     return int(found[1]) if found else 0
 
 
-def _furnish(directory: Path, sizes: dict[str, int], contents: int) -> None:
-    """Let a directory show files besides (or instead of) what is in it: in here, and in memory
-    only. They are named with their sizes; their contents follow each other."""
+def _mount_files(directory: Path, sizes: dict[str, int], contents: int) -> None:
+    """Mount files into a directory, in addition to its own files or over them: inside, and in
+    memory only. They are given by name and size; their contents are concatenated."""
     original = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     isolation.mount_tmpfs(directory)
-    with contextlib.suppress(shutil.Error):  # what we may not read, others could not either
+    with contextlib.suppress(shutil.Error):  # what we must not read, the command cannot read either
         shutil.copytree(f"/proc/self/fd/{original}", directory, symlinks=True, dirs_exist_ok=True)
     os.close(original)
     os.lseek(contents, 0, os.SEEK_SET)
@@ -272,7 +275,7 @@ def _furnish(directory: Path, sizes: dict[str, int], contents: int) -> None:
 
 
 def _extend(directory: Path, name: str) -> None:
-    """Let a directory have one more in it, which is empty: in here, and in memory only."""
+    """Add an empty directory to a directory: inside, and in memory only."""
     original = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     isolation.mount_tmpfs(directory)
     for entry in os.scandir(f"/proc/self/fd/{original}"):

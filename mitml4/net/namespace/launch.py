@@ -1,7 +1,7 @@
-"""A command in its namespace: a child of ours in our process group, as if the shell had started it.
+"""The command in its namespace: our child, in our process group, as if the shell had started it.
 
-It is forked before any thread is, and waits. Since it stays in our process group, the terminal's
-signals reach it without us, and a shell inside may take and give back the terminal as it likes.
+It is forked before any thread is started, and waits. Because it stays in our process group, the
+terminal's signals reach it directly, and a shell inside can control the terminal.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["CommandError", "Launch", "find_program", "status_of"]
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 _CLOSE: Final = 0.75
-"""How alike a name has to be to one that was mistyped (difflib's measure)."""
+"""The minimum similarity of a suggested name to a mistyped one (difflib's measure)."""
 _OUT_OF_REACH: Final = (Capability.NET_ADMIN, Capability.SYS_ADMIN, *capabilities.OVER_MEMORY)
-"""With these it could undo the interception, or read what we have in memory."""
+"""With these it could undo the interception, or read our memory."""
 _PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class CommandError(MitmError):
-    """The command cannot be run; the exit code is a shell's for that."""
+    """The command cannot be run; the exit code is the one that a shell uses."""
 
     def __init__(self, message: str, status: int, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -57,7 +57,7 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _instead_of(name: str, places: Sequence[str]) -> str:
-    """What to try instead of the name of a program that is nowhere."""
+    """A suggestion for the name of a program that was not found."""
     quoted = shlex.quote(name)
     if not name:
         return "mitml4 run --help"
@@ -78,7 +78,7 @@ def _listed(directory: str) -> list[str]:
 
 
 def status_of(ended: os.waitid_result) -> int:
-    """How a shell would report an end."""
+    """The exit status that a shell would report."""
     if ended.si_code == os.CLD_EXITED:
         return ended.si_status
     return 128 + ended.si_status
@@ -94,7 +94,7 @@ class Launch:
 
     @classmethod
     def prepare(cls, program: str, argv: Sequence[str], namespace: Namespace) -> Launch:
-        """Fork; the child waits. Before any thread is started."""
+        """Fork; the child waits. Call it before any thread is started."""
         go_reader, go = os.pipe()
         trouble, trouble_writer = os.pipe()
         parent = os.getpid()
@@ -106,7 +106,7 @@ class Launch:
         return cls(pid, go, trouble)
 
     def go(self, environ: Mapping[str, str]) -> None:
-        """Let it run. Raises CommandError when it could not; it has then ended."""
+        """Run it. Raises CommandError if it could not be executed; it has then ended."""
         with os.fdopen(self._go, "wb") as go, contextlib.suppress(BrokenPipeError):
             go.write(json.dumps(dict(environ)).encode(errors="surrogateescape"))
         with os.fdopen(self._trouble) as trouble:
@@ -115,7 +115,7 @@ class Launch:
                 raise CommandError(message, int(status))
 
     def cancel(self) -> None:
-        """Never let it run."""
+        """End it without running the command."""
         os.close(self._go)
         os.close(self._trouble)
         os.waitpid(self.pid, 0)
@@ -150,21 +150,23 @@ def _become(
 
 
 def _move_in(namespace: Namespace) -> None:
-    """Into the namespace, at the same place in the file system, without power over it, or us."""
+    """Enter the namespace, in the same directory, without privileges over the namespace or over
+    us."""
     try:
         where: str | int = os.getcwd()
-    except OSError:  # it has been removed: a descriptor can still lead there
+    except OSError:  # it has been removed: only the descriptor leads there
         where = os.open(".", os.O_PATH)
     namespace.enter()
     os.chdir(where)
-    with contextlib.suppress(OSError):  # a kernel without filters
+    with contextlib.suppress(OSError):  # a kernel without seccomp filters
         seccomp.install(seccomp.COMMAND)
     capabilities.hand_down(())
     capabilities.drop_for_good(_OUT_OF_REACH)
 
 
 def _execute(program: str, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Become the program; a text without `#!` is the shell's, as POSIX has it for `execvp`."""
+    """Execute the program; a text file without `#!` is run by the shell, as POSIX says for
+    `execvp`."""
     try:
         os.execve(program, list(argv), environ)
     except OSError as error:

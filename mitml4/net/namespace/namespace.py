@@ -1,13 +1,13 @@
-"""A network of a command's own, whose every connection comes to us: made without root where users
-may make namespaces, and without any change on the host.
+"""The network namespace of a command, whose connections all arrive at mitml4. It needs no root
+where users may create namespaces, and changes nothing on the host.
 
-    host     mitml4 ── listener, DNS sockets ◄── made inside, handed out
-               │  plain connections of the host
+    host     mitml4 ── listener, DNS sockets ◄── created inside, passed out
+               │  ordinary connections of the host
     ─ ─ ─ ─ ─ ─│─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
     inside   keeper (keeper.py), the command (launch.py) and its descendants
 
-What is inside has no way out but our sockets. When we end, however, they are closed, and whatever
-the command then tries is refused at once.
+The only way out of the namespace is through our sockets. When mitml4 ends, for whatever reason,
+they are closed, and any further connection of the command is refused at once.
 """
 
 from __future__ import annotations
@@ -41,27 +41,29 @@ def _nothing(_items: Sequence[bytes]) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Namespace:
-    """Namespaces that are ready. Close it, or use it as a context manager."""
+    """The namespaces, set up. Close it, or use it as a context manager."""
 
     flow_source: socket.socket
-    """Listens for all TCP, transparently: `getsockname` of what it accepts is the destination."""
+    """Listens for all TCP, transparently: `getsockname` of an accepted socket is the
+    destination."""
     injection: InjectionSockets
-    """For connections that are held before they come to `flow_source`."""
+    """For connections that are held before they arrive at `flow_source`."""
     datagrams: socket.socket
-    """Gets all UDP that is neither DNS nor QUIC nor for the namespace's own addresses."""
+    """Receives all UDP except DNS, QUIC, and datagrams to the namespace's own addresses."""
     dns: tuple[socket.socket, ...]
-    """Get all DNS: UDP sockets, and TCP sockets that listen."""
+    """Receive all DNS: UDP sockets, and listening TCP sockets."""
     sources: Sources
     _kinds: dict[str, int]
     _channel: socket.socket
 
     @classmethod
     def open(cls, *, loopback: bool = False, at_end: AtEnd = _nothing) -> Namespace:
-        """Make them, before any thread is started. Raises MachineError where this cannot be.
+        """Create the namespaces, before any thread is started. Raises MachineError if that is
+        impossible.
 
-        `loopback`: take what is said to 127.0.0.1 and ::1 as well. `at_end` is called when they are
-        closed, or we have been killed, with our power of now: in another process, which takes what
-        it is to do with from `for_the_end`.
+        `loopback`: also intercept connections to 127.0.0.1 and ::1. `at_end` is called when the
+        namespaces are closed or we have been killed, with the privileges that we have now, in
+        another process, with the items from `for_the_end`.
         """
         check_tools()
         sources = sources_of_host()
@@ -94,12 +96,12 @@ class Namespace:
             isolation.setns(descriptor, KINDS[name])
 
     @property
-    def has_users_of_its_own(self) -> bool:
-        """Whether it has a user namespace, in which nobody but the caller exists."""
+    def has_user_namespace(self) -> bool:
+        """Whether it has a user namespace, which contains only the caller."""
         return "user" in self._kinds
 
     def mount_files(self, directory: Path, files: Mapping[str, bytes]) -> None:
-        """Let a directory show these files besides what is in it: inside, and in memory only.
+        """Add these files to a directory: inside, and in memory only.
 
         Raises MachineError.
         """
@@ -117,15 +119,15 @@ class Namespace:
             os.close(contents)
 
     def extend(self, directory: Path, name: str) -> None:
-        """Let a directory have one more in it, which is empty: inside, and in memory only.
+        """Add an empty directory to a directory: inside, and in memory only.
 
         Raises MachineError.
         """
         self._ask("extend", directory=str(directory), name=name)
 
     def cover(self, file: Path, source: Path, *, stopgap: bytes | None = None) -> None:
-        """Let a file show another one that is there inside. With a `stopgap` it need not be there:
-        one with that content is, on the host too, until the namespace is closed.
+        """Mount `source`, a path inside, over a file. With a `stopgap` the file need not exist: one
+        with that content exists, on the host too, until the namespace is closed.
 
         Raises MachineError.
         """
@@ -133,29 +135,29 @@ class Namespace:
         self._ask("cover", file=str(file), source=str(source), stopgap=made)
 
     def for_the_end(self, items: Iterable[bytes]) -> None:
-        """What `at_end` is called with. Raises MachineError."""
+        """The items with which `at_end` is called. Raises MachineError."""
         self._ask("at end", items=[each.hex() for each in items])
 
     def seal(self) -> None:
-        """Change nothing any more of what the command sees. Raises MachineError."""
+        """Permit no further change of what the command sees. Raises MachineError."""
         self._ask("seal")
 
     def dial_socket(self, family: socket.AddressFamily) -> socket.socket:
-        """A socket inside whose connections are not intercepted. Raises MachineError."""
+        """A socket inside, whose connections are not intercepted. Raises MachineError."""
         _, (descriptor,) = self._ask("socket", family=int(family))
         return socket.socket(fileno=descriptor)
 
     def tap(self) -> Tap:
-        """Sees the packets of everything that is said inside. Raises MachineError."""
+        """A tap on all packets inside. Raises MachineError."""
         _, (descriptor,) = self._ask("packet socket", interface=LOOPBACK)
         return Tap(LOOPBACK, socket.socket(fileno=descriptor))
 
     def quic_blocked(self) -> int:
-        """QUIC packets that were refused so far."""
+        """The number of QUIC packets that were refused so far."""
         return self._count("quic")
 
     def direct(self) -> int:
-        """Connections so far to servers inside that have not come to us."""
+        """The number of connections to servers inside so far that were not intercepted."""
         return self._count("direct")
 
     def _count(self, counter: str) -> int:
@@ -163,7 +165,7 @@ class Namespace:
         return int(answer["count"])
 
     def close(self) -> None:
-        """Let go of it: whoever is still inside has no network any more."""
+        """Release it: processes that are still inside have no network any more."""
         with contextlib.suppress(MachineError):
             self._ask("leave")
         self.injection.close()
@@ -197,7 +199,7 @@ def _start_keeper(
     loopback: bool,
     at_end: AtEnd,
 ) -> None:
-    """Nobody's child, so that the command and its orphans are all the children that we have."""
+    """It is nobody's child, so that our only children are the command and its orphans."""
     if (middle := processes.fork()) == 0:
         try:
             if processes.fork() == 0:
@@ -211,7 +213,7 @@ def _start_keeper(
 
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """An answer of the keeper's, and the descriptors beside it. Raises MachineError."""
+    """An answer of the keeper, and the attached descriptors. Raises MachineError."""
     data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
     for descriptor in descriptors:  # recv_fds ignores MSG_CMSG_CLOEXEC (Python 3.11)
         os.set_inheritable(descriptor, False)
@@ -228,7 +230,7 @@ def _keeper_lost() -> MachineError:
 
 
 def sources_of_host() -> Sources:
-    """The addresses of this host, and which of them its connections have."""
+    """The addresses of this host, and the source addresses of its connections."""
     own = _own_addresses()
     first_v4 = next((each for each in own if ":" not in each), _NOWHERE_V4)
     first_v6 = next((each for each in own if ":" in each), None)
@@ -238,7 +240,7 @@ def sources_of_host() -> Sources:
 
 
 def _source_towards(family: socket.AddressFamily) -> str | None:
-    """What the host would use as source to somewhere far away. Nothing is sent."""
+    """The host's source address towards a distant destination. Nothing is sent."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((_PROBES[family], 9))
@@ -249,7 +251,7 @@ def _source_towards(family: socket.AddressFamily) -> str | None:
 
 
 def _own_addresses() -> list[str]:
-    """Those by which others may reach this host, as far as `ip` says."""
+    """The addresses by which others may reach this host, according to `ip`."""
     try:
         interfaces = json.loads(run("ip", "-json", "address"))
     except (MachineError, ValueError):

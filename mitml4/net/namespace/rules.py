@@ -1,11 +1,13 @@
-"""What a command's network namespace is told: addresses, routes, and nft's rules, as text.
+"""The configuration of a command's network namespace: addresses, routes, and nft rules, as text.
 
-Everything leads to `lo`: a default route of type local delivers what is sent to any address here,
-and the rules hand it to our sockets. No mark, no TUN device.
+All packets are routed to `lo`: a default route of type local delivers packets to any address
+locally, and the rules redirect them to our sockets. This needs no policy routing by mark and no TUN
+device.
 
-For IPv4 the route is in a table of its own, or bind(2) would succeed for any address: it looks into
-the table `local`, which the kernel keeps as one with `main` until there is a policy rule. From a
-foreign address the kernel itself then answers only for transparent sockets, and with nft's resets.
+For IPv4 the route is in a separate table. In the main table, bind(2) would succeed for any address:
+it looks into the table `local`, which the kernel merges with `main` until there is a policy rule.
+With the separate table, the kernel replies from a foreign address only for transparent sockets, and
+for nft's resets.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ __all__ = ["LOG_GROUP", "Mark", "Ports", "Sources", "ip_commands", "nft_table"]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The addresses of the host, which the namespace has as well. A connection has `v4` or `v6` if
-    its client does not ask for another, so that what a resolver finds is sorted as it would be on
-    the host. No `v6`: the host has none, nor has the command."""
+    """The addresses of the host, which the namespace has as well. Connections use `v4` or `v6`
+    unless the client chooses another address, so that a resolver sorts addresses as on the host. No
+    `v6`: the host has no IPv6, and the command has none."""
 
     v4: str
     v6: str | None
@@ -38,7 +40,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where our sockets in the namespace listen."""
+    """The ports of our sockets in the namespace."""
 
     tcp: int
     udp: int
@@ -46,25 +48,25 @@ class Ports:
 
 
 class Mark(IntEnum):
-    """What a packet of ours is (SO_MARK)."""
+    """Marks of our packets (SO_MARK)."""
 
     OWN = 0x4D34
-    """Of a connection of ours to a server inside, which is not intercepted again."""
+    """A connection of ours to a server inside, which is not intercepted again."""
     ADMITTED = 0x4D35
-    """A SYN that was held, and may come in."""
+    """A held SYN that is accepted."""
     REFUSED = 0x4D36
-    """A SYN that was held, and is to be answered as by a closed port."""
+    """A held SYN that is answered as by a closed port."""
 
 
 _TABLE: Final = 0x4D34
 _PRIORITY: Final = 100
 
 LOG_GROUP: Final = 1
-"""Where held SYNs are shown (NFLOG)."""
+"""The NFLOG group of held SYNs."""
 
 
 def ip_commands(sources: Sources) -> str:
-    """For `ip -batch`."""
+    """Input of `ip -batch`."""
     lines = [
         "link set lo up",
         *(f"address add {each}/32 dev lo" for each in sources.all_v4),
@@ -80,12 +82,13 @@ def ip_commands(sources: Sources) -> str:
 
 
 def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
-    """The rules. With `loopback`, connections to the namespace's own addresses come to us as well;
-    else only those that nothing inside listens for, which are for the host's own services."""
+    """The rules. With `loopback`, connections to the namespace's own addresses are intercepted as
+    well; otherwise only those without a listener inside, which are for the host's services."""
     own_v4 = f"{{ {', '.join(('127.0.0.0/8', *sources.all_v4))} }}"
     own_v6 = f"{{ {', '.join(('::1', *sources.all_v6))} }}"
-    # The packets after a SYN find the socket that has taken it by themselves. Without `loopback`,
-    # so does each packet for which there is any socket: listening or not, bound to one or to all.
+    # After a SYN has been accepted, the kernel delivers further packets to its socket. Without
+    # `loopback`, it does so for every packet that has a socket: listening or not, on one address or
+    # on all.
     is_theirs = "tcp flags & (syn | ack) != syn" if loopback else "socket wildcard <= 1"
     is_first = f"tcp dport != {ports.dns} tcp flags & (syn | ack) == syn"
     counted = (
@@ -95,7 +98,7 @@ def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
     ip daddr {own_v4} {is_first} {is_theirs} counter name direct
     ip6 daddr {own_v6} {is_first} {is_theirs} counter name direct"""
     )
-    # Dropped only as long as we listen: without us the kernel refuses it.
+    # Dropped only while we listen: without us, the kernel refuses it.
     held = f"tcp flags & (syn | ack) == syn meta mark != {Mark.ADMITTED:#x}"
     return f"""\
 table inet mitml4 {{

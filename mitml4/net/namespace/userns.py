@@ -1,4 +1,4 @@
-"""Why a machine does not let its users make namespaces, each cause with its remedy."""
+"""The reasons why users cannot create namespaces on this machine, each with a remedy."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Read = Callable[[str], str | None]
 
 
 class NamespacesRefusedError(MachineError):
-    """Users get no namespaces here; `command` is the remedy, ready to be pasted."""
+    """Users cannot create namespaces here; `command` is the remedy, to copy and paste."""
 
     def __init__(self, message: str, command: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint or f"{command}, {_SUDO}")
         self.command = command
-        self.args = (message, command)  # what makes a copy of it (pickle)
+        self.args = (message, command)  # pickle creates a copy from these
 
 
 def explain_refusal(error: OSError, read: Read = read_sysctl) -> NamespacesRefusedError:
-    """What to tell the user when the kernel refused to make namespaces."""
+    """The error for a kernel that refused to create namespaces."""
     if error.errno == errno.ENOSPC:
         return _exhausted(read)
     if error.errno == errno.EUSERS:
@@ -60,14 +60,14 @@ def explain_refusal(error: OSError, read: Read = read_sysctl) -> NamespacesRefus
 
 
 def explain_powerless(read: Read = read_sysctl) -> NamespacesRefusedError | None:
-    """The same when the user namespace was made, but came without power over it."""
+    """The error for a user namespace that was created, but without privileges in it."""
     if capabilities.has(Capability.NET_ADMIN):
         return None
     return _apparmor(read)
 
 
 def _exhausted(read: Read) -> NamespacesRefusedError:
-    """A limit of none at all is what a machine sets to forbid them."""
+    """A limit of zero is how a machine forbids them."""
     for kind in _LIMITS:
         if read(f"user/max_{kind}_namespaces") == "0":
             setting = f"user.max_{kind}_namespaces"

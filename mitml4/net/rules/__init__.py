@@ -1,1 +1,1 @@
-"""The rules of a session: what they say, how they come into the kernel, and how they go away."""
+"""The rules of a session: their text, and how they are loaded and removed."""

@@ -1,15 +1,15 @@
 """SYNs on the host: held by the session's rules, sent again to its listener, or refused.
 
-To let a connection in, an entry in conntrack comes first: it translates the destination to the
-listener's, as `redirect` does, whatever rules say of new connections, and of each packet that
-follows. Then the SYN is sent again over `lo`. One that is to be refused is sent there with a mark,
-for which a rule refuses it.
+To accept a connection, an entry is first added to conntrack. Like `redirect`, it translates the
+destination to the listener's, for this and each following packet, whatever the rules say about new
+connections. Then the SYN is sent again over `lo`. To refuse a connection, its SYN is sent there
+with a mark, for which a rule refuses it.
 
-What others have done to the connection holds: their marks are kept, and their own translation of
-the destination is where we connect to.
+Changes by others are kept: their marks, and their translation of the destination, to which we
+connect.
 
-In the same way a connection to a server gets the address of its client (`--spoof-source`), or what
-others translate that to.
+A conntrack entry also gives a connection to a server the address of its client (`--spoof-source`),
+or its translation by others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["HostChannel"]
 
 _IP_UNICAST_IF: Final = 50  # linux/in.h
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
-_NO_ADDRESSES: Final = bytes(12)  # of Ethernet: `lo` has none
+_NO_ADDRESSES: Final = bytes(12)  # Ethernet addresses, which `lo` does not have
 _LOOPBACK: Final = "lo"
 
 _MAX_LEAVING: Final = 1024
@@ -51,10 +51,10 @@ _ATTEMPTS: Final = 16
 
 
 class HostChannel:
-    """A channel of the gate's (net/gate/gate.py)."""
+    """A `SynChannel` (net/gate/gate.py)."""
 
     def __init__(self, identity: Identity, port: int, interfaces: Collection[str]) -> None:
-        """`port` is the listener's; connections are named after one of `interfaces`.
+        """`port` is the listener's; connections are attributed to one of `interfaces`.
 
         Raises MachineError.
         """
@@ -102,7 +102,7 @@ class HostChannel:
 
     def admit(self, held: HeldSyn) -> Ends:
         client = held.syn.client
-        own = Address(source_towards(client), self._port)  # by which its packets reach us
+        own = Address(source_towards(client), self._port)  # the address that its packets will have
         mark = self._identity.admitted_mark | held.connection_mark & FOREIGN_MASK
         peer = self._add(
             Entry(
@@ -127,7 +127,7 @@ class HostChannel:
     def name_source(
         self, sock: trio.socket.SocketType, destination: Address, name: Address
     ) -> None:
-        """Let a connection that is to be made have this source. Raises OSError."""
+        """Let a future connection have this source address. Raises OSError."""
         own = Address.of(sock.getsockname())
         entry = Entry(
             source=own,
@@ -139,13 +139,13 @@ class HostChannel:
         self._add(entry)
 
     def _interface(self, packet: LoggedPacket) -> str:
-        """The one in scope; that by which it enters, if both are."""
+        """The interface in scope; the incoming one if both are."""
         names = [_name(index) for index in (packet.entered_by, packet.leaves_by) if index]
         return next((name for name in names if name in self.interfaces), names[0])
 
     def _add(self, entry: Entry) -> Address:
-        """Add an entry; the source that it then has. Another connection may have the same ends once
-        both are translated: then it gets another port."""
+        """Add an entry, and return the resulting source. If another connection has the same
+        addresses after translation, it gets another port."""
         source = entry.becomes_source or entry.source
         with suppress(FileExistsError):
             self._conntrack.add(entry)
@@ -158,8 +158,9 @@ class HostChannel:
         raise FileExistsError(errno.EEXIST, "the connection is there already")
 
     def _send(self, held: HeldSyn) -> None:
-        """Over `lo`, to be translated: IPv4 as a packet that starts here, since the reverse path of
-        one that arrives would be checked. IPv6 has no such check, and no way to send over `lo`."""
+        """Send over `lo`, where it is translated: IPv4 as a locally generated packet, because an
+        incoming one would be subject to the reverse path filter. IPv6 has no such filter, but a raw
+        socket cannot send over `lo`."""
         if held.destination.is_v6:
             self._send_frame(held.syn, held.packet_mark & FOREIGN_MASK)
         else:
@@ -178,7 +179,7 @@ def _mark(sock: socket.socket, mark: int) -> None:
 
 
 def _open_raw() -> socket.socket:
-    """Sends IPv4 packets as they are given (raw(7)), at first over `lo`."""
+    """A socket that sends IPv4 packets with their header (raw(7)), over `lo`."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     index = struct.pack("!I", socket.if_nametoindex(_LOOPBACK))
     sock.setsockopt(socket.SOL_IP, _IP_UNICAST_IF, index)
@@ -186,7 +187,7 @@ def _open_raw() -> socket.socket:
 
 
 def _open_frames() -> socket.socket:
-    """Sends frames (packet(7)), and receives none."""
+    """A socket that sends frames (packet(7)), and receives none."""
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 
 

@@ -1,12 +1,13 @@
-"""The process that holds a session's table, whose end is the end of the table.
+"""The process that owns a session's table; the kernel removes the table when it ends.
 
-`nft -i` owns the table by its netlink socket, and reads statements from a pipe of ours. When we
-end, and be it by SIGKILL, the pipe closes: nft ends, and the kernel drops its table. A session of
-its own keeps the terminal's Ctrl-C away; the traps keep the rest.
+`nft -i` owns the table through its netlink socket, and reads statements from a pipe of ours. When
+we end, even by SIGKILL, the pipe is closed, nft ends, and the kernel removes its table. It runs in
+a separate session (setsid), so that the terminal's Ctrl-C does not reach it; traps ignore other
+signals.
 
-nft runs as root for as long as the session does, and can read files (`include`) and change any
-table. So a shell stands between, which passes every statement on while the session is being set up,
-and once it is sealed only those that it was told of before.
+nft runs as root for the whole session, and can read files (`include`) and change any table. So a
+shell filters its input: it passes every statement while the session is set up; after `#seal`, only
+those that were listed before.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mitml4.net.tools import environment
 __all__ = ["Guard", "GuardLostError", "NftError"]
 
 _NFT: Final = "trap '' INT TERM HUP; exec nft -i"
-# A statement that is not allowed becomes one that nft refuses.
+# The filter replaces a forbidden statement with one that nft refuses.
 _FILTER: Final = r"""
 trap '' INT TERM HUP
 sealed=
@@ -43,29 +44,31 @@ while IFS= read -r line; do
 done
 """
 
-# Printed without a look at the kernel, and by nothing else: whatever nft had to say before is said.
+# nft prints its result without asking the kernel, and nothing else prints it. When it appears, all
+# earlier output is complete.
 _MARKER: Final = "describe ct mark"
 _MARKED: Final = "ct expression, "
 
-# What a readline prints before each line that it reads, terminal or not.
+# readline prints this before each line that it reads, with or without a terminal.
 _PROMPT: Final = "nft> "
 
 _TIMEOUT_S: Final = 5
 
 
 class NftError(MachineError):
-    """nft refused a statement; the message is its own, in one line."""
+    """nft refused a statement; the message is nft's, in one line."""
 
 
 class GuardLostError(MachineError):
-    """The guard, or its nft, has ended: so has the table."""
+    """The guard, or its nft, has ended, and so the table is gone."""
 
 
 class Guard:
-    """A running guard that owns an empty table at first. Made by `claim`, ended by `aclose`."""
+    """A running guard, which initially owns an empty table. Created by `claim`, ended by
+    `aclose`."""
 
     def __init__(self, identity: Identity, nft: trio.Process, statements: trio.Process) -> None:
-        """`statements` is the filter that nft is told by."""
+        """`statements` is the filter through which statements reach nft."""
         self.identity = identity
         self._process = nft
         self._filter = statements
@@ -74,7 +77,7 @@ class Guard:
 
     @classmethod
     async def claim(cls) -> Guard:
-        """Start one for a slot that no other session has. Raises MachineError."""
+        """Start a guard for a slot that no other session uses. Raises MachineError."""
         for identity in Identity.candidates():
             if guard := await cls._take(identity):
                 return guard
@@ -84,7 +87,7 @@ class Guard:
 
     @classmethod
     async def _take(cls, identity: Identity) -> Guard | None:
-        """None where another session is in the slot."""
+        """None if another session uses the slot."""
         guard = cls(identity, *await _start())
         try:
             await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
@@ -100,8 +103,8 @@ class Guard:
         return guard
 
     async def _is_there(self, error: NftError) -> bool:
-        """Whether a table was refused because there is one. If that has an owner, the kernel does
-        not say EEXIST but EPERM, as for any change of it."""
+        """Whether a table was refused because it exists. If it has an owner, the kernel returns
+        EPERM instead of EEXIST, as for any change of it."""
         if "File exists" in error.message:
             return True
         if "Operation not permitted" not in error.message:
@@ -113,10 +116,11 @@ class Guard:
         return True
 
     async def tell(self, statements: str) -> str:
-        """Have nft run statements as one transaction, and return what it printed.
+        """Let nft run statements as one transaction, and return its output.
 
-        Raises NftError when it refuses (nothing has then changed), GuardLostError when it is gone.
-        Once sent it is not cancelled: an answer that nobody read would be taken for the next one.
+        Raises NftError if nft refuses them (then nothing has changed), GuardLostError if it has
+        ended. Sending is not cancelled halfway: an answer that is not read would be taken for the
+        next one.
         """
         command = _one_line(statements)
         async with self._turn:
@@ -143,25 +147,26 @@ class Guard:
         return printed
 
     async def seal(self, *allowed: str) -> None:
-        """From now on nft is told nothing but these statements, whoever asks."""
+        """From now on, pass only these statements to nft."""
         assert self._filter.stdin is not None
         lines = [f"#allow {_one_line(statements)}" for statements in (*allowed, _MARKER)]
         async with self._turn:
-            with suppress(trio.BrokenResourceError):  # it has ended: the next to ask is told
+            # it has ended, which the next statement reports
+            with suppress(trio.BrokenResourceError):
                 await self._filter.stdin.send_all("\n".join([*lines, "#seal\n"]).encode())
 
     async def load(self, table: str) -> None:
-        """Put a table's text in the place of the one that is there, in one step."""
+        """Replace the current table with this text, atomically."""
         await self.tell(f"delete table inet {self.identity.table}\n{table}")
 
     async def wait(self) -> str:
-        """Until the guard has ended although nobody asked it to; says how it did."""
+        """Wait until the guard ends unexpectedly; returns the reason."""
         status = await self._process.wait()
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         return f"the guard of the rules ended {how}"
 
     async def aclose(self) -> None:
-        """End it: the table goes. Idempotent, shielded."""
+        """End it, which removes the table. Idempotent, shielded."""
         assert self._filter.stdin is not None
         assert self._process.stdout is not None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _TIMEOUT_S):
@@ -183,7 +188,7 @@ class Guard:
         return line.decode(errors="replace").removeprefix(_PROMPT)
 
     async def _last_lines(self) -> list[str]:
-        """What it prints until nobody can print any more."""
+        """Its output up to the end."""
         printed: list[str] = []
         with suppress(EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
             while True:
@@ -192,12 +197,12 @@ class Guard:
 
 
 def _one_line(statements: str) -> str:
-    """One line is one transaction. Tabs would ask a readline for completion."""
+    """One line is one transaction. A tab would make readline complete."""
     return "; ".join(" ".join(line.split()) for line in statements.strip().splitlines())
 
 
 async def _start() -> tuple[trio.Process, trio.Process]:
-    """nft, and the filter before it: each ends when what it reads from does."""
+    """Start nft, and the filter in front of it. Each ends when its input ends."""
     start = partial(trio.lowlevel.open_process, start_new_session=True, cwd="/", env=environment())
     read, write = os.pipe2(os.O_CLOEXEC)
     try:

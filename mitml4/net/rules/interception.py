@@ -1,8 +1,8 @@
-"""Put a session's rules in place, prove that they work, and take them away.
+"""Set up a session's rules, test them, and remove them.
 
-`intercepting` is the whole of it: a listener, the guard that owns the table (guard.py), the gate
-that holds connections, and a connection of the session's own through all of it (probe.py) before
-the first real one is touched.
+`intercepting` does all of it: it creates a listener, the guard that owns the table (guard.py), and
+the gate that holds connections, and sends a test connection through them (probe.py) before the
+first real connection is intercepted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORWARDING: Final = {"IPv4": "net/ipv4/ip_forward", "IPv6": "net/ipv6/conf/all/f
 
 
 class Interception:
-    """A session's hold on the machine. Run its gate, and accept from it."""
+    """The rules and sockets of a running session. Run its gate, and accept from it."""
 
     def __init__(
         self,
@@ -60,36 +60,37 @@ class Interception:
         self.channel = channel
         self.gate = SynGate(listener, channel)
         self.unproven = unproven
-        """Why no connection of the session's own has come through, if none was tried."""
+        """Why no test connection was possible; None if one came through."""
         self.notes: tuple[str, ...] = (*filter(None, [unproven]), *notes)
-        """What the user is to know."""
+        """Notes for the user."""
         self._guard = guard
         self.links = links
         self._rules = rules
         self._quic_blocked = 0
 
     async def close_source(self) -> None:
-        """New connections are no longer intercepted; those that were live on.
+        """Stop intercepting new connections; open ones continue.
 
-        Where the guard has died there are no rules, and nothing to do.
+        If the guard has ended there are no rules, and nothing is done.
         """
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.stop_intake)
 
     async def reopen_source(self) -> None:
-        """New connections are intercepted again."""
+        """Intercept new connections again."""
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_intake)
 
     def follow(self, change: Change) -> None:
-        """Of an interface. The rules match one that is renamed or comes back by themselves."""
+        """Follow a change of an interface. The rules already match an interface that is renamed or
+        returns."""
         if change.what == "renamed":
             self.channel.interfaces = [
                 change.new_name if name == change.name else name for name in self.channel.interfaces
             ]
 
     async def wait_lost(self) -> str:
-        """Sleep until the guard dies under us, and return the reason."""
+        """Wait until the guard ends unexpectedly, and return the reason."""
         reason = await self._guard.wait()
         await self._guard.aclose()
         return reason
@@ -106,7 +107,8 @@ class Interception:
 
 
 def check(scope: Scope) -> None:
-    """Raises UsageError, MachineError for what is known without touching anything."""
+    """Raises UsageError or MachineError for problems that can be found without changing
+    anything."""
     _check_interfaces(scope)
     _check_privilege()
     check_tools()
@@ -114,10 +116,10 @@ def check(scope: Scope) -> None:
 
 @asynccontextmanager
 async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
-    """Intercept what is in scope; when this yields, a client may connect.
+    """Intercept the connections in scope; when this yields, clients may connect.
 
-    Raises UsageError for an interface that is not there, MachineError where this machine cannot.
-    On leaving, everything is removed.
+    Raises UsageError for an interface that does not exist, MachineError if this machine cannot
+    intercept. On exit, everything is removed.
     """
     check(scope)
     guard = await Guard.claim()
@@ -137,16 +139,17 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
                 await guard.seal(rules.stop_intake, rules.resume_intake, rules.count_quic)
                 yield Interception(guard, rules, listener, channel, links, unproven, notes)
             finally:
-                # Before the listener: they must not hold connections that nobody lets in.
+                # Before the listener is closed: otherwise the rules would hold connections that
+                # nothing accepts.
                 await guard.aclose()
     finally:
         await guard.aclose()
 
 
 def plan(scope: Scope) -> tuple[str, ...]:
-    """The rules of a session, a line each; nothing is changed.
+    """The rules of a session, one line each; nothing is changed.
 
-    The slot and the port stand for those that a session finds free. Needs no privilege. Raises
+    The slot and the port are examples; a session uses free ones. Needs no privileges. Raises
     UsageError like `intercepting`.
     """
     _check_interfaces(scope)
@@ -161,7 +164,7 @@ def plan(scope: Scope) -> tuple[str, ...]:
 
 @contextmanager
 def _holding(identity: Identity, scope: Scope) -> Iterator[tuple[Listener, HostChannel]]:
-    """What the gate needs: where connections arrive, and where their SYNs do."""
+    """What the gate needs: the listener, and the channel for SYNs."""
     listener = Listener()
     try:
         channel = HostChannel(identity, listener.address.port, scope.interfaces)
@@ -186,9 +189,9 @@ def _ruleset(
 
 
 async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
-    """Let connections of the session's own through. Why that cannot be tried, if it cannot.
+    """Test the rules with connections. Returns why that is impossible, if it is.
 
-    Raises MachineError if none comes.
+    Raises MachineError if no connection arrives.
     """
     try:
         async with probe_link(guard.identity, ipv6=ipv6) as link:
@@ -203,7 +206,7 @@ async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
 
 
 async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> str | None:
-    """Load the rules for the probe's interface alone, and connect. None, or why it failed."""
+    """Load the rules for the probe's interface only, and connect. None, or why it failed."""
     trial = Scope(interfaces=(link.interface,), quic="allow")
     with _holding(guard.identity, trial) as (listener, channel):
         rules = _ruleset(trial, guard.identity, listener, ipv6=ipv6, is_trial=True)
@@ -220,7 +223,7 @@ async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> st
 
 
 async def _remedy() -> str:
-    """Name the input chains that drop by policy, with the rule that lets our connections in."""
+    """Name the input chains that drop by policy, and the rule that accepts our connections."""
     try:
         rules = await trio.to_thread.run_sync(HostRules.read)
     except MachineError:
@@ -232,7 +235,7 @@ async def _remedy() -> str:
 
 
 async def _notes(scope: Scope) -> AsyncIterator[str]:
-    """What the user may have taken for granted."""
+    """Notes about what the user may not expect."""
     if scope.forwarded and (chains := await _dropping_answers()):
         yield (
             f"what {', '.join(map(str, chains))} would drop of the servers' answers alone does not "
@@ -253,7 +256,7 @@ async def _dropping_answers() -> Sequence[Chain]:
 
 
 def _has_ipv6(scope: Scope) -> bool:
-    """Whether this host speaks IPv6 over any of the interfaces, and has an address of its own."""
+    """Whether this host has IPv6 on any of the interfaces, and a global address."""
 
     def has_it(interface: str) -> bool:
         return read_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"

@@ -1,9 +1,9 @@
-"""A connection of the session's own, through the rules, before a real one is touched.
+"""A test connection through the rules, before a real one is intercepted.
 
-A network namespace that nobody sees plays the client. A pair of virtual interfaces joins it to the
-host; while the probe lasts, the rules cover that interface and nothing else. What it proves is
-this host: its kernel, its firewall, its reverse path filter. The namespace is held by descriptors
-of this process alone, so it vanishes with us, and its interfaces with it.
+The client is in an anonymous network namespace, which a pair of virtual interfaces connects to the
+host. During the test, the rules cover only that interface. The test covers this host's kernel,
+firewall and reverse path filter. Only descriptors of this process hold the namespace, so it
+disappears with us, and its interfaces with it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = ["CannotProbeError", "ProbeLink", "probe_interface", "probe_link"]
 Origin: TypeAlias = Literal["forwarded", "local"]
 Network: TypeAlias = IPv4Network | IPv6Network
 
-# Addresses that no network routes: for benchmarks (RFC 2544), then for documentation (RFC 5737,
-# RFC 3849); a unique local prefix (RFC 4193). The first that this host has no route into is taken.
+# Addresses that no network routes: for benchmarks (RFC 2544), then for documentation (RFC 5737, RFC
+# 3849); a unique local prefix (RFC 4193). The first without a route on this host is used.
 _POOLS_V4: Final = ("198.18.{}.0/28", "198.19.{}.0/28", "203.0.113.64/28", "192.0.2.64/28")
 _POOLS_V6: Final = ("fd4d:346d:6974:{:x}::/64", "2001:db8:4d34:{:x}::/64")
 _HOST, _CLIENT, _TARGET = 1, 2, 9
 _MACS: Final = {_HOST: "02:4d:34:00:00:01", _CLIENT: "02:4d:34:00:00:02"}
 
-# A handshake on this host takes well under a millisecond. The first SYN may be lost all the same,
-# until the pair's carrier is noticed, and TCP would send the second only a second later. The last
-# attempt is for a machine that is very busy: only where connections never arrive is it waited for.
+# A handshake on this host takes well under a millisecond. But the first SYN may be lost until the
+# pair's carrier is detected, and TCP would retransmit only after a second. The last attempt is for
+# a very busy machine; it takes its full time only if connections never arrive.
 _ATTEMPTS_S: Final = (0.05, 0.15, 0.4, 1.0)
 
 _TARGET_PORT: Final = 443
@@ -48,22 +48,22 @@ _INSIDE: Final = "probe"
 
 
 class CannotProbeError(MachineError):
-    """No namespace, or no virtual interfaces: nothing is proven, neither way."""
+    """There is no namespace, or no virtual interface: the test is impossible."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeLink:
-    """The joined namespace: `interface` is the host's end of the pair."""
+    """The connected namespace: `interface` is the host's end of the pair."""
 
     interface: str
     namespace: NetNamespace
     targets: tuple[str, ...]
-    """One address for each IP version, which leads nowhere."""
+    """One address for each IP version, without a host."""
 
     async def fails(self, origin: Origin, gate: SynGate) -> str | None:
-        """None when connections come in through the gate; or why not, within two seconds.
+        """None if connections arrive through the gate; otherwise the reason, within two seconds.
 
-        Raises CannotProbeError where the policy routes of others lead them away from the pair.
+        Raises CannotProbeError if policy routes of others route them away from the pair.
         """
         for ip in self.targets:
             target = Address(ip, _TARGET_PORT)
@@ -90,7 +90,7 @@ class ProbeLink:
                 nursery.start_soon(gate.run)
                 nursery.start_soon(_connect, client, target)
                 connection = await gate.accept()
-                while connection.client.port != port:  # that of a former attempt
+                while connection.client.port != port:  # that of an earlier attempt
                     connection = await gate.accept()
                 reason = f"it arrived, but for {connection.destination}"
                 if connection.destination == target:
@@ -108,18 +108,18 @@ class ProbeLink:
 
 
 async def _connect(client: trio.socket.SocketType, target: Address) -> None:
-    with suppress(OSError):  # that it does not arrive says as much
+    with suppress(OSError):  # the missing arrival is the result
         await client.connect((target.ip, target.port))
 
 
 def probe_interface(identity: Identity) -> str:
-    """What the host's end of the pair is called."""
+    """The name of the host's end of the pair."""
     return f"{identity.table}p"
 
 
 @asynccontextmanager
 async def probe_link(identity: Identity, *, ipv6: bool) -> AsyncIterator[ProbeLink]:
-    """Make the namespace and the pair, and remove them. Raises MachineError."""
+    """Create the namespace and the pair, and remove them. Raises MachineError."""
     interface = probe_interface(identity)
     pools = (_POOLS_V4, _POOLS_V6) if ipv6 else (_POOLS_V4,)
     networks = [await _free_network([text.format(identity.slot) for text in p]) for p in pools]
@@ -130,8 +130,8 @@ async def probe_link(identity: Identity, *, ipv6: bool) -> AsyncIterator[ProbeLi
             await run_ip(batch=_pair(interface, namespace))
             if ipv6:
                 _enable_ipv6(interface)
-            await run_ip(batch=_furniture(interface, networks, _HOST, _CLIENT))
-            await trio.to_thread.run_sync(_furnish, namespace, networks)
+            await run_ip(batch=_ip_commands(interface, networks, _HOST, _CLIENT))
+            await trio.to_thread.run_sync(_configure_client, namespace, networks)
         except (MachineError, OSError) as error:
             raise CannotProbeError(str(error)) from error
         yield ProbeLink(interface, namespace, tuple(str(net[_TARGET]) for net in networks))
@@ -143,7 +143,7 @@ async def _remove(interface: str) -> None:
 
 
 async def _free_network(pool: Sequence[str]) -> Network:
-    """The first network of a pool that no route of this host leads into, except the default."""
+    """The first network of a pool without a route on this host, except the default route."""
     for text in pool:
         network = ip_network(text)
         try:
@@ -163,13 +163,14 @@ def _pair(interface: str, namespace: NetNamespace) -> str:
 
 
 def _enable_ipv6(interface: str) -> None:
-    """Where new interfaces are born without IPv6. The setting vanishes with the interface."""
+    """Enable IPv6 where new interfaces do not have it. The setting is removed with the
+    interface."""
     write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "0")
 
 
-def _furniture(interface: str, networks: Sequence[Network], own: int, other: int) -> str:
-    """What `ip` must do at one end. Neighbours are entered by hand, and no link-local address is
-    made: so there is nothing to wait for (duplicate detection takes two seconds)."""
+def _ip_commands(interface: str, networks: Sequence[Network], own: int, other: int) -> str:
+    """The `ip` commands for one end. Neighbours are entered statically, and there is no link-local
+    address, so there is nothing to wait for (duplicate address detection takes two seconds)."""
     lines = [f"link set {interface} addrgenmode none"]
     for net in networks:
         nodad = " nodad" if net.version == 6 else ""
@@ -179,9 +180,9 @@ def _furniture(interface: str, networks: Sequence[Network], own: int, other: int
     return "".join(f"{line}\n" for line in lines)
 
 
-def _furnish(namespace: NetNamespace, networks: Sequence[Network]) -> None:
-    """The client's end, whose way to the targets leads through the host."""
-    batch = _furniture(_INSIDE, networks, _CLIENT, _HOST) + "".join(
+def _configure_client(namespace: NetNamespace, networks: Sequence[Network]) -> None:
+    """Configure the client's end, which reaches the targets through the host."""
+    batch = _ip_commands(_INSIDE, networks, _CLIENT, _HOST) + "".join(
         f"route add {net[_TARGET]} via {net[_HOST]} dev {_INSIDE}\n" for net in networks
     )
     namespace.call(partial(run, "ip", "-batch", "-", given=batch))

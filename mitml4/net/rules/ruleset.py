@@ -1,22 +1,22 @@
-"""The session's nftables table as text: a pure function of what is in scope and who we are.
+"""The session's nftables table as text: a pure function of the scope and the session's identity.
 
-One `inet` table serves IPv4 and IPv6. It is loaded with the `owner` flag, so it belongs to the
-netlink socket of the guard (guard.py) and the kernel removes it with that socket.
+One `inet` table serves IPv4 and IPv6. It is loaded with the flag `owner`, so it belongs to the
+netlink socket of the guard (guard.py), and the kernel removes it with that socket.
 
-    gate       postrouting, behind everybody else: the SYN of a connection in scope has passed the
-    scope        rules and routes of others. It is shown to us (`log`) twice, as it leaves and as
-    hold         it came, and dropped. What becomes of the connection is up to us (channel.py).
-                 What could get past that without a proper SYN is dropped.
+    gate       postrouting, after all others: the SYN of a connection in scope has passed the
+    scope        rules and routes of others. It is logged to us twice, as it leaves and as it
+    hold         arrived, and dropped. We decide about the connection (channel.py). Packets that
+                 could get past this without a proper SYN are dropped.
     refused    prerouting: answers the clients that are to be refused
     own        output: our own connections to the servers, which no session intercepts
-    input      lets nobody reach the listener who was not sent there
-    nat        is empty: the kernel translates addresses only while somebody has such a chain
+    input      permits only connections that we have sent to the listener
+    nat        is empty: the kernel translates addresses only while such a chain exists
     quic_…     refuses QUIC, so that its clients fall back to TCP
 
-Why at the end of postrouting: what drops, rejects or routes away the first packet of a connection
-without us does so with us. A chain before that (TPROXY's is prerouting) takes connections that the
-host would not have forwarded. Why a SYN is asked for besides `ct state new`: conntrack calls the
-first packet that it sees of any old connection new.
+The gate is at the end of postrouting, so that it sees only packets that the rules of others have
+not dropped, rejected or rerouted. An earlier chain (TPROXY's is prerouting) would intercept
+connections that the host would not have forwarded. The rules match a SYN in addition to `ct state
+new`, because conntrack calls the first packet that it sees of an old connection new.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ __all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "Ruleset"]
 
 AS_IT_CAME: Final = "came"
 AS_IT_LEAVES: Final = "leaves"
-"""The prefixes of a SYN in the log."""
+"""The log prefixes of a SYN."""
 
 _QUIC_PORT: Final = 443
 
-# Behind source translation (100), and before the entry of conntrack is confirmed (2^31 - 1): it
-# vanishes with the packet.
+# After source translation (100), and before conntrack confirms its entry (2^31 - 1), which is
+# discarded with the packet.
 _GATE_PRIORITY: Final = 2**31 - 2
-# Just behind conntrack (-200), before anybody changes a mark.
+# Right after conntrack (-200), before others change a mark.
 _MARKS_PRIORITY: Final = -199
 _FILTER_PRIORITY: Final = -1
 _INPUT_PRIORITY: Final = 10
 
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
-# What no host sends to begin or to carry on a connection, and some take for a beginning all the
-# same. A SYN that is invalid has a wrong checksum. Others that are, and those that conntrack has
-# not seen the beginning of, may belong to connections that were open before.
+# Packets that no host sends to start or continue a connection, but some hosts take for a start. An
+# invalid SYN has a wrong checksum. Other invalid packets, and packets whose start conntrack has not
+# seen, may belong to connections that were open before.
 _MALFORMED: Final = (
     "tcp flags & (fin | syn) == fin | syn drop",
     "tcp flags & (syn | rst) == syn | rst drop",
@@ -65,13 +65,13 @@ class Ruleset:
     scope: Scope
     identity: Identity
     port: int
-    """Of the listener."""
+    """The listener's."""
     indexes: tuple[int, ...] = ()
-    """Of the scope's interfaces."""
+    """Those of the scope's interfaces."""
     ipv6: bool = True
     is_trial: bool = False
-    """Whether it is for connections of the session's own, which prove the rest of it: they are held
-    before the rules of others, which are for other connections."""
+    """Whether it is for test connections, which are held before the rules of others, since those
+    are for other connections."""
 
     @property
     def text(self) -> str:
@@ -85,8 +85,8 @@ class Ruleset:
 
     @property
     def stop_intake(self) -> str:
-        """The statements that end the interception of new connections, and keep the open ones,
-        which live by their entries in conntrack."""
+        """The statements that stop the interception of new connections. Open ones continue, because
+        they use their conntrack entries."""
         return "".join(
             f"flush chain inet {self.identity.table} {name}\n"
             for name, _ in self._chains()
@@ -95,7 +95,7 @@ class Ruleset:
 
     @property
     def resume_intake(self) -> str:
-        """The statements that begin it again."""
+        """The statements that start it again."""
         rules = (
             f"add rule inet {self.identity.table} {name} {line}\n"
             for name, (_, *lines) in self._chains()
@@ -132,7 +132,7 @@ class Ruleset:
             yield "quic_local", self._quic("output", "oifname")
 
     def _crossing(self) -> list[str]:
-        """What matches a packet that enters or leaves by an interface of the scope."""
+        """Matches packets that enter or leave through an interface of the scope."""
         if not self.scope.local:
             return ["iifname", "iif != 0 oifname"]
         if not self.scope.forwarded:
@@ -144,7 +144,8 @@ class Ruleset:
             f"type filter hook {hook} priority {priority}; policy accept",
             "meta l4proto != tcp accept",
             "ct state established,related accept",
-            # Of any session: two of them would hand a connection to each other for ever.
+            # Of any session: otherwise two sessions would pass a connection to each other in a
+            # loop.
             f"ct mark and {KIND_MASK:#x} == {ANY_OWN_MARK:#x} accept",
             *(f"{match} goto scope" for match in self._by_interface(*matches)),
         ]
@@ -153,7 +154,7 @@ class Ruleset:
         return [
             *self._outside_ports(),
             *self._outside(),
-            # One that others track apart from the rest is not found by what is sent again.
+            # A packet that is sent again would not find its entry in another zone.
             "ct zone != 0 return",
             f"{_FLAGS} == syn ct state new goto hold",
             *_MALFORMED,
@@ -163,7 +164,7 @@ class Ruleset:
     def _hold(self) -> list[str]:
         group = self.identity.log_group
         return [
-            # It was to be refused, and has lost its mark: its client will ask again.
+            # It was to be refused, and has lost its mark; its client will retransmit.
             'iifname "lo" drop',
             f'log group {group} prefix "{AS_IT_LEAVES}"',
             "ip saddr set ct original ip saddr",
@@ -172,7 +173,7 @@ class Ruleset:
             "ip6 daddr set ct original ip6 daddr",
             "tcp sport set ct original proto-src",
             "tcp dport set ct original proto-dst",
-            "meta mark set ct mark",  # which the log shows
+            "meta mark set ct mark",  # the log shows it
             f'log group {group} prefix "{AS_IT_CAME}"',
             "drop",
         ]
@@ -186,7 +187,7 @@ class Ruleset:
         ]
 
     def _own(self) -> list[str]:
-        # A connection keeps its mark where others change that of a packet.
+        # A connection keeps its mark if others change that of a packet.
         mark = self.identity.own_mark
         return [
             f"type filter hook output priority {_MARKS_PRIORITY}; policy accept",
@@ -197,7 +198,7 @@ class Ruleset:
         return [
             f"type filter hook input priority {_INPUT_PRIORITY}; policy accept",
             "ct status dnat accept",
-            # As if nobody listened there.
+            # As if nothing listened there.
             f"tcp dport {self.port} reject with tcp reset",
         ]
 
@@ -214,8 +215,8 @@ class Ruleset:
         ]
 
     def _by_interface(self, *matches: str) -> Iterator[str]:
-        """Each for the interfaces of the scope: by their names, which one that comes back has
-        again, and by their indexes, which one keeps that is renamed."""
+        """Each match for the interfaces of the scope: by name, which an interface that returns has
+        again, and by index, which a renamed interface keeps."""
         names = ", ".join(f'"{name}"' for name in self.scope.interfaces)
         indexes = ", ".join(map(str, self.indexes))
         for match in matches:
@@ -232,12 +233,12 @@ class Ruleset:
     def _outside(self) -> Iterator[str]:
         """Return for hosts that are not in scope, whatever the port."""
         if self.ipv6:
-            # Without its interface a link-local destination means nothing to our connection.
+            # A link-local destination is meaningless to our connection without its interface.
             yield "ip6 daddr fe80::/10 return"
         else:
             yield "meta nfproto ipv6 return"
         yield from _outside_networks(self.scope.to, "{} daddr")
-        # Behind source translation the packet has another.
+        # After source translation the packet has another address.
         yield from _outside_networks(self.scope.from_, "ct original {} saddr")
 
 
@@ -254,7 +255,7 @@ def _outside_networks(networks: Sequence[IPv4Network | IPv6Network], field: str)
 
 
 def _elements(ranges: Iterable[PortRange]) -> str:
-    """An anonymous set. nft refuses intervals that overlap, so they are merged."""
+    """An anonymous set. nft refuses overlapping intervals, so they are merged."""
     merged: list[PortRange] = []
     for item in sorted(ranges):
         if merged and item.first <= merged[-1].last + 1:

@@ -1,4 +1,4 @@
-"""Which connections a session intercepts, as its user says it."""
+"""The scope: which connections a session intercepts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Ends", "PortRange", "Scope"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class PortRange:
-    """TCP ports `first` to `last`, both included."""
+    """TCP ports from `first` to `last`, both included."""
 
     first: int
     last: int
 
     @classmethod
     def parse_list(cls, text: str) -> tuple[PortRange, ...]:
-        """From `443,8000-8999`. Raises UsageError for anything else."""
+        """From `443,8000-8999`. Raises UsageError."""
         return tuple(cls._parse(part.strip()) for part in text.split(","))
 
     @classmethod
     def _parse(cls, text: str) -> PortRange:
         low, dash, high = text.partition("-")
         digits = (low, high) if dash else (low, low)
-        # `isdecimal` alone takes digits of other scripts; `isascii` alone takes signs.
+        # `isdecimal` alone accepts digits of other scripts; `isascii` alone accepts signs.
         if not all(part.isascii() and part.isdecimal() and len(part) <= 5 for part in digits):
             raise _bad_ports(text)
         first, last = map(int, digits)
@@ -51,7 +51,7 @@ def _bad_ports(text: str) -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Where connections lead: the addresses of a network, at one port or at all."""
+    """Destinations of connections: the addresses of a network, at one port or at all."""
 
     network: IPv4Network | IPv6Network
     port: int | None = None
@@ -59,7 +59,7 @@ class Ends:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which connections a session intercepts. Empty tuples mean: all."""
+    """The connections that a session intercepts. Empty tuples mean all."""
 
     interfaces: tuple[str, ...]
     direction: Literal["forwarded", "local", "both"] = "both"
@@ -70,7 +70,7 @@ class Scope:
     quic: Literal["block", "allow"] = "block"
     spoof_source: bool = False
     blocked: tuple[Ends, ...] = ()
-    """Where no packet is to arrive but those of connections that were open before."""
+    """Destinations to which only packets of connections that were open before are permitted."""
 
     @property
     def forwarded(self) -> bool:

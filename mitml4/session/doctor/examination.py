@@ -73,7 +73,7 @@ def _assess_run(checks: Sequence[Check]) -> Check:
     """What `run` would do: it makes what a command would get."""
     try:
         with Namespace.open() as namespace:
-            how = "without root" if namespace.has_users_of_its_own else "as root"
+            how = "without root" if namespace.has_user_namespace else "as root"
     except MachineError as error:
         remedy = _remedies(checks) or ("mitml4 -vv run -- true",)
         return _verdict("run", "fail", f"not at all: {error.message}", remedy)
