@@ -41,6 +41,9 @@ LIMITS: Final = (
     "(`too many connections`). With `--block` they are inspected, but their TLS is not decrypted.",
     "A client's connections above its share are refused. A note says so once, and the summary "
     "states their number.",
+    "With `intercept`, one client may start 1,000 connections to one server at once and 500 a "
+    "second, and twice as many to all servers. The SYNs of further connections are dropped, and "
+    "the client retransmits them.",
 )
 
 EXIT_STATUS: Final = (

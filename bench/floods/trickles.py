@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
@@ -51,6 +52,24 @@ def _connect_for_nothing(connect: Connect, _where: Path) -> None:
         connect().close()
 
 
+_AT_ONCE: Final = 500
+
+
+def _connect_at_once(connect: Connect, _where: Path) -> None:
+    """Ask for many connections, wait for none of them, and ask again."""
+    with connect() as first:
+        server = first.getpeername()
+    while True:
+        begun = []
+        for _ in range(_AT_ONCE):
+            begun.append(socket.socket())
+            begun[-1].setblocking(False)
+            begun[-1].connect_ex(server)
+        time.sleep(0.05)
+        for sock in begun:
+            sock.close()
+
+
 FLOODS: Final[tuple[Flood, ...]] = (
     Flood(
         name="head-by-bytes",
@@ -72,6 +91,11 @@ FLOODS: Final[tuple[Flood, ...]] = (
         name="connections",
         title="connections that say nothing and end, one after the other",
         client=_connect_for_nothing,
+    ),
+    Flood(
+        name="connections-at-once",
+        title=f"{_AT_ONCE} connections at once that say nothing and end, again and again",
+        client=_connect_at_once,
     ),
     Flood(
         name="half-heads-64k",

@@ -6,10 +6,11 @@ How long they wait is measured by `python -m bench.floods`.
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -51,30 +52,60 @@ def flooder(namespace: NetNamespace, end: str, name: str, port: int, where: Path
             process.kill()
 
 
+@pytest.fixture
+def flooded(lab, client, new_port, where, wait_until) -> Iterator[Callable]:
+    """A flood, between its two ends, once there is a session: it returns the server's port."""
+    with ExitStack() as stack:
+
+        def begin(name: str) -> int:
+            assert name in {flood.name for flood in FLOODS}
+            port = new_port()
+            stack.enter_context(flooder(lab.server, "server", name, port, where))
+
+            def is_listening() -> bool:
+                with suppress(OSError):
+                    client.connect(SERVER_V4, port).close()
+                    return True
+                return False
+
+            wait_until(is_listening, "the flood's server listens")
+            stack.enter_context(flooder(lab.client, "client", name, port, where))
+            return port
+
+        yield begin
+
+
+def flows_to(session, port: int) -> int:
+    return sum(flow.opened["destination"]["port"] == port for flow in session.flows())
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_others_are_answered_and_so_is_ctrl_c(
-    lab, client, intercept, nginx, new_port, where, wait_until, name: str
-) -> None:
-    assert name in {flood.name for flood in FLOODS}
-    port = new_port()
+def test_others_are_answered_and_so_is_ctrl_c(client, intercept, nginx, flooded, name: str) -> None:
     session = intercept("--drain", "0s")
+    port = flooded(name)
+    session.wait_for(lambda: flows_to(session, port) > 1, "the flood")
+    for _ in range(10):
+        answer = client.run("curl", "-sS", "--max-time", "10", f"http://{SERVER_V4}/")
+        assert answer.text == "hello from nginx\n", answer.err
+    assert session.stop() == 0
 
-    def is_listening() -> bool:
-        with suppress(OSError):
-            client.connect(SERVER_V4, port).close()
-            return True
-        return False
 
-    with flooder(lab.server, "server", name, port, where):
-        wait_until(is_listening, "the flood's server listens")
-        with flooder(lab.client, "client", name, port, where):
-            session.wait_for(
-                lambda: (
-                    len([f for f in session.flows() if f.opened["destination"]["port"] == port]) > 1
-                ),
-                "the flood",
-            )
-            for _ in range(10):
-                answer = client.run("curl", "-sS", "--max-time", "10", f"http://{SERVER_V4}/")
-                assert answer.text == "hello from nginx\n", answer.err
-            assert session.stop() == 0
+def test_the_first_packets_of_others_are_not_lost_in_a_flood_of_connections(
+    client, intercept, nginx, flooded
+) -> None:
+    """Else they would wait for their retransmission, a second and more."""
+    session = intercept("--drain", "0s")
+    port = flooded("connections-at-once")
+    session.wait_for(lambda: flows_to(session, port) > 500, "the flood")
+    lost = 0
+    for _ in range(20):
+        with client.connect(SERVER_V4, 80) as connection:
+            lost += retransmissions(connection) > 0
+    assert lost < 10
+    assert session.stop() == 0
+
+
+def retransmissions(connection: socket.socket) -> int:
+    """tcpi_total_retrans of linux/tcp.h, the SYN's included."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int.from_bytes(info[100:104], sys.byteorder)

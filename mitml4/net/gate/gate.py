@@ -15,11 +15,12 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -32,14 +33,17 @@ from mitml4.net.tcp import TcpStream
 
 __all__ = ["Ends", "HeldSyn", "PendingConnection", "Refusal", "SynChannel", "SynGate"]
 
-_MAX_PENDING: Final = 4096
+_MAX_PENDING: Final = 12_288
 _MAX_MESSAGE: Final = 1 << 16
-_AT_ONCE: Final = 64
-"""The number of messages that are read before other tasks run."""
+_AT_ONCE: Final = 1024
+"""The number of messages that are read before other tasks run: usually all that are queued. With a
+lower number the queue would grow while other tasks take long, and SYNs would be read too late."""
 _ARRIVES_WITHIN_S: Final = 5.0
 _UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL)
 
 log = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
 
 Ends: TypeAlias = tuple[Address, Address]
 """The addresses of a connection: its client, and the address where it was accepted."""
@@ -101,6 +105,8 @@ class SynGate:
         """By client and requested destination."""
         self.admitted: dict[Ends, PendingConnection] = {}
         """By their addresses at the listener."""
+        self._by_client: Counter[str] = Counter()
+        self._by_client_and_server: Counter[tuple[str, Address]] = Counter()
         self._send, self._receive = trio.open_memory_channel[PendingConnection](_MAX_PENDING)
 
     async def run(self) -> None:
@@ -150,9 +156,28 @@ class SynGate:
         asked = held.syn.client, held.syn.destination
         if pending := self.pending.get(asked):
             pending.ask_again()
-        elif len(self.pending) < _MAX_PENDING:
+        elif self._has_room(held):
             self.pending[asked] = pending = PendingConnection(held, self)
+            self._by_client[held.syn.client.ip] += 1
+            self._by_client_and_server[held.syn.client.ip, held.syn.destination] += 1
             self._send.send_nowait(pending)
+
+    def _has_room(self, held: HeldSyn) -> bool:
+        """Whether one more connection may wait. A client may use as many places as it leaves free,
+        and towards one server as many as it leaves free for its other servers. Its other SYNs are
+        ignored, and those of other clients are not."""
+        client = held.syn.client.ip
+        own = self._by_client[client]
+        free = _MAX_PENDING - len(self.pending)
+        towards_server = self._by_client_and_server[client, held.syn.destination]
+        return own < free and towards_server < free - own
+
+    def forget(self, held: HeldSyn) -> None:
+        """Remove a connection that no longer waits."""
+        client, destination = held.syn.client, held.syn.destination
+        if self.pending.pop((client, destination), None):
+            _count_down(self._by_client, client.ip)
+            _count_down(self._by_client_and_server, (client.ip, destination))
 
     async def _accept_admitted(self) -> None:
         while True:
@@ -236,7 +261,12 @@ class PendingConnection:
         self._gate.admitted[self._ends] = self
 
     def _leave(self) -> None:
-        held = self.held.syn
-        self._gate.pending.pop((held.client, held.destination), None)
+        self._gate.forget(self.held)
         if self._ends is not None:
             self._gate.admitted.pop(self._ends, None)
+
+
+def _count_down(counter: Counter[Key], key: Key) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,11 @@ _PACKET, _CONFIG = _ULOG | 0, _ULOG | 1
 _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _BIND: Final = b"\x01"
 _COPY_PACKET: Final = 2
+
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
+_BUFFER_BYTES: Final = 8 << 20
+"""Room for some thousand packets. Clients retransmit a SYN that does not fit, but only after one
+second or longer."""
 
 _MARK, _INDEV, _OUTDEV, _PAYLOAD, _PREFIX = 2, 4, 5, 9, 10
 
@@ -52,6 +58,9 @@ def open_log(group: int, *, copy_bytes: int) -> socket.socket:
     """
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)  # to rmem_max at most
+        with suppress(PermissionError):  # in the namespace of a user
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         sock.bind((0, 0))
         mode = struct.pack("!IBx", copy_bytes, _COPY_PACKET)
         at_once = struct.pack("!I", 1)

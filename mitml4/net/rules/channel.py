@@ -34,7 +34,7 @@ from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket, open_log
 from mitml4.net.gate.syn import LONGEST_SYN, Syn
 from mitml4.net.identity import FOREIGN_MASK, Identity
-from mitml4.net.rules.ruleset import AS_IT_LEAVES
+from mitml4.net.rules.ruleset import AS_IT_LEAVES, UNCHANGED
 
 __all__ = ["HostChannel"]
 
@@ -89,6 +89,14 @@ class HostChannel:
                 self._leaving[syn.untranslated] = syn, packet
                 if len(self._leaving) > _MAX_LEAVING:
                     self._leaving.popitem(last=False)
+            elif packet.prefix == UNCHANGED.encode():
+                yield HeldSyn(
+                    syn=syn,
+                    destination=syn.destination,
+                    source=syn.client,
+                    interface=self._interface(packet),
+                    packet_mark=packet.mark,
+                )
             elif left := self._leaving.pop(syn.untranslated, None):
                 leaving, first = left
                 yield HeldSyn(

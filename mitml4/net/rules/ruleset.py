@@ -4,9 +4,11 @@ One `inet` table serves IPv4 and IPv6. It is loaded with the flag `owner`, so it
 netlink socket of the guard (guard.py), and the kernel removes it with that socket.
 
     gate       postrouting, after all others: the SYN of a connection in scope has passed the
-    scope        rules and routes of others. It is logged to us twice, as it leaves and as it
-    hold         arrived, and dropped. We decide about the connection (channel.py). Packets that
-                 could get past this without a proper SYN are dropped.
+    scope        rules and routes of others. It is logged to us and dropped. If others have changed
+    hold         it, it is logged twice, as it leaves and as it arrived. We decide about the
+                 connection (channel.py). The number of SYNs of one client is limited, because the
+                 log may overflow, and would then lose the SYNs of any client. Packets that could
+                 get past this without a proper SYN are dropped.
     refused    prerouting: answers the clients that are to be refused
     own        output: our own connections to the servers, which no session intercepts
     input      permits only connections that we have sent to the listener
@@ -29,10 +31,11 @@ from typing import Final
 from mitml4.net.identity import ANY_OWN_MARK, FOREIGN_MASK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import Ends, PortRange, Scope
 
-__all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "Ruleset"]
+__all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "UNCHANGED", "Ruleset"]
 
 AS_IT_CAME: Final = "came"
 AS_IT_LEAVES: Final = "leaves"
+UNCHANGED: Final = "unchanged"
 """The log prefixes of a SYN."""
 
 _QUIC_PORT: Final = 443
@@ -44,6 +47,12 @@ _GATE_PRIORITY: Final = 2**31 - 2
 _MARKS_PRIORITY: Final = -199
 _FILTER_PRIORITY: Final = -1
 _INPUT_PRIORITY: Final = 10
+
+_MOST_OF_A_CLIENT: Final = 2000
+_MOST_TOWARDS_A_SERVER: Final = 1000
+"""The number of SYNs at once, and twice the number a second: more than we can handle."""
+_MOST_COUNTED: Final = 65_536
+"""The number of clients, and of pairs of client and server. Further ones are not limited."""
 
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
 # Packets that no host sends to start or continue a connection, but some hosts take for a start. An
@@ -81,7 +90,8 @@ class Ruleset:
             for name, lines in self._chains()
         )
         counter = "\tcounter quic { }\n" if self.blocks_quic else ""
-        return f"table inet {self.identity.table} {{\n\tflags owner\n{counter}{body}}}\n"
+        sets = "".join(f"\tset {name} {{ {what} }}\n" for name, what in _sets())
+        return f"table inet {self.identity.table} {{\n\tflags owner\n{counter}{sets}{body}}}\n"
 
     @property
     def stop_intake(self) -> str:
@@ -166,6 +176,9 @@ class Ruleset:
         return [
             # It was to be refused, and has lost its mark; its client will retransmit.
             'iifname "lo" drop',
+            *_limits(),
+            # A SYN that nobody has changed is logged once.
+            f'ct mark 0 ct status & (snat | dnat) == 0 log group {group} prefix "{UNCHANGED}" drop',
             f'log group {group} prefix "{AS_IT_LEAVES}"',
             "ip saddr set ct original ip saddr",
             "ip daddr set ct original ip daddr",
@@ -240,6 +253,30 @@ class Ruleset:
         yield from _outside_networks(self.scope.to, "{} daddr")
         # After source translation the packet has another address.
         yield from _outside_networks(self.scope.from_, "ct original {} saddr")
+
+
+def _sets() -> Iterator[tuple[str, str]]:
+    """The sets that count the SYNs of each client, and of each client towards one server."""
+    counts = f"flags dynamic; size {_MOST_COUNTED}; timeout 10s;"
+    for family in ("ipv4", "ipv6"):
+        yield f"client_{family}", f"type {family}_addr; {counts}"
+        yield f"pair_{family}", f"type {family}_addr . {family}_addr . inet_service; {counts}"
+
+
+def _limits() -> Iterator[str]:
+    """The rules that drop SYNs above the limits; clients retransmit them.
+
+    `ct original` is the client's address before translation. It does not match the other family.
+    """
+    # SYNs that are dropped towards one server must not count against the client's other servers.
+    limits = ((_MOST_TOWARDS_A_SERVER, "pair"), (_MOST_OF_A_CLIENT, "client"))
+    for most, name in limits:
+        for family, ip in (("ipv4", "ip"), ("ipv6", "ip6")):
+            key = f"ct original {ip} saddr"
+            if name == "pair":
+                key += f" . {ip} daddr . tcp dport"
+            limit = f"limit rate over {most // 2}/second burst {most} packets"
+            yield f"update @{name}_{family} {{ {key} {limit} }} drop"
 
 
 def _outside_networks(networks: Sequence[IPv4Network | IPv6Network], field: str) -> Iterator[str]:

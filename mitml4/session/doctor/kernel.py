@@ -55,10 +55,13 @@ _FEATURES: Final = (
         "held connections",
         "chain p { type filter hook prerouting priority -199; reject with tcp reset; }\n"
         "chain n { type nat hook output priority 0; }\n"
+        "set s { type ipv4_addr; flags dynamic; timeout 10s; }\n"
         "chain c { type filter hook postrouting priority 2147483646;"
+        " update @s { ip saddr limit rate over 9/second } drop;"
         " ip daddr set ct original ip daddr log group 1 drop; }",
         "a connection waits at its first packet until the server has accepted it",
-        f"{_MODULES} nft_log nfnetlink_log nf_conntrack_netlink nft_chain_nat nft_reject_inet",
+        f"{_MODULES} nft_log nft_limit nfnetlink_log nf_conntrack_netlink nft_chain_nat"
+        " nft_reject_inet",
     ),
     _Feature(
         "TPROXY",

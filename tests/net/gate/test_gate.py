@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,19 +32,21 @@ class Channel:
         self.lets_in = True
         self.clients: list[socket.socket] = []
 
-    def ask(self, port: int) -> None:
+    def ask(self, port: int, client: int = 2, server_port: int = 443) -> None:
         """A client's SYN is held."""
-        payload = port.to_bytes(2)
+        payload = port.to_bytes(2) + bytes([client]) + server_port.to_bytes(2) + b"..."
         attribute = (4 + len(payload)).to_bytes(2, "little") + (9).to_bytes(2, "little") + payload
-        body = b"\2\0\0\0" + attribute + b"\0\0"
+        body = b"\2\0\0\0" + attribute
         head = (16 + len(body)).to_bytes(4, "little") + (4 << 8).to_bytes(2, "little") + bytes(10)
         self.client_side.send(head + body)
 
     def held(self, packets: Iterator[LoggedPacket]) -> Iterator[HeldSyn]:
         for packet in packets:
-            client = Address("192.0.2.2", int.from_bytes(packet.payload))
-            syn = Syn(client, SERVER, b"", b"")
-            yield HeldSyn(syn=syn, destination=SERVER, source=client, interface="lan")
+            port, host, server_port = struct.unpack_from("!HBH", packet.payload)
+            client = Address(f"192.0.2.{host}", port)
+            server = Address(SERVER.ip, server_port)
+            syn = Syn(client, server, b"", b"")
+            yield HeldSyn(syn=syn, destination=server, source=client, interface="lan")
 
     def admit(self, held: HeldSyn) -> Ends:
         self.admitted.append(held.syn.client.port)
@@ -108,6 +111,29 @@ async def test_a_syn_that_comes_again_is_no_second_connection(gate: SynGate) -> 
     assert [(await gate.accept()).client.port for _ in range(2)] == [1001, 1002]
     await wait_all_tasks_blocked()
     assert await gate.waiting() == []
+
+
+async def test_room_is_left_for_others_whoever_asks_for_how_much(gate: SynGate) -> None:
+    """For other servers of the same client, and for other clients."""
+
+    async def flood(client: int, server_port: int) -> int:
+        before = len(gate.pending)
+        for port in range(1, 16_000):
+            gate.channel.ask(port, client, server_port)
+            if port % 64 == 0:
+                await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        return len(gate.pending) - before
+
+    one_server = await flood(2, 443)
+    another_server = await flood(2, 80)
+    another_client = await flood(3, 443)
+    assert 0 < another_server < one_server < 16_000 // 3
+    assert another_client > 1000
+    for connection in await gate.waiting():
+        connection.refuse(None)
+    assert gate.pending == {}
+    assert await flood(2, 443) == one_server
 
 
 async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) -> None:
