@@ -26,7 +26,8 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.http.connect import HttpConnect
 from mitml4.protocols.http.http1 import Http1
-from mitml4.protocols.http.http2 import PREFACE, Http2
+from mitml4.protocols.http.http2 import Http2
+from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.protocols.http.websocket import WebSocket
 from mitml4.protocols.protocol_event import ProtocolEvent
 

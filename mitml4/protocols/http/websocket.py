@@ -6,6 +6,7 @@ Frame headers are read and payloads skipped by count. Sizes are those on the wir
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -20,7 +21,7 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["PROTOCOL", "WebSocket", "WebSocketDetails", "WebSocketMessage"]
+__all__ = ["PROTOCOL", "Messages", "WebSocket", "WebSocketDetails", "WebSocketMessage"]
 
 # RFC 6455 §5.2
 _FIN: Final = 0x80
@@ -93,6 +94,55 @@ class WebSocketMessage(ProtocolEvent):
         return self.stream is not None
 
 
+@dataclass(slots=True)
+class Messages:
+    """Reads the messages of both directions out of copies of the bytes."""
+
+    stream: int | None = None
+    """That of HTTP/2 which carries them."""
+    _sides: dict[Direction, _Side] = field(
+        default_factory=lambda: {direction: _Side() for direction in Direction}
+    )
+
+    def read(self, direction: Direction, data: bytes) -> Iterator[WebSocketMessage]:
+        """The messages that end in the next bytes of a direction. Raises ProtocolError."""
+        side = self._sides[direction]
+        data, side.kept = side.kept + data, b""
+        at = 0
+        while True:
+            passing = min(side.skip, len(data) - at)
+            side.skip -= passing
+            if side.skip:
+                return
+            at += passing
+            if side.frame is not None:
+                yield from self._ended(direction, side, side.frame)
+            side.frame = _frame(data, at)
+            if side.frame is None:
+                side.kept = data[at:]
+                return
+            at += side.frame.header_size
+            side.skip = side.frame.size
+
+    def _ended(
+        self, direction: Direction, side: _Side, frame: _Frame
+    ) -> Iterator[WebSocketMessage]:
+        """A frame is over, and a message with it unless fragments follow (RFC 6455 §5.4)."""
+        opcode, size = frame.opcode, frame.size
+        if not opcode & _CONTROL:
+            if (opcode == _CONTINUATION) != (side.message is not None):
+                raise ProtocolError("WebSocket: a fragment without a message, or the reverse")
+            side.message = side.message or opcode
+            side.size += size
+            if not frame.final:
+                return
+            opcode, size = side.message, side.size
+            side.message, side.size = None, 0
+        yield WebSocketMessage(
+            direction=direction, opcode=_OPCODES[opcode], size=size, stream=self.stream
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketDetails(Details):
     """None: what was negotiated stands in the HTTP heads of the layer outside."""
@@ -108,50 +158,14 @@ class WebSocket(Conversation):
     up: Directive = MIRROR
     down: Directive = MIRROR
     details_ready: bool = True
-    _sides: dict[Direction, _Side] = field(
-        default_factory=lambda: {direction: _Side() for direction in Direction}
-    )
+    messages: Messages = field(default_factory=Messages, repr=False)
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        side = self._sides[direction]
-        side.kept = self._read(direction, side, side.kept + data)
+        self.protocol_events += self.messages.read(direction, data)
         return len(data)
-
-    def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
-        """Read all frames that are whole; what is left over of a header."""
-        at = 0
-        while True:
-            passing = min(side.skip, len(data) - at)
-            side.skip -= passing
-            if side.skip:
-                return b""
-            at += passing
-            if side.frame is not None:
-                self._ended(direction, side, side.frame)
-            side.frame = _frame(data, at)
-            if side.frame is None:
-                return data[at:]
-            at += side.frame.header_size
-            side.skip = side.frame.size
 
     def details(self) -> WebSocketDetails:
         return WebSocketDetails()
-
-    def _ended(self, direction: Direction, side: _Side, frame: _Frame) -> None:
-        """A frame is over, and a message with it unless fragments follow (RFC 6455 §5.4)."""
-        opcode, size = frame.opcode, frame.size
-        if not opcode & _CONTROL:
-            if (opcode == _CONTINUATION) != (side.message is not None):
-                raise ProtocolError("WebSocket: a fragment without a message, or the reverse")
-            side.message = side.message or opcode
-            side.size += size
-            if not frame.final:
-                return
-            opcode, size = side.message, side.size
-            side.message, side.size = None, 0
-        self.protocol_events.append(
-            WebSocketMessage(direction=direction, opcode=_OPCODES[opcode], size=size)
-        )
 
 
 PROTOCOL: Final = Protocol(

@@ -31,15 +31,8 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES
-from mitml4.protocols.http.http2 import (
-    MAX_HEADER_BLOCK,
-    MAX_STREAMS,
-    MAX_TABLE,
-    PREFACE,
-    PROTOCOL,
-    Http2,
-    Http2Details,
-)
+from mitml4.protocols.http.http2 import MAX_STREAMS, PROTOCOL, Http2, Http2Details
+from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.protocols.wire_text import CUT, MAX_TEXT, pairs
@@ -389,11 +382,11 @@ def test_frames_without_content_are_read_past(converse: Converse) -> None:
         for direction in (UP, DOWN):
             conversation.feed(direction, frame * 1000)
     assert conversation.protocol_events == []
-    assert [len(side.kept) for side in conversation._sides.values()] == [0, 0]
+    assert [len(side.kept) for side in conversation.sides.values()] == [0, 0]
     assert list(conversation._streams) == [1]
     head, rest = HeadersFrame(3, b"").serialize(), ContinuationFrame(3, b"").serialize()
     conversation.feed(UP, head + rest * 1000)
-    block = conversation._sides[UP].block
+    block = conversation.sides[UP].block
     assert block is not None
     assert not block.fragments
 
@@ -404,7 +397,7 @@ def test_a_large_body_costs_its_frame_headers_only(converse: Converse) -> None:
     converse(conversation, [*script, (DOWN, SETTINGS + server.headers(1, OK))])
     body = data(1, bytes(16_384)) * 64
     converse(conversation, [(DOWN, body)], chunk=65_536)
-    (side,) = (side for way, side in conversation._sides.items() if way is DOWN)
+    (side,) = (side for way, side in conversation.sides.items() if way is DOWN)
     assert len(side.kept) < 9
     talk = converse(conversation, [(DOWN, data(1, b"", end=True))])
     assert brief(talk.protocol_events) == ["1 end 0/1048576"]

@@ -1,0 +1,286 @@
+"""The frames of HTTP/2 (RFC 9113 §4), read from copies of the bytes.
+
+Of each frame the nine bytes of its header are read. Header blocks go on to HPACK, SETTINGS say how
+large its tables may be, and the payload of every other frame, DATA first of all, is skipped by
+count. What the reader remembers is bounded: one frame header or one header block per direction, and
+two HPACK tables.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from hpack import Decoder, HPACKError
+
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import MIRROR, Conversation, Direction, Directive
+from mitml4.protocols.http.exchange import HeaderFields
+
+__all__ = ["MAX_HEADER_BLOCK", "MAX_TABLE", "PREFACE", "Block", "Frames"]
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
+MAX_HEADER_BLOCK: Final = 65536
+"""Bytes of one header block, both as it came and decompressed."""
+MAX_TABLE: Final = 65536
+"""Bytes of a dynamic table of HPACK, whatever is negotiated."""
+_ENTRY_BYTES: Final = 150
+"""What an entry of a table takes in memory beside its bytes."""
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+_HEADER: Final = struct.Struct(">HBBBL")  # RFC 9113 §4.1
+_HEADER_SIZE: Final = _HEADER.size
+_ERROR_CODE: Final = struct.Struct(">L")
+_GOING_AWAY: Final = struct.Struct(">LL")  # §6.8
+_SETTING: Final = struct.Struct(">HL")  # §6.5.1
+# §6
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH_PROMISE = 0, 1, 3, 4, 5
+_GOAWAY, _CONTINUATION = 7, 9
+_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+_PRIORITY_SIZE: Final = 5  # §6.2
+_PROMISED_SIZE: Final = 4  # §6.6
+_RST_SIZE: Final = 4  # §6.4
+_HEADER_TABLE_SIZE: Final = 1  # §6.5.2
+_STREAM: Final = 0x7FFFFFFF
+"""§4.1: the highest bit of a stream identifier is reserved."""
+_PARSED: Final = frozenset({_HEADERS, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _CONTINUATION})
+
+
+def _decoder() -> Decoder:
+    """Of a table as large as SETTINGS of the other side allow; the encoder says inside its header
+    blocks how much of that it uses (RFC 7541 §4.2, §6.3)."""
+    return Decoder(max_header_list_size=MAX_HEADER_BLOCK)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """One that carries a part of a header block."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+    @property
+    def unpadded(self) -> bytes:
+        """RFC 9113 §6.2."""
+        if not self.flags & _PADDED:
+            return self.payload
+        if not self.payload or self.payload[0] >= len(self.payload):
+            raise ProtocolError("HTTP/2: padding longer than its frame")
+        return self.payload[1 : len(self.payload) - self.payload[0]]
+
+
+@dataclass(slots=True)
+class Block:
+    """A header block under way: who it is about, and on which stream its CONTINUATIONs come."""
+
+    on_stream: int
+    about_stream: int
+    ends_stream: bool
+    fragments: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class _Side:
+    has_preface: bool = False
+    """The preface is over: the first SETTINGS frame was seen."""
+    kept: bytes = b""
+    """The beginning of a frame that has not come whole: less than a header block."""
+    skip: int = 0
+    """Payload bytes of the frame under way that are not looked at."""
+    content: int = 0
+    """How many of them come first and are content of `content_of`; what is left is padding."""
+    content_of: int | None = None
+    """The stream whose content it is, where that is looked at."""
+    ends: int | None = None
+    """The stream that is over when they have passed."""
+    block: Block | None = None
+    decoder: Decoder = field(default_factory=_decoder)
+
+
+@dataclass(slots=True)
+class Frames(Conversation):
+    """Both directions, frame by frame, from the client's preface on. To be subclassed."""
+
+    up: Directive = MIRROR
+    down: Directive = MIRROR
+    sides: dict[Direction, _Side] = field(
+        default_factory=lambda: {direction: _Side() for direction in Direction}, repr=False
+    )
+
+    def read_block(self, direction: Direction, block: Block, headers: HeaderFields) -> None:
+        """A header block is whole: a request, a response, or trailers."""
+        raise NotImplementedError
+
+    def count_content(self, direction: Direction, stream: int, size: int) -> bool:
+        """So many bytes of content come in a stream; whether `read_content` wants them."""
+        raise NotImplementedError
+
+    def read_content(self, direction: Direction, stream: int, content: bytes) -> None:
+        """What came of a stream's content."""
+        raise NotImplementedError
+
+    def end_half(self, direction: Direction, stream: int) -> None:
+        """END_STREAM was seen in a direction."""
+        raise NotImplementedError
+
+    def reset_stream(self, stream: int, code: int) -> None:
+        """One side gave a stream up."""
+        raise NotImplementedError
+
+    def go_away(self, direction: Direction, last: int, code: int) -> None:
+        """The other side's streams above the last one named will not be served (RFC 9113 §6.8)."""
+        raise NotImplementedError
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        self.named.clear()
+        side = self.sides[direction]
+        side.kept = self._read(direction, side, side.kept + data)
+        return len(data)
+
+    def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
+        """Read all frames that are whole; what is left over."""
+        at = 0 if side.has_preface else self._begin(direction, side, data)
+        while side.has_preface:
+            passing = min(side.skip, len(data) - at)
+            if side.content_of is not None:
+                content = data[at : at + min(passing, side.content)]
+                side.content -= len(content)
+                self.read_content(direction, side.content_of, content)
+            side.skip -= passing
+            if side.skip:
+                return b""
+            at += passing
+            if side.ends is not None:
+                self.end_half(direction, side.ends)
+                side.ends = None
+            taken = self._frame(direction, side, data, at)
+            if not taken:
+                break
+            at += taken
+        return data[at:]
+
+    @property
+    def memory(self) -> int:
+        held = 0
+        for side in self.sides.values():
+            table = side.decoder.header_table
+            if entries := len(table.dynamic_entries):
+                held += table.maxsize + _ENTRY_BYTES * entries
+        return held
+
+    def _begin(self, direction: Direction, side: _Side, data: bytes) -> int:
+        """Check what each side begins with (RFC 9113 §3.4): where the frames begin, or 0."""
+        preface = PREFACE if direction is UP else b""
+        if not data.startswith(preface[: len(data)]):
+            raise ProtocolError("HTTP/2: no preface")
+        if len(data) < len(preface) + _HEADER_SIZE:
+            return 0
+        _, _, kind, flags, stream = _HEADER.unpack_from(data, len(preface))
+        if (kind, flags, stream) != (_SETTINGS, 0, 0):
+            raise ProtocolError("HTTP/2: does not begin with SETTINGS")
+        side.has_preface = True
+        return len(preface)
+
+    def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
+        """Read the frame at `at`; how many of its bytes are done with, 0 while it is not whole."""
+        have = len(data) - at
+        if have < _HEADER_SIZE:
+            return 0
+        high, low, kind, flags, stream = _HEADER.unpack_from(data, at)
+        length: int = high << 8 | low
+        stream &= _STREAM
+        if side.block and (kind != _CONTINUATION or stream != side.block.on_stream):
+            raise ProtocolError("HTTP/2: a header block is interrupted")
+        if kind in _PARSED:
+            if length > MAX_HEADER_BLOCK:
+                raise ProtocolError("HTTP/2: a frame longer than 64 KiB that is no DATA")
+            size = _HEADER_SIZE + length
+            if have < size:
+                return 0
+            payload = data[at + _HEADER_SIZE : at + size]
+            if kind == _SETTINGS:
+                self._settings(direction, flags, payload)
+            elif kind == _GOAWAY:
+                self._go_away(direction, payload)
+            else:
+                self._fragment(direction, side, _Frame(kind, flags, stream, payload))
+            return size
+        size = _HEADER_SIZE
+        side.content_of = None
+        if kind == _DATA:
+            padding = 0
+            if flags & _PADDED and length:
+                if have == _HEADER_SIZE:
+                    return 0
+                padding = 1 + data[at + _HEADER_SIZE]
+                size += 1
+            side.content = length - padding
+            if side.content < 0:
+                raise ProtocolError("HTTP/2: padding longer than its frame")
+            if self.count_content(direction, stream, side.content):
+                side.content_of = stream
+            side.ends = stream if flags & _END_STREAM else None
+        elif kind == _RST_STREAM and length == _RST_SIZE:
+            if have < _HEADER_SIZE + _RST_SIZE:
+                return 0
+            (code,) = _ERROR_CODE.unpack_from(data, at + _HEADER_SIZE)
+            self.reset_stream(stream, code)
+        side.skip = _HEADER_SIZE + length - size
+        return size
+
+    def _settings(self, direction: Direction, flags: int, payload: bytes) -> None:
+        """How large a table the other side's encoder may use.
+
+        What is taken back later counts once it is acknowledged; until then the larger one holds.
+        """
+        if flags & _ACK or len(payload) % _SETTING.size:
+            return
+        decoder = self.sides[direction.other].decoder
+        for setting, value in _SETTING.iter_unpack(payload):
+            if setting == _HEADER_TABLE_SIZE:
+                allowed = max(decoder.max_allowed_table_size, value)
+                decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
+
+    def _fragment(self, direction: Direction, side: _Side, frame: _Frame) -> None:
+        """A frame that carries a header block, or a part of it (RFC 9113 §4.3)."""
+        if frame.kind == _CONTINUATION:
+            fragment = frame.payload
+        else:
+            fragment = frame.unpadded
+            about = frame.stream
+            if frame.kind == _PUSH_PROMISE:
+                about = int.from_bytes(fragment[:_PROMISED_SIZE], "big") & _STREAM
+                fragment = fragment[_PROMISED_SIZE:]
+            elif frame.flags & _PRIORITY:
+                fragment = fragment[_PRIORITY_SIZE:]
+            is_in_place = frame.stream and (frame.kind == _HEADERS or direction is DOWN)
+            ends = frame.kind == _HEADERS and bool(frame.flags & _END_STREAM)
+            side.block = Block(frame.stream, about, ends) if is_in_place else None
+        block = side.block
+        if block is None:
+            raise ProtocolError("HTTP/2: part of a header block out of place")
+        block.fragments += fragment
+        if len(block.fragments) > MAX_HEADER_BLOCK:
+            raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
+        if frame.flags & _END_HEADERS:
+            side.block = None
+            self._headers(direction, block)
+
+    def _headers(self, direction: Direction, block: Block) -> None:
+        try:
+            fields = self.sides[direction].decoder.decode(bytes(block.fragments), raw=True)
+        except HPACKError as error:
+            raise ProtocolError(f"HTTP/2: {error}") from error
+        self.read_block(direction, block, [(bytes(name), bytes(value)) for name, value in fields])
+        if block.ends_stream:
+            self.end_half(direction, block.about_stream)
+
+    def _go_away(self, direction: Direction, payload: bytes) -> None:
+        if len(payload) < _GOING_AWAY.size:
+            raise ProtocolError("HTTP/2: a short GOAWAY")
+        last, code = _GOING_AWAY.unpack_from(payload)
+        self.go_away(direction, last & _STREAM, code)
