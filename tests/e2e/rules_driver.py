@@ -72,7 +72,8 @@ async def flow(connection: IncomingConnection, interception: Interception, scope
         return
     try:
         outgoing = trio.SocketStream(server)
-        client_side = trio.SocketStream(await connection.accept())
+        accepted = await connection.accept()
+        client_side = trio.SocketStream(trio.socket.from_stdlib_socket(accepted.socket))
         async with client_side, outgoing, trio.open_nursery() as nursery:
             nursery.start_soon(relay, client_side, outgoing)
             nursery.start_soon(relay, outgoing, client_side)

@@ -255,7 +255,7 @@ def test_a_jdk_with_a_store_of_its_own_trusts_us_by_keytool(machine, form):
     security = "/opt/java/jdk/lib/security"
     store = f"{security}/cacerts"
     machine.run("mkdir", "-p", security)
-    for number in range(5):
+    for number in range(2):
         machine.mitml4("ca", "generate", "--ca-dir", f"/tmp/{number}", "--name", f"Root {number}")
         machine.run(
             *("keytool", "-importcert", "-noprompt", "-keystore", store, "-storetype", form),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import stat
 import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,12 @@ HELLO = "hello from nginx\n"
 
 CONNECT = """
 import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
-    print("connected")
-except OSError as error:
-    print(error.strerror or error)
+for address, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        socket.create_connection((address, int(port)), 10)
+        print("connected")
+    except OSError as error:
+        print(error.strerror or error)
 """
 
 SERVE = """
@@ -44,6 +47,9 @@ def test_a_command_trusts_what_it_is_shown(host, nginx, root: bool) -> None:
     assert (ended.code, ended.out) == (0, HELLO)
     assert ended.stacks == [["tls", "http/2"]]
     assert [event["url"] for event in ended.of_type("http.request")] == [WEB]
+    start, stop = ended.events[0], ended.events[-1]
+    assert (start["type"], start["mode"], start["table"]) == ("session.start", "run", None)
+    assert (stop["type"], stop["reason"]) == ("session.stop", "command ended")
 
 
 def test_without_trust_a_command_sees_a_stranger(host, nginx) -> None:
@@ -52,12 +58,13 @@ def test_without_trust_a_command_sees_a_stranger(host, nginx) -> None:
     assert ended.out == ""
 
 
-@pytest.mark.parametrize(("flag", "address"), [("-4", SERVER_V4), ("-6", SERVER_V6)])
-def test_both_ip_versions_are_carried_and_called_by_name(host, nginx, flag, address) -> None:
-    ended = host.run(*CURL, flag, WEB)
-    assert ended.out == HELLO
-    (opened,) = ended.of_type("flow.open")
-    assert (opened["destination"]["ip"], opened["name"]) == (address, "www.example")
+def test_both_ip_versions_are_carried_and_called_by_name(host, nginx) -> None:
+    ended = host.run(
+        "sh", "-c", f"{shlex.join((*CURL, '-4', WEB))}; {shlex.join((*CURL, '-6', WEB))}"
+    )
+    assert ended.out == 2 * HELLO
+    opened = [(event["destination"]["ip"], event["name"]) for event in ended.of_type("flow.open")]
+    assert opened == [(SERVER_V4, "www.example"), (SERVER_V6, "www.example")]
 
 
 def test_one_line_tells_of_each_connection_and_standard_output_is_the_commands(host, nginx) -> None:
@@ -83,16 +90,6 @@ def test_the_table_comes_at_the_end(host, nginx) -> None:
     assert ended.out == HELLO
     assert "www.example:443" in ended.err
     assert "tls › http/2" in ended.err
-
-
-def test_events_begin_with_a_session_of_its_own_kind_and_end_with_its_end(host, nginx) -> None:
-    events = host.run(*CURL, WEB).events
-    assert (events[0]["type"], events[0]["mode"], events[0]["table"]) == (
-        "session.start",
-        "run",
-        None,
-    )
-    assert (events[-1]["type"], events[-1]["reason"]) == ("session.stop", "command ended")
 
 
 # --- as if it were run plainly -------------------------------------------------------------------
@@ -139,7 +136,7 @@ def test_a_command_inherits_nothing_of_ours(host) -> None:
 
 @pytest.mark.parametrize(
     ("script", "code"),
-    [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)],
+    [("exit 7", 7), ("kill -KILL $$", 137)],
 )
 def test_the_exit_code_is_the_commands(host, script: str, code: int) -> None:
     assert host.run("sh", "-c", script).code == code
@@ -151,7 +148,7 @@ def test_a_command_that_is_not_there_is_127(host) -> None:
     assert ended.err.startswith("error: no-such-command: command not found\n")
 
 
-@pytest.mark.parametrize("what", ["/etc/passwd", "/etc", "./plain"])
+@pytest.mark.parametrize("what", ["/etc", "./plain"])
 def test_a_command_that_cannot_be_executed_is_126(host, what: str) -> None:
     (host.home / "plain").write_text("true\n")
     ended = host.run(what)
@@ -195,9 +192,9 @@ def test_what_the_server_refuses_is_refused_at_once(host) -> None:
     assert closed["reason"] == "refused"
 
 
-@pytest.mark.parametrize("address", ["203.0.113.9", "2001:db8:9::9"])
-def test_what_has_no_way_is_unreachable_at_once(host, address: str) -> None:
-    assert host.run("python3", "-c", CONNECT, address, "80").out == "No route to host\n"
+def test_what_has_no_way_is_unreachable_at_once(host) -> None:
+    ended = host.run("python3", "-c", CONNECT, "203.0.113.9", "80", "2001:db8:9::9", "80")
+    assert ended.out == 2 * "No route to host\n"
 
 
 BIND = """
@@ -212,9 +209,9 @@ for family, kind, address in (
     with socket.socket(family, kind) as sock:
         try:
             sock.bind((address, 0))
-            print("bound")
+            print(address, "bound", sep="\t")
         except OSError as error:
-            print(error.strerror)
+            print(address, error.strerror, sep="\t")
 """
 
 
@@ -222,12 +219,18 @@ for family, kind, address in (
     ("root", "options"), [(False, ()), (True, ("--loopback",))], ids=["user", "root"]
 )
 def test_only_addresses_of_the_hosts_own_can_be_bound(host, root: bool, options) -> None:
-    own = f"0.0.0.0,127.0.0.1,127.9.9.9,{ROUTER_WAN_V4}", f"::,::1,{ROUTER_WAN_V6}"
-    ended = host.run("python3", "-c", BIND, *own, options=options, root=root)
-    assert set(ended.out.splitlines()) == {"bound"}
-    others = f"8.8.8.8,{SERVER_V4},10.0.0.1", f"2001:db8::8,{SERVER_V6}"
-    ended = host.run("python3", "-c", BIND, *others, options=options, root=root)
-    assert set(ended.out.splitlines()) == {"Cannot assign requested address"}
+    own = "0.0.0.0", "127.0.0.1", "127.9.9.9", ROUTER_WAN_V4, "::", "::1", ROUTER_WAN_V6
+    others = "8.8.8.8", SERVER_V4, "10.0.0.1", "2001:db8::8", SERVER_V6
+    by_version = [
+        ",".join(each for each in (*own, *others) if (":" in each) == is_v6)
+        for is_v6 in (False, True)
+    ]
+    ended = host.run("python3", "-c", BIND, *by_version, options=options, root=root)
+    expected = dict.fromkeys(own, "bound") | dict.fromkeys(
+        others, "Cannot assign requested address"
+    )
+    said = [tuple(line.split("\t")) for line in ended.out.splitlines()]
+    assert sorted(said) == sorted(2 * [*expected.items()])  # of TCP and of UDP
 
 
 def test_a_client_goes_on_to_the_next_address(host, nginx) -> None:
@@ -252,22 +255,23 @@ def test_names_of_the_hosts_file_and_of_the_resolver_are_known(host, resolver) -
     assert "byresolver.example" in resolver
 
 
-@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_STREAM"])
-@pytest.mark.parametrize("server", ["127.0.0.53", "192.0.2.53", "2001:db8::53"])
-def test_any_resolver_is_the_hosts_own(host, resolver, kind: str, server: str) -> None:
-    query = f"""
-import socket, struct
+ASK = """
+import socket, struct, sys
 query = bytes.fromhex("123401000001000000000000") + b"\\x03any\\x07example\\0\\0\\1\\0\\1"
-family = socket.AF_INET6 if ":" in "{server}" else socket.AF_INET
-sock = socket.socket(family, socket.{kind})
-sock.settimeout(10)
-sock.connect(("{server}", 53))
-prefix = struct.pack("!H", len(query)) if sock.type == socket.SOCK_STREAM else b""
-sock.send(prefix + query)
-answer = sock.recv(4096)
-print(socket.inet_ntoa(answer[-4:]))
+for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+    for server in sys.argv[1:]:
+        with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, kind) as sock:
+            sock.settimeout(10)
+            sock.connect((server, 53))
+            prefix = struct.pack("!H", len(query)) if kind == socket.SOCK_STREAM else b""
+            sock.send(prefix + query)
+            print(socket.inet_ntoa(sock.recv(4096)[-4:]))
 """
-    assert host.run("python3", "-c", query).out == f"{SERVER_V4}\n"
+
+
+def test_any_resolver_is_the_hosts_own(host, resolver) -> None:
+    ended = host.run("python3", "-c", ASK, "127.0.0.53", "192.0.2.53", "2001:db8::53")
+    assert ended.out == 6 * f"{SERVER_V4}\n"
 
 
 def test_quic_is_refused_at_once_and_other_datagrams_are_said_to_be_lost(host) -> None:
@@ -286,36 +290,43 @@ for _ in range(3):
     assert [note for note in ended.notes if "198.51.100.2:123" in note] == ended.notes[:1]
 
 
-@pytest.mark.parametrize(("family", "address"), [("AF_INET", SERVER_V4), ("AF_INET6", SERVER_V6)])
-@pytest.mark.parametrize("connected", [True, False])
-def test_datagrams_can_be_let_pass(host, family: str, address: str, connected: bool) -> None:
-    script = f"""
-import socket
-sock = socket.socket(socket.{family}, socket.SOCK_DGRAM)
-sock.settimeout(10)
-server = ("{address}", 7000)
-if {connected}:
-    sock.connect(server)
-for word in (b"one", b"two"):
-    sock.sendto(word, server)
-    data, sender = sock.recvfrom(100)
-    print(data.decode(), sender[:2] == server)
+ECHO = """
+import socket, sys
+for address in sys.argv[1:]:
+    server = address, 7000
+    for connected in (True, False):
+        with socket.socket(
+            socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
+        ) as sock:
+            sock.settimeout(10)
+            if connected:
+                sock.connect(server)
+            for word in (b"one", b"two"):
+                sock.sendto(word, server)
+                data, sender = sock.recvfrom(100)
+                print(data.decode(), sender[:2] == server)
 """
-    echo = host.lab.server.socket(getattr(socket, family), socket.SOCK_DGRAM)
 
-    def serve() -> None:
-        for _ in range(2):
+
+def test_datagrams_can_be_let_pass(host) -> None:
+    def serve(echo: socket.socket) -> None:
+        for _ in range(4):
             data, client = echo.recvfrom(100)
             echo.sendto(data.upper(), client)
 
-    with echo:
-        echo.bind((address, 7000))
-        echo.settimeout(20)
-        server = threading.Thread(target=serve)
-        server.start()
-        ended = host.run("python3", "-c", script, options=["--udp", "pass"])
-        server.join()
-    assert ended.out == "ONE True\nTWO True\n"
+    with ExitStack() as stack:
+        threads = []
+        for family, address in ((socket.AF_INET, SERVER_V4), (socket.AF_INET6, SERVER_V6)):
+            echo = stack.enter_context(host.lab.server.socket(family, socket.SOCK_DGRAM))
+            echo.bind((address, 7000))
+            echo.settimeout(60)
+            threads.append(threading.Thread(target=serve, args=(echo,)))
+            threads[-1].start()
+        argv = ("python3", "-c", ECHO, SERVER_V4, SERVER_V6)
+        ended = host.run(*argv, options=["--udp", "pass"])
+        for thread in threads:
+            thread.join()
+    assert ended.out == 4 * "ONE True\nTWO True\n"
     assert ended.notes == []
 
 
@@ -437,30 +448,36 @@ def test_the_hosts_own_services_are_reached(host, options, wait_until) -> None:
         lambda: "127.0.0.1:8123" in host.lab.router.run("ss", "-Hltn").stdout,
         "the server listens",
     )
-    ended = host.run(
-        *CURL, "-o", "/dev/null", "-w", "%{http_code}", "http://localhost:8123/", options=options
+    visits = (
+        ("http://localhost:8123/",),
+        ("--interface", "127.0.0.2", "http://127.0.0.1:8123/"),
     )
-    assert ended.out == "200"
-    assert (["http/1"] in ended.stacks) == bool(options)
-    host.run(*CURL, "--interface", "127.0.0.2", "http://127.0.0.1:8123/", options=options)
+    status = ("-o", "/dev/null", "-w", "%{http_code}")
+    script = "; ".join(shlex.join((*CURL, *status, *visit)) for visit in visits)
+    ended = host.run("sh", "-c", script, options=options)
+    assert ended.out == "200200"
+    assert ended.stacks == (2 * [["http/1"]] if options else [])
     server.kill()
     _, log = server.communicate()
     assert [line.split()[0] for line in log.splitlines()] == ["127.0.0.1", "127.0.0.2"]
 
 
 def test_a_port_that_nobody_listens_on_is_refused(host) -> None:
-    assert host.run("python3", "-c", CONNECT, "127.0.0.1", "9").out == "Connection refused\n"
-    assert host.run("python3", "-c", CONNECT, "::1", "9").out == "Connection refused\n"
+    ended = host.run("python3", "-c", CONNECT, "127.0.0.1", "9", "::1", "9")
+    assert ended.out == 2 * "Connection refused\n"
 
 
 # --- ends ----------------------------------------------------------------------------------------
 
 
 def test_descendants_keep_their_network_until_the_last_has_ended(host, nginx) -> None:
-    late = f"(sleep 1.5; {' '.join(CURL)} http://www.example/) & exit 3"
-    ended = host.run("sh", "-c", late)
-    assert (ended.code, ended.out) == (3, HELLO)
-    assert any("goes on" in note for note in ended.notes)
+    late = f"(read line <&3; {shlex.join((*CURL, 'http://www.example/'))}) & exit 3"
+    script = f"exec 3<&0; {late}"
+    process = host.popen(host.argv("sh", "-c", script), stdin=subprocess.PIPE)
+    while "goes on" not in (line := process.stderr.readline()):
+        assert line, "it did not wait"
+    assert process.communicate("go\n", timeout=60)[0] == HELLO
+    assert process.returncode == 3
 
 
 def test_without_waiting_the_session_ends_with_the_command(host) -> None:
@@ -561,7 +578,7 @@ except OSError as error:
     assert heard == ["Connection reset by peer"]
 
 
-def test_nothing_is_left_on_the_host(host, nginx) -> None:
+def test_nothing_is_left_on_the_host_and_no_file_of_the_session_holds_a_key(host, nginx) -> None:
     def mounts() -> str:
         return host.lab.router.run("cat", "/proc/self/mountinfo").stdout
 
@@ -570,10 +587,6 @@ def test_nothing_is_left_on_the_host(host, nginx) -> None:
     assert mounts() == before
     processes = subprocess.run(["pgrep", "-f", str(host.root_certificate)], capture_output=True)
     assert processes.stdout == b""
-
-
-def test_no_file_of_the_session_holds_a_key(host, nginx) -> None:
-    host.run(*CURL, WEB)
     files = [path for path in host.home.parent.rglob("*") if path.is_file()]
     assert files
     assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
