@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Final
+
+from cachetools import FIFOCache
 
 from mitml4.errors import MitmError
 from mitml4.sinks.files import OutputFile, open_file, write_all
@@ -57,7 +58,8 @@ class KeyLog:
             raise
         self._file = OutputFile(self._descriptor, self.name)
         os.set_blocking(self._descriptor, False)
-        self._written: OrderedDict[bytes, None] = OrderedDict()
+        self._written: FIFOCache[bytes, None] = FIFOCache(_REMEMBERED)
+        """OpenSSL repeats lines within a handshake, so the latest are enough."""
         self._lock = Lock()
 
     def __call__(self, line: bytes) -> None:
@@ -65,7 +67,7 @@ class KeyLog:
         with self._lock:
             if self._descriptor < 0 or line in self._written:
                 return
-            self._remember(line)
+            self._written[line] = None
             failure = self._append(line)
         if failure:
             self._on_failure(failure)
@@ -84,12 +86,6 @@ class KeyLog:
             self._release()
             return self._file.failure(error)
         return None
-
-    def _remember(self, line: bytes) -> None:
-        """OpenSSL repeats lines within a handshake, so the latest are enough."""
-        self._written[line] = None
-        if len(self._written) > _REMEMBERED:
-            self._written.popitem(last=False)
 
     def _release(self) -> MitmError | None:
         if self._descriptor < 0:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, Literal
 
 import trio
+from cachetools import FIFOCache
 
 from mitml4 import __version__
 from mitml4.address import Address
@@ -105,7 +106,7 @@ class PacketFile:
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
         self._ended: deque[tuple[float, _Flow]] = deque()
-        self._pending_syns: OrderedDict[bytes, None] = OrderedDict()
+        self._pending_syns: FIFOCache[bytes, None] = FIFOCache(_MAX_KNOCKING)
         """Connections that have begun, of which we may hear yet that they are ours."""
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
@@ -185,8 +186,6 @@ class PacketFile:
             if flags & (_SYN | _ACK) != _SYN:
                 return
             self._pending_syns[key] = self._pending_syns[_reversed(key)] = None
-            while len(self._pending_syns) > _MAX_KNOCKING:
-                self._pending_syns.popitem(last=False)
         if self._held_bytes > _HARD_LIMIT:
             self.missing += 1
             return

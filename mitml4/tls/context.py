@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
+from cachetools import LRUCache
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -26,8 +26,6 @@ from mitml4.tls.trust_store import certificates_in
 
 __all__ = ["Contexts", "Outcome", "has_extended_master_secret"]
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 KeyLog = Callable[[bytes], None]
 _PrivateKey: TypeAlias = (
@@ -92,23 +90,6 @@ class _Identity:
         context.use_privatekey(self.key)
 
 
-class _Cache(Generic[K, V]):
-    """The most recently used values, at most `size`."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._values: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K, make: Callable[[], V]) -> V:
-        if key in self._values:
-            self._values.move_to_end(key)
-        else:
-            self._values[key] = make()
-            if len(self._values) > self.size:
-                self._values.popitem(last=False)
-        return self._values[key]
-
-
 @dataclass(slots=True)
 class Contexts:
     """The contexts of a session, kept by what they depend on."""
@@ -118,11 +99,11 @@ class Contexts:
     """A PEM file with the key and chain that servers who ask for one are given. It is read at once:
     later the session may no longer be able to."""
     _identity: _Identity | None = field(init=False)
-    _server_side: _Cache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
-        default_factory=lambda: _Cache(64)
+    _server_side: LRUCache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
+        default_factory=lambda: LRUCache(64)
     )
-    _hellos: _Cache[Hashable, ClientHello] = field(default_factory=lambda: _Cache(512))
-    _client_side: _Cache[Hashable, SSL.Context] = field(default_factory=lambda: _Cache(256))
+    _hellos: LRUCache[Hashable, ClientHello] = field(default_factory=lambda: LRUCache(512))
+    _client_side: LRUCache[Hashable, SSL.Context] = field(default_factory=lambda: LRUCache(256))
 
     def __post_init__(self) -> None:
         """Raises OSError where the file cannot be read."""
@@ -132,15 +113,20 @@ class Contexts:
     def server_side(self, hello: ClientHello) -> Mirrored:
         """For the server: offers what the client did. Raises SSL.Error if nothing of it works."""
         offer = Offer.of(hello)
-        context, usual = self._server_side.get(offer, lambda: self._make_server_side(offer))
-        made = self._hellos.get((offer, shape(hello)), lambda: rehearse(context, hello))
-        return Mirrored(context, made, usual)
+        if offer not in self._server_side:
+            self._server_side[offer] = self._make_server_side(offer)
+        context, usual = self._server_side[offer]
+        key = offer, shape(hello)
+        if key not in self._hellos:
+            self._hellos[key] = rehearse(context, hello)
+        return Mirrored(context, self._hellos[key], usual)
 
     def client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         """For the client: exactly this version and ALPN (or none), this cipher if it can be."""
-        return self._client_side.get(
-            (id(leaf), leaf, outcome), lambda: self._make_client_side(leaf, outcome)
-        )
+        key = id(leaf), leaf, outcome
+        if key not in self._client_side:
+            self._client_side[key] = self._make_client_side(leaf, outcome)
+        return self._client_side[key]
 
     def _make_server_side(self, offer: Offer) -> tuple[SSL.Context, SSL.Context | None]:
         """A client may offer more than OpenSSL does at its usual level, and still refuse what is

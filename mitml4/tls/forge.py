@@ -10,13 +10,13 @@ keep such promises.
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
+from cachetools import LRUCache
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -125,7 +125,7 @@ class Forge:
         self._narrower = narrower or {}
         self._untrusted = CertificateAuthority.untrusted()
         self._keys = LeafKeys()
-        self._leaves: OrderedDict[Hashable, Leaf] = OrderedDict()
+        self._leaves: LRUCache[Hashable, Leaf] = LRUCache(_CACHE_SIZE)
 
     async def leaf(
         self,
@@ -153,7 +153,6 @@ class Forge:
         shown = _shown(original, name)
         index = (shown, key_type, issuer, strict, staple)
         if leaf := self._leaves.get(index):
-            self._leaves.move_to_end(index)
             return leaf
         parts = _read(original, name)
         signer = self._signer(issuer, key, parts)
@@ -162,8 +161,6 @@ class Forge:
             response = make_staple(staple, leaf.certificate, self._authority(issuer))
             leaf = replace(leaf, staple=response)
         self._leaves[index] = leaf
-        if len(self._leaves) > _CACHE_SIZE:
-            self._leaves.popitem(last=False)
         return leaf
 
     def _authority(self, issuer: frozenset[int]) -> CertificateAuthority:

@@ -22,11 +22,13 @@ Nothing is kept for good, and the tables are bounded: what is not shown again is
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
+
+from cachetools import FIFOCache
 
 __all__ = [
     "CHANNEL_BINDING",
@@ -38,9 +40,6 @@ __all__ = [
     "Site",
     "Visit",
 ]
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 REFUSALS: Final = {
     42: "bad_certificate",
@@ -108,10 +107,10 @@ class PassthroughCache:
         self.clock = clock
         self.learns_pins = learns_pins
         """False: clients that refuse our certificate are never passed through."""
-        self._records: OrderedDict[tuple[Client, Site], Record] = OrderedDict()
-        self._accepted_at: OrderedDict[Site, float] = OrderedDict()
+        self._records: FIFOCache[tuple[Client, Site], Record] = FIFOCache(_HARD_LIMIT)
+        self._accepted_at: FIFOCache[Site, float] = FIFOCache(_HARD_LIMIT)
         """When a client last accepted our certificate for a site."""
-        self._voters: OrderedDict[Site, OrderedDict[str, Record]] = OrderedDict()
+        self._voters: FIFOCache[Site, FIFOCache[str, Record]] = FIFOCache(_HARD_LIMIT)
         """The last addresses whose clients were passed through to a site, for reasons of their own:
         several programs of one machine speak for that machine alone."""
 
@@ -126,7 +125,7 @@ class PassthroughCache:
     def renew(self, client: Client, site: Site) -> Record:
         """The same, to be written to."""
         record = self.record(client, site)
-        _put(self._records, (client, site), record)
+        self._records[client, site] = record
         return record
 
     def reason(self, client: Client, site: Site) -> str | None:
@@ -155,9 +154,9 @@ class PassthroughCache:
         record = self.renew(client, site)
         lasts_s = _REMEMBERED_S if reason in _LASTING else _BYPASS_S
         record.reason, record.bypassed_until = reason, self.clock() + lasts_s
-        voters = self._voters.get(site) or OrderedDict()
-        _put(voters, client.address, record, most=_MOST_VOTERS)
-        _put(self._voters, site, voters)
+        voters = self._voters.get(site) or FIFOCache(_MOST_VOTERS)
+        voters[client.address] = record
+        self._voters[site] = voters
 
     def remove(self, client: Client, site: Site, reason: str) -> None:
         """Open this client's connections again."""
@@ -167,7 +166,7 @@ class PassthroughCache:
 
     def accept(self, client: Client, site: Site) -> None:
         """The client takes our certificate."""
-        _put(self._accepted_at, site, self.clock())
+        self._accepted_at[site] = self.clock()
         self.record(client, site).left_at = _NEVER
         self.remove(client, site, PINNED)
 
@@ -235,11 +234,3 @@ class Visit:
         record = self.passthrough_cache.renew(self.client, self.site)
         record.declines_until = self.passthrough_cache.clock() + _REMEMBERED_S
         self.needs_no(CLIENT_CERTIFICATE)
-
-
-def _put(table: OrderedDict[K, V], key: K, value: V, *, most: int = _HARD_LIMIT) -> None:
-    """Add the newest entry; the oldest one goes where there are too many."""
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > most:
-        table.popitem(last=False)

@@ -19,8 +19,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import time
-from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -28,6 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from cachetools import TTLCache
 from cryptography import x509
 from OpenSSL import crypto
 from OpenSSL._util import lib
@@ -93,10 +93,12 @@ class Verdict:
 class Verifier:
     """Verifies chains against sets of roots, for clients that know one of the sets each."""
 
-    def __init__(self, *sets: Collection[bytes]) -> None:
+    def __init__(
+        self, *sets: Collection[bytes], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`sets` are the DER of roots."""
         self._sets = [_Roots(certificates) for certificates in sets]
-        self._seen: OrderedDict[tuple[bytes, int], Verdict] = OrderedDict()
+        self._seen: TTLCache[bytes, Verdict] = TTLCache(_REMEMBERED_CHAINS, _REMEMBERED_S, clock)
 
     @property
     def everybody(self) -> Issuer:
@@ -119,12 +121,10 @@ class Verifier:
 
     def _verify_chain(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
         presented = b"".join((*map(der, chain), response))
-        key = hashlib.sha256(presented).digest(), int(time.time()) // _REMEMBERED_S
-        if key not in self._seen:
-            self._seen[key] = self._examine(chain, response)
-            if len(self._seen) > _REMEMBERED_CHAINS:
-                self._seen.popitem(last=False)
-        return self._seen[key]
+        key = hashlib.sha256(presented).digest()
+        if (verdict := self._seen.get(key)) is None:
+            verdict = self._seen[key] = self._examine(chain, response)
+        return verdict
 
     def _examine(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
         now = datetime.now(UTC)

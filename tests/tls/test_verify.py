@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -170,12 +169,11 @@ def test_a_chain_is_verified_again_after_a_while(
     faulty: SimpleNamespace, roots: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain, _ = roots.issue(faulty.combine("sound"))
-    verifier = Verifier(trusted(roots))
+    clock = SimpleNamespace(now=0.0)
+    verifier = Verifier(trusted(roots), clock=lambda: clock.now)
     examined = []
     monkeypatch.setattr(verifier, "_examine", lambda *args: examined.append(args) or shown())
-    now = time.time() // 3600 * 3600
-    for later in (0, 1800, 3601, 3602):
-        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+    for clock.now in (0.0, 1800.0, 3601.0, 3602.0):
         verifier.verify(chain, NAME)
     assert len(examined) == 2
 

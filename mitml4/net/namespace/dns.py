@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
+from cachetools import FIFOCache
 
 from mitml4.net.namespace.dns_message import addresses_in, failure
 
@@ -49,15 +49,15 @@ class Names:
     limit: int = _MAX_NAMES
     by_file: Mapping[str, str] = field(default_factory=dict)
     """Names that need no resolver: see `names_by_file`."""
-    _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _names: FIFOCache[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = FIFOCache(self.limit)
 
     def learn(self, answer: bytes) -> None:
         """Remember the addresses in a resolver's answer."""
         for address, name in addresses_in(answer):
             self._names[address] = name
-            self._names.move_to_end(address)
-        while len(self._names) > self.limit:
-            self._names.popitem(last=False)
 
     def of(self, address: str) -> str | None:
         return self._names.get(address) or self.by_file.get(address)

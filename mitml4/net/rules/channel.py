@@ -18,13 +18,13 @@ import errno
 import random
 import socket
 import struct
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
 import trio
+from cachetools import FIFOCache
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
@@ -61,7 +61,7 @@ class HostChannel:
         self.interfaces = interfaces
         self._identity = identity
         self._port = port
-        self._leaving: OrderedDict[bytes, tuple[Syn, LoggedPacket]] = OrderedDict()
+        self._leaving: FIFOCache[bytes, tuple[Syn, LoggedPacket]] = FIFOCache(_MAX_LEAVING)
         with ExitStack() as undo:
             try:
                 self.log = undo.enter_context(open_log(identity.log_group, copy_bytes=LONGEST_SYN))
@@ -87,8 +87,6 @@ class HostChannel:
                 continue
             if packet.prefix == AS_IT_LEAVES.encode():
                 self._leaving[syn.untranslated] = syn, packet
-                if len(self._leaving) > _MAX_LEAVING:
-                    self._leaving.popitem(last=False)
             elif packet.prefix == UNCHANGED.encode():
                 yield HeldSyn(
                     syn=syn,
