@@ -1,7 +1,7 @@
-"""The certificate authority: the one key that clients come to trust.
+"""The certificate authority: the key whose certificate clients have to trust.
 
-It lives in two PEM files of the invoking user, written atomically, and never over older ones
-unless told so: whoever holds the key can impersonate every site to every client that trusts it.
+It is stored in two PEM files of the invoking user, which are written atomically and replace older
+ones only on request: the key can impersonate every site to every client that trusts it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 CERTIFICATE_FILE: Final = "mitml4-ca.pem"
 KEY_FILE: Final = "mitml4-ca-key.pem"
 NAME_PREFIX: Final = "mitml4 CA of "
-"""How the name of an authority begins that nobody has named otherwise."""
+"""The start of an authority's default name."""
 DEFAULT_DAYS: Final = 825
-"""The longest life that Apple's systems grant to what a user has installed."""
+"""The longest validity that Apple's systems accept from a root that a user has installed."""
 
 CA_KEYS: Final = {
     "ec-p256": KeyType.EC_P256,
@@ -66,7 +66,7 @@ _UNTRUSTED_NAME: Final = "mitml4 UNTRUSTED: the server's certificate did not ver
 
 @dataclass(frozen=True, slots=True)
 class CertificateAuthority:
-    """A certificate that signs, and its key, in memory."""
+    """A certificate and its signing key, in memory."""
 
     certificate: x509.Certificate
     key: AuthorityKey
@@ -82,10 +82,9 @@ class CertificateAuthority:
     ) -> CertificateAuthority:
         """A new authority, valid for `days` from an hour ago (clocks differ).
 
-        `key` is one of CA_KEYS, `name` the common name (default: this host and today's date).
-        With `permit_domains` the authority can only sign for these domains and what is below
-        them, and for no IP address. Raises UsageError for a value that cannot stand in a
-        certificate.
+        `key` is one of CA_KEYS, `name` the common name (default: this host and today's date). With
+        `permit_domains` the authority can sign only for these domains and their subdomains, and for
+        no IP address. Raises UsageError for a value that a certificate cannot contain.
         """
         if key not in CA_KEYS:
             raise UsageError(f"no such key: {key}", hint=f"one of {', '.join(CA_KEYS)}")
@@ -119,7 +118,7 @@ class CertificateAuthority:
 
     @classmethod
     def untrusted(cls) -> CertificateAuthority:
-        """A throwaway authority for a session, that nobody trusts, and whose name says so.
+        """An authority for one session that nobody trusts, with a name that says so.
 
         It signs the leaves of servers that did not verify, so that the client sees that too.
         """
@@ -127,11 +126,11 @@ class CertificateAuthority:
 
     @classmethod
     def load(cls, directory: Path) -> CertificateAuthority:
-        """The authority that `save` left in a directory.
+        """The authority that `save` has written into a directory.
 
-        Raises CertificateError when there is none, or when it cannot be used: others can read
-        the key, or could have written a file; a file is no PEM, the key is another certificate's,
-        it has expired or is no CA.
+        Raises CertificateError if there is none, or if it cannot be used: others can read the key,
+        or could have written a file; a file is not PEM, the key does not fit the certificate, the
+        certificate has expired or is not a CA's.
         """
         certificate_file, key_file = directory / CERTIFICATE_FILE, directory / KEY_FILE
         generate = f"mitml4 ca generate --ca-dir {shlex.quote(str(directory))}"
@@ -152,7 +151,7 @@ class CertificateAuthority:
 
     @classmethod
     def load_or_generate(cls, directory: Path) -> tuple[CertificateAuthority, bool]:
-        """The authority in a directory, made there on first use; and whether it was made now."""
+        """The authority in a directory, created on first use; and whether it is new."""
         if exists(directory / CERTIFICATE_FILE) or exists(directory / KEY_FILE):
             return cls.load(directory), False
         authority = cls.generate()
@@ -160,10 +159,11 @@ class CertificateAuthority:
         return authority, True
 
     def save(self, directory: Path, *, force: bool = False) -> None:
-        """Write certificate and key (0600) into a directory (made 0700 where it is missing).
+        """Write certificate and key (0600) into a directory (created with 0700 if it does not
+        exist).
 
-        Raises CertificateError when an authority is there already (unless `force`), or when the
-        disk or the directory does not take it; then no half-written file is left.
+        Raises CertificateError if there is an authority already (unless `force`), or if writing
+        fails; no partly written file is left.
         """
         key_pem = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         certificate_pem = self.certificate.public_bytes(Encoding.PEM)
@@ -188,7 +188,7 @@ class CertificateAuthority:
 
     @property
     def permitted_domains(self) -> tuple[str, ...]:
-        """The domains it is limited to; none: it may sign for all."""
+        """The domains to which it is limited; empty: no limit."""
         try:
             extension = self.certificate.extensions.get_extension_for_class(x509.NameConstraints)
         except x509.ExtensionNotFound:
@@ -198,7 +198,7 @@ class CertificateAuthority:
 
 
 def default_directory() -> Path:
-    """Where the invoking user's authority lives: `mitml4` in their data home."""
+    """The directory of the invoking user's authority: `mitml4` in their data home."""
     return data_home() / "mitml4"
 
 
@@ -233,8 +233,8 @@ def _subject(name: str) -> x509.Name:
 
 
 def _name_constraints(domains: Sequence[str]) -> x509.NameConstraints:
-    """RFC 5280 §4.2.1.10. Names of a kind that is not mentioned stay free, so that addresses
-    must be excluded by name."""
+    """RFC 5280 §4.2.1.10. Names of an unmentioned kind are permitted, so addresses must be excluded
+    explicitly."""
     everywhere = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
     return x509.NameConstraints(
         permitted_subtrees=[x509.DNSName(_a_label(domain)) for domain in domains],
@@ -259,7 +259,7 @@ def _is_label(label: str) -> bool:
 
 
 class _UnusableError(Exception):
-    """Why a stored authority cannot be used."""
+    """The reason why a stored authority cannot be used."""
 
 
 def _parse_key(pem: bytes) -> AuthorityKey:

@@ -1,4 +1,4 @@
-"""OpenSSL contexts: for the server with what the client offers, for the client with the outcome."""
+"""OpenSSL contexts: for the server with the client's offer, for the client with the outcome."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ _FATAL: Final = 2  # RFC 8446 §6, AlertLevel
 _CLOSE_NOTIFY: Final = 0  # RFC 8446 §6.1
 _OP_NO_EXTENDED_MASTER_SECRET: Final = 1  # openssl/ssl.h
 _OP_NO_RENEGOTIATION: Final = 1 << 30
-# openssl/ssl.h: a FIN without close_notify is no fatal error, which OpenSSL would answer with an
-# alert, and after which it would write no more. TlsStream tells the two ends apart all the same.
+# openssl/ssl.h: without it, a FIN without close_notify is a fatal error, which OpenSSL answers with
+# an alert, and after which it cannot write. TlsStream distinguishes the two kinds of end.
 _OP_IGNORE_UNEXPECTED_EOF: Final = 1 << 7
 _USUAL_LEVEL: Final = 2
-"""112 bits; OpenSSL's default since 3.2, and Debian's before."""
+"""112 bits; OpenSSL's default since 3.2, and Debian's before that."""
 _SERVER_HELLO: Final = b"SSLv3/TLS read server hello"
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the handshake with the server has come to, as far as the client's has to be alike."""
+    """The result of the server's handshake, as far as the client's has to match it."""
 
     version: int
     cipher: str
     alpn: bytes
     """Empty: none."""
     extended_master_secret: bool
-    """RFC 7627; some clients refuse a server that has not got it."""
+    """RFC 7627; some clients refuse a server without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mirrored:
-    """A context for the server, and the ClientHello that it makes."""
+    """A context for the server, and its ClientHello."""
 
     context: SSL.Context
     hello: ClientHello
     usual: SSL.Context | None
-    """The same at OpenSSL's usual level of security, for what comes behind the ServerHello."""
+    """The same at OpenSSL's usual security level, for the messages after the ServerHello."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """A certificate, what is above it, and its key."""
+    """A certificate, its chain, and its key."""
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
@@ -92,12 +92,12 @@ class _Identity:
 
 @dataclass(slots=True)
 class Contexts:
-    """The contexts of a session, kept by what they depend on."""
+    """The contexts of a session, cached by their parameters."""
 
     keylog: KeyLog | None = None
     client_certificate: Path | None = None
-    """A PEM file with the key and chain that servers who ask for one are given. It is read at once:
-    later the session may no longer be able to."""
+    """A PEM file with the key and chain for servers that ask for a client certificate. It is read
+    at once, because the session may lose access to it later."""
     _identity: _Identity | None = field(init=False)
     _server_side: LRUCache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
         default_factory=lambda: LRUCache(64)
@@ -106,12 +106,13 @@ class Contexts:
     _client_side: LRUCache[Hashable, SSL.Context] = field(default_factory=lambda: LRUCache(256))
 
     def __post_init__(self) -> None:
-        """Raises OSError where the file cannot be read."""
+        """Raises OSError if the file cannot be read."""
         path = self.client_certificate
         self._identity = _Identity.parse(path.read_bytes()) if path else None
 
     def server_side(self, hello: ClientHello) -> Mirrored:
-        """For the server: offers what the client did. Raises SSL.Error if nothing of it works."""
+        """For the server: offers what the client offers. Raises SSL.Error if OpenSSL supports
+        nothing of it."""
         offer = Offer.of(hello)
         if offer not in self._server_side:
             self._server_side[offer] = self._make_server_side(offer)
@@ -122,15 +123,15 @@ class Contexts:
         return Mirrored(context, self._hellos[key], usual)
 
     def client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
-        """For the client: exactly this version and ALPN (or none), this cipher if it can be."""
+        """For the client: exactly this version and ALPN (or none), and this cipher if possible."""
         key = id(leaf), leaf, outcome
         if key not in self._client_side:
             self._client_side[key] = self._make_client_side(leaf, outcome)
         return self._client_side[key]
 
     def _make_server_side(self, offer: Offer) -> tuple[SSL.Context, SSL.Context | None]:
-        """A client may offer more than OpenSSL does at its usual level, and still refuse what is
-        below that in the server's key exchange, such as weak Diffie-Hellman."""
+        """A client may offer more than OpenSSL does at its usual level, and still refuse a key
+        exchange below that level, such as weak Diffie-Hellman."""
         context = self._make_server_side_at(0, offer)
         try:
             usual = self._make_server_side_at(_USUAL_LEVEL, offer)
@@ -141,7 +142,8 @@ class Contexts:
     def _make_server_side_at(self, security_level: int, offer: Offer) -> SSL.Context:
         context = self._make()
         offer.apply(context, security_level)
-        context.set_verify(SSL.VERIFY_NONE)  # verify.py does, with one store for all connections
+        # verify.py verifies, with one store for all connections
+        context.set_verify(SSL.VERIFY_NONE)
         context.set_ocsp_client_callback(_note_staple)
         if self._identity:
             self._identity.apply(context)
@@ -152,8 +154,8 @@ class Contexts:
         context = self._make()
         context.set_min_proto_version(version)
         context.set_max_proto_version(version)
-        # A client that asks for a renegotiation is told no, as most servers do. A server that asks
-        # gets it: some do, to ask for a certificate once they know what is requested.
+        # A renegotiation by the client is refused, as most servers do. A renegotiation by the
+        # server is accepted: some servers ask for a certificate when they know what is requested.
         context.set_options(_OP_NO_RENEGOTIATION)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -188,7 +190,7 @@ class Contexts:
 
 
 def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
-    """OpenSSL's info callback: the alerts that end it, and what the server has sent."""
+    """OpenSSL's info callback: the alerts that end the connection, and what the server has sent."""
     noted = connection.get_app_data()
     if not isinstance(noted, Alerts):
         return
@@ -209,12 +211,12 @@ def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> N
         noted.asked_for_certificate = True
         noted.on_certificate_request()
     elif state == _SERVER_HELLO and connection.get_protocol_version() == SSL.TLS1_2_VERSION:
-        # Before TLS 1.2 every signature is below the level, and behind it no group is.
+        # Before TLS 1.2 every signature is below the level, and after it no group is.
         connection.set_context(noted.usual or connection.get_context())
 
 
 def has_extended_master_secret(connection: SSL.Connection) -> bool:
-    """Whether both sides have agreed on RFC 7627, once they have shaken hands."""
+    """Whether a completed handshake has negotiated RFC 7627."""
     return bool(lib.SSL_get_extms_support(connection._ssl) == 1)
 
 

@@ -1,8 +1,9 @@
-"""Just enough DER (X.690) to take a certificate apart and to put one together, bytes unchanged.
+"""The part of DER (X.690) that is needed to split a certificate and to build one, with unchanged
+bytes.
 
-A mirrored leaf copies what the server showed as the server encoded it, including what no parser
-of ours would accept: a Latin-1 subject, a subjectAltName of garbage. Certificate libraries decode
-and encode again, and refuse the whole for one bad part.
+A mirrored leaf contains parts of the server's certificate as the server encoded them, even if no
+parser would accept them: a Latin-1 subject, a malformed subjectAltName. Certificate libraries
+decode and encode again, and refuse the whole certificate for one bad part.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TRUE: Final = b"\x01\x01\xff"
 
 
 class Element(NamedTuple):
-    """One tag-length-value: its tag octet, its contents, and the whole of it as it stood."""
+    """One tag-length-value: its tag octet, its contents, and its complete encoding."""
 
     tag: int
     content: bytes
@@ -45,7 +46,7 @@ class Element(NamedTuple):
 
 
 def elements(data: bytes) -> Iterator[Element]:
-    """The elements that stand one after the other in `data`. Raises ValueError where that ends."""
+    """The consecutive elements in `data`. Raises ValueError if it is malformed."""
     at = 0
     while at < len(data):
         header = data[at : at + 2]
@@ -66,7 +67,7 @@ def elements(data: bytes) -> Iterator[Element]:
 
 
 def tlv(tag: int, *contents: bytes) -> bytes:
-    """The element with this tag octet around these contents."""
+    """The element with this tag octet and these contents."""
     content = b"".join(contents)
     size = len(content)
     if size < 0x80:
@@ -76,8 +77,8 @@ def tlv(tag: int, *contents: bytes) -> bytes:
 
 
 def dotted(oid: bytes) -> str:
-    """The contents of an OBJECT IDENTIFIER as dotted decimals (X.690 §8.19), or as hexadecimal
-    where nobody could have meant it: the size of an arc has no bound."""
+    """The contents of an OBJECT IDENTIFIER as dotted decimals (X.690 §8.19), or as hexadecimal if
+    an arc is unreasonably large; its size has no limit."""
     if not oid or len(oid) > _MAX_OID_BYTES or oid[-1] & 0x80:
         return f"0x{oid[:_MAX_OID_BYTES].hex()}"
     arcs: list[int] = []

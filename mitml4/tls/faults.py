@@ -1,8 +1,8 @@
-"""What some clients refuse in a chain of certificates, and OpenSSL's verification lets pass.
+"""Defects of a certificate chain that some clients refuse and OpenSSL's verification accepts.
 
 OpenSSL leaves keys, digests and the use of a leaf's key to its callers, and accepts what stricter
-libraries do not. A leaf of ours would hide all of it, so each is named here by itself, whatever
-else is wrong with the chain.
+libraries do not. Our leaf would hide these defects, so each is reported, whatever else is wrong
+with the chain.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _WEAK_KEY: Final = "weak key"
 _UNUSUAL_KEY: Final = "unusual key"
 
 _MIN_RSA_BITS: Final = 2048
-"""112 bits of security, as OpenSSL asks for by default since 3.2, and Debian's before."""
-_MAX_RSA_BITS: Final = 8192  # Go's crypto/tls takes no larger ones
+"""112 bits of security: OpenSSL's default since 3.2, and Debian's before that."""
+_MAX_RSA_BITS: Final = 8192  # Go's crypto/tls accepts no larger ones
 _MIN_EC_BITS: Final = 224
 _MAX_CERTIFICATES: Final = 8  # a leaf, the six intermediates of rustls-webpki, a root
 _MAX_SERIAL_BITS: Final = 160  # RFC 5280 §4.1.2.2: 20 octets
@@ -68,11 +68,12 @@ _USUAL_CRITICAL_EXTENSIONS: Final = frozenset(
 
 
 def faults_of(path: Sequence[bytes], *, known: bool, now: datetime) -> list[str]:
-    """The faults of a path (DER, the leaf first, the certificate that is trusted or would have to
-    be last), each once.
+    """The defects of a path (DER, the leaf first, the trusted certificate or its would-be issuer
+    last), each once.
 
-    `known`: whether the path leads to a root that clients trust. What they refuse apart from that
-    in any certificate is named in any case; what makes it no proper leaf, only then.
+    `known`: whether the path leads to a root that clients trust. Defects that clients refuse in any
+    certificate are reported in any case; those that only make it an improper leaf are reported only
+    then.
     """
     try:
         return list(dict.fromkeys(_faults(list(map(parse, path)), known, now)))
@@ -81,8 +82,8 @@ def faults_of(path: Sequence[bytes], *, known: bool, now: datetime) -> list[str]
 
 
 def parse(der: bytes) -> x509.Certificate:
-    """A certificate, without the warnings that cryptography has for malformed ones. Raises what it
-    raises, mostly ValueError; so do the parts of the certificate once they are asked for."""
+    """A certificate, without cryptography's warnings about malformed ones. Raises cryptography's
+    exceptions, mostly ValueError; so do the parts of the certificate when they are read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return x509.load_der_x509_certificate(der)
@@ -93,7 +94,7 @@ def _faults(path: Sequence[x509.Certificate], known: bool, now: datetime) -> Ite
     for certificate in path:
         yield from _key_faults(certificate)
         yield from _form_faults(certificate)
-    for certificate in path[:-1]:  # what a root is signed with says nothing
+    for certificate in path[:-1]:  # a root's signature is not verified
         yield from _signature_faults(certificate)
     for issuer in issuers:
         if fault := date_fault(issuer.not_valid_before_utc, issuer.not_valid_after_utc, now):
@@ -122,7 +123,7 @@ def _key_faults(certificate: x509.Certificate) -> Iterator[str]:
         case rsa.RSAPublicKey() if key.key_size < _MIN_RSA_BITS:
             yield _WEAK_KEY
         case rsa.RSAPublicKey():
-            # RSA-PSS's keys are loaded as RSA's.
+            # RSA-PSS keys are loaded as RSA keys.
             is_rsa = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5
             if not is_rsa or key.key_size > _MAX_RSA_BITS or not _is_usual(key.public_numbers().e):
                 yield _UNUSUAL_KEY
@@ -139,7 +140,7 @@ def _key_faults(certificate: x509.Certificate) -> Iterator[str]:
 
 
 def _is_usual(exponent: int) -> bool:
-    """BoringSSL takes odd ones of 2 to 33 bits."""
+    """BoringSSL accepts odd exponents of 2 to 33 bits."""
     return exponent % 2 == 1 and 2 <= exponent.bit_length() <= 33
 
 
@@ -161,7 +162,7 @@ def _signature_faults(certificate: x509.Certificate) -> Iterator[str]:
 
 
 def _use_faults(leaf: x509.Certificate) -> Iterator[str]:
-    """Every handshake but RSA's key transport takes a signature of the leaf's key."""
+    """Every handshake except RSA key transport needs a signature of the leaf's key."""
     try:
         usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
         if not usage.digital_signature:

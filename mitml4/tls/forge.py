@@ -1,10 +1,10 @@
-"""The mirrored leaf: what the server's certificate shows, signed so that our client takes it.
+"""The mirrored leaf: a certificate with the server's properties, signed by our authority.
 
-Copied as bytes: the subject and the subjectAltName. Copied in part: the purposes, the validity and
-the type of the key. Nothing is mended: expired stays expired, a wrong name stays wrong, self-signed
-stays self-signed, and a leaf of an unknown issuer is signed by an authority that nobody trusts.
-Dropped is what speaks of the real issuer (revocation, transparency, policies), since ours cannot
-keep such promises.
+The subject and the subjectAltName are copied as bytes. The purposes, the validity and the type of
+the key are copied in part. Defects are kept: expired stays expired, a wrong name stays wrong,
+self-signed stays self-signed, and a leaf of an unknown issuer is signed by an authority that nobody
+trusts. What refers to the real issuer (revocation, transparency, policies) is dropped, because our
+authority does not provide it.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from mitml4.tls.verify import Issuer, Unknown
 __all__ = ["MAX_LEAF_LIFE", "MAX_VALIDITY", "Forge", "Leaf"]
 
 MAX_LEAF_LIFE: Final = timedelta(days=397)
-"""From now on, at most: what browsers grant (CA/Browser Forum Baseline Requirements §6.3.2)."""
+"""From now on, at most: the limit of browsers (CA/Browser Forum Baseline Requirements §6.3.2)."""
 MAX_VALIDITY: Final = timedelta(days=825)
-"""From notBefore to notAfter, at most: what Apple's systems grant below a user's own root."""
+"""From notBefore to notAfter, at most: the limit of Apple's systems below a user's root."""
 
 _CACHE_SIZE: Final = 1024
 _MAX_NAMED: Final = 32
 """A hostile certificate can have thousands of extensions; no event lists more than this."""
 
-# The contents of OBJECT IDENTIFIERs (RFC 5280 §4.2 unless said)
+# The contents of OBJECT IDENTIFIERs (RFC 5280 §4.2 unless noted)
 _SAN: Final = b"\x55\x1d\x11"
 _EKU: Final = b"\x55\x1d\x25"
 _KEY_USAGE: Final = b"\x55\x1d\x0f"
@@ -76,14 +76,14 @@ _NAMES: Final = {
 }
 
 _KEY_ENCIPHERMENT: Final = 0x20
-"""In the first octet of a KeyUsage, the fourth of its DER."""
+"""In the first octet of a KeyUsage, the fourth octet of its DER."""
 _VERSION_3: Final = tlv(0xA0, tlv(INTEGER, b"\2"))
 _EXTENSIONS: Final = 0xA3
 _NO_SUBJECT: Final = tlv(SEQUENCE)
 _DNS_NAME: Final = 0x82  # GeneralName [2] IA5String, [7] OCTET STRING
 _IP_ADDRESS: Final = 0x87
 
-# signatureAlgorithm, by the hash that is signed with (RFC 5758 §3.2, RFC 4055 §5, RFC 8410 §3)
+# signatureAlgorithm by hash (RFC 5758 §3.2, RFC 4055 §5, RFC 8410 §3)
 _ECDSA_WITH: Final = {
     256: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x02")),
     384: tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\xce\x3d\x04\x03\x03")),
@@ -95,12 +95,13 @@ _ED25519: Final = tlv(SEQUENCE, tlv(OID, b"\x2b\x65\x70"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """A certificate for a client, the chain to send behind it, and the key of it.
+    """A certificate for a client, its chain, and its key.
 
-    `mirrored` names what of the server's certificate the client is given alike, `not_mirrored`
-    what it is not: `subject`, `key`, `not_before`, `not_after`, and extensions by their name or
-    their dotted OID. The parts that must be another authority's are not counted (issuer, serial,
-    signature, key identifiers). `staple` is an OCSP response to it, or empty.
+    `mirrored` names the properties of the server's certificate that the leaf has too,
+    `not_mirrored` those that it has not: `subject`, `key`, `not_before`, `not_after`, and
+    extensions by their name or dotted OID. Properties that another authority must change are not
+    listed (issuer, serial, signature, key identifiers). `staple` is an OCSP response for the leaf,
+    or empty.
     """
 
     certificate: x509.Certificate
@@ -112,15 +113,16 @@ class Leaf:
 
 
 class Forge:
-    """Mints leaves for one session, each once, and keeps the keys and the latest 1024 of them."""
+    """Creates the leaves of a session, each once, and caches the keys and the latest 1024
+    leaves."""
 
     def __init__(
         self,
         ca: CertificateAuthority,
         narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
     ) -> None:
-        """`ca` signs for servers that verify; for those that verify with these sets of roots alone,
-        an authority of `narrower` does."""
+        """`ca` signs for servers that verify; `narrower` has the authorities for servers that
+        verify only against these sets of roots."""
         self.ca = ca
         self._narrower = narrower or {}
         self._untrusted = CertificateAuthority.untrusted()
@@ -140,14 +142,14 @@ class Forge:
         """The leaf that mirrors a server's certificate (or the DER of it).
 
         `issuer` says who has signed the original; the leaf is signed by an authority that clients
-        know or do not know in the same way. Expiry and a wrong name show in the leaf itself.
-        Unless `strict`, the leaf has a defect that strict clients alone see. `staple` is the
-        server's OCSP response, if it gave a good one. Where the server showed no certificate
-        (None), the leaf stands for `name`, a host name or an address literal.
+        trust or distrust in the same way. The leaf itself has the dates and names. Unless `strict`,
+        the leaf has a defect that only strict clients refuse. `staple` is the server's OCSP
+        response, if it is good. If the server showed no certificate (None), the leaf is for `name`,
+        a host name or an address literal.
 
-        A checkpoint only while the first key of this type is made, in a worker thread; minting
-        itself is done at once, hence once. Raises CertificateError when the certificate's very
-        frame is broken.
+        Checkpoints only while the first key of this type is generated, in a worker thread; the leaf
+        itself is created without a checkpoint, and so only once. Raises CertificateError if the
+        certificate's outer structure is broken.
         """
         key = await self._keys.get(key_type)
         shown = _shown(original, name)
@@ -185,13 +187,13 @@ class Forge:
                 )
 
     async def prepare(self, *key_types: KeyType) -> None:
-        """Make the keys of these types now, so that no first connection waits for them."""
+        """Generate keys of these types now, so that no connection has to wait for them."""
         for key_type in key_types:
             await self._keys.get(key_type)
 
 
 def _shown(original: x509.Certificate | bytes | None, name: str | None) -> bytes:
-    """What a leaf is kept under: the hash of the original, or the name that stands for it."""
+    """The cache key of a leaf: the hash of the original, or the name."""
     if original is None:
         return b"name:" + (name or "").encode("utf-8", "surrogateescape")
     if isinstance(original, x509.Certificate):
@@ -222,7 +224,7 @@ def _general_name(name: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signer:
-    """Who signs a leaf."""
+    """The signer of a leaf."""
 
     key: PrivateKey
     name: bytes
@@ -231,7 +233,7 @@ class _Signer:
     not_before: datetime
     not_after: datetime
     sent: tuple[x509.Certificate, ...]
-    """The certificates that are sent behind the leaf."""
+    """The certificates that are sent after the leaf."""
 
     @classmethod
     def of(cls, ca: CertificateAuthority) -> _Signer:
@@ -256,7 +258,7 @@ class _Signer:
                 return _ECDSA_WITH[signing_hash(key).digest_size * 8]
 
     def certificate(self, tbs: bytes) -> x509.Certificate:
-        """Sign, and see that OpenSSL can read it, who will have to serve it."""
+        """Sign, and check that OpenSSL can parse the result, because OpenSSL has to serve it."""
         signature = tlv(BIT_STRING, b"\0", sign(self.key, tbs))
         try:
             leaf = x509.load_der_x509_certificate(tlv(SEQUENCE, tbs, self.algorithm, signature))
@@ -268,7 +270,7 @@ class _Signer:
 
 
 def _key_identifier(certificate: x509.Certificate) -> bytes:
-    """The authority's own SKI; an authority of the user's making may have none."""
+    """The authority's own SKI; an authority that the user has made may have none."""
     try:
         own = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
@@ -283,7 +285,7 @@ def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime, stri
     try:
         certificate = signer.certificate(_tbs(subject, validity, extensions, key, signer))
     except CertificateError:
-        subject = _NO_SUBJECT  # it is no Name, and all other parts are known to be sound
+        subject = _NO_SUBJECT  # it is not a Name, and all other parts are known to be sound
         certificate = signer.certificate(_tbs(subject, validity, extensions, key, signer))
     alike = {
         "subject": subject == original.subject,
@@ -314,7 +316,8 @@ def _tbs(
     critical = {_BASIC_CONSTRAINTS, _KEY_USAGE}
     if subject == _NO_SUBJECT:
         # RFC 5280 §4.2.1.6: "If the subject field contains an empty sequence, then the issuing CA
-        # MUST include a subjectAltName extension that is marked as critical", else it SHOULD NOT.
+        # MUST include a subjectAltName extension that is marked as critical", otherwise it SHOULD
+        # NOT.
         critical.add(_SAN)
     return tlv(
         SEQUENCE,
@@ -333,10 +336,10 @@ def _tbs(
 
 
 def _validity(original: Original, signer: _Signer, now: datetime) -> tuple[datetime, datetime]:
-    """The original's dates within the authority's, and no longer than clients take.
+    """The original's dates, limited to the authority's validity and to what clients accept.
 
-    One defect comes before that: an expired certificate may have ended before our authority
-    began, and one that is not yet valid may begin after the latest end that we may write.
+    Defects take precedence: an expired certificate may have ended before our authority's start, and
+    one that is not valid yet may start after the latest permitted end.
     """
     not_after = min(original.not_after or signer.not_after, now + MAX_LEAF_LIFE, signer.not_after)
     not_before = max(original.not_before or signer.not_before, signer.not_before)
@@ -361,8 +364,8 @@ def _extensions(
 
 
 def _key_usage(original: Original, key_type: KeyType) -> bytes:
-    """digitalSignature; and keyEncipherment (TLS 1.2's key transport) for RSA, where the original
-    may do that."""
+    """digitalSignature; and keyEncipherment (TLS 1.2's key transport) for RSA, if the original has
+    it."""
     usage = original.extension(_KEY_USAGE)
     may_encipher = usage is None or int.from_bytes(usage[3:4]) & _KEY_ENCIPHERMENT
     return (
@@ -371,7 +374,7 @@ def _key_usage(original: Original, key_type: KeyType) -> bytes:
 
 
 def _purposes(original: Original) -> bytes:
-    """The original's purposes that TLS knows, in its order, and serverAuth in any case."""
+    """The original's purposes that TLS uses, in its order, and always serverAuth."""
     purposes: list[bytes] = []
     try:
         for purpose in elements(next(elements(original.extension(_EKU) or b"")).content):
@@ -385,7 +388,7 @@ def _purposes(original: Original) -> bytes:
 
 
 def _compare_extensions(original: Original, extensions: dict[bytes, bytes]) -> dict[str, bool]:
-    """Whether the leaf shows each of the original's extensions alike, by name."""
+    """Whether the leaf has each of the original's extensions with the same content, by name."""
     alike: dict[str, bool] = {}
     seen = {_SUBJECT_KEY_IDENTIFIER, _AUTHORITY_KEY_IDENTIFIER}
     for oid, value in ((each.oid, each.value) for each in original.extensions):

@@ -1,1 +1,1 @@
-"""The stores of roots on a machine, and how the authority comes into them and out of them."""
+"""The trust stores of a machine: installing the authority into them, and removing it."""

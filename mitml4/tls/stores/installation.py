@@ -1,7 +1,7 @@
-"""Put the authority into the stores of this machine, take it out of them, say where it is.
+"""Install the authority into the trust stores of this machine, remove it, report where it is.
 
-Every step is said before it is done. A store that fails does not keep the others from their turn;
-what has been done is on record, and the failure is raised at the end.
+Every step is printed before it is done. A store that fails does not stop the others; completed
+steps are recorded, and the failure is raised at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _START_IT: Final = "start it once, then install again"
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A kind of store of which there is none here, or not yet for a program, and why."""
+    """A kind of store that does not exist here, or not yet for a program, and the reason."""
 
     kind: Kind
     reason: str
@@ -41,7 +41,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores of a machine, of the kinds that were asked for."""
+    """The stores of a machine, of the requested kinds."""
 
     present: tuple[Store, ...]
     absent: tuple[Absent, ...] = ()
@@ -49,7 +49,7 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An authority of ours that a store trusts."""
+    """An authority of mitml4's that a store trusts."""
 
     sha256: str
     subject: str
@@ -62,14 +62,14 @@ class State:
     kind: Kind
     place: str
     trusted: bool | None
-    """The authority that was asked for; None where nobody can say."""
+    """Whether it trusts the given authority; None if that is unknown."""
     found: tuple[Found, ...] = ()
-    """All authorities of ours, that one and older ones."""
+    """All authorities of mitml4's: the given one and older ones."""
     problem: str | None = None
 
 
 def find_stores(kinds: Iterable[Kind], environ: Mapping[str, str]) -> Stores:
-    """The stores that are here, in the order in which they are installed into."""
+    """The stores of this machine, in the order of installation."""
     present: list[Store] = []
     absent: list[Absent] = []
     for kind in sorted(set(kinds), key=list(Kind).index):
@@ -116,10 +116,10 @@ def install(
     dry_run: bool,
     as_root: str,
 ) -> None:
-    """Let every store trust a certificate, which is also in the PEM file `source`.
+    """Make every store trust a certificate, which is also in the PEM file `source`.
 
-    `as_root` is what to type for more power. Raises MachineError where a store needs it (and has
-    then changed none), or where there is no store; MitmError when one of them has failed.
+    `as_root` is the command to type for more privileges. Raises MachineError if a store needs them
+    (then none has changed), or if there is no store; MitmError if one of them has failed.
     """
     if not dry_run:
         _check_access(stores.present, as_root)
@@ -176,7 +176,7 @@ def _install_into(
 def uninstall(
     stores: Stores, kinds: Iterable[Kind], record: Record, say: Say, *, dry_run: bool, as_root: str
 ) -> bool:
-    """Take out of every store exactly what `install` put into it; whether there was anything.
+    """Remove from every store exactly what `install` has added; returns whether there was anything.
 
     Raises like `install`.
     """
@@ -212,7 +212,7 @@ def _uninstall_from(
 
 
 def _forget(entry: Entry, record: Record, outcome: _Outcome, dry_run: bool) -> None:
-    """A store that is not where we look: it is gone, or only hidden."""
+    """Handle a recorded store that is not found: it is gone, or only hidden."""
     if Path(entry.place).exists():
         raise MachineError(f"{entry.place} is no store that is found from here")
     outcome.say(f"{_title(entry)}: not there any more")
@@ -221,8 +221,8 @@ def _forget(entry: Entry, record: Record, outcome: _Outcome, dry_run: bool) -> N
 
 
 def states(sha256: str | None, stores: Stores, recorded: Iterable[Entry]) -> list[State]:
-    """What each store says of an authority of ours, and of all others that can be told as ours:
-    by the record, or by their name."""
+    """What each store says about an authority of mitml4's, and about all others that can be
+    recognised as such, from the record or by their name."""
     ours = {entry.sha256 for entry in recorded} | ({sha256} if sha256 else set())
     found = [_state(store, sha256, ours) for store in stores.present]
     missing = [
@@ -247,7 +247,7 @@ def _state(store: Store, sha256: str | None, ours: set[str]) -> State:
 
 
 class _Outcome:
-    """How it went with each store."""
+    """The results of all stores."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -277,7 +277,7 @@ class _Outcome:
         return True
 
     def finish(self, what: str, hint: str) -> None:
-        """Raises for the stores that failed, and where no store had its tool."""
+        """Raises an error for the stores that failed, and if no store had its tool."""
         if self.failures:
             first = self.failures[0]
             count = f"{len(self.failures)} of {self.stores} stores could not be {what}: "
@@ -288,7 +288,7 @@ class _Outcome:
 
 
 def _check_access(stores: Iterable[Store], as_root: str) -> None:
-    """Before anything is changed. Raises MachineError."""
+    """Check before anything is changed. Raises MachineError."""
     for store in stores:
         if needed := store.check_access():
             raise MachineError(f"changing {store.place} needs {needed}", hint=as_root)

@@ -1,7 +1,7 @@
-"""The databases of NSS: one in each profile of Firefox or Thunderbird, and one that Chromium and
-Chrome share. They are their user's, and certutil is run as that user.
+"""NSS databases: one in each profile of Firefox or Thunderbird, and one that Chromium and Chrome
+share. They belong to their user, and certutil is run as that user.
 
-Chromium makes its database when it first needs one. Where it has not run yet, we make it.
+Chromium creates its database when it first needs one. If it has not run yet, we create it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class NssStore:
 
     @classmethod
     def find(cls, environ: Mapping[str, str], directory: Path | None = None) -> list[NssStore]:
-        """Those in a home directory, the invoking user's, and Chromium's where it is to be made."""
+        """The databases in a home directory, the invoking user's, and Chromium's if it has to be
+        created."""
         user = sudo_user()
         who = Who(user.pw_uid, user.pw_gid) if user else Who(os.geteuid(), os.getegid())
         places = _places(environ, directory or home())
@@ -109,7 +110,7 @@ class NssStore:
         return (self.place / CERTIFICATES_FILE).exists()
 
     def _creation(self) -> list[Step]:
-        """How it comes to be, as Chromium makes it: closed to others, without a password."""
+        """The steps that create it, as Chromium does: closed to others, without a password."""
         if self._exists:
             return []
         directories = str(self.place.parent), str(self.place)
@@ -117,12 +118,12 @@ class NssStore:
         return [made, running(*self._command("-N", "--empty-password"), who=self.who)]
 
     def _listed(self) -> dict[str, str]:
-        """The names of the certificates, and what each is trusted for in TLS."""
+        """The names of the certificates, and their trust flags for TLS."""
         lines = self._certutil("-L").splitlines()
         return {match[1]: match[2] for line in lines if (match := _LISTED.fullmatch(line))}
 
     def _named(self, name: str) -> Iterator[bytes]:
-        """The certificates of that name; those of the same subject come with them."""
+        """The certificates of that name; certutil returns those of the same subject with them."""
         return certificates_in(self._certutil("-L", "-a", "-n", name).encode())
 
     def _certutil(self, *arguments: str) -> str:
@@ -134,19 +135,19 @@ class NssStore:
 
 
 def has_firefox_without_profile(environ: Mapping[str, str], stores: Iterable[NssStore]) -> bool:
-    """Whether there is a Firefox that has not been started yet: no store is a profile of its."""
+    """Whether there is a Firefox that has not been started yet, and so has no profile."""
     profiles = [each for each in stores if each.place.name != _CHROMIUMS_DATABASE]
     return not profiles and _is_installed(_FIREFOXES, environ)
 
 
 def _places(environ: Mapping[str, str], directory: Path) -> NssPlaces:
-    """Under sudo, what the environment says counts only where it is the user's own place."""
+    """Under sudo, environment variables count only if they name a place of the user's."""
     told = {name: environ[name] for name in _DIRECTORIES if environ.get(name)}
     theirs = {name: value for name, value in told.items() if writable_by_invoker(Path(value))}
     return NssPlaces.of(directory, theirs)
 
 
 def _is_installed(names: Iterable[str], environ: Mapping[str, str]) -> bool:
-    """Whether one of these programs is here, and not as a snap, which keeps to its own home."""
+    """Whether one of these programs is installed, but not as a snap, which uses another home."""
     found = (shutil.which(each, path=environ.get("PATH")) for each in names)
     return any(each and "snap" not in Path(each).resolve().parts for each in found)

@@ -1,7 +1,7 @@
-"""What `ca install` has done, in a small file next to the authority: what `ca uninstall` undoes.
+"""The record of `ca install`, in a small file next to the authority, for `ca uninstall`.
 
-A store's entry is written before the store is changed, so that no end, however sudden, comes
-between the change and its undoing.
+A store's entry is written before the store is changed, so that the change can be undone even if the
+program ends in between.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Record:
                 raise CertificateError(message, hint=hint) from None
 
     def add(self, entry: Entry) -> None:
-        """Write that a store is about to be changed. Raises CertificateError."""
+        """Record that a store is about to be changed. Raises CertificateError."""
         if self._find(entry) is None:
             self.entries.append(entry)
             self._write()
 
     def remove(self, entry: Entry) -> None:
-        """Write that it no longer is. Raises CertificateError."""
+        """Record that it is not changed any more. Raises CertificateError."""
         if found := self._find(entry):
             self.entries.remove(found)
             self._write()

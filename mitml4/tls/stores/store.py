@@ -1,7 +1,7 @@
-"""What every kind of store has in common, and the steps by which one is changed.
+"""What all kinds of stores have in common, and the steps that change one.
 
-A step is shown before it is done, in the words of a shell. What `install` has done is an Entry; it
-says all that `uninstall` has to know.
+A step is printed as a shell command before it is done. `install` records an Entry, which contains
+everything that `uninstall` needs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 
 
 class Kind(StrEnum):
-    """The kinds of stores, in the order in which they are installed into."""
+    """The kinds of stores, in the order of installation."""
 
     SYSTEM = "system"
     NSS = "nss"
@@ -56,51 +56,52 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A certificate that was put into a store."""
+    """A certificate that was added to a store."""
 
     kind: Kind
     place: str
-    """Where the store is: a directory, or the file of a Java key store."""
+    """The store: a directory, or the file of a Java key store."""
     sha256: str
     """Of the certificate, in hex."""
     subject: str
     orders: dict[str, list[str]] = field(default_factory=dict)
-    """The order of the entries in each JKS that changes with it, before it did: file to aliases."""
+    """The order of the entries in each JKS that changes with it, before the change: file to
+    aliases."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A change: as one would type it, and the doing of it, which raises MachineError."""
+    """A change: the command to show, and the function that does it, which raises MachineError."""
 
     shown: str
     do: Callable[[], object]
 
 
 class Store(Protocol):
-    """A store that is there."""
+    """A store that exists."""
 
     @property
     def kind(self) -> Kind:
-        """What kind it is."""
+        """Its kind."""
 
     @property
     def place(self) -> Path:
-        """Where it is."""
+        """Its path."""
 
     def trusted(self) -> list[bytes]:
-        """The DER of each certificate that it trusts. Raises MachineError where nobody can say."""
+        """The DER of each certificate that it trusts. Raises MachineError if that is unknown."""
 
     def check_access(self) -> str | None:
-        """None where we may change it, or whose right that is."""
+        """None if we may change it; otherwise the privileges that it needs."""
 
     def install(self, certificate: x509.Certificate, source: Path) -> tuple[Entry, list[Step]]:
-        """How it comes to trust a certificate, which is also in the PEM file `source`.
+        """The steps that make it trust a certificate, which is also in the PEM file `source`.
 
         Raises MissingToolError.
         """
 
     def uninstall(self, entry: Entry) -> list[Step]:
-        """How it comes not to; none where the certificate is not in it. Raises MachineError."""
+        """The steps that undo this; none if the certificate is not in it. Raises MachineError."""
 
 
 class MissingToolError(MachineError):
@@ -109,7 +110,7 @@ class MissingToolError(MachineError):
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """As whom to run a program."""
+    """The user that runs a program."""
 
     uid: int
     gid: int
@@ -126,7 +127,7 @@ class Who:
             return f"#{self.uid}"
 
 
-# What the package managers call the packages with a tool.
+# The names of a tool's package for the package managers.
 _PACKAGES: Final = {
     "certutil": {
         "apt": "libnss3-tools",
@@ -150,14 +151,14 @@ _INSTALL: Final = {"pacman": "pacman -S", "apk": "apk add"}
 
 
 def package_hint(tool: str) -> str:
-    """What to type to have a tool, by the first package manager that is here."""
+    """The command that installs a tool, for the first package manager that is found."""
     names = _PACKAGES[tool]
     manager = next((each for each in names if _which(each)), "apt")
     return f"{_INSTALL.get(manager, f'{manager} install')} {names[manager]}"
 
 
 def find_tool(name: str) -> str:
-    """Where a program is. Raises MissingToolError."""
+    """The path of a program. Raises MissingToolError."""
     if path := _which(name):
         return path
     raise MissingToolError(f"{name} is not installed", hint=package_hint(name))
@@ -175,7 +176,7 @@ def sha256_of(der: bytes) -> str:
 def new_entry(
     kind: Kind, place: Path, certificate: x509.Certificate, orders: dict[str, list[str]]
 ) -> Entry:
-    """The entry of a certificate that is to be put into a store."""
+    """The entry of a certificate that is to be added to a store."""
     return Entry(
         kind=kind,
         place=str(place),
@@ -186,14 +187,14 @@ def new_entry(
 
 
 def name_of(sha256: str) -> str:
-    """What a certificate of ours is called in every store."""
+    """The name of our certificate in every store."""
     return f"mitml4-{sha256[:16]}"
 
 
 def running(
     *argv: str, given: bytes = b"", source: Path | None = None, who: Who | None = None
 ) -> Step:
-    """The step that runs a program; `given`, which is also in the file `source`, is its input."""
+    """A step that runs a program; `given`, which is also in the file `source`, is its input."""
     shown = shlex.join(argv)
     if who and not who.is_us:
         shown = f"sudo -u {shlex.quote(who.name)} {shown}"
@@ -203,7 +204,7 @@ def running(
 
 
 def run(*argv: str, given: bytes = b"", who: Who | None = None) -> str:
-    """Run a program to its end; what it printed. Raises MachineError with its complaint."""
+    """Run a program and return its output. Raises MachineError with its error message."""
     other = who if who and not who.is_us else None
     try:
         done = subprocess.run(
@@ -226,25 +227,25 @@ def run(*argv: str, given: bytes = b"", who: Who | None = None) -> str:
 
 
 def _complaint(output: bytes) -> str | None:
-    """The last line that sounds like one, or the last."""
+    """The last line that looks like an error message, or the last line."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if "error" in line.lower() or "could not" in line]
     return next(reversed(telling or lines), None)
 
 
 def put_file(file: Path, content: bytes, source: Path) -> Step:
-    """The step that writes a file for all to read, which is also in the file `source`."""
+    """A step that writes a world-readable file, whose content is also in the file `source`."""
     shown = shlex.join(["install", "-m", "644", str(source), str(file)])
     return Step(shown, partial(replace_content, file, content))
 
 
 def remove_file(file: Path) -> Step:
-    """The step that removes a file."""
+    """A step that removes a file."""
     return Step(shlex.join(["rm", str(file)]), partial(_remove, file))
 
 
 def replace_content(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all; its mode and owner stay what they were (0644, ours).
+    """Write a file atomically; its mode and owner are kept (0644, ours, for a new file).
 
     Raises MachineError.
     """

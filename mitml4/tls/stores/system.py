@@ -1,8 +1,9 @@
-"""The system's store: a directory of certificates that a tool of the distribution's makes a bundle
-of, for OpenSSL, GnuTLS, Go, and nearly all the rest.
+"""The system's store: a directory of certificates, from which a tool of the distribution makes a
+bundle for OpenSSL, GnuTLS, Go, and most other programs.
 
-Debian's tool does not notice what has gone from the directory: the links in /etc/ssl/certs dangle,
-and Java keeps it. What its configuration deselects it does take out, and tells Java.
+Debian's tool does not notice files that were removed from the directory: the links in
+/etc/ssl/certs dangle, and Java keeps the certificate. But it removes certificates that its
+configuration deselects, also from Java's store.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = ["SystemStore", "order_of", "put_into_order"]
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """A distribution's: paths below the root, and the tool with its arguments."""
+    """The layout of a distribution: paths below the root, and the tool with its arguments."""
 
     anchors: str
     update: tuple[str, ...]
@@ -63,7 +64,7 @@ _ARCH: Final = _Layout(
     ("trust", "extract-compat"),
     "etc/ca-certificates/extracted/tls-ca-bundle.pem",
 )
-_DEBIAN: Final = _Layout(  # and Ubuntu, Alpine, Gentoo, Void
+_DEBIAN: Final = _Layout(  # also Ubuntu, Alpine, Gentoo, Void
     "usr/local/share/ca-certificates",
     ("update-ca-certificates",),
     "etc/ssl/certs/ca-certificates.crt",
@@ -77,7 +78,7 @@ _DESELECTS: Final = b"--certsconf"
 
 @dataclass(frozen=True, slots=True)
 class SystemStore:
-    """The store of the system whose root directory this is."""
+    """The store of the system with this root directory."""
 
     layout: _Layout
     root: Path
@@ -86,7 +87,7 @@ class SystemStore:
 
     @classmethod
     def find(cls, root: Path = Path("/")) -> SystemStore | None:
-        """None where it is none of those that we know. Raises MissingToolError."""
+        """None for an unknown layout. Raises MissingToolError."""
         for layout in _LAYOUTS:
             if (root / layout.anchors).is_dir():
                 find_tool(layout.update[0])
@@ -152,7 +153,7 @@ class SystemStore:
 
 
 def order_of(keystore: Path) -> dict[str, list[str]]:
-    """For `Entry.orders`: that of a JKS; of nothing where there is none."""
+    """For `Entry.orders`: the order of a JKS; empty if there is none."""
     try:
         order = jks_order(keystore.read_bytes())
     except (OSError, ValueError):
@@ -161,14 +162,14 @@ def order_of(keystore: Path) -> dict[str, list[str]]:
 
 
 def put_into_order(entry: Entry, keystore: Path) -> Iterator[Step]:
-    """The step that gives the entries of a JKS their former order, where it is known."""
+    """The step that restores the order of a JKS's entries, if it is known."""
     if order := entry.orders.get(str(keystore)):
         shown = f"# the entries of {keystore} back into their order"
         yield Step(shown, partial(_reorder, keystore, order))
 
 
 def _reorder(keystore: Path, order: list[str]) -> None:
-    """What is no JKS any more, or has a password of its own, is left as it is."""
+    """A file that is not a JKS any more, or has another password, is left as it is."""
     try:
         before = keystore.read_bytes()
         after = reorder_jks(before, order)
@@ -179,7 +180,7 @@ def _reorder(keystore: Path, order: list[str]) -> None:
 
 
 def _update_without(tool: str, configuration: Path, name: str) -> None:
-    """With a configuration of one's own, which is in memory and so never left behind."""
+    """Uses a temporary configuration in memory, so that none can be left."""
     try:
         lines = configuration.read_bytes().rstrip(b"\n")
     except OSError:
