@@ -1,10 +1,10 @@
-"""Files that are opened without falling into what another user has put in their place.
+"""Open files safely in directories where other users may have put links or files.
 
-A path is walked one name at a time. A symbolic link is followed as the kernel does with
-fs.protected_symlinks, whatever that is set to here, and leads only to what its owner could reach
-alone. What is opened in the end has to be ours, and closed to others.
+A path is resolved one name at a time. A symbolic link is followed as the kernel does with
+fs.protected_symlinks, whatever the host's setting, and only to places that the link's owner can
+open. The file that is opened in the end has to be ours, and closed to others.
 
-Ours is what belongs to root, to the user who we are, or to the one who called sudo.
+Ours is what belongs to root, to our user, or to the user who called sudo.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ _LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RefusedError(PermissionError):
-    """A file that the kernel would open, and that we do not."""
+    """A file that the kernel would open, but that we refuse."""
 
     def __init__(self, reason: str, remedy: str = "ls -ld") -> None:
-        """`remedy`: the command to try next, which takes the path."""
+        """`remedy`: the command to try next; the path is appended."""
         super().__init__(errno.EACCES, reason)
         self.remedy = remedy
 
 
 def open_output(path: Path, *, append: bool = False, public: bool = False) -> int:
-    """A descriptor to write to; what is in the file goes, unless `append`. Raises OSError.
+    """A descriptor to write to; the file is truncated, unless `append`. Raises OSError.
 
-    A new file is private (unless `public`), and the invoking user's under sudo. A file that is
-    there keeps its owner and mode, which must let nobody else read it (or, if `public`, write it).
-    May also be a device, `/dev/fd/N`, or a named pipe: then it blocks until someone reads it.
+    A new file is private (unless `public`), and belongs to the invoking user under sudo. An
+    existing file keeps its owner and mode, which must not let others read it (or, if `public`,
+    write it). The path may also be a device, `/dev/fd/N`, or a named pipe: then this blocks until
+    there is a reader.
     """
     flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_APPEND if append else 0)
     with _walked(path) as place:
@@ -82,8 +83,8 @@ def open_output(path: Path, *, append: bool = False, public: bool = False) -> in
 
 
 def open_input(path: Path, *, secret: bool = False) -> int:
-    """A descriptor to read a regular file that nobody else may write; nor read, if it is a `secret`
-    key. Raises OSError."""
+    """A descriptor to read a regular file that others cannot write (or read, if it is a `secret`
+    key). Raises OSError."""
     with _walked(path) as place:
         descriptor = os.open(place.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with _closed_on_error(descriptor):
@@ -96,10 +97,10 @@ def open_input(path: Path, *, secret: bool = False) -> int:
 
 
 def open_directory(path: Path, *, make: bool = False) -> int:
-    """A descriptor of a directory into which nobody else can put anything. Raises OSError.
+    """A descriptor of a directory that others cannot write to. Raises OSError.
 
-    With `make` it is made if it is missing, and so are its parents: each 0700, and the invoking
-    user's under sudo.
+    With `make`, it and its missing parents are created: each 0700, and owned by the invoking user
+    under sudo.
     """
     with _walked(path, make=make) as place:
         if make and not place.status:
@@ -114,7 +115,7 @@ def open_directory(path: Path, *, make: bool = False) -> int:
 
 @contextmanager
 def pinned(directory: Path) -> Iterator[Path]:
-    """A path that leads to such a directory, whatever becomes of its name. Raises OSError."""
+    """A path that leads to this directory even if it is renamed. Raises OSError."""
     descriptor = open_directory(directory)
     try:
         yield _path_of(descriptor)
@@ -123,7 +124,7 @@ def pinned(directory: Path) -> Iterator[Path]:
 
 
 def writable_by_invoker(path: Path) -> bool:
-    """Whether the user who called sudo could make this themselves; True if nobody called it."""
+    """Whether the user who called sudo could create this path; True without sudo."""
     user = sudo_user()
     there = next(each for each in (path, *path.parents) if each.exists())
     return user is None or _may_make_in(there.stat(), user.pw_uid)
@@ -134,16 +135,16 @@ def writable_by_invoker(path: Path) -> bool:
 
 @dataclass(slots=True)
 class _Place:
-    """Where a path leads: a name in a directory."""
+    """The target of a path: a name in a directory."""
 
     directory: int
     name: str = "."
     status: os.stat_result | None = None
-    """Of what has the name, if anything has."""
+    """The file's status; None if there is no file."""
     is_descriptor: bool = False
-    """It is a link of procfs, which leads to what somebody has opened."""
+    """It is a link of procfs, which leads to an open file."""
     link_owners: set[int] = field(default_factory=set)
-    """Those of the links on the way that are neither root's nor ours."""
+    """The owners of links in the path, except root and us."""
 
     @property
     def path(self) -> Path:
@@ -163,13 +164,13 @@ class _Place:
             os.close(made)
 
     def check_new(self) -> None:
-        """Raises RefusedError where the owner of a link could not have made it."""
+        """Raises RefusedError if the owner of a link could not create this file."""
         directory = os.fstat(self.directory)
         if not all(_may_make_in(directory, owner) for owner in self.link_owners):
             raise self._misled(directory)
 
     def check_owner(self, status: os.stat_result) -> None:
-        """Raises RefusedError for what is not ours, or out of the reach of a link's owner."""
+        """Raises RefusedError if it is not ours, or a link's owner could not reach it."""
         if status.st_uid not in _ours():
             raise RefusedError(f"it belongs to {_user(status.st_uid)}")
         if self.link_owners - {status.st_uid, os.fstat(self.directory).st_uid}:
@@ -182,7 +183,7 @@ class _Place:
 
 @contextmanager
 def _walked(path: Path, *, make: bool = False) -> Iterator[_Place]:
-    """Where a path leads; with `make`, directories on the way that are missing are made."""
+    """The target of a path; with `make`, missing directories in the path are created."""
     start = os.open("/" if path.is_absolute() else ".", os.O_PATH | os.O_CLOEXEC)
     place = _Place(start)
     try:
@@ -234,8 +235,8 @@ def _names(path: Path) -> list[str]:
 
 
 def _follow(place: _Place) -> Path:
-    """Where a symbolic link leads, if it may be followed: as may_follow_link in the kernel
-    (fs/namei.c) has it. Raises RefusedError, OSError."""
+    """The target of a symbolic link, if it may be followed, by the rule of the kernel's
+    may_follow_link (fs/namei.c). Raises RefusedError, OSError."""
     descriptor = os.open(place.path, _LOOK)
     try:
         link = os.fstat(descriptor)
@@ -294,7 +295,7 @@ def _check_output(place: _Place, status: os.stat_result, *, public: bool) -> Non
 
 
 def _is_out_of_reach(directory: int) -> bool:
-    """Whether others cannot get there, since a directory on the way is ours alone."""
+    """Whether others cannot reach it, because a directory in the path is closed to them."""
     path = Path(os.readlink(_path_of(directory)))
     for each in (path, *path.parents):
         try:
@@ -307,7 +308,7 @@ def _is_out_of_reach(directory: int) -> bool:
 
 
 def _check_mode(status: os.stat_result, allowed: int, what: str = "it") -> None:
-    """Raises RefusedError where others may do more than is allowed."""
+    """Raises RefusedError if the mode permits others more than `allowed`."""
     mode = stat.S_IMODE(status.st_mode)
     if excess := mode & ~allowed & _OTHERS:
         verb = "read" if excess & _OTHERS_READ else "write to"
@@ -318,8 +319,8 @@ def _check_mode(status: os.stat_result, allowed: int, what: str = "it") -> None:
 
 @contextmanager
 def _acting_as_owner(status: os.stat_result | None) -> Iterator[None]:
-    """With the power of the user who called sudo, if a file is theirs: fs.protected_regular keeps
-    root from opening it in a directory that is for all. Raises OSError."""
+    """Act as the user who called sudo, if the file is theirs: fs.protected_regular forbids root to
+    open it in a world-writable directory. Raises OSError."""
     user = sudo_user()
     if user is None or status is None or status.st_uid != user.pw_uid:
         yield

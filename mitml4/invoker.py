@@ -1,4 +1,4 @@
-"""Who called sudo: whose the files are that root writes for them."""
+"""The user who called sudo, who owns the files that root writes for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["give_to_invoker", "sudo_user"]
 
 
 def sudo_user() -> pwd.struct_passwd | None:
-    """Who called sudo, when it is root that runs."""
+    """The user who called sudo; None if we are not root, or without sudo."""
     name = os.environ.get("SUDO_USER")
     if os.geteuid() != 0 or not name:
         return None
@@ -20,6 +20,6 @@ def sudo_user() -> pwd.struct_passwd | None:
 
 
 def give_to_invoker(descriptor: int) -> None:
-    """Make what is open theirs, where there is such a user. Raises OSError."""
+    """Make that user the owner of an open file, if there is one. Raises OSError."""
     if user := sudo_user():
         os.fchown(descriptor, user.pw_uid, user.pw_gid)

@@ -1,4 +1,4 @@
-"""What the network sent, made safe for a terminal."""
+"""Text from the network, made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Final
 
 __all__ = ["printable"]
 
-# They print nothing and change the width of what stands before them (Unicode §23.4).
+# They are invisible, and change the width of the preceding character (Unicode §23.4).
 _VARIATION_SELECTORS: Final = frozenset(
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 )
 
 
 def printable(text: str) -> str:
-    r"""The same text on one line, with everything escaped that a terminal would obey, not show.
+    r"""The text on one line, with everything escaped that a terminal would interpret.
 
-    That is control characters, bidirectional and other format characters, line and paragraph
-    separators, surrogates (bytes that were no UTF-8 come as ``\xNN``), and what Unicode has not
-    assigned. Letters of any script stay as they are.
+    These are control characters, bidirectional and other format characters, line and paragraph
+    separators, surrogates (bytes that were not UTF-8 become ``\xNN``), and unassigned code points.
+    Letters of any script are kept.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,8 +1,8 @@
-"""The JSON Schema of the events, made from the classes that the events are made of.
+"""The JSON Schema of the events, generated from their classes.
 
-Every field is always there (what is unknown is null), so all of them are required; others may be
-added later, so others are allowed. What `details` holds depends on the protocol, and is told by
-the conversation of each row of the registry.
+Every field is always present (null if unknown), so all are required. Fields may be added later, so
+additional ones are allowed. The schema of `details` depends on the protocol, and comes from the
+conversation of its row in the registry.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["json_schema"]
 Schema = dict[str, Any]
 
 _BOUNDS: Final = (
-    f"A text of more than {MAX_TEXT} characters is cut behind so many, and {CUT} is put there. "
-    f"A list of more than {MAX_ITEMS} items is cut behind so many, and {CUT} is its last item. "
-    f"The headers of a message have {MAX_PAIRS} characters at most."
+    f"A text of more than {MAX_TEXT} characters is cut after that number, and ends with {CUT}. "
+    f"A list of more than {MAX_ITEMS} items is cut after that number, and its last item is {CUT}. "
+    f"The headers of a message have at most {MAX_PAIRS} characters."
 )
 
 _NULL: Final[Schema] = {"type": "null"}
@@ -52,7 +52,7 @@ def json_schema() -> Schema:
         definitions[content.type] = _layer_event(content, definitions)
     definitions[FlowLayer.type]["allOf"] = [
         _details(protocol, details, definitions)
-        for protocol, details in _facts_of_protocols().items()
+        for protocol, details in _details_of_protocols().items()
     ]
     names = [*(event.type for event in EVENTS), *(content.type for content in EVENT_TYPES)]
     return {
@@ -69,7 +69,7 @@ def _event(event: type[Event], definitions: dict[str, Schema]) -> Schema:
 
 
 def _layer_event(content: type[ProtocolEvent], definitions: dict[str, Schema]) -> Schema:
-    """The schema of a `LayerEvent`: the fields of its content stand in place of that."""
+    """The schema of a `LayerEvent`, in which the fields of `content` replace that field."""
     around = _properties(LayerEvent, definitions)
     del around["content"]
     properties = around | _properties(content, definitions)
@@ -77,14 +77,14 @@ def _layer_event(content: type[ProtocolEvent], definitions: dict[str, Schema]) -
 
 
 def _with_head(name: str, properties: dict[str, Schema]) -> dict[str, Schema]:
-    """`type`, `time` and `v` come first, as on the line."""
+    """Put `type`, `time` and `v` first, as on the line."""
     return {"type": {"const": name}, "time": properties.pop("time"), "v": {"const": VERSION}} | (
         properties
     )
 
 
-def _facts_of_protocols() -> dict[str, type[Details]]:
-    """The class of each protocol's details, by its name; not of those that are only named."""
+def _details_of_protocols() -> dict[str, type[Details]]:
+    """The class of each protocol's details, by name, except for protocols that are only named."""
     return {
         row.name: get_type_hints(type(row.converse(LayerContext())).details)["return"]
         for row in PROTOCOLS
@@ -125,7 +125,7 @@ def _of(hint: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _any_of(schemas: list[Schema]) -> Schema:
-    """`{"type": ["string", "null"]}` rather than a list of two schemas, where it can be said so."""
+    """Prefer `{"type": ["string", "null"]}` to a list of two schemas, if possible."""
     if len(schemas) == 2 and schemas[1] == _NULL:
         if isinstance(kind := schemas[0].get("type"), str):
             return schemas[0] | {"type": [kind, "null"]}

@@ -1,4 +1,4 @@
-"""What a stream shows a person: is it a terminal, how wide is it, does it take colours?"""
+"""Properties of an output stream: whether it is a terminal, its width, its use of colours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Color: TypeAlias = Literal["auto", "always", "never"]
 """The option --color."""
 
 _WIDE: Final = 160
-"""Columns of a table that no terminal shows."""
+"""The width of a table if the output is not a terminal."""
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at it through something that knows escape sequences; None: closed."""
+    """Whether it is a terminal that supports escape sequences; None: a closed stream."""
     return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -27,7 +27,7 @@ def wants_color(color: Color, stream: TextIO | None) -> bool:
 
 
 def width_of(stream: TextIO | None) -> int:
-    """Columns of the terminal that a stream is; COLUMNS goes before, as everywhere."""
+    """The number of columns of a stream's terminal; the variable COLUMNS takes precedence."""
     try:
         columns = int(os.environ.get("COLUMNS", "0"))
     except ValueError:

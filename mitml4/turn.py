@@ -1,9 +1,9 @@
-"""How long one task may keep the event loop.
+"""A limit of the time for which one task occupies the event loop.
 
-Nothing makes a task wait while its source has more and its sink has room. So a loop over network
-input counts the time since its task last let the others run, and lets them run once that is a
-turn's length. A clock is needed because the price of a byte is not known: a kilobyte may be one
-head, or five hundred empty lines.
+A task does not block while its source has more data and its sink has room. So a loop over network
+input measures the time since its task last ran a checkpoint, and runs one after a turn. It measures
+time because the cost of a byte varies: a kilobyte may be one HTTP head, or five hundred empty
+lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TURN_S: Final = 0.001
 
 @dataclass(slots=True)
 class Turn:
-    """The time since a task last let the others run."""
+    """Measures the time since a task last ran a checkpoint."""
 
     length_s: float = TURN_S
     clock: Callable[[], float] = time.perf_counter
@@ -32,7 +32,7 @@ class Turn:
         self.begin()
 
     def begin(self) -> None:
-        """To be called after anything that has waited."""
+        """Start a new turn; call it after anything that has blocked."""
         self._ends_at = self.clock() + self.length_s
 
     @property
@@ -40,7 +40,7 @@ class Turn:
         return self.clock() >= self._ends_at
 
     async def rest(self) -> None:
-        """Let the others run if it is over, and begin the next one. Checkpoints only then."""
+        """If the turn is over, let other tasks run, and start a new turn. Checkpoints only then."""
         if self.is_over:
             await trio.lowlevel.checkpoint()
             self.begin()

@@ -152,19 +152,19 @@ def show(*, ca_dir: Path, json: bool) -> None:
     if json:
         click.echo(to_line(details))
         return
-    for name, fact in details.items():
-        if fact:
-            click.echo(f"{name.replace('_', ' '):<17}  {_shown(fact)}")
+    for name, value in details.items():
+        if value:
+            click.echo(f"{name.replace('_', ' '):<17}  {_shown(value)}")
 
 
-def _shown(fact: object) -> str:
-    match fact:
+def _shown(value: object) -> str:
+    match value:
         case datetime():
-            return f"{fact:%Y-%m-%d %H:%M} UTC"
+            return f"{value:%Y-%m-%d %H:%M} UTC"
         case tuple():
-            return ", ".join(fact)
+            return ", ".join(value)
         case _:
-            return str(fact)
+            return str(value)
 
 
 def _details(authority: CertificateAuthority, directory: Path) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Java's trust stores: the certificates of a JKS or PKCS#12 file, and a PKCS#12 of our own."""
+"""Java's trust stores: reading the certificates of a JKS or PKCS#12 file, and writing one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 PASSWORD: Final = "changeit"
-"""What every JDK's own store has: it guards no secret."""
+"""The password of every JDK's own store; it protects no secret."""
 
 # OpenJDK, sun.security.provider.JavaKeyStore.engineStore
 _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
@@ -43,17 +43,17 @@ _WHITENER: Final = b"Mighty Aphrodite"  # JavaKeyStore.getPreKeyedHash
 def read_truststore(data: bytes, password: str = PASSWORD) -> list[bytes]:
     """The DER of each certificate in a JKS or PKCS#12 store. Raises ValueError for anything else.
 
-    Private keys in it, and what belongs to them, are passed over.
+    Private keys and their certificates are skipped.
     """
     return [der for _, der in read_entries(data, password)]
 
 
 def read_entries(data: bytes, password: str = PASSWORD) -> list[tuple[str, bytes]]:
-    """Alias and DER of each certificate that `read_truststore` gives."""
+    """Alias and DER of each certificate that `read_truststore` returns."""
     if data.startswith(_JKS_MAGIC):
         entries = _read_jks(data)
         return [(each.alias, each.certificate) for each in entries if each.certificate is not None]
-    for secret in (password.encode(), None):  # since JDK 18 the stores it ships have no password
+    for secret in (password.encode(), None):  # since JDK 18, the stores of JDKs have no password
         try:
             with _old_roots_allowed():
                 bags = load_pkcs12(data, secret).additional_certs
@@ -72,10 +72,10 @@ def jks_order(data: bytes) -> list[str] | None:
 
 
 def reorder_jks(data: bytes, order: Iterable[str]) -> bytes:
-    """The entries of a JKS in another order, those that it does not name behind the others.
+    """A JKS with its entries in another order; entries that `order` does not name come last.
 
-    Java writes them as they come out of a hash table, which is not how they have been read.
-    Raises ValueError for what is no JKS, or has another password.
+    Java writes entries in the order of a hash table, not as they were read. Raises ValueError if it
+    is not a JKS, or has another password.
     """
     if data[-_SEAL_BYTES:] != _seal(data[:-_SEAL_BYTES]):
         raise ValueError("no JKS, or another password")
@@ -85,7 +85,8 @@ def reorder_jks(data: bytes, order: Iterable[str]) -> bytes:
 
 
 def write_truststore(certificates: Iterable[bytes], password: str = PASSWORD) -> bytes:
-    """A PKCS#12 in which Java trusts each certificate (given as DER); what is none is left out."""
+    """A PKCS#12 in which Java trusts each certificate (given as DER); malformed ones are left
+    out."""
     entries: list[PKCS12Certificate] = []
     with _old_roots_allowed():
         for number, der in enumerate(certificates):
@@ -100,8 +101,8 @@ def write_truststore(certificates: Iterable[bytes], password: str = PASSWORD) ->
 def write_jks(certificates: Iterable[bytes]) -> bytes:
     """A JKS in which Java trusts each certificate (given as DER), with or without the password.
 
-    What stands in the place of a JDK's own store is opened without one, which a PKCS#12 only
-    allows if nobody ever gives one.
+    A file that replaces a JDK's own store is opened without a password. A PKCS#12 permits that only
+    if it is never opened with one.
     """
     entries = []
     for number, der in enumerate(certificates):
@@ -129,7 +130,7 @@ def _seal(data: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _old_roots_allowed() -> Iterator[None]:
-    """Some roots have serials that the library warns of, and that no user can mend."""
+    """Some roots have serial numbers that the library warns about; users cannot change that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         yield
@@ -139,7 +140,7 @@ def _old_roots_allowed() -> Iterator[None]:
 class _JksEntry:
     alias: str
     certificate: bytes | None
-    """DER; None where it is a private key."""
+    """DER; None for a private key."""
     raw: bytes
 
 
@@ -175,7 +176,7 @@ def _read_jks_entries(data: bytes) -> list[_JksEntry]:
         start = at
         kind = number(">I")
         alias = block(">H").decode(errors="replace")
-        number(">Q")  # when it was made
+        number(">Q")  # creation time
         certificate = None
         if kind == _TRUSTED_CERTIFICATE:
             block(">H")  # "X.509"

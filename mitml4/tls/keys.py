@@ -1,4 +1,4 @@
-"""Key types: what the server's key is, what the client can verify, and the leaves' own keys."""
+"""Key types: the server's, those that the client can verify, and the keys of the leaves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519
 
 
 class KeyType(StrEnum):
-    """The type and size class of a key that we can make."""
+    """The type and size class of a key that mitml4 can generate."""
 
     EC_P256 = "ec-p256"
     EC_P384 = "ec-p384"
@@ -63,7 +63,7 @@ _RSA_PKCS1: Final = frozenset({0x0201, 0x0301, 0x0401, 0x0501, 0x0601})
 _ECDSA: Final = frozenset({0x0203, 0x0303, 0x0403, 0x0503, 0x0603})
 
 _SCHEMES_TLS13: Final[dict[KeyType, frozenset[int]]] = {
-    KeyType.EC_P256: frozenset({0x0403}),  # RFC 8446 §4.2.3: here a scheme names its curve
+    KeyType.EC_P256: frozenset({0x0403}),  # RFC 8446 §4.2.3: a scheme names its curve
     KeyType.EC_P384: frozenset({0x0503}),
     KeyType.EC_P521: frozenset({0x0603}),
     KeyType.RSA_2048: _RSA_PSS,
@@ -84,7 +84,7 @@ _PREFERENCE: Final = (KeyType.EC_P256, KeyType.RSA_2048, KeyType.EC_P384, KeyTyp
 
 
 def generate_key(key_type: KeyType) -> PrivateKey:
-    """A new key. RSA takes up to seconds of CPU; the interpreter's lock is free meanwhile."""
+    """A new key. RSA takes up to seconds of CPU, during which the GIL is released."""
     if curve := _CURVES.get(key_type):
         return ec.generate_private_key(curve)
     if bits := _RSA_BITS.get(key_type):
@@ -93,14 +93,14 @@ def generate_key(key_type: KeyType) -> PrivateKey:
 
 
 def signing_hash(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> SHA256 | SHA384 | SHA512:
-    """The hash to sign with, as strong as the key: SHA-256, but more bits for larger curves."""
+    """The hash to sign with, as strong as the key: SHA-256, or a longer one for larger curves."""
     if isinstance(key, rsa.RSAPrivateKey) or key.key_size <= 256:
         return SHA256()
     return SHA384() if key.key_size <= 384 else SHA512()
 
 
 def sign(key: PrivateKey, data: bytes) -> bytes:
-    """A signature over `data`: ECDSA (DER), RSA PKCS#1 v1.5 or Ed25519 by the key's type."""
+    """A signature over `data`: ECDSA (DER), RSA PKCS#1 v1.5 or Ed25519, by the key's type."""
     match key:
         case rsa.RSAPrivateKey():
             return key.sign(data, PKCS1v15(), signing_hash(key))
@@ -111,7 +111,7 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
 
 
 def describe_key(spki: bytes) -> str:
-    """The type and size of the key in a SubjectPublicKeyInfo's DER: `ec-p256`, `rsa-1024`,
+    """The type and size of a key, from the DER of its SubjectPublicKeyInfo: `ec-p256`, `rsa-1024`,
     `ed448`, or `unknown`."""
     try:
         public = load_der_public_key(spki)
@@ -133,10 +133,10 @@ def describe_key(spki: bytes) -> str:
 
 
 def mirror_key_type(described: str) -> KeyType:
-    """The type and size class that mirrors a key as `describe_key` names it.
+    """The type and size class that mirrors a key with this result of `describe_key`.
 
-    RSA goes down to the next class (5000 bits → 4096) but never below 2048, which is the least
-    that clients take; other curves and kinds become EC P-256, which every client verifies.
+    RSA is rounded down to the next class (5000 bits → 4096), but not below 2048, the minimum that
+    clients accept. Other curves and types become EC P-256, which every client can verify.
     """
     kind, _, size = described.partition("-")
     if kind == "rsa":
@@ -148,14 +148,14 @@ def mirror_key_type(described: str) -> KeyType:
 def allowed_key_type(
     server_type: KeyType, signature_algorithms: Sequence[int] | None, *, version: int = _TLS13
 ) -> KeyType:
-    """The server's key type where the client can verify its signatures, else one that it can.
+    """The server's key type if the client can verify its signatures, otherwise one that it can.
 
-    `signature_algorithms` are the SignatureScheme code points of the ClientHello (None: it had no
-    such extension), `version` is the negotiated one on the wire (0x0304 = TLS 1.3). Where nothing
-    fits the server's type stands: the handshake then fails as it would have without us.
+    `signature_algorithms` are the SignatureScheme code points of the ClientHello (None: no such
+    extension), `version` is the negotiated one on the wire (0x0304 = TLS 1.3). If nothing fits, the
+    result is the server's type: the handshake then fails as it would without mitml4.
     """
     if version < _TLS12 or signature_algorithms is None:
-        # Before TLS 1.2 the cipher suite alone decides, and it came from the server.
+        # Before TLS 1.2 only the cipher suite decides, and the server chose it.
         return server_type
     schemes = _SCHEMES_TLS13 if version >= _TLS13 else _SCHEMES_TLS12
     offered = frozenset(signature_algorithms)
@@ -167,7 +167,8 @@ def allowed_key_type(
 
 @dataclass(frozen=True, slots=True)
 class LeafKey:
-    """A key of leaves with what every leaf says of it: SubjectPublicKeyInfo and identifier."""
+    """A key of leaves, with its SubjectPublicKeyInfo and key identifier, which every leaf
+    contains."""
 
     type: KeyType
     private: PrivateKey
@@ -188,10 +189,10 @@ class LeafKey:
 
 
 class LeafKeys:
-    """The session's keys of leaves: one per type, made when first asked for, in a worker thread.
+    """The session's keys of leaves: one per type, generated on first use, in a worker thread.
 
-    One limiter per type makes each key once: trio keeps the limiter with the thread even when the
-    task that waited for it is cancelled, so the next asker finds the key that this thread made.
+    One limiter per type ensures that each key is generated once: trio keeps the limiter with the
+    thread even when the waiting task is cancelled, so the next caller finds the key.
     """
 
     def __init__(self) -> None:
@@ -199,7 +200,7 @@ class LeafKeys:
         self._makers = {key_type: trio.CapacityLimiter(1) for key_type in KeyType}
 
     async def get(self, key_type: KeyType) -> LeafKey:
-        """The key of this type. A checkpoint only while it is being made."""
+        """The key of this type. Checkpoints only while it is being generated."""
         if key := self._keys.get(key_type):
             return key
         return await trio.to_thread.run_sync(

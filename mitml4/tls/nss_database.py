@@ -1,9 +1,9 @@
-"""Databases of NSS (Firefox, Thunderbird, Chromium): as much as trust in one root takes.
+"""NSS databases (Firefox, Thunderbird, Chromium): the part that is needed to trust one root.
 
 A database is a directory: `cert9.db` (certificates and trust), `key4.db` (keys, and a MAC of each
-trust where the database has a password, be it an empty one) and `pkcs11.txt` (the modules that are
-loaded with it). NSS's own module can be loaded once more, with another database, so that a root can
-be added for one process without a change of the first two files.
+trust if the database has a password, even an empty one) and `pkcs11.txt` (the list of modules).
+NSS's own module can be loaded a second time, with another database. This adds a root for one
+process without a change of the first two files.
 
 Formats: lib/softoken/sdb.c, lib/softoken/sftkdb.c and lib/util/utilmod.c of NSS.
 """
@@ -33,7 +33,7 @@ CERTIFICATES_FILE: Final = "cert9.db"
 MODULES_FILE: Final = "pkcs11.txt"
 _KEYS_FILE: Final = "key4.db"
 
-# A column for each attribute that NSS knows of, as of NSS 3.12x (known_attributes of sdb.c).
+# One column for each attribute of NSS, as of NSS 3.12x (known_attributes of sdb.c).
 _ATTRIBUTES: Final = (
     "0-4 10-12 80-8c 90 100-10c 110-111 120-129 130-134 160-166 170-172 180-181 200-202 210 "
     "220-227 22a-22f 250-252 300-302 400-406 480-482 500-503 601-612 617-637 40000211-40000213 "
@@ -45,7 +45,7 @@ _INDEXES: Final = {"issuer": 0x81, "subject": 0x101, "label": 0x3, "ckaid": 0x10
 _EMPTY: Final = b"\xa5\x00\x5a"  # SQLITE_EXPLICIT_NULL
 _YES, _NO = b"\x01", b"\x00"
 
-# PKCS #11 3.2, and below "ce5" NSS's own (pkcs11n.h).
+# PKCS #11 3.2; values that start with "ce5" are NSS's (pkcs11n.h).
 _CLASS, _TOKEN, _PRIVATE, _LABEL, _VALUE = 0x0, 0x1, 0x2, 0x3, 0x11
 _CERTIFICATE_TYPE, _ISSUER, _SERIAL, _NAME_HASH_ALGORITHM = 0x80, 0x81, 0x82, 0x8C
 _SUBJECT, _ID, _MODIFIABLE = 0x101, 0x102, 0x170
@@ -71,7 +71,7 @@ slotParams=(1={{slotFlags=[ECC,RSA,DSA,DH,RC2,RC4,DES,RANDOM,SHA1,MD5,MD2,SSL,TL
 SEED,SHA256,SHA512] askpw=any timeout=30}})
 
 """
-# The library is loaded already, so NSS gives it a further token instead of a second life
+# The library is already loaded, so NSS adds a token to it instead of initialising it again
 # (secmod_handleReload of lib/pk11wrap/pk11load.c).
 _MODULE: Final = """
 library=libsoftokn3.so
@@ -86,7 +86,7 @@ _BUSY_S: Final = 2.0
 
 
 def trusting_database(*certificates: x509.Certificate) -> dict[str, bytes]:
-    """The files of a database without a password, which trusts roots for TLS servers."""
+    """The files of a database without a password that trusts these roots for TLS servers."""
     kinds = (_certificate, _trust, _trust_before_3_2)
     return {
         CERTIFICATES_FILE: _database(
@@ -104,19 +104,19 @@ def trusting_database(*certificates: x509.Certificate) -> dict[str, bytes]:
 
 
 def initial_modules(directory: Path) -> bytes:
-    """What NSS writes into `pkcs11.txt` when it makes a database in a directory."""
+    """The content of `pkcs11.txt` in a new database of NSS."""
     return _MODULES.format(directory=directory).encode(errors="surrogateescape")
 
 
 def modules_with(modules: bytes, directory: Path) -> bytes:
-    """The same `pkcs11.txt`, with a further database that is only read."""
+    """A `pkcs11.txt` with an additional read-only database."""
     return modules.rstrip(b"\n") + b"\n" + _MODULE.format(directory=directory).encode()
 
 
 def remove_certificate(directory: Path, certificate: x509.Certificate) -> None:
-    """Take a certificate, and what is said of its trust, out of a database that has a copy of it.
+    """Remove a certificate and its trust from a database that contains a copy of it.
 
-    Raises sqlite3.Error: it is locked, or no database.
+    Raises sqlite3.Error if it is locked, or not a database.
     """
     der = certificate.public_bytes(Encoding.DER)
     ours = (certificate.issuer.public_bytes(), _serial(certificate))
@@ -137,7 +137,7 @@ def remove_certificate(directory: Path, certificate: x509.Certificate) -> None:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
-    """A database that is there, in a transaction."""
+    """An existing database, in a transaction."""
     with (
         contextlib.closing(
             sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
@@ -190,7 +190,7 @@ def _certificate(certificate: x509.Certificate) -> dict[int, bytes]:
 
 
 def _trust(certificate: x509.Certificate) -> dict[int, bytes]:
-    """Read by NSS from 3.11x on."""
+    """NSS from 3.11x on reads this."""
     return _object(_A_TRUST, certificate) | {
         _NAME_HASH_ALGORITHM: _number(_SHA256),
         _TRUST_SERVERS: _number(_ANCHOR),
@@ -202,7 +202,7 @@ def _trust(certificate: x509.Certificate) -> dict[int, bytes]:
 
 
 def _trust_before_3_2(certificate: x509.Certificate) -> dict[int, bytes]:
-    """Read by every NSS so far."""
+    """All current versions of NSS read this."""
     der = certificate.public_bytes(Encoding.DER)
     return _object(_A_TRUST_OF_NSS, certificate) | {
         _NSS_SERVERS: _number(_NSS_DELEGATOR),
@@ -232,7 +232,7 @@ def _number(value: int) -> bytes:
 
 
 def _serial(certificate: x509.Certificate) -> bytes:
-    """The serial number as DER: RFC 5280 §4.1.2.2 keeps it to 20 octets."""
+    """The serial number as DER: RFC 5280 §4.1.2.2 limits it to 20 octets."""
     number = certificate.serial_number
     octets = number.to_bytes(number.bit_length() // 8 + 1, "big")
     return bytes((2, len(octets))) + octets

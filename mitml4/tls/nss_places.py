@@ -1,5 +1,5 @@
-"""Where programs with NSS keep their databases: one that all Chromiums share, and one in each
-profile of Firefox, Thunderbird and their derivatives."""
+"""The directories of NSS databases: one that all Chromiums share, and one in each profile of
+Firefox, Thunderbird and their derivatives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mitml4.tls.nss_database import CERTIFICATES_FILE
 
 __all__ = ["NssPlaces"]
 
-# Chromium before 146, and still where it is there; in the home of a snap or a flatpak.
+# Used by Chromium before 146, and later if it exists; relative to the home of a user, snap or
+# flatpak.
 _SHARED_BEFORE: Final = ".pki/nssdb"
 _SHARED: Final = "pki/nssdb"
 _SHARED_ELSEWHERE: Final = (
@@ -42,7 +43,7 @@ _PROFILES_IN_CONFIGURATION: Final = ("mozilla/firefox", "librewolf/librewolf")
 
 @dataclass(frozen=True, slots=True)
 class NssPlaces:
-    """Those of a user."""
+    """The places of a user."""
 
     home: Path
     data: Path
@@ -52,7 +53,7 @@ class NssPlaces:
 
     @classmethod
     def of(cls, home: Path, environ: Mapping[str, str]) -> Self:
-        """Those of the user whose home and environment these are."""
+        """For the user with this home and environment."""
         return cls(
             home,
             _base(environ, "XDG_DATA_HOME", home / ".local/share"),
@@ -61,12 +62,12 @@ class NssPlaces:
 
     @property
     def shared(self) -> Path:
-        """The directory that Chromium (from 146 on) takes: it makes it where there is none."""
+        """The directory that Chromium (from 146 on) uses, and creates if there is none."""
         before = self.home / _SHARED_BEFORE
         return before if _is_there(before) else self.data / _SHARED
 
     def databases(self) -> list[Path]:
-        """The directories with a database in them."""
+        """The directories that contain a database."""
         shared = [self.home / _SHARED_BEFORE, self.data / _SHARED]
         elsewhere = _globbed(self.home, _SHARED_ELSEWHERE)
         found = (*shared, *elsewhere, *self._profiles())
@@ -81,7 +82,7 @@ class NssPlaces:
 
 
 def _named_in(file: Path, root: Path) -> Iterator[Path]:
-    """Profiles may be anywhere; those that are, are in this file."""
+    """Profiles may be anywhere; this file lists those outside of the usual directory."""
     parser = configparser.RawConfigParser(strict=False)
     try:
         parser.read(file, encoding="utf-8")
@@ -89,11 +90,11 @@ def _named_in(file: Path, root: Path) -> Iterator[Path]:
         return
     for section in parser.sections():
         if path := parser.get(section, "Path", fallback=None):
-            yield root / path  # an absolute one stands for itself
+            yield root / path  # an absolute path replaces the root
 
 
 def _is_there(path: Path) -> bool:
-    """Whether it is; what may not be looked at is not."""
+    """Whether it exists; False if we must not look."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -101,7 +102,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _globbed(directory: Path, patterns: Iterable[str]) -> list[Path]:
-    """What matches, as far as one may look."""
+    """The matching paths, as far as we may look."""
     found: list[Path] = []
     for pattern in patterns:
         with contextlib.suppress(OSError):

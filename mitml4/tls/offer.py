@@ -1,8 +1,8 @@
-"""What a server is offered: the client's ClientHello, as far as OpenSSL can say it.
+"""The ClientHello to the server: the client's, as far as OpenSSL can reproduce it.
 
-Groups, signature algorithms and a few options are set through OpenSSL's bindings, which pyOpenSSL
-ships but does not wrap. What OpenSSL does not have (a cipher suite that it was built without, an
-unknown group) is left out; `protocols/tls/differences.py` compares the two hellos and names it.
+Groups, signature algorithms and some options are set through OpenSSL's bindings, which pyOpenSSL
+contains but does not wrap. What OpenSSL does not support (a cipher suite that it was built without,
+an unknown group) is left out; `protocols/tls/differences.py` compares the two hellos and lists it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ _UNCOMPRESSED_ONLY: Final = (0,)  # RFC 8422 §5.1.2
 _POST_HANDSHAKE_AUTH: Final = 49  # RFC 8446 §4.2.6
 _MAX_HELLO: Final = 1 << 16
 
-# openssl/ssl.h. The first three leave an extension out that OpenSSL would send.
+# openssl/ssl.h. The first three omit an extension that OpenSSL would send.
 _OP_NO_EXTENDED_MASTER_SECRET: Final = 1 << 0
 _OP_NO_TICKET: Final = 1 << 14
 _OP_NO_ENCRYPT_THEN_MAC: Final = 1 << 19
 _OP_TLSEXT_PADDING: Final = 1 << 4
-_OP_LEGACY_EC_POINT_FORMATS: Final = 1 << 36  # from OpenSSL 4 on; before, it is the only way
+# from OpenSSL 4 on; older versions always behave this way
+_OP_LEGACY_EC_POINT_FORMATS: Final = 1 << 36
 _OP_NO_VERSION: Final = {0x0301: 1 << 26, 0x0302: 1 << 28, 0x0303: 1 << 27}
 _MODE_SEND_FALLBACK_SCSV: Final = 1 << 7
 
-# The groups that OpenSSL has, by their code points: NIST's, Brainpool's (RFC 7027, RFC 8734), RFC
-# 7748's, SM2's (RFC 8998), finite fields (RFC 7919), ML-KEM and its hybrids.
+# OpenSSL's groups by code point: NIST's, Brainpool's (RFC 7027, RFC 8734), RFC 7748's, SM2's (RFC
+# 8998), finite fields (RFC 7919), ML-KEM and its hybrids.
 _GROUPS: Final = {
     group: group_name(group)
     for group in (
@@ -52,7 +53,8 @@ _GROUPS: Final = {
     )
 }
 
-# RFC 8446 §4.2.3 (RFC 5246 §7.4.1.4.1 for what it dropped): code points and OpenSSL's names.
+# RFC 8446 §4.2.3 (RFC 5246 §7.4.1.4.1 for the ones that it removed): code points and OpenSSL's
+# names.
 _SIGNATURE_ALGORITHMS: Final = {
     0x0201: "rsa_pkcs1_sha1",
     0x0202: "DSA+SHA1",
@@ -89,20 +91,21 @@ _SIGNATURE_ALGORITHMS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """All that a context takes of a client's hello. Code points in its order, GREASE left out."""
+    """The parts of a client's hello that a context uses. Code points in its order, without
+    GREASE."""
 
     cipher_suites: tuple[int, ...]
     minimum: int
-    """As OpenSSL is told. It decides how RFC 5746 is signalled: up to TLS 1.1 by one of the cipher
-    suites, from TLS 1.2 on by an extension."""
+    """The minimum version for OpenSSL. It determines how RFC 5746 is signalled: up to TLS 1.1 by a
+    cipher suite, from TLS 1.2 on by an extension."""
     highest_version: int
     groups: tuple[int, ...]
     key_shares: tuple[int, ...]
     signature_algorithms: tuple[int, ...]
     options: int
-    """OpenSSL's, by which extensions and point formats become the client's."""
+    """OpenSSL's options that make extensions and point formats the same as the client's."""
     is_fallback: bool
-    """Whether the client comes again after a failure, with a lower version (RFC 7507)."""
+    """Whether the client retries with a lower version after a failure (RFC 7507)."""
     post_handshake_auth: bool
     """Whether the server may ask for a certificate later (RFC 8446 §4.2.6)."""
 
@@ -123,8 +126,8 @@ class Offer:
         )
 
     def apply(self, context: SSL.Context, security_level: int) -> None:
-        """At a security level of OpenSSL's. Raises SSL.Error if it has none of the client's suites
-        or versions there."""
+        """Apply it at a security level of OpenSSL's. Raises SSL.Error if OpenSSL has none of the
+        client's suites or versions at that level."""
         context.set_min_proto_version(self.minimum)
         context.set_max_proto_version(self.highest_version)
         context.set_options(self.options)
@@ -137,7 +140,8 @@ class Offer:
         _set_list(context, lib.SSL_CTX_set1_sigalgs_list, names)
 
     def _set_cipher_suites(self, context: SSL.Context, security_level: int) -> None:
-        """Raises SSL.Error when OpenSSL has none: any other would be one that the client lacks."""
+        """Raises SSL.Error if OpenSSL has none of them: any other suite would be one that the
+        client lacks."""
         known = [cipher_names()[suite] for suite in self.cipher_suites if suite in cipher_names()]
         older = [name for name in known if not name.startswith("TLS_")]
         newer = [name for name in known if name.startswith("TLS_")]
@@ -151,7 +155,8 @@ class Offer:
             context.set_tls13_ciphersuites(":".join(newer).encode())
 
     def _set_groups(self, context: SSL.Context) -> None:
-        """OpenSSL 3.5 and later send a key for each group with a star, others for the first one."""
+        """OpenSSL 3.5 and later send a key share for each group with a star, older versions for the
+        first one."""
         names = {group: _GROUPS[group] for group in self.groups if group in _GROUPS}
         starred = [("*" if each in self.key_shares else "") + name for each, name in names.items()]
         setter = lib.SSL_CTX_set1_curves_list
@@ -160,15 +165,15 @@ class Offer:
 
 
 def shape(hello: ClientHello) -> Hashable:
-    """What `prepare` sets, as far as it decides which extensions OpenSSL's hello has. Whether it is
-    padded depends on its length."""
+    """The part of what `prepare` sets that determines the extensions of OpenSSL's hello. Its length
+    determines whether it is padded."""
     padded = hello.has(Extension.PADDING)
     name = len(hello.sni) if hello.sni and padded else bool(hello.sni)
     return name, hello.alpn, hello.status_request
 
 
 def prepare(connection: SSL.Connection, hello: ClientHello) -> None:
-    """Set what of the client's hello is a connection's own."""
+    """Set the parts of the client's hello that belong to a single connection."""
     if hello.sni:
         connection.set_tlsext_host_name(hello.sni.encode("utf-8", "surrogateescape"))
     if hello.alpn:
@@ -205,7 +210,8 @@ def _options(hello: ClientHello, lowest: int) -> int:
 
 
 def _set_list(context: SSL.Context, setter: Any, names: Sequence[str | None]) -> bool:
-    """Set groups or signature algorithms to those that OpenSSL has; whether it takes them."""
+    """Set groups or signature algorithms, without those that OpenSSL does not support; returns
+    whether any is left."""
     known = [name for name in names if name]
     if not known or setter(context._context, ":".join(known).encode()) == 1:
         return True
@@ -213,13 +219,13 @@ def _set_list(context: SSL.Context, setter: Any, names: Sequence[str | None]) ->
     return False
 
 
-# RFC 8446 §B.4: OpenSSL has these, but enables them only where they are named.
+# RFC 8446 §B.4: OpenSSL supports these, but enables them only by name.
 _NOT_BY_DEFAULT: Final = {0x1304: "TLS_AES_128_CCM_SHA256", 0x1305: "TLS_AES_128_CCM_8_SHA256"}
 
 
 @lru_cache
 def cipher_names() -> dict[int, str]:
-    """OpenSSL's names by code point (the low 16 bits of what the standard library gives)."""
+    """OpenSSL's names by code point (the low 16 bits of the standard library's ids)."""
     everything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     everything.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     enabled = {suite["id"] & 0xFFFF: suite["name"] for suite in everything.get_ciphers()}

@@ -1,7 +1,7 @@
-"""What the server's certificate says, read from its bytes and kept as bytes.
+"""The parts of the server's certificate, as bytes.
 
-The certificate may be hostile: its signature proves nothing yet. So only its frame is read here
-(RFC 5280 §4.1), and no part's content can spoil another part.
+The certificate may be hostile: its signature has not been verified. So only its outer structure is
+parsed (RFC 5280 §4.1), and a malformed part does not affect another part.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class Original:
     """The DER of the Name, as the server encoded it."""
     issuer: bytes
     not_before: datetime | None
-    """UTC; None when it is no date."""
+    """UTC; None if it is not a valid date."""
     not_after: datetime | None
     spki: bytes
     extensions: tuple[Extension, ...]
 
     @classmethod
     def read(cls, certificate: x509.Certificate | bytes) -> Original:
-        """From a certificate or its DER. Raises CertificateError if even its frame is broken."""
+        """From a certificate or its DER. Raises CertificateError if its outer structure is
+        broken."""
         if isinstance(certificate, x509.Certificate):
             certificate = certificate.public_bytes(Encoding.DER)
         try:
@@ -75,7 +76,7 @@ class Original:
 
     @property
     def key(self) -> str:
-        """The key's type and size, as `describe_key` names them."""
+        """The key's type and size, as `describe_key` returns them."""
         return describe_key(self.spki)
 
     def extension(self, oid: bytes) -> bytes | None:
@@ -102,7 +103,8 @@ def _read_extensions(fields: list[Element]) -> tuple[Extension, ...]:
 
 
 def _read_time(time: Element) -> datetime | None:
-    """UTCTime is of 1950 to 2049, GeneralizedTime has four digits (RFC 5280 §4.1.2.5)."""
+    """UTCTime is from 1950 to 2049, GeneralizedTime has four digits for the year (RFC 5280
+    §4.1.2.5)."""
     text = time.content.decode("ascii", "replace")
     if time.tag == _UTC_TIME:
         text = ("19" if text >= "50" else "20") + text

@@ -1,22 +1,23 @@
-"""Which TLS is passed through unopened because of what earlier connections have shown.
+"""The TLS connections that are passed through because of what earlier connections have shown.
 
-What a connection shows counts for the next ones of the same client to the same site. A client is
-its address and its kind of ClientHello; a site is the logical target and the SNI. A reason counts
-for every client of a site once several clients have shown it.
+What a connection shows applies to the next connections of the same client to the same site. A
+client is an address and a kind of ClientHello; a site is the logical target and the SNI. A reason
+applies to every client of a site after several clients have shown it.
 
     shown                                          effect on (client, site)
     an alert about our certificate                 pinned
-    it leaves: it ends the connection after our    pinned, if an earlier connection had ended so
-      certificate without saying why, or right       before this one began, and none was accepted
-      after the handshake without a byte             since
-    a byte behind the handshake (accepted)         not pinned; what ended before is forgotten
-    OpenSSL cannot do what the two ends do         passed through
-    the server offers logins that are bound to     passed through, until the client is let in
-      their TLS                                      without
-    the client's own certificate on the way        passed through, as the client has one
-    an empty one on the way                        opened, and answered with an empty one
+    it leaves: it ends the connection after our    pinned, if an earlier connection ended the same
+      certificate without such an alert, or right    way before this one began, and none was
+      after the handshake without a byte             accepted since
+    a byte after the handshake (accepted)          not pinned; earlier ends are forgotten
+    OpenSSL does not support what the two ends     passed through
+      agree on
+    the server offers logins with channel          passed through, until the client logs in
+      binding                                        without it
+    the client's own certificate, passed through   passed through, since the client has one
+    an empty client certificate, passed through    decrypted, and answered with an empty one
 
-Nothing is kept for good, and the tables are bounded: what is not shown again is tried again.
+Every entry expires, and the tables are bounded: an expired decision is made again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ REFUSALS: Final = {
     48: "unknown_ca",
     113: "bad_certificate_status_response",
 }
-"""The alerts by which a client refuses a certificate (RFC 8446 §6.2; RFC 6066 §8 for the last)."""
+"""The alerts with which a client refuses a certificate (RFC 8446 §6.2; RFC 6066 §8 for the
+last)."""
 
 PINNED: Final = "pinned"
 CLIENT_CERTIFICATE: Final = "client certificate"
@@ -58,11 +60,11 @@ CHANNEL_BINDING: Final = "channel binding"
 
 _BYPASS_S: Final = 300.0
 _REMEMBERED_S: Final = 3600.0
-"""How long it counts that a client has left, that it has no certificate, and what a server offers.
-A client that comes every quarter of an hour is to find them."""
+"""How long these are remembered: that a client has left, that it has no certificate, and what a
+server offers. It should cover a client that connects every quarter of an hour."""
 _LASTING: Final = frozenset({CHANNEL_BINDING})
 _SEVERAL: Final = 3
-"""Clients at so many addresses speak for all."""
+"""A reason applies to all clients after this number of addresses has shown it."""
 _HARD_LIMIT: Final = 4096
 _LONGEST: Final = 255
 _MOST_VOTERS: Final = 8
@@ -70,7 +72,7 @@ _NEVER: Final = -math.inf
 
 
 class Client(NamedTuple):
-    """Who connects."""
+    """The connecting client."""
 
     address: str
     hello: str
@@ -78,30 +80,31 @@ class Client(NamedTuple):
 
 
 class Site(NamedTuple):
-    """What it connects to."""
+    """The site that it connects to."""
 
     target: str
     sni: str | None
 
     @classmethod
     def of(cls, target: str, sni: str | None) -> Site:
-        """No name is longer (RFC 1035 §2.3.4), whatever a client says: they are kept."""
+        """Cut to the maximum length of a name (RFC 1035 §2.3.4), because names from clients are
+        stored."""
         return cls(target[:_LONGEST], sni and sni[:_LONGEST])
 
 
 @dataclass(slots=True)
 class Record:
-    """What is known of a client at a site. Times are the clock's."""
+    """The state of a client at a site. Times are the clock's."""
 
     reason: str = ""
     bypassed_until: float = _NEVER
     left_at: float = _NEVER
-    """For the first time since it was accepted or pinned."""
+    """The first time that it left since it was accepted or pinned."""
     declines_until: float = _NEVER
 
 
 class PassthroughCache:
-    """What a session has learned."""
+    """The decisions that a session has learned."""
 
     def __init__(self, clock: Callable[[], float], *, learns_pins: bool = True) -> None:
         self.clock = clock
@@ -109,27 +112,27 @@ class PassthroughCache:
         """False: clients that refuse our certificate are never passed through."""
         self._records: FIFOCache[tuple[Client, Site], Record] = FIFOCache(_HARD_LIMIT)
         self._accepted_at: FIFOCache[Site, float] = FIFOCache(_HARD_LIMIT)
-        """When a client last accepted our certificate for a site."""
+        """The last time that a client accepted our certificate for a site."""
         self._voters: FIFOCache[Site, FIFOCache[str, Record]] = FIFOCache(_HARD_LIMIT)
-        """The last addresses whose clients were passed through to a site, for reasons of their own:
-        several programs of one machine speak for that machine alone."""
+        """The last addresses whose clients were passed through to a site, for their own reasons:
+        several programs of one machine count once."""
 
     def visit(self, client: Client, site: Site) -> Visit:
         """A connection that begins now."""
         return Visit(self, client, site, self.clock())
 
     def record(self, client: Client, site: Site) -> Record:
-        """What is known; empty if nothing is."""
+        """The current state; empty if there is none."""
         return self._records.get((client, site)) or Record()
 
     def renew(self, client: Client, site: Site) -> Record:
-        """The same, to be written to."""
+        """The same, to be modified."""
         record = self.record(client, site)
         self._records[client, site] = record
         return record
 
     def reason(self, client: Client, site: Site) -> str | None:
-        """Why this client's connections to the site are passed through; None: they are not."""
+        """Why this client's connections to the site are passed through; None if they are not."""
         now = self.clock()
         record = self.record(client, site)
         if record.bypassed_until > now:
@@ -138,7 +141,7 @@ class PassthroughCache:
         return None if agreed == CLIENT_CERTIFICATE and record.declines_until > now else agreed
 
     def _agreed(self, site: Site) -> str | None:
-        """The reason that several clients have in common, unless others take our certificate."""
+        """The reason that several clients share, unless others accept our certificate."""
         if site not in self._voters:
             return None
         now = self.clock()
@@ -159,13 +162,13 @@ class PassthroughCache:
         self._voters[site] = voters
 
     def remove(self, client: Client, site: Site, reason: str) -> None:
-        """Open this client's connections again."""
+        """Decrypt this client's connections again."""
         record = self.record(client, site)
         if record.reason == reason:
             record.bypassed_until = _NEVER
 
     def accept(self, client: Client, site: Site) -> None:
-        """The client takes our certificate."""
+        """The client has accepted our certificate."""
         self._accepted_at[site] = self.clock()
         self.record(client, site).left_at = _NEVER
         self.remove(client, site, PINNED)
@@ -173,7 +176,7 @@ class PassthroughCache:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One connection of a client to a site: what it shows, and what is known already."""
+    """One connection of a client to a site: reports what it shows, and what is known."""
 
     passthrough_cache: PassthroughCache
     client: Client
@@ -182,7 +185,7 @@ class Visit:
 
     @property
     def passthrough_reason(self) -> str | None:
-        """Why it is passed through; None: it is opened."""
+        """Why it is passed through; None if it is decrypted."""
         return self.passthrough_cache.reason(self.client, self.site)
 
     @property
@@ -197,9 +200,11 @@ class Visit:
             self.passthrough_cache.add(self.client, self.site, PINNED)
 
     def left(self) -> bool:
-        """The client has left without saying why. Returns whether that makes it a pinned one.
+        """The client has ended the connection without an alert about our certificate. Returns
+        whether it is now pinned.
 
-        Connections that were open side by side count as one: they may have been killed together.
+        Connections that were open at the same time count as one: they may have been killed
+        together.
         """
         if not self.passthrough_cache.learns_pins:
             return False
@@ -215,7 +220,7 @@ class Visit:
         return True
 
     def accepted(self) -> None:
-        """The client has said something behind the handshake."""
+        """The client has sent a byte after the handshake."""
         self.passthrough_cache.accept(self.client, self.site)
 
     def needs(self, reason: str) -> None:
@@ -223,11 +228,11 @@ class Visit:
         self.passthrough_cache.add(self.client, self.site, reason)
 
     def needs_no(self, reason: str) -> None:
-        """The next connection may be opened, as far as this reason is concerned."""
+        """The next connection may be decrypted, as far as this reason is concerned."""
         self.passthrough_cache.remove(self.client, self.site, reason)
 
     def answered_request(self, empty: bool) -> None:
-        """The client's own answer to a server that asks for a certificate was seen."""
+        """The client's own answer to a certificate request was seen."""
         if not empty:
             self.needs(CLIENT_CERTIFICATE)
             return

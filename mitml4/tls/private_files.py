@@ -1,4 +1,4 @@
-"""The invoking user's own files: private, written whole or not at all, theirs under sudo too."""
+"""Private files of the invoking user: written atomically, and owned by that user under sudo too."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _MAX_BYTES: Final = 1 << 20
 
 
 def data_home() -> Path:
-    """`XDG_DATA_HOME` of the invoking user (of SUDO_USER under sudo), or what it defaults to.
+    """`XDG_DATA_HOME` of the invoking user (of SUDO_USER under sudo), or its default.
 
-    Raises CertificateError for a user who has no home, or whose XDG_DATA_HOME is not theirs.
+    Raises CertificateError if the user has no home, or if XDG_DATA_HOME is another user's.
     """
     configured = os.environ.get("XDG_DATA_HOME", "")
     if not configured.startswith("/"):  # "All paths … must be absolute", XDG Base Directory
@@ -42,7 +42,7 @@ def data_home() -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether it is there. Raises CertificateError where one may not even look."""
+    """Whether it exists. Raises CertificateError if we must not look."""
     try:
         return path.exists()
     except OSError as error:
@@ -50,8 +50,8 @@ def exists(path: Path) -> bool:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and its missing parents, each 0700. Raises CertificateError; also for one
-    that is there, and into which others can put files."""
+    """Create a directory and its missing parents, each 0700. Raises CertificateError; also for an
+    existing directory that others can write to."""
     try:
         os.close(open_directory(directory, make=True))
     except OSError as error:
@@ -59,10 +59,11 @@ def make_directory(directory: Path) -> None:
 
 
 def write_file(file: Path, content: bytes, *, mode: int = 0o600, replace: bool = True) -> None:
-    """Write a file through a temporary one beside it: a reader sees the old or the new, whole.
+    """Write a file through a temporary one next to it, so that a reader sees the old or the new
+    content.
 
-    Without `replace` a file that has appeared meanwhile stands. Raises CertificateError, and then
-    leaves nothing behind.
+    Without `replace`, a file that has been created meanwhile is kept. Raises CertificateError, and
+    then leaves no temporary file.
     """
     with _pinned(file.parent) as directory:
         try:
@@ -95,8 +96,8 @@ def _write(file: Path, content: bytes, mode: int, *, replace: bool) -> None:
 
 
 def read_file(file: Path, *, secret: bool = False) -> bytes:
-    """A file's bytes. Raises CertificateError when it cannot be read, when others could have
-    written it, or when it is secret and others can read it."""
+    """The content of a file. Raises CertificateError if it cannot be read, if others could have
+    written it, or if it is secret and others can read it."""
     with _pinned(file.parent) as directory:
         try:
             descriptor = open_input(directory / file.name, secret=secret)
@@ -107,7 +108,7 @@ def read_file(file: Path, *, secret: bool = False) -> bytes:
 
 
 def home() -> Path:
-    """Of the invoking user. Raises CertificateError where there is none."""
+    """The invoking user's home. Raises CertificateError if there is none."""
     if user := sudo_user():
         return Path(user.pw_dir)
     try:
@@ -119,7 +120,7 @@ def home() -> Path:
 
 @contextlib.contextmanager
 def _pinned(directory: Path) -> Iterator[Path]:
-    """As `pinned`. Raises CertificateError for a directory into which others can put files."""
+    """As `pinned`. Raises CertificateError for a directory that others can write to."""
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(pinned(directory))
@@ -129,7 +130,7 @@ def _pinned(directory: Path) -> Iterator[Path]:
 
 
 def _hand_over(descriptor: int) -> None:
-    """Give what is open to the invoking user, and close it."""
+    """Make the invoking user the owner, and close the descriptor."""
     try:
         give_to_invoker(descriptor)
     finally:
@@ -137,7 +138,7 @@ def _hand_over(descriptor: int) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename last. Some file systems refuse; the file itself is safe by then."""
+    """Make a rename durable. Some file systems refuse; the file itself is safe by then."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,7 +1,7 @@
-"""Stapled OCSP responses (RFC 6960): what the server's says, and one of ours that says the same.
+"""Stapled OCSP responses (RFC 6960): reading the server's, and making an equivalent one.
 
-Only a response that is good, current and signed as it has to be can be said again: a client that
-asks for one gets ours. Whatever else is stapled is for the client to look at.
+Only for a response that is good, current and correctly signed do we make one of our own, for
+clients that require it. With any other, the connection is passed through, and the client checks it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class StapleFault(Exception):  # noqa: N818 - the server's, told to the client b
 
 @dataclass(frozen=True, slots=True)
 class Staple:
-    """A good response: since when and until when it holds, UTC."""
+    """A good response: the start and end of its validity, UTC."""
 
     this_update: datetime
     next_update: datetime
 
 
 def demands_staple(leaf: bytes) -> bool:
-    """Whether a certificate (DER) is good for nothing without a staple (RFC 7633)."""
+    """Whether a certificate (DER) is invalid without a staple (RFC 7633)."""
     try:
         extensions = parse(leaf).extensions
         return bool(extensions.get_extension_for_class(x509.TLSFeature))
@@ -50,7 +50,7 @@ def demands_staple(leaf: bytes) -> bool:
 
 
 def read_staple(response: bytes, leaf: bytes, issuer: bytes, now: datetime) -> Staple:
-    """What a response (DER) says of a certificate. Raises StapleFault unless it is good."""
+    """The validity of a response (DER) for a certificate. Raises StapleFault unless it is good."""
     try:
         found = ocsp.load_der_ocsp_response(response)
         authority = parse(issuer)
@@ -74,11 +74,12 @@ def read_staple(response: bytes, leaf: bytes, issuer: bytes, now: datetime) -> S
 
 
 def make_staple(staple: Staple, leaf: x509.Certificate, authority: CertificateAuthority) -> bytes:
-    """The DER of a response of an authority's, that says the same of a leaf which it has signed."""
+    """The DER of a response by an authority, equivalent to `staple`, for a leaf that it has
+    signed."""
     builder = ocsp.OCSPResponseBuilder().add_response(
         cert=leaf,
         issuer=authority.certificate,
-        algorithm=SHA1(),  # RFC 5019 §2.1.1: it identifies, and proves nothing
+        algorithm=SHA1(),  # RFC 5019 §2.1.1: it only identifies
         cert_status=ocsp.OCSPCertStatus.GOOD,
         this_update=staple.this_update,
         next_update=staple.next_update,
@@ -102,8 +103,8 @@ def _digest(data: bytes, algorithm: HashAlgorithm) -> bytes:
 
 
 def _check_signature(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: datetime) -> None:
-    """By the issuer or by one it has authorised (RFC 6960 §4.2.2.2). Raises InvalidSignature, and
-    what cryptography raises for what it cannot read."""
+    """Check that the issuer has signed it, or a responder that it has authorised (RFC 6960
+    §4.2.2.2). Raises InvalidSignature, and cryptography's errors for what it cannot parse."""
     for responder in (issuer, *response.certificates):
         if responder is not issuer and not _is_authorised(responder, issuer, now):
             continue

@@ -1,7 +1,7 @@
-"""How programs come to trust the authority: the roots of the system, what was inherited, and ours.
+"""Making programs trust the authority: bundles of the system's roots, inherited roots, and ours.
 
-Most programs take one file of roots instead of the system's, each by a variable of its own. The
-file holds all of them, or what is passed through unopened would no longer verify.
+Most programs read one file of roots instead of the system's, each named by a different variable.
+The file must contain all roots; otherwise connections that are passed through would not verify.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BUNDLE_VARIABLES: Final = (
     "PERL_LWP_SSL_CA_FILE",
 )
 UNSET_VARIABLES: Final = ("SSL_CERT_DIR",)
-"""A directory of roots that would stand beside the file, and hide that ours is missing there."""
+"""A directory of roots that would be used besides the file, and does not contain ours."""
 
 # Go's crypto/x509/root_linux.go, in its order
 _SYSTEM_BUNDLES: Final = (
@@ -78,7 +78,7 @@ _JAVA_PASSWORD: Final = re.compile(r"-Djavax\.net\.ssl\.trustStorePassword=(\S+)
 
 
 def system_bundle() -> Path | None:
-    """The file in which this system keeps its roots as PEM, if there is one."""
+    """The file in which this system has its roots as PEM, if there is one."""
     return next((path for path in _SYSTEM_BUNDLES if path.is_file()), None)
 
 
@@ -89,8 +89,8 @@ def system_roots() -> list[bytes]:
 
 
 def builtin_roots() -> list[bytes]:
-    """The DER of the roots that programs have built in: Mozilla's, as the system's package has
-    them, before the administrator adds to them. Empty where it has no such place."""
+    """The DER of the roots that programs have built in: Mozilla's, from the system's package,
+    without the administrator's additions. Empty if the package is not found."""
     files = sorted(_MOZILLA.glob("*.crt"))
     return [root for file in files for root in certificates_of(file)]
 
@@ -98,8 +98,8 @@ def builtin_roots() -> list[bytes]:
 def roots(environ: Mapping[str, str], *, besides: Path | None = None) -> list[bytes]:
     """The DER of each root of the system, and of the files that the environment names, each once.
 
-    `besides` is a file of our own, which an earlier shell may have inherited. What cannot be read
-    is passed over, as the programs that it is meant for would be no better off without us.
+    `besides` is a file of ours, which an earlier shell may have inherited. Files that cannot be
+    read are skipped: the programs that name them could not read them either.
     """
     files = [system_bundle(), *_inherited_files(environ)]
     found: dict[bytes, None] = {}
@@ -110,8 +110,8 @@ def roots(environ: Mapping[str, str], *, besides: Path | None = None) -> list[by
 
 
 def java_roots(environ: Mapping[str, str], *, besides: Path | None = None) -> list[bytes]:
-    """The DER of each certificate that Java trusts: the store that JAVA_TOOL_OPTIONS names, else
-    the first `cacerts` that can be read; empty when there is none."""
+    """The DER of each certificate that Java trusts: from the store that JAVA_TOOL_OPTIONS names,
+    otherwise from the first readable `cacerts`; empty if there is none."""
     for store, password in _java_stores(environ):
         if store == besides:
             continue
@@ -123,20 +123,20 @@ def java_roots(environ: Mapping[str, str], *, besides: Path | None = None) -> li
 
 
 def merged_bundle(certificates: Iterable[bytes]) -> bytes:
-    """A file of PEM with each certificate (given as DER) once."""
+    """A PEM file with each certificate (given as DER) once."""
     return b"".join(map(_pem, dict.fromkeys(certificates)))
 
 
 def trust_variables(
     environ: Mapping[str, str], *, bundle: Path, truststore: Path
 ) -> dict[str, str]:
-    """The variables by which programs take their roots from a merged bundle, and Java from a
-    PKCS#12 (behind the options that stand there). Unset UNSET_VARIABLES as well."""
+    """The variables that make programs read their roots from a merged bundle, and Java from a
+    PKCS#12 (added to existing options). Unset UNSET_VARIABLES as well."""
     return dict.fromkeys(BUNDLE_VARIABLES, str(bundle)) | java_variable(environ, truststore)
 
 
 def java_variable(environ: Mapping[str, str], truststore: Path) -> dict[str, str]:
-    """The variable by which Java takes its roots from a PKCS#12, and its value."""
+    """The variable that makes Java read its roots from a PKCS#12, and its value."""
     inherited = environ.get(_JAVA_OPTIONS, "")
     store = f'"{truststore}"' if " " in str(truststore) else str(truststore)
     ours = (
@@ -150,8 +150,8 @@ def java_variable(environ: Mapping[str, str], truststore: Path) -> dict[str, str
 def write_trust(
     certificate: x509.Certificate, directory: Path, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """Write the merged bundle and Java's trust store into a directory, and give the variables
-    that make programs use them. Raises CertificateError where they cannot be written."""
+    """Write the merged bundle and Java's trust store into a directory, and return the variables
+    that make programs use them. Raises CertificateError if they cannot be written."""
     bundle, truststore = directory / BUNDLE_FILE, directory / TRUSTSTORE_FILE
     ours = certificate.public_bytes(Encoding.DER)
     trusted = [*roots(environ, besides=bundle), ours]
@@ -170,7 +170,7 @@ def _inherited_files(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def certificates_of(file: Path) -> Iterator[bytes]:
-    """The DER of each certificate in a file of PEM; none where it cannot be read."""
+    """The DER of each certificate in a PEM file; none if it cannot be read."""
     try:
         content = file.read_bytes()
     except OSError:
@@ -179,7 +179,7 @@ def certificates_of(file: Path) -> Iterator[bytes]:
 
 
 def certificates_in(pem: bytes) -> Iterator[bytes]:
-    """The DER of each certificate; what is between them is passed over."""
+    """The DER of each certificate; text between them is skipped."""
     for match in _PEM.finditer(pem):
         try:
             yield base64.b64decode(match[1])

@@ -1,17 +1,18 @@
-"""Whether an upstream's certificate verifies, as clients with the same roots would see it.
+"""Whether a server's certificate verifies, for clients with the same roots.
 
-The handshake itself never verifies: the flow goes on whatever the certificate is like. OpenSSL
-stops at the first defect, and not every client at the same one, so a chain is verified again
-without what was found, until all is known. The answers are kept, because verification takes longer
-than the rest of a handshake.
+The handshake itself never verifies: the flow continues with any certificate. OpenSSL stops at the
+first defect, and clients stop at different ones, so a chain is verified again without the defects
+that were found, until all are known. Results are cached, because verification takes longer than the
+rest of a handshake.
 
-What is found is of four kinds, by how a client comes to see it:
+There are four kinds of defects, by how the client learns of them:
 
     dates and names of the leaf    our leaf has the same
     an unknown issuer              our leaf has one of the same kind: itself, or an authority that
-                                   nobody trusts and that is sent or not
-    a breach of RFC 5280           our leaf has one as well, where strict clients alone look at it
-    all else                       no leaf of ours shows it: it is `hidden`
+                                   nobody trusts, whose certificate is sent or not
+    a violation of RFC 5280 that   our leaf has a similar one
+      only strict clients check
+    any other                      our leaf cannot show it: it is `hidden`
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _REMEMBERED_CHAINS: Final = 1024
 _REMEMBERED_S: Final = 3600
-"""After so long a chain is verified again: a certificate in it may have expired."""
+"""A chain is verified again after this time: a certificate in it may have expired."""
 
 
 class Unknown(Enum):
-    """Why no root of ours is above a chain. The values are OpenSSL's codes."""
+    """Why a chain leads to none of our roots. The values are OpenSSL's codes."""
 
     ITSELF = lib.X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
     ROOT = lib.X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN
@@ -62,36 +63,36 @@ _UNKNOWN: Final = {each.value: each for each in Unknown} | {
 }
 
 Issuer: TypeAlias = frozenset[int] | Unknown
-"""Which sets of roots (by their number) a chain leads to; or why it leads to none."""
+"""The sets of roots (by index) to which a chain leads, or why it leads to none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is wrong with a chain."""
+    """The defects of a chain."""
 
     reasons: tuple[str, ...] = ()
-    """All of it, in words."""
+    """All of them, in words."""
     hidden: tuple[str, ...] = ()
-    """What of that a leaf of ours does not show."""
+    """The ones that our leaf does not show."""
     issuer: Issuer
     strict: str | None = None
-    """The reason for which strict clients alone refuse it."""
+    """The defect for which only strict clients refuse it."""
     staple: Staple | None = None
-    """The server's good OCSP response, if it gave one."""
+    """The server's good OCSP response, if it sent one."""
 
     @property
     def reason(self) -> str:
-        """`ok`, or all reasons."""
+        """`ok`, or all defects."""
         return "; ".join(self.reasons) or "ok"
 
     @property
     def is_refused(self) -> bool:
-        """Whether clients refuse it that are not strict."""
+        """Whether ordinary clients refuse it."""
         return any(reason != self.strict for reason in self.reasons)
 
 
 class Verifier:
-    """Verifies chains against sets of roots, for clients that know one of the sets each."""
+    """Verifies chains against several sets of roots, one for each group of clients."""
 
     def __init__(
         self, *sets: Collection[bytes], clock: Callable[[], float] = time.monotonic
@@ -102,7 +103,7 @@ class Verifier:
 
     @property
     def everybody(self) -> Issuer:
-        """The issuer that clients know whichever set they have."""
+        """The issuer that all clients trust, whichever set they use."""
         return frozenset(range(len(self._sets)))
 
     def verify(
@@ -110,7 +111,7 @@ class Verifier:
     ) -> Verdict:
         """Verify a chain, leaf first, for a DNS name or an IP address (None: any name).
 
-        `response` is the OCSP response that was stapled to it.
+        `response` is the stapled OCSP response.
         """
         if not chain:
             return Verdict(reasons=("no certificate",), issuer=Unknown.ISSUER)
@@ -154,10 +155,10 @@ class Verifier:
 
 @dataclass(slots=True, kw_only=True)
 class _Finding:
-    """What verification with one set of roots has come to."""
+    """The result of verification with one set of roots."""
 
     path: Sequence[crypto.X509]
-    """From the leaf to the root; without a root, as far as the certificates lead that were sent."""
+    """From the leaf to the root; without a root, as far as the certificates that were sent lead."""
     unknown: Unknown | None = None
     unknown_reason: str | None = None
     faults: tuple[str, ...] = ()
@@ -165,14 +166,15 @@ class _Finding:
 
 
 class _Roots:
-    """A set of roots, and chains verified against it."""
+    """A set of roots, with a cache of verified chains."""
 
     def __init__(self, certificates: Collection[bytes]) -> None:
         self._certificates = [each for each in map(_load, certificates) if each]
         self._stores: dict[int, crypto.X509Store] = {}
 
     def examine(self, chain: Sequence[crypto.X509]) -> _Finding:
-        """Verify a chain as clients do by default; then without what was found."""
+        """Verify a chain as clients do by default; then again without the defects that were
+        found."""
         flags = 0
         unknown: tuple[Unknown, str] | None = None
         while True:
@@ -184,7 +186,7 @@ class _Roots:
             if code in (_EXPIRED, _NOT_YET_VALID) and not flags & _NO_CHECK_TIME:
                 flags |= _NO_CHECK_TIME
             elif code in _UNKNOWN and unknown is None:
-                # Some clients, curl and GnuTLS among them, take an intermediate for a root.
+                # Some clients, such as curl and GnuTLS, accept an intermediate as a root.
                 flags |= lib.X509_V_FLAG_PARTIAL_CHAIN
                 unknown = _UNKNOWN[code], message
             elif code in _UNKNOWN and unknown and not self._knows_namesake(chain):
@@ -204,7 +206,7 @@ class _Roots:
         return context.get_verified_chain()
 
     def _strict_fault(self, chain: Sequence[crypto.X509], flags: int) -> str | None:
-        """What Python refuses from 3.13 on, and most do not."""
+        """A defect that Python refuses from 3.13 on, and most clients do not."""
         try:
             self.path(chain, flags | _NO_CHECK_TIME | lib.X509_V_FLAG_X509_STRICT)
         except crypto.X509StoreContextError as error:
@@ -213,7 +215,7 @@ class _Roots:
 
     def _knows_namesake(self, chain: Sequence[crypto.X509]) -> bool:
         """Whether a root has the name of the issuer that was not sent. OpenSSL has found that it is
-        another one; by its key identifier for example, which not every client compares."""
+        another one, for example by its key identifier, which not every client compares."""
         subject, issuer = _names(_claimed_path(chain)[-1])
         roots = (_names(certificate)[0] for certificate in self._certificates)
         return issuer != subject and issuer in roots
@@ -221,7 +223,8 @@ class _Roots:
     def _store(self, flags: int) -> crypto.X509Store:
         if flags not in self._stores:
             store = crypto.X509Store()
-            # Without it, OpenSSL takes a certificate for clients or for code as a server's.
+            # Without it, OpenSSL accepts a certificate for clients or for code signing as a
+            # server's.
             lib.X509_STORE_set_purpose(store._store, lib.X509_PURPOSE_SSL_SERVER)
             store.set_flags(flags)
             for certificate in self._certificates:
@@ -231,7 +234,7 @@ class _Roots:
 
 
 def _examine_unknown(chain: Sequence[crypto.X509], unknown: Unknown, reason: str) -> _Finding:
-    """What is wrong besides: the chain is verified as if the last of it were trusted."""
+    """The other defects: the chain is verified as if its last certificate were trusted."""
     path = _claimed_path(chain)
     faults = []
     try:
@@ -242,7 +245,7 @@ def _examine_unknown(chain: Sequence[crypto.X509], unknown: Unknown, reason: str
 
 
 def _claimed_path(chain: Sequence[crypto.X509]) -> list[crypto.X509]:
-    """The leaf and those above it, by their names alone."""
+    """The leaf and its issuers, linked by name only."""
     path, others = [chain[0]], list(chain[1:])
     while True:
         subject, issuer = _names(path[-1])
@@ -265,7 +268,7 @@ def _names(certificate: crypto.X509) -> tuple[bytes, bytes]:
 def added_roots(file: Path | None) -> list[bytes]:
     """The DER of the certificates in a file (`--upstream-ca`).
 
-    Raises UsageError when there are none.
+    Raises UsageError if there are none.
     """
     if file is None:
         return []
@@ -286,7 +289,7 @@ def _load(certificate: bytes) -> crypto.X509 | None:
 
 
 def _read_staple(path: Sequence[crypto.X509], response: bytes, now: datetime) -> Staple | None:
-    """Raises StapleFault for what stands in the way of a leaf."""
+    """Raises StapleFault for a defect that our leaf cannot show."""
     leaf = der(path[0])
     if not response:
         if demands_staple(leaf):
@@ -302,17 +305,17 @@ def _date_fault(certificate: crypto.X509, now: datetime) -> str | None:
     except CertificateError:
         return None
     if original.not_before is None or original.not_after is None:
-        return None  # malformed, which is said elsewhere
+        return None  # malformed, which is reported elsewhere
     return date_fault(original.not_before, original.not_after, now)
 
 
 def der(certificate: crypto.X509) -> bytes:
-    """A certificate as it came over the wire."""
+    """The certificate's bytes from the wire."""
     return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
 
 def matches(certificate: crypto.X509, name: str) -> bool:
-    """Whether a certificate is for a name: subjectAltName only (RFC 9525 §6.3)."""
+    """Whether a certificate is for a name: only subjectAltName counts (RFC 9525 §6.3)."""
     patterns, addresses = _names_of(der(certificate))
     try:
         return ipaddress.ip_address(name) in addresses
@@ -323,7 +326,7 @@ def matches(certificate: crypto.X509, name: str) -> bool:
 
 @lru_cache(_REMEMBERED_CHAINS)
 def _names_of(certificate: bytes) -> tuple[tuple[str, ...], tuple[object, ...]]:
-    """The host names and the addresses that a certificate (DER) is for."""
+    """The host names and addresses of a certificate (DER)."""
     try:
         extensions = parse(certificate).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -335,7 +338,7 @@ def _names_of(certificate: bytes) -> tuple[tuple[str, ...], tuple[object, ...]]:
 
 
 def _dns_matches(pattern: str, name: str) -> bool:
-    """A wildcard stands for exactly the whole left-most label (RFC 9525 §6.3)."""
+    """A wildcard matches exactly one whole label, the left-most (RFC 9525 §6.3)."""
     if not pattern.startswith("*."):
         return pattern == name
     _, _, rest = name.partition(".")
