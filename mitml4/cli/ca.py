@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+from click.shell_completion import CompletionItem
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.cli.console import Console
@@ -63,6 +64,15 @@ class _Commands(click.Group):
             formatter.write_dl(
                 [(name, _first_line(command)) for name, command in self.commands.items()]
             )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Uncut summaries here, too; what else there is to complete is click's."""
+        return [
+            CompletionItem(item.value, item.type, help=_first_line(self.commands[item.value]))
+            if item.value in self.commands
+            else item
+            for item in super().shell_complete(ctx, incomplete)
+        ]
 
 
 def _first_line(command: click.Command) -> str:

@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ _UNWRITABLE: Final = {
     errno.EIO: "the terminal, or the disk, is gone",
 }
 """Errors of an output, and the hint for each."""
+_PLAIN: Final = (
+    (r"is not a valid boolean\. Recognized values: .*", "is neither yes nor no"),
+    (r"is not a valid integer( range)?", "is no whole number"),
+    (r"(\S+) is not in the range x>=(\S+)", r"\1 is less than \2"),
+)
+"""What click says of values, and plain words for it."""
 _TOO_MANY_OPEN: Final = {errno.EMFILE, errno.ENFILE}
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
@@ -237,6 +244,8 @@ def _as_ours(error: click.UsageError) -> str:
     if isinstance(error, click.BadParameter) and error.param and error.param_hint is None:
         error.param_hint = origin_of(error.param, error.ctx)
     message = error.format_message().strip().removesuffix(".")
+    for pattern, plain in _PLAIN:
+        message = re.sub(pattern, plain, message)
     return message[:1].lower() + message[1:]
 
 

@@ -61,6 +61,10 @@ _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
 """What a program looks at where it does not find the first variable. Where the environment has one
 of them, the first must stay unset."""
 
+_USUAL_FILES: Final[Mapping[str, str]] = {"PGSSLROOTCERT": ".postgresql/root.crt"}
+"""Files in the home directory that programs read where a variable names none. If this one exists,
+libpq verifies against it, also with sslmode=require (PostgreSQL's documentation, "SSL Support")."""
+
 _MAX_SETS: Final = 6
 """There are 63 combinations of six sets. What names a further one is left as it is."""
 
@@ -92,7 +96,7 @@ class CommandRoots:
 
     def _find_places(self) -> Iterator[tuple[str, Place]]:
         for variable in (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *DIRECTORY_VARIABLES):
-            named = self._environ.get(variable)
+            named = self._environ.get(variable) or self._usual_file(variable)
             others = _INSTEAD.get(variable, ())
             adds = variable in _ADDING
             if named:
@@ -103,6 +107,13 @@ class CommandRoots:
                     yield variable, Place(number, roots)
             elif variable in BUNDLE_VARIABLES and not any(map(self._environ.get, others)):
                 yield variable, self.builtin if adds else self.system
+
+    def _usual_file(self, variable: str) -> str | None:
+        """The file that a program reads if the variable is unset; None if it does not exist."""
+        home, usual = self._environ.get("HOME"), _USUAL_FILES.get(variable)
+        if not home or not usual or not (file := Path(home, usual)).is_file():
+            return None
+        return str(file)
 
     def _number(self, roots: Collection[bytes]) -> int | None:
         """Of a set with these roots, which is a new one if need be; None if there are too many."""

@@ -301,3 +301,26 @@ def test_a_wrong_variable_is_named_and_not_its_option(
     message = capsys.readouterr().err
     assert variable in message
     assert "--" not in message.partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "said"),
+    [
+        ({"MITML4_RUN_WAIT": "maybe"}, ["run", "--", "true"], "'maybe' is neither yes nor no"),
+        ({"MITML4_QUIET": "2"}, ["schema"], "'2' is neither yes nor no"),
+        ({"MITML4_VERBOSE": "much"}, ["schema"], "'much' is no whole number"),
+        ({}, ["intercept", "--iface", "lo", "--max-flows", "1.5"], "'1.5' is no whole number"),
+        ({}, ["intercept", "--iface", "lo", "--max-flows", "0"], "0 is less than 1"),
+        ({}, ["ca", "generate", "--days", "soon"], "'soon' is no whole number"),
+        ({}, ["ca", "generate", "--days", "-1"], "-1 is less than 1"),
+    ],
+)
+def test_an_error_in_a_value_is_in_plain_words(
+    environ, arguments, said: str, monkeypatch, capsys
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run(arguments) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.endswith(f": {said}")
+    assert hint.startswith("hint: mitml4 ")

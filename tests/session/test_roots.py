@@ -61,6 +61,18 @@ def test_a_file_that_is_named_replaces_the_usual_roots_or_adds_to_them(write: Wr
     assert roots.places["SSL_CERT_FILE"] == SYSTEM
 
 
+def test_the_file_that_libpq_reads_counts_as_if_it_were_named(write: Write, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert "PGSSLROOTCERT" not in CommandRoots(home).places
+    (tmp_path / ".postgresql").mkdir()
+    Path(write(2)).rename(tmp_path / ".postgresql/root.crt")
+    assert CommandRoots(home).places["PGSSLROOTCERT"] == Place(2, (C,))
+    named = home | {"PGSSLROOTCERT": write(1)}
+    assert CommandRoots(named).places["PGSSLROOTCERT"].roots == (B,)
+    assert "PGSSLROOTCERT" not in CommandRoots(home | {"PGSSLROOTCERT": "system"}).places
+    assert "PGSSLROOTCERT" not in CommandRoots({"HOME": ""}).places
+
+
 def test_the_same_roots_are_one_set(write: Write) -> None:
     roots = CommandRoots({"CURL_CA_BUNDLE": write(1, 0), "PIP_CERT": write(0), "AWS_CA_BUNDLE": ""})
     assert roots.sets == [{A, B}, {A}]
