@@ -109,6 +109,27 @@ def test_packets_of_others_are_not_written(intercept, visit, client, tshark, tmp
 
 
 @pytest.mark.usefixtures("nginx")
+def test_a_named_pipe_without_its_reader_is_said_and_the_session_goes_on(
+    intercept, visit, tmp_path
+):
+    path, stderr = tmp_path / "events", tmp_path / "stderr.txt"
+    os.mkfifo(path, 0o600)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    session = intercept("-o", str(path))
+    watch = session.watch()
+    visit(session, "https://www.example/")
+    watch.flow()
+    assert b"session.start" in os.read(reader, 1 << 16)
+    os.close(reader)
+    watch = session.watch()
+    visit(session, "https://www.example/")
+    assert watch.flow().stack[0] == "tls"
+    assert session.stop() == 0
+    assert f"note: nobody reads {path} any more\n" in stderr.read_text()
+    assert "error" not in stderr.read_text()
+
+
+@pytest.mark.usefixtures("nginx")
 @pytest.mark.parametrize("option", ["-o", "--har", "-w", ">"])
 def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
     lab, client, tmp_path, option
