@@ -145,9 +145,9 @@ def test_there_is_a_sample_of_every_event() -> None:
     assert {type(content) for content in CONTENTS} == set(EVENT_TYPES)
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
-def test_a_line_is_what_the_schema_says(event: Event, validator) -> None:
-    validator.validate(json.loads(encode(event)))
+def test_a_line_is_what_the_schema_says(validator) -> None:
+    for event in SAMPLES:
+        validator.validate(json.loads(encode(event)))
 
 
 @pytest.mark.parametrize("event", SAMPLES, ids=type_of)
@@ -160,17 +160,17 @@ def test_a_line_is_compact_and_has_every_field_behind_its_head(event: Event, sch
     assert (body["type"], body["v"]) == (type_of(event), VERSION)
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
-def test_no_field_may_be_absent_or_of_another_type(event: Event, validator) -> None:
-    body = json.loads(encode(event))
-    for name in body:
-        assert not validator.is_valid({key: body[key] for key in body if key != name})
-        assert not validator.is_valid(body | {name: [[[]]]})
+def test_no_field_may_be_absent_or_of_another_type(validator) -> None:
+    for event in SAMPLES:
+        body = json.loads(encode(event))
+        for name in body:
+            assert not validator.is_valid({key: body[key] for key in body if key != name})
+            assert not validator.is_valid(body | {name: [[[]]]})
 
 
-@pytest.mark.parametrize("event", SAMPLES, ids=type_of)
-def test_a_field_may_be_added_later(event: Event, validator) -> None:
-    assert validator.is_valid(json.loads(encode(event)) | {"added": 1})
+def test_a_field_may_be_added_later(validator) -> None:
+    for event in SAMPLES:
+        assert validator.is_valid(json.loads(encode(event)) | {"added": 1})
 
 
 def test_texts_and_lists_of_an_event_are_bounded_and_say_so(validator) -> None:
@@ -210,15 +210,13 @@ def test_details_may_not_lack_a_field(validator) -> None:
     assert not validator.is_valid(body)
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in PROTOCOLS if row.converse], ids=lambda row: row.name
-)
-def test_what_a_fresh_conversation_knows_fits_the_schema(row, validator) -> None:
-    details = row.converse(LayerContext()).details()
-    layer = FlowLayer(
-        flow=1, depth=0, protocol=row.name, speaker="client", action="relayed", details=details
-    )
-    validator.validate(json.loads(encode(layer)))
+def test_what_a_fresh_conversation_knows_fits_the_schema(validator) -> None:
+    for row in [row for row in PROTOCOLS if row.converse]:
+        details = row.converse(LayerContext()).details()
+        layer = FlowLayer(
+            flow=1, depth=0, protocol=row.name, speaker="client", action="relayed", details=details
+        )
+        validator.validate(json.loads(encode(layer)))
 
 
 def classes(of: type, seen: set[type] | None = None) -> Iterator[type]:

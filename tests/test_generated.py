@@ -119,12 +119,15 @@ def test_roff_takes_nothing_for_a_request_of_its_own(tool) -> None:
     assert tool._roff("a\\b --x › `y`") == "a\\eb \\-\\-x \\[u203A] \\fBy\\fR"
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "man").iterdir()), ids=lambda path: path.name)
-def test_a_man_page_is_good_roff(page: Path) -> None:
-    result = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True, check=True
-    )
-    assert result.stderr == ""
+def test_a_man_page_is_good_roff() -> None:
+    for page in sorted((ROOT / "man").iterdir()):
+        result = subprocess.run(
+            ["groff", "-man", "-Tutf8", "-ww", "-z", page],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,8 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
+    for arguments, message in (
         (["--iface", "eht0"], "--iface: there is no interface 'eht0'"),
         (["--port", "443,http"], "--port: 'http' is no port"),
         (["--exclude-port", "9-1"], "--exclude-port: '9-1' is no port"),
@@ -122,15 +121,11 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
         (["--keylog", ""], "--keylog: the name of the file is empty"),
         (["-o", "x", "--keylog", "./x"], "--output and --keylog are one file: x"),
         (["--har", "x", "-o", "x"], "--output and --har are one file: x"),
-    ],
-)
-def test_a_wrong_value_is_named_with_its_option_and_a_hint(
-    arguments: list[str], message: str
-) -> None:
-    with pytest.raises(UsageError) as caught:
-        on_lo(*arguments)
-    assert caught.value.message.startswith(message)
-    assert caught.value.hint
+    ):
+        with pytest.raises(UsageError) as caught:
+            on_lo(*arguments)
+        assert caught.value.message.startswith(message)
+        assert caught.value.hint
 
 
 def test_a_wrong_interface_is_answered_with_those_that_are_there() -> None:

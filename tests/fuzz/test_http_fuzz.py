@@ -221,16 +221,16 @@ def deep_size(value: object, seen: set[int]) -> int:
     return sys.getsizeof(value) + sum(deep_size(part, seen) for part in parts)
 
 
-@pytest.mark.parametrize("name", FLOODS)
-def test_a_flood_is_kept_within_bounds(name: str) -> None:
-    member, start, unit = FLOODS[name]
-    begin, _ = FAMILY[member]
-    driver = Driver(begin())
-    if member == "http/2":
-        driver.arrive(UP, PREFACE + b"\0\0\0\4\0\0\0\0\0")
-    driver.arrive(UP, start)
-    flood = unit * (50_000 // len(unit) + 1)
-    for _ in range(8):
-        driver.arrive(UP, flood)
-        driver.protocol_events.clear()
-    assert deep_size(driver.conversation, set()) < 1_000_000
+def test_a_flood_is_kept_within_bounds() -> None:
+    for name in FLOODS:
+        member, start, unit = FLOODS[name]
+        begin, _ = FAMILY[member]
+        driver = Driver(begin())
+        if member == "http/2":
+            driver.arrive(UP, PREFACE + b"\0\0\0\4\0\0\0\0\0")
+        driver.arrive(UP, start)
+        flood = unit * (50_000 // len(unit) + 1)
+        for _ in range(8):
+            driver.arrive(UP, flood)
+            driver.protocol_events.clear()
+        assert deep_size(driver.conversation, set()) < 1_000_000

@@ -36,32 +36,24 @@ WITH_DRIVER = startup(
 SUPPORTED = b"\x83\0\0\0\6\0\0\0\2\0\0"
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 5])
-@pytest.mark.parametrize(
-    ("frames", "version", "cql", "driver"),
-    [
-        (options(4) + STARTUP, 4, b"3.3.1", None),
-        (options(0x42) + startup((b"CQL_VERSION", b"3.4.5"), version=0x42), 66, b"3.4.5", None),
-        (options(5) + options(5) + WITH_DRIVER, 5, b"3.4.5", b"DataStax Python Driver 3.25"),
-        (STARTUP, 4, b"3.3.1", None),
-        (options(4) + b"\xff\xff", 4, None, None),
-    ],
-)
-def test_the_clients_first_frames(
-    converse: Any,
-    frames: bytes,
-    version: int,
-    cql: bytes | None,
-    driver: bytes | None,
-    chunk: int | None,
-) -> None:
-    conversation = Cassandra()
-    talk = converse(conversation, [(UP, frames), (DOWN, SUPPORTED), (UP, b"any")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: frames + b"any", DOWN: SUPPORTED}
-    details = conversation.details()
-    assert (details.version, details.cql_version, details.driver) == (version, cql, driver)
+def test_the_clients_first_frames(converse: Any) -> None:
+    for chunk in (None, 1, 5):
+        for frames, version, cql, driver in (
+            (options(4) + STARTUP, 4, b"3.3.1", None),
+            (options(0x42) + startup((b"CQL_VERSION", b"3.4.5"), version=0x42), 66, b"3.4.5", None),
+            (options(5) + options(5) + WITH_DRIVER, 5, b"3.4.5", b"DataStax Python Driver 3.25"),
+            (STARTUP, 4, b"3.3.1", None),
+            (options(4) + b"\xff\xff", 4, None, None),
+        ):
+            conversation = Cassandra()
+            talk = converse(
+                conversation, [(UP, frames), (DOWN, SUPPORTED), (UP, b"any")], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert talk.moved == {UP: frames + b"any", DOWN: SUPPORTED}
+            details = conversation.details()
+            assert (details.version, details.cql_version, details.driver) == (version, cql, driver)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +64,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frame
         converse(Cassandra(), [(UP, frames)])
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_the_first_frame() -> None:
+    for up, down, verdict in (
         (b"", b"", Verdict.NEED_MORE),
         (options(4)[:8], b"", Verdict.NEED_MORE),
         (options(4), b"", Verdict.LIKELY),
@@ -98,10 +89,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, frame
         (b"\x04\x00\x00\x00\x05\x00\x00\x00\x01", b"", Verdict.REJECT),
         (b"\x04\x00\x80", b"", Verdict.REJECT),
         (startup((b"lower", b"x")), b"", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_first_frame(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_options_that_nobody_answers_are_an_array_of_numbers() -> None:

@@ -23,9 +23,8 @@ UP, DOWN = Direction.UP, Direction.DOWN
 PLUS = b"SCRAM-SHA-256-PLUS"
 
 
-@pytest.mark.parametrize(
-    ("offer", "binds"),
-    [
+def test_mechanisms_that_bind_are_known_by_their_names() -> None:
+    for offer, binds in (
         (PLUS, True),
         (b"AUTH=SCRAM-SHA-1-PLUS", True),
         (b"250-AUTH PLAIN SCRAM-SHA-512-PLUS LOGIN", True),
@@ -38,10 +37,8 @@ PLUS = b"SCRAM-SHA-256-PLUS"
         (b"SCRAM-SHA-256-PLUSH", False),
         (b"-PLUS", False),
         (b"a text that is 3-plus-x long", False),
-    ],
-)
-def test_mechanisms_that_bind_are_known_by_their_names(offer: bytes, binds: bool) -> None:
-    assert binds_channel(offer) is binds
+    ):
+        assert binds_channel(offer) is binds
 
 
 def pg(kind: bytes, body: bytes) -> tuple[Direction, bytes]:
@@ -170,30 +167,21 @@ CASES: dict[str, tuple[type[Conversation], list[tuple[Direction, bytes]], list[A
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize("case", CASES)
-def test_an_offer_is_learned_and_a_login_takes_it_back(
-    converse: Any, case: str, chunk: int | None
-) -> None:
-    kind, offer, login = CASES[case]
-
-    def conversation() -> Conversation:
-        return kind(context=LayerContext(secure=True, stack=("tls",)))
-
-    first = conversation()
-    converse(first, offer, chunk=chunk)
-    assert first.channel_binding is True
-    second = conversation()
-    converse(second, [*offer, *login[:-1]], chunk=chunk)
-    assert second.channel_binding is True
-    third = conversation()
-    talk = converse(third, [*offer, *login], chunk=chunk)
-    assert third.channel_binding is False
-    assert not any(talk.kept.values())
-    bare = [(side, data.replace(b"-PLUS", b"-NONE")) for side, data in offer]
-    fourth = conversation()
-    converse(fourth, bare, chunk=chunk)
-    assert fourth.channel_binding is None
+def test_an_offer_is_learned_and_a_login_takes_it_back(converse: Any) -> None:
+    inside = LayerContext(secure=True, stack=("tls",))
+    for kind, offer, login in CASES.values():
+        for chunk in (None, 1):
+            first, second, third, fourth = (kind(context=inside) for _ in range(4))
+            converse(first, offer, chunk=chunk)
+            assert first.channel_binding is True
+            converse(second, [*offer, *login[:-1]], chunk=chunk)
+            assert second.channel_binding is True
+            talk = converse(third, [*offer, *login], chunk=chunk)
+            assert third.channel_binding is False
+            assert not any(talk.kept.values())
+            bare = [(side, data.replace(b"-PLUS", b"-NONE")) for side, data in offer]
+            converse(fourth, bare, chunk=chunk)
+            assert fourth.channel_binding is None
 
 
 @pytest.mark.parametrize(

@@ -42,27 +42,22 @@ COOKIE_ALONE = message(  # RFC 7873 §5.4
 )
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 5])
-@pytest.mark.parametrize(
-    ("first", "name", "kind"),
-    [
-        (QUERY, b"www.example.org", "A"),
-        (WITH_EDNS, b"www.example.org", "A"),
-        (message(name=b"\x00", kind=b"\0\2"), b".", "NS"),
-        (message(kind=b"\0\xfc"), b"www.example.org", "AXFR"),
-        (message(b"\x28\x00", kind=b"\0\6"), b"www.example.org", "SOA"),
-        (message(name=b"\x04_tcp\x02-x\x00", kind=b"\0\x41"), b"_tcp.-x", "HTTPS"),
-    ],
-)
-def test_the_first_question(
-    converse: Any, first: bytes, name: bytes, kind: str, chunk: int | None
-) -> None:
-    conversation = Dns()
-    talk = converse(conversation, [(UP, first), (DOWN, RESPONSE), (UP, QUERY)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: first + QUERY, DOWN: RESPONSE}
-    assert (conversation.details().name, conversation.details().type) == (name, kind)
+def test_the_first_question(converse: Any) -> None:
+    for chunk in (None, 1, 5):
+        for first, name, kind in (
+            (QUERY, b"www.example.org", "A"),
+            (WITH_EDNS, b"www.example.org", "A"),
+            (message(name=b"\x00", kind=b"\0\2"), b".", "NS"),
+            (message(kind=b"\0\xfc"), b"www.example.org", "AXFR"),
+            (message(b"\x28\x00", kind=b"\0\6"), b"www.example.org", "SOA"),
+            (message(name=b"\x04_tcp\x02-x\x00", kind=b"\0\x41"), b"_tcp.-x", "HTTPS"),
+        ):
+            conversation = Dns()
+            talk = converse(conversation, [(UP, first), (DOWN, RESPONSE), (UP, QUERY)], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert talk.moved == {UP: first + QUERY, DOWN: RESPONSE}
+            assert (conversation.details().name, conversation.details().type) == (name, kind)
 
 
 def test_an_answer_repeats_the_question(converse: Any) -> None:
@@ -77,9 +72,8 @@ def test_other_bytes_raise_protocol_error(converse: Any) -> None:
         converse(Dns(), [(UP, b"\x00\x05")])
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_header_and_question() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"\x00", Verdict.NEED_MORE),
         (QUERY[:2], Verdict.NEED_MORE),
@@ -102,10 +96,8 @@ def test_other_bytes_raise_protocol_error(converse: Any) -> None:
         (b"\x00\x11" + QUERY[2:], Verdict.REJECT),  # the question lies outside of the message
         (b"\x00\x00\x00\x26\x00\x03\x00\x00user\x00", Verdict.REJECT),  # PostgreSQL
         (b"\x00\x3c\x00\x00\x00\x00\x00\x06\x01\x03\x00\x00\x00\x01", Verdict.REJECT),  # Modbus
-    ],
-)
-def test_detection_by_header_and_question(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 @pytest.mark.parametrize(

@@ -54,17 +54,17 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_234(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Ftp()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.details_ready
-    assert conversation.details().upgraded
-    assert conversation.details().greeting in (b"(vsFTPd 3.0.3)", b"soon")
+def test_tls_begins_right_behind_234(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Ftp()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+            assert conversation.details_ready
+            assert conversation.details().upgraded
+            assert conversation.details().greeting in (b"(vsFTPd 3.0.3)", b"soon")
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
@@ -76,18 +76,18 @@ PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize("name", PLAIN)
-def test_behind_a_login_all_passes(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Ftp()
-    ended = {direction for direction, data in PLAIN[name] if data is None}
-    more = [(way, b"AUTH TLS\r\n\xff") for way in Direction if way not in ended]
-    talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert conversation.details_ready
-    assert not conversation.details().upgraded
-    assert conversation.details().username == b"alice"
+def test_behind_a_login_all_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for name in PLAIN:
+            conversation = Ftp()
+            ended = {direction for direction, data in PLAIN[name] if data is None}
+            more = [(way, b"AUTH TLS\r\n\xff") for way in Direction if way not in ended]
+            talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert conversation.details_ready
+            assert not conversation.details().upgraded
+            assert conversation.details().username == b"alice"
 
 
 def test_no_password_is_kept(converse: Any) -> None:
@@ -131,9 +131,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         converse(Ftp(), script, chunk=chunk)
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_greeting_and_command() -> None:
+    for up, down, verdict in (
         (b"", b"22", Verdict.NEED_MORE),
         (b"", b"220 hello\r\n", Verdict.NEED_MORE),
         (b"", b"220 FTP", Verdict.NEED_MORE),
@@ -163,21 +162,24 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"USER x\r\n", b"421 8 users (the maximum) are already logged in\r\n", Verdict.MATCH),
         (b"", b"421 Service not available\r\n", Verdict.NEED_MORE),
         (b"", b"530 Sorry, no FTP for you\r\n", Verdict.LIKELY),
-    ],
-)
-def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
-@pytest.mark.parametrize("verb", sorted(smtp.OWN | smtp.SHARED | {b"USER", b"FEAT", b"AUTH TLS"}))
-@pytest.mark.parametrize(
-    "greeting", [b"hello", b"ESMTP", b"FTP", b"FTP and SMTP", b"LMTP", b"hello\r\n220 FTP SMTP"]
-)
-def test_a_220_is_never_both_smtp_and_ftp(verb: bytes, greeting: bytes) -> None:
-    whole = b"220-" + greeting + b"\r\n220 .\r\n"
-    for size in range(len(whole) + 1):
-        opening = Opening(up=verb + b"\r\n", down=whole[:size])
-        assert [detect(opening), smtp.detect(opening)].count(Verdict.MATCH) < 2
+def test_a_220_is_never_both_smtp_and_ftp() -> None:
+    for verb in sorted(smtp.OWN | smtp.SHARED | {b"USER", b"FEAT", b"AUTH TLS"}):
+        for greeting in (
+            b"hello",
+            b"ESMTP",
+            b"FTP",
+            b"FTP and SMTP",
+            b"LMTP",
+            b"hello\r\n220 FTP SMTP",
+        ):
+            whole = b"220-" + greeting + b"\r\n220 .\r\n"
+            for size in range(len(whole) + 1):
+                opening = Opening(up=verb + b"\r\n", down=whole[:size])
+                assert [detect(opening), smtp.detect(opening)].count(Verdict.MATCH) < 2
 
 
 @pytest.mark.parametrize(

@@ -102,17 +102,17 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_the_tagged_ok(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Imap()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.details_ready
-    assert conversation.details().upgraded
-    assert conversation.details().greeting == b"[CAPABILITY IMAP4rev1] hi"
+def test_tls_begins_right_behind_the_tagged_ok(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Imap()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+            assert conversation.details_ready
+            assert conversation.details().upgraded
+            assert conversation.details().greeting == b"[CAPABILITY IMAP4rev1] hi"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
@@ -187,9 +187,8 @@ def test_too_many_commands_without_an_answer_break_the_protocol(converse: Any) -
         converse(Imap(), [GREETING, (UP, b"a NOOP\r\n" * (MAX_UNDER_WAY + 1))])
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_greeting_and_tagged_command() -> None:
+    for up, down, verdict in (
         (b"", b"* ", Verdict.NEED_MORE),
         (b"", b"* OK", Verdict.NEED_MORE),
         (b"", b"* OK hi\r\n", Verdict.LIKELY),
@@ -208,10 +207,8 @@ def test_too_many_commands_without_an_answer_break_the_protocol(converse: Any) -
         (b"\x16\x03\x01", b"* OK IMAP4\r\n", Verdict.REJECT),
         (b"get LOGIN\r\n", b"END\r\n", Verdict.REJECT),
         (b"a" * 65 + b" NOOP\r\n", b"* OK hi\r\n", Verdict.NEED_MORE),
-    ],
-)
-def test_detection_by_greeting_and_tagged_command(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_behind_starttls_the_client_needs_no_greeting() -> None:

@@ -40,16 +40,16 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_670(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Irc()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.details_ready
-    assert conversation.details().upgraded
+def test_tls_begins_right_behind_670(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Irc()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+            assert conversation.details_ready
+            assert conversation.details().upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -81,9 +81,8 @@ def test_a_670_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
     assert conversation.up is PEEK
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_command_and_answer() -> None:
+    for up, down, verdict in (
         (b"NI", b"", Verdict.NEED_MORE),
         (b"NICK x\r\n", b"", Verdict.NEED_MORE),
         (b"NICK x\r\nUSER x 0 * :x\r\n", b"", Verdict.LIKELY),
@@ -124,10 +123,8 @@ def test_a_670_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
         (b":irc.example 353 me = #x :me al\r\n", b"", Verdict.NEED_MORE),
         (b":irc.example 353 me = #x :me al\r\n:irc", b"", Verdict.MATCH),
         (b":\x00", b"", Verdict.REJECT),
-    ],
-)
-def test_detection_by_command_and_answer(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_a_command_alone_is_likely_at_the_usual_port() -> None:

@@ -32,35 +32,26 @@ PRODUCE = request(0, 3, b"rdkafka", b"\xff\xff\0\1" + bytes(400))
 ANSWER = b"\0\0\1\x5a\0\0\0\x81\0\0\0\0\0\x38"
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 5])
-@pytest.mark.parametrize(
-    ("first", "api", "version", "client_id", "software"),
-    [
-        (VERSIONS, "ApiVersions", 0, b"rdkafka", None),
-        (SOFTWARE, "ApiVersions", 3, b"console", b"apache-kafka-java 3.6.1"),
-        (METADATA, "Metadata", 2, b"rdkafka", None),
-        (ANONYMOUS, "ApiVersions", 0, None, None),
-        (PRODUCE, "Produce", 3, b"rdkafka", None),
-        (request(80, 0, b"x"), "api 80", 0, b"x", None),
-    ],
-)
-def test_the_first_request(
-    converse: Any,
-    first: bytes,
-    api: str,
-    version: int,
-    client_id: bytes | None,
-    software: bytes | None,
-    chunk: int | None,
-) -> None:
-    conversation = Kafka()
-    talk = converse(conversation, [(UP, first), (DOWN, ANSWER), (UP, METADATA)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: first + METADATA, DOWN: ANSWER}
-    details = conversation.details()
-    assert (details.api, details.api_version) == (api, version)
-    assert (details.client_id, details.client_software) == (client_id, software)
+def test_the_first_request(converse: Any) -> None:
+    for chunk in (None, 1, 5):
+        for first, api, version, client_id, software in (
+            (VERSIONS, "ApiVersions", 0, b"rdkafka", None),
+            (SOFTWARE, "ApiVersions", 3, b"console", b"apache-kafka-java 3.6.1"),
+            (METADATA, "Metadata", 2, b"rdkafka", None),
+            (ANONYMOUS, "ApiVersions", 0, None, None),
+            (PRODUCE, "Produce", 3, b"rdkafka", None),
+            (request(80, 0, b"x"), "api 80", 0, b"x", None),
+        ):
+            conversation = Kafka()
+            talk = converse(
+                conversation, [(UP, first), (DOWN, ANSWER), (UP, METADATA)], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert talk.moved == {UP: first + METADATA, DOWN: ANSWER}
+            details = conversation.details()
+            assert (details.api, details.api_version) == (api, version)
+            assert (details.client_id, details.client_software) == (client_id, software)
 
 
 @pytest.mark.parametrize("first", [b"\0\0\0\x09", request(18, 3, b"x", b"\x01")])
@@ -69,9 +60,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         converse(Kafka(), [(UP, first)])
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_first_request() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (VERSIONS[:12], Verdict.NEED_MORE),
         (VERSIONS[:20], Verdict.NEED_MORE),
@@ -90,10 +80,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"\0\x11\0\0", Verdict.REJECT),  # DNS
         (b"\0\0\0\x10\0\3\0\0user\0a\0\0", Verdict.REJECT),  # PostgreSQL
         (b"\0\0\0\x2c\0\0\0\0" + bytes(8), Verdict.REJECT),  # ZooKeeper
-    ],
-)
-def test_detection_by_the_first_request(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 @pytest.mark.parametrize(

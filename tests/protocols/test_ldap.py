@@ -56,36 +56,28 @@ DONE = message(1, 0x65, b"\x0a\x01\x00\x04\x00\x04\x00")
 HELLO = b"\x16\x03\x01\x02\x00"
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        (START_TLS, READY),
-        (message(2, 0x77, OID, long=True), message(2, 0x78, READY[7:], long=True)),
-        (message(2, 0x77, OID, element(0xA0, b"\x30\x00")), READY),
-        (START_TLS, message(2, 0x78, b"\x0a\x01\x00\x04\x00\x04\x00\x8a" + OID[1:])),
-    ],
-)
-@pytest.mark.parametrize(
-    "before",
-    [
-        [],
-        [(UP, SEARCH), (DOWN, ENTRY + ENTRY + DONE)],
-        [(UP, ANONYMOUS), (DOWN, WELCOME)],
-        [(UP, START_TLS), (DOWN, NO)],
-        [(DOWN, message(0, 0x78, b"\x0a\x01\x00\x04\x00\x04\x00"))],
-    ],
-)
-def test_tls_begins_behind_the_answer(
-    converse: Any, before: Any, question: bytes, answer: bytes, chunk: int | None
-) -> None:
-    conversation = Ldap()
-    script = [*before, (UP, question + HELLO), (DOWN, answer + b"\x16")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.details_ready
-    assert conversation.details().upgraded
+def test_tls_begins_behind_the_answer(converse: Any) -> None:
+    for chunk in (None, 1, 7):
+        for question, answer in (
+            (START_TLS, READY),
+            (message(2, 0x77, OID, long=True), message(2, 0x78, READY[7:], long=True)),
+            (message(2, 0x77, OID, element(0xA0, b"\x30\x00")), READY),
+            (START_TLS, message(2, 0x78, b"\x0a\x01\x00\x04\x00\x04\x00\x8a" + OID[1:])),
+        ):
+            for before in (
+                [],
+                [(UP, SEARCH), (DOWN, ENTRY + ENTRY + DONE)],
+                [(UP, ANONYMOUS), (DOWN, WELCOME)],
+                [(UP, START_TLS), (DOWN, NO)],
+                [(DOWN, message(0, 0x78, b"\x0a\x01\x00\x04\x00\x04\x00"))],
+            ):
+                conversation = Ldap()
+                script = [*before, (UP, question + HELLO), (DOWN, answer + b"\x16")]
+                talk = converse(conversation, script, chunk=chunk)
+                assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+                assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
+                assert conversation.details_ready
+                assert conversation.details().upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -100,35 +92,32 @@ def test_the_client_waits_for_its_answer_and_no_other(converse: Any, chunk: int 
     assert conversation.directive(UP) is PEEK
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize(
-    ("request_bytes", "dn", "mechanism"),
-    [
-        (BIND, b"cn=admin,dc=example", b"simple"),
-        (bind(b"User1", element(0x8A, b"NTLMSSP\x00secret")), b"User1", b"sicily"),
-        (
-            bind(b"", element(0xA3, element(4, b"SCRAM-SHA-512") + element(4, b"secret"))),
-            b"",
-            b"SCRAM-SHA-512",
-        ),
-        (
-            bind(b"x", element(0xA3, element(4, b"GSSAPI") + element(4, b"secret" * 9000))),
-            b"x",
-            b"GSSAPI",
-        ),
-        (bind(b"a" * 200, long=True), b"a" * 200, b"simple"),
-    ],
-)
-def test_a_bind_tells_who_and_how_and_no_secret(
-    converse: Any, request_bytes: bytes, dn: bytes, mechanism: bytes, chunk: int | None
-) -> None:
-    conversation = Ldap()
-    talk = converse(conversation, [(UP, request_bytes), (DOWN, WELCOME), (UP, SEARCH)], chunk=chunk)
-    assert conversation.details_ready
-    details = conversation.details()
-    assert (details.bind_dn, details.mechanism, details.upgraded) == (dn, mechanism, False)
-    assert "secret" not in repr(conversation)
-    assert talk.moved[UP] == request_bytes + SEARCH
+def test_a_bind_tells_who_and_how_and_no_secret(converse: Any) -> None:
+    for chunk in (None, 1, 7):
+        for request_bytes, dn, mechanism in (
+            (BIND, b"cn=admin,dc=example", b"simple"),
+            (bind(b"User1", element(0x8A, b"NTLMSSP\x00secret")), b"User1", b"sicily"),
+            (
+                bind(b"", element(0xA3, element(4, b"SCRAM-SHA-512") + element(4, b"secret"))),
+                b"",
+                b"SCRAM-SHA-512",
+            ),
+            (
+                bind(b"x", element(0xA3, element(4, b"GSSAPI") + element(4, b"secret" * 9000))),
+                b"x",
+                b"GSSAPI",
+            ),
+            (bind(b"a" * 200, long=True), b"a" * 200, b"simple"),
+        ):
+            conversation = Ldap()
+            talk = converse(
+                conversation, [(UP, request_bytes), (DOWN, WELCOME), (UP, SEARCH)], chunk=chunk
+            )
+            assert conversation.details_ready
+            details = conversation.details()
+            assert (details.bind_dn, details.mechanism, details.upgraded) == (dn, mechanism, False)
+            assert "secret" not in repr(conversation)
+            assert talk.moved[UP] == request_bytes + SEARCH
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -174,9 +163,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Ldap(), script)
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_first_message() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"\x30", Verdict.NEED_MORE),
         (BIND[:8], Verdict.NEED_MORE),
@@ -198,10 +186,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (b"\x30\x37\xa0\x03\x02\x01\x06", Verdict.REJECT),  # CredSSP
         (b"\x30\x31\x30\x32", Verdict.REJECT),
         (message(0, 0x78, b"\x0a\x01\x34\x04\x00\x04\x00"), Verdict.MATCH),
-    ],
-)
-def test_detection_by_the_first_message(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 @pytest.mark.parametrize(

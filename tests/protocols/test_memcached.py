@@ -19,28 +19,28 @@ def binary(opcode: int, key: bytes = b"", extras: int = 0, value: bytes = b"") -
     return head + len(body).to_bytes(4, "big") + bytes(12) + body
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 5])
-@pytest.mark.parametrize(
-    ("first", "form", "command"),
-    [
-        (b"get secret\r\n", "text", b"get"),
-        (b"stats\r\n", "text", b"stats"),
-        (b"flush_all\n", "text", b"flush_all"),
-        (b"set secret 0 0 6\r\nsecret\r\n", "text", b"set"),
-        (binary(0, b"secret"), "binary", b"get"),
-        (binary(0x21, b"PLAIN", 0, b"\0u\0secret"), "binary", b"sasl auth"),
-    ],
-)
-def test_the_first_commands_name_and_nothing_else(
-    converse: Any, first: bytes, form: str, command: bytes, chunk: int | None
-) -> None:
-    conversation = Memcached()
-    talk = converse(conversation, [(UP, first), (DOWN, b"END\r\n"), (UP, b"x")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: first + b"x", DOWN: b"END\r\n"}
-    assert (conversation.details().format, conversation.details().command) == (form, command)
-    assert "secret" not in repr(conversation)
+def test_the_first_commands_name_and_nothing_else(converse: Any) -> None:
+    for chunk in (None, 1, 5):
+        for first, form, command in (
+            (b"get secret\r\n", "text", b"get"),
+            (b"stats\r\n", "text", b"stats"),
+            (b"flush_all\n", "text", b"flush_all"),
+            (b"set secret 0 0 6\r\nsecret\r\n", "text", b"set"),
+            (binary(0, b"secret"), "binary", b"get"),
+            (binary(0x21, b"PLAIN", 0, b"\0u\0secret"), "binary", b"sasl auth"),
+        ):
+            conversation = Memcached()
+            talk = converse(
+                conversation, [(UP, first), (DOWN, b"END\r\n"), (UP, b"x")], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert talk.moved == {UP: first + b"x", DOWN: b"END\r\n"}
+            assert (conversation.details().format, conversation.details().command) == (
+                form,
+                command,
+            )
+            assert "secret" not in repr(conversation)
 
 
 @pytest.mark.parametrize("first", [b"g" * 20, b"\x80\xff", b"\x80\x0a\x00\x01"])
@@ -49,9 +49,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         converse(Memcached(), [(UP, first)])
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_clients_line() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"ge", Verdict.NEED_MORE),
         (b"get key", Verdict.NEED_MORE),
@@ -69,17 +68,14 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"get \x00", Verdict.REJECT),
         (b"get " + b"k" * 3000, Verdict.REJECT),
         (b"version 1\r\n", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_clients_line(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
-    usual = Verdict.LIKELY if b"\n" in up and verdict is Verdict.NEED_MORE else verdict
-    assert detect(Opening(up=up, port=11211)) is usual
+    ):
+        assert detect(Opening(up=up)) is verdict
+        usual = Verdict.LIKELY if b"\n" in up and verdict is Verdict.NEED_MORE else verdict
+        assert detect(Opening(up=up, port=11211)) is usual
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_a_line_is_told_by_its_answer() -> None:
+    for up, down, verdict in (
         (b"get k\r\n", b"VAL", Verdict.NEED_MORE),
         (b"mg foo v\r\n", b"EN\r\n", Verdict.MATCH),
         (b"ms foo 2\r\nhi\r\n", b"HD\r\n", Verdict.MATCH),
@@ -96,15 +92,12 @@ def test_detection_by_the_clients_line(up: bytes, verdict: Verdict) -> None:
         (b"version\r\n", b"END\r\n", Verdict.REJECT),
         (b"set k 0 0 1\r\nx\r\n", b"SERVER_ERROR out of memory\r\n", Verdict.MATCH),
         (b"get k\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.REJECT),
-    ],
-)
-def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_a_binary_head() -> None:
+    for up, verdict in (
         (binary(0, b"key")[:23], Verdict.NEED_MORE),
         (binary(0, b"key")[:26], Verdict.NEED_MORE),
         (binary(0, b"key"), Verdict.MATCH),
@@ -120,7 +113,5 @@ def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) 
         (b"\x80\x2e\x01\x03\x01", Verdict.REJECT),  # an SSLv2 hello
         (b"\x80\x01\x00\x01\x00", Verdict.REJECT),  # Thrift
         (b"\x80\x00\x00\x28\x12\x34\x56\x78", Verdict.REJECT),  # RPC
-    ],
-)
-def test_detection_by_a_binary_head(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,25 +84,25 @@ def verdicts(opening: Opening) -> Iterator[tuple[str, Verdict]]:
         yield row.name, row.detect(opening)
 
 
-@pytest.mark.parametrize(("name", "data"), CASES)
-def test_what_comes_first_is_known_at_every_split(name: str, data: bytes) -> None:
-    for end in range(len(data)):
-        detection = detect(Opening(up=data[:end]))
-        assert detection.match is None or detection.match.name == name
-        assert detection.match or name in [row.name for row in detection.candidates]
-    match = detect(Opening(up=data, down=b"\xaa\x55")).match
-    assert match is not None
-    assert match.name == name
+def test_what_comes_first_is_known_at_every_split() -> None:
+    for name, data in CASES:
+        for end in range(len(data)):
+            detection = detect(Opening(up=data[:end]))
+            assert detection.match is None or detection.match.name == name
+            assert detection.match or name in [row.name for row in detection.candidates]
+        match = detect(Opening(up=data, down=b"\xaa\x55")).match
+        assert match is not None
+        assert match.name == name
 
 
-@pytest.mark.parametrize(("name", "data"), SIDES)
-def test_the_servers_side_alone_is_likely(name: str, data: bytes) -> None:
-    for end in range(len(data)):
-        likely = detect(Opening(down=data[:end])).likely
-        assert likely is None or likely.name == name
-    likely = detect(Opening(down=data)).likely
-    assert likely is not None
-    assert likely.name == name
+def test_the_servers_side_alone_is_likely() -> None:
+    for name, data in SIDES:
+        for end in range(len(data)):
+            likely = detect(Opening(down=data[:end])).likely
+            assert likely is None or likely.name == name
+        likely = detect(Opening(down=data)).likely
+        assert likely is not None
+        assert likely.name == name
 
 
 @st.composite
@@ -151,22 +150,19 @@ def test_the_table_of_first_bytes_knows_all_middles(data: bytes) -> None:
             assert row.detect(Opening(down=data)) in (Verdict.REJECT, Verdict.NEED_MORE), row.name
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "direction"),
-    [
+def test_a_conversation_takes_the_middle_as_it_comes(converse: Any) -> None:
+    for name, data, direction in (
         *((name, data, Direction.UP) for name, data in CASES),
         *((name, data, Direction.DOWN) for name, data in SIDES),
-    ],
-)
-def test_a_conversation_takes_the_middle_as_it_comes(
-    converse: Any, name: str, data: bytes, direction: Direction
-) -> None:
-    row = by_name(name)
-    assert row is not None
-    assert row.converse is not None
-    said = set()
-    for chunk in (None, 1, 3):
-        conversation = row.converse(LayerContext())
-        talk = converse(conversation, [(direction, data)], chunk=chunk)
-        said.add((conversation.details(), conversation.details_ready, bytes(talk.moved[direction])))
-    assert len(said) == 1
+    ):
+        row = by_name(name)
+        assert row is not None
+        assert row.converse is not None
+        said = set()
+        for chunk in (None, 1, 3):
+            conversation = row.converse(LayerContext())
+            talk = converse(conversation, [(direction, data)], chunk=chunk)
+            said.add(
+                (conversation.details(), conversation.details_ready, bytes(talk.moved[direction]))
+            )
+        assert len(said) == 1

@@ -63,36 +63,25 @@ COMPRESSED = message(2012, little(2013) + little(100) + b"\x02zstd")
 INSERT = message(2002, bytes(4) + b"shop.goods\0" + document(text(b"a", b"b")))
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize(
-    ("first", "command", "database", "driver", "application"),
-    [
-        (MSG_HELLO, b"hello", b"admin", b"PyMongo 4.6", b"shop"),
-        (QUERY_IS_MASTER, b"isMaster", b"admin", b"PyMongo 4.6", b"shop"),
-        (FIND, b"query", b"shop", None, None),
-        (LOGIN, b"saslStart", None, None, None),
-        (COMPRESSED, None, None, None, None),
-        (INSERT, None, None, None, None),
-    ],
-)
-def test_the_first_message_tells_what_it_is_and_no_secret(
-    converse: Any,
-    first: bytes,
-    command: bytes | None,
-    database: bytes | None,
-    driver: bytes | None,
-    application: bytes | None,
-    chunk: int | None,
-) -> None:
-    conversation = Mongodb()
-    talk = converse(conversation, [(UP, first + b"more"), (DOWN, b"any")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: first + b"more", DOWN: b"any"}
-    details = conversation.details()
-    assert (details.command, details.database) == (command, database)
-    assert (details.driver, details.application) == (driver, application)
-    assert "secret" not in repr(details)
+def test_the_first_message_tells_what_it_is_and_no_secret(converse: Any) -> None:
+    for chunk in (None, 1, 7):
+        for first, command, database, driver, application in (
+            (MSG_HELLO, b"hello", b"admin", b"PyMongo 4.6", b"shop"),
+            (QUERY_IS_MASTER, b"isMaster", b"admin", b"PyMongo 4.6", b"shop"),
+            (FIND, b"query", b"shop", None, None),
+            (LOGIN, b"saslStart", None, None, None),
+            (COMPRESSED, None, None, None, None),
+            (INSERT, None, None, None, None),
+        ):
+            conversation = Mongodb()
+            talk = converse(conversation, [(UP, first + b"more"), (DOWN, b"any")], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert talk.moved == {UP: first + b"more", DOWN: b"any"}
+            details = conversation.details()
+            assert (details.command, details.database) == (command, database)
+            assert (details.driver, details.application) == (driver, application)
+            assert "secret" not in repr(details)
 
 
 def test_a_large_document_is_not_waited_for(converse: Any) -> None:
@@ -131,9 +120,8 @@ def test_a_reply_alone_says_nothing(converse: Any, direction: Direction) -> None
     assert conversation.details() == MongodbDetails()
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_first_message() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (MSG_HELLO[:26], Verdict.NEED_MORE),
         (MSG_HELLO[:27], Verdict.MATCH),
@@ -152,7 +140,5 @@ def test_a_reply_alone_says_nothing(converse: Any, direction: Direction) -> None
         (message(2004, bytes(4) + b"nodot\0"), Verdict.REJECT),
         (b"\x0f\0\0\0", Verdict.REJECT),
         (b"GET / HTTP/1.1\r\n", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_first_message(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict

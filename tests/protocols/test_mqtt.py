@@ -27,41 +27,31 @@ BRIDGE = connect(b"\x00\x04MQTT\x84\x02\x00\x3c", b"\x00\x02br")
 WELCOME = b"\x20\x02\x00\x00"
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 5])
-@pytest.mark.parametrize(
-    ("first", "version", "client_id", "username"),
-    [
-        (V3, "3.1", b"dev", True),
-        (V4, "3.1.1", b"Bus41", False),
-        (V5, "5.0", b"", True),
-        (LONG, "3.1.1", b"d" * 200, False),
-        (BRIDGE, "3.1.1", b"br", False),
-    ],
-)
-@pytest.mark.parametrize(
-    ("answer", "code"), [(WELCOME, 0), (b"\x20\x02\x00\x05", 5), (b"\x20\x03\x00\x86\x00", 0x86)]
-)
-def test_a_connect_and_its_answer(
-    converse: Any,
-    first: bytes,
-    version: str,
-    client_id: bytes,
-    username: bool,
-    answer: bytes,
-    code: int,
-    chunk: int | None,
-) -> None:
-    conversation = Mqtt()
-    script = [(UP, first + b"\x82\x0d"), (DOWN, answer + b"\x90\x03")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: first + b"\x82\x0d", DOWN: answer + b"\x90\x03"}
-    details = conversation.details()
-    assert (details.version, details.client_id) == (version, client_id)
-    assert (details.has_username, details.return_code) == (username, code)
-    assert "secret" not in repr(conversation)
-    assert "token" not in repr(conversation)
+def test_a_connect_and_its_answer(converse: Any) -> None:
+    for chunk in (None, 1, 5):
+        for first, version, client_id, username in (
+            (V3, "3.1", b"dev", True),
+            (V4, "3.1.1", b"Bus41", False),
+            (V5, "5.0", b"", True),
+            (LONG, "3.1.1", b"d" * 200, False),
+            (BRIDGE, "3.1.1", b"br", False),
+        ):
+            for answer, code in (
+                (WELCOME, 0),
+                (b"\x20\x02\x00\x05", 5),
+                (b"\x20\x03\x00\x86\x00", 0x86),
+            ):
+                conversation = Mqtt()
+                script = [(UP, first + b"\x82\x0d"), (DOWN, answer + b"\x90\x03")]
+                talk = converse(conversation, script, chunk=chunk)
+                assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+                assert conversation.details_ready
+                assert talk.moved == {UP: first + b"\x82\x0d", DOWN: answer + b"\x90\x03"}
+                details = conversation.details()
+                assert (details.version, details.client_id) == (version, client_id)
+                assert (details.has_username, details.return_code) == (username, code)
+                assert "secret" not in repr(conversation)
+                assert "token" not in repr(conversation)
 
 
 def test_without_an_answer_the_connect_is_told_at_the_end(converse: Any) -> None:
@@ -86,9 +76,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Mqtt(), script)
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_connect() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"\x10", Verdict.NEED_MORE),
         (V4[:11], Verdict.NEED_MORE),
@@ -104,18 +93,15 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (b"\x10\x11\x00\x06MQIsdp\x04", Verdict.REJECT),
         (b"\x10\x11\x00\x04MQTT\x04\x03", Verdict.REJECT),
         (b"\x10\x11\x00\x04MQTT\x04\x18", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_connect(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 PUBLISH = b"2\x09\0\3a/b\0\2hi"
 
 
-@pytest.mark.parametrize(
-    ("packets", "verdict"),
-    [
+def test_packets_in_the_middle(converse: Any) -> None:
+    for packets, verdict in (
         (b"\xc0", Verdict.NEED_MORE),
         (b"\xc0\0@\2\0\2" + PUBLISH[:-1], Verdict.NEED_MORE),
         (b"\xc0\0@\2\0\2" + PUBLISH, Verdict.MATCH),
@@ -136,12 +122,10 @@ PUBLISH = b"2\x09\0\3a/b\0\2hi"
         (b"2\x09\0\3a\0b", Verdict.REJECT),
         (b"200 hello\r\n", Verdict.REJECT),
         (b"POST / HTTP/1.1\r\n", Verdict.REJECT),
-    ],
-)
-def test_packets_in_the_middle(converse: Any, packets: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=packets)) is verdict
-    likely = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
-    assert detect(Opening(down=packets)) is likely
+    ):
+        assert detect(Opening(up=packets)) is verdict
+        likely = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+        assert detect(Opening(down=packets)) is likely
 
 
 @pytest.mark.parametrize("direction", [UP, DOWN])

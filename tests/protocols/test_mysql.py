@@ -61,26 +61,28 @@ def test_tls_begins_right_behind_the_ssl_request(converse: Any, chunk: int | Non
     )
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 5])
-@pytest.mark.parametrize("login", [LOGIN, MARIADB_LOGIN])
-@pytest.mark.parametrize("hello", [GREETING, NO_TLS])
-def test_a_plain_login_tells_the_user_and_no_secret(
-    converse: Any, hello: bytes, login: bytes, chunk: int | None
-) -> None:
-    conversation = Mysql()
-    script = [(DOWN, hello), (UP, login), (DOWN, packet(2, b"\x00\x00\x00\x02\x00\x00\x00"))]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not talk.kept[DOWN]
-    assert conversation.details_ready
-    details = conversation.details()
-    assert (details.user, details.tls_offered, details.upgraded) == (
-        b"alice",
-        hello is GREETING,
-        False,
-    )
-    assert "secret" not in repr(details)
+def test_a_plain_login_tells_the_user_and_no_secret(converse: Any) -> None:
+    for chunk in (None, 1, 5):
+        for login in (LOGIN, MARIADB_LOGIN):
+            for hello in (GREETING, NO_TLS):
+                conversation = Mysql()
+                script = [
+                    (DOWN, hello),
+                    (UP, login),
+                    (DOWN, packet(2, b"\x00\x00\x00\x02\x00\x00\x00")),
+                ]
+                talk = converse(conversation, script, chunk=chunk)
+                assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+                assert not talk.kept[UP]
+                assert not talk.kept[DOWN]
+                assert conversation.details_ready
+                details = conversation.details()
+                assert (details.user, details.tls_offered, details.upgraded) == (
+                    b"alice",
+                    hello is GREETING,
+                    False,
+                )
+                assert "secret" not in repr(details)
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -145,9 +147,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Mysql(), script)
 
 
-@pytest.mark.parametrize(
-    ("down", "up", "verdict"),
-    [
+def test_detection_by_greeting_and_answer() -> None:
+    for down, up, verdict in (
         (b"", b"", Verdict.NEED_MORE),
         (GREETING[:4], b"", Verdict.NEED_MORE),
         (GREETING[:-1], b"", Verdict.NEED_MORE),
@@ -173,18 +174,15 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (packet(1, b"\x0a8.0"), b"", Verdict.REJECT),
         (b"\x4a\x00\x01", b"", Verdict.REJECT),
         (b"HTTP/1.1 200 OK\r\n", LOGIN, Verdict.REJECT),
-    ],
-)
-def test_detection_by_greeting_and_answer(down: bytes, up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 RESULT = bytes.fromhex("010000010127000002036465660000000c")
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_the_middle_of_a_connection() -> None:
+    for up, verdict in (
         (packet(0, b"\x03select 1"), Verdict.MATCH),
         (packet(0, b"\x03COMMIT"), Verdict.MATCH),
         (packet(0, b"\x03Set names utf8"), Verdict.MATCH),
@@ -196,10 +194,8 @@ RESULT = bytes.fromhex("010000010127000002036465660000000c")
         (RESULT[:12], Verdict.NEED_MORE),
         (RESULT, Verdict.MATCH),
         (RESULT[:11] + b"eef", Verdict.REJECT),
-    ],
-)
-def test_the_middle_of_a_connection(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 def test_results_alone_are_likely(converse: Any) -> None:

@@ -106,9 +106,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Nats(), script)
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_info_or_connect() -> None:
+    for up, down, verdict in (
         (b"", b"", Verdict.NEED_MORE),
         (b"", b"INFO ", Verdict.NEED_MORE),
         (b"", INFO[:6], Verdict.LIKELY),
@@ -123,7 +122,5 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (CONNECT, INFO, Verdict.MATCH),
         (b"CONNECT a:443 HTTP/1.1\r\n", b"", Verdict.REJECT),
         (b"CONNECT\naccept-version:1.2\n", b"", Verdict.REJECT),  # STOMP
-    ],
-)
-def test_detection_by_info_or_connect(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict

@@ -48,16 +48,16 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_382(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Nntp()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.details().upgraded
-    assert conversation.details().greeting == b"news.example ready"
+def test_tls_begins_right_behind_382(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Nntp()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+            assert conversation.details().upgraded
+            assert conversation.details().greeting == b"news.example ready"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
@@ -74,17 +74,17 @@ PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize("name", PLAIN)
-def test_once_something_is_granted_all_passes(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Nntp()
-    script = [*PLAIN[name], (UP, b"STARTTLS\r\nx"), (DOWN, b"382 x\r\nx")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not conversation.details().upgraded
-    assert conversation.details().username == b"alice"
-    assert "secret" not in repr(conversation)
+def test_once_something_is_granted_all_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for name in PLAIN:
+            conversation = Nntp()
+            script = [*PLAIN[name], (UP, b"STARTTLS\r\nx"), (DOWN, b"382 x\r\nx")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not conversation.details().upgraded
+            assert conversation.details().username == b"alice"
+            assert "secret" not in repr(conversation)
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -96,9 +96,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         converse(Nntp(), [(DOWN, reply)], chunk=chunk)
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_greeting_and_command() -> None:
+    for up, down, verdict in (
         (b"", b"20", Verdict.NEED_MORE),
         (b"", b"200 hi\r\n", Verdict.NEED_MORE),
         (b"", b"200 NNTP\r\n", Verdict.LIKELY),
@@ -117,10 +116,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"", b"503 Leafnode must have a domain name.\r\n", Verdict.LIKELY),
         (b"MODE READER\r\n", b"502 You have no permission to talk.\r\n", Verdict.MATCH),
         (b"MODE READER\r\nXOVER 1\r\n", b"", Verdict.LIKELY),
-    ],
-)
-def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_behind_starttls_the_client_needs_no_greeting() -> None:

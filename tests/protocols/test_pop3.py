@@ -45,18 +45,16 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_the_servers_yes(
-    converse: Any, name: str, chunk: int | None
-) -> None:
-    conversation = Pop3()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.details().upgraded
-    assert conversation.details().greeting == b"lavad"
+def test_tls_begins_right_behind_the_servers_yes(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Pop3()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+            assert conversation.details().upgraded
+            assert conversation.details().greeting == b"lavad"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
@@ -83,16 +81,18 @@ PLAIN: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize("name", PLAIN)
-def test_behind_a_login_all_passes(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Pop3()
-    talk = converse(conversation, [*PLAIN[name], (UP, b"STLS\r\nx"), (DOWN, b"x")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not conversation.details().upgraded
-    assert conversation.details().username == b"alice"
-    assert "secret" not in repr(conversation)
+def test_behind_a_login_all_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for name in PLAIN:
+            conversation = Pop3()
+            talk = converse(
+                conversation, [*PLAIN[name], (UP, b"STLS\r\nx"), (DOWN, b"x")], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not conversation.details().upgraded
+            assert conversation.details().username == b"alice"
+            assert "secret" not in repr(conversation)
 
 
 def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
@@ -111,9 +111,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         converse(Pop3(), [(DOWN, reply)], chunk=chunk)
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_greeting_and_command() -> None:
+    for up, down, verdict in (
         (b"", b"+O", Verdict.NEED_MORE),
         (b"", b"+OK ready\r\n", Verdict.LIKELY),
         (b"", b"+OK\r\n", Verdict.NEED_MORE),
@@ -133,10 +132,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"USER x\r\n", b"220 FTP\r\n", Verdict.REJECT),
         (b"USER x\r\nPASS y\r\nUIDL\r\n", b"", Verdict.LIKELY),
         (b"USER x\r\nPASS y\r\n", b"", Verdict.NEED_MORE),
-    ],
-)
-def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_behind_stls_the_client_needs_no_greeting() -> None:

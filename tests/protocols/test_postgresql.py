@@ -89,30 +89,29 @@ def test_a_plain_start_up_tells_who_and_what(
     assert b"secret" not in repr(details).encode()
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize(
-    ("script", "encryption", "cancel"),
-    [
-        ([(UP, GSS), (DOWN, b"G")], "gssapi", False),
-        ([(UP, SSL), (DOWN, b"E")], None, False),
-        ([(UP, SSL), (DOWN, b"G")], None, False),
-        ([(UP, CANCEL)], None, True),
-        ([(UP, STARTUP), (DOWN, b"E\x00\x00\x00\x09SFATA")], None, False),
-        ([(UP, STARTUP), (DOWN, OK + READY)], None, False),
-        ([(UP, STARTUP), (DOWN, None)], None, False),
-        ([(DOWN, b"HTTP/1.1 400")], None, False),
-    ],
-)
-def test_what_stays_as_it_is_passes(
-    converse: Any, script: Any, encryption: str | None, cancel: bool, chunk: int | None
-) -> None:
-    conversation = Postgresql()
-    talk = converse(conversation, [*script, (UP, b"more")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert not talk.kept[UP]
-    details = conversation.details()
-    assert (details.encryption, details.cancel, details.upgraded) == (encryption, cancel, False)
+def test_what_stays_as_it_is_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for script, encryption, cancel in (
+            ([(UP, GSS), (DOWN, b"G")], "gssapi", False),
+            ([(UP, SSL), (DOWN, b"E")], None, False),
+            ([(UP, SSL), (DOWN, b"G")], None, False),
+            ([(UP, CANCEL)], None, True),
+            ([(UP, STARTUP), (DOWN, b"E\x00\x00\x00\x09SFATA")], None, False),
+            ([(UP, STARTUP), (DOWN, OK + READY)], None, False),
+            ([(UP, STARTUP), (DOWN, None)], None, False),
+            ([(DOWN, b"HTTP/1.1 400")], None, False),
+        ):
+            conversation = Postgresql()
+            talk = converse(conversation, [*script, (UP, b"more")], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert not talk.kept[UP]
+            details = conversation.details()
+            assert (details.encryption, details.cancel, details.upgraded) == (
+                encryption,
+                cancel,
+                False,
+            )
 
 
 def test_a_long_message_of_the_server_passes_unseen(converse: Any) -> None:
@@ -141,9 +140,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Postgresql(), script)
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_first_packet() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"\x00\x00\x00", Verdict.NEED_MORE),
         (SSL[:7], Verdict.NEED_MORE),
@@ -164,15 +162,12 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (b"\x00\x00\x00\x07", Verdict.REJECT),
         (b"\x00\x01", Verdict.REJECT),
         (b"\x00\x00\x00\x3f\x00\x02", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
-@pytest.mark.parametrize(
-    ("messages", "verdict"),
-    [
+def test_messages_in_the_middle() -> None:
+    for messages, verdict in (
         (b"R\0\0\0\x08\0\0\0", Verdict.NEED_MORE),
         (b"R\0\0\0\x08\0\0\0\0", Verdict.MATCH),
         (b"R\0\0\0\x08\0\0\1\0", Verdict.REJECT),
@@ -192,12 +187,10 @@ def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
         (b"QUIT\r\n", Verdict.REJECT),
         (b"SSH-2.0-x\r\n", Verdict.REJECT),
         (b"\x16\x03\x01", Verdict.REJECT),
-    ],
-)
-def test_messages_in_the_middle(messages: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=messages)) is verdict
-    likely = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
-    assert detect(Opening(down=messages)) is likely
+    ):
+        assert detect(Opening(up=messages)) is verdict
+        likely = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+        assert detect(Opening(down=messages)) is likely
 
 
 @pytest.mark.parametrize("direction", [UP, DOWN])

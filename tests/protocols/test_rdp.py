@@ -42,63 +42,56 @@ CREDSSP = b"\x30\x37\xa0\x03\x02\x01\x06\xa1\x30"
 INSIDE = ("rdp", "tls")
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 4])
-@pytest.mark.parametrize(
-    ("request_bytes", "cookie", "offered"),
-    [
-        (REQUEST, b"mstshash=alice", ("tls", "credssp")),
-        (NO_COOKIE, None, ("tls", "credssp", "credssp with early authorization")),
-        (WITH_CORRELATION, None, ("tls", "credssp")),
-    ],
-)
-@pytest.mark.parametrize(
-    ("chosen", "name"), [(1, "tls"), (2, "credssp"), (8, "credssp with early authorization")]
-)
-def test_tls_begins_behind_the_confirm(
-    converse: Any,
-    request_bytes: bytes,
-    cookie: bytes | None,
-    offered: tuple[str, ...],
-    chosen: int,
-    name: str,
-    chunk: int | None,
-) -> None:
-    conversation = Rdp()
-    confirm = x224(0xD0, negotiation(2, chosen))
-    script = [(UP, request_bytes + HELLO), (DOWN, confirm + b"\x16")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
-    assert conversation.details_ready
-    details = conversation.details()
-    assert (details.cookie, details.protocols_offered, details.protocol) == (cookie, offered, name)
-    assert details.upgraded
+def test_tls_begins_behind_the_confirm(converse: Any) -> None:
+    for chunk in (None, 1, 4):
+        for request_bytes, cookie, offered in (
+            (REQUEST, b"mstshash=alice", ("tls", "credssp")),
+            (NO_COOKIE, None, ("tls", "credssp", "credssp with early authorization")),
+            (WITH_CORRELATION, None, ("tls", "credssp")),
+        ):
+            for chosen, name in (
+                (1, "tls"),
+                (2, "credssp"),
+                (8, "credssp with early authorization"),
+            ):
+                conversation = Rdp()
+                confirm = x224(0xD0, negotiation(2, chosen))
+                script = [(UP, request_bytes + HELLO), (DOWN, confirm + b"\x16")]
+                talk = converse(conversation, script, chunk=chunk)
+                assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+                assert (talk.kept[UP], talk.kept[DOWN]) == (HELLO, b"\x16")
+                assert conversation.details_ready
+                details = conversation.details()
+                assert (details.cookie, details.protocols_offered, details.protocol) == (
+                    cookie,
+                    offered,
+                    name,
+                )
+                assert details.upgraded
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize(
-    ("script", "protocol"),
-    [
-        ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(2, 0)))], "rdp"),
-        ([(UP, ONLY_COOKIE), (DOWN, x224(0xD0))], "rdp"),
-        ([(UP, x224(0xE0)), (DOWN, x224(0xD0))], "rdp"),
-        ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(3, 2)))], "refused: TLS is not allowed"),
-        ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(3, 99)))], "refused: failure 0x63"),
-        ([(UP, REQUEST), (DOWN, b"HTTP/1.1 400")], None),
-        ([(DOWN, b"early"), (UP, REQUEST)], None),
-        ([(UP, REQUEST), (DOWN, None)], None),
-    ],
-)
-def test_everything_else_passes(
-    converse: Any, script: Any, protocol: str | None, chunk: int | None
-) -> None:
-    conversation = Rdp()
-    talk = converse(conversation, [*script, (UP, MCS)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not talk.kept[DOWN]
-    assert conversation.details_ready
-    assert (conversation.details().protocol, conversation.details().upgraded) == (protocol, False)
+def test_everything_else_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for script, protocol in (
+            ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(2, 0)))], "rdp"),
+            ([(UP, ONLY_COOKIE), (DOWN, x224(0xD0))], "rdp"),
+            ([(UP, x224(0xE0)), (DOWN, x224(0xD0))], "rdp"),
+            ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(3, 2)))], "refused: TLS is not allowed"),
+            ([(UP, REQUEST), (DOWN, x224(0xD0, negotiation(3, 99)))], "refused: failure 0x63"),
+            ([(UP, REQUEST), (DOWN, b"HTTP/1.1 400")], None),
+            ([(DOWN, b"early"), (UP, REQUEST)], None),
+            ([(UP, REQUEST), (DOWN, None)], None),
+        ):
+            conversation = Rdp()
+            talk = converse(conversation, [*script, (UP, MCS)], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not talk.kept[DOWN]
+            assert conversation.details_ready
+            assert (conversation.details().protocol, conversation.details().upgraded) == (
+                protocol,
+                False,
+            )
 
 
 def test_the_client_waits_for_the_confirm(converse: Any) -> None:
@@ -128,9 +121,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Rdp(), script)
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_cookie_or_negotiation() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (REQUEST[:11], Verdict.NEED_MORE),
         (REQUEST[:18], Verdict.NEED_MORE),
@@ -144,10 +136,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (MCS, Verdict.REJECT),
         (CREDSSP, Verdict.REJECT),
         (b"\x03\x00\x00\x13\x0f", Verdict.REJECT),
-    ],
-)
-def test_detection_by_cookie_or_negotiation(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 @pytest.mark.parametrize(

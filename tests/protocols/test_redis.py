@@ -16,29 +16,26 @@ AUTH = b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n"
 HELLO = b"*5\r\n$5\r\nhello\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$6\r\nsecret\r\n"
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize(
-    ("first", "command", "resp"),
-    [
-        (AUTH, b"AUTH", None),
-        (HELLO, b"HELLO", 3),
-        (b"*1\r\n$5\r\nHELLO\r\n", b"HELLO", None),
-        (b"*2\r\n$5\r\nHELLO\r\n$1\r\n9\r\n", b"HELLO", None),
-        (b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$6\r\nsecret\r\n", b"SET", None),
-        (b"PING\r\n", b"PING", None),
-        (b"set k secret\n", b"SET", None),
-    ],
-)
-def test_the_first_commands_name_and_nothing_else(
-    converse: Any, first: bytes, command: bytes, resp: int | None, chunk: int | None
-) -> None:
-    conversation = Redis()
-    talk = converse(conversation, [(UP, first), (DOWN, b"+OK\r\n"), (UP, AUTH)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert conversation.details_ready
-    assert talk.moved == {UP: first + AUTH, DOWN: b"+OK\r\n"}
-    assert (conversation.details().command, conversation.details().resp) == (command, resp)
-    assert "secret" not in repr(conversation)
+def test_the_first_commands_name_and_nothing_else(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for first, command, resp in (
+            (AUTH, b"AUTH", None),
+            (HELLO, b"HELLO", 3),
+            (b"*1\r\n$5\r\nHELLO\r\n", b"HELLO", None),
+            (b"*2\r\n$5\r\nHELLO\r\n$1\r\n9\r\n", b"HELLO", None),
+            (b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$6\r\nsecret\r\n", b"SET", None),
+            (b"PING\r\n", b"PING", None),
+            (b"set k secret\n", b"SET", None),
+        ):
+            conversation = Redis()
+            talk = converse(
+                conversation, [(UP, first), (DOWN, b"+OK\r\n"), (UP, AUTH)], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert conversation.details_ready
+            assert talk.moved == {UP: first + AUTH, DOWN: b"+OK\r\n"}
+            assert (conversation.details().command, conversation.details().resp) == (command, resp)
+            assert "secret" not in repr(conversation)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +47,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         converse(Redis(), [(UP, first)])
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_clients_bytes() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"*", Verdict.NEED_MORE),
         (b"*2\r\n$4\r\n", Verdict.NEED_MORE),
@@ -74,15 +70,12 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, first
         (b"GET / HTTP/1.1\r\n", Verdict.NEED_MORE),
         (b"PING\x00", Verdict.REJECT),
         (b"SET k " + b"v" * 5000, Verdict.NEED_MORE),
-    ],
-)
-def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_a_line_is_told_by_its_answer() -> None:
+    for up, down, verdict in (
         (b"PING\r\n", b"+PONG", Verdict.NEED_MORE),
         (b"TYPE a\r\n", b"+string\r\n", Verdict.MATCH),
         (b"$0\r\n\r\n", b"-ERR unknown command '$0'\r\n", Verdict.LIKELY),
@@ -108,10 +101,8 @@ def test_detection_by_the_clients_bytes(up: bytes, verdict: Verdict) -> None:
         (b"PING\r\n", b"PONG\r\n", Verdict.REJECT),  # NATS
         (b"INFO\r\n", b"500 what?\r\n", Verdict.REJECT),
         (b"PIN", b"+PONG\r\n", Verdict.NEED_MORE),
-    ],
-)
-def test_a_line_is_told_by_its_answer(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_an_array_behind_a_greeting_is_not_redis() -> None:

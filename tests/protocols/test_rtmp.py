@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.rtmp import HANDSHAKE_BYTES, PORT, detect
 
@@ -17,9 +15,8 @@ def whole(start: bytes) -> bytes:
     return start.ljust(HANDSHAKE_BYTES, b"\xaa")
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "port", "verdict"),
-    [
+def test_little_is_certain_without_the_port() -> None:
+    for up, down, port, verdict in (
         (b"", b"\x03", PORT, Verdict.NEED_MORE),
         (b"", b"\x06", PORT, Verdict.REJECT),
         (b"", ZEROS[:-1], PORT, Verdict.NEED_MORE),
@@ -46,9 +43,5 @@ def whole(start: bytes) -> bytes:
         (RDP, b"", PORT, Verdict.REJECT),
         (whole(RDP), whole(b"\x03"), PORT, Verdict.REJECT),
         (b"\x04" + ZEROS[1:], b"", PORT, Verdict.REJECT),
-    ],
-)
-def test_little_is_certain_without_the_port(
-    up: bytes, down: bytes, port: int | None, verdict: Verdict
-) -> None:
-    assert detect(Opening(up=up, down=down, port=port)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down, port=port)) is verdict

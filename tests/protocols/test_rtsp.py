@@ -34,9 +34,8 @@ def test_what_is_no_request_tells_nothing(converse: Any) -> None:
     assert conversation.details() == RtspDetails()
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_request_line() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (b"OPTIONS rt", Verdict.NEED_MORE),
         (b"OPTIONS rtsp", Verdict.NEED_MORE),
@@ -55,10 +54,8 @@ def test_what_is_no_request_tells_nothing(converse: Any) -> None:
         (b"GET / HTTP/1.1\r\n", Verdict.REJECT),
         (b"PLAY \x00", Verdict.REJECT),
         (b"get rtsp://a", Verdict.REJECT),
-    ],
-)
-def test_detection_by_request_line(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 @pytest.mark.parametrize(

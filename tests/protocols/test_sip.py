@@ -47,9 +47,8 @@ def test_the_first_head_of_each_side_is_told(
     assert conversation.details() == details
 
 
-@pytest.mark.parametrize(
-    ("data", "verdict"),
-    [
+def test_detection_by_first_line() -> None:
+    for data, verdict in (
         (b"\r\n\r\n", Verdict.NEED_MORE),
         (b"INVITE s", Verdict.NEED_MORE),
         (b"INVITE sip:a SIP/2.0\r", Verdict.NEED_MORE),
@@ -64,9 +63,7 @@ def test_the_first_head_of_each_side_is_told(
         (b"INVITE a b", Verdict.REJECT),
         (b"OPTIONS * RTSP/1.0\r\n", Verdict.REJECT),
         (b"\r\n\r\n\0\r\nQUIT\n", Verdict.REJECT),
-    ],
-)
-def test_detection_by_first_line(data: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=data)) is verdict
-    alone = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
-    assert detect(Opening(down=data)) is alone
+    ):
+        assert detect(Opening(up=data)) is verdict
+        alone = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+        assert detect(Opening(down=data)) is alone

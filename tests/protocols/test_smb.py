@@ -45,9 +45,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "up", "down", "verdict"), CASES)
-def test_what_an_opening_is_worth(name: str, up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert DETECT[name](Opening(up=up, down=down)) is verdict
+def test_what_an_opening_is_worth() -> None:
+    for name, up, down, verdict in CASES:
+        assert DETECT[name](Opening(up=up, down=down)) is verdict
 
 
 def test_a_session_that_ends_behind_its_request_was_netbios() -> None:
@@ -93,19 +93,17 @@ def ioctl(data: bytes) -> bytes:
     return smb2(11, b"\x39\0\0\0\x17\xc0\x11\0" + bytes(16) + b"\x78\0\0\0" + bytes(28) + data)
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 50])
-@pytest.mark.parametrize("form", [write_1, transaction_1, write, ioctl])
-def test_a_bind_in_a_named_pipe_is_where_dcerpc_begins(
-    converse: Any, form: Any, chunk: int | None
-) -> None:
-    conversation = Smb()
-    before = SESSION + NEGOTIATE_1 + form(CALL)
-    script = [(UP, before), (DOWN, GRANTED + negotiated(0x0311)), (UP, form(BIND))]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert conversation.inner == "dcerpc"
-    assert bytes(talk.moved[UP]) == before
-    assert conversation.details().dialect == "3.1.1"
+def test_a_bind_in_a_named_pipe_is_where_dcerpc_begins(converse: Any) -> None:
+    for chunk in (None, 1, 50):
+        for form in (write_1, transaction_1, write, ioctl):
+            conversation = Smb()
+            before = SESSION + NEGOTIATE_1 + form(CALL)
+            script = [(UP, before), (DOWN, GRANTED + negotiated(0x0311)), (UP, form(BIND))]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert conversation.inner == "dcerpc"
+            assert bytes(talk.moved[UP]) == before
+            assert conversation.details().dialect == "3.1.1"
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 50])

@@ -61,20 +61,18 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_the_servers_yes(
-    converse: Any, name: str, chunk: int | None
-) -> None:
-    conversation = Smtp()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\x01"), (DOWN, b"\x16\x03\x03")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\x01", b"\x16\x03\x03")
-    assert conversation.details_ready
-    details = conversation.details()
-    assert details.upgraded
-    assert details.greeting == b"mx.example ESMTP Postfix"
+def test_tls_begins_right_behind_the_servers_yes(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Smtp()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\x01"), (DOWN, b"\x16\x03\x03")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\x01", b"\x16\x03\x03")
+            assert conversation.details_ready
+            details = conversation.details()
+            assert details.upgraded
+            assert details.greeting == b"mx.example ESMTP Postfix"
 
 
 PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
@@ -89,22 +87,20 @@ PLAIN: dict[str, list[tuple[Direction, bytes | None]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", PLAIN)
-def test_once_it_stays_plain_a_text_is_no_command(
-    converse: Any, name: str, chunk: int | None
-) -> None:
-    conversation = Smtp()
-    text, answer = b"STARTTLS\r\n" * 3 + b"\xff" * 17_000, b"220 yes\r\n" + b"\x00" * 17_000
-    ended = {direction for direction, data in PLAIN[name] if data is None}
-    more = [(way, data) for way, data in ((UP, text), (DOWN, answer)) if way not in ended]
-    talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not talk.kept[DOWN]
-    assert conversation.details_ready
-    assert not conversation.details().upgraded
-    assert conversation.details().greeting == b"mx.example ESMTP Postfix"
+def test_once_it_stays_plain_a_text_is_no_command(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in PLAIN:
+            conversation = Smtp()
+            text, answer = b"STARTTLS\r\n" * 3 + b"\xff" * 17_000, b"220 yes\r\n" + b"\x00" * 17_000
+            ended = {direction for direction, data in PLAIN[name] if data is None}
+            more = [(way, data) for way, data in ((UP, text), (DOWN, answer)) if way not in ended]
+            talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not talk.kept[DOWN]
+            assert conversation.details_ready
+            assert not conversation.details().upgraded
+            assert conversation.details().greeting == b"mx.example ESMTP Postfix"
 
 
 def test_the_clients_bytes_wait_between_its_question_and_the_answer(converse: Any) -> None:
@@ -165,27 +161,21 @@ def test_a_login_tells_the_users_name_and_never_the_password(
         assert (details.username, details.upgraded) == (b"a", False)
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize(
-    "script",
-    [
-        [(DOWN, b"hello\r\n")],
-        [(DOWN, b"22\r\n")],
-        [(DOWN, b"2200 x\r\n")],
-        [GREETING, (UP, b"x" * 16400 + b"\r\n")],
-        [GREETING, (UP, b"NOOP\r\n" * MAX_UNDER_WAY * 2)],
-    ],
-)
-def test_bytes_that_break_the_protocol_raise_protocol_error(
-    converse: Any, script: Any, chunk: int | None
-) -> None:
-    with pytest.raises(ProtocolError):
-        converse(Smtp(), script, chunk=chunk)
+def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any) -> None:
+    for chunk in (None, 1):
+        for script in (
+            [(DOWN, b"hello\r\n")],
+            [(DOWN, b"22\r\n")],
+            [(DOWN, b"2200 x\r\n")],
+            [GREETING, (UP, b"x" * 16400 + b"\r\n")],
+            [GREETING, (UP, b"NOOP\r\n" * MAX_UNDER_WAY * 2)],
+        ):
+            with pytest.raises(ProtocolError):
+                converse(Smtp(), script, chunk=chunk)
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_detection_by_greeting_and_command() -> None:
+    for up, down, verdict in (
         (b"", b"22", Verdict.NEED_MORE),
         (b"", b"220 ready\r\n", Verdict.NEED_MORE),
         (b"", b"220 mx ESMTP", Verdict.NEED_MORE),
@@ -219,10 +209,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"\x16\x03\x01", b"220 mx SMTP\r\n", Verdict.REJECT),
         (b"NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", b"", Verdict.LIKELY),
         (b"NOOP\r\n", b"", Verdict.NEED_MORE),
-    ],
-)
-def test_detection_by_greeting_and_command(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_a_greeting_without_a_name_is_likely_at_its_ports_alone() -> None:

@@ -18,34 +18,24 @@ BIND = b"\x04\x02" + CONNECT[2:]
 GRANTED = b"\x00\x5a\x04\x38\x0a\x00\x00\x01"
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("reply", [GRANTED, b"\x04" + GRANTED[1:]])
-@pytest.mark.parametrize(
-    ("request_bytes", "target", "userid"),
-    [
-        (CONNECT, Target("192.0.2.1", 443), b"alice"),
-        (CONNECT_4A, Target("example.com", 80), b""),
-    ],
-)
-def test_a_connect_that_is_granted_opens_both_sides(
-    converse: Any,
-    request_bytes: bytes,
-    target: Target,
-    userid: bytes,
-    reply: bytes,
-    chunk: int | None,
-) -> None:
-    conversation = Socks4()
-    inner_up, inner_down = b"\x16\x03\x01", b"220 hi"
-    script = [(UP, request_bytes + inner_up), (DOWN, reply + inner_down)]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
-    assert conversation.details_ready
-    assert conversation.target == target
-    details = conversation.details()
-    assert (details.username, details.command) == (userid, "connect")
-    assert (details.target, details.reply) == (target, "request granted")
+def test_a_connect_that_is_granted_opens_both_sides(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for reply in (GRANTED, b"\x04" + GRANTED[1:]):
+            for request_bytes, target, userid in (
+                (CONNECT, Target("192.0.2.1", 443), b"alice"),
+                (CONNECT_4A, Target("example.com", 80), b""),
+            ):
+                conversation = Socks4()
+                inner_up, inner_down = b"\x16\x03\x01", b"220 hi"
+                script = [(UP, request_bytes + inner_up), (DOWN, reply + inner_down)]
+                talk = converse(conversation, script, chunk=chunk)
+                assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+                assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
+                assert conversation.details_ready
+                assert conversation.target == target
+                details = conversation.details()
+                assert (details.username, details.command) == (userid, "connect")
+                assert (details.target, details.reply) == (target, "request granted")
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -93,9 +83,8 @@ def test_whoever_leaves_early_lets_the_others_bytes_pass(converse: Any) -> None:
     assert talk.moved[UP] == CONNECT + b"inner"
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_whole_request() -> None:
+    for up, verdict in (
         (b"\x04", Verdict.NEED_MORE),
         (CONNECT[:-1], Verdict.NEED_MORE),
         (CONNECT, Verdict.MATCH),
@@ -112,10 +101,8 @@ def test_whoever_leaves_early_lets_the_others_bytes_pass(converse: Any) -> None:
         (CONNECT[:8] + b"a" * 512, Verdict.NEED_MORE),
         (CONNECT[:8] + b"a" * 512 + b"\x00", Verdict.MATCH),
         (CONNECT[:8] + b"a" * 513 + b"\x00", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_whole_request(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 def test_a_request_without_a_text_is_certain_with_its_reply() -> None:

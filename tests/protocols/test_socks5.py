@@ -123,36 +123,34 @@ def ids(table: list[Any]) -> list[str]:
     return [case[0] for case in table]
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-@pytest.mark.parametrize(("_name", "script", "target"), OPENED, ids=ids(OPENED))
-def test_a_connect_that_succeeds_opens_both_sides(
-    converse: Any, _name: str, script: Any, target: Target, chunk: int | None
-) -> None:
-    conversation = Socks5()
-    inner_up, inner_down = b"\x16\x03\x01 hello", b"220 hello"
-    talk = converse(conversation, [*script, (UP, inner_up), (DOWN, inner_down)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
-    assert conversation.details_ready
-    assert conversation.target == target
-    assert conversation.details().target == target
-    assert conversation.details().command == "connect"
-    assert conversation.details().reply == "succeeded"
+def test_a_connect_that_succeeds_opens_both_sides(converse: Any) -> None:
+    for chunk in CHUNKS:
+        for _name, script, target in OPENED:
+            conversation = Socks5()
+            inner_up, inner_down = b"\x16\x03\x01 hello", b"220 hello"
+            talk = converse(
+                conversation, [*script, (UP, inner_up), (DOWN, inner_down)], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (inner_up, inner_down)
+            assert conversation.details_ready
+            assert conversation.target == target
+            assert conversation.details().target == target
+            assert conversation.details().command == "connect"
+            assert conversation.details().reply == "succeeded"
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-@pytest.mark.parametrize(("_name", "script", "known"), PASSED, ids=ids(PASSED))
-def test_whatever_does_not_open_is_named_and_passes(
-    converse: Any, _name: str, script: Any, known: dict[str, Any], chunk: int | None
-) -> None:
-    conversation = Socks5()
-    talk = converse(conversation, [*script, (UP, b"more"), (DOWN, b"more")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not talk.kept[DOWN]
-    assert conversation.details_ready
-    details = conversation.details()
-    assert {name: getattr(details, name) for name in known} == known
+def test_whatever_does_not_open_is_named_and_passes(converse: Any) -> None:
+    for chunk in CHUNKS:
+        for _name, script, known in PASSED:
+            conversation = Socks5()
+            talk = converse(conversation, [*script, (UP, b"more"), (DOWN, b"more")], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not talk.kept[DOWN]
+            assert conversation.details_ready
+            details = conversation.details()
+            assert {name: getattr(details, name) for name in known} == known
 
 
 def test_an_optimistic_client_keeps_its_inner_bytes_until_the_reply(converse: Any) -> None:
@@ -212,9 +210,8 @@ def test_the_clients_bytes_pass_when_the_server_left_early(converse: Any) -> Non
     assert conversation.details_ready
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_greeting() -> None:
+    for up, verdict in (
         (b"\x05", Verdict.NEED_MORE),
         (b"\x05\x02", Verdict.NEED_MORE),
         (b"\x05\x02\x00", Verdict.NEED_MORE),
@@ -231,10 +228,8 @@ def test_the_clients_bytes_pass_when_the_server_left_early(converse: Any) -> Non
         (b"\x05\x02\x02\xff", Verdict.REJECT),
         (b"\x05\x05hello", Verdict.REJECT),
         (b"\x04\x01\x00", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_greeting(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 def test_private_methods_are_certain_with_the_choice_of_one() -> None:

@@ -20,27 +20,22 @@ KEXINIT_START = b"\0\0\6\x14\x08\x14\xa4K@\xf46>\xb2\n9\xc7\6\x15\xb1\xfc\xce\xe
 """OpenSSH's, with fewer names."""
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize(
-    ("script", "client", "server"),
-    [
-        ([CLIENT, SERVER], b"OpenSSH_9.6p1 Debian-5", b"dropbear_2022.83"),
-        ([SERVER, CLIENT], b"OpenSSH_9.6p1 Debian-5", b"dropbear_2022.83"),
-        ([CLIENT, (DOWN, b"Hello!\r\nSSH-1.99-x-y\n")], b"OpenSSH_9.6p1 Debian-5", b"x-y"),
-        ([(UP, b"SSH-1.5-old\n"), SERVER], b"old", b"dropbear_2022.83"),
-    ],
-)
-def test_both_sides_are_named_and_then_all_passes(
-    converse: Any, script: Any, client: bytes, server: bytes, chunk: int | None
-) -> None:
-    conversation = Ssh()
-    talk = converse(conversation, [*script, (UP, KEXINIT), (DOWN, KEXINIT)], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not talk.kept[DOWN]
-    assert conversation.details_ready
-    details = conversation.details()
-    assert (details.client_software, details.server_software) == (client, server)
+def test_both_sides_are_named_and_then_all_passes(converse: Any) -> None:
+    for chunk in (None, 1, 7):
+        for script, client, server in (
+            ([CLIENT, SERVER], b"OpenSSH_9.6p1 Debian-5", b"dropbear_2022.83"),
+            ([SERVER, CLIENT], b"OpenSSH_9.6p1 Debian-5", b"dropbear_2022.83"),
+            ([CLIENT, (DOWN, b"Hello!\r\nSSH-1.99-x-y\n")], b"OpenSSH_9.6p1 Debian-5", b"x-y"),
+            ([(UP, b"SSH-1.5-old\n"), SERVER], b"old", b"dropbear_2022.83"),
+        ):
+            conversation = Ssh()
+            talk = converse(conversation, [*script, (UP, KEXINIT), (DOWN, KEXINIT)], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not talk.kept[DOWN]
+            assert conversation.details_ready
+            details = conversation.details()
+            assert (details.client_software, details.server_software) == (client, server)
 
 
 def test_key_exchange_right_behind_the_line_is_no_part_of_it(converse: Any) -> None:
@@ -74,26 +69,22 @@ def test_a_key_exchange_without_a_line_before_it_passes(converse: Any, chunk: in
     assert conversation.details().server_software is None
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize(
-    "script",
-    [
-        [(UP, b"GET / HTTP/1.1\r\n")],
-        [(UP, b"SSH-3.0-x\r\n")],
-        [(DOWN, b"SSH-0.9\r\n")],
-        [(UP, b"SSH-2.0-" + b"x" * 1020 + b"\r\n")],
-        [(DOWN, b"x" * 1030)],
-        [(DOWN, b"no\r\n" * (MAX_PREAMBLE // 4 + 1))],
-    ],
-)
-def test_other_lines_raise_protocol_error(converse: Any, script: Any, chunk: int | None) -> None:
-    with pytest.raises(ProtocolError, match="SSH"):
-        converse(Ssh(), script, chunk=chunk)
+def test_other_lines_raise_protocol_error(converse: Any) -> None:
+    for chunk in (None, 1):
+        for script in (
+            [(UP, b"GET / HTTP/1.1\r\n")],
+            [(UP, b"SSH-3.0-x\r\n")],
+            [(DOWN, b"SSH-0.9\r\n")],
+            [(UP, b"SSH-2.0-" + b"x" * 1020 + b"\r\n")],
+            [(DOWN, b"x" * 1030)],
+            [(DOWN, b"no\r\n" * (MAX_PREAMBLE // 4 + 1))],
+        ):
+            with pytest.raises(ProtocolError, match="SSH"):
+                converse(Ssh(), script, chunk=chunk)
 
 
-@pytest.mark.parametrize(
-    ("opening", "verdict"),
-    [
+def test_detection_from_either_side() -> None:
+    for opening, verdict in (
         (Opening(up=b"SSH-2"), Verdict.NEED_MORE),
         (Opening(up=b"SSH-2.0-"), Verdict.MATCH),
         (Opening(up=b"SSH-1.99-x"), Verdict.MATCH),
@@ -122,7 +113,5 @@ def test_other_lines_raise_protocol_error(converse: Any, script: Any, chunk: int
         (Opening(up=KEXINIT_START + b"curve25519-sha256,ext-info\0"), Verdict.REJECT),
         (Opening(up=KEXINIT_START[:5] + b"\x15"), Verdict.REJECT),
         (Opening(up=KEXINIT_START[:2] + b"\xff"), Verdict.REJECT),
-    ],
-)
-def test_detection_from_either_side(opening: Opening, verdict: Verdict) -> None:
-    assert detect(opening) is verdict
+    ):
+        assert detect(opening) is verdict

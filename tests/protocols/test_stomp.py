@@ -40,9 +40,8 @@ def test_a_version_is_what_the_server_agreed_to(
     assert conversation.details().version == version
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_first_header() -> None:
+    for up, verdict in (
         (b"CONN", Verdict.NEED_MORE),
         (b"STOMP\r", Verdict.NEED_MORE),
         (b"CONNECT\nhost", Verdict.NEED_MORE),
@@ -57,10 +56,8 @@ def test_a_version_is_what_the_server_agreed_to(
         (b"CONNECT {", Verdict.REJECT),
         (b"CONNECTX", Verdict.REJECT),
         (b"STO\n", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_first_header(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 def test_detection_by_the_answer_alone() -> None:

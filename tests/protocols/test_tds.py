@@ -133,9 +133,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         converse(Tds(), script)
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_detection_by_the_first_packet() -> None:
+    for up, verdict in (
         (b"", Verdict.NEED_MORE),
         (PRELOGIN[:8], Verdict.NEED_MORE),
         (PRELOGIN[:-1], Verdict.NEED_MORE),
@@ -150,10 +149,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any, scrip
         (b"\x10\x11\x00\x04MQTT", Verdict.REJECT),
         (LOGIN[:15] + b"\x03", Verdict.REJECT),
         (LOGIN[:13] + b"\x01", Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_first_packet(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 def test_an_answer_alone_is_likely() -> None:
@@ -170,9 +167,8 @@ OLD_LOGIN = bytes.fromhex("0200020000000000") + b"".join(map(old_text, (b"vm", b
 BATCH = bytes.fromhex("0101005c000001001600000012000000020000000000000000000100000073006500")
 
 
-@pytest.mark.parametrize(
-    ("up", "verdict"),
-    [
+def test_old_logins_and_what_comes_after_a_login() -> None:
+    for up, verdict in (
         (OLD_LOGIN[:-1], Verdict.NEED_MORE),
         (OLD_LOGIN, Verdict.MATCH),
         (OLD_LOGIN[:15] + b"x" + OLD_LOGIN[16:], Verdict.REJECT),
@@ -184,10 +180,8 @@ BATCH = bytes.fromhex("0101005c0000010016000000120000000200000000000000000001000
         (b"\x0e" + BATCH[1:], Verdict.REJECT),
         (BATCH[:16] + b"\1" + BATCH[17:], Verdict.REJECT),
         (answer(1), Verdict.MATCH),
-    ],
-)
-def test_old_logins_and_what_comes_after_a_login(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up)) is verdict
+    ):
+        assert detect(Opening(up=up)) is verdict
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.telnet import detect
 
@@ -12,9 +10,8 @@ SIZE = b"\xff\xfa\x1f\x00\x50\x00\x18\xff\xf0"
 THREE = b"\xff\xfd\x18\xff\xfd\x20\xff\xfb\x01"
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_three_commands_of_known_options() -> None:
+    for up, down, verdict in (
         (b"", b"\xff\xfd", Verdict.NEED_MORE),
         (b"", THREE[:-1], Verdict.NEED_MORE),
         (b"", THREE + b"login: ", Verdict.LIKELY),
@@ -31,10 +28,8 @@ THREE = b"\xff\xfd\x18\xff\xfd\x20\xff\xfb\x01"
         (b"GET / HTTP/1.1\r\n", THREE, Verdict.REJECT),
         (b"\xff\xfb\x7f", THREE, Verdict.REJECT),
         (b"\xff" * 16, b"", Verdict.REJECT),
-    ],
-)
-def test_three_commands_of_known_options(up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, down=down)) is verdict
+    ):
+        assert detect(Opening(up=up, down=down)) is verdict
 
 
 def test_a_server_alone_is_enough_once_the_client_has_ended() -> None:

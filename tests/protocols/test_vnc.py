@@ -42,33 +42,28 @@ def test_tls_begins_right_behind_the_agreement(
     assert details.upgraded
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize(
-    ("script", "security"),
-    [
-        ([*VERSIONS, OFFER, (UP, b"\1")], "none"),
-        ([*VERSIONS, (DOWN, b"\x01\x7f"), (UP, b"\x7f")], "unassigned 127"),
-        ([*VERSIONS, (DOWN, b"\0\0\0\0\2no")], None),
-        ([VERSIONS[0], (UP, b"RFB 003.003\n"), (DOWN, b"\0\0\0\2")], "vnc authentication"),
-        ([(DOWN, b"RFB 004.001\n"), (UP, b"RFB 004.001\n")], None),
-        ([*VERSIONS, OFFER, (UP, b"\x13"), (DOWN, b"\0\1"), (UP, b"\0\0")], "VeNCrypt"),
-        ([*VENCRYPT, (DOWN, b"\xff")], "VeNCrypt"),
-        ([*VENCRYPT, (DOWN, b"\0\0")], "VeNCrypt"),
-        ([*VENCRYPT, SUBTYPES, (UP, b"\0\0\1\0")], "VeNCrypt"),
-        ([*VENCRYPT, SUBTYPES, (UP, b"\0\0\1\2"), (DOWN, b"\0")], "VeNCrypt"),
-    ],
-)
-def test_without_tls_all_passes(
-    converse: Any, script: Any, security: str | None, chunk: int | None
-) -> None:
-    conversation = Vnc()
-    talk = converse(conversation, [*script], chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert not talk.kept[DOWN]
-    assert conversation.details_ready
-    assert not conversation.details().upgraded
-    assert conversation.details().security == security
+def test_without_tls_all_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for script, security in (
+            ([*VERSIONS, OFFER, (UP, b"\1")], "none"),
+            ([*VERSIONS, (DOWN, b"\x01\x7f"), (UP, b"\x7f")], "unassigned 127"),
+            ([*VERSIONS, (DOWN, b"\0\0\0\0\2no")], None),
+            ([VERSIONS[0], (UP, b"RFB 003.003\n"), (DOWN, b"\0\0\0\2")], "vnc authentication"),
+            ([(DOWN, b"RFB 004.001\n"), (UP, b"RFB 004.001\n")], None),
+            ([*VERSIONS, OFFER, (UP, b"\x13"), (DOWN, b"\0\1"), (UP, b"\0\0")], "VeNCrypt"),
+            ([*VENCRYPT, (DOWN, b"\xff")], "VeNCrypt"),
+            ([*VENCRYPT, (DOWN, b"\0\0")], "VeNCrypt"),
+            ([*VENCRYPT, SUBTYPES, (UP, b"\0\0\1\0")], "VeNCrypt"),
+            ([*VENCRYPT, SUBTYPES, (UP, b"\0\0\1\2"), (DOWN, b"\0")], "VeNCrypt"),
+        ):
+            conversation = Vnc()
+            talk = converse(conversation, [*script], chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert not talk.kept[DOWN]
+            assert conversation.details_ready
+            assert not conversation.details().upgraded
+            assert conversation.details().security == security
 
 
 def test_the_client_waits_for_its_turn(converse: Any) -> None:

@@ -55,42 +55,44 @@ UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3])
-@pytest.mark.parametrize("name", UPGRADED)
-def test_tls_begins_right_behind_proceed(converse: Any, name: str, chunk: int | None) -> None:
-    conversation = Xmpp()
-    script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
-    assert conversation.details_ready
-    details = conversation.details()
-    assert details.upgraded
-    assert (details.host, details.server) == (b"a.example", b"b.example")
-    assert details.greeting == ANSWERED[21:]
+def test_tls_begins_right_behind_proceed(converse: Any) -> None:
+    for chunk in (None, 1, 3):
+        for name in UPGRADED:
+            conversation = Xmpp()
+            script = [*UPGRADED[name], (UP, b"\x16\x03\n"), (DOWN, b"\x16\x03\n")]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert (talk.kept[UP], talk.kept[DOWN]) == (b"\x16\x03\n", b"\x16\x03\n")
+            assert conversation.details_ready
+            details = conversation.details()
+            assert details.upgraded
+            assert (details.host, details.server) == (b"a.example", b"b.example")
+            assert details.greeting == ANSWERED[21:]
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize(
-    "last",
-    [
-        (DOWN, b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"),
-        (DOWN, b"<compressed/>"),
-        (UP, b"<iq type='get'><query xmlns='jabber:iq:auth'/></iq>"),
-        (UP, b"<message><body>hi</body></message>"),
-        (UP, b"<db:result from='a'>x</db:result>"),
-    ],
-)
-def test_behind_a_login_or_a_stanza_all_passes(
-    converse: Any, last: tuple[Direction, bytes], chunk: int | None
-) -> None:
-    conversation = Xmpp()
-    script = [*STREAMS, last, (UP, ASKED), STARTTLS, (DOWN, b"\xff<"), (UP, b"<" * MAX_TAG * 2)]
-    talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
-    assert not talk.kept[UP]
-    assert conversation.details_ready
-    assert not conversation.details().upgraded
+def test_behind_a_login_or_a_stanza_all_passes(converse: Any) -> None:
+    for chunk in (None, 1):
+        for last in (
+            (DOWN, b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"),
+            (DOWN, b"<compressed/>"),
+            (UP, b"<iq type='get'><query xmlns='jabber:iq:auth'/></iq>"),
+            (UP, b"<message><body>hi</body></message>"),
+            (UP, b"<db:result from='a'>x</db:result>"),
+        ):
+            conversation = Xmpp()
+            script = [
+                *STREAMS,
+                last,
+                (UP, ASKED),
+                STARTTLS,
+                (DOWN, b"\xff<"),
+                (UP, b"<" * MAX_TAG * 2),
+            ]
+            talk = converse(conversation, script, chunk=chunk)
+            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert not talk.kept[UP]
+            assert conversation.details_ready
+            assert not conversation.details().upgraded
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -114,27 +116,21 @@ def test_text_is_not_held_back(converse: Any) -> None:
     assert talk.kept[UP] == b"<start"
 
 
-@pytest.mark.parametrize("chunk", [None, 1000])
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"<a " + b"x" * MAX_TAG + b">",
-        b"<a b='" + b"x" * MAX_TAG,
-        b"<!-- " + b"-" * MAX_TAG,
-        b"<!DOCTYPE " + b"x" * MAX_TAG,
-        b"</stream:stream></stream:stream>",
-    ],
-)
-def test_bytes_that_break_the_protocol_raise_protocol_error(
-    converse: Any, data: bytes, chunk: int | None
-) -> None:
-    with pytest.raises(ProtocolError):
-        converse(Xmpp(), [(UP, ASKED), (UP, data)], chunk=chunk)
+def test_bytes_that_break_the_protocol_raise_protocol_error(converse: Any) -> None:
+    for chunk in (None, 1000):
+        for data in (
+            b"<a " + b"x" * MAX_TAG + b">",
+            b"<a b='" + b"x" * MAX_TAG,
+            b"<!-- " + b"-" * MAX_TAG,
+            b"<!DOCTYPE " + b"x" * MAX_TAG,
+            b"</stream:stream></stream:stream>",
+        ):
+            with pytest.raises(ProtocolError):
+                converse(Xmpp(), [(UP, ASKED), (UP, data)], chunk=chunk)
 
 
-@pytest.mark.parametrize(
-    ("data", "verdict"),
-    [
+def test_detection_by_the_stream_header() -> None:
+    for data, verdict in (
         (ASKED, Verdict.MATCH),
         (ASKED[21:], Verdict.MATCH),
         (ASKED[:10], Verdict.NEED_MORE),
@@ -151,10 +147,8 @@ def test_bytes_that_break_the_protocol_raise_protocol_error(
         (b"<presence xml:lang='en' to='tom@a.example/x'>", Verdict.MATCH),
         (b"<message to='tom'>", Verdict.REJECT),
         (b"<stream:stream " + b"x" * 2100, Verdict.REJECT),
-    ],
-)
-def test_detection_by_the_stream_header(data: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=data)) is verdict
-    alone = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
-    assert detect(Opening(down=data)) is alone
-    assert detect(Opening(down=data, up_ended=True)) is verdict
+    ):
+        assert detect(Opening(up=data)) is verdict
+        alone = Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+        assert detect(Opening(down=data)) is alone
+        assert detect(Opening(down=data, up_ended=True)) is verdict

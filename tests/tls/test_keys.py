@@ -54,9 +54,8 @@ def test_rsa_goes_down_to_its_size_class_but_not_below_2048(bits: int, mirrored:
     assert mirror_key_type(f"rsa-{bits}") is mirrored
 
 
-@pytest.mark.parametrize(
-    ("server", "offered", "version", "allowed"),
-    [
+def test_the_clients_signature_algorithms_decide() -> None:
+    for server, offered, version, allowed in (
         (KeyType.EC_P256, [0x0403, 0x0804], TLS_1_3, KeyType.EC_P256),
         (KeyType.RSA_4096, [0x0403, 0x0804], TLS_1_3, KeyType.RSA_4096),
         (KeyType.EC_P384, [0x0403, 0x0804], TLS_1_3, KeyType.EC_P256),
@@ -73,9 +72,5 @@ def test_rsa_goes_down_to_its_size_class_but_not_below_2048(bits: int, mirrored:
         (KeyType.RSA_3072, [0x0808, 0xFAFA], TLS_1_3, KeyType.RSA_3072),
         (KeyType.RSA_3072, None, TLS_1_2, KeyType.RSA_3072),
         (KeyType.RSA_3072, [0x0403], 0x0302, KeyType.RSA_3072),
-    ],
-)
-def test_the_clients_signature_algorithms_decide(
-    server: KeyType, offered: list[int] | None, version: int, allowed: KeyType
-) -> None:
-    assert allowed_key_type(server, offered, version=version) is allowed
+    ):
+        assert allowed_key_type(server, offered, version=version) is allowed

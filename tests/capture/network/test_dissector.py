@@ -39,13 +39,13 @@ def test_a_segment_over_ipv6_is_told_field_by_field(wire: Any, tagged: bool) -> 
     assert (seq, ack, flags, data, length) == (5, 9, ACK | FIN, b"hello", 5)
 
 
-@pytest.mark.parametrize("size", range(14, 75))
-def test_a_frame_over_ipv6_that_was_cut_within_its_headers_is_counted(wire: Any, size: int) -> None:
-    frame = wire.ethernet(wire.ipv6(wire.tcp(b"hello")), kind=0x86DD)
-    dissector = Dissector()
-    segment = dissector.segment(1, frame[:size])
-    assert (segment is None) == (size < 68)
-    assert dissector.skipped.total() == (size < 68)
+def test_a_frame_over_ipv6_that_was_cut_within_its_headers_is_counted(wire: Any) -> None:
+    for size in range(14, 75):
+        frame = wire.ethernet(wire.ipv6(wire.tcp(b"hello")), kind=0x86DD)
+        dissector = Dissector()
+        segment = dissector.segment(1, frame[:size])
+        assert (segment is None) == (size < 68)
+        assert dissector.skipped.total() == (size < 68)
 
 
 def test_the_flags_are_those_of_rfc_9293(wire: Any) -> None:

@@ -62,9 +62,9 @@ def test_addresses_have_the_name_that_was_asked_for(message, expected) -> None:
     assert list(addresses_in(message)) == expected
 
 
-@pytest.mark.parametrize("length", range(40))
-def test_a_cut_answer_gives_nothing_that_is_not_there(length: int) -> None:
-    assert list(addresses_in(answer(record(POINTER, A, PACKED_V4))[:length])) == []
+def test_a_cut_answer_gives_nothing_that_is_not_there() -> None:
+    for length in range(40):
+        assert list(addresses_in(answer(record(POINTER, A, PACKED_V4))[:length])) == []
 
 
 @given(st.binary(max_size=200))

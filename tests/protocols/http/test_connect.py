@@ -42,24 +42,26 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
-@pytest.mark.parametrize("answer", ESTABLISHED_OF)
-def test_a_2xx_opens_the_tunnel_right_behind_its_head(
-    answer: str, chunk: int | None, converse: Converse
-) -> None:
-    conversation = HttpConnect()
-    talk = converse(conversation, [(UP, CONNECT + b"\x16\x03")], chunk=chunk)
-    assert conversation.up is PAUSE
-    assert talk.kept[UP] == b"\x16\x03"
-    assert not conversation.details_ready
-    talk = converse(conversation, [(DOWN, ESTABLISHED_OF[answer] + b"220 hello")], chunk=chunk)
-    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
-    assert talk.kept[DOWN] == b"220 hello"
-    assert conversation.details_ready
-    assert conversation.target == Target("a.example", 443)
-    assert conversation.inner is None
-    status = 299 if answer == "chunked" else 200
-    assert conversation.details() == HttpConnectDetails(target=conversation.target, status=status)
+def test_a_2xx_opens_the_tunnel_right_behind_its_head(converse: Converse) -> None:
+    for chunk in (None, 1):
+        for answer in ESTABLISHED_OF:
+            conversation = HttpConnect()
+            talk = converse(conversation, [(UP, CONNECT + b"\x16\x03")], chunk=chunk)
+            assert conversation.up is PAUSE
+            assert talk.kept[UP] == b"\x16\x03"
+            assert not conversation.details_ready
+            talk = converse(
+                conversation, [(DOWN, ESTABLISHED_OF[answer] + b"220 hello")], chunk=chunk
+            )
+            assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+            assert talk.kept[DOWN] == b"220 hello"
+            assert conversation.details_ready
+            assert conversation.target == Target("a.example", 443)
+            assert conversation.inner is None
+            status = 299 if answer == "chunked" else 200
+            assert conversation.details() == HttpConnectDetails(
+                target=conversation.target, status=status
+            )
 
 
 @pytest.mark.parametrize("chunk", [None, 1])

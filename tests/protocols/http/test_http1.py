@@ -247,16 +247,16 @@ UNFINISHED: dict[str, Exchange] = {
 }
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize("name", UNFINISHED)
-def test_what_is_unfinished_is_told_in_the_end(
-    name: str, chunk: int | None, converse: Converse
-) -> None:
-    script, expected = UNFINISHED[name]
-    conversation = Http1(context=context())
-    talk = converse(conversation, script, chunk=chunk)
-    conversation.close()
-    assert sorted(brief(talk.protocol_events + conversation.protocol_events)) == sorted(expected)
+def test_what_is_unfinished_is_told_in_the_end(converse: Converse) -> None:
+    for chunk in (None, 1, 7):
+        for name in UNFINISHED:
+            script, expected = UNFINISHED[name]
+            conversation = Http1(context=context())
+            talk = converse(conversation, script, chunk=chunk)
+            conversation.close()
+            assert sorted(brief(talk.protocol_events + conversation.protocol_events)) == sorted(
+                expected
+            )
 
 
 def test_trailers_come_with_the_end_of_the_exchange(converse: Converse) -> None:
@@ -288,18 +288,16 @@ def context(**more: Any) -> LayerContext:
     return LayerContext(target=Target("10.0.0.1", 80), **more)
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize("name", EXCHANGES)
-def test_every_split_gives_the_same_notices(
-    name: str, chunk: int | None, converse: Converse
-) -> None:
-    script, expected = EXCHANGES[name]
-    talk = converse(Http1(context=context()), script, chunk=chunk)
-    assert brief(talk.protocol_events) == expected
-    assert not any(talk.kept.values())
-    for direction in Direction:
-        sent = b"".join(data for side, data in script if side is direction and data)
-        assert bytes(talk.moved[direction]) == sent
+def test_every_split_gives_the_same_notices(converse: Converse) -> None:
+    for chunk in (None, 1, 7):
+        for name in EXCHANGES:
+            script, expected = EXCHANGES[name]
+            talk = converse(Http1(context=context()), script, chunk=chunk)
+            assert brief(talk.protocol_events) == expected
+            assert not any(talk.kept.values())
+            for direction in Direction:
+                sent = b"".join(data for side, data in script if side is direction and data)
+                assert bytes(talk.moved[direction]) == sent
 
 
 @pytest.mark.parametrize("trail", [b"", b"\x16\x03\x01 not ours", CONNECT])
@@ -475,10 +473,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_what_readers_disagree_about_is_refused(name: str, converse: Converse) -> None:
-    with pytest.raises(ProtocolError):
-        converse(Http1(), BROKEN[name])
+def test_what_readers_disagree_about_is_refused(converse: Converse) -> None:
+    for name in BROKEN:
+        with pytest.raises(ProtocolError):
+            converse(Http1(), BROKEN[name])
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
@@ -537,9 +535,8 @@ def verdict(up: bytes = b"", down: bytes = b"", *, up_ended: bool = False) -> Ve
     return PROTOCOL.detect(Opening(up=up, down=down, up_ended=up_ended))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_a_request_line_matches_once_it_is_whole() -> None:
+    for line in (
         b"GET / HTTP/1.1\r\n",
         b"GET / HTTP/1.0\n",
         b"\r\n\r\nPOST /a?b=c HTTP/1.1\r\nHost",
@@ -552,13 +549,11 @@ def verdict(up: bytes = b"", down: bytes = b"", *, up_ended: bool = False) -> Ve
         b"GET ?x HTTP/1.1\r\n",
         b"RPC_IN_DATA /rpc/rpcproxy.dll?x:593 HTTP/1.1\r\n",
         b"X!# /" + b"a" * 9000 + b" HTTP/1.1\r\n",
-    ],
-)
-def test_a_request_line_matches_once_it_is_whole(line: bytes) -> None:
-    assert verdict(line) is Verdict.MATCH
-    end = line.index(b"HTTP/") + len("HTTP/1.1\r") if b"\r" in line else line.index(b"\n")
-    for size in range(end - 60 if end > 60 else 0, end):
-        assert verdict(line[:size]) in (Verdict.NEED_MORE, Verdict.LIKELY)
+    ):
+        assert verdict(line) is Verdict.MATCH
+        end = line.index(b"HTTP/") + len("HTTP/1.1\r") if b"\r" in line else line.index(b"\n")
+        for size in range(end - 60 if end > 60 else 0, end):
+            assert verdict(line[:size]) in (Verdict.NEED_MORE, Verdict.LIKELY)
 
 
 @pytest.mark.parametrize("beginning", [b"GET /", b"POST http://a", b"\r\nPROPFIND /x HTTP/1"])
@@ -571,9 +566,8 @@ def test_less_than_that_needs_more(beginning: bytes) -> None:
     assert verdict(beginning) is Verdict.NEED_MORE
 
 
-@pytest.mark.parametrize(
-    "opening",
-    [
+def test_other_lines_wait_for_the_answer() -> None:
+    for opening in (
         b"GET foo\r\n",
         b"get key1 key2\r\n",
         b"HEAD\r\n",
@@ -597,13 +591,11 @@ def test_less_than_that_needs_more(beginning: bytes) -> None:
         b"\r\n" * 5 + b"GET / HTTP/1.1\r\n",
         b"A" * 65,
         b"SSH-2.0-OpenSSH_9.6\r\n",
-    ],
-)
-def test_other_lines_wait_for_the_answer(opening: bytes) -> None:
-    assert verdict(opening) is Verdict.NEED_MORE
-    assert verdict(opening, b"+OK\r\n") is Verdict.REJECT
-    assert verdict(opening, b"220 hello\r\n") is Verdict.REJECT
-    assert verdict(opening, b"HTTP/1.") is Verdict.NEED_MORE
+    ):
+        assert verdict(opening) is Verdict.NEED_MORE
+        assert verdict(opening, b"+OK\r\n") is Verdict.REJECT
+        assert verdict(opening, b"220 hello\r\n") is Verdict.REJECT
+        assert verdict(opening, b"HTTP/1.") is Verdict.NEED_MORE
 
 
 @pytest.mark.parametrize("opening", [b"GET\x00", b"\x00GET", b"\x16\x03\x01"])
@@ -611,9 +603,8 @@ def test_what_is_no_line_is_rejected(opening: bytes) -> None:
     assert verdict(opening) is Verdict.REJECT
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "expected"),
-    [
+def test_an_odd_request_is_known_by_its_answer() -> None:
+    for up, down, expected in (
         # As lighttpd, Apache, tinyproxy and SHOUTcast answer.
         (b"GET / HTTP/1.10\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n", Verdict.MATCH),
         (b"GET HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", Verdict.MATCH),
@@ -629,10 +620,8 @@ def test_what_is_no_line_is_rejected(opening: bytes) -> None:
         (b"GET /x\r\n", b"", Verdict.LIKELY),
         (b"GET / ICY\r\n", b"ICY 200 OK\r\n", Verdict.MATCH),
         (b"GET /\x01 HTTP/1.1\r\n", b"HTTP/1.1 400 Bad Request\r\n", Verdict.MATCH),
-    ],
-)
-def test_an_odd_request_is_known_by_its_answer(up: bytes, down: bytes, expected: Verdict) -> None:
-    assert verdict(up, down) is expected
+    ):
+        assert verdict(up, down) is expected
 
 
 def test_a_server_that_a_capture_takes_for_the_client_is_left_alone(converse: Converse) -> None:

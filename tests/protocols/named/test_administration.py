@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.named.administration import PROTOCOLS
 from mitml4.protocols.registry import detect
@@ -34,14 +32,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "up", "down", "verdict"), CASES)
-def test_what_an_opening_is_worth(name: str, up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert DETECT[name](Opening(up=up, down=down)) is verdict
+def test_what_an_opening_is_worth() -> None:
+    for name, up, down, verdict in CASES:
+        assert DETECT[name](Opening(up=up, down=down)) is verdict
 
 
-@pytest.mark.parametrize(
-    ("name", "port", "up", "down", "verdict"),
-    [
+def test_what_a_port_adds_to_it() -> None:
+    for name, port, up, down, verdict in (
         ("finger", 79, b"\r\n", b"Login    Name\r\n", LIKELY),
         ("finger", 79, b"/W root\r\n", b"root\r\n", LIKELY),
         ("finger", 79, b"a@b@c\r\n", b"\r\n", LIKELY),
@@ -61,12 +58,8 @@ def test_what_an_opening_is_worth(name: str, up: bytes, down: bytes, verdict: Ve
         ("whois", 79, b"example.org\r\n", b"hello", REJECT),
         ("ident", 113, b"6193, 23\r\n", b"", LIKELY),
         ("ident", 113, b"6193, 23\r\n", b"6193", NEED_MORE),
-    ],
-)
-def test_what_a_port_adds_to_it(
-    name: str, port: int | None, up: bytes, down: bytes, verdict: Verdict
-) -> None:
-    assert DETECT[name](Opening(up=up, down=down, port=port)) is verdict
+    ):
+        assert DETECT[name](Opening(up=up, down=down, port=port)) is verdict
 
 
 def test_the_port_is_no_proof() -> None:

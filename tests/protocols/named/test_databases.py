@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.named.databases import PROTOCOLS
 
@@ -43,6 +41,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "up", "down", "verdict"), CASES)
-def test_what_an_opening_is_worth(name: str, up: bytes, down: bytes, verdict: Verdict) -> None:
-    assert DETECT[name](Opening(up=up, down=down)) is verdict
+def test_what_an_opening_is_worth() -> None:
+    for name, up, down, verdict in CASES:
+        assert DETECT[name](Opening(up=up, down=down)) is verdict

@@ -26,9 +26,8 @@ EAGER = single_message(word(b"hi"), word(b"yo"))
 WEAK = request_response(word(b"hi"), lambda up: word(up[:2].upper()))
 
 
-@pytest.mark.parametrize(
-    ("opening", "patient", "eager"),
-    [
+def test_proof_is_the_clients_and_a_servers_until_the_client_speaks() -> None:
+    for opening, patient, eager in (
         (Opening(), NEED_MORE, NEED_MORE),
         (Opening(up=b"h"), NEED_MORE, NEED_MORE),
         (Opening(up=b"hi"), MATCH, MATCH),
@@ -40,17 +39,12 @@ WEAK = request_response(word(b"hi"), lambda up: word(up[:2].upper()))
         (Opening(down=b"no"), REJECT, REJECT),
         (Opening(down=b"yo", up_ended=True), REJECT, MATCH),
         (Opening(up=b"ho", down=b"yo"), REJECT, REJECT),
-    ],
-)
-def test_proof_is_the_clients_and_a_servers_until_the_client_speaks(
-    opening: Opening, patient: Verdict, eager: Verdict
-) -> None:
-    assert (PATIENT(opening), EAGER(opening)) == (patient, eager)
+    ):
+        assert (PATIENT(opening), EAGER(opening)) == (patient, eager)
 
 
-@pytest.mark.parametrize(
-    ("up", "down", "verdict"),
-    [
+def test_a_weak_rule_wants_an_answer_or_a_second_unit() -> None:
+    for up, down, verdict in (
         (b"", b"", NEED_MORE),
         (b"", b"H", REJECT),
         (b"h", b"xx", NEED_MORE),
@@ -64,12 +58,8 @@ def test_proof_is_the_clients_and_a_servers_until_the_client_speaks(
         (b"hih", b"xx", NEED_MORE),
         (b"hix", b"xx", REJECT),
         (b"ho", b"HI", REJECT),
-    ],
-)
-def test_a_weak_rule_wants_an_answer_or_a_second_unit(
-    up: bytes, down: bytes, verdict: Verdict
-) -> None:
-    assert WEAK(Opening(up=up, down=down)) is verdict
+    ):
+        assert WEAK(Opening(up=up, down=down)) is verdict
 
 
 def test_either_takes_the_first_way_that_fits_and_waits_for_those_that_may() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.hello import ClientHello
 
@@ -24,9 +22,8 @@ HELLO = ClientHello(
 )
 
 
-@pytest.mark.parametrize(
-    ("client", "server_got", "named", "lacking"),
-    [
+def test_each_difference_is_named() -> None:
+    for client, server_got, named, lacking in (
         ({}, {}, (), False),
         ({"random": b"x" * 32, "session_id": b"y" * 32}, {}, (), False),
         ({"session_id": b""}, {}, ("session_id",), False),
@@ -86,11 +83,7 @@ HELLO = ClientHello(
             ("extension supported_groups (added)",),
             False,
         ),
-    ],
-)
-def test_each_difference_is_named(
-    client: dict[str, object], server_got: dict[str, object], named: tuple[str, ...], lacking: bool
-) -> None:
-    said, got = replace(HELLO, **client), replace(HELLO, **server_got)
-    assert differences(said, got) == named
-    assert lacks(said, got) == lacking
+    ):
+        said, got = replace(HELLO, **client), replace(HELLO, **server_got)
+        assert differences(said, got) == named
+        assert lacks(said, got) == lacking

@@ -135,9 +135,8 @@ def test_a_websocket_message_is_told() -> None:
     assert after(opened(), told(message)).info == "text, 5 B up"
 
 
-@pytest.mark.parametrize(
-    ("events", "state", "info"),
-    [
+def test_the_state_and_what_is_said_of_it() -> None:
+    for events, state, info in (
         ([], "open", ""),
         ([closed()], "closed", ""),
         ([request(1, "/"), closed()], "closed", "GET /"),
@@ -148,11 +147,9 @@ def test_a_websocket_message_is_told() -> None:
         ([failure("no answer"), closed("timeout")], "failed", "server: no answer"),
         ([failure("unknown_ca", "client"), closed("error")], "failed", "client: unknown_ca"),
         ([request(1, "/"), closed("blocked")], "blocked", "blocked"),
-    ],
-)
-def test_the_state_and_what_is_said_of_it(events, state: str, info: str) -> None:
-    row = after(opened(), *events)
-    assert (row.state, row.info) == (state, info)
+    ):
+        row = after(opened(), *events)
+        assert (row.state, row.info) == (state, info)
 
 
 def test_the_bytes_of_an_open_flow_are_measured_and_their_rate() -> None:

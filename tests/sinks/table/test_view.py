@@ -246,28 +246,26 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
     assert "[2001:db8::1]:443" in text_of(render(TableModel(), [row], 80, 24))
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
-@pytest.mark.parametrize("height", [3, 10, 24])
-def test_all_keys_are_told_at_any_size(width: int, height: int) -> None:
-    pages = [
-        text_of(render(make_model(), [], width, height, Mode(help_page=page)))
-        for page in range(help_page_count(width, height))
-    ]
-    assert all("any key" in page for page in pages)
-    above = height - 1 - body_height(height)
-    told = " ".join(" ".join(page.splitlines()[above:-1]) for page in pages).split()
-    assert told == [word for keys, what in KEYS for word in (*keys.split(), *what.split())]
+def test_all_keys_are_told_at_any_size() -> None:
+    for width in (20, 40, 60, 80, 200):
+        for height in (3, 10, 24):
+            pages = [
+                text_of(render(make_model(), [], width, height, Mode(help_page=page)))
+                for page in range(help_page_count(width, height))
+            ]
+            assert all("any key" in page for page in pages)
+            above = height - 1 - body_height(height)
+            told = " ".join(" ".join(page.splitlines()[above:-1]) for page in pages).split()
+            assert told == [word for keys, what in KEYS for word in (*keys.split(), *what.split())]
 
 
-@pytest.mark.parametrize("width", [20, 40, 56, 80])
-@pytest.mark.parametrize("flows", [1, 999, 123_456])
-@pytest.mark.parametrize("mode", [Mode(), Mode(paused=True), Mode(failures=True)])
-def test_the_key_that_shows_the_keys_is_named_at_any_width(
-    width: int, flows: int, mode: Mode
-) -> None:
-    model = make_model()
-    model.flows = model.open = flows
-    assert "? keys" in text_of(render(model, [], width, 24, mode)).splitlines()[-1]
+def test_the_key_that_shows_the_keys_is_named_at_any_width() -> None:
+    for width in (20, 40, 56, 80):
+        for flows in (1, 999, 123_456):
+            for mode in (Mode(), Mode(paused=True), Mode(failures=True)):
+                model = make_model()
+                model.flows = model.open = flows
+                assert "? keys" in text_of(render(model, [], width, 24, mode)).splitlines()[-1]
 
 
 def test_only_failures_are_shown_on_demand() -> None:
