@@ -25,15 +25,15 @@ E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=ngi
 
 .PHONY: help demo test check unit e2e wheel bench fuzz foreign-suites clean
 help:
-	@echo "make demo    watch mitml4 at work in a lab of its own"
-	@echo "make test    everything that must hold before a change is merged"
-	@echo "make check   style, types, import directions, generated files: the quick part of it"
+	@echo "make demo    show mitml4 at work in a lab of network namespaces"
+	@echo "make test    run every check that a change has to pass"
+	@echo "make check   only the quick checks: style, types, import directions, generated files"
 	@echo "make unit    the tests that need no root and no namespaces"
-	@echo "make e2e     the others: real clients and servers, as root"
+	@echo "make e2e     the other tests: real clients and servers, as root"
 	@echo "make fuzz    the fuzz tests, for longer"
-	@echo "make bench   measure, side by side with what else is installed"
-	@echo "make foreign-suites   run other projects' tests plainly and through mitml4, and compare"
-	@echo "make clean   remove what the above made"
+	@echo "make bench   measure, and compare with other proxies"
+	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
+	@echo "make clean   remove what these commands have created"
 
 demo: .venv/ready
 	@tools/install-commands $(TOOLS)
@@ -50,7 +50,7 @@ check: .venv/ready-to-develop
 	$(BIN)/python tools/generate.py --check
 
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --numprocesses auto
-# mitml4 starts hundreds of times, and half of a start would be the compiler's.
+# The tests start mitml4 hundreds of times; without this, compiling would take half of each start.
 COMPILE := $(BIN)/python -m compileall -q mitml4
 
 unit: .venv/ready-to-develop
@@ -58,13 +58,13 @@ unit: .venv/ready-to-develop
 	@$(COMPILE)
 	$(PYTEST) --dist worksteal --ignore tests/e2e --ignore tests/machine
 
-# Nothing is written into the tree, where it would belong to root.
+# Write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTEST) --dist loadscope tests/e2e tests/machine
 
-# The wheel, and nothing but the wheel: what is missing in it shows here.
+# Only the wheel is installed, so this finds what is missing in it.
 wheel: .venv/ready-to-develop
 	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	$(BIN)/python -m build --wheel --no-isolation --outdir "$$work" . >"$$work/log" 2>&1 || \
@@ -83,7 +83,7 @@ fuzz: .venv/ready-to-develop
 bench: .venv/ready-to-develop
 	$(SUDO) $(BIN)/python -m bench
 
-# As a user, where PostgreSQL's own tests of clients run too.
+# As an ordinary user, so that the tests with a PostgreSQL server run too.
 foreign-suites: .venv/ready-to-develop
 	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql
 	$(BIN)/python tools/foreign_suites.py $(SUITES)

@@ -1,6 +1,6 @@
-"""What the README's figures come from: mitml4 side by side with its peers, in one run.
+"""The benchmarks: mitml4 compared with its peers, in one run.
 
-`python -m bench` (as root) lays a client, a router and a server into network namespaces, puts one
-proxy after the other into the router, gives each the same load, and reports medians. See
-docs/benchmarks.md for what is measured and how.
+`python -m bench` (as root) puts a client, a router and a server into network namespaces, starts one
+proxy after the other in the router, gives each the same load, and reports medians.
+docs/benchmarks.md describes what is measured and how.
 """

@@ -62,7 +62,7 @@ def size(text: str) -> int:
 
 
 def pick(known: Iterable[Named], names: str) -> list[Named]:
-    """The named ones, in the order of the table. Raises MitmError for a name that is unknown."""
+    """The named items, in the order of the table. Raises MitmError for an unknown name."""
     wanted = names.split(",")
     found = [item for item in known if item.name in wanted]
     if strange := set(wanted) - {item.name for item in found}:
@@ -80,7 +80,8 @@ def run(
     rounds: int,
     report: Report,
 ) -> None:
-    """All figures; within a figure the peers take turns (A B C A B C), for the machine drifts."""
+    """Measure all figures. Within a figure the peers alternate (A B C A B C), because the machine
+    drifts."""
     for figure in figures:
         failed: set[str] = set()
         for number in range(1, rounds + 1):
@@ -107,7 +108,7 @@ def run(
 
 
 def sample(lab: Lab, figure: Figure | StartupFigure, peer: Peer, report: Report) -> Values:
-    """One figure of one peer, which is started for it and stopped."""
+    """Measure one figure of one peer, which is started for it and stopped."""
     if isinstance(figure, StartupFigure):
         return figure.measure(lab, peer)
     with peer.standing(lab) as standing:
@@ -122,7 +123,7 @@ def read(
     rounds: int,
     report: Report,
 ) -> None:
-    """The figures of captures, in which the readers take turns as well."""
+    """Measure the figures of captures, with alternating readers as well."""
     for figure in figures:
         failed: set[str] = set()
         for number in range(1, rounds + 1):
@@ -139,7 +140,7 @@ def read(
 
 
 def reason(error: MitmError | subprocess.CalledProcessError) -> str:
-    """One line for the report: what a peer, or the client that spoke to it, said."""
+    """One line for the report: the error message of a peer, or of its client."""
     if isinstance(error, MitmError):
         return error.message
     said = (error.stderr or "").strip().splitlines()
@@ -147,7 +148,7 @@ def reason(error: MitmError | subprocess.CalledProcessError) -> str:
 
 
 def available(peers: list[Stood], report: Report) -> list[Stood]:
-    """Those peers that can be started; the others are reported."""
+    """The peers that can be started; the others are reported."""
     found = []
     for peer in peers:
         try:
@@ -197,7 +198,7 @@ def measure(given: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    # Ending by SIGTERM must take the lab down as Ctrl-C does.
+    # SIGTERM must remove the lab, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         measure(options())

@@ -1,4 +1,4 @@
-"""Figures that need no network: reading captures, and naming one flow by its first bytes."""
+"""Figures without a network: reading captures, and detecting one flow by its first bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OPENING_CALLS: Final = 1000
 
 @dataclass(slots=True)
 class Shelf:
-    """The captures of a run, each made when it is first asked for."""
+    """The captures of a run, each created on first use."""
 
     where: Path
     size: int
@@ -42,13 +42,13 @@ class Shelf:
     @classmethod
     @contextmanager
     def open(cls, size: int) -> Iterator[Shelf]:
-        """On tmpfs where there is one, so that nobody waits for a disk."""
+        """On tmpfs if there is one, so that no disk is measured."""
         parent = _TMPFS if _TMPFS.is_dir() else None
         with tempfile.TemporaryDirectory(prefix="mitml4-bench-", dir=parent) as where:
             yield cls(Path(where), size)
 
     def capture(self, share: int = 1, bulk: float = SHORT_FLOWS) -> Synthesis:
-        """A capture of this part of the size, with this share of bulk transfers."""
+        """A capture of this fraction of the size, with this share of bulk transfers."""
         if (share, bulk) not in self._made:
             path = self.where / f"{share}-{bulk}.pcap"
             self._made[share, bulk] = synthesise(path, self.size // share, bulk)
@@ -57,14 +57,14 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class CaptureFigure:
-    """A load with a name on the command line and a heading in the report; the rows it fills."""
+    """A load, with its name on the command line, its heading in the report, and its rows."""
 
     name: str
     title: str
     measure: Callable[[Shelf, Reader], Iterator[tuple[str, Values]]]
-    """Gives a row's name and its values."""
+    """Yields a row's name and its values."""
     readers: tuple[str, ...] = ()
-    """Who is measured; nothing: all."""
+    """The readers that are measured; empty: all."""
     rows: str = "reader"
     base: ClassVar[str] = "tshark"
 
@@ -102,7 +102,7 @@ def _growth(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
 
 
 def _openings(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
-    """Median CPU microseconds of one call, over repeats of many calls each."""
+    """Median CPU microseconds of one call, from several repeats of many calls."""
     for name, opening in OPENINGS.items():
         match = registry.detect(opening).match
         if (match.name if match else "unknown") != name.partition(",")[0]:

@@ -1,6 +1,6 @@
-"""The least that a capture reader on dpkt does: parse each packet, and tell TCP flows apart.
+"""The minimum work of a capture reader on dpkt: parse each packet, and distinguish TCP flows.
 
-Run as a script, by the Python of a venv that has dpkt.
+Run as a script, by the Python of a venv with dpkt.
 """
 
 from __future__ import annotations

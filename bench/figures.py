@@ -1,9 +1,9 @@
-"""What is measured: each figure puts one load on one standing peer and returns its values.
+"""The figures: each puts one load on one running peer and returns its values.
 
-A figure's values are plain numbers by name; `QUANTITIES` says what each name means. Lengths are
-verified in every transfer, digests once before a peer is measured (`verify`). The client trusts
-nothing but the CA that the standing peer signs with, so that a connection which the peer did not
-intercept fails its handshake: no figure can come from a proxy that looked the other way.
+A figure's values are numbers by name; `QUANTITIES` describes each name. Lengths are verified in
+every transfer, digests once before a peer is measured (`verify`). The client trusts only the CA of
+the running peer, so a connection that the peer did not intercept fails its handshake: a proxy that
+passes connections through cannot produce a figure.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ IDLE_FLOWS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What a value is, and what is derived of it by comparing with the base in the same round."""
+    """The meaning of a value, and how it is compared with the base of the same round."""
 
     label: str
     decimals: int
     versus: str | None = None
-    """`ratio`: divided by direct's; `added`: direct's subtracted; None: shown as it is."""
+    """`ratio`: divided by direct's; `added`: direct's subtracted; None: not compared."""
     of_proxy: bool = False
-    """It says something about the proxy process, hence nothing about `direct`."""
+    """It is a property of the proxy process, so `direct` has none."""
 
 
 QUANTITIES: Final[dict[str, Quantity]] = {
@@ -89,18 +89,18 @@ QUANTITIES: Final[dict[str, Quantity]] = {
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A load with a name on the command line and a heading in the report."""
+    """A load, with its name on the command line and its heading in the report."""
 
     name: str
     title: str
     measure: Callable[[Lab, Standing], Values]
     rows: ClassVar[str] = "peer"
     base: ClassVar[str] = "direct"
-    """Whom the others are compared with."""
+    """The peer with which the others are compared."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` (0 < share ≤ 1) of the values do not exceed."""
+    """The smallest value that is not exceeded by at least `share` (0 < share ≤ 1) of the values."""
     if not values or not 0 < share <= 1:
         raise ValueError("a percentile needs values and a share in (0, 1]")
     rank = -(-len(values) * round(share * 1000) // 1000)
@@ -108,7 +108,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def fairness(rates: Sequence[float]) -> float:
-    """Jain's index: 1 when all flows got the same rate, 1/n when one got everything.
+    """Jain's index: 1 if all flows got the same rate, 1/n if one got everything.
 
     Jain, Chiu, Hawe, "A Quantitative Measure of Fairness", DEC-TR-301, 1984.
     """
@@ -116,7 +116,8 @@ def fairness(rates: Sequence[float]) -> float:
 
 
 def verify(lab: Lab, standing: Standing) -> dict[str, str]:
-    """Read the check file by digest and ask what both legs of the TLS speak. Warms up, too."""
+    """Compare the digest of the check file, and return the parameters of both TLS connections. It
+    also warms up."""
     if lab.sha256_by_curl(standing.trust, "/check") != lab.check_sha256:
         raise NotMeasuredError("the bytes that arrived are not those that were sent")
     legs: dict[str, str] = lab.script("fresh.py", *lab.fresh(standing.trust, "describe"))
@@ -124,7 +125,8 @@ def verify(lab: Lab, standing: Standing) -> dict[str, str]:
 
 
 def _transfer(lab: Lab, standing: Standing, move: Callable[[], tuple[int, float]]) -> Values:
-    """Run a transfer of `lab.size` bytes that returns (bytes moved, seconds); derive the values."""
+    """Run a transfer of `lab.size` bytes that returns (bytes moved, seconds); compute the
+    values."""
     before = standing.cpu_s
     if standing.pid is None:
         moved, seconds = move()

@@ -1,7 +1,7 @@
-"""Many fresh TLS connections with one small GET each, the first that succeeds, or many held idle.
+"""Many new TLS connections with one small GET each, the first successful one, or many idle ones.
 
-Run as a script inside a namespace (standard library only). Nothing is resumed: each connection
-makes a whole handshake. Time runs from connect to the last byte of the answer.
+Run as a script inside a namespace (standard library only). No session is resumed: each connection
+makes a full handshake. Time is measured from connect to the last byte of the response.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Server:
         return self.context.wrap_socket(plain, server_hostname=self.name)
 
     def get(self, connection: ssl.SSLSocket, path: str, *, close: bool) -> bytes:
-        """The body of an answer that carries a Content-Length."""
+        """The body of a response with a Content-Length."""
         manner = "close" if close else "keep-alive"
         request = f"GET {path} HTTP/1.1\r\nHost: {self.name}\r\nConnection: {manner}\r\n\r\n"
         connection.sendall(request.encode())
@@ -62,7 +62,8 @@ def receive(connection: ssl.SSLSocket) -> bytes:
 
 
 def describe(server: Server) -> dict[str, object]:
-    """What the client's leg spoke, and what the server saw on its own."""
+    """The TLS parameters of the client's connection, and those that the server reports for its
+    own."""
     with server.connect() as connection:
         seen = server.get(connection, "/tls", close=True).decode().strip()
         cipher = connection.cipher()
@@ -73,7 +74,7 @@ def describe(server: Server) -> dict[str, object]:
 
 
 def load(server: Server, path: str, count: int, concurrency: int) -> dict[str, object]:
-    """`count` fresh requests from `concurrency` threads: seconds for each, and for all."""
+    """`count` new requests from `concurrency` threads: seconds for each, and in total."""
     seconds: list[float] = []
     failures: list[BaseException] = []
     tickets = iter(range(count))
@@ -105,7 +106,8 @@ def load(server: Server, path: str, count: int, concurrency: int) -> dict[str, o
 
 
 def hold(server: Server, path: str, count: int) -> None:
-    """Open connections that have each made one request, say so, and keep them until a signal."""
+    """Open connections that have each made one request, report that, and keep them until a
+    signal."""
     held = []
     for _ in range(count):
         connection = server.connect()
@@ -116,7 +118,7 @@ def hold(server: Server, path: str, count: int) -> None:
 
 
 def first(server: Server, path: str) -> None:
-    """Try until a request has succeeded, and print when (CLOCK_MONOTONIC, seconds).
+    """Try until a request has succeeded, and print the time (CLOCK_MONOTONIC, seconds).
 
     Until then the connection is refused, or reaches a server whose certificate is not trusted.
     """

@@ -1,4 +1,4 @@
-"""The server and the peers, from Debian's archive and from PyPI; no service is started."""
+"""Install the server and the peers, from Debian's archive and from PyPI; no service is started."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _OPTIONAL: Final = {
     "tshark": {"tshark", "tshark-protocols"},
     "ndpiReader": {"ndpiReader"},
 }
-"""Program → the peers that it is installed for; all others are always needed."""
+"""Program → the peers that need it; all others are always needed."""
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
 
 
 def install(peers: list[str]) -> None:
-    """Install what is missing for these peers. Raises MachineError when that fails."""
+    """Install what is missing for these peers. Raises MachineError if that fails."""
     wanted = {
         program
         for program in _PACKAGES
@@ -69,14 +69,14 @@ def _apt(packages: list[str]) -> None:
     with _no_service_starts():
         for argv in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *packages]):
             _run(["apt-get", "-y", *argv], environment)
-    if shutil.which("systemctl"):  # nor at the next boot
+    if shutil.which("systemctl"):  # also not at the next boot
         units = [name for name in ("nginx", "squid") if any(name in p for p in packages)]
         subprocess.run(["systemctl", "disable", "-q", *units], check=False, capture_output=True)
 
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Debian's hook for it (invoke-rc.d(8)): 101 means that the action is forbidden by policy."""
+    """Uses Debian's hook (invoke-rc.d(8)): 101 means that the action is forbidden by policy."""
     if _POLICY.exists():
         yield
         return
@@ -89,7 +89,8 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def _venv(where: Path, package: str) -> None:
-    """Packages that are not for mitml4, and pin their own versions of what it uses."""
+    """A venv for packages that mitml4 does not need, and that require specific versions of its
+    dependencies."""
     _run([sys.executable, "-m", "venv", str(where)], dict(os.environ))
     pip = str(where / "bin" / "pip")
     _run([pip, "install", "-q", "--disable-pip-version-check", package], dict(os.environ))

@@ -1,9 +1,9 @@
-"""Small requests on connections that stay open: wrk speaks HTTP/1.1, h2load HTTP/2.
+"""Small requests on connections that stay open: wrk for HTTP/1.1, h2load for HTTP/2.
 
-Each figure has two loads. Many requests at once give requests a second and CPU for each request.
-One request at a time on one connection gives the median of a request's time. Neither program
-verifies certificates, so a connection that does is made after the load: if the peer had begun to
-let connections through unopened, that one would fail.
+Each figure has two loads. Many parallel requests give requests per second and CPU per request.
+Sequential requests on one connection give the median time of a request. Neither program verifies
+certificates, so a verifying connection is made after the load: it fails if the peer has begun to
+pass connections through.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SCRIPT: Final = str(Path(__file__).with_name("wrk.lua"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a load came to."""
+    """The results of a load."""
 
     requests: int
     seconds: float
@@ -50,7 +50,7 @@ class Load:
 
 
 LoadProgram: TypeAlias = Callable[[Lab, int, int, int], Load]
-"""Connections, streams on each, seconds."""
+"""Connections, streams per connection, seconds."""
 
 
 def http1_requests(lab: Lab, standing: Standing) -> dict[str, float]:
@@ -79,7 +79,7 @@ def _measure(
 
 
 def _wrk(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
-    """wrk can only be told a server's address by name, hence a hosts file for it alone."""
+    """wrk accepts the server's address only as a name, hence a separate hosts file."""
     hosts = lab.where / "hosts"
     hosts.write_text(f"{SERVER_IP} {SERVER_NAME}\n")
     argv = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "-s", _SCRIPT, _URL]
@@ -91,7 +91,7 @@ def _wrk(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
 
 
 def parse_wrk(shown: str) -> Load:
-    """Read what wrk.lua printed. Raises NotMeasuredError if a request failed."""
+    """Parse the output of wrk.lua. Raises NotMeasuredError if a request failed."""
     told = json.loads(shown.splitlines()[-1])
     if told["failed"] or not told["requests"]:
         raise NotMeasuredError(f"{told['failed']} requests failed of {told['requests']}")
@@ -113,9 +113,9 @@ def _h2load(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
 
 
 def parse_h2load(shown: str, log: str, seconds: int) -> Load:
-    """Count the requests that h2load finished. Raises NotMeasuredError if any of them failed.
+    """Count the requests that h2load completed. Raises NotMeasuredError if a request failed.
 
-    The log has a line for each request: its start, its status (-1: it failed), its microseconds.
+    The log has one line per request: its start, its status (-1: it failed), its microseconds.
     """
     if "Application protocol: h2\n" not in shown:
         raise NotMeasuredError("it does not speak HTTP/2")

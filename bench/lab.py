@@ -3,8 +3,8 @@
     client 10.77.1.2 ── 10.77.1.1 router 10.77.2.1 ── 10.77.2.2 server
                                    (the proxy)           nginx :443 (TLS), opaque.py :9000
 
-Files live on tmpfs; programs get an environment of their own, so that no proxy or CA setting of
-the caller's reaches them.
+Files are on tmpfs; programs get a separate environment, without the caller's settings for proxies
+or CAs.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ SERVER_INTERFACE: Final = "to-server"
 ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
 
 CONGESTION_CONTROL: Final = "reno"
-"""Unpaced, and the one that every kernel has and lets a namespace choose."""
+"""Without pacing, present in every kernel, and permitted in every namespace."""
 
 BLOCK_BYTES: Final = 1 << 20
 CHECK_BYTES: Final = 8 << 20
-"""Size of the file that is read with a checksum before anything is measured."""
+"""Size of the file whose digest is compared before anything is measured."""
 
 _HERE: Final = Path(__file__).parent
 _TCP_SETTING: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
@@ -98,7 +98,7 @@ http {{
 
 
 def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    """Ask every 20 ms. Raises MachineError that names what did not come."""
+    """Check every 20 ms. Raises MachineError with the name of what did not become ready."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > deadline:
@@ -108,24 +108,24 @@ def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 30) -> N
 
 @dataclass(slots=True)
 class Lab:
-    """The three hosts, with the server's programs running; made by `Lab.open`."""
+    """The three hosts, with the server's programs running; created by `Lab.open`."""
 
     where: Path
     client: NetNamespace
     router: NetNamespace
     server: NetNamespace
     size: int
-    """Bytes of /big, the file that is downloaded and uploaded."""
+    """Bytes of /big, the file for downloads and uploads."""
     server_ca: Path
     check_sha256: str
 
     @classmethod
     @contextmanager
     def open(cls, size: int, congestion_control: str) -> Iterator[Lab]:
-        """Build it, and take it down whatever happens. Needs root.
+        """Create the lab, and always remove it. Needs root.
 
         Every connection of the three hosts uses the given congestion control. Raises MachineError
-        where the kernel does not let a namespace choose it.
+        if the kernel does not permit it in a namespace.
         """
         with ExitStack() as stack:
             where = Path(tempfile.mkdtemp(prefix="mitml4-bench-", dir=_tmpfs()))
@@ -166,7 +166,7 @@ class Lab:
         wait_until(lambda: ports <= self.listening(self.server), "the servers did not start")
 
     def listening(self, host: NetNamespace) -> set[int]:
-        """The TCP ports (IPv4 and IPv6) that something in the namespace listens on."""
+        """The TCP ports (IPv4 and IPv6) that are open in the namespace."""
         lines = host.run("ss", "-Hltn", env=ENVIRONMENT).stdout.splitlines()
         return {int(line.split()[3].rpartition(":")[2]) for line in lines}
 
@@ -184,7 +184,7 @@ class Lab:
             return host.popen(argv, **settings | options)
 
     def curl(self, trust: Path, *options: str, path: str) -> list[dict[str, Any]]:
-        """What curl says of each transfer (its `%{json}`), trusting only the given CA."""
+        """curl's report for each transfer (its `%{json}`), trusting only the given CA."""
         limit_s = 120 + self.size // 5_000_000
         shown = self.client.run(
             "curl",
@@ -197,7 +197,7 @@ class Lab:
         return [json.loads(line) for line in shown.splitlines()]
 
     def sha256_by_curl(self, trust: Path, path: str) -> str:
-        """The digest of a file as it reaches the client."""
+        """The digest of a file as the client receives it."""
         resolve = f"{SERVER_NAME}:{TLS_PORT}:{SERVER_IP}"
         argv = ["curl", "-sS", "--cacert", str(trust), "--max-time", "60", "--resolve", resolve]
         body = self.client.run(
@@ -206,12 +206,12 @@ class Lab:
         return hashlib.sha256(body).hexdigest()  # type: ignore[arg-type]
 
     def script(self, name: str, *arguments: str) -> Any:
-        """Run one of the client's scripts to its end; the JSON that it prints."""
+        """Run one of the client's scripts; returns the JSON that it prints."""
         argv = [sys.executable, str(_HERE / name), *arguments]
         return json.loads(self.client.run(*argv, env=ENVIRONMENT).stdout)
 
     def fresh(self, trust: Path, command: str, **options: int) -> list[str]:
-        """Arguments of fresh.py."""
+        """The arguments of fresh.py."""
         place = ["--ip", SERVER_IP, "--port", str(TLS_PORT), "--name", SERVER_NAME]
         more = [part for key, value in options.items() for part in (f"--{key}", str(value))]
         return [command, *place, "--trust", str(trust), *more]
@@ -237,7 +237,7 @@ def _cable(client: NetNamespace, router: NetNamespace, server: NetNamespace) -> 
     client.run("ip", "route", "add", "default", "via", ROUTER_CLIENT_IP)
     server.run("ip", "route", "add", "default", "via", ROUTER_SERVER_IP)
     router.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
-    # A run of fresh connections must not stop for want of ports in TIME-WAIT.
+    # Many new connections must not run out of ports in TIME-WAIT.
     client.call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000"))
     router.call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000"))
 
@@ -264,7 +264,7 @@ def _certify(where: Path) -> Path:
 
 
 def _fill(www: Path, size: int) -> str:
-    """Write /small, /check and /big, the same incompressible block over and over."""
+    """Write /small, /check and /big, which repeat one incompressible block."""
     www.mkdir()
     block = random.Random(4).randbytes(BLOCK_BYTES)
     (www / "small").write_bytes(block[:1024])

@@ -1,4 +1,4 @@
-"""The machine and the programs that a run was made with."""
+"""The machine and the programs of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["details"]
 
 
 def details() -> dict[str, Any]:
-    """What a reader needs to judge the figures; nothing that names the machine."""
+    """What a reader needs to interpret the figures; nothing that identifies the machine."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "kernel": platform.release(),

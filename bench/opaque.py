@@ -1,13 +1,13 @@
 """Bytes of no known protocol over plain TCP: a server, and a client that reads and drops them.
 
-Run as a script inside a namespace (standard library only). The kernel moves the server's bytes
-from a file to the socket, so that neither end is slower for being Python.
+Run as a script inside a namespace (standard library only). The kernel moves the server's bytes from
+a file to the socket, so that Python does not slow down either end.
 
-    client → server   MAGIC, how many bytes are wanted (big-endian, 8 bytes), CR LF
-    server → client   that many bytes of the file, over and over
+    client → server   MAGIC, the number of bytes (big-endian, 8 bytes), CR LF
+    server → client   that many bytes of the file, repeated
 
-The CR LF is for squid, which waits for a line before it sees that this is not HTTP. The client
-stops at the last byte it asked for: how a proxy passes on a FIN is not the figure.
+The CR LF is for squid, which needs a line to detect that this is not HTTP. The client stops at the
+last byte that it asked for: forwarding of a FIN is not measured.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def serve(host: str, port: int, path: str) -> None:
 
 
 def fetch(host: str, port: int, wanted: int, digest: bool) -> dict[str, object]:
-    """Seconds from the first byte asked to the last one read, and how many came."""
+    """Seconds from the request to the last byte, and the number of bytes."""
     buffer = bytearray(READ_BYTES)
     view = memoryview(buffer)
     hashing = hashlib.sha256()

@@ -1,6 +1,6 @@
-"""The first bytes of one flow each, of the common protocols and of none, by the name they have.
+"""The first bytes of one flow for each common protocol, and for unknown ones, by name.
 
-What stands behind a comma tells two openings of one protocol apart.
+The text after a comma distinguishes two openings of one protocol.
 """
 
 from __future__ import annotations

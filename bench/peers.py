@@ -1,8 +1,8 @@
-"""The proxies that stand in the router, one at a time, each set up as its manual says.
+"""The proxies that run in the router, one at a time, each configured as its manual says.
 
-Every one of them gets a CA of its own and only the lab's server CA as roots. All keys are EC P-256,
-also where a peer would make RSA keys by itself: that is the faster choice for its handshakes. What
-costs a peer time and is not the interception itself (access logs, flow printing) is off.
+Each gets its own CA, and only the lab's server CA as roots. All keys are EC P-256, also where a
+peer would generate RSA keys by default, because they make its handshakes faster. Features that cost
+time and are not interception (access logs, flow printing) are off.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _CERTGEN: Final = "/usr/lib/squid/security_file_certgen"
 
 
 class NotMeasuredError(MitmError):
-    """A figure that a peer cannot give; the message is the reason that the report shows."""
+    """A figure that a peer cannot provide; the message is the reason in the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A peer that stands in the router: what clients trust there, and its process (if any)."""
+    """A running peer: what its clients trust, and its process (if any)."""
 
     trust: Path
     pid: int | None
@@ -72,22 +72,22 @@ class Standing:
 
 
 class Peer(ABC):
-    """Something that stands, or does not, between the client and the server."""
+    """The program, or its absence, between the client and the server."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def version(self) -> str:
-        """What it calls itself. Raises NotMeasuredError when it is not there."""
+        """Its version string. Raises NotMeasuredError if it is not installed."""
 
     @abstractmethod
     def standing(self, lab: Lab) -> AbstractContextManager[Standing]:
-        """Put it into the router, and leave the router bare again."""
+        """Start it in the router; on exit, the router is clean again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A proxy that can be started: its command line, what clients trust, where its output goes."""
+    """A proxy that can be started: its command line, what clients trust, the file of its output."""
 
     argv: list[str]
     trust: Path
@@ -104,14 +104,15 @@ class Prepared:
 
 
 class Proxy(Peer):
-    """How to set up, start and stop one proxy."""
+    """Setup, start and stop of one proxy."""
 
     @abstractmethod
     def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
-        """Write its files into an empty folder; its command line, and the CA that clients trust."""
+        """Write its files into an empty directory; returns its command line, and the CA that
+        clients trust."""
 
     def rules(self) -> str:
-        """nft statements that send the client's connections to it; it may bring its own."""
+        """nft statements that redirect the client's connections to it; it may add its own rules."""
         return _redirect(tls=_TLS_LISTENER, opaque=_TCP_LISTENER)
 
     def is_ready(self, lab: Lab, log: Path) -> bool:
@@ -119,7 +120,8 @@ class Proxy(Peer):
 
     @contextmanager
     def prepared(self, lab: Lab) -> Iterator[Prepared]:
-        """Its files and the rules are there, and it can be started. Ends with a bare router."""
+        """Set up its files and the rules, so that it can be started. On exit, the router is clean
+        again."""
         where = lab.where / self.name
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir(mode=0o755)
@@ -166,7 +168,7 @@ class Mitml4(Proxy):
 
     name: ClassVar[str] = "mitml4"
     python: tuple[str, ...] = field(default=(sys.executable,))
-    """The interpreter and its options: a profiler may stand here."""
+    """The interpreter and its options: may be a profiler."""
 
     def version(self) -> str:
         return first_line([sys.executable, "-m", "mitml4", "--version"])
@@ -188,7 +190,7 @@ class Mitml4(Proxy):
 
 @dataclass(frozen=True, slots=True)
 class Mitmproxy(Proxy):
-    """mitmdump in transparent mode, which holds each body in memory until it is whole."""
+    """mitmdump in transparent mode, which keeps each body in memory until it is complete."""
 
     name: ClassVar[str] = "mitmproxy"
     settings: ClassVar[tuple[str, ...]] = ()
@@ -221,7 +223,7 @@ class Mitmproxy(Proxy):
 
 @dataclass(frozen=True, slots=True)
 class MitmproxyStreaming(Mitmproxy):
-    """The same, told to pass on bodies as they come: its fastest way to move bytes."""
+    """The same, configured to stream bodies: its fastest way to move bytes."""
 
     name: ClassVar[str] = "mitmproxy-streaming"
     settings: ClassVar[tuple[str, ...]] = ("stream_large_bodies=1m",)
@@ -244,8 +246,8 @@ class Sslsplit(Proxy):
         leaf.write_to_path(where / "leaf.key")
         argv = ["sslsplit", "-u", "root", "-k", str(where / "ca.key"), "-c", str(where / "ca.pem")]
         argv += ["-K", str(where / "leaf.key")]
-        # `tcp` would be the plainer type, but hangs when the client's first bytes come before the
-        # server's connection is up.
+        # `tcp` would be the simpler type, but hangs if the client's first bytes arrive before the
+        # server's connection is established.
         argv += ["ssl", "0.0.0.0", str(_TLS_LISTENER), "autossl", "0.0.0.0", str(_TCP_LISTENER)]
         return argv, where / "ca.pem"
 
@@ -275,7 +277,7 @@ shutdown_lifetime 0 seconds
 
 @dataclass(frozen=True, slots=True)
 class Squid(Proxy):
-    """squid-openssl, intercepting with ssl-bump; nothing is cached or logged."""
+    """squid-openssl, intercepting with ssl-bump; without cache and logs."""
 
     name: ClassVar[str] = "squid"
 
@@ -286,7 +288,7 @@ class Squid(Proxy):
         authority = trustme.CA(organization_name="bench squid CA")
         authority.private_key_pem.write_to_path(where / "ca.key")
         authority.cert_pem.write_to_path(where / "ca.pem")
-        # It looks up both ends of every connection: from here, not from a resolver.
+        # squid looks up both ends of every connection: with this file instead of a resolver.
         (where / "hosts").write_text(f"{SERVER_IP} {SERVER_NAME}\n{CLIENT_IP} client.bench.test\n")
         subprocess.run(
             [_CERTGEN, "-c", "-s", where / "ssl_db", "-M", "4MB"], check=True, capture_output=True
@@ -338,11 +340,12 @@ def _output(argv: list[str]) -> str:
 
 
 def first_line(argv: list[str]) -> str:
-    """What a program says first. Raises NotMeasuredError when it is not there, or fails."""
+    """The first line of a program's output. Raises NotMeasuredError if it is not installed, or
+    fails."""
     return _output(argv).splitlines()[0]
 
 
 def last_line(log: Path) -> str:
-    """What a program said last."""
+    """The last line of a program's output."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"

@@ -1,4 +1,5 @@
-"""What a process and all its descendants have used: CPU seconds and resident memory, from /proc."""
+"""The resources of a process and all its descendants: CPU seconds and resident memory, from
+/proc."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ _WATCH_INTERVAL_S: Final = 0.05
 def parse_cpu_ticks(stat: str) -> int:
     """utime + stime + cutime + cstime of a /proc/PID/stat line (proc(5)).
 
-    The command name may hold blanks and parentheses, so fields are counted from the last `)`:
-    what follows it is field 3, and the four times are fields 14 to 17.
+    The command name may contain spaces and parentheses, so fields are counted from the last `)`:
+    field 3 follows it, and the four times are fields 14 to 17.
     """
     fields = stat.rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15])
@@ -42,7 +43,8 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the tree; children that have ended count with their parents."""
+    """User and system time of the tree; the time of ended children is included in their
+    parents'."""
     ticks = 0
     for member in tree(pid):
         try:
@@ -53,7 +55,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident set of the tree; pages that its members share count once for each of them."""
+    """Resident set of the tree; shared pages count once for each process."""
     pages = 0
     for member in tree(pid):
         try:
@@ -65,7 +67,7 @@ def resident_bytes(pid: int) -> int:
 
 @dataclass(slots=True)
 class MemoryWatch:
-    """Resident memory at the start of a load, and the most that was seen until its end."""
+    """Resident memory at the start of a load, and its maximum until the end."""
 
     start: int
     peak: int
@@ -73,7 +75,7 @@ class MemoryWatch:
     @classmethod
     @contextmanager
     def over(cls, pid: int) -> Iterator[MemoryWatch]:
-        """Look every 50 ms while the block runs."""
+        """Sample every 50 ms while the block runs."""
         first = resident_bytes(pid)
         watch = cls(start=first, peak=first)
         done = threading.Event()
@@ -93,7 +95,7 @@ class MemoryWatch:
 
 
 def stop(process: subprocess.Popen[Any], grace_s: float = 15) -> None:
-    """Ask a process to end, wait, and insist on it."""
+    """Ask a process to end, wait, and kill it if it does not."""
     if process.poll() is None:
         process.terminate()
         try:

@@ -1,6 +1,6 @@
-"""`python -m bench.profile`: where mitml4's time goes under one figure's load (as root).
+"""`python -m bench.profile`: profile mitml4 under one figure's load (as root).
 
---tool py-spy     samples from outside, hardly slower; writes stacks for speedscope.app
+--tool py-spy     samples from outside, with little slowdown; writes stacks for speedscope.app
 --tool cprofile   counts every call, several times slower; writes a file for pstats, snakeviz
 """
 
@@ -32,9 +32,9 @@ _SHOWN: Final = 30
 
 
 def self_times(stacks: Iterable[str]) -> list[tuple[str, float]]:
-    """Each innermost frame's share of all samples, greatest first, from `a;b;c COUNT` lines.
+    """Each innermost frame's share of all samples, largest first, from lines `a;b;c COUNT`.
 
-    C functions that have no symbol are taken together, one `?` for each library.
+    C functions without a symbol are combined, one `?` per library.
     """
     counts: collections.Counter[str] = collections.Counter()
     for line in stacks:
@@ -79,7 +79,7 @@ def _sampled(pid: int, path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sampler.send_signal(signal.SIGINT)  # its way to finish and write
+        sampler.send_signal(signal.SIGINT)  # makes it finish and write its file
         sampler.wait()
 
 

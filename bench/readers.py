@@ -1,4 +1,4 @@
-"""Programs that read a capture and say which flows are in it, each with what helps its speed."""
+"""Programs that read a capture and report its flows, each with its fastest options."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _COUNT_FLOWS: Final = str(Path(__file__).with_name("count_flows.py"))
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How to run one, how to ask its version, and how to tell from its output that it read all."""
+    """How to run a program, get its version, and check from its output that it has read
+    everything."""
 
     name: str
     argv: tuple[str, ...]
-    """The capture's path goes to its end."""
+    """The capture's path is appended."""
     asked: tuple[str, ...]
     found: Callable[[Path], tuple[int | None, int | None]]
-    """Of its output: how many packets and how many TCP flows it saw; None where it does not say."""
+    """From its output: the number of packets and of TCP flows; None if it does not report that."""
 
     def version(self) -> str:
-        """Raises NotMeasuredError when it is not there."""
+        """Raises NotMeasuredError if it is not installed."""
         return first_line([*self.asked])
 
     def check(self, output: Path, capture: Synthesis) -> None:
-        """Raises NotMeasuredError for an output that lacks packets or flows of the capture."""
+        """Raises NotMeasuredError if packets or flows of the capture are missing in the output."""
         packets, flows = self.found(output)
         if packets not in (None, capture.packets) or flows not in (None, capture.flows):
             raise NotMeasuredError(
@@ -60,7 +61,7 @@ def _number(output: Path, pattern: str) -> int:
 
 
 def _streams(output: Path) -> tuple[int, int]:
-    """tshark's lines of stream number and protocols, one for each packet."""
+    """From tshark's lines of stream number and protocols, one per packet."""
     with output.open() as lines:
         streams = [line.partition("\t")[0] for line in lines]
     return len(streams), len({stream for stream in streams if stream})

@@ -1,4 +1,4 @@
-"""Samples to tables: medians over the rounds, and comparisons with `direct` round by round."""
+"""From samples to tables: medians over the rounds, and comparisons with `direct` by round."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one peer gave for one figure in one round."""
+    """The values of one peer for one figure in one round."""
 
     figure: str
     peer: str
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Several rounds in three numbers."""
+    """A summary of several rounds."""
 
     median: float
     low: float
@@ -48,13 +48,13 @@ class Spread:
 
 @dataclass(slots=True)
 class Report:
-    """A run: the machine, the settings, every sample, and what is missing with its reason."""
+    """A run: the machine, the settings, all samples, and missing figures with their reasons."""
 
     machine: dict[str, Any]
     settings: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     legs: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Peer → what its client leg and its server leg spoke."""
+    """Peer → the TLS parameters of its client side and its server side."""
     samples: list[Sample] = field(default_factory=list)
     not_measured: list[tuple[str, str, str]] = field(default_factory=list)
     """(figure, peer, reason)"""
@@ -114,7 +114,7 @@ class Report:
 def _columns(
     name: str, quantity: Quantity, samples: Sequence[Sample], peers: Sequence[str], base: str
 ) -> list[tuple[str, dict[str, str]]]:
-    """The quantity's own column, and the one that compares it with the base, where there is one."""
+    """The quantity's column, and the column of its comparison with the base, if there is one."""
     own = {
         peer: _cell(
             [s.values[name] for s in samples if s.peer == peer and name in s.values],
@@ -140,16 +140,16 @@ def _cell(values: Sequence[float], decimals: int) -> str:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, least and greatest of at least one value."""
+    """Median, minimum and maximum of at least one value."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def compare(
     samples: Sequence[Sample], peer: str, name: str, versus: str, base: str = "direct"
 ) -> list[float]:
-    """A peer's value against the base's of the same round, for each round that has both.
+    """A peer's value relative to the base's in the same round, for each round that has both.
 
-    The machine drifts from round to round: neighbours in time are compared, not medians.
+    The machine drifts from round to round, so values of the same round are compared, not medians.
     """
     bases = {s.round: s.values[name] for s in samples if s.peer == base and name in s.values}
     pairs = [

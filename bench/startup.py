@@ -1,8 +1,8 @@
-"""From the start of a proxy to the first response that a client gets through it.
+"""Time from the start of a proxy to the first response through it.
 
-The client tries again and again, from before the proxy is started. It trusts only the authority
-that the proxy signs with, so the first response is the first that was intercepted. Authorities and
-redirecting rules are there before the proxy is started; rules of its own the proxy makes itself.
+The client retries continuously, from before the proxy is started. It trusts only the proxy's CA, so
+the first response is the first intercepted one. CAs and redirecting rules exist before the proxy is
+started; rules that a proxy adds itself are part of its start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STARTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class StartupFigure:
-    """A figure whose load is the start of the peer itself."""
+    """A figure that measures the start of the peer."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class StartupFigure:
     base: ClassVar[str] = "direct"
 
     def measure(self, lab: Lab, peer: Peer) -> Values:
-        """The medians of several starts; nothing for a peer that is not a program."""
+        """The medians of several starts; empty for a peer that is not a program."""
         if not isinstance(peer, Proxy):
             return {}
         starts = [_start(lab, peer) for _ in range(_STARTS)]

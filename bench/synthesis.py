@@ -1,11 +1,11 @@
-"""A capture made from nothing: the same bytes for the same size, on any machine.
+"""A synthetic capture: the same bytes for the same size, on any machine.
 
-What a busy link looks like to a reader: a few bulk transfers that carry most of the bytes, many
-short HTTP and TLS flows that carry most of the names, dozens of them at a time with their packets
-interleaved, IPv4 and a fifth IPv6, TCP timestamps, now and then a packet twice or out of order, and
-some DNS beside it. Addresses are those for documentation (RFC 5737, RFC 3849); checksums are right.
+It resembles a busy link: a few bulk transfers with most of the bytes, many short HTTP and TLS flows
+with most of the names, dozens of them at a time with interleaved packets, IPv4 and a fifth IPv6,
+TCP timestamps, some duplicated and reordered packets, and some DNS. Addresses are for documentation
+(RFC 5737, RFC 3849); checksums are correct.
 
-A smaller capture is the beginning of a larger one, cut off where its size is reached.
+A smaller capture is a prefix of a larger one, cut off at its size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _MAX_BURST: Final = 8
 _MSS: Final = 1428
 _STEP_US: Final = 10
 SHORT_FLOWS: Final = 0.016
-"""The share of bulk transfers that leaves a third of the bytes to the others: 76 packets a flow."""
+"""With this share of bulk transfers, a third of the bytes is in other flows: 76 packets per
+flow."""
 LONG_FLOWS: Final = 0.25
 _TWICE: Final = 0.001
 _SWAPPED: Final = 0.001
@@ -40,7 +41,7 @@ _QUESTION: Final = bytes.fromhex("0100000100000000000004686f7374056265")  # host
 _QUESTION_END: Final = bytes.fromhex("6e636804746573740000010001")
 
 Message: TypeAlias = tuple[bool, bytes]
-"""Whether the client says it, and what."""
+"""Whether the client sends it, and its bytes."""
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Synthesis:
     bytes: int = 0
     packets: int = 0
     flows: int = 0
-    """TCP connections, each with its SYN; the last of them have no end."""
+    """TCP connections, each with its SYN; the last ones do not end."""
 
 
 def synthesise(path: Path, size: int, bulk: float = SHORT_FLOWS) -> Synthesis:
@@ -81,7 +82,7 @@ def _write(file: BinaryIO, made: Synthesis, frames: list[bytes]) -> None:
 
 
 def _burst(running: list[Iterator[bytes]], chance: random.Random) -> list[bytes]:
-    """A few packets of one connection, which is dropped from the list when it has no more."""
+    """A few packets of one connection, which is removed from the list when it has no more."""
     if chance.random() < _DNS * _MAX_BURST / 2:
         return [_dns(chance)]
     index = chance.randrange(len(running))
@@ -105,7 +106,7 @@ def _burst(running: list[Iterator[bytes]], chance: random.Random) -> list[bytes]
 def _conversation(
     chance: random.Random, noise: bytes, bulk: float
 ) -> tuple[int, Iterator[Message]]:
-    """A port, and a conversation for it, as long as chance wants."""
+    """A port, and a conversation for it, of random length."""
     if chance.random() < bulk:
         length = chance.randrange(1_000_000, 4_000_000)
         match chance.randrange(3):
@@ -123,7 +124,7 @@ def _conversation(
 
 
 def _http(noise: bytes, start: int, lengths: list[int]) -> Iterator[Message]:
-    """Requests on one connection, each answered by a body of its length."""
+    """Requests on one connection, each with a response body of the given length."""
     for number, length in enumerate(lengths):
         yield (
             True,
@@ -139,7 +140,7 @@ def _http(noise: bytes, start: int, lengths: list[int]) -> Iterator[Message]:
 
 
 def _tls(noise: bytes, start: int, length: int) -> Iterator[Message]:
-    """TLS 1.3 as it looks from outside: two hellos in the clear, then sealed records."""
+    """TLS 1.3 as seen from outside: two hellos in plain text, then encrypted records."""
     yield True, client_hello("www.bench.test", noise[start : start + 96])
     yield False, _server_hello(noise[start : start + 96]) + _records(noise, start, 4000)
     yield True, b"\x14\x03\x03\x00\x01\x01" + _records(noise, start, 69) + _records(noise, 9, 400)
@@ -147,7 +148,7 @@ def _tls(noise: bytes, start: int, length: int) -> Iterator[Message]:
 
 
 def _records(noise: bytes, start: int, length: int) -> bytes:
-    """Application data records (RFC 8446 §5.2), as full as they may be, the last one less."""
+    """Application data records (RFC 8446 §5.2) of maximum length; the last may be shorter."""
     sizes = [16401] * (length // 16401) + [length % 16401]
     return b"".join(
         b"\x17\x03\x03" + size.to_bytes(2, "big") + _noise(noise, start, size) for size in sizes
@@ -155,7 +156,7 @@ def _records(noise: bytes, start: int, length: int) -> bytes:
 
 
 def client_hello(name: str, random_bytes: bytes) -> bytes:
-    """A record with a TLS 1.3 ClientHello as browsers send it, without GREASE (RFC 8446 §4.1.2)."""
+    """A record with a browser-like TLS 1.3 ClientHello, without GREASE (RFC 8446 §4.1.2)."""
     host = name.encode()
     extensions = (
         (0, _sized(b"\x00" + _sized(host, 2), 2)),
@@ -173,7 +174,7 @@ def client_hello(name: str, random_bytes: bytes) -> bytes:
 
 
 def _server_hello(random_bytes: bytes) -> bytes:
-    """Its answer (RFC 8446 §4.1.3), with the change_cipher_spec of compatibility mode behind it."""
+    """Its answer (RFC 8446 §4.1.3), followed by the change_cipher_spec of compatibility mode."""
     extensions = ((43, b"\x03\x04"), (51, b"\x00\x1d" + _sized(random_bytes[64:96], 2)))
     return _hello(2, random_bytes, b"\x13\x01\x00", extensions) + b"\x14\x03\x03\x00\x01\x01"
 
@@ -188,7 +189,7 @@ def _hello(
 
 
 def _sized(body: bytes, width: int) -> bytes:
-    """The body behind its length in so many bytes."""
+    """The body, preceded by its length in `width` bytes."""
     return len(body).to_bytes(width, "big") + body
 
 
@@ -202,7 +203,7 @@ def _noise(noise: bytes, start: int, length: int) -> bytes:
 
 
 class _End:
-    """One end of a connection: what it has sent, and the headers it sends it with."""
+    """One end of a connection: its sequence number, and the headers of its packets."""
 
     def __init__(self, addresses: bytes, ports: bytes, sequence: int) -> None:
         self.addresses = addresses
@@ -241,7 +242,7 @@ def _connection(number: int, port: int, messages: Iterator[Message]) -> Iterator
 
 
 def _ends(number: int, port: int) -> tuple[_End, _End]:
-    """Client and server of the connection of this number; no two share all four of theirs."""
+    """Client and server of a connection by number; no two connections have the same four-tuple."""
     host, source = 1 + number % 250, 32768 + number // 250 % 28000
     if number % 5:
         here = IPv4Address(f"192.0.2.{host}").packed
@@ -277,6 +278,6 @@ def _packet(protocol: int, addresses: bytes, head: bytes, options: bytes, payloa
 
 
 def _checksum(data: bytes) -> bytes:
-    """RFC 1071: the sum in one's complement is what the whole leaves over by 65535."""
+    """RFC 1071: the one's complement sum is the number modulo 65535."""
     padded = data + b"\x00" if len(data) % 2 else data
     return (0xFFFF - int.from_bytes(padded, "big") % 0xFFFF).to_bytes(2, "big")

@@ -1,7 +1,7 @@
-"""Records of TLS 1.3 written one by one, as no TLS library lets its user write them.
+"""TLS 1.3 records that are written one by one, which TLS libraries do not support.
 
-What a peer may send once the handshake is over: records of one byte or none, a record full of
-tickets, key updates without end. The secret comes from the peer's key log.
+They are what a peer may send after the handshake: records of one byte or none, a record full of
+tickets, endless key updates. The secret comes from the peer's key log.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ APPLICATION_DATA: Final = 23
 
 @dataclass(slots=True)
 class RecordWriter:
-    """Writes what one side says under TLS_AES_128_GCM_SHA256 or TLS_AES_256_GCM_SHA384, whichever
-    its traffic secret belongs to, from that on."""
+    """Writes the records of one side with TLS_AES_128_GCM_SHA256 or TLS_AES_256_GCM_SHA384,
+    depending on its traffic secret, starting with the first record under that secret."""
 
     secret: bytes
     _key: AESGCM = field(init=False)
@@ -51,7 +51,7 @@ class RecordWriter:
         return self.record(APPLICATION_DATA, content)
 
     def key_update(self, *, requested: bool = False) -> bytes:
-        """RFC 8446 §4.6.3; what follows is under the next key."""
+        """RFC 8446 §4.6.3; following records use the next key."""
         record = self.record(HANDSHAKE, bytes((24, 0, 0, 1, requested)))
         self.secret = _expand(self.secret, b"traffic upd", len(self.secret))
         self._begin()
@@ -59,13 +59,13 @@ class RecordWriter:
 
 
 def ticket(number: int) -> bytes:
-    """A NewSessionTicket as short as it may be (RFC 8446 §4.6.1)."""
+    """A NewSessionTicket of minimum length (RFC 8446 §4.6.1)."""
     body = struct.pack("!IIB1sH1sH", 7200, number, 1, b"n", 1, b"t", 0)
     return b"\x04" + struct.pack("!I", len(body))[1:] + body
 
 
 def logged_secret(log: Path, label: str) -> bytes:
-    """The last secret of this label in a key log, such as `SERVER_TRAFFIC_SECRET_0`."""
+    """The last secret with this label in a key log, such as `SERVER_TRAFFIC_SECRET_0`."""
     lines = [line.split() for line in log.read_text().splitlines() if line]
     return bytes.fromhex([line[2] for line in lines if line[:1] == [label]][-1])
 

@@ -1,7 +1,7 @@
-"""Run a command and say what it used: seconds, CPU seconds, and the most memory it held.
+"""Run a command and report its resources: seconds, CPU seconds, and its maximum memory.
 
 Run as a script (standard library only), so that the command is the child of a small process: on
-Linux, what a process holds when it starts a command counts as the command's ru_maxrss as well.
+Linux, a command's ru_maxrss includes the memory of the process that starts it.
 """
 
 from __future__ import annotations

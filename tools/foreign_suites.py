@@ -1,13 +1,13 @@
-"""Run other projects' test suites plainly and through `mitml4 run --loopback`, and compare.
+"""Run other projects' test suites directly and through `mitml4 run --loopback`, and compare.
 
-    python tools/foreign_suites.py                 all of them
-    python tools/foreign_suites.py httpcore h11    these
+    python tools/foreign_suites.py                 all suites
+    python tools/foreign_suites.py httpcore h11    only these
     python tools/foreign_suites.py --list
 
-A suite is a project's source distribution, from PyPI, with its tests. Files with tests that end
-otherwise through mitml4 are run again, up to twice. Tests that always do are printed with the
-reason that docs/run.md gives for them, under "Other projects' tests"; the exit code is 1 where one
-has none. Each suite is installed into an environment of its own, in a temporary directory.
+A suite is a project's source distribution from PyPI, with its tests. Files whose tests have another
+result through mitml4 are run again, up to twice. Tests that differ every time are printed with the
+reason that docs/run.md gives for them, under "Other projects' tests"; the exit code is 1 if one has
+none. Each suite is installed into a separate environment, in a temporary directory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from xml.etree import ElementTree
 ROOT: Final = Path(__file__).parent.parent
 REASONS: Final = ROOT / "docs" / "run.md"
 SUITE_S: Final = 1200.0
-"""How long a suite may take."""
+"""The time limit of a suite."""
 TRIES: Final = 2
 _ROW: Final = re.compile(r"\| (?P<suite>[\w.-]+) \| `(?P<tests>[^`]+)` \| (?P<reason>.+) \|")
 _ENDS: Final = ("error", "failure", "skipped")
@@ -43,22 +43,22 @@ class Suite:
 
     requirement: str
     needs: tuple[str, ...] = ()
-    """What its tests import, as pip names it."""
+    """The packages that its tests import, as pip names them."""
     tests: tuple[str, ...] = ("tests",)
     options: tuple[str, ...] = ()
-    """Of pytest."""
+    """For pytest."""
     server: str = ""
-    """A shell command that runs beside the tests, in the same network."""
+    """A shell command that runs next to the tests, in the same network."""
     environment: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
-    """Programs that must be there."""
+    """Programs that must be installed."""
     as_root: bool = True
     """Whether its tests run as root too."""
 
 
 PYTEST: Final = ("pytest<9", "pytest-timeout")
-# Left out: grpcio and hypercorn have no tests in their source distributions, websockets not all
-# that its tests import.
+# Left out: grpcio and hypercorn have no tests in their source distributions; websockets lacks some
+# modules that its tests import.
 SUITES: Final = {
     "aiohttp": Suite(
         requirement="aiohttp==3.12.15",
@@ -89,7 +89,7 @@ SUITES: Final = {
             "PGINSTALLATION": str(max(Path("/usr/lib/postgresql").glob("*/bin"), default=""))
         },
         commands=("pg_ctlcluster",),
-        as_root=False,  # PostgreSQL does not start then
+        as_root=False,  # PostgreSQL does not start as root
     ),
     "asyncssh": Suite(
         requirement="asyncssh==2.21.0",
@@ -101,8 +101,8 @@ SUITES: Final = {
     ),
     "cpython": Suite(
         requirement="libpython3-testsuite",
-        # On loopback alone, but they ask. The one left out names its own CA, and leaves a server
-        # behind that breaks the tests after it where it is refused.
+        # They use loopback only, but ask for the resource. The one left out names its own CA; if
+        # its certificate is refused, it leaves a server running that breaks the tests after it.
         options=("-u", "network", "-i", "*.test_stls_context"),
         tests=(
             *("test_httplib", "test_urllib2_localnet", "test_ftplib", "test_smtplib"),
@@ -135,7 +135,7 @@ SUITES: Final = {
     "pyftpdlib": Suite(
         requirement="pyftpdlib==2.0.1",
         needs=("psutil", "pyopenssl", "setuptools", "pyasyncore", "pyasynchat"),
-        tests=("pyftpdlib/test/test_functional.py",),  # those of TLS crash pyOpenSSL now and then
+        tests=("pyftpdlib/test/test_functional.py",),  # the TLS tests sometimes crash pyOpenSSL
     ),
     "redis-py": Suite(
         requirement="redis==5.2.1",
@@ -195,7 +195,7 @@ SUITES: Final = {
 
 @dataclass(frozen=True)
 class Reason:
-    """Why tests end otherwise, as docs/run.md says."""
+    """Why tests have another result, from docs/run.md."""
 
     suite: str
     tests: str
@@ -209,7 +209,7 @@ def reasons() -> list[Reason]:
 
 
 class Checkout:
-    """A suite, unpacked, with an environment of its own."""
+    """An unpacked suite, with a separate environment."""
 
     def __init__(self, name: str, suite: Suite, work: Path) -> None:
         self.name = name
@@ -218,7 +218,7 @@ class Checkout:
         self.report = self.directory / "report.xml"
 
     def prepare(self) -> None:
-        """Raises CalledProcessError where pip cannot install it."""
+        """Raises CalledProcessError if pip cannot install it."""
         if (self.directory / "prepared").exists():
             return
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -246,7 +246,7 @@ class Checkout:
         return next(self.directory.glob("*/PKG-INFO")).parent
 
     def command(self, names: Collection[str]) -> list[str]:
-        """What runs the suite, or the files of it that have the tests of these names."""
+        """The command that runs the suite, or only the files with these tests."""
         files = sorted({self._file(name) for name in names})
         pytest = [
             *("../venv/bin/python", "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
@@ -265,7 +265,7 @@ class Checkout:
         return next(path for path in paths if (self.source / path).is_file())
 
     def run(self, prefix: Sequence[str], names: Collection[str] = ()) -> dict[str, str]:
-        """How each test ended, by its name."""
+        """The result of each test, by name."""
         self.report.unlink(missing_ok=True)
         environment = os.environ | self.suite.environment
         with (self.directory / "log").open("ab") as log:
@@ -286,7 +286,7 @@ class Checkout:
 
 
 class CPython(Checkout):
-    """Debian's: the tests come in a package for each version, libpython3.11-testsuite."""
+    """Debian's: the tests are in a package for each version, libpython3.11-testsuite."""
 
     def install(self) -> None:
         version = Path("/usr/bin/python3").resolve().name
@@ -308,7 +308,7 @@ class CPython(Checkout):
 def outcomes(report: Path) -> dict[str, str]:
     """`module.Class::test` → passed, failure, error or skipped, from a JUnit report.
 
-    One that may fail (pytest's xfail) has passed.
+    An expected failure (pytest's xfail) counts as passed.
     """
     if not report.exists():
         return {}
@@ -322,9 +322,9 @@ def outcomes(report: Path) -> dict[str, str]:
 
 
 def compare(checkout: Checkout, through: Sequence[str]) -> tuple[int, dict[str, tuple[str, str]]]:
-    """How many tests there are, and those that end otherwise: (plainly, through).
+    """The number of tests, and the results that differ: (directly, through mitml4).
 
-    They do if they end otherwise than they ever do plainly, at least twice.
+    A test differs if at least two results through mitml4 never occur directly.
     """
     plain = {name: {end} for name, end in checkout.run([]).items()}
     inside = {name: [end] for name, end in checkout.run(through).items()}
@@ -343,7 +343,8 @@ def compare(checkout: Checkout, through: Sequence[str]) -> tuple[int, dict[str, 
 
 
 def report(name: str, count: int, differing: dict[str, tuple[str, str]]) -> bool:
-    """Print what differs and why; whether there are tests, and each difference has a reason."""
+    """Print the differences and their reasons; returns whether there are tests, and each difference
+    has a reason."""
     known = [reason for reason in reasons() if reason.suite == name]
     unexplained = 0
     print(f"{name}: {count} tests, {len(differing)} differ", flush=True)

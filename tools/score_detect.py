@@ -1,12 +1,12 @@
-"""Scores detection against captures whose stacks are known: precision and recall by protocol.
+"""Score detection against captures with known stacks: precision and recall by protocol.
 
     python tools/score_detect.py DIRECTORY [--hints]
 
-DIRECTORY holds captures and `truth.jsonl`, one line per TCP flow with payload: `pcap`, `client`,
-`server`, `t0` (epoch seconds of the first packet), `syn` (was the start seen), `stack` and
-`confidence`. Flows of high and medium confidence count; --hints lists the others' disagreements
-too. A flow whose start was not seen may be `unknown` without fault, and a name that mitml4 does not
-have at all counts as `unknown`.
+DIRECTORY contains captures and `truth.jsonl`, one line per TCP flow with payload: `pcap`, `client`,
+`server`, `t0` (epoch seconds of the first packet), `syn` (whether the start was captured), `stack`
+and `confidence`. Flows of high and medium confidence count; --hints also lists disagreements on the
+others. A flow without its start may be `unknown` without counting as missed, and a name that mitml4
+does not support counts as `unknown`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A flow as detection sees it."""
+    """A flow as detected."""
 
     ends: Ends
     t0: float
@@ -105,8 +105,8 @@ class Score:
 
 
 def detect(capture: Path) -> list[Found]:
-    """Every flow of a capture, in the order of closing; tunnels and, with the secrets that the
-    capture brings along, TLS are looked into."""
+    """Every flow of a capture, in the order of closing. Tunnels are decoded, and TLS is decrypted
+    with the capture's secrets."""
     found = []
     secrets = Secrets()
     with capture.open("rb") as stream:
@@ -123,7 +123,7 @@ def detect(capture: Path) -> list[Found]:
 
 
 def nearest(known: Known, found: list[Found]) -> Found | None:
-    """The flow between the same ends that carries something and began closest to the same time."""
+    """The flow with payload between the same addresses that started closest to the same time."""
     same = [flow for flow in found if flow.ends == known.ends and flow.stack]
     return min(same, key=lambda flow: abs(flow.t0 - known.t0), default=None)
 

@@ -1,8 +1,8 @@
-"""What an innocent client feels while another connection floods mitml4.
+"""The effect of a flooding connection on another client.
 
-`python -m bench.floods` (as root) puts mitml4 into the lab's router. One flow floods it, and a
-client that has nothing to do with it asks nginx for a small file all the while. Each flood is an
-entry of `FLOODS`: what the client sends, and what the server sends.
+`python -m bench.floods` (as root) starts mitml4 in the lab's router. One flow floods it, while an
+unrelated client requests a small file from nginx. Each flood is an entry of `FLOODS`: what the
+client sends, and what the server sends.
 """
 
 from bench.floods import catalogue, tls, trickles

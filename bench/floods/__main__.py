@@ -1,4 +1,5 @@
-"""`python -m bench.floods`: each flood against an innocent client, and one table (as root)."""
+"""`python -m bench.floods`: measure each flood's effect on another client; print one table (as
+root)."""
 
 from __future__ import annotations
 
@@ -26,17 +27,17 @@ from mitml4.errors import MachineError, MitmError
 
 FLOOD_PORT: Final = 7000
 MARK_MS: Final = 50.0
-"""What an innocent client's p99 has to stay below."""
+"""The limit for the other client's p99."""
 RESULTS: Final = Path(__file__).parents[1] / "results"
 _TREE: Final = Path(__file__).parents[2]
 _TIMEOUT_S: Final = 60.0
-"""How much longer than asked for the innocent client may take."""
+"""The additional time that the other client may take."""
 _DROPPED: Final = re.compile(rb'"dropped_events":([0-9]+)')
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one flood did. Times in ms, memory and files in MB."""
+    """The results of one flood. Times in ms, memory and files in MB."""
 
     flood: str
     p50_ms: float
@@ -44,7 +45,7 @@ class Result:
     max_ms: float
     new_p50_ms: float
     new_max_ms: float
-    """Of requests that each made a new connection."""
+    """For requests that each make a new connection."""
     failures: int
     rss_growth_mb: float
     cpu_s: float
@@ -53,11 +54,11 @@ class Result:
     dropped: int
     """Events."""
     stop_s: float
-    """From SIGTERM until it has ended, with the flood still there."""
+    """Time from SIGTERM to the end, during the flood."""
 
 
 def measure(lab: Lab, peer: Peer, flood: Flood | None, seconds: float) -> Result:
-    """One flood against a fresh peer; None: no flood."""
+    """Measure one flood with a newly started peer; None: no flood."""
     log = lab.where / peer.name / "output"
     with _flooding(lab, flood, seconds + 2 * _TIMEOUT_S) as begin:
         with peer.standing(lab) as standing:
@@ -104,7 +105,7 @@ class _Begin:
 
 @contextmanager
 def _flooding(lab: Lab, flood: Flood | None, seconds: float) -> Iterator[_Begin]:
-    """The flood's server stands; its client begins when it is told to, and ends with the block."""
+    """The flood's server runs; its client starts on command, and ends with the block."""
     begin = _Begin(lab, flood, seconds)
     server = _start(lab, "server", flood, seconds) if flood else None
     try:
@@ -125,7 +126,7 @@ def _start(lab: Lab, end: str, flood: Flood, seconds: float) -> subprocess.Popen
 
 
 def _ask(lab: Lab, standing: Standing, seconds: float, begin: _Begin) -> Any:
-    """Let the innocent client ask, and the flood begin once it is ready."""
+    """Run the other client, and start the flood when it is ready."""
     argv = [sys.executable, "-m", "bench.floods.innocent", "--ip", SERVER_IP]
     argv += ["--port", str(TLS_PORT), "--name", SERVER_NAME, "--trust", str(standing.trust)]
     argv += ["--seconds", str(seconds)]
@@ -145,7 +146,7 @@ def _ask(lab: Lab, standing: Standing, seconds: float, begin: _Begin) -> Any:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Markdown; what misses the mark is in bold."""
+    """Markdown; values above the limit are bold."""
     names = [item.name for item in fields(Result)]
     lines = [names, ["---", *("---:" for _ in names[1:])]]
     for result in results:

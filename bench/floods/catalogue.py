@@ -1,7 +1,7 @@
 """The floods: what each end of a flooding flow does.
 
-To add one, write what the client or the server does with its connections, and put it into `FLOODS`.
-An end that has nothing to do reads and drops what comes.
+To add one, write the function of the client or the server, and add it to `FLOODS`. The default for
+an end is to read and drop everything.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Connect: TypeAlias = Callable[[], socket.socket]
 """Opens one more connection to the flood's server, through mitml4."""
 
 CHUNK: Final = 64 * 1024
-"""About so many bytes go to the socket at a time."""
+"""Approximate number of bytes per send."""
 
 
 def drain(connection: socket.socket, _where: Path) -> None:
-    """Read and drop, to the end."""
+    """Read and drop everything up to the end."""
     buffer = bytearray(CHUNK)
     while connection.recv_into(buffer):
         pass
@@ -33,19 +33,19 @@ def drain(connection: socket.socket, _where: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flood:
-    """One way to flood."""
+    """One kind of flood."""
 
     name: str
     title: str
     client: Callable[[Connect, Path], None]
-    """Opens its connections and floods, until it is ended. The path is the lab's folder."""
+    """Opens its connections and floods, until it is ended. The path is the lab's directory."""
     server: Callable[[socket.socket, Path], None] = drain
-    """Gets each accepted connection in a thread of its own. The path is the lab's folder, where
-    `server.pem` and `server.key` are."""
+    """Called for each accepted connection in a new thread. The path is the lab's directory, which
+    contains `server.pem` and `server.key`."""
 
 
 def pour(connection: socket.socket, opening: bytes, unit: bytes) -> None:
-    """Send the opening, and the unit again and again."""
+    """Send the opening, then the unit repeatedly."""
     connection.sendall(opening)
     chunk = unit * max(1, CHUNK // len(unit))
     for each in repeat(chunk):
@@ -99,7 +99,7 @@ def server_pours(opening: bytes, unit: bytes) -> Callable[[socket.socket, Path],
 
 
 def holds(connections: int, opening: bytes) -> Callable[[Connect, Path], None]:
-    """Open so many connections, say something on each, and keep them."""
+    """Open this number of connections, send the opening on each, and keep them open."""
 
     def run(connect: Connect, _where: Path) -> None:
         held = []
@@ -120,7 +120,7 @@ _HINTS: Final = b"HTTP/1.1 103 Early Hints\r\n\r\n"
 
 
 def _answer_each(connection: socket.socket, _where: Path) -> None:
-    """An empty answer for each request line that comes."""
+    """Send an empty response for each request line."""
     kept = b""
     while data := connection.recv(CHUNK):
         data = kept + data
@@ -129,7 +129,8 @@ def _answer_each(connection: socket.socket, _where: Path) -> None:
 
 
 def _ask_pipelined(connect: Connect, _where: Path) -> None:
-    """Tiny requests, many in a segment; the answers are read, so that they go on."""
+    """Send tiny requests, many per segment; the responses are read, so that the server
+    continues."""
     connection = connect()
     batch = 500
     while True:
@@ -157,7 +158,8 @@ _H2_OPENING: Final = _PREFACE + _SETTINGS
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A field that goes into the dynamic table (RFC 7541 §6.2.1), of a length below 127 + 2^14."""
+    """A field that is added to the dynamic table (RFC 7541 §6.2.1), with a length below 127 +
+    2^14."""
     return b"\x40" + _hpack_text(name) + _hpack_text(value)
 
 
@@ -178,7 +180,7 @@ _FIRST_INSERTED: Final = b"\xbe"
 
 
 def _requests(fields: bytes, *, first: bytes) -> Iterable[bytes]:
-    """Request after request, each on a stream of its own."""
+    """Consecutive requests, each on a new stream."""
     yield frame(1, first, flags=_END_STREAM | _END_HEADERS, stream=1)
     for stream in count(3, 2):
         flags = _END_STREAM | _END_HEADERS
@@ -186,7 +188,7 @@ def _requests(fields: bytes, *, first: bytes) -> Iterable[bytes]:
 
 
 def _hpack_bomb(path: bytes) -> Callable[[], Iterable[bytes]]:
-    """A long :path is put into the table once, and each request names it by one byte."""
+    """A long :path is added to the table once, and each request refers to it with one byte."""
     return lambda: _requests(
         _GET_FIELDS + _FIRST_INSERTED, first=_GET_FIELDS + literal(b":path", path)
     )

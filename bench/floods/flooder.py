@@ -29,7 +29,7 @@ def serve(flood: Flood, ip: str, port: int, where: Path) -> None:
 
 
 def attack(flood: Flood, ip: str, port: int, where: Path, seconds: float) -> None:
-    """Flood for so long, on a new connection whenever one has been ended."""
+    """Flood for this time, with a new connection whenever one has ended."""
 
     def connect() -> socket.socket:
         return socket.create_connection((ip, port))

@@ -1,8 +1,9 @@
-"""A client that asks for a small file over TLS at fixed times, and says how long each answer took.
+"""A client that requests a small file over TLS at fixed times, and reports the time of each
+response.
 
-Run inside a namespace. One connection is kept alive and asks 25 times a second; five times a second
-a new connection is made. A request's time runs from the moment when it was due, so that a
-stall counts for every request that it delayed.
+Run inside a namespace. One persistent connection makes 25 requests per second; five new connections
+are made per second. A request's time is measured from the moment when it was due, so that a stall
+counts for every request that it delays.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PATH = "/small"
 
 @dataclass
 class Timed:
-    """One row of requests."""
+    """One series of requests."""
 
     every_s: float
     ask: Callable[[], object]
@@ -45,7 +46,7 @@ class Timed:
 
 
 def measure(server: Server, seconds: float) -> dict[str, object]:
-    """A failed request counts with the time until it failed."""
+    """A failed request counts with the time until its failure."""
     kept: list[ssl.SSLSocket] = [server.connect()]
     server.get(kept[0], PATH, close=False)
 

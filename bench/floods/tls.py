@@ -1,4 +1,4 @@
-"""Floods inside TLS: records with a byte in each or none, tickets, key updates, renegotiation."""
+"""Floods inside TLS: records with one byte or none, tickets, key updates, renegotiation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
 __all__ = ["FLOODS"]
 
 Records = Callable[[RecordWriter], Iterable[bytes]]
-"""What a side sends once the handshake is over."""
+"""The records that a side sends after the handshake."""
 
 _A_RECORD_OF_TICKETS: Final = b"".join(map(ticket, range(850)))
 _HEAD: Final = b"GET / HTTP/1.1\r\nHost: flood.bench.test\r\nX: "
@@ -43,17 +43,17 @@ def _bytes(writer: RecordWriter) -> Iterable[bytes]:
 
 
 def _head_by_bytes(writer: RecordWriter) -> Iterable[bytes]:
-    """60,000 bytes of a request head, which a look may still hold."""
+    """60,000 bytes of a request head, which still fit into a peek."""
     yield from (writer.data(bytes([byte])) for byte in _HEAD + b"x" * 60_000)
 
 
 def _empty(writer: RecordWriter) -> Iterable[bytes]:
-    """OpenSSL takes 32 empty records in a row."""
+    """OpenSSL accepts 32 empty records in a row."""
     return (writer.data(b"" if n else b"\0") for n in cycle(range(31)))
 
 
 class _Handshake:
-    """A handshake over a socket, after which records are written by hand."""
+    """A handshake over a socket, after which records are written directly."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> None:
         with tempfile.NamedTemporaryFile() as log:
@@ -101,7 +101,7 @@ def _server_context(where: Path) -> ssl.SSLContext:
 
 
 def _greets(connect: Connect, _where: Path) -> None:
-    """Shake hands, say something that nobody knows, and listen."""
+    """Complete the handshake, send an unknown protocol's bytes, and read."""
     sock = connect()
     handshake = _Handshake(sock, _client_context(), server_side=False)
     sock.sendall(handshake.writer.data(b"\xf5\xe1bench\x9c"))
@@ -129,7 +129,7 @@ def _server_writes(records: Records) -> Callable[[socket.socket, Path], None]:
 
 
 def _renegotiates(sock: socket.socket, where: Path) -> None:
-    """A server of TLS 1.2 that wants another handshake after each."""
+    """A TLS 1.2 server that renegotiates repeatedly."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     context.use_certificate_chain_file(os.fspath(where / "server.pem"))
@@ -165,7 +165,7 @@ def _greets_in_any_version(connect: Connect, where: Path) -> None:
 
 
 def _shakes_hands(connect: Connect, _where: Path) -> None:
-    """One connection after the other, each with a handshake that is new."""
+    """Consecutive connections, each with a full handshake."""
     context = _client_context()
     while True:
         with connect() as sock:

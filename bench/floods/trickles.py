@@ -1,4 +1,4 @@
-"""Floods of little: a byte a segment, a line a message, a connection for nothing."""
+"""Floods of many small items: segments of one byte, messages of one line, empty connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINES: Final = b"NOOP\r\n" * (CHUNK // 6)
 
 
 def _by_bytes(opening: bytes, most: int) -> Callable[[Connect, Path], None]:
-    """A byte a segment, on connections that each get `most` of them."""
+    """Segments of one byte, on connections that each send `most` of them."""
 
     def run(connect: Connect, _where: Path) -> None:
         while True:
@@ -56,7 +56,7 @@ _AT_ONCE: Final = 500
 
 
 def _connect_at_once(connect: Connect, _where: Path) -> None:
-    """Ask for many connections, wait for none of them, and ask again."""
+    """Start many connections without waiting for them, repeatedly."""
     with connect() as first:
         server = first.getpeername()
     while True:

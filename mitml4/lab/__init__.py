@@ -1,5 +1,5 @@
-"""A small network to try mitml4 on: namespaces, servers of our own, and a machine's state as text.
+"""A small network for trying mitml4: namespaces, servers, and a machine's state as text.
 
-`mitml4 demo` and the end-to-end tests run on it. Nothing of it touches the host's network, and all
-of it is gone when the process ends.
+`mitml4 demo` and the end-to-end tests use it. It does not touch the host's network, and all of it
+is removed when the process ends.
 """

@@ -1,4 +1,4 @@
-"""A certificate authority for the lab's servers, sound and faulty certificates alike."""
+"""A certificate authority for the lab's servers, for valid and faulty certificates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KeyKind: TypeAlias = Literal["ec", "rsa"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Two PEM files: the certificate with its issuer behind it, and the private key."""
+    """Two PEM files: the certificate followed by its issuer, and the private key."""
 
     certificate: Path
     key: Path
@@ -31,7 +31,7 @@ class LabAuthority:
     """A root that nobody trusts by default; its certificate is the PEM file `root`."""
 
     def __init__(self, directory: Path, name: str = "Lab Root") -> None:
-        """Make it; the directory (which must exist) receives every file."""
+        """Create it; all files are written into the directory, which must exist."""
         self.directory = directory
         self.root = directory / f"{name.lower().replace(' ', '-')}.pem"
         self._name = _named(name)
@@ -53,8 +53,8 @@ class LabAuthority:
     ) -> Identity:
         """A certificate for host names and addresses (the first is its common name).
 
-        `valid` is notBefore and notAfter, UTC; the default is a month around now. It serves for
-        servers and clients.
+        `valid` is notBefore and notAfter, UTC; the default is a month around now. It is for servers
+        and clients.
         """
         subject = _named(names[0])
         own_key = _new_key(key)

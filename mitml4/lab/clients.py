@@ -1,6 +1,6 @@
-"""The demo's clients: curl in all its ways through proxies, and a few protocols in plain Python.
+"""The demo's clients: curl through all kinds of proxies, and a few protocols in plain Python.
 
-A `Visit` is one client, from connect to close, with the stack that it puts on the wire.
+A `Visit` is one client, from connect to close, with the expected stack.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ _HOST: Final = "www.example"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """The roots that clients may trust: mitml4's, as a user installs it, and the lab's own."""
+    """The roots that clients may trust: mitml4's, as a user installs it, and the lab's."""
 
     mitml4: Path
     lab: Path
 
 
 Client: TypeAlias = Callable[[Trust], str]
-"""Makes its connections from the calling thread's network namespace, and says how it went."""
+"""Makes its connections from the calling thread's network namespace, and returns the result as
+text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One client's connection, and the stack it should be seen with."""
+    """One client's connection, and its expected stack."""
 
     title: str
     stack: tuple[str, ...]
@@ -98,7 +99,7 @@ def _websocket(trust: Trust) -> str:
 
 def _smtp(trust: Trust) -> str:
     with smtplib.SMTP(SERVER_V4, int(Port.SMTP), timeout=_TIMEOUT_S) as mail:
-        # The name that the certificate must carry; smtplib has no other way to say it.
+        # The name in the server's certificate; smtplib has no other way to set it.
         mail._host = _HOST  # type: ignore[attr-defined]
         mail.starttls(context=ssl.create_default_context(cafile=trust.mitml4))
         mail.ehlo()
@@ -184,4 +185,4 @@ VISITS: Final = (
         client=_curl("--cacert", "{root}", _URL),
     ),
 )
-"""In the order of a good story: each shows one thing more than the one before."""
+"""In the order of presentation: each shows one thing more than the one before."""

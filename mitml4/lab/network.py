@@ -1,11 +1,11 @@
-"""Three machines in a row, made of anonymous network namespaces.
+"""Three connected machines, made of anonymous network namespaces.
 
     client ──────────── lan ┤ router ├ wan ──────────── server
     192.0.2.2      192.0.2.1          198.51.100.1      198.51.100.2
     2001:db8:1::2  2001:db8:1::1      2001:db8:2::1     2001:db8:2::2
 
-The addresses are those that documentation may use (RFC 5737, RFC 3849), so nothing here can be
-mistaken for a place in the world. The router forwards; mitml4 is started in it.
+The addresses are reserved for documentation (RFC 5737, RFC 3849), so none belongs to a real host.
+The router forwards; mitml4 runs in it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ SERVER_V6: Final = "2001:db8:2::2"
 
 _UPLINK: Final = "eth0"
 
-_SETTLED_WITHIN_S: Final = 5.0
+_SETUP_TIMEOUT_S: Final = 5.0
 _IF_INET6: Final = Path("/proc/thread-self/net/if_inet6")
-"""A line each: address, interface's index, prefix length, scope, flags (in hex), interface."""
+"""One line each: address, interface index, prefix length, scope, flags (in hex), interface."""
 _SCOPE_LINK: Final = 0x20  # net/ipv6.h: IPV6_ADDR_LINKLOCAL
 _IFA_F_TENTATIVE: Final = 0x40  # linux/if_addr.h
 
@@ -60,7 +60,8 @@ class LabNetwork:
     """The three namespaces, up and routed. Close it, or use it as a context manager."""
 
     def __init__(self) -> None:
-        """Build it; a few `ip` calls each. Raises MachineError without CAP_SYS_ADMIN."""
+        """Create it, with a few `ip` calls per namespace. Raises MachineError without
+        CAP_SYS_ADMIN."""
         with ExitStack() as undo:
             self.client = undo.enter_context(NetNamespace())
             self.router = undo.enter_context(NetNamespace())
@@ -81,12 +82,12 @@ class LabNetwork:
         _default_route(self.client, ROUTER_LAN_V4, ROUTER_LAN_V6)
         _default_route(self.server, ROUTER_WAN_V4, ROUTER_WAN_V6)
         self.router.call(_forward)
-        self.router.call(partial(_settle, LAN, WAN))
+        self.router.call(partial(_wait_until_ready, LAN, WAN))
         for namespace in (self.client, self.server):
-            namespace.call(partial(_settle, _UPLINK))
+            namespace.call(partial(_wait_until_ready, _UPLINK))
 
     def close(self) -> None:
-        """Let go of the namespaces; what still runs inside keeps its own alive."""
+        """Release the namespaces; a process that still runs inside keeps its namespace alive."""
         self._undo.close()
 
     def __enter__(self) -> Self:
@@ -109,23 +110,23 @@ def _default_route(namespace: NetNamespace, v4: str, v6: str) -> None:
 
 
 def _expect_no_duplicates() -> None:
-    """Addresses are usable at once. Duplicate detection would hold IPv6 up for two seconds: the
-    router cannot ask for a neighbour before its link-local address is through with it."""
+    """Make addresses usable at once. Duplicate address detection would delay IPv6 for two seconds:
+    the router cannot send neighbour solicitations before it has checked its link-local address."""
     _set("ipv6/conf/default/accept_dad", "0")
 
 
-def _settle(*interfaces: str) -> None:
-    """Wait for the last things that the kernel does with a new interface, in its own time: routes
-    lose their mark `linkdown`, a link-local address comes, and at its end its routes.
+def _wait_until_ready(*interfaces: str) -> None:
+    """Wait until the kernel has finished with new interfaces: routes lose their flag `linkdown`, a
+    link-local address appears, and then its routes.
 
-    Else the machine still changes of itself while somebody watches whether mitml4 changes it.
+    Otherwise the machine's state would still change while a test checks whether mitml4 changes it.
     """
-    deadline = time.monotonic() + _SETTLED_WITHIN_S
-    while not _are_settled(interfaces) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _SETUP_TIMEOUT_S
+    while not _are_ready(interfaces) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def _are_settled(interfaces: Sequence[str]) -> bool:
+def _are_ready(interfaces: Sequence[str]) -> bool:
     rows = [row.split() for row in _IF_INET6.read_text().splitlines()]
     with_link_local = {row[5] for row in rows if int(row[3], 16) == _SCOPE_LINK}
     tentative = any(int(row[4], 16) & _IFA_F_TENTATIVE for row in rows)
@@ -138,5 +139,5 @@ def _forward() -> None:
 
 
 def _set(name: str, value: str) -> None:
-    """Set a sysctl of the calling thread's namespace, which is the one /proc/sys/net shows."""
+    """Set a sysctl of the calling thread's network namespace, which /proc/sys/net shows."""
     Path("/proc/sys/net", name).write_text(value)

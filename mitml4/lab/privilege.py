@@ -1,7 +1,7 @@
-"""Root's powers over namespaces of one's own, for a user who is not root.
+"""Privileges over new namespaces, for a user who is not root.
 
-In a user namespace of its own a process may make network namespaces and rule them; over the host's
-it has no more power than before (user_namespaces(7)).
+In a new user namespace, a process may create network namespaces and configure them; it gets no
+privileges over the host's (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _CLONE_NEWUSER: Final = 0x10000000  # linux/sched.h
 
 
 def become_root_of_a_user_namespace() -> None:
-    """Move this process into a new user namespace, as its uid 0. Before any thread is started.
+    """Move this process into a new user namespace, as its uid 0. Call it before any thread is
+    started.
 
-    Raises MachineError where the machine does not let users do so.
+    Raises MachineError if users may not do that on this machine.
     """
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -31,6 +32,6 @@ def become_root_of_a_user_namespace() -> None:
             hint="sudo mitml4 demo",
         )
     process = Path("/proc/self")
-    (process / "setgroups").write_text("deny")  # the kernel's condition for a user's gid_map
+    (process / "setgroups").write_text("deny")  # the kernel requires it before a user's gid_map
     (process / "uid_map").write_text(f"0 {uid} 1")
     (process / "gid_map").write_text(f"0 {gid} 1")

@@ -1,4 +1,4 @@
-"""The demo's directory, locked as long as the demo lives: so one that was left can be told."""
+"""The demo's directory. It is locked while the demo runs, so an abandoned one can be recognised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PREFIX: Final = "mitml4-demo-"
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory of one's own, which goes at the end."""
+    """A temporary directory, which is removed at the end."""
     directory, lock = _make()
     try:
         yield directory
@@ -28,13 +28,13 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def abandoned_directories() -> list[Path]:
-    """Those whose demo was killed."""
+    """The directories of demos that were killed."""
     places = sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"))
     return [place for place in places if _is_abandoned(place)]
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove one of them, unless somebody lives there now. Raises OSError."""
+    """Remove one of them, unless a demo uses it now. Raises OSError."""
     lock = _lock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         shutil.rmtree(directory)
@@ -49,19 +49,19 @@ def _make() -> tuple[Path, int]:
             lock = _lock(directory, fcntl.LOCK_EX)
             if directory.exists():
                 return directory, lock
-            os.close(lock)  # taken for abandoned before we had the lock
+            os.close(lock)  # another process took it for abandoned before we had the lock
 
 
 def _is_abandoned(place: Path) -> bool:
     try:
         os.close(_lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB))
-    except OSError:  # it is locked, or no directory
+    except OSError:  # it is locked, or not a directory
         return False
     return True
 
 
 def _lock(directory: Path, how: int) -> int:
-    """The descriptor that holds the lock. Raises OSError."""
+    """Returns the descriptor that holds the lock. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, how)

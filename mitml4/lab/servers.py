@@ -1,7 +1,7 @@
-"""Small servers for the demo: each speaks just enough of its protocol to be a real partner.
+"""Small servers for the demo: each implements as much of its protocol as a client needs.
 
-They are trio handlers over any trio stream, so that the same HTTP server stands on plain TCP and
-inside TLS. `Servers` puts them all up in the lab's server namespace.
+They are trio handlers over any trio stream, so the same HTTP server works over plain TCP and inside
+TLS. `Servers` runs all of them in the lab's server namespace.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, EOFError, OS
 
 
 class Port(IntEnum):
-    """Where each server of the lab listens."""
+    """The port of each server of the lab."""
 
     HTTP = 80
     HTTPS = 443
@@ -61,16 +61,16 @@ class Port(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """Every server of the lab, on both IP families."""
+    """All servers of the lab, on IPv4 and IPv6."""
 
     namespace: NetNamespace
     tls: ssl.SSLContext
-    """For names under `.example`; ALPN h2 and http/1.1."""
+    """For names below `.example`; ALPN h2 and http/1.1."""
     expired: ssl.SSLContext
-    """The same with a certificate that has expired."""
+    """The same with an expired certificate."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; started once every port listens."""
+        """Serve until cancelled; `started` is called when every port listens."""
         proxy = partial(serve_connect, connect=self._connect)
         services: dict[int, Handler] = {
             Port.HTTP: serve_http,
@@ -116,7 +116,7 @@ class Servers:
 
 
 class _Reader:
-    """Reads lines and exact counts from a stream. EOFError when it ends before."""
+    """Reads lines and exact counts from a stream. Raises EOFError if it ends before."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -134,7 +134,7 @@ class _Reader:
         return self._take(count)
 
     async def until(self, end: bytes) -> bytes:
-        """Up to and with `end`."""
+        """Read up to and including `end`."""
         while (at := self.buffer.find(end)) < 0:
             if len(self.buffer) > _MAX_LINE:
                 raise EOFError
@@ -148,7 +148,7 @@ class _Reader:
 
 
 async def _guarded(handler: Handler, stream: trio.abc.Stream) -> None:
-    """A client that goes away ends its own connection only."""
+    """A client that disconnects ends only its own connection."""
     async with stream:
         try:
             await handler(stream)
@@ -189,7 +189,8 @@ def _headers(head: bytes) -> dict[bytes, bytes]:
 
 
 async def _serve_http2(reader: _Reader) -> None:
-    """Answer every request alike (RFC 9113); bodies stay far below any flow-control window."""
+    """Answer every request with the same response (RFC 9113); bodies stay far below any
+    flow-control window."""
     encoder = hpack.Encoder()
     await reader.stream.send_all(SettingsFrame(0).serialize())
     while True:
@@ -222,11 +223,11 @@ async def _serve_websocket(reader: _Reader, key: bytes) -> None:
     opening, message = await _receive_frame(reader)
     await reader.stream.send_all(bytes([opening, len(message)]) + message)
     await reader.stream.send_all(b"\x88\x02\x03\xe8")  # close, 1000
-    await _receive_frame(reader)  # the client's: left unread, it would make the end a reset
+    await _receive_frame(reader)  # the client's: if it were left unread, closing would send a reset
 
 
 async def _receive_frame(reader: _Reader) -> tuple[int, bytes]:
-    """A client's short frame: its first byte, and its payload unmasked."""
+    """A client's short frame: its first byte, and its unmasked payload."""
     opening, masked_length = await reader.exactly(2)
     mask = await reader.exactly(4)
     data = await reader.exactly(masked_length & 0x7F)
@@ -255,7 +256,7 @@ async def serve_socks5(stream: trio.abc.Stream, *, connect: Connect) -> None:
 
 
 async def serve_connect(stream: trio.abc.Stream, *, connect: Connect) -> None:
-    """An HTTP proxy that knows CONNECT (RFC 9110 §9.3.6)."""
+    """An HTTP proxy that supports CONNECT (RFC 9110 §9.3.6)."""
     reader = _Reader(stream)
     head = await reader.until(b"\r\n\r\n")
     method, authority, _ = head.split(b" ", 2)
@@ -269,7 +270,8 @@ async def serve_connect(stream: trio.abc.Stream, *, connect: Connect) -> None:
 
 
 async def _tunnel(reader: _Reader, target: trio.SocketStream) -> None:
-    """Both directions until each has ended; a half-close is passed on where the stream can."""
+    """Relay both directions until each has ended; a half-close is forwarded if the stream supports
+    it."""
 
     async def up() -> None:
         await target.send_all(bytes(reader.buffer))
@@ -291,13 +293,13 @@ async def _tunnel(reader: _Reader, target: trio.SocketStream) -> None:
 
 
 async def serve_ssh(stream: trio.abc.Stream) -> None:
-    """The identification exchange, server first (RFC 4253 §4.2), then goodbye."""
+    """The identification exchange, server first (RFC 4253 §4.2), then close."""
     await stream.send_all(b"SSH-2.0-Lab_1.0\r\n")
     await _Reader(stream).until(b"\n")
 
 
 async def serve_smtp(stream: trio.abc.Stream, *, context: ssl.SSLContext) -> None:
-    """A mail server that takes no mail, but STARTTLS (RFC 3207)."""
+    """A mail server that accepts no mail, but supports STARTTLS (RFC 3207)."""
     await stream.send_all(b"220 mail.example ESMTP lab\r\n")
     reader = _Reader(stream)
     while True:
@@ -316,6 +318,6 @@ async def serve_smtp(stream: trio.abc.Stream, *, context: ssl.SSLContext) -> Non
 
 
 async def serve_echo(stream: trio.abc.Stream) -> None:
-    """Whatever comes goes back."""
+    """Send back all data."""
     async for data in stream:
         await stream.send_all(data)

@@ -1,8 +1,8 @@
-"""What a machine's network looks like, as text: two equal snapshots mean that nothing was left.
+"""The state of a machine's network as text: two equal snapshots mean that nothing was left.
 
-It holds everything that mitml4 changes, and what it could be feared to change: the nftables rules,
-policy rules, routes of every table, and the sysctls that decide on forwarding and filtering; but
-not what counts by itself, as the rules of a container engine do.
+It contains everything that mitml4 changes or might change: the nftables rules, policy rules, routes
+of every table, and the sysctls for forwarding and filtering. It excludes counters, such as those in
+the rules of a container engine.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _SYSCTLS: Final = (
 def take_snapshot() -> str:
     """The state of the calling thread's network namespace (`namespace.call(take_snapshot)`).
 
-    A command that is missing or not permitted is named as such, alike in both snapshots.
+    A command that is missing or not permitted is noted as such, the same way in both snapshots.
     """
     parts = [_section(command) for command in _COMMANDS]
     return "\n".join([*parts, "# sysctl", *_sysctls()]) + "\n"
 
 
 def difference(before: str, after: str) -> str:
-    """The lines that differ, as a unified diff; empty when nothing was left or lost."""
+    """The lines that differ, as a unified diff; empty if nothing was left or lost."""
     lines = unified_diff(
         before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=1
     )
@@ -58,7 +58,7 @@ def _section(command: tuple[str, ...]) -> str:
     if shutil.which(command[0]) is None:
         return f"{title}\n(not installed)"
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    # A route that the kernel learns (a neighbour, an IPv6 expiry) is not ours: drop its clock.
+    # Remove the timer of routes that the kernel learns (a neighbour, an IPv6 expiry).
     lines = [line.partition(" expires ")[0].rstrip() for line in result.stdout.splitlines()]
     if result.returncode != 0:
         lines.append(result.stderr.strip())

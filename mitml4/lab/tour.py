@@ -1,7 +1,7 @@
 """The demo: the real `mitml4 intercept` in the lab's router, and one client after the other.
 
-The interception is a process of its own, as a user would start it; the tour only reads its events.
-What the machine looked like before is compared with what it looks like afterwards.
+The interception is a separate process, as if a user had started it; the tour only reads its events.
+It compares the machine's state before and after.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _READY_TIMEOUT_S: Final = 30.0
 _EVENT_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 15.0
 _OPTIONS: Final = ("--duration", "120s", "--drain", "1s")
-"""A duration, so that the interception ends even if the demo is killed."""
+"""With a duration, the interception ends even if the demo is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A visit, what the client got, and the stacks that the events named for it."""
+    """A visit, the client's result, and the stacks in its events."""
 
     visit: Visit
     outcome: str
@@ -53,7 +53,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TourReport:
-    """What the tour saw, and what it left: a diff of snapshots, empty when it left nothing."""
+    """The results of the tour, and a diff of the snapshots, empty if nothing was left."""
 
     seen: tuple[Seen, ...]
     interrupted: bool
@@ -61,7 +61,7 @@ class TourReport:
 
 
 def make_servers(lab: LabNetwork, authority: LabAuthority) -> Servers:
-    """The lab's servers, with certificates for names under `.example` (one of them expired)."""
+    """The lab's servers, with certificates for names below `.example` (one of them expired)."""
     names = ("www.example", "mail.example")
     yesterday = datetime.now(UTC) - timedelta(days=1)
     expired = (yesterday - timedelta(days=30), yesterday)
@@ -82,11 +82,11 @@ def _context(identity: Identity) -> ssl.SSLContext:
 async def take_tour(
     *, pause_s: float, copy_events: Callable[[str], None] | None, color: str = "auto"
 ) -> TourReport:
-    """Build the lab, visit every server through mitml4, take all down again.
+    """Build the lab, visit every server through mitml4, and remove everything.
 
-    With `copy_events`, it is given each JSON line; without, the interception draws its table on
-    our own terminal, in `color` (--color). `pause_s` is how long a person gets to look between two
-    visits. Ctrl-C (and SIGTERM) end the tour early. Raises MitmError when the interception cannot
+    With `copy_events`, that function gets each JSON line; without it, the interception draws its
+    table on our terminal, in `color` (--color). `pause_s` is the time between two visits, for the
+    viewer. Ctrl-C (and SIGTERM) end the tour early. Raises MitmError if the interception cannot
     start.
     """
     host_before = take_snapshot()
@@ -122,7 +122,7 @@ async def _cancel_at_signal(
 
 
 async def _make(visit: Visit, lab: LabNetwork, trust: Trust, events: _Events) -> Seen:
-    """Let a client go to its server, and wait until mitml4 has said all it has to say of it."""
+    """Run a client, and wait until mitml4 has reported all its flows."""
     before = len(events.stacks)
     outcome = await trio.to_thread.run_sync(
         lab.client.call, partial(visit.client, trust), abandon_on_cancel=True
@@ -133,16 +133,16 @@ async def _make(visit: Visit, lab: LabNetwork, trust: Trust, events: _Events) ->
 
 @dataclass(slots=True)
 class _Events:
-    """What the interception has said so far."""
+    """The events of the interception so far."""
 
     ready: bool = False
     stopped: bool = False
-    """It has said its last word, `session.stop`."""
+    """`session.stop` has arrived."""
     ended: bool = False
-    """Its output is at its end."""
+    """Its output has ended."""
     open_flows: int = 0
     stacks: list[tuple[str, ...]] = field(default_factory=list)
-    """Of the flows that have closed, in that order."""
+    """Those of closed flows, in the order of closing."""
     changed: trio.Condition = field(default_factory=trio.Condition)
 
     async def take(self, event: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ class _Events:
         await self._wait(lambda: self.ready, _READY_TIMEOUT_S, "it did not get ready")
 
     async def wait_quiet(self, *, more_than: int) -> None:
-        """Until more flows have closed than given, and none is open."""
+        """Wait until more flows have closed than given, and none is open."""
         await self._wait(
             lambda: len(self.stacks) > more_than and self.open_flows == 0,
             _EVENT_TIMEOUT_S,
@@ -191,7 +191,7 @@ class _Events:
 async def _interception(
     lab: LabNetwork, trust: Trust, copy_events: Callable[[str], None] | None, color: str
 ) -> AsyncIterator[_Events]:
-    """`mitml4 intercept` in the router, ready; on the way out it is stopped and waited for."""
+    """`mitml4 intercept` in the router, ready; on exit it is stopped and waited for."""
     read_end, write_end = os.pipe()
     stream = trio.lowlevel.FdStream(read_end)
     argv = [
@@ -220,7 +220,7 @@ async def _interception(
 
 
 def _start(lab: LabNetwork, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-    """The user's own MITML4_… settings are not meant for the lab."""
+    """Remove the user's MITML4_… variables, which are not meant for the lab."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MITML4_")}
     return lab.router.popen(argv, env=environment, stdin=subprocess.DEVNULL, **options)
 
@@ -237,7 +237,7 @@ async def _stop(process: subprocess.Popen[Any]) -> None:
 async def _read_events(
     stream: trio.abc.ReceiveStream, events: _Events, copy: Callable[[str], None] | None
 ) -> None:
-    """Until the interception has closed its output: its last words are wanted too."""
+    """Read until the interception has closed its output, since its last events are needed too."""
     rest = b""
     with trio.CancelScope(shield=True):
         async for data in stream:
