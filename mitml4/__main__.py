@@ -11,7 +11,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def main() -> NoReturn:
-    """Import the command line and run it. Ctrl-C ends that quietly from the first moment on."""
+    """Import the command line and run it. Ctrl-C during the import ends it without a traceback."""
     try:
         from mitml4.cli.main import main as run_command_line
     except KeyboardInterrupt:

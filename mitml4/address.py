@@ -1,4 +1,4 @@
-"""An IP address and a port, as everything in mitml4 names an end of a connection."""
+"""An IP address and a port: one end of a connection."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Address"]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An IP address in its canonical text (a v4-mapped one is unmapped), and a port."""
+    """An IP address as canonical text (IPv4-mapped addresses become IPv4), and a port."""
 
     ip: str
     port: int
 
     @classmethod
     def of(cls, name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
-        """From what `getsockname` and `getpeername` give; scope ids are dropped."""
+        """From the result of `getsockname` or `getpeername`; scope ids are dropped."""
         host = name[0].partition("%")[0]
         if host.startswith("::ffff:") and "." in host:
             host = host.removeprefix("::ffff:")

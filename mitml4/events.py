@@ -1,10 +1,9 @@
-"""Every event, frozen: the public contract that JSON lines, the live table and users' jq speak.
+"""All events: the public contract of the JSON lines.
 
-An event is a dataclass whose fields are the JSON object's fields, in order, behind `type`, `time`
-and `v`. Those of a protocol (`http.request`) are declared by the protocol; `LayerEvent` says when,
-and in which layer of which flow, they happened. `encode` makes the one compact line; `json_schema`
-(mitml4/schema.py) is generated from these same classes. A field is only ever added; a changed
-meaning is a new `VERSION`.
+An event is a frozen dataclass. Its fields are the fields of the JSON object, in order, after
+`type`, `time` and `v`. A protocol declares its own events (`http.request`); `LayerEvent` adds the
+time, the flow and the layer. `encode` makes one compact line; `json_schema` (mitml4/schema.py) is
+generated from these classes. Fields may be added; a changed meaning needs a new `VERSION`.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ VERSION: Final = 1
 
 
 def now() -> datetime:
-    """The time of an event that is happening."""
+    """The time of an event that happens now."""
     return datetime.now(UTC)
 
 
@@ -64,7 +63,7 @@ class CertificateAuthority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What every event has: its type, and when (UTC; packet time for captures)."""
+    """The common fields of all events: the type, and the time (UTC; packet time for captures)."""
 
     type: ClassVar[str]
     time: datetime = field(default_factory=now)
@@ -72,7 +71,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart(Event):
-    """Rules and listeners are up, and a connection of the session's own has come through them."""
+    """Rules and listeners are ready, and a test connection has passed through them."""
 
     type: ClassVar[str] = "session.start"
     version: str
@@ -103,8 +102,8 @@ Action: TypeAlias = Literal["relayed", "intercepted", "passthrough"]
 class FlowLayer(Event):
     """A layer of the stack is known; outermost first, each depth once.
 
-    TLS is `intercepted` where it was opened, be it with the secrets of a capture, and `passthrough`
-    where it stayed closed.
+    TLS is `intercepted` if it was decrypted, also with the secrets of a capture, and `passthrough`
+    otherwise.
     """
 
     type: ClassVar[str] = "flow.layer"
@@ -120,7 +119,8 @@ class FlowLayer(Event):
 class LayerEvent(Event):
     """An event of a protocol, in a layer of a flow.
 
-    On its line the fields of `content` stand behind `flow` and `depth`, and `type` is its type.
+    On its line, the fields of `content` follow `flow` and `depth`, and `type` is the content's
+    type.
     """
 
     flow: int
@@ -165,7 +165,7 @@ class FlowClose(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStop(Event):
-    """The rules are gone; totals. `stacks` maps `socks5 › tls` to the number of flows."""
+    """The rules are removed; totals. `stacks` maps `socks5 › tls` to the number of flows."""
 
     type: ClassVar[str] = "session.stop"
     flows: int
@@ -174,7 +174,7 @@ class SessionStop(Event):
     stacks: Mapping[str, int]
     dropped_events: int
     refused_connections: int
-    """Those that there was no room for: no flow tells of them."""
+    """Connections that were refused because a limit was reached; they have no flow events."""
     reason: str
 
 
@@ -186,21 +186,21 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowClose,
     SessionStop,
 )
-"""All but those of protocols, which are in their rows of the registry."""
+"""All events except those of protocols, which are in their rows of the registry."""
 
 VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, SessionStop)
-"""What is never dropped: without it nobody knows which flows there were."""
+"""Events that are never dropped, so that the list of flows is complete."""
 
 _BARE_BYTES: Final = 512
-"""About what an event takes in memory beside its texts; on a line it is less."""
+"""Approximate memory of an event without its texts; on a line it is less."""
 _ITEM_BYTES: Final = 56
-"""An item of a list, whatever it says: a pair of texts takes three times as much."""
+"""Approximate memory of an item of a list; a pair of texts takes three times as much."""
 _TEXTS: Final = (str, bytes)
 _OF_ONE_SIZE: Final = (int, float, bool, type(None), datetime, Address)
 
 
 def weight(event: Event) -> int:
-    """About how many bytes an event takes in memory."""
+    """The approximate memory of an event, in bytes."""
     if isinstance(event, LayerEvent):
         return _BARE_BYTES + _fields_weight(event.content)
     if isinstance(event, FlowLayer):
@@ -223,7 +223,7 @@ def _text_weight(value: Any) -> int:
 
 
 def _texts(cls: type[Any]) -> tuple[str, ...]:
-    """The names of those fields of a class whose values differ in size."""
+    """The names of the fields of a class whose values differ in size."""
     if cls not in _texts_of:
         hints = get_type_hints(cls)
         names = (item.name for item in fields(cls))
@@ -244,12 +244,12 @@ def _is_of_one_size(hint: Any) -> bool:
 
 
 def to_json(value: object) -> object:
-    """A value of a field that the json module does not know, one level of it."""
+    """Convert a field's value that the json module does not support, by one level."""
     match value:
         case bytes():
             return text(value)
         case datetime():
-            # It ends in +00:00, which is what Z stands for.
+            # It ends in +00:00, which Z replaces.
             return f"{value.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
         case Enum():
             return value.value
@@ -263,7 +263,7 @@ def to_json(value: object) -> object:
 def encode(event: Event, *, headers: bool = True) -> str:
     """One compact JSON object, without the newline. Takes some 4 µs, of which the time is one.
 
-    `headers`: whether the headers of messages are shown, where an event has them.
+    `headers`: whether to include the headers of messages.
     """
     if isinstance(event, LayerEvent):
         content: Any = event.content
@@ -285,8 +285,8 @@ def _harmless(line: str) -> str:
     return line if line.isascii() else _OBEYED.sub(_escape, line)
 
 
-# What JSON need not escape, though a terminal obeys it, or a reader takes it for the end of a line:
-# C1, bidirectional formatting, line and paragraph separators.
+# Characters that JSON need not escape, but that a terminal interprets, or that a reader takes for
+# the end of a line: C1, bidirectional formatting, line and paragraph separators.
 _OBEYED: Final = re.compile(r"[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -304,7 +304,7 @@ def _members(value: Any, start: int = 0) -> str:
 
 
 def _json(value: object) -> str:
-    """What `_to_json` gives, in half the time for the values that events are made of."""
+    """The same result as `_to_json`, in half the time for the values in events."""
     write = _WRITE.get(type(value))
     if write:
         return write(value)
@@ -325,7 +325,7 @@ _WRITE: Final[dict[type, Callable[[Any], str]]] = {
 
 
 def _keys(cls: type[Any]) -> tuple[tuple[str, str], ...]:
-    """The names of its fields, and what stands before their values."""
+    """The names of its fields, and the text before their values."""
     if cls not in _keys_of:
         _keys_of[cls] = tuple((item.name, f'"{item.name}":') for item in fields(cls))
     return _keys_of[cls]

@@ -1,4 +1,4 @@
-"""The keys of a terminal, one by one; the terminal is as it was before, afterwards."""
+"""Single key presses of a terminal, whose settings are restored afterwards."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _IFLAG, _LFLAG, _CC = 0, 3, 6  # indexes of tcgetattr's list
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[int | None]:
-    """Standard input with keys as they are pressed and not shown; None where there is no keyboard.
+    """Standard input in a mode in which keys arrive as they are pressed and are not echoed; None
+    without a keyboard.
 
-    Ctrl-C is not changed. Ctrl-Z does nothing (a proxy that is stopped holds every flow up), nor
-    does Ctrl-S (a terminal that is stopped cannot be given back). Keys that were pressed before can
-    be read, too. Uses may be nested.
+    Ctrl-C is not changed. Ctrl-Z has no effect (a stopped proxy would block every flow), nor has
+    Ctrl-S (the settings of a stopped terminal cannot be restored). Keys that were pressed before
+    can be read, too. Uses may be nested.
     """
     descriptor = sys.stdin.fileno() if sys.stdin and not sys.stdin.closed else -1
     if not _in_foreground(descriptor):
@@ -44,7 +45,7 @@ def keyboard() -> Iterator[int | None]:
 
 
 def _in_foreground(descriptor: int) -> bool:
-    """Whether it is the terminal that we may read from: in the background we would be stopped."""
+    """Whether we may read from the terminal: in the background, reading would stop us."""
     try:
         return os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:
@@ -52,5 +53,5 @@ def _in_foreground(descriptor: int) -> bool:
 
 
 def keys_in(data: bytes) -> list[bytes]:
-    """One key press each: a byte, or an escape sequence."""
+    """The key presses in `data`: each is a byte, or an escape sequence."""
     return _KEY.findall(data)

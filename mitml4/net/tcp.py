@@ -1,12 +1,13 @@
-"""A TCP connection that can be looked at before it is consumed.
+"""A TCP connection whose bytes can be peeked at before they are consumed.
 
-A TcpStream looks with MSG_PEEK, so that unread bytes stay in the kernel: OpenSSL can take over the
+A TcpStream peeks with MSG_PEEK, so that unread bytes stay in the kernel: OpenSSL can take over the
 descriptor in the middle of a connection, and an opaque flow can be spliced. SO_RCVLOWAT makes the
-kernel wake us for the byte after those that were seen, not again for those. Urgent data (see
-net/urgent.py) is where a read has to stop.
+kernel report the stream as readable only when there are more bytes than were already seen. A read
+stops before urgent data (see net/urgent.py).
 
-To look at the bytes of n packets costs the kernel the square of n, since MSG_PEEK begins with the
-first packet for each. Where many are queued, what is looked at is therefore read, and kept here.
+Peeking at the bytes of n packets one by one takes the kernel quadratic time, because MSG_PEEK
+starts at the first packet each time. If many packets are queued, they are therefore read, and kept
+here.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ __all__ = ["TcpStream"]
 _FULL_BUFFER_PAUSE_S: Final = 0.02
 _FEW_BYTES: Final = 256
 _FEW_PACKETS_MEMORY: Final = 256 * 1024
-"""So many bytes, or packets that take so much memory, cost next to nothing to look at."""
+"""Up to this number of bytes, or of memory for packets, peeking costs next to nothing."""
 _MEMORY_PER_BYTE: Final = 16
 _MOST_OF_TINY_PACKETS: Final = 8192
-"""So many bytes are read at a time where packets have less than 50 each: a millisecond's worth."""
+"""The number of bytes per read if packets have less than 50 bytes each: takes a millisecond."""
 
 _SO_MEMINFO: Final = (
     55  # asm-generic/socket.h; linux/sock_diag.h: the first is SK_MEMINFO_RMEM_ALLOC
@@ -62,15 +63,15 @@ class TcpStream(Transport):
             sock = socket.socket(fileno=sock.detach())
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Should this process be killed, the kernel resets its connections: nobody is to take what
-        # has come so far for the whole.
+        # If this process is killed, the kernel resets its connections, so that the other end does
+        # not take an incomplete transfer for a complete one.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         urgent.expect_on(sock)
         self.socket = sock
         self._has_said_end = False
         self._low_water = 1
         self._kept = bytearray()
-        """What has been read and not consumed."""
+        """Bytes that were read and not consumed."""
         self._stops_at_urgent = True
         self._final_bytes: tuple[int, int] | None = None
 
@@ -78,7 +79,8 @@ class TcpStream(Transport):
         return self.socket.fileno()
 
     def wake_at(self, low_water: int) -> None:
-        """Be readable from `low_water` unread bytes on; 1 before something else reads from it."""
+        """Become readable at `low_water` unread bytes; set it to 1 before another reader takes
+        over."""
         if low_water != self._low_water:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
             self._low_water = low_water
@@ -103,7 +105,7 @@ class TcpStream(Transport):
                         raise UrgentAhead(data)
                     return data
             seen = len(data)
-            del data  # there may be many who wait for the rest of something
+            del data  # free the copy: many tasks may be waiting for the rest of a message
             more = await self._wait_for_more_than(seen)
             stuck_at = seen if more else 0
 
@@ -116,23 +118,23 @@ class TcpStream(Transport):
             return b""
 
     def _peek(self, limit: int) -> bytes:
-        """What is there, and nothing at the end. Raises BlockingIOError if there is nothing yet."""
+        """The available bytes; empty at the end. Raises BlockingIOError if there are none yet."""
         there = self._there(limit)
         if not self._kept and (there <= _FEW_BYTES or self._queued_memory() <= _FEW_PACKETS_MEMORY):
             return self.socket.recv(there, socket.MSG_PEEK)
         try:
             if len(self._kept) < limit:
                 self._kept += self.socket.recv(min(there, limit - len(self._kept)))
-        except OSError:  # a reset is told once more when there is nothing kept (raise_told_reset)
+        except OSError:  # a reset is reported again when nothing is kept
             if not self._kept:
                 raise
         return bytes(memoryview(self._kept)[:limit])
 
     def _there(self, limit: int) -> int:
-        """How many bytes to ask for: those that are there, and 1 where none is.
+        """The number of bytes to ask for: those that are available, or 1 if there are none.
 
-        Asked for more, the kernel goes on as long as packets come meanwhile, and under MSG_PEEK
-        from the first byte again for each: 70 ms for 10,000 bytes that come one by one.
+        If more were asked for, the kernel would continue while packets arrive, and MSG_PEEK would
+        start at the first byte for each of them: 70 ms for 10,000 bytes that arrive one by one.
         """
         there = max(1, self._count_in_kernel())
         if there > _FEW_BYTES and self._queued_memory() > there * _MEMORY_PER_BYTE:
@@ -140,7 +142,7 @@ class TcpStream(Transport):
         return min(limit, there)
 
     def _queued_memory(self) -> int:
-        """What the kernel's queue of packets takes: at least 640 bytes for each (SO_MEMINFO)."""
+        """The memory of the kernel's packet queue: at least 640 bytes per packet (SO_MEMINFO)."""
         info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4)
         return int(struct.unpack("=I", info)[0])
 
@@ -167,7 +169,7 @@ class TcpStream(Transport):
         return self._stops_at_urgent and bool(self._peek_urgent_in_kernel())
 
     async def _wait_for_more_than(self, count: int) -> bool:
-        """Wait until there may be; True when there surely is, though none may look beyond it."""
+        """Wait until there may be more; True if there surely is, even if it cannot be peeked at."""
         count -= len(self._kept)
         self.wake_at(count + 1)
         await trio.lowlevel.wait_readable(self.socket)
@@ -176,8 +178,8 @@ class TcpStream(Transport):
         if self._count_in_kernel() > count:
             return True
         if not self.has_ended():
-            # The kernel also wakes a reader whose receive buffer is full, though the low-water
-            # mark is not reached; it grows the buffer meanwhile.
+            # The kernel also wakes a reader when the receive buffer is full, even below the
+            # low-water mark; it then enlarges the buffer.
             await trio.sleep(_FULL_BUFFER_PAUSE_S)
         return False
 
@@ -234,8 +236,8 @@ class TcpStream(Transport):
         self.raise_if_reset()
 
     def raise_if_reset(self) -> None:
-        # The kernel tells of a reset once. But a connection that is gone, and that we have not
-        # ended, cannot have come to it otherwise.
+        # The kernel reports a reset only once. But a connection that is gone, and that we have not
+        # ended, must have been reset.
         if self.is_gone and not self._has_said_end and not self._holds_error():
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
@@ -254,7 +256,7 @@ class TcpStream(Transport):
     async def send_some(
         self, data: bytes, *, as_urgent: bool = False, fed_by: Transport | None = None
     ) -> int:
-        """As `Stream` has it; cancelling sends nothing."""
+        """Like `Stream.send_some`; cancelling sends nothing."""
         while True:
             try:
                 return self.socket.send(data, socket.MSG_OOB if as_urgent else 0)
@@ -266,7 +268,7 @@ class TcpStream(Transport):
 
     @property
     def is_delivering(self) -> bool:
-        # A connection that was reset still counts what it had not sent, so its state is asked too.
+        # A connection that was reset still counts its unsent bytes, so its state is checked too.
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
         (unacked,) = struct.unpack_from("=I", info, _UNACKED_PACKETS)
         return info[0] != _CLOSE and unacked > 0
@@ -290,7 +292,7 @@ class TcpStream(Transport):
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            if error.errno != errno.ENOTCONN:  # reset meanwhile: receiving will say so
+            if error.errno != errno.ENOTCONN:  # it was reset meanwhile, which receiving will report
                 raise
 
     def abort(self) -> None:
@@ -310,12 +312,12 @@ class TcpStream(Transport):
 
     @property
     def wire_bytes(self) -> tuple[int, int]:
-        # The kernel counts them anyway, so nothing on the byte path has to.
+        # The kernel counts them anyway, so the byte path need not.
         return self._final_bytes or self._count_bytes()
 
     def _count_bytes(self, *, was_reset: bool = False) -> tuple[int, int]:
-        """From TCP_INFO. What was received includes the FIN, which takes a sequence number; a
-        socket in state CLOSE does not say whether a FIN brought it there or a reset."""
+        """From TCP_INFO. The received count includes the FIN, which takes a sequence number; a
+        socket in state CLOSE does not say whether it got there by a FIN or by a reset."""
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
         if len(info) < _TCP_INFO_LENGTH:
             return 0, 0
