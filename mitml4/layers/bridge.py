@@ -1,11 +1,11 @@
 """The two streams of a flow at one depth, and the two lanes between them.
 
-A lane is one direction: it looks at what its source has, moves bytes to its sink, and keeps what
-has moved already though nobody has claimed it yet (`ahead`). That is how a server that speaks first
-is relayed at once, and still read by the conversation that is found a moment later.
+A lane is one direction. It looks at the bytes of its source and moves them to its sink. Bytes that
+move before a conversation has claimed them are kept (`ahead`): so a server that speaks first is
+relayed at once, and the conversation that is found a moment later still reads it.
 
-What is claimed while more bytes are there stays in the source until it is known what those are
-(`due`), so that bytes that came together leave together, also where one layer ends between them.
+Bytes that are claimed while more are there wait in the source until those are claimed too (`due`).
+So bytes that came together leave together, also where one layer ends between them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -25,23 +25,26 @@ from mitml4.protocols.conversation import MAX_PEEK, Direction, Framing
 from mitml4.protocols.policy import FlowPolicy, Unreadable
 from mitml4.tls.stream import TlsFailure
 
-__all__ = ["Bridge", "BrokenSourceError", "Lane", "first_of"]
+__all__ = ["Bridge", "BrokenTlsError", "Lane", "first_of"]
+
+T = TypeVar("T")
 
 _DRAIN_TIMEOUT_S: Final = 2.0
-"""How long the client may take for what a server has said before its reset, and the other way."""
+"""How long one side may take to read what the other had sent before its reset."""
 
-_CHEAP_TO_SEE_AGAIN: Final = 1024
+_FREE_LOOK_BYTES: Final = 1024
+"""So many bytes may be shown again for each byte that follows."""
 _GROWTH: Final = 8
-"""More by this part is worth another look at once."""
+"""Beyond that, an eighth more has to come before the next look at once."""
 _PAUSE_S_PER_BYTE: Final = 1e-7
-"""Else so long for each byte that is seen again: 6 ms where a look shows the most it may."""
+"""Otherwise the next look waits, for each byte that is shown again: 6 ms at MAX_PEEK."""
 
 _WORTH_SPLICING_BYTES: Final = 64 * 1024
 """A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
 
 
-class BrokenSourceError(OSError):
-    """What a server has sent breaks the TLS that carries it."""
+class BrokenTlsError(OSError):
+    """The server has sent something that breaks its TLS."""
 
 
 @dataclass(slots=True)
@@ -51,9 +54,9 @@ class Lane:
     source: Stream
     sink: Stream
     relay: Relay
-    resets_what_breaks: bool = False
-    """Whether TLS that breaks in the source is an error, and not only its end: a client would take
-    what it has for all there is."""
+    broken_tls_is_error: bool = False
+    """Whether broken TLS in the source is an error, and not only its end. A client would take what
+    it has for the whole response; so its connection is reset."""
     on_urgent: Callable[[], None] = lambda: None
     """Is told of urgent data before it moves, while somebody looks."""
     ahead: bytearray = field(default_factory=bytearray)
@@ -67,24 +70,23 @@ class Lane:
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
     """How it ended, if that was not the stream's own end."""
-    _told: list[Stream] = field(default_factory=list)
-    """Those of the sink's streams that have been told of it."""
+    _ended_sinks: list[Stream] = field(default_factory=list)
+    """Those of the sink's streams that have been sent the end."""
 
     async def look(self, beyond: int) -> bytes:
         """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
 
-        At most MAX_PEEK + 1 of them. When it has ended, `ended` is set, and no more come. `flush`
-        comes first. Cancelling loses nothing.
+        At most MAX_PEEK + 1 of them. When it has ended, `ended` is set, and no more come. Call
+        `flush` first. Cancelling loses nothing.
 
-        Who has to see many bytes again for each one that follows is not shown it at once: a short
-        pause lets more come, so that the cost of looking does not grow with the square of what is
-        looked at.
+        Where many bytes would be shown again for each one that follows, a short pause lets more
+        come. Otherwise the cost of looking would grow with the square of what is looked at.
         """
         if beyond:  # a byte more may be there each time
             await trio.lowlevel.checkpoint()
         data = await self._look(beyond)
         enough = min(beyond + beyond // _GROWTH, MAX_PEEK)
-        if beyond > _CHEAP_TO_SEE_AGAIN and len(data) < enough and not self.ended:
+        if beyond > _FREE_LOOK_BYTES and len(data) < enough and not self.ended:
             with trio.move_on_after(beyond * _PAUSE_S_PER_BYTE):
                 return await self._look(enough)
             data = self.glance()
@@ -126,24 +128,23 @@ class Lane:
         return self.held_since + hold_s
 
     def claim(self, data: bytes) -> None:
-        """Claim the first bytes that `look` has shown; the sink has them after `flush`, or with
-        the next ones that move."""
+        """Claim the first bytes that `look` has shown. `flush` sends them, or the next move."""
         moved = min(len(self.ahead), len(data))
         del self.ahead[:moved]
         self.due += data[moved:]
 
     async def flush(self) -> None:
-        """See that the sink has all that is claimed."""
+        """Send the sink all that is claimed."""
         if self.due:
             await self._send(b"")
 
     async def move(self, data: bytes) -> None:
-        """Claim the first bytes that `look` has shown, and see that the sink has them."""
+        """Claim the first bytes that `look` has shown, and send them."""
         self.claim(data)
         await self.flush()
 
     async def move_ahead(self, data: bytes) -> None:
-        """See that the sink has all that `look` has shown, and claim nothing of it."""
+        """Send the sink all that `look` has shown, and claim nothing of it."""
         fresh = data[len(self.ahead) :]
         if fresh:
             await self._send(fresh)
@@ -163,7 +164,7 @@ class Lane:
         self.held_since = None
 
     async def _move_over(self, urgent: UrgentAhead) -> None:
-        """See that the sink has urgent data, and what comes before it; claim nothing of it.
+        """Send the sink urgent data, and what comes before it; claim nothing of it.
 
         Cancelling loses nothing.
         """
@@ -252,33 +253,33 @@ class Lane:
     def _find_ended(self, ended: bool) -> None:
         if ended:
             self.source.transport.raise_if_reset()
-        if ended and self.resets_what_breaks and isinstance(self.truncation, TlsFailure):
-            raise BrokenSourceError(str(self.truncation))
+        if ended and self.broken_tls_is_error and isinstance(self.truncation, TlsFailure):
+            raise BrokenTlsError(str(self.truncation))
         self.ended = ended
 
     async def say_ended(self) -> None:
-        """Tell the sink at once that the source has ended, the way it did.
+        """Send the sink the end of the source at once, in the way it came.
 
         A FIN that came without close_notify goes on without one.
         """
         if self.truncation:
             await self._end_below()
         else:
-            await self._tell(self.sink)
+            await self._send_eof_once(self.sink)
 
     async def end(self) -> None:
-        """The same, and the FIN that comes behind a close_notify, when it comes.
+        """The same, and the FIN that follows a close_notify, when it comes.
 
-        Who stops waiting for it may come again.
+        It may be cancelled, and called again.
         """
         await self.say_ended()
         if not self.truncation:
             await self._end_below()
 
     async def _end_below(self) -> None:
-        """Pass on the ends of what carries the streams, layer by layer down to TCP.
+        """Pass on the ends of the streams below, one by one down to the transport.
 
-        Below a layer that broke there need not be one yet, though nothing more will come.
+        Below TLS that broke there may be no end yet, but nothing more will come.
         """
         source, sink = self.source, self.sink
         broke = isinstance(self.truncation, TlsFailure)
@@ -290,11 +291,11 @@ class Lane:
             except StreamTruncated:
                 continue
             broke = False
-            await self._tell(sink)
+            await self._send_eof_once(sink)
 
-    async def _tell(self, sink: Stream) -> None:
-        if sink not in self._told:
-            self._told.append(sink)
+    async def _send_eof_once(self, sink: Stream) -> None:
+        if sink not in self._ended_sinks:
+            self._ended_sinks.append(sink)
             await sink.send_eof(fed_by=self.source.transport)
 
 
@@ -330,7 +331,7 @@ class Bridge:
         """The outermost bridge of a flow."""
         return cls(
             up=Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(policy)),
-            down=Lane(server_side, client_side, relay, resets_what_breaks=True),
+            down=Lane(server_side, client_side, relay, broken_tls_is_error=True),
             report=report,
         )
 
@@ -351,14 +352,13 @@ class Bridge:
         await self.down.flush()
 
     async def follow(self, work: Callable[[Direction], Awaitable[None]]) -> None:
-        """Let both lanes work to their ends. If one fails, the other is stopped and its error
-        raised.
+        """Run both lanes to their ends. If one fails, the other is stopped, and the error raised.
 
-        A side that was reset may have said something before (an early response to an upload), which
-        is still to be read: a lane that can send to it no more lets the other one get that across.
+        A side that was reset may have sent something before (an early response to an upload). So
+        when a lane can no longer send to that side, the other lane has time to move it.
 
-        The source of a lane that has ended is watched as long as the other goes on: its reset would
-        else be noticed with the other side's next byte.
+        The source of a lane that has ended is watched while the other lane goes on. Otherwise its
+        reset would be noticed only with the other side's next byte.
         """
         failures: list[Exception] = []
         at_work = set(Direction)
@@ -397,7 +397,7 @@ class Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
         client_side, relay = self.client_side, self.up.relay
         up = Lane(client_side, server_side, relay)
-        down = Lane(server_side, client_side, relay, resets_what_breaks=True)
+        down = Lane(server_side, client_side, relay, broken_tls_is_error=True)
         return replace(self, up=up, down=down)
 
     def inside_tls(self, client_side: Stream, server_side: Stream) -> Bridge:
@@ -406,19 +406,21 @@ class Bridge:
         return replace(
             self,
             up=Lane(client_side, server_side, relay),
-            down=Lane(server_side, client_side, relay, resets_what_breaks=True),
+            down=Lane(server_side, client_side, relay, broken_tls_is_error=True),
             framing=None,
         )
 
 
 async def first_of(
-    own: Callable[[], Awaitable[object]], *others: Callable[[], Awaitable[object]]
-) -> None:
+    own: Callable[[], Awaitable[T]], *others: Callable[[], Awaitable[object]]
+) -> T | None:
     """Until one of them is done or has failed; the others are stopped, and its error raised.
 
-    The first one runs in the task that asks, which is cheaper than another.
+    Returns the result of the first one, or None if it was not that one. It runs in the task that
+    asks, which is cheaper than another.
     """
     failures: list[Exception] = []
+    result: T | None = None
 
     async def guarded(work: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -427,12 +429,17 @@ async def first_of(
             failures.append(error)
         nursery.cancel_scope.cancel()
 
+    async def run_own() -> None:
+        nonlocal result
+        result = await own()
+
     async with trio.open_nursery() as nursery:
         for work in others:
             nursery.start_soon(guarded, work)
-        await guarded(own)
+        await guarded(run_own)
     if failures:
         try:
             raise failures[0]
         finally:
             failures.clear()
+    return result

@@ -7,19 +7,18 @@ details. What the two ends show by the way is learned (`tls/pinning.py`).
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, NoReturn
 
 import trio
 from OpenSSL import SSL
 
 from mitml4.errors import CertificateError
 from mitml4.layers.bridge import Bridge, first_of
-from mitml4.layers.layer import Inner
+from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unknown_to_all
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import StreamTruncated, Transport
@@ -31,10 +30,8 @@ from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.names import alert_name
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tls.context import Contexts, Outcome, has_extended_master_secret
-from mitml4.tls.forge import Forge, Leaf
-from mitml4.tls.keys import KeyType, allowed_key_type
+from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import prepare
-from mitml4.tls.original import key_type_of
 from mitml4.tls.pinning import (
     CHANNEL_BINDING,
     CLIENT_CERTIFICATE,
@@ -42,16 +39,15 @@ from mitml4.tls.pinning import (
     Visit,
 )
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
-from mitml4.tls.verify import Unknown, Verdict, Verifier, der
+from mitml4.tls.verify import Verdict
 
-__all__ = ["Failed", "Handshake", "HandshakeTools", "PassThrough"]
+__all__ = ["GivenUp", "Handshake", "HandshakeError", "HandshakeTools", "Intercepted"]
 
 _HANDSHAKE_S: Final = 30.0
 _LEAVES_WITHIN_S: Final = 1.0
 """A client that ends the connection so soon after the handshake has looked at the certificate."""
 _ANSWERED_WITHIN_S: Final = 1.0
 """A second connection is answered in this time, or in a few times what the first one took."""
-_REMEMBERED_CERTIFICATES: Final = 512
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _TLS_1_2: Final = 0x0303
 _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
@@ -59,35 +55,39 @@ _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 what a server may say because something is missing that the client did offer."""
 
 
-class PassThrough(Exception):  # noqa: N818
-    """Opening this one would cost the connection, or hide something from the client.
+@dataclass(frozen=True, slots=True)
+class Intercepted:
+    """Both handshakes are done: the plaintext of both sides."""
 
-    `reason` says what, `server_side` is a fresh one that has been sent the first `sent` bytes of
-    what the client says, `certificate` what was seen on the former one.
-    """
-
-    def __init__(
-        self, reason: str, server_side: Transport, sent: int, certificate: CertificateDetails | None
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.server_side = server_side
-        self.sent = sent
-        self.certificate = certificate
+    client_side: TlsStream
+    server_side: TlsStream
+    on_channel_binding: Callable[[bool], None]
+    """To be told what is said inside of binding logins to this TLS."""
 
 
-class Failed(Exception):  # noqa: N818
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """To intercept this one would cost the connection, or hide something from the client: it can
+    be passed through on another connection to the server."""
+
+    reason: str
+    server_side: Transport
+    """The other connection."""
+    sent: int
+    """So many bytes of what the client says has the server had there."""
+    certificate: CertificateDetails | None
+    """What the server showed on the first connection."""
+
+
+class HandshakeError(Exception):
     """The handshake failed, and the far side has been told; the flow is over."""
 
 
 @dataclass(slots=True, kw_only=True)
-class HandshakeTools:
+class HandshakeTools(CertificateTools):
     """What the handshakes of a session share."""
 
-    forge: Forge
     contexts: Contexts
-    verifier: Verifier
-    upstream: Literal["mirror", "reject", "ignore"] = "mirror"
 
 
 class Handshake:
@@ -114,78 +114,95 @@ class Handshake:
         self.details = TlsDetails.of(hello)
         self.server_reset: OSError | None = None
 
-    async def run(self) -> Inner:
-        """Raises PassThrough, Failed, OSError."""
+    async def run(self) -> Intercepted | GivenUp:
+        """Raises HandshakeError, OSError."""
         server_side = await self._connect()
+        if isinstance(server_side, GivenUp):
+            return server_side
         verdict = await self._verify(server_side)
-        await self._wait_certificate_verdict(server_side)
+        if isinstance(verdict, GivenUp):
+            return verdict
+        if given_up := await self._wait_certificate_verdict(server_side):
+            return given_up
         try:
-            leaf = await self._forge(server_side, verdict)
+            leaf = await self._make_leaf(server_side, verdict)
             client_side = await self._accept(server_side, leaf)
         finally:
             self._announce()
         if not self.tools.contexts.client_certificate:
             server_side.alerts.on_certificate_request = self._note_late_request
         client_side.on_opening = partial(self._note_opening, trio.current_time())
-        context = self.context.inside_tls(self._note_channel_binding)
-        return Inner(self.bridge.inside_tls(client_side, server_side), context)
+        return Intercepted(client_side, server_side, self._note_channel_binding)
 
     def _framing(self) -> Framing | None:
         return self.bridge.framing() if self.bridge.framing else None
 
-    async def _connect(self) -> TlsStream:
+    async def _connect(self) -> TlsStream | GivenUp:
         """The handshake with the server, with the client's offer."""
         mirrored = self.tools.contexts.server_side(self.hello)
         unlike = differences(self.hello, mirrored.hello)
         self.details = replace(self.details, not_mirrored=unlike)
         stream = tls_over(self.bridge.server_side, mirrored.context, framing=self._framing())
         stream.alerts.usual = mirrored.usual
-        connection = stream.connection
-        prepare(connection, self.hello)
+        prepare(stream.connection, self.hello)
+        given_up: GivenUp | None
         try:
             with trio.fail_after(_HANDSHAKE_S):
-                await first_of(partial(self._shake_hands, stream), self._wait_client_ended)
+                given_up = await first_of(
+                    partial(self._shake_hands, stream), self._wait_client_ended
+                )
         except TlsFailure as failure:
             lacking = failure.alert in _ALERTS_FOR_AN_OFFER and lacks(self.hello, mirrored.hello)
             asked = stream.alerts.asked_for_certificate
             if not asked and (failure.alert is None or lacking):
-                await self._retreat(failure.reason)
+                if given_up := await self._give_up(failure.reason):
+                    return given_up
                 self.visit.needs(failure.reason)
             await self._pass_on_failure(failure)
         except StreamTruncated:
             await self._pass_on_failure(None)
         except trio.TooSlowError:
-            self._fail("server", "timeout", "the server does not answer the ClientHello")
+            self._report("server", "timeout", "the server does not answer the ClientHello")
             self.bridge.client_side.abort()
-            raise Failed from None
+            raise HandshakeError from None
+        if given_up:
+            return given_up
         if self.bridge.up.ended and self.redial:
-            await self._retreat("client ended")
-            self._fail("client", "reset", "the client ended before the server's answer")
+            if given_up := await self._give_up("client ended"):
+                return given_up
+            self._report("client", "reset", "the client ended before the server's answer")
             self._abort(stream)
-        self._describe(connection)
+        self._describe(stream.connection)
         return stream
 
-    async def _shake_hands(self, stream: TlsStream) -> None:
+    async def _shake_hands(self, stream: TlsStream) -> GivenUp | None:
         """The client's own certificate is asked for before the client is answered: then it can be
         passed through at once. A server may also ask, and end the handshake."""
         try:
             await stream.handshake()
         except (StreamTruncated, OSError):
-            await self._leave_request_to_client(stream, is_lost=True)
+            if given_up := await self._leave_request_to_client(stream, is_lost=True):
+                return given_up
             raise
-        if not self._answers_request():
-            await self._leave_request_to_client(stream, is_lost=False)
+        if self._answers_request():
+            return None
+        return await self._leave_request_to_client(stream, is_lost=False)
 
     def _answers_request(self) -> bool:
         """Whether a server that asks for a certificate is answered here: with the one that we were
         given, or with none where the client is known to have none."""
         return bool(self.tools.contexts.client_certificate) or self.visit.declines
 
-    async def _leave_request_to_client(self, server_side: TlsStream, *, is_lost: bool) -> None:
+    async def _leave_request_to_client(
+        self, server_side: TlsStream, *, is_lost: bool
+    ) -> GivenUp | None:
         """Pass a client through whose certificate the server has asked for: now, or next time."""
-        if server_side.alerts.asked_for_certificate:
-            await self._retreat(CLIENT_CERTIFICATE, None if is_lost else server_side)
+        if not server_side.alerts.asked_for_certificate:
+            return None
+        given_up = await self._give_up(CLIENT_CERTIFICATE, None if is_lost else server_side)
+        if not given_up:
             self.visit.needs(CLIENT_CERTIFICATE)
+        return given_up
 
     async def _wait_client_ended(self) -> None:
         """A client that has ended before it was answered shakes no hands, and its reset is the
@@ -198,14 +215,14 @@ class Handshake:
         if not lane.ended or not self.redial:
             await lane.source.transport.wait_reset()
 
-    async def _pass_on_failure(self, failure: TlsFailure | None) -> None:
+    async def _pass_on_failure(self, failure: TlsFailure | None) -> NoReturn:
         """The server ended the handshake: the client gets the same, alert or end."""
         if failure is None:
-            self._fail("server", "reset", "the server closed the connection during the handshake")
+            self._report("server", "reset", "the server closed the connection during the handshake")
         elif failure.alert is None:
-            self._fail("server", "protocol", failure.reason)
+            self._report("server", "protocol", failure.reason)
         else:
-            self._fail("server", "alert", alert_name(failure.alert))
+            self._report("server", "alert", alert_name(failure.alert))
             version = min(max(self.hello.versions), _TLS_1_2)
             # RFC 8446 §5.1, §6: a plaintext record with a fatal alert, the server's own.
             record = b"\x15" + version.to_bytes(2, "big") + b"\0\2\2" + bytes([failure.alert])
@@ -215,43 +232,46 @@ class Handshake:
         await self.bridge.client_side.send_eof()
         # What is closed unread ends in a reset, which may overtake all this at the client.
         self.bridge.client_side.discard(len(self.bridge.client_side.peek_nowait(MAX_PEEK + 1)))
-        raise Failed from None
+        raise HandshakeError from None
 
-    async def _retreat(self, reason: str, first: TlsStream | None = None) -> None:
-        """Give opening up for a fresh connection, if the server takes one. Raises PassThrough.
+    async def _give_up(self, reason: str, first: TlsStream | None = None) -> GivenUp | None:
+        """Give up intercepting for a fresh connection; None if the server does not take one.
 
         It may not: an FTP server, for one, takes each data connection once. A `first` one that
         could still be gone on with is kept until the server has answered the fresh one.
         """
         if self.redial is None:
-            return
+            return None
         if first is None:
             sent, server_side = b"", await self.redial.connect()
         else:
             sent = self.bridge.up.glance()[: self.hello.wire_length]
             answer_s = max(_ANSWERED_WITHIN_S, 4 * (trio.current_time() - self.began))
             server_side = await self.redial.connect_with(sent, first, answer_s)
-        if server_side:
-            raise PassThrough(reason, server_side, len(sent), self.details.certificate)
+        if server_side is None:
+            return None
+        return GivenUp(reason, server_side, len(sent), self.details.certificate)
 
-    async def _wait_certificate_verdict(self, server_side: TlsStream) -> None:
+    async def _wait_certificate_verdict(self, server_side: TlsStream) -> GivenUp | None:
         """A server may refuse the certificate that it has asked for, or the want of one.
 
         Up to TLS 1.2 it has said so in the handshake, from TLS 1.3 on it says so behind it, by its
         first record (a ticket, or the alert certificate_required).
         """
         if not server_side.alerts.asked_for_certificate:
-            return
+            return None
         if server_side.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
             with trio.move_on_after(self.context.hold_s), suppress(StreamTruncated):
                 await server_side.wait_receivable()  # who reads on will hear of a cut again
             server_side.peek_nowait(1)
         if server_side.failure:
-            await self._leave_request_to_client(server_side, is_lost=True)
+            if given_up := await self._leave_request_to_client(server_side, is_lost=True):
+                return given_up
             refusal = server_side.failure if isinstance(server_side.failure, TlsFailure) else None
             await self._pass_on_failure(refusal)
         if not self._answers_request():
             self._error("server", "certificate", "the server asks for a client certificate")
+        return None
 
     def _note_late_request(self) -> None:
         """A server may ask once it knows what is requested: up to TLS 1.2 in a renegotiation, from
@@ -277,59 +297,31 @@ class Handshake:
             resumed=False,
         )
 
-    async def _verify(self, server_side: TlsStream) -> Verdict:
-        """What is wrong with the server, as far as a leaf of ours shows it to the client.
+    async def _verify(self, server_side: TlsStream) -> Verdict | GivenUp:
+        """What the leaf is to show of the server's certificate.
 
-        What it does not show is for the client itself to find: the flow is passed through. Where
-        that cannot be, the leaf is one that nobody trusts, and the next connection passes.
+        What no leaf shows is for the client itself to find: the flow is passed through. Where that
+        cannot be, the leaf is one that no client trusts, and the next connection passes.
         """
-        verdict = self._verify_chain(server_side)
-        if self.tools.upstream == "reject" and verdict.is_refused:
-            self._fail("server", "certificate", verdict.reason)
+        assessed = assess(self.tools, server_side, self.hello, self.context)
+        self.details = replace(self.details, certificate=assessed.details)
+        if assessed.is_rejected:
+            self._report("server", "certificate", assessed.verdict.reason)
             self._abort(server_side)
-        hidden = [*_handshake_faults(server_side)]
-        if self.tools.upstream == "ignore":
-            verdict = replace(verdict, issuer=self.tools.verifier.everybody, strict=None)
-        else:
-            hidden = [*verdict.hidden, *hidden]
-        if hidden:
-            reason = "; ".join(hidden)
-            await self._retreat(reason, server_side)
-            self.visit.needs(reason)
-            if not isinstance(verdict.issuer, Unknown):
-                verdict = replace(verdict, issuer=Unknown.ISSUER)
-        return verdict
+        if not assessed.hidden:
+            return assessed.verdict
+        if given_up := await self._give_up(assessed.hidden, server_side):
+            return given_up
+        self.visit.needs(assessed.hidden)
+        return unknown_to_all(assessed.verdict)
 
-    def _verify_chain(self, server_side: TlsStream) -> Verdict:
-        chain = server_side.connection.get_peer_cert_chain() or []
-        verdict = self.tools.verifier.verify(
-            chain, self._expected_name(), server_side.alerts.staple
-        )
-        if chain and (shown := _certificate_details(der(chain[0]))):
-            certificate = replace(shown, verify=verdict.reason)
-            self.details = replace(self.details, certificate=certificate)
-        return verdict
-
-    async def _forge(self, server_side: TlsStream, verdict: Verdict) -> Leaf:
-        """The mirrored leaf."""
-        certificate = server_side.connection.get_peer_certificate()
-        original = der(certificate) if certificate else None
-        key_type = allowed_key_type(
-            _mirrored_key_type(original) if original else KeyType.EC_P256,
-            self.hello.signature_algorithms or None,
-            version=_VERSIONS[self.details.version or "TLSv1.3"],
-        )
+    async def _make_leaf(self, server_side: TlsStream, verdict: Verdict) -> Leaf:
         try:
-            leaf = await self.tools.forge.leaf(
-                original,
-                issuer=verdict.issuer,
-                key_type=key_type,
-                name=self.hello.sni,
-                strict=verdict.strict is None,
-                staple=verdict.staple,
+            leaf = await make_leaf(
+                self.tools, server_side, verdict, self.hello, version=self._version
             )
         except CertificateError as error:
-            self._fail("server", "certificate", error.message)
+            self._report("server", "certificate", error.message)
             self._abort(server_side)
         self.details = replace(
             self.details,
@@ -338,26 +330,20 @@ class Handshake:
         )
         return leaf
 
-    def _abort(self, server_side: TlsStream) -> None:
+    @property
+    def _version(self) -> int:
+        """What the server chose."""
+        return _VERSIONS[self.details.version or "TLSv1.3"]
+
+    def _abort(self, server_side: TlsStream) -> NoReturn:
         self.bridge.client_side.abort()
         server_side.abort()
-        raise Failed
-
-    def _expected_name(self) -> str | None:
-        """The name that the client would check: its SNI, or the host that it asked a proxy for."""
-        if self.hello.sni:
-            return self.hello.sni
-        host = self.context.target.host if self.context.target else ""
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            return host or None
-        return None
+        raise HandshakeError
 
     async def _accept(self, server_side: TlsStream, leaf: Leaf) -> TlsStream:
-        """The ingress handshake, pinned to what the server chose."""
+        """The handshake with the client, pinned to what the server chose."""
         outcome = Outcome(
-            version=_VERSIONS[self.details.version or "TLSv1.3"],
+            version=self._version,
             cipher=self.details.cipher or "",
             alpn=self.details.alpn or b"",
             extended_master_secret=has_extended_master_secret(server_side.connection),
@@ -376,19 +362,19 @@ class Handshake:
         except (StreamTruncated, ConnectionError) as error:
             how = "reset" if isinstance(error, ConnectionError) else "closed"
             if had_ended:
-                self._fail("client", "reset", f"{how} by the client before our certificate")
+                self._report("client", "reset", f"{how} by the client before our certificate")
             else:
-                self._fail("client", "certificate", f"{how} by the client after our certificate")
+                self._report("client", "certificate", f"{how} by the client after our certificate")
                 self.visit.left()
         except trio.TooSlowError:
-            self._fail("client", "timeout", "the client does not finish the handshake")
+            self._report("client", "timeout", "the client does not finish the handshake")
         else:
             if self.server_reset:
                 raise self.server_reset
             return stream
         server_side.abort() if stream.alerts.received is None else server_side.close()
         stream.close()
-        raise Failed
+        raise HandshakeError
 
     async def _wait_server_reset(self, server_side: TlsStream) -> None:
         """A reset of the server's is the client's at once, unless there is something to hear first.
@@ -404,13 +390,13 @@ class Handshake:
 
     def _classify(self, failure: TlsFailure) -> None:
         if failure.alert is None:  # OpenSSL cannot do with this client what the server can
-            self._fail("client", "protocol", failure.reason)
+            self._report("client", "protocol", failure.reason)
             self.visit.needs(failure.reason)
         elif failure.alert in REFUSALS:
-            self._fail("client", "certificate", REFUSALS[failure.alert])
+            self._report("client", "certificate", REFUSALS[failure.alert])
             self.visit.refused()
         else:
-            self._fail("client", "alert", alert_name(failure.alert))
+            self._report("client", "alert", alert_name(failure.alert))
             self.visit.left()
 
     def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
@@ -430,30 +416,9 @@ class Handshake:
         self.bridge.report.enter(self.context.depth, "tls")
         self.bridge.report.layer(self.context.depth, self.speaker, "intercepted", self.details)
 
-    def _fail(self, side: Literal["client", "server"], kind: Kind, reason: str) -> None:
+    def _report(self, side: Literal["client", "server"], kind: Kind, reason: str) -> None:
         self._announce()
         self._error(side, kind, reason)
 
     def _error(self, side: Literal["client", "server"], kind: Kind, reason: str) -> None:
         self.bridge.report.error(side, "handshake", kind, reason)
-
-
-def _handshake_faults(server_side: TlsStream) -> Iterator[str]:
-    """What a client may refuse in a handshake that OpenSSL has let pass."""
-    connection = server_side.connection
-    has_usual_level = connection.get_context() is server_side.alerts.usual
-    finite_field = (connection.get_cipher_name() or "").startswith(("DHE-", "ADH-"))
-    if finite_field and not connection.get_group_name() and not has_usual_level:
-        yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
-
-
-_certificate_details: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateDetails.of_der)
-
-
-@lru_cache(_REMEMBERED_CERTIFICATES)
-def _mirrored_key_type(certificate: bytes) -> KeyType:
-    """The leaf's kind of key; EC P-256 where the original is not to be read."""
-    try:
-        return key_type_of(certificate)
-    except CertificateError:
-        return KeyType.EC_P256

@@ -30,5 +30,5 @@ class Layer(Protocol):
         """Carry the bridge's bytes to the end of this layer; None when the flow is over.
 
         The bridge stays the caller's to close. Raises OSError when a side breaks, Blocked when the
-        flow may not go where the client asks, Failed when a handshake has ended it.
+        flow may not go where the client asks, HandshakeError when a handshake has ended it.
         """

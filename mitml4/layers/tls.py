@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 import trio
 from OpenSSL import SSL
@@ -17,7 +17,7 @@ from OpenSSL import SSL
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.converse import converse
-from mitml4.layers.handshake import Handshake, HandshakeTools, PassThrough
+from mitml4.layers.handshake import GivenUp, Handshake, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Speaker
@@ -91,17 +91,21 @@ class InterceptTls:
         except SSL.Error:
             return await self._pass_through(bridge, context, "cipher")
         redial = self.redial if context.depth == 0 else None
-        try:
-            handshake = Handshake(self.tools, bridge, context, hello, visit, self.speaker, redial)
-            return await handshake.run()
-        except PassThrough as retreat:
-            bridge.server_side.close()
-            self.redial.adopt(retreat.server_side)
-            bridge = bridge.onto(retreat.server_side)
-            bridge.up.note_sent(retreat.sent)
-            return await self._pass_through(
-                bridge, context, retreat.reason, visit, retreat.certificate
-            )
+        handshake = Handshake(self.tools, bridge, context, hello, visit, self.speaker, redial)
+        outcome = await handshake.run()
+        match outcome:
+            case Intercepted():
+                inside = bridge.inside_tls(outcome.client_side, outcome.server_side)
+                return Inner(inside, context.inside_tls(outcome.on_channel_binding))
+            case GivenUp():
+                bridge.server_side.close()
+                self.redial.adopt(outcome.server_side)
+                bridge = bridge.onto(outcome.server_side)
+                bridge.up.note_sent(outcome.sent)
+                reason, certificate = outcome.reason, outcome.certificate
+                return await self._pass_through(bridge, context, reason, visit, certificate)
+            case _:
+                assert_never(outcome)
 
     async def _pass_through(
         self,

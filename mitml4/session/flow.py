@@ -18,9 +18,9 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import CloseReason, Event
-from mitml4.layers.bridge import Bridge, BrokenSourceError
+from mitml4.layers.bridge import Bridge, BrokenTlsError
 from mitml4.layers.choice import LayerChoice
-from mitml4.layers.handshake import Failed
+from mitml4.layers.handshake import HandshakeError
 from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
@@ -60,6 +60,17 @@ class Services:
     unseen: str | None = None
     """Why flows are relayed without a look, where they are and the policy does not mind."""
     clock: Callable[[], float] = trio.current_time
+
+
+@dataclass(frozen=True, slots=True)
+class NotConnected:
+    """The server's side did not take the connection."""
+
+    reason: CloseReason
+    error: OSError | None
+    """What the client is refused with; None: with a reset."""
+    had_accepted: bool = False
+    """The server reset it right after it had accepted it: so it is with the client."""
 
 
 class Flow:
@@ -123,18 +134,17 @@ class Flow:
             policy = self.context.policy
             policy.check(*policy.known)
             server_side = await self._connect()
-            if isinstance(server_side, str) and server_side != "reset":
-                return server_side
+            if isinstance(server_side, NotConnected):
+                return await self._refuse(server_side)
+            self._server_side = server_side
             self._client_side = await self.connection.accept()
-            if isinstance(server_side, str):  # the server had taken it before it reset it
-                return server_side
             await self._run_layers(self._client_side, server_side)
         except Blocked as blocked:
             if isinstance(blocked.end, Unreadable) and blocked.end.why:
                 self.report.error("client", "relay", "protocol", blocked.end.why)
             self._abort()
             return "blocked"
-        except Failed:
+        except HandshakeError:
             return "error"
         except OSError as error:
             return await self._broken(error)
@@ -145,23 +155,27 @@ class Flow:
             return "error"
         return "closed"
 
-    async def _connect(self) -> Transport | CloseReason:
-        """The connection to the server, or how the server's side refused it."""
+    async def _connect(self) -> Transport | NotConnected:
         try:
             with trio.fail_after(_CONNECT_S):
-                self._server_side = await self._dial()
-                return self._server_side
+                return await self._dial()
         except trio.TooSlowError:
-            self._refusal = TimeoutError()
             self.report.error("server", "connect", "timeout", "no answer")
-            return "timeout"
+            return NotConnected("timeout", TimeoutError())
         except (ConnectionResetError, BrokenPipeError):
-            return "reset"  # the server's, right after it had accepted
+            return NotConnected("reset", None, had_accepted=True)
         except OSError as error:
-            self._refusal = copy(error)  # what was raised knows the frames that it came through
             kind = _kind_of(error, "refused")
             self.report.error("server", "connect", kind, _reason(error))
-            return "error" if kind == "internal" else kind
+            # What was raised knows the frames that it came through: a copy is kept.
+            return NotConnected("error" if kind == "internal" else kind, copy(error))
+
+    async def _refuse(self, refused: NotConnected) -> CloseReason:
+        """Let the client meet what the server's side has answered."""
+        if refused.had_accepted:
+            self._client_side = await self.connection.accept()
+        self._refusal = refused.error
+        return refused.reason
 
     async def _dial(self) -> Transport:
         return await self.services.connect(self.connection)
@@ -197,7 +211,7 @@ class Flow:
     async def _broken(self, error: OSError) -> CloseReason:
         """A side was lost: the other gets what was on its way, then a reset."""
         kind = _kind_of(error, "reset")
-        if isinstance(error, BrokenSourceError):
+        if isinstance(error, BrokenTlsError):
             self.report.error("server", "relay", "protocol", f"TLS: {error}")
         elif not isinstance(error, ConnectionError):
             self.report.error(self._side_lost(), "relay", kind, _reason(error))
@@ -206,7 +220,7 @@ class Flow:
                 while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.005)
         self._abort()
-        if kind == "internal" or isinstance(error, BrokenSourceError):
+        if kind == "internal" or isinstance(error, BrokenTlsError):
             return "error"
         return kind
 

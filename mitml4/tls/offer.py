@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from OpenSSL._util import lib
 
 from mitml4.protocols.tls.hello import ClientHello, Extension, parse_client_hello
-from mitml4.protocols.tls.names import group_name, without_grease
+from mitml4.protocols.tls.names import SIGNATURE_ALGORITHMS, group_name, without_grease
 
 __all__ = ["Offer", "cipher_names", "prepare", "rehearse", "shape"]
 
@@ -53,39 +53,20 @@ _GROUPS: Final = {
     )
 }
 
-# RFC 8446 §4.2.3 (RFC 5246 §7.4.1.4.1 for the ones that it removed): code points and OpenSSL's
-# names.
+# The signature algorithms that OpenSSL has: all but MD5's, by the registry's names or its own.
+_MD5: Final = 0x0101
 _SIGNATURE_ALGORITHMS: Final = {
-    0x0201: "rsa_pkcs1_sha1",
+    **{code: name for code, name in SIGNATURE_ALGORITHMS.items() if code != _MD5},
     0x0202: "DSA+SHA1",
+    0x0301: "RSA+SHA224",
     0x0302: "DSA+SHA224",
+    0x0303: "ECDSA+SHA224",
     0x0402: "DSA+SHA256",
     0x0502: "DSA+SHA384",
     0x0602: "DSA+SHA512",
-    0x0203: "ecdsa_sha1",
-    0x0301: "RSA+SHA224",
-    0x0303: "ECDSA+SHA224",
-    0x0401: "rsa_pkcs1_sha256",
-    0x0403: "ecdsa_secp256r1_sha256",
-    0x0501: "rsa_pkcs1_sha384",
-    0x0503: "ecdsa_secp384r1_sha384",
-    0x0601: "rsa_pkcs1_sha512",
-    0x0603: "ecdsa_secp521r1_sha512",
-    0x0708: "sm2sig_sm3",
-    0x0804: "rsa_pss_rsae_sha256",
-    0x0805: "rsa_pss_rsae_sha384",
-    0x0806: "rsa_pss_rsae_sha512",
-    0x0807: "ed25519",
-    0x0808: "ed448",
-    0x0809: "rsa_pss_pss_sha256",
-    0x080A: "rsa_pss_pss_sha384",
-    0x080B: "rsa_pss_pss_sha512",
     0x081A: "ecdsa_brainpoolP256r1_sha256",
     0x081B: "ecdsa_brainpoolP384r1_sha384",
     0x081C: "ecdsa_brainpoolP512r1_sha512",
-    0x0904: "mldsa44",
-    0x0905: "mldsa65",
-    0x0906: "mldsa87",
 }
 
 

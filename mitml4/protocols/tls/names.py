@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 __all__ = [
+    "SIGNATURE_ALGORITHMS",
     "alert_name",
     "cipher_name",
     "extension_name",
@@ -60,7 +61,7 @@ def extension_name(extension: int) -> str:
 
 def signature_algorithm_name(algorithm: int) -> str:
     """`ecdsa_secp256r1_sha256`, as RFC 8446 §4.2.3 writes it."""
-    return _SIGNATURE_ALGORITHMS.get(algorithm, f"0x{algorithm:04x}")
+    return SIGNATURE_ALGORITHMS.get(algorithm, f"0x{algorithm:04x}")
 
 
 def is_alert(description: int) -> bool:
@@ -173,7 +174,7 @@ _EXTENSIONS: Final = {
 }
 """Of IANA's list those that have been seen, and drafts that browsers use."""
 
-_SIGNATURE_ALGORITHMS: Final = {
+SIGNATURE_ALGORITHMS: Final = {
     0x0101: "rsa_pkcs1_md5",
     0x0201: "rsa_pkcs1_sha1",
     0x0202: "dsa_sha1",

@@ -1,0 +1,138 @@
+"""The certificate that a client is shown: a leaf of ours with the server's names, key and defects.
+
+What is wrong with the server's certificate is what the client would find; a leaf can show dates,
+names, an unknown issuer, and that it is not strict. All else it would hide (`Assessment.hidden`):
+then the client should meet the server itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, Literal
+
+from mitml4.errors import CertificateError
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.tls.certificate import CertificateDetails
+from mitml4.protocols.tls.hello import ClientHello
+from mitml4.tls.forge import Forge, Leaf
+from mitml4.tls.keys import KeyType, allowed_key_type
+from mitml4.tls.original import key_type_of
+from mitml4.tls.stream import TlsStream
+from mitml4.tls.verify import Unknown, Verdict, Verifier, der
+
+__all__ = ["Assessment", "CertificateTools", "assess", "make_leaf", "unknown_to_all"]
+
+_REMEMBERED_CERTIFICATES: Final = 512
+
+
+@dataclass(slots=True, kw_only=True)
+class CertificateTools:
+    """What the certificates of a session are made with."""
+
+    forge: Forge
+    verifier: Verifier
+    upstream: Literal["mirror", "reject", "ignore"] = "mirror"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What was found of a server's certificate."""
+
+    verdict: Verdict
+    """What the leaf is to show."""
+    details: CertificateDetails | None
+    is_rejected: bool
+    """Whether it is to end the connection (`--upstream reject`)."""
+    hidden: str
+    """What is wrong and no leaf can show; empty: nothing."""
+
+
+def assess(
+    tools: CertificateTools, server_side: TlsStream, hello: ClientHello, context: LayerContext
+) -> Assessment:
+    """What is wrong with the server, as far as a leaf of ours shows it to the client."""
+    chain = server_side.connection.get_peer_cert_chain() or []
+    name = _expected_name(hello, context)
+    verdict = tools.verifier.verify(chain, name, server_side.alerts.staple)
+    details = _details(der(chain[0])) if chain else None
+    hidden = [*_handshake_faults(server_side)]
+    shown = verdict
+    if tools.upstream == "ignore":
+        shown = replace(verdict, issuer=tools.verifier.everybody, strict=None)
+    else:
+        hidden = [*verdict.hidden, *hidden]
+    return Assessment(
+        verdict=shown,
+        details=details and replace(details, verify=verdict.reason),
+        is_rejected=tools.upstream == "reject" and verdict.is_refused,
+        hidden="; ".join(hidden),
+    )
+
+
+def unknown_to_all(verdict: Verdict) -> Verdict:
+    """The same, for a leaf that no client trusts."""
+    if isinstance(verdict.issuer, Unknown):
+        return verdict
+    return replace(verdict, issuer=Unknown.ISSUER)
+
+
+async def make_leaf(
+    tools: CertificateTools,
+    server_side: TlsStream,
+    verdict: Verdict,
+    hello: ClientHello,
+    *,
+    version: int,
+) -> Leaf:
+    """The mirrored leaf. Raises CertificateError."""
+    certificate = server_side.connection.get_peer_certificate()
+    original = der(certificate) if certificate else None
+    key_type = allowed_key_type(
+        _key_type(original) if original else KeyType.EC_P256,
+        hello.signature_algorithms or None,
+        version=version,
+    )
+    return await tools.forge.leaf(
+        original,
+        issuer=verdict.issuer,
+        key_type=key_type,
+        name=hello.sni,
+        strict=verdict.strict is None,
+        staple=verdict.staple,
+    )
+
+
+def _expected_name(hello: ClientHello, context: LayerContext) -> str | None:
+    """The name that the client would check: its SNI, or the host that it asked a proxy for."""
+    if hello.sni or not context.target:
+        return hello.sni
+    host = context.target.host
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return None
+
+
+def _handshake_faults(server_side: TlsStream) -> Iterator[str]:
+    """What a client may refuse in a handshake that OpenSSL has let pass."""
+    connection = server_side.connection
+    has_usual_level = connection.get_context() is server_side.alerts.usual
+    finite_field = (connection.get_cipher_name() or "").startswith(("DHE-", "ADH-"))
+    if finite_field and not connection.get_group_name() and not has_usual_level:
+        yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
+
+
+_details: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateDetails.of_der)
+
+
+@lru_cache(_REMEMBERED_CERTIFICATES)
+def _key_type(certificate: bytes) -> KeyType:
+    """The leaf's kind of key; EC P-256 where the original is not to be read."""
+    try:
+        return key_type_of(certificate)
+    except CertificateError:
+        return KeyType.EC_P256
