@@ -1,9 +1,9 @@
-"""How the browsers of a command come to trust the session's authority, which ask NSS and no file.
+"""Lets the browsers of a command trust the session's CA. They read NSS databases, no files.
 
-Each database of NSS that is there is read together with one of ours, by an entry in its
-`pkcs11.txt` (`tls/nss_database.py`), and keeps all that is written to it. Chromium's is made where
-there is none. A profile that Firefox makes meanwhile can be reached by an enterprise policy alone:
-Firefox then copies our certificate into the profile's database, from which it is taken at the end.
+Each existing NSS database is read together with one of ours, by an entry in its `pkcs11.txt`
+(`tls/nss_database.py`); what browsers write still goes to their own. Chromium's database is created
+if there is none. A profile that Firefox creates during the session is only reached by an enterprise
+policy: Firefox copies our certificate into the profile's database, and `withdraw` removes it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _CERTIFICATE: Final = "ca-{}.pem"
 
 _POLICIES: Final = "policies.json"
 _SYSTEM_POLICIES: Final = "/etc/*/policies"
-"""Firefox, and what is derived from it, takes the policies of its own directory only where it has
-none here."""
+"""Firefox and its derivatives read the policies in their own directory only if there are none
+here."""
 _DISTRIBUTION: Final = "distribution"
 _APPLICATION: Final = "application.ini"
-"""What tells the directory of Firefox, Thunderbird or another program on their platform."""
+"""The file that identifies the directory of Firefox, Thunderbird or a derivative."""
 _APPLICATIONS: Final = ("/usr/lib/*", "/usr/lib64/*", "/usr/local/lib/*", "/opt/*")
 
 
 class BrowserTrust:
-    """What is shown to browsers in a namespace."""
+    """The files and mounts by which browsers in a namespace find the CA."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class BrowserTrust:
         argv: Sequence[str],
         directory: Path,
     ) -> None:
-        """`directory` is one of the namespace that will have `files` in it; `argv` the command,
-        which may name a profile."""
+        """`directory` is where `files` will be in the namespace; `argv` is the command, which may
+        name a profile."""
         self._certificates = certificates
         self._environ = environ
         self._argv = argv
@@ -70,7 +70,7 @@ class BrowserTrust:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Name to content, below the directory."""
+        """The files to create: name below the directory to content."""
         files = trusting_database(*self._certificates)
         for number, certificate in enumerate(self._certificates):
             files[_CERTIFICATE.format(number)] = certificate.public_bytes(Encoding.PEM)
@@ -79,7 +79,7 @@ class BrowserTrust:
         return {f"{_OURS}/{name}": content for name, content in files.items()}
 
     def show(self, namespace: Namespace) -> None:
-        """Let the browsers find them. What this machine does not allow is left out."""
+        """Mount them where browsers look. Mounts that this machine does not allow are skipped."""
         for number, (file, (_, stopgap)) in enumerate(self._modules.items()):
             with contextlib.suppress(MachineError):
                 namespace.cover(file, self._directory / f"{number}.txt", stopgap=stopgap)
@@ -95,7 +95,8 @@ class BrowserTrust:
     def _modules_of(
         self, databases: Iterable[Path]
     ) -> Iterator[tuple[Path, tuple[bytes, bytes | None]]]:
-        """Each list of modules: its file, its content, and what to make where there is none."""
+        """For each database its list of modules: the file, its content, and the content to create
+        it with if it does not exist."""
         shared = self._places.shared
         may_be_made = [shared] if _is_ours(self._places.home) or _is_plain(shared) else []
         for directory in dict.fromkeys((*databases, *may_be_made)):
@@ -116,7 +117,7 @@ class BrowserTrust:
 def withdraw(
     environ: Mapping[str, str], argv: Sequence[str], certificates: Sequence[bytes]
 ) -> None:
-    """Take certificates (DER) out of the profiles into which Firefox has copied them."""
+    """Remove certificates (DER) from profiles into which Firefox has copied them."""
     for database in filter(_is_ours, _find_databases(environ, argv)):
         with contextlib.suppress(sqlite3.Error):
             for der in certificates:
@@ -128,7 +129,7 @@ def _places(environ: Mapping[str, str]) -> NssPlaces:
 
 
 def _find_databases(environ: Mapping[str, str], argv: Sequence[str]) -> list[Path]:
-    user = sudo_user()  # whom the command may well become: Chromium does not like to be root
+    user = sudo_user()  # the command may switch to this user: Chromium refuses to run as root
     users_places = NssPlaces.of(Path(user.pw_dir), {}) if user else _places(environ)
     named = [Path(each.rpartition("=")[2]) for each in argv[1:]]
     found = [each for each in named if _is_file(each / CERTIFICATES_FILE)]
@@ -137,7 +138,7 @@ def _find_databases(environ: Mapping[str, str], argv: Sequence[str]) -> list[Pat
 
 
 def _policy_directories(environ: Mapping[str, str], argv: Sequence[str]) -> list[Path]:
-    """Where policies are looked for: those that are there, and of each program its own."""
+    """The system's directories that have policies, and the directory of each program."""
     system = [each for each in _globbed(_SYSTEM_POLICIES) if _is_file(each / _POLICIES)]
     programs = [*argv[:1], "firefox", "firefox-esr", "thunderbird", "librewolf"]
     found = (shutil.which(each, path=environ.get("PATH")) for each in programs)
@@ -148,7 +149,7 @@ def _policy_directories(environ: Mapping[str, str], argv: Sequence[str]) -> list
 
 
 def _show_policy(namespace: Namespace, directory: Path, installed: Sequence[str]) -> None:
-    """Besides what policies are there already. Raises MachineError."""
+    """Mount a policy that adds the certificates to the existing policies. Raises MachineError."""
     if not directory.is_dir():
         namespace.extend(directory.parent, directory.name)
     policies = _read_policies(directory / _POLICIES)
@@ -158,7 +159,7 @@ def _show_policy(namespace: Namespace, directory: Path, installed: Sequence[str]
 
 
 def _read_policies(file: Path) -> dict[str, Any]:
-    """What a file says, as far as Firefox would read it."""
+    """The policies in a file; empty if Firefox could not read them."""
     try:
         policies = json.loads(file.read_bytes())
         certificates = policies["policies"].get("Certificates", {})
@@ -175,7 +176,7 @@ def _globbed(pattern: str) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file; what may not be looked at is none."""
+    """Whether this is a file that may be read."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -190,5 +191,5 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether no symbolic link leads there, by which its owner could send root elsewhere."""
+    """Whether the path has no symbolic link, by which its owner could redirect root."""
     return path.resolve() == path

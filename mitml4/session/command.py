@@ -1,7 +1,8 @@
-"""The command of `run` while it runs: its signals, its stops and its end, and those of its orphans.
+"""The command of `run`: its start, its signals, its end, and the end of its descendants.
 
-It is in our process group, so what the terminal sends reaches it without us; what is sent to us
-alone is passed on. When it stops, so do we, since it is us that the shell waits for.
+The command is in our process group, so signals from the terminal reach it directly. Signals to this
+process only are forwarded. When the command stops (Ctrl-Z), this process stops as well, since the
+shell waits for this process.
 """
 
 from __future__ import annotations
@@ -25,30 +26,30 @@ _FROM_OTHERS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIG
 
 
 class Command:
-    """A command that waits to be let go, and then runs."""
+    """A command that has been forked and waits until `go`."""
 
     def __init__(self, launch: Launch, environ: Mapping[str, str]) -> None:
-        """`environ` is the environment that it gets."""
+        """`environ` is the environment of the command."""
         self._launch = launch
         self._environ = environ
         self._pid = launch.pid
         self._to_end_us = ending_signals()
         self._interrupt, self.interruptions = trio.open_memory_channel[str](math.inf)
-        """The names of the signals to us that come once the command has ended."""
+        """The names of signals that come after the command has ended."""
         self.status: int | None = None
-        """As a shell reports it, once it has ended."""
+        """The exit status as a shell reports it; None until the command has ended."""
         self.told_to_end = False
-        """By a signal to us: then its descendants are not waited for."""
+        """A signal to this process asked it to end. Its descendants are then not waited for."""
         self.ended = trio.Event()
         self.left_nobody = trio.Event()
-        """Neither the command nor a descendant of its is left."""
+        """The command and all of its descendants have ended."""
 
     def go(self) -> None:
-        """Let it run. Raises CommandError when it could not; it has then ended."""
+        """Execute it. Raises CommandError if that fails; the process has ended then."""
         self._launch.go(self._environ)
 
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
+        """Handle signals and ended processes. Until cancelled."""
         numbers = (signal.SIGCHLD, *_FROM_THE_TERMINAL, *_FROM_OTHERS)
         with trio.open_signal_receiver(*numbers) as received:
             task_status.started()
@@ -60,12 +61,12 @@ class Command:
                     self._pass_on(signal.Signals(number))
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM, if it is running."""
         if self.status is None:
             os.kill(self._pid, signal.SIGTERM)
 
     def _reap(self) -> None:
-        """Take note of every child that has ended, and of a stop of the command."""
+        """Handle every child that has ended, and a stop of the command."""
         while True:
             try:
                 changed = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG)
@@ -82,7 +83,7 @@ class Command:
                 self.ended.set()
 
     def _stop_as_well(self, number: signal.Signals) -> None:
-        """Stop until the shell lets us go on, and see to it that the command does so too."""
+        """Stop this process until the shell continues it, then continue the command."""
         with contextlib.suppress(OSError):  # SIGSTOP has no handler
             handler = signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -97,13 +98,13 @@ class Command:
                 self._interrupt.send_nowait(number.name)
             return
         if number in _FROM_THE_TERMINAL and _has_the_terminal():
-            return  # the terminal sent it to both of us
+            return  # the terminal sent it to the command as well
         self.told_to_end |= number in self._to_end_us and number != signal.SIGINT
         os.kill(self._pid, number)
 
 
 def _has_the_terminal() -> bool:
-    """Whether our process group is the one that keys like Ctrl-C go to."""
+    """Whether our process group is the terminal's foreground group, which gets Ctrl-C."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:  # there is none

@@ -33,13 +33,13 @@ from mitml4.sinks.notices import Note
 __all__ = ["CommandSource", "takes_loopback"]
 
 _LINGER_S: Final = 1.0
-"""How long descendants may outlive the command before it is said that they are waited for."""
+"""How long descendants may outlive the command before a note says that they are waited for."""
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
 
 def takes_loopback(config: RunConfig) -> bool:
-    """Whether what the command says to servers inside comes to us as well: to be watched, or
-    because a block concerns the addresses that they have."""
+    """Whether connections to servers inside the namespace are redirected too: for `--loopback`, or
+    because a `--block` concerns their addresses."""
     sources = sources_of_host()
     own = [*_LOOPBACK, *(ip_network(each) for each in (sources.v4, sources.v6) if each)]
     blocked = (pattern.concerns(each) for pattern in config.policy.block for each in own)
@@ -48,14 +48,15 @@ def takes_loopback(config: RunConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Dialer:
-    """Connects to the servers that the command asks for."""
+    """Connects to the destinations of the command's connections."""
 
     namespace: Namespace
     takes_loopback: bool
 
     async def connect(self, connection: IncomingConnection) -> TcpStream:
-        """To a server inside, if it is for one of ours and there is one; else from the host, over
-        whose loopback with the client's address."""
+        """Connect inside the namespace if the destination is one of its addresses and something
+        listens there. Otherwise connect from the host; over its loopback, from the client's
+        address."""
         destination, client = connection.destination, connection.client
         if self.takes_loopback and self._is_inside(destination):
             with contextlib.suppress(ConnectionRefusedError):
@@ -68,14 +69,14 @@ class _Dialer:
         return is_loopback(destination) or destination.ip in (*sources.all_v4, *sources.all_v6)
 
     async def _connect_inside(self, destination: Address, client: Address) -> TcpStream:
-        """From the client's address; its port is taken, by the client's own connection."""
+        """Connect from the client's address. Its port is in use by the client's connection."""
         family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
         sock = self.namespace.dial_socket(family)
         return TcpStream(await dial.connect(destination, source=client, unconnected=sock))
 
 
 class CommandSource:
-    """A namespace, with the command in it."""
+    """A namespace with the command in it."""
 
     is_one_client = True
 
@@ -105,7 +106,7 @@ class CommandSource:
         interceptor: TlsInterceptor,
         note: Say,
     ) -> AsyncIterator[CommandSource]:
-        """Everything that the command needs of the host, for as long as this is entered."""
+        """The command's DNS, datagrams and connections are served while this is entered."""
         names = Names(by_file=names_by_file())
         datagrams = (
             CarriedDatagrams(namespace)
@@ -146,7 +147,7 @@ class CommandSource:
         return self._names.of(destination.ip)
 
     async def watch(self, session: SessionControl) -> None:
-        """Let the command go, and the session end when nobody needs it any more."""
+        """Start the command; stop the session when it and its descendants have ended."""
         command = self._command
         try:
             command.go()
@@ -160,10 +161,12 @@ class CommandSource:
                 await self._wait_for_descendants(session)
             session.stop("command ended")
             if not command.left_nobody.is_set():
-                session.stop("command ended")  # at once: they may never end
+                session.stop(
+                    "command ended"
+                )  # a second time, for the second stage: they may never end
 
     async def close(self) -> list[IncomingConnection]:
-        """None of them is connected yet: they are held until we accept them."""
+        """End the command. There is nothing to return: SYNs are held until their flow accepts."""
         self._services.close()
         self._command.terminate()
         return []
@@ -184,7 +187,7 @@ async def _stop_when_interrupted(session: SessionControl, command: Command) -> N
 
 
 def _lost(namespace: Namespace, services: HostServices, dropped: int) -> list[str]:
-    """What a user should know of what was not carried."""
+    """Notes to the user about traffic that was not intercepted."""
     said = [f"{dropped} datagrams were dropped"] if dropped > 1 else []
     if blocked := services.blocked:
         said.append(f"{_connections(blocked, 'refused')} (--block)")

@@ -1,4 +1,4 @@
-"""What a session is asked to do: the command line's options, parsed, and nothing that runs."""
+"""The options of a session, parsed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ __all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]
 Display: TypeAlias = Literal[
     "table", "json", "table-on-tty", "final-table", "json-on-stderr", "lines", "none"
 ]
-"""What is shown: a table or JSON lines on standard output. Where that is a command's own: a table
-on the terminal, or one on standard error at the end; there JSON lines or a line for each flow; or
-nothing."""
+"""What is displayed. `table` and `json`: on standard output. With `run`, where standard output is
+the command's: a table on the terminal, or at the end on standard error; JSON lines or a line for
+each flow on standard error; or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """What every session is told, wherever its connections come from."""
+    """Options of every session."""
 
     policy: Policy = field(default_factory=Policy)
     on_pinned: Literal["passthrough", "fail"] = "passthrough"
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
     upstream_ca: Path | None = None
     client_cert: Path | None = None
-    """PEM: a certificate (with its chain) and its key, which belong together."""
+    """PEM file with a certificate, its chain and its key."""
 
     output: Display = "json"
     color: Literal["auto", "always", "never"] = "auto"
     verbosity: int = 0
-    """-1: only errors; 0: what a user should know; 1 and 2: the developers' log as well."""
+    """-1: only errors; 0: also notes; 1 and 2: also the developers' log."""
     events_file: Path | None = None
     packets: Path | None = None
     har: Path | None = None
@@ -41,18 +41,18 @@ class SessionConfig:
     headers: bool = False
 
     duration_s: float | None = None
-    """The session ends by itself after so long."""
+    """The session ends after this time."""
     max_flows: int | None = None
-    """The session ends by itself when the last of so many flows has closed."""
+    """The session ends when this many flows have closed."""
     detect_timeout_s: float = 0.5
-    """How long a client's bytes are held back when they could still be TLS."""
+    """How long a client's bytes are held back while they could still become TLS."""
     drain_s: float = 5.0
     """How long open flows may go on once the session ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptConfig(SessionConfig):
-    """Everything that `mitml4 intercept` was told."""
+    """Options of `mitml4 intercept`."""
 
     scope: Scope
     ca_dir: Path
@@ -62,14 +62,14 @@ class InterceptConfig(SessionConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig(SessionConfig):
-    """Everything that `mitml4 run` was told."""
+    """Options of `mitml4 run`."""
 
     argv: tuple[str, ...]
     loopback: bool = False
-    """Intercept what is said to 127.0.0.1 and ::1 as well."""
+    """Intercept connections to 127.0.0.1 and ::1 as well."""
     trust: bool = True
-    """Let the command trust the session's authority."""
+    """Let the command trust the session's CA."""
     udp: Literal["drop", "pass"] = "drop"
-    """What happens to datagrams that are neither DNS nor QUIC."""
+    """What to do with datagrams that are neither DNS nor QUIC."""
     wait: bool = True
-    """The session lasts as long as anything that the command has started, not only the command."""
+    """The session lasts until the descendants of the command have ended, too."""

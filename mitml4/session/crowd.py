@@ -1,12 +1,12 @@
-"""How many connections there may be, which of them are looked at, and which begins next.
+"""How many connections are accepted, which of them are inspected, and which one starts next.
 
-Each takes descriptors and memory, and both end. What there is of them is shared: one client gets
-half of it, and half of that towards one server, so that the others always find some. Above the
-share of those that are looked at, connections are relayed unseen, which takes little memory; above
-the share of all, they are refused.
+A connection takes descriptors and memory, and both are limited. One client gets half of them, and
+half of that for one server, so that there is room for other clients. Beyond its share of inspected
+connections, a client's connections are relayed unseen, which takes little memory; beyond its share
+of all connections, they are refused.
 
-They begin in turns: of each client and server one at a time, so that who opens a thousand
-connections delays nobody else's.
+Connections start round-robin, one for each client and server at a time, so that a client with a
+thousand connections does not delay others.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ __all__ = ["Arrival", "Crowd", "Limits"]
 Key: TypeAlias = tuple[object, ...]
 
 _OWN_DESCRIPTORS: Final = 48
-"""Outputs, listeners, the guard, epoll: what a session has open besides its connections."""
+"""What a session has open besides its connections: outputs, listeners, the guard, epoll."""
 _MEMORY_SHARE: Final = 1 / 4
 _CARRIED_BYTES: Final = 32 * 1024
 _LOOKED_AT_BYTES: Final = 256 * 1024
-"""What a connection takes of this process's memory at most: a lane may hold a look each way."""
+"""The most memory that an inspected connection takes: each lane may hold what it has peeked."""
 _MAX_PIPES: Final = 512
 
 _AT_ONCE: Final = 8
-"""So many of one client and server begin at once while there is nobody else: each takes some half
-a millisecond, and 200 downloads that start at once still share alike."""
+"""How many connections start together while all are of one client and server. Starting one takes
+about half a millisecond, and 200 downloads that start at the same time still get equal shares."""
 _PAIRS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a session may take of the machine."""
+    """How much of the machine a session may use."""
 
     carried: int
     """Connections."""
     looked_at: int
     """Connections among them that are looked at."""
     pipes: int
-    """Of two descriptors each, that are lent to those that move much."""
+    """Pipes of two descriptors each, lent to connections that move many bytes."""
     descriptors: int
     """`ulimit -n`."""
 
@@ -63,9 +63,9 @@ class Limits:
 
     @classmethod
     def of(cls, descriptors: int, memory: int) -> Limits:
-        """With so many descriptors, and so much memory in the machine, of which others need most.
+        """The limits for this many descriptors and this many bytes of memory in the machine.
 
-        A connection takes two descriptors.
+        A connection takes two descriptors. Most of the memory is left to other programs.
         """
         pipes = min(descriptors // 16, _MAX_PIPES)
         by_descriptors = max(1, (descriptors - _OWN_DESCRIPTORS - 2 * pipes) // 2)
@@ -82,35 +82,35 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrival:
-    """A connection that has come, and what its flow will need."""
+    """An incoming connection, and what its flow needs."""
 
     connection: IncomingConnection
     services: Services
     client: object
-    """Whose it is: an address, or what can be told from others."""
+    """An address, or another value that identifies the client."""
     is_only_client: bool = False
-    """Nobody else comes where it has come from, so that it may have all there is."""
+    """Its source has no other client, so this one need not leave room for others."""
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """What it counts to: all, its client, its client and server."""
+        """What it is counted under: all, its client, its client and server."""
         return (), (self.client,), (self.client, self.connection.destination)
 
     @property
     def halvings(self) -> tuple[int, ...]:
-        """How often the whole is halved for the share of each key."""
+        """The share of each key, as how often the limit is halved."""
         return (0, 0, 1) if self.is_only_client else (0, 1, 2)
 
 
 class _Shares:
-    """Counts by all, by client, and by client and server."""
+    """Counts connections: all, by client, and by client and server."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.levels: tuple[Counter[Key], ...] = (Counter(), Counter(), Counter())
 
     def take(self, arrival: Arrival) -> bool:
-        """One more, where no share is used up."""
+        """Count one more, unless a share is used up; returns whether it was counted."""
         counts = (level[key] for level, key in zip(self.levels, arrival.keys, strict=True))
         shares = (self.limit >> halved for halved in arrival.halvings)
         if any(count >= share for count, share in zip(counts, shares, strict=True)):
@@ -127,7 +127,7 @@ class _Shares:
 
 
 class Crowd:
-    """The connections of a session that wait to begin, and those that have begun."""
+    """The connections of a session: those that wait to start, and counts of those that have."""
 
     def __init__(self, limits: Limits) -> None:
         self._carried = _Shares(limits.carried)
@@ -136,7 +136,7 @@ class Crowd:
         self._has_come = trio.Event()
 
     def enter(self, arrival: Arrival) -> bool:
-        """Let it wait for its turn; False if there is no room."""
+        """Queue it; False if there is no room."""
         if not self._carried.take(arrival):
             return False
         self._waiting.setdefault(arrival.keys[-1], deque()).append(arrival)
@@ -144,8 +144,8 @@ class Crowd:
         return True
 
     async def next(self) -> list[Arrival]:
-        """Those that begin now, once there are any. They are to have a turn before it is asked for
-        more."""
+        """Wait for connections, and return those that start now. Let them run before the next
+        call."""
         await self._has_come.wait()
         at_once = _AT_ONCE if len(self._carried.levels[-1]) == 1 else 1
         arrivals: list[Arrival] = []
@@ -163,18 +163,18 @@ class Crowd:
         return bool(self._waiting)
 
     def all_waiting(self) -> Iterator[Arrival]:
-        """Those that have not begun, for which there will be no other turn."""
+        """Take out all that have not started."""
         for row in self._waiting.values():
             yield from row
         self._waiting.clear()
         self._has_come = trio.Event()
 
     def look_at(self, arrival: Arrival) -> bool:
-        """Whether one that begins is looked at."""
+        """Whether a connection that starts is inspected."""
         return self._looked_at.take(arrival)
 
     def leave(self, arrival: Arrival, *, looked_at: bool) -> None:
-        """One that has begun is over."""
+        """A connection that had started has ended."""
         self._carried.give_back(arrival)
         if looked_at:
             self._looked_at.give_back(arrival)

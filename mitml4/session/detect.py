@@ -1,4 +1,4 @@
-"""From a capture to the events that live traffic gives: one jq filter serves both."""
+"""Reads captures and publishes the same events as live traffic."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
 @dataclass(slots=True)
 class Detection:
-    """Publishes the events of one capture after the other; flows are numbered through."""
+    """Publishes the events of one capture after another; flow numbers continue."""
 
     hub: Hub
     tunnels: bool = False
     with_headers: bool = False
     secrets: Secrets = field(default_factory=Secrets)
-    """They open TLS, and may grow as packets are read."""
+    """Secrets that decrypt TLS; captures may add some."""
     cut_short: int = 0
-    """Flows that were not followed to their end, for want of memory."""
+    """Flows that were not followed to their end, to limit memory."""
     _before: int = 0
-    """How many flows the captures before this one had."""
+    """Flows in the captures before this one."""
     _flows: int = 0
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class Detection:
         )
 
     def read(self, packets: Iterable[Packet]) -> None:
-        """Take in a capture. Raises CaptureError where it breaks, after all that could be read."""
+        """Read a capture. Raises CaptureError where it is broken, after all that could be read."""
         self._before = self._flows
         time_s, time = 0.0, _date(0.0)
         tally = Statistics()
@@ -82,7 +82,7 @@ class Detection:
             self.cut_short += tally.evicted
 
     def stop(self) -> None:
-        """There is no other capture."""
+        """Publish `session.stop`, after the last capture."""
         self.hub.publish(self.hub.totals.stop("done", self.hub.dropped_events))
 
     def _is_wanted(self, report: reports.Noticed) -> bool:
@@ -134,12 +134,12 @@ class Detection:
 
 
 def _date(time_s: float) -> datetime:
-    """A packet's time; the nearest date, where a broken clock is beyond them all."""
+    """A packet's time, limited to the dates that Python has."""
     return datetime.fromtimestamp(min(max(time_s, _FIRST_S), _LAST_S), UTC)
 
 
 def _action(layer: reports.Layer) -> Action:
-    """What the same words say of live traffic: TLS was opened, or it was not."""
+    """The action that live traffic would have: TLS was decrypted or not."""
     if layer.protocol != "tls":
         return "relayed"
     return "intercepted" if layer.opened else "passthrough"

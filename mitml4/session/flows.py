@@ -1,6 +1,6 @@
-"""The flows of a session: which connections become one, which are open, and how they end.
+"""The flows of a session: from the queue of connections to the end of the last flow.
 
-Connections wait in the crowd for their turn (crowd.py). Each that begins gets a number and a task.
+Connections wait in a queue (crowd.py). Each that starts gets a number and a task.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from mitml4.sinks.notices import BytesMoved, ConnectionRefused, Note
 __all__ = ["MAX_FLOWS", "Flows"]
 
 MAX_FLOWS: Final = "max flows"
-"""Why a session stops that has had as many flows as it was asked for."""
+"""The reason of a session that stops because of `--max-flows`."""
 _TOO_MANY: Final = "too many connections"
 _POLL_INTERVAL_S: Final = 0.02
 
 
 class Flows:
-    """Carries connections, each in a task."""
+    """Runs a flow for each connection."""
 
     def __init__(
         self, hub: Hub, limits: Limits, max_flows: int | None, on_limit: Callable[[str], None]
     ) -> None:
-        """`on_limit` is called once `max_flows` have begun. More are carried unseen: they came
-        before the source was closed."""
+        """`on_limit` is called once `max_flows` have started. Connections beyond them, which came
+        before the source was closed, are relayed unseen and publish no events."""
         self.force_stop = trio.Event()
-        """Ends every wait for flows."""
+        """Set it to end every wait for flows."""
         self.open: dict[int, Flow] = {}
-        """By their numbers."""
+        """By number."""
         self._surplus: dict[int, Flow] = {}
-        """Those that came when `max_flows` had been reached."""
+        """Flows beyond `max_flows`."""
         self._hub = hub
         self._limits = limits
         self._crowd = Crowd(limits)
@@ -50,7 +50,7 @@ class Flows:
         self._one_closed = trio.Event()
 
     def enter(self, arrival: Arrival) -> None:
-        """Let a connection wait for its turn, where there is room for it."""
+        """Queue a connection, or refuse it where there is no room."""
         if self._crowd.enter(arrival):
             return
         arrival.connection.refuse(None)
@@ -61,7 +61,7 @@ class Flows:
             self._hub.publish(Note(said))
 
     async def run(self) -> None:
-        """Carry those that wait, until cancelled; then those that are open are cancelled too."""
+        """Start the connections that wait. Until cancelled; open flows are then cancelled too."""
         async with trio.open_nursery() as nursery:
             while True:
                 for arrival in await self._crowd.next():
@@ -69,13 +69,13 @@ class Flows:
                 await trio.lowlevel.checkpoint()
 
     async def wait_closed(self, drain_s: float, *, counted_s: float | None = None) -> None:
-        """Wait for `drain_s` until all are closed that are open or wait for their turn; and for
-        those that `max_flows` counts, `counted_s` where that is given."""
+        """Wait until no flow is open and no connection waits, but no longer than `drain_s`; for the
+        flows that `max_flows` counts, `counted_s` where it is given."""
         await self._wait(self.open, drain_s if counted_s is None else counted_s)
         await self._wait(self._surplus, drain_s)
 
     async def wait_delivered(self) -> None:
-        """Wait until all that the clients of open flows have sent has arrived at its server."""
+        """Wait until servers have acknowledged what the clients of open flows have sent."""
         while (  # noqa: ASYNC110 - the kernel tells nobody
             not all(flow.is_delivered for flow in self.open.values())
             and not self.force_stop.is_set()
@@ -83,12 +83,12 @@ class Flows:
             await trio.sleep(_POLL_INTERVAL_S)
 
     def refuse_waiting(self) -> None:
-        """Refuse the connections whose turn has not come."""
+        """Refuse the connections that have not started."""
         for arrival in self._crowd.all_waiting():
             arrival.connection.refuse(None)
 
     def measure(self, number: int) -> None:
-        """Publish what an open flow has moved so far."""
+        """Publish the byte counts of a flow, if it is open."""
         if flow := self.open.get(number):
             up, down = flow.wire_bytes
             moved = BytesMoved(flow=number, up=up, down=down, at_s=trio.current_time())
@@ -129,12 +129,12 @@ class Flows:
 
 
 def _unopened(services: Services, reason: str) -> Services:
-    """The same, for flows that are relayed unseen, and in which no TLS is opened where the policy
-    wants them to be looked at."""
+    """The services for flows that are relayed unseen. Where the policy requires that they are
+    inspected, they are, but no TLS is intercepted in them."""
     policy = without_interception(services.tls.policy, reason)
     return replace(services, unseen=reason, tls=replace(services.tls, policy=policy))
 
 
 def _unheard(services: Services) -> Services:
-    """The same, for flows of which nobody is told."""
+    """The services for flows that publish no events."""
     return replace(services, publish=lambda _event: None, wants=lambda _kind: False)

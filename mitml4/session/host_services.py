@@ -1,5 +1,7 @@
-"""Connections of a command to 127.0.0.1 and ::1 that are not to be intercepted: they reach the
-services of the host unwatched, and are told of only where they are blocked."""
+"""Connections of a command to services of the host (127.0.0.1, ::1) that are not intercepted.
+
+They are relayed unseen and publish no events, unless they are blocked.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def is_loopback(destination: Address) -> bool:
 
 
 class HostServices:
-    """A source of the connections that are to be intercepted; the others it carries itself."""
+    """Accepts connections, returns those to intercept, and relays the others."""
 
     def __init__(
         self,
@@ -42,12 +44,12 @@ class HostServices:
         *,
         also_watched: bool,
     ) -> None:
-        """`accept` gives the next connection, `connect` dials for it. `also_watched`: connections
-        to the host's services are to be intercepted as well."""
+        """`accept` gives the next connection, `connect` dials for it. `also_watched`: intercept
+        connections to the host's services as well."""
         self.carried = 0
-        """Connections that were made unwatched."""
+        """Connections that were relayed unseen."""
         self.blocked = 0
-        """Those of them that asked for what they may not."""
+        """Connections that were blocked."""
         self._connect_on = connect
         self._accept = accept
         self._nursery = nursery
@@ -62,7 +64,7 @@ class HostServices:
         )
 
     async def accept(self) -> IncomingConnection:
-        """The next connection that is to be intercepted. Checkpoints."""
+        """The next connection to intercept. Checkpoints."""
         while True:
             connection = await self._accept()
             if self._closed:
@@ -73,7 +75,7 @@ class HostServices:
                 self._nursery.start_soon(Flow(0, connection, self._services).run)
 
     def _is_watched(self, destination: Address) -> bool:
-        """A connection that is refused is told of, like any other that is."""
+        """A connection that is blocked by its destination is reported like any other."""
         if self._also_watched or not is_loopback(destination):
             return True
         action, _ = self._services.tls.policy((Target(destination.ip, destination.port),))
@@ -88,5 +90,5 @@ class HostServices:
         return stream
 
     def close(self) -> None:
-        """Refuse what comes from now on."""
+        """Refuse all further connections."""
         self._closed = True

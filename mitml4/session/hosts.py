@@ -1,7 +1,7 @@
-"""What a host is, however it is written: the names and addresses that its text may be read as.
+"""The names and addresses that programs may read in the text of a host.
 
-Programs read the host of a URL, of a `Host` field or of a SOCKS request in many ways. A policy that
-knows fewer of them than the program at the other end has a hole, so all of these are known:
+Programs read the host of a URL, of a `Host` header or of a SOCKS request in different ways. A
+policy that knows fewer ways than the server's program can be evaded, so all of these are known:
 
     EXAMPLE.com.  example。com    case, the final dot, full-width characters (UTS 46)
     straße.example               IDNA: xn--strae-oqa.example
@@ -9,8 +9,8 @@ knows fewer of them than the program at the other end has a hole, so all of thes
     172163587  10.67.515  0xa.1  inet_aton(3): one to four parts; decimal, octal, hexadecimal
     010.0.0.1                    8.0.0.1 for inet_aton, 10.0.0.1 for others: both
     [::ffff:10.0.0.1]            10.0.0.1, and so is 64:ff9b::10.0.0.1 (NAT64, RFC 6052)
-    fe80::1%eth0                 the zone is left out
-    0.0.0.0  ::                  this host, which the kernel takes for 127.0.0.1 and ::1
+    fe80::1%eth0                 the zone is ignored
+    0.0.0.0  ::                  this host: the kernel connects to 127.0.0.1 and ::1
     localhost                    127.0.0.1 and ::1 (RFC 6761 §6.3), and the reverse
 """
 
@@ -41,15 +41,15 @@ _LOCALHOST: Final = "localhost"
 
 @lru_cache(_REMEMBERED)
 def readings(text: str) -> tuple[Host, ...]:
-    """All that a host may be read as; none if it is no host to anybody.
+    """All readings of a host; none if no program accepts it.
 
-    An internationalised name comes in both of its forms.
+    An internationalised name is given in both of its forms.
     """
     return tuple(_with_aliases(written(text)))
 
 
 def written(text: str) -> tuple[Host, ...]:
-    """The same without what is known by another name: what the text itself says."""
+    """The readings without aliases (localhost and its addresses)."""
     if len(text) > _MAX_TEXT:
         return ()
     is_bracketed = text.startswith("[") and text.endswith("]")
@@ -66,9 +66,9 @@ def written(text: str) -> tuple[Host, ...]:
 
 
 def ascii_form(name: str) -> str | None:
-    """A name as DNS knows it: in lower case, without the final dot, `xn--…` where it is not ASCII.
+    """A name in DNS's form: lower case, no final dot, `xn--…` for labels that are not ASCII.
 
-    None where that cannot be. A label with a `*` in it stays as it is.
+    None if there is no such form. A label that contains `*` is unchanged.
     """
     try:
         name = unquote(name, errors="strict")
@@ -99,7 +99,7 @@ def _unicode_label(label: str) -> str:
 
 
 def _v4(parts: list[str]) -> Iterator[IPv4Address]:
-    """As inet_aton reads them, and as those who know no octal do."""
+    """As inet_aton reads them, and as programs do that have no octal numbers."""
     for octal in (8, 10):
         try:
             *first, last = (_number(part, octal) for part in parts)
@@ -111,7 +111,7 @@ def _v4(parts: list[str]) -> Iterator[IPv4Address]:
 
 
 def _number(part: str, octal: int) -> int:
-    """Raises ValueError for an 8 or 9 where it is octal, and for more digits than Python reads."""
+    """Raises ValueError for 8 or 9 in an octal number, and for more digits than Python reads."""
     if part.startswith("0x"):
         return int(part[2:] or "0", 16)
     return int(part, octal if part.startswith("0") else 10)

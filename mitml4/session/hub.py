@@ -1,4 +1,4 @@
-"""Where events go: every sink that wants their type, and the totals of the session."""
+"""Distributes events to the sinks that want them, and to the totals of the session."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Hub"]
 
 
 class Hub:
-    """Hands every event to the sinks that want it, at once and without waiting for any."""
+    """Calls every sink that wants an event, and waits for none."""
 
     def __init__(self, sinks: Iterable[Sink] = (), listeners: Iterable[Listener] = ()) -> None:
-        """`listeners` hear events too, and have nothing that could be lost."""
+        """`listeners` get events too; they write nothing, so they drop nothing."""
         self.totals = Totals()
         self.sinks = list(sinks)
-        """Those that still take events."""
+        """The sinks that have not been removed."""
         self._all_sinks = tuple(self.sinks)
         self._listeners = (self.totals, *listeners)
         self._takers: dict[type, tuple[Callable[[Any], None], ...]] = {}
-        """Who takes events of a type, as far as it has been asked."""
+        """The `publish` methods by class of event, filled when a class is first seen."""
 
     def wants(self, kind: type) -> bool:
         """Whether anybody takes events of this class, or events of a protocol with such a content:
@@ -38,7 +38,7 @@ class Hub:
             take(event)
 
     def remove(self, sink: Sink) -> None:
-        """Give it no more events."""
+        """Give this sink no more events."""
         self.sinks.remove(sink)
         self._takers.clear()
 

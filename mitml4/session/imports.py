@@ -1,7 +1,7 @@
-"""Modules that others import when they come to need them, imported now.
+"""Imports the modules that Python or libraries would import later.
 
-Once a session has given up root's power, it may not be able to read them: Python, or mitml4, may be
-installed where only root can look. Ours are imported at the top of those that need them.
+After a session has dropped root's privileges it may not be able to read them: Python or mitml4 may
+be installed where only root can read. Modules of mitml4 are imported at the top of their users.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ _LATE: Final = (
 
 
 def import_all() -> None:
-    """Takes some milliseconds."""
+    """Import them; this takes some milliseconds."""
     for name in _LATE:
         import_module(name)

@@ -1,7 +1,7 @@
-"""A session of `intercept`: connections come by rules on the host, and leave with a mark.
+"""`intercept`: a session whose connections are redirected by rules on this host.
 
-Ctrl-C, SIGTERM, SIGHUP, the duration, or the reader of our output gone: any of them ends it, and
-the rules are gone before `session.stop` is said.
+It ends by Ctrl-C, SIGTERM, SIGHUP, `--duration`, or when the reader of standard output has gone.
+The rules are removed before `session.stop` is published.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mitml4.net.rules.scope import Scope
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
 from mitml4.session.config import InterceptConfig
-from mitml4.session.interceptor import stored_authority, tls_opener
+from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.process import prepare_process
 from mitml4.session.session import Complain, Say, Session
 from mitml4.session.source import SessionControl, SourceStart, confined
@@ -38,24 +38,24 @@ __all__ = ["intercept"]
 
 _QUIC_EVERY_S: Final = 2.0
 _KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
-"""What connections need that are held, and that go out with a mark."""
+"""Needed to hold and release SYNs, and to set marks on connections to servers."""
 
 
 async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> ExitCode:
-    """Run a session to its end. Raises MitmError for what ends it early; nothing stays either."""
+    """Run a session to its end. Raises MitmError for what ends it early; no rule stays then."""
     if config.dry_run:
         print("\n".join(plan(config.scope)))
         return ExitCode.DONE
     check(config.scope)
     prepare_process()
-    # In the background, the terminal must not stop us either.
+    # In the background, output to the terminal must not stop this process.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     started = trio.current_time()
     taps = [Tap.open(name) for name in config.scope.interfaces] if config.packets else []
     session = Session(config, say, complain, taps)
     authority = stored_authority(config.ca_dir, say)
-    interceptor, named = tls_opener(config, authority, session.on_secret)
+    interceptor, named = tls_interceptor(config, authority, session.on_secret)
     rules = Rules.applied(config.scope, session.note)
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named)
@@ -68,7 +68,7 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
 
 
 class Rules:
-    """The connections that a scope's rules on this host give: a flow source."""
+    """A flow source: connections that are redirected by rules on this host."""
 
     is_one_client = False
 
@@ -79,7 +79,7 @@ class Rules:
     @classmethod
     @asynccontextmanager
     async def applied(cls, scope: Scope, note: Say) -> AsyncIterator[Rules]:
-        """The rules in place, for as long as this is entered. Raises MitmError."""
+        """The rules are in place while this is entered. Raises MitmError."""
         async with intercepting(scope) as interception:
             for each in interception.notes:
                 note(each)
@@ -130,7 +130,7 @@ class Rules:
         session.stop("rules lost", MachineError(reason, hint="start the session again"))
 
     async def _watch_suspension(self, session: SessionControl) -> None:
-        """Ctrl-Z stops this process: new connections must not wait for it meanwhile."""
+        """Ctrl-Z stops this process. Meanwhile, new connections must not wait for it."""
         if signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN:
             return
         with trio.open_signal_receiver(signal.SIGTSTP) as received:
@@ -140,7 +140,9 @@ class Rules:
 
     async def _suspend(self, session: SessionControl) -> None:
         for connection in await self.close():
-            connection.refuse(TimeoutError())  # silence: its client asks again, past us
+            connection.refuse(
+                TimeoutError()
+            )  # no answer: the client sends its SYN again, which is no longer redirected
         said = "suspended: new connections pass by unseen, open ones wait (fg, or kill -CONT)"
         session.publish(Note(said))
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
@@ -173,7 +175,7 @@ def _told(change: Change) -> str:
 
 @asynccontextmanager
 async def _signals(session: Session) -> AsyncIterator[None]:
-    """The first one asks the session to stop; each further one to hurry."""
+    """The first signal begins the first stage of stopping, a further one the second."""
     with trio.open_signal_receiver(*ending_signals()) as received:
         async with trio.open_nursery() as nursery:
 

@@ -1,4 +1,4 @@
-"""From options to what opens TLS: the authority, the forge, the trust in upstreams, the policy."""
+"""From options to the TLS interceptor: CA, forge, verification of servers, policy."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mitml4.tls.pinning import PassthroughCache
 from mitml4.tls.trust_store import system_roots
 from mitml4.tls.verify import Verifier, added_roots
 
-__all__ = ["stored_authority", "tls_opener"]
+__all__ = ["stored_authority", "tls_interceptor"]
 
 
 def stored_authority(directory: Path, say: Callable[[str], None]) -> CertificateAuthority:
-    """The invoking user's authority; made on first use, and said so. Raises CertificateError."""
+    """The invoking user's CA, created on first use with a note. Raises CertificateError."""
     authority, is_new = CertificateAuthority.load_or_generate(directory)
     if is_new:
         say(f"made a certificate authority in {directory}; clients have to trust it")
     return authority
 
 
-def tls_opener(
+def tls_interceptor(
     config: SessionConfig,
     authority: CertificateAuthority,
     keylog: Callable[[bytes], None] | None,
@@ -39,10 +39,10 @@ def tls_opener(
     sets: Sequence[Collection[bytes]] | None = None,
     narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
 ) -> tuple[TlsInterceptor, Authority]:
-    """What opens TLS in this session, and the authority as `session.start` names it.
+    """The TLS interceptor of a session, and the CA as `session.start` names it.
 
-    Clients trust one of `sets` of roots each (DER), or else the system's; for servers that verify
-    with some of the sets only, an authority of `narrower` signs.
+    Each client trusts one of the `sets` of roots (DER), by default the system's. For servers that
+    verify with some of the sets only, a CA of `narrower` signs.
     Raises CertificateError, UsageError.
     """
     added = added_roots(config.upstream_ca)
@@ -60,7 +60,7 @@ def tls_opener(
 
 
 def _within(domains: tuple[str, ...], policy: Policy) -> Decide:
-    """The policy, which opens no more than the authority may sign for: no client would take it."""
+    """The policy, limited to names that the CA may sign: clients refuse other certificates."""
     if not domains:
         return policy.decide
     permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]

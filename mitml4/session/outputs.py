@@ -1,4 +1,4 @@
-"""Where the events of a session, or of captures, go."""
+"""The outputs of a session, or of `detect`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ S = TypeVar("S", bound=Sink)
 
 @dataclass(frozen=True, slots=True)
 class Outputs(Generic[S]):
-    """The sinks, and the key log, which is none."""
+    """The sinks, and the key log, which is not a sink."""
 
     display: S | None = None
-    """The sink that shows the events: on standard output, standard error or the terminal."""
+    """The sink on standard output, standard error or the terminal."""
     files: tuple[S, ...] = ()
     keylog: KeyLog | None = None
 
@@ -37,18 +37,18 @@ class Outputs(Generic[S]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files that are written, for the summary."""
+        """The names of the output files, for the summary."""
         return (*(sink.name for sink in self.files), *([self.keylog.name] if self.keylog else []))
 
     def close(self) -> None:
-        """Close what is no sink."""
+        """Close the key log; sinks are closed by whoever runs them."""
         if self.keylog:
             self.keylog.close()
 
 
 class _TerminalOutput(OutputFile):
-    """Standard output where it is a terminal: what is written stands above the progress bar, if
-    there is one."""
+    """Standard output that is a terminal. Output appears above the progress bar, if there is
+    one."""
 
     def write(self, parts: Sequence[bytes]) -> None:
         sys.stdout.write(b"".join(parts).decode())
@@ -56,23 +56,23 @@ class _TerminalOutput(OutputFile):
 
 
 class CaptureOutputs(Outputs[CaptureSink]):
-    """The sinks of captures, which write when they are told to."""
+    """Outputs that are written when `flush` and `finish` are called."""
 
     def flush(self) -> None:
-        """Write what can be written now. Raises OSError."""
+        """Write what is complete. Raises OSError."""
         for sink in self.sinks:
             sink.flush()
 
     def finish(self) -> None:
-        """Write what is kept. Raises OSError."""
+        """Write everything. Raises OSError."""
         for sink in self.sinks:
             sink.finish()
 
 
 def capture_outputs(*, as_json: bool, color: Color) -> CaptureOutputs:
-    """On standard output: a table on a terminal, else, or with `as_json`, JSON lines.
+    """Standard output: a table if it is a terminal, otherwise or with `as_json` JSON lines.
 
-    Raises UsageError where whoever started us has closed it.
+    Raises UsageError if it is closed.
     """
     if sys.stdout is None:
         raise UsageError("standard output is closed", hint="the output goes there")
@@ -81,6 +81,6 @@ def capture_outputs(*, as_json: bool, color: Color) -> CaptureOutputs:
     if as_json:
         file = _TerminalOutput(sys.stdout.fileno(), "standard output", is_ours=False)
         return CaptureOutputs(Inline(JsonLines(file)))
-    from mitml4.sinks.table.capture import CaptureTable  # rich takes its time
+    from mitml4.sinks.table.capture import CaptureTable  # imported late: rich is large
 
     return CaptureOutputs(CaptureTable(color))

@@ -1,8 +1,8 @@
-"""Which connections are refused, passed through or opened: one matcher for every option.
+"""Which connections are blocked, passed through or intercepted: one matcher for all options.
 
-A pattern is a host, and a port if need be. It is held against every name and address that a
-connection is known by: its SNI, the Host of a request, its logical target, its original
-destination, and what that is called in DNS.
+A pattern is a host with an optional port. It is compared with every known name and address of a
+connection: SNI, the Host of a request, the logical target, the original destination, and its name
+in DNS.
 
     example.com             this name and no other
     *.example.com           every name below it, at any depth; not example.com itself
@@ -10,7 +10,7 @@ destination, and what that is called in DNS.
     2001:db8::/32           the same for IPv6; [2001:db8::]/32 where a port follows
     example.com:443  *:25   this port only
 
-What a host may be read as, however it is written, is hosts.py's knowledge.
+hosts.py knows the different ways in which programs read a host.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EXAMPLES: Final = "as in: example.com  '*.example.com'  10.0.0.0/8  '[2001:db8:
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """A pattern as the user wrote it, and what it stands for."""
+    """A pattern as the user wrote it, and its meaning."""
 
     text: str
     host: re.Pattern[str] | IPv4Network | IPv6Network
@@ -44,7 +44,7 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> HostPattern:
-        """Raises UsageError for what is no pattern."""
+        """Raises UsageError for invalid patterns."""
         if "://" in text:
             raise UsageError(f"{text!r} is a URL, not a host", hint=_EXAMPLES)
         if bracketed := _BRACKETED.fullmatch(text):
@@ -55,7 +55,7 @@ class HostPattern:
                 raise _no_pattern(text)
             return cls(text, network, _port(text, bracketed["port"]))
         host, colon, port = text.partition(":")
-        if ":" in port:  # an IPv6 address without brackets: all of it is the host
+        if ":" in port:  # an IPv6 address without brackets has no port
             host, colon, port = text, "", ""
         stands_for = _network(text, host) or _glob(host)
         if stands_for is None:
@@ -63,19 +63,19 @@ class HostPattern:
         return cls(text, stands_for, _port(text, port if colon else None))
 
     def matches(self, end: End) -> bool:
-        """Whether a host (a name or an address literal) and port is what this stands for."""
+        """Whether the pattern matches a host (a name or an address literal) and port."""
         if isinstance(end, Unreadable) or self.port not in (None, end.port):
             return False
         return any(map(self._is, readings(end.host)))
 
     def may_match(self, end: End) -> bool:
-        """The same, and whether it may be where it cannot be read."""
+        """Like `matches`, but also true where the host cannot be read and might match."""
         if isinstance(end, Unreadable):
             return end.port is None or self.port in (None, end.port)
         return self.matches(end) or (self.port in (None, end.port) and not readings(end.host))
 
     def concerns(self, network: IPv4Network | IPv6Network) -> bool:
-        """Whether it stands for addresses of this network, at any port."""
+        """Whether it matches addresses of this network, at any port."""
         if isinstance(self.host, re.Pattern):
             return any(map(self._is, readings(str(network.broadcast_address))))
         return self.host.version == network.version and self.host.overlaps(network)
@@ -96,12 +96,12 @@ class Policy:
     block: tuple[HostPattern, ...] = ()
     passthrough: tuple[HostPattern, ...] = ()
     only: tuple[HostPattern, ...] = ()
-    """None: all. What does not match is passed through."""
+    """If not empty, TLS to other hosts is passed through."""
     tls: Literal["intercept", "passthrough"] = "intercept"
 
     @property
     def blocked_addresses(self) -> Iterator[tuple[IPv4Network | IPv6Network, int | None]]:
-        """The networks that are blocked, and at which port, as far as addresses say it all."""
+        """Blocked networks and ports, of the patterns that addresses alone can match."""
         for item in self.block:
             if not isinstance(item.host, re.Pattern):
                 yield item.host, item.port
@@ -109,10 +109,10 @@ class Policy:
                 yield from ((network, item.port) for network in _EVERYWHERE)
 
     def decide(self, ends: Sequence[End]) -> Decision:
-        """What is to happen to a connection that is known by these.
+        """What to do with a connection that is known by these names and addresses.
 
-        Ask again whenever one more is known. A `block` is final; anything else is about TLS, and
-        should be asked for once its SNI has been seen.
+        Ask again whenever another one is known. `block` is final. The other actions are about TLS,
+        and are to be asked for when the SNI has been seen.
         """
         for refused in self.block:
             if any(map(refused.may_match, ends)):
@@ -131,7 +131,7 @@ def _first_match(patterns: Iterable[HostPattern], ends: Sequence[End]) -> HostPa
 
 
 def _glob(host: str) -> re.Pattern[str] | None:
-    """`*` stands for any characters, dots included, and nothing else is special."""
+    """`*` matches any characters, including dots; nothing else is special."""
     name = ascii_form(host) if _HOST.fullmatch(host) else None
     if name is None or not written(name.replace("*", "x")):
         return None
@@ -143,7 +143,7 @@ _EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 def _network(text: str, host: str) -> IPv4Network | IPv6Network | None:
-    """The network, or the single address, that the host of a pattern is. None: it is a name."""
+    """The host of a pattern as a network; None if it is a name."""
     addresses = [each for each in written(host) if not isinstance(each, str)]
     if len(addresses) > 1 and isinstance(addresses[0], IPv4Address):
         raise UsageError(
@@ -163,7 +163,7 @@ def _network(text: str, host: str) -> IPv4Network | IPv6Network | None:
 def _port(text: str, port: str | None) -> int | None:
     if port is None:
         return None
-    # `isdecimal` alone takes digits of other scripts.
+    # `isdecimal` alone accepts digits of other scripts.
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise UsageError(f"{text!r}: {port!r} is no port", hint="ports are 1 to 65535")
     return int(port)

@@ -1,13 +1,13 @@
-"""Which roots the programs of a command trust, by what its environment names.
+"""The roots that the programs of a command trust, by the variables in its environment.
 
-A variable names a file of roots that a program trusts instead of its usual ones, or besides them.
-So the programs of one command need not trust the same servers, and each is to go on as it would
-without us. Every place from which roots are read belongs to a set of roots; a server is verified
-against each set; and each combination of sets has an authority that signs for the servers which
-verify with exactly these. A place shows, besides its own roots, the authorities of all combinations
-that its set is in:
+A variable names a file of roots that a program trusts instead of its default roots, or in addition.
+So the programs of one command may trust different servers, and each should accept the same servers
+as without mitml4. Every place from which roots are read belongs to a set of roots. A server is
+verified against each set. Each combination of sets has a CA that signs for the servers that verify
+with exactly these sets. A place contains its own roots and the CAs of all combinations that include
+its set:
 
-    place                           its roots    authorities
+    place                           its roots    CAs of
     the system's bundle             set 0        {0}, {0, 1}
     what CURL_CA_BUNDLE names       set 1        {1}, {0, 1}
 """
@@ -35,16 +35,17 @@ from mitml4.tls.trust_store import (
 __all__ = ["DIRECTORY_VARIABLES", "Authorities", "CommandRoots", "Place"]
 
 DIRECTORY_VARIABLES: Final = ("SSL_CERT_DIR", "GIT_SSL_CAPATH")
-"""They name directories, in which OpenSSL finds a root by its hash."""
+"""Variables that name directories in which OpenSSL finds a root by its hash."""
 
 _ADDING: Final = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
-"""What they name comes to roots that the program has built in."""
+"""Variables whose roots are added to those built into the program."""
 
 _ONLY_IF_NAMED: Final = (
     *("PGSSLROOTCERT", "LDAPTLS_CACERT", "HTTPS_CA_FILE", "WEBSOCKET_CLIENT_CA_BUNDLE"),
     *("BUNDLE_SSL_CA_CERT", "npm_config_cafile", "VAULT_CACERT", "HEX_CACERTS_PATH"),
 )
-"""Programs that need none of these for the usual roots."""
+"""Variables that are set only if the environment has them: the programs find the default roots
+without."""
 
 _OPENSSL: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
@@ -58,20 +59,20 @@ _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
     "NIX_SSL_CERT_FILE": _OPENSSL,
     "PERL_LWP_SSL_CA_FILE": ("HTTPS_CA_FILE", *_OPENSSL),
 }
-"""What a program looks at where it does not find the first variable. Where the environment has one
-of them, the first must stay unset."""
+"""Variables that a program reads if the first one is unset. If the environment has one of them, the
+first must stay unset."""
 
 _USUAL_FILES: Final[Mapping[str, str]] = {"PGSSLROOTCERT": ".postgresql/root.crt"}
-"""Files in the home directory that programs read where a variable names none. If this one exists,
+"""Files in the home directory that programs read if the variable is unset. If this one exists,
 libpq verifies against it, also with sslmode=require (PostgreSQL's documentation, "SSL Support")."""
 
 _MAX_SETS: Final = 6
-"""There are 63 combinations of six sets. What names a further one is left as it is."""
+"""Six sets have 63 combinations. A variable that would need another set is left unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a program reads roots: the number of the set that it then trusts, and what it shows."""
+    """A place from which programs read roots: the number of its set, and its roots."""
 
     set: int
     roots: tuple[bytes, ...]
@@ -79,7 +80,7 @@ class Place:
 
 
 class CommandRoots:
-    """The sets of roots (DER) that an environment makes, and the places that it names."""
+    """The sets of roots (DER) of an environment, and the places that its variables name."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -87,9 +88,9 @@ class CommandRoots:
         self.sets: list[frozenset[bytes]] = [frozenset(self.system.roots)]
         self._builtin = tuple(builtin_roots()) or self.system.roots
         self.builtin = Place(self._number(self._builtin) or 0, ())
-        """What stands beside the roots of a program that has them built in."""
+        """The place for programs that have roots built in: it has only CAs."""
         self.places = dict(self._find_places())
-        """By variable: what to show in its place. Those of the system's bundle are among them."""
+        """By variable: the place that it will name, including variables for the system's bundle."""
         java = tuple(java_roots(environ)) or self.system.roots
         number = self._number(java)
         self.java = None if number is None else Place(number, java)
@@ -102,7 +103,7 @@ class CommandRoots:
             if named:
                 roots = tuple(_roots_in(variable, named))
                 number = self._number((*self._builtin, *roots) if adds else roots)
-                # What cannot be read, a program finds as it would without us.
+                # What cannot be read stays: the program gets the same error as without mitml4.
                 if roots and number is not None:
                     yield variable, Place(number, roots)
             elif variable in BUNDLE_VARIABLES and not any(map(self._environ.get, others)):
@@ -116,7 +117,7 @@ class CommandRoots:
         return str(file)
 
     def _number(self, roots: Collection[bytes]) -> int | None:
-        """Of a set with these roots, which is a new one if need be; None if there are too many."""
+        """The number of the set with these roots, added if new; None if there are too many sets."""
         found = frozenset(roots)
         if found not in self.sets:
             if len(self.sets) == _MAX_SETS:
@@ -136,13 +137,13 @@ def _roots_in(variable: str, named: str) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """An authority for each combination of sets. They live as long as the session."""
+    """A CA for each combination of sets. They exist as long as the session."""
 
     by_sets: Mapping[frozenset[int], CertificateAuthority]
 
     @classmethod
     def of(cls, sets: int) -> Authorities:
-        """For so many sets."""
+        """For this many sets."""
         numbers = range(sets)
         subsets = chain.from_iterable(combinations(numbers, size) for size in range(1, sets))
         narrower = {
@@ -155,14 +156,14 @@ class Authorities:
 
     @property
     def widest(self) -> CertificateAuthority:
-        """The one for servers that verify with every set."""
+        """The CA for servers that verify with every set."""
         return self.by_sets[max(self.by_sets, key=len)]
 
     def known_to(self, place: Place) -> list[x509.Certificate]:
-        """Those that a place shows."""
+        """The CA certificates that a place contains."""
         return [each.certificate for sets, each in self.by_sets.items() if place.set in sets]
 
     def shown_in(self, place: Place) -> list[bytes]:
-        """All that a place shows, DER."""
+        """All certificates that a place contains, DER."""
         ours = [each.public_bytes(Encoding.DER) for each in self.known_to(place)]
         return [*place.roots, *ours]

@@ -1,8 +1,8 @@
-"""A session of `run`: one command in a namespace of its own, and nothing changed on the host.
+"""`run`: a session for one command in a network namespace, without changes on the host.
 
-The namespace is made and the command forked before anything else, while this process has one thread
-and no secret; the command waits until all is ready. Its end is the session's, or that of the last
-process it left behind.
+The namespace is created and the command forked before anything else, while this process has one
+thread and no secrets. The command waits until the session is ready. The session ends with the
+command, or with the last of its descendants.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mitml4.session.browsers import BrowserTrust, withdraw
 from mitml4.session.command import Command
 from mitml4.session.command_source import CommandSource, takes_loopback
 from mitml4.session.config import RunConfig
-from mitml4.session.interceptor import tls_opener
+from mitml4.session.interceptor import tls_interceptor
 from mitml4.session.process import prepare_process
 from mitml4.session.roots import Authorities, CommandRoots
 from mitml4.session.session import Complain, Say, Session
@@ -37,18 +37,18 @@ from mitml4.session.writing import notes_of
 __all__ = ["run"]
 
 _CLOSE_TIMEOUT_S: Final = 0.5
-"""How long connections of a command that has ended may take to end as well."""
+"""How long connections may take to close after the command has ended."""
 _STANDARD_ERROR: Final = 2
 _KEPT: Final = (Capability.KILL, Capability.NET_ADMIN, Capability.NET_RAW)
-"""As root: signals to us are passed on to the command, whoever it is; and what is sent to it bears
-marks."""
+"""Needed where mitml4 runs as root: to forward signals to a command that runs as another user, and
+to set marks."""
 
 
 def run(config: RunConfig, say: Say, complain: Complain) -> int:
-    """Run a command to its end; its status, as a shell reports it, or 1 where that is 0 but what
-    was to be written is not: `complain` has then been told why.
+    """Run a command to its end. Returns its exit status as a shell reports it, or 1 if that is 0
+    and an output could not be written, which `complain` has reported.
 
-    Raises CommandError when it cannot be run, MitmError for what ends the session early.
+    Raises CommandError if the command cannot be run, MitmError for what ends the session early.
     """
     program = find_program(config.argv[0], os.environ)
     _occupy_standard_descriptors()
@@ -59,14 +59,14 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
         launch = Launch.prepare(program, config.argv, namespace)
         processes.close_memory()
         processes.become_subreaper()
-        # The command may have the terminal for itself; what we say is to reach it all the same.
+        # Output to the terminal must work while the command is in the foreground.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         return trio.run(_run, config, namespace, launch, say, complain)
 
 
 def _occupy_standard_descriptors() -> None:
-    """Where the caller has closed one, nothing of ours takes its place, and what we say goes
-    nowhere; the command finds it closed."""
+    """Open /dev/null in place of standard descriptors that the caller has closed, so that no other
+    file gets their numbers. The command still finds them closed."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)
@@ -88,7 +88,7 @@ async def _run(
         environ = dict(os.environ)
         roots = CommandRoots(environ if config.trust else {})
         authorities = Authorities.of(len(roots.sets))
-        interceptor, named = tls_opener(
+        interceptor, named = tls_interceptor(
             config,
             authorities.widest,
             session.on_secret,
@@ -119,13 +119,13 @@ async def _run(
 
 
 class _RunSession(Session):
-    """A session that ends with its command, not with those who watch it."""
+    """A session that ends with its command, and does not depend on outputs."""
 
     mode = "run"
     needs_outputs = False
 
     async def drain(self) -> None:
-        """Nobody is left to hear what servers still say; what was sent to them is to arrive."""
+        """No client is left to receive data. What clients have sent is still delivered."""
         with trio.move_on_after(self.config.drain_s):
             with trio.move_on_after(_CLOSE_TIMEOUT_S):
                 await super().drain()

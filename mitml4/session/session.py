@@ -1,7 +1,7 @@
-"""The course of a session: sinks, then sources, then flows; and all away again, in reverse.
+"""The course of a session: open the sinks, then the sources, run the flows; then close in reverse.
 
-Stopping has two stages. The first lets go of new connections at once and of open ones after
-`--drain`; the second at once. Whatever the way, the sources are gone before `session.stop` is said.
+Stopping has two stages. The first closes the sources at once, and gives open flows `--drain` to
+end. The second ends them at once. The sources are always closed before `session.stop` is published.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ Complain = Callable[[MitmError], None]
 
 
 class Session:
-    """A session that is to run; `stop` may be called at any time."""
+    """One session. `stop` may be called at any time."""
 
     mode: ClassVar[Literal["intercept", "run"]] = "intercept"
     needs_outputs: ClassVar[bool] = True
-    """Whether it ends when nobody is told of its events any more."""
+    """Whether it ends when no sink takes its events any more."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class Session:
         interceptor: TlsInterceptor,
         authority: Authority | None,
     ) -> None:
-        """Carry flows until asked to stop. Raises MitmError for what ended it early; nothing
-        stays then either."""
+        """Run until stopped. Raises MitmError for what ended the session early; everything is
+        closed then, too."""
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:
                 self.hub.publish(self._start_event(sources, authority))
@@ -104,7 +104,7 @@ class Session:
             raise self._failure
 
     def stop(self, reason: str, failure: MitmError | None = None) -> None:
-        """Ask for the first stage of stopping; asked again, for the second."""
+        """Begin the first stage of stopping; called again, the second."""
         self._failure = self._failure or failure
         if self.is_stopping:
             self.flows.force_stop.set()
@@ -118,7 +118,7 @@ class Session:
         return self._stop_asked.is_set()
 
     def handle(self, command: Command) -> None:
-        """Do what a person asks for."""
+        """Do what a person asks for by a key."""
         match command:
             case Stop():
                 self.stop("q")
@@ -131,12 +131,12 @@ class Session:
         self.hub.publish(notice)
 
     def note(self, text: str) -> None:
-        """Tell the user, while the session runs."""
+        """Tell the user something while the session runs."""
         self.hub.publish(Note(text))
 
     @property
     def on_secret(self) -> Callable[[bytes], None] | None:
-        """What is told of every TLS secret, from any thread; None if nobody wants to know."""
+        """A callback for TLS secrets, for any thread; None if no output needs them."""
         keylog = self.outputs.keylog
         if not self.hub.wants(TlsSecret):
             return keylog
@@ -149,8 +149,8 @@ class Session:
         return tell
 
     def _lose(self, sink: LiveSink, failure: MitmError | None) -> None:
-        """A sink has ended early: the others go on. Where nobody is told of the events any more, or
-        the reader of what is shown has gone, the session ends, if that is what it is for."""
+        """A sink has ended early; the others go on. The session ends if no sink is left, or if the
+        reader of the display has gone, unless it does not depend on outputs."""
         self.hub.remove(sink)
         is_wanted = bool(self.hub.sinks) and (failure or sink is not self.outputs.display)
         if failure:
@@ -166,7 +166,7 @@ class Session:
         self.hub.publish(OutputFailed(failure.message))
 
     async def _serve(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:
-        """Carry flows until asked to stop, and then those that are open for a while."""
+        """Run flows until asked to stop, then wait for the open ones."""
         relay = Relay(PipePool(self._limits.pipes))
         services = [self._services(source, relay, interceptor) for source in sources]
         pairs = list(zip(sources, services, strict=True))
@@ -192,9 +192,9 @@ class Session:
             self.flows.enter(_arrival(await source.accept(), source, services))
 
     async def drain(self) -> None:
-        """Wait for the open flows, as long as `drain_s` and nobody is in a hurry.
+        """Wait up to `drain_s` for the open flows to end, or until the second stage of stopping.
 
-        The flows that `--max-flows` has counted are what was asked for: they have all the time.
+        The flows that `--max-flows` counts are what was asked for, so there is no limit for them.
         """
         counted_s = math.inf if self.reason == MAX_FLOWS else None
         await self.flows.wait_closed(self.config.drain_s, counted_s=counted_s)
@@ -204,12 +204,12 @@ class Session:
         self._reach("duration")
 
     def _reach(self, limit: str) -> None:
-        """Stop for a reason that is nobody's wish to hurry."""
+        """Begin the first stage of stopping, and never the second."""
         if not self.is_stopping:
             self.stop(limit)
 
     def _services(self, source: FlowSource, relay: Relay, interceptor: TlsInterceptor) -> Services:
-        """What the flows of a source need."""
+        """The services of a source's flows."""
 
         async def connect(connection: IncomingConnection) -> TcpStream:
             stream = await source.connect(connection)

@@ -1,8 +1,8 @@
 """Where a session's connections come from, and how they go on to their servers.
 
 A session has one or several sources: rules on an interface (intercept.py), a namespace with one
-command in it (run.py). A source gives connections and dials for them; what happens to a connection
-in between is the same for all.
+command in it (command_source.py). A source accepts connections and dials for them. What happens in
+between is the same for all sources.
 """
 
 from __future__ import annotations
@@ -71,20 +71,20 @@ class FlowSource(Protocol):
         """What clients call a destination, where that is known."""
 
     async def watch(self, session: SessionControl) -> None:
-        """Do what the source needs besides, and stop the session when the source is lost.
-        Cancelled at the end."""
+        """Monitor what the source depends on, and stop the session when it is lost. Cancelled at
+        the end."""
 
     async def close(self) -> Sequence[IncomingConnection]:
-        """Let no new connection come; open ones go on. Returns those that have come and that nobody
-        has accepted yet."""
+        """Stop accepting; open connections go on. Returns connections that have come and were not
+        accepted yet."""
 
 
 @asynccontextmanager
 async def confined(
     *openings: AbstractAsyncContextManager[FlowSource], keep: Sequence[Capability]
 ) -> AsyncIterator[Sequence[FlowSource]]:
-    """The sources, opened one after the other; then this process gives up all privilege but `keep`
-    for good. Raises MitmError."""
+    """Open the sources one after the other, then drop all privileges but `keep` permanently. Raises
+    MitmError."""
     async with AsyncExitStack() as stack:
         sources = [await stack.enter_async_context(opening) for opening in openings]
         import_all()

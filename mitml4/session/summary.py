@@ -1,4 +1,4 @@
-"""What is said when a session is over."""
+"""The summary at the end of a session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["summary"]
 
 
 def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events: int) -> str:
-    """A few lines for people: flows, stacks, what was opened and what was not, files, rules."""
+    """A few lines of text: flows, stacks, TLS, failures, files, rules."""
     lines = [
         f"{totals.flows} {_plural('flow', totals.flows)} in {took_s:.0f} s, "
         f"{_size(totals.bytes_up)} up, {_size(totals.bytes_down)} down"
@@ -55,7 +55,7 @@ def _plural(word: str, count: int) -> str:
 
 
 def _size(count: int) -> str:
-    """A number of bytes as people read it."""
+    """A number of bytes with a unit."""
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:

@@ -1,4 +1,4 @@
-"""What a session counts: for the summary, and for `session.stop`."""
+"""Counts of a session, for the summary and for `session.stop`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mitml4.sinks.notices import ConnectionRefused, Published, QuicBlocked
 __all__ = ["Totals"]
 
 _MAX_COUNTED: Final = 1024
-"""Stacks, and reasons, that are told apart in the totals."""
+"""Different stacks, and different reasons, that are counted separately."""
 _MAX_NUMBERS: Final = 10
 
 
 @dataclass(slots=True)
 class Totals:
-    """What the summary and `session.stop` say."""
+    """The counts of a session."""
 
     wants: ClassVar[tuple[type, ...]] = (
         FlowOpen,
@@ -36,23 +36,23 @@ class Totals:
     bytes_down: int = 0
     stacks: Counter[str] = field(default_factory=Counter)
     opened: int = 0
-    """Layers of TLS, those that failed among them."""
+    """Layers of TLS that were intercepted, including those that failed."""
     handshakes_failed: int = 0
-    """Handshakes that their flow did not survive."""
+    """Failed handshakes that ended their flow."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Why flows failed, and how many for each reason."""
+    """Failed flows by reason."""
     failed_flows: list[int] = field(default_factory=list)
-    """The numbers of the first of them."""
+    """The numbers of the first failed flows."""
     passed_through: Counter[str] = field(default_factory=Counter)
     refused: int = 0
-    """Connections that there was no room for; they are no flows."""
+    """Connections beyond the limits; they are not flows."""
     quic_blocked: int = 0
     """Packets."""
     undetected: int = 0
-    """Flows whose innermost layer is unknown."""
+    """Flows whose innermost layer was not recognised."""
     _troubled: set[int] = field(default_factory=set)
     _reasons: dict[int, str] = field(default_factory=dict)
-    """What has failed first in a flow that is open."""
+    """The first failure of each open flow."""
 
     def publish(self, event: Published) -> None:
         match event:
@@ -101,5 +101,5 @@ class Totals:
 
 
 def _count(counter: Counter[str], what: str) -> None:
-    """Once more, or among the rest where clients have made up too many that differ."""
+    """Count one more; together with others once clients have invented too many different ones."""
     counter[what if what in counter or len(counter) < _MAX_COUNTED else CUT] += 1

@@ -1,8 +1,8 @@
-"""How a command comes to trust the session's authorities: files in its mount namespace, variables.
+"""Lets a command trust the session's CAs, by files in its mount namespace and by variables.
 
-The directory of the system's bundle of roots is shown with a bundle that has ours as well, so that
-programs find it without being told; the variables are for those with roots of their own, and for
-those that the environment has given others (`session/roots.py`).
+The system's bundle of roots is replaced, for the command only, by one that has our CAs as well, so
+that most programs need no variable. Variables are set for programs that have their own roots, and
+replaced where the environment names other roots (`session/roots.py`).
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ __all__ = ["CommandTrust"]
 
 _WITHOUT_BUNDLE = Path("/etc/ssl")
 _OTHERS = "mitml4-roots"
-"""A directory of its own: GnuTLS and Go read every file that is beside the system's bundle."""
-_JAVA_STORE = "java/cacerts"  # Debian's, to which every JDK of its links
+"""A separate directory, since GnuTLS and Go read every file next to the system's bundle."""
+_JAVA_STORE = "java/cacerts"  # Debian's; its JDKs link to it
 
 
 @dataclass(frozen=True, slots=True)
 class CommandTrust:
-    """Files to show in a directory, and the environment to run in."""
+    """Files to mount over a directory, and the environment of the command."""
 
     directory: Path
     files: Mapping[str, bytes]
     environ: Mapping[str, str]
     builtin: tuple[x509.Certificate, ...]
-    """The authorities for programs that have roots built in."""
+    """The CAs for programs that have roots built in."""
 
     @classmethod
     def of(
         cls, roots: CommandRoots, authorities: Authorities, environ: Mapping[str, str]
     ) -> CommandTrust:
-        """For an environment to begin with, and the roots that it names.
+        """For an environment and the roots that it names.
 
-        Raises MachineError where there is no place for a bundle.
+        Raises MachineError if there is no place for a bundle.
         """
         bundle = _place_of_bundle()
         files: dict[str, bytes] = {}
@@ -82,7 +82,7 @@ class CommandTrust:
 
 
 def _place_of_bundle() -> Path:
-    """Where the bundle is to stand: over the system's, if there is one where we know to look."""
+    """The path of the bundle: the system's, if one is found in a known place."""
     if bundle := system_bundle():
         return bundle.resolve()
     if _WITHOUT_BUNDLE.is_dir():
@@ -94,7 +94,7 @@ def _place_of_bundle() -> Path:
 
 
 def _hashed(certificates: Iterable[bytes]) -> dict[str, bytes]:
-    """What OpenSSL looks for in a directory of certificates (c_rehash(1)): HASH.0, HASH.1, …"""
+    """The files that OpenSSL reads in a directory of certificates (c_rehash(1)): HASH.0, …"""
     return dict(_name_by_hash(certificates))
 
 

@@ -1,4 +1,4 @@
-"""The outputs of a session: opened as its options say, and written by a task each."""
+"""Opens the outputs of a session, and runs a task for each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Lost", "notes_of", "open_outputs", "writing"]
 _TERMINAL: Final = "/dev/tty"
 
 Lost: TypeAlias = Callable[[LiveSink, MitmError | None], None]
-"""Told of a sink that has ended early, and why; None: its reader has gone."""
+"""Called for a sink that has ended early, with the reason; None: its reader has gone."""
 
 
 def open_outputs(
@@ -39,8 +39,8 @@ def open_outputs(
     keylog_failed: Callable[[MitmError], None],
     taps: Sequence[Tap] = (),
 ) -> Outputs[LiveSink]:
-    """Open what was asked for. `ask` takes what a person asks of the session; `taps` see the
-    packets, where those are to be written.
+    """Open the outputs that the options ask for. `ask` handles commands to the session; `taps` give
+    the packets for `-w`.
 
     Raises MitmError for a file that cannot be written.
     """
@@ -77,7 +77,7 @@ def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
 
 
 def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
-    """What a user should know of what has been written."""
+    """Notes to the user about the files that were written."""
     for sink in outputs.files:
         if isinstance(sink, PacketFile) and (missing := sink.missing):
             which = "1 packet is" if missing == 1 else f"{missing} packets are"
@@ -86,7 +86,7 @@ def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
 
 @asynccontextmanager
 async def writing(sinks: Iterable[LiveSink], lost: Lost) -> AsyncIterator[None]:
-    """The sinks at work; what they still hold is written before this is left."""
+    """Run the sinks. On exit, what they still hold is written first."""
     async with trio.open_nursery() as nursery:
         for sink in sinks:
             await nursery.start(_write, sink, lost)
@@ -99,8 +99,7 @@ async def writing(sinks: Iterable[LiveSink], lost: Lost) -> AsyncIterator[None]:
 
 
 async def _write(sink: LiveSink, lost: Lost, *, task_status: trio.TaskStatus[None]) -> None:
-    """A sink that fails, ready or not, is lost, and neither a flow nor another sink waits for
-    it."""
+    """Run a sink. If it fails, also before it is ready, `lost` is called; nothing waits for it."""
     try:
         async with trio.open_nursery() as nursery:
             try:

@@ -6,7 +6,7 @@ import pytest
 
 from mitml4.protocols.conversation import Target
 from mitml4.session.config import SessionConfig
-from mitml4.session.interceptor import tls_opener
+from mitml4.session.interceptor import tls_interceptor
 from mitml4.session.policy import HostPattern, Policy
 from mitml4.tls.ca import CertificateAuthority
 
@@ -17,7 +17,7 @@ async def decision(
     domains: tuple[str, ...], sni: str | None, target: Target = SERVER, policy: Policy | None = None
 ) -> tuple[str, str]:
     authority = CertificateAuthority.generate(permit_domains=domains)
-    interceptor, _ = tls_opener(SessionConfig(policy=policy or Policy()), authority, None)
+    interceptor, _ = tls_interceptor(SessionConfig(policy=policy or Policy()), authority, None)
     named = [Target(sni, target.port)] if sni else []
     return interceptor.policy((*named, target, SERVER))
 
