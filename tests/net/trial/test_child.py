@@ -71,7 +71,7 @@ def test_an_oserror_keeps_its_number() -> None:
 
 
 def test_a_child_that_is_killed_is_an_error() -> None:
-    with pytest.raises(MachineError, match="without an answer"):
+    with pytest.raises(MachineError, match="without a result"):
         run_in_child(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout_s=TIMEOUT_S)
 
 

@@ -399,7 +399,7 @@ def test_help_that_is_longer_than_the_window_has_pages(window) -> None:
     shown.wait_for("…st-100.example")
     told = ""
     shown.press(b"?")
-    for last in ("end the session", "scroll by a page", "show these keys"):
+    for last in ("end the session", "Page Up, Page Down", "show these keys"):
         told = shown.wait_for(last).text
         shown.press(b" ")
     assert "any key" in told
