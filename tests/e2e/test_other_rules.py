@@ -21,20 +21,28 @@ NOBODY = 65534
 
 CONNECT = """
 import errno, socket, sys
-address, port, timeout_s, ttl = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-sock.settimeout(timeout_s)
-if sock.family == socket.AF_INET6:
-    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
-else:
-    sock.setsockopt(socket.SOL_IP, socket.IP_TTL, ttl)
-try:
-    sock.connect((address, port))
-    sock.sendall(b"\\xc0\\xffhello")
-    print("echo" if sock.recv(100) == b"\\xc0\\xffhello" else "nothing")
-except OSError as error:
-    print(errno.errorcode.get(error.errno, "TIMEOUT"))
+from concurrent.futures import ThreadPoolExecutor
+
+port, timeout_s, ttl, *addresses = sys.argv[1:]
+
+def outcome(address):
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    sock.settimeout(float(timeout_s))
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, int(ttl))
+    else:
+        sock.setsockopt(socket.SOL_IP, socket.IP_TTL, int(ttl))
+    try:
+        sock.connect((address, int(port)))
+        sock.sendall(b"\\xc0\\xffhello")
+        return "echo" if sock.recv(7, socket.MSG_WAITALL) == b"\\xc0\\xffhello" else "nothing"
+    except OSError as error:
+        return errno.errorcode.get(error.errno, "TIMEOUT")
+
+with ThreadPoolExecutor() as workers:
+    print(*workers.map(outcome, addresses))
 """
+BOTH = (SERVER_V4, SERVER_V6)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,19 +83,20 @@ def router(lab: LabNetwork) -> Iterator[Router]:
 
 def comes_to(
     host: NetNamespace,
-    address: str,
     expected: str,
+    addresses: tuple[str, ...] = BOTH,
     *,
     port: int = PORT,
     ttl: int = 64,
     uid: int = 0,
 ) -> None:
-    """A connection comes to `echo`, or to an error of this name."""
+    """Connections to these, all at once, come to `echo`, or to an error of this name."""
     timeout_s = SHORT_S if expected == "TIMEOUT" else TIMEOUT_S
-    argv = [sys.executable, "-c", CONNECT, address, str(port), str(timeout_s), str(ttl)]
+    argv = [sys.executable, "-c", CONNECT, str(port), str(timeout_s), str(ttl), *addresses]
     if uid:
         argv = ["setpriv", f"--reuid={uid}", "--clear-groups", *argv]
-    assert host.run(*argv, timeout=SLOW_S).stdout.strip() == expected, address
+    outcomes = host.run(*argv, timeout=SLOW_S).stdout.split()
+    assert outcomes == [expected] * len(addresses)
 
 
 def chain(hook: str, rule: str, priority: str = "filter", policy: str = "accept") -> str:
@@ -141,8 +150,7 @@ def test_rules_for_what_is_forwarded_hold(lab, router, session, name: str) -> No
     rules, expected = FORWARDED[name]
     router.load(rules)
     watch = session.watch()
-    for address in (SERVER_V4, SERVER_V6):
-        comes_to(lab.client, address, expected)
+    comes_to(lab.client, expected)
     if expected == "echo":
         watch.flows(2)
     else:
@@ -188,9 +196,8 @@ def test_rules_for_what_this_host_starts_hold(router, session, name: str) -> Non
     rules, roots, nobodys = LOCAL[name]
     router.load(rules)
     watch = session.watch()
-    for address in (SERVER_V4, SERVER_V6):
-        comes_to(router.namespace, address, roots)
-        comes_to(router.namespace, address, nobodys, uid=NOBODY)
+    comes_to(router.namespace, roots)
+    comes_to(router.namespace, nobodys, uid=NOBODY)
     if roots == "echo":
         watch.flows(2)
     else:
@@ -210,29 +217,26 @@ def test_routes_hold(lab, router, session, name: str) -> None:
     command, v4, v6 = ROUTES[name]
     for version, client in (("-4", CLIENT_V4), ("-6", CLIENT_V6)):
         router.ip(f"{version} {command.format(client=client)}")
-    comes_to(lab.client, SERVER_V4, v4)
-    comes_to(lab.client, SERVER_V6, v6)
+    comes_to(lab.client, v4, (SERVER_V4,))
+    comes_to(lab.client, v6, (SERVER_V6,))
 
 
 def test_a_packet_that_may_go_no_further_goes_no_further(lab, session) -> None:
-    for address in (SERVER_V4, SERVER_V6):
-        comes_to(lab.client, address, "EHOSTUNREACH", ttl=1)
-        comes_to(lab.client, address, "echo", ttl=2)
+    comes_to(lab.client, "EHOSTUNREACH", ttl=1)
+    comes_to(lab.client, "echo", ttl=2)
 
 
 def test_what_the_server_refuses_is_refused(lab, router, session) -> None:
     for host in (lab.client, router.namespace):
-        for address in (SERVER_V4, SERVER_V6):
-            comes_to(host, address, "ECONNREFUSED", port=CLOSED)
+        comes_to(host, "ECONNREFUSED", port=CLOSED)
 
 
 def test_what_the_server_has_no_way_to_is_unreachable(lab, router, session) -> None:
     """Once the router asks for its neighbour in vain."""
-    for version, address in (("-4", "203.0.113.9"), ("-6", "2001:db8:9::9")):
-        router.ip(
-            f"{version} route add {address} via {address.replace('113.9', '113.9')} dev wan onlink"
-        )
-        comes_to(lab.client, address, "EHOSTUNREACH")
+    nobody = ("203.0.113.9", "2001:db8:9::9")
+    for version, address in zip(("-4", "-6"), nobody, strict=True):
+        router.ip(f"{version} route add {address} via {address} dev wan onlink")
+    comes_to(lab.client, "EHOSTUNREACH", nobody)
 
 
 def test_marks_that_others_give_to_all_packets_do_no_harm(lab, router, session) -> None:
@@ -244,8 +248,7 @@ def test_marks_that_others_give_to_all_packets_do_no_harm(lab, router, session) 
     router.load(marking)
     watch = session.watch()
     for host in (lab.client, router.namespace):
-        for address in (SERVER_V4, SERVER_V6):
-            comes_to(host, address, "echo")
+        comes_to(host, "echo")
     assert len(watch.flows(4)) == 4
 
 
@@ -259,8 +262,7 @@ def test_there_is_nothing_of_ours_to_flush(lab, router, session) -> None:
     router.namespace.run("ip", "-4", "rule", "add", "lookup", "default", "priority", "32767")
     watch = session.watch()
     for host in (lab.client, router.namespace):
-        for address in (SERVER_V4, SERVER_V6):
-            comes_to(host, address, "echo")
+        comes_to(host, "echo")
     watch.flows(4)
 
 
@@ -274,8 +276,7 @@ def test_a_chain_that_drops_answers_alone_is_named(lab, router, intercept, tmp_p
 def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:
     session = intercept("--block", f"{SERVER_V4}:{PORT}", "--block", SERVER_V6, iface=WAN)
     for host in (lab.client, router.namespace):
-        comes_to(host, SERVER_V4, "ECONNREFUSED")
-        comes_to(host, SERVER_V6, "ECONNREFUSED")
-        comes_to(host, SERVER_V4, "echo", port=ALSO_OPEN)
+        comes_to(host, "ECONNREFUSED")
+        comes_to(host, "echo", (SERVER_V4,), port=ALSO_OPEN)
     reasons = [flow.closed["reason"] for flow in session.watch().session.flows() if flow.closed]
     assert reasons.count("blocked") == 4

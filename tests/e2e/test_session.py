@@ -42,13 +42,21 @@ def echo(serve_once):
 def ask(client, address=V4, port=7001):
     with client.connect(address, port) as sock:
         sock.sendall(b"\xc0\xffhello")
-        return sock.recv(100)
+        return hear(sock, 7)
+
+
+def hear(sock, count):
+    """So many bytes, or as many as come before its end."""
+    heard = b""
+    while len(heard) < count and (chunk := sock.recv(count - len(heard))):
+        heard += chunk
+    return heard
 
 
 # --- the end
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])  # SIGINT ends all others
 def test_a_signal_ends_the_session_and_nothing_is_left(intercept, client, echo, how):
     session = intercept()  # which compares the machine before and after
     assert ask(client) == b"\xc0\xffhello"
@@ -125,10 +133,10 @@ def test_open_flows_get_time_to_end(intercept, client, echo):
     session = intercept("--drain", "10s")
     with client.connect(V4, 7001) as sock:
         sock.sendall(b"\xc0\xffone")
-        assert sock.recv(100) == b"\xc0\xffone"
+        assert hear(sock, 5) == b"\xc0\xffone"
         session.process.send_signal(signal.SIGINT)
         sock.sendall(b"two")
-        assert sock.recv(100) == b"two"
+        assert hear(sock, 3) == b"two"
     assert session.wait_ended() == 0
     assert [flow.closed["reason"] for flow in session.flows()] == ["closed"]
 
@@ -157,7 +165,7 @@ def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
             sock.settimeout(TIMEOUT_S)
             wait_until(partial(is_connected, sock), "it is connected")
             sock.sendall(b"\xc0\xffhello")
-            assert sock.recv(100) == b"\xc0\xffhello"
+            assert hear(sock, 7) == b"\xc0\xffhello"
     finally:
         for sock in socks:
             sock.close()
@@ -165,9 +173,8 @@ def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
     assert len(session.flows()) == session.events[-1]["flows"] == seen
 
 
-@pytest.mark.parametrize("address", [V4, V6])
 def test_a_connection_whose_client_thinks_it_made_is_carried(
-    intercept, client, echo, wait_until, lab, address
+    intercept, client, echo, wait_until, lab
 ):
     """The last packet of its handshake comes when the session has ended its intake."""
     session = intercept("--drain", "10s")
@@ -177,17 +184,18 @@ def test_a_connection_whose_client_thinks_it_made_is_carried(
     )
     no_ack = rule % "tcp flags & (syn | ack) == ack drop"
     client.namespace.run("nft", "-f", "-", input=no_ack)
-    try:
-        sock = client.connect(address, 7001)
-        session.process.send_signal(signal.SIGINT)
-        wait_until(lambda: lab.router.call(take_snapshot) != before, "the intake is closed")
-    finally:
-        client.namespace.run("nft", "delete", "table", "inet", "late")
-    with sock:
-        sock.sendall(b"\xc0\xffhello")
-        assert sock.recv(100) == b"\xc0\xffhello"
+    with contextlib.ExitStack() as stack:
+        try:
+            socks = [stack.enter_context(client.connect(address, 7001)) for address in (V4, V6)]
+            session.process.send_signal(signal.SIGINT)
+            wait_until(lambda: lab.router.call(take_snapshot) != before, "the intake is closed")
+        finally:
+            client.namespace.run("nft", "delete", "table", "inet", "late")
+        for sock in socks:
+            sock.sendall(b"\xc0\xffhello")
+            assert hear(sock, 7) == b"\xc0\xffhello"
     assert session.wait_ended() == 0
-    assert session.events[-1]["flows"] == 1
+    assert session.events[-1]["flows"] == 2
 
 
 def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, lab):
@@ -195,7 +203,7 @@ def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, la
     before = lab.router.call(take_snapshot)
     with client.connect(V4, 7001) as sock:
         sock.sendall(b"\xc0\xffone")
-        assert sock.recv(100) == b"\xc0\xffone"
+        assert hear(sock, 5) == b"\xc0\xffone"
         session.process.send_signal(signal.SIGINT)
         wait_until(lambda: lab.router.call(take_snapshot) != before, "the rules are gone")
         session.process.send_signal(signal.SIGINT)
@@ -217,7 +225,7 @@ def test_while_it_is_suspended_new_connections_pass_by(intercept, client, echo, 
 
     with client.connect(V4, 7001) as sock:
         sock.sendall(b"\xc0\xffone")
-        assert sock.recv(100) == b"\xc0\xffone"
+        assert hear(sock, 5) == b"\xc0\xffone"
         session.wait_for(session.flows, "the flow")
         os.kill(pid, signal.SIGTSTP)
         wait_until(lambda: state() == "T", "it is stopped")
@@ -225,7 +233,7 @@ def test_while_it_is_suspended_new_connections_pass_by(intercept, client, echo, 
             assert ask(client, address) == b"\xc0\xffhello"
         sock.sendall(b"two")
         os.kill(pid, signal.SIGCONT)
-        assert sock.recv(100) == b"two"
+        assert hear(sock, 3) == b"two"
         before = len(session.flows())
 
         def is_seen() -> bool:
@@ -240,13 +248,13 @@ def test_while_it_is_suspended_new_connections_pass_by(intercept, client, echo, 
 def test_a_connection_that_was_open_before_stays_open_and_unseen(intercept, client, echo):
     with client.connect(V4, 7001) as sock:
         sock.sendall(b"before")
-        assert sock.recv(100) == b"before"
+        assert hear(sock, 6) == b"before"
         session = intercept()
         sock.sendall(b"during")
-        assert sock.recv(100) == b"during"
+        assert hear(sock, 6) == b"during"
         assert session.stop() == 0
         sock.sendall(b"after")
-        assert sock.recv(100) == b"after"
+        assert hear(sock, 5) == b"after"
     assert session.flows() == []
 
 
@@ -306,16 +314,16 @@ def test_interfaces_that_change_are_told_of_and_followed(
 # --- the scope
 
 
-@pytest.mark.parametrize("address", [V4, V6])
-def test_local_connections_are_intercepted(intercept, lab, echo, address):
+def test_local_connections_are_intercepted(intercept, lab, echo):
     session = intercept("--direction", "local", iface="wan")
     watch = session.watch()
-    with lab.router.call(lambda: socket.create_connection((address, 7001), 10)) as sock:
-        sock.sendall(b"\xc0\xffhello")
-        assert sock.recv(100) == b"\xc0\xffhello"
-    flow = watch.flow()
-    assert flow.opened["destination"] == {"ip": address, "port": 7001}
-    assert flow.stack == ["unknown"]
+    for address in (V4, V6):
+        with lab.router.call(partial(socket.create_connection, (address, 7001), 10)) as sock:
+            sock.sendall(b"\xc0\xffhello")
+            assert hear(sock, 7) == b"\xc0\xffhello"
+    flows = watch.flows(2)
+    assert [flow.opened["destination"]["ip"] for flow in flows] == [V4, V6]
+    assert [flow.stack for flow in flows] == [["unknown"]] * 2
 
 
 def test_forwarded_connections_are_none_of_the_local_directions(intercept, client, echo):
@@ -328,13 +336,9 @@ def test_forwarded_connections_are_none_of_the_local_directions(intercept, clien
 @pytest.mark.parametrize(
     ("options", "seen"),
     [
-        ((), [7001, 7002]),
-        (("--port", "7002"), [7002]),
-        (("--port", "1-7001"), [7001]),
-        (("--exclude-port", "7002"), [7001]),
-        (("--to", "198.51.100.0/24"), [7001, 7002]),
+        (("--port", "1-7001", "--to", "198.51.100.0/24", "--from", "192.0.2.2/32"), [7001]),
+        (("--exclude-port", "7001"), [7002]),
         (("--to", "203.0.113.0/24"), []),
-        (("--from", "192.0.2.2/32"), [7001, 7002]),
         (("--from", "192.0.2.3/32"), []),
     ],
     ids=lambda value: " ".join(map(str, value)) or "everything",
@@ -368,7 +372,8 @@ def test_many_connections_at_once(intercept, client, echo):
         for number, sock in enumerate(socks):
             sock.sendall(b"\xc0\xff%d" % number)
         for number, sock in enumerate(socks):
-            assert sock.recv(100) == b"\xc0\xff%d" % number
+            said = b"\xc0\xff%d" % number
+            assert hear(sock, len(said)) == said
     finally:
         for sock in socks:
             sock.close()
