@@ -4,7 +4,7 @@
     └─┬┘└──────┬──────┘ └────┬─────┘  └──────┬───────┘   └────┬───┘
     length  command        path            host         parameters
 
-The length counts itself, in four hexadecimal digits. Behind the request all passes.
+The length counts itself, in four hexadecimal digits. All bytes after the request pass unread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LENGTH_DIGITS: Final = 4
 COMMANDS: Final = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
 
 _LENGTH: Final = re.compile(rb"0(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{0,2}\Z)")
-"""A length, or what there is of it."""
+"""A length, or the beginning of one."""
 _REQUEST: Final = re.compile(rb"(git-[a-z-]+) ([^\0]*)(?:\0host=([^\0]*))?(?:\0|\Z)", re.DOTALL)
 
 
@@ -58,14 +58,14 @@ class GitDetails(Details):
 
 @dataclass(slots=True)
 class Git(Conversation):
-    """The request; nothing else is looked at."""
+    """The request; nothing else is read."""
 
     name: ClassVar[str] = "git"
 
     request: GitDetails = GitDetails()
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Only the client is looked at: `down` passes from the start."""
+        """Only the client's side is read: `down` passes from the start."""
         if len(data) < LENGTH_DIGITS:
             return 0
         if _LENGTH.match(data) is None:

@@ -26,6 +26,11 @@ class ProtocolEvent:
     """The `type` of the JSON object, such as `http.request`."""
 
     @property
+    def summary(self) -> str | None:
+        """What a table shows of it, in a few words; None: nothing."""
+        return None
+
+    @property
     def in_stream_layer(self) -> bool:
         """Whether it belongs to a `StreamLayer` of the conversation, one layer further in."""
         return False

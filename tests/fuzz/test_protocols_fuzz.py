@@ -6,15 +6,19 @@ conversation makes of them may not depend on how the bytes are split.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
 
 import pytest
+from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from mitml4.errors import ProtocolError
+from mitml4.events import LayerEvent, encode
 from mitml4.protocols.conversation import (
     MAX_PEEK,
     PAUSE,
@@ -27,7 +31,9 @@ from mitml4.protocols.conversation import (
     LayerContext,
     Protocol,
 )
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import PROTOCOLS, by_name
+from mitml4.schema import json_schema
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script: TypeAlias = list[tuple[Direction, bytes]]
@@ -38,6 +44,9 @@ HELLO = (
     b"\x16\x03\x01\x00\x30\x01\x00\x00\x2c\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01\x01\x00"
 )
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+WEBSOCKET = Encoder().encode(
+    [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/")]
+)
 SESSIONS: dict[str, Script] = {
     "tls": [(UP, HELLO + b"\x00\x00"), (DOWN, b"\x15\x03\x01\x00\x02\x02\x28")],
     "http/1": [
@@ -46,11 +55,13 @@ SESSIONS: dict[str, Script] = {
         (UP, GET),
         (DOWN, b"HTTP/1.0 500 No\r\n\r\nuntil the end"),
     ],
-    "http-connect": [(UP, b"CONNECT a:443 HTTP/1.1\r\n\r\n"), (DOWN, ANSWER[:19] + b"\r\n")],
+    "http-connect": [(UP, b"CONNECT a:443 HTTP/1.1\r\n\r\n"), (DOWN, b"HTTP/1.1 200 OK\r\n\r\n")],
     "http/2": [
         (UP, PREFACE + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\3\1\5\0\0\0\1\x82\x86\x84"),
         (DOWN, b"\0\0\0\4\0\0\0\0\0" + b"\0\0\1\1\4\0\0\0\1\x88"),
         (DOWN, b"\0\0\2\0\1\0\0\0\1hi"),
+        (UP, len(WEBSOCKET).to_bytes(3, "big") + b"\1\4\0\0\0\3" + WEBSOCKET),
+        (DOWN, b"\0\0\1\1\4\0\0\0\3\x88" + b"\0\0\4\0\0\0\0\0\3\x81\2hi"),
     ],
     "websocket": [
         (UP, b"\x81\x85\1\2\3\4hello"),
@@ -411,8 +422,17 @@ def test_a_flood_in_either_direction_is_kept_within_bounds(row: Protocol) -> Non
                 assert weight(conversation) <= 2 * MAX_PEEK, (unit, direction, upto)
 
 
-def test_the_sessions_are_what_they_say() -> None:
+def test_a_session_gives_every_event_of_its_row_and_all_fit_the_schema() -> None:
+    validator = Draft202012Validator(json_schema())
     for name, script in SESSIONS.items():
         row = by_name(name)
         assert row is not None
-        assert not follow(begin(row), script).broken, name
+        conversation = begin(row)
+        assert not follow(conversation, script).broken, name
+        conversation.close()
+        contents = [
+            event for event in conversation.protocol_events if isinstance(event, ProtocolEvent)
+        ]
+        assert {type(content) for content in contents} == set(row.events), name
+        for content in contents:
+            validator.validate(json.loads(encode(LayerEvent(flow=1, depth=0, content=content))))

@@ -11,11 +11,18 @@ PAGE = (ROOT / "docs" / "adding-a-protocol.md").read_text()
 SHOWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 FILE = [code for code in SHOWN if not code.startswith(" ")]
 ROWS = [code for code in SHOWN if code.startswith(" ")]
-ELSEWHERE = {"flow.layer", "git.PROTOCOL", "opening.port", "opening.within"}
+ELSEWHERE = {"flow.layer", "git.PROTOCOL", "opening.port", "opening.within", "websocket.message"}
 
 
 def test_the_page_shows_the_file_whole() -> None:
     assert "\n\n".join(FILE) == (PROTOCOLS / "git.py").read_text()
+
+
+def test_the_page_shows_pieces_of_other_files() -> None:
+    pieces = re.findall(r"n `([a-z0-9_/]+\.py)`:\n\n```py\n(.*?)```", PAGE, re.DOTALL)
+    assert len(pieces) == PAGE.count("```py\n") == 3
+    for path, code in pieces:
+        assert code in (PROTOCOLS / path).read_text()
 
 
 def test_the_page_shows_the_rows_of_the_tests() -> None:

@@ -90,6 +90,10 @@ class WebSocketMessage(ProtocolEvent):
     stream: int | None = None
 
     @property
+    def summary(self) -> str:
+        return f"{self.opcode}, {self.size} B {self.direction.value}"
+
+    @property
     def in_stream_layer(self) -> bool:
         return self.stream is not None
 

@@ -70,6 +70,8 @@ class InOrder(Login):
     to none of them.
     """
 
+    greets: ClassVar[bool] = True
+    """Whether the server speaks first."""
     greets_again: ClassVar[bool] = False
     """Whether the server greets once more behind STARTTLS."""
 
@@ -78,7 +80,8 @@ class InOrder(Login):
     """What the client says are responses to challenges, until the authentication is replied to."""
 
     def __post_init__(self) -> None:
-        if behind_starttls(self.context.stack, self.name) and not self.greets_again:
+        again = behind_starttls(self.context.stack, self.name)
+        if not (self.greets_again if again else self.greets):
             self._under_way.clear()
 
     def sent(self, verb: bytes) -> None:

@@ -27,8 +27,8 @@ from mitml4.events import (
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
-from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.protocols.registry import EVENT_TYPES
 from mitml4.sinks.notices import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
 from mitml4.sinks.table.grid import join_stack
 
@@ -39,6 +39,11 @@ MAX_ROWS: Final = 1000
 _MAX_TEXT: Final = 300
 _AUTHORITY_END: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _PORT: Final = re.compile(r":[0-9]*$")
+
+_SUMMARISED: Final = tuple(
+    each for each in EVENT_TYPES if each.summary is not ProtocolEvent.summary
+)
+"""The events of protocols that say in a few words what they are."""
 
 State: TypeAlias = Literal["open", "closed", "failed", "blocked"]
 
@@ -81,7 +86,7 @@ class TableModel:
         FlowLayer,
         HttpRequest,
         HttpResponse,
-        WebSocketMessage,
+        *_SUMMARISED,
         FlowError,
         FlowClose,
         Note,
@@ -250,8 +255,8 @@ def _add_content(row: Row, content: ProtocolEvent) -> None:
             _add_request(row, content)
         case HttpResponse() if row.request and row.request[0] == content.stream:
             row.info = f"{content.status} {row.request[1]}"
-        case WebSocketMessage():
-            row.info = _shown(f"{content.opcode}, {content.size} B {content.direction.value}")
+        case _ if content.summary:
+            row.info = _shown(content.summary)
 
 
 def _add_request(row: Row, request: HttpRequest) -> None:
