@@ -131,7 +131,9 @@ def check_forwarding() -> Check:
     off = {version: each for version, each in FORWARDING.items() if read_sysctl(each) == "0"}
     if not off:
         return _check(name, "ok", "the host forwards packets of other machines")
-    found = f"the host does not forward {' and '.join(off)}: only its own connections can be seen"
+    found = (
+        f"the host does not forward {' and '.join(off)}: only its own connections are intercepted"
+    )
     remedy = as_root(*(f"sysctl -w {each.replace('/', '.')}=1" for each in off.values()))
     return _check(name, "skip", found, remedy)
 
