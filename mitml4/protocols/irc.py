@@ -14,6 +14,7 @@ from typing import ClassVar, Final
 from mitml4.protocols.conversation import PAUSE, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import (
     TEXT,
+    begins,
     behind_starttls,
     command,
     in_lines,
@@ -92,9 +93,7 @@ def _in_the_middle(up: bytes) -> Verdict:
 
 
 def _answer(down: bytes) -> Verdict:
-    if _ANSWER.match(down):
-        return Verdict.MATCH
-    return Verdict.NEED_MORE if _ANSWER_BEGUN.fullmatch(down) else Verdict.REJECT
+    return begins(down, _ANSWER, _ANSWER_BEGUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

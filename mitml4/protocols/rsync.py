@@ -19,11 +19,10 @@ from mitml4.protocols.conversation import (
     Conversation,
     Details,
     Direction,
-    Opening,
     Protocol,
-    Verdict,
 )
-from mitml4.protocols.parts.lines import prefix_pattern
+from mitml4.protocols.parts.evidence import either_side
+from mitml4.protocols.parts.lines import begins, prefix_pattern
 
 __all__ = ["PROTOCOL", "Rsync", "RsyncDetails"]
 
@@ -33,20 +32,8 @@ _VERSION: Final = re.compile(re.escape(_GREETING) + rb"([0-9]{1,3}(?:\.[0-9]{1,3
 _BEGUN: Final = prefix_pattern(*(re.escape(_GREETING[at : at + 1]) for at in range(len(_GREETING))))
 
 
-def detect(opening: Opening) -> Verdict:
-    """The client's version is certain; the server's, once the client says nothing else."""
-    if opening.up:
-        return _version(opening.up)
-    server = _version(opening.down)
-    if server is not Verdict.MATCH:
-        return server
-    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
-
-
-def _version(data: bytes) -> Verdict:
-    if _VERSION.match(data):
-        return Verdict.MATCH
-    return Verdict.NEED_MORE if _BEGUN.fullmatch(data) else Verdict.REJECT
+detect = either_side(lambda data: begins(data, _VERSION, _BEGUN))
+"""The client's version is certain; the server's, once the client says nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

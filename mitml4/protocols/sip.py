@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Details, Direction, Protocol, Verdict
+from mitml4.protocols.parts.evidence import either_side
 from mitml4.protocols.parts.heads import FirstHeads
-from mitml4.protocols.parts.lines import prefix_pattern
+from mitml4.protocols.parts.lines import begins, prefix_pattern
 
 __all__ = ["PROTOCOL", "Sip", "SipDetails"]
 
@@ -38,21 +39,16 @@ _ANSWER_BEGUN: Final = prefix_pattern(
 )
 
 
-def detect(opening: Opening) -> Verdict:
-    """A request line, or a status line, of the client's; of the server's, where there is none."""
-    if opening.up:
-        return _message(opening.up)
-    server = _message(opening.down)
-    if server is not Verdict.MATCH:
-        return server
-    return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
-
-
 def _message(data: bytes) -> Verdict:
-    if _REQUEST.match(data) or _ANSWER.match(data):
+    request = begins(data, _REQUEST, _REQUEST_BEGUN)
+    answer = begins(data, _ANSWER, _ANSWER_BEGUN)
+    if Verdict.MATCH in (request, answer):
         return Verdict.MATCH
-    possible = _REQUEST_BEGUN.fullmatch(data) or _ANSWER_BEGUN.fullmatch(data)
-    return Verdict.NEED_MORE if possible else Verdict.REJECT
+    return answer if request is Verdict.REJECT else request
+
+
+detect = either_side(_message)
+"""A request line; or a status line, where a capture begins midway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.heads import FirstHeads
-from mitml4.protocols.parts.lines import prefix_pattern
+from mitml4.protocols.parts.lines import begins, prefix_pattern
 
 __all__ = ["PROTOCOL", "Stomp", "StompDetails"]
 
@@ -41,9 +41,7 @@ _CONNECTED: Final = re.compile(rb"CONNECTED\r?\n(?:version|server|session|heart-
 def detect(opening: Opening) -> Verdict:
     """The frame's command and first header; where the client is silent, what answers it."""
     if opening.up:
-        if _FRAME.match(opening.up):
-            return Verdict.MATCH
-        return Verdict.NEED_MORE if _FRAME_BEGUN.fullmatch(opening.up) else Verdict.REJECT
+        return begins(opening.up, _FRAME, _FRAME_BEGUN)
     return Verdict.LIKELY if _CONNECTED.match(opening.down) else Verdict.NEED_MORE
 
 

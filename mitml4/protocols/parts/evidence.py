@@ -19,7 +19,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.parts.fields import Reader, Short, evaluate
 
-__all__ = ["Detector", "Rule", "either", "request_response", "single_message"]
+__all__ = ["Detector", "Rule", "either", "either_side", "request_response", "single_message"]
 
 Rule: TypeAlias = Callable[[Reader], object]
 Detector: TypeAlias = Callable[[Opening], Verdict]
@@ -44,6 +44,21 @@ def single_message(client: Rule, server: Rule | None = None) -> Detector:
             return Verdict.REJECT if opening.down else Verdict.NEED_MORE
         verdict = evaluate(server, opening.down)
         return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
+
+    return detect
+
+
+def either_side(examine: Callable[[bytes], Verdict]) -> Detector:
+    """A detector for what both sides say. A silent client leaves it to the server, which is LIKELY
+    until nothing can come from the client."""
+
+    def detect(opening: Opening) -> Verdict:
+        if opening.up:
+            return examine(opening.up)
+        verdict = examine(opening.down)
+        if verdict is Verdict.MATCH and not opening.up_ended:
+            return Verdict.LIKELY
+        return verdict
 
     return detect
 

@@ -25,6 +25,7 @@ from mitml4.protocols.conversation import Opening, Verdict
 __all__ = [
     "TEXT",
     "agree",
+    "begins",
     "behind_starttls",
     "code",
     "command",
@@ -46,6 +47,13 @@ def prefix_pattern(*units: bytes) -> re.Pattern[bytes]:
     for unit in reversed(units):
         pattern = b"(?:" + unit + pattern + b")?"
     return re.compile(pattern, re.DOTALL)
+
+
+def begins(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Verdict:
+    """MATCH if the bytes begin with the one pattern, NEED_MORE if the other matches all of them."""
+    if whole.match(data):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if begun.fullmatch(data) else Verdict.REJECT
 
 
 def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozenset()) -> Verdict:
