@@ -1,3 +1,3 @@
-"""mitml4: what is this program saying, to whom, in which protocols, right now."""
+"""mitml4: a transparent man in the middle for TCP that names protocol stacks and decrypts TLS."""
 
 __version__ = "0.1.0"

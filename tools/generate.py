@@ -361,11 +361,11 @@ EVENTS_INTRODUCTION: Final = """\
 
 # The events
 
-`--json` and `-o` write one compact JSON object a line. Each has `type`, `time` (RFC 3339, UTC,
-microseconds) and `v` (1), and all fields of its type: what is unknown is `null`. A field is only
-ever added. Addresses are `{"ip": "…", "port": n}`; durations (`…_s`) are in seconds, sizes in
-bytes; bytes that are no UTF-8 come as `\\xNN`. `mitml4 schema` prints the JSON Schema, with the
-type of each field.
+`--json` and `-o` write one compact JSON object per line. Each has `type`, `time` (RFC 3339, UTC,
+microseconds), `v` (1), and all fields of its type; unknown values are `null`. Fields may be added
+in later versions, but are never removed. Addresses are `{"ip": "…", "port": n}`; durations (`…_s`)
+are in seconds, sizes in bytes; bytes that are not UTF-8 become `\\xNN`. `mitml4 schema` prints the
+JSON Schema, with the type of each field.
 """
 
 
@@ -374,7 +374,7 @@ def events_page() -> str:
     definitions = schema["$defs"]
     lines = [
         EVENTS_INTRODUCTION,
-        "| type | when | besides `type`, `time` and `v` |",
+        "| type | when | fields besides `type`, `time` and `v` |",
         "|---|---|---|",
     ]
     for item in schema["oneOf"]:
@@ -383,8 +383,8 @@ def events_page() -> str:
         kind = event["properties"]["type"]["const"]
         lines.append(f"| `{kind}` | {_cell(event)} | {_names(names)} |")
     lines += ["", "## `details` of `flow.layer`, by protocol", ""]
-    lines += ["Protocols that are named only have none.", ""]
-    lines += ["| protocol | what they are | fields |", "|---|---|---|"]
+    lines += ["Protocols that are only named have none.", ""]
+    lines += ["| protocol | content | fields |", "|---|---|---|"]
     for rule in definitions["flow.layer"]["allOf"]:
         protocol = rule["if"]["properties"]["protocol"]["const"]
         details = _definition(rule["then"]["properties"]["details"]["anyOf"][0], definitions)

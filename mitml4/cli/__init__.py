@@ -1,1 +1,1 @@
-"""The command line: a command each, what they say, and how a failure is told."""
+"""The command line: one module per command, their output, and the handling of errors."""

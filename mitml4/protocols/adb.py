@@ -63,7 +63,7 @@ def read_message(reader: Reader) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdbDetails(Details):
-    """How the device calls itself (`device::ro.product.name=…`); and whether TLS took over."""
+    """The device's banner (`device::ro.product.name=…`), and whether it switched to TLS."""
 
     device: bytes | None = None
     upgraded: bool = False

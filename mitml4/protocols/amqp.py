@@ -115,7 +115,7 @@ detect = single_message(read_beginning, read_beginning)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmqpDetails(Details):
-    """`version` as the client's header names it; the server's name and version (0-9-1)."""
+    """`version` from the client's header; the server's name and version (0-9-1)."""
 
     version: str | None = None
     server_version: str | None = None

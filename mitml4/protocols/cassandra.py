@@ -112,7 +112,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CassandraDetails(Details):
-    """The protocol's version (65 and 66 are DSE's 1 and 2), and what STARTUP says."""
+    """The protocol's version (65 and 66 are DSE's 1 and 2), and values from STARTUP."""
 
     version: int | None = None
     cql_version: bytes | None = None

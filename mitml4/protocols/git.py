@@ -49,7 +49,8 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitDetails(Details):
-    """What the client wants: `git-upload-pack` (fetch), `git-receive-pack` (push), of what."""
+    """The client's command, `git-upload-pack` (fetch) or `git-receive-pack` (push), and its
+    repository."""
 
     command: bytes | None = None
     path: bytes | None = None

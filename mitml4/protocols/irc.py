@@ -98,7 +98,7 @@ def _answer(down: bytes) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IrcDetails(LoginDetails):
-    """What the client calls itself, and the server."""
+    """Names of the client and of the server."""
 
     nick: bytes | None = None
     server: bytes | None = None

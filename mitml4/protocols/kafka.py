@@ -139,7 +139,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaDetails(Details):
-    """The first request, and whom it is from."""
+    """The first request, and the client's id and software."""
 
     api: str | None = None
     api_version: int | None = None

@@ -141,7 +141,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LdapDetails(Details):
-    """Who bound, if anybody did, and how: `simple`, `sicily` or SASL's. No secret is kept."""
+    """The bound DN, if any, and the mechanism: `simple`, `sicily` or SASL's. No secret is kept."""
 
     bind_dn: bytes | None = None
     mechanism: bytes | None = None

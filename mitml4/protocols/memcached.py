@@ -190,7 +190,7 @@ def _verb(line: bytes, *, whole: bool) -> bytes | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemcachedDetails(Details):
-    """Which of the two protocols it is, and the first command's name."""
+    """The format (text or binary), and the first command's name."""
 
     format: str | None = None
     command: bytes | None = None

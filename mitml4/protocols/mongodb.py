@@ -185,7 +185,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MongodbDetails(Details):
-    """The first command's name, its database, and what `hello` says of the client."""
+    """The first command's name, its database, and the client from `hello`."""
 
     command: bytes | None = None
     database: bytes | None = None

@@ -138,7 +138,7 @@ detect = single_message(either(read_connect, read_middle), read_middle)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttDetails(Details):
-    """`return_code` is the CONNACK's: 0 is a welcome."""
+    """`return_code` is the CONNACK's: 0 means accepted."""
 
     version: str | None = None
     client_id: bytes | None = None

@@ -151,7 +151,7 @@ def _behind_ssl_request(within: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MysqlDetails(Details):
-    """The server's version as it says it, and who logs in; `error` is why it would not talk."""
+    """The server's version, and the user; `error` is the server's reason for a refusal."""
 
     server_version: bytes | None = None
     tls_offered: bool | None = None

@@ -66,7 +66,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsDetails(Details):
-    """What both sides say of themselves; user, password and tokens are not kept."""
+    """Names and versions of both sides; user, password and tokens are not kept."""
 
     server_name: str | None = None
     server_version: str | None = None

@@ -74,7 +74,7 @@ def read_reply(reader: Reader) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OncRpcDetails(Details):
-    """The program that was called first: its name where it is known, its number otherwise."""
+    """The first program that was called: its name if known, otherwise its number."""
 
     program: str | int | None = None
     version: int | None = None

@@ -139,7 +139,7 @@ detect = single_message(either(read_beginning, read_middle), read_middle)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresqlDetails(Details):
-    """What the StartupMessage says, and the server's version."""
+    """From the StartupMessage, and the server's version."""
 
     user: bytes | None = None
     database: bytes | None = None

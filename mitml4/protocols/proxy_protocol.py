@@ -168,7 +168,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyProtocolDetails(Details):
-    """Who the first proxy's client was and what it reached; None: not said (health checks)."""
+    """Client and destination of the first proxy's connection; null if not given (health checks)."""
 
     version: int | None = None
     source: Address | None = None

@@ -158,7 +158,8 @@ _outermost = single_message(either(_read_requests, read_confirm), read_confirm)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RdpDetails(Details):
-    """`cookie` without `Cookie: `: `mstshash=` and a part of the user's name, or a token."""
+    """`cookie` is the value of `Cookie: `: `mstshash=` and a part of the user's name, or a
+    token."""
 
     cookie: bytes | None = None
     protocols_offered: tuple[str, ...] | None = None

@@ -170,7 +170,7 @@ def _verb(up: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisDetails(Details):
-    """The first command's name in capitals; for HELLO, the version of RESP that it asks for."""
+    """The first command's name in upper case; for HELLO, the requested version of RESP."""
 
     command: bytes | None = None
     resp: int | None = None

@@ -38,7 +38,8 @@ detect = either_side(lambda data: begins(data, _VERSION, _BEGUN))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RsyncDetails(Details):
-    """The protocol versions, and the module that the client asks for (empty: the list of them)."""
+    """The protocol versions, and the module that the client asks for (empty: the list of
+    modules)."""
 
     client_version: bytes | None = None
     server_version: bytes | None = None

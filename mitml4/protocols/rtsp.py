@@ -41,7 +41,7 @@ detect = either_side(_message)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RtspDetails(Details):
-    """Of the first request and the first answer."""
+    """From the first request and the first response."""
 
     method: bytes | None = None
     uri: bytes | None = None

@@ -53,7 +53,7 @@ detect = either_side(_message)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SipDetails(Details):
-    """Of the first request, and the software that each side says it is."""
+    """From the first request, and the software of each side."""
 
     method: bytes | None = None
     uri: bytes | None = None

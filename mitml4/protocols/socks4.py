@@ -88,7 +88,7 @@ def _read_answer(reader: Reader) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Socks4Details(Details):
-    """Names as in the specification; `username` is the userid, empty where none was sent."""
+    """Names as in the specification; `username` is the userid, empty if none was sent."""
 
     username: bytes | None = None
     command: str | None = None

@@ -110,7 +110,7 @@ def _identification(down: bytes) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshDetails(Details):
-    """What each side calls itself, with its comments: `OpenSSH_9.6p1 Debian-5`."""
+    """The software version of each side, with comments: `OpenSSH_9.6p1 Debian-5`."""
 
     client_software: bytes | None = None
     server_software: bytes | None = None

@@ -47,7 +47,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StompDetails(Details):
-    """The virtual host and the user that the client names, and what the server says it is."""
+    """The virtual host and the user from the client, and the server's software."""
 
     host: bytes | None = None
     username: bytes | None = None

@@ -83,7 +83,7 @@ detect = single_message(read_version, read_version)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VncDetails(Details):
-    """Versions (`3.8`), and the names of the security types that were offered and chosen."""
+    """Versions (`3.8`), and the names of the offered and chosen security types."""
 
     server_version: str | None = None
     client_version: str | None = None

@@ -88,7 +88,7 @@ def _header(data: bytes) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XmppDetails(StartTLSDetails):
-    """The host that the client asks for, and what the server calls itself."""
+    """The host that the client asks for, and the server's name."""
 
     host: bytes | None = None
     server: bytes | None = None

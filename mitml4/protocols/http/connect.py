@@ -28,7 +28,7 @@ __all__ = ["PROTOCOL", "HttpConnect", "HttpConnectDetails"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpConnectDetails(Details):
-    """Of the last CONNECT: where to, if that can be read, and the status of its final response."""
+    """Target of the last CONNECT, if it can be parsed, and the status of its final response."""
 
     target: Target | None
     status: int | None

@@ -44,10 +44,8 @@ class HttpResponse(ProtocolEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpEnd(ProtocolEvent):
-    """The exchange is over: body bytes as sent.
-
-    `outcome`: `reset` is a stream that one side gave up, with its `reset_code` (RFC 9113 §7); `cut`
-    is what the end of the connection left unfinished.
+    """The exchange has ended; body bytes as sent. `outcome`: `reset` if a side reset the stream,
+    with its `reset_code` (RFC 9113 §7); `cut` if the connection ended first.
     """
 
     type: ClassVar[str] = "http.end"

@@ -23,8 +23,8 @@ __all__ = ["PROTOCOL", "Http1", "Http1Details"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http1Details(Details):
-    """Of the first request: its Host, and whether its target is a whole URL (a plain proxy's
-    request). `upgrade`: the protocol that a 101 switched to."""
+    """Host of the first request, and whether its target is an absolute URL (a request to a
+    proxy). `upgrade`: the protocol to which a 101 response switched."""
 
     host: str | None
     absolute_form: bool

@@ -88,9 +88,9 @@ class _Stream(Exchange):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http2Details(Details):
-    """Of the first request: whether its content type is `application/grpc…`, and whether it is a
-    CONNECT with a `:protocol` (RFC 8441). Where a later request opens a WebSocket, the
-    `websocket` layer says so."""
+    """Whether the first request's content type is `application/grpc…`, and whether it is a
+    CONNECT with a `:protocol` (RFC 8441). If a later request opens a WebSocket, there is a
+    `websocket` layer."""
 
     grpc: bool
     extended_connect: bool

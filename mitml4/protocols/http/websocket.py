@@ -78,9 +78,8 @@ class _Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketMessage(ProtocolEvent):
-    """A message (all its fragments) or a control frame ended.
-
-    `stream`: that of HTTP/2 which carries it (RFC 8441); null where the connection is its own.
+    """A message (with all fragments) or a control frame was complete. `stream`: the HTTP/2
+    stream that carries it (RFC 8441); null over HTTP/1.
     """
 
     type: ClassVar[str] = "websocket.message"
@@ -149,7 +148,7 @@ class Messages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketDetails(Details):
-    """None: what was negotiated stands in the HTTP heads of the layer outside."""
+    """None: the negotiation is in the HTTP headers of the outer layer."""
 
 
 @dataclass(slots=True)

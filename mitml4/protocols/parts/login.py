@@ -28,7 +28,7 @@ MAX_UNDER_WAY: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginDetails(StartTLSDetails):
-    """The user's name as far as it was sent in the clear. The password is never kept."""
+    """The user's name, if it was sent in plain text. The password is never kept."""
 
     username: bytes | None = None
 

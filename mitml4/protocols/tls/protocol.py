@@ -51,7 +51,7 @@ __all__ = ["PROTOCOL", "CertificateDetails", "TlsConversation", "TlsDetails", "d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsDetails(Details):
-    """The `tls` details. Versions, ciphers and groups are named as OpenSSL names them."""
+    """Versions, ciphers and groups have OpenSSL's names."""
 
     sni: str | None = None
     alpn_offered: tuple[bytes, ...] | None = None
