@@ -6,6 +6,7 @@ be installed where only root can read. Modules of mitml4 are imported at the top
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Final
 
@@ -20,14 +21,13 @@ _LATE: Final = (
     "idna",
     "idna.uts46data",
     "mitml4.protocols.tls.certificate",
-    "rich._emoji_codes",
-    "rich.ansi",
-    "rich.table",
     "traceback",
 )
+_LATE_OF_TABLES: Final = ("rich._emoji_codes", "rich.ansi", "rich.table")
 
 
 def import_all() -> None:
     """Import them; this takes some milliseconds."""
-    for name in _LATE:
+    tables = _LATE_OF_TABLES if "rich.console" in sys.modules else ()
+    for name in (*_LATE, *tables):
         import_module(name)

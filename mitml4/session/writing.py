@@ -21,8 +21,6 @@ from mitml4.sinks.keylog import KeyLog
 from mitml4.sinks.lines import FlowLines
 from mitml4.sinks.pcapng import PacketFile
 from mitml4.sinks.sink import LiveSink
-from mitml4.sinks.table.final import FinalTable
-from mitml4.sinks.table.live import LiveTable
 
 __all__ = ["Lost", "notes_of", "open_outputs", "writing"]
 
@@ -59,13 +57,8 @@ def open_outputs(
 
 def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
     match config.output:
-        case "table":
-            return LiveTable(ask, config.color)
-        case "table-on-tty":
-            terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
-            return LiveTable(ask, config.color, terminal=terminal)
-        case "final-table":
-            return FinalTable(config.color)
+        case "table" | "table-on-tty" | "final-table":
+            return _table(config, ask)
         case "json":
             return Background(JsonLines.to_stdout(headers=config.headers))
         case "json-on-stderr":
@@ -74,6 +67,18 @@ def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
             return FlowLines(config.color)
         case "none":
             return None
+
+
+def _table(config: SessionConfig, ask: Ask) -> LiveSink:
+    from mitml4.sinks.table.final import FinalTable  # rich takes its time
+    from mitml4.sinks.table.live import LiveTable
+
+    if config.output == "final-table":
+        return FinalTable(config.color)
+    terminal = None
+    if config.output == "table-on-tty":
+        terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    return LiveTable(ask, config.color, terminal=terminal)
 
 
 def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
