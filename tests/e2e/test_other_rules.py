@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, WAN, LabNetwork
 from mitml4.net.netns import NetNamespace
+from mitml4.net.sysctl import write_sysctl
 from tests.e2e.conftest import SLOW_S, TIMEOUT_S, Interception, intercepting
 
 PORT, ALSO_OPEN, CLOSED = 7001, 7002, 9
@@ -73,6 +75,10 @@ class Router:
     def ip(self, command: str) -> None:
         self.namespace.run("ip", *command.split())
         self.undo.callback(self.namespace.run, "ip", *command.replace(" add ", " del ").split())
+
+    def sysctl(self, name: str, value: str) -> None:
+        self.namespace.call(partial(write_sysctl, name, value))
+        self.undo.callback(self.namespace.call, partial(write_sysctl, name, "0"))
 
 
 @pytest.fixture
@@ -239,17 +245,37 @@ def test_what_the_server_has_no_way_to_is_unreachable(lab, router, session) -> N
     comes_to(lab.client, "EHOSTUNREACH", nobody)
 
 
-def test_marks_that_others_give_to_all_packets_do_no_harm(lab, router, session) -> None:
-    """Ours would be intercepted again and again, if that was told by its packets' mark."""
-    marking = "\n".join(
-        chain(hook, "meta mark set 0x1", "mangle").replace("chain c", f"chain {hook}")
-        for hook in ("output", "postrouting", "prerouting")
+MARKS = {
+    "of packets": "meta mark set 0x1",
+    "of connections": "ct mark set 0x1",
+    "none": "meta mark set 0x0 ct mark set 0x0",
+    "saved": "ct state new meta mark set 0x1 ct mark set meta mark",
+    "restored and saved": "meta mark set ct mark\nmeta mark 0x0 meta mark set 0x1\n"
+    "ct mark set meta mark",
+}
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_marks_that_others_give_to_everything_do_no_harm(lab, router, session, name: str) -> None:
+    """Our own connections would be intercepted again and again, if they were told by their mark."""
+    router.load(
+        "\n".join(
+            chain(hook, MARKS[name], "mangle").replace("chain c", f"chain {hook}")
+            for hook in ("output", "postrouting", "prerouting")
+        )
     )
-    router.load(marking)
     watch = session.watch()
     for host in (lab.client, router.namespace):
         comes_to(host, "echo")
     assert len(watch.flows(4)) == 4
+
+
+def test_answers_of_the_kernel_that_have_their_packets_mark_arrive(router, session) -> None:
+    """The mark by which a client is to be refused must not keep the refusal from it."""
+    for version in ("ipv4", "ipv6"):
+        router.sysctl(f"net/{version}/fwmark_reflect", "1")
+    for address in (SERVER_V4, SERVER_V6):
+        comes_to(router.namespace, address, "ECONNREFUSED", port=CLOSED)
 
 
 def test_there_is_nothing_of_ours_to_flush(lab, router, session) -> None:

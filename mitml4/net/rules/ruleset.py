@@ -10,7 +10,7 @@ netlink socket of the guard (guard.py), and the kernel removes it with that sock
                  log may overflow, and would then lose the SYNs of any client. Packets that could
                  get past this without a proper SYN are dropped.
     refused    prerouting: answers the clients that are to be refused
-    own        output: our own connections to the servers, which no session intercepts
+    own        output: remembers the SYNs of our own connections, which no session intercepts
     input      permits only connections that we have sent to the listener
     nat        is empty: the kernel translates addresses only while such a chain exists
     quic_…     refuses QUIC, so that its clients fall back to TCP
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
-from mitml4.net.identity import ANY_OWN_MARK, FOREIGN_MASK, KIND_MASK, OUR_MASK, Identity
+from mitml4.net.identity import ANY_OWN_MARK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import Ends, PortRange, Scope
 
 __all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "UNCHANGED", "Ruleset"]
@@ -43,8 +43,10 @@ _QUIC_PORT: Final = 443
 # After source translation (100), and before conntrack confirms its entry (2^31 - 1), which is
 # discarded with the packet.
 _GATE_PRIORITY: Final = 2**31 - 2
-# Right after conntrack (-200), before others change a mark.
+# Right after conntrack (-200).
 _MARKS_PRIORITY: Final = -199
+# Before all others, who may change a mark.
+_OWN_PRIORITY: Final = -(2**31)
 _FILTER_PRIORITY: Final = -1
 _INPUT_PRIORITY: Final = 10
 
@@ -55,6 +57,7 @@ _MOST_COUNTED: Final = 65_536
 """The number of clients, and of pairs of client and server. Further ones are not limited."""
 
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
+_SYN: Final = f"{_FLAGS} == syn"
 # Packets that no host sends to start or continue a connection, but some hosts take for a start. An
 # invalid SYN has a wrong checksum. Other invalid packets, and packets whose start conntrack has not
 # seen, may belong to connections that were open before.
@@ -63,7 +66,7 @@ _MALFORMED: Final = (
     "tcp flags & (syn | rst) == syn | rst drop",
     "tcp flags & (fin | ack) == fin drop",
     "tcp flags & (fin | syn | rst | psh | ack | urg) == 0x0 drop",
-    f"{_FLAGS} == syn ct state invalid drop",
+    f"{_SYN} ct state invalid drop",
 )
 
 
@@ -154,9 +157,7 @@ class Ruleset:
             f"type filter hook {hook} priority {priority}; policy accept",
             "meta l4proto != tcp accept",
             "ct state established,related accept",
-            # Of any session: otherwise two sessions would pass a connection to each other in a
-            # loop.
-            f"ct mark and {KIND_MASK:#x} == {ANY_OWN_MARK:#x} accept",
+            f"iif 0 {_SYN} tcp sequence @own_syns accept",
             *(f"{match} goto scope" for match in self._by_interface(*matches)),
         ]
 
@@ -166,7 +167,7 @@ class Ruleset:
             *self._outside(),
             # A packet that is sent again would not find its entry in another zone.
             "ct zone != 0 return",
-            f"{_FLAGS} == syn ct state new goto hold",
+            f"{_SYN} ct state new goto hold",
             *_MALFORMED,
             *map(_drop, self.scope.blocked),
         ]
@@ -195,16 +196,18 @@ class Ruleset:
         refused, unreachable = self.identity.refused_mark, self.identity.unreachable_mark
         return [
             f"type filter hook prerouting priority {_MARKS_PRIORITY}; policy accept",
-            f"{_is('meta', refused)} reject with tcp reset",
-            f"{_is('meta', unreachable)} reject with icmpx type host-unreachable",
+            # With net.ipv4.fwmark_reflect the answer has the mark too.
+            f"{_SYN} {_is_marked(refused)} reject with tcp reset",
+            f"{_SYN} {_is_marked(unreachable)} reject with icmpx type host-unreachable",
         ]
 
     def _own(self) -> list[str]:
-        # A connection keeps its mark if others change that of a packet.
-        mark = self.identity.own_mark
         return [
-            f"type filter hook output priority {_MARKS_PRIORITY}; policy accept",
-            f"{_is('meta', mark)} ct mark set ct mark and {FOREIGN_MASK:#x} or {mark:#x}",
+            f"type filter hook output priority {_OWN_PRIORITY}; policy accept",
+            # Of any session: otherwise two sessions would pass a connection to each other in a
+            # loop.
+            f"{_SYN} meta mark and {KIND_MASK:#x} == {ANY_OWN_MARK:#x}"
+            " update @own_syns { tcp sequence }",
         ]
 
     def _input(self) -> list[str]:
@@ -256,7 +259,9 @@ class Ruleset:
 
 
 def _sets() -> Iterator[tuple[str, str]]:
-    """The sets that count the SYNs of each client, and of each client towards one server."""
+    """The sets that count the SYNs of each client, and of each client towards one server; and the
+    SYNs of our own connections, by the only thing that others do not change before the gate."""
+    yield "own_syns", "typeof tcp sequence; size 65535; flags dynamic, timeout; timeout 1s;"
     counts = f"flags dynamic; size {_MOST_COUNTED}; timeout 10s;"
     for family in ("ipv4", "ipv6"):
         yield f"client_{family}", f"type {family}_addr; {counts}"
@@ -307,5 +312,5 @@ def _drop(ends: Ends) -> str:
     return f"{'ip' if ends.network.version == 4 else 'ip6'} daddr {ends.network} {port}drop"
 
 
-def _is(what: str, mark: int) -> str:
-    return f"{what} mark and {OUR_MASK:#x} == {mark:#x}"
+def _is_marked(mark: int) -> str:
+    return f"meta mark and {OUR_MASK:#x} == {mark:#x}"
