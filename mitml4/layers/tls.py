@@ -163,14 +163,12 @@ async def _read_hello(bridge: Bridge) -> ClientHello | None:
                 return hello
         except ProtocolError:
             return None
-        looked = b""
-
-        async def look(beyond: int = len(data)) -> None:
-            nonlocal looked
-            looked = await bridge.up.look(beyond)
-
+        looked: bytes | None = None
         with trio.move_on_at(deadline):
-            await first_of(look, partial(bridge.down.look, len(bridge.down.ahead)))
-        if len(looked) <= len(data):
+            looked = await first_of(
+                partial(bridge.up.look, len(data)),
+                partial(bridge.down.look, len(bridge.down.ahead)),
+            )
+        if looked is None or len(looked) <= len(data):
             return None
         data = looked

@@ -95,6 +95,9 @@ class Flow:
         self.opened_at = services.clock()
         self._client_side: Transport | None = None
         self._server_side: Transport | None = None
+        self._dialled: list[Transport] = []
+        """All connections to the server, of which the last that was adopted is the server's side.
+        All are closed with the flow, also when the task that dialled was cancelled."""
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
         self.report.open(connection, name)
@@ -119,7 +122,7 @@ class Flow:
         finally:
             if self._client_side is None:
                 self.connection.refuse(self._refusal)
-            for stream in (self._client_side, self._server_side):
+            for stream in (self._client_side, *self._dialled):
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             up, down = self.wire_bytes
@@ -178,7 +181,9 @@ class Flow:
         return refused.reason
 
     async def _dial(self) -> Transport:
-        return await self.services.connect(self.connection)
+        stream = await self.services.connect(self.connection)
+        self._dialled.append(stream)
+        return stream
 
     def _adopt(self, server_side: Transport) -> None:
         self._server_side = server_side

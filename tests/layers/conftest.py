@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from mitml4.lab.memory import MemoryStream, memory_pair
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.protocols.policy import Decision
+from mitml4.protocols.policy import Decide, Decision
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.session.flow import Flow, Services
 from mitml4.tls.ca import CertificateAuthority
@@ -48,12 +49,17 @@ class FarContexts:
 
     client: SSL.Context
     server: SSL.Context
+    asking_server: SSL.Context
+    """Asks for a client's certificate, and lets one in that has none."""
 
     @classmethod
     def of(cls, leaf: Leaf) -> FarContexts:
-        contexts = Contexts()
         outcome = Outcome(version=0x0304, cipher="", alpn=b"", extended_master_secret=True)
-        return cls(contexts.server_side(HELLO).context, contexts.client_side(leaf, outcome))
+        asking = Contexts().client_side(leaf, outcome)
+        asking.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        contexts = Contexts()
+        client, server = contexts.server_side(HELLO).context, contexts.client_side(leaf, outcome)
+        return cls(client, server, asking)
 
 
 class End:
@@ -97,8 +103,9 @@ class End:
         assert isinstance(stream, MemoryStream)
         return stream.was_reset
 
-    async def start_tls(self, *, as_server: bool = False) -> None:
+    async def start_tls(self, *, as_server: bool = False, asks: bool = False) -> None:
         context = self.contexts.server if as_server else self.contexts.client
+        context = self.contexts.asking_server if asks else context
         stream = tls_over(self.stream, context, server_side=as_server)
         prepare(stream.connection, HELLO)
         await stream.handshake()
@@ -164,7 +171,8 @@ class Outcomes:
     relay: Relay = field(default_factory=Relay)
     steps: int = 0
     met: dict[str, str] = field(default_factory=dict)
-    """What each script met: all that it expected, an end before that, a reset, or its own."""
+    """What each script met: all that it expected, an end before that, a reset, or its own.
+    Where a flow connects again, the last connection is the server's."""
 
     @property
     def close(self) -> FlowClose:
@@ -209,9 +217,9 @@ class FlowLab:
     def run(
         self,
         client: Script,
-        server: Script,
+        server: Script | None,
         *,
-        decision: Decision = INTERCEPT,
+        policy: Decide = lambda _ends: INTERCEPT,
         at: int | None = None,
         act: str = "",
         window: int = 65536,
@@ -225,13 +233,15 @@ class FlowLab:
             if act == "cancel":
                 scope.cancel()
             else:
-                for end in out.far_ends[0:1] if act == "client" else out.far_ends[1:]:
+                for end in out.far_ends[:1] if act == "client" else out.far_ends[1:]:
                     end.abort()
 
         steps = Steps(at, interfere)
 
         async def follow(name: str, script: Script, stream: MemoryStream) -> None:
-            out.met[name] = await meet(script, End(stream, self.far_contexts))
+            met = await meet(script, End(stream, self.far_contexts))
+            if name == "client" or stream is out.far_ends[-1]:
+                out.met[name] = met
             with suppress(OSError, trio.ClosedResourceError):
                 stream.close()
 
@@ -255,6 +265,8 @@ class FlowLab:
 
             async def connect(_connection: object) -> MemoryStream:
                 await trio.lowlevel.checkpoint()
+                if not server:
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
                 near, far = memory_pair(window)
                 out.near_ends.append(near)
                 out.far_ends.append(far)
@@ -270,7 +282,7 @@ class FlowLab:
                     contexts=self.contexts,
                     verifier=Verifier([self.root]),
                     passthrough_cache=PassthroughCache(trio.current_time),
-                    policy=lambda _ends: decision,
+                    policy=policy,
                 ),
             )
             with trio.fail_after(1000):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from mitml4.layers.bridge import Bridge, Lane
-from mitml4.protocols.policy import Decision
+from mitml4.protocols.policy import Decision, Target
 from mitml4.session.flow import Flow
 from mitml4.tls.stream import TlsStream
 
@@ -26,8 +26,11 @@ class Http:
     stack: tuple[str, ...] = ("http/1",)
     request = GET
     response = OK
-    decision = Decision("intercept")
     window = 65536
+    has_server = True
+
+    def policy(self, _ends) -> Decision:
+        return Decision("intercept")
 
     async def open_client(self, end) -> None:
         pass
@@ -94,7 +97,19 @@ class TlsHttp(Http):
 
 class TlsPassthrough(TlsHttp):
     stack = ("tls",)
-    decision = Decision("passthrough", "--tls passthrough")
+
+    def policy(self, _ends) -> Decision:
+        return Decision("passthrough", "--tls passthrough")
+
+
+class TlsGivenUp(TlsPassthrough):
+    """The server asks for the client's certificate: the flow connects again."""
+
+    def policy(self, _ends) -> Decision:
+        return Decision("intercept")
+
+    async def open_server(self, end) -> None:
+        await end.start_tls(as_server=True, asks=True)
 
 
 class Bulk(Opaque):
@@ -105,7 +120,7 @@ class Bulk(Opaque):
     window = 8192
 
 
-TALKS = (Http, Opaque, Bulk, SmtpStartTls, SocksHttp, TlsHttp, TlsPassthrough)
+TALKS = (Http, Opaque, Bulk, SmtpStartTls, SocksHttp, TlsHttp, TlsPassthrough, TlsGivenUp)
 
 # What each end does after what comes before the first request: it sends (>), it expects (<).
 ORDERS = {
@@ -159,13 +174,34 @@ class Conversation:
     def run(self, flow_lab, **disturbed):
         out = flow_lab.run(
             self.client,
-            self.server,
-            decision=self.talk.decision,
+            self.server if self.talk.has_server else None,
+            policy=self.talk.policy,
             window=self.talk.window,
             **disturbed,
         )
         out.check()
         return out
+
+
+class Silent(Http):
+    """Both ends end without a byte."""
+
+    stack = ()
+    request = response = b""
+
+
+class Refused(Silent):
+    """The server takes no connection."""
+
+    has_server = False
+
+
+class Blocked(Http):
+    """The client asks for what it may not."""
+
+    def policy(self, ends) -> Decision:
+        is_named = any(isinstance(end, Target) and end.host == "a.test" for end in ends)
+        return Decision("block" if is_named else "intercept", "--block a.test")
 
 
 @pytest.fixture(params=TALKS, ids=[each.__name__ for each in TALKS])
@@ -179,6 +215,23 @@ def test_whichever_end_goes_first_both_get_all_that_was_sent(talk, flow_lab) -> 
         assert out.stack == talk.stack, order
         assert (out.close.reason, out.errors) == ("closed", []), order
         assert out.met == {"client": "all", "server": "all"}, order
+
+
+@pytest.mark.parametrize(
+    ("talk", "reason", "met"),
+    [
+        (Silent, "closed", {"client": "all", "server": "all"}),
+        (Refused, "refused", {"client": "reset"}),
+        (Blocked, "blocked", {"client": "reset", "server": "reset"}),
+    ],
+)
+def test_what_never_begins_ends_well_too(flow_lab, talk, reason: str, met: dict) -> None:
+    conversation = Conversation(talk(), "both at once")
+    out = conversation.run(flow_lab, at=0)
+    assert (out.close.reason, out.met) == (reason, met)
+    for at in range(1, out.steps + 1):
+        out = conversation.run(flow_lab, at=at, act="cancel")
+        assert out.close.reason in ("shutdown", reason)
 
 
 def test_each_wait_of_a_flow_can_be_cancelled(talk, flow_lab) -> None:
