@@ -12,7 +12,7 @@ import pytest
 from mitml4.lab.network import SERVER_V4
 
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null")
-REFUSED, CUT_WHILE_SENDING, RESET, RESET_IN_TLS = 7, 55, 56, 35  # curl(1)
+REFUSED, RESET_WHILE_SENDING, RESET, RESET_IN_TLS = 7, 55, 56, 35  # curl(1)
 WEB = "http://www.example/"
 
 TO_ITSELF = """
@@ -122,6 +122,7 @@ def test_a_block_by_name_concerns_what_was_found_under_it(host, nginx) -> None:
 
 def test_a_block_by_name_concerns_what_is_asked_for(host, nginx) -> None:
     to_server = ("--insecure", "--connect-to", f"::{SERVER_V4}:")
+    over_http_2 = ("https://ok.test/", *to_server, "--header", "Host: blocked.test")
     visits = {
         (WEB, "--header", "Host: blocked.test"): RESET,
         (WEB, "--header", "Host: BLOCKED.test.:8080"): RESET,
@@ -129,12 +130,16 @@ def test_a_block_by_name_concerns_what_is_asked_for(host, nginx) -> None:
         ("http://straße.test/", *to_server): RESET,
         ("http://xn--strae-oqa.test/", *to_server): RESET,
         ("https://straße.test/", *to_server): RESET_IN_TLS,
-        ("https://ok.test/", *to_server, "--header", "Host: blocked.test"): RESET,
+        over_http_2: RESET,
         ("--http1.1", "https://ok.test/", *to_server, "-H", "Host: blocked.test"): RESET,
         ("https://ok.test/", *to_server): 0,
         (WEB, "--header", "Host: ok.test"): 0,
     }
     codes, ended = visit(host, *visits, block=("blocked.test", "straße.test"))
-    heard = [RESET if code == CUT_WHILE_SENDING else code for code in codes]
-    assert heard == list(visits.values())
+    outcomes = dict(zip(visits, codes, strict=True))
+    if outcomes[over_http_2] == RESET_WHILE_SENDING:
+        # It acknowledges the server's settings behind its request: the reset may come before
+        # that, as it does from a server that resets by itself.
+        outcomes[over_http_2] = RESET
+    assert outcomes == visits
     assert reasons(ended) == ["blocked" if code else "closed" for code in codes]
