@@ -1,10 +1,10 @@
-"""What is written in the background: a bounded queue, and a thread that writes what is in it.
+"""Writes a format in the background: a bounded queue, and a thread that writes what is in it.
 
 Theory of operation: `publish` appends to the queue, in which each flow has its share. A task takes
-what is there, a batch at a time, and encodes and writes it in a thread, so that neither a slow disk
-nor a reader that stands still holds a flow up. An idle task writes an item as soon as it comes, a
-busy one what has come within 10 ms. A pipe is watched as well: when its reader goes, that is known
-at once, not with the next item.
+items from the queue in batches, and encodes and writes each batch in a thread, so that neither a
+slow disk nor a reader that does not read delays a flow. An idle task writes an item as soon as it
+comes; a busy one collects items for 10 ms. The reader of a pipe is monitored as well, so that its
+end is noticed at once and not with the next item.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mitml4.sinks.shares import FairQueue, Shares
 __all__ = ["Background"]
 
 CAPACITY: Final = 32 << 20
-"""Bytes that may wait; what a flow has beyond its share of them is dropped, and counted."""
+"""Bytes that may wait. Items beyond a flow's share of them are dropped and counted."""
 _VITAL_CAPACITY: Final = 256 << 20
-"""The same, of what is never dropped otherwise: some 400,000 items."""
+"""The same for vital items, about 400,000 of them."""
 _BATCH: Final = 128
-"""Encoding one takes about a millisecond of the interpreter's time, which the flows wait for."""
+"""Items. Encoding a batch holds the interpreter lock for about a millisecond."""
 _BATCH_BYTES: Final = 256 << 10
 _GATHER_S: Final = 0.01
-"""After a write, the next gathers what comes: going to a thread costs more than an event does."""
+"""Between two batches: starting a thread's job costs more than an event."""
 _DRAIN_TIMEOUT_S: Final = 5.0
 
 
@@ -85,18 +85,18 @@ class Background(Generic[Item]):
             raise self._format.file.failure(failure) from failure
 
     async def aclose(self) -> None:
-        """Write what is kept, for some seconds at most: the reader may stand still for good."""
+        """Write what is queued, for some seconds at most: the reader may never read."""
         self._closing = True
         self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._news.set()
 
     def _let_go(self) -> None:
-        """Keep nothing any more: nobody is going to write it."""
+        """Drop what is queued, and everything that follows."""
         self._not_written += len(self._waiting)
         self._waiting = FairQueue(Shares(0), Shares(0))
 
     async def _write_what_comes(self) -> None:
-        """Until closing, with nothing left. Raises OSError."""
+        """Until `aclose`, and until the queue is empty. Raises OSError."""
         while self._waiting or not self._closing:
             await self._news.wait()
             self._news = trio.Event()
@@ -114,14 +114,14 @@ class Background(Generic[Item]):
             raise
 
     async def _in_thread(self, job: Callable[[], None]) -> None:
-        """Which is left to itself if patience ends while it is stuck."""
+        """Run a job in a thread; if the timeout ends while it blocks, it is abandoned."""
         await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._limiter)
 
     async def _watch_reader(self) -> None:
-        """Notice that nobody reads any more, which a pipe tells a writer only when it writes."""
+        """Notice that the reader has gone, which a pipe reports to a writer only when it writes."""
         with select.epoll() as poll:
             try:
-                # Asked for nothing, it reports EPOLLERR and EPOLLHUP (epoll_ctl(2)).
+                # Without requested events it still reports EPOLLERR and EPOLLHUP (epoll_ctl(2)).
                 poll.register(self._format.file.descriptor, 0)
             except PermissionError:  # a regular file
                 return

@@ -1,4 +1,4 @@
-"""What a person asks of the session, by the keys of a display. The session handles it at once."""
+"""Commands of a person to the session, by the keys of a display. They are handled at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that a session writes: private, and the invoking user's under sudo."""
+"""Output files: readable by their owner only; under sudo they belong to the invoking user."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IOV_MAX: Final = 1024  # linux/uio.h
 
 
 def open_file(path: Path, *, append: bool = False, public: bool = False) -> int:
-    """As `open_output`. Raises MitmError."""
+    """Like `open_output`. Raises MitmError."""
     try:
         return open_output(path, append=append, public=public)
     except OSError as error:
@@ -37,8 +37,8 @@ def open_file(path: Path, *, append: bool = False, public: bool = False) -> int:
 
 
 def begin_file(path: Path, head: bytes, tail: bytes = b"") -> int:
-    """The same, with its head written; and a regular file's tail, so that it can be read from the
-    start. Raises MitmError, and then leaves no empty file behind."""
+    """Open a file and write its head; to a regular file also its tail, so that it is complete from
+    the start. Raises MitmError, and leaves no empty file then."""
     descriptor = open_file(path)
     try:
         write_all(descriptor, head + tail if _is_regular(descriptor) else head)
@@ -51,7 +51,7 @@ def begin_file(path: Path, head: bytes, tail: bytes = b"") -> int:
 
 
 class OutputFile:
-    """What a sink writes to, and what errors call it."""
+    """An open output file, and its name for errors."""
 
     def __init__(self, descriptor: int, name: str, *, is_ours: bool = True) -> None:
         """`is_ours`: whether `close` closes the descriptor."""
@@ -61,13 +61,12 @@ class OutputFile:
         self._had_a_name = os.fstat(descriptor).st_nlink > 0
 
     def write(self, parts: Sequence[bytes]) -> None:
-        """Write all of it; where that fails, a regular file ends behind the last whole part. Raises
-        OSError."""
+        """Write all parts. Raises OSError; a regular file then ends after the last whole part."""
         write_parts(self.descriptor, parts)
 
     def close(self) -> None:
-        """Raises OSError for what the file system says only now, and for a file that has been
-        removed while it was written: nobody can read what is in it."""
+        """Raises OSError for errors that the file system reports only now, and if the file has been
+        removed: nobody can read its content then."""
         if not self._is_ours:
             return
         try:
@@ -77,17 +76,18 @@ class OutputFile:
             os.close(self.descriptor)
 
     def failure(self, error: OSError) -> MitmError:
-        """What to tell the user of an error."""
+        """The error to show to the user."""
         return write_failure(self.name, error)
 
 
 def write_all(
     descriptor: int, data: bytes, *, timeout_s: float | None = None, undo: bool = True
 ) -> None:
-    """Write everything, however long that takes; or, to what is non-blocking, as long as it is
-    ready within `timeout_s`. Raises OSError.
+    """Write everything, however long that takes. `timeout_s` limits how long a non-blocking
+    descriptor may not be ready. Raises OSError.
 
-    Then a regular file ends where it ended before; unless the caller sees to that (not `undo`).
+    After an error, what was written to a regular file is cut off again; without `undo`, the caller
+    does that.
     """
     written, error = _write(descriptor, data, timeout_s)
     if error:
@@ -97,8 +97,8 @@ def write_all(
 
 
 def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
-    """Write everything without putting it together first. Raises OSError; then a regular file ends
-    behind the last part that is whole."""
+    """Write all parts without joining them. Raises OSError; a regular file then ends after the last
+    whole part."""
     for start in range(0, len(parts), _IOV_MAX):
         group = parts[start : start + _IOV_MAX]
         try:
@@ -115,14 +115,14 @@ def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
 
 
 def _write(descriptor: int, data: bytes, timeout_s: float | None) -> tuple[int, OSError | None]:
-    """How much of it could be written, and why not the rest."""
+    """How much could be written, and the error that stopped it."""
     done = 0
     view = memoryview(data)
     while done < len(view):
         try:
             done += os.write(descriptor, view[done:])
         except BlockingIOError:
-            # Someone who shares it, such as our parent, has made it non-blocking.
+            # Another process that shares it, such as our parent, has made it non-blocking.
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             if not poll.poll(None if timeout_s is None else timeout_s * 1000):
@@ -133,7 +133,7 @@ def _write(descriptor: int, data: bytes, timeout_s: float | None) -> tuple[int, 
 
 
 def _cut_off(descriptor: int, count: int) -> None:
-    """Remove what was written last, if that is the end of a regular file: others may append too."""
+    """Remove what was written last, unless another process has appended since."""
     if not count or not _is_regular(descriptor):
         return
     end = os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -148,7 +148,7 @@ def _is_regular(descriptor: int) -> bool:
 
 
 def write_failure(name: str, error: OSError) -> MitmError:
-    """What to tell the user when `name` cannot be written."""
+    """The error to show to the user when `name` cannot be written."""
     place = shlex.quote(os.path.dirname(name) or ".")
     if isinstance(error, RefusedError):
         hint = f"{error.remedy} {shlex.quote(name)}"

@@ -1,7 +1,7 @@
-"""What is written to a file as events come: the form of it, and nothing of when.
+"""The form of an output file, independent of when it is written.
 
-Live, a format is written in the background (background.py), so that no flow waits for a disk. Of a
-capture it is written inline (inline.py), so that nothing is lost.
+In a session a format is written in the background (background.py), so that no flow waits for a
+disk. For a capture it is written inline (inline.py), so that nothing is dropped.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Item = TypeVar("Item")
 
 
 class Weight(NamedTuple):
-    """What an item takes while it waits to be written."""
+    """What an item occupies while it waits to be written."""
 
     flow: int
     size: int
-    """Bytes, about."""
+    """Approximate bytes."""
     is_vital: bool = False
-    """It is dropped only where there is no memory at all."""
+    """It is dropped only when the memory for vital items is full."""
 
 
 class Format(ABC, Generic[Item]):
@@ -37,19 +37,19 @@ class Format(ABC, Generic[Item]):
         """The file becomes ours."""
         self.file = file
         self.dropped = 0
-        """Events of which it could not keep what it needs."""
+        """Events that could not be used because its memory was full."""
 
     @abstractmethod
     def take(self, event: Published) -> Iterable[Item]:
-        """The items that are complete with this event."""
+        """The items that this event completes."""
 
     @abstractmethod
     def weight(self, item: Item) -> Weight:
-        """What an item takes."""
+        """The weight of an item."""
 
     @abstractmethod
     def write(self, batch: Sequence[Item]) -> None:
-        """Encode these and write them; it may block, and run in a thread. Raises OSError."""
+        """Encode items and write them. May block, and may run in a thread. Raises OSError."""
 
     def finish(self) -> None:
-        """Write what comes behind the last item, in the same way. Raises OSError."""
+        """Write what follows the last item, in the same way. Raises OSError."""

@@ -1,8 +1,8 @@
 """HTTP exchanges as an HTTP archive (HAR 1.2), which browsers' developer tools open.
 
 http://www.softwareishard.com/blog/har-12-spec/: a JSON object with an entry for each exchange.
-There are heads, sizes and times, but no bodies, as none are kept. A regular file is a whole archive
-from the start and after every write, however the session ends, and if the disk is full.
+It contains heads, sizes and times, but no bodies. A regular file is a complete archive from the
+start and after every write, however the session ends, and also if the disk is full.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _HEAD: Final = (
 _TAIL: Final = b"\n]}}\n"
 _PROXIES: Final = frozenset(row.name for row in PROTOCOLS if row.is_proxy)
 _MAX_UNFINISHED: Final = 32 << 20
-"""Bytes of exchanges whose end has not been seen; what a flow has beyond its share of them is not
-followed, and counted as dropped."""
+"""Bytes of unfinished exchanges. Exchanges beyond a flow's share are not followed, and count as
+dropped."""
 
 Headers = tuple[tuple[str, str], ...]
 Key = tuple[int, int]
@@ -52,7 +52,7 @@ Key = tuple[int, int]
 
 @dataclass(slots=True)
 class _Exchange:
-    """What has been said of an exchange."""
+    """What is known of an exchange."""
 
     flow: _Flow
     key: Key
@@ -75,12 +75,12 @@ class _Flow:
 
 
 class HttpArchive(Format[_Exchange]):
-    """Every exchange, once it is complete or its flow has ended."""
+    """An entry for each exchange, when it is complete or its flow has ended."""
 
     wants = (FlowOpen, FlowLayer, HttpRequest, HttpResponse, HttpEnd, FlowClose)
 
     def __init__(self, file: OutputFile, *, has_head: bool = False) -> None:
-        """`has_head`: whether the head has been written, and the tail to a regular file."""
+        """`has_head`: the head has been written, and to a regular file also the tail."""
         super().__init__(file)
         self._flows: dict[int, _Flow] = {}
         self._unfinished = Shares(_MAX_UNFINISHED)
@@ -90,7 +90,7 @@ class HttpArchive(Format[_Exchange]):
 
     @classmethod
     def to_file(cls, path: Path) -> HttpArchive:
-        """Into a file, over what was in it. Raises MitmError."""
+        """To a file, replacing its content. Raises MitmError."""
         return cls(OutputFile(begin_file(path, _HEAD, _TAIL), str(path)), has_head=True)
 
     def take(self, event: Published) -> Iterable[_Exchange]:
@@ -137,7 +137,7 @@ class HttpArchive(Format[_Exchange]):
         flow.exchanges[key] = _Exchange(flow, key, event.time, request, stack, size, size)
 
     def _answer(self, exchange: _Exchange, event: LayerEvent, response: HttpResponse) -> None:
-        """A response head, in place of one that came before (1xx)."""
+        """Note a response head; it replaces an earlier one (1xx)."""
         size = exchange.request_size + weight(event)
         self._unfinished.give_back(event.flow, exchange.size)
         if self._unfinished.take(event.flow, size):
@@ -160,7 +160,7 @@ class HttpArchive(Format[_Exchange]):
             self._has_head = True
 
     def _append(self, data: bytes) -> None:
-        """Write behind the entries that are there. Raises OSError."""
+        """Write after the existing entries. Raises OSError."""
         self._write_head()
         if not self._can_rewrite:
             write_all(self.file.descriptor, data)
@@ -169,14 +169,14 @@ class HttpArchive(Format[_Exchange]):
         try:
             write_all(self.file.descriptor, data + _TAIL, undo=False)
         except OSError:
-            # Where the tail was, it needs no room that the file does not have yet.
+            # At its previous position the tail needs no new space on the disk.
             os.pwrite(self.file.descriptor, _TAIL, end)
             os.ftruncate(self.file.descriptor, end + len(_TAIL))
             raise
 
 
 def _entry(exchange: _Exchange) -> dict[str, Any]:
-    """An exchange as the archive has it; what begins with `_` is ours. Times are in ms."""
+    """An exchange as an entry. Names that begin with `_` are extensions; times are in ms."""
     request, response, end = exchange.request, exchange.response, exchange.end
     wait = _between(exchange.asked_at, exchange.answered_at) if exchange.answered_at else 0.0
     total = end.duration_s * 1000 if end else wait
@@ -214,7 +214,7 @@ def _request(request: HttpRequest, size: int) -> dict[str, Any]:
 
 
 def _response(response: HttpResponse | None, size: int) -> dict[str, Any]:
-    """Where there was none, its status is 0, as browsers write it."""
+    """Without a response the status is 0, as in browsers' archives."""
     headers = (response and response.headers) or ()
     return {
         "status": response.status if response else 0,
@@ -246,7 +246,7 @@ def _phrase(status: int) -> str:
 def _query(url: str) -> list[tuple[str, str]]:
     try:
         return parse_qsl(urlsplit(url).query, keep_blank_values=True)
-    except ValueError:  # such as a bracket that is never closed
+    except ValueError:  # such as an unclosed bracket
         return []
 
 
@@ -266,7 +266,7 @@ def _pairs(values: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def _set_cookie(value: str) -> dict[str, Any]:
-    """`name=value; Path=/; Secure` (RFC 6265 §4.1), with the attributes that the archive knows."""
+    """`name=value; Path=/; Secure` (RFC 6265 §4.1), with the attributes that HAR has."""
     cookie: dict[str, Any]
     cookie, *attributes = list(_pairs([value])) or [{"name": "", "value": ""}]
     said = {attribute["name"].lower(): attribute["value"] for attribute in attributes}

@@ -1,4 +1,4 @@
-"""What is written by the one who publishes: events of a capture, of which none may be lost."""
+"""Writes a format in `publish` itself: for captures, whose events must not be dropped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _BATCH: Final = 1000
 
 
 class Inline(Generic[Item]):
-    """A sink that writes when it is told to, or has much to write, and waits until it is written.
-    `publish`, `flush` and `finish` raise OSError."""
+    """A sink that writes in batches, and blocks until they are written. `publish`, `flush` and
+    `finish` raise OSError."""
 
     def __init__(self, output: Format[Item]) -> None:
         self.name = output.file.name

@@ -1,4 +1,4 @@
-"""JSON lines: every event as it comes, one a line, to standard output or a file."""
+"""JSON lines: one event a line, to standard output or a file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["JsonLines"]
 
 
 class JsonLines(Format[Event]):
-    """Every event, as a line."""
+    """One line for each event."""
 
     wants = (Event, ProtocolEvent)
 
     def __init__(self, file: OutputFile, *, headers: bool = True) -> None:
-        """`headers`: whether the headers of HTTP are written, where an event has them."""
+        """`headers`: whether HTTP headers are written, if an event has them."""
         super().__init__(file)
         self._headers = headers
 
     @classmethod
     def to_stdout(cls, *, headers: bool = True) -> JsonLines:
-        """Raises MitmError where whoever started us has closed it."""
+        """Raises MitmError if the caller of mitml4 has closed it."""
         if sys.stdout is None:
             raise MitmError("standard output is closed", hint="the events go there, as in: … | jq")
         file = OutputFile(sys.stdout.fileno(), "standard output", is_ours=False)
@@ -42,7 +42,7 @@ class JsonLines(Format[Event]):
 
     @classmethod
     def to_file(cls, path: Path, *, headers: bool = True) -> JsonLines:
-        """Into a file, over what was in it. Raises MitmError."""
+        """To a file, replacing its content. Raises MitmError."""
         return cls(OutputFile(open_file(path), str(path)), headers=headers)
 
     def take(self, event: Published) -> Iterable[Event]:

@@ -1,7 +1,7 @@
 """The key log: TLS secrets in NSS's format, with which Wireshark decrypts a capture.
 
-Not a sink of events: it is OpenSSL's key log callback. A line is written before the handshake goes
-on, so that it is there when the packets that it decrypts are.
+It is not a sink but OpenSSL's key log callback. A line is written before the handshake goes on, so
+that it is in the file before the packets that it decrypts are sent.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ _LONGEST_LABEL: Final = 64
 # A comment, or `LABEL random secret`.
 _LINE_BEGINS: Final = re.compile(rb"\s*(?:#|[A-Z][A-Z0-9_]+ [0-9a-fA-F]+)")
 _TIMEOUT_S: Final = 1.0
-"""How long a pipe's reader may stand still, and all flows with it."""
+"""How long the reader of a pipe may block all flows."""
 
 
 def _expect_key_log(descriptor: int, path: Path) -> None:
-    """Raises MitmError for a file of another kind: secrets do not belong behind a private key."""
+    """Raises MitmError for another kind of file, so that secrets are not appended to a private
+    key."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return
     try:
         with open(f"/proc/self/fd/{descriptor}", "rb") as file:
             beginning = file.read(_LONGEST_LABEL)
-    except PermissionError:  # we may write to it and not read it
+    except PermissionError:  # it may be writable and not readable
         return
     if beginning and not _LINE_BEGINS.match(beginning):
         raise MitmError(f"{path} is there, and is no key log", hint="--keylog keys.txt")
 
 
 class KeyLog:
-    """Appends each line once; what is in the file stays. Any thread may call it."""
+    """Appends each line once to the existing content. Any thread may call it."""
 
     def __init__(self, path: Path, on_failure: Callable[[MitmError], object]) -> None:
-        """Raises MitmError when the file cannot be opened. `on_failure` is called once, with the
-        first error of writing; from then on lines are let go of, and flows never notice."""
+        """Raises MitmError if the file cannot be opened. `on_failure` is called once, with the
+        first error of writing; later lines are discarded."""
         self.name = str(path)
         self._on_failure = on_failure
         self._descriptor = open_file(path, append=True)
@@ -59,11 +60,11 @@ class KeyLog:
         self._file = OutputFile(self._descriptor, self.name)
         os.set_blocking(self._descriptor, False)
         self._written: FIFOCache[bytes, None] = FIFOCache(_REMEMBERED)
-        """OpenSSL repeats lines within a handshake, so the latest are enough."""
+        """The latest lines: OpenSSL repeats them only within a handshake."""
         self._lock = Lock()
 
     def __call__(self, line: bytes) -> None:
-        """Take a line, without its line end."""
+        """Write a line, which has no line end."""
         with self._lock:
             if self._descriptor < 0 or line in self._written:
                 return
@@ -80,7 +81,7 @@ class KeyLog:
 
     def _append(self, line: bytes) -> MitmError | None:
         try:
-            # One write: others may append to the same file.
+            # In one write, since other processes may append to the same file.
             write_all(self._descriptor, line + b"\n", timeout_s=_TIMEOUT_S)
         except OSError as error:
             self._release()

@@ -1,9 +1,9 @@
-"""A line for each flow that has closed, on standard error: what a person sees beside a command.
+"""A line on standard error for each closed flow, shown beside the output of a command.
 
     mitml4: www.example:443  tls › http/2  200 GET /  ↑ 1.2k ↓ 34M
 
-The terminal belongs to the command. While a program has taken it for itself (an editor, a pager, a
-shell at its prompt: the terminal is not in its line mode), the lines wait.
+The terminal is the command's. While a program uses it in another mode than line mode (an editor, a
+pager, a shell at its prompt), the lines wait.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIM, _RESET = "\x1b[2m", "\x1b[0m"
 
 
 def line_of(row: Row) -> str:
-    """What there is to say of a flow that has closed."""
+    """The line for a closed flow."""
     host = f"[{row.server}]" if ":" in row.server else row.server
     parts = [
         f"{host}:{row.port}",
@@ -85,7 +85,7 @@ class FlowLines:
                     await self._write(lines.encode("utf-8", "backslashreplace"))
 
     async def aclose(self) -> None:
-        """Write what waits."""
+        """Write the lines that wait."""
         self._closing = True
         self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._news.set()

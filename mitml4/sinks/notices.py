@@ -1,7 +1,7 @@
-"""What a session tells its sinks beside the events.
+"""What a session tells its sinks besides the events.
 
-Notices are for displays and files that need more than the events say. They are no part of the JSON
-contract: JSON lines take events only. A notice is built only if a sink wants its type.
+Notices are for displays and files that need more than the events contain. They are not part of the
+JSON contract: JSON lines contain events only.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ __all__ = [
 
 
 class Notice:
-    """What every notice is."""
+    """The base of all notices."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Note(Notice):
-    """One line that the user should know now."""
+    """A line for the user."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFailed(Notice):
-    """An output cannot be written any more, and why. Standard error has been told."""
+    """An output cannot be written any more. The error has been shown on standard error."""
 
     reason: str
 
@@ -53,19 +53,19 @@ class Stopping(Notice):
 
 @dataclass(frozen=True, slots=True)
 class QuicBlocked(Notice):
-    """How many QUIC packets have been refused so far."""
+    """The number of QUIC packets refused so far."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRefused(Notice):
-    """A connection was refused because there was no room for it. It is no flow."""
+    """A connection beyond the limits was refused. It is not a flow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConnected(Notice):
-    """A client's flow has a connection to its server, from the address `source`."""
+    """A flow has connected to its server, from the address `source`."""
 
     client: Address
     source: Address
@@ -81,14 +81,14 @@ class TlsSecret(Notice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BytesMoved(Notice):
-    """What an open flow has moved so far; the answer to `Measure`."""
+    """The bytes of an open flow so far: the answer to `Measure`."""
 
     flow: int
     up: int
     down: int
     at_s: float
-    """On the clock of trio.current_time."""
+    """Seconds of trio.current_time."""
 
 
 Published: TypeAlias = Event | Notice
-"""What a sink is given."""
+"""What sinks are given."""

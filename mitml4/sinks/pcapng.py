@@ -1,10 +1,10 @@
-"""The packets of a session's flows, with their TLS secrets, as a pcapng that explains itself.
+"""The packets of a session's flows as pcapng, with the TLS secrets that decrypt them.
 
-Theory of operation: taps give every TCP packet of their interfaces, as it is on the wire; those of
-our flows are kept, known by their addresses and ports. A packet is held for a second before it is
-written: by then it is known whose flow it is of and what is in it, and the secrets that open it are
-there, which a reader needs before the packet. What comes faster than it can be written is missing,
-and counted, as it is by the kernel; the flows never wait.
+Theory of operation: taps give every TCP packet of their interfaces as it is on the wire. Packets of
+our flows are kept, identified by addresses and ports. A packet is held for a second before it is
+written: by then its flow, the flow's stack and the TLS secrets are known, and a reader of the file
+needs secrets before the packets. Packets that come faster than they can be written are missing and
+counted, as in the kernel. Flows never wait.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["PacketFile"]
 _HELD_S: Final = 1.0
 _STEP_S: Final = 0.1
 _SOFT_LIMIT: Final = 16 << 20
-"""Bytes; more are not held any longer, but written as fast as can be."""
+"""Bytes. Beyond them, packets are written at once."""
 _HARD_LIMIT: Final = 128 << 20
-"""Bytes; what comes on top of these is missing."""
+"""Bytes. Beyond them, packets are missing in the file."""
 _REMEMBERED_S: Final = 5.0
-"""How long a flow that has closed may have packets on the way."""
-_MAX_KNOCKING: Final = 65_536
+"""How long packets of a closed flow may still arrive."""
+_MAX_PENDING_SYNS: Final = 65_536
 _MAX_ENDED: Final = 65_536
-"""Flows that have closed, and whose packets a slow writer may still hold."""
+"""Closed flows whose packets may still be held."""
 _MAX_SECRETS: Final = 65_536
-"""Lines of the key log that wait for a slow writer; of more, the oldest are let go."""
+"""Lines of the key log that wait to be written; the oldest are dropped first."""
 _LAST_BLOCK_S: Final = 0.1
 _DRAIN_TIMEOUT_S: Final = 5.0
 
@@ -71,7 +71,7 @@ class _Leg:
     introduced: bool = False
 
     def comment(self, flags: int) -> str | None:
-        """What a reader is told with the leg's first packet, and its last."""
+        """The comment at the first packet of the leg, and at its last."""
         if self.introduced and not flags & (_FIN | _RST):
             return None
         self.introduced = True
@@ -91,23 +91,23 @@ class _Held:
 
 
 class PacketFile:
-    """A sink that writes packets instead of events, which tell it whose they are."""
+    """A sink that writes packets. Events tell it which packets are of which flow."""
 
     wants = (FlowOpen, FlowLayer, FlowClose, ServerConnected, TlsSecret)
 
     def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
-        """All of them become ours. `name` is what errors call the file, which has a beginning."""
+        """The descriptor and the taps become ours. The file's first blocks have been written."""
         self.name = name
         self.dropped = 0
         self.missing = 0
-        """Packets that are not in the file although they passed."""
+        """Packets of flows that are not in the file."""
         self._file = OutputFile(descriptor, name)
         self._taps = taps
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
         self._ended: deque[tuple[float, _Flow]] = deque()
-        self._pending_syns: FIFOCache[bytes, None] = FIFOCache(_MAX_KNOCKING)
-        """Connections that have begun, of which we may hear yet that they are ours."""
+        self._pending_syns: FIFOCache[bytes, None] = FIFOCache(_MAX_PENDING_SYNS)
+        """Connections that have begun and may turn out to be our flows."""
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self._secrets: deque[bytes] = deque(maxlen=_MAX_SECRETS)
@@ -117,7 +117,7 @@ class PacketFile:
 
     @classmethod
     def to_file(cls, path: Path, taps: Sequence[Tap]) -> PacketFile:
-        """Into a file, over what was in it. Raises MitmError."""
+        """To a file, replacing its content. Raises MitmError."""
         return cls(begin_file(path, _introduction(taps)), str(path), taps)
 
     def publish(self, event: Published) -> None:
@@ -164,7 +164,7 @@ class PacketFile:
             raise self._file.failure(failure) from failure
 
     async def aclose(self) -> None:
-        """Write what is held, for some seconds at most: a pipe's reader may stand still."""
+        """Write what is held, for some seconds at most: the reader of a pipe may not read."""
         self._closing = True
         self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._news.set()
@@ -180,7 +180,7 @@ class PacketFile:
                 await turn.rest()
 
     def _take(self, interface: int, seen: Seen, now: float) -> None:
-        """Hold it if it may be ours."""
+        """Hold a packet that may be of one of our flows."""
         key, flags = _tcp(seen)
         if key not in self._legs and key not in self._pending_syns:
             if flags & (_SYN | _ACK) != _SYN:
@@ -194,7 +194,7 @@ class PacketFile:
         self._news.set()
 
     async def _write_what_comes(self) -> None:
-        """Until closing, with nothing left. Raises OSError."""
+        """Until `aclose`, and until nothing is held. Raises OSError."""
         while not self._closing:
             await self._news.wait()
             self._news = trio.Event()
@@ -208,7 +208,7 @@ class PacketFile:
         await self._write(self._statistics())
 
     async def _due(self, since: float) -> list[bytes]:
-        """The packets that have been held since then, or are too many, behind new secrets."""
+        """New secrets, then the packets that have been held since that time or are too many."""
         secrets = [self._secrets.popleft() for _ in range(len(self._secrets))]
         parts = [writer.secrets(dict.fromkeys(secrets))] if secrets else []
         size = 0
@@ -231,7 +231,7 @@ class PacketFile:
             flow.keys.append(key)
 
     def _forget(self) -> None:
-        """Flows that have ended, unless others have their addresses and ports by now."""
+        """Forget closed flows, unless new ones have the same addresses and ports."""
         past = trio.current_time() - _REMEMBERED_S
         while self._ended and self._ended[0][0] < past:
             self._forget_first()
@@ -252,7 +252,7 @@ class PacketFile:
         return blocks
 
     async def _write(self, parts: Sequence[bytes]) -> None:
-        """In a thread, which is left to itself if it is stuck. Raises OSError."""
+        """Write in a thread, which is abandoned if it blocks too long. Raises OSError."""
         if parts:
             await trio.to_thread.run_sync(
                 write_parts, self._file.descriptor, parts, abandon_on_cancel=True
@@ -265,7 +265,7 @@ def _introduction(taps: Sequence[Tap]) -> bytes:
 
 
 def _packet(held: _Held, comment: str | None) -> bytes:
-    """Its block, whole."""
+    """The block of a packet."""
     seen = held.seen
     return b"".join(
         writer.packet(
@@ -280,7 +280,7 @@ def _packet(held: _Held, comment: str | None) -> bytes:
 
 
 def _tcp(seen: Seen) -> tuple[bytes, int]:
-    """A packet's addresses and ports, from its source to its destination; and TCP's flags."""
+    """The addresses and ports of a packet, source first, and the TCP flags."""
     frame, ip = seen.frame, seen.network
     if frame[ip] >> 4 == 4:
         tcp = ip + (frame[ip] & 15) * 4
@@ -292,7 +292,7 @@ def _tcp(seen: Seen) -> tuple[bytes, int]:
 
 
 def _key(source: Address, destination: Address) -> bytes:
-    """The same, of a connection from here to there."""
+    """The same key for a connection."""
     family = AF_INET6 if source.is_v6 else AF_INET
     ends = (inet_pton(family, each.ip) for each in (source, destination))
     return b"".join([*ends, source.port.to_bytes(2), destination.port.to_bytes(2)])

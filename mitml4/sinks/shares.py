@@ -1,7 +1,7 @@
-"""How flows share a bounded amount of memory: one may have as much as is still free.
+"""Shares a bounded amount of memory among flows: each may have as much as is still free.
 
-A flow that floods gets half of the whole, and what is free then is another's; two get a third each.
-So there is always room for a flow that has little (Choudhury and Hahne, "Dynamic queue length
+One flow that floods gets half of the whole, and the other half stays free; two get a third each. So
+there is always room for a flow that needs little (Choudhury and Hahne, "Dynamic queue length
 thresholds for shared-memory packet switches", 1998).
 """
 
@@ -18,14 +18,14 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Shares:
-    """So many bytes, and how many of them each flow has."""
+    """A number of bytes, and how many of them each flow has."""
 
     limit: int
     total: int = 0
     _held: dict[int, int] = field(default_factory=dict)
 
     def take(self, flow: int, size: int) -> bool:
-        """Whether the flow may have so many bytes more; then it has them."""
+        """Give a flow this many more bytes; False if it may not have them."""
         held = self._held.get(flow, 0) + size
         if held > self.limit - self.total:
             return False
@@ -42,18 +42,18 @@ class Shares:
 
 @dataclass(slots=True)
 class FairQueue(Generic[Item]):
-    """What waits to be written, in the order in which it came."""
+    """A queue in which each flow has a share."""
 
     shares: Shares
     vital: Shares
-    """Of what is never refused, as long as there is memory at all."""
+    """The memory for vital items."""
     _waiting: deque[tuple[Item, int, int, bool]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, item: Item, flow: int, size: int, *, is_vital: bool = False) -> bool:
-        """Take an item of a flow, of about so many bytes; False if there is no room for it."""
+        """Append an item of a flow with its approximate size; False if there is no room."""
         shares = self.vital if is_vital else self.shares
         if not shares.take(flow, size):
             return False
@@ -61,7 +61,7 @@ class FairQueue(Generic[Item]):
         return True
 
     def take(self, count: int, size: int) -> list[Item]:
-        """The first ones, up to so many, and up to about so many bytes; at least one."""
+        """Remove the first items, up to a number and approximate size, but at least one."""
         taken: list[Item] = []
         while self._waiting and len(taken) < count and size > 0:
             item, flow, each, is_vital = self._waiting.popleft()

@@ -1,8 +1,8 @@
-"""What a sink is: a consumer of events.
+"""The interface of sinks, the consumers of events.
 
 In a session it never makes a flow wait. `publish` is called from the flows, between two chunks of
-bytes: it must not block, and what it cannot keep it counts in `dropped`. The slow part (a terminal,
-a pipe, a disk) is done by `run`. Of a capture nothing is to be lost: there `publish` may wait.
+bytes: it must not block, and counts in `dropped` what it cannot keep. The slow part (a terminal, a
+pipe, a disk) is done by `run`. For a capture nothing may be dropped, so there `publish` may block.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ __all__ = ["CaptureSink", "Listener", "LiveSink", "Sink"]
 
 
 class Listener(Protocol):
-    """What hears events, and has nothing to write."""
+    """A consumer of events that writes nothing."""
 
     @property
     def wants(self) -> tuple[type, ...]:
-        """The classes of the events that it takes, or of their contents where they are a
-        protocol's. It is given no others, and what nobody wants is not built."""
+        """The classes of events that it takes, or of the contents of protocols' events. It is given
+        no others, and events that nobody wants need not be built."""
 
     def publish(self, event: Published) -> None:
         """Take an event."""
 
 
 class Sink(Listener, Protocol):
-    """What writes, or shows, the events that it hears."""
+    """A consumer of events that writes or shows them."""
 
     @property
     def name(self) -> str:
-        """What it writes to, as a user knows it."""
+        """The name of its file or device, for the user."""
 
     @property
     def dropped(self) -> int:
@@ -45,18 +45,18 @@ class LiveSink(Sink, Protocol):
     """A sink of a session. Its `publish` never blocks, nor raises for a slow or broken output."""
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Write until `aclose` is called and all is written. Raises BrokenPipeError when the
-        reader of a pipe has gone, MitmError when the output fails otherwise (a full disk)."""
+        """Write until `aclose` has been called and everything is written. Raises BrokenPipeError if
+        the reader of a pipe has gone, MitmError for other errors (a full disk)."""
 
     async def aclose(self) -> None:
-        """No event will follow: write what is kept, then let `run` return."""
+        """No event will follow: write what is queued, then let `run` return."""
 
 
 class CaptureSink(Sink, Protocol):
     """A sink of captures. Its methods write at once, and raise OSError."""
 
     def flush(self) -> None:
-        """Write what can be written now: the next packet may be long in coming."""
+        """Write what is complete, since the next packet may come much later."""
 
     def finish(self) -> None:
-        """No event will follow: write what is kept."""
+        """No event will follow: write everything."""

@@ -1,5 +1,5 @@
-"""Flows as tables: the live one, the one that is shown when a session has ended, a capture's.
+"""Tables of flows: the live table, the table at the end of a session, the table of a capture.
 
-`model` is what a session's tables know, `view` the model as lines of text, and `terminal` what
-these are drawn on.
+`model` holds the data of a session's tables, `view` renders it as lines of text, and `terminal`
+draws the lines.
 """

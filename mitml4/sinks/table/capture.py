@@ -1,6 +1,6 @@
-"""A table of flows: what `detect` shows a person.
+"""The table that `detect` shows on a terminal.
 
-Of a long capture it is a table for each so many flows, so that memory does not grow with it.
+A long capture gives one table per thousand flows, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["CaptureTable"]
 _MOST_FACTS: Final = 3
 _MOST_ROWS: Final = 1000
 _NAMES: Final = ("sni", "host", "target")
-"""Attributes of details that name the server."""
+"""Attributes of details that contain a server's name."""
 _PORT: Final = re.compile(r"[^:]:[0-9]+$|\]:[0-9]+$")
 
 
@@ -33,14 +33,14 @@ _PORT: Final = re.compile(r"[^:]:[0-9]+$|\]:[0-9]+$")
 class _Flow:
     opened: FlowOpen
     server: str
-    """By its best name: what an inner layer asked for, else the address."""
+    """Its best name: what an inner layer asked for, otherwise the address."""
     summary: str = ""
     is_requested: bool = False
 
 
 @dataclass(slots=True)
 class CaptureTable:
-    """Keeps a row for each flow that has closed, and prints them in the order of their opening."""
+    """Prints a row for each closed flow, in the order in which they opened."""
 
     name: ClassVar[str] = "standard output"
     wants: ClassVar[tuple[type, ...]] = (FlowOpen, FlowLayer, HttpRequest, FlowClose)
@@ -68,10 +68,10 @@ class CaptureTable:
                     self._print()
 
     def flush(self) -> None:
-        """A table waits until it is complete: its columns are as wide as its rows want."""
+        """Does nothing: the widths of the columns depend on all rows."""
 
     def finish(self) -> None:
-        """Print what has not been printed yet."""
+        """Print the remaining rows."""
         if self._rows or not self._begun:
             self._print()
 
@@ -100,7 +100,7 @@ def _row(flow: _Flow, close: FlowClose) -> SheetRow:
 
 
 def _describe(flow: _Flow, layer: FlowLayer) -> None:
-    """The innermost name, and the first few facts of the innermost layer that has any others."""
+    """Note the innermost name, and the first details of the innermost layer that has any."""
     details = layer.details
     for attribute in _NAMES:
         value = getattr(details, attribute, None)
@@ -116,7 +116,7 @@ def _describe(flow: _Flow, layer: FlowLayer) -> None:
 
 
 def _request(flow: _Flow, request: HttpRequest) -> str:
-    """The request, without the host that the server's column shows."""
+    """The request, without the host if the server's column shows it."""
     host, path = split_url(request.url)
     return f"{request.method} {path if host and host in flow.server else request.url}"
 

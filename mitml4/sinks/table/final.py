@@ -1,5 +1,4 @@
-"""The table of a session's flows, once, on standard error: what `run --table` shows a person whose
-terminal the command has had until then."""
+"""The table of a session's flows on standard error, printed once at the end (`run --table`)."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ _STYLES: Final[dict[State, str]] = {
 
 
 class FinalTable:
-    """A sink that says nothing until it is closed."""
+    """A sink that prints a table when it is closed."""
 
     name = "standard error"
     wants = TableModel.wants

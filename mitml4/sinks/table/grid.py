@@ -1,7 +1,7 @@
-"""Text in columns: how wide each column is, and how text is made to fit.
+"""Text in columns: the width of each column, and text cut to fit.
 
-Columns have a rank. Those that rank first are shown first and get the room that their text wants
-first; what ranks last is left out where there is no room for it.
+Columns have a rank. The first in rank get the width that their text needs first; the last in rank
+are left out if there is no room.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ESSENTIAL: Final = 3
 def share_out(
     wanted: Sequence[int], least: Sequence[int], rank: Sequence[int], width: int
 ) -> list[int]:
-    """How wide each column is, in cells; 0: left out.
+    """The width of each column in cells; 0: left out.
 
-    `wanted` is the width of a column's widest text, `least` the width that it takes to say much.
-    `rank` lists the columns' indexes, the most important first; the first three are made narrower
+    `wanted` is the width of a column's widest text, `least` the least width at which it is useful.
+    `rank` lists the columns' indexes, the most important first. The first three are made narrower
     before they are left out.
     """
     widths = [0] * len(wanted)
@@ -60,21 +60,21 @@ def share_out(
 
 
 def fit(text: str, width: int) -> str:
-    """The text in exactly so many cells; its end is cut off where it does not fit."""
+    """The text in exactly this many cells, its end cut off if it does not fit."""
     if cell_len(text) <= width:
         return set_cell_size(text, width)
     return set_cell_size(text, width - 1) + "…" if width > 0 else ""
 
 
 def fit_end(text: str, width: int) -> str:
-    """The same, but it is the beginning that is cut off: a host's domain says more."""
+    """Like `fit`, but the beginning is cut off: the end of a host name is more important."""
     if cell_len(text) <= width or width <= 0:
         return fit(text, width)
     return set_cell_size("…" + _last_cells(text, width - 1), width)
 
 
 def fit_middle(text: str, width: int) -> str:
-    """The same, but the middle is left out: an address ends in its port."""
+    """Like `fit`, but the middle is left out: an address ends with its port."""
     if cell_len(text) <= width or width <= 2:
         return fit(text, width)
     end = _last_cells(text, (width - 1) // 2)
@@ -90,7 +90,7 @@ def _last_cells(text: str, room: int) -> str:
 
 
 def fit_stack(stack: Sequence[str], width: int) -> str:
-    """The layers of a flow; where they do not fit, the outermost are left out first."""
+    """The layers of a flow; if they do not fit, the outermost are left out."""
     layers = list(stack)
     while len(layers) > 1 and cell_len(join_stack(layers)) > width:
         layers = ["…", *layers[2 if layers[0] == "…" else 1 :]]

@@ -1,8 +1,8 @@
-"""The live table: what is going on, for a person at a terminal.
+"""The live table of a session on a terminal.
 
-`publish` only brings the model up to date. Some times a second what can be seen of it is copied,
-rendered and drawn in a thread; while a slow terminal is still busy with one picture, the next is
-not begun, and no flow waits for either.
+`publish` only updates the model. A few times a second, the rows in view are copied, and a thread
+renders and draws them. While a slow terminal is busy with one frame, the next is not started. No
+flow waits for the terminal.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class LiveTable:
         *,
         terminal: int | None = None,
     ) -> None:
-        """`ask` takes what the session is to do.
+        """`ask` handles commands to the session.
 
-        Draws on standard output and listens to the keyboard; or draws on `terminal`, whose keys
-        are somebody else's.
+        Draws on standard output and reads the keyboard. Or draws on `terminal`, and does not read
+        its keyboard.
         """
         self.dropped = 0
         self._model = TableModel()
@@ -82,11 +82,11 @@ class LiveTable:
         self._help_page: int | None = None
         """The page of the keys that is shown."""
         self._frozen: TableModel | None = None
-        """What is shown while paused."""
+        """The model that is shown while paused."""
         self._skip = 0
-        """Rows between the newest and the last that is shown; 0 follows the newest."""
+        """Rows between the newest and the last that is shown; 0: follow the newest."""
         self._rows_before = 0
-        self._hurry = trio.Event()
+        self._redraw = trio.Event()
         self._closing = False
         self._timeout = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(1)
@@ -106,7 +106,7 @@ class LiveTable:
                     with self._timeout:
                         await self._in_thread(self._canvas.enter)
                         await self._draw_what_comes()
-                except OSError:  # the window was closed, the line was cut
+                except OSError:  # the window was closed, the connection was lost
                     gone = True
                 finally:
                     await self._give_back()
@@ -115,14 +115,14 @@ class LiveTable:
             raise BrokenPipeError
 
     async def aclose(self) -> None:
-        """Give the terminal back, at once."""
+        """Restore the terminal at once."""
         self._closing = True
         self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
-        self._hurry.set()
+        self._redraw.set()
 
     async def _give_back(self) -> None:
-        """Leave the terminal as it was, if it still takes anything."""
-        # In a thread of its own: one that was drawing may take its time.
+        """Restore the terminal, if it still accepts output."""
+        # In another thread: the one that draws may still be blocked.
         own = trio.CapacityLimiter(1)
         with trio.move_on_after(_DRAIN_TIMEOUT_S, shield=True), contextlib.suppress(OSError):
             await trio.to_thread.run_sync(self._canvas.leave, abandon_on_cancel=True, limiter=own)
@@ -133,9 +133,9 @@ class LiveTable:
     async def _draw_what_comes(self) -> None:
         while not self._closing:
             await self._draw()
-            self._hurry = trio.Event()
+            self._redraw = trio.Event()
             with trio.move_on_after(_FRAME_S):
-                await self._hurry.wait()
+                await self._redraw.wait()
 
     async def _draw(self) -> None:
         width, height = size = self._canvas.size
@@ -151,7 +151,7 @@ class LiveTable:
         await self._in_thread(lambda: self._canvas.draw(picture(), size))
 
     def _rows_in_view(self, count: int) -> list[Row]:
-        """Copies, their bytes up to date; the same flows as before while scrolled back."""
+        """Copies of the rows in view, with current bytes. While scrolled back, the view stays."""
         model = self._frozen or self._model
         if self._skip:
             self._skip += max(0, len(model) - self._rows_before)
@@ -173,7 +173,7 @@ class LiveTable:
                 return
             for key in keys_in(data):
                 self._press(key)
-            self._hurry.set()
+            self._redraw.set()
 
     def _press(self, key: bytes) -> None:
         if self._help_page is not None:
@@ -202,7 +202,7 @@ class LiveTable:
             self._skip = 0
 
     def _turn_help_page(self, page: int) -> None:
-        """Show this page of the keys, or the flows behind the last one."""
+        """Show this page of the keys, or the flows after the last page."""
         self._help_page = page if page < help_page_count(*self._canvas.size) else None
 
     def _scroll(self, lines: int) -> None:
@@ -210,7 +210,7 @@ class LiveTable:
 
 
 class _Held(io.TextIOBase):
-    """Keeps what is written, as far as it is bounded."""
+    """Keeps the last lines that are written."""
 
     def __init__(self) -> None:
         self.pieces: deque[str] = deque(maxlen=_MAX_HELD_LINES)
@@ -222,7 +222,7 @@ class _Held(io.TextIOBase):
 
 @contextlib.contextmanager
 def _stderr_held() -> Iterator[None]:
-    """What is said meanwhile would tear the picture: it is said afterwards."""
+    """Hold back what is written to standard error until the table is closed."""
     if not sys.stderr.isatty():
         yield
         return

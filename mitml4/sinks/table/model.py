@@ -1,7 +1,7 @@
-"""What the live table shows, kept up to date event by event, each in constant time.
+"""The data of the live table, updated by each event in constant time.
 
-Strings from the network are made printable and cut to a sensible length on their way in, so that
-nothing behind this module has to think of it.
+Strings from the network are made printable and cut to a limited length when they come in, so that
+their users need not do so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mitml4.sinks.table.grid import join_stack
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]
 
 MAX_ROWS: Final = 1000
-"""Flows that are kept; beyond it the one that closed first goes."""
+"""Flows that are kept. Beyond it, the flow that closed first is removed."""
 _MAX_TEXT: Final = 300
 _AUTHORITY_END: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _PORT: Final = re.compile(r":[0-9]*$")
@@ -55,30 +55,30 @@ class Row:
     flow: int
     client: str
     server: str
-    """By its best name: what an inner layer asked for, else the address."""
+    """Its best name: what an inner layer asked for, otherwise the address."""
     port: int
     is_named: bool = False
-    """Whether an inner layer has asked for that server."""
+    """Whether the name was asked for by an inner layer."""
     is_proxy: bool = False
-    """Whether the requests of HTTP name their servers themselves."""
+    """Whether HTTP requests contain absolute URLs."""
     stack: tuple[str, ...] = ()
     state: State = "open"
     passed_through: bool = False
     up: int = 0
     down: int = 0
     rate: float | None = None
-    """Bytes a second in both directions; None: not known, or none."""
+    """Bytes per second in both directions; None: unknown, or none."""
     info: str = ""
-    """The last request, or why the flow is not as it should be."""
+    """The last request, or the failure."""
     request: tuple[int, str] | None = None
-    """The last request's stream, and what was asked."""
+    """The stream of the last request, and its text."""
     measured_at: float | None = None
-    """When its bytes were last looked at, in seconds."""
+    """When its bytes were last measured, in seconds."""
 
 
 @dataclass(slots=True)
 class TableModel:
-    """All that the table can show."""
+    """Everything that the table can show."""
 
     wants: ClassVar[tuple[type, ...]] = (
         SessionStart,
@@ -98,24 +98,24 @@ class TableModel:
 
     session: SessionStart | None = None
     notes: tuple[str, ...] = ()
-    """What the user should know of how this session intercepts."""
+    """Notes to the user."""
     quic_blocked: int = 0
     stopping: bool = False
     flows: int = 0
     open: int = 0
     failed: int = 0
-    """Flows that closed with a failure, or had one before."""
+    """Flows in which something failed, open or closed."""
     widest_server: int = 0
     widest_client: int = 0
     widest_stack: int = 0
-    """Cells that the widest text so far takes."""
+    """Width in cells of the widest text so far."""
     bytes_up: int = 0
     bytes_down: int = 0
-    """Of all flows; of an open one as much as was seen when it was last measured."""
+    """Of all flows; for open ones as of the last measurement."""
     _rows: OrderedDict[int, Row] = field(default_factory=OrderedDict)
     _closed: deque[int] = field(default_factory=deque)
     _failures: deque[int] = field(default_factory=deque)
-    """Those of the closed ones that failed; they are kept longer."""
+    """Closed flows that failed; they are kept longer."""
     _failing: set[int] = field(default_factory=set)
     """Open flows in which something has failed."""
 
@@ -123,9 +123,9 @@ class TableModel:
         return len(self._rows)
 
     def rows(self, count: int, *, skip: int = 0, failures: bool = False) -> list[Row]:
-        """`count` rows, oldest first, that end `skip` rows before the newest. Not copies.
+        """`count` rows, oldest first, ending `skip` rows before the newest. Not copies.
 
-        `failures`: only of flows that failed or were blocked.
+        `failures`: only flows that failed or were blocked.
         """
         shown: Iterable[Row] = reversed(self._rows.values())
         if failures:
@@ -133,11 +133,11 @@ class TableModel:
         return list(islice(shown, skip, skip + count))[::-1]
 
     def row(self, flow: int) -> Row | None:
-        """The row of a flow, while it is kept. Not a copy."""
+        """The row of a flow, if it is kept. Not a copy."""
         return self._rows.get(flow)
 
     def copy(self) -> TableModel:
-        """A picture that later events do not change."""
+        """A copy that later events do not change."""
         rows = OrderedDict((number, replace(row)) for number, row in self._rows.items())
         return replace(
             self,
@@ -148,7 +148,7 @@ class TableModel:
         )
 
     def add(self, event: Published) -> None:
-        """Take an event in."""
+        """Update the model with an event."""
         match event:
             case SessionStart():
                 self.session = event
@@ -195,16 +195,16 @@ class TableModel:
         )
 
     def _forget_one(self) -> None:
-        """The flow that closed first, of those that did not fail if there are any; the oldest, if
+        """Remove the flow that closed first, preferably one that did not fail; the oldest flow, if
         all are open."""
         if closed := self._closed or self._failures:
             del self._rows[closed.popleft()]
             return
         _, row = self._rows.popitem(last=False)
-        self._move(row, 0, 0)  # its close will count all of it
+        self._move(row, 0, 0)  # its flow.close will count all of its bytes
 
     def _measure(self, row: Row, moved: BytesMoved) -> None:
-        """Its bytes, and the rate since the last time."""
+        """Set the bytes of a flow, and its rate since the last measurement."""
         count = moved.up - row.up + moved.down - row.down
         if row.measured_at is not None and moved.at_s > row.measured_at:
             row.rate = count / (moved.at_s - row.measured_at)
@@ -212,7 +212,7 @@ class TableModel:
         self._move(row, moved.up, moved.down)
 
     def _move(self, row: Row, up: int, down: int) -> None:
-        """A flow has moved so much, all in all."""
+        """Set the total bytes of a flow."""
         self.bytes_up += up - row.up
         self.bytes_down += down - row.down
         row.up, row.down = up, down
@@ -263,7 +263,7 @@ def _add_request(row: Row, request: HttpRequest) -> None:
     host, path = split_url(request.url)
     if host and not row.is_named and not row.is_proxy:
         row.server, row.is_named = _shown(host), True
-    # Without scheme and host, which another column shows.
+    # Scheme and host are in another column.
     what = _shown(f"{request.method} {request.url if row.is_proxy else path}")
     row.request = request.stream, what
     row.info = what
@@ -284,7 +284,7 @@ def _close(row: Row, event: FlowClose) -> None:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """The host, without a port, and the path; no host where it is no URL (`*`, an authority)."""
+    """The host without port, and the path; no host if it is not a URL (`*`, an authority)."""
     _, separator, rest = url.partition("://")
     if not separator:
         return "", url

@@ -1,4 +1,4 @@
-"""A table that is printed once, with a line for each flow, at any width.
+"""A table with a line for each flow, for any width.
 
 #  client           server           stack              facts        ↑     ↓     s
 1  192.0.2.1:40000  www.example:443  socks5 › tls       TLSv1.3   1.2k   34M  0.31
@@ -25,7 +25,7 @@ __all__ = ["SheetRow", "sheet"]
 
 
 class SheetRow(NamedTuple):
-    """One flow; what is None in all rows has no column. Text must be printable."""
+    """One flow. A field that is None in all rows has no column. Text must be printable."""
 
     flow: int
     server: str
@@ -68,7 +68,7 @@ _COLUMNS: Final = (
 
 
 def sheet(rows: Sequence[SheetRow], width: int) -> Iterator[tuple[str, str]]:
-    """The titles and a line for each row, with the names of their styles; none is wider."""
+    """The titles and a line for each row, within the width, with the names of their styles."""
     columns = [
         column
         for column in _COLUMNS

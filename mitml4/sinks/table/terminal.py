@@ -1,8 +1,8 @@
-"""A terminal to draw a window on; as it was before, afterwards.
+"""Draws on a terminal's alternate screen, and restores the terminal afterwards.
 
-Frames are drawn on the alternate screen, line by line and only where they changed, within a
-synchronized update, so that nothing flickers. Every cell is put at its column by name: a terminal
-that is of another mind on how wide a character is cannot shift what stands beside it.
+Only lines that have changed are drawn, in a synchronized update, so that nothing flickers. Each
+cell is positioned explicitly, so that a terminal that takes a character for wider or narrower does
+not shift the cells beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CLEAR: Final = "\x1b[2J"
 
 
 def color_system_for(color: Literal["auto", "always", "never"]) -> ColorSystem | None:
-    """The colours that the terminal on standard output has; None: use no style at all."""
+    """The colours of the terminal on standard output; None: use no styles."""
     console = Console(file=sys.stdout, force_terminal=True)
     if color == "never" or (color == "auto" and console.no_color):
         return None
@@ -43,7 +43,7 @@ def color_system_for(color: Literal["auto", "always", "never"]) -> ColorSystem |
 
 
 class Canvas:
-    """The alternate screen of a terminal. Its methods block as long as the terminal does."""
+    """The alternate screen of a terminal. Its methods block while the terminal does."""
 
     def __init__(
         self, descriptor: int, styles: Mapping[str, Style], color_system: ColorSystem | None
@@ -69,13 +69,13 @@ class Canvas:
         self._write(_ENTER)
 
     def leave(self) -> None:
-        """A picture that is still being made, in another thread, is not shown any more."""
+        """Restore the screen. A frame that another thread is still preparing is not shown."""
         self._is_left = True
         with self._writing:
             write_all(self._descriptor, _LEAVE.encode())
 
     def draw(self, lines: list[Line], size: tuple[int, int]) -> None:
-        """Show these lines, which were made for this size. Writes what has changed, or nothing."""
+        """Show lines that were rendered for this size. Writes only what has changed."""
         codes = [self._codes(line) for line in lines]
         out = [_CLEAR] if size != self._size else []
         known = self._shown if size == self._size else []

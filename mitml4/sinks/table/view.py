@@ -1,4 +1,4 @@
-"""From what the table shows to lines of a given size: a pure function.
+"""Renders the model of the live table as lines of a given size: a pure function.
 
     mitml4 intercepts eth0                                     QUIC refused: 12
     CA mitml4 CA of laptop (2026-01-02)
@@ -7,7 +7,7 @@
     ✗   2 pinned.example:443    tls                      517  4.0k  client: unknown_ca
     1 open of 2 flows   ↑ 1.7k ↓ 34M                          q quit  p pause  ↑↓ scroll
 
-A line is a list of cells, each exactly as wide as it says, whatever script its text is in.
+A line is a list of cells of exact widths, for text in any script.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Cell", "Line", "Mode", "body_height", "help_page_count", "render"]
 
 
 class Cell(NamedTuple):
-    """Text, padded or cut to its width, and the name of its style."""
+    """Text, padded or cut to its width, and its style's name."""
 
     text: str
     style: str = ""
@@ -47,10 +47,10 @@ Line = list[Cell]
 
 
 class Mode(NamedTuple):
-    """What the keys have chosen."""
+    """The state that keys change."""
 
     keyboard: bool = True
-    """Whether keys can be pressed."""
+    """Whether there is a keyboard."""
     paused: bool = False
     failures: bool = False
     """Only the flows that failed or were blocked are shown."""
@@ -59,8 +59,7 @@ class Mode(NamedTuple):
 
 
 class Column(NamedTuple):
-    """How a column is headed, how wide it is at least and at most, which come before it where there
-    is no room for all, and its text."""
+    """A column: title, rank (0 is the most important), least and wanted width, and its text."""
 
     title: str
     rank: int
@@ -121,7 +120,7 @@ def _fixed(width: int) -> Callable[[TableModel], int]:
 
 
 _ALL: Final = 1 << 16
-"""More than any window has: the last column takes what is left."""
+"""More than any window has: the last column gets the remaining width."""
 
 _COLUMNS: Final = (
     Column("#", 0, 6, _number, _fixed(6), right=True),
@@ -138,12 +137,12 @@ _RANK: Final = sorted(range(len(_COLUMNS)), key=lambda index: _COLUMNS[index].ra
 
 
 def body_height(height: int) -> int:
-    """How many flows a window of this height shows."""
+    """The number of flows that a window of this height shows."""
     return max(0, height - len(_frame(height)) - 1)
 
 
 def _frame(height: int) -> tuple[str, ...]:
-    """The lines above the flows; a low window has fewer."""
+    """The lines above the flows, fewer in a low window."""
     if height >= 8:
         return ("session", "authority", "titles")
     return ("titles",) if height >= 3 else ()
@@ -233,7 +232,7 @@ def _authority_line(model: TableModel, width: int) -> Line:
 
 
 def _nothing(model: TableModel, mode: Mode) -> str:
-    """What stands where there is no row."""
+    """The text that is shown if there are no rows."""
     if mode.failures:
         return "  no flow has failed"
     return "  waiting for connections …" if model.session else ""
@@ -261,7 +260,7 @@ def _fits(left: str, right: str, width: int) -> bool:
 
 
 def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
-    """What can be pressed now, and what it does; what matters most comes first."""
+    """The keys that can be pressed now, the most important first."""
     if model.stopping:
         return (f"ending   {'q' if mode.keyboard else 'Ctrl-C'} at once",)
     if not mode.keyboard:
@@ -273,7 +272,7 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
 
 
 def _both_ends(left: str, right: str, width: int) -> Line:
-    """Left and right in one line; what stands on the right gives way."""
+    """Left and right aligned text in one line; the right one is left out if there is no room."""
     room = width - cell_len(left) - GAP
     if cell_len(right) > room or not right:
         return [Cell(fit(left, width))]
@@ -281,7 +280,7 @@ def _both_ends(left: str, right: str, width: int) -> Line:
 
 
 def _exactly(line: Line, width: int) -> Line:
-    """Cut or filled to the width of the window."""
+    """Cut or pad the line to the width of the window."""
     cells: Line = []
     for cell in line:
         taken = cell_len(cell.text)
