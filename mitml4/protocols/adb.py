@@ -1,12 +1,13 @@
-"""The Android debugger's wire, up to the TLS of a paired device (AOSP's adb, protocol.txt).
+"""The protocol of the Android debugger, up to the TLS of a paired device (AOSP's adb,
+protocol.txt).
 
     device    command(4) two arguments(8) length(4) checksum(4) command^FFFFFFFF, data
     server    "000chost:version": a length of four hexadecimal digits, and a request
 
-A host says CNXN to a device. One that is paired answers STLS, and once the host has said the same,
-TLS begins, in which the device shows who it is. Any other asks for a signature (AUTH), or says who
-it is at once. Both ends of the TLS prove themselves with keys that they have exchanged before, so
-it can only be passed through.
+A host sends CNXN to a device. A paired device answers STLS. Once the host has sent STLS too, TLS
+begins, and the device identifies itself inside. Any other device asks for a signature (AUTH), or
+identifies itself at once. In that TLS both ends prove their identity with keys that they exchanged
+before, so it can only be passed through.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ __all__ = ["PROTOCOL", "Adb", "AdbDetails"]
 CONNECT: Final = b"CNXN"
 START_TLS: Final = b"STLS"
 BEGINNINGS: Final = (CONNECT, START_TLS, b"AUTH", b"SYNC")
-"""What a connection begins with. Its first is CNXN; a capture's middle may show the others."""
+"""The commands that a capture may begin with; a connection begins with CNXN."""
 STREAMS: Final = (b"OPEN", b"OKAY", b"WRTE", b"CLSE")
-"""And what it is for; nobody starts TLS any more."""
+"""The commands of streams: TLS begins before these, or never."""
 MAX_DATA: Final = 1 << 20
 MAX_BANNER: Final = 4096
 HEX: Final = b"0123456789abcdefABCDEF"
 
 
 def read_head(reader: Reader, *commands: bytes) -> tuple[bytes, int]:
-    """A message's head: its command, and the length of its data."""
+    """The head of a message: its command, and the length of its data."""
     command = reader.one_of(*commands)
     reader.take(8)
     length = reader.uint(4, 0, MAX_DATA, little=True)
@@ -43,13 +44,13 @@ def read_head(reader: Reader, *commands: bytes) -> tuple[bytes, int]:
 
 
 def read_request(reader: Reader) -> None:
-    """What a client asks of the server on its own machine."""
+    """What a client asks of the adb server on its own machine."""
     reader.take(4, HEX)
     reader.one_of(b"host:", b"host-")
 
 
 def read_adb(reader: Reader) -> None:
-    """Either kind of beginning."""
+    """A message of a device, or a request to a server."""
     if reader.data[:1] == b"0":
         read_request(reader)
     else:
@@ -71,7 +72,7 @@ class AdbDetails(Details):
 
 @dataclass(slots=True)
 class Adb(Units):
-    """Messages until both sides have started TLS, or the first stream is opened."""
+    """Reads messages until both sides have started TLS, or the first stream is opened."""
 
     name: ClassVar[str] = "adb"
 
@@ -103,7 +104,7 @@ class Adb(Units):
             self.skip_body(reader, direction, length)
 
     def _start_tls(self, direction: Direction) -> None:
-        """TLS begins once both sides have said so, whoever was first."""
+        """Switch to TLS once both sides have sent STLS, in either order."""
         if self.directive(direction.other) is PAUSE:
             self.upgraded = True
             self.passthrough_reason = "client certificate"

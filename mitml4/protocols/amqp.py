@@ -1,4 +1,4 @@
-"""AMQP's protocol headers, and what a server of 0-9-1 says of itself.
+"""AMQP's protocol headers, and how a server of 0-9-1 identifies itself.
 
     client                            server
     AMQP 2 1 0 0            ───────►
@@ -7,8 +7,8 @@
     AMQP 0 0 9 1            ───────►
                             ◄───────  01 0000 len 000a000a 0 9 table …: connection.start
 
-The client is held from its header for TLS to the server's. A capture that begins in the middle
-shows frames: those of 0-9-1 end in CE, those of 1.0 begin with a described list.
+After its header for TLS the client's side waits for the server's header. A capture that begins in
+the middle shows frames: those of 0-9-1 end in CE, those of 1.0 begin with a described list.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ SIZES: Final = {
     b"V": 0,
 }
 LONG: Final = (b"S", b"F", b"A", b"x")
-"""0-9-1 §4.2.1, with RabbitMQ's errata: a length of four bytes, and that many."""
+"""0-9-1 §4.2.1, with RabbitMQ's errata: a length of four bytes, and so many bytes."""
 
 
 # 1.0 §2.3.1, §1.6.22, §2.7 and §5.3.3
@@ -80,7 +80,7 @@ MAX_FRAME_1_0: Final = 1 << 20
 
 
 def read_beginning(reader: Reader) -> bytes | None:
-    """A header; or None for a frame, in the middle of a connection."""
+    """A header; None for a frame in the middle of a connection."""
     first = reader.data[reader.at : reader.at + 1]
     if first == b"\0":
         _read_frame_1_0(reader)
@@ -99,7 +99,7 @@ def read_beginning(reader: Reader) -> bytes | None:
 
 
 def _read_frame_1_0(reader: Reader) -> None:
-    """`size, offset, type, channel`, and what it does, with a list of how (1.0 §2.3)."""
+    """`size, offset, type, channel`, a performative, and its list of fields (1.0 §2.3)."""
     reader.uint(4, HEADER + 4, MAX_FRAME_1_0)
     reader.one_of(DATA_OFFSET)
     reader.one_of(b"\0", b"\1")  # AMQP, SASL
@@ -110,7 +110,7 @@ def _read_frame_1_0(reader: Reader) -> None:
 
 
 detect = single_message(read_beginning, read_beginning)
-"""The client's header; or a frame, of either side where the client's are not captured."""
+"""The client's header; or, in a capture that begins midway, a frame of either side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class AmqpDetails(Details):
 
     version: str | None = None
     server_version: str | None = None
-    """What the server answers with, if it is a header."""
+    """In the server's answer, if that is a header."""
     product: bytes | None = None
     product_version: bytes | None = None
     upgraded: bool = False
@@ -127,7 +127,7 @@ class AmqpDetails(Details):
 
 @dataclass(slots=True)
 class Amqp(Units):
-    """The client's header and what the server says to it; the rest passes."""
+    """Reads the client's header and the server's answer; the rest passes."""
 
     name: ClassVar[str] = "amqp"
 
@@ -185,7 +185,7 @@ class Amqp(Units):
 
 
 def _table(reader: Reader) -> dict[bytes, bytes]:
-    """The texts in a table; other values, tables in it too, are not looked at (0-9-1 §4.2.1)."""
+    """The texts of a table; other values are skipped, nested tables too (0-9-1 §4.2.1)."""
     size = reader.uint(4, 0, MAX_TABLE)
     table = reader.whole(size)
     texts: dict[bytes, bytes] = {}

@@ -1,9 +1,9 @@
 """Cassandra's native protocol, versions 3 to 5 (CQL binary protocol specification).
 
-DataStax Enterprise counts its own versions from 65, and the Python driver, which was theirs, tries
-those first. Frames are `version flags stream opcode length` (nine bytes) and a body. A client
-begins with OPTIONS, which is empty, or with STARTUP, which says who it is. Up to that they are
-framed alike in all versions. TLS, if any, comes before all of it.
+DataStax Enterprise counts its own versions from 65, and its Python driver tries those first. Frames
+are `version flags stream opcode length` (nine bytes) and a body. A client begins with OPTIONS,
+which is empty, or with STARTUP, which identifies it. Up to STARTUP all versions use the same
+frames. TLS, if any, begins before all of this.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["PROTOCOL", "Cassandra", "CassandraDetails"]
 
 VERSIONS: Final = (b"\x03", b"\x04", b"\x05", b"\x41", b"\x42")
 ANSWERS: Final = (b"\x81", b"\x82", b"\x83", b"\x84", b"\x85", b"\xc1", b"\xc2")
-"""A server that does not speak the client's version answers in its own."""
+"""A server that does not support the client's version answers in its own."""
 FLAGS: Final = (b"\x00", b"\x02", b"\x10")
-"""§2.2: none, tracing, beta; nothing is compressed before STARTUP."""
+"""§2.2: none, tracing, beta. Nothing is compressed before STARTUP."""
 ERROR: Final = b"\x00"
 STARTUP: Final = b"\x01"
 OPTIONS: Final = b"\x05"
@@ -41,7 +41,7 @@ NAME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A client's frame: version, opcode and body, which is not read yet."""
+    """A client's frame: version, opcode and body, which is still unread."""
 
     version: int
     opcode: bytes
@@ -50,7 +50,7 @@ class Frame:
 
 
 def read_frame(reader: Reader) -> Frame:
-    """A frame's head, and the first of STARTUP's names."""
+    """The head of a frame; of STARTUP also the first name."""
     version = reader.one_of(*VERSIONS)
     reader.one_of(*FLAGS)
     reader.uint(2, 0, 0x7FFF)
@@ -75,7 +75,7 @@ def read_answer(reader: Reader) -> bytes:
 
 
 def read_supported(reader: Reader) -> None:
-    """The answer to OPTIONS where it is not an error: names, and what may be chosen for each."""
+    """An answer to OPTIONS that is no error: names, each with a list of possible values."""
     if read_answer(reader) != SUPPORTED:
         raise ProtocolError("an answer to something else")
     body = reader.part(reader.uint(4, 8, MAX_STARTUP))
@@ -84,7 +84,7 @@ def read_supported(reader: Reader) -> None:
 
 
 def _read_first(reader: Reader) -> None:
-    """What the client's side begins with: a frame, or (in a capture) the answer to one."""
+    """The first unit of the client's side: a frame or, in a capture, the answer to one."""
     if reader.data[:1] in ANSWERS:
         read_supported(reader)
     else:
@@ -96,13 +96,13 @@ _certain = single_message(_read_first, read_supported)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A frame of the client's; or, in a capture that lacks those, the server's first.
+    """A frame of the client's; or, in a capture without those, the server's first frame.
 
-    OPTIONS needs its answer, or a second frame: an array of small numbers can begin with the same
-    nine bytes, and so can RTMP.
+    OPTIONS needs its answer, or a second frame: an array of small numbers, and RTMP, can begin with
+    the same nine bytes.
     """
     if (opening.up or opening.down)[1:2] not in (b"", *FLAGS):
-        return Verdict.REJECT  # before any parsing: this tells SOCKS apart
+        return Verdict.REJECT  # before any parsing: this rules out SOCKS
     verdict = _certain(opening)
     if verdict is not Verdict.MATCH or opening.up[4:5] != OPTIONS:
         return verdict
@@ -122,7 +122,7 @@ class CassandraDetails(Details):
 
 @dataclass(slots=True)
 class Cassandra(Units):
-    """The client's frames up to STARTUP; the rest passes."""
+    """Reads the client's frames up to STARTUP; the rest passes."""
 
     name: ClassVar[str] = "cassandra"
 
@@ -151,7 +151,7 @@ class Cassandra(Units):
 
 
 def _string_map(reader: Reader) -> dict[bytes, bytes]:
-    """`[string map]` (§3): a count, and names and values, each with two bytes of length."""
+    """`[string map]` (§3): a count, then names and values, each with a length of two bytes."""
     return {_string(reader): _string(reader) for _ in range(reader.uint(2, 1, 64))}
 
 

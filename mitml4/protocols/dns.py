@@ -1,8 +1,8 @@
 """DNS over TCP (RFC 1035 §4, RFC 7766), and over TLS inside that (RFC 7858).
 
-A message has two bytes of length before it, and is recognised as far as its first question: a
-header that fits, one question, a name of labels, a known type and class. What is lawful and not
-usual (another type, a name of other bytes, no question, a flag) needs the answer, which repeats
+A message has two bytes of length before it. It is recognised by the part up to its first question:
+a header that fits, one question, a name of labels, a known type and class. What is valid but
+unusual (another type, a name of other bytes, no question, a flag) needs the answer, which repeats
 the message's id.
 """
 
@@ -27,15 +27,15 @@ MAX_NAME: Final = 255
 # RFC 1035 §4.1.1, RFC 6895 §2.2: query, status, notify, update, stateful operations
 OPCODES: Final = (0, 2, 4, 5, 6)
 MAX_RECORDS: Final = 0x3FF
-"""In a section of a response."""
+"""Records in a section of a response."""
 MAX_UPDATES: Final = 0xFF
-"""In a section of a request: all but UPDATE have at most one or two."""
+"""Records in a section of a request: only UPDATE has more than one or two."""
 
 # RFC 1035 §3.2.4, RFC 2136 §1.3
 CLASSES: Final = (b"\x00\x01", b"\x00\x03", b"\x00\x04", b"\x00\xfe", b"\x00\xff")
 
 LABEL: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'".')
-"""Names may hold any byte; those that people look up hold these."""
+"""The bytes in names that people look up; a name may hold any byte."""
 
 # IANA, "Resource Record (RR) TYPEs"
 TYPES: Final = {
@@ -97,7 +97,7 @@ ANY: Final = bytes(range(0x100))
 _COOKIE: Final = b"\0\0\0\0\0\1" + b"\0\0\x29"
 """RFC 7873 §5.4: one additional record, of the root and of type OPT (RFC 6891 §6.1.2)."""
 _INVERSE: Final = b"\0\1\0\0\0\0" + b"\0\0\1\0\1"
-"""RFC 1035 §6.4.2: one answer, whose name is asked for; of type A, and the Internet's."""
+"""RFC 1035 §6.4.2: one answer, whose name is asked for, of type A and class IN."""
 ANSWER: Final = 0x80
 
 
@@ -132,7 +132,7 @@ def read_question(reader: Reader) -> Question:
 
 
 def read_unusual(reader: Reader) -> Question | None:
-    """Any request up to the end of its first question; or of its record's type, if it has none."""
+    """Any request up to the end of its first question, or of its record's type without one."""
     message = reader.part(reader.uint(2, SMALLEST))
     message.take(2)
     operation = message.uint(1, 0, ANSWER - 1) >> 3
@@ -149,7 +149,7 @@ def read_unusual(reader: Reader) -> Question | None:
 
 
 def read_answer(reader: Reader, request: bytes) -> None:
-    """The header of the answer to a request: its id, and its operation (RFC 1035 §4.1.1)."""
+    """The header of the answer to a request: the same id and operation (RFC 1035 §4.1.1)."""
     reader.uint(2, HEADER)
     reader.one_of(request[2:4])
     operation = ANSWER | request[4] & 0x78
@@ -157,7 +157,7 @@ def read_answer(reader: Reader, request: bytes) -> None:
 
 
 def _name(reader: Reader, alphabet: bytes) -> bytes:
-    """Labels up to an empty one; a first name has none to point back to (RFC 1035 §4.1.4)."""
+    """Labels up to an empty one. A first name has no earlier one to point to (RFC 1035 §4.1.4)."""
     labels = []
     size = 1
     while length := reader.uint(1, 0, MAX_LABEL):
@@ -169,9 +169,9 @@ def _name(reader: Reader, alphabet: bytes) -> bytes:
 
 
 def detect(opening: Opening) -> Verdict:
-    """The client's first message; or an answer alone, in a capture that began in the middle."""
+    """The client's first message; or an answer, in a capture that begins in the middle."""
     if (opening.up or opening.down)[6:7] > b"\0":
-        return Verdict.REJECT  # so many questions: this tells most of what is not DNS apart
+        return Verdict.REJECT  # too many questions: this rules out most other protocols
     verdict = _usual(opening)
     if verdict is not Verdict.REJECT or not opening.up:
         return verdict
@@ -195,7 +195,7 @@ class DnsDetails(Details):
 
 @dataclass(slots=True)
 class Dns(Units):
-    """The first question; the rest passes."""
+    """Reads the first question; the rest passes."""
 
     name: ClassVar[str] = "dns"
 
@@ -209,7 +209,7 @@ class Dns(Units):
         self.stay_plain()
 
     def server_unit(self, reader: Reader) -> None:
-        """An answer repeats the question (RFC 1035 §4.1.2), which may not have been captured."""
+        """An answer repeats the question (RFC 1035 §4.1.2): useful where that was not captured."""
         self.client_unit(reader)
 
     def details(self) -> DnsDetails:

@@ -1,4 +1,4 @@
-"""FIX, in which stock is traded (FIX session layer, "Standard header"). Named only.
+"""FIX, a protocol of stock trading (FIX session layer, "Standard header"). Named only.
 
 8=FIX.4.4 SOH 9=length SOH 35=type SOH …
 """
@@ -18,7 +18,7 @@ MAX_VALUE: Final = 16
 
 
 def read_fix(reader: Reader) -> None:
-    """The first three fields, whose order is fixed, up to the message's type."""
+    """The first three fields, whose order is fixed, up to the type of the message."""
     reader.one_of(b"8=FIX.", b"8=FIXT.")
     reader.until(SOH, MAX_VALUE, b"0123456789.SP")
     reader.one_of(b"9=")

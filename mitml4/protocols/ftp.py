@@ -1,8 +1,8 @@
 """FTP's control connection up to AUTH TLS (RFC 959, RFC 2228, RFC 4217).
 
-The greeting is SMTP's too (`220`), so its first line is read whole before anything is certain:
-one that says SMTP and not FTP is SMTP's, whatever the client says. After a login nobody asks for
-TLS, and all passes unseen.
+SMTP greets with `220` too, so nothing is certain before the whole first line has arrived: a line
+that names SMTP and not FTP is SMTP's, whatever the client says. After a login no client asks for
+TLS, and everything passes unread.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ OWN: Final = frozenset(
     b"ACCT ADAT ALLO APPE CCC CDUP CLNT CWD DELE EPRT EPSV FEAT HOST LANG MDTM MKD MLSD MLST NLST "
     b"OPTS PASS PASV PBSZ PORT PROT PWD REIN RETR RMD SITE SIZE STOR SYST TYPE USER XPWD".split()
 )
-"""What no client of SMTP says."""
+"""Commands that SMTP does not have."""
 AUTH: Final = b"AUTH"
 SHARED: Final = frozenset({AUTH, b"HELP", b"LIST", b"NOOP", b"QUIT", b"STAT"})
 GREETINGS: Final = frozenset({b"120", b"220", b"421", b"530"})
-"""RFC 959 §5.4: soon, welcome, or not now; and what servers say whom they do not let in."""
+"""RFC 959 §5.4: soon, welcome, or not now; and 530, by which servers refuse a client."""
 TLS: Final = frozenset({b"TLS", b"TLS-C", b"TLS-P", b"SSL"})
-"""RFC 4217 §2, §16: the names of the mechanism; none of SASL's is called so."""
+"""RFC 4217 §2, §16: names of this mechanism; SASL has none of them."""
 
 _ASKS_FOR_TLS: Final = re.compile(rb"AUTH +(?:TLS|SSL)(?:-[CP])?\r?\n", re.IGNORECASE)
 _NAMED: Final = re.compile(rb"FTP|FileZilla", re.IGNORECASE)
@@ -43,7 +43,7 @@ _REPLY: Final = re.compile(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A `220` that is not SMTP's, and a command of FTP's; the command alone behind AUTH TLS."""
+    """A `220` that is not SMTP's, and a command of FTP's; after AUTH TLS the command alone."""
     client = command(opening.up, OWN, SHARED)
     if client is Verdict.LIKELY and _ASKS_FOR_TLS.match(opening.up):
         client = Verdict.MATCH
@@ -59,7 +59,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: it says FTP."""
+    """The verdict on a greeting: MATCH if it names FTP."""
     verdict = code(down, GREETINGS)
     if verdict is not Verdict.LIKELY:
         return verdict
@@ -73,12 +73,12 @@ def _greeting(down: bytes) -> Verdict:
 
 @dataclass(slots=True)
 class Ftp(InOrder):
-    """Commands and replies, until TLS takes over or somebody is logged in."""
+    """Reads commands and replies, until TLS begins or the user is logged in."""
 
     name: ClassVar[str] = "ftp"
 
     _several_lines: bytes = b""
-    """The code of a reply of several lines that is under way."""
+    """The code of a reply of several lines, until its last line."""
 
     def client_line(self, line: bytes) -> None:
         word, _, argument = line.partition(b" ")
@@ -119,7 +119,7 @@ class Ftp(InOrder):
         elif verb == b"TLS":
             self.refuse()
         elif verb == AUTH and code[:1] in (b"2", b"3"):
-            self.stay_plain()  # GSSAPI and its like wrap what follows in a form of their own
+            self.stay_plain()  # GSSAPI and similar mechanisms wrap everything after this
         elif verb in (b"USER", b"PASS", b"ACCT") and code.startswith(b"2"):
             self.stay_plain()
 

@@ -1,14 +1,15 @@
 """IMAP up to STARTTLS (RFC 9051, RFC 3501).
 
-A client's command has a tag, and so has the line that completes it; so it is the tag which says
-whose an `OK` is. Lines may go on behind literals, which are skipped by count: `{5}` from a client
-waits for the server's go-ahead (`+`), and is not sent if a refusal comes instead; `{5+}` and a
-server's own come at once. The conversation is over once somebody is logged in.
+A client's command has a tag, and the line that completes it has the same tag. So the tag says which
+command an `OK` belongs to. A line may continue after a literal, which is skipped by count. A client
+that sends `{5}` waits for the server's go-ahead (`+`), and sends nothing if it is refused. After
+`{5+}`, and after a server's literal, the bytes follow at once. The conversation is over once the
+user is logged in.
 
     a1 LOGIN {5}          ───────►               the client's side waits
-                          ◄───────  + go ahead   5 bytes pass, and the line goes on
+                          ◄───────  + go ahead   5 bytes pass, and the line continues
     alice secret          ───────►
-                          ◄───────  a1 OK        all passes unseen
+                          ◄───────  a1 OK        everything passes unread
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["PROTOCOL", "Imap"]
 
 PORTS: Final = (143,)
 MAX_TAG: Final = 64
-"""Bytes; clients count, or use a handful of random letters."""
+"""Bytes. Clients count, or use a few random letters."""
 
 # RFC 9051 §9: "tag = 1*<any ASTRING-CHAR except "+">"
 _TAG: Final = rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]" + b"{1,%d}" % MAX_TAG
@@ -39,7 +40,7 @@ COMMANDS: Final = (
 GREETINGS: Final = (b"* OK ", b"* PREAUTH ", b"* BYE ")
 LONGEST_GREETING: Final = max(map(len, GREETINGS))
 UNCHANGED: Final = frozenset({b"CAPABILITY", b"ID", b"LOGOUT", b"NOOP", b"STARTTLS"})
-"""What may be granted without a login."""
+"""Commands that may be granted without a login."""
 
 _COMMAND: Final = re.compile(
     _TAG + rb" (?:" + rb"|".join(COMMANDS) + rb")(?=[ \r\n])", re.IGNORECASE
@@ -56,7 +57,7 @@ _CLIENT_LINE: Final = re.compile(rb"(" + _TAG + rb") ([A-Za-z]{1,16})(?: (.*))?"
 _COMPLETION: Final = re.compile(rb"(" + _TAG + rb") (OK|NO|BAD)(?: .*)?", re.DOTALL | re.IGNORECASE)
 _LITERAL: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\Z")
 _PROSE: Final = re.compile(rb"\+|[^ ]+ (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
-"""Lines of a server that end in text for people, where braces mean nothing."""
+"""Server lines that end in text for people, in which braces mean nothing."""
 _CAPABILITIES: Final = re.compile(
     rb"\* CAPABILITY |[^ ]+ (?:OK|PREAUTH|NO|BAD) \[CAPABILITY ", re.IGNORECASE
 )
@@ -64,7 +65,7 @@ _USERNAME: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
 
 
 def detect(opening: Opening) -> Verdict:
-    """A greeting, and a command with a tag; the command alone behind STARTTLS."""
+    """A greeting, and a command with a tag; after STARTTLS the command alone."""
     return agree(
         opening,
         _command(opening.up),
@@ -97,16 +98,16 @@ def _greeting(down: bytes) -> Verdict:
 
 @dataclass(slots=True)
 class Imap(Login):
-    """Commands and replies, until TLS takes over or somebody is logged in."""
+    """Reads commands and replies, until TLS begins or the user is logged in."""
 
     name: ClassVar[str] = "imap"
 
     _under_way: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Tag and verb of the commands that are not completed, oldest first."""
+    """Tags and verbs of the commands that are not completed, oldest first."""
     _tag: bytes | None = None
-    """Of the command whose line goes on behind a literal."""
+    """The tag of the command whose line continues after a literal."""
     _literal: int = 0
-    """Bytes that the client will send once the server says go ahead."""
+    """The length of the literal that the client sends after the go-ahead."""
     _server_line_goes_on: bool = False
 
     def client_line(self, line: bytes) -> None:
@@ -115,7 +116,7 @@ class Imap(Login):
         self._literal_behind(line)
 
     def _command(self, line: bytes) -> None:
-        """A line with a tag; others are responses in an AUTHENTICATE, or IDLE's `DONE`."""
+        """A line with a tag is a command. Others are responses in an AUTHENTICATE, or `DONE`."""
         command = _CLIENT_LINE.fullmatch(line)
         if command is None:
             self.respond(line)
@@ -131,7 +132,7 @@ class Imap(Login):
         elif verb == b"STARTTLS" and not argument:
             self.ask()
         elif verb == b"STARTTLS":
-            verb = b"NOOP"  # not by its grammar: no server will grant it
+            verb = b"NOOP"  # not valid, so no server grants it
         self._under_way.append((self._tag, verb))
 
     def _literal_behind(self, line: bytes) -> None:
@@ -187,7 +188,7 @@ class Imap(Login):
         elif granted and verb not in UNCHANGED:
             self.let_in()
         if tag == self._tag and self.up is PAUSE:
-            self._tag = None  # its literal is not wanted any more
+            self._tag = None  # the literal is no longer wanted
             self.answered()
 
 

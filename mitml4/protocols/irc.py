@@ -1,8 +1,8 @@
 """IRC up to STARTTLS (RFC 1459, RFC 2812, and the `tls` extension of IRCv3).
 
-A client's first lines are FTP's and POP3's too (`USER`, `PASS`), so it takes the server's answer
-to be certain. Replies are numbers, and in no order that matters: 670 says yes to STARTTLS, 001 that
-the client is registered, behind which nobody asks any more.
+FTP and POP3 clients begin with the same lines (`USER`, `PASS`), so only the server's answer makes
+it certain. Replies have numbers, and their order does not matter: 670 grants STARTTLS; 001 says
+that the client is registered, and after that no client asks for TLS.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BARE: Final = (
     rb"|(?:NOTICE|PRIVMSG) [^ \r\n]+ :|PASS [^ \r\n]+ (?:[0-9]{4}|:?TS)"
     rb"|PING (?::|[0-9A-F]{4,}\r?\n)|SERVER [^ \r\n]+ [0-9]+ "
 )
-"""What has no prefix is told from words of somebody's text by its parameters (RFC 2812 §3)."""
+"""Messages without a prefix. Their parameters tell them from words of a text (RFC 2812 §3)."""
 _ANSWER: Final = re.compile(_PREFIX + rb" +(?:[0-9]{3}|" + _WORDS + rb") |" + _BARE, re.IGNORECASE)
 _ANSWER_BEGUN: Final = re.compile(
     rb":|" + _PREFIX + rb"(?: +(?:[0-9]{0,3}|[A-Z]{0,12} ?))?"
@@ -50,26 +50,26 @@ _TELLTALE_ANSWER: Final = re.compile(
     _PREFIX
     + rb" +(?:[0-9]{3} [^ \r\n]+ |CAP \S+ LS |NOTICE \S+ :)|NOTICE AUTH :|ERROR :Closing Link"
 )
-"""What nobody else's server says."""
+"""Answers that only servers of IRC give."""
 _TELLTALE: Final = re.compile(
     rb"(?:(?:PASS|USER|WEBIRC)[^\n]*\n)*(?:CAP (?:LS|REQ|END|LIST)|NICK)[^\n]*\n"
     rb" *(?:CAP|JOIN|NICK|PASS|USER)[ \r\n]"
     rb"|(?:PRIVMSG|NOTICE) [^ \r\n]+ :",
     re.IGNORECASE,
 )
-"""Among what IRC alone begins with, a second line that goes with it; or a message."""
+"""A second line that only IRC has after such a first line; or a message."""
 _IN_THE_MIDDLE: Final = re.compile(
     rb":[^\0- !@\x7f-\xff]{1,64}![^\0- !@\x7f-\xff]{1,64}@[!-~]{1,255} "
     rb"(?:JOIN|KICK|MODE|NICK|NOTICE|PART|PRIVMSG|QUIT)[ \r]"
     rb"|:[!-~]{1,255} [0-9]{3} [!-~]+ [\t\r -~]*\n:"
 )
-"""What a server relays, and a list of its replies: a capture that begins midway may take it for the
-client."""
+"""Messages that a server relays, and its numeric replies: a capture that begins midway may take the
+server for the client."""
 _LINE: Final = re.compile(rb"(?::([^ ]*) +)?([^ ]+)(?: +(.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A command, and an answer that fits; from one side alone, what nobody else says."""
+    """A command, and an answer that fits; from one side alone, only what is IRC's alone."""
     if opening.up.startswith(b":"):
         return _in_the_middle(opening.up)
     client = command(opening.up, COMMANDS)
@@ -106,7 +106,7 @@ class IrcDetails(LoginDetails):
 
 @dataclass(slots=True)
 class Irc(Login):
-    """The registration, until TLS takes over or the server says welcome."""
+    """Reads the registration, until TLS begins or the server welcomes the client."""
 
     name: ClassVar[str] = "irc"
 
@@ -139,7 +139,7 @@ class Irc(Login):
             case b"670" if self.up is PAUSE:
                 self.accept()
             case b"691" | b"421" | b"451" if self.up is PAUSE:
-                self.refuse()  # it failed, is no command here, or must come later
+                self.refuse()  # STARTTLS failed, is unknown, or must come later
             case b"CAP" | b"908":  # RPL_SASLMECHS
                 self.offer(parameters)
             case b"001":

@@ -4,9 +4,9 @@
     length  api key  api version  correlation id  client id …  ─►
                                                                ◄─ length  correlation id …
 
-A request is recognised by its header. One that a client begins with, and that has a client's name,
-is certain; another needs the answer, whose correlation id is the request's. Of answers alone the
-first is known by its looks: the list of what the server can, in order.
+A request is recognised by its header. A usual first request with a client's name is certain; any
+other needs the answer, which repeats the correlation id. Where only answers were captured, the
+first is recognised by its contents: the sorted list of what the server supports.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ __all__ = ["PROTOCOL", "Kafka", "KafkaDetails"]
 
 SMALLEST: Final = 10
 LARGEST: Final = 0x10FFFF
-"""Of a first request; less than a length of DNS's and an id, which are four bytes as well."""
+"""Bytes of a first request: less than the length and id of a DNS message, read as one number."""
 MAX_VERSION: Final = 20
 MAX_CLIENT_ID: Final = 255
 NO_CLIENT_ID: Final = 0xFFFF
 LONG_ENOUGH: Final = 3
-"""Characters of a client id that are hardly chance."""
+"""Characters of a client id that are hardly there by chance."""
 CORRELATION_HIGHS: Final = tuple(bytes([byte]) for byte in (*range(0x20), 0x7F))
-"""Ids count from 0; Java's SASL takes the last before 2³¹. No name of PostgreSQL's begins so."""
+"""Ids count from 0; Java's SASL uses the last ones before 2³¹. No name in a PostgreSQL start-up
+begins with these."""
 
 # "API Keys"
 API_VERSIONS: Final = 18
@@ -67,14 +68,14 @@ APIS: Final = {
 }
 MAX_API: Final = 92
 FIRST: Final = (3, 17, API_VERSIONS)
-"""What a client begins with, at times before it has a name."""
+"""Requests that a client begins with, some of them before it has a name."""
 FLEXIBLE: Final = 3
-"""The version of ApiVersions from which on it names the client's software (KIP-511)."""
+"""From this version on, ApiVersions names the client's software (KIP-511)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request's header, and the reader of what is behind it."""
+    """A request's header, and the reader of what follows it."""
 
     api: int
     version: int
@@ -84,7 +85,7 @@ class Request:
 
 
 def read_request(reader: Reader) -> Request:
-    """A request up to the end of its header's client id."""
+    """A request up to the end of the client id in its header."""
     body = reader.part(reader.uint(4, SMALLEST, LARGEST))
     api = body.uint(2, 0, MAX_API)
     version = body.uint(2, 0, MAX_VERSION)
@@ -107,7 +108,7 @@ def read_answer(reader: Reader, correlation: bytes) -> None:
 
 
 def read_versions(reader: Reader) -> None:
-    """A response to ApiVersions up to its third range, of which the first two are 0's and 1's."""
+    """A response to ApiVersions up to its third range; the first two are those of 0 and 1."""
     body = reader.part(reader.uint(4, SMALLEST + 3 * 6, LARGEST))
     body.one_of(*CORRELATION_HIGHS)
     body.take(3)
@@ -124,7 +125,7 @@ _certain = single_message(either(read_request, read_versions), read_versions)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A first request with a client id; or another, or without a long enough one, if answered."""
+    """A usual first request with a client id; or any request with its answer."""
     verdict = _certain(opening)
     if verdict is not Verdict.MATCH or evaluate(read_request, opening.up) is not Verdict.MATCH:
         return verdict
@@ -145,12 +146,12 @@ class KafkaDetails(Details):
     api_version: int | None = None
     client_id: bytes | None = None
     client_software: bytes | None = None
-    """Name and version, with a space between, where the first request is a late ApiVersions."""
+    """Name and version, with a space between; only in later versions of ApiVersions."""
 
 
 @dataclass(slots=True)
 class Kafka(Units):
-    """The first request's header; the rest passes."""
+    """Reads the header of the first request; the rest passes."""
 
     name: ClassVar[str] = "kafka"
 
@@ -182,7 +183,7 @@ class Kafka(Units):
 
 
 def _software(body: Reader) -> bytes:
-    """`no tags, name, version`, in compact strings: their length and one more, and their bytes."""
+    """`no tags, name, version`; each string has its length plus one before it."""
     body.one_of(b"\x00")
     return b" ".join(body.take(body.uint(1, 1, 0x7F) - 1, PRINTABLE) for _ in ("name", "version"))
 

@@ -5,10 +5,10 @@
                                                 ◄───   30 len  02 id  78 … 0a 01 00: TLS begins
 
 Every message is `SEQUENCE { id, operation, controls }`. A client may ask for TLS at any time when
-nothing else is under way (§4.14.1), also after a search or an anonymous bind, so messages are
-followed by their lengths and their bodies pass; but not for ever: after so many of them nobody
-asks any more. Its side is held from the question to the answer. What a SASL bind has wrapped
-(RFC 4422 §3.7) begins with a length in place of a SEQUENCE, and passes.
+nothing else is under way (§4.14.1), so also after a search or an anonymous bind. Messages are
+followed by their lengths, and their bodies pass. After a number of them no request for TLS is
+expected any more. The client's side waits from its request to the answer. What SASL wraps after a
+bind (RFC 4422 §3.7) begins with a length in place of a SEQUENCE, and passes.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ SEQUENCE: Final = b"\x30"
 INTEGER: Final = b"\x02"
 SMALL_INTEGER: Final = INTEGER + b"\x01"
 ENUMERATED: Final = b"\x0a\x01"
-"""With its length: all that are defined fit into a byte."""
+"""With its length: all defined values fit into a byte."""
 OCTETS: Final = b"\x04"
 CONTROLS: Final = b"\xa0"
 
-# §4.2 to §4.14: the operations, and what each begins with
+# §4.2 to §4.14: the operations, and the first element of each
 BIND: Final = b"\x60"
 EXTENDED: Final = b"\x77"
 BIND_RESPONSE: Final = b"\x61"
 ENTRY: Final = b"\x64"
-"""Of a search."""
+"""An entry that a search found."""
 EXTENDED_RESPONSE: Final = b"\x78"
 REQUESTS: Final = {
     BIND: SMALL_INTEGER,
@@ -78,32 +78,32 @@ SUCCESS: Final = ENUMERATED + b"\x00"
 SIMPLE: Final = b"\x80"
 SASL: Final = b"\xa3"
 SICILY: Final = (b"\x89", b"\x8a", b"\x8b")
-"""[MS-ADTS] §5.1.1.1.3: NTLM from before it had a SASL mechanism."""
+"""[MS-ADTS] §5.1.1.1.3: NTLM without SASL."""
 
 MAX_MESSAGES: Final = 1000
-"""Of both sides, after which nobody will ask for TLS any more."""
+"""Messages of both sides after which no request for TLS is expected."""
 MAX_DN: Final = 4096
 MAX_MECHANISM: Final = 20
 """RFC 4422 §3.1."""
 MAX_ROOT: Final = 16384
 """Bytes of the root's entry, in which the server lists its SASL mechanisms."""
 MAX_EXTENDED: Final = 4096
-"""Bytes of an extended request that may be StartTLS, controls included."""
+"""Bytes of an extended request that may be StartTLS, including its controls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The head of a message: its id, and its operation's tag and body, which is not read yet."""
+    """The head of a message: its id, and the tag and body of its operation, which is unread."""
 
     id: int
     tag: bytes
     operation: Reader
     size: int
-    """Of the operation's body and all that follows it in the message."""
+    """The bytes of the operation's body and of all that follows it in the message."""
 
 
 def read_message(reader: Reader, operations: dict[bytes, bytes | None]) -> Message:
-    """A message's head, up to the operation's body."""
+    """The head of a message, up to the body of its operation."""
     _, length = read_head(reader, SEQUENCE)
     end = reader.at + length
     message = reader.part(length)
@@ -118,7 +118,8 @@ def read_message(reader: Reader, operations: dict[bytes, bytes | None]) -> Messa
 
 
 def read_beginning(reader: Reader, operations: dict[bytes, bytes | None]) -> None:
-    """A message's head, and the first bytes of its operation; or all of it, and what follows."""
+    """The head of a message and the first bytes of its operation; or, for a short one, all of it
+    and the head of the next."""
     message = read_message(reader, operations)
     operation = message.operation
     if begins := operations[message.tag]:
@@ -132,7 +133,7 @@ def read_beginning(reader: Reader, operations: dict[bytes, bytes | None]) -> Non
 
 
 def detect(opening: Opening) -> Verdict:
-    """A message of the client's, or (a capture that began in the middle) a server's answer."""
+    """A message of the client's; or, in a capture that begins midway, a server's answer."""
     if opening.up:
         return evaluate(lambda reader: read_beginning(reader, ANY), opening.up)
     verdict = evaluate(lambda reader: read_beginning(reader, RESPONSES), opening.down)
@@ -150,7 +151,7 @@ class LdapDetails(Details):
 
 @dataclass(slots=True)
 class Ldap(Units):
-    """Messages by their lengths, until TLS takes over or it is clear that it will not."""
+    """Follows messages by their lengths, until TLS begins or no longer can."""
 
     name: ClassVar[str] = "ldap"
 
@@ -158,10 +159,10 @@ class Ldap(Units):
     mechanism: bytes | None = None
     upgraded: bool = False
     _asked: int | None = None
-    """The id of the request for TLS that waits for its answer."""
+    """The id of the request for TLS, until it is answered."""
     _requests: int = 0
     _messages: int = 0
-    """Of both sides."""
+    """Of both sides together."""
 
     def client_unit(self, reader: Reader) -> None:
         if not self._goes_on(reader):
@@ -176,7 +177,7 @@ class Ldap(Units):
         if message.tag == BIND:
             self.bind_dn, self.mechanism = _bind(message.operation)
         self._requests += 1
-        # The first may be what is asked before TLS, the second hardly is.
+        # One request may come before TLS; a second one hardly does.
         self.details_ready = self.details_ready or self._requests > 1 or bool(self.bind_dn)
         self._messages += 1
         self.skip_body(reader, Direction.UP, message.size)
@@ -208,13 +209,13 @@ class Ldap(Units):
             self.answered()
 
     def _bound(self, operation: Reader) -> None:
-        """A bind was answered; an anonymous one shows nothing."""
+        """A bind was answered. The answer to an anonymous one shows nothing."""
         anonymous = not self.bind_dn and self.mechanism == b"simple"
         if operation.take(3) == SUCCESS and not anonymous:
             self.channel_binding = False
 
     def _goes_on(self, reader: Reader) -> bool:
-        """Whether this goes on as it did, in messages, and not yet for too long."""
+        """Whether messages follow, and not too many yet. If not, the rest passes."""
         if self._messages < MAX_MESSAGES and reader.data.startswith(SEQUENCE, reader.at):
             return True
         self.stay_plain()
@@ -225,7 +226,7 @@ class Ldap(Units):
 
 
 def _is_of_root(entry: Reader) -> bool:
-    """Whether an entry is what the server says of itself (RFC 4512 §5.1): its name is empty."""
+    """Whether an entry describes the server itself (RFC 4512 §5.1): then its name is empty."""
     return entry.take(2) == OCTETS + b"\0"
 
 
@@ -236,7 +237,7 @@ def _name(operation: Reader) -> bytes:
 
 
 def _bind(operation: Reader) -> tuple[bytes, bytes]:
-    """`version, name, authentication` (§4.2), as far as they are no secret."""
+    """`version, name, authentication` (§4.2), without secrets."""
     operation.one_of(INTEGER + b"\x01")
     operation.take(1)
     _, size = read_head(operation, OCTETS)

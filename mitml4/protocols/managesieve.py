@@ -1,8 +1,8 @@
 """ManageSieve up to STARTTLS (RFC 5804).
 
-The server greets with its capabilities, and does so again behind STARTTLS. On both sides a line may
-go on behind a literal (`{5+}` from a client, `{5}` from a server), which is skipped by count; so a
-script that says `STARTTLS` is no command, and an `OK` whose text is a literal ends behind it.
+The server greets with its capabilities, and again after STARTTLS. On both sides a line may continue
+after a literal (`{5+}` from a client, `{5}` from a server), which is skipped by count. So a script
+that contains `STARTTLS` is no command, and an `OK` whose text is a literal ends after it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ COMMANDS: Final = frozenset(
     b"PUTSCRIPT RENAMESCRIPT SETACTIVE STARTTLS UNAUTHENTICATE".split()
 )
 IMPLEMENTATION: Final = b'"IMPLEMENTATION"'
-"""RFC 5804 §1.7 lets capabilities stand in any order; every known server begins with this one."""
+"""RFC 5804 §1.7 allows any order of capabilities; every known server begins with this one."""
 MECHANISMS: Final = b'"SASL"'
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITY", b"LOGOUT", b"NOOP", b"STARTTLS"})
-"""What may be granted without a login."""
+"""Commands that may be granted without a login."""
 
 _NAMED: Final = re.compile(re.escape(IMPLEMENTATION), re.IGNORECASE)
 _LITERAL: Final = re.compile(rb"\{([0-9]{1,10})\+?\}\Z")
@@ -51,7 +51,7 @@ def _greeting(down: bytes) -> Verdict:
 
 @dataclass(slots=True)
 class ManageSieve(InOrder):
-    """Commands and replies, until TLS takes over or somebody is logged in."""
+    """Reads commands and replies, until TLS begins or the user is logged in."""
 
     name: ClassVar[str] = "managesieve"
     greets_again: ClassVar[bool] = True
@@ -59,7 +59,7 @@ class ManageSieve(InOrder):
     _client_line_goes_on: bool = False
     _server_line_goes_on: bool = False
     _status: bytes | None = None
-    """Of the reply whose line is under way."""
+    """Of the reply that is being read."""
 
     def client_line(self, line: bytes) -> None:
         literal = _LITERAL.search(line)

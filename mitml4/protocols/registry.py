@@ -1,13 +1,14 @@
-"""All protocols in one list, and the question that is put to them: what is it now?
+"""All protocols in one list, and detection: which of them do these first bytes belong to?
 
-Detection is one pass over the first bytes of both directions. A table by first byte leaves a
-handful of candidates, whatever the number of rows; each of them gives its verdict on the same
-buffer. Most flows begin like one before them, and a rejection is final: who rejected a client's
-first few bytes once is not asked about them again.
+Detection is one pass over the first bytes of both directions. A table by first byte leaves a few
+rows, whatever the number of protocols, and the detector of each gives its verdict on the same
+bytes. A rejection is final, and most flows begin like an earlier one. So the registry remembers
+which rows did not reject a client's first few bytes, and asks no others when the same bytes come
+again.
 
-Nothing is decided by the order of the rows: where two protocols can begin alike, both say NEED_MORE
-until the bytes tell them apart, and two MATCHes at once is a bug (which a property test hunts). For
-the commonest protocols that lets the first MATCH spare the others' rules (`conclusive`).
+The order of the rows decides nothing. Where two protocols can begin alike, both return NEED_MORE
+until the bytes tell them apart; two MATCHes at once are a bug, which a property test looks for. For
+the most common protocols the first MATCH therefore ends the search (`conclusive`).
 """
 
 from __future__ import annotations
@@ -86,18 +87,18 @@ __all__ = [
 ]
 
 MAX_OPENING: Final = 16384
-"""Bytes in both directions together after which the likely answer, or none, is the last word."""
+"""After so many bytes in both directions together, the likely answer, or none, is final."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What an opening is: one protocol (`match`), one of several (`candidates`), or nothing."""
+    """The answer: one protocol (`match`), one of several (`candidates`), or none of them."""
 
     match: Protocol | None = None
     candidates: tuple[Protocol, ...] = ()
-    """Who has not rejected it; empty once it is decided, for a protocol or for none."""
+    """The rows that have not rejected it; empty once it is decided."""
     likely: Protocol | None = None
-    """The one candidate that says it will be this if nothing more comes; None if two say so."""
+    """The only candidate whose verdict is LIKELY; None if there are several, or none."""
 
     @property
     def undecided(self) -> bool:
@@ -106,14 +107,15 @@ class Detection:
 
     @property
     def terminating(self) -> bool:
-        """Whether a candidate would end the client's bytes on our side: they must not move yet."""
+        """Whether a candidate would terminate the client's bytes, so that they must not move
+        yet."""
         return any(candidate.terminates for candidate in self.candidates)
 
 
 NOTHING: Final = Detection()
 
 BEGINNING: Final = 6
-"""How many of a client's first bytes are remembered; ClientHellos differ little in as many."""
+"""How many of a client's first bytes are remembered; ClientHellos hardly differ in these."""
 _MAX_BEGINNINGS: Final = 4096
 
 
@@ -130,16 +132,16 @@ class Registry:
         self._narrowed: dict[tuple[bytes, tuple[str, ...]], tuple[Protocol, ...]] = {}
 
     def _beginning(self, side: str, byte: int) -> tuple[Protocol, ...]:
-        """The rows which can begin with this byte on this side."""
+        """The rows that can begin with this byte on this side."""
         firsts = ((row, getattr(row, side)) for row in self._any)
         return tuple(row for row, first in firsts if first is None or byte in first)
 
     def by_name(self, name: str) -> Protocol | None:
-        """The row of this name; where two have it, the first."""
+        """The row of this name; the first of several."""
         return self._names.get(name)
 
     def detect(self, opening: Opening) -> Detection:
-        """What these first bytes are, as far as they tell. Never raises for any bytes."""
+        """The answer for these first bytes. Never raises, whatever they are."""
         remaining: list[Protocol] = []
         matching: list[Protocol] = []
         likely: list[Protocol] = []
@@ -155,19 +157,20 @@ class Registry:
             elif verdict is Verdict.LIKELY:
                 likely.append(row)
         if matching:
-            # Two at once contradict each other: unknown is the harmless answer.
+            # Two at once contradict each other: then unknown is the safe answer.
             return self._matches[id(matching[0])] if len(matching) == 1 else NOTHING
         guess = likely[0] if len(likely) == 1 else None
         if len(opening.up) + len(opening.down) >= MAX_OPENING:
             return Detection(likely=guess)
-        # What the server says to a silent client rules nothing out: had the client's bytes come
-        # a moment earlier, they would have been an answer, and the verdict may not hang on that.
+        # While the client is silent, the server's bytes rule nothing out: a client that had spoken
+        # a moment earlier would make them an answer, and the verdict must not depend on that
+        # moment.
         silent = not (opening.up or opening.up_ended)
         candidates = self._any if silent else tuple(remaining)
         return Detection(None, candidates, guess)
 
     def _candidates(self, opening: Opening) -> tuple[Protocol, ...]:
-        """Whom to ask. Once the client spoke, the server's bytes may be an answer."""
+        """The rows to ask. Once the client has spoken, the server's bytes may be an answer."""
         if opening.up:
             beginning = opening.up[:BEGINNING], opening.within
             rows = self._narrowed.get(beginning)
@@ -176,15 +179,15 @@ class Registry:
         return self.possible(rows, opening.within)
 
     def possible(self, rows: tuple[Protocol, ...], within: tuple[str, ...]) -> tuple[Protocol, ...]:
-        """Without those that cannot be here: TLS that STARTTLS began carries the protocol that
-        asked for it, and no other of that family."""
+        """These rows, without those that cannot be inside this stack: TLS that began by STARTTLS
+        carries the protocol that asked for it, and no other protocol with STARTTLS."""
         outer = self._names.get(within[-2]) if len(within) > 1 and within[-1] == "tls" else None
         if outer is None or not outer.starttls:
             return rows
         return tuple(row for row in rows if not row.starttls or row.name == outer.name)
 
     def _narrow(self, up: bytes, within: tuple[str, ...]) -> tuple[Protocol, ...]:
-        """Who does not reject these first bytes of a client, whatever else comes. Remembers it."""
+        """The rows that do not reject these first bytes of a client. Remembers them."""
         opening = Opening(up=up, within=within)
         rows = self.possible(self._by_client[up[0]], within)
         rows = tuple(row for row in rows if _verdict(row, opening) is not Verdict.REJECT)

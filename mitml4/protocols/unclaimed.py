@@ -1,13 +1,13 @@
-"""Where a client's bytes ask to go that no conversation has read.
+"""Where a client's bytes ask to go, in bytes that no conversation has read.
 
-Some bytes move before it is certain whose they are, or because nobody may be kept waiting for
-ever. Where a policy refuses hosts, these are read here first, by the conversation that they are
-likely to belong to. And what no detector takes may still be understood by a server which is less
-exact: its shape is enough then to say that it asks for a host which cannot be read.
+Some bytes move before it is certain which protocol they belong to, because they may not be held
+back for ever. Where a policy refuses hosts, these bytes are read here first, by the conversation of
+the likely protocol. A server that is less strict may also understand what no detector accepts. The
+shape of such bytes is enough to say that they ask for a host that cannot be read:
 
     WORD … HTTP/                     a request line in any case, with any blanks and any version
     WORD http://… · CONNECT …        the same without a version
-    WORD … and a Host field          the same for servers that know a request line by nothing else
+    WORD … and a Host field          the same for servers that need no version
     04 01|02 port address …00        SOCKS4
     05 N methods … 05 . 00 01|03|04  SOCKS5
     PROXY … · its second signature   the PROXY protocol
@@ -37,7 +37,7 @@ from mitml4.protocols.registry import detect
 
 __all__ = ["Asked", "asked_by"]
 
-# What somebody's parser takes for a blank (Python's str.split knows most of them).
+# What some parsers take for a blank (Python's str.split accepts most of them).
 _BLANK: Final = rb"[\x00\t\v\f\r\x1c-\x20\x85\xa0]"
 _BLANKS: Final = b"\n\0\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
 _WORD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}"
@@ -60,7 +60,7 @@ _WHY: Final = "a request that cannot be read"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client's bytes ask for, and whether more bytes may tell more."""
+    """What a client's bytes ask for, and whether more bytes may add to it."""
 
     ends: tuple[End, ...] = ()
     more: bool = False
@@ -72,7 +72,7 @@ _ANYWHERE: Final = Asked((Unreadable(_WHY),))
 
 
 def asked_by(opening: Opening, target: Target | None) -> Asked:
-    """Where the client's bytes of an opening ask to go, bound for `target` as they are."""
+    """Where the client's first bytes ask to go; `target` is where the connection goes."""
     detection = detect(opening)
     row = detection.match or detection.likely
     if row and row.converse:
@@ -115,7 +115,7 @@ def _by_shape(opening: Opening, target: Target | None) -> Asked:
 
 
 def _by_lines(data: bytes, target: Target | None, *, ended: bool) -> Asked:
-    """What a request line asks for that no parser of ours takes, and the fields behind it."""
+    """What a request line that no detector accepts asks for, and the fields after it."""
     request = data.lstrip(_BLANKS)
     full = len(data) >= MAX_PEEK
     if PREFACE.startswith(request[: len(PREFACE)]):

@@ -1,7 +1,7 @@
 """Wire bytes as text for people, within a bound.
 
-What a flow says must not decide how much memory its events take: a header field of HTTP/2 may name
-64 KiB by one byte. So every text and every list in an event has a bound, and what is cut says so.
+The traffic must not decide how much memory its events take: a header field of HTTP/2 can name 64
+KiB in one byte. So every text and every list in an event has a bound, and shows where it was cut.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ __all__ = [
 ]
 
 MAX_TEXT: Final = 4096
-"""Characters of a text; a longer one is cut there, and `CUT` put behind it."""
+"""Characters of a text; a longer one is cut there, and `CUT` follows."""
 MAX_ITEMS: Final = 256
-"""Items of a list; a longer one is cut there, and ends with an item `CUT`."""
+"""Items of a list; a longer one is cut there, and an item `CUT` follows."""
 MAX_PAIRS: Final = 32768
-"""Characters of all header fields of a message; a pair of `CUT` stands for those behind."""
+"""Characters of all header fields of a message; a pair of `CUT` stands for the rest."""
 CUT: Final = "…"
 _SHORT: Final = 256
 _LONGEST_CHARACTER: Final = 4
-"""Bytes of UTF-8."""
+"""Bytes of a character in UTF-8, at most."""
 _REMEMBERED: Final = 512
-"""Long texts: more than two tables of HPACK hold, as large as they may be."""
+"""Long texts that are cached: more than two HPACK tables of the largest size hold."""
 
 
 def whole_text(data: bytes) -> str:
-    r"""All of it: UTF-8, and ``\xNN`` for every byte that is not."""
+    r"""All of the bytes as UTF-8, with ``\xNN`` for every byte that is not."""
     return data.decode("utf-8", "backslashreplace")
 
 
 def text(data: bytes) -> str:
-    """The same, of a bounded length."""
+    """The same, at most MAX_TEXT characters and CUT."""
     if len(data) <= _SHORT:
         return whole_text(data)
     return _long_text(data[: (MAX_TEXT + 1) * _LONGEST_CHARACTER])
@@ -50,17 +50,17 @@ def text(data: bytes) -> str:
 
 @lru_cache(_REMEMBERED)
 def _long_text(data: bytes) -> str:
-    """Remembered, since escaping takes milliseconds, and HPACK repeats a value by one byte."""
+    """Cached: escaping takes milliseconds, and HPACK repeats a value in one byte."""
     return shorten(whole_text(data))
 
 
 def shorten(value: str) -> str:
-    """A text of at most MAX_TEXT characters, and CUT if it was longer."""
+    """The text, cut at MAX_TEXT characters with CUT after them."""
     return value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + CUT
 
 
 def bounded(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """At most MAX_ITEMS of a list's items, and one that says CUT if there were more."""
+    """The first MAX_ITEMS items, and CUT as the last one if there were more."""
     if len(items) <= MAX_ITEMS:
         return items
     first = items[0]
@@ -69,7 +69,7 @@ def bounded(items: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def pairs(fields: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    """Header fields as text, in the order and the spelling of the wire; all within MAX_PAIRS."""
+    """Header fields as text, in the order and spelling of the wire, within MAX_PAIRS."""
     shown: list[tuple[str, str]] = []
     left = MAX_PAIRS
     for name, value in fields:

@@ -1,4 +1,4 @@
-"""The heads of BER's elements (X.690 §8.1), for protocols that are looked at and not decoded."""
+"""The heads of BER elements (X.690 §8.1), for protocols that are followed but not decoded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["read_head", "read_length"]
 
 
 def read_length(reader: Reader) -> int:
-    """A definite length in its short form, or in its long form of up to four bytes.
+    """A definite length, in the short form or in the long form of up to four bytes.
 
-    The long form need not be the shortest: Microsoft's LDAP always takes four bytes.
+    The long form need not be the shortest one: Microsoft's LDAP always uses four bytes.
     """
     first = reader.uint(1, 0, 0x84)
     if first < 0x80:
@@ -22,5 +22,5 @@ def read_length(reader: Reader) -> int:
 
 
 def read_head(reader: Reader, *tags: bytes) -> tuple[bytes, int]:
-    """One of these tags, and the length of what follows."""
+    """Read one of these tags and a length; return both."""
     return reader.one_of(*tags), read_length(reader)

@@ -1,13 +1,14 @@
-"""How much it takes to believe a binary protocol that is only named.
+"""From rules to detectors: how many messages it takes to be certain.
 
-Such a protocol is one rule: a parser of its first unit (see fields.py). What the rule is worth
-decides how it becomes a detector:
+A rule is a parser of a protocol's first unit (see fields.py). How specific it is decides which
+function makes the detector:
 
-    proof       a magic number, or fields that hold each other in place: the unit is enough
-    answered    too few fixed bits for that: the far side's answer, or a second unit, must fit too
+    single_message     the unit has a magic number, or fields that constrain each other: it is
+    enough request_response   too few bits are fixed: the server's answer, or a second unit, must
+    fit too either_side        both sides begin in the same way
 
-A capture may begin in the middle, or show the replies only; then whoever speaks first is taken for
-the client. So a rule may read replies as well as requests.
+A capture may begin in the middle, or show only replies. Whichever side speaks first is then taken
+for the client, so a rule may read replies as well as requests.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Detector: TypeAlias = Callable[[Opening], Verdict]
 def single_message(client: Rule, server: Rule | None = None) -> Detector:
     """A detector for a rule that is enough alone.
 
-    `server` is what a server says that does not wait for its client (None: it always waits). It
-    is LIKELY until the client has spoken, whose bytes then decide alone.
+    `server` reads what a server sends before its client (None: it always waits). That is LIKELY
+    until the client has spoken; then the client's bytes decide alone.
     """
 
     def detect(opening: Opening) -> Verdict:
@@ -49,8 +50,10 @@ def single_message(client: Rule, server: Rule | None = None) -> Detector:
 
 
 def either_side(examine: Callable[[bytes], Verdict]) -> Detector:
-    """A detector for what both sides say. A silent client leaves it to the server, which is LIKELY
-    until nothing can come from the client."""
+    """A detector for protocols whose two sides begin alike.
+
+    The client's bytes decide. As long as there are none, the server's are LIKELY at most.
+    """
 
     def detect(opening: Opening) -> Verdict:
         if opening.up:
@@ -66,8 +69,8 @@ def either_side(examine: Callable[[bytes], Verdict]) -> Detector:
 def request_response(request: Rule, reply: Callable[[bytes], Rule]) -> Detector:
     """A detector for a rule that is weak alone: LIKELY until an answer or a second request fits.
 
-    `request` must read the whole unit; `reply` makes the server's rule out of the client's bytes,
-    of which a whole request has then come.
+    `request` must read the whole unit. `reply` gets the client's bytes, which hold a whole request,
+    and returns the server's rule.
     """
 
     def detect(opening: Opening) -> Verdict:
@@ -90,7 +93,7 @@ def request_response(request: Rule, reply: Callable[[bytes], Rule]) -> Detector:
 
 
 def either(*rules: Rule) -> Rule:
-    """A rule for what begins in one of several ways."""
+    """A rule that accepts what any of these rules accepts."""
 
     def read(reader: Reader) -> None:
         possible = False

@@ -1,9 +1,8 @@
-"""Binary fields read in order from bytes that may end anywhere.
+"""Binary fields, read in order from bytes that may end anywhere.
 
-A rule of detection is written once, as the parser of a unit's first fields. Reading past the end
-raises `Short`, as long as what there is of the field can still become one; the first byte that
-rules it out raises `ProtocolError`. So the same function says REJECT, NEED_MORE and MATCH to the
-detector, and "that is no such unit", "not enough yet" and its values to the conversation.
+A rule of detection is the parser of a unit's first fields. Reading past the end raises `Short` as
+long as the bytes so far fit. The first byte that cannot fit raises `ProtocolError`. So one function
+serves the detector (MATCH, NEED_MORE, REJECT) and the conversation (values, not whole, broken).
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ __all__ = ["PRINTABLE", "Reader", "Short", "evaluate"]
 PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 
-class Short(Exception):  # noqa: N818, for it is no error: it says "more, please"
-    """The bytes end before the field does, and fit so far."""
+class Short(Exception):  # noqa: N818, for it is no error: it asks for more bytes
+    """The bytes end within a field, and fit so far."""
 
 
 @dataclass(slots=True)
 class Reader:
-    """A position in some bytes; every method reads one field and moves behind it.
+    """A position in some bytes. Each method reads one field and moves after it.
 
-    Where a unit's length is known, a `part` reads its fields: what would lie beyond its end is an
-    error then, and not something to wait for.
+    Where a unit's length is known, `part` or `whole` gives a reader of that unit alone: reading
+    past its end is a ProtocolError, since more bytes would not help.
     """
 
     data: bytes
@@ -38,26 +37,26 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """How many of the bytes that have come are still to be read."""
+        """How many of the bytes that have arrived are still unread."""
         return len(self._next(len(self.data)))
 
     def _next(self, size: int) -> bytes:
-        """As many of the next bytes as have come and belong to the unit."""
+        """The next `size` bytes, as far as they have arrived and belong to the unit."""
         stop = self.at + size
         return self.data[self.at : stop if self.end is None else min(stop, self.end)]
 
     def _missing(self, size: int) -> Exception:
-        """What to raise where fewer than `size` bytes are left."""
+        """The exception to raise where fewer than `size` bytes are left."""
         if self.end is not None and self.at + size > self.end:
             return ProtocolError("a field that lies beyond the end of its unit")
         return Short()
 
     def part(self, size: int) -> Reader:
-        """A reader of the next `size` bytes, which may not have come; this one does not move."""
+        """A reader of the next `size` bytes, which may not have arrived; does not move this one."""
         return Reader(self.data, self.at, self.at + size)
 
     def whole(self, size: int) -> Reader:
-        """A reader of the next `size` bytes, which have come; this one moves behind them."""
+        """A reader of the next `size` bytes; Short unless all have arrived. Moves this one."""
         part = self.part(size)
         self.take(size)
         return part
@@ -80,7 +79,7 @@ class Reader:
     def _see_that_it_fits(
         raw: bytes, size: int, low: int, high: int | None, *, little: bool
     ) -> None:
-        """Whether what has come of a number can become one from `low` to `high`."""
+        """Raise ProtocolError unless the bytes so far can become a number from `low` to `high`."""
         missing = 8 * (size - len(raw))
         if high is None:
             high = (1 << 8 * size) - 1
@@ -96,7 +95,7 @@ class Reader:
             raise ProtocolError("a number that is out of bounds")
 
     def one_of(self, *values: bytes) -> bytes:
-        """One of these byte strings, of which none begins with another."""
+        """One of these byte strings. None of them may be a prefix of another."""
         raw = self._next(max(map(len, values)))
         for value in values:
             if raw.startswith(value):
@@ -108,7 +107,7 @@ class Reader:
         raise ProtocolError("none of the values that may stand here")
 
     def take(self, size: int, alphabet: bytes | None = None) -> bytes:
-        """`size` bytes, all of the alphabet (None: any)."""
+        """`size` bytes, all in the alphabet (None: any)."""
         raw = self._next(size)
         if alphabet is not None and raw.translate(None, alphabet):
             raise ProtocolError("a text with other characters")
@@ -118,7 +117,8 @@ class Reader:
         return raw
 
     def until(self, end: bytes, limit: int, alphabet: bytes | None = PRINTABLE) -> bytes:
-        """At most `limit` bytes of the alphabet (None: any) up to a byte, which is read as well."""
+        """Up to `limit` bytes of the alphabet (None: any), then the byte `end`, which is not part
+        of the result."""
         raw, found, _ = self._next(limit + 1).partition(end)
         if len(raw) > limit or (alphabet is not None and raw.translate(None, alphabet)):
             raise ProtocolError("a text that does not end, or with other characters")
@@ -129,7 +129,7 @@ class Reader:
 
 
 def evaluate(rule: Callable[[Reader], object], data: bytes) -> Verdict:
-    """What a rule says of the bytes that a direction begins with."""
+    """The verdict of a rule on the first bytes of a direction."""
     try:
         rule(Reader(data))
     except Short:

@@ -1,9 +1,9 @@
-"""Who speaks next, and how a handshake ends: what most conversations set their directives by.
+"""Who speaks next, and how a handshake ends: the usual changes of a conversation's directives.
 
 await_client, await_server   one side is read, and the other waits
-ask, answered                the client waits for the server's answer, and goes on
+ask, answered                the client's side waits for the server's answer, then goes on
 skip                         the next bytes of one side pass unread
-go_inside, stay_plain        the handshake is over: another protocol begins, or none will
+go_inside, stay_plain        the handshake is over: an inner protocol begins, or none will
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Handshake"]
 
 @dataclass(slots=True)
 class Handshake(Conversation):
-    """Reads both sides until nothing more is to be learned. To be subclassed."""
+    """Reads both sides until nothing more is to be learned. For subclassing."""
 
     def await_client(self) -> None:
         """The client speaks next."""
@@ -36,15 +36,18 @@ class Handshake(Conversation):
         self.up, self.down = PAUSE, PEEK
 
     def ask(self) -> None:
-        """The client has asked, and the answer says which protocol its next bytes are."""
+        """The client has asked. The server's answer decides which protocol its next bytes are."""
         self.up = PAUSE
 
     def answered(self) -> None:
-        """The answer names no other protocol: the client goes on in this one."""
+        """The answer switches to no other protocol: the client's side is read again."""
         self.up = PEEK
 
     def skip(self, direction: Direction, count: int) -> None:
-        """The next `count` bytes of a direction that is read pass unread; then it is read again."""
+        """Pass the next `count` bytes of a direction unread, then read it again.
+
+        Does nothing where the direction is not being read.
+        """
         if count and self.directive(direction) is PEEK:
             self.set_directive(direction, Forward(count))
 
@@ -59,5 +62,5 @@ class Handshake(Conversation):
         self.up = self.down = FORWARD_ALL
 
     def end(self, direction: Direction) -> None:
-        """One side can no longer ask or answer."""
+        """A side has ended, so nothing more can be agreed."""
         self.stay_plain()

@@ -1,8 +1,8 @@
-"""The first head of each side, for text protocols that tell all about themselves in it.
+"""The first head of each side, for text protocols whose details are all in it.
 
-A head is a line, header lines (`name: value`), and an empty line, as in RTSP, SIP and STOMP. Behind
-it everything passes: bodies need not be counted, since nothing is looked for any more. For the same
-reason nothing is held back, not even half a head.
+A head is a first line, header lines (`name: value`) and an empty line, as in RTSP, SIP and STOMP.
+Everything after it passes unread, so bodies need not be counted. Nothing is held back, not even
+half a head.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _END: Final = re.compile(rb"\n\r?\n")
 
 @dataclass(slots=True)
 class FirstHeads(Conversation):
-    """Reads one head in each direction. To be subclassed."""
+    """Reads one head in each direction. For subclassing."""
 
     _begun: dict[Direction, bytes] = field(
         default_factory=lambda: dict.fromkeys(Direction, b""), repr=False
     )
-    """Of the directions whose head has not ended, what there is of it."""
+    """The bytes so far of each head that has not ended."""
 
     def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
-        """The first line, and the headers by lower-case name (the first, where one is repeated)."""
+        """Called with the first line, and the headers by lower-case name (the first of equals)."""
         raise NotImplementedError
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Empty lines before a head are skipped: SIP's keep-alives, STOMP's heart-beats."""
+        """Skips empty lines before a head: SIP's keep-alives, STOMP's heart-beats."""
         head = (self._begun[direction] + data).lstrip(b"\r\n")
         end = _END.search(head)
         if end and end.end() <= MAX_HEAD:
@@ -57,7 +57,7 @@ class FirstHeads(Conversation):
         self.head(direction, line.removesuffix(b"\r"), headers)
 
     def end(self, direction: Direction) -> None:
-        """Nothing more will be read in this direction."""
+        """Read no more in this direction."""
         self._begun.pop(direction, None)
         self.details_ready = not self._begun
         self.set_directive(direction, FORWARD_ALL)

@@ -1,16 +1,16 @@
-"""What the detectors of text protocols share: a client's first word, and two sides that agree.
+"""Detecting text protocols: a client's first word, a server's greeting, and a verdict on both.
 
-Many protocols greet with the same code (`220` is SMTP's, FTP's, and a dozen others'), and many
-clients begin with the same word (`USER` is FTP's, POP3's and IRC's). So a greeting or a word alone
-is no proof. Each side is examined for itself, by the four verdicts:
+Many protocols greet with the same code (`220` is SMTP's, FTP's and others'), and many clients begin
+with the same word (`USER` is FTP's, POP3's and IRC's). So neither is certain alone. Each side gets
+a verdict of its own:
 
-    MATCH       nobody else says so
-    LIKELY      it fits, and others say so too
+    MATCH       only this protocol says so
+    LIKELY      it fits, but other protocols say so too
     NEED_MORE   it may still become one of these
     REJECT      it never will
 
-and `agree` makes one verdict of the two. A client may say anything, a server that names itself is
-believed all the same, as long as nobody else knows what the client says.
+`agree` combines the two. A server that names its protocol is believed even if the client's words
+are unknown, as long as no other protocol knows them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F)})
-"""What the lines of these protocols' clients are made of."""
+"""The bytes that the lines of these protocols' clients consist of."""
 
 _DELIMITER: Final = re.compile(rb"[ \r\n]")
 _FITS: Final = (Verdict.MATCH, Verdict.LIKELY)
 
 
 def prefix_pattern(*units: bytes) -> re.Pattern[bytes]:
-    """A pattern that fully matches every beginning of what the units (patterns) spell in a row."""
+    """A pattern whose fullmatch accepts every beginning of these patterns in a row."""
     pattern = b""
     for unit in reversed(units):
         pattern = b"(?:" + unit + pattern + b")?"
@@ -50,14 +50,15 @@ def prefix_pattern(*units: bytes) -> re.Pattern[bytes]:
 
 
 def begins(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Verdict:
-    """MATCH if the bytes begin with the one pattern, NEED_MORE if the other matches all of them."""
+    """MATCH if `whole` matches at the start, NEED_MORE if `begun` matches all, else REJECT."""
     if whole.match(data):
         return Verdict.MATCH
     return Verdict.NEED_MORE if begun.fullmatch(data) else Verdict.REJECT
 
 
 def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozenset()) -> Verdict:
-    """The client's first word, in any case: MATCH if it is an `own` one, LIKELY if a `shared` one.
+    """The verdict on the client's first word, in any case: MATCH for an `own` one, LIKELY for a
+    `shared` one.
 
     The word must have ended: `USER` may still become `USERHOST`.
     """
@@ -79,12 +80,12 @@ def _longest(own: frozenset[bytes], shared: frozenset[bytes]) -> int:
 
 
 def in_lines(up: bytes) -> bool:
-    """Whether the client's first line is text, as far as it has come."""
+    """Whether the client's first line is text, as far as it has arrived."""
     return not up.partition(b"\n")[0].translate(None, TEXT)
 
 
 def code(down: bytes, codes: Collection[bytes]) -> Verdict:
-    """LIKELY, if the server's first line begins with one of these codes of three digits."""
+    """LIKELY if the server's first line begins with one of these codes of three digits."""
     if down[:3] in codes and down[3:4] in (b" ", b"-"):
         return Verdict.LIKELY
     possible = not down or (len(down) < 4 and any(code.startswith(down) for code in codes))
@@ -101,14 +102,15 @@ def agree(
     named: re.Pattern[bytes],
     telltale: re.Pattern[bytes] | None = None,
 ) -> Verdict:
-    """One verdict for a protocol whose server greets: certain, once one side is and the other fits.
+    """One verdict for a protocol whose server greets: MATCH if one side is certain and the other
+    fits.
 
-    What is not certain is LIKELY if the greeting is, if the flow goes to one of the protocol's own
-    `ports`, if the greeting says the name of the protocol and only the client's words do not fit,
-    or if only the client was seen and says a `telltale` thing.
+    Otherwise it is LIKELY where the greeting is certain, where the flow goes to one of the
+    protocol's `ports`, where the greeting has the protocol's name (`named`) and only the client's
+    words do not fit, or where only the client was seen and its words match `telltale`.
 
-    Behind the protocol's own STARTTLS the client begins anew, and its word is enough: the server
-    does not greet again (RFC 3207 §4.2).
+    After the protocol's own STARTTLS the client's word is enough: the client begins anew, and the
+    server does not greet again (RFC 3207 §4.2).
     """
     if opening.up and behind_starttls(opening.within, name):
         return Verdict.MATCH if client is Verdict.LIKELY else client
@@ -135,11 +137,11 @@ def agree(
 
 
 def behind_starttls(within: tuple[str, ...], name: str) -> bool:
-    """Whether this is the inside of a protocol's own TLS, where most begin without a greeting."""
+    """Whether this is inside the TLS that the protocol itself began by STARTTLS."""
     return within[-2:] == (name, "tls")
 
 
 def initials(words: Iterable[bytes]) -> bytes:
-    """Every byte that one of the words can begin with, in either case."""
+    """Every byte that one of the words can begin with, in both cases."""
     letters = b"".join(sorted({word[:1] for word in words}))
     return letters + letters.lower()

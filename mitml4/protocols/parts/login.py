@@ -1,7 +1,7 @@
-"""The part of the STARTTLS family whose users log in by name (FTP, IMAP, POP3, NNTP, ManageSieve).
+"""Protocols with STARTTLS whose users log in by name: FTP, IMAP, POP3, NNTP, SMTP, ManageSieve.
 
-A login ends the question of TLS, and brings the last of the facts: so a refusal of TLS settles
-nothing here, and the login does.
+After a login no client asks for TLS, and the user's name is known. So the details are ready with
+the login, and not where the server refuses TLS.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails
 __all__ = ["AUTHENTICATION", "GREETING", "MAX_UNDER_WAY", "InOrder", "Login", "LoginDetails"]
 
 GREETING: Final = b" "
-"""Stands in the queue of commands for what the server says unasked; no verb has a space."""
+"""The entry in the queue of commands for the server's greeting; no verb has a space."""
 AUTHENTICATION: Final = b" SASL"
-"""Stands there for a command that begins a SASL authentication."""
+"""The entry for a command that begins a SASL authentication."""
 MAX_UNDER_WAY: Final = 1000
 """Commands that may wait for their replies."""
 
@@ -35,21 +35,21 @@ class LoginDetails(StartTLSDetails):
 
 @dataclass(slots=True)
 class Login(StartTLS):
-    """A conversation in lines, until TLS takes over or somebody is logged in. To be subclassed."""
+    """Reads lines until TLS begins or the user is logged in. For subclassing."""
 
     username: bytes | None = None
     _mechanism: bytes = b""
-    """Of SASL, as long as its first response has not come."""
+    """The SASL mechanism, until its first response has arrived."""
 
     def authenticate(self, argument: bytes) -> None:
-        """The client names a SASL mechanism, and may respond in the same line (RFC 4954 §4)."""
+        """The client names a SASL mechanism, with or without a first response (RFC 4954 §4)."""
         mechanism, _, response = argument.partition(b" ")
         self._mechanism = mechanism.upper()
         if response:
             self.respond(response)
 
     def respond(self, response: bytes) -> None:
-        """The client's response to a challenge; the first one may hold the user's name."""
+        """The client responds to a challenge. The first response may hold the user's name."""
         mechanism, self._mechanism = self._mechanism, b""
         if mechanism in (b"PLAIN", b"LOGIN"):
             self.username = _username(mechanism, response)
@@ -64,20 +64,20 @@ class Login(StartTLS):
 
 @dataclass(slots=True)
 class InOrder(Login):
-    """Where every command has one reply, in order, whether or not they are pipelined.
+    """For protocols in which each command has one reply, in order, pipelined or not.
 
-    So a queue of the commands under way says whose a reply is; the server's greeting is the reply
-    to none of them.
+    A queue of the commands under way says which command a reply belongs to. The greeting is an
+    entry of the queue, too.
     """
 
     greets: ClassVar[bool] = True
     """Whether the server speaks first."""
     greets_again: ClassVar[bool] = False
-    """Whether the server greets once more behind STARTTLS."""
+    """Whether the server greets once more after STARTTLS."""
 
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
     _authenticating: bool = False
-    """What the client says are responses to challenges, until the authentication is replied to."""
+    """The client's lines are responses, until the authentication has its reply."""
 
     def __post_init__(self) -> None:
         again = behind_starttls(self.context.stack, self.name)
@@ -85,37 +85,38 @@ class InOrder(Login):
             self._under_way.clear()
 
     def sent(self, verb: bytes) -> None:
-        """The client has sent a command. `verb` is what its reply will be known by: a short one."""
+        """The client has sent a command. `verb` is kept until its reply: pass a short one."""
         if len(self._under_way) >= MAX_UNDER_WAY:
             raise ProtocolError(f"{self.name}: too many commands without a reply")
         self._under_way.append(verb)
 
     def begin_authentication(self, argument: bytes) -> None:
-        """The client has sent the command that names a mechanism."""
+        """The client has sent the command that names a SASL mechanism."""
         self.authenticate(argument)
         self.sent(AUTHENTICATION)
         self._authenticating = True
 
     def is_response(self, line: bytes) -> bool:
-        """Whether a client's line is a response in an authentication, and no command. Reads it."""
+        """Whether a client's line is a response in an authentication. If so, reads it."""
         if self._authenticating:
             self.respond(line)
         return self._authenticating
 
     @property
     def awaited(self) -> bytes | None:
-        """The command whose reply comes next; None if what comes is unasked."""
+        """The command that the next reply belongs to; None if the server speaks unasked."""
         return self._under_way[0] if self._under_way else None
 
     def replied(self) -> bytes | None:
-        """The reply to that command, which is returned, is complete."""
+        """The reply is complete: remove its command from the queue and return it."""
         verb = self._under_way.popleft() if self._under_way else None
         self._authenticating = self._authenticating and verb != AUTHENTICATION
         return verb
 
 
 def _username(mechanism: bytes, response: bytes) -> bytes | None:
-    """PLAIN's is `[authzid] NUL authcid NUL passwd` (RFC 4616 §2), LOGIN's the name and no more."""
+    """The name in a response: PLAIN's is `[authzid] NUL authcid NUL passwd` (RFC 4616 §2), LOGIN's
+    is the name alone."""
     try:
         decoded = a2b_base64(response)
     except BinasciiError:

@@ -1,7 +1,7 @@
-"""SASL mechanisms that bind a login to the TLS that it runs in (RFC 5056).
+"""SASL mechanisms that bind a login to the TLS connection around it (RFC 5056).
 
-Both ends mix into the login what they know of their TLS: where it is opened on the way, the two do
-not know the same, and the login fails.
+Both ends include data of their TLS connection in the login. Where TLS is intercepted, the two ends
+have different connections, and the login fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["binds_channel"]
 
-# RFC 5801 §3.1: "-PLUS" is the end of every such name. XEP-0484: tokens are bound by the others.
+# RFC 5801 §3.1: these names end in "-PLUS". XEP-0484: the others bind tokens.
 _BINDING: Final = re.compile(
     rb"(?<![A-Z0-9_-])(?:[A-Z0-9_-]{1,15}-PLUS|HT-[A-Z0-9-]{1,12}-(?:ENDP|UNIQ|EXPR))"
     rb"(?![A-Z0-9_-])",
@@ -20,5 +20,5 @@ _BINDING: Final = re.compile(
 
 
 def binds_channel(offer: bytes) -> bool:
-    """Whether such a mechanism is among those that a server offers, however they are listed."""
+    """Whether a server's list of mechanisms, in any syntax, has one that binds."""
     return _BINDING.search(offer) is not None

@@ -1,14 +1,14 @@
-"""What the protocols with STARTTLS share: lines, and one point at which TLS takes over.
+"""Protocols with STARTTLS: lines, and one point at which TLS begins.
 
-A client asks in a line of its own whether the rest may be TLS, and the server's line decides. So
-both sides are read line by line until the question is settled: the client's side is held from its
-question to the answer, which keeps the ClientHello (and whatever was injected before it) where it
-is; a yes makes both sides SWITCH, and once it is clear that nobody will ask, all passes unseen.
+The client asks for TLS in a line, and the server's line decides. Both sides are read line by line
+until that is settled. The client's side waits from its request to the answer, so its ClientHello,
+and whatever was injected before it, stays unread. If the server agrees, both sides become SWITCH.
+Once no request for TLS can come, everything passes unread.
 
     client_line   ask()                    the client's side waits
     server_line   accept() or refuse()     SWITCH, or as before
-    either        stay_plain()             this will stay as it is until the end
-    server_line   let_in()                 and so it will then, with the client logged in
+    either        stay_plain()             no TLS will begin
+    server_line   let_in()                 the same, and the client is logged in
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_LINE: Final = 16384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTLSDetails(Details):
-    """The server's first line, without its code; and whether TLS took over."""
+    """The server's first line, without its code; and whether TLS began."""
 
     greeting: bytes | None = None
     upgraded: bool = False
@@ -37,7 +37,7 @@ class StartTLSDetails(Details):
 
 @dataclass(slots=True)
 class StartTLS(Handshake):
-    """A conversation in lines that may turn into TLS, to be subclassed."""
+    """Reads lines until TLS begins or no longer can. For subclassing."""
 
     greeting: bytes | None = None
     upgraded: bool = False
@@ -66,12 +66,12 @@ class StartTLS(Handshake):
             self.channel_binding = True
 
     def let_in(self) -> None:
-        """The server serves this client: no login and no request for TLS will come."""
+        """The server serves this client: neither a login nor a request for TLS will come."""
         self.channel_binding = False
         self.stay_plain()
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Take every whole line, as long as nothing but lines is wanted."""
+        """Take every whole line, as long as the direction is read."""
         taken = 0
         while self.directive(direction) is PEEK:
             newline = data.find(b"\n", taken)

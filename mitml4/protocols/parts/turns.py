@@ -1,7 +1,7 @@
 """Handshakes in which the two sides take turns, such as those of SOCKS and VNC.
 
-At each moment one side speaks, and its next unit is read by one function, which says who speaks
-next. The other side waits, so whatever it sends early stays unread until its turn.
+At each moment one side speaks. One function reads its next unit, and says who speaks next. The
+other side waits: what it sends early stays unread until its turn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Turns(Units):
     """A handshake, one unit a turn. A subclass names the first turn in `__post_init__`."""
 
     turn: Turn = field(init=False, repr=False)
-    """Reads what comes next."""
+    """Reads the next unit."""
 
     def client_next(self, turn: Turn) -> None:
         self.turn = turn
@@ -42,6 +42,6 @@ class Turns(Units):
         self.turn(reader)
 
     def end(self, direction: Direction) -> None:
-        """A client may send FIN behind its request, and still be answered."""
+        """A client may end its side after its request, and still be answered."""
         if direction is Direction.DOWN or self.down is PAUSE:
             self.stay_plain()

@@ -1,9 +1,8 @@
-"""What the protocols share that are read in units: messages, packets, frames.
+"""Protocols of units: messages, packets or frames, read one by one.
 
-Each direction that is looked at is read unit by unit. Reading one either moves the reader behind
-it (or behind its head, with a `Forward` over the body), or changes the direction's directive. A
-unit that is not whole yet ends in `Short`, and is read again once more has come, so a conversation
-learns from a unit only after its last field that matters.
+Reading a unit moves the reader after it (or after its head, with a `Forward` over the body), or
+changes the direction's directive. A unit that is not whole raises `Short`, and is read again once
+more bytes have arrived. So a subclass stores what it learns only after the unit's last field.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ __all__ = ["Units"]
 
 @dataclass(slots=True)
 class Units(Handshake):
-    """A conversation in units, to be subclassed."""
+    """A conversation in units. For subclassing."""
 
     def client_unit(self, reader: Reader) -> None:
-        """Read what the client sends next."""
+        """Read the client's next unit."""
         raise NotImplementedError
 
     def server_unit(self, reader: Reader) -> None:
-        """Read what the server sends next."""
+        """Read the server's next unit."""
         raise NotImplementedError
 
     def feed(self, direction: Direction, data: bytes) -> int:
@@ -36,7 +35,7 @@ class Units(Handshake):
         others = self.directive(direction.other)
         taken = 0
         try:
-            # A unit that changes the other side's part is its turn: it may have waited for this.
+            # Stop after a unit that changes the other side's directive: it may be its turn now.
             while (
                 reader.left
                 and self.directive(direction) is PEEK
@@ -51,7 +50,7 @@ class Units(Handshake):
         return taken
 
     def skip_body(self, reader: Reader, direction: Direction, count: int) -> None:
-        """Let the next `count` bytes of a direction pass, whether they have come yet or not."""
+        """Pass the next `count` bytes of a direction unread, whether they have arrived or not."""
         here = min(count, reader.left)
         reader.at += here
         self.skip(direction, count - here)
