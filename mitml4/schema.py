@@ -70,9 +70,9 @@ def _event(event: type[Event], definitions: dict[str, Schema]) -> Schema:
 
 def _layer_event(content: type[ProtocolEvent], definitions: dict[str, Schema]) -> Schema:
     """The schema of a `LayerEvent`, in which the fields of `content` replace that field."""
-    around = _properties(LayerEvent, definitions)
-    del around["content"]
-    properties = around | _properties(content, definitions)
+    envelope = _properties(LayerEvent, definitions)
+    del envelope["content"]
+    properties = envelope | _properties(content, definitions)
     return _object(content, _with_head(content.type, properties))
 
 

@@ -1,7 +1,7 @@
 """Packets to reports: which flows a capture holds, and which layers each of them has.
 
-The pieces in between: a segment out of each packet (skim.py, network/dissector.py), streams out of
-segments (reassembly.py), and layers out of a flow's streams (converse.py).
+The pieces in between: a segment out of each packet (fast_path.py, network/dissector.py), streams
+out of segments (reassembly.py), and layers out of a flow's streams (converse.py).
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ def follow(
     secrets: Secrets | None = None,
     with_headers: bool = False,
     max_flows: int = MAX_FLOWS,
-    tally: Statistics | None = None,
+    statistics: Statistics | None = None,
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
 
-    With `tunnels`, flows inside tunnels are flows as well. TLS is opened where `secrets` know its
-    ClientHello by the time it comes; they may grow as packets are read. Headers are in HTTP's
-    events if `with_headers`. `tally` is filled on the way. When the packets end in a CaptureError,
-    all flows are closed and reported before it is raised again.
+    With `tunnels`, flows inside tunnels are included. TLS is decrypted if `secrets` contain those
+    of its ClientHello when it is read; secrets may be added as packets are read. HTTP events have
+    headers if `with_headers`. `statistics` is updated. If the packets end with a CaptureError, all
+    flows are closed and reported before it is raised again.
     """
     reports: list[Report] = []
-    tally = tally if tally is not None else Statistics()
+    statistics = statistics if statistics is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
     reassembler = Reassembler(
         lambda flow: _Follower(flow, reports.append, secrets, with_headers), max_flows=max_flows
@@ -68,8 +68,11 @@ def follow(
     except CaptureError as error:
         failure = error
     reassembler.close()
-    tally.skipped = dict(dissector.skipped)
-    tally.orphan_segments, tally.evicted = reassembler.orphan_segments, reassembler.evicted
+    statistics.skipped = dict(dissector.skipped)
+    statistics.orphan_segments, statistics.evicted = (
+        reassembler.orphan_segments,
+        reassembler.evicted,
+    )
     yield from reports
     if failure:
         raise failure

@@ -4,7 +4,7 @@ Theory of operation. A flow has two halves, one for each sender, found by the se
 A half knows its place in the stream (`position`) and the place of the next byte that its listener
 wants to see (`wanted`). Segments are cut to what is new, put in order, and shown. One that is just
 what comes next, and that nobody wants to see, would only move `position`: nearly all packets of a
-long capture are like that, and skim.py keeps them from coming here.
+long capture are like that, and fast_path.py keeps them from coming here.
 
 A segment beyond `position` waits behind the hole. The hole is given up, and told as lost, when the
 receiver has acknowledged what the capture lacks and the sender goes on behind it (one packet late,

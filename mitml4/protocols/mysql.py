@@ -178,7 +178,7 @@ class Mysql(Units):
 
     def server_unit(self, reader: Reader) -> None:
         if self.greeting:
-            self.stay_plain()  # it has lost its patience before the client said anything
+            self.stay_plain()  # an error after the greeting, before the client has sent anything
         elif evaluate(read_greeting, reader.data) is Verdict.REJECT:
             reader.take(3)
             reader.one_of(b"\x01", b"\x02")  # an answer: the greeting was not captured

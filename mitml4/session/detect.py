@@ -64,14 +64,14 @@ class Detection:
         """Read a capture. Raises CaptureError where it is broken, after all that could be read."""
         self._before = self._flows
         time_s, time = 0.0, _date(0.0)
-        tally = Statistics()
+        statistics = Statistics()
         try:
             for report in follow(
                 packets,
                 tunnels=self.tunnels,
                 secrets=self.secrets,
                 with_headers=self.with_headers,
-                tally=tally,
+                statistics=statistics,
             ):
                 if report.time_s != time_s:
                     time_s, time = report.time_s, _date(report.time_s)
@@ -79,7 +79,7 @@ class Detection:
                     continue
                 self.hub.publish(self._event(report, time))
         finally:
-            self.cut_short += tally.evicted
+            self.cut_short += statistics.evicted
 
     def stop(self) -> None:
         """Publish `session.stop`, after the last capture."""

@@ -58,7 +58,7 @@ PINNED: Final = "pinned"
 CLIENT_CERTIFICATE: Final = "client certificate"
 CHANNEL_BINDING: Final = "channel binding"
 
-_BYPASS_S: Final = 300.0
+_PASSTHROUGH_S: Final = 300.0
 _REMEMBERED_S: Final = 3600.0
 """How long these are remembered: that a client has left, that it has no certificate, and what a
 server offers. It should cover a client that connects every quarter of an hour."""
@@ -97,7 +97,7 @@ class Record:
     """The state of a client at a site. Times are the clock's."""
 
     reason: str = ""
-    bypassed_until: float = _NEVER
+    passthrough_until: float = _NEVER
     left_at: float = _NEVER
     """The first time that it left since it was accepted or pinned."""
     declines_until: float = _NEVER
@@ -135,7 +135,7 @@ class PassthroughCache:
         """Why this client's connections to the site are passed through; None if they are not."""
         now = self.clock()
         record = self.record(client, site)
-        if record.bypassed_until > now:
+        if record.passthrough_until > now:
             return record.reason
         agreed = self._agreed(site)
         return None if agreed == CLIENT_CERTIFICATE and record.declines_until > now else agreed
@@ -146,17 +146,17 @@ class PassthroughCache:
             return None
         now = self.clock()
         voters = self._voters[site].values()
-        reasons = Counter(record.reason for record in voters if record.bypassed_until > now)
+        reasons = Counter(record.reason for record in voters if record.passthrough_until > now)
         reason, votes = max(reasons.items(), key=itemgetter(1), default=("", 0))
         accepted_at = self._accepted_at.get(site, _NEVER)
-        disputed = reason == PINNED and accepted_at > now - _BYPASS_S
+        disputed = reason == PINNED and accepted_at > now - _PASSTHROUGH_S
         return reason if votes >= _SEVERAL and not disputed else None
 
     def add(self, client: Client, site: Site, reason: str) -> None:
         """Pass this client through."""
         record = self.renew(client, site)
-        lasts_s = _REMEMBERED_S if reason in _LASTING else _BYPASS_S
-        record.reason, record.bypassed_until = reason, self.clock() + lasts_s
+        lasts_s = _REMEMBERED_S if reason in _LASTING else _PASSTHROUGH_S
+        record.reason, record.passthrough_until = reason, self.clock() + lasts_s
         voters = self._voters.get(site) or FIFOCache(_MOST_VOTERS)
         voters[client.address] = record
         self._voters[site] = voters
@@ -165,7 +165,7 @@ class PassthroughCache:
         """Decrypt this client's connections again."""
         record = self.record(client, site)
         if record.reason == reason:
-            record.bypassed_until = _NEVER
+            record.passthrough_until = _NEVER
 
     def accept(self, client: Client, site: Site) -> None:
         """The client has accepted our certificate."""

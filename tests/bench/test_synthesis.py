@@ -27,14 +27,14 @@ def test_a_smaller_one_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
 
 def test_it_holds_the_packets_and_flows_that_it_says(tmp_path: Path) -> None:
     made = synthesise(tmp_path / "a", SIZE)
-    tally = Statistics()
+    statistics = Statistics()
     with made.path.open("rb") as stream:
         packets = list(read_packets(stream, "a"))
-    reports = list(follow(packets, tally=tally))
+    reports = list(follow(packets, statistics=statistics))
     closed = [report for report in reports if isinstance(report, Closed)]
     assert (len(packets), len(closed)) == (made.packets, made.flows)
     assert not [report for report in reports if isinstance(report, Fault)]
-    assert tally.skipped.keys() == {"not TCP"}
+    assert statistics.skipped.keys() == {"not TCP"}
     stacks = Counter(report.stack for report in closed)
     assert stacks.keys() - {(), ("unknown",)} == {("http/1",), ("tls",)}
 

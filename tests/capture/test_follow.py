@@ -108,25 +108,25 @@ def test_a_capture_that_breaks_off_is_reported_to_there_and_then_raised(wire: An
     assert (seen[-1].stack, seen[-1].reason) == (("http/1",), "shutdown")
 
 
-def test_the_tally_says_what_became_of_the_packets(wire: Any) -> None:
+def test_the_statistics_say_what_became_of_the_packets(wire: Any) -> None:
     other = [
         whole(1.0, 101, wire.ipv4(wire.udp(b"x" * 20), protocol=17)),
         whole(1.0, 101, wire.ipv4(wire.tcp(source=9, flags=wire.ACK))),
         whole(1.0, 250, b""),
     ]
-    tally = Statistics()
-    list(follow([*other, *connection(wire)], tally=tally))
-    assert tally == Statistics(skipped={"not TCP": 1, "link type 250": 1}, orphan_segments=1)
+    statistics = Statistics()
+    list(follow([*other, *connection(wire)], statistics=statistics))
+    assert statistics == Statistics(skipped={"not TCP": 1, "link type 250": 1}, orphan_segments=1)
 
 
 def test_flows_beyond_the_limit_are_closed_and_counted(wire: Any) -> None:
-    tally = Statistics()
+    statistics = Statistics()
     syns = [
         whole(1.0, 101, wire.ipv4(wire.tcp(source=port, flags=wire.SYN))) for port in range(1, 51)
     ]
-    reports = list(follow(syns, max_flows=10, tally=tally))
+    reports = list(follow(syns, max_flows=10, statistics=statistics))
     assert names(reports).count("Closed") == 50
-    assert tally.evicted == 40
+    assert statistics.evicted == 40
 
 
 def test_flows_that_are_over_need_no_garbage_collector(wire: Any) -> None:

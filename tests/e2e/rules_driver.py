@@ -98,9 +98,9 @@ async def obey(interception: Interception, cancel: trio.CancelScope) -> None:
                     say("sync")
                 case "quic":
                     say("quic", packets=await interception.quic_blocked())
-                case "close_intake":
+                case "close_source":
                     await interception.close_source()
-                    say("close_intake")
+                    say("close_source")
     cancel.cancel()
 
 

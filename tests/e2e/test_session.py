@@ -176,7 +176,7 @@ def test_connections_that_wait_to_be_accepted_at_the_end_are_carried(
 def test_a_connection_whose_client_thinks_it_made_is_carried(
     intercept, client, echo, wait_until, lab
 ):
-    """The last packet of its handshake comes when the session has ended its intake."""
+    """The last packet of its handshake comes when the session has stopped intercepting."""
     session = intercept("--drain", "10s")
     before = lab.router.call(take_snapshot)
     rule = (
@@ -188,7 +188,7 @@ def test_a_connection_whose_client_thinks_it_made_is_carried(
         try:
             socks = [stack.enter_context(client.connect(address, 7001)) for address in (V4, V6)]
             session.process.send_signal(signal.SIGINT)
-            wait_until(lambda: lab.router.call(take_snapshot) != before, "the intake is closed")
+            wait_until(lambda: lab.router.call(take_snapshot) != before, "interception has stopped")
         finally:
             client.namespace.run("nft", "delete", "table", "inet", "late")
         for sock in socks:

@@ -1,7 +1,7 @@
 """Packets to TCP segments: down through link layer, tags, IP and, if asked for, tunnels.
 
 Whatever its headers are, a packet that has a segment gives it up here. Most packets are TCP over
-IP without any option in between, and go a shorter way (skim.py).
+IP without any option in between, and go a shorter way (fast_path.py).
 """
 
 from __future__ import annotations

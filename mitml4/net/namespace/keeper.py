@@ -119,7 +119,7 @@ class _Keeper:
         _run("ip", "-batch", "-", given=ip_commands(sources))
         self._tcp = listen(transparent=True)
         self._log = open_log(LOG_GROUP, copy_bytes=LONGEST_SYN)
-        self._udp = _bind_udp_intake()
+        self._udp = _bind_udp_receiver()
         self._raw = _open_raw(with_v6=sources.v6 is not None)
         self._dns = _bind_dns(with_v6=sources.v6 is not None)
         tcp, udp, dns = (each.getsockname()[1] for each in (self._tcp, self._udp, self._dns[0]))
@@ -199,7 +199,7 @@ def _run(*command: str, given: str = "") -> str:
         raise
 
 
-def _bind_udp_intake() -> socket.socket:
+def _bind_udp_receiver() -> socket.socket:
     """A socket that receives datagrams to any destination, and reports the destination of each."""
     try:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)

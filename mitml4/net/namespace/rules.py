@@ -102,7 +102,7 @@ def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
     held = f"tcp flags & (syn | ack) == syn meta mark != {Mark.ADMITTED:#x}"
     return f"""\
 table inet mitml4 {{
-  chain intake {{
+  chain intercept {{
     type filter hook prerouting priority mangle; policy accept;
     iifname != "lo" accept
     meta mark {{ {Mark.OWN:#x}, {Mark.REFUSED:#x} }} accept{counted}

@@ -74,12 +74,12 @@ class Interception:
         If the guard has ended there are no rules, and nothing is done.
         """
         with suppress(GuardLostError):
-            await self._guard.tell(self._rules.stop_intake)
+            await self._guard.tell(self._rules.stop_interception)
 
     async def reopen_source(self) -> None:
         """Intercept new connections again."""
         with suppress(GuardLostError):
-            await self._guard.tell(self._rules.resume_intake)
+            await self._guard.tell(self._rules.resume_interception)
 
     def follow(self, change: Change) -> None:
         """Follow a change of an interface. The rules already match an interface that is renamed or
@@ -136,7 +136,9 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
             )
             try:
                 await guard.load(rules.text)
-                await guard.seal(rules.stop_intake, rules.resume_intake, rules.count_quic)
+                await guard.seal(
+                    rules.stop_interception, rules.resume_interception, rules.count_quic
+                )
                 yield Interception(guard, rules, listener, channel, links, unproven, notes)
             finally:
                 # Before the listener is closed: otherwise the rules would hold connections that

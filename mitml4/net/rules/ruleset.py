@@ -97,7 +97,7 @@ class Ruleset:
         return f"table inet {self.identity.table} {{\n\tflags owner\n{counter}{sets}{body}}}\n"
 
     @property
-    def stop_intake(self) -> str:
+    def stop_interception(self) -> str:
         """The statements that stop the interception of new connections. Open ones continue, because
         they use their conntrack entries."""
         return "".join(
@@ -107,7 +107,7 @@ class Ruleset:
         )
 
     @property
-    def resume_intake(self) -> str:
+    def resume_interception(self) -> str:
         """The statements that start it again."""
         rules = (
             f"add rule inet {self.identity.table} {name} {line}\n"
@@ -115,7 +115,7 @@ class Ruleset:
             if name.startswith(("gate", "quic"))
             for line in lines
         )
-        return self.stop_intake + "".join(rules)
+        return self.stop_interception + "".join(rules)
 
     @property
     def count_quic(self) -> str:

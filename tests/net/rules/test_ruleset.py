@@ -129,18 +129,18 @@ def test_what_is_blocked_gets_no_packet_behind_the_held_ones() -> None:
     assert any(line.endswith("goto hold") for line in lines[:-2])
 
 
-def test_ending_the_intake_keeps_what_open_flows_need() -> None:
-    flushed = [line.split()[-1] for line in rules().stop_intake.splitlines()]
+def test_ending_interception_keeps_what_open_flows_need() -> None:
+    flushed = [line.split()[-1] for line in rules().stop_interception.splitlines()]
     assert flushed == ["gate", "quic_forwarded", "quic_local"]
 
 
-def test_an_intake_that_begins_again_has_the_rules_that_it_had() -> None:
+def test_interception_that_begins_again_has_the_rules_that_it_had() -> None:
     ruleset = rules()
     added: dict[str, list[str]] = {}
-    for line in ruleset.resume_intake.removeprefix(ruleset.stop_intake).splitlines():
+    for line in ruleset.resume_interception.removeprefix(ruleset.stop_interception).splitlines():
         name, _, rule = line.removeprefix("add rule inet mitml4_5 ").partition(" ")
         added.setdefault(name, []).append(rule)
-    flushed = [line.split()[-1] for line in ruleset.stop_intake.splitlines()]
+    flushed = [line.split()[-1] for line in ruleset.stop_interception.splitlines()]
     assert added == {name: chains(ruleset)[name][1:] for name in flushed}
 
 
