@@ -1,8 +1,8 @@
 """memcached, in its text and its binary protocol (memcached, protocol.txt; BinaryProtocolRevamped).
 
-A line of the text protocol is told from the other protocols in lines by its answer; a request of
-the binary one has a head of 24 bytes whose lengths fit the operation. Keys and values are data,
-and only the first command's name is kept.
+The answer to a line of the text protocol tells it from other protocols of lines. A request of the
+binary protocol has a head of 24 bytes, whose lengths must fit the operation. Keys and values are
+data: only the name of the first command is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["PROTOCOL", "Memcached", "MemcachedDetails"]
 
 PORT: Final = 11211
 MAX_LINE: Final = 2048
-"""The server's own limit for a line that is no `get` of many keys."""
+"""The server's limit for a line that is no `get` of many keys."""
 MAX_KEY: Final = 250
 
 _KEY: Final = rb"[!-~]{1,250}"
@@ -43,7 +43,7 @@ _FAILED: Final = (b"CLIENT_ERROR ", b"SERVER_ERROR ", b"ERROR\r\n")
 _FLAGS: Final = rb"(?: [!-~]+)*"
 _META: Final = (b"HD", b"EN\r\n", b"NF", b"NS", b"EX")
 
-# protocol.txt: each command's arguments, and what its answers begin with
+# protocol.txt: the arguments of each command, and the beginnings of its answers
 COMMANDS: Final[dict[bytes, tuple[bytes, tuple[bytes, ...]]]] = {
     b"set": (_STORE + _QUIET, _STORED),
     b"add": (_STORE + _QUIET, _STORED),
@@ -70,19 +70,19 @@ COMMANDS: Final[dict[bytes, tuple[bytes, tuple[bytes, ...]]]] = {
     b"mn": (rb"", (b"MN\r\n",)),
 }
 _OF_THE_NEXT: Final = tuple({a for _, answers in COMMANDS.values() for a in answers} - {*_DIGITS})
-"""What comes where the first command wants no answer."""
+"""The beginnings of the next answer, where the first command wants none."""
 STORES: Final = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
-"""Whose line is like nobody else's."""
+"""Commands whose lines no other protocol has."""
 _LINES: Final = {verb: re.compile(pattern) for verb, (pattern, _) in COMMANDS.items()}
 LONGEST: Final = max(map(len, COMMANDS))
 _WORD: Final = re.compile(rb"([a-z_]+)[ \r\n]")
 _HTTP: Final = b" HTTP/"
-"""`get /a HTTP/1.1` has two keys, but is no get."""
+"""`get /a HTTP/1.1` looks like a `get` of two keys."""
 
 REQUEST: Final = b"\x80"
 MAX_BODY: Final = 1 << 27
 MAX_BUCKET: Final = 1023
-"""Couchbase has so many; memcached itself has none."""
+"""Buckets are Couchbase's; memcached itself has none."""
 KEY: Final = PRINTABLE + bytes(range(0x80, 0x100))
 
 
@@ -96,7 +96,7 @@ class Field(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of the binary protocol: its name, sizes of its extras, and what else it has."""
+    """An operation of the binary protocol: its name, the sizes of its extras, its key and value."""
 
     name: bytes
     extras: tuple[int, ...]
@@ -104,7 +104,7 @@ class Operation:
     value: Field = Field.NONE
 
 
-# BinaryProtocolRevamped, "Command Opcodes"; 1F to 21 are what a connection begins with
+# BinaryProtocolRevamped, "Command Opcodes"; 1F to 21 are those of a login
 OPERATIONS: Final = {
     0x00: Operation(b"get", (0,), Field.SOME),
     0x01: Operation(b"set", (8,), Field.SOME, Field.MAYBE),
@@ -134,7 +134,7 @@ _OPCODES: Final = tuple(bytes([opcode]) for opcode in OPERATIONS)
 
 
 def read_request(reader: Reader) -> Operation:
-    """A binary request up to the end of its key; a first one has nothing to compare with."""
+    """A binary request up to the end of its key. The first one has no CAS value yet."""
     reader.one_of(REQUEST)
     operation = OPERATIONS[reader.one_of(*_OPCODES)[0]]
     key = reader.uint(2, operation.key is Field.SOME, _most(operation.key, MAX_KEY))
@@ -157,7 +157,7 @@ def _most(field: Field, limit: int) -> int:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A binary request's head; or a line that memcached answers as it does."""
+    """The head of a binary request; or a line, with an answer that memcached gives."""
     if opening.down and not opening.up:
         return Verdict.REJECT
     if opening.up[:1] == REQUEST:
@@ -177,7 +177,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _verb(line: bytes, *, whole: bool) -> bytes | None:
-    """The command of a line, or of its beginning; None if it is none of them."""
+    """The command of a line or of its beginning; None if there is no such command."""
     line = line.removesuffix(b"\r")
     verb, space, rest = line.partition(b" ")
     if not (space or whole):
@@ -198,7 +198,7 @@ class MemcachedDetails(Details):
 
 @dataclass(slots=True)
 class Memcached(Units):
-    """The first command's name; the rest passes."""
+    """Reads the name of the first command; the rest passes."""
 
     name: ClassVar[str] = "memcached"
 

@@ -1,8 +1,8 @@
 """MongoDB's first command (MongoDB documentation, "MongoDB Wire Protocol"; bsonspec.org).
 
-Messages are `length, request id, response to, opcode` of four bytes each, little-endian, and a
-body with a BSON document. The first is `hello` (or `isMaster`, of old), in which a driver tells
-what it is. TLS, if any, comes before all of it.
+Messages are `length, request id, response to, opcode` of four bytes each, little-endian, and a body
+with a BSON document. The first command is `hello` (formerly `isMaster`), in which a driver
+identifies itself. TLS, if any, begins before all of this.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ __all__ = ["PROTOCOL", "Mongodb", "MongodbDetails"]
 
 HEAD: Final = 16
 MAX_MESSAGE: Final = 48_000_000
-"""maxMessageSizeBytes of every server."""
+"""The maxMessageSizeBytes of every server."""
 MAX_NAMESPACE: Final = 255
 MAX_DOCUMENT: Final = 16384
-"""Bytes of a first document that is read; `hello` has less than a thousand."""
+"""Bytes of the first document; a longer one is not read. `hello` has less than a thousand."""
 EMPTY_DOCUMENT: Final = 5
 
-# "Opcodes", and those of before version 6.0
+# "Opcodes", and those of versions before 6.0
 REPLY: Final = 1
 QUERY: Final = 2004
 COMPRESSED: Final = 2012
 MSG: Final = 2013
 ON_A_COLLECTION: Final = (2001, 2002, 2005, 2006)
-"""Update, insert, get more, delete: never answered, and hardly ever first."""
+"""Update, insert, get more, delete: never answered, and rarely first."""
 
-# BSON's types, by the size of their values; None: begins with a length, which counts itself
+# BSON's types, and the sizes of their values; None: it begins with a length, which counts itself
 STRING: Final = 0x02
 DOCUMENT: Final = 0x03
 SIZES: Final[dict[int, int | None]] = {
@@ -67,24 +67,25 @@ SIZES: Final[dict[int, int | None]] = {
     0xFF: 0,
 }
 BESIDE_LENGTH: Final = {STRING: 4, 0x05: 5, 0x0D: 4, 0x0E: 4}
-"""How many bytes a length leaves out: itself, and a binary's subtype."""
+"""Bytes that a length does not count: itself, and the subtype of a binary."""
 TYPES: Final = tuple(bytes([kind]) for kind in SIZES)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The head of a message with a document: the database, if it says so here, and the document."""
+    """The head of a message with a document: the document, and the database if the head names
+    it."""
 
     database: bytes | None
     document: Reader
     size: int
-    """Of the document."""
+    """Bytes of the document."""
     name: bytes | None = None
-    """Where the message is no command but does the same."""
+    """The name of an old message that is no command, but does the same."""
 
 
 def read_reply(reader: Reader) -> None:
-    """A server's message up to its document's first element."""
+    """A server's message up to the first element of its document."""
     length = reader.uint(4, HEAD, MAX_MESSAGE, little=True)
     reader.take(4)
     if reader.take(4) == bytes(4):
@@ -102,7 +103,7 @@ def read_reply(reader: Reader) -> None:
 
 
 def read_message(reader: Reader) -> Command | None:
-    """A client's message up to its document's first element; None for one without (a readable) one.
+    """A client's message up to the first element of its document; None where none can be read.
 
     `response to` is 0 in a request, or -1 with some drivers.
     """
@@ -123,7 +124,7 @@ def _query(body: Reader) -> Command:
 
 
 def _msg(body: Reader) -> Command:
-    """`flags kind document`: bits 0, 1 and 16 are defined, and commands begin with kind 0."""
+    """`flags kind document`. Only flags 0, 1 and 16 exist, and a command begins with kind 0."""
     body.uint(2, 0, 3, little=True)
     body.uint(2, 0, 1, little=True)
     body.one_of(b"\x00")
@@ -152,7 +153,7 @@ def _namespace(body: Reader) -> tuple[bytes, bytes]:
 
 
 def _document(body: Reader) -> tuple[Reader, int]:
-    """A document whose first element has a name: its reader, behind the length, and its size."""
+    """A document whose first element has a name: its reader, after the length, and its size."""
     assert body.end is not None
     size = body.uint(4, EMPTY_DOCUMENT + 2, body.end - body.at, little=True)
     document = body.part(size - 4)
@@ -176,10 +177,10 @@ _certain = single_message(either(read_message, read_reply), read_reply)
 
 
 def detect(opening: Opening) -> Verdict:
-    """The client's first message; or the server's, where the client's are not captured."""
+    """The client's first message; or the server's, in a capture without the client's."""
     data = opening.up or opening.down
     if data[12:13] not in _OPCODE_LOWS or data[14:16] > b"\0\0":
-        return Verdict.REJECT  # before any parsing: this tells TLS and others in binary apart
+        return Verdict.REJECT  # before any parsing: this rules out TLS and other binary protocols
     return _certain(opening)
 
 
@@ -196,7 +197,7 @@ class MongodbDetails(Details):
 
 @dataclass(slots=True)
 class Mongodb(Units):
-    """The first message; the rest passes."""
+    """Reads the first message; the rest passes."""
 
     name: ClassVar[str] = "mongodb"
 
@@ -236,11 +237,11 @@ class Mongodb(Units):
 
 
 Elements = dict[bytes, tuple[int, Reader]]
-"""A document by name: each value's type, and its reader."""
+"""The elements of a document by name: the type and the reader of each value."""
 
 
 def _elements(document: Reader) -> Elements:
-    """All elements of a document, behind its length; values of values are not looked at."""
+    """All elements of a document, after its length; nested values are not read."""
     elements: Elements = {}
     while kind := document.uint(1):
         name = document.until(b"\0", MAX_NAMESPACE, None)
@@ -261,13 +262,13 @@ def _elements(document: Reader) -> Elements:
 
 
 def _elements_of(elements: Elements, name: bytes) -> Elements:
-    """The elements of a document inside; none if it is not there."""
+    """The elements of a nested document; none if there is none of this name."""
     kind, value = elements.get(name, (0, Reader(b"")))
     return _elements(value) if kind == DOCUMENT else {}
 
 
 def _text(elements: Elements, name: bytes) -> bytes | None:
-    """A text; None if it is not there."""
+    """A text; None if there is none of this name."""
     kind, value = elements.get(name, (0, Reader(b"")))
     return value.until(b"\0", MAX_DOCUMENT, None) if kind == STRING else None
 

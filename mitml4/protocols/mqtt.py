@@ -4,7 +4,7 @@
     10 length  0004 MQTT level flags …   ───────►
                                          ◄───────   20 length flags code
 
-TLS, if any, comes before all of it. The user's name is not kept: with some clouds it is a token.
+TLS, if any, begins before all of this. The user's name is not kept: with some clouds it is a token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5.0"}
 BRIDGE: Final = 0x80
 
 SMALLEST: Final = 12
-"""The remaining length of a CONNECT with an empty client id and nothing else (3.1.1)."""
+"""The remaining length of a CONNECT with an empty client id and no options (3.1.1)."""
 
 # 3.1.1 §2.2.1, §2.2.2: types with the flags that they must have
 PUBLISH: Final = tuple(bytes([0x30 | flags]) for flags in (0, 1, 2, 3, 4, 5, 10, 11, 12, 13))
@@ -48,7 +48,7 @@ SIZES: Final = {
 PACKETS: Final = (*SIZES, CONNACK, SUBSCRIBE, SUBACK)
 """All but PUBLISH, CONNECT, and the rare UNSUBSCRIBE."""
 GRANTS: Final = bytes((0, 1, 2, *range(0x80, 0xA3)))
-"""5.0 §3.9.3; and no properties."""
+"""Results of a SUBACK (5.0 §3.9.3) without properties."""
 MAX_OPTIONS: Final = 0x2F
 TOPIC: Final = PRINTABLE + bytes(range(0x80, 0x100))
 MAX_TOPIC: Final = 1024
@@ -63,7 +63,7 @@ MAX_PROPERTIES: Final = 16384
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """A CONNECT's fixed part, and the reader of what is behind it."""
+    """The fixed part of a CONNECT, and the reader of the rest."""
 
     level: int
     username: bool
@@ -71,7 +71,7 @@ class Connect:
 
 
 def read_length(reader: Reader, low: int = 0) -> int:
-    """An integer of one to four bytes, seven bits in each, the lowest first (3.1.1 §2.2.3)."""
+    """An integer of one to four bytes with seven bits each, the lowest first (3.1.1 §2.2.3)."""
     byte = reader.uint(1, low)
     value, shift = byte & 0x7F, 7
     while byte & 0x80:
@@ -98,7 +98,7 @@ def read_connect(reader: Reader) -> Connect:
 
 
 def read_middle(reader: Reader) -> None:
-    """Packets as a capture shows them that begins in the middle: two, of which one says enough."""
+    """Two packets, one of them specific: a capture that begins in the middle."""
     enough = 0
     for count in range(1, MAX_MIDDLE + 1):
         enough += _read_packet(reader)
@@ -108,7 +108,7 @@ def read_middle(reader: Reader) -> None:
 
 
 def _read_packet(reader: Reader) -> bool:
-    """A whole packet; whether it is more than a number that is acknowledged (3.1.1 §2.2)."""
+    """A whole packet. Returns whether it is specific: more than the acknowledgement of a number."""
     kind = reader.one_of(*PACKETS, *PUBLISH)
     size = read_length(reader)
     low, high = SIZES.get(kind, (2, MAX_PUBLISH))
@@ -122,7 +122,7 @@ def _read_packet(reader: Reader) -> bool:
     elif size:
         body.uint(2, 1)
     if kind == SUBSCRIBE:
-        # 5.0 has properties before the topic, hardly ever any: their length is then 0.
+        # 5.0 has properties before the topic: usually none, so that their length is 0.
         length = body.uint(2, 0, MAX_TOPIC) or body.uint(1, 1)
         body.take(length, TOPIC)
         body.uint(1, 0, MAX_OPTIONS)
@@ -133,7 +133,7 @@ def _read_packet(reader: Reader) -> bool:
 
 
 detect = single_message(either(read_connect, read_middle), read_middle)
-"""The client's CONNECT; or packets of either side without it."""
+"""The client's CONNECT; or packets of either side, in a capture without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ class MqttDetails(Details):
 
 @dataclass(slots=True)
 class Mqtt(Units):
-    """The CONNECT, and its answer; the rest passes."""
+    """Reads the CONNECT and its answer; the rest passes."""
 
     name: ClassVar[str] = "mqtt"
 

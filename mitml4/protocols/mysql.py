@@ -2,12 +2,12 @@
 
     server                                          client
     length 00 0A version …          ───────►                        or an error, and it closes
-                                    ◄───────        length 01 login: it stays as it is
+                                    ◄───────        length 01 login: no TLS
                                     ◄───────        32     01 SSLRequest: TLS, and in it the login
 
-A packet is a length of three bytes, little-endian, a sequence number, and a body. The server
-speaks first, and the client's first packet shows whether TLS follows; inside that TLS the client
-goes on with sequence number 2, without being greeted again.
+A packet is a length of three bytes, little-endian, a sequence number, and a body. The server speaks
+first, and the client's first packet shows whether TLS follows. Inside that TLS the client continues
+with sequence number 2, and the server does not greet again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WORDS: Final = (
 )
 VERBS: Final = (*_WORDS, *map(bytes.upper, _WORDS), *map(bytes.capitalize, _WORDS))
 SMALLEST_GREETING: Final = 3 + 8
-"""An error says why, in words."""
+"""An error has a text."""
 MAX_GREETING: Final = 1024
 MAX_VERSION: Final = 255
 MAX_USER: Final = 255
@@ -55,7 +55,7 @@ TEXT: Final = PRINTABLE + bytes(range(0x80, 0x100))
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What the server says first: its version and whether it can TLS, or why it will not talk."""
+    """The greeting: the server's version and whether it supports TLS, or the error in its place."""
 
     version: bytes | None
     tls: bool
@@ -81,7 +81,7 @@ def read_greeting(reader: Reader) -> Greeting:
 
 
 def read_login_head(reader: Reader, sequence: bytes) -> tuple[int, int]:
-    """What SSLRequest and HandshakeResponse41 have in common: the length, the capabilities."""
+    """The common part of SSLRequest and HandshakeResponse41: length and capabilities."""
     length = reader.uint(3, SSL_REQUEST_LENGTH, MAX_LOGIN, little=True)
     reader.one_of(sequence)
     capabilities = reader.uint(4, little=True)
@@ -94,7 +94,7 @@ def read_login_head(reader: Reader, sequence: bytes) -> tuple[int, int]:
 
 
 def read_login_answer(reader: Reader) -> None:
-    """What the server says to a login: OK, an error, or how to go on proving who one is."""
+    """The server's answer to a login: OK, an error, or a further step of the authentication."""
     reader.uint(3, 1, MAX_GREETING, little=True)
     reader.one_of(b"\x02")
     reader.one_of(b"\x00", b"\x01", b"\xfe", b"\xff")
@@ -109,7 +109,7 @@ def read_query(reader: Reader) -> None:
 
 
 def read_result(reader: Reader) -> None:
-    """The answer to one up to its first column: `number of columns`, `catalog …`."""
+    """The answer to a query up to its first column: `number of columns`, `catalog …`."""
     reader.one_of(b"\x01\x00\x00\x01")
     reader.uint(1, 1, 250)
     reader.uint(3, 20, MAX_GREETING, little=True)
@@ -121,7 +121,7 @@ _middle = single_message(_read_middle, read_result)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A greeting, certain once the client's answer fits; inside its TLS the login alone.
+    """A greeting, and the client's answer that fits; inside its TLS the login alone.
 
     A capture that begins in the middle shows queries, or their results.
     """
@@ -162,7 +162,7 @@ class MysqlDetails(Details):
 
 @dataclass(slots=True)
 class Mysql(Units):
-    """The greeting, and the client's first packet."""
+    """Reads the greeting, and the client's first packet."""
 
     name: ClassVar[str] = "mysql"
 

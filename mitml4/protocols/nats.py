@@ -1,13 +1,13 @@
-"""NATS up to the client's first word (docs.nats.io, "Client Protocol").
+"""NATS up to the client's first line (docs.nats.io, "Client Protocol").
 
     server                                    client
     INFO {"server_id": …, …}  ───────►
-                              ◄───────        CONNECT {…}: it stays as it is
-                              ◄───────        16 …: TLS begins, as INFO asked for or allowed
+                              ◄───────        CONNECT {…}: no TLS
+                              ◄───────        16 …: TLS begins, as INFO required or allowed
 
-The server speaks first, in lines, and the client's first byte decides. So INFO alone must be
-enough to recognise it: by the time the client answers with a ClientHello, it has to be known that
-this TLS begins one layer further in. (A server with `handshake_first` is TLS from the start.)
+The server speaks first, in lines, and the client's first byte decides. INFO alone must be enough to
+recognise NATS: when the client answers with a ClientHello, that TLS must already be known to be one
+layer further in. (A server with `handshake_first` begins with TLS.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TEXT: Final = PRINTABLE + b"\t\r" + bytes(range(0x80, 0x100))
 
 
 def read_info(reader: Reader) -> bytes:
-    """The server's first line, which names the server; returns its JSON."""
+    """The server's first line, which has the server's id. Returns its JSON."""
     reader.one_of(INFO)
     line = reader.until(b"\n", MAX_LINE, TEXT)
     if b'"server_id"' not in line:
@@ -51,9 +51,9 @@ def read_connect(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """The server's INFO while the client is silent; or the client's CONNECT, whatever was before.
+    """The server's INFO while the client is silent; or the client's CONNECT.
 
-    A client that answers INFO with TLS finds the question decided by then.
+    By the time a client answers INFO with TLS, INFO has decided.
     """
     client = evaluate(read_connect, opening.up)
     if client is not Verdict.NEED_MORE:
@@ -72,13 +72,13 @@ class NatsDetails(Details):
     server_version: str | None = None
     tls_required: bool | None = None
     client: str | None = None
-    """Its library's language and version, and its own name where it has one."""
+    """The language and version of its library, and its own name if it has one."""
     upgraded: bool = False
 
 
 @dataclass(slots=True)
 class Nats(Units):
-    """INFO, and the client's first line or byte."""
+    """Reads INFO, and the client's first line or byte."""
 
     name: ClassVar[str] = "nats"
 
@@ -95,7 +95,7 @@ class Nats(Units):
 
     def server_unit(self, reader: Reader) -> None:
         if self._informed:
-            reader.until(b"\n", MAX_LINE, None)  # -ERR, PING: it does not get what it waits for
+            reader.until(b"\n", MAX_LINE, None)  # -ERR or PING: the client has not answered
             return
         info = _object(read_info(reader))
         self.server_name = _text(info, "server_name")
@@ -127,7 +127,7 @@ class Nats(Units):
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    """A line's JSON object."""
+    """The JSON object in a line."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -138,7 +138,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _text(value: dict[str, Any], key: str) -> str | None:
-    """A text of a JSON object; None if it is missing or no text."""
+    """A text in a JSON object; None if it is missing or no text."""
     text = value.get(key)
     return text if isinstance(text, str) else None
 

@@ -1,8 +1,8 @@
 """NNTP up to STARTTLS (RFC 3977, RFC 4642, RFC 4643).
 
-A login, a group or an article that the server grants means that nobody will ask for TLS any more,
-and all passes unseen: so no list of articles is ever read, and no text of one taken for commands.
-While an `AUTHINFO SASL` is under way, what the client says are responses, not commands.
+Once the server has granted a login, a group or an article, no client asks for TLS, and everything
+passes unread. So no list or text of articles is ever read as commands. During an `AUTHINFO SASL`
+the client's lines are responses.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ OWN: Final = frozenset(
     b"ARTICLE AUTHINFO CAPABILITIES CHECK DATE GROUP HDR IHAVE LISTGROUP NEWGROUPS NEWNEWS OVER "
     b"SLAVE STARTTLS TAKETHIS XHDR XOVER XZVER".split()
 )
-"""What no client says to another server that greets with 200 or 201."""
+"""Commands that no other protocol has whose server greets with 200 or 201."""
 SHARED: Final = frozenset({b"HELP", b"LIST", b"MODE", b"QUIT"})
 GREETINGS: Final = frozenset({b"200", b"201", b"400", b"502", b"503"})
-"""RFC 3977 §5.1: with and without posting, not now, not for you; and what Leafnode says instead."""
+"""RFC 3977 §5.1: with and without posting, not now, not allowed; and 503, which Leafnode sends."""
 AUTHINFO: Final = b"AUTHINFO"
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITIES", b"DATE", b"HELP", b"MODE", b"STARTTLS"})
-"""What may be granted while the question of TLS is open."""
+"""Commands that may be granted before a request for TLS."""
 LONGEST: Final = 16
 """Bytes of a verb that are kept."""
 
@@ -44,7 +44,7 @@ _REPLY: Final = re.compile(rb"([1-5][0-9]{2})(?: (.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:
-    """`200` or `201`, and a command of NNTP's; the command alone behind STARTTLS."""
+    """`200` or `201`, and a command of NNTP's; after STARTTLS the command alone."""
     client = command(opening.up, OWN, SHARED)
     if client is Verdict.LIKELY and _MODE.match(opening.up):
         client = Verdict.MATCH
@@ -60,7 +60,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: it says NNTP, or a name that its servers have."""
+    """The verdict on a greeting: MATCH if it names NNTP, or a server of it."""
     verdict = code(down, GREETINGS)
     line, newline, _ = down.partition(b"\n")
     named = verdict is Verdict.LIKELY and newline and _NAMED.search(line)
@@ -69,12 +69,12 @@ def _greeting(down: bytes) -> Verdict:
 
 @dataclass(slots=True)
 class Nntp(InOrder):
-    """Commands and replies, until TLS takes over or it is clear that it will not."""
+    """Reads commands and replies, until TLS begins or no longer can."""
 
     name: ClassVar[str] = "nntp"
 
     _listing: bool = False
-    """A reply of several lines is under way."""
+    """Lines follow, up to the last one of a reply."""
 
     def client_line(self, line: bytes) -> None:
         if self.is_response(line):
@@ -90,7 +90,7 @@ class Nntp(InOrder):
         if verb == b"STARTTLS":
             self.ask()
         elif verb in (b"TAKETHIS", b"QUIT"):
-            self.stay_plain()  # an article's text follows at once; or nothing does
+            self.stay_plain()  # an article's text follows, or nothing
 
     def server_line(self, line: bytes) -> None:
         if self._listing:
@@ -112,7 +112,7 @@ class Nntp(InOrder):
         if verb == b"STARTTLS":
             self._answered(code)
         elif verb not in UNCHANGED and code != b"381" and code[:1] in (b"2", b"3"):
-            self.let_in()  # but 381: the password comes next
+            self.let_in()  # 381 asks for the password
 
     def _answered(self, code: bytes) -> None:
         if code == b"382":  # RFC 4642 §2.2

@@ -1,10 +1,11 @@
-"""ONC RPC over TCP (RFC 5531), and the programs that are told apart: NFS and the port mapper.
+"""ONC RPC over TCP (RFC 5531), and two programs that have names of their own: NFS and the port
+mapper.
 
     call     80|00 length(3) xid(4) 00000000 00000002 program(4) version(4) procedure(4) …
     reply    80 length(3) xid(4) 00000001 0000000 accepted or denied …
 
-A client often asks first for procedure 0, which does nothing (§11.1); so the inner name is said
-with the first call of a procedure that does something.
+A client often begins with procedure 0, which does nothing (§11.1). So the program is reported with
+the first call of another procedure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["PROTOCOLS", "OncRpc", "OncRpcDetails"]
 
 LAST_FRAGMENT: Final = b"\x80"
 MORE_FRAGMENTS: Final = b"\x00"
-"""§11: the record mark's first byte, for no record is as long as 2^24 bytes."""
+"""§11: the first byte of the record mark, since no record has 2^24 bytes."""
 CALL_HEAD: Final = 40
 """xid to procedure, and two empty authenticators."""
 REPLY_HEAD: Final = 16
@@ -29,7 +30,7 @@ REPLY_HEAD: Final = 16
 CALL: Final = bytes(4) + b"\0\0\0\2"
 REPLIES: Final = (b"\0\0\0\1" + bytes(4), b"\0\0\0\1\0\0\0\1")
 PROGRAM_NUMBERS: Final = (100000, 0x5FFFFFFF)
-"""§8.3: what is above is reserved; the port mapper's is the lowest."""
+"""§8.3: from the port mapper's, the lowest, to the first reserved one."""
 MAX_VERSION: Final = 255
 MAX_PROCEDURE: Final = 1023
 
@@ -45,7 +46,7 @@ class Call:
     procedure: int
     left: int
     whole: bool
-    """No other fragment follows."""
+    """Whether the record has no further fragment."""
 
 
 def read_call(reader: Reader) -> Call:
@@ -64,7 +65,7 @@ def read_call(reader: Reader) -> Call:
 
 
 def read_reply(reader: Reader) -> None:
-    """A reply up to how it went."""
+    """A reply up to its status."""
     reader.one_of(LAST_FRAGMENT)
     reader.uint(3, REPLY_HEAD)
     reader.take(4)
@@ -82,7 +83,7 @@ class OncRpcDetails(Details):
 
 @dataclass(slots=True)
 class OncRpc(Units):
-    """Calls up to the first that does something; the answers pass as they come."""
+    """Reads calls up to the first that is no procedure 0; answers pass."""
 
     name: ClassVar[str] = "rpc"
 
@@ -104,7 +105,7 @@ class OncRpc(Units):
             self.stay_plain()
 
     def server_unit(self, reader: Reader) -> None:
-        reader.take(reader.left)  # an answer that does nothing, either
+        reader.take(reader.left)  # the answer to a call that does nothing
 
     def details(self) -> OncRpcDetails:
         if self.call is None:

@@ -1,8 +1,8 @@
 """POP3 up to STLS (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
 
-Only in the AUTHORIZATION state may a client ask for TLS; whatever else the server grants means that
-it is over, and all passes unseen. While an AUTH is under way, what the client says are responses,
-not commands (`STLS` would be good base64).
+A client may ask for TLS only in the AUTHORIZATION state. Whatever else the server grants ends that
+state, and everything passes unread. During an AUTH the client's lines are responses (`STLS` would
+be valid base64).
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ __all__ = ["PROTOCOL", "Pop3"]
 PORTS: Final = (110,)
 
 OWN: Final = frozenset({b"APOP", b"CAPA", b"STLS", b"UIDL", b"USER"})
-"""What no client says to another server that answers `+OK`."""
+"""Commands that no other protocol has whose server answers `+OK`."""
 SHARED: Final = frozenset(
     {b"AUTH", b"DELE", b"LIST", b"NOOP", b"PASS", b"QUIT", b"RETR", b"RPOP", b"STAT", b"TOP"}
     | {b"XTND"}
 )
 UNCHANGED: Final = frozenset({b"USER", b"CAPA", b"NOOP", b"LANG", b"UTF8", GREETING})
-"""What may be granted without a login."""
+"""Commands that may be granted without a login."""
 LISTS_MECHANISMS: Final = b"AUTH"
 SEVERAL_LINES: Final = frozenset({b"CAPA", LISTS_MECHANISMS})
-"""Whose positive reply goes on to a line with a lone dot (of those that need no login)."""
+"""Commands that need no login, whose positive reply ends with a line of one dot."""
 LONGEST: Final = 8
 """Bytes of a verb that are kept."""
 
 _STATUS: Final = re.compile(rb"(?:\+OK|-ERR)(?=[ \r\n])")
 _NAMED: Final = re.compile(rb"POP|<[^<> ]+@[^<> ]+>| ready", re.IGNORECASE)
-"""Its name, or the time stamp of APOP (RFC 1939 §7)."""
+"""The name of the protocol, or the time stamp of APOP (RFC 1939 §7)."""
 _TELLTALE: Final = re.compile(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re.MULTILINE)
 
 
 def detect(opening: Opening) -> Verdict:
-    """`+OK`, and a command of POP3's; the command alone behind STLS."""
+    """`+OK`, and a command of POP3's; after STLS the command alone."""
     return agree(
         opening,
         command(opening.up, OWN, SHARED),
@@ -54,7 +54,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: a welcome with text behind it; without, or if it is none, it may be Redis's."""
+    """The verdict on a greeting: MATCH for `+OK` with a text. Redis says `+OK` and `-ERR`, too."""
     status = _STATUS.match(down)
     if status is None:
         possible = b"+OK".startswith(down) or b"-ERR".startswith(down)
@@ -65,12 +65,12 @@ def _greeting(down: bytes) -> Verdict:
 
 @dataclass(slots=True)
 class Pop3(InOrder):
-    """Commands and replies, until TLS takes over or somebody is logged in."""
+    """Reads commands and replies, until TLS begins or the user is logged in."""
 
     name: ClassVar[str] = "pop3"
 
     _listing: bool = False
-    """A reply of several lines is under way."""
+    """Lines follow, up to one with a dot."""
 
     def client_line(self, line: bytes) -> None:
         if self.is_response(line):

@@ -2,15 +2,15 @@
 
     client                             server
     length 80877103 (SSL)   ───────►
-                            ◄───────   S: TLS begins · N: no · E…: an error of old
+                            ◄───────   S: TLS begins · N: no · E…: an error of an old server
     length 80877104 (GSS)   ───────►
                             ◄───────   G: wrapped in GSSAPI from here on · N: no
     length 3.0 user …       ───────►
                             ◄───────   R (authentication) … S (parameters) … Z (ready)
 
-A client may ask for both before it starts up, and the answer is one bare byte; so its side is
-held from the question to the answer. After the StartupMessage its side passes (passwords are in
-there), and the server's messages are read up to the parameter that names its version.
+A client may ask for both before its start-up, and the answer is a single byte. Its side waits from
+the request to the answer. After the StartupMessage the client's side passes unread, since it has
+the passwords. The server's messages are read up to the parameter that names its version.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from mitml4.protocols.parts.units import Units
 
 __all__ = ["PROTOCOL", "Postgresql", "PostgresqlDetails"]
 
-# "Message Formats": the codes lie where a version would, with a major version nobody will reach.
+# "Message Formats": the codes take the place of a version that will never exist.
 SSL_REQUEST: Final = (80877103).to_bytes(4, "big")
 GSS_REQUEST: Final = (80877104).to_bytes(4, "big")
 CANCEL_REQUEST: Final = (80877102).to_bytes(4, "big")
 VERSIONS: Final = (b"\x00\x03\x00\x00", b"\x00\x03\x00\x02")
-"""3.0, and 3.2 of PostgreSQL 18 (3.1 was never spoken)."""
+"""3.0, and 3.2 of PostgreSQL 18 (3.1 was never used)."""
 
 HEAD: Final = 8
 MAX_STARTUP: Final = 10_000
-"""MAX_STARTUP_PACKET_LENGTH of the server."""
+"""The MAX_STARTUP_PACKET_LENGTH of the server."""
 MAX_CANCEL: Final = 12 + 256
-"""Protocol 3.2 lets the secret be up to 256 bytes, 3.0 had 4."""
+"""Protocol 3.2 allows a secret of 256 bytes; in 3.0 it has 4."""
 MAX_NAME: Final = 63
 NAME: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
-"""Of which parameters' names are made."""
+"""The bytes in the names of parameters."""
 VALUE: Final = PRINTABLE + bytes(range(0x80, 0x100))
 MESSAGES: Final = tuple(bytes([byte]) for byte in b"123ABCDEFGHINPQRSTVWXZcdfnpstv")
-"""Every type of a message."""
+"""The types of messages."""
 MAX_MESSAGE: Final = 1 << 24
 AUTHENTICATION: Final = b"R"
 AUTHENTICATION_SIZES: Final = {0: 8, 2: 8, 3: 8, 5: 12, 6: 8, 7: 8, 9: 8}
-"""By what it asks for: nothing, or a password. GSSAPI and SASL bring data of any length."""
+"""Lengths of an AuthenticationRequest by its kind. GSSAPI and SASL have data of any length."""
 AUTHENTICATED: Final = 0
 SASL: Final = 10
 ERROR_RESPONSE: Final = b"E"
@@ -61,11 +61,11 @@ QUERY: Final = b"Q"
 TELLING: Final = (AUTHENTICATION, ERROR_RESPONSE, QUERY)
 MAX_SEVERITY: Final = 40
 MAX_PARAMETER: Final = 1024
-"""Bytes of a ParameterStatus that may be the server's version, or of a list of mechanisms."""
+"""Bytes of a ParameterStatus with the server's version, or of a list of mechanisms."""
 
 
 def read_head(reader: Reader) -> tuple[int, bytes]:
-    """The length and the code of what a client can begin with."""
+    """The length and the code of a packet that a client begins with."""
     length = reader.uint(4, HEAD, MAX_STARTUP)
     code = reader.one_of(SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST, *VERSIONS)
     if code in VERSIONS:
@@ -80,9 +80,9 @@ def read_head(reader: Reader) -> tuple[int, bytes]:
 
 
 def read_beginning(reader: Reader) -> None:
-    """As much as makes it certain: a request's eight bytes, or the first parameter with a value.
+    """As much as is certain: the eight bytes of a request, or the first parameter with a value.
 
-    The latter because Kafka's Metadata requests have the same first eight bytes.
+    Kafka's Metadata requests have the same first eight bytes as a start-up.
     """
     length, code = read_head(reader)
     if code not in VERSIONS:
@@ -96,15 +96,15 @@ def read_beginning(reader: Reader) -> None:
 
 
 def read_message(reader: Reader) -> tuple[bytes, Reader]:
-    """A whole message of a connection that is under way: its type, and the reader of its body."""
+    """A whole message after the start-up: its type, and the reader of its body."""
     kind = reader.one_of(*MESSAGES)
     return kind, reader.whole(reader.uint(4, 4, MAX_MESSAGE) - 4)
 
 
 def read_middle(reader: Reader) -> None:
-    """Messages of either side, as a capture shows them that begins in the middle.
+    """Messages of either side, as in a capture that begins in the middle.
 
-    Two of them hold each other in place; one that says who speaks is enough alone.
+    Two messages in a row are enough, or one whose contents say which side sent it.
     """
     if reader.data[reader.at : reader.at + 1] in TELLING:
         _read_telling(reader)
@@ -134,7 +134,7 @@ def _read_telling(reader: Reader) -> None:
 
 # The client always speaks first.
 detect = single_message(either(read_beginning, read_middle), read_middle)
-"""A start-up; or messages without one."""
+"""A start-up; or messages of a connection that has begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,20 +146,20 @@ class PostgresqlDetails(Details):
     application_name: bytes | None = None
     server_version: bytes | None = None
     encryption: Literal["tls", "gssapi", "refused"] | None = None
-    """What became of the client's last question; None: it did not ask."""
+    """The answer to the last request of the client; None: there was no request."""
     cancel: bool = False
-    """The connection was only made to cancel a query of another one."""
+    """The connection only cancels a query of another one."""
     upgraded: bool = False
 
 
 @dataclass(slots=True)
 class Postgresql(Units):
-    """Questions and answers, the start-up, and the server's parameters."""
+    """Reads requests and answers, the start-up, and the server's parameters."""
 
     name: ClassVar[str] = "postgresql"
 
     parameters: dict[bytes, bytes] | None = None
-    """The StartupMessage's, by name; None before it."""
+    """Those of the StartupMessage, by name; None before it."""
     server_version: bytes | None = None
     encryption: Literal["tls", "gssapi", "refused"] | None = None
     cancel: bool = False
@@ -184,12 +184,12 @@ class Postgresql(Units):
         if self._asked:
             self._answer(reader)
         elif self.parameters is None:
-            self.stay_plain()  # it speaks before it was asked: an error, or something else
+            self.stay_plain()  # unasked: an error, or an unknown message
         else:
             self._message(reader)
 
     def _answer(self, reader: Reader) -> None:
-        """One byte, which decides for both sides."""
+        """One byte decides for both sides."""
         answer, question = reader.take(1), self._asked
         self._asked = None
         if answer == b"S" and question == SSL_REQUEST:
@@ -203,7 +203,7 @@ class Postgresql(Units):
             self.stay_plain()
 
     def _message(self, reader: Reader) -> None:
-        """`type length …`, up to the version, or to whatever ends the start-up."""
+        """`type length …`, up to the version, or to the end of the start-up."""
         kind, length = reader.take(1), reader.uint(4, 4, (1 << 31) - 1)
         if kind in b"ZE":  # ReadyForQuery, ErrorResponse
             self.stay_plain()
@@ -237,7 +237,7 @@ class Postgresql(Units):
 
 
 def _parameters(body: bytes) -> dict[bytes, bytes]:
-    """`name NUL value NUL …`, ended by an empty name; the three that are facts."""
+    """`name NUL value NUL …`, ended by an empty name. Returns the three that are reported."""
     texts = body.split(b"\0")
     pairs = zip(texts[::2], texts[1::2], strict=False)
     return {

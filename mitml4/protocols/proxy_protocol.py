@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: one header from the client's side, then the inner bytes.
 
-Source: "The PROXY protocol, versions 1 & 2" (haproxy, doc/proxy-protocol.txt), §2.1 and §2.2.
-The server says nothing of its own, so its side is SWITCH from the start.
+Source: "The PROXY protocol, versions 1 & 2" (haproxy, doc/proxy-protocol.txt), §2.1 and §2.2. The
+server does not answer the header, so its side is SWITCH from the start.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ V2_MAX_TRANSPORT: Final = 2
 V2_AUTHORITY: Final = 0x02
 """PP2_TYPE_AUTHORITY: the host name that the client asked for, as in SNI."""
 MAX_TLVS: Final = 8192
-"""Bytes; more than these are not read."""
+"""Bytes of TLVs that are read; longer ones pass unread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header says. Of its bytes, `size` have been read; `rest` (TLVs) follow unread."""
+    """The values of a header. `size` bytes of it have been read; `rest` (TLVs) follow unread."""
 
     version: int
     source: Address | None
@@ -61,9 +61,9 @@ class Header:
 
 
 def parse(data: bytes) -> Header | None:
-    """The header that these bytes begin with; None as long as it is not whole.
+    """The header at the start of these bytes; None as long as it is not whole.
 
-    Raises ProtocolError at the first byte that rules it out.
+    Raises ProtocolError at the first byte that cannot fit.
     """
     if data[:1] == b"\r":
         return _parse_v2(data)
@@ -143,7 +143,7 @@ def _parse_v2(data: bytes) -> Header | None:
 
 
 def _tlvs(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each (§2.2.1)."""
+    """The type and value of each TLV (§2.2.1)."""
     at = 0
     while at < len(data):
         value = at + 3
@@ -177,7 +177,7 @@ class ProxyProtocolDetails(Details):
 
 @dataclass(slots=True)
 class ProxyProtocol(Conversation):
-    """The header; what follows is SWITCH."""
+    """Reads the header; what follows is SWITCH."""
 
     name: ClassVar[str] = "proxy-protocol"
 
@@ -198,7 +198,7 @@ class ProxyProtocol(Conversation):
         return header.size
 
     def _name_hosts(self, header: Header, tlvs: bytes) -> None:
-        """Where the client wants to go, and the name by which it asked for that."""
+        """Name the destination that the client wants, and the host name that it used for it."""
         asked = header.destination
         if asked:
             self.named.append(Target(asked.ip, asked.port))
@@ -218,7 +218,7 @@ class ProxyProtocol(Conversation):
             self.up = SWITCH
 
     def end(self, direction: Direction) -> None:
-        """A client that leaves within the header starts no inner protocol."""
+        """If the client ends within the header, no inner protocol begins."""
         if direction is Direction.UP:
             self.details_ready = True
             self.up = self.down = FORWARD_ALL

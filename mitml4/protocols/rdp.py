@@ -4,9 +4,9 @@
     03 00 len  LI E0 … cookie, 01 .. 08 00 asked  ───►
                                                   ◄───  03 00 len  LI D0 … 02 .. 08 00 chosen
 
-Every choice but 0 (RDP's own encryption) means that TLS begins with the next byte of both sides,
-so the client is held from its request to the confirm. What it goes on with inside that TLS is
-either a further TPKT or CredSSP's ASN.1, and both are named `rdp` again.
+Every choice but 0 (RDP's own encryption) means that TLS begins with the next byte of both sides. So
+the client's side waits from its request to the confirm. Inside that TLS the client continues with a
+further TPKT or with CredSSP's ASN.1. Both are named `rdp` again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ REQUEST: Final = b"\x01"
 RESPONSE: Final = b"\x02"
 FAILURE: Final = b"\x03"
 NEGOTIATION: Final = 8
-"""The length of each of these three, which stands in them as well."""
+"""The length of each of these three, which also contain it."""
 FIXED: Final = 6
-"""Of an X.224 head behind its length: code, two references, class."""
+"""Bytes of an X.224 head after its length: code, two references, class."""
 MAX_COOKIE: Final = 240
 COOKIE: Final = b"Cookie: "
 
@@ -50,7 +50,7 @@ PROTOCOLS: Final = {
 }
 
 CREDSSP: Final = (2, 8)
-"""Whose login proves the key of the server's certificate ([MS-CSSP] §3.1.5, step 3)."""
+"""Those whose login proves the key of the server's certificate ([MS-CSSP] §3.1.5, step 3)."""
 
 # §2.2.1.2.2
 FAILURES: Final = {
@@ -82,7 +82,8 @@ def read_x224(reader: Reader, code: bytes) -> int:
 
 
 def read_request_head(reader: Reader) -> None:
-    """A connection request up to what makes it RDP's: the cookie's start, or the negotiation."""
+    """A connection request up to the part that only RDP has: the cookie's start, or the
+    negotiation."""
     if read_x224(reader, CONNECTION_REQUEST) < NEGOTIATION:
         raise ProtocolError("a request for nothing in particular")
     if reader.one_of(COOKIE, REQUEST) == REQUEST:
@@ -92,7 +93,7 @@ def read_request_head(reader: Reader) -> None:
 
 
 def read_bare_request(reader: Reader) -> None:
-    """A connection request for nothing in particular, as of old, up to the MCS that follows it."""
+    """An old connection request without either, up to the MCS that follows it."""
     if read_x224(reader, CONNECTION_REQUEST):
         raise ProtocolError("a request for something else")
     read_mcs(reader)
@@ -106,7 +107,7 @@ def read_mcs(reader: Reader) -> None:
 
 
 def read_request(reader: Reader) -> Request:
-    """The whole of it."""
+    """A whole connection request."""
     body = reader.whole(read_x224(reader, CONNECTION_REQUEST))
     cookie = None
     if body.data.startswith(COOKIE, body.at):
@@ -131,7 +132,8 @@ def read_confirm(reader: Reader) -> None:
 
 
 def read_inside(reader: Reader) -> None:
-    """What a client goes on with: MCS in an X.224 data unit, or CredSSP's TSRequest (§5.4.5.2)."""
+    """A client's first unit inside TLS: MCS in an X.224 data unit, or CredSSP's TSRequest
+    (§5.4.5.2)."""
     if reader.data[:1] in (b"", b"\x03"):
         read_mcs(reader)
         return
@@ -141,9 +143,9 @@ def read_inside(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request with a cookie or a negotiation, or what follows one that has neither.
+    """A request with a cookie or a negotiation, or what follows a request with neither.
 
-    Any other TPKT is somebody else's. A capture that lacks the request shows the confirm.
+    Any other TPKT belongs to another protocol. A capture without the request shows the confirm.
     """
     if opening.within[-2:] != (Rdp.name, "tls"):
         return _outermost(opening)
@@ -170,7 +172,7 @@ class RdpDetails(Details):
 
 @dataclass(slots=True)
 class Rdp(Units):
-    """The request and the confirm."""
+    """Reads the request and the confirm."""
 
     name: ClassVar[str] = "rdp"
 

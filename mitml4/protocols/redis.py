@@ -1,9 +1,9 @@
-"""Redis and its kin (RESP, "Redis serialization protocol specification").
+"""Redis and compatible servers (RESP, "Redis serialization protocol specification").
 
-A command is an array of strings (`*2`, `$4`, `ECHO`, `$2`, `hi`, each ended by CRLF), which nobody
-else speaks; or, typed by hand, an inline line of words, which needs the answer to be told from the
-other protocols in lines. Only the first command's name is read: what follows AUTH and HELLO is
-secret, and what follows the others is data.
+A command is an array of strings (`*2`, `$4`, `ECHO`, `$2`, `hi`, each ended by CRLF), which no
+other protocol has. A command typed by hand is an inline line of words: only its answer tells it
+from other protocols of lines. Only the name of the first command is read: the arguments of AUTH and
+HELLO are secrets, and those of others are data.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ VERBS: Final = frozenset(
     b"SLAVEOF SLOWLOG SMEMBERS SORT SPOP SREM STRLEN SUBSCRIBE SUNION SYNC TIME TTL TYPE WATCH "
     b"XADD XLEN XRANGE XREAD ZADD ZCARD ZRANGE ZREM ZSCORE".split()
 )
-"""What people begin with by hand. AUTH and QUIT are POP3's as well, with the same answers."""
+"""Commands that people type first. POP3 has AUTH and QUIT too, with the same answers."""
 ALONE: Final = frozenset(
     b"BGREWRITEAOF BGSAVE COMMAND DBSIZE FLUSHALL FLUSHDB HELLO INFO LASTSAVE MONITOR MULTI PING "
     b"RANDOMKEY ROLE SAVE SHUTDOWN SYNC TIME".split()
 )
-"""Those that need no argument."""
+"""Those without arguments."""
 GRANTED: Final = frozenset(
     b"ACL CLIENT CLUSTER CONFIG DEBUG FLUSHALL FLUSHDB HMSET LATENCY MEMORY MODULE MONITOR MSET "
     b"MULTI RENAME REPLCONF REPLICAOF SAVE SCRIPT SELECT SET SETEX SHUTDOWN SLAVEOF SLOWLOG WATCH "
     b"XADD".split()
 )
-"""Those that `+OK` may answer."""
+"""Those that may be answered by `+OK`."""
 _TYPES: Final = (b"+", b"-", b":", b"$", b"*", b"%", b"_")
 _ANSWERS: Final = frozenset({b"", *_TYPES})
 _DELIMITER: Final = re.compile(rb"[ \r\n]")
 _WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
 _OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9]")
-"""What HTTP, RTSP, SIP and ICAP end their request lines with."""
+"""The end of a request line of HTTP, RTSP, SIP or ICAP."""
 
 
 def read_array(reader: Reader) -> int:
-    """An array's head, and the length of its first string; returns how many there are."""
+    """The head of an array, and the length of its first string. Returns the number of strings."""
     reader.one_of(b"*")
     count = _number(reader, 7)
     reader.one_of(b"$")
@@ -78,15 +78,15 @@ def read_array(reader: Reader) -> int:
 
 
 def _number(reader: Reader, digits: int) -> int:
-    """Digits and CRLF."""
+    """A number of up to `digits` digits, and CRLF."""
     number = reader.take(1, DIGITS) + reader.until(b"\r", digits - 1, DIGITS)
     reader.one_of(b"\n")
     return int(number)
 
 
 def read_answer(reader: Reader) -> None:
-    """The first line of an answer, by its type. `+OK` stands alone: with text behind it, it is
-    POP3's greeting, which may have come before the command."""
+    """The first line of an answer, by its type. `+OK` has no text after it: with one it is POP3's
+    greeting, which may have come before the command."""
     if reader.data.startswith(b"+OK ", reader.at):
         raise ProtocolError("an OK with text behind it")
     kind = reader.one_of(*_TYPES)
@@ -102,12 +102,12 @@ def read_answer(reader: Reader) -> None:
 
 
 def read_refusal(reader: Reader) -> None:
-    """What a client is told who may not even ask."""
+    """An error for a client that may send no commands."""
     reader.one_of(b"-DENIED Redis ", b"-ERR max number of clients")
 
 
 def read_complaint(reader: Reader) -> None:
-    """What nobody else says to a line that is no command."""
+    """An error that only Redis sends for a line that is no command."""
     reader.one_of(
         *(b"-ERR unknown command", b"-ERR AUTH <password>", b"-ERR invalid password"),
         *(b"-NOAUTH ", b"-WRONGPASS "),
@@ -115,7 +115,7 @@ def read_complaint(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """An array's head, or a line that Redis answers as it does; or a refusal to a silent client."""
+    """The head of an array; a line with an answer of Redis; or an error for a silent client."""
     if opening.down and not opening.up:
         return _likely(
             evaluate(read_answer if opening.port == PORT else read_refusal, opening.down)
@@ -127,7 +127,7 @@ def detect(opening: Opening) -> Verdict:
     if opening.down[:1] not in _ANSWERS:
         return Verdict.REJECT
     if not opening.down and opening.port != PORT and in_lines(opening.up):
-        return Verdict.NEED_MORE  # only an answer can tell
+        return Verdict.NEED_MORE  # only an answer decides
     line = _inline(opening.up)
     if line is Verdict.REJECT and in_lines(opening.up):
         return (
@@ -138,7 +138,7 @@ def detect(opening: Opening) -> Verdict:
     if line is not Verdict.MATCH:
         return line
     if opening.down.startswith(b"+OK") and _verb(opening.up) not in GRANTED:
-        return Verdict.REJECT  # a greeting, which came before the command: Redis never greets
+        return Verdict.REJECT  # a greeting: Redis never greets
     answer = evaluate(read_answer, opening.down)
     usual = opening.port == PORT and not opening.down
     return Verdict.LIKELY if answer is Verdict.NEED_MORE and usual else answer
@@ -149,7 +149,7 @@ def _likely(verdict: Verdict) -> Verdict:
 
 
 def _inline(up: bytes) -> Verdict:
-    """Whether the first line is a known command."""
+    """The verdict on a first line: whether it is a known command."""
     line, newline, _ = up[: MAX_LINE + 1].partition(b"\n")
     _, delimiter, arguments = line.replace(b"\r", b" ").partition(b" ")
     verb = _verb(up)
@@ -178,7 +178,7 @@ class RedisDetails(Details):
 
 @dataclass(slots=True)
 class Redis(Units):
-    """The first command's name; the rest passes."""
+    """Reads the name of the first command; the rest passes."""
 
     name: ClassVar[str] = "redis"
 
@@ -194,7 +194,7 @@ class Redis(Units):
         self.stay_plain()
 
     def _array(self, reader: Reader) -> None:
-        """`*n $length name`, and HELLO's version behind it."""
+        """`*n $length name`, and the version of a HELLO."""
         reader.one_of(b"*")
         count = _number(reader, 7)
         name = _string(reader)
@@ -216,7 +216,7 @@ def _string(reader: Reader) -> bytes:
 
 
 def _first_word(reader: Reader) -> bytes:
-    """An inline command's name."""
+    """The name of an inline command."""
     word = _WORD.match(reader.data, reader.at)
     if word is None and (reader.left > MAX_NAME or b"\n" in reader.data[reader.at :]):
         raise ProtocolError("a command without a name")

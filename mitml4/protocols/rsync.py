@@ -1,4 +1,4 @@
-"""The rsync daemon's protocol up to the module (rsync's own csprotocol.txt).
+"""The protocol of the rsync daemon up to the module (rsync's own csprotocol.txt).
 
 client                              server
                     ◄───────    @RSYNCD: 31.0 sha512 md5\\n
@@ -33,7 +33,7 @@ _BEGUN: Final = prefix_pattern(*(re.escape(_GREETING[at : at + 1]) for at in ran
 
 
 detect = either_side(lambda data: begins(data, _VERSION, _BEGUN))
-"""The client's version is certain; the server's, once the client says nothing else."""
+"""The client's version is certain; the server's is LIKELY while the client is silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class RsyncDetails(Details):
 
 @dataclass(slots=True)
 class Rsync(Conversation):
-    """Two lines of the client's, one of the server's; then all passes."""
+    """Reads two lines of the client and one of the server; the rest passes."""
 
     name: ClassVar[str] = "rsync"
 

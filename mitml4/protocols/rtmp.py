@@ -3,9 +3,9 @@
     client    C0: 03   C1: time, zero, 1528 random bytes (1536 in all)   C2: the server's S1
     server    S0: 03   S1: time, zero, 1528 random bytes                 S2: the client's C1
 
-`zero` is zero, or Flash's version in the unspecified handshake with digests; `06` at the start is
-RTMPE. One byte and four zeros are little, so without the port it takes the whole C1, and without
-the zeros the server's whole answer too.
+`zero` is zero, or Flash's version in the undocumented handshake with digests. RTMPE begins with
+`06`. One byte and four zeros are little evidence: on an unusual port the whole C1 is needed, and
+without the zeros the whole answer of the server as well.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ZERO: Final = slice(5, 9)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A whole first unit of the client's, and of the server's where that is not enough.
+    """The client's whole first unit, and the server's where that is not enough.
 
-    Alone, the server's is what a capture of one direction shows.
+    A capture of one direction may show only the server's.
     """
     up, down = opening.up, opening.down
     if not up:
@@ -45,7 +45,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _by_server(opening: Opening) -> Verdict:
-    """A server that has spoken to a client who has not; too little without the port."""
+    """The server's unit while the client is silent: not enough on an unusual port."""
     down = opening.down
     if down and (opening.port != PORT or down[0] != VERSION or any(down[ZERO])):
         return Verdict.REJECT
@@ -53,7 +53,8 @@ def _by_server(opening: Opening) -> Verdict:
 
 
 def _is_tpkt(up: bytes) -> bool:
-    """A connection request of ISO on TCP (RDP, S7): `03 00`, the length, and the length again."""
+    """Whether it is a connection request of ISO on TCP (RDP, S7): `03 00`, the length, and the
+    length again."""
     if up[1:2] != b"\0" or len(up) < 6:
         return False
     length = int.from_bytes(up[2:4], "big")

@@ -1,4 +1,5 @@
-"""RTSP (RFC 2326, RFC 7826), by its request line; facts from the first request and its answer."""
+"""RTSP (RFC 2326, RFC 7826): its request line, and details from the first request and its
+answer."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ class RtspDetails(Details):
 
 @dataclass(slots=True)
 class Rtsp(FirstHeads):
-    """One head of each side."""
+    """Reads one head of each side."""
 
     name: ClassVar[str] = "rtsp"
 
