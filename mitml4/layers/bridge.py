@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import trio
 
 from mitml4.layers.budget import Budget
-from mitml4.layers.relay import Relay, Tap
+from mitml4.layers.relay import Relay, Show
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
 from mitml4.protocols.conversation import MAX_PEEK, Direction, Framing
@@ -201,22 +201,24 @@ class Lane:
             moved += burst
         return moved
 
-    async def mirror(self, tap: Tap) -> int:
-        """Claim and move what comes next, a copy of which is shown first. How much that was; 0 when
-        the source has ended."""
+    async def mirror(self, show: Show) -> int:
+        """Claim and move what comes next; `show` is given a copy first.
+
+        Returns the number of bytes, 0 if the source has ended.
+        """
         if self.ahead:
             claimed = bytes(self.ahead)
             self.ahead.clear()
-            await tap(claimed)
+            await show(claimed)
             return len(claimed)
-        return await self._burst(None, tap=tap)
+        return await self._burst(None, show=show)
 
     async def _burst(
-        self, left: int | None, *, in_kernel: bool = False, tap: Tap | None = None
+        self, left: int | None, *, in_kernel: bool = False, show: Show | None = None
     ) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
         self.held_since = None
-        if self.due and (moved_along := await self._flush_and_more(left, tap)):
+        if self.due and (moved_along := await self._flush_and_more(left, show)):
             return moved_along
         source, sink = self.source, self.sink
         moved: int | None = None
@@ -226,11 +228,11 @@ class Lane:
                 if in_kernel:
                     moved = await self.relay.splice(source, sink, left)
                 else:
-                    moved = await self.relay.copy(source, sink, left, tap)
+                    moved = await self.relay.copy(source, sink, left, show)
                 if moved is None and waited and (urgent := await self._send_urgent()):
                     moved = len(urgent)
-                    if tap:
-                        await tap(urgent)
+                    if show:
+                        await show(urgent)
                 if moved is None:
                     await source.wait_receivable()
                     waited = True
@@ -241,11 +243,11 @@ class Lane:
         await trio.lowlevel.checkpoint()
         return moved
 
-    async def _flush_and_more(self, left: int | None, tap: Tap | None) -> int:
+    async def _flush_and_more(self, left: int | None, show: Show | None) -> int:
         """Move what is due, and with it what comes next and is there already; how much that is."""
         fresh = self._unread()[:left]
-        if fresh and tap:
-            await tap(fresh)
+        if fresh and show:
+            await show(fresh)
         await self._send(fresh)
         await trio.lowlevel.checkpoint()
         return len(fresh)

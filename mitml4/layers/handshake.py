@@ -1,8 +1,9 @@
-"""Both TLS handshakes of one flow: with the server by the client's offer, then with the client.
+"""Both TLS handshakes of one flow: first with the server, with the client's offer; then with the
+client.
 
-What the server answers decides everything that the client is then told: version, cipher, ALPN, a
-leaf that shows the same name and the same defects. What cannot be carried over is named in the
-details. What the two ends show by the way is learned (`tls/pinning.py`).
+The server's answer decides what the client gets: version, cipher, ALPN, and a leaf with the same
+names and defects (`layers/certificate.py`). The details name what cannot be mirrored. What the two
+sides show of themselves applies to later connections (`tls/pinning.py`).
 """
 
 from __future__ import annotations
@@ -44,43 +45,43 @@ from mitml4.tls.verify import Verdict
 __all__ = ["GivenUp", "Handshake", "HandshakeError", "HandshakeTools", "Intercepted"]
 
 _HANDSHAKE_S: Final = 30.0
-_LEAVES_WITHIN_S: Final = 1.0
-"""A client that ends the connection so soon after the handshake has looked at the certificate."""
+_REJECTS_WITHIN_S: Final = 1.0
+"""A client that closes this soon after the handshake has rejected the certificate."""
 _ANSWERED_WITHIN_S: Final = 1.0
-"""A second connection is answered in this time, or in a few times what the first one took."""
+"""A second connection has this time to answer, or four times as long as the first one took."""
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _TLS_1_2: Final = 0x0303
 _ALERTS_FOR_AN_OFFER: Final = (40, 47, 70, 71)
 """RFC 8446 §6.2: handshake_failure, illegal_parameter, protocol_version, insufficient_security:
-what a server may say because something is missing that the client did offer."""
+a server may send these because our offer lacks something that the client's has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intercepted:
-    """Both handshakes are done: the plaintext of both sides."""
+    """Both handshakes succeeded: the plaintext streams of both sides."""
 
     client_side: TlsStream
     server_side: TlsStream
     on_channel_binding: Callable[[bool], None]
-    """To be told what is said inside of binding logins to this TLS."""
+    """See `LayerContext.on_channel_binding`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """To intercept this one would cost the connection, or hide something from the client: it can
-    be passed through on another connection to the server."""
+    """Interception would break the connection, or hide something from the client. It can be passed
+    through, on another connection to the server."""
 
     reason: str
     server_side: Transport
     """The other connection."""
     sent: int
-    """So many bytes of what the client says has the server had there."""
+    """The number of the client's bytes that were sent on it."""
     certificate: CertificateDetails | None
-    """What the server showed on the first connection."""
+    """The server's certificate, from the first connection."""
 
 
 class HandshakeError(Exception):
-    """The handshake failed, and the far side has been told; the flow is over."""
+    """The handshake failed, and the other side has been sent the failure; the flow is over."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,8 +177,11 @@ class Handshake:
         return stream
 
     async def _shake_hands(self, stream: TlsStream) -> GivenUp | None:
-        """The client's own certificate is asked for before the client is answered: then it can be
-        passed through at once. A server may also ask, and end the handshake."""
+        """Do the handshake with the server.
+
+        The client has not been answered yet. So if the server asks for a client certificate, the
+        flow can be passed through at once. The server may also ask, and then end the handshake.
+        """
         try:
             await stream.handshake()
         except (StreamTruncated, OSError):
@@ -189,14 +193,15 @@ class Handshake:
         return await self._leave_request_to_client(stream, is_lost=False)
 
     def _answers_request(self) -> bool:
-        """Whether a server that asks for a certificate is answered here: with the one that we were
-        given, or with none where the client is known to have none."""
+        """Whether we answer a server that asks for a certificate: with the configured one, or with
+        none if the client is known to have none."""
         return bool(self.tools.contexts.client_certificate) or self.visit.declines
 
     async def _leave_request_to_client(
         self, server_side: TlsStream, *, is_lost: bool
     ) -> GivenUp | None:
-        """Pass a client through whose certificate the server has asked for: now, or next time."""
+        """If the server has asked for a client certificate: pass the client through, on this
+        connection or on its next one."""
         if not server_side.alerts.asked_for_certificate:
             return None
         given_up = await self._give_up(CLIENT_CERTIFICATE, None if is_lost else server_side)
@@ -205,8 +210,11 @@ class Handshake:
         return given_up
 
     async def _wait_client_ended(self) -> None:
-        """A client that has ended before it was answered shakes no hands, and its reset is the
-        server's; what else it says is for later. Raises OSError."""
+        """Wait until the client has ended or was reset; what else it sends stays unread.
+
+        A client that has ended before it was answered will not do a handshake. Raises OSError for a
+        reset.
+        """
         lane = self.bridge.up
         seen = 0
         while seen <= MAX_PEEK and not lane.ended:
@@ -216,7 +224,7 @@ class Handshake:
             await lane.source.transport.wait_reset()
 
     async def _pass_on_failure(self, failure: TlsFailure | None) -> NoReturn:
-        """The server ended the handshake: the client gets the same, alert or end."""
+        """The server ended the handshake: the client gets the same alert, or the same end."""
         if failure is None:
             self._report("server", "reset", "the server closed the connection during the handshake")
         elif failure.alert is None:
@@ -230,15 +238,15 @@ class Handshake:
                 record = framing.wrap(record)
             await self.bridge.client_side.send_all(memoryview(record))
         await self.bridge.client_side.send_eof()
-        # What is closed unread ends in a reset, which may overtake all this at the client.
+        # Closing with unread bytes sends a reset, which may discard the alert at the client.
         self.bridge.client_side.discard(len(self.bridge.client_side.peek_nowait(MAX_PEEK + 1)))
         raise HandshakeError from None
 
     async def _give_up(self, reason: str, first: TlsStream | None = None) -> GivenUp | None:
-        """Give up intercepting for a fresh connection; None if the server does not take one.
+        """Give up interception for a new connection; None if the server does not accept one.
 
-        It may not: an FTP server, for one, takes each data connection once. A `first` one that
-        could still be gone on with is kept until the server has answered the fresh one.
+        A server may not: an FTP server, for example, accepts each data connection once. So a
+        `first` connection that still works is kept until the server has answered the new one.
         """
         if self.redial is None:
             return None
@@ -253,16 +261,16 @@ class Handshake:
         return GivenUp(reason, server_side, len(sent), self.details.certificate)
 
     async def _wait_certificate_verdict(self, server_side: TlsStream) -> GivenUp | None:
-        """A server may refuse the certificate that it has asked for, or the want of one.
+        """A server may refuse the client certificate that it has asked for, or that there is none.
 
-        Up to TLS 1.2 it has said so in the handshake, from TLS 1.3 on it says so behind it, by its
-        first record (a ticket, or the alert certificate_required).
+        Up to TLS 1.2 it does so in the handshake. In TLS 1.3 the first record after the handshake
+        tells: a ticket, or the alert certificate_required.
         """
         if not server_side.alerts.asked_for_certificate:
             return None
         if server_side.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
             with trio.move_on_after(self.context.hold_s), suppress(StreamTruncated):
-                await server_side.wait_receivable()  # who reads on will hear of a cut again
+                await server_side.wait_receivable()  # the next read reports a truncation again
             server_side.peek_nowait(1)
         if server_side.failure:
             if given_up := await self._leave_request_to_client(server_side, is_lost=True):
@@ -274,13 +282,13 @@ class Handshake:
         return None
 
     def _note_late_request(self) -> None:
-        """A server may ask once it knows what is requested: up to TLS 1.2 in a renegotiation, from
-        TLS 1.3 on if the client has offered it."""
+        """A server may ask for a certificate only when it knows the request: up to TLS 1.2 in a
+        renegotiation, in TLS 1.3 if the client has offered post_handshake_auth."""
         self.visit.needs(CLIENT_CERTIFICATE)
         self._error("server", "certificate", "the server asks for a client certificate")
 
     def _note_channel_binding(self, offered: bool) -> None:
-        """A login that is bound to the client's TLS is refused where the server has another."""
+        """A server refuses a login that is bound to a TLS connection other than its own."""
         if offered:
             self.visit.needs(CHANNEL_BINDING)
         else:
@@ -300,8 +308,9 @@ class Handshake:
     async def _verify(self, server_side: TlsStream) -> Verdict | GivenUp:
         """What the leaf is to show of the server's certificate.
 
-        What no leaf shows is for the client itself to find: the flow is passed through. Where that
-        cannot be, the leaf is one that no client trusts, and the next connection passes.
+        If a leaf cannot show something, the flow is passed through, and the client sees it itself.
+        If that is not possible, no client trusts the leaf, and the next connection is passed
+        through.
         """
         assessed = assess(self.tools, server_side, self.hello, self.context)
         self.details = replace(self.details, certificate=assessed.details)
@@ -332,7 +341,7 @@ class Handshake:
 
     @property
     def _version(self) -> int:
-        """What the server chose."""
+        """The version that the server chose."""
         return _VERSIONS[self.details.version or "TLSv1.3"]
 
     def _abort(self, server_side: TlsStream) -> NoReturn:
@@ -377,9 +386,9 @@ class Handshake:
         raise HandshakeError
 
     async def _wait_server_reset(self, server_side: TlsStream) -> None:
-        """A reset of the server's is the client's at once, unless there is something to hear first.
+        """Wait until the server resets the connection, unless it has sent data before that.
 
-        Returns once there was one.
+        The client is then reset at once.
         """
         try:
             await server_side.transport.wait_reset()
@@ -389,7 +398,7 @@ class Handshake:
             self.server_reset = error
 
     def _classify(self, failure: TlsFailure) -> None:
-        if failure.alert is None:  # OpenSSL cannot do with this client what the server can
+        if failure.alert is None:  # OpenSSL cannot do with this client what the server could
             self._report("client", "protocol", failure.reason)
             self.visit.needs(failure.reason)
         elif failure.alert in REFUSALS:
@@ -400,16 +409,16 @@ class Handshake:
             self.visit.left()
 
     def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
-        """What the client says first behind the handshake; see `TlsStream.on_opening`.
+        """What the client sends first after the handshake; see `TlsStream.on_opening`.
 
-        Some clients look at the certificate only then, and leave without a byte.
+        Some clients check the certificate only then, and close without sending a byte.
         """
         if isinstance(first, int) and first:
             self.visit.accepted()
         elif isinstance(first, TlsFailure) and first.alert in REFUSALS:
             self._error("client", "certificate", REFUSALS[first.alert])
             self.visit.refused()
-        elif trio.current_time() - shook_hands_at < _LEAVES_WITHIN_S and self.visit.left():
+        elif trio.current_time() - shook_hands_at < _REJECTS_WITHIN_S and self.visit.left():
             self._error("client", "certificate", "ended by the client after the handshake, again")
 
     def _announce(self) -> None:

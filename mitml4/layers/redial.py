@@ -1,8 +1,8 @@
-"""A second connection to the server, for what is passed through after the first one was opened.
+"""A second connection to the server, for a flow that is passed through after all.
 
-The client has not been answered by then, and its ClientHello is unread: the server gets it as it
-is. A server may take a connection once (FTP's for data), so the first one may have to be kept until
-the second one is answered.
+The client has not been answered yet, and its ClientHello is unread, so the server gets it as it is.
+Some servers accept a connection once only (FTP's data connections). So the first connection may
+have to be kept until the second one is answered.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _CONNECT_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Redial:
-    """How a flow connects again, where the layer below is the plain connection."""
+    """How a flow connects again, if the layer below is the plain connection."""
 
     dial: Callable[[], Awaitable[Transport]]
-    """Another connection to the server, which the caller closes; raises OSError."""
+    """Make another connection to the server; raises OSError. The flow closes it in the end."""
     adopt: Callable[[Transport], None]
-    """It takes the place of the first one, which the caller has closed."""
+    """Make it the server side, in place of the first one, which the caller has closed."""
 
     async def connect(self) -> Transport | None:
-        """Another connection; None if the server does not take one."""
+        """Another connection; None if the server does not accept one."""
         with suppress(OSError, trio.TooSlowError), trio.move_on_after(_CONNECT_S):
             return await self.dial()
         return None
@@ -42,8 +42,10 @@ class Redial:
     async def connect_with(
         self, hello: bytes, first: TlsStream, answer_s: float
     ) -> Transport | None:
-        """Another connection, on which the server has answered this hello within so long; None if
-        it has not, or goes on with the first one, by what it says there."""
+        """Another connection, on which the server has answered this hello within `answer_s`.
+
+        None if it has not, or if it has sent data on the first connection.
+        """
         server_side = await self.connect()
         answered = False
         if server_side is None:
@@ -60,7 +62,7 @@ class Redial:
 
 
 async def _wait_spoken(stream: TlsStream) -> None:
-    """Wait for the first byte inside a TLS, which may have ended without."""
+    """Wait for the first byte of plaintext; for ever if the stream ends without one."""
     try:
         spoken = await stream.peek(0, 1)
     except (StreamTruncated, OSError):

@@ -1,8 +1,8 @@
-"""Moving bytes that nobody needs to look at, as fast as the two streams allow.
+"""Moving bytes that no layer needs to see, as fast as the two streams allow.
 
-Between two sockets a long run goes through the kernel (splice); otherwise it goes through a buffer
-that is lent for the length of a burst. A flow that is idle holds neither. Buffers and pipes are the
-session's, and so is their number.
+Between two sockets, a long run goes through the kernel (splice). Otherwise it goes through a buffer
+that is lent for one burst. An idle flow holds neither. Buffers and pipes belong to the session,
+which limits their number.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final, TypeAlias
 from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.stream import Stream
 
-__all__ = ["Relay", "Tap"]
+__all__ = ["Relay", "Show"]
 
 _BUFFER_BYTES: Final = 128 * 1024
 _IDLE_BUFFERS: Final = 64
 _BURST_ROUNDS: Final = 4
-"""So many buffers may pass before other flows get their turn."""
+"""After so many buffers, other flows run."""
 
-Tap: TypeAlias = Callable[[bytes], Awaitable[object]]
+Show: TypeAlias = Callable[[bytes], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Relay:
     _buffers: list[memoryview] = field(default_factory=list)
 
     async def splice(self, source: Stream, sink: Stream, left: int | None) -> int | None:
-        """A burst inside the kernel, where the streams can, and there is a pipe; see `copy`."""
+        """Move a burst inside the kernel, if both streams can and there is a pipe; see `copy`."""
         out_of, into = source.kernel_source, sink.kernel_sink
         if out_of and into:
             with self.pipes.lend() as pipe:
@@ -42,12 +42,12 @@ class Relay:
         return await self.copy(source, sink, left)
 
     async def copy(
-        self, source: Stream, sink: Stream, left: int | None, tap: Tap | None = None
+        self, source: Stream, sink: Stream, left: int | None, show: Show | None = None
     ) -> int | None:
-        """A burst through a buffer, at most `left` bytes (None: no limit).
+        """Move a burst through a buffer, at most `left` bytes (None: no limit).
 
-        Returns the bytes moved, 0 at the end of the source, None when there is nothing yet. A tap
-        is shown a copy of every chunk before it moves: once it has, the answer to it may come.
+        Returns the bytes moved, 0 at the end of the source, None if there is nothing yet. `show` is
+        given a copy of every chunk before it moves, since the answer may come at once.
         """
         moved = 0
         with self._buffer() as buffer:
@@ -58,8 +58,8 @@ class Relay:
                 count = source.receive_nowait(room)
                 if not count:
                     return moved or count
-                if tap:
-                    await tap(bytes(buffer[:count]))
+                if show:
+                    await show(bytes(buffer[:count]))
                 await sink.send_all(buffer[:count], fed_by=source.transport)
                 moved += count
                 if count < len(room):

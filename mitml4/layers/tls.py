@@ -1,8 +1,9 @@
-"""The one layer that does more than relay: TLS, ended on both sides and made to look like one.
+"""The layer that intercepts TLS: it ends it on both sides, and each side looks like the other.
 
-The ClientHello is read whole and left unread. Where opening would cost the connection (a client
-certificate is demanded, the client does not take our certificates, this OpenSSL cannot speak it)
-the flow is passed through, before the handshakes (`layers/handshake.py`) or after the server's.
+The whole ClientHello is peeked at, and stays unread. Where interception would break the connection,
+the flow is passed through: before the handshakes (`layers/handshake.py`), or after the server's. So
+it is if the server demands a client certificate, the client rejects our certificates, or OpenSSL
+lacks what they speak.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from mitml4.tls.pinning import (
 __all__ = ["InterceptTls", "TlsInterceptor"]
 
 _HELLO_S: Final = 10.0
-"""What there is of a ClientHello that is not whole by then is relayed unopened."""
+"""A ClientHello that is incomplete by then is passed through."""
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 
 
 @dataclass(slots=True, kw_only=True)
 class TlsInterceptor(HandshakeTools):
-    """What intercepting TLS needs of the session."""
+    """What interception of TLS needs from the session."""
 
     passthrough_cache: PassthroughCache
     policy: Decide
@@ -53,15 +54,15 @@ class TlsInterceptor(HandshakeTools):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptTls:
-    """The layer that ends TLS on both sides. Its plaintext is what it leaves."""
+    """The layer that ends TLS on both sides; the plaintext is inside it."""
 
     tools: TlsInterceptor
     speaker: Speaker
     client: str
-    """The client's address: what a client shows counts for its next connections."""
+    """The client's address: what a client does affects its next connections."""
     redial: Redial
-    """With the plain connection below, a handshake that cannot be carried over is given up, and the
-    untouched ClientHello is passed through."""
+    """If the plain connection is below, interception can be given up after the server's handshake:
+    the ClientHello is passed through on another connection."""
 
     async def run(self, bridge: Bridge, context: LayerContext) -> Inner | None:
         await bridge.flush()
@@ -84,7 +85,7 @@ class InterceptTls:
         )
         if (reason := _passthrough_reason(hello, context, visit)) is not None:
             return await self._pass_through(bridge, context, reason, visit)
-        if bridge.server_side.peek_nowait(1):  # what spoke first is no TLS server, or has refused
+        if bridge.server_side.peek_nowait(1):  # not a TLS server, or it has refused already
             return await self._pass_through(bridge, context, "not openable")
         try:
             self.tools.contexts.server_side(hello)
@@ -115,7 +116,7 @@ class InterceptTls:
         visit: Visit | None = None,
         certificate: CertificateDetails | None = None,
     ) -> Inner | None:
-        """Relay the TLS unopened, and name what its hellos say."""
+        """Relay TLS as it is, and report what its hellos contain."""
         conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
         if visit and reason == CLIENT_CERTIFICATE:
             conversation.on_client_certificate = visit.answered_request
@@ -123,7 +124,7 @@ class InterceptTls:
 
 
 def _passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:
-    """Why this TLS is passed through unopened; None: it is intercepted."""
+    """Why this TLS is passed through; None: it is intercepted."""
     named = _named(hello, context)
     action, reason = context.policy.decide(*named, *([context.target] if context.target else []))
     if action == "passthrough":
@@ -141,8 +142,8 @@ def _named(hello: ClientHello, context: LayerContext) -> list[Target]:
 
 
 def _is_reversed(bridge: Bridge) -> bool:
-    """Whether it is the server that has sent a ClientHello (FTP in active mode): that one does not
-    ask for a server."""
+    """Whether the server has sent a ClientHello (FTP in active mode): it does not name a server to
+    connect to."""
     try:
         return parse_client_hello(bridge.down.glance()) is not None
     except ProtocolError:
@@ -150,9 +151,9 @@ def _is_reversed(bridge: Bridge) -> bool:
 
 
 async def _read_hello(bridge: Bridge) -> ClientHello | None:
-    """The whole ClientHello, none of it consumed; None when it is none, or does not come.
+    """The whole ClientHello, none of it consumed.
 
-    Nor does it come for us when the server has something to say before it has heard it.
+    None if it is not one, is not complete in time, or if the server sends something before that.
     """
     data = bridge.up.glance()
     deadline = trio.current_time() + _HELLO_S

@@ -1,8 +1,8 @@
 """One intercepted TCP connection, from accept to close. The file to read first.
 
-The server is asked first: what it refuses, the client is refused. Then, again and again: what is
-it now, and who takes it from here? Each answer is a bridge to the protocol inside, until there is
-none.
+The flow connects to the server first: if the server refuses, the client is refused. Then it loops
+over layers (`layers/choice.py`). Each layer leaves what is inside it to the next one, until nothing
+is left.
 """
 
 from __future__ import annotations
@@ -44,33 +44,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Services:
-    """What flows need of their session."""
+    """What flows need from their session."""
 
     publish: Callable[[Event], None]
     wants: Callable[[type[Event]], bool] = lambda _kind: True
-    """Whether anybody takes events of a type: if not, none need be built."""
+    """Whether a sink takes events of this type: if not, none is built."""
     connect: Callable[[IncomingConnection], Awaitable[Transport]]
-    """The connection to its server; raises OSError."""
+    """Connects to the server of a connection; raises OSError."""
     relay: Relay
     tls: TlsInterceptor
     hold_s: float = 0.5
     with_headers: bool = False
     name_of: Callable[[Address], str | None] = lambda _destination: None
-    """What a destination was called when the client asked for its address, where that is known."""
+    """The name that the client resolved to a destination's address, if it is known."""
     unseen: str | None = None
-    """Why flows are relayed without a look, where they are and the policy does not mind."""
+    """Why flows are relayed unseen, if they are and no block could match."""
     clock: Callable[[], float] = trio.current_time
 
 
 @dataclass(frozen=True, slots=True)
 class NotConnected:
-    """The server's side did not take the connection."""
+    """There is no connection to the server."""
 
     reason: CloseReason
     error: OSError | None
-    """What the client is refused with; None: with a reset."""
+    """The error that the client gets; None: a reset."""
     had_accepted: bool = False
-    """The server reset it right after it had accepted it: so it is with the client."""
+    """The server accepted it and reset it at once: the client gets the same."""
 
 
 class Flow:
@@ -115,7 +115,7 @@ class Flow:
         return not (self._client_side.unread_count() or self._server_side.unsent_count())
 
     async def run(self) -> None:
-        """Carry it to its end. Raises nothing but cancellation."""
+        """Run the flow to its end. Raises nothing but cancellation."""
         reason: CloseReason = "shutdown"
         try:
             reason = await self._carry()
@@ -126,13 +126,13 @@ class Flow:
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             up, down = self.wire_bytes
-            if reason == "blocked":  # what the server never got is nobody's traffic
+            if reason == "blocked":  # count only what the server was sent
                 up = self._server_side.wire_bytes[1] if self._server_side else 0
             duration_s = self.services.clock() - self.opened_at
             self.report.close(reason, up=up, down=down, duration_s=duration_s)
 
     async def _carry(self) -> CloseReason:
-        """Everything between open and close; says why it ended."""
+        """Everything between open and close. Returns why it ended."""
         try:
             policy = self.context.policy
             policy.check(*policy.known)
@@ -170,11 +170,11 @@ class Flow:
         except OSError as error:
             kind = _kind_of(error, "refused")
             self.report.error("server", "connect", kind, _reason(error))
-            # What was raised knows the frames that it came through: a copy is kept.
+            # An exception refers to the frames that it passed through, so a copy is kept.
             return NotConnected("error" if kind == "internal" else kind, copy(error))
 
     async def _refuse(self, refused: NotConnected) -> CloseReason:
-        """Let the client meet what the server's side has answered."""
+        """Give the client the answer that the server gave."""
         if refused.had_accepted:
             self._client_side = await self.connection.accept()
         self._refusal = refused.error
@@ -214,7 +214,7 @@ class Flow:
                 stream.abort()
 
     async def _broken(self, error: OSError) -> CloseReason:
-        """A side was lost: the other gets what was on its way, then a reset."""
+        """A side was lost: the other one gets what was on its way, then a reset."""
         kind = _kind_of(error, "reset")
         if isinstance(error, BrokenTlsError):
             self.report.error("server", "relay", "protocol", f"TLS: {error}")
@@ -222,7 +222,7 @@ class Flow:
             self.report.error(self._side_lost(), "relay", kind, _reason(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self._client_side, self._server_side):
-                while stream and stream.is_delivering:  # noqa: ASYNC110 - the kernel tells nobody
+                while stream and stream.is_delivering:  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.005)
         self._abort()
         if kind == "internal" or isinstance(error, BrokenTlsError):

@@ -35,35 +35,36 @@ T = TypeVar("T")
 
 _RECORD_BYTES: Final = 16384  # RFC 8446 §5.1: the most plaintext a record carries
 _RECORDS_A_TURN: Final = 32
-"""So many are read before others get their turn: a record may hold one byte, or none."""
+"""After so many, other tasks run: a record may hold one byte, or none."""
 _SCRATCH: Final = memoryview(bytearray(MAX_PEEK + 1))
 _UNEXPECTED_EOF: Final = -1  # what pyOpenSSL puts into SysCallError for a FIN without close_notify
 
 
 class TlsFailure(StreamTruncated):
-    """TLS broke: a fatal alert of the far side, or records that do not decrypt."""
+    """TLS broke: the far side sent a fatal alert, or records that do not decrypt."""
 
     def __init__(self, reason: str, alert: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.alert = alert
-        """The far side's fatal alert (RFC 8446 §6), None when it sent none."""
+        """The far side's fatal alert (RFC 8446 §6); None if it sent none."""
 
 
 @dataclass(slots=True)
 class Alerts:
-    """What OpenSSL tells of a connection in callbacks, and asks for there; its `app_data`."""
+    """What OpenSSL reports of a connection in callbacks, and what those answer; its `app_data`."""
 
     received: int | None = None
-    """The last fatal alert, of the far side's and of ours."""
+    """The last fatal alert that the far side sent."""
     sent: int | None = None
+    """The last fatal alert that we sent."""
     received_close_notify: bool = False
     """The far side has sent close_notify."""
     asked_for_certificate: bool = False
     on_certificate_request: Callable[[], None] = lambda: None
     """Called when the server asks for a certificate for the first time."""
     usual: SSL.Context | None = None
-    """What a handshake of TLS 1.2 goes on with behind the ServerHello, if not with the same."""
+    """The context that a TLS 1.2 handshake switches to after the ServerHello, if any."""
     staple: bytes = b""
     """The OCSP response: the server's, or the one to give to a client that asks."""
 
@@ -78,40 +79,42 @@ class TlsStream(Stream):
         self.below = below
         self.alerts = Alerts()
         connection.set_app_data(self.alerts)
-        # pyOpenSSL sets it: SSL_read would not come back before it has a byte for us, however many
-        # tickets and key updates it has to read for that.
+        # pyOpenSSL sets this mode. With it, SSL_read returns only once it has a byte of plaintext,
+        # however many tickets and key updates come before that.
         lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
         self._ahead = bytearray()
         self.failure: Exception | None = None
-        """What ended it, other than close_notify; every later read raises it."""
+        """What ended the stream, if not close_notify; every later read raises it."""
         self.on_opening: Callable[[int | Exception], None] | None = None
-        """Told once what comes first behind the handshake: so many bytes, 0 for close_notify, or
-        what ended it."""
+        """Called once with what comes first after the handshake: a number of bytes, 0 for
+        close_notify, or the error that ended the stream."""
         self._sending = trio.Lock()
 
     @abstractmethod
     def _has_unread(self) -> bool:
-        """Whether there is ciphertext that OpenSSL has not looked at."""
+        """Whether there is ciphertext that OpenSSL has not read."""
 
     @abstractmethod
     async def _wait_readable(self) -> None:
-        """Wait until OpenSSL may find something to read."""
+        """Wait until OpenSSL may have something to read."""
 
     @abstractmethod
     async def _wait_writable(self, fed_by: Transport | None) -> None:
-        """Wait until OpenSSL may write on."""
+        """Wait until OpenSSL can write more."""
 
     async def _flush(self, fed_by: Transport | None = None) -> None:
-        """Hand on the ciphertext that OpenSSL has made."""
+        """Send the ciphertext that OpenSSL has produced."""
 
     async def _flush_unless_sending(self) -> None:
-        """Hand on what a reader has made OpenSSL say, if nobody sends who will do that.
+        """Send the ciphertext that reading has produced, unless another task is sending.
 
-        Who sends may have to wait for the far side to read: reading must not wait for that.
+        That task sends it too. It may have to wait until the far side reads, and reading must not
+        wait for that.
         """
 
     async def handshake(self) -> None:
-        """Shake hands. Raises TlsFailure (with the far side's alert), StreamTruncated, OSError."""
+        """Do the handshake. Raises TlsFailure (with the far side's alert), StreamTruncated,
+        OSError."""
         await self._drive(self.connection.do_handshake)
 
     async def peek(self, beyond: int, limit: int) -> bytes:
@@ -127,7 +130,7 @@ class TlsStream(Stream):
         return self._shown(limit)
 
     def peek_nowait(self, limit: int) -> bytes:
-        with suppress(OSError, StreamTruncated):  # kept, and raised by whoever reads on
+        with suppress(OSError, StreamTruncated):  # kept, and raised by the next read
             self._read_ahead(limit)
         return self._shown(limit)
 
@@ -135,7 +138,7 @@ class TlsStream(Stream):
         return bytes(memoryview(self._ahead)[:limit])
 
     def _read_ahead(self, limit: int) -> int | None:
-        """Read more, as long as `limit` bytes are not there, and keep it; see `_read_records`."""
+        """Read more until there are `limit` bytes, and keep it; see `_read_records`."""
         count = self._read_records(_SCRATCH[: max(0, limit - len(self._ahead))])
         if count:
             self._ahead += _SCRATCH[:count]
@@ -153,8 +156,8 @@ class TlsStream(Stream):
         return self._read_records(buffer)
 
     def _read_records(self, buffer: memoryview) -> int | None:
-        """Read what is there into a buffer, but not more than so many records, most of which may
-        have no byte for it. 0 at close_notify, None when there is nothing yet."""
+        """Read the available plaintext into a buffer, up to `_RECORDS_A_TURN` records, since many
+        may be empty. Returns 0 at close_notify, None if there is nothing yet."""
         filled = 0
         for _ in range(_RECORDS_A_TURN):
             if filled == len(buffer):
@@ -167,11 +170,11 @@ class TlsStream(Stream):
         return filled or None
 
     def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
-        """One record's worth; 0 at close_notify, None when there is none yet.
+        """Read at most one record. Returns 0 at close_notify, None if there is none yet.
 
-        An error is kept, and a copy raised by every later call; `quietly`, this one only keeps it,
-        because bytes that came before it are still in the caller's hands. (What is raised knows the
-        frames that it went through, and they know this stream.)
+        An error is kept, and every later call raises a copy. With `quietly`, this call only keeps
+        it, because the caller still has to return bytes that came before it. (A copy, because an
+        exception refers to the frames that it passed through, and those to this stream.)
         """
         if self.failure:
             raise copy(self.failure)
@@ -197,8 +200,8 @@ class TlsStream(Stream):
             await self._wait_readable()
 
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
-        """As `Stream` has it; once TLS has broken, what cannot be sent is a broken pipe, so that
-        nobody takes it for an end of what he reads from elsewhere."""
+        """As `Stream` has it. Once TLS has broken, sending raises BrokenPipeError: a
+        StreamTruncated would be taken for the end of the stream that the data came from."""
         try:
             while data:
                 count = await self._drive(partial(self.connection.send, data), fed_by)
@@ -210,7 +213,7 @@ class TlsStream(Stream):
         try:
             await self._drive(self.connection.shutdown, fed_by)
         except (TlsFailure, OSError):
-            return  # nobody is left to be told; receiving will say so
+            return  # receiving reports it
 
     async def _drive(self, operation: Callable[[], T], fed_by: Transport | None = None) -> T:
         """Repeat an OpenSSL operation until it neither wants to read nor to write."""
@@ -232,7 +235,7 @@ class TlsStream(Stream):
                 return result
 
     async def _flush_quietly(self) -> None:
-        """An alert of ours may still be in OpenSSL's hands when a handshake has failed."""
+        """After a failed handshake, OpenSSL may still hold an alert of ours."""
         try:
             await self._flush()
         except (OSError, StreamTruncated):
@@ -271,7 +274,7 @@ class _DescriptorTlsStream(TlsStream):
         try:
             await self._kernel.wait_receivable()
         except trio.BusyResourceError:
-            # A sender inside a renegotiation waits for the same thing; whoever is woken reads on.
+            # A sender in a renegotiation waits for the same event. Whichever wakes reads.
             await trio.sleep(0.001)
 
     async def _wait_writable(self, fed_by: Transport | None) -> None:
@@ -282,8 +285,7 @@ class _DescriptorTlsStream(TlsStream):
 class _MemoryTlsStream(TlsStream):
     """OpenSSL works on memory; the ciphertext goes through the stream below.
 
-    With a `framing`, what this side says in the handshake is wrapped, and what the far side says
-    may be.
+    With a `framing`, this side wraps its handshake messages, and the far side may.
     """
 
     def __init__(
@@ -301,10 +303,10 @@ class _MemoryTlsStream(TlsStream):
         self._wraps = False
 
     def _shake_hands(self) -> None:
-        """The handshake's last step writes its last message, except for a server in TLS 1.3.
+        """The last step of a handshake writes its last message, except for a server in TLS 1.3.
 
-        That one has said all of it before the client's Finished came: what it writes then are
-        tickets, for a client that has stopped to unwrap.
+        That server has sent all messages before the client's Finished. What it writes in the last
+        step are tickets, for a client that no longer unwraps.
         """
         self.connection.do_handshake()
         if self._server_side and self.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
@@ -340,13 +342,13 @@ class _MemoryTlsStream(TlsStream):
                 await self.below.send_all(memoryview(ciphertext), fed_by=fed_by)
 
     async def _flush_unless_sending(self) -> None:
-        # Taken before anything is awaited: what a sender adds meanwhile is the sender's.
+        # Taken before the first await: the sending task sends what it adds later.
         if not self._sending.locked() and (ciphertext := self._take_ciphertext()):
             async with self._sending:
                 await self.below.send_all(memoryview(ciphertext))
 
     def _take_ciphertext(self) -> bytes:
-        """What OpenSSL has made, or some of it."""
+        """Some or all of the ciphertext that OpenSSL has produced."""
         try:
             ciphertext = self.connection.bio_read(1 << 17)
         except SSL.WantReadError:
