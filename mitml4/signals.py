@@ -1,4 +1,4 @@
-"""Which signals ask mitml4 to end."""
+"""The signals that end mitml4."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["ending_signals"]
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """SIGINT and SIGTERM; SIGHUP too, unless we were started with it ignored, as nohup does.
+    """SIGINT and SIGTERM; SIGHUP too, unless it was ignored at the start, as with nohup.
 
-    Ask before a handler is set. SIGINT counts even if it was ignored, as it is for what a script
-    starts in the background: `kill -INT` is how such a script ends it, tcpdump likewise.
+    Call it before a handler is set. SIGINT counts even if it was ignored, as it is for a script's
+    background processes: such a script ends them with `kill -INT`, for example tcpdump.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return signal.SIGINT, signal.SIGTERM

@@ -156,7 +156,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _progress(stream: BinaryIO, name: str, color: Color) -> Iterator[BinaryIO]:
-    """The same stream, and a bar on a terminal's standard error while a long file is read."""
+    """The same stream, with a progress bar on standard error if that is a terminal."""
     if not (sys.stderr and is_terminal(sys.stderr) and stream.seekable()):
         yield stream
         return

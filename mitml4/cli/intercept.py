@@ -39,7 +39,7 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     """
     config = intercept_config(console, **options)
 
-    # What is typed while the session is set up is for the table, and must not be shown before it.
+    # Keys that are typed during the setup are for the table, and must not be echoed before it.
     with keyboard() if config.output == "table" else nullcontext():
         import trio
 

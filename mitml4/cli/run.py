@@ -1,4 +1,4 @@
-"""`mitml4 run`: options → config → session → the command's own exit code."""
+"""`mitml4 run`: options → config → session → the command's exit code."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A connection in memory: two transports for layers to run on, without a socket or a real clock.
 
-It behaves as a TCP connection does as far as layers can tell: each direction has a window, an end
-goes behind what was sent before it, a reset is raised behind what had come before it, and a close
-with unread bytes is a reset. What it is not is a socket: nothing is spliced, and nothing is urgent.
+It behaves like a TCP connection: each direction has a window, an end follows the bytes that were
+sent before it, a reset is raised after the bytes that arrived before it, and closing with unread
+bytes sends a reset. It does not support splicing or urgent data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MemoryStream(Transport):
         self._has_raised_reset = False
         self._received = self._sent = 0
         self._changed = changed
-        """Where every wait at either end waits."""
+        """All waits of both ends wait for it."""
         self._watches: set[trio.CancelScope] = set()
 
     def _wake(self) -> None:
@@ -111,7 +111,7 @@ class MemoryStream(Transport):
         self._wake()
 
     def _room(self) -> int:
-        """All that comes behind the far side's close is taken, and answered by a reset."""
+        """After the far side has closed, everything is accepted, and answered with a reset."""
         return self._window if self.far.is_closed else self._window - len(self.far._unread)
 
     async def wait_room(self) -> None:
@@ -188,7 +188,7 @@ class MemoryStream(Transport):
 
     @property
     def is_delivering(self) -> bool:
-        return False  # what was sent is at the far end at once
+        return False  # sent bytes are at the far end at once
 
     def unread_count(self) -> int:
         return len(self._unread)
@@ -206,7 +206,8 @@ def _reset() -> ConnectionResetError:
 
 
 def memory_pair(window: int = _WINDOW_BYTES) -> tuple[MemoryStream, MemoryStream]:
-    """The two ends of a new connection; `window`: how much each holds unread."""
+    """The two ends of a new connection; `window`: the number of unread bytes that each end
+    accepts."""
     changed = trio.lowlevel.ParkingLot()
     one, other = MemoryStream(window, changed), MemoryStream(window, changed)
     one.far, other.far = other, one

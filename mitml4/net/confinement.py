@@ -55,7 +55,7 @@ def confine(kept: Iterable[Capability]) -> None:
     try:
         seccomp.install(seccomp.SESSION)
     except OSError:  # a kernel without seccomp filters
-        log.info("no system calls are given up", exc_info=True)
+        log.info("cannot install the seccomp filter", exc_info=True)
 
 
 def _ordinary_user() -> _User:

@@ -1,12 +1,13 @@
-"""The byte streams that layers work on: they can be looked at before they are consumed.
+"""The byte streams that layers work on; they can be peeked at before bytes are consumed.
 
-A `Stream` is what one side of a bridge is at one depth. A `Transport` is one that nothing carries:
-the connection of a side, over which the other streams of that side are stacked (`below`). Real
-flows have `TcpStream` (net/tcp.py) and `TlsStream` (tls/stream.py) over it; tests have a pair in
-memory (lab/memory.py), and hold all of them to one suite.
+A `Stream` is one side of a connection at one depth. A `Transport` is the lowest stream of a side,
+its connection; the other streams of that side are stacked on it (`below`). Real flows have a
+`TcpStream` (net/tcp.py) and `TlsStream`s (tls/stream.py) over it. Tests have an in-memory pair
+(lab/memory.py). One test suite covers all of them.
 
-A stream says what it can: its methods and properties for splicing, for urgent data and for an
-OpenSSL that reads the socket itself are here, and say no. A layer asks, and knows no class.
+A stream has methods and properties for its capabilities: splicing, urgent data, and an OpenSSL that
+reads the socket directly. The defaults here say that it has none. Layers check these instead of the
+class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import trio
 __all__ = ["KernelSocket", "Stream", "StreamTruncated", "Transport", "UrgentAhead"]
 
 _DRAIN_TIMEOUT_S: Final = 2.0
-"""How long the far side may take for room, when nothing will follow what fills it."""
+"""How long to wait for room at the far side when the source has no more data."""
 _POLL_INTERVAL_S: Final = 0.02
 
 
@@ -30,7 +31,8 @@ class StreamTruncated(Exception):  # noqa: N818 - an end of the stream, not a fa
 
 
 class UrgentAhead(Exception):  # noqa: N818 - nothing is wrong
-    """No read goes further: what comes after these bytes is urgent, and has to be moved."""
+    """Peeking cannot continue: the bytes after these are urgent data, and have to be forwarded
+    first."""
 
     def __init__(self, before: bytes) -> None:
         super().__init__(before)
@@ -38,7 +40,7 @@ class UrgentAhead(Exception):  # noqa: N818 - nothing is wrong
 
 
 class KernelSocket(Protocol):
-    """A socket that others read and write by its descriptor: splice(2), and OpenSSL."""
+    """A socket that is read and written through its descriptor: by splice(2), and by OpenSSL."""
 
     socket: socket.socket
 
@@ -54,13 +56,13 @@ class KernelSocket(Protocol):
 class Stream(ABC):
     """A byte stream at one depth of one side.
 
-    Errors: whatever receives or sends may raise OSError (ConnectionResetError for a reset) or
-    StreamTruncated. Methods checkpoint only where they would block, so a loop over them needs a
-    checkpoint of its own every so often. Cancelling a wait or a peek loses no byte; after a
-    cancelled `send_all`, only `abort` is left.
+    Errors: methods that receive or send may raise OSError (ConnectionResetError for a reset) or
+    StreamTruncated. Methods checkpoint only if they block, so a loop over them needs an additional
+    checkpoint every so often. Cancelling a wait or a peek loses no byte; after a cancelled
+    `send_all`, only `abort` may be called.
 
-    What sends may wait for room. `fed_by` is then the transport that the bytes come from: once it
-    is reset, and the far side takes nothing more, the wait ends in its error.
+    Methods that send may wait for room. `fed_by` is the transport from which the bytes come: if it
+    is reset, and the far side accepts no more, the wait ends with its error.
     """
 
     below: Stream | None = None
@@ -70,13 +72,13 @@ class Stream(ABC):
     async def peek(self, beyond: int, limit: int) -> bytes:
         """The unread bytes, at most `limit`, once there are more than `beyond` of them.
 
-        When the stream has ended there will never be more: `beyond` bytes or fewer come back.
-        Raises UrgentAhead when urgent data comes first.
+        At the end of the stream, `beyond` bytes or fewer are returned. Raises UrgentAhead if urgent
+        data comes first.
         """
 
     @abstractmethod
     def peek_nowait(self, limit: int) -> bytes:
-        """The unread bytes that are there, at most `limit`; none, also at the end."""
+        """The available unread bytes, at most `limit`; empty if there are none, and at the end."""
 
     @abstractmethod
     def discard(self, count: int) -> None:
@@ -84,8 +86,8 @@ class Stream(ABC):
 
     @abstractmethod
     def receive_nowait(self, buffer: memoryview) -> int | None:
-        """Consume what is there into a buffer; 0 at the end of the stream, None if there is
-        nothing yet, or if urgent data comes next."""
+        """Read available bytes into a buffer; 0 at the end of the stream, None if there is nothing
+        yet, or if urgent data comes next."""
 
     @abstractmethod
     async def wait_receivable(self) -> None:
@@ -97,19 +99,19 @@ class Stream(ABC):
 
     @abstractmethod
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
-        """Send the end of the stream: FIN, or close_notify. Receiving goes on."""
+        """Send the end of the stream: FIN, or close_notify. Receiving continues."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Close at once, with a reset on the wire."""
+        """Close at once; the far side gets a reset."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close; what was sent still gets delivered."""
+        """Close; bytes that were sent are still delivered."""
 
     @property
     def transport(self) -> Transport:
-        """The connection at the bottom, which carries all that is stacked on it."""
+        """The connection on which this stream is stacked."""
         stream: Stream = self
         while stream.below:
             stream = stream.below
@@ -117,7 +119,7 @@ class Stream(ABC):
         return stream
 
     async def wait_end(self) -> None:
-        """Wait for the end of the stream, dropping what still comes."""
+        """Wait for the end of the stream, and drop the bytes before it."""
         buffer = memoryview(bytearray(4096))
         while True:
             match self.receive_nowait(buffer):
@@ -130,23 +132,23 @@ class Stream(ABC):
 
     @property
     def kernel_source(self) -> KernelSocket | None:
-        """The socket whose next bytes are this stream's, if all that is unread is in the kernel."""
+        """The socket whose next bytes are this stream's, if all unread bytes are in the kernel."""
         return None
 
     @property
     def kernel_sink(self) -> KernelSocket | None:
-        """The socket that what this stream is sent can be written to as it is."""
+        """The socket to which this stream's bytes can be written unchanged."""
         return None
 
     def peek_urgent(self) -> bytes:
-        """The next byte, if it is there and is urgent data."""
+        """The next byte, if it is available and urgent."""
         return b""
 
     async def send_some(
         self, data: bytes, *, as_urgent: bool = False, fed_by: Transport | None = None
     ) -> int:
-        """Send a part, once there is room, and return its size; `as_urgent`: its last byte is
-        urgent data, where the stream has such."""
+        """Send a part when there is room, and return its size; `as_urgent`: its last byte is urgent
+        data, if the stream supports that."""
         await self.send_all(memoryview(data), fed_by=fed_by)
         return len(data)
 
@@ -156,7 +158,8 @@ class Transport(Stream):
 
     @abstractmethod
     def until_reset(self) -> AbstractContextManager[trio.CancelScope]:
-        """What is inside is cancelled once the connection is reset, or has ended both ways."""
+        """A context whose block is cancelled when the connection is reset, or has ended both
+        ways."""
 
     @abstractmethod
     def raise_reset(self) -> None:
@@ -170,40 +173,40 @@ class Transport(Stream):
     @property
     @abstractmethod
     def is_gone(self) -> bool:
-        """Whether it was reset, or has ended both ways; what came before may still be unread."""
+        """Whether it was reset, or has ended both ways; earlier bytes may still be unread."""
 
     @abstractmethod
     def has_ended(self) -> bool:
-        """Whether its end or its reset has come; bytes from before may still be unread."""
+        """Whether its end or its reset has arrived; earlier bytes may still be unread."""
 
     @property
     @abstractmethod
     def is_delivering(self) -> bool:
-        """Whether the far side has yet to acknowledge something, and takes it.
+        """Whether the far side accepts bytes that it has not acknowledged yet.
 
-        When nothing is on its way though something waits, the far side's window is closed: it has
-        all that it would have had without us.
+        If bytes wait although none is in flight, the far side's window is closed: it has received
+        everything that it would have received without us.
         """
 
     @abstractmethod
     def unread_count(self) -> int:
-        """Bytes that have come and are not consumed."""
+        """Bytes that have arrived and are not consumed."""
 
     @abstractmethod
     def unsent_count(self) -> int:
-        """Bytes that the far side has not acknowledged; none once the connection is reset."""
+        """Bytes that the far side has not acknowledged; 0 after a reset."""
 
     @property
     @abstractmethod
     def wire_bytes(self) -> tuple[int, int]:
-        """Payload bytes (received, sent) so far, or in all once closed."""
+        """Payload bytes (received, sent) so far; final after closing."""
 
     @abstractmethod
     async def wait_room(self) -> None:
         """Wait until something can be sent."""
 
     async def wait_sendable(self, fed_by: Transport | None = None) -> None:
-        """Wait for room. Raises OSError if `fed_by` was reset, and there will be none."""
+        """Wait for room. Raises OSError if `fed_by` was reset, and no room is expected."""
         if fed_by is None:
             await self.wait_room()
             return
@@ -214,7 +217,7 @@ class Transport(Stream):
             await self.wait_room()  # it has ended both ways
 
     async def _makes_room(self) -> bool:
-        """Wait for room while the far side takes anything, but not for long."""
+        """Wait for room as long as the far side accepts bytes, but only for a limited time."""
         with trio.move_on_after(_DRAIN_TIMEOUT_S):
             while self.is_delivering:
                 with trio.move_on_after(_POLL_INTERVAL_S):
@@ -223,9 +226,9 @@ class Transport(Stream):
         return False
 
     async def wait_reset(self) -> NoReturn:
-        """Wait until it is reset, also if the end of what it sends has been seen long ago.
+        """Wait until it is reset, even if its end has been seen before.
 
-        What came before is to be read first, if it is of interest. Raises OSError.
+        Read earlier bytes first, if they are needed. Raises OSError.
         """
         with self.until_reset():
             await trio.sleep_forever()

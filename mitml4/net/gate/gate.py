@@ -256,7 +256,7 @@ class PendingConnection:
         try:
             self._ends = self._gate.channel.admit(self.held)
         except OSError:
-            log.info("cannot let in %s for %s", self.client, self.destination, exc_info=True)
+            log.info("cannot accept %s for %s", self.client, self.destination, exc_info=True)
             return
         self._gate.admitted[self._ends] = self
 

@@ -100,7 +100,7 @@ class CarriedDatagrams:
             try:
                 await outside.connect((destination.ip, destination.port))
             except OSError:
-                log.info("cannot carry datagrams to %s", destination, exc_info=True)
+                log.info("cannot relay datagrams to %s", destination, exc_info=True)
                 task_status.started()
                 return
             self._outside[pair] = outside
