@@ -24,7 +24,7 @@ import trio
 from mitml4.net.listener import IncomingConnection
 from mitml4.session.flow import Services
 
-__all__ = ["Arrival", "Crowd", "Limits"]
+__all__ = ["Crowd", "Limits", "QueuedConnection"]
 
 Key: TypeAlias = tuple[object, ...]
 
@@ -81,7 +81,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
+class QueuedConnection:
     """An incoming connection, and what its flow needs."""
 
     connection: IncomingConnection
@@ -109,18 +109,18 @@ class _Shares:
         self.limit = limit
         self.levels: tuple[Counter[Key], ...] = (Counter(), Counter(), Counter())
 
-    def take(self, arrival: Arrival) -> bool:
+    def take(self, queued: QueuedConnection) -> bool:
         """Count one more, unless a share is used up; returns whether it was counted."""
-        counts = (level[key] for level, key in zip(self.levels, arrival.keys, strict=True))
-        shares = (self.limit >> halved for halved in arrival.halvings)
+        counts = (level[key] for level, key in zip(self.levels, queued.keys, strict=True))
+        shares = (self.limit >> halved for halved in queued.halvings)
         if any(count >= share for count, share in zip(counts, shares, strict=True)):
             return False
-        for level, key in zip(self.levels, arrival.keys, strict=True):
+        for level, key in zip(self.levels, queued.keys, strict=True):
             level[key] += 1
         return True
 
-    def give_back(self, arrival: Arrival) -> None:
-        for level, key in zip(self.levels, arrival.keys, strict=True):
+    def give_back(self, queued: QueuedConnection) -> None:
+        for level, key in zip(self.levels, queued.keys, strict=True):
             level[key] -= 1
             if not level[key]:
                 del level[key]
@@ -132,49 +132,49 @@ class Crowd:
     def __init__(self, limits: Limits) -> None:
         self._carried = _Shares(limits.carried)
         self._looked_at = _Shares(limits.looked_at)
-        self._waiting: dict[Key, deque[Arrival]] = {}
+        self._waiting: dict[Key, deque[QueuedConnection]] = {}
         self._has_come = trio.Event()
 
-    def enter(self, arrival: Arrival) -> bool:
+    def enter(self, queued: QueuedConnection) -> bool:
         """Queue it; False if there is no room."""
-        if not self._carried.take(arrival):
+        if not self._carried.take(queued):
             return False
-        self._waiting.setdefault(arrival.keys[-1], deque()).append(arrival)
+        self._waiting.setdefault(queued.keys[-1], deque()).append(queued)
         self._has_come.set()
         return True
 
-    async def next(self) -> list[Arrival]:
+    async def next(self) -> list[QueuedConnection]:
         """Wait for connections, and return those that start now. Let them run before the next
         call."""
         await self._has_come.wait()
         at_once = _AT_ONCE if len(self._carried.levels[-1]) == 1 else 1
-        arrivals: list[Arrival] = []
+        starting: list[QueuedConnection] = []
         for key in list(islice(self._waiting, _PAIRS_AT_ONCE)):
             row = self._waiting.pop(key)
-            arrivals += (row.popleft() for _ in range(min(at_once, len(row))))
+            starting += (row.popleft() for _ in range(min(at_once, len(row))))
             if row:
                 self._waiting[key] = row  # behind the others
         if not self._waiting:
             self._has_come = trio.Event()
-        return arrivals
+        return starting
 
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def all_waiting(self) -> Iterator[Arrival]:
+    def all_waiting(self) -> Iterator[QueuedConnection]:
         """Take out all that have not started."""
         for row in self._waiting.values():
             yield from row
         self._waiting.clear()
         self._has_come = trio.Event()
 
-    def look_at(self, arrival: Arrival) -> bool:
+    def look_at(self, queued: QueuedConnection) -> bool:
         """Whether a connection that starts is inspected."""
-        return self._looked_at.take(arrival)
+        return self._looked_at.take(queued)
 
-    def leave(self, arrival: Arrival, *, looked_at: bool) -> None:
+    def leave(self, queued: QueuedConnection, *, looked_at: bool) -> None:
         """A connection that had started has ended."""
-        self._carried.give_back(arrival)
+        self._carried.give_back(queued)
         if looked_at:
-            self._looked_at.give_back(arrival)
+            self._looked_at.give_back(queued)

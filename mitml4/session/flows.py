@@ -13,7 +13,7 @@ import trio
 
 from mitml4.layers.bridge import first_of
 from mitml4.protocols.policy import without_interception
-from mitml4.session.crowd import Arrival, Crowd, Limits
+from mitml4.session.crowd import Crowd, Limits, QueuedConnection
 from mitml4.session.flow import Flow, Services
 from mitml4.session.hub import Hub
 from mitml4.sinks.notices import BytesMoved, ConnectionRefused, Note
@@ -49,11 +49,11 @@ class Flows:
         self._refused_one = False
         self._one_closed = trio.Event()
 
-    def enter(self, arrival: Arrival) -> None:
+    def enter(self, queued: QueuedConnection) -> None:
         """Queue a connection, or refuse it where there is no room."""
-        if self._crowd.enter(arrival):
+        if self._crowd.enter(queued):
             return
-        arrival.connection.refuse(None)
+        queued.connection.refuse(None)
         self._hub.publish(ConnectionRefused())
         if not self._refused_one:
             self._refused_one = True
@@ -64,8 +64,8 @@ class Flows:
         """Start the connections that wait. Until cancelled; open flows are then cancelled too."""
         async with trio.open_nursery() as nursery:
             while True:
-                for arrival in await self._crowd.next():
-                    self._begin(nursery, arrival)
+                for queued in await self._crowd.next():
+                    self._begin(nursery, queued)
                 await trio.lowlevel.checkpoint()
 
     async def wait_closed(self, drain_s: float, *, counted_s: float | None = None) -> None:
@@ -84,8 +84,8 @@ class Flows:
 
     def refuse_waiting(self) -> None:
         """Refuse the connections that have not started."""
-        for arrival in self._crowd.all_waiting():
-            arrival.connection.refuse(None)
+        for queued in self._crowd.all_waiting():
+            queued.connection.refuse(None)
 
     def measure(self, number: int) -> None:
         """Publish the byte counts of a flow, if it is open."""
@@ -94,31 +94,36 @@ class Flows:
             moved = BytesMoved(flow=number, up=up, down=down, at_s=trio.current_time())
             self._hub.publish(moved)
 
-    def _begin(self, nursery: trio.Nursery, arrival: Arrival) -> None:
-        services = arrival.services
-        is_looked_at = self._crowd.look_at(arrival)
+    def _begin(self, nursery: trio.Nursery, queued: QueuedConnection) -> None:
+        services = queued.services
+        is_looked_at = self._crowd.look_at(queued)
         if not is_looked_at:
             services = _unopened(services, _TOO_MANY)
         if self._begun == self._max_flows:
-            flow = Flow(0, arrival.connection, _unheard(_unopened(services, MAX_FLOWS)))
+            flow = Flow(0, queued.connection, _unheard(_unopened(services, MAX_FLOWS)))
             among, key = self._surplus, id(flow)
         else:
             self._begun += 1
-            flow = Flow(self._begun, arrival.connection, services)
+            flow = Flow(self._begun, queued.connection, services)
             among, key = self.open, flow.number
         among[key] = flow
-        nursery.start_soon(self._carry, arrival, flow, among, key, is_looked_at)
+        nursery.start_soon(self._carry, queued, flow, among, key, is_looked_at)
         if among is self.open and self._begun == self._max_flows:
             self._on_limit(MAX_FLOWS)
 
     async def _carry(
-        self, arrival: Arrival, flow: Flow, among: dict[int, Flow], key: int, is_looked_at: bool
+        self,
+        queued: QueuedConnection,
+        flow: Flow,
+        among: dict[int, Flow],
+        key: int,
+        is_looked_at: bool,
     ) -> None:
         try:
             await flow.run()
         finally:
             del among[key]
-            self._crowd.leave(arrival, looked_at=is_looked_at)
+            self._crowd.leave(queued, looked_at=is_looked_at)
             self._one_closed.set()
             self._one_closed = trio.Event()
 

@@ -25,7 +25,7 @@ from mitml4.net.splice import PipePool
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
 from mitml4.session.config import SessionConfig
-from mitml4.session.crowd import Arrival, Limits
+from mitml4.session.crowd import Limits, QueuedConnection
 from mitml4.session.flow import Services
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
@@ -181,7 +181,7 @@ class Session:
             await self._stop_asked.wait()
             for source, each in pairs:
                 for connection in await source.close():
-                    self.flows.enter(_arrival(connection, source, each))
+                    self.flows.enter(_queued(connection, source, each))
             await self.drain()
             self.flows.refuse_waiting()
             nursery.cancel_scope.cancel()
@@ -189,7 +189,7 @@ class Session:
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
         while True:
-            self.flows.enter(_arrival(await source.accept(), source, services))
+            self.flows.enter(_queued(await source.accept(), source, services))
 
     async def drain(self) -> None:
         """Wait up to `drain_s` for the open flows to end, or until the second stage of stopping.
@@ -249,6 +249,8 @@ class Session:
         )
 
 
-def _arrival(connection: IncomingConnection, source: FlowSource, services: Services) -> Arrival:
+def _queued(
+    connection: IncomingConnection, source: FlowSource, services: Services
+) -> QueuedConnection:
     client = source if source.is_one_client else connection.client.ip
-    return Arrival(connection, services, client, is_only_client=source.is_one_client)
+    return QueuedConnection(connection, services, client, is_only_client=source.is_one_client)

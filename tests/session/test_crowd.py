@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.session.crowd import Arrival, Crowd, Limits
+from mitml4.session.crowd import Crowd, Limits, QueuedConnection
 
 GIB = 1 << 30
 
@@ -21,9 +21,9 @@ class Came:
     number: int
 
 
-def came(client: str, port: int = 443, number: int = 0, *, alone: bool = False) -> Arrival:
+def came(client: str, port: int = 443, number: int = 0, *, alone: bool = False) -> QueuedConnection:
     connection = Came(Address("192.0.2.9", port), number)
-    return Arrival(connection, None, client, is_only_client=alone)  # type: ignore[arg-type]
+    return QueuedConnection(connection, None, client, is_only_client=alone)  # type: ignore[arg-type]
 
 
 def crowd(carried: int = 16, looked_at: int = 8) -> Crowd:
@@ -88,7 +88,9 @@ async def test_a_crowd_that_is_alone_begins_at_once() -> None:
 
 
 @pytest.mark.parametrize("other", [came("192.0.2.2"), came("192.0.2.1", 80)])
-async def test_a_crowd_is_let_in_one_by_one_where_there_is_somebody_else(other: Arrival) -> None:
+async def test_a_crowd_is_let_in_one_by_one_where_there_is_somebody_else(
+    other: QueuedConnection,
+) -> None:
     """Who came first, though his connection is open and idle, or last."""
     waiting = crowd(1024)
     assert waiting.enter(other)
