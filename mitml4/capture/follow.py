@@ -15,10 +15,11 @@ from mitml4.capture.flow import CloseReason, Flow
 from mitml4.capture.network.dissector import Dissector
 from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
-from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report, Speaker
+from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report
 from mitml4.capture.tls.secrets import Secrets
+from mitml4.engine.rules import HOLD_S
 from mitml4.errors import CaptureError
-from mitml4.protocols.conversation import Details, Direction, LayerContext, Target
+from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target
 from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["Statistics", "follow"]
@@ -122,6 +123,7 @@ class _Follower:
         context = LayerContext(
             clock=self.clock,
             target=Target(destination.ip, destination.port),
+            hold_s=HOLD_S,
             with_headers=self._with_headers,
         )
         self._first = Depth(self, context, secrets=self._secrets)

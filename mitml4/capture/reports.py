@@ -8,15 +8,13 @@ would more than double the time that it takes to make one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from mitml4.capture.flow import CloseReason, Flow
-from mitml4.protocols.conversation import Details, Direction
+from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report", "Speaker"]
-
-Speaker: TypeAlias = Literal["client", "server"]
+__all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report"]
 
 
 @dataclass(slots=True, kw_only=True)

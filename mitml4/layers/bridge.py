@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from mitml4.layers.budget import Budget
+from mitml4.engine.budget import Budget
 from mitml4.layers.relay import Relay, Show
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
@@ -314,7 +314,7 @@ class Bridge:
     up: Lane
     down: Lane
     report: Report
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = field(default_factory=lambda: Budget(trio.current_time))
     """What the flow may cost."""
     framing: Callable[[], Framing] | None = None
     """What the protocol here is carried in, where it does not stand bare; the lanes move it as it

@@ -2,15 +2,17 @@
 
 A protocol is detected from the first bytes of both directions (`Opening` → `Verdict`) and then
 followed by a `Conversation`, which is fed bytes and answers one question per direction: *what may
-happen to the bytes that come next?* (`Directive`). Two drivers ask it: `layers/converse.py` moves
-live bytes between two sockets, `capture/converse.py` reads a capture's. Neither knows any protocol,
-and no protocol knows a socket.
+happen to the bytes that come next?* (`Directive`). The engine (`mitml4/engine/`) is the only
+one that asks it; no protocol knows a socket.
 
-    PEEK        show them to me before they move; `feed` says how many of them are mine
-    MIRROR         all that follows is mine: move them, and show me a copy as they go
-    Pass(n)     the next n (None: all) are mine: move them unseen, and tell me how many they were
-    PAUSE        move nothing until the other direction has changed my mind
-    SWITCH       my part of this direction is over; the next byte belongs to an inner protocol
+    PEEK        show the bytes before they move; the conversation says how many are its own
+    MIRROR      all that follow are its own: show each before it moves, and move it in any case
+    Forward(n)  the next n (None: all) are its own: move them unseen, and say how many moved
+    PAUSE       move nothing until the other direction has changed this directive
+    SWITCH      this direction is over; the next byte belongs to an inner protocol
+
+MIRROR may only be followed by FORWARD_ALL. Each call returns a `Decision`: the directives, and what
+was learned.
 
 A conversation ends when both directions are `SWITCH` (then an inner protocol is looked for), or
 when the streams end. `PEEK` is what keeps a boundary exact: bytes that are not the conversation's
@@ -23,7 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.policy import End, Target, Unreadable
@@ -37,22 +39,28 @@ __all__ = [
     "PEEK",
     "SWITCH",
     "Conversation",
+    "Decision",
     "Details",
     "Direction",
     "Directive",
     "End",
     "Forward",
     "Framing",
+    "InnerProtocol",
     "LayerContext",
     "Opening",
     "Protocol",
+    "Speaker",
     "Target",
     "Unreadable",
     "Verdict",
 ]
 
 MAX_PEEK: Final = 65536
-"""No conversation may ask to look at more unread bytes than this; beyond it is a ProtocolError."""
+"""The most bytes that a conversation is shown at once: a unit that is longer is a ProtocolError."""
+
+Speaker: TypeAlias = Literal["client", "server"]
+"""Who sent the first byte of a layer."""
 
 
 class Direction(Enum):
@@ -101,10 +109,10 @@ class Forward:
 
 
 class _Directive(Enum):
-    PEEK = "look"
-    MIRROR = "tap"
-    PAUSE = "hold"
-    SWITCH = "inner"
+    PEEK = "peek"
+    MIRROR = "mirror"
+    PAUSE = "pause"
+    SWITCH = "switch"
 
 
 PEEK: Final = _Directive.PEEK
@@ -144,13 +152,51 @@ class Framing(ABC):
         """The packets of one message."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerProtocol:
+    """The protocol that begins where both directions are SWITCH."""
+
+    protocol: str | None = None
+    """Its name where it was negotiated (`websocket`), else None: detect it."""
+    framing: Callable[[], Framing] | None = None
+    """What an inner TLS is carried in, where it does not stand bare from its first byte."""
+    passthrough_reason: str | None = None
+    """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a conversation has decided after one call. The engine sees nothing else of it."""
+
+    taken: int
+    """How many of the bytes shown are the conversation's own."""
+    up: Directive
+    down: Directive
+    details_ready: bool = False
+    """The details are as complete as the opening makes them: the layer may be announced."""
+    protocol_events: Sequence[ProtocolEvent | StreamLayer] = ()
+    """What happened, in order."""
+    named: Sequence[End] = ()
+    """Where the client has asked to go in the bytes shown: targets, SNI, Host."""
+    target: Target | None = None
+    """Where the inner protocol is bound for, once the client has asked for it here."""
+    elsewhere: bool = False
+    """Whether the client may ask here for hosts at any port, as one asks a proxy."""
+    channel_binding: bool | None = None
+    """Whether logins are bound to the TLS that this runs in: True once the server offers it, False
+    once it accepts a login, which it would not have done where that TLS was opened."""
+    inner: InnerProtocol | None = None
+    """Set where both directions are SWITCH."""
+
+
 @dataclass(slots=True)
 class Conversation:
-    """One layer's conversation, to be subclassed. Feeding is synchronous and never blocks.
+    """One layer's conversation, to be subclassed. All calls are synchronous and never block.
 
-    A subclass sets `up` and `down` (the two Wants) as it goes, and implements `feed`. It raises
-    ProtocolError, and nothing else, for bytes that break the protocol; the driver then relays the
-    rest of the flow unseen.
+    The engine calls `start`, `receive`, `receive_forwarded`, `receive_end` and `finish`. Each
+    returns a `Decision`, made of what the subclass has recorded in the fields below. A subclass
+    implements `feed` and, where needed, `passed`, `end` and `close`. It raises ProtocolError, and
+    nothing else, for bytes that break the protocol; the rest is then relayed unseen.
     """
 
     name: ClassVar[str]
@@ -161,24 +207,61 @@ class Conversation:
     up: Directive = PEEK
     down: Directive = PEEK
     details_ready: bool = False
-    """The facts are as complete as the opening makes them: the layer may be announced."""
     inner: str | None = None
-    """The inner protocol's name where it was negotiated (`websocket`), else None: detect it."""
+    """The name of the inner protocol, where it was negotiated."""
     framing: Callable[[], Framing] | None = None
-    """What an inner TLS is carried in, where it does not stand bare from its first byte."""
     passthrough_reason: str | None = None
-    """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
     channel_binding: bool | None = None
-    """Whether logins are bound to the TLS that this runs in: True once the server offers it, False
-    once it lets somebody in, which it would not have done where that TLS was opened."""
     target: Target | None = None
-    """Where the inner protocol is bound for, once the client has asked for it here."""
     elsewhere: bool = False
-    """Whether the client may ask here for hosts at any port, as one asks a proxy."""
     named: list[End] = field(default_factory=list)
-    """Where the client has asked to go in what was last fed: targets, SNI, Host."""
     protocol_events: list[ProtocolEvent | StreamLayer] = field(default_factory=list)
-    """What happened since the driver last took it away."""
+
+    # What the engine calls
+
+    def start(self) -> Decision:
+        """The directives before the first byte."""
+        return self._decide()
+
+    def receive(self, direction: Direction, data: bytes) -> Decision:
+        """Show bytes under PEEK or MIRROR. Raises ProtocolError."""
+        return self._decide(self.feed(direction, data))
+
+    def receive_forwarded(self, direction: Direction, count: int) -> Decision:
+        """Say that `count` bytes moved under a Forward, which they never exceed. Raises
+        ProtocolError."""
+        self.passed(direction, count)
+        return self._decide()
+
+    def receive_end(self, direction: Direction) -> Decision:
+        """Say that a direction has ended (FIN). Raises ProtocolError."""
+        self.end(direction)
+        return self._decide()
+
+    def finish(self) -> Decision:
+        """Say that nothing more will come, for whatever reason."""
+        self.close()
+        return self._decide()
+
+    def _decide(self, taken: int = 0) -> Decision:
+        up, down = self.up, self.down
+        decision = Decision(taken, up, down, self.details_ready)
+        if self.protocol_events:
+            decision.protocol_events, self.protocol_events = self.protocol_events, []
+        if self.named:
+            decision.named, self.named = self.named, []
+        decision.target = self.target
+        decision.elsewhere = self.elsewhere
+        decision.channel_binding = self.channel_binding
+        if up is SWITCH and down is SWITCH:
+            decision.inner = InnerProtocol(
+                protocol=self.inner,
+                framing=self.framing,
+                passthrough_reason=self.passthrough_reason,
+            )
+        return decision
+
+    # What a subclass uses and implements
 
     def directive(self, direction: Direction) -> Directive:
         return self.up if direction is Direction.UP else self.down
@@ -194,15 +277,15 @@ class Conversation:
 
         Under PEEK, returns how many of them are the conversation's own and may move now; 0 means
         "not enough yet", and the same bytes come again with more behind them. A conversation
-        should take each unit as soon as it is whole, and leave the rest. Under MIRROR, the bytes
-        have moved already, no byte is shown twice, and the result is not looked at.
+        should take each unit as soon as it is whole, and leave the rest. Under MIRROR, no byte is
+        shown twice, and the result is not looked at.
         """
         raise NotImplementedError
 
     def passed(self, direction: Direction, count: int) -> None:
-        """`count` bytes moved unseen under a Pass, which the driver never exceeds.
+        """`count` bytes moved unseen under a Forward.
 
-        The default counts a bounded Pass down and goes back to PEEK at its end.
+        The default counts a bounded Forward down and goes back to PEEK at its end.
         """
         directive = self.directive(direction)
         if isinstance(directive, Forward) and directive.count is not None:
@@ -213,7 +296,7 @@ class Conversation:
         """The direction ended (FIN); nothing more will come in it. The default does nothing."""
 
     def close(self) -> None:
-        """The driver feeds nothing more, whatever the reason: say what is left unfinished.
+        """Nothing more will come, whatever the reason: record what is left unfinished.
 
         The default does nothing.
         """
@@ -228,7 +311,7 @@ class Conversation:
 
     def details(self) -> Details:
         """What has been learned so far."""
-        raise NotImplementedError
+        return Details()
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
         """Where the client asks to go in bytes that move before the conversation takes them: part

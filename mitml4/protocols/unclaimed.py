@@ -78,12 +78,13 @@ def asked_by(opening: Opening, target: Target | None) -> Asked:
     if row and row.converse:
         conversation = row.converse(LayerContext(target=target, stack=opening.within))
         try:
-            taken = conversation.feed(Direction.UP, opening.up)
+            decision = conversation.receive(Direction.UP, opening.up)
         except ProtocolError as error:
-            port = None if conversation.elsewhere or not target else target.port
-            return Asked((*conversation.named, Unreadable(error.message, port)))
-        if conversation.named or (detection.match and taken):
-            return Asked(tuple(conversation.named))
+            broken = conversation.finish()
+            port = None if broken.elsewhere or not target else target.port
+            return Asked((*broken.named, Unreadable(error.message, port)))
+        if decision.named or (detection.match and decision.taken):
+            return Asked(tuple(decision.named))
     if detection.match and not opening.up_ended:
         return _NOTHING  # not whole yet
     return _by_shape(opening, target)

@@ -10,6 +10,7 @@ import pytest
 
 from mitml4.capture.converse import Depth
 from mitml4.capture.flow import ALL
+from mitml4.engine.rules import HOLD_S
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.conversation import (
@@ -86,7 +87,7 @@ class Seen:
 def play(script: Script, *, chunk: int | None = None) -> tuple[Depth, Seen]:
     """Bring a script as a reassembler would, `chunk` bytes at a time, what is unseen unseen."""
     seen = Seen()
-    depth = Depth(seen, LayerContext())
+    depth = Depth(seen, LayerContext(hold_s=HOLD_S))
     for direction, data in script:
         bring(depth, direction, data, chunk)
     return depth, seen
@@ -122,7 +123,7 @@ def test_layers_are_told_outermost_first_with_their_notices(chunk: int | None) -
 def test_a_negotiated_protocol_is_not_asked_for(chunk: int | None) -> None:
     depth, seen = play(UPGRADE, chunk=chunk)
     depth.close()
-    assert seen.layers == [(0, "http/1", "client"), (1, "websocket", "client")]
+    assert seen.layers == [(0, "http/1", "client"), (1, "websocket", "server")]
 
 
 def test_a_server_that_speaks_first_is_the_speaker() -> None:
@@ -256,12 +257,18 @@ def test_a_look_that_never_ends_is_a_fault(odd: Any) -> None:
     assert [direction for _, direction, _ in seen.faults] == [UP]
 
 
-def test_what_must_wait_waits_up_to_a_bound(odd: Any) -> None:
+def test_what_must_wait_waits_for_so_long_and_up_to_a_bound(odd: Any) -> None:
     odd(up=PAUSE)
-    depth, seen = play([(UP, bytes(MAX_PEEK * 2))])
-    assert (seen.faults, seen.kept_bytes) == ([], MAX_PEEK * 2)
-    bring(depth, UP, bytes(MAX_PEEK * 3))
-    assert len(seen.faults) == 1
+    now = [0.0]
+    seen = Seen()
+    depth = Depth(seen, LayerContext(clock=lambda: now[0], hold_s=HOLD_S))
+    bring(depth, UP, bytes(MAX_PEEK))
+    now[0] = 2 * HOLD_S
+    bring(depth, UP, b"x")
+    assert (seen.faults, seen.kept_bytes) == ([], MAX_PEEK + 1)
+    now[0] = 4 * HOLD_S
+    bring(depth, UP, b"x")
+    assert [direction for _, direction, _ in seen.faults] == [UP]
     assert seen.kept_bytes == 0
 
 
@@ -298,7 +305,7 @@ def test_giving_up_tells_what_was_learned_and_forgets_the_conversation(odd: Any)
     odd(up=MIRROR)
     depth, seen = play([(UP, b"a piece")])
     depth.give_up()
-    assert (seen.kept_bytes, seen.stack, depth.conversation) == (0, ["odd"], None)
+    assert (seen.kept_bytes, seen.stack) == (0, ["odd"])
     depth.close()
     assert seen.stack == ["odd"]
 
@@ -335,11 +342,13 @@ def test_nesting_has_a_bound(odd: Any) -> None:
     odd(up=SWITCH, down=SWITCH)
     depth, seen = play([(UP, b"x")])
     depth.close()
-    assert seen.stack == ["odd"] * 16
+    assert seen.stack == ["odd"] * 16 + ["unknown"]
     assert depth.unseen(UP) == ALL
 
 
-def test_protocol_errors_are_caught_wherever_they_come_from(odd: Any) -> None:
+def test_protocol_errors_are_caught_wherever_they_come_from(
+    odd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Bad(Odd):
         def passed(self, direction: Direction, count: int) -> None:
             raise ProtocolError("passed")
@@ -354,9 +363,8 @@ def test_protocol_errors_are_caught_wherever_they_come_from(odd: Any) -> None:
     row = Protocol(
         name="bad", detect=lambda _: Verdict.MATCH, converse=lambda a: Bad(context=a, up=Forward(5))
     )
-    seen = Seen()
-    depth = Depth(seen, LayerContext())
-    depth._begin(row)
+    monkeypatch.setattr(registry, "detect", registry.Registry([row]).detect)
+    depth, seen = play([(DOWN, b"x")])
     depth.passed(UP, 5)
     assert [reason for _, _, reason in seen.faults] == ["passed"]
 

@@ -5,31 +5,26 @@ Whatever comes, in whatever pieces: only ProtocolError, the same outcome, and bo
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import (
-    MAX_PEEK,
-    MIRROR,
-    PAUSE,
-    SWITCH,
-    Conversation,
-    Direction,
-    Forward,
-    LayerContext,
-)
+from mitml4.engine.engine import Engine
+from mitml4.engine.replay import Record, Replay
+from mitml4.engine.rules import Rules
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.conversation import Conversation, Direction
 from mitml4.protocols.http.connect import HttpConnect
 from mitml4.protocols.http.http1 import Http1
 from mitml4.protocols.http.http2 import Http2
 from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.protocols.http.websocket import WebSocket
-from mitml4.protocols.protocol_event import ProtocolEvent
 
 UP, DOWN = Direction.UP, Direction.DOWN
 Script: TypeAlias = list[tuple[Direction, bytes]]
@@ -111,46 +106,22 @@ each_member = pytest.mark.parametrize("name", FAMILY)
 
 
 class Driver:
-    """Obeys the Wants of a conversation, up before down, until a ProtocolError."""
+    """A conversation, driven by the engine."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.kept = {UP: b"", DOWN: b""}
-        self.protocol_events: list[ProtocolEvent] = []
-        self.broken = False
+        self.record = Record()
+        context = replace(conversation.context, hold_s=math.inf)
+        engine = Engine(Rules(), self.record, context)
+        engine.follow(conversation)
+        self.replay = Replay(engine, goes_inside=False)
 
     def arrive(self, direction: Direction, data: bytes) -> None:
-        self.kept[direction] += data
-        rounds = 8 * (len(data) + 2) + len(self.kept[UP]) + len(self.kept[DOWN])
-        while any(self._step(way) for way in (UP, DOWN)):
-            rounds -= 1
-            assert rounds > 0, "goes round in circles"
+        self.replay.play([(direction, data)])
 
-    def _step(self, direction: Direction) -> bool:
-        conversation, kept = self.conversation, self.kept[direction]
-        directive = conversation.directive(direction)
-        if self.broken or directive in (PAUSE, SWITCH) or not kept:
-            return False
-        try:
-            count = self._show(direction, kept)
-        except ProtocolError:
-            self.broken = True
-            count = 0
-        self.protocol_events += conversation.protocol_events
-        conversation.protocol_events.clear()
-        self.kept[direction] = kept[count:]
-        return count > 0 or conversation.directive(direction) != directive
-
-    def _show(self, direction: Direction, kept: bytes) -> int:
-        directive = self.conversation.directive(direction)
-        if isinstance(directive, Forward):
-            count = len(kept) if directive.count is None else min(directive.count, len(kept))
-            self.conversation.passed(direction, count)
-            return count
-        shown = kept if directive is MIRROR else kept[:MAX_PEEK]
-        taken = self.conversation.feed(direction, shown)
-        assert 0 <= taken <= len(shown)
-        return len(shown) if directive is MIRROR else taken
+    @property
+    def broken(self) -> bool:
+        return bool(self.record.faults)
 
 
 def drive(begin: Begin, script: Script, size: int | None = None) -> Driver:
@@ -172,10 +143,10 @@ def test_any_scraps_mean_the_same_however_they_are_split(
     script = data.draw(scripts)
     whole, pieces = drive(begin, script), drive(begin, script, size)
     assert pieces.broken == whole.broken
-    assert pieces.protocol_events == whole.protocol_events
+    assert pieces.record.protocol_events == whole.record.protocol_events
     assert pieces.conversation.details() == whole.conversation.details()
     if not whole.broken:
-        assert pieces.kept == whole.kept
+        assert pieces.replay.kept == whole.replay.kept
         directives = (whole.conversation.up, whole.conversation.down)
         assert (pieces.conversation.up, pieces.conversation.down) == directives
 
@@ -232,5 +203,5 @@ def test_a_flood_is_kept_within_bounds() -> None:
         flood = unit * (50_000 // len(unit) + 1)
         for _ in range(8):
             driver.arrive(UP, flood)
-            driver.protocol_events.clear()
+            driver.record.protocol_events.clear()
         assert deep_size(driver.conversation, set()) < 1_000_000

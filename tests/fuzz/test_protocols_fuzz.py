@@ -7,8 +7,9 @@ conversation makes of them may not depend on how the bytes are split.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
 import pytest
@@ -17,20 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mitml4.errors import ProtocolError
+from mitml4.engine.engine import Engine
+from mitml4.engine.replay import Record, Replay
+from mitml4.engine.rules import Rules
 from mitml4.events import LayerEvent, encode
-from mitml4.protocols.conversation import (
-    MAX_PEEK,
-    PAUSE,
-    PEEK,
-    SWITCH,
-    Conversation,
-    Details,
-    Direction,
-    Forward,
-    LayerContext,
-    Protocol,
-)
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.conversation import MAX_PEEK, Conversation, Details, Direction, Protocol
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import PROTOCOLS, by_name
 from mitml4.schema import json_schema
@@ -287,58 +280,25 @@ class Outcome:
     details: Details
     moved: tuple[bytes, bytes] | None
     """Per direction; None when broken (all passes then, and how far it came is chance)."""
+    events: list[ProtocolEvent] = field(default_factory=list, compare=False)
 
 
 def follow(conversation: Conversation, script: Iterable[tuple[Direction, bytes]]) -> Outcome:
-    """Drive it, ends included, and hold it to its contract on the way."""
-    kept = dict.fromkeys(Direction, b"")
-    moved = dict.fromkeys(Direction, b"")
-    try:
-        for direction, data in script:
-            kept[direction] += data
-            _pump(conversation, kept, moved)
-        for direction in Direction:
-            if conversation.directive(direction) is not SWITCH:
-                conversation.end(direction)
-                _pump(conversation, kept, moved)
-    except ProtocolError:
-        return Outcome(True, conversation.details(), None)
-    return Outcome(False, conversation.details(), (moved[UP], moved[DOWN]))
-
-
-def _pump(
-    conversation: Conversation, kept: dict[Direction, bytes], moved: dict[Direction, bytes]
-) -> None:
-    rounds = 10 + 4 * sum(map(len, kept.values()))
-    while any(_step(conversation, kept, moved, direction) for direction in Direction):
-        rounds -= 1
-        assert rounds, "goes round in circles"
-
-
-def _step(
-    conversation: Conversation,
-    kept: dict[Direction, bytes],
-    moved: dict[Direction, bytes],
-    direction: Direction,
-) -> bool:
-    directive, waiting = conversation.directive(direction), kept[direction]
-    if directive in (PAUSE, SWITCH) or not waiting:
-        return False
-    count = len(waiting)
-    if isinstance(directive, Forward):
-        count = count if directive.count is None else min(count, directive.count)
-        assert count, "a Pass of nothing"
-        conversation.passed(direction, count)
-    else:
-        shown = waiting[:MAX_PEEK] if directive is PEEK else waiting
-        taken = conversation.feed(direction, shown)
-        assert 0 <= taken <= len(shown)
-        count = taken if directive is PEEK else count
-        if directive is PEEK and not taken and len(shown) == MAX_PEEK:
-            raise ProtocolError("asks to look at more than it may")
-    moved[direction] += waiting[:count]
-    kept[direction] = waiting[count:]
-    return count > 0 or conversation.directive(direction) is not directive
+    """Drive it by the engine, ends included."""
+    record = Record()
+    context = replace(conversation.context, hold_s=math.inf, expected=None)
+    engine = Engine(Rules(), record, context)
+    engine.follow(conversation)
+    replay = Replay(engine, goes_inside=False)
+    replay.play(script)
+    if not record.faults and engine.outcome is None:
+        replay.play((direction, None) for direction in Direction)
+    engine.close()
+    events = [event for _, event in record.protocol_events if isinstance(event, ProtocolEvent)]
+    if record.faults:
+        return Outcome(True, conversation.details(), None, events)
+    moved = (bytes(replay.moved[UP]), bytes(replay.moved[DOWN]))
+    return Outcome(False, conversation.details(), moved, events)
 
 
 def in_pieces(script: Script, size: int) -> Script:
@@ -427,12 +387,9 @@ def test_a_session_gives_every_event_of_its_row_and_all_fit_the_schema() -> None
     for name, script in SESSIONS.items():
         row = by_name(name)
         assert row is not None
-        conversation = begin(row)
-        assert not follow(conversation, script).broken, name
-        conversation.close()
-        contents = [
-            event for event in conversation.protocol_events if isinstance(event, ProtocolEvent)
-        ]
+        outcome = follow(begin(row), script)
+        assert not outcome.broken, name
+        contents = outcome.events
         assert {type(content) for content in contents} == set(row.events), name
         for content in contents:
             validator.validate(json.loads(encode(LayerEvent(flow=1, depth=0, content=content))))

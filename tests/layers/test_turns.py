@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
+from mitml4.engine.budget import Budget
 from mitml4.layers import converse as driver
 from mitml4.layers.bridge import Bridge, Lane
-from mitml4.layers.budget import Budget
 from mitml4.layers.converse import converse
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report

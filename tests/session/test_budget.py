@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import trio
 
+from mitml4.engine import budget
+from mitml4.engine.budget import Budget
 from mitml4.events import FlowError, LayerEvent, weight
-from mitml4.layers import budget
-from mitml4.layers.budget import Budget
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.http.websocket import WebSocketMessage
 

@@ -92,7 +92,7 @@ class _Side:
 
 @dataclass(slots=True, kw_only=True)
 class TlsDecryption(Conversation):
-    """Follows TLS and opens it. `plaintext` is taken away by the driver, in order."""
+    """Follows TLS and opens it. What was inside is added to `plaintext`, in order."""
 
     name: ClassVar[str] = "tls"
 

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import trio
-
 __all__ = ["EVENTS_BURST", "EVENTS_PER_S", "WORK_BURST_S", "WORK_SHARE", "Budget"]
 
 EVENTS_PER_S: Final = 8 << 20
@@ -49,7 +47,8 @@ class _Bucket:
 class Budget:
     """One flow's, for all of its layers."""
 
-    clock: Callable[[], float] = trio.current_time
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
     _events: _Bucket = field(default_factory=lambda: _Bucket(EVENTS_PER_S, EVENTS_BURST))
     _work: _Bucket = field(default_factory=lambda: _Bucket(WORK_SHARE, WORK_BURST_S))
     _filled_at: float | None = None

@@ -1,0 +1,819 @@
+"""One depth of one flow: what may happen to the bytes of either direction.
+
+Theory of operation. A driver asks `next_action` for one direction at a time, gives it the bytes of
+that direction that are there and have not moved, performs the action, and asks again. Each
+direction is in one state, and each state has one answer (`_ANSWERS`):
+
+    state      bytes are                         leaves for
+    DETECT     part of the opening; they move    what the conversation's first decision says;
+               unless TLS may begin with them    FORWARD where there is no conversation
+    PEEK       shown, and move once claimed      what the conversation decides
+    MIRROR     shown, and move in any case       FORWARD
+    FORWARD    not shown                         what the conversation decides at the end of a count
+    PAUSE      held back                         what the other direction's bytes decide
+    SWITCH     the inner layer's                 (both: the engine's outcome is the inner layer)
+    GUARD      refused by the policy             (what cannot be read, where a block exists)
+    ENDING     not shown; the end is told        OVER
+    OVER       none
+
+What is held back moves after `LayerContext.hold_s`. The engine keeps a copy (`ahead`), and still
+shows it.
+A direction that waits for the other in PAUSE or SWITCH goes on to FORWARD when that one is over.
+
+A call for one direction may change the answer for the other one: then `is_stale` says so, and the
+driver has to ask again there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Final, TypeAlias
+
+from mitml4.engine.actions import (
+    END,
+    MIRROR_ALL,
+    PASS_END,
+    WAIT,
+    YIELD,
+    Action,
+    HandOver,
+    Move,
+    MoveAhead,
+    Switch,
+    Wait,
+)
+from mitml4.engine.opening import OpenQuestion
+from mitml4.engine.rules import Observer, Rules
+from mitml4.errors import ProtocolError
+from mitml4.protocols import registry
+from mitml4.protocols.context import MAX_DEPTH, LayerContext
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    MAX_PEEK,
+    MIRROR,
+    PAUSE,
+    PEEK,
+    SWITCH,
+    Conversation,
+    Decision,
+    Details,
+    Direction,
+    Directive,
+    Forward,
+    Framing,
+    InnerProtocol,
+    Opening,
+    Speaker,
+)
+from mitml4.protocols.conversation import Protocol as ProtocolRow
+from mitml4.protocols.policy import End, Unreadable
+from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
+from mitml4.protocols.unclaimed import asked_by
+
+__all__ = ["UNKNOWN", "Engine"]
+
+UNKNOWN: Final = "unknown"
+
+WINDOW: Final = 256
+"""So many bytes a conversation is shown first, and more if it takes none of them: what it says of
+many small messages is said a few at a time."""
+WORK_S: Final = 0.001
+"""CPU time after which a call returns, so that the driver can let other flows run."""
+_CHEAP_S: Final = 0.00025
+_DEAR_S: Final = 0.0005
+_LEAST_MIRRORED: Final = 64
+_MOST_MIRRORED: Final = 16384
+"""A piece under MIRROR is twice as long as the last one if that was cheap, and half as long if it
+was not, within these bounds."""
+_FEW_EVENTS: Final = 4
+"""What one message may cause."""
+_MAX_ROUNDS: Final = 64
+"""So often a conversation may change its directives without taking a byte."""
+_UNCHARGED_BYTES: Final = 2048
+"""Events of so many bytes, and CPU time of WORK_S, are charged to the budget together."""
+_UNCOUNTED_BYTES: Final = 1 << 15
+"""What a conversation may hold without being counted: few hold as much."""
+_TOO_MUCH: Final = "too many messages: relayed unseen from here"
+
+
+class _State(Enum):
+    DETECT = "detect"
+    PEEK = "peek"
+    MIRROR = "mirror"
+    FORWARD = "forward"
+    PAUSE = "pause"
+    SWITCH = "switch"
+    GUARD = "guard"
+    ENDING = "ending"
+    OVER = "over"
+
+    __hash__ = object.__hash__
+
+
+_STATES: Final = {
+    PEEK: _State.PEEK,
+    MIRROR: _State.MIRROR,
+    PAUSE: _State.PAUSE,
+    SWITCH: _State.SWITCH,
+}
+_NO_MORE: Final = (_State.ENDING, _State.OVER)
+
+
+class _Side:
+    """One direction."""
+
+    __slots__ = (
+        "ahead",
+        "direction",
+        "directive",
+        "end_learned",
+        "end_passed",
+        "forward",
+        "held_since",
+        "holds",
+        "is_cut",
+        "is_released",
+        "is_stale",
+        "mirror_window",
+        "state",
+        "tried",
+        "window",
+    )
+
+    def __init__(self, direction: Direction, ahead: bytearray) -> None:
+        self.direction = direction
+        self.ahead = ahead
+        """What has moved, and nobody has claimed."""
+        self.state = _State.DETECT
+        self.directive: Directive | None = None
+        """What the conversation has decided last."""
+        self.forward: Forward = FORWARD_ALL
+        """How much may move in FORWARD."""
+        self.tried = 0
+        """How many unclaimed bytes have been shown already, without a result."""
+        self.window = WINDOW
+        self.mirror_window = WINDOW
+        self.held_since: float | None = None
+        """When the first byte was seen that is held back."""
+        self.holds = False
+        """Whether bytes of it wait."""
+        self.end_learned = False
+        """Whether detection knows of its end."""
+        self.end_passed = False
+        self.is_cut = False
+        """Whether bytes of it are missing, so that those behind them cannot be read."""
+        self.is_released = False
+        """Whether it moves unseen whatever the conversation decides."""
+        self.is_stale = False
+        """Whether its last answer does not hold any more."""
+
+
+class Engine:
+    """The interpreter of one depth. It detects the protocol, unless the context expects one, or
+    `follow` or `relay` is called first."""
+
+    __slots__ = (
+        "_binding",
+        "_conversation",
+        "_down",
+        "_elsewhere",
+        "_framings",
+        "_may_lead_on",
+        "_mirrored",
+        "_name",
+        "_question",
+        "_speaker",
+        "_target",
+        "_told",
+        "_up",
+        "_weight",
+        "_work_s",
+        "context",
+        "depth",
+        "observer",
+        "outcome",
+        "rules",
+    )
+
+    def __init__(
+        self,
+        rules: Rules,
+        observer: Observer,
+        context: LayerContext,
+        *,
+        ahead: Mapping[Direction, bytearray] | None = None,
+        framing: Callable[[], Framing] | None = None,
+    ) -> None:
+        """`ahead`: what has moved before this depth began; the engine takes from it and adds to it.
+        `framing`: what the bytes of a MIRROR are carried in."""
+        self.rules = rules
+        self.observer = observer
+        self.context = context
+        self.depth = context.depth
+        self.outcome: Switch | HandOver | None = None
+        """How the layer has ended for the engine, if another one begins."""
+        self._up = _Side(Direction.UP, ahead[Direction.UP] if ahead else bytearray())
+        self._down = _Side(Direction.DOWN, ahead[Direction.DOWN] if ahead else bytearray())
+        self._question: OpenQuestion | None = OpenQuestion(context)
+        self._conversation: Conversation | None = None
+        self._framings = {each: framing() for each in Direction} if framing else None
+        self._name = UNKNOWN
+        self._speaker: Speaker = "client"
+        self._told = False
+        """Whether the layer has been announced."""
+        self._mirrored = 0
+        """How much the conversation has been given to keep before that."""
+        self._may_lead_on = True
+        self._elsewhere = False
+        self._target = context.target
+        self._binding: bool | None = None
+        self._work_s = 0.0
+        self._weight = 0
+        """CPU time, and bytes of events, that the budget has not been charged with."""
+        if context.depth >= MAX_DEPTH:
+            context.policy.check(Unreadable("more layers than are followed"))
+            self.relay(UNKNOWN)
+        elif context.expected and (row := registry.by_name(context.expected)):
+            # TLS begins with the client's bytes; what an answer has switched to, with the server's.
+            self._begin(row, "client" if row.terminates else "server")
+
+    # How it begins
+
+    def follow(self, conversation: Conversation, speaker: Speaker = "client") -> None:
+        """The layer is this conversation."""
+        self._question = None
+        self._conversation = conversation
+        self._name, self._speaker = conversation.name, speaker
+        self._may_lead_on = conversation.may_lead_on
+        self.observer.found(self.depth, self._name)
+        self._renew()
+        self._apply(conversation.start())
+
+    def relay(self, name: str, speaker: Speaker = "client", details: Details | None = None) -> None:
+        """The layer has this name, and is relayed unseen."""
+        self._question = None
+        self._name, self._speaker = name, speaker
+        self._told = True
+        self.observer.found(self.depth, name)
+        self.observer.layer(self.depth, name, speaker, details)
+        self._renew()
+        self._forward_rest()
+
+    def _begin(self, row: ProtocolRow, speaker: Speaker) -> None:
+        if row.terminates and self.rules.hands_over_tls:
+            self._question = None
+            self.outcome = HandOver(row, speaker)
+            self._renew()
+        elif conversation := self.rules.converse(row, self.context):
+            self.follow(conversation, speaker)
+        else:
+            self.relay(row.name, speaker)
+
+    def _renew(self) -> None:
+        for side in (self._up, self._down):
+            side.tried = 0
+            side.held_since = None
+            side.is_stale = True
+
+    def inner_context(self) -> LayerContext:
+        """The context of the layer inside, once the outcome is a Switch."""
+        assert isinstance(self.outcome, Switch)
+        inner = self.outcome.inner
+        return self.context.inside(
+            self._name,
+            target=self._target,
+            expected=inner.protocol,
+            passthrough_reason=inner.passthrough_reason,
+        )
+
+    def inner(self) -> Engine:
+        """The engine of the layer inside, once the outcome is a Switch."""
+        ahead = {each.direction: each.ahead for each in (self._up, self._down)}
+        return Engine(self.rules, self.observer, self.inner_context(), ahead=ahead)
+
+    # What a driver asks and tells
+
+    def next_action(
+        self, direction: Direction, data: bytes = b"", *, ended: bool = False
+    ) -> Action:
+        """What to do with a direction now. `data`: those of its bytes that are there and have not
+        moved, MAX_PEEK and one at least if there are as many; `ended`: no more will come.
+
+        Raises what the policy raises.
+        """
+        side = self._up if direction is Direction.UP else self._down
+        if self._must_yield(side) and not (side.is_stale and side.holds):
+            return YIELD
+        side.is_stale = side.holds = False
+        for _ in range(_MAX_ROUNDS):
+            if (self._up.ahead or self._down.ahead) and not self._claim_ahead():
+                return YIELD
+            if self.outcome:
+                return self.outcome
+            action = _ANSWERS[side.state](self, side, data, ended)
+            if action is not None:
+                return action
+        self._fault(side, f"{self._name}: neither takes a byte nor waits")
+        return YIELD
+
+    def _must_yield(self, side: _Side) -> bool:
+        """Whether the other direction may go on with bytes that waited: they came before these."""
+        other = self._other(side)
+        return other.is_stale and other.holds
+
+    def is_stale(self, direction: Direction) -> bool:
+        """Whether the last answer for a direction does not hold any more."""
+        return (self._up if direction is Direction.UP else self._down).is_stale
+
+    def mirror(self, direction: Direction, data: memoryview | bytes) -> int:
+        """Show what comes under Mirror. Returns how many bytes were shown, and may be sent: the
+        rest comes again, after the other flows have run.
+
+        Raises what the policy raises; then none of it may be sent.
+        """
+        side = self._up if direction is Direction.UP else self._down
+        at, size, spent_s = 0, len(data), 0.0
+        while at < size and side.state is _State.MIRROR and spent_s < WORK_S:
+            if self._must_yield(side):
+                break
+            window = side.mirror_window
+            piece = data[at : at + window]
+            began_s = time.thread_time()
+            self._receive_mirrored(side, bytes(piece))
+            took_s = time.thread_time() - began_s
+            if took_s < _CHEAP_S:
+                side.mirror_window = min(2 * window, _MOST_MIRRORED)
+            elif took_s > _DEAR_S:
+                side.mirror_window = max(window // 2, _LEAST_MIRRORED)
+            self._charge(side, took_s)
+            at += len(piece)
+            spent_s += took_s
+        if at < size and side.state is _State.GUARD:
+            self._check_unread(side)
+        return at if side.state is _State.MIRROR else size
+
+    def forwarded(self, direction: Direction, count: int) -> None:
+        """So many bytes moved under Forward."""
+        self._skip(self._up if direction is Direction.UP else self._down, count)
+
+    def lost(self, direction: Direction, count: int) -> None:
+        """The next bytes are missing, so that nothing behind them can be read."""
+        side = self._up if direction is Direction.UP else self._down
+        side.is_cut = True
+        if self._conversation:
+            self._fault(side, f"{count} bytes are missing from the capture")
+        elif self._question:
+            self._learn(self._question, side, bytes(side.ahead), is_over=True)
+
+    def release(self, direction: Direction) -> None:
+        """The driver has no use for what a direction would be shown: it moves unseen."""
+        side = self._up if direction is Direction.UP else self._down
+        if side.state not in _NO_MORE and side.state is not _State.DETECT:
+            self._release(side)
+
+    def _release(self, side: _Side) -> None:
+        side.is_released = side.is_stale = True
+        side.state, side.forward = _State.FORWARD, FORWARD_ALL
+
+    def unseen(self, direction: Direction) -> int | None:
+        """How many of the next bytes need not be given to it; None: all that follow."""
+        side = self._up if direction is Direction.UP else self._down
+        if side.state is _State.OVER:
+            return None
+        if side.state is not _State.FORWARD or side.ahead:
+            return 0
+        return side.forward.count
+
+    def conclude(self) -> None:
+        """Nothing will come that could answer an open question: the best guess is the answer."""
+        if self._question:
+            self._decide(self._question)
+
+    def close(self) -> None:
+        """Nothing more will come at this depth: tell what is left to tell."""
+        if self.outcome:
+            return
+        self.conclude()
+        if isinstance(self.outcome, HandOver):
+            name, speaker = self.outcome.protocol.name, self.outcome.speaker
+            self.outcome = None
+            self.relay(name, speaker)
+        self._finish()
+        self._forward_rest()
+
+    def let_go(self) -> None:
+        """Only `unseen` will be asked from here on: undo the circle with an observer that keeps it,
+        so that nothing is left for the garbage collector."""
+        del self.observer, self.rules
+
+    def announce(self) -> None:
+        """Tell the layer with what is known of it, if that has not been done."""
+        if self._conversation and not self._told:
+            self._told = True
+            details = self._conversation.details()
+            self.observer.layer(self.depth, self._name, self._speaker, details)
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory it keeps for what it has seen, beyond what any may."""
+        kept = len(self._up.ahead) + len(self._down.ahead)
+        if conversation := self._conversation:
+            kept += max(0, conversation.memory - _UNCOUNTED_BYTES)
+            kept += 0 if self._told else self._mirrored
+        return kept
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the layer has been announced."""
+        return self._told
+
+    # The answers, one for each state
+
+    def _answer_detect(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+        question = self._question
+        assert question
+        unclaimed = _behind(side.ahead, data)
+        if len(unclaimed) > side.tried or ended > side.end_learned:
+            side.tried, side.end_learned = len(unclaimed), ended
+            self._learn(question, side, unclaimed, is_over=ended or side.is_cut)
+            if self._question is None:
+                return None
+        if data and question.may_move(side.direction):
+            return self._move_ahead(side, data)
+        if ended:
+            return self._pass_end(side)
+        return self._hold(side, data)
+
+    def _answer_peek(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+        ahead = side.ahead
+        unclaimed = _behind(ahead, data)
+        if len(unclaimed) > side.tried:
+            if taken := self._show(side, unclaimed):
+                side.held_since = None
+                if ahead:
+                    moved = min(len(ahead), taken)
+                    del ahead[:moved]
+                    taken -= moved
+                return Move(taken) if taken else None
+            if side.state is not _State.PEEK:
+                return None
+        if side.tried >= MAX_PEEK:
+            self._fault(side, "more bytes than one look may hold")
+            return None
+        if ended:
+            return self._begin_end(side)
+        return self._hold(side, data)
+
+    def _answer_mirror(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+        if data:
+            shown = self.mirror(side.direction, data)
+            return Move(shown) if shown else YIELD
+        return self._begin_end(side) if ended else MIRROR_ALL
+
+    def _answer_forward(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+        forward = side.forward
+        if data:
+            count = len(data) if forward.count is None else min(forward.count, len(data))
+            self._skip(side, count)
+            return Move(count)
+        return self._begin_end(side) if ended else forward
+
+    def _answer_pause(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+        if ended and data:
+            self._check_unclaimed(side, data, ended=True)
+            return self._move_ahead(side, data)
+        return self._pass_end(side) if ended else self._hold(side, data)
+
+    def _answer_guard(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+        if data:
+            self._check_unread(side)
+            return Move(len(data))
+        return self._begin_end(side) if ended else WAIT
+
+    def _answer_ending(self, side: _Side, data: bytes, _ended: bool) -> Action:
+        if data:
+            self._check_unclaimed(side, _behind(side.ahead, data), ended=True)
+            side.ahead.clear()
+            return Move(len(data))
+        side.ahead.clear()
+        side.state = _State.OVER
+        other = self._other(side)
+        self._release_waiting(other)
+        other.is_stale = True
+        return END
+
+    def _answer_over(self, _side: _Side, _data: bytes, _ended: bool) -> Action:
+        return END
+
+    def _hold(self, side: _Side, data: bytes) -> Action | None:
+        """Hold back what may not move yet, but not for longer than it is worth."""
+        if side.is_cut and self._conversation:
+            self._fault(side, "bytes are missing from the capture")
+            return None
+        if not data:
+            return WAIT
+        now = self.context.clock()
+        if side.held_since is None:
+            side.held_since = now
+        if self._other(side).state is not _State.OVER:  # else nothing can be an answer to it
+            until = side.held_since + self.context.hold_s
+            if now < until:
+                side.holds = True
+                return Wait(len(data) if len(data) <= MAX_PEEK else None, until)
+        unclaimed = _behind(side.ahead, data)
+        if len(unclaimed) > MAX_PEEK:
+            self._fault(side, "more bytes than may be held back")
+            return None
+        self._check_unclaimed(side, unclaimed)
+        return self._move_ahead(side, data)
+
+    def _move_ahead(self, side: _Side, data: bytes) -> Action:
+        side.ahead += data
+        side.held_since = None
+        return MoveAhead(len(data))
+
+    def _pass_end(self, side: _Side) -> Action:
+        """The end goes on, though it is not known yet whose it is."""
+        if side.end_passed:
+            return Wait(None)
+        side.end_passed = True
+        other = self._other(side)
+        other.is_stale = other.is_stale or self._question is not None
+        return PASS_END
+
+    def _begin_end(self, side: _Side) -> Action | None:
+        """What the conversation has not taken goes on unseen, then the end."""
+        side.state = _State.ENDING
+        if self._conversation:
+            try:
+                self._apply(self._conversation.receive_end(side.direction))
+            except ProtocolError as error:
+                self._fault(side, error.message)
+        self._release_waiting(self._other(side))
+        return None
+
+    # Detection
+
+    def _learn(self, question: OpenQuestion, side: _Side, data: bytes, *, is_over: bool) -> None:
+        question.learn(side.direction, data, is_over=is_over)
+        if question.is_decided:
+            self._decide(question)
+        else:
+            self._other(side).is_stale = True
+
+    def _decide(self, question: OpenQuestion) -> None:
+        if question.first is None:
+            self._question = None  # both have ended without a byte: there is no layer
+            self._told = True
+            self._renew()
+            self._forward_rest()
+        elif row := question.answer:
+            self._begin(row, question.speaker)
+        else:
+            self.relay(UNKNOWN, question.speaker)
+
+    # The conversation
+
+    def _claim_ahead(self) -> bool:
+        """Show the conversation what has moved before it was found, who spoke first first: what the
+        other said may be an answer. Returns whether there is nothing left to show."""
+        if not self._conversation or self.outcome:
+            return True
+        first, second = self._up, self._down
+        if self._speaker == "server":
+            first, second = second, first
+        spent_s, began_s = 0.0, time.thread_time()
+        while spent_s < WORK_S:
+            if not (self._claim(first) or self._claim(second)):
+                return True
+            spent_s = time.thread_time() - began_s
+        return False
+
+    def _claim(self, side: _Side) -> bool:
+        """Show some of what has moved in a direction; whether any of it was taken."""
+        ahead = side.ahead
+        if not ahead or not self._conversation:
+            return False
+        if side.state is _State.PEEK and len(ahead) > side.tried:
+            taken = self._show(side, bytes(ahead))
+        elif side.state is _State.MIRROR:
+            taken = self.mirror(side.direction, bytes(ahead))
+        elif side.state is _State.FORWARD:
+            count = side.forward.count
+            taken = len(ahead) if count is None else min(count, len(ahead))
+            self._skip(side, taken)
+        else:
+            return False
+        del ahead[:taken]
+        return taken > 0
+
+    def _show(self, side: _Side, data: bytes) -> int:
+        """Show the conversation these unclaimed bytes, of which it has seen the first `tried`
+        without taking any. Returns how many are its own, as far as that is known after WORK_S."""
+        size, at = len(data), 0
+        window = max(side.window, 2 * side.tried)
+        began_s = time.thread_time()
+        is_exhausted = False
+        while at < size:
+            if side.state is _State.FORWARD:
+                count = side.forward.count
+                passed = size - at if count is None else min(count, size - at)
+                self._skip(side, passed)
+                at += passed
+                continue
+            if side.state is not _State.PEEK or self.outcome:
+                break
+            if at and (self._must_yield(side) or time.thread_time() - began_s > WORK_S):
+                break
+            window = min(window, MAX_PEEK)
+            whole = not at and size <= window
+            decision = self._receive(side, data if whole else data[at : at + window])
+            if decision and decision.taken:
+                at += decision.taken
+                if len(decision.protocol_events) > _FEW_EVENTS:
+                    window = WINDOW
+                side.window = window
+            elif side.state is not _State.PEEK:
+                continue
+            elif at + window >= size or window == MAX_PEEK:
+                is_exhausted = True
+                break
+            else:
+                window *= 2
+            if self._weight > _UNCHARGED_BYTES:
+                self._charge(side, 0.0)
+        if is_exhausted:
+            side.tried = size - at if at + window >= size else MAX_PEEK
+        else:
+            side.tried = 0
+        self._charge(side, time.thread_time() - began_s)
+        return at
+
+    def _receive_mirrored(self, side: _Side, data: bytes) -> None:
+        if not self._told:
+            self._mirrored += len(data)
+        if self._framings:
+            data = bytes(self._framings[side.direction].unwrap(data))
+        self._receive(side, data)
+
+    def _receive(self, side: _Side, data: bytes) -> Decision | None:
+        """What the conversation decides; None if that ends it."""
+        assert self._conversation
+        try:
+            decision = self._conversation.receive(side.direction, data)
+        except ProtocolError as error:
+            self._fault(side, error.message)
+            return None
+        assert 0 <= decision.taken <= len(data), f"{self._name} took more than it was shown"
+        self._apply(decision)
+        return decision
+
+    def _skip(self, side: _Side, count: int) -> None:
+        if self._conversation and not side.is_released:
+            try:
+                self._apply(self._conversation.receive_forwarded(side.direction, count))
+            except ProtocolError as error:
+                self._fault(side, error.message)
+
+    def _apply(self, decision: Decision) -> None:
+        if decision.named:  # nobody is to hear of where the client may not go
+            self.context.policy.check(*decision.named)
+        if decision.details_ready and not self._told:
+            self.announce()
+        if decision.protocol_events:
+            self._publish(decision.protocol_events)
+        if decision.channel_binding not in (None, self._binding):
+            self._binding = decision.channel_binding
+            self.context.on_channel_binding(bool(self._binding))
+        self._elsewhere = decision.elsewhere
+        if decision.up is not self._up.directive or decision.down is not self._down.directive:
+            self._direct(decision)
+
+    def _direct(self, decision: Decision) -> None:
+        """The directives have changed."""
+        self._target = decision.target or self.context.target
+        for side, directive in ((self._up, decision.up), (self._down, decision.down)):
+            if side.directive is directive or side.is_released or side.state in _NO_MORE:
+                continue
+            side.directive = directive
+            if isinstance(directive, Forward):
+                side.state, side.forward = _State.FORWARD, directive
+            else:
+                side.state = _STATES[directive]
+            side.tried = 0
+            side.is_stale = True
+            if self._other(side).state in _NO_MORE:
+                self._release_waiting(side)
+        if self._up.state is _State.SWITCH and self._down.state is _State.SWITCH:
+            self.announce()
+            self._conversation = None
+            self.outcome = Switch(decision.inner or InnerProtocol())
+            self._renew()
+
+    def _release_waiting(self, side: _Side) -> None:
+        """The other side is over: what waits for it would wait for ever."""
+        if side.state in (_State.PAUSE, _State.SWITCH):
+            self._release(side)
+
+    def _fault(self, side: _Side, reason: str) -> None:
+        """The layer cannot be followed any further: the rest is relayed unseen, unless a block
+        could concern what the client may ask for in it."""
+        named = self._finish()
+        self.context.policy.check(*named)
+        self.observer.fault(self.depth, side.direction, reason)
+        self._forward_rest()
+        if self._may_be_blocked():
+            if self._up.state not in _NO_MORE:
+                self._up.state = _State.GUARD
+            if side is self._up:
+                self._check_unread(side)
+
+    def _finish(self) -> Sequence[End]:
+        """The conversation is over: tell what is left unfinished. Returns the hosts that it has
+        named and that have not been checked."""
+        conversation = self._conversation
+        if conversation is None:
+            return ()
+        decision = conversation.finish()
+        self._elsewhere = decision.elsewhere
+        self.announce()
+        self._publish(decision.protocol_events)
+        self._conversation = None
+        return decision.named
+
+    def _forward_rest(self) -> None:
+        for side in (self._up, self._down):
+            side.ahead.clear()
+            if side.state not in _NO_MORE:
+                side.state, side.forward = _State.FORWARD, FORWARD_ALL
+                side.is_stale = True
+
+    def _other(self, side: _Side) -> _Side:
+        return self._down if side is self._up else self._up
+
+    # What is told, and what it costs
+
+    def _publish(self, protocol_events: Sequence[ProtocolEvent | StreamLayer]) -> None:
+        if protocol_events:
+            self.announce()
+        for protocol_event in protocol_events:
+            self._weight += self.observer.protocol_event(self.depth, protocol_event)
+
+    def _charge(self, side: _Side, work_s: float) -> None:
+        """Charge the flow's budget; beyond it, the flow is relayed unseen."""
+        self._work_s += work_s
+        if self._weight <= _UNCHARGED_BYTES and self._work_s <= WORK_S:
+            return
+        work_s, weight, self._work_s, self._weight = self._work_s, self._weight, 0.0, 0
+        budget = self.rules.budget
+        if budget and not budget.spend(work_s=work_s, events=weight) and self._conversation:
+            self._fault(side, _TOO_MUCH)
+
+    # What the policy has to see
+
+    def _check_unread(self, side: _Side) -> None:
+        """Before what no conversation can read moves: the client may ask for any host in it."""
+        if side is self._up and self._may_lead_on:
+            self.context.policy.check(self._unread())
+
+    def _may_be_blocked(self) -> bool:
+        policy = self.context.policy
+        return policy.is_strict and self._may_lead_on and policy.blocks(self._unread())
+
+    def _unread(self) -> Unreadable:
+        return Unreadable(port=None if self._elsewhere else self.context.port)
+
+    def _check_unclaimed(self, side: _Side, data: bytes, *, ended: bool = False) -> None:
+        """Before bytes move that the conversation has not taken."""
+        policy, conversation = self.context.policy, self._conversation
+        if side is not self._up or not conversation or not policy.is_strict or not data:
+            return
+        asked = conversation.asked_ahead(data)
+        policy.check(*asked or ())
+        if asked is None or ended:
+            within = (*self.context.stack, self._name)
+            opening = Opening(up=data, up_ended=ended, within=within, port=self.context.port)
+            policy.check(*asked_by(opening, self._target).ends)
+
+
+def _behind(ahead: bytearray, data: bytes) -> bytes:
+    """What has not been claimed: what has moved, and what has not."""
+    return bytes(ahead) + data if ahead else data
+
+
+_Answer: TypeAlias = Callable[[Engine, _Side, bytes, bool], Action | None]
+
+_ANSWERS: Final[Mapping[_State, _Answer]] = {
+    _State.DETECT: Engine._answer_detect,
+    _State.PEEK: Engine._answer_peek,
+    _State.MIRROR: Engine._answer_mirror,
+    _State.FORWARD: Engine._answer_forward,
+    _State.PAUSE: Engine._answer_pause,
+    _State.SWITCH: Engine._answer_pause,
+    _State.GUARD: Engine._answer_guard,
+    _State.ENDING: Engine._answer_ending,
+    _State.OVER: Engine._answer_over,
+}
+"""None: the state has changed, or what was shown has changed nothing; ask again."""

@@ -1,0 +1,83 @@
+"""The first bytes of both directions, until one protocol is left."""
+
+from __future__ import annotations
+
+from mitml4.protocols import registry
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.conversation import Direction, Opening, Speaker
+from mitml4.protocols.conversation import Protocol as ProtocolRow
+from mitml4.protocols.unclaimed import asked_by
+
+__all__ = ["OpenQuestion"]
+
+
+class OpenQuestion:
+    """What the layer is, as long as that is not decided."""
+
+    __slots__ = ("_context", "_detection", "_may_ask", "_over", "_seen", "first")
+
+    def __init__(self, context: LayerContext) -> None:
+        self._context = context
+        self._seen = {Direction.UP: b"", Direction.DOWN: b""}
+        self._over: set[Direction] = set()
+        self._detection = registry.NOTHING
+        self._may_ask = False
+        """Whether the client's bytes may still become a request for a host that nobody reads."""
+        self.first: Direction | None = None
+        """Where the first byte came."""
+
+    @property
+    def speaker(self) -> Speaker:
+        return "server" if self.first is Direction.DOWN else "client"
+
+    @property
+    def answer(self) -> ProtocolRow | None:
+        """The protocol, or the best guess."""
+        return self._detection.match or self._detection.likely
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether no byte that follows can change the answer, or none will."""
+        if len(self._over) == len(Direction):
+            return True
+        if self.first is None or self._detection.undecided:
+            return False
+        return self._detection.match is not None or not self._may_ask
+
+    def may_move(self, direction: Direction) -> bool:
+        """Whether nothing that the driver ends itself can begin with the bytes of a direction."""
+        return direction is Direction.DOWN or bool(self._over) or not self._detection.terminating
+
+    def learn(self, direction: Direction, data: bytes, *, is_over: bool) -> None:
+        """All bytes of a direction so far, and whether any can follow.
+
+        Raises what the policy raises where they ask for a host that it refuses.
+        """
+        self._seen[direction] = data
+        if is_over:
+            self._over.add(direction)
+        if data and self.first is None:
+            self.first = direction
+        if self.first is None:
+            return
+        opening = self._opening()
+        self._detection = registry.detect(opening)
+        if direction is Direction.UP and self._context.policy.is_strict:
+            self._may_ask = self._asks(opening)
+
+    def _asks(self, opening: Opening) -> bool:
+        if self._detection.match or not opening.up:
+            return False
+        asked = asked_by(opening, self._context.target)
+        self._context.policy.check(*asked.ends)
+        return asked.more
+
+    def _opening(self) -> Opening:
+        return Opening(
+            up=self._seen[Direction.UP],
+            down=self._seen[Direction.DOWN],
+            up_ended=Direction.UP in self._over,
+            down_ended=Direction.DOWN in self._over,
+            within=self._context.stack,
+            port=self._context.port,
+        )
