@@ -93,6 +93,10 @@ class FlowOpen(Event):
     destination: Address
     interface: str | None = None
     name: str | None = None
+    side: Literal["client", "server"] | None = None
+    """In a packet file that mitml4 wrote: the side of mitml4 on which the packets were seen."""
+    session_flow: int | None = None
+    """In such a file: the number of the flow in the session that wrote it."""
 
 
 Action: TypeAlias = Literal["relayed", "intercepted", "passthrough"]

@@ -41,6 +41,8 @@ LIMITS: Final = (
     "(`too many connections`). With `--block` they are inspected, but their TLS is not decrypted.",
     "A client's connections above its share are refused. A note says so once, and the summary "
     "states their number.",
+    "`detect` writes every event of a capture, however many there are, and its memory does not "
+    "grow with them. (The events of live flows are limited, because other flows would wait.)",
     "With `intercept`, one client may start 1,000 connections to one server at once and 500 a "
     "second, and twice as many to all servers. The SYNs of further connections are dropped, and "
     "the client retransmits them.",

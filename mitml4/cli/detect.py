@@ -88,26 +88,30 @@ def detect(
         Hub(outputs.sinks), tunnels=tunnels, with_headers=headers, secrets=secrets
     )
     detection.start()
-    broken = False
+    failure: CaptureError | None = None
     for name in files:
         try:
             with _opened(name) as stream, _progress(stream, name, console.color) as counted:
                 detection.read(
                     read_packets(
-                        counted, _shown(name), on_secrets=secrets.add, on_read=outputs.flush
+                        counted,
+                        _shown(name),
+                        on_secrets=secrets.add,
+                        on_comment=detection.add_comment,
+                        on_read=outputs.flush,
                     )
                 )
         except CaptureError as error:
             console.error(error)
-            broken = True
-    detection.stop()
+            failure = failure or error
+    detection.stop(failure.message if failure else "done")
     outputs.finish()
     if detection.cut_short:
         console.say(
             f"{detection.cut_short:,} flows were not followed to their end:"
             f" more than {MAX_FLOWS:,} at a time, or the memory limit was reached"
         )
-    return ExitCode.FAILED if broken else ExitCode.DONE
+    return ExitCode.FAILED if failure else ExitCode.DONE
 
 
 def _tune_gc() -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from mitml4 import __version__
 from mitml4.capture import reports
+from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.tls.secrets import Secrets
@@ -28,6 +29,9 @@ from mitml4.session.hub import Hub
 
 __all__ = ["Detection"]
 
+_MAX_SIDES: Final = 64
+"""Only those of the packets that are being read."""
+
 _FIRST_S: Final = datetime.min.replace(tzinfo=UTC).timestamp()
 _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
@@ -43,6 +47,7 @@ class Detection:
     """Secrets that decrypt TLS; captures may add some."""
     cut_short: int = 0
     """Flows that were not followed to their end, to limit memory."""
+    _sides: dict[float, CaptureSide] = field(default_factory=dict)
     _before: int = 0
     """Flows in the captures before this one."""
     _flows: int = 0
@@ -81,9 +86,16 @@ class Detection:
         finally:
             self.cut_short += statistics.evicted
 
-    def stop(self) -> None:
-        """Publish `session.stop`, after the last capture."""
-        self.hub.publish(self.hub.totals.stop("done", self.hub.dropped_events))
+    def stop(self, reason: str = "done") -> None:
+        """Publish `session.stop`, after the last capture. `reason`: what was wrong, if anything."""
+        self.hub.publish(self.hub.totals.stop(reason, self.hub.dropped_events))
+
+    def add_comment(self, time_s: float, comment: str) -> None:
+        """Remember the side of the flow that may begin with the packet of this time."""
+        if side := CaptureSide.parse(comment):
+            self._sides[time_s] = side
+            if len(self._sides) > _MAX_SIDES:
+                del self._sides[next(iter(self._sides))]
 
     def _is_wanted(self, report: reports.Noticed) -> bool:
         return self.hub.wants(type(report.protocol_event))
@@ -98,8 +110,14 @@ class Detection:
                 return LayerEvent(time=time, flow=number, depth=depth, content=content)
             case reports.Opened():
                 self._flows = number
+                side = self._sides.get(report.time_s)
                 return FlowOpen(
-                    time=time, flow=number, client=flow.client, destination=flow.destination
+                    time=time,
+                    flow=number,
+                    client=flow.client,
+                    destination=flow.destination,
+                    side=side.side if side else None,
+                    session_flow=side.flow if side else None,
                 )
             case reports.Layer():
                 return FlowLayer(

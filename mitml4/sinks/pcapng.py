@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import Final, Literal
+from typing import Final
 
 import trio
 from cachetools import FIFOCache
@@ -24,6 +24,7 @@ from cachetools import FIFOCache
 from mitml4 import __version__
 from mitml4.address import Address
 from mitml4.capture.files import writer
+from mitml4.capture.files.comments import CaptureSide, Side
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file, write_parts
@@ -50,8 +51,6 @@ _DRAIN_TIMEOUT_S: Final = 5.0
 
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
-Side = Literal["client", "server"]
-
 
 @dataclass(slots=True)
 class _Flow:
@@ -76,7 +75,8 @@ class _Leg:
             return None
         self.introduced = True
         flow = self.flow
-        said = f"flow {flow.opened.flow}, {self.side}'s side: {' › '.join(flow.stack) or '–'}"
+        side = CaptureSide(flow.opened.flow, self.side)
+        said = f"{side}: {' › '.join(flow.stack) or '–'}"
         details = ", ".join(each for each in (flow.name, flow.reason) if each)
         return f"{said} ({details})" if details else said
 

@@ -104,7 +104,10 @@ def test_a_file_that_breaks_off_is_said_and_what_was_read_is_told(http: Path) ->
     assert error.startswith("error: standard input: ")
     assert "offset" in error
     assert hint.startswith("hint: ")
-    assert [e["stack"] for e in events(outcome.stdout) if e["type"] == "flow.close"] == [["http/1"]]
+    told = events(outcome.stdout)
+    assert [e["stack"] for e in told if e["type"] == "flow.close"] == [["http/1"]]
+    assert told[-1]["type"] == "session.stop"
+    assert error == f"error: {told[-1]['reason']}"
 
 
 @pytest.mark.parametrize("name", ["missing.pcap", "text.pcap", "empty.pcap"])
@@ -117,6 +120,7 @@ def test_what_is_no_capture_is_one_line_and_a_hint(tmp_path: Path, name: str) ->
     assert error.startswith("error: ")
     assert name in error
     assert events(outcome.stdout)[-1]["type"] == "session.stop"
+    assert error == f"error: {events(outcome.stdout)[-1]['reason']}"
     assert hint.startswith("hint: ")
 
 
@@ -203,3 +207,12 @@ def test_a_bar_takes_one_line_at_any_width(http: Path, columns: int) -> None:
     assert 0 < max(map(cell_len, lines)) <= columns
     # Rich goes up by a line for each line but the first that it replaces.
     assert "\x1b[1A\x1b[2K\x1b[1A" not in shown
+
+
+def test_the_first_of_several_errors_is_the_reason_of_the_end(http: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.pcap").write_text("hello")
+    names = [str(tmp_path / "missing.pcap"), str(http), str(tmp_path / "text.pcap")]
+    stop = events(detect(*names).stdout)[-1]
+    assert stop["flows"] == 1
+    assert "missing.pcap" in stop["reason"]
+    assert events(detect(str(http)).stdout)[-1]["reason"] == "done"

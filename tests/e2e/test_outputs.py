@@ -96,6 +96,22 @@ def test_the_packets_are_open_to_wireshark(
 
 
 @pytest.mark.usefixtures("nginx")
+def test_detect_tells_the_two_sides_of_a_flow_apart(intercept, visit, tmp_path):
+    path = tmp_path / "packets.pcapng"
+    session = intercept("-w", str(path), "--iface", "wan")
+    for _ in range(2):
+        visit(session, "https://www.example/")
+    assert session.stop() == 0
+    command = [sys.executable, "-m", "mitml4", "detect", "--json", str(path)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    told = [json.loads(line) for line in shown.splitlines()]
+    sides = [(e["session_flow"], e["side"]) for e in told if e["type"] == "flow.open"]
+    assert sorted(sides) == [(1, "client"), (1, "server"), (2, "client"), (2, "server")]
+    stacks = [event["stack"] for event in told if event["type"] == "flow.close"]
+    assert stacks == [["tls", "http/2"]] * 4
+
+
+@pytest.mark.usefixtures("nginx")
 def test_packets_of_others_are_not_written(intercept, visit, client, tshark, tmp_path):
     path = tmp_path / "packets.pcapng"
     session = intercept("-w", str(path), "--port", "443")

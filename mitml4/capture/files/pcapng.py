@@ -14,6 +14,7 @@ from mitml4.capture.files.source import Source
 from mitml4.capture.packet import MAX_BLOCK, Packet
 
 __all__ = [
+    "COMMENT",
     "ENHANCED_PACKET",
     "IF_TSRESOL",
     "INTERFACE",
@@ -38,6 +39,7 @@ SECRETS: Final = 10  # [4.7]
 
 TLS_KEY_LOG: Final = 0x544C534B
 _END_OF_OPTIONS: Final = 0
+COMMENT: Final = 1  # [3.5]
 IF_TSRESOL: Final = 9
 _IF_TSOFFSET: Final = 14
 _MAX_INTERFACES: Final = 65_536
@@ -55,15 +57,19 @@ class _Interface:
         return (high << 32 | low) / self.ticks + self.offset_s
 
 
-def read_pcapng(source: Source, on_secrets: Callable[[bytes], object]) -> Iterator[Packet]:
+def read_pcapng(
+    source: Source,
+    on_secrets: Callable[[bytes], object],
+    on_comment: Callable[[float, str], object],
+) -> Iterator[Packet]:
     """Every packet of every section; TLS key log lines go to `on_secrets` where they stand.
 
     Raises CaptureError at the first block that is broken or cut off.
     """
-    section = _Section(source, on_secrets)
+    section = _Section(source, on_secrets, on_comment)
     while source.more(12):
         if source.data.startswith(SECTION_HEADER, source.at):
-            section = _Section(source, on_secrets)
+            section = _Section(source, on_secrets, on_comment)
         section.await_block()
         yield from section.packets()
     source.finish("the file ends inside a block")
@@ -75,6 +81,7 @@ class _Section:
 
     source: Source
     on_secrets: Callable[[bytes], object]
+    on_comment: Callable[[float, str], object]
     order: str = ""
     interfaces: list[_Interface] = field(default_factory=list)
     last_time_s: float = 0.0
@@ -104,6 +111,7 @@ class _Section:
         source, interfaces = self.source, self.interfaces
         header = self.numbers("II").unpack_from
         enhanced = self.numbers("IIII").unpack_from
+        comment = self.numbers("H").pack(COMMENT)
         data, start, size = source.data, source.at, len(source.data)
         at = start
         while at + 12 <= size:
@@ -119,6 +127,9 @@ class _Section:
                     raise source.error("a broken packet block")
                 interface = interfaces[index]
                 time_s = (high << 32 | low) / interface.ticks + interface.offset_s
+                options = at + 28 + (captured + 3 & ~3)
+                if data[options : options + 2] == comment:
+                    self._show_comment(time_s, data[options : at + length - 4])
                 yield time_s, interface.link_type, data, at + 28, at + 28 + captured
                 self.last_time_s = time_s
             elif kind == SECTION and at != start:
@@ -172,6 +183,11 @@ class _Section:
         if kind == TLS_KEY_LOG:
             self.on_secrets(body[8 : 8 + length])
         return iter(())
+
+    def _show_comment(self, time_s: float, options: bytes) -> None:
+        """A packet's comment, if it is the first of its options, as in our own files."""
+        (length,) = self.numbers("H").unpack_from(options.ljust(4, b"\0"), 2)
+        self.on_comment(time_s, options[4 : 4 + length].decode("utf-8", "replace"))
 
     def _interface(self, index: int) -> _Interface:
         if index >= len(self.interfaces):

@@ -19,12 +19,14 @@ def read_packets(
     name: str,
     *,
     on_secrets: Callable[[bytes], object] = lambda _: None,
+    on_comment: Callable[[float, str], object] = lambda _time_s, _comment: None,
     on_read: Callable[[], object] = lambda: None,
 ) -> Iterator[Packet]:
     """The packets of a pcap or pcapng capture, plain or compressed by gzip or zstd.
 
     Reads forwards only, in chunks of 128 KiB, and closes nothing. The TLS key log lines that a
     pcapng brings along are handed to `on_secrets` before the packets that stand behind them.
+    A packet's time and comment go to `on_comment` before the packet.
     `on_read` is called each time before the stream is read, which may block.
     Raises CaptureError, which names the file and the offset, once everything before the fault has
     been yielded.
@@ -37,7 +39,7 @@ def read_packets(
     if magic in MAGICS:
         return read_pcap(source)
     if magic == SECTION_HEADER:
-        return read_pcapng(source, on_secrets)
+        return read_pcapng(source, on_secrets, on_comment)
     raise CaptureError(
         f"{name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
         hint="make one with: tcpdump -w capture.pcap, or: tshark -w capture.pcapng",

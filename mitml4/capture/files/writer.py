@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mitml4.capture.files.pcapng import (
+    COMMENT,
     ENHANCED_PACKET,
     IF_TSRESOL,
     INTERFACE,
@@ -22,7 +23,6 @@ __all__ = ["interface", "packet", "secrets", "section", "statistics"]
 
 _STATISTICS: Final = 5  # [4.6]
 
-_COMMENT: Final = 1  # [3.5]
 _APPLICATION: Final = 4  # [4.1]
 _IF_NAME: Final = 2  # [4.2]
 _FLAGS: Final = 2  # [4.3]
@@ -62,7 +62,7 @@ def packet(
     In three parts, of which the middle is `data` itself, so that nothing is copied.
     """
     flags = struct.pack("<I", _OUTBOUND if outbound else _INBOUND)
-    options = [(_COMMENT, _text(comment))] if comment else []
+    options = [(COMMENT, _text(comment))] if comment else []
     behind = bytes(-len(data) % 4) + _options([*options, (_FLAGS, flags)])
     whole = 32 + len(data) + len(behind)
     high, low = time_ns >> 32, time_ns & 0xFFFFFFFF

@@ -87,9 +87,11 @@ class CaptureTable:
 
 
 def _row(flow: _Flow, close: FlowClose) -> SheetRow:
+    opened = flow.opened
     return SheetRow(
         flow=close.flow,
-        client=str(flow.opened.client),
+        side=opened.side and f"{opened.session_flow} {opened.side}",
+        client=str(opened.client),
         server=printable(flow.server),
         stack=close.stack,
         summary=printable(flow.summary),

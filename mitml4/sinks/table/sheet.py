@@ -33,6 +33,7 @@ class SheetRow(NamedTuple):
     summary: str
     up: int
     down: int
+    side: str | None = None
     client: str | None = None
     duration_s: float | None = None
     style: str = ""
@@ -57,13 +58,14 @@ def _duration(value: float) -> str:
 
 _COLUMNS: Final = (
     _Column("#", lambda row: str(row.flow), 8, 2, right=True),
-    _Column("client", lambda row: row.client, 13, 5, fit_middle),
+    _Column("side", lambda row: row.side, 8, 3, text=lambda value: value or ""),
+    _Column("client", lambda row: row.client, 13, 6, fit_middle),
     _Column("server", lambda row: row.server, 18, 1, fit_middle),
     _Column("stack", lambda row: row.stack, 40, 0, fit_stack, text=join_stack),
-    _Column("facts", lambda row: row.summary, 12, 6),
-    _Column("↑", lambda row: short_size(row.up), 4, 4, right=True),
-    _Column("↓", lambda row: short_size(row.down), 4, 3, right=True),
-    _Column("s", lambda row: row.duration_s, 4, 7, right=True, text=_duration),
+    _Column("facts", lambda row: row.summary, 12, 7),
+    _Column("↑", lambda row: short_size(row.up), 4, 5, right=True),
+    _Column("↓", lambda row: short_size(row.down), 4, 4, right=True),
+    _Column("s", lambda row: row.duration_s, 4, 8, right=True, text=_duration),
 )
 
 

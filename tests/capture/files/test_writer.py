@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.capture.files import writer
+from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.files.reader import read_packets
 
 START = writer.section("mitml4 test") + writer.interface(1, "eth0") + writer.interface(101, "tun0")
@@ -59,6 +60,25 @@ def test_secrets_come_before_the_packets_behind_them() -> None:
     lines = [b"CLIENT_RANDOM 00 11", b"CLIENT_RANDOM 22 33"]
     _, secrets = read(START + writer.secrets(lines) + packet(0, NS, b"x", 1))
     assert secrets == [b"".join(line + b"\n" for line in lines)]
+
+
+def test_a_comment_comes_with_the_time_of_its_packet() -> None:
+    comments: list[tuple[float, str]] = []
+    texts = ["flow 1, client's side: tls", "", "x", None, "ab", "äöü", "end"]
+    blocks = [
+        packet(0, number * 10**9, b"data"[:number], number, comment=text)
+        for number, text in enumerate(texts)
+    ]
+    data = io.BytesIO(b"".join([START, *blocks]))
+    list(read_packets(data, "x", on_comment=lambda *told: comments.append(told)))
+    assert comments == [(float(number), text) for number, text in enumerate(texts) if text]
+
+
+@given(st.integers(1, 10**18 - 1), st.sampled_from(["client", "server"]), st.text())
+def test_a_side_comes_back_from_its_comment(flow: int, side, rest: str) -> None:
+    known = CaptureSide(flow, side)
+    assert CaptureSide.parse(f"{known}: {rest}") == known
+    assert CaptureSide.parse(f"x{known}: {rest}") is None
 
 
 def test_a_comment_that_is_too_long_is_cut() -> None:

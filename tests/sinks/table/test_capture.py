@@ -105,3 +105,17 @@ def test_a_flow_takes_one_line_at_any_width(capsys, monkeypatch, width: int) -> 
         assert ("socks5 › tls › http/2" if width >= 60 else "http/2") in line
         assert line.count("a-hos") == 1 or width < 40
         assert "TLSv1.3" in line or width < 120
+
+
+def test_the_sides_of_a_flow_have_a_column_where_they_are_known(capsys) -> None:
+    for sides in (("client", "server"), (None, None)):
+        table = CaptureTable()
+        for flow, side in enumerate(sides, 1):
+            table.publish(replace(opened(flow), side=side, session_flow=7 if side else None))
+            table.publish(closed(flow))
+        table.finish()
+    first, second = capsys.readouterr().out.split("#")[1:]
+    assert "side" in first
+    assert "7 client" in first
+    assert "7 server" in first
+    assert "side" not in second
