@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from json.encoder import encode_basestring
+from math import isfinite
 from types import UnionType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -213,12 +214,17 @@ def weight(event: Event) -> int:
 
 
 def _fields_weight(value: Any) -> int:
-    return sum([_text_weight(getattr(value, name)) for name in _texts(type(value))])
+    total = 0
+    for name in _texts(type(value)):
+        field = getattr(value, name)
+        if type(field) is str:  # most are, and this is on the way of every event
+            total += len(field)
+        elif field is not None:
+            total += _text_weight(field)
+    return total
 
 
 def _text_weight(value: Any) -> int:
-    if value is None:
-        return 0
     if isinstance(value, _TEXTS):
         return len(value)
     if isinstance(value, tuple):
@@ -253,8 +259,7 @@ def to_json(value: object) -> object:
         case bytes():
             return text(value)
         case datetime():
-            # It ends in +00:00, which Z replaces.
-            return f"{value.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
+            return _time(value)
         case Enum():
             return value.value
         case Mapping():
@@ -262,6 +267,11 @@ def to_json(value: object) -> object:
     if is_dataclass(value):
         return {name: getattr(value, name) for name, _ in _keys(type(value))}
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _time(value: datetime) -> str:
+    # It ends in +00:00, which Z replaces.
+    return f"{value.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def encode(event: Event, *, headers: bool = True) -> str:
@@ -276,7 +286,7 @@ def encode(event: Event, *, headers: bool = True) -> str:
         members = f'"flow":{event.flow},"depth":{event.depth},{_members(content)}'
     else:
         content, members = event, _members(event, 1)  # without the time, which is the first
-    head = f'{{"type":"{content.type}","time":"{to_json(event.time)}","v":{VERSION},'
+    head = f'{{"type":"{content.type}","time":"{_time(event.time)}","v":{VERSION},'
     return _harmless(f"{head}{members}}}")
 
 
@@ -304,7 +314,12 @@ _to_json: Final = json.JSONEncoder(
 
 
 def _members(value: Any, start: int = 0) -> str:
-    return ",".join([key + _json(getattr(value, name)) for name, key in _keys(type(value))[start:]])
+    members = []
+    for name, key in _keys(type(value))[start:]:
+        member = getattr(value, name)
+        write = _WRITE.get(type(member), _json)
+        members.append(key + write(member))
+    return ",".join(members)
 
 
 def _json(value: object) -> str:
@@ -324,7 +339,7 @@ _WRITE: Final[dict[type, Callable[[Any], str]]] = {
     type(None): lambda _: "null",
     bytes: lambda value: encode_basestring(text(value)),
     tuple: lambda value: f"[{','.join(map(_json, bounded(value)))}]",
-    float: lambda value: _to_json(round(value, 6)),
+    float: lambda value: float.__repr__(round(value, 6)) if isfinite(value) else _to_json(value),
 }
 
 
