@@ -36,7 +36,7 @@ PASSWORD: Final = "changeit"
 _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
 _TRUSTED_CERTIFICATE: Final = 2
 _X509: Final = b"X.509"
-_SEAL_BYTES: Final = 20  # SHA-1
+_DIGEST_BYTES: Final = 20  # SHA-1
 _WHITENER: Final = b"Mighty Aphrodite"  # JavaKeyStore.getPreKeyedHash
 
 
@@ -77,11 +77,11 @@ def reorder_jks(data: bytes, order: Iterable[str]) -> bytes:
     Java writes entries in the order of a hash table, not as they were read. Raises ValueError if it
     is not a JKS, or has another password.
     """
-    if data[-_SEAL_BYTES:] != _seal(data[:-_SEAL_BYTES]):
+    if data[-_DIGEST_BYTES:] != _digest(data[:-_DIGEST_BYTES]):
         raise ValueError("no JKS, or another password")
     places = {alias: place for place, alias in enumerate(order)}
     entries = sorted(_read_jks(data), key=lambda each: places.get(each.alias, len(places)))
-    return _sealed_jks([each.raw for each in entries])
+    return _with_digest([each.raw for each in entries])
 
 
 def write_truststore(certificates: Iterable[bytes], password: str = PASSWORD) -> bytes:
@@ -115,17 +115,17 @@ def write_jks(certificates: Iterable[bytes]) -> bytes:
             + struct.pack(">I", len(der))
             + der
         )
-    return _sealed_jks(entries)
+    return _with_digest(entries)
 
 
-def _sealed_jks(entries: Sequence[bytes]) -> bytes:
+def _with_digest(entries: Sequence[bytes]) -> bytes:
     data = _JKS_MAGIC + struct.pack(">II", 2, len(entries)) + b"".join(entries)
-    return data + _seal(data)
+    return data + _digest(data)
 
 
-def _seal(data: bytes) -> bytes:
-    seal = hashlib.sha1(PASSWORD.encode("utf-16-be") + _WHITENER + data, usedforsecurity=False)
-    return seal.digest()
+def _digest(data: bytes) -> bytes:
+    digest = hashlib.sha1(PASSWORD.encode("utf-16-be") + _WHITENER + data, usedforsecurity=False)
+    return digest.digest()
 
 
 @contextlib.contextmanager

@@ -54,15 +54,15 @@ def test_entries_come_in_the_order_that_was_asked_for_and_others_behind() -> Non
     assert reorder_jks(jks, ["mitml4-0", "mitml4-1"]) == write_jks(CERTIFICATES)
 
 
-def test_a_broken_seal_is_not_mended() -> None:
+def test_a_broken_digest_is_not_mended() -> None:
     with pytest.raises(ValueError, match="another password"):
         reorder_jks(with_a_key_first(write_jks(CERTIFICATES)), [])
 
 
 def test_a_jks_that_is_cut_short_is_refused_wherever_that_is() -> None:
     jks = with_a_key_first(write_jks(CERTIFICATES))
-    seal = 20
-    for cut in range(4, len(jks) - seal):
+    digest = 20
+    for cut in range(4, len(jks) - digest):
         with pytest.raises(ValueError, match="cut short"):
             read_entries(jks[:cut])
 
