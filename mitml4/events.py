@@ -39,6 +39,7 @@ __all__ = [
     "LayerEvent",
     "SessionStart",
     "SessionStop",
+    "content_weight",
     "encode",
     "now",
     "to_json",
@@ -207,10 +208,15 @@ _OF_ONE_SIZE: Final = (int, float, bool, type(None), datetime, Address)
 def weight(event: Event) -> int:
     """The approximate memory of an event, in bytes."""
     if isinstance(event, LayerEvent):
-        return _BARE_BYTES + _fields_weight(event.content)
+        return content_weight(event.content)
     if isinstance(event, FlowLayer):
         return _BARE_BYTES + _text_weight(event.details)
     return _BARE_BYTES
+
+
+def content_weight(content: object) -> int:
+    """The approximate memory of the event of what happened in a conversation, in bytes."""
+    return _BARE_BYTES + _fields_weight(content)
 
 
 def _fields_weight(value: Any) -> int:

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from mitml4.errors import ProtocolError
-from mitml4.events import Action
+from mitml4.events import Action, content_weight
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.layers.layer import Inner
 from mitml4.layers.report import Side, Speaker
@@ -423,5 +423,6 @@ class _Driver:
         if conversation.details_ready or at_the_end:
             self.bridge.report.layer(depth, self.speaker, self.action, conversation.details())
         for protocol_event in conversation.protocol_events:
-            self.unpaid += self.bridge.report.protocol_event(depth, protocol_event)
+            self.bridge.report.protocol_event(depth, protocol_event)
+            self.unpaid += content_weight(protocol_event)
         conversation.protocol_events.clear()

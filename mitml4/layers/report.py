@@ -1,6 +1,7 @@
-"""What a flow says of itself: the one place that makes flow events.
+"""The one place that makes the events of a flow.
 
-It reports, and is asked nothing: what a layer needs to know is in its `LayerContext`.
+It only reports. No layer reads anything from it: what a layer needs to know is in its
+`LayerContext`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from mitml4 import events
-from mitml4.events import Action, CloseReason, Event, LayerEvent, now, weight
+from mitml4.events import Action, CloseReason, Event, LayerEvent, now
 from mitml4.net.listener import IncomingConnection
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
@@ -35,7 +36,7 @@ class Report:
     _announced: set[int] = field(default_factory=set)
 
     def open(self, connection: IncomingConnection, name: str | None) -> None:
-        """The flow begins. `name`: what its destination is called, where that is known."""
+        """The flow begins. `name`: the name of its destination, if it is known."""
         self.publish(
             events.FlowOpen(
                 flow=self.flow,
@@ -64,7 +65,7 @@ class Report:
         self._stack[depth:] = [protocol]
 
     def layer(self, depth: int, speaker: Speaker, action: Action, details: Details | None) -> None:
-        """Announce a layer of the stack, once, with all that is known of it."""
+        """Report a layer of the stack, once, with its details."""
         if depth in self._announced:
             return
         self._announced.add(depth)
@@ -93,13 +94,11 @@ class Report:
             )
         )
 
-    def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> int:
-        """Something that happened in a conversation. Returns what its event weighs."""
+    def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> None:
+        """Something happened in a conversation."""
         if isinstance(content, StreamLayer):
             self.enter(depth + 1, content.protocol)
             self.layer(depth + 1, "client", "relayed", None)
-            return 0
+            return
         depth += content.in_stream_layer
-        event = LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content)
-        self.publish(event)
-        return weight(event)
+        self.publish(LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content))
