@@ -2,7 +2,7 @@
 
 It contains everything that mitml4 changes or might change: the nftables rules, policy rules, routes
 of every table, and the sysctls for forwarding and filtering. It excludes counters, such as those in
-the rules of a container engine.
+the rules of a container engine, and the elements of sets, which rules add and time-outs remove.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 __all__ = ["difference", "take_snapshot"]
 
 _COMMANDS: Final = (
-    ("nft", "--stateless", "list", "ruleset"),
+    ("nft", "--stateless", "--terse", "list", "ruleset"),
     ("ip", "rule", "show"),
     ("ip", "-6", "rule", "show"),
     ("ip", "route", "show", "table", "all"),
