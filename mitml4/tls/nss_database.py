@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 __all__ = [
     "CERTIFICATES_FILE",
+    "KEYS_FILE",
     "MODULES_FILE",
     "initial_modules",
     "modules_with",
@@ -31,7 +32,7 @@ __all__ = [
 
 CERTIFICATES_FILE: Final = "cert9.db"
 MODULES_FILE: Final = "pkcs11.txt"
-_KEYS_FILE: Final = "key4.db"
+KEYS_FILE: Final = "key4.db"
 
 # One column for each attribute of NSS, as of NSS 3.12x (known_attributes of sdb.c).
 _ATTRIBUTES: Final = (
@@ -94,7 +95,7 @@ def trusting_database(*certificates: x509.Certificate) -> dict[str, bytes]:
             "nssPublic",
             [kind(certificate) for certificate in certificates for kind in kinds],
         ),
-        _KEYS_FILE: _database(
+        KEYS_FILE: _database(
             f"{_table('nssPrivate')}; CREATE TABLE metaData "
             "(id PRIMARY KEY UNIQUE ON CONFLICT REPLACE, item1, item2)",
             "nssPrivate",
@@ -130,7 +131,7 @@ def remove_certificate(directory: Path, certificate: x509.Certificate) -> None:
         numbers = certificates.execute(f"SELECT id FROM nssPublic WHERE {same_name}", ours)
         objects = [number for (number,) in numbers]
         certificates.execute(f"DELETE FROM nssPublic WHERE {same_name}", ours)
-    with _opened(directory / _KEYS_FILE) as keys:
+    with _opened(directory / KEYS_FILE) as keys:
         for number in objects:
             keys.execute("DELETE FROM metaData WHERE id GLOB ?", (f"sig_cert_{number:08x}_*",))
 

@@ -323,6 +323,10 @@ def test_chromiums_database_is_made_as_the_users_own(machine):
     for path in (place, f"{place}/cert9.db", f"{place}/key4.db", str(Path(place).parent)):
         status = machine.file(path).stat()
         assert (status.st_uid, status.st_mode & 0o077) == (UID, 0), path
+    shown = machine.mitml4("ca", "uninstall", "--dry-run").stdout
+    assert machine.mitml4("ca", "uninstall").returncode == 0
+    assert f"rmdir --ignore-fail-on-non-empty {place}" in shown
+    assert not machine.file(str(Path(place).parent)).exists()
 
 
 def test_a_former_authority_is_told_of_and_goes_with_the_other(machine):

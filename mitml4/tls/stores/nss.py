@@ -1,7 +1,8 @@
 """NSS databases: one in each profile of Firefox or Thunderbird, and one that Chromium and Chrome
 share. They belong to their user, and certutil is run as that user.
 
-Chromium creates its database when it first needs one. If it has not run yet, we create it.
+Chromium creates its database when it first needs one. If it has not run yet, we create it, and
+remove it again if it then contains nothing else.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.errors import MachineError
 from mitml4.files import writable_by_invoker
 from mitml4.invoker import sudo_user
-from mitml4.tls.nss_database import CERTIFICATES_FILE
+from mitml4.tls.nss_database import CERTIFICATES_FILE, KEYS_FILE, MODULES_FILE
 from mitml4.tls.nss_places import NssPlaces
 from mitml4.tls.private_files import home
 from mitml4.tls.stores.store import (
@@ -49,6 +51,7 @@ _CHROMIUMS: Final = (
     "opera",
 )
 _CHROMIUMS_DATABASE: Final = "nssdb"
+_FILES: Final = (CERTIFICATES_FILE, KEYS_FILE, MODULES_FILE)
 _FIREFOXES: Final = ("firefox", "firefox-esr")
 _DIRECTORIES: Final = ("XDG_DATA_HOME", "XDG_CONFIG_HOME")
 
@@ -89,21 +92,24 @@ class NssStore:
         return None if os.access(there, os.W_OK) else "its owner"
 
     def install(self, certificate: x509.Certificate, source: Path) -> tuple[Entry, list[Step]]:
-        entry = new_entry(self.kind, self.place, certificate, {})
+        entry = replace(
+            new_entry(self.kind, self.place, certificate, {}), created=self._missing_directories()
+        )
         add = ("-A", "-a", "-t", _TRUST, "-n", name_of(entry.sha256))
         pem = certificate.public_bytes(Encoding.PEM)
         step = running(*self._command(*add), given=pem, source=source, who=self.who)
         return entry, [*self._creation(), step]
 
     def uninstall(self, entry: Entry) -> list[Step]:
-        name = name_of(entry.sha256)
-        if (
-            not self._exists
-            or name not in self._listed()
-            or entry.sha256 not in map(sha256_of, self._named(name))
-        ):
+        if not self._exists:
             return []
-        return [running(*self._command("-D", "-n", name), who=self.who)]
+        name = name_of(entry.sha256)
+        listed = self._listed()
+        is_there = name in listed and entry.sha256 in map(sha256_of, self._named(name))
+        steps = [running(*self._command("-D", "-n", name), who=self.who)] if is_there else []
+        if entry.created and len(listed) == is_there and not self._has_keys():
+            steps += self._removal(entry.created)
+        return steps
 
     @property
     def _exists(self) -> bool:
@@ -116,6 +122,28 @@ class NssStore:
         directories = str(self.place.parent), str(self.place)
         made = running("mkdir", "-p", "-m", "700", *directories, who=self.who)
         return [made, running(*self._command("-N", "--empty-password"), who=self.who)]
+
+    def _missing_directories(self) -> list[str]:
+        """Those that have to be created for it."""
+        if self._exists:
+            return []
+        missing = [each for each in self.place.parents if not each.exists()]
+        return [str(self.place), *map(str, missing)]
+
+    def _removal(self, created: Sequence[str]) -> list[Step]:
+        """The steps that remove it, and of its directories those that were created and are
+        empty."""
+        files = (str(self.place / name) for name in _FILES)
+        own = [str(each) for each in (self.place, *self.place.parents) if str(each) in created]
+        empty = ("rmdir", "--ignore-fail-on-non-empty", *own)
+        return [running("rm", "-f", *files, who=self.who), running(*empty, who=self.who)]
+
+    def _has_keys(self) -> bool:
+        try:
+            self._certutil("-K")
+        except MachineError as error:
+            return "no keys found" not in error.message
+        return True
 
     def _listed(self) -> dict[str, str]:
         """The names of the certificates, and their trust flags for TLS."""

@@ -79,6 +79,7 @@ def _parse(content: bytes) -> list[Entry]:
 def _entry(fields: dict[str, Any]) -> Entry:
     entry = Entry(**fields | {"kind": Kind(fields["kind"])})
     texts = [entry.place, entry.subject, *entry.orders, *chain(*entry.orders.values())]
+    texts += entry.created
     if not all(isinstance(text, str) for text in texts) or not _SHA256.fullmatch(entry.sha256):
         raise ValueError("an entry is not as it was written")
     return entry

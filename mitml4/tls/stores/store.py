@@ -67,6 +67,8 @@ class Entry:
     orders: dict[str, list[str]] = field(default_factory=dict)
     """The order of the entries in each JKS that changes with it, before the change: file to
     aliases."""
+    created: list[str] = field(default_factory=list)
+    """The directories that were created for the store; empty if it existed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.tls.stores import installation
 from mitml4.tls.stores.installation import find_stores, install, states, uninstall
@@ -52,6 +53,7 @@ def test_chromiums_database_is_made_trusts_and_can_be_cleared(
     if data:
         environ["XDG_DATA_HOME"] = str(tmp_path / data)
         place = tmp_path / data / "pki/nssdb"
+    before = sorted(tmp_path.rglob("*"))
     stores, record = find_stores([Kind.NSS], environ), Record(source.parent)
     sha256 = authorities[0].sha256
     (state,) = states(sha256, stores, ())
@@ -72,6 +74,35 @@ def test_chromiums_database_is_made_trusts_and_can_be_cleared(
     uninstall(stores, [Kind.NSS], record, said.append, dry_run=False, as_root="")
     assert [each.trusted for each in states(sha256, stores, ())] == [False]
     assert record.entries == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kept", ["certificate", "key", "file", "database"])
+def test_a_database_that_is_used_or_was_there_stays(
+    environ, have, authorities, source, tmp_path: Path, kept: str
+) -> None:
+    have("chromium")
+    place = tmp_path / "home/.local/share/pki/nssdb"
+    certutil = ("certutil", "-d", f"sql:{place}")
+    if kept == "database":
+        place.mkdir(parents=True)
+        subprocess.run([*certutil, "-N", "--empty-password"], check=True)
+    stores, record = find_stores([Kind.NSS], environ), Record(source.parent)
+    certificate = authorities[0].certificate
+    install(certificate, source, stores, record, print, dry_run=False, as_root="")
+    if kept == "certificate":
+        other = authorities[1].certificate.public_bytes(Encoding.PEM)
+        subprocess.run([*certutil, "-A", "-a", "-t", ",,", "-n", "x"], input=other, check=True)
+    elif kept == "key":
+        (tmp_path / "noise").write_bytes(bytes(range(64)))
+        generate = ("-G", "-k", "ec", "-q", "nistp256", "-z", str(tmp_path / "noise"))
+        subprocess.run([*certutil, *generate], check=True)
+    elif kept == "file":
+        (place / "something").touch()
+    uninstall(stores, [Kind.NSS], record, print, dry_run=False, as_root="")
+    assert record.entries == []
+    assert (place / "cert9.db").exists() == (kept != "file")
+    assert place.exists()
 
 
 def test_none_is_made_where_there_is_one_or_no_chromium(environ, have, tmp_path: Path) -> None:
