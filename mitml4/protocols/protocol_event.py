@@ -1,9 +1,9 @@
-"""What a conversation tells besides its details: the events of its protocol.
+"""The events of protocols: what a conversation reports besides its details.
 
 A protocol declares its events in its own file, each as a frozen dataclass whose fields are the
-fields of the JSON object, and names their classes in its row of the registry. A conversation
-appends them to `protocol_events`. Time, flow and depth are added where they are published
-(`LayerEvent` in mitml4/events.py), so a conversation knows nothing of them.
+fields of the JSON object. Its row in the registry lists the classes. A conversation appends events
+to `protocol_events`. Time, flow and depth are added where they are published (`LayerEvent` in
+mitml4/events.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["ProtocolEvent", "StreamLayer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolEvent:
-    """Something that happened in a conversation.
+    """Something that happened in a conversation. For subclassing.
 
-    Fields hold what those of `Details` hold, float, or an Enum; unknown is None. The docstring of
+    Fields hold what those of `Details` hold, float, or an Enum; None if unknown. The docstring of
     the class is its description in the JSON Schema.
     """
 
@@ -27,20 +27,21 @@ class ProtocolEvent:
 
     @property
     def summary(self) -> str | None:
-        """What a table shows of it, in a few words; None: nothing."""
+        """A few words for tables; None: they do not show it."""
         return None
 
     @property
     def in_stream_layer(self) -> bool:
-        """Whether it belongs to a `StreamLayer` of the conversation, one layer further in."""
+        """Whether it belongs to a `StreamLayer` of the conversation, which is one layer further
+        in."""
         return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLayer:
-    """A protocol began within a stream of this layer, beside others (RFC 8441).
+    """A protocol began in a stream of this layer, beside other streams (RFC 8441).
 
-    It is a layer of the stack, and so it becomes a `flow.layer` event.
+    It is a layer of the stack, so it becomes a `flow.layer` event.
     """
 
     protocol: str

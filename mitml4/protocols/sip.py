@@ -1,6 +1,6 @@
-"""SIP over TCP (RFC 3261 §7), by its request line; facts from the first head of each side.
+"""SIP over TCP (RFC 3261 §7): its request line, and details from the first head of each side.
 
-Either side may be the one that asks: proxies reuse the connection of whom they have registered.
+Either side may send the request: proxies reuse the connection of a client that has registered.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SipDetails(Details):
 
 @dataclass(slots=True)
 class Sip(FirstHeads):
-    """One head of each side."""
+    """Reads one head of each side."""
 
     name: ClassVar[str] = "sip"
 

@@ -3,11 +3,11 @@
     smb            00 length(3) FF|FE|FD|FC "SMB" …               MS-SMB §2.1, MS-SMB2 §2.1
     netbios-ssn    81 00 00 44, the called and the calling name   RFC 1002 §4.3.2
 
-On port 139 a NetBIOS session request goes before the first SMB message. A session in which
-something else follows it is a `netbios-ssn`.
+On port 139 a NetBIOS session request comes before the first SMB message. A session with another
+protocol inside is a `netbios-ssn`.
 
-DCE/RPC travels in what is written to a named pipe. Who has come for it binds within the first few
-messages, so only these are looked into; the rest of the flow, and of every long message, passes.
+DCE/RPC is carried in writes to a named pipe. Its clients bind within their first few messages, so
+only these are read. The rest of the flow, and of every long message, passes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["PROTOCOLS", "Smb", "SmbDetails"]
 SMB1: Final = b"\xffSMB"
 SMB2: Final = b"\xfeSMB"
 SMB_SIGNATURES: Final = (SMB1, SMB2, b"\xfdSMB", b"\xfcSMB")
-"""The last two are encrypted and compressed messages of version 3."""
+"""The last two begin encrypted and compressed messages of version 3."""
 MIN_SMB: Final = 32
 
 SESSION_MESSAGE: Final = b"\x00"
 SESSION_REQUEST: Final = b"\x81\x00\x00\x44"
 SESSION_GRANTED: Final = b"\x82\x00\x00\x00"
 ENCODED: Final = bytes(range(ord("A"), ord("Q")))
-"""RFC 1001 §14.1: half a byte of the name in each letter."""
+"""RFC 1001 §14.1: each letter encodes half a byte of the name."""
 
 
 def read_message(reader: Reader) -> None:
@@ -44,7 +44,7 @@ def read_message(reader: Reader) -> None:
 
 
 def read_session_request(reader: Reader) -> None:
-    """Two names of sixteen bytes, encoded, and without a scope."""
+    """Two encoded names of sixteen bytes, without a scope."""
     reader.one_of(SESSION_REQUEST)
     for _ in ("called", "calling"):
         reader.one_of(b"\x20")
@@ -53,21 +53,21 @@ def read_session_request(reader: Reader) -> None:
 
 
 def read_smb(reader: Reader) -> None:
-    """The client's first SMB message, perhaps behind a session request."""
+    """The client's first SMB message, with or without a session request before it."""
     if reader.data.startswith(SESSION_REQUEST[:1]):
         read_session_request(reader)
     read_message(reader)
 
 
 def read_smb_reply(reader: Reader) -> None:
-    """The server's first SMB message, perhaps behind its consent to a session."""
+    """The server's first SMB message, with or without the answer to a session request."""
     if reader.data.startswith(SESSION_GRANTED[:1]):
         reader.one_of(SESSION_GRANTED)
     read_message(reader)
 
 
 def detect_netbios_ssn(opening: Opening) -> Verdict:
-    """A session request behind which no SMB follows."""
+    """A session request that no SMB message follows."""
     if opening.down and not opening.up:
         return Verdict.REJECT
     request = evaluate(read_session_request, opening.up)
@@ -84,9 +84,9 @@ def detect_netbios_ssn(opening: Opening) -> Verdict:
 PACKETS: Final = (SESSION_MESSAGE, b"\x81", b"\x82", b"\x83", b"\x84", b"\x85")
 """RFC 1002 §4.3.1: session message, request, responses, and the keep-alive."""
 MAX_LOOKED_INTO: Final = 32
-"""Messages of the client. Of the clients in our captures, none took more than nine to bind."""
+"""Messages of the client; in our captures none needed more than nine to bind."""
 HEAD: Final = 160
-"""Bytes of a message in which what is written begins, if it is as short as a bind."""
+"""Bytes of a message that hold the beginning of the written data, if it is as short as a bind."""
 
 # MS-SMB2 §2.2.1.2
 SMB2_HEADER: Final = 64
@@ -104,12 +104,12 @@ SMB2_DATA: Final = {
     0x09: slice(SMB2_HEADER + 2, SMB2_HEADER + 4),  # write (MS-SMB2 §2.2.21)
     0x0B: slice(SMB2_HEADER + 24, SMB2_HEADER + 28),  # ioctl (§2.2.31)
 }
-"""Where a message of this command says where the written data begin, from the header's start."""
+"""Where a message of this command has the offset of its data, from the start of the header."""
 BIND: Final = b"\x05\x00\x0b"
 
 
 def binds(message: bytes) -> bool:
-    """Whether an SMB message writes the bind of a DCE/RPC client, as far as its head shows."""
+    """Whether an SMB message writes the bind of a DCE/RPC client. `message` is its head."""
     if message.startswith(SMB1):
         offset = SMB1_DATA.get(int.from_bytes(message[SMB1_COMMAND]))
     elif message.startswith(SMB2):
@@ -123,7 +123,7 @@ def binds(message: bytes) -> bool:
 
 
 def dialect_of(message: bytes) -> str | None:
-    """The dialect that a server's message shows; None: it does not, or not yet."""
+    """The dialect that a server's message chooses; None: it chooses none."""
     if message.startswith(SMB1):
         return "1"
     if not message.startswith(SMB2):
@@ -142,7 +142,7 @@ class SmbDetails(Details):
 
 @dataclass(slots=True)
 class Smb(Units):
-    """The heads of the first messages."""
+    """Reads the heads of the first messages."""
 
     name: ClassVar[str] = "smb"
 
@@ -173,7 +173,7 @@ class Smb(Units):
 
 
 def read_head(reader: Reader) -> tuple[bytes, int]:
-    """A packet's first bytes behind its length, and how many follow them."""
+    """The first bytes of a packet, after its length, and how many more it has."""
     reader.one_of(*PACKETS)
     length = reader.uint(3)
     head = reader.take(min(length, HEAD))

@@ -1,10 +1,10 @@
 """SMTP and LMTP up to STARTTLS (RFC 5321, RFC 2033, RFC 3207).
 
-Every command has one reply, in order, whether or not they are pipelined (RFC 2920); so a queue of
-the commands under way says which reply is STARTTLS's. The conversation is over, and passes
-unseen, as soon as it is clear that it stays plain: a mail transaction or an authentication that
-the server accepted, a mail's text, QUIT. So a text never has to be told from commands. A MAIL or
-AUTH that is refused (`530 Must issue a STARTTLS command first`) changes nothing.
+Every command has one reply, in order, pipelined or not (RFC 2920). So a queue of the commands under
+way says which reply belongs to STARTTLS. The conversation is over, and the rest passes unread, once
+no request for TLS can come: after a mail transaction or a login that the server accepted, before a
+mail's text, after QUIT. So no text is ever read as commands. A MAIL or AUTH that is refused (`530
+Must issue a STARTTLS command first`) changes nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mitml4.protocols.parts.login import AUTHENTICATION, GREETING, InOrder
 __all__ = ["PROTOCOL", "Smtp"]
 
 PORTS: Final = (24, 25, 587)
-"""LMTP's by custom, SMTP's, and that of submission (RFC 6409)."""
+"""By custom LMTP's, SMTP's, and that of submission (RFC 6409)."""
 
 OWN: Final = frozenset(
     b"BDAT DATA EHLO ETRN EXPN HELO LHLO MAIL RCPT RSET VRFY XCLIENT XFORWARD".split()
 )
-"""What nobody says to another server that greets with 220."""
+"""Commands that no other protocol has whose server greets with 220."""
 SHARED: Final = frozenset({b"AUTH", b"HELP", b"NOOP", b"QUIT", b"STARTTLS"})
 GREETINGS: Final = frozenset(b"220 421 450 451 452 521 550 552 553 554 571".split())
-"""RFC 5321 §3.1, RFC 7504: welcome, or one of the ways to send a client away."""
+"""RFC 5321 §3.1, RFC 7504: welcome, or one of several refusals."""
 LONGEST: Final = len(b"STARTTLS")
 """Bytes of a verb that are kept."""
 
@@ -37,23 +37,20 @@ _NAMED: Final = re.compile(
     rb"\A(?!.*FTP)(?:.*[SL]MTP|220[ -](?:mail|mx)[^ ]*\.|([45])[0-9]{2}[ -]\1\.[0-9]\.[0-9])",
     re.IGNORECASE,
 )
-"""By name, by a host of that kind, or by an enhanced status code (RFC 3463)."""
+"""The name of the protocol, a host name such as `mail.`, or an enhanced status code (RFC 3463)."""
 _TELLTALE: Final = re.compile(
     rb"\A(?:[EL]HLO|HELO)[ \r\n]|^(?:MAIL FROM|RCPT TO):", re.IGNORECASE | re.MULTILINE
 )
 
 PLAIN: Final = frozenset({b"DATA", b"BDAT", b"QUIT"})
-"""Nobody asks for TLS behind these."""
+"""After these no client asks for TLS."""
 PLAIN_IF_ACCEPTED: Final = frozenset({b"MAIL", AUTHENTICATION})
-"""Nor behind these, unless the server refuses them."""
+"""Nor after these, unless the server refuses them."""
 LISTS_MECHANISMS: Final = frozenset({b"EHLO", b"LHLO"})
 
 
 def detect(opening: Opening) -> Verdict:
-    """The greeting, and a command that fits it; the command alone behind STARTTLS.
-
-    RFC 3207 §4.2: after TLS the client begins anew, and the server does not greet again.
-    """
+    """The greeting, and a command that fits; after STARTTLS the command alone."""
     return agree(
         opening,
         command(opening.up, OWN, SHARED),
@@ -66,7 +63,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _greeting(down: bytes) -> Verdict:
-    """MATCH: its first line says SMTP or LMTP (and not FTP)."""
+    """The verdict on a greeting: MATCH if its first line names SMTP or LMTP (and not FTP)."""
     verdict = code(down, GREETINGS)
     line, newline, _ = down.partition(b"\n")
     named = verdict is Verdict.LIKELY and newline and _NAMED.match(line)
@@ -75,7 +72,7 @@ def _greeting(down: bytes) -> Verdict:
 
 @dataclass(slots=True)
 class Smtp(InOrder):
-    """Commands and replies, until TLS takes over or it is clear that it will not."""
+    """Reads commands and replies, until TLS begins or no longer can."""
 
     name: ClassVar[str] = "smtp"
 

@@ -5,7 +5,7 @@
                                                  ◄───────    00 code port(2) ip(4)
 
 Source: "SOCKS: A protocol for TCP proxy across firewalls" (Ying-Da Lee), and "SOCKS 4A: A Simple
-Extension to SOCKS 4 Protocol": an address 0.0.0.x, x not 0, says that a domain name follows.
+Extension to SOCKS 4 Protocol": after an address 0.0.0.x, x not 0, a domain name follows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mitml4.protocols.parts.turns import Turns
 __all__ = ["PROTOCOL", "Socks4", "Socks4Details"]
 
 MAX_TEXT: Final = 512
-"""A userid or a domain that does not end within this many bytes is none."""
+"""Bytes; no userid or domain is longer."""
 
 COMMANDS: Final = {1: "connect", 2: "bind"}
 GRANTED: Final = 0x5A
@@ -62,9 +62,10 @@ def read_request(reader: Reader) -> Request:
 
 
 def detect(opening: Opening) -> Verdict:
-    """A whole request from the client, who always speaks first.
+    """A whole request from the client, which always speaks first.
 
-    One without a text needs its reply: an array of small numbers can begin with the same bytes.
+    A request without a text needs its reply: an array of small numbers can begin with the same
+    bytes.
     """
     if opening.down and not opening.up:
         return Verdict.REJECT
@@ -81,7 +82,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _read_answer(reader: Reader) -> None:
-    """The beginning of a reply: version 0, though some servers say 4, and the code."""
+    """The beginning of a reply: version 0 (some servers send 4), and the code."""
     reader.one_of(b"\x00", b"\x04")
     reader.uint(1, min(REPLIES), max(REPLIES))
 
@@ -98,7 +99,7 @@ class Socks4Details(Details):
 
 @dataclass(slots=True)
 class Socks4(Turns):
-    """Request and reply; both sides are SWITCH after a CONNECT that was granted."""
+    """Reads request and reply; after a granted CONNECT both sides are SWITCH."""
 
     name: ClassVar[str] = "socks4"
 
@@ -125,7 +126,7 @@ class Socks4(Turns):
         self.server_next(self._reply)
 
     def _reply(self, reader: Reader) -> None:
-        """`VN CD DSTPORT DSTIP`: VN is 0, though some servers say 4."""
+        """`VN CD DSTPORT DSTIP`: VN is 0, but some servers send 4."""
         reader.one_of(b"\x00", b"\x04")
         code = reader.uint(1, min(REPLIES), max(REPLIES))
         reader.take(2 + 4)

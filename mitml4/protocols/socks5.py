@@ -2,16 +2,15 @@
 
     client                                server
     05 N methods            ───────►
-                            ◄───────      05 method               FF: none will do; it closes
+                            ◄───────      05 method               FF: none accepted; it closes
     01 ULEN user PLEN pass  ───────►                              method 02 only
-                            ◄───────      01 status               0: welcome; else it closes
+                            ◄───────      01 status               0: accepted; else it closes
     05 cmd 00 ATYP …        ───────►
                             ◄───────      05 reply 00 ATYP …      CONNECT and 00: inner begins
 
-The sides take turns. An optimistic client sends all of this, and the first inner bytes, in one
-segment; but what a unit is depends on the answer before it, so the side whose turn it is not is
-held. GSSAPI (RFC 1961) and private methods may wrap all that follows in a form of their
-own: they are named, and the rest passes.
+The sides take turns. A client may send all of this, and the first inner bytes, in one segment. But
+the meaning of a unit depends on the answer before it, so each side waits until its turn. GSSAPI
+(RFC 1961) and private methods may wrap everything after them: they are named, and the rest passes.
 """
 
 from __future__ import annotations
@@ -76,13 +75,13 @@ REPLIES: Final = {
 
 
 def method_name(method: int) -> str:
-    """A method's name; `private 0x80` and `unassigned 0x0a` for those that have none."""
+    """The name of a method, or `private 0x80` or `unassigned 0x0a`."""
     kind = "private" if 0x80 <= method <= 0xFE else "unassigned"
     return METHODS.get(method, f"{kind} {method:#04x}")
 
 
 def read_answers(reader: Reader) -> None:
-    """A server's choice of a method, what it says to a password, and its reply to the request."""
+    """A server's choice of a method, its answer to a password, and its reply to the request."""
     reader.one_of(b"\x05")
     if reader.one_of(b"\x00", b"\x02") == b"\x02":
         reader.one_of(b"\x01\x00")
@@ -93,10 +92,10 @@ def read_answers(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """`05 N` and N methods from the client, who always speaks first.
+    """`05 N` and N methods from the client, which always speaks first.
 
-    Registered methods are certain, and so is an orderly list; private ones need the choice of one
-    of them. A server's answers alone are what a capture of one direction shows.
+    Registered methods are certain, and so is an ascending list; private ones need the server's
+    choice of one of them. A capture of one direction may show only the server's answers.
     """
     up = opening.up
     if not up:
@@ -116,7 +115,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _ascending(methods: bytes) -> bool:
-    """Whether they are an orderly list of any methods, beginning with a well-known one."""
+    """Whether the methods ascend, and begin with a well-known one."""
     in_order = all(low < high for low, high in pairwise(methods))
     return in_order and methods[:1] <= b"\x02" and methods[-1:] != b"\xff"
 
@@ -137,12 +136,12 @@ class Socks5Details(Details):
     command: str | None = None
     target: Target | None = None
     reply: str | None = None
-    """The reply's name; `authentication failed` where it ended there."""
+    """The name of the reply; `authentication failed` where the handshake ended there."""
 
 
 @dataclass(slots=True)
 class Socks5(Turns):
-    """The handshake, one unit a turn; both sides are SWITCH after a CONNECT that succeeded."""
+    """Reads the handshake; after a CONNECT that succeeded both sides are SWITCH."""
 
     name: ClassVar[str] = "socks5"
 
@@ -167,7 +166,7 @@ class Socks5(Turns):
         )
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
-        """An optimistic client's request, behind its credentials if there are any."""
+        """The request of a client that does not wait, with or without credentials before it."""
         if self.turn not in (self._choice, self._status):
             return super(Socks5, self).asked_ahead(data)
         reader = Reader(data)
@@ -208,7 +207,7 @@ class Socks5(Turns):
         self.server_next(self._status)
 
     def _status(self, reader: Reader) -> None:
-        """`VER STATUS` (RFC 1929 §2); a version other than 01 is a common sin of servers."""
+        """`VER STATUS` (RFC 1929 §2); many servers send another version than 01."""
         reader.take(1)
         if reader.uint(1) == 0:
             self.client_next(self._request)
@@ -223,7 +222,7 @@ class Socks5(Turns):
         reader.take(1)
         self.target = _read_address(reader)
         self.command = command
-        if _command_name(command) != "udp associate":  # there it is the client's own address
+        if _command_name(command) != "udp associate":  # for which it is the client's own address
             self.named.append(self.target)
         self.server_next(self._reply)
 
@@ -232,8 +231,8 @@ class Socks5(Turns):
         _version(reader, VERSION, "the reply")
         reply = reader.uint(1)
         if reply != 0 or _command_name(self.command) != "connect":
-            # What comes next is a refusal's rest, BIND's second reply, or an association that
-            # stands as long as this connection: nothing to look into.
+            # What follows is the rest of a refusal, the second reply to BIND, or nothing, for an
+            # association lasts as long as this connection.
             self.reply = _reply_name(reply)
             self.stay_plain()
             return
@@ -249,7 +248,7 @@ def _version(reader: Reader, version: int, what: str) -> None:
 
 
 def _read_credentials(reader: Reader) -> bytes:
-    """The user's name; the password is read and forgotten."""
+    """The user's name; the password is not kept."""
     _version(reader, 1, "the credentials")
     username = reader.take(reader.uint(1))
     reader.take(reader.uint(1))

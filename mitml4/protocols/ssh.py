@@ -2,10 +2,10 @@
 
     SSH-protoversion-softwareversion SP comments CR LF           RFC 4253 §4.2
 
-The server may send other lines before its own; `1.99` means 2.0 that also speaks 1.x (§5.1).
-After the lines all is binary, and soon encrypted; the last that is known by its looks is KEXINIT,
-with which a capture may begin. Nothing is held back, not even a part of a line:
-there is no inner protocol whose bytes could be taken by mistake.
+The server may send other lines before its identification; `1.99` means 2.0 with support for 1.x
+(§5.1). After the lines everything is binary, and soon encrypted. KEXINIT is the last message in
+plain text, and a capture may begin with it. Nothing is held back, not even a part of a line,
+because no inner protocol follows.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ __all__ = ["PROTOCOL", "Ssh", "SshDetails"]
 
 PREFIXES: Final = (b"SSH-2.0-", b"SSH-1.99-", b"SSH-1.5-")
 _STATUS_LINE: Final = re.compile(rb"[A-Z]{3,10}/[0-9]")
-"""What HTTP, RTSP, SIP and Gnutella answer with: no text before an identification."""
+"""The beginning of answers of HTTP, RTSP, SIP and Gnutella: it is no text before an
+identification."""
 MAX_LINE: Final = 1024
-"""RFC 4253 §4.2 allows 255 bytes; OpenSSH's own limit for what servers say is far larger."""
+"""RFC 4253 §4.2 allows 255 bytes; OpenSSH accepts far more from a server."""
 MAX_PREAMBLE: Final = 16384
-"""Bytes that a server may say before its identification line."""
+"""Bytes that a server may send before its identification line."""
 
 TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)})
-"""What lines of UTF-8 (§4.2) are made of, control characters left out."""
+"""The bytes of lines in UTF-8 (§4.2), without control characters."""
 
 
 # RFC 4253 §6, §6.1, §7.1
@@ -60,9 +61,9 @@ def read_kexinit(reader: Reader) -> None:
 
 
 def detect(opening: Opening) -> Verdict:
-    """The client's identification is certain; the server's, once the client says nothing else.
+    """The client's identification is certain; the server's is LIKELY while the client is silent.
 
-    Empty lines say nothing: the server will complain of them, and has shown what it is.
+    Empty lines from the client count as silence: the server has identified itself by then.
     """
     if not opening.up.strip(b"\r\n"):
         return _by_server(opening)
@@ -82,7 +83,7 @@ def _identified(data: bytes) -> bool | None:
 
 
 def _by_server(opening: Opening) -> Verdict:
-    """A server that has spoken to a client who has not."""
+    """The verdict on the server's bytes while the client is silent."""
     if opening.down[:1] == b"\0":
         verdict = evaluate(read_kexinit, opening.down)
         return Verdict.LIKELY if verdict is Verdict.MATCH else verdict
@@ -98,7 +99,7 @@ def _by_server(opening: Opening) -> Verdict:
 
 
 def _identification(down: bytes) -> int:
-    """Where the identification line begins, or the last line, behind others that are not it."""
+    """Where the identification line begins; or else the last line."""
     start = 0
     while not down.startswith(b"SSH-", start):
         newline = down.find(b"\n", start)
@@ -118,12 +119,12 @@ class SshDetails(Details):
 
 @dataclass(slots=True)
 class Ssh(Conversation):
-    """Both identification lines, each byte taken as it comes; then all passes unseen."""
+    """Reads both identification lines, and takes each byte at once; the rest passes."""
 
     name: ClassVar[str] = "ssh"
 
     _software: dict[Direction, bytes | None] = field(default_factory=dict)
-    """Per direction, once it is known; None for a side that ended without a word."""
+    """By direction, once known; None for a side that ended before."""
     _line: dict[Direction, bytes] = field(
         default_factory=lambda: dict.fromkeys(Direction, b""), repr=False
     )

@@ -1,7 +1,7 @@
-"""STOMP 1.0 to 1.2, by the frame that connects; facts from that and its answer.
+"""STOMP 1.0 to 1.2: the frame that connects, and details from it and from its answer.
 
-The frame is `CONNECT` or `STOMP` on a line of its own, header lines, an empty line, and NUL. A
-CONNECT of HTTP or NATS goes on behind a space instead.
+The frame is `CONNECT` or `STOMP` alone on a line, header lines, an empty line, and NUL. In HTTP and
+NATS a space follows `CONNECT`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CONNECTED: Final = re.compile(rb"CONNECTED\r?\n(?:version|server|session|heart-
 
 
 def detect(opening: Opening) -> Verdict:
-    """The frame's command and first header; where the client is silent, what answers it."""
+    """The command and first header of the frame; while the client is silent, the answer to it."""
     if opening.up:
         return begins(opening.up, _FRAME, _FRAME_BEGUN)
     return Verdict.LIKELY if _CONNECTED.match(opening.down) else Verdict.NEED_MORE
@@ -57,7 +57,7 @@ class StompDetails(Details):
 
 @dataclass(slots=True)
 class Stomp(FirstHeads):
-    """The frame that connects, and its answer."""
+    """Reads the frame that connects, and its answer."""
 
     name: ClassVar[str] = "stomp"
 

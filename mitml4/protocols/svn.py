@@ -3,8 +3,8 @@
     server   ( success ( 2 2 ( ) ( edit-pipeline svndiff1 … ) ) )
     client   ( 2 ( edit-pipeline … ) 20:svn://host/repository … )
 
-Subversion's own protocol file (subversion/libsvn_ra_svn/protocol): words, numbers, strings behind
-their lengths, and lists in parentheses, with white space between all of them.
+Source: subversion/libsvn_ra_svn/protocol. Items are words, numbers, strings with their lengths
+before them, and lists in parentheses, with white space between all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_WORDS: Final = 4096
 
 
 def read_greeting(reader: Reader) -> None:
-    """The range of versions that the server speaks, and the beginning of its mechanisms."""
+    """The range of the server's versions, and the beginning of its mechanisms."""
     reader.one_of(b"( success ( ")
     for _ in ("least", "most"):
         reader.take(1, DIGITS)
@@ -31,7 +31,7 @@ def read_greeting(reader: Reader) -> None:
 
 
 def read_response(reader: Reader) -> None:
-    """The version that the client has chosen, what it can do, and the repository's URL."""
+    """The version that the client has chosen, its capabilities, and the repository's URL."""
     reader.one_of(b"( ")
     reader.take(1, DIGITS)
     reader.one_of(b" ( ")

@@ -2,14 +2,14 @@
 
     client                             server
     12 prelogin, options    ───────►
-                            ◄───────   04 the same options, as they will be
-    12 TLS in packets …     ◄──────►   12 TLS in packets …             where encryption is agreed
-    10 login                ───────►                                   in the clear where it is not
+                            ◄───────   04 the same options, as decided
+    12 TLS in packets …     ◄──────►   12 TLS in packets …             if encryption was agreed
+    10 login                ───────►                                   in plain text if it was not
 
-Where `all` is encrypted, TLS takes the connection over: its handshake travels inside of packets
-(§2.2.6.5), and with the end of it the records stand bare, and the login is in them. With `login
-only`, TLS ends after the login without a word, and both go on in the clear: there is no such inner
-layer, so that is told as `encryption`, and the rest passes. In TDS 8.0 TLS comes first, with ALPN
+If `all` is encrypted, TLS begins for the rest of the connection. Its handshake is carried inside
+packets (§2.2.6.5); after it the records stand alone, and the login is in them. With `login only`,
+TLS ends after the login without notice, and both sides continue in plain text. That is no inner
+layer, so it is reported as `encryption`, and the rest passes. In TDS 8.0 TLS comes first, with ALPN
 `tds/8.0`, and this protocol is inside.
 """
 
@@ -46,9 +46,9 @@ HEAD: Final = 8
 WINDOW: Final = slice(7, 8)
 """§2.2.3.1.6: unused, and zero."""
 MAX_PACKET: Final = 32767
-"""§2.2.3.1.3; and the server's own limit."""
+"""§2.2.3.1.3, which is the limit of the server, too."""
 FIRST_PACKETS: Final = 4096
-"""§2.2.3.1.3: what a packet holds at most before the login has agreed on another size."""
+"""§2.2.3.1.3: the size of a packet until the login has agreed on another."""
 END_OF_MESSAGE: Final = 1
 TLS_HANDSHAKE: Final = b"\x16"  # RFC 8446 §5.1
 
@@ -56,7 +56,7 @@ TLS_HANDSHAKE: Final = b"\x16"  # RFC 8446 §5.1
 VERSION: Final = 0
 ENCRYPTION: Final = 1
 MAX_TOKEN: Final = 15
-"""7 are defined; they come in ascending order."""
+"""Seven are defined; they come in ascending order."""
 TERMINATOR: Final = 0xFF
 OPTION: Final = 5
 
@@ -70,7 +70,7 @@ CLIENT_CERTIFICATE: Final = 0x80
 LOGIN_BEGINNING: Final = 4 + 4
 """Length and version."""
 LOGIN_HEAD: Final = 36 + 58
-"""Fixed fields, and where each of the texts lies."""
+"""The fixed fields, and the offset and length of each text."""
 MAX_LOGIN: Final = 128 * 1024
 USER_AT: Final = 40
 MAX_USER: Final = 128
@@ -85,13 +85,14 @@ VERSIONS: Final = (
     b"\x04\x00\x00\x74",
     b"\x00\x00\x00\x08",
 )
-"""7.0 to 8.0, as they are on the wire."""
+"""Versions 7.0 to 8.0, as on the wire."""
 
 
 def read_packet_head(reader: Reader, kind: bytes) -> int:
     """`type status length spid packet window` (§2.2.3.1); returns the length of what follows.
 
-    The packet's number is ignored, as by servers: some clients count on over messages.
+    The number of the packet is ignored, as servers do: some clients do not begin anew with each
+    message.
     """
     reader.one_of(kind)
     reader.one_of(b"\x00", b"\x01")
@@ -102,7 +103,7 @@ def read_packet_head(reader: Reader, kind: bytes) -> int:
 
 
 def read_prelogin(reader: Reader, kind: bytes = PRELOGIN) -> dict[int, bytes]:
-    """A packet of options, by token: a table of where they lie, and then their values."""
+    """A packet of options, by token: a table of their places, and then their values."""
     length = read_packet_head(reader, kind)
     body, last = reader.part(length), -1
     table: dict[int, tuple[int, int]] = {}
@@ -120,7 +121,7 @@ def read_prelogin(reader: Reader, kind: bytes = PRELOGIN) -> dict[int, bytes]:
 
 
 def read_login_head(reader: Reader) -> Reader:
-    """A login's packet, as far as its version; returns the reader of the packet (§2.2.6.4)."""
+    """A login up to its version. Returns the reader of the packet (§2.2.6.4)."""
     length = read_packet_head(reader, LOGIN7)
     packet = reader.part(length)
     if length < LOGIN_HEAD:
@@ -131,7 +132,7 @@ def read_login_head(reader: Reader) -> Reader:
 
 
 def read_request(reader: Reader) -> None:
-    """A batch or a remote call up to its first header, which is the transaction's (§2.2.5.3)."""
+    """A batch or a remote call up to its first header, that of the transaction (§2.2.5.3)."""
     reader.one_of(BATCH, REMOTE_CALL)
     reader.one_of(b"\x00", b"\x01", b"\x08", b"\x09")
     packet = reader.part(reader.uint(2, HEAD + 22, MAX_PACKET) - 4)
@@ -142,7 +143,7 @@ def read_request(reader: Reader) -> None:
 
 
 def read_old_login(reader: Reader) -> bytes:
-    """The login of versions 4.2 and 5.0, Sybase's; returns the user. ("TDS 5.0", login record.)"""
+    """The login of Sybase's versions 4.2 and 5.0. Returns the user. ("TDS 5.0", login record.)"""
     reader.one_of(OLD_LOGIN)
     reader.one_of(b"\x00", b"\x01")
     packet = reader.part(reader.uint(2, HEAD + 3 * (OLD_TEXT + 1), MAX_PACKET) - 4)
@@ -154,7 +155,7 @@ def read_old_login(reader: Reader) -> bytes:
 
 
 def _old_text(packet: Reader) -> bytes:
-    """Thirty bytes, of which as many count as the next byte says."""
+    """A field of thirty bytes, and a byte with the length of its text."""
     text, size = packet.take(OLD_TEXT), packet.uint(1, 0, OLD_TEXT)
     if text[size:].strip(b"\0"):
         raise ProtocolError("a text that is longer than it says")
@@ -173,9 +174,10 @@ _certain = single_message(
 
 
 def detect(opening: Opening) -> Verdict:
-    """A client's first packet up to what is its own alone; or what a capture shows without it."""
+    """A client's first packet, as far as only TDS has it; or, in a capture without it, what
+    follows."""
     if (opening.up or opening.down)[WINDOW] > b"\0":
-        return Verdict.REJECT  # before any parsing: this tells most of SOCKS4 apart
+        return Verdict.REJECT  # before any parsing: this rules out most of SOCKS4
     return _certain(opening)
 
 
@@ -186,20 +188,20 @@ class TdsDetails(Details):
     server_version: str | None = None
     encryption: str | None = None
     user: bytes | None = None
-    """UTF-8; only where the login is in the clear, and never its password."""
+    """UTF-8; only of a login in plain text. The password is never kept."""
 
 
 @dataclass(slots=True)
 class Packets(Framing):
-    """TDS packets around TLS, until a record stands where a packet would begin.
+    """TDS packets around TLS, until a record begins where a packet would.
 
-    The two cannot be mistaken for each other: records begin with 14 to 18. Servers answer in
-    packets of type 12, old ones of type 04.
+    The two begin with different bytes: records with 14 to 18, and packets with 12, or 04 from old
+    servers.
     """
 
     _head: bytearray = field(default_factory=bytearray)
     _left: int = 0
-    """How much of the packet's content is still to come."""
+    """Bytes of the packet that have not arrived yet."""
     _bare: bool = False
 
     def unwrap(self, data: bytes | memoryview) -> bytes | memoryview:
@@ -235,7 +237,7 @@ class Packets(Framing):
 
 @dataclass(slots=True)
 class Tds(Units):
-    """The prelogin of both sides, TLS behind it, or the user of a login in the clear."""
+    """Reads the prelogin of both sides, and the user of a login in plain text."""
 
     name: ClassVar[str] = "tds"
 
@@ -264,7 +266,7 @@ class Tds(Units):
             self.await_server()
 
     def _go_on(self, reader: Reader) -> None:
-        """What the client says to the server's prelogin, if it is no login."""
+        """The client's answer to the server's prelogin, unless it is a login."""
         if self.encryption != ALL:
             self.stay_plain()
             return
@@ -297,7 +299,7 @@ class Tds(Units):
 
 
 def _user(reader: Reader) -> bytes | None:
-    """The user of a login, whose texts are UTF-16 and found by a table (§2.2.6.4)."""
+    """The user of a login, whose texts are UTF-16, with a table of their places (§2.2.6.4)."""
     packet = read_login_head(reader)
     start = packet.at - LOGIN_BEGINNING
     packet.at = start + USER_AT

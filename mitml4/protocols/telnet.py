@@ -2,8 +2,8 @@
 
     FF (FB WILL · FC WON'T · FD DO · FE DON'T) option          FF FA option … FF F0
 
-Text may come first on either side, and a telnet that never negotiates is not told from any other
-text. What is: three such commands of known options, at the very start.
+Either side may begin with text, and without a negotiation telnet looks like any other text. So it
+is recognised by three such commands of known options, at the very start.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _by_server(opening: Opening, commands: int) -> Verdict:
-    """A server that has spoken to a client who has not."""
+    """The verdict on the server's commands while the client is silent."""
     if commands >= ENOUGH:
         return Verdict.MATCH if opening.up_ended else Verdict.LIKELY
     possible = commands or _commands(opening.down)[1]
@@ -50,7 +50,7 @@ def _by_server(opening: Opening, commands: int) -> Verdict:
 
 
 def _commands(data: bytes) -> tuple[int, bool]:
-    """How many whole commands stand at the start (up to enough), and whether there may be more."""
+    """How many whole commands are at the start (at most ENOUGH), and whether more may follow."""
     count = at = 0
     while count < ENOUGH and (command := _COMMAND.match(data, at)):
         count, at = count + 1, command.end()

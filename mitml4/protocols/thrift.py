@@ -17,13 +17,14 @@ __all__ = ["PROTOCOL"]
 BINARY: Final = b"\x80\x01\x00"
 COMPACT: Final = b"\x82"
 COMPACT_TYPES: Final = tuple(bytes([kind << 5 | 1]) for kind in range(1, 5))
-"""A call's type is 1; 2, 3 and 4 are the others; below it stands the version."""
+"""Types 1 (a call) to 4, with the version in the lower bits."""
 MAX_FRAME: Final = 0x00FFFFFF
-"""16 384 000 bytes is the libraries' own limit."""
+"""16 384 000 bytes is the limit of the libraries."""
 MAX_NAME: Final = 255
 MAX_SHORT_NAME: Final = 127
 NAME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:"
-"""A method's, behind its service's name and a colon where services share a connection."""
+"""The bytes of a method's name; with a service's name and a colon where several share a
+connection."""
 
 
 def read_binary(reader: Reader) -> None:
@@ -34,12 +35,12 @@ def read_binary(reader: Reader) -> None:
 
 
 def read_compact(reader: Reader) -> None:
-    """The same, in as few bytes as possible."""
+    """The same in the compact protocol."""
     reader.one_of(COMPACT)
     reader.one_of(*COMPACT_TYPES)
     continued = (reader.uint(1) & 0x80 for _ in range(4))
     if all(continued):
-        reader.uint(1, 0, 0x0F)  # the last of 32 bits
+        reader.uint(1, 0, 0x0F)  # the last 4 of 32 bits
     reader.take(reader.uint(1, 1, MAX_SHORT_NAME), NAME)
 
 
@@ -47,7 +48,7 @@ read_message: Final = either(read_binary, read_compact)
 
 
 def read_thrift(reader: Reader) -> None:
-    """A message, perhaps behind its length."""
+    """A message, with or without its length before it."""
     if reader.data[:1] not in (BINARY[:1], COMPACT):
         reader = reader.part(reader.uint(4, 6, MAX_FRAME))
     read_message(reader)

@@ -78,7 +78,7 @@ def read_version(reader: Reader) -> tuple[int, int]:
 
 
 detect = single_message(read_version, read_version)
-"""The client's version is certain; the server's, once the client says nothing else."""
+"""The client's version is certain; the server's is LIKELY while the client is silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class VncDetails(Details):
 
 @dataclass(slots=True)
 class Vnc(Turns):
-    """The handshake, one unit a turn, up to TLS or to an authentication of another kind."""
+    """Reads the handshake, up to TLS or to an authentication of another kind."""
 
     name: ClassVar[str] = "vnc"
 
@@ -138,7 +138,7 @@ class Vnc(Turns):
         self.stay_plain()
 
     def _offer(self, reader: Reader) -> None:
-        """RFC 6143 §7.1.2: no types at all are followed by the reason."""
+        """RFC 6143 §7.1.2: an empty list is followed by the reason of an error."""
         self.offered = tuple(reader.take(reader.uint(1)))
         if self.offered:
             self.client_next(self._choice)
@@ -160,7 +160,7 @@ class Vnc(Turns):
         self.client_next(self._vencrypt_choice)
 
     def _vencrypt_choice(self, reader: Reader) -> None:
-        """0.0 is a refusal, and 0.1, which numbered its subtypes otherwise, is obsolete."""
+        """0.0 is a refusal. 0.1 is obsolete, and numbers its subtypes differently."""
         if reader.take(2) == b"\x00\x02":
             self.server_next(self._subtypes)
         else:

@@ -6,10 +6,10 @@
                               ◄───────  <proceed/>               TLS begins, or
                               ◄───────  <failure/>               the stream goes on
 
-There is no XML parser here: a scanner counts the depth of tags, with a bound on the length of each,
-and elements right inside the stream are known by name. Text and all that lies deeper is passed over
-(`<starttls/>` within a message, quoted or in CDATA, is no question). Stanzas, or an authentication
-that succeeded, mean that the stream stays as it is.
+There is no XML parser: a scanner counts the depth of tags, and bounds the length of each. Elements
+directly inside the stream are known by name. Text and deeper elements are skipped, so `<starttls/>`
+in a message, quoted or in CDATA, asks for nothing. After stanzas, or an authentication that
+succeeded, no TLS begins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_TAG: Final = 8192
 
 _BEFORE_STREAM: Final = (rb"[ \t\r\n]*", rb"(?:<\?xml[^>]{0,200}>[ \t\r\n]*)?")
 _PREFIX: Final = rb"(?:[A-Za-z][\w.\-]{0,15}:)?"
-"""Of the streams' namespace, which is `stream` by custom alone (RFC 6120 §4.8.5)."""
+"""The prefix of the streams' namespace; that it is `stream` is only a custom (RFC 6120 §4.8.5)."""
 # RFC 6120 §4.8: the namespaces of streams, and of what they carry.
 _HEADER: Final = re.compile(
     b"".join(_BEFORE_STREAM)
@@ -49,26 +49,26 @@ _STANZA: Final = re.compile(
     rb"|(?:message|presence) [^>]{0,2000}?(?:to|from)=['\"][^'\">@]{1,1000}@)"
 )
 _STANZA_BEGUN: Final = re.compile(rb"<(?:iq|message|presence) [^>]{0,2040}")
-"""RFC 6120 §8.1: what a capture shows that begins in the middle of a stream."""
+"""RFC 6120 §8.1: the beginning of a capture from the middle of a stream."""
 _PROLOGUE_BEGUN: Final = prefix_pattern(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
 
-# Runs are possessive: where a tag does not end, that is known in one pass.
+# Repetitions are possessive, so that a tag which does not end costs one pass.
 _TAG: Final = re.compile(
     rb"<(?P<close>/)?(?P<name>[^\s<>/!?'\"=]++)(?:[^<>'\"]++|'[^'<]*+'|\"[^\"<]*+\")*+>"
 )
 _OTHERS: Final = ((b"<![CDATA[", b"]]>"), (b"<!--", b"-->"), (b"<?", b"?>"))
-"""What else begins with `<`, and how it ends."""
+"""Other markup that begins with `<`, and its end."""
 
 STANZAS: Final = frozenset({b"iq", b"message", b"presence", b"handshake", b"result", b"verify"})
-"""Clients and servers that send one ask for no TLS behind it."""
+"""After one of these neither a client nor a server asks for TLS."""
 SUCCESS: Final = frozenset({b"success", b"compressed"})
-"""A server's answers behind which the streams begin anew, or are compressed."""
+"""Answers of a server after which the streams begin anew, or are compressed."""
 MAX_MECHANISM: Final = 64
-"""Bytes of text that may be the name of a SASL mechanism (RFC 4422 §3.1: 20, and blanks)."""
+"""Bytes of the longest name of a SASL mechanism (RFC 4422 §3.1: 20), with blanks."""
 
 
 def detect(opening: Opening) -> Verdict:
-    """A stream header of the client's; of the server's, where there is no other."""
+    """A stream header of the client's; or the server's, where there is no other."""
     client = _header(opening.up)
     if opening.up and client is not Verdict.NEED_MORE:
         return client
@@ -96,7 +96,7 @@ class XmppDetails(StartTLSDetails):
 
 @dataclass(slots=True)
 class Xmpp(StartTLS):
-    """Both streams up to TLS, or to the first sign that it will not come."""
+    """Reads both streams, until TLS begins or no longer can."""
 
     name: ClassVar[str] = "xmpp"
 
@@ -107,7 +107,7 @@ class Xmpp(StartTLS):
     """The end of the text since the last tag."""
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Take text, and every whole tag, as long as nothing but these is wanted."""
+        """Take text and every whole tag, as long as the direction is read."""
         at = 0
         while self.directive(direction) is PEEK and at < len(data):
             start = data.find(b"<", at)
@@ -125,7 +125,7 @@ class Xmpp(StartTLS):
         return at
 
     def _markup(self, direction: Direction, data: bytes, at: int) -> int:
-        """Read what begins with `<` at `at`; where it ends, 0 if that has not come."""
+        """Read the markup at `at`. Returns where it ends, 0 if it is not whole."""
         for opens, closes in _OTHERS:
             if data.startswith(opens, at):
                 end = data.find(closes, at + len(opens))
