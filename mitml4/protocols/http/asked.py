@@ -1,9 +1,9 @@
-"""Which hosts a request asks for: in its target, its Host fields, its :authority.
+"""The hosts that a request asks for: in its target, its Host fields, its :authority.
 
-It is for whoever must not miss one, so it reads what servers put up with: a field name with blanks
-or control characters around it, a line that ends in a bare CR, a folded line both as one and as
-two. A port that is not written is the scheme's, and in any case that of the connection: many
-servers look at the name alone.
+A policy must not miss one, so this reads what lenient servers accept: a field name with blanks or
+control characters around it, a line that ends in a bare CR, a folded line both as one line and as
+two. Where no port is given, it is the default of the scheme. The port of the connection counts in
+any case, since many servers look only at the name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
 _BLANK: Final = re.compile(rb"\s")
 _NO_HOST: Final = "HTTP/1: a request for no host that can be read"
-# RFC 3986 §3.2. More than one @, and a backslash, are read in different ways.
+# RFC 3986 §3.2. Servers differ on more than one @, and on a backslash.
 _AUTHORITY: Final = re.compile(
     rb"(?:[^@\\]*@)?(?P<host>\[[^\]@\\]*\]|[^:@\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -33,7 +33,7 @@ _ORIGIN_FORM: Final = re.compile(rb"[\s]*[^\s/:]+[ \t]+(?:/|\*[ \t])")
 
 
 def of_target(target: bytes, context: LayerContext) -> list[End]:
-    """The hosts of a request target that is not CONNECT's (RFC 9112 §3.2)."""
+    """The hosts of a request target, of any method but CONNECT (RFC 9112 §3.2)."""
     if target.startswith(b"/") or target == b"*":
         return []
     absolute = _ABSOLUTE.match(target)
@@ -41,7 +41,7 @@ def of_target(target: bytes, context: LayerContext) -> list[End]:
         return [Unreadable(_NO_HOST)]
     default = _DEFAULT_PORTS.get(absolute[1].lower())
     authorities = {absolute[2]}
-    if b"@" in absolute[3]:  # some look for it before they look for ? and #
+    if b"@" in absolute[3]:  # some servers look for it before they look for ? and #
         authorities.add(absolute[2] + absolute[3])
     ends = [end for each in authorities for end in _of_authority(each, context, default)]
     return [*ends, *([Unreadable(_NO_HOST)] if _BLANK.search(target) else [])]
@@ -63,8 +63,8 @@ def of_headers(headers: Sequence[tuple[bytes, bytes]], context: LayerContext) ->
 
 
 def is_elsewhere(data: bytes) -> bool:
-    """Whether a request that cannot be read may ask for a host at another port than its
-    connection's: only one in origin-form does not."""
+    """Whether a request that cannot be read may ask for a host at another port than that of its
+    connection: only one in origin-form does not."""
     return _ORIGIN_FORM.match(data) is None
 
 

@@ -1,9 +1,9 @@
 """HTTP CONNECT (RFC 9110 §9.3.6): an HTTP/1 conversation that turns into a tunnel.
 
-It is a conversation like any other with an HTTP/1 proxy, until a CONNECT is answered with a 2xx:
-from the byte after that response head on, both directions belong to whoever is inside, and the
-server may be the first to speak there. Every other answer (a 407 that asks for credentials, a 403)
-is followed by its body and by further requests, as in http1_conversation.py.
+It is an HTTP/1 conversation with a proxy, until a CONNECT is answered with a 2xx. From the byte
+after that response head, both directions belong to the inner protocol, in which the server may
+speak first. After any other answer (a 407 that asks for credentials, a 403) its body and further
+requests follow, as in http1_conversation.py.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HttpConnect(HttpConversation):
 
 
 def detect(opening: Opening) -> Verdict:
-    """The request line of a CONNECT, in authority-form or what proxies put up with."""
+    """The request line of a CONNECT, in authority-form or in another form that proxies accept."""
     return line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
 
 

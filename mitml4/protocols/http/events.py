@@ -1,4 +1,4 @@
-"""The events of HTTP: what was asked, what was answered, and how an exchange ended."""
+"""The events of HTTP: request, response, and the end of an exchange."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values of header fields, in the order and the spelling of the wire."""
 
 Outcome: TypeAlias = Literal["complete", "reset", "cut"]
-"""How an exchange ended: `reset`: one side gave its stream up; `cut`: the connection ended first,
-or could not be followed any further."""
+"""How an exchange ended. `reset`: one side reset the stream; `cut`: the connection ended first, or
+could not be followed further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the members of the HTTP family share: exchanges, and URLs."""
+"""What the versions of HTTP share: exchanges, headers and URLs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = [
 ]
 
 HeaderFields: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""As they stand on the wire, in order."""
+"""As on the wire, in order."""
 
 UPGRADES: Final = {b"websocket": "websocket", b"h2c": "http/2"}
-"""The layers that an upgrade token stands for (RFC 6455 §4.1, RFC 7540 §3.2)."""
+"""The layers that upgrade tokens stand for (RFC 6455 §4.1, RFC 7540 §3.2)."""
 
 MAX_TRAILERS: Final = 64
-"""Fields of a trailer section that are kept…"""
+"""Fields of a trailer section that are kept."""
 MAX_TRAILER_BYTES: Final = 8192
-"""…and how long all of them may be. What comes behind those is left out."""
+"""Bytes of them together; the rest is left out."""
 
 
 @dataclass(slots=True)
 class Trailers:
-    """The fields of a trailer section, as many as are kept until their exchange ends."""
+    """The fields of a trailer section, within these bounds."""
 
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     left: int = MAX_TRAILER_BYTES
@@ -48,10 +48,10 @@ class Trailers:
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and its response while they last.
+    """A request and its response, until both are complete.
 
-    Sizes are those of the content as sent: still compressed, and without the framing around it
-    (chunk lines and trailers, HTTP/2 frame headers and padding).
+    Sizes are those of the content as sent: still compressed, without chunk lines and trailers, and
+    without HTTP/2 frame headers and padding.
     """
 
     stream: int
@@ -79,12 +79,12 @@ class Exchange:
 
 
 def shown(context: LayerContext, fields: HeaderFields) -> Pairs | None:
-    """The headers of a message as its event has them: None unless they are wanted."""
+    """The headers of a message for its event; None if they are not wanted."""
     return pairs(fields) if context.with_headers else None
 
 
 def origin(context: LayerContext, authority: bytes | None) -> str:
-    """`scheme://authority` of a request; where it named none, of where the connection goes."""
+    """`scheme://authority` of a request; without an authority, that of the connection."""
     scheme, default_port = ("https", 443) if context.secure else ("http", 80)
     if authority:
         return f"{scheme}://{text(authority)}"

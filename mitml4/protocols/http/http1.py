@@ -1,7 +1,7 @@
 """HTTP/1.0 and HTTP/1.1 (RFC 9112), followed message by message without reading a body.
 
-http1_opening        what a connection begins with
-http1_heads          heads, and how a body is framed
+http1_opening        detection
+http1_heads          heads, and how a body is delimited
 http1_messages       each direction, message by message and part by part
 http1_pipeline       requests that wait for their responses
 http1_conversation   what heads ask for, and which protocol comes next

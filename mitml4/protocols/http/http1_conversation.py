@@ -1,9 +1,9 @@
-"""A connection of HTTP/1: what its heads ask for, and which protocol its bytes belong to next.
+"""A connection of HTTP/1: what its heads ask for, and which protocol comes next.
 
-Nothing is held back between request and response, except behind the two requests after which the
-client's bytes may belong to another protocol. After an `Upgrade` the client's side waits until the
-answer shows which protocol comes next. A CONNECT stays unread until all requests before it are
-answered; then it opens a layer of its own (connect.py).
+Requests and responses are never held back for each other, with two exceptions, after which the
+client's bytes may belong to another protocol. After an `Upgrade` the client's side waits for the
+answer. A CONNECT stays unread until all requests before it are answered; then it opens a layer of
+its own (connect.py).
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ __all__ = ["HttpConversation"]
 
 _BARE_BYTES: Final = 512
 _FIELD_BYTES: Final = 160
-"""What a request takes in memory beside its bytes, and each of its header fields."""
+"""The memory of a request beside its bytes, and of each of its header fields."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
 
 @dataclass(slots=True)
 class HttpConversation(HttpMessages):
-    """Requests and responses; a subclass has the details."""
+    """Reads requests and responses. A subclass has the details."""
 
     follows_connect: ClassVar[bool] = False
-    """Whether CONNECT is this conversation's own, or opens an inner one."""
+    """Whether this conversation reads CONNECT, or leaves it to an inner layer."""
 
     host: str | None = None
     absolute_form: bool = False
-    """Of the first request: its Host, and whether its target is a whole URL."""
+    """Of the first request: its Host, and whether its target is an absolute URL."""
     upgrade: str | None = None
     """The protocol that a 101 switched to."""
     pipeline: Pipeline = field(init=False, repr=False)
     _connect_waits: bool = False
     _switching: bool = False
-    """A 101 has come, and the request that it answers is still being sent."""
+    """A 101 has arrived before the end of the request that it answers."""
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(self.context.clock)
@@ -81,7 +81,7 @@ class HttpConversation(HttpMessages):
         self.protocol_events += self.pipeline.cut(last, one_sided=one_sided)
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
-        """Some servers take a head for whole that is not whole to us."""
+        """Some servers accept a head as whole that is not whole here."""
         return of_fields(data, self.context) if self.up is PEEK else None
 
     @property
@@ -89,12 +89,13 @@ class HttpConversation(HttpMessages):
         return self.pipeline.waiting_bytes
 
     def head_read(self, exchange: HttpExchange, status: int | None) -> None:
-        """A head was read, with this status if it was a response: may the layer be announced?"""
+        """A head was read; `status` is None for a request. Decides whether the layer is
+        announced."""
         self.details_ready = True
 
     def read_request(self, data: bytes, at: int) -> int:
         if not self.pipeline.requests and STATUS_LINE.match(data, at):
-            self.up = self.down = FORWARD_ALL  # a capture has taken the server for the client
+            self.up = self.down = FORWARD_ALL  # the capture took the server for the client
             self.details_ready = True
             self.named.append(Unreadable("HTTP/1: not a request line"))
             return 0
@@ -116,7 +117,7 @@ class HttpConversation(HttpMessages):
             self._connect_waits = True
             self._step_aside()
             return 0
-        # Some proxies set out before they have read the head to its end.
+        # Some proxies connect before they have read the whole head.
         self.named += self._asked_by(line)
         end = HEAD_END.search(data, line.end() - 1)
         if end is None:
@@ -136,7 +137,7 @@ class HttpConversation(HttpMessages):
         return end.end() - at
 
     def _asked_by(self, line: re.Match[bytes]) -> list[End]:
-        """Where a request line wants to go."""
+        """The hosts that a request line asks for."""
         if line.re is not CONNECT_LINE:
             self.elsewhere = self.elsewhere or is_elsewhere(line[0])
             return of_target(line["target"], self.context)
@@ -207,12 +208,13 @@ class HttpConversation(HttpMessages):
             self.up = PAUSE
 
     def _step_aside(self) -> None:
-        """Leave a CONNECT, unread, to the layer that it opens, once all before it is answered."""
+        """Leave a CONNECT unread to the layer that it opens, once all requests before it are
+        answered."""
         if self._connect_waits and not self.pipeline.unanswered:
             self.up = self.down = SWITCH
 
     def _release(self, exchange: HttpExchange) -> None:
-        """The answer is an ordinary one: what the client says next is still HTTP."""
+        """The answer is an ordinary one: the client continues in HTTP."""
         if exchange.holds and self.up is PAUSE:
             self.up = PEEK
         exchange.holds = False
@@ -223,7 +225,7 @@ class HttpConversation(HttpMessages):
         self.up = self.down = SWITCH
 
     def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
-        """A 101: the server speaks the new protocol at once, the client after its request."""
+        """A 101: the server switches protocols at once, the client after its request."""
         if len(self.pipeline.unanswered) > 1:
             raise ProtocolError("HTTP/1: 101 in the midst of pipelined requests")
         token = fields.first(b"upgrade")

@@ -1,9 +1,9 @@
-"""The heads of HTTP/1 messages (RFC 9112): their lines, their fields, and how a body is framed.
+"""The heads of HTTP/1 messages (RFC 9112): their lines, their fields, and how a body is delimited.
 
-Heads are read here and not by h11, which is a peer and refuses what a peer must: a request without
-`Host`, a space before a colon, a 101 that answers nothing it sent itself. A man in the middle reads
-what the two ends evidently understand. Only where readers disagree about where a message ends
-(request smuggling) does it give up, by ProtocolError; the tests hold it to h11 for all the rest.
+h11 cannot read them: it is an endpoint, and refuses what an endpoint must (a request without
+`Host`, a space before a colon, a 101 that answers nothing it sent itself). A man in the middle
+reads what the two ends accept. It gives up, by ProtocolError, only where readers disagree about the
+end of a message (request smuggling). Everything else is tested against h11.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ __all__ = [
 ]
 
 MAX_LENGTH_DIGITS: Final = 18
-"""Of a Content-Length: up to an exabyte."""
+"""Digits of a Content-Length: up to an exabyte."""
 
 
 def _begun(*units: bytes) -> bytes:
-    """A pattern for every beginning of what the units spell."""
+    """A pattern for every beginning of these patterns in a row."""
     pattern = b""
     for unit in reversed(units):
         pattern = b"(?:" + unit + pattern + b")?"
     return pattern
 
 
-# RFC 9110 §5.6.2 (token) and §9.1. Targets in none of their forms, and with spaces, are wrong and
-# sent all the same: the version behind them says what they are.
+# RFC 9110 §5.6.2 (token) and §9.1. Some clients send targets in no valid form, or
+# with spaces. The version after them shows that it is a request line.
 TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,64}"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
-# RFC 9112 §3.2.3: authority-form is host and port, and nothing else.
+# RFC 9112 §3.2.3: authority-form is host and port alone.
 _AUTHORITY: Final = re.compile(
     rb"(?:(?P<host>\[[0-9A-Za-z:.%\-]+\]|[^\x00-\x20\x7f/?#@\[\]{]+):(?P<port>[0-9]{1,5})"
     rb"|(?P<name>[^\x00-\x20\x7f/?#@:\[\]{]+))(?![^ ])"
 )
 _DEFAULT_PORT: Final = 443
-"""Of a CONNECT that names none: what proxies take it for (tinyproxy, Privoxy)."""
-# nginx reads two digits, and blanks behind them (ngx_http_parse_request_line).
+"""The port of a CONNECT that names none, as in tinyproxy and Privoxy."""
+# nginx accepts two digits, and blanks after them (ngx_http_parse_request_line).
 _VERSION: Final = rb"(?P<version>HTTP/1\.[0-9]{1,2}) *"
 _BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,4}")
 
@@ -71,7 +71,7 @@ _TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
 REQUEST_LINE: Final = re.compile(rb"(?P<method>" + _METHOD + rb")" + _TARGET + _VERSION + rb"\r?\n")
 REQUEST_BEGUN: Final = re.compile(_begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r") + rb"|\r")
 CONNECT_LINE: Final = re.compile(rb"(?P<method>CONNECT)(?! \{)" + _TARGET + _VERSION + rb"\r?\n")
-"""Behind a brace it is NATS's."""
+"""With a brace it is a CONNECT of NATS."""
 CONNECT_BEGUN: Final = re.compile(
     _begun(
         *(b"C", b"O", b"N", b"N", b"E", b"C", b"T"),
@@ -82,7 +82,7 @@ CONNECT_BEGUN: Final = re.compile(
 STATUS_LINE: Final = re.compile(
     rb"(?P<version>HTTP/1\.[0-9]{1,2}|ICY) (?P<status>[1-9][0-9]{2})(?=[ \r\n])"
 )
-"""`ICY 200 OK` is SHOUTcast's, which is HTTP/1.0 otherwise."""
+"""`ICY 200 OK` is sent by SHOUTcast, and is HTTP/1.0 otherwise."""
 STATUS_BEGUN: Final = re.compile(
     rb"(?:I|IC|ICY|"
     + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,2}"))
@@ -93,13 +93,13 @@ _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _TOKEN: Final = re.compile(TCHAR + rb"+")
 _FRAMING: Final = re.compile(rb"content-length|transfer-encoding")
 _LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
-# RFC 9112 §7.1; 15 hexadecimal digits are an exabyte, and zeros before them say nothing.
+# RFC 9112 §7.1; 15 hexadecimal digits are an exabyte; leading zeros are ignored.
 CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 CHUNK_LINE_BEGUN: Final = re.compile(rb"0*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
 
 
 def line_verdict(data: bytes, whole: re.Pattern[bytes], beginning: re.Pattern[bytes]) -> Verdict:
-    """What the first line says, behind up to four empty ones (RFC 9112 §2.2)."""
+    """The verdict on the first line, after up to four empty ones (RFC 9112 §2.2)."""
     blank = _BLANK_LINES.match(data)
     start = blank.end() if blank else 0
     if whole.match(data, start):
@@ -108,7 +108,7 @@ def line_verdict(data: bytes, whole: re.Pattern[bytes], beginning: re.Pattern[by
 
 
 def connect_target(line: re.Match[bytes]) -> Target | None:
-    """Where a matched CONNECT_LINE wants to go; None if its target says no such thing."""
+    """The target in a matched CONNECT_LINE; None if it cannot be read."""
     authority = _AUTHORITY.match(line["target"])
     if authority is None:
         return None
@@ -119,17 +119,17 @@ def connect_target(line: re.Match[bytes]) -> Target | None:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The header section of a message: in order, and by lower-case name."""
+    """The header section of a message: the fields in order, and by lower-case name."""
 
     lines: Sequence[tuple[bytes, bytes]]
     named: dict[bytes, list[bytes]]
 
     @classmethod
     def of(cls, section: bytes) -> Fields:
-        """Read `section`, which lies between the start line and the empty line.
+        """Read a header section, from after the start line to before the empty line.
 
-        Raises ProtocolError where one reader would see a field that delimits the message and
-        another would not (RFC 9112 §5.1, §11.2).
+        Raises ProtocolError where some readers would see a field that delimits the message and
+        others would not (RFC 9112 §5.1, §11.2).
         """
         if section.startswith((b" ", b"\t")):
             raise ProtocolError("HTTP/1: white space before the first header field")
@@ -151,7 +151,7 @@ class Fields:
         return values[0] if values else None
 
     def items(self, name: bytes) -> list[bytes]:
-        """The lower-case members of a field that is a list (RFC 9110 §5.6.1)."""
+        """The members of a field that is a list, in lower case (RFC 9110 §5.6.1)."""
         values = self.named.get(name)
         return (
             [item.strip(b" \t").lower() for item in b",".join(values).split(b",")] if values else []
@@ -164,7 +164,7 @@ class Fields:
 
 
 class Part(Enum):
-    """What comes next in a direction: see the table in http1_messages.py."""
+    """The next part of a direction: see the table in http1_messages.py."""
 
     HEAD = auto()
     BODY = auto()
@@ -180,11 +180,11 @@ NO_BODY: Final = (Part.COUNTED, 0)
 
 
 def framing(fields: Fields, version: bytes, *, request: bool) -> tuple[Part, int]:
-    """How the body of a message is delimited (RFC 9112 §6.3), and its length if it is counted."""
+    """How the body of a message is delimited (RFC 9112 §6.3), and its length if it has one."""
     codings = [coding for coding in fields.items(b"transfer-encoding") if coding != b"identity"]
     lengths = set(fields.items(b"content-length"))
     if codings:
-        # "A server MAY reject a request that contains both", since it may be smuggling; for a
+        # "A server MAY reject a request that contains both", since it may be smuggling. For a
         # response every client follows "the Transfer-Encoding overrides the Content-Length".
         if request and lengths:
             raise ProtocolError("HTTP/1: both Content-Length and Transfer-Encoding")
@@ -204,7 +204,7 @@ def framing(fields: Fields, version: bytes, *, request: bool) -> tuple[Part, int
 
 
 def not_whole(data: bytes, at: int, partial: re.Match[bytes] | None, fault: str) -> int:
-    """0, as long as the bytes at `at` can still become a head."""
+    """0 as long as the bytes at `at` can still become a head. Raises ProtocolError otherwise."""
     if partial is None:
         raise ProtocolError(f"HTTP/1: {fault}")
     if len(data) - at >= MAX_PEEK:

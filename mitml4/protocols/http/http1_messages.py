@@ -1,6 +1,6 @@
 """HTTP/1 messages (RFC 9112), followed part by part in each direction without reading a body.
 
-    part        looked at until             then
+    part        read until                  then
     HEAD        the empty line              BODY · CHUNK_LINE · UNTIL_END · the next HEAD
     BODY        its first byte (requests)   COUNTED, or the next HEAD
     COUNTED     (passed by count)           the next HEAD
@@ -10,8 +10,8 @@
     TRAILER     each line feed              itself, or the next HEAD after the empty line
     UNTIL_END   (passed to the end)         –
 
-A request that was answered before the first byte of its body came may never get one (RFC 9110
-§10.1.1): a request line in place of the body begins the next request.
+A request that is answered before the first byte of its body may never get one (RFC 9110 §10.1.1). A
+request line in place of the body then begins the next request.
 """
 
 from __future__ import annotations
@@ -51,35 +51,35 @@ _LONGEST_METHOD: Final = max(map(len, KNOWN_METHODS))
 class _Side:
     part: Part = Part.HEAD
     exchange: HttpExchange | None = None
-    """That of the message under way, or of the last one."""
+    """Of the current message, or of the last one."""
     length: int = 0
-    """Of the body that begins next."""
+    """The length of the next body."""
     trailers: Trailers = field(default_factory=Trailers)
-    """Of the message under way."""
+    """Those of the current message."""
 
 
 @dataclass(slots=True)
 class HttpMessages(Conversation):
-    """Both directions, message by message. A subclass reads the heads."""
+    """Follows both directions, message by message. A subclass reads the heads."""
 
     sides: dict[Direction, _Side] = field(
         default_factory=lambda: {UP: _Side(), DOWN: _Side()}, repr=False
     )
 
     def read_request(self, data: bytes, at: int) -> int:
-        """Read the request head at `at`; how long it is, 0 while it is not whole.
+        """Read the request head at `at`. Returns its length, 0 if it is not whole.
 
         Calls `begin_body` for what follows it.
         """
         raise NotImplementedError
 
     def read_response(self, data: bytes, at: int) -> int:
-        """Read the response head at `at`, likewise."""
+        """The same for a response head."""
         raise NotImplementedError
 
     def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
-        """A message is complete, and its direction is read again: say so where another protocol
-        comes next."""
+        """A message is complete, and its direction is read again. Sets another directive where
+        another protocol comes next."""
         raise NotImplementedError
 
     def feed(self, direction: Direction, data: bytes) -> int:
@@ -98,7 +98,7 @@ class HttpMessages(Conversation):
                 break
             at += taken
             if not taken or (held and self.up is not PAUSE):
-                break  # not whole; or what the client said meanwhile comes first
+                break  # not whole; or the client's side, which had waited, is read first
         return at
 
     def passed(self, direction: Direction, count: int) -> None:
@@ -122,10 +122,10 @@ class HttpMessages(Conversation):
         if self.sides[DOWN].part is Part.UNTIL_END:
             self._complete(DOWN)
         if self.up is PAUSE:
-            self.up = FORWARD_ALL  # the answer that it waits for will never come
+            self.up = FORWARD_ALL  # no answer will come
 
     def _take(self, direction: Direction, data: bytes, at: int) -> int:
-        """Read one part at `at`; how long it is, 0 while it is not whole."""
+        """Read the part at `at`. Returns its length, 0 if it is not whole."""
         match self.sides[direction].part:
             case Part.HEAD if data[at] in b"\r\n":
                 return self._line(data, at, "a lone carriage return", blank=True)
@@ -152,7 +152,8 @@ class HttpMessages(Conversation):
 
     @staticmethod
     def _line(data: bytes, at: int, fault: str, *, blank: bool) -> int:
-        """The length of the line at `at`, 0 while it has no end; `blank`: an empty one only."""
+        """The length of the line at `at`, 0 if it has no end. `blank`: only an empty line is
+        valid."""
         length = data.find(b"\n", at) + 1 - at
         line = data[at : at + length] if length > 0 else data[at:]
         if (blank and line not in (b"\r\n", b"\n", b"\r")) or len(line) >= MAX_PEEK:
@@ -160,7 +161,7 @@ class HttpMessages(Conversation):
         return max(length, 0)
 
     def _body(self, data: bytes, at: int) -> int:
-        """The first bytes of a request's body, or the next request in its place."""
+        """Read the first bytes of a request's body, or the next request in their place."""
         if self._is_skipped(data, at):
             return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
         side = self.sides[UP]
@@ -171,8 +172,8 @@ class HttpMessages(Conversation):
         return taken
 
     def _is_skipped(self, data: bytes, at: int) -> bool:
-        """Whether a request line with a registered method comes, or begins, in place of the body of
-        a request that was answered before."""
+        """Whether a request line with a registered method is, or begins, in place of the body of a
+        request that was answered before."""
         exchange = self.sides[UP].exchange
         if exchange is None or not exchange.is_answered or exchange.request_bytes:
             return False
@@ -187,7 +188,7 @@ class HttpMessages(Conversation):
         return self.read_request(data, at)
 
     def _trailer(self, direction: Direction, line: bytes) -> None:
-        """A line of the trailer section; the empty one ends the message (RFC 9112 §7.1.2)."""
+        """Read a line of the trailer section. The empty line ends the message (RFC 9112 §7.1.2)."""
         side = self.sides[direction]
         name, _, value = line.partition(b":")
         if name.strip():
@@ -218,7 +219,7 @@ class HttpMessages(Conversation):
     def begin_body(
         self, direction: Direction, exchange: HttpExchange, part: Part, length: int
     ) -> None:
-        """The head of a message is over, and this is its body."""
+        """The head of a message is complete, and this body follows."""
         side = self.sides[direction]
         side.exchange, side.part, side.length = exchange, part, length
         if part is Part.UNTIL_END:
@@ -231,7 +232,7 @@ class HttpMessages(Conversation):
             self._complete(direction)
 
     def _complete(self, direction: Direction) -> None:
-        """A message is over: go on to the next one, or to the protocol that comes instead."""
+        """The message is complete: continue with the next one, or with another protocol."""
         side = self.sides[direction]
         assert side.exchange is not None
         side.part = Part.HEAD

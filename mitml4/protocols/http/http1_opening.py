@@ -1,4 +1,4 @@
-"""What a connection of HTTP/1 begins with: a request line, or what its answer proves to be one."""
+"""Detecting HTTP/1: a request line, or a line whose answer shows that it is one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mitml4.protocols.parts.lines import in_lines
 
 __all__ = ["KNOWN_METHODS", "SIMPLE_REQUEST", "detect"]
 
-# IANA's registry of methods, without CONNECT, PRI and *: a beginning with one of them is a good
-# guess before the line is whole.
+# IANA's registry of methods, without CONNECT, PRI and *: a line that begins with one of them
+# is LIKELY before it is whole.
 KNOWN_METHODS: Final = frozenset(
     b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE "
     b"MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST "
@@ -26,7 +26,8 @@ KNOWN_METHODS: Final = frozenset(
     b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
 _LIKELY: Final = re.compile(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
-# "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page alone.
+# "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page without
+# a head.
 SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
 _PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
 _ODD_REQUEST: Final = re.compile(
@@ -36,9 +37,9 @@ _ODD_REQUEST: Final = re.compile(
 
 
 def detect(opening: Opening) -> Verdict:
-    """A request line; from the server's side alone, a status line.
+    """A request line; or, from the server's side alone, a status line.
 
-    So is what a capture shows of a server that it takes for the client.
+    A capture may take the server for the client, so a status line from the client counts, too.
     """
     if not opening.up:
         said = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)
@@ -55,8 +56,8 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _by_answer(opening: Opening) -> Verdict:
-    """What a client says that is no request line is known by the status line, or the page, that
-    answers it."""
+    """The verdict on a line that is no request line: the status line, or the page, that answers it
+    decides."""
     if not (in_lines(opening.up) or _LIKELY.match(opening.up)):
         return Verdict.REJECT
     answer = line_verdict(opening.down, STATUS_LINE, STATUS_BEGUN)

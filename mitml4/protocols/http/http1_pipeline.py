@@ -1,11 +1,11 @@
 """The requests of an HTTP/1 connection that wait for their responses, in order.
 
-A request head puts an exchange in. Response heads belong to the exchange at the front, until a
-final response is complete. What happens to an exchange becomes an event: its request, its
-responses, its end.
+A request head appends an exchange. Response heads belong to the first exchange, until a final
+response is complete. What happens to an exchange becomes an event: its request, its responses, its
+end.
 
-A request that waits behind others becomes an event once it is answered: a server that closes the
-connection after an earlier one has never served it.
+A request that waits behind others becomes an event only once it is answered. If the server closes
+the connection before, it has not served that request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["HttpExchange", "Pipeline"]
 MAX_OUTSTANDING: Final = 1024
 """Requests that may wait for their responses on one connection."""
 MAX_WAITING_BYTES: Final = 1 << 18
-"""Memory of those that wait behind others."""
+"""Memory of requests that wait behind others."""
 
 
 HttpEvent: TypeAlias = HttpRequest | HttpResponse | HttpEnd
@@ -38,28 +38,28 @@ class HttpExchange(Exchange):
     memory: int = 0
     """About how many bytes its request takes."""
     holds: bool = False
-    """The client's bytes behind this request wait for its final response head."""
+    """The client's bytes after this request wait for its final response head."""
     target: Target | None = None
-    """Of a CONNECT."""
+    """That of a CONNECT."""
     waiting: HttpRequest | None = None
     """Its request, as long as it waits behind others."""
     simple: bool = False
-    """A request of HTTP/0.9: a page without a head may answer it."""
+    """Whether it is a request of HTTP/0.9: a page without a head may answer it."""
     is_answered: bool = False
-    """Its final response head was seen."""
+    """Whether its final response head has arrived."""
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """The exchanges under way, oldest first. What happens to them is returned as events."""
+    """The exchanges that are not complete, oldest first. Methods return events."""
 
     clock: Callable[[], float]
     unanswered: deque[HttpExchange] = field(default_factory=deque)
     closes: bool = False
-    """A response said that it is the last: what is asked behind it may never be served."""
+    """Whether a response was declared the last: later requests may never be served."""
     waiting_bytes: int = 0
     requests: int = 0
-    """How many there were so far, those included whose request was not seen."""
+    """Requests so far, including those that were not seen."""
 
     @property
     def front(self) -> HttpExchange | None:
@@ -67,7 +67,7 @@ class Pipeline:
         return self.unanswered[0] if self.unanswered else None
 
     def ask(self, method: bytes) -> HttpExchange:
-        """Append the exchange that a request opens."""
+        """Append the exchange of a new request."""
         if len(self.unanswered) >= MAX_OUTSTANDING:
             raise ProtocolError("HTTP/1: too many requests without a response")
         self.requests += 1
@@ -76,13 +76,13 @@ class Pipeline:
         return exchange
 
     def ask_unseen(self) -> HttpExchange:
-        """The exchange of a response whose request was not seen (captures that begin midway)."""
+        """The exchange of a response without a request (captures that begin midway)."""
         exchange = self.ask(b"")
         exchange.request_done = True
         return exchange
 
     def add_request(self, exchange: HttpExchange, request: HttpRequest, memory: int) -> Events:
-        """The request of the newest exchange, which takes so much memory while it waits."""
+        """Set the request of the newest exchange, and the memory that it needs while it waits."""
         exchange.waiting, exchange.memory = request, memory
         self.waiting_bytes += memory
         if exchange is self.unanswered[0] and not self.closes:
@@ -92,7 +92,7 @@ class Pipeline:
         return ()
 
     def release_request(self, exchange: HttpExchange) -> Events:
-        """The request has reached the server: it is answered, or it is the only one."""
+        """The request is answered, or is the only one: it may become an event."""
         request, exchange.waiting = exchange.waiting, None
         if request is None:
             return ()
@@ -111,15 +111,15 @@ class Pipeline:
         return (exchange.end(self.clock()),) if exchange.request_done else ()
 
     def cut(self, last: HttpExchange | None, *, one_sided: bool) -> Iterator[HttpEvent]:
-        """The connection is over. `last`: the exchange of the last request; `one_sided`: no
-        response was seen, so this may be a capture of the client's side alone."""
+        """The connection is over: end all exchanges. `last` is the exchange of the last request;
+        `one_sided`: no response was seen, so this may be a capture of the client's side alone."""
         unfinished = list(self.unanswered)
         self.unanswered.clear()
         if last and last.response_done and not last.request_done:
             unfinished.insert(0, last)
         one_sided = one_sided and not any(exchange.is_answered for exchange in unfinished)
         for exchange in unfinished:
-            if one_sided:  # such a capture shows at least what the client asked
+            if one_sided:  # then show at least the requests
                 yield from self.release_request(exchange)
             if exchange.waiting is None:
                 yield exchange.end(self.clock(), "cut")

@@ -1,10 +1,10 @@
 """HTTP/2 (RFC 9113): heads and sizes of every stream, read from copies of the bytes.
 
-Nothing is held back: both directions are MIRROR, and read frame by frame (http2_frames.py). The
-streams that are open are remembered, up to a bound.
+Nothing is held back: both directions are MIRROR, and are read frame by frame (http2_frames.py). A
+bounded number of open streams is followed.
 
-A stream that an extended CONNECT has turned into a WebSocket (RFC 8441) is followed as one: what
-its DATA frames carry goes to a reader of WebSocket messages.
+A stream that an extended CONNECT has turned into a WebSocket (RFC 8441) is followed as one: the
+content of its DATA frames goes to a reader of WebSocket messages.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from mitml4.protocols.wire_text import text
 __all__ = ["PROTOCOL", "Http2", "Http2Details"]
 
 MAX_STREAMS: Final = 1024
-"""Streams that are followed at a time; beyond it the oldest is followed no more."""
+"""Streams that are followed at once; beyond that, the oldest is no longer followed."""
 _STREAM_BYTES: Final = 256
-"""What a stream takes in memory."""
+"""The memory of a stream."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -61,7 +61,7 @@ _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 
 
 def detect(opening: Opening) -> Verdict:
-    """The client's preface; a SETTINGS frame of a server that speaks first is a candidate."""
+    """The client's preface; or, while the client is silent, a SETTINGS frame of the server's."""
     if opening.up:
         return _verdict(opening.up, PREFACE, Verdict.MATCH)
     if not opening.down:
@@ -83,7 +83,7 @@ def _verdict(data: bytes, start: bytes, matched: Verdict) -> Verdict:
 class _Stream(Exchange):
     asks_for_socket: bool = False
     socket: Messages | None = None
-    """Follows the WebSocket that this stream is, once the server has agreed to it."""
+    """The reader of this stream's WebSocket, once the server has accepted it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,8 @@ class Http2Details(Details):
 class Http2(Frames):
     """A connection of HTTP/2 frames, from the client's preface on.
 
-    Inside `http/1` (the h2c upgrade, RFC 7540 §3.2) stream 1 is the answer to the request there.
+    Inside `http/1` (the h2c upgrade, RFC 7540 §3.2) stream 1 carries the answer to the request
+    there.
     """
 
     name: ClassVar[str] = "http/2"
@@ -113,7 +114,7 @@ class Http2(Frames):
     def __post_init__(self) -> None:
         if self.context.stack[-1:] == ("http/1",):
             self._open(1).request_done = True
-            for side in self.sides.values():  # the upgrade carried SETTINGS that nobody has read
+            for side in self.sides.values():  # the SETTINGS in the upgrade were not read
                 side.decoder.max_allowed_table_size = MAX_TABLE
 
     def close(self) -> None:
@@ -173,7 +174,7 @@ class Http2(Frames):
             )
         )
         exchange = self._streams.get(stream)
-        if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only: one block is both
+        if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only block
             exchange.trailers = _kept(each for each in headers if each[0].startswith(b"grpc-"))
         if exchange and exchange.asks_for_socket and status[:1] == b"2":
             exchange.socket = Messages(stream)
@@ -184,7 +185,7 @@ class Http2(Frames):
             exchange.asks_for_socket = False
 
     def _trailers(self, direction: Direction, stream: int, headers: HeaderFields) -> None:
-        """A header block behind the content (RFC 9113 §8.1)."""
+        """A header block after the content (RFC 9113 §8.1)."""
         exchange = self._streams.get(stream)
         if exchange is None:
             return
@@ -199,7 +200,7 @@ class Http2(Frames):
             try:
                 self.protocol_events += exchange.socket.read(direction, content)
             except ProtocolError:
-                exchange.socket = None  # whatever this stream carries, the others go on
+                exchange.socket = None  # no WebSocket: only this stream is no longer followed
 
     def _url(self, named: Mapping[bytes, bytes]) -> str:
         """The target URI (RFC 9113 §8.3.1); of an ordinary CONNECT its authority (§8.5)."""
@@ -255,7 +256,7 @@ class Http2(Frames):
             self._close(stream, "reset", code)
 
     def _close(self, stream: int, outcome: Outcome = "complete", code: int | None = None) -> None:
-        """A stream is over, one way or another; `code`: the error that ended it (RFC 9113 §7)."""
+        """End a stream. `code` is the error that ended it (RFC 9113 §7)."""
         exchange = self._streams.pop(stream, None)
         if exchange is not None:
             reset_code = None if code is None else _error_name(code)

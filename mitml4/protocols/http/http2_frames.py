@@ -1,9 +1,8 @@
 """The frames of HTTP/2 (RFC 9113 §4), read from copies of the bytes.
 
-Of each frame the nine bytes of its header are read. Header blocks go on to HPACK, SETTINGS say how
-large its tables may be, and the payload of every other frame, DATA first of all, is skipped by
-count. What the reader remembers is bounded: one frame header or one header block per direction, and
-two HPACK tables.
+Of each frame the header of nine bytes is read. HPACK decodes header blocks; SETTINGS give the sizes
+of its tables. The payload of every other frame, mostly DATA, is skipped by count. The reader's
+memory is bounded: one frame header or header block per direction, and two HPACK tables.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ __all__ = ["MAX_HEADER_BLOCK", "MAX_TABLE", "PREFACE", "Block", "Frames"]
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
 MAX_HEADER_BLOCK: Final = 65536
-"""Bytes of one header block, both as it came and decompressed."""
+"""Bytes of one header block, both as sent and decompressed."""
 MAX_TABLE: Final = 65536
-"""Bytes of a dynamic table of HPACK, whatever is negotiated."""
+"""Bytes of a dynamic table of HPACK, even if more is negotiated."""
 _ENTRY_BYTES: Final = 150
-"""What an entry of a table takes in memory beside its bytes."""
+"""The memory of a table's entry beside its bytes."""
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -49,14 +48,14 @@ _PARSED: Final = frozenset({_HEADERS, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _CONTIN
 
 
 def _decoder() -> Decoder:
-    """Of a table as large as SETTINGS of the other side allow; the encoder says inside its header
-    blocks how much of that it uses (RFC 7541 §4.2, §6.3)."""
+    """A decoder whose table is as large as the other side's SETTINGS allow. The encoder says in its
+    header blocks how much of that it uses (RFC 7541 §4.2, §6.3)."""
     return Decoder(max_header_list_size=MAX_HEADER_BLOCK)
 
 
 @dataclass(slots=True)
 class _Frame:
-    """One that carries a part of a header block."""
+    """A frame that carries a part of a header block."""
 
     kind: int
     flags: int
@@ -75,7 +74,7 @@ class _Frame:
 
 @dataclass(slots=True)
 class Block:
-    """A header block under way: who it is about, and on which stream its CONTINUATIONs come."""
+    """A header block: the stream that it is about, and the stream of its CONTINUATION frames."""
 
     on_stream: int
     about_stream: int
@@ -86,24 +85,24 @@ class Block:
 @dataclass(slots=True)
 class _Side:
     has_preface: bool = False
-    """The preface is over: the first SETTINGS frame was seen."""
+    """Whether the first SETTINGS frame has arrived, so that the preface is over."""
     kept: bytes = b""
-    """The beginning of a frame that has not come whole: less than a header block."""
+    """The beginning of a frame that is not whole: less than a header block."""
     skip: int = 0
-    """Payload bytes of the frame under way that are not looked at."""
+    """Payload bytes of the current frame that are skipped."""
     content: int = 0
-    """How many of them come first and are content of `content_of`; what is left is padding."""
+    """How many of these, at their start, are content of `content_of`; the rest is padding."""
     content_of: int | None = None
-    """The stream whose content it is, where that is looked at."""
+    """The stream of that content, if the content is read."""
     ends: int | None = None
-    """The stream that is over when they have passed."""
+    """The stream whose half ends with this frame."""
     block: Block | None = None
     decoder: Decoder = field(default_factory=_decoder)
 
 
 @dataclass(slots=True)
 class Frames(Conversation):
-    """Both directions, frame by frame, from the client's preface on. To be subclassed."""
+    """Reads both directions, frame by frame, from the client's preface on. For subclassing."""
 
     up: Directive = MIRROR
     down: Directive = MIRROR
@@ -116,11 +115,11 @@ class Frames(Conversation):
         raise NotImplementedError
 
     def count_content(self, direction: Direction, stream: int, size: int) -> bool:
-        """So many bytes of content come in a stream; whether `read_content` wants them."""
+        """Content of this size follows in a stream. Returns whether `read_content` shall get it."""
         raise NotImplementedError
 
     def read_content(self, direction: Direction, stream: int, content: bytes) -> None:
-        """What came of a stream's content."""
+        """A part of a stream's content."""
         raise NotImplementedError
 
     def end_half(self, direction: Direction, stream: int) -> None:
@@ -128,7 +127,7 @@ class Frames(Conversation):
         raise NotImplementedError
 
     def reset_stream(self, stream: int, code: int) -> None:
-        """One side gave a stream up."""
+        """One side reset a stream."""
         raise NotImplementedError
 
     def go_away(self, direction: Direction, last: int, code: int) -> None:
@@ -142,7 +141,7 @@ class Frames(Conversation):
         return len(data)
 
     def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
-        """Read all frames that are whole; what is left over."""
+        """Read all frames that are whole. Returns the rest."""
         at = 0 if side.has_preface else self._begin(direction, side, data)
         while side.has_preface:
             passing = min(side.skip, len(data) - at)
@@ -173,7 +172,8 @@ class Frames(Conversation):
         return held
 
     def _begin(self, direction: Direction, side: _Side, data: bytes) -> int:
-        """Check what each side begins with (RFC 9113 §3.4): where the frames begin, or 0."""
+        """Check the first bytes of a side (RFC 9113 §3.4). Returns where its frames begin, 0 if
+        unknown."""
         preface = PREFACE if direction is UP else b""
         if not data.startswith(preface[: len(data)]):
             raise ProtocolError("HTTP/2: no preface")
@@ -186,7 +186,7 @@ class Frames(Conversation):
         return len(preface)
 
     def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
-        """Read the frame at `at`; how many of its bytes are done with, 0 while it is not whole."""
+        """Read the frame at `at`. Returns how many of its bytes were used, 0 if it is not whole."""
         have = len(data) - at
         if have < _HEADER_SIZE:
             return 0
@@ -233,9 +233,9 @@ class Frames(Conversation):
         return size
 
     def _settings(self, direction: Direction, flags: int, payload: bytes) -> None:
-        """How large a table the other side's encoder may use.
+        """Set the largest table that the other side's encoder may use.
 
-        What is taken back later counts once it is acknowledged; until then the larger one holds.
+        A smaller size is valid only once it is acknowledged, so the larger one stays.
         """
         if flags & _ACK or len(payload) % _SETTING.size:
             return

@@ -1,7 +1,7 @@
 """WebSocket (RFC 6455): the messages of an upgraded connection, read from copies of the bytes.
 
-Frame headers are read and payloads skipped by count. Sizes are those on the wire: what an extension
-(permessage-deflate, RFC 7692) has compressed stays compressed.
+Frame headers are read and payloads skipped by count. Sizes are those on the wire: data that an
+extension (permessage-deflate, RFC 7692) has compressed stays compressed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Frame:
 
 
 def _frame(data: bytes, at: int) -> _Frame | None:
-    """The frame that begins at `at`; None while its header has not come whole."""
+    """The frame at `at`; None if its header is not whole."""
     if len(data) - at < 2:
         return None
     first, second = data[at], data[at + 1]
@@ -67,13 +67,13 @@ class _Side:
     kept: bytes = b""
     """The beginning of a frame header."""
     frame: _Frame | None = None
-    """The frame under way."""
+    """The current frame."""
     skip: int = 0
-    """How much of its payload is still to come."""
+    """Bytes of its payload that have not arrived."""
     message: int | None = None
-    """The opcode of the message in fragments under way."""
+    """The opcode of the current message in fragments."""
     size: int = 0
-    """Of its fragments so far."""
+    """The size of its fragments so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,10 @@ class WebSocketMessage(ProtocolEvent):
 
 @dataclass(slots=True)
 class Messages:
-    """Reads the messages of both directions out of copies of the bytes."""
+    """Reads the messages of both directions from copies of the bytes."""
 
     stream: int | None = None
-    """That of HTTP/2 which carries them."""
+    """The stream of HTTP/2 that carries them."""
     _sides: dict[Direction, _Side] = field(
         default_factory=lambda: {direction: _Side() for direction in Direction}
     )
@@ -130,7 +130,7 @@ class Messages:
     def _ended(
         self, direction: Direction, side: _Side, frame: _Frame
     ) -> Iterator[WebSocketMessage]:
-        """A frame is over, and a message with it unless fragments follow (RFC 6455 §5.4)."""
+        """A frame is complete, and its message too unless fragments follow (RFC 6455 §5.4)."""
         opcode, size = frame.opcode, frame.size
         if not opcode & _CONTROL:
             if (opcode == _CONTINUATION) != (side.message is not None):
@@ -153,7 +153,7 @@ class WebSocketDetails(Details):
 
 @dataclass(slots=True)
 class WebSocket(Conversation):
-    """A connection of WebSocket frames, from behind the 101 on."""
+    """A connection of WebSocket frames, after the 101."""
 
     name: ClassVar[str] = "websocket"
     may_lead_on: ClassVar[bool] = False
