@@ -31,6 +31,8 @@ class Report:
 
     flow: int
     publish: Callable[[Event], None]
+    wants: Callable[[type], bool] = lambda _kind: True
+    """Whether anybody takes events of a class, or events with such a content."""
     clock: Callable[[], datetime] = now
     _stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
@@ -95,10 +97,12 @@ class Report:
         )
 
     def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> None:
-        """Something happened in a conversation."""
+        """Something happened in a conversation. Its event is built only if somebody wants it."""
         if isinstance(content, StreamLayer):
             self.enter(depth + 1, content.protocol)
             self.layer(depth + 1, "client", "relayed", None)
+            return
+        if not self.wants(type(content)):
             return
         depth += content.in_stream_layer
         self.publish(LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content))

@@ -47,7 +47,7 @@ class Services:
     """What flows need from their session."""
 
     publish: Callable[[Event], None]
-    wants: Callable[[type[Event]], bool] = lambda _kind: True
+    wants: Callable[[type], bool] = lambda _kind: True
     """Whether a sink takes events of this type: if not, none is built."""
     connect: Callable[[IncomingConnection], Awaitable[Transport]]
     """Connects to the server of a connection; raises OSError."""
@@ -81,7 +81,7 @@ class Flow:
         self.number = number
         self.connection = connection
         self.services = services
-        self.report = Report(number, services.publish)
+        self.report = Report(number, services.publish, services.wants)
         name = services.name_of(connection.destination)
         destination = Target(connection.destination.ip, connection.destination.port)
         known = [destination, *([Target(name, destination.port)] if name else [])]
