@@ -49,20 +49,22 @@ check: .venv/ready-to-develop
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
 
-PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --numprocesses auto
+PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --numprocesses
 # The tests start mitml4 hundreds of times; without this, compiling would take half of each start.
 COMPILE := $(BIN)/python -m compileall -q mitml4
 
 unit: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
-	$(PYTEST) --dist worksteal --ignore tests/e2e --ignore tests/machine
+	$(PYTEST) auto --ignore tests/e2e --ignore tests/machine
 
+# Use one process more than there are cores, because many of these tests wait for other programs.
 # Write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTEST) --dist loadscope tests/e2e tests/machine
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTEST) $$(($$(nproc) + 1)) \
+	    tests/e2e tests/machine
 
 # Only the wheel is installed, so this finds what is missing in it.
 wheel: .venv/ready-to-develop

@@ -14,6 +14,7 @@ its set:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -110,11 +111,12 @@ class CommandRoots:
                 yield variable, self.builtin if adds else self.system
 
     def _usual_file(self, variable: str) -> str | None:
-        """The file that a program reads if the variable is unset; None if it does not exist."""
+        """The file that a program reads if the variable is unset; None if we find none."""
         home, usual = self._environ.get("HOME"), _USUAL_FILES.get(variable)
-        if not home or not usual or not (file := Path(home, usual)).is_file():
+        if not home or not usual:
             return None
-        return str(file)
+        file = os.path.join(home, usual)
+        return file if os.path.isfile(file) else None  # False too if the home is closed to us
 
     def _number(self, roots: Collection[bytes]) -> int | None:
         """The number of the set with these roots, added if new; None if there are too many sets."""

@@ -25,7 +25,7 @@ async def test_an_end_goes_through_a_hold(lab, more: bytes) -> None:
     async with lab(server) as proxy:
         client = await proxy.connect()
         await client.send_all(CONNECT)
-        await trio.sleep(0.02)
+        await trio.testing.wait_all_tasks_blocked(0.02)
         await client.send_all(more)
         await client.send_eof()
         with trio.fail_after(5):

@@ -261,11 +261,16 @@ def test_q_ends_the_session_and_gives_the_terminal_back(window) -> None:
 )
 def test_the_terminal_is_given_back_however_it_ends(window, trouble: str) -> None:
     shown = window(f"""
+        import signal
+
         async def session(nursery):
-            open_flows(1, 3)
-            await trio.sleep(0.3)
+            with trio.open_signal_receiver(signal.SIGUSR1) as told:
+                open_flows(1, 3)
+                await anext(told)
             {trouble}
     """)
+    shown.wait_for("host-3")
+    shown.process.send_signal(signal.SIGUSR1)
     shown.wait(lambda screen: "Traceback" in screen.after)
     assert termios.tcgetattr(shown.slave) == shown.attributes
     screen = leave(shown)
@@ -277,17 +282,19 @@ def test_a_picture_that_takes_long_does_not_keep_the_terminal(window) -> None:
     shown = window("""
         import time
 
-        draw = table._canvas.draw
+        draw, begun = table._canvas.draw, []
 
         def draw_slowly(lines, size):
-            time.sleep(2)
+            begun.append(1)
+            time.sleep(1)
             draw(lines, size)
 
         table._canvas.draw = draw_slowly
 
         async def session(nursery):
             open_flows(1, 3)
-            await trio.sleep(0.3)
+            while not begun:
+                await trio.sleep(0.01)
             raise RuntimeError("oh")
     """)
     shown.wait(lambda screen: "Traceback" in screen.after)
@@ -420,7 +427,6 @@ def test_scrolled_back_the_view_stays_while_flows_come(window) -> None:
             open_flows(1, 50)
             while not table._skip:
                 await trio.sleep(0.01)
-            await trio.sleep(0.3)
             open_flows(51, 60)
             await stopped.wait()
     """)
