@@ -53,7 +53,7 @@ EXIT_STATUS: Final = (
         str(int(ExitCode.DONE)),
         "Success; also if Ctrl-C or the reader of its output ended a session.",
     ),
-    (str(int(ExitCode.FAILED)), "Failure."),
+    (str(int(ExitCode.FAILED)), "Failure; also if an output could not be written completely."),
     (str(int(ExitCode.USAGE)), "The command line is wrong."),
     (str(int(ExitCode.CANNOT)), "This machine cannot do it: privilege, kernel, a missing tool."),
     ("130", "Interrupted before the session had started."),
