@@ -1,1 +1,1 @@
-"""Families of protocols that are named, and not followed: one rule each, and no facts."""
+"""Families of protocols that are named but not followed: one rule each, and no details."""

@@ -1,4 +1,4 @@
-"""How people look after their hosts, desktops and telephones, and after each other. Named only.
+"""Administration of hosts, desktops and users. Named only.
 
 x11      42|6C 00, 11, 0, lengths of the authorization      X Window System protocol §8
 zabbix   "ZBXD" flags length(4 or 8) …                      Zabbix documentation, "Header"
@@ -6,8 +6,8 @@ ident    6193, 23 CRLF; the same ports, then " : USERID …"  RFC 1413 §4
 finger   ["/W" ] [user] [@host …] CRLF; text               RFC 1288 §2.3, port 79
 whois    a line of text CRLF; text                         RFC 3912 §2, port 43
 
-The last two are any text but for their ports, which are a hint and no proof: so they are never more
-than likely, and somebody else's rule comes first.
+The last two are any text on a known port. A port is a hint and no proof, so they are at most
+LIKELY, and any other rule that matches is preferred.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_AUTHORIZATION: Final = 1024
 
 
 def read_x11(reader: Reader) -> None:
-    """A client's connection set-up; the server answers in the client's byte order."""
+    """A client's connection set-up. The server answers in the client's byte order."""
     little = reader.one_of(BIG_ENDIAN, LITTLE_ENDIAN) == LITTLE_ENDIAN
     reader.take(1)
     for version in (11, 0):
@@ -49,20 +49,20 @@ MAX_LINE: Final = 32
 
 
 def read_ident(reader: Reader) -> None:
-    """A pair of ports on a line."""
+    """A line with a pair of ports."""
     line = reader.until(b"\n", MAX_LINE, DIGITS + b" ,\r")
     if not all(port.isdigit() and 1 <= int(port) <= 0xFFFF for port in ports(line)):
         raise ProtocolError("no ports")
 
 
 def ports(line: bytes) -> tuple[bytes, bytes]:
-    """What stands before and behind the comma."""
+    """The texts before and after the comma."""
     first, _, second = line.partition(b",")
     return first.strip(), second.strip()
 
 
 def ident_reply(up: bytes) -> Rule:
-    """The same ports, and whose connection it is, or why that is not said."""
+    """The same ports, and the owner of the connection, or why it is not given."""
     asked = ports(up.partition(b"\n")[0])
 
     def read(reader: Reader) -> None:
@@ -78,7 +78,8 @@ IDENT_PORT: Final = 113
 
 
 def detect_ident(opening: Opening) -> Verdict:
-    """A pair of ports is anybody's line, so it takes the answer, or the port to be likely."""
+    """A pair of ports, which other protocols may send too: it needs the answer, or the port to be
+    LIKELY."""
     if opening.down and not opening.up:
         return Verdict.REJECT
     query = evaluate(read_ident, opening.up)
@@ -94,7 +95,7 @@ _WHOIS_QUERY: Final = re.compile(rb"(?! *\r?\n)[ -~\x80-\xff]{1,256}\r?\n")
 
 
 def by_port(port: int, query: re.Pattern[bytes]) -> Detector:
-    """A detector for one line of the client's, and any text in return: LIKELY on the port alone."""
+    """A detector for one line from the client, answered by any text: LIKELY on this port."""
 
     def detect(opening: Opening) -> Verdict:
         if opening.port not in (None, port) or (opening.down and not opening.up):

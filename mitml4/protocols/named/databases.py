@@ -26,7 +26,7 @@ EXCHANGE_ATTRIBUTES: Final = (b"\x10\x41", b"\x14\x43")
 
 
 def read_drda(reader: Reader) -> None:
-    """What every connection begins with, or the answer to it."""
+    """The first message of every connection, or the answer to it."""
     length = reader.uint(2, DSS_HEAD + 4, MAX_DSS)
     reader.one_of(b"\xd0")
     reader.one_of(*DSS_TYPES)
@@ -41,7 +41,7 @@ TNS_VERSIONS: Final = (0x0100, 0x01FF)
 
 
 def read_oracle_tns(reader: Reader) -> None:
-    """A connect packet up to the versions: its own, and the oldest that it can."""
+    """A connect packet up to its versions: the own one, and the oldest that is supported."""
     reader.uint(2, MIN_CONNECT, MAX_CONNECT)
     reader.one_of(bytes(2))  # checksum
     reader.one_of(b"\x01")
@@ -54,12 +54,12 @@ def read_oracle_tns(reader: Reader) -> None:
 PING: Final = b"\xff\xff\xff\xff"
 MIN_TRANSPORT: Final = 13
 MAX_TRANSPORT: Final = (1 << 30) - 1
-"""Far more than a node takes, and less than any text."""
+"""Far more than a node accepts, and less than any text."""
 STATUS_BITS: Final = 0x0F
 
 
 def read_elasticsearch(reader: Reader) -> None:
-    """A message's header, or a ping, which is a header without a message."""
+    """The header of a message, or of a ping, which has no body."""
     reader.one_of(b"ES")
     if reader.data[reader.at : reader.at + 1] == PING[:1]:
         reader.one_of(PING)
@@ -71,7 +71,7 @@ def read_elasticsearch(reader: Reader) -> None:
 
 
 CONNECT_LENGTHS: Final = (44, 45)
-"""Without and with the flag for a server that only reads."""
+"""Without and with the flag for read-only servers."""
 PASSWORD: Final = 16
 
 
@@ -86,9 +86,9 @@ def read_zookeeper(reader: Reader) -> None:
 
 
 def read_clickhouse(reader: Reader) -> None:
-    """A hello of either side: its name, its version, and a revision of the protocol.
+    """A hello of either side: name, version, and a revision of the protocol.
 
-    Revisions count from 54000 on; as a variable-length integer each of them takes three bytes.
+    Revisions count from 54000. Each takes three bytes as a variable-length integer.
     """
     reader.one_of(b"\0")
     reader.take(reader.uint(1, 4, 100), PRINTABLE)

@@ -1,4 +1,4 @@
-"""What machines, meters and instruments speak. Named only.
+"""Protocols of machines, meters and instruments. Named only.
 
     modbus    transaction(2) 00 00 length(2) unit function …         Modbus TCP/IP V1.0b §3.1
     dnp3      05 64 length control to(2) from(2) CRC(2) …            IEEE 1815 §9.2
@@ -8,9 +8,9 @@
     enip      command(2) length(2) session(4) 00000000 …             CIP volume 2 §2-3.1
     hislip    "HS" type control parameter(4) length(8) …             IVI-6.1 §6.2
 
-Modbus has hardly a fixed bit, so the answer must repeat what was asked; and so must EtherNet/IP's
-to a question that is hardly anything but zeros. `tpkt` is what stands
-below S7 and MMS: a connection between two named ends (TSAPs), which RDP does not have.
+Modbus has few fixed bits, so its answer must repeat fields of the request. The same holds for a
+request of EtherNet/IP that is almost all zeros. `tpkt` is the transport of S7 and MMS: a connection
+between two named ends (TSAPs), which RDP lacks.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ MODBUS_MAX: Final = 254
 FUNCTIONS: Final = tuple(
     bytes([code]) for code in (*range(1, 9), 11, 12, *range(15, 18), *range(20, 25), 43, 90, 125)
 )
-"""Modbus Application Protocol V1.1b3 §5.1, and Schneider Electric's 90 and 125."""
+"""Modbus Application Protocol V1.1b3 §5.1, and 90 and 125 of Schneider Electric."""
 EXCEPTION: Final = 0x80
 READS: Final = (b"\x01", b"\x02", b"\x03", b"\x04")
-"""Of coils, inputs, registers: the answer counts its bytes."""
+"""Reading coils, inputs and registers: the answer has a count of its bytes."""
 LENGTHS: Final = {7: 2, 11: 2, 12: 2, 17: 2, 22: 8, 24: 4}
-"""Of a unit, a function and its arguments, where these are always as long (§6)."""
+"""Length of unit, function and arguments, where it is fixed (§6)."""
 COUNTS: Final = {15: 4, 16: 4, 20: 0, 21: 0, 23: 8}
-"""How far behind the function it stands how many bytes are left."""
+"""The offset, after the function, of a count of the bytes that follow."""
 
 
 def read_modbus(reader: Reader) -> None:
@@ -52,7 +52,7 @@ def read_modbus(reader: Reader) -> None:
 
 
 def read_modbus_arguments(reader: Reader) -> None:
-    """A request whose arguments are as long as its function's must be."""
+    """A request with the length of arguments that its function requires."""
     reader.take(MODBUS_HEAD - 2)
     length = reader.uint(2)
     reader.take(1)
@@ -67,7 +67,8 @@ def read_modbus_arguments(reader: Reader) -> None:
 
 
 def modbus_reply(up: bytes) -> Rule:
-    """What answers the client's first request: its transaction, its function or an exception."""
+    """The answer to the first request: the same transaction, and the same function or an
+    exception."""
     transaction, function = up[:2], up[MODBUS_HEAD + 1]
 
     def read(reader: Reader) -> None:
@@ -86,7 +87,7 @@ _modbus: Final = request_response(read_modbus, modbus_reply)
 
 
 def detect_modbus(opening: Opening) -> Verdict:
-    """A request that is answered, or repeated; or one in which nothing is wrong."""
+    """A request with an answer, or with a second request; or one whose every field is valid."""
     verdict = _modbus(opening)
     if verdict is Verdict.LIKELY and evaluate(read_modbus_arguments, opening.up) is Verdict.REJECT:
         return Verdict.NEED_MORE
@@ -94,11 +95,11 @@ def detect_modbus(opening: Opening) -> Verdict:
 
 
 DNP3_MIN: Final = 5
-"""Control and addresses; the length counts neither itself nor the start nor the CRCs."""
+"""Control and addresses: the length does not count itself, the start and the CRCs."""
 
 
 def read_dnp3(reader: Reader) -> None:
-    """A link frame's header."""
+    """The header of a link frame."""
     start = reader.at
     reader.one_of(b"\x05\x64")
     reader.uint(1, DNP3_MIN)
@@ -118,20 +119,21 @@ def dnp3_crc(data: bytes) -> int:
 
 
 CONTROLS: Final = tuple(bytes([control]) for control in (0x07, 0x0B, 0x13, 0x23, 0x43, 0x83))
-"""STARTDT, STOPDT and TESTFR, each act and con."""
+"""STARTDT, STOPDT and TESTFR, each as act and con."""
 MIN_I_FRAME: Final = 12
 TYPES: Final = 127
 CAUSES: Final = 0x3F
 
 
 def read_iec104(reader: Reader) -> None:
-    """A U frame, with which a connection begins, or else two others (of a capture's middle)."""
+    """A U frame, with which a connection begins; or two other frames, in the middle of a
+    capture."""
     if not read_iec104_frame(reader):
         read_iec104_frame(reader)
 
 
 def read_iec104_frame(reader: Reader) -> bool:
-    """A frame, which its first counter tells apart; whether it is a U frame."""
+    """A frame of any kind. Returns whether it is a U frame."""
     reader.one_of(b"\x68")
     end = reader.uint(1, 4, 253) + reader.at
     if end - reader.at > 4:
@@ -146,7 +148,7 @@ def read_iec104_frame(reader: Reader) -> bool:
 
 
 def read_i_frame(reader: Reader, end: int) -> None:
-    """What is sent, and what was received; and an ASDU."""
+    """The counters of sent and received frames, and an ASDU."""
     if end - reader.at < MIN_I_FRAME:
         raise ProtocolError("no ASDU is so short")
     read_counter(reader)
@@ -159,7 +161,7 @@ def read_i_frame(reader: Reader, end: int) -> None:
 
 
 def read_counter(reader: Reader) -> None:
-    """Fifteen bits; the lowest, which would make another frame of it, is 0."""
+    """A counter of fifteen bits. The lowest bit is 0, or it would be another kind of frame."""
     if reader.uint(1) & 1:
         raise ProtocolError("no counter")
     reader.take(1)
@@ -182,17 +184,17 @@ OPCUA_MAX: Final = (1 << 24) - 1
 
 
 def read_opcua(reader: Reader) -> None:
-    """A message's header. Its length has a zero byte, so that no text is taken for it."""
+    """The header of a message. Its length has a zero byte, which rules out text."""
     reader.one_of(*OPCUA_TYPES)
     reader.uint(4, 8, OPCUA_MAX, little=True)
 
 
 COTP_FIXED: Final = 6
-"""Of a connection request behind its length indicator: code, two references, class."""
+"""Bytes of a connection request after its length: code, two references, class."""
 
 
 def read_tpkt(reader: Reader) -> None:
-    """A connection request (or a confirm, which a capture may show alone) that names its ends."""
+    """A connection request, or (in a capture) a confirm, that names its ends."""
     reader.one_of(b"\x03\x00")
     length = reader.uint(2, 4 + 1 + COTP_FIXED + 2, 4 + 0xFF)
     reader.uint(1, length - 5, length - 5)
@@ -203,7 +205,7 @@ def read_tpkt(reader: Reader) -> None:
 
 
 LISTS: Final = (b"\x04\0", b"\x63\0", b"\x64\0")
-"""Of services, identities and interfaces."""
+"""Requests for lists of services, identities and interfaces."""
 REGISTER_SESSION: Final = b"\x65\0"
 SEND_DATA: Final = (b"\x6f\0", b"\x70\0")
 ENIP_MAX: Final = 0xFFFF - 24
@@ -212,7 +214,8 @@ ENIP_MAX: Final = 0xFFFF - 24
 def read_enip_head(
     reader: Reader, *commands: bytes, least: int, most: int, session: int = 0
 ) -> None:
-    """An encapsulation header: `least` to `most` bytes follow it, in a session from `session`."""
+    """An encapsulation header with `least` to `most` bytes after it; `session` is the lowest
+    session."""
     reader.one_of(*commands)
     reader.uint(2, least, most, little=True)
     reader.uint(4, session)
@@ -222,7 +225,7 @@ def read_enip_head(
 
 
 def read_enip_data(reader: Reader) -> None:
-    """A session that is asked for or granted, or data within one, sent to interface 0."""
+    """A session that is requested or granted, or data within one, for interface 0."""
     if reader.data[:1] == REGISTER_SESSION[:1]:
         read_enip_head(reader, REGISTER_SESSION, least=4, most=4)
         reader.one_of(b"\1\0\0\0")  # the protocol's version, no options
@@ -232,12 +235,12 @@ def read_enip_data(reader: Reader) -> None:
 
 
 def read_enip_question(reader: Reader) -> None:
-    """Which services, identities or interfaces there are, asked with nothing but a header."""
+    """A request for a list, which is only a header."""
     read_enip_head(reader, *LISTS, least=0, most=0)
 
 
 def enip_list(up: bytes) -> Rule:
-    """What answers it."""
+    """The answer to it."""
     return lambda reader: read_enip_head(reader, up[:2], least=2, most=ENIP_MAX)
 
 
@@ -246,7 +249,7 @@ _before_one: Final = request_response(read_enip_question, enip_list)
 
 
 def detect_enip(opening: Opening) -> Verdict:
-    """Either kind of beginning; their commands differ."""
+    """Either kind of beginning: they have different commands."""
     verdict = _within_a_session(opening)
     return _before_one(opening) if verdict is Verdict.REJECT else verdict
 
@@ -255,7 +258,8 @@ HISLIP_TYPES: Final = 0x22
 
 
 def read_hislip(reader: Reader) -> None:
-    """A message's header; its length, of eight bytes, never needs the first four."""
+    """The header of a message. Of its length, which has eight bytes, the first four are always
+    0."""
     reader.one_of(b"HS")
     reader.uint(1, 0, HISLIP_TYPES)
     reader.take(1 + 4)

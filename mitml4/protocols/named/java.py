@@ -1,4 +1,4 @@
-"""What belongs to Java: AJP, the debugger's wire, remote method calls. Named only.
+"""Protocols of Java: AJP, debugging, remote method invocation. Named only.
 
 ajp13      12 34 length(2) 02|0A …      AJPv13 (Apache Tomcat Connectors)
 jdwp       "JDWP-Handshake"             JDWP specification, "JDWP Start-up"; both sides
@@ -23,7 +23,7 @@ METHODS: Final = 27
 
 
 def read_ajp13(reader: Reader) -> None:
-    """A packet from the web server: a request up to its method, or the question for life."""
+    """A packet from the web server: a request up to its method, or a CPing."""
     reader.one_of(b"\x12\x34")
     length = reader.uint(2, 1, MAX_AJP)
     if reader.one_of(FORWARD_REQUEST, CPING) == FORWARD_REQUEST:
@@ -33,12 +33,12 @@ def read_ajp13(reader: Reader) -> None:
 
 
 def read_jdwp(reader: Reader) -> None:
-    """The handshake, which both sides send alike."""
+    """The handshake, which is the same from both sides."""
     reader.one_of(b"JDWP-Handshake")
 
 
 def read_java_rmi(reader: Reader) -> None:
-    """The stream's head: version, and one of the three protocols."""
+    """The head of the stream: a version, and one of the three protocols."""
     reader.one_of(b"JRMI")
     reader.uint(2, 1, 2)
     reader.one_of(b"\x4b", b"\x4c", b"\x4d")

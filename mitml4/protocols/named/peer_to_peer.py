@@ -1,4 +1,4 @@
-"""Peers that greet each other: BitTorrent, Gnutella, Bitcoin. Named only.
+"""Peer-to-peer networks: BitTorrent, Gnutella, Bitcoin. Named only.
 
 bittorrent   13 "BitTorrent protocol" …                      BEP 3
 gnutella     "GNUTELLA CONNECT/0.6" CRLF …                   Gnutella 0.6 §2
@@ -18,7 +18,7 @@ __all__ = ["PROTOCOLS"]
 
 
 def read_bittorrent(reader: Reader) -> None:
-    """The name of the protocol behind its length."""
+    """The name of the protocol, after its length."""
     reader.one_of(b"\x13BitTorrent protocol")
 
 
@@ -36,7 +36,7 @@ MAX_BITCOIN: Final = 32 << 20
 
 
 def read_bitcoin(reader: Reader) -> None:
-    """A message's header."""
+    """The header of a message."""
     reader.one_of(*NETWORKS)
     name = reader.take(COMMAND, PRINTABLE + b"\0").rstrip(b"\0")
     if not name or b"\0" in name:

@@ -1,9 +1,9 @@
-"""How routers talk to each other: BGP and LDP. Named only.
+"""Protocols between routers: BGP and LDP. Named only.
 
     bgp    16×FF length(2) type(1) …                                  RFC 4271 §4.1
     ldp    00 01 length(2) LSR(4) label space(2), type(2) length(2) id(4) …   RFC 5036 §3.1, §3.5
 
-Either side of BGP may open the conversation.
+In BGP either side may speak first.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ BGP_TYPES: Final = 5
 
 
 def read_bgp(reader: Reader) -> None:
-    """A message's head. RFC 8654 lifts the limit of 4096 bytes."""
+    """The head of a message. RFC 8654 lifts the limit of 4096 bytes."""
     reader.one_of(MARKER)
     reader.uint(2, BGP_HEAD)
     reader.uint(1, 1, BGP_TYPES)
 
 
 LDP_HEAD: Final = 6
-"""What the PDU's length counts before its first message."""
+"""Bytes that the PDU's length counts before its first message."""
 MAX_LDP: Final = 4096
 KEEP_ALIVE: Final = b"\x02\x01"
 FIRST_TLV: Final = {
@@ -39,11 +39,11 @@ FIRST_TLV: Final = {
     **{bytes([3, kind]): b"\x01\x01" for kind in range(2)},  # addresses: a list of them
     **{bytes([4, kind]): b"\x01\x00" for kind in range(5)},  # labels: FEC
 }
-"""What each message must begin with (§3.5); hellos are sent over UDP alone."""
+"""The beginning of each message (§3.5). Hellos are sent only over UDP."""
 
 
 def read_ldp(reader: Reader) -> None:
-    """A PDU's head, and the beginning of its first message, which must fit into it."""
+    """The head of a PDU, and the beginning of its first message, which must fit into it."""
     reader.one_of(b"\x00\x01")
     length = reader.uint(2, LDP_HEAD + 8, MAX_LDP)
     reader.uint(4, 1)

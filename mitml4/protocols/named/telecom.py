@@ -1,4 +1,4 @@
-"""What telephone networks and calls are made of: Diameter, SMPP, STUN. Named only.
+"""Protocols of telephone networks and calls: Diameter, SMPP, STUN. Named only.
 
     diameter   01 length(3) flags command(3) application(4) ids(8) AVPs     RFC 6733 §3
     smpp       length(4) command(4) 00000000 sequence(4) system id …        SMPP 3.4 §3.2, §4.1
@@ -23,12 +23,12 @@ AVP_HEAD: Final = 8
 MAX_DIAMETER: Final = 1 << 20
 MIN_COMMAND: Final = 257
 AVPS: Final = (0x100, 0x3FF)
-"""The first is one of the base protocol's (§4.5), so it has no vendor either."""
+"""The first AVP is one of the base protocol (§4.5), and so has no vendor."""
 AVP_FLAGS: Final = (b"\x40", b"\x00", b"\x60", b"\x20")
 
 
 def read_diameter(reader: Reader) -> None:
-    """A message's header and the head of its first AVP."""
+    """The header of a message, and the head of its first AVP."""
     reader.one_of(b"\x01")
     length = reader.uint(3, DIAMETER_HEAD + AVP_HEAD, MAX_DIAMETER)
     if length % 4 or reader.uint(1) & 0x0F:
@@ -41,13 +41,13 @@ def read_diameter(reader: Reader) -> None:
 
 
 BINDS: Final = tuple(b"\0\0\0" + kind for kind in (b"\x01", b"\x02", b"\x09"))
-"""As a receiver, a transmitter, or both (§5.1.2.1)."""
+"""Binds as receiver, transmitter, or both (§5.1.2.1)."""
 MAX_BIND: Final = 1024
 SMPP_VERSIONS: Final = (0, 0x50)
 
 
 def read_smpp(reader: Reader) -> None:
-    """A client's bind: who it is, its password, what kind of system, which addresses it serves."""
+    """A client's bind: name, password, type of system, and the addresses that it serves."""
     length = reader.uint(4, 23, MAX_BIND) - 4
     bind = reader.part(length)
     bind.one_of(*BINDS)
@@ -69,7 +69,7 @@ MAX_STUN: Final = 2048
 
 
 def read_stun(reader: Reader) -> int:
-    """A message's head as far as it is fixed; returns the whole message's length."""
+    """The fixed part of a message's head. Returns the length of the whole message."""
     reader.uint(2, 0, STUN_TYPES)
     length = reader.uint(2, 0, MAX_STUN)
     if length % 4:
@@ -79,7 +79,7 @@ def read_stun(reader: Reader) -> int:
 
 
 def read_framed_stun(reader: Reader) -> None:
-    """The same in a frame, which must be of its length."""
+    """The same in a frame of the same length."""
     frame = reader.uint(2, STUN_HEAD, STUN_HEAD + MAX_STUN)
     if read_stun(reader) != frame:
         raise ProtocolError("a frame of another length")

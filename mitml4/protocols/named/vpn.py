@@ -1,15 +1,15 @@
 """Tunnels that are only named: OpenVPN and PPTP.
 
-    openvpn   length(2) opcode session(8) …     OpenVPN's ssl_pkt.h; the length is TCP's addition
+    openvpn   length(2) opcode session(8) …     OpenVPN's ssl_pkt.h; the length only over TCP
     pptp      length(2) 00 01 1A2B3C4D …        RFC 2637 §2
 
-OpenVPN begins with a hard reset of the client, which the server's own acknowledges. Behind the
-session comes, one after the other,
+OpenVPN begins with a hard reset from the client, which the server's reset acknowledges. After the
+session come, in this order,
 
-    plain                     what is acknowledged, number 0
-    signed (tls-auth)         a digest, packet 1, its time, what is acknowledged, number 0
-    encrypted (tls-crypt)     packet 1, its time, a tag, and all else encrypted
-    with a key of its own     the same, and the client's key, encrypted for the server
+    plain                     acknowledgements, number 0
+    signed (tls-auth)         a digest, packet 1, its time, acknowledgements, number 0
+    encrypted (tls-crypt)     packet 1, its time, a tag, and the rest encrypted
+    with the client's key     the same, and the client's key, encrypted for the server
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLIENT_RESETS: Final = (b"\x38", b"\x50")
 SERVER_RESETS: Final = (b"\x40",)
 SESSION: Final = 8
 PACKET: Final = (b"\0\0\0\1", b"\x0f\0\0\1")
-"""The first that is sent; 0F says that the client can negotiate early (OpenVPN 2.6)."""
+"""The number of the first packet; 0F means that the client can negotiate early (OpenVPN 2.6)."""
 TIME: Final = 4
 DIGESTS: Final = (16, 20, 28, 32, 48, 64)
 TAG: Final = 32
@@ -37,16 +37,16 @@ NONE: Final = b"\0"
 ONE: Final = b"\1" + NUMBER
 MIN_WITH_KEY: Final = 54 + 290
 MAX_WITH_KEY: Final = 54 + 1024
-"""An encrypted reset, and a client's key with what else is said of it (tls_crypt.h)."""
+"""The length of an encrypted reset, and of a client's key with its data (tls_crypt.h)."""
 
 
 def read_packet(reader: Reader) -> None:
-    """What is in the clear of an encrypted reset: its number, and behind it its time."""
+    """The plain part of an encrypted reset: its number and its time."""
     reader.one_of(*PACKET)
 
 
 def reset(opcodes: tuple[bytes, ...], *, acknowledges: bool, with_key: bool) -> Rule:
-    """A reset of either side, whose length says how it may be protected."""
+    """A reset of either side. Its length shows how it may be protected."""
     size = 1 + SESSION + (len(ONE) + SESSION if acknowledges else len(NONE)) + len(NUMBER)
 
     def read_plain(reader: Reader) -> None:
@@ -91,7 +91,7 @@ MAX_PPTP: Final = 255
 
 
 def read_pptp(reader: Reader) -> None:
-    """A control message's head."""
+    """The head of a control message."""
     reader.uint(2, MIN_PPTP, MAX_PPTP)
     reader.one_of(CONTROL_MESSAGE)
 

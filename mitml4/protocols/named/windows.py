@@ -1,4 +1,4 @@
-"""What Windows networks speak besides SMB: DCE/RPC and Kerberos. Named only.
+"""Protocols of Windows networks besides SMB: DCE/RPC and Kerberos. Named only.
 
 dcerpc      05 00 type flags order(4) length(2) …      DCE 1.1: RPC, §12.6.3.1
 kerberos    length(4) [APPLICATION n] SEQUENCE …       RFC 4120 §5, §7.2.2
@@ -19,7 +19,7 @@ __all__ = ["PROTOCOLS", "read_pdu"]
 BYTE_ORDERS: Final = (b"\x00", b"\x01", b"\x10", b"\x11")
 """DCE 1.1: RPC, §14.1: integers big-endian or (1x) little-endian, characters ASCII or EBCDIC."""
 PDU_TYPES: Final = tuple(bytes([kind]) for kind in (0, 2, 3, *range(11, 21)))
-"""Those of the connection-oriented protocol (table 12-1; 20 is MS-RPCE's)."""
+"""The types of the connection-oriented protocol (table 12-1; 20 is from MS-RPCE)."""
 FIRST_FRAGMENT: Final = 0x01
 RESERVED_FLAG: Final = 0x08
 PDU_HEAD: Final = 16
@@ -28,7 +28,7 @@ PDU_HEAD: Final = 16
 def read_pdu(reader: Reader) -> None:
     """The common header of a PDU.
 
-    The minor version is 0 in practice; with a 1 there, three bytes would be a SOCKS5 greeting.
+    The minor version is 0 in practice. With a 1, three bytes of it would be a SOCKS5 greeting.
     """
     reader.one_of(b"\x05\x00")
     reader.one_of(*PDU_TYPES)
@@ -53,11 +53,12 @@ APPLICATIONS: Final = {
     b"\x6f": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0f",  # AP-REP
     b"\x7e": b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x1e",  # KRB-ERROR
 }
-"""How a message's SEQUENCE begins, by its tag: version 5, and the type that the tag says."""
+"""The beginning of a message's SEQUENCE, by its tag: version 5, and the type that belongs to the
+tag."""
 
 
 def read_kerberos(reader: Reader) -> None:
-    """A message up to its type. Its lengths, all three, say the same."""
+    """A message up to its type. Its three lengths must agree."""
     end = reader.uint(4, 16, MAX_KERBEROS) + 4
     tag = read_filling(reader, end, *APPLICATIONS)
     read_filling(reader, end, SEQUENCE)
@@ -65,7 +66,7 @@ def read_kerberos(reader: Reader) -> None:
 
 
 def read_filling(reader: Reader, end: int, *tags: bytes) -> bytes:
-    """The head of an element that ends where its message ends."""
+    """The head of an element that ends with its message."""
     tag, length = read_head(reader, *tags)
     if reader.at + length != end:
         raise ProtocolError("an element that does not fill its message")

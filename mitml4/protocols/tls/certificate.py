@@ -1,4 +1,4 @@
-"""What an X.509 certificate shows of itself, in words: the `certificate` of the `tls` details."""
+"""The fields of an X.509 certificate as text: the `certificate` of the `tls` details."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CertificateDetails:
     key: str
     """`RSA-2048`, `EC P-256`, `Ed25519`."""
     sha256: str
-    """Of the DER form, in hex."""
+    """Of the DER encoding, in hex."""
     verify: str | None = None
     """`ok`, or why it did not verify; None where nobody asked (passthrough, captures)."""
 
@@ -50,14 +50,14 @@ class CertificateDetails:
 
     @classmethod
     def of_der(cls, der: bytes) -> CertificateDetails | None:
-        """None for bytes that are no readable certificate: what a server sends is its own affair.
+        """None for bytes that are no readable certificate, which a server may send.
 
-        cryptography is imported here, so that whoever needs no certificate does not load OpenSSL.
+        cryptography is imported here, so that a user without certificates does not load OpenSSL.
         """
         from cryptography.x509 import load_der_x509_certificate
 
         with warnings.catch_warnings():
-            # It warns of what real certificates break (a negative serial number); we only read.
+            # It warns of faults in real certificates (a negative serial number).
             warnings.simplefilter("ignore")
             try:
                 return cls.of(load_der_x509_certificate(der))
@@ -72,7 +72,7 @@ def _subject_alternative_names(certificate: Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    # One more than events have, so that they say that there are more.
+    # One more than events show, so that they show that there are more.
     return tuple(
         name.value.rfc4514_string()
         if isinstance(name, x509.DirectoryName)

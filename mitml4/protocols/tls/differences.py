@@ -1,7 +1,7 @@
 """How two ClientHellos differ: the client's own, and the one that the server got in its place.
 
-Values that are new in every hello (random, keys, tickets) and GREASE's own choice of a number are
-no difference; that there is GREASE at all is one.
+Values that change with every hello (random, keys, tickets) and the numbers chosen for GREASE do not
+count as differences. Whether there is GREASE at all does.
 """
 
 from __future__ import annotations
@@ -52,18 +52,19 @@ _REST: Final[tuple[tuple[str, Callable[[ClientHello], object]], ...]] = (
     ("alpn", lambda hello: hello.alpn),
 )
 _SIGNALS: Final = frozenset({0x00FF, 0x5600})
-"""RFC 5746 §3.3, RFC 7507: among the cipher suites, but no suites."""
+"""RFC 5746 §3.3, RFC 7507: values in the list of cipher suites that are no suites."""
 
 
 def differences(client: ClientHello, server_got: ClientHello) -> tuple[str, ...]:
-    """In words: `extension padding` is what the client alone has, `extension padding (added)` what
-    it has not, `extension_order` what both have in another order; `grease`, `point_formats`."""
+    """The differences in words. `extension padding`: only the client has it; `extension padding
+    (added)`: only the server's hello has it; `extension_order`: both have them in another order;
+    `grease`; `point_formats`."""
     return tuple(_differences(client, server_got))
 
 
 def lacks(client: ClientHello, server_got: ClientHello) -> bool:
-    """Whether a server may have failed for want of a suite, group or signature algorithm that the
-    client does offer."""
+    """Whether a server may have failed because its hello lacks a suite, group or signature
+    algorithm that the client offers."""
     return any(
         set(without_grease(of(client))) - set(of(server_got)) - _SIGNALS
         for _, of, _ in (_CIPHERS, _GROUPS, _SIGNATURES)
@@ -87,7 +88,7 @@ def _differences(client: ClientHello, server_got: ClientHello) -> Iterator[str]:
 def _list_differences(
     what: str, said: Numbers, got: Numbers, name: Callable[[int], str]
 ) -> Iterator[str]:
-    """A list that only one of the two has is named as an extension."""
+    """A list that only one of the two has is reported as an extension."""
     in_said, in_got = set(said), set(got)
     yield from (f"{what} {name(each)}" for each in said if each not in in_got)
     yield from (f"{what} {name(each)} (added)" for each in got if each not in in_said)

@@ -1,4 +1,4 @@
-"""JA3, JA3S, JA4 and JA4S: short names for how a TLS implementation says hello.
+"""JA3, JA3S, JA4 and JA4S: fingerprints of TLS implementations, made from their hellos.
 
 JA3 and JA3S are Salesforce's (https://github.com/salesforce/ja3, BSD); JA4 is FoxIO's
 (https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, BSD). JA4S follows FoxIO's
@@ -28,12 +28,12 @@ _JA4_VERSIONS: Final = {
 }
 _ALPHANUMERIC: Final = frozenset((string.digits + string.ascii_letters).encode())
 _NOTHING: Final = "0" * 12
-"""What JA4 writes where there is nothing to hash."""
+"""What JA4 has in place of the hash of an empty list."""
 _OF_ONE_CONNECTION: Final = frozenset(
     {Extension.PADDING, Extension.PRE_SHARED_KEY, Extension.EARLY_DATA, Extension.COOKIE}
 )
 _REMEMBERED: Final = 256
-"""Hellos repeat: a client says the same ones to everybody, but for GREASE and the name."""
+"""The size of caches: a client's hellos repeat, apart from GREASE and the name."""
 
 
 def ja3_text(hello: ClientHello) -> str:
@@ -63,7 +63,8 @@ def ja4(hello: ClientHello) -> str:
 
 
 def kind_of_client(hello: ClientHello) -> str:
-    """JA4 of what is the same in each of a client's hellos, resumptions of a session included."""
+    """A JA4 of the part that all hellos of a client share, including those that resume a
+    session."""
     return _ja4(hello, tuple(each for each in hello.extensions if each not in _OF_ONE_CONNECTION))
 
 
@@ -93,7 +94,8 @@ def ja4s(hello: ServerHello) -> str:
 
 
 def _ends(alpn: bytes) -> str:
-    """The first and last character of an ALPN name, or of its hex form where they are no such."""
+    """The first and last character of an ALPN name, or of its hex form if they are not
+    alphanumeric."""
     if not alpn:
         return "00"
     if alpn[0] in _ALPHANUMERIC and alpn[-1] in _ALPHANUMERIC:

@@ -1,8 +1,8 @@
-"""ClientHello and ServerHello: what both sides of a TLS connection say in the clear.
+"""ClientHello and ServerHello, which both sides of a TLS connection send in plain text.
 
-`parse_client_hello` and `parse_server_hello` read them from the start of a stream, however it was
-split into segments and records. Everything is kept in the order of the wire, GREASE included
-(RFC 8701), because a mirrored handshake and a fingerprint both need exactly that.
+`parse_client_hello` and `parse_server_hello` read them from the start of a stream, however it is
+split into segments and records. Everything is kept in the order of the wire, including GREASE (RFC
+8701), because a mirrored handshake and a fingerprint need that order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = [
 
 
 class Extension:
-    """The extension types that are read (https://www.iana.org/assignments/tls-extensiontype-values)."""
+    """The extension types that are read
+    (https://www.iana.org/assignments/tls-extensiontype-values)."""
 
     SERVER_NAME: Final = 0  # RFC 6066 §3
     STATUS_REQUEST: Final = 5  # RFC 6066 §8
@@ -56,11 +57,11 @@ _RETRY_RANDOM: Final = bytes.fromhex(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHello:
-    """A ClientHello as sent (RFC 8446 §4.1.2). Numbers are the wire's, in the wire's order.
+    """A ClientHello as sent (RFC 8446 §4.1.2). Numbers are those of the wire, in its order.
 
-    An absent extension gives an empty tuple, except for `alpn`, where None tells an absent one
-    from an empty list. For an SSLv2-compatible hello (RFC 5246 §E.2) `sslv2` is true, cipher
-    specs that SSLv2 alone knows keep their three bytes, and there are no extensions.
+    An absent extension gives an empty tuple, except for `alpn`: None is an absent extension, and an
+    empty tuple an empty list. In an SSLv2-compatible hello (RFC 5246 §E.2) `sslv2` is true, cipher
+    specs of SSLv2 alone keep their three bytes, and there are no extensions.
     """
 
     legacy_version: int
@@ -71,18 +72,18 @@ class ClientHello:
     extensions: tuple[int, ...] = ()
     sni: str | None = None
     more_names: tuple[str, ...] = ()
-    """Behind the SNI in its list; RFC 6066 §3 allows none."""
+    """Names after the SNI in its list; RFC 6066 §3 allows none."""
     alpn: tuple[bytes, ...] | None = None
     supported_versions: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()
     signature_algorithms: tuple[int, ...] = ()
     signature_algorithms_cert: tuple[int, ...] = ()
     key_shares: tuple[int, ...] = ()
-    """The groups that a key was sent for."""
+    """The groups of the keys that were sent."""
     point_formats: tuple[int, ...] = ()
     sslv2: bool = False
     wire_length: int = 0
-    """Bytes of the stream up to the end of the record that holds the hello's last byte."""
+    """Bytes of the stream up to the end of the hello's last record."""
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ class ClientHello:
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """The versions offered, without GREASE: as listed, else the one it goes up to."""
+        """The offered versions, without GREASE: the list, or else the highest version alone."""
         listed = tuple(v for v in self.supported_versions if not is_grease(v))
         return listed or (self.legacy_version,)
 
@@ -111,7 +112,7 @@ class ClientHello:
 
     @property
     def ech(self) -> bool:
-        """Real or GREASE: the two look alike on purpose (RFC 9849 §6.2)."""
+        """Whether the hello has ECH. Real ECH and GREASE look alike on purpose (RFC 9849 §6.2)."""
         return self.has(Extension.ENCRYPTED_CLIENT_HELLO)
 
     @classmethod
@@ -134,9 +135,9 @@ class ServerHello:
     extensions: tuple[int, ...] = ()
     selected_version: int | None = None
     alpn: bytes | None = None
-    """In the clear up to TLS 1.2 only."""
+    """In plain text up to TLS 1.2 only."""
     group: int | None = None
-    """Of the key share (TLS 1.3)."""
+    """The group of the key share (TLS 1.3)."""
     psk: bool = False
 
     @property
@@ -145,12 +146,13 @@ class ServerHello:
 
     @property
     def is_retry(self) -> bool:
-        """A HelloRetryRequest: another ClientHello and ServerHello follow."""
+        """Whether it is a HelloRetryRequest, after which another ClientHello and ServerHello
+        follow."""
         return self.random == _RETRY_RANDOM
 
     @property
     def is_tls13(self) -> bool:
-        """Whether all that follows is encrypted (drafts of TLS 1.3 are 0x7fNN)."""
+        """Whether everything after it is encrypted (drafts of TLS 1.3 are 0x7fNN)."""
         return self.version >= 0x0304
 
     @classmethod
@@ -161,11 +163,11 @@ class ServerHello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncryptedExtensions:
-    """What a server of TLS 1.3 answers behind its ServerHello (RFC 8446 §4.3.1)."""
+    """The answer of a TLS 1.3 server after its ServerHello (RFC 8446 §4.3.1)."""
 
     alpn: bytes | None = None
     early_data: bool = False
-    """Whether it takes the client's early data."""
+    """Whether the server accepts the client's early data."""
 
     @classmethod
     def of(cls, message: Message) -> EncryptedExtensions:
@@ -176,11 +178,11 @@ class EncryptedExtensions:
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
-    """The ClientHello that a client's stream begins with; None as long as it is not whole.
+    """The ClientHello at the start of a client's stream; None as long as it is not whole.
 
-    `data` is the raw stream from its first record on, at most MAX_PEEK bytes of which are looked
-    at; bytes behind the hello do not matter. Raises ProtocolError when it is broken, is something
-    else, or is not whole within MAX_PEEK.
+    `data` is the raw stream from its first record on. At most MAX_PEEK bytes of it are read, and
+    bytes after the hello are ignored. Raises ProtocolError if it is broken, is something else, or
+    is not whole within MAX_PEEK.
     """
     reader = MessageReader(max_message=MAX_PEEK)
     for message in reader.feed(data[:MAX_PEEK]):
@@ -195,7 +197,7 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
 def parse_server_hello(data: bytes) -> ServerHello | None:
     """The same for a server's stream and its ServerHello (or HelloRetryRequest).
 
-    Raises ProtocolError also when the server began with an alert.
+    Raises ProtocolError also if the server begins with an alert.
     """
     reader = MessageReader(max_message=MAX_PEEK)
     for message in reader.feed(data[:MAX_PEEK]):
@@ -217,7 +219,7 @@ def _is(message: Message, kind: HandshakeType) -> bool:
 
 
 class _Cursor:
-    """Takes fields off the front of a message; anything that runs over it is a ProtocolError."""
+    """Reads the fields of a message in order; reading past its end is a ProtocolError."""
 
     __slots__ = ("_at", "_data")
 
@@ -240,13 +242,13 @@ class _Cursor:
         return int.from_bytes(self.take(width), "big")
 
     def vector(self, width: int) -> _Cursor:
-        """What a length of `width` bytes stands before (RFC 8446 §3.4)."""
+        """A vector with its length, of `width` bytes, before it (RFC 8446 §3.4)."""
         return _Cursor(self.take(self.number(width)))
 
     def numbers(self, width: int) -> tuple[int, ...]:
-        """All the rest as numbers."""
+        """The rest of the bytes as numbers."""
         count, odd = divmod(len(self._data) - self._at, width)
-        if width == 2 and not odd:  # as nearly always; one by one takes ten times as long
+        if width == 2 and not odd:  # the usual case; one by one would take ten times as long
             return struct.unpack(f">{count}H", self.rest())
         return tuple(self.number(width) for _ in range(count + bool(odd)))
 
@@ -255,7 +257,7 @@ class _Cursor:
 
 
 def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, _Cursor]]:
-    """The types in order, and the body of each (a hello of SSL 3 ends before any)."""
+    """The types in order, and the body of each (SSL 3 hellos end before extensions)."""
     types: list[int] = []
     bodies: dict[int, _Cursor] = {}
     block = cursor.vector(2) if cursor else cursor
@@ -267,7 +269,7 @@ def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, _Cursor]]:
 
 
 def _listed(body: _Cursor | None, *, length: int, item: int) -> tuple[int, ...]:
-    """An extension that is one list of numbers; absent, it is an empty one."""
+    """An extension that is one list of numbers; empty if it is absent."""
     return body.vector(length).numbers(item) if body is not None else ()
 
 
@@ -305,7 +307,7 @@ def _client_hello(body: bytes, wire_length: int) -> ClientHello:
 
 
 def _host_names(body: _Cursor | None) -> list[str]:
-    """RFC 6066 §3; the names of type 0. Some send the extension without a list."""
+    """RFC 6066 §3: the names of type 0. Some clients send the extension without a list."""
     found = []
     names = body.vector(2) if body else None
     while names:
@@ -336,7 +338,7 @@ def _key_shares(body: _Cursor | None) -> tuple[int, ...]:
 
 
 def _sslv2_client_hello(body: bytes, wire_length: int) -> ClientHello:
-    """RFC 5246 §E.2 (and the SSL 2.0 draft): lengths first, then what they measure."""
+    """RFC 5246 §E.2 (and the SSL 2.0 draft): first the lengths, then the fields."""
     cursor = _Cursor(body)
     version = cursor.number(2)
     specs, session_id, challenge = (cursor.number(2) for _ in range(3))
@@ -359,7 +361,7 @@ def _server_hello(body: bytes) -> ServerHello:
     if version >> 8 not in (3, 0x7F):
         raise ProtocolError(f"a ServerHello of version 0x{version:04x}")
     random = cursor.take(32)
-    # Drafts 16 to 21 of TLS 1.3 named themselves here and had neither of these two fields.
+    # Drafts 16 to 21 of TLS 1.3 put their number here and lacked these two fields.
     early_draft = version >> 8 == 0x7F
     session_id = b"" if early_draft else cursor.vector(1).rest()
     cipher = cursor.number(2)

@@ -1,8 +1,8 @@
-"""The names behind TLS's numbers, as OpenSSL prints them; a number without a name is `0xNNNN`.
+"""The names of TLS's numbers, as OpenSSL prints them; a number without a name is `0xNNNN`.
 
-Live, versions, cipher suites and groups are named by OpenSSL itself, so a capture of the same
-connection must say the same words. The tables cover what OpenSSL knows and what older captures
-show; https://www.iana.org/assignments/tls-parameters lists all.
+In a live session OpenSSL names versions, cipher suites and groups, and a capture of the same
+connection must use the same names. The tables have what OpenSSL knows and what older captures
+contain; https://www.iana.org/assignments/tls-parameters lists all.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 _REMEMBERED: Final = 256
-"""Hellos repeat: a client says the same ones to everybody, but for GREASE and the name."""
+"""The size of caches: a client's hellos repeat, apart from GREASE and the name."""
 
 
 def is_grease(value: int) -> bool:
-    """Whether a 16-bit value is one of the sixteen that mean nothing: 0x?A?A (RFC 8701 §2)."""
+    """Whether a 16-bit value is one of the sixteen GREASE values, 0x?A?A (RFC 8701 §2)."""
     return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF
 
 
@@ -172,7 +172,7 @@ _EXTENSIONS: Final = {
     65037: "encrypted_client_hello",
     65281: "renegotiation_info",
 }
-"""Of IANA's list those that have been seen, and drafts that browsers use."""
+"""From IANA's list those that occur, and drafts that browsers use."""
 
 SIGNATURE_ALGORITHMS: Final = {
     0x0101: "rsa_pkcs1_md5",

@@ -1,8 +1,9 @@
-"""TLS (RFC 8446, RFC 5246 and before): detection, what its hellos say, and following it unopened.
+"""TLS (RFC 8446, RFC 5246 and before): detection, the contents of hellos, and following it
+passively.
 
-The live layer that opens TLS is elsewhere; the conversation here is for connections that are
-passed through and for captures. It reads a copy of what moves (MIRROR), so that it never holds back
-a byte, until the handshake is encrypted or over.
+The layer that intercepts live TLS is elsewhere. This conversation is for connections that are
+passed through, and for captures. It reads a copy of the bytes (MIRROR), and so holds none back,
+until the handshake is encrypted or over.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class TlsDetails(Details):
     """None: no such extension, or no ClientHello was seen."""
     alpn: bytes | None = None
     version_offered: tuple[str, ...] | None = None
-    """In the client's order; a hello from before TLS 1.3 names only the highest."""
+    """In the client's order; a hello without a list has only the highest."""
     version: str | None = None
     cipher: str | None = None
     group: str | None = None
@@ -69,21 +70,21 @@ class TlsDetails(Details):
     ech: Literal["none", "offered"] | None = None
     resumed: bool | None = None
     alert: str | None = None
-    """A fatal alert in the clear, with its sender: `server: handshake_failure`."""
+    """A fatal alert in plain text, with its sender: `server: handshake_failure`."""
     certificate: CertificateDetails | None = None
     mirrored: tuple[str, ...] = ()
     not_mirrored: tuple[str, ...] = ()
     passthrough: str | None = None
-    """Why it was not opened: a policy, `pinned`, `client certificate`, `channel binding`, what
-    OpenSSL cannot do; None where it was."""
+    """Why it was not intercepted: a policy, `pinned`, `client certificate`, `channel binding`, or
+    something that OpenSSL does not support; None if it was."""
 
     @classmethod
     def of(cls, hello: ClientHello) -> TlsDetails:
-        """What the client offers."""
+        """Details of what the client offers."""
         return cls().asked(hello)
 
     def asked(self, hello: ClientHello) -> TlsDetails:
-        """The same with what the client offers."""
+        """These details, with what the client offers."""
         return replace(
             self,
             sni=hello.sni,
@@ -95,7 +96,7 @@ class TlsDetails(Details):
         )
 
     def with_server_hello(self, hello: ServerHello) -> TlsDetails:
-        """The same with what the server chose. A certificate comes later, if in the clear."""
+        """These details, with what the server chose. A certificate in plain text comes later."""
         return replace(
             self,
             alpn=hello.alpn,
@@ -111,11 +112,11 @@ class TlsDetails(Details):
 def detect(opening: Opening) -> Verdict:
     """A hello in the client's first record; six bytes of it decide.
 
-    A ClientHello from the server while the client is silent is TLS with the roles reversed (FTP
-    in active mode): only a ServerHello from the client makes that certain. A ServerHello or an
-    alert alone is what a capture of one direction shows, or of a client that dislikes the greeting;
-    other records are what one shows that begins in the middle. Live, a connection that began so
-    would be passed through.
+    A ClientHello from the server while the client is silent is TLS with reversed roles (FTP in
+    active mode): only a ServerHello from the client makes that certain. A capture of one direction
+    may show only a ServerHello or an alert, and so may a client that rejects the greeting. A
+    capture that begins in the middle shows other records. A live connection that begins so is
+    passed through.
     """
     if opening.up:
         verdict = _start(opening.up)
@@ -127,19 +128,19 @@ def detect(opening: Opening) -> Verdict:
 
 
 def _start(data: bytes) -> Verdict:
-    """What the first bytes of one side say."""
+    """The verdict on the first bytes of one side."""
     if data[:1] >= b"\x80":
         return _sslv2_hello_start(data)
     empty = _EMPTY_RECORDS.match(data)
     return _record_start(data[empty.end() :] if empty else data)
 
 
-# RFC 8446 §5.1 forbids empty records of a handshake; OpenSSL reads over them all the same.
+# RFC 8446 §5.1 forbids empty records of a handshake; OpenSSL accepts them.
 _EMPTY_RECORDS: Final = re.compile(rb"(?:\x16\x03[\0-\4]\0\0){0,32}")
 
 
 def _record_start(data: bytes) -> Verdict:
-    """Whether a stream begins with a record: a hello, or (in the middle) one of the others."""
+    """The verdict on a record: a hello or, in the middle of a connection, one of the others."""
     length = int.from_bytes(data[3:5], "big")
     fits = (
         data[:1] in (b"", *_TYPES)
@@ -154,8 +155,8 @@ def _record_start(data: bytes) -> Verdict:
         return Verdict.NEED_MORE
     match RecordType(data[0]), length:
         case RecordType.HANDSHAKE, _ if data[5] in _HELLOS:
-            # The lengths behind the sixth byte are left to the parser: with records of one byte
-            # they are not where one would look for them.
+            # The parser checks the lengths after the sixth byte: with records of one byte they are
+            # in other places.
             return Verdict.MATCH
         case RecordType.CHANGE_CIPHER_SPEC, _:
             return Verdict.MATCH if (length, data[5]) == (1, 1) else Verdict.REJECT
@@ -166,14 +167,14 @@ def _record_start(data: bytes) -> Verdict:
 
 
 def _alert_start(data: bytes) -> Verdict:
-    """An alert in the clear, as a peer says that is not content with the other's hello."""
+    """An alert in plain text, from a peer that rejects the other's hello."""
     if data[5] not in (1, 2) or (len(data) > 6 and not is_alert(data[6])):
         return Verdict.REJECT
     return Verdict.MATCH if len(data) > 6 else Verdict.NEED_MORE
 
 
 def _encrypted_start(data: bytes, length: int) -> Verdict:
-    """A record that cannot be looked into is certain once another of its version follows it."""
+    """The verdict on an encrypted record: certain once another of its version follows."""
     if length < _MAC or data[2] > _LAST_OF_RECORDS:
         return Verdict.REJECT
     following = data[5 + length : 8 + length]
@@ -186,13 +187,14 @@ def _encrypted_start(data: bytes, length: int) -> Verdict:
 _TYPES: Final = (b"\x14", b"\x15", b"\x16", b"\x17")
 _HELLOS: Final = (HandshakeType.CLIENT_HELLO, HandshakeType.SERVER_HELLO)
 _LAST_OF_RECORDS: Final = 3
-"""RFC 8446 §5.1: what TLS 1.3 encrypts says 3.3; only hellos say 3.4, and wrongly."""
+"""RFC 8446 §5.1: encrypted records of TLS 1.3 have version 3.3; 3.4 is only in some wrong
+hellos."""
 _MAC: Final = 16
-"""What encryption adds at least (RFC 5246 §6.2.3, RFC 8446 §5.2): no record is shorter."""
+"""The least that encryption adds (RFC 5246 §6.2.3, RFC 8446 §5.2): no record is shorter."""
 
 
 def _sslv2_hello_start(data: bytes) -> Verdict:
-    """RFC 5246 §E.2: `80–FF len 01 version`, and three lengths that must fill the record."""
+    """RFC 5246 §E.2: `80–FF len 01 version`, and three lengths whose sum fits the record."""
     length = int.from_bytes(data[:2], "big") & 0x7FFF
     version = data[3:5]
     if data[2:3] not in (b"", b"\x01") or not any(v.startswith(version) for v in _SSLV2_VERSIONS):
@@ -215,9 +217,9 @@ _SSLV2_VERSIONS: Final = (b"\x00\x02", b"\x03\x00", b"\x03\x01", b"\x03\x02", b"
 
 @dataclass(slots=True)
 class TlsConversation(Conversation):
-    """Follows a handshake without opening it: hellos, the leaf up to TLS 1.2, fatal alerts.
+    """Follows a handshake without intercepting it: hellos, the leaf up to TLS 1.2, fatal alerts.
 
-    Which side is the client is seen from the hellos, so reversed roles need no case of their own.
+    The hellos show which side is the client, so reversed roles need no code of their own.
     """
 
     name: ClassVar[str] = "tls"
@@ -226,16 +228,17 @@ class TlsConversation(Conversation):
     down: Directive = MIRROR
     passthrough: str | None = None
     on_client_certificate: Callable[[bool], None] | None = None
-    """Told how the client answers a server that asks for its certificate, as far as that can be
-    seen: True, it has none. Where it is None, the client is not read beyond its hello."""
+    """Called with the client's answer to a server that asks for its certificate, if it can be seen:
+    True, it has none. Without this callback, the client is not read after its hello."""
     certificate: CertificateDetails | None = None
-    """What the server has shown before, on a connection that was given up for this one."""
+    """What the server has shown on an earlier connection, which this one replaces."""
     _details: TlsDetails = field(default_factory=TlsDetails)
     _server: ServerHello | None = None
     _client: Direction | None = None
-    """Where the client's answer to a request for its certificate is waited for."""
+    """The direction of the client's answer to a request for its certificate."""
     _answer: bytes = b""
-    """What is shown of it before the server's hello: bytes under a MIRROR have moved already."""
+    """The beginning of that answer, if it comes before the server's hello: MIRROR shows bytes
+    once."""
     _readers: dict[Direction, MessageReader] = field(
         default_factory=lambda: {Direction.UP: MessageReader(), Direction.DOWN: MessageReader()}
     )
@@ -260,7 +263,7 @@ class TlsConversation(Conversation):
         except ProtocolError:
             if reader.first in (None, *_HELLOS):
                 raise
-            self._close(direction)  # the middle of a connection: encrypted, and no message at all
+            self._close(direction)  # the middle of a connection: all is encrypted
 
     def end(self, direction: Direction) -> None:
         self.details_ready = True
@@ -283,9 +286,10 @@ class TlsConversation(Conversation):
             case RecordType.ALERT:
                 self._take_alert(direction, message.body)
             case RecordType.CHANGE_CIPHER_SPEC if self._is_being_retried():
-                pass  # RFC 8446 §D.4: sent for middleboxes' sake, and means nothing
+                pass  # RFC 8446 §D.4: for middleboxes only
             case RecordType.CHANGE_CIPHER_SPEC if self._details.resumed is None and self._server:
-                # No certificate came between the ServerHello and this: RFC 5246 §7.3, figure 2.
+                # There was no certificate between the ServerHello and this: RFC 5246 §7.3, figure
+                # 2.
                 self._details = replace(self._details, resumed=True)
                 self._close(direction)
             case RecordType.CHANGE_CIPHER_SPEC | RecordType.APPLICATION_DATA:
@@ -323,7 +327,7 @@ class TlsConversation(Conversation):
                 self._close(direction)
 
     def _take_answer(self, direction: Direction, message: Message) -> None:
-        """What the client says after the server's flight."""
+        """Read the client's answer to the server's flight."""
         assert self._server is not None
         assert self.on_client_certificate is not None
         if self._server.is_tls13 and message.record_type is RecordType.CHANGE_CIPHER_SPEC:
@@ -344,8 +348,8 @@ class TlsConversation(Conversation):
         return self._server is not None and self._server.is_retry
 
     def _close(self, direction: Direction) -> None:
-        """Nothing more is to be learned in this direction. Nor of the connection, unless the other
-        one is shown later: its ClientHello has moved before this conversation began."""
+        """Read no more in this direction. If the other is never shown, read nothing at all: its
+        ClientHello has moved before this conversation began."""
         self.set_directive(direction, FORWARD_ALL)
         asked = self._server is None or self._details.version_offered is not None
         self.details_ready = self.details_ready or asked

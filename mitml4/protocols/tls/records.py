@@ -1,7 +1,7 @@
-"""TLS records, and the handshake messages and alerts in them, as long as they are in the clear.
+"""TLS records, and the handshake messages and alerts in them, as long as they are in plain text.
 
-A record is a type, a version and at most 2^14 bytes (RFC 8446 §5.1); a handshake message may span
-records and a record may hold several messages, so neither says where the other begins.
+A record is a type, a version and at most 2^14 bytes (RFC 8446 §5.1). A handshake message may span
+records, and a record may hold several messages.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mitml4.errors import ProtocolError
 __all__ = ["MAX_RECORD", "HandshakeType", "Message", "MessageReader", "RecordType"]
 
 MAX_RECORD: Final = (1 << 14) + 2048
-"""The longest record of any version, encrypted ones included (RFC 5246 §6.2.3)."""
+"""The longest record of any version, encrypted or not (RFC 5246 §6.2.3)."""
 
 _MAX_MESSAGE: Final = 1 << 18
-"""The longest handshake message that is collected; certificate chains have been seen at 64 KiB."""
+"""The longest handshake message that is collected; some certificate chains have 64 KiB."""
 
 
 class RecordType(IntEnum):
-    """RFC 8446 §5.1 and RFC 6520; SSLV2 stands for a record without such a header."""
+    """RFC 8446 §5.1 and RFC 6520; SSLV2 is a record without such a header."""
 
     SSLV2 = 0
     CHANGE_CIPHER_SPEC = 20
@@ -34,7 +34,7 @@ class RecordType(IntEnum):
 
 
 class HandshakeType(IntEnum):
-    """RFC 8446 §4, and what older versions call by the same numbers; only those that are read."""
+    """RFC 8446 §4, and the same numbers in older versions; only those that are read."""
 
     CLIENT_HELLO = 1
     SERVER_HELLO = 2
@@ -54,26 +54,26 @@ class Message:
 
     record_type: RecordType
     handshake_type: int
-    """For a handshake message and for SSLv2 the message type, else 0."""
+    """The message type of a handshake message or of SSLv2, else 0."""
     body: bytes
 
 
 @dataclass(slots=True)
 class MessageReader:
-    """Takes one direction's bytes in any pieces and gives the messages in them, each once."""
+    """Gets one direction's bytes in any pieces, and returns the messages in them, each once."""
 
     max_message: int = _MAX_MESSAGE
     consumed: int = 0
-    """How many bytes of the stream the whole records so far have taken."""
+    """Bytes of the stream in the whole records so far."""
     first: int | None = None
-    """The type of the first handshake message, or what stands in its place."""
+    """The type of the first handshake message, or of what is in its place."""
     _stream: bytearray = field(default_factory=bytearray)
     _handshake: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Every message that is whole with `data`.
+        """Every message that `data` completes.
 
-        Raises ProtocolError at what is no record; the messages before it have been given by then.
+        Raises ProtocolError where there is no record, after returning the messages before.
         """
         self._stream += data
         if self.consumed == 0 and self._stream and self._stream[0] & 0x80:
@@ -100,7 +100,7 @@ class MessageReader:
         if not 20 <= kind <= 24 or major != 3:
             raise ProtocolError("not a TLS record")
         # RFC 8446 §5.1: "Implementations MUST NOT send zero-length fragments of Handshake types",
-        # which OpenSSL reads over all the same; of the others only application data may be empty.
+        # but OpenSSL accepts them. Of the others only application data may be empty.
         may_be_empty = kind in (RecordType.APPLICATION_DATA, RecordType.HANDSHAKE)
         if length > MAX_RECORD or (length == 0 and not may_be_empty):
             raise ProtocolError(f"a TLS record of {length} bytes")
@@ -123,7 +123,7 @@ class MessageReader:
             yield Message(RecordType.HANDSHAKE, kind, body)
 
     def _sslv2(self) -> Iterator[Message]:
-        """A two-byte header with the high bit set; only the first record can be one."""
+        """A header of two bytes with the high bit set; only the first record can have it."""
         if len(self._stream) < 3:
             return
         length = (self._stream[0] & 0x7F) << 8 | self._stream[1]

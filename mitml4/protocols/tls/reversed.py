@@ -1,8 +1,8 @@
-"""TLS behind lines of text, with the ClientHello from the side that accepted the connection.
+"""TLS after lines of text, with the ClientHello from the side that accepted the connection.
 
-The side that connects says a line or two, or is greeted by some, and then the other one begins TLS.
-No upgrade that is followed here announces it: the lines and the hello are all there is to know it
-by. Without the lines it is a row of protocol.py. It is named, and never opened.
+The connecting side sends a line or two, or receives some, and then the other side begins TLS. No
+upgrade that is followed here announces this, so only the lines and the hello show it. Without the
+lines it is the row of protocol.py. It is named, and never intercepted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ __all__ = ["PROTOCOL"]
 
 _LINES: Final = rb"((?:[\t\x20-\x7e]{0,512}\r?\n){0,8})"
 _HANDSHAKE: Final = b"\x16"
-"""What no line of text begins with."""
+"""The type of a record, with which no line of text begins."""
 
 
 def _side(hello: HandshakeType) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Lines and the record of a hello (RFC 8446 §5.1), whole as far as it is certain, and begun."""
+    """Patterns of lines and the record of a hello (RFC 8446 §5.1): the certain part, and
+    beginnings."""
     kind = re.escape(bytes([hello]))
     beginning = rb"(?:\x16(?:\x03(?:[\0-\4](?:.(?:.(?:" + kind + rb".*)?)?)?)?)?)?"
     return (
@@ -38,7 +39,7 @@ _, _ANSWERED_BEGUN = _side(HandshakeType.SERVER_HELLO)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A ClientHello of the accepting side, behind a line of text from either."""
+    """A ClientHello of the accepting side, after a line of text from either side."""
     up = _ANSWERED_BEGUN.fullmatch(opening.up)
     if up is None or _ASKED_BEGUN.fullmatch(opening.down) is None:
         return Verdict.REJECT
@@ -51,7 +52,7 @@ def detect(opening: Opening) -> Verdict:
 
 @dataclass(slots=True)
 class _BehindLines(TlsConversation):
-    """The same conversation, once each side's lines are over."""
+    """The same conversation, after each side's lines."""
 
     _begun: set[Direction] = field(default_factory=set)
 
