@@ -29,30 +29,32 @@ def visit(client):
 
 
 @pytest.mark.usefixtures("nginx")
-@pytest.mark.parametrize("version", ["1.1", "2"])
 def test_the_archive_has_every_exchange_with_headers_which_the_events_lack(
-    intercept, visit, tmp_path, version
+    intercept, visit, tmp_path
 ):
     path = tmp_path / "exchanges.har"
     session = intercept("--har", str(path))
-    watch = session.watch()
+    flows = []
     root = "https://www.example/"
-    visit(session, root, root + "missing?a=b", options=[f"--http{version}", "-b", "c=d"])
-    flow = watch.flow()
+    for version in ("1.1", "2"):
+        watch = session.watch()
+        visit(session, root, root + "missing?a=b", options=[f"--http{version}", "-b", "c=d"])
+        flows.append(watch.flow())
     assert session.stop() == 0
     archive = json.loads(path.read_bytes())["log"]
-    first, second = archive["entries"]
-    assert [first["response"]["status"], second["response"]["status"]] == [200, 404]
-    assert second["request"]["url"] == root + "missing?a=b"
-    assert second["request"]["queryString"] == [{"name": "a", "value": "b"}]
-    assert second["request"]["cookies"] == [{"name": "c", "value": "d"}]
-    assert first["response"]["content"]["mimeType"] == "text/html"
-    assert first["response"]["content"]["size"] == first["response"]["bodySize"] > 0
-    assert first["serverIPAddress"] == V4
-    assert first["_stack"] == ["tls", f"http/{version[0]}"] == flow.stack
-    names = {header["name"].lower() for header in first["response"]["headers"]}
-    assert {"content-type", "content-length", "server"} <= names
-    assert {event["headers"] for event in flow.http if "headers" in event} == {None}
+    for version, flow in zip(("1", "2"), flows, strict=True):
+        first, second = (each for each in archive["entries"] if each["_stack"] == flow.stack)
+        assert flow.stack == ["tls", f"http/{version}"]
+        assert [first["response"]["status"], second["response"]["status"]] == [200, 404]
+        assert second["request"]["url"] == root + "missing?a=b"
+        assert second["request"]["queryString"] == [{"name": "a", "value": "b"}]
+        assert second["request"]["cookies"] == [{"name": "c", "value": "d"}]
+        assert first["response"]["content"]["mimeType"] == "text/html"
+        assert first["response"]["content"]["size"] == first["response"]["bodySize"] > 0
+        assert first["serverIPAddress"] == V4
+        names = {header["name"].lower() for header in first["response"]["headers"]}
+        assert {"content-type", "content-length", "server"} <= names
+        assert {event["headers"] for event in flow.http if "headers" in event} == {None}
     assert path.stat().st_mode & 0o077 == 0
 
 
@@ -70,45 +72,29 @@ def tshark():
 
 
 @pytest.mark.usefixtures("nginx")
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize(
     ("iface", "side"), [("lan", "client"), ("wan", "server")], ids=["lan", "wan"]
 )
-def test_the_packets_are_open_to_wireshark(
-    intercept, visit, tshark, tmp_path, version, iface, side
-):
+def test_the_packets_are_open_to_wireshark(intercept, visit, tshark, tmp_path, iface, side):
     path = tmp_path / "packets.pcapng"
     session = intercept("-w", str(path), iface=iface)
     watch = session.watch()
-    visit(session, "https://www.example/", options=["--tls-max", version])
-    flow = watch.flow()
+    for version in ("1.2", "1.3"):
+        visit(session, "https://www.example/", options=["--tls-max", version])
+    flows = watch.flows(2)
     assert session.stop() == 0
     assert path.stat().st_mode & 0o077 == 0
-    (request,) = tshark(path, "http2.headers.path", "http2.headers.authority")
-    assert request == ("www.example",)
+    requests = tshark(path, "http2.headers.path", "http2.headers.authority")
+    assert requests == 2 * [("www.example",)]
     comments = {comment for (comment,) in tshark(path, "frame.comment", "frame.comment")}
-    assert f"flow 1, {side}'s side: tls › http/2 (www.example, closed)" in comments
     ports = {
         int(port) for ends in tshark(path, "tcp", "tcp.srcport", "tcp.dstport") for port in ends
     }
     assert 443 in ports
-    assert (flow.opened["client"]["port"] in ports) == (side == "client")
-
-
-@pytest.mark.usefixtures("nginx")
-def test_detect_tells_the_two_sides_of_a_flow_apart(intercept, visit, tmp_path):
-    path = tmp_path / "packets.pcapng"
-    session = intercept("-w", str(path), "--iface", "wan")
-    for _ in range(2):
-        visit(session, "https://www.example/")
-    assert session.stop() == 0
-    command = [sys.executable, "-m", "mitml4", "detect", "--json", str(path)]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-    told = [json.loads(line) for line in shown.splitlines()]
-    sides = [(e["session_flow"], e["side"]) for e in told if e["type"] == "flow.open"]
-    assert sorted(sides) == [(1, "client"), (1, "server"), (2, "client"), (2, "server")]
-    stacks = [event["stack"] for event in told if event["type"] == "flow.close"]
-    assert stacks == [["tls", "http/2"]] * 4
+    for number, flow in enumerate(flows, 1):
+        said = f"flow {number}, {side}'s side: tls › http/2 (www.example, closed)"
+        assert said in comments
+        assert (flow.opened["client"]["port"] in ports) == (side == "client")
 
 
 @pytest.mark.usefixtures("nginx")

@@ -1,5 +1,7 @@
 """Options that decide what is opened, refused and written down."""
 
+from contextlib import ExitStack
+
 import pytest
 
 V4 = "198.51.100.2"
@@ -44,30 +46,32 @@ def test_a_client_certificate_of_ours_is_shown(intercept, s_server, authority, i
 # --- policy
 
 
+OPENED, PASSED = ["intercepted", "relayed"], ["passthrough"]
+
+
 @pytest.mark.parametrize(
-    ("options", "actions"),
+    ("options", "first", "second"),
     [
-        (["--passthrough", "*.example"], ["passthrough"]),
-        (["--passthrough", "other.example"], ["intercepted", "relayed"]),
-        (["--only", "other.example"], ["passthrough"]),
-        (["--only", "www.example"], ["intercepted", "relayed"]),
-        (["--tls", "passthrough"], ["passthrough"]),
+        (["--passthrough", "first.*"], PASSED, OPENED),
+        (["--only", "first.example"], OPENED, PASSED),
+        (["--tls", "passthrough"], PASSED, PASSED),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_the_user_says_what_is_opened(
-    intercept, s_server, authority, identity, get, options, actions
+    intercept, s_server, authority, get, tmp_path, options, first, second
 ):
     session = intercept(*options)
-    port = s_server(identity)
-    roots = identity.key.with_suffix(".roots.pem")
+    port = s_server(authority.issue("first.example", "second.example"))
+    roots = tmp_path / "roots.pem"
     roots.write_bytes(session.ca.read_bytes() + authority.root.read_bytes())
-    watch = session.watch()
-    outcome = get(port, "--cacert", str(roots))
-    assert outcome.code == 0, outcome
-    flow = watch.flow()
-    assert flow.actions == actions
-    assert flow.layer("tls")["details"]["sni"] == "www.example"
+    for name, actions in (("first.example", first), ("second.example", second)):
+        watch = session.watch()
+        outcome = get(port, "--cacert", str(roots), name=name)
+        assert outcome.code == 0, outcome
+        flow = watch.flow()
+        assert flow.actions == actions
+        assert flow.layer("tls")["details"]["sni"] == name
 
 
 def test_a_blocked_name_is_refused(intercept, s_server, identity, get):
@@ -93,35 +97,38 @@ def test_the_user_says_what_an_untrusted_server_becomes(
 # --- the key log opens what tcpdump saw
 
 
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-@pytest.mark.parametrize("leg", ["lan", "wan"])
 def test_the_key_log_decrypts_both_legs(
-    intercept, s_server, identity, client, get, lab, wait_until, tmp_path, version, leg
+    intercept, s_server, identity, client, get, lab, wait_until, tmp_path
 ):
-    keys, capture = tmp_path / "keys.txt", tmp_path / "leg.pcap"
+    keys = tmp_path / "keys.txt"
     session = intercept("--keylog", str(keys))
     port = s_server(identity)
-    command = ["tcpdump", "--immediate-mode", "-U", "-Z", "root", "-i", leg, "-w", str(capture)]
-    sniffer = lab.router.popen([*command, "tcp", "port", str(port)], stderr=-1)
 
-    def hosts_in_requests():
+    def hosts_in_requests(capture):
         """What tshark reads with the keys; the capture's last packets may take a moment."""
         command = ["tshark", "-r", str(capture), "-o", f"tls.keylog_file:{keys}"]
         dissectors = ["-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},http"]
         fields = ["-Y", "http.request", "-T", "fields", "-e", "http.host"]
         return client.run(*command, *dissectors, *fields).text.split()
 
-    with sniffer:
-        try:
+    with ExitStack() as stack:
+        captures = []
+        for leg in ("lan", "wan"):
+            captures.append(tmp_path / f"{leg}.pcap")
+            command = ["tcpdump", "--immediate-mode", "-U", "-Z", "root", "-i", leg]
+            command += ["-w", str(captures[-1]), "tcp", "port", str(port)]
+            sniffer = stack.enter_context(lab.router.popen(command, stderr=-1))
+            stack.callback(sniffer.communicate)
+            stack.callback(sniffer.terminate)
             sniffer.stderr.readline()  # "listening on …"
+        for version in ("1.2", "1.3"):
             watch = session.watch()
             get(port, "--cacert", str(session.ca), "--tls-max", version)
             watch.flow()
-            assert wait_until(hosts_in_requests, "tshark reads the request") == [
-                f"www.example:{port}"
-            ]
-        finally:
-            sniffer.terminate()
-            sniffer.communicate()
+        for capture in captures:
+            wait_until(
+                lambda capture=capture: hosts_in_requests(capture) == 2 * [f"www.example:{port}"],
+                f"tshark reads both requests in {capture.name}",
+            )
     assert len(set(keys.read_text().splitlines())) == len(keys.read_text().splitlines())
     assert keys.stat().st_mode & 0o077 == 0
