@@ -10,13 +10,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Final, Literal
 
 from mitml4.errors import CertificateError
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.hello import ClientHello
+from mitml4.remember import remembered
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.original import key_type_of
@@ -26,6 +26,8 @@ from mitml4.tls.verify import Unknown, Verdict, Verifier, der
 __all__ = ["Assessment", "CertificateTools", "assess", "make_leaf", "unknown_to_all"]
 
 _REMEMBERED_CERTIFICATES: Final = 512
+_MAX_BYTES: Final = 16 * 1024
+"""Of a certificate that is remembered; usual ones have 1 to 4 KiB."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,10 +128,10 @@ def _handshake_faults(server_side: TlsStream) -> Iterator[str]:
         yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
 
 
-_details: Final = lru_cache(_REMEMBERED_CERTIFICATES)(CertificateDetails.of_der)
+_details: Final = remembered(_REMEMBERED_CERTIFICATES, _MAX_BYTES)(CertificateDetails.of_der)
 
 
-@lru_cache(_REMEMBERED_CERTIFICATES)
+@remembered(_REMEMBERED_CERTIFICATES, _MAX_BYTES)
 def _key_type(certificate: bytes) -> KeyType:
     """The leaf's kind of key; EC P-256 where the original is not to be read."""
     try:

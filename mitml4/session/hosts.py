@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final, TypeAlias
 from urllib.parse import unquote
+
+from mitml4.remember import remembered
 
 __all__ = ["Host", "ascii_form", "readings", "written"]
 
@@ -39,7 +40,7 @@ _LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _LOCALHOST: Final = "localhost"
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED, _MAX_TEXT)
 def readings(text: str) -> tuple[Host, ...]:
     """All readings of a host; none if no program accepts it.
 

@@ -90,6 +90,10 @@ class _Identity:
         context.use_privatekey(self.key)
 
 
+_MAX_HELLO_BYTES: Final = 16 * 1024
+"""Of a ClientHello whose context is kept for further ones; usual ones have less than 2 KiB."""
+
+
 @dataclass(slots=True)
 class Contexts:
     """The contexts of a session, cached by their parameters."""
@@ -114,6 +118,9 @@ class Contexts:
         """For the server: offers what the client offers. Raises SSL.Error if OpenSSL supports
         nothing of it."""
         offer = Offer.of(hello)
+        if hello.wire_length > _MAX_HELLO_BYTES:
+            context, usual = self._make_server_side(offer)
+            return Mirrored(context, rehearse(context, hello), usual)
         if offer not in self._server_side:
             self._server_side[offer] = self._make_server_side(offer)
         context, usual = self._server_side[offer]
@@ -124,6 +131,8 @@ class Contexts:
 
     def client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         """For the client: exactly this version and ALPN (or none), and this cipher if possible."""
+        if not leaf.is_cached:
+            return self._make_client_side(leaf, outcome)
         key = id(leaf), leaf, outcome
         if key not in self._client_side:
             self._client_side[key] = self._make_client_side(leaf, outcome)

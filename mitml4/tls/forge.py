@@ -48,6 +48,8 @@ MAX_VALIDITY: Final = timedelta(days=825)
 """From notBefore to notAfter, at most: the limit of Apple's systems below a user's root."""
 
 _CACHE_SIZE: Final = 1024
+_MAX_CACHED_BYTES: Final = 16 * 1024
+"""Of a leaf and its OCSP response; larger ones are created again for each connection."""
 _MAX_NAMED: Final = 32
 """A hostile certificate can have thousands of extensions; no event lists more than this."""
 
@@ -108,8 +110,15 @@ class Leaf:
     chain: tuple[x509.Certificate, ...]
     key: PrivateKey
     staple: bytes = b""
+    size: int = 0
+    """Bytes of the certificate (DER)."""
     mirrored: tuple[str, ...]
     not_mirrored: tuple[str, ...]
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it is small enough to be kept for further connections."""
+        return self.size + len(self.staple) <= _MAX_CACHED_BYTES
 
 
 class Forge:
@@ -162,7 +171,8 @@ class Forge:
         if staple and not isinstance(issuer, Unknown):
             response = make_staple(staple, leaf.certificate, self._authority(issuer))
             leaf = replace(leaf, staple=response)
-        self._leaves[index] = leaf
+        if leaf.is_cached:
+            self._leaves[index] = leaf
         return leaf
 
     def _authority(self, issuer: frozenset[int]) -> CertificateAuthority:
@@ -300,6 +310,7 @@ def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime, stri
         certificate=certificate,
         chain=signer.sent,
         key=key.private,
+        size=len(certificate.public_bytes(Encoding.DER)),
         mirrored=tuple(name for name, same in alike.items() if same),
         not_mirrored=_shortened([name for name, same in alike.items() if not same]),
     )

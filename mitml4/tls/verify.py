@@ -24,7 +24,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -34,6 +33,7 @@ from OpenSSL import crypto
 from OpenSSL._util import lib
 
 from mitml4.errors import CertificateError, UsageError
+from mitml4.remember import remembered
 from mitml4.tls.faults import date_fault, faults_of, parse
 from mitml4.tls.original import Original
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
@@ -45,6 +45,8 @@ _EXPIRED: Final = 10  # openssl/x509_vfy.h: X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _REMEMBERED_CHAINS: Final = 1024
+_MAX_BYTES: Final = 16 * 1024
+"""Of a certificate whose names are remembered."""
 _REMEMBERED_S: Final = 3600
 """A chain is verified again after this time: a certificate in it may have expired."""
 
@@ -324,7 +326,7 @@ def matches(certificate: crypto.X509, name: str) -> bool:
         return any(_dns_matches(pattern, wanted) for pattern in patterns)
 
 
-@lru_cache(_REMEMBERED_CHAINS)
+@remembered(_REMEMBERED_CHAINS, _MAX_BYTES)
 def _names_of(certificate: bytes) -> tuple[tuple[str, ...], tuple[object, ...]]:
     """The host names and addresses of a certificate (DER)."""
     try:

@@ -26,6 +26,7 @@ from OpenSSL import SSL
 from mitml4.errors import CertificateError
 from mitml4.tls import forge as forge_module
 from mitml4.tls.ca import CA_KEYS, CertificateAuthority
+from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.der import BIT_STRING, INTEGER, OCTET_STRING, OID, SEQUENCE, elements, tlv
 from mitml4.tls.forge import MAX_LEAF_LIFE, MAX_VALIDITY, Forge, Leaf
 from mitml4.tls.keys import KeyType
@@ -450,6 +451,21 @@ class TestTheForgeRemembers:
                 nursery.start_soon(ask)
         assert len(leaves) == 30
         assert len({id(leaf) for leaf in leaves}) == 1
+
+    async def test_a_large_leaf_is_not_kept(self) -> None:
+        forge, contexts = Forge(AUTHORITY), Contexts()
+        cipher = "TLS_AES_128_GCM_SHA256"
+        outcome = Outcome(version=0x0304, cipher=cipher, alpn=b"", extended_master_secret=True)
+        for count, is_kept in ((100, True), (2000, False)):
+            names = [x509.DNSName(f"host-{number}.example") for number in range(count)]
+            certificate = original(x509.SubjectAlternativeName(names))
+            leaves = [
+                await forge.leaf(certificate, issuer=KNOWN, key_type=KeyType.EC_P256)
+                for _ in range(2)
+            ]
+            assert (leaves[0] is leaves[1]) == is_kept
+            first, second = (contexts.client_side(leaves[0], outcome) for _ in range(2))
+            assert (first is second) == is_kept
 
     async def test_a_cancelled_asker_does_not_break_the_others(self) -> None:
         forge = Forge(AUTHORITY)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import string
-from functools import lru_cache
 from typing import Final
 
 from mitml4.protocols.tls.hello import ClientHello, Extension, ServerHello
 from mitml4.protocols.tls.names import is_grease, without_grease
+from mitml4.remember import remembered
 
 __all__ = ["ja3", "ja3_text", "ja3s", "ja3s_text", "ja4", "ja4s", "kind_of_client"]
 
@@ -34,6 +34,8 @@ _OF_ONE_CONNECTION: Final = frozenset(
 )
 _REMEMBERED: Final = 256
 """The size of caches: a client's hellos repeat, apart from GREASE and the name."""
+_MAX_LENGTH: Final = 1024
+"""The length of a list or text up to which it is cached."""
 
 
 def ja3_text(hello: ClientHello) -> str:
@@ -103,21 +105,21 @@ def _ends(alpn: bytes) -> str:
     return alpn.hex()[0] + alpn.hex()[-1]
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED, _MAX_LENGTH)
 def _decimal(numbers: tuple[int, ...]) -> str:
     return "-".join(str(number) for number in numbers if not is_grease(number))
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED, _MAX_LENGTH)
 def _hexes(numbers: tuple[int, ...]) -> str:
     return ",".join(f"{number:04x}" for number in numbers)
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED, _MAX_LENGTH)
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED, _MAX_LENGTH)
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12] if text else _NOTHING

@@ -7,8 +7,9 @@ contain; https://www.iana.org/assignments/tls-parameters lists all.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
+
+from mitml4.remember import remembered
 
 __all__ = [
     "SIGNATURE_ALGORITHMS",
@@ -25,6 +26,8 @@ __all__ = [
 
 _REMEMBERED: Final = 256
 """The size of caches: a client's hellos repeat, apart from GREASE and the name."""
+_MAX_LENGTH: Final = 1024
+"""The length of a list or text up to which it is cached."""
 
 
 def is_grease(value: int) -> bool:
@@ -32,7 +35,7 @@ def is_grease(value: int) -> bool:
     return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED, _MAX_LENGTH)
 def without_grease(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(value for value in values if not is_grease(value))
 
