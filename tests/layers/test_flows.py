@@ -10,6 +10,7 @@ import gc
 from dataclasses import dataclass
 
 import pytest
+import trio
 
 from mitml4.layers.bridge import Bridge, Lane
 from mitml4.protocols.policy import Decision, Target
@@ -265,3 +266,31 @@ def test_a_reset_at_any_point_is_a_reset_at_the_other_end(talk, flow_lab, side: 
         assert out.close.reason in ("reset", "error") or out.met[other] == "all", at
         reasons.add(out.close.reason)
     assert "reset" in reasons
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("talk", [Opaque, Http, TlsHttp, TlsPassthrough])
+def test_a_reset_reaches_an_end_that_reads_nothing(flow_lab, talk, side: str) -> None:
+    """What is on the way fills all windows before that."""
+    conversation = Conversation(talk(), "the client first")
+
+    async def exchange(end, own_side: str) -> None:
+        is_client = own_side == "client"
+        await (conversation.talk.open_client if is_client else conversation.talk.open_server)(end)
+        message = conversation.talk.request if is_client else conversation.talk.response
+        if own_side == side:
+            with trio.move_on_after(5):
+                await end.send(message + bytes(1_000_000))
+            end.stream.abort()
+        else:
+            await end.stream.transport.wait_reset()
+
+    out = flow_lab.run(
+        lambda end: exchange(end, "client"),
+        lambda end: exchange(end, "server"),
+        policy=conversation.talk.policy,
+        at=0,
+    )
+    out.check()
+    assert out.close.reason == "reset"
+    assert out.met == {side: "all", "server" if side == "client" else "client": "reset"}
