@@ -305,3 +305,11 @@ def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:
         comes_to(host, "echo", (SERVER_V4,), port=ALSO_OPEN)
     reasons = [flow.closed["reason"] for flow in session.watch().session.flows() if flow.closed]
     assert reasons.count("blocked") == 4
+
+
+@pytest.mark.parametrize("rule", ["notrack", "ct zone set 7"])
+def test_a_block_holds_for_what_conntrack_does_not_show(lab, intercept, router, rule: str) -> None:
+    intercept("--block", f"{SERVER_V4}:{PORT}", "--block", SERVER_V6, iface=WAN)
+    router.load(chain("prerouting", rule, "raw"))
+    comes_to(lab.client, "TIMEOUT")
+    comes_to(lab.client, "echo", (SERVER_V4,), port=ALSO_OPEN)

@@ -166,8 +166,7 @@ class Ruleset:
             *self._outside_ports(),
             *self._outside(),
             # A packet that is sent again would not find its entry in another zone.
-            "ct zone != 0 return",
-            f"{_SYN} ct state new goto hold",
+            f"{_SYN} ct state new ct zone 0 goto hold",
             *_MALFORMED,
             *map(_drop, self.scope.blocked),
         ]
