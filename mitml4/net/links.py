@@ -1,14 +1,17 @@
-"""Interfaces that are renamed, removed or added, as the kernel reports it (rtnetlink(7))."""
+"""Interfaces that are renamed, removed, added or bridged, as rtnetlink(7) reports it."""
 
 from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import trio
+
+from mitml4.net.netlink import attributes, dump
 
 __all__ = ["Change", "LinkWatch"]
 
@@ -16,39 +19,73 @@ _NETLINK_ROUTE: Final = 0
 _RTMGRP_LINK: Final = 1
 _MAX_MESSAGE: Final = 1 << 16
 
-What: TypeAlias = Literal["renamed", "gone", "back"]
+_RTM_GETLINK: Final = 18
+_LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
+_NAME, _MASTER = 3, 10  # IFLA_IFNAME, IFLA_MASTER
+
+What: TypeAlias = Literal["renamed", "gone", "back", "joined", "left"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of an interface; `new_name` is its new name."""
+    """A change of an interface; `other` is its new name, or the name of its master: the bridge or
+    bond that it has joined or left."""
 
     what: What
     name: str
-    new_name: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """An interface that exists."""
+
+    index: int
+    name: str
+    master: int | None
 
 
 class LinkWatch:
-    """Watches interfaces of the network namespace in which it is created."""
+    """Watches interfaces of the network namespace in which it is created.
+
+    Rules match an interface that exists at the start by its index, whatever it is called later, and
+    any interface by a name that was given.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         """The interfaces exist. Raises OSError."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
         self._socket.bind((0, _RTMGRP_LINK))
-        present = {name: index for index, name in socket.if_nameindex()}
-        self._indexes: dict[str, int | None] = {name: present.get(name) for name in names}
+        present = _links()
+        self._given = {name: _by_name(present, name) for name in names}
+        self._now = dict(self._given)
+        self._names = {link.index: link.name for link in present.values()}
 
     @property
     def indexes(self) -> tuple[int, ...]:
-        """The kernel's indexes of the interfaces that exist."""
-        return tuple(index for index in self._indexes.values() if index is not None)
+        """The kernel's indexes that the interfaces had at the start."""
+        return tuple(link.index for link in self._given.values() if link)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the interfaces are called now."""
+        return tuple(link.name if link else given for given, link in self._now.items())
+
+    @property
+    def masters(self) -> dict[str, str]:
+        """The interfaces that belong to a bridge or a bond, and its name."""
+        return {
+            link.name: self._name(link.master)
+            for link in self._now.values()
+            if link and link.master
+        }
 
     async def changes(self) -> list[Change]:
         """The changes since the last call; waits until there are some."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self._forget_messages()
-            if found := self._compare(dict(socket.if_nameindex())):
+            if found := self._compare(_links()):
                 return found
 
     def close(self) -> None:
@@ -66,21 +103,53 @@ class LinkWatch:
             if error.errno != errno.ENOBUFS:
                 raise
 
-    def _compare(self, present: Mapping[int, str]) -> list[Change]:
-        """The changes since the last comparison; `present` maps the indexes of all interfaces to
-        their names."""
-        by_name = {name: index for index, name in present.items()}
-        found = []
-        for name, index in list(self._indexes.items()):
-            if index is not None and index in present:
-                if (new_name := present[index]) != name:
-                    found.append(Change("renamed", name, new_name))
-                    del self._indexes[name]
-                    self._indexes[new_name] = index
+    def _compare(self, present: Mapping[int, _Link]) -> list[Change]:
+        """The changes since the last comparison."""
+        self._names |= {link.index: link.name for link in present.values()}
+        found: list[Change] = []
+        for given, first in self._given.items():
+            before = self._now[given]
+            now = present.get(first.index) if first else None
+            now = now or _by_name(present, given)
+            self._now[given] = now
+            if before and now and before.index == now.index:
+                found += self._changed(before, now)
                 continue
-            if index is not None:
-                found.append(Change("gone", name, name))
-            self._indexes[name] = by_name.get(name)
-            if name in by_name:
-                found.append(Change("back", name, name))
+            if before:
+                found.append(Change("gone", before.name, before.name))
+            if now:
+                found.append(Change("back", now.name, now.name))
+                found += self._changed(_Link(now.index, now.name, None), now)
         return found
+
+    def _changed(self, before: _Link, now: _Link) -> Iterable[Change]:
+        if before.name != now.name:
+            yield Change("renamed", before.name, now.name)
+        if before.master == now.master:
+            return
+        if now.master:
+            yield Change("joined", now.name, self._name(now.master))
+        elif before.master:
+            yield Change("left", now.name, self._name(before.master))
+
+    def _name(self, index: int) -> str:
+        return self._names.get(index, str(index))
+
+
+def _by_name(present: Mapping[int, _Link], name: str) -> _Link | None:
+    return next((link for link in present.values() if link.name == name), None)
+
+
+def _links() -> dict[int, _Link]:
+    """The interfaces that exist, by index."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as sock:
+        links = map(_parse, dump(sock, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)))
+        return {link.index: link for link in links}
+
+
+def _parse(body: bytes) -> _Link:
+    _, _, index, _, _ = _LINK.unpack_from(body)
+    found = dict(attributes(body, skip=_LINK.size))
+    master = found.get(_MASTER)
+    name = found[_NAME].rstrip(b"\0").decode(errors="surrogateescape")
+    return _Link(index, name, struct.unpack("=I", master)[0] if master else None)

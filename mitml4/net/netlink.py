@@ -17,6 +17,7 @@ __all__ = [
     "NLM_F_EXCL",
     "attribute",
     "attributes",
+    "dump",
     "messages",
     "nested",
     "nfnetlink_head",
@@ -28,7 +29,8 @@ NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
 
 _REQUEST_WITH_ACK: Final = 1 | 4  # NLM_F_REQUEST, NLM_F_ACK
-_ERROR: Final = 2  # NLMSG_ERROR
+_DUMP: Final = 1 | 0x300  # NLM_F_REQUEST, NLM_F_DUMP
+_ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
 _NESTED: Final = 0x8000  # NLA_F_NESTED
 _ATTRIBUTE_TYPE: Final = 0x3FFF  # NLA_TYPE_MASK
 
@@ -49,6 +51,19 @@ def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None
     for answered, answer in messages(sock.recv(_MAX_ANSWER)):
         if answered == _ERROR and (code := _ERROR_CODE.unpack_from(answer)[0]):
             raise OSError(-code, os.strerror(-code))
+
+
+def dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
+    """Request a list, and yield the body of each entry. Raises the kernel's OSError."""
+    sock.send(_MESSAGE.pack(_MESSAGE.size + len(body), kind, _DUMP, 0, 0) + body)
+    while True:
+        for answered, answer in messages(sock.recv(_MAX_ANSWER)):
+            if answered == _DONE:
+                return
+            if answered == _ERROR:
+                code = _ERROR_CODE.unpack_from(answer)[0]
+                raise OSError(-code, os.strerror(-code))
+            yield answer
 
 
 def nfnetlink_head(family: int, resource: int = 0) -> bytes:

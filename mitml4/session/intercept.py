@@ -20,7 +20,7 @@ from mitml4.net import dial
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import Interception, check, intercepting, plan
+from mitml4.net.rules.interception import Interception, belongs, check, intercepting, plan
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
@@ -153,8 +153,7 @@ class Rules:
 
     async def _watch_links(self, session: SessionControl) -> None:
         while True:
-            for change in await self.interception.links.changes():
-                self.interception.follow(change)
+            for change in await self.interception.changes():
                 session.publish(Note(_told(change)))
 
     async def _watch_quic(self, session: SessionControl) -> None:
@@ -166,11 +165,15 @@ class Rules:
 def _told(change: Change) -> str:
     match change.what:
         case "renamed":
-            return f"{change.name} is now {change.new_name}, and is intercepted as before"
+            return f"{change.name} is now {change.other}, and is intercepted as before"
         case "gone":
             return f"{change.name} has gone: nothing is intercepted over it until it comes back"
         case "back":
             return f"{change.name} is back: new connections over it are intercepted"
+        case "joined":
+            return belongs(change.name, change.other)
+        case "left":
+            return f"{change.name} no longer belongs to {change.other}, and is intercepted again"
 
 
 @asynccontextmanager

@@ -309,6 +309,10 @@ def test_interfaces_that_change_are_told_of_and_followed(
     add_interface()
     ip("show", says="extra is back: new connections over it are intercepted")
     is_seen("extra")
+    ip("add", "bridge", "type", "bridge")
+    ip("set", "extra", "master", "bridge", says="extra belongs to bridge: connections arrive over")
+    ip("del", "bridge", says="extra no longer belongs to bridge, and is intercepted again")
+    is_seen("extra")
 
 
 # --- the scope

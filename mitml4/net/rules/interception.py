@@ -33,7 +33,7 @@ from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools
 
-__all__ = ["FORWARDING", "Interception", "check", "intercepting", "plan"]
+__all__ = ["FORWARDING", "Interception", "belongs", "check", "intercepting", "plan"]
 
 _SHOWN_PORT: Final = 40000
 _IF_INET6: Final = Path("/proc/self/net/if_inet6")
@@ -64,7 +64,7 @@ class Interception:
         self.notes: tuple[str, ...] = (*filter(None, [unproven]), *notes)
         """Notes for the user."""
         self._guard = guard
-        self.links = links
+        self._links = links
         self._rules = rules
         self._quic_blocked = 0
 
@@ -81,13 +81,12 @@ class Interception:
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_interception)
 
-    def follow(self, change: Change) -> None:
-        """Follow a change of an interface. The rules already match an interface that is renamed or
-        returns."""
-        if change.what == "renamed":
-            self.channel.interfaces = [
-                change.new_name if name == change.name else name for name in self.channel.interfaces
-            ]
+    async def changes(self) -> list[Change]:
+        """The changes of the interfaces since the last call; waits until there are some. The rules
+        match one that is renamed or comes back by themselves."""
+        found = await self._links.changes()
+        self.channel.interfaces = self._links.names
+        return found
 
     async def wait_lost(self) -> str:
         """Wait until the guard ends unexpectedly, and return the reason."""
@@ -139,6 +138,7 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
                 await guard.seal(
                     rules.stop_interception, rules.resume_interception, rules.count_quic
                 )
+                notes += [belongs(*pair) for pair in links.masters.items()]
                 yield Interception(guard, rules, listener, channel, links, unproven, notes)
             finally:
                 # Before the listener is closed: otherwise the rules would hold connections that
@@ -234,6 +234,14 @@ async def _remedy() -> str:
     if not dropping:
         return "look for a firewall rule that drops what comes in: mitml4 doctor"
     return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
+
+
+def belongs(interface: str, master: str) -> str:
+    """What the user is told about an interface of a bridge or a bond."""
+    return (
+        f"{interface} belongs to {master}: connections arrive over {master}, and are not "
+        f"intercepted without --iface {master}"
+    )
 
 
 async def _notes(scope: Scope) -> AsyncIterator[str]:

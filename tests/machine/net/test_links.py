@@ -61,6 +61,45 @@ def test_what_becomes_of_an_interface_is_told(host, commands, expected) -> None:
     assert changes(host, *commands) == expected
 
 
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        # The rules match the name that was given, and what had it at the start.
+        ([DELETE, ADD, "set one name uno"], [GONE, BACK, GONE]),
+        (
+            ["set one name uno", "del uno", ADD],
+            [Change("renamed", "one", "uno"), Change("gone", "uno", "uno"), BACK],
+        ),
+        (
+            ["set one name uno", "set other name third", "set third name one"],
+            [Change("renamed", "one", "uno")],
+        ),
+    ],
+)
+def test_what_is_told_is_what_the_rules_match(host, commands, expected) -> None:
+    assert changes(host, *commands, "add third type bridge") == expected
+
+
+def test_an_interface_that_joins_a_bridge_or_leaves_it_is_told(host) -> None:
+    host.run("ip", "link", "add", "port", "type", "veth")
+
+    async def watch() -> None:
+        links = LinkWatch(("port",))
+        assert links.masters == {}
+        host.run("ip", "link", "set", "port", "master", "other")
+        assert await links.changes() == [Change("joined", "port", "other")]
+        assert links.masters == {"port": "other"}
+        host.run("ip", "link", "set", "port", "nomaster")
+        assert await links.changes() == [Change("left", "port", "other")]
+        host.run("ip", "link", "set", "port", "master", "other")
+        assert await links.changes() == [Change("joined", "port", "other")]
+        host.run("ip", "link", "del", "other")
+        assert await links.changes() == [Change("left", "port", "other")]
+        links.close()
+
+    host.call(lambda: trio.run(watch))
+
+
 def test_one_that_was_replaced_meanwhile_has_gone_and_come_back(host) -> None:
     async def watch() -> list[Change]:
         links = LinkWatch(("one",))
