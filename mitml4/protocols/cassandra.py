@@ -77,7 +77,7 @@ def read_answer(reader: Reader) -> bytes:
 def read_supported(reader: Reader) -> None:
     """An answer to OPTIONS that is no error: names, each with a list of possible values."""
     if read_answer(reader) != SUPPORTED:
-        raise ProtocolError("an answer to something else")
+        raise ProtocolError("an answer to another request")
     body = reader.part(reader.uint(4, 8, MAX_STARTUP))
     body.uint(2, 1, 64)
     body.take(body.uint(2, 4, 64), NAME)

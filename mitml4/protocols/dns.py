@@ -116,17 +116,17 @@ def read_question(reader: Reader) -> Question:
     flags = message.uint(1)
     is_response = bool(flags & 0x80)
     if flags >> 3 & 0xF not in OPCODES:
-        raise ProtocolError("an operation that is not in use")
+        raise ProtocolError("an unknown operation")
     code = message.uint(1)
     if code & 0x40 or (code & 0xF and not is_response):  # RFC 1035 §4.1.1: Z must be zero
-        raise ProtocolError("flags that nobody sets")
+        raise ProtocolError("invalid flags")
     message.uint(2, 1, 1)
     for _ in ("answers", "authorities", "additional"):
         message.uint(2, 0, MAX_RECORDS if is_response else MAX_UPDATES)
     name = _name(message, LABEL)
     kind = message.uint(2)
     if kind not in TYPES:
-        raise ProtocolError("a type that nobody asks for")
+        raise ProtocolError("a type that is never asked for")
     message.one_of(*CLASSES)
     return Question(name, TYPES[kind])
 
@@ -137,7 +137,7 @@ def read_unusual(reader: Reader) -> Question | None:
     message.take(2)
     operation = message.uint(1, 0, ANSWER - 1) >> 3
     if operation > max(OPCODES) or message.uint(1) & 0xF:
-        raise ProtocolError("an operation that is not in use, or a request with a result")
+        raise ProtocolError("an unknown operation, or a request with a result")
     if not message.uint(2, 0, 1):
         message.one_of(_INVERSE if operation == 1 else _COOKIE)
         return None

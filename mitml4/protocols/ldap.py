@@ -112,7 +112,7 @@ def read_message(reader: Reader, operations: dict[bytes, bytes | None]) -> Messa
     tag, size = read_head(message, *operations)
     begins = operations[tag]
     if message.at + size > end or bool(size) == (begins == b""):
-        raise ProtocolError("an operation of another length than its message")
+        raise ProtocolError("an operation whose length does not fit its message")
     reader.at = message.at
     return Message(message_id, tag, message.part(size), end - message.at)
 

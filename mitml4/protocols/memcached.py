@@ -146,7 +146,7 @@ def read_request(reader: Reader) -> Operation:
     reader.take(4)
     reader.one_of(bytes(8))
     if extras not in operation.extras:
-        raise ProtocolError("extras of another size")
+        raise ProtocolError("extras of a wrong size")
     reader.take(extras)
     reader.take(key, KEY)
     return operation

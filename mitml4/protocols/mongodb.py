@@ -89,7 +89,7 @@ def read_reply(reader: Reader) -> None:
     length = reader.uint(4, HEAD, MAX_MESSAGE, little=True)
     reader.take(4)
     if reader.take(4) == bytes(4):
-        raise ProtocolError("a reply to nothing")
+        raise ProtocolError("a reply without a request")
     opcode = reader.one_of(_REPLY_OPCODE, _MSG_OPCODE)
     body = reader.part(length - HEAD)
     if opcode == _MSG_OPCODE:
@@ -256,7 +256,7 @@ def _elements(document: Reader) -> Elements:
             size = document.uint(4, EMPTY_DOCUMENT - 4, MAX_DOCUMENT, little=True)
             size += BESIDE_LENGTH.get(kind, 0) - 4
             if size < 0:
-                raise ProtocolError("an element of no size")
+                raise ProtocolError("an element of a negative size")
         elements[name] = (kind, document.whole(size))
     return elements
 

@@ -92,7 +92,7 @@ def read_connect(reader: Reader) -> Connect:
     )
     flags = body.uint(1)
     if flags & RESERVED or flags >> 3 & 3 == 3:
-        raise ProtocolError("flags that nobody sets")
+        raise ProtocolError("invalid flags")
     body.take(2)
     return Connect(level & ~BRIDGE, bool(flags & USERNAME), body)
 
@@ -104,7 +104,7 @@ def read_middle(reader: Reader) -> None:
         enough += _read_packet(reader)
         if enough and count > 1:
             return
-    raise ProtocolError("packets that say nothing")
+    raise ProtocolError("packets of no specific kind")
 
 
 def _read_packet(reader: Reader) -> bool:
@@ -113,7 +113,7 @@ def _read_packet(reader: Reader) -> bool:
     size = read_length(reader)
     low, high = SIZES.get(kind, (2, MAX_PUBLISH))
     if not low <= size <= high:
-        raise ProtocolError("a packet of another length")
+        raise ProtocolError("a packet of a wrong length")
     body = reader.part(size)
     if kind in PUBLISH:
         body.take(body.uint(2, 1, MAX_TOPIC), TOPIC)

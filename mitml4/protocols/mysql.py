@@ -86,7 +86,7 @@ def read_login_head(reader: Reader, sequence: bytes) -> tuple[int, int]:
     reader.one_of(sequence)
     capabilities = reader.uint(4, little=True)
     if not capabilities & CLIENT_PROTOCOL_41:
-        raise ProtocolError("a client from before MySQL 4.1")
+        raise ProtocolError("a client older than MySQL 4.1")
     reader.take(4 + 1)  # largest packet, character set
     reader.one_of(bytes(19))
     reader.take(4)  # nothing, or MariaDB's further capabilities

@@ -41,7 +41,7 @@ def read_info(reader: Reader) -> bytes:
     reader.one_of(INFO)
     line = reader.until(b"\n", MAX_LINE, TEXT)
     if b'"server_id"' not in line:
-        raise ProtocolError("an INFO that names no server")
+        raise ProtocolError("an INFO without a server's id")
     return b"{" + line
 
 

@@ -75,7 +75,7 @@ def read_head(reader: Reader) -> tuple[int, bytes]:
     else:
         fits = length == HEAD
     if not fits:
-        raise ProtocolError("a start-up packet of another length")
+        raise ProtocolError("a start-up packet of a wrong length")
     return length, code
 
 
@@ -120,7 +120,7 @@ def _read_telling(reader: Reader) -> None:
     body = reader.part(length - 4)
     if kind == AUTHENTICATION:
         if length != AUTHENTICATION_SIZES.get(body.uint(4, 0, 12), length):
-            raise ProtocolError("an authentication of another length")
+            raise ProtocolError("an authentication of a wrong length")
         if length > max(AUTHENTICATION_SIZES.values()):
             body.take(1, VALUE)
     elif kind == ERROR_RESPONSE:

@@ -85,7 +85,7 @@ def read_request_head(reader: Reader) -> None:
     """A connection request up to the part that only RDP has: the cookie's start, or the
     negotiation."""
     if read_x224(reader, CONNECTION_REQUEST) < NEGOTIATION:
-        raise ProtocolError("a request for nothing in particular")
+        raise ProtocolError("a request without a cookie and a negotiation")
     if reader.one_of(COOKIE, REQUEST) == REQUEST:
         reader.take(1)
         reader.uint(2, NEGOTIATION, NEGOTIATION, little=True)
@@ -95,7 +95,7 @@ def read_request_head(reader: Reader) -> None:
 def read_bare_request(reader: Reader) -> None:
     """An old connection request without either, up to the MCS that follows it."""
     if read_x224(reader, CONNECTION_REQUEST):
-        raise ProtocolError("a request for something else")
+        raise ProtocolError("a request with other contents")
     read_mcs(reader)
 
 
@@ -124,7 +124,7 @@ def read_confirm(reader: Reader) -> None:
     """A connection confirm with an answer to the negotiation."""
     body = reader.part(4 + 1 + FIXED + NEGOTIATION)
     if read_x224(body, CONNECTION_CONFIRM) != NEGOTIATION:
-        raise ProtocolError("a confirm of nothing in particular")
+        raise ProtocolError("a confirm without a negotiation")
     body.one_of(RESPONSE, FAILURE)
     body.take(1)
     body.uint(2, NEGOTIATION, NEGOTIATION, little=True)

@@ -88,7 +88,7 @@ def read_answer(reader: Reader) -> None:
     """The first line of an answer, by its type. `+OK` has no text after it: with one it is POP3's
     greeting, which may have come before the command."""
     if reader.data.startswith(b"+OK ", reader.at):
-        raise ProtocolError("an OK with text behind it")
+        raise ProtocolError("an OK followed by text")
     kind = reader.one_of(*_TYPES)
     if kind == b"_":
         reader.one_of(b"\r")

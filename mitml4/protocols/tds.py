@@ -112,7 +112,7 @@ def read_prelogin(reader: Reader, kind: bytes = PRELOGIN) -> dict[int, bytes]:
             raise ProtocolError("options out of order")
         offset, size = body.uint(2, OPTION + 1, length), body.uint(2, 0, length)
         if offset + size > length:
-            raise ProtocolError("an option that lies outside of its packet")
+            raise ProtocolError("an option outside its packet")
         table[token], last = (offset, size), token
     if not table:
         raise ProtocolError("a prelogin without a version")
@@ -158,7 +158,7 @@ def _old_text(packet: Reader) -> bytes:
     """A field of thirty bytes, and a byte with the length of its text."""
     text, size = packet.take(OLD_TEXT), packet.uint(1, 0, OLD_TEXT)
     if text[size:].strip(b"\0"):
-        raise ProtocolError("a text that is longer than it says")
+        raise ProtocolError("a text that is longer than its length")
     return text[:size]
 
 

@@ -155,7 +155,7 @@ class Xmpp(StartTLS):
         if not tag["close"] and not empty:
             depth += 1
         if depth < 0:
-            raise ProtocolError("xmpp: more end tags than there were tags")
+            raise ProtocolError("xmpp: an end tag without its tag")
         self._depths[direction] = depth
         if depth == 1 and (tag["close"] or empty):
             self._element_ended(direction, name)

@@ -24,7 +24,7 @@ _HOST_FIELD: Final = re.compile(
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
 _BLANK: Final = re.compile(rb"\s")
-_NO_HOST: Final = "HTTP/1: a request for no host that can be read"
+_NO_HOST: Final = "HTTP/1: a request for a host that cannot be read"
 # RFC 3986 §3.2. Servers differ on more than one @, and on a backslash.
 _AUTHORITY: Final = re.compile(
     rb"(?:[^@\\]*@)?(?P<host>\[[^\]@\\]*\]|[^:@\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?"

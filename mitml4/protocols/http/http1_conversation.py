@@ -131,7 +131,7 @@ class HttpConversation(HttpMessages):
         memory = _BARE_BYTES + end.end() - at + _FIELD_BYTES * len(fields.lines)
         if connect:
             self.target = exchange.target = connect_target(line)
-        exchange.holds = connect or b"upgrade" in fields.named
+        exchange.pauses = connect or b"upgrade" in fields.named
         self._note_request(exchange, line, fields, memory)
         self.begin_body(UP, exchange, *body)
         return end.end() - at
@@ -204,7 +204,7 @@ class HttpConversation(HttpMessages):
         self.protocol_events += self.pipeline.end_request(exchange)
         if self._switching:
             self.up = SWITCH
-        elif exchange.holds:
+        elif exchange.pauses:
             self.up = PAUSE
 
     def _step_aside(self) -> None:
@@ -215,9 +215,9 @@ class HttpConversation(HttpMessages):
 
     def _release(self, exchange: HttpExchange) -> None:
         """The answer is an ordinary one: the client continues in HTTP."""
-        if exchange.holds and self.up is PAUSE:
+        if exchange.pauses and self.up is PAUSE:
             self.up = PEEK
-        exchange.holds = False
+        exchange.pauses = False
 
     def _tunnel(self, exchange: HttpExchange) -> None:
         """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
@@ -227,7 +227,7 @@ class HttpConversation(HttpMessages):
     def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
         """A 101: the server switches protocols at once, the client after its request."""
         if len(self.pipeline.unanswered) > 1:
-            raise ProtocolError("HTTP/1: 101 in the midst of pipelined requests")
+            raise ProtocolError("HTTP/1: 101 while other requests are pipelined")
         token = fields.first(b"upgrade")
         self.upgrade = None if token is None else text(token)
         self.inner = UPGRADES.get(token.lower()) if token else None

@@ -140,7 +140,7 @@ class Fields:
             name, value = raw.strip(b" \t\r"), value.strip(b" \t\r")
             key = name.lower()
             if _TOKEN.fullmatch(raw) is None and _FRAMING.search(key):
-                raise ProtocolError("HTTP/1: a framing field in disguise")
+                raise ProtocolError("HTTP/1: a malformed Content-Length or Transfer-Encoding field")
             if name:
                 lines.append((name, value))
                 named.setdefault(key, []).append(value)

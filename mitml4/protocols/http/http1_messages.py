@@ -85,7 +85,7 @@ class HttpMessages(Conversation):
     def feed(self, direction: Direction, data: bytes) -> int:
         self.named.clear()
         at = 0
-        held = self.up is PAUSE
+        paused = self.up is PAUSE
         while at < len(data):
             directive = self.directive(direction)
             if isinstance(directive, Forward):
@@ -97,7 +97,7 @@ class HttpMessages(Conversation):
             else:
                 break
             at += taken
-            if not taken or (held and self.up is not PAUSE):
+            if not taken or (paused and self.up is not PAUSE):
                 break  # not whole; or the client's side, which had waited, is read first
         return at
 
@@ -148,7 +148,7 @@ class HttpMessages(Conversation):
                     self._trailer(direction, data[at : at + length])
                 return length
             case part:
-                raise AssertionError(f"{part} is passed, not looked at")
+                raise AssertionError(f"{part} is passed, not read")
 
     @staticmethod
     def _line(data: bytes, at: int, fault: str, *, blank: bool) -> int:
@@ -208,7 +208,7 @@ class HttpMessages(Conversation):
         line = CHUNK_LINE.match(data, at)
         if line is None:
             if CHUNK_LINE_BEGUN.fullmatch(data, at) is None or len(data) - at >= MAX_PEEK:
-                raise ProtocolError("HTTP/1: a chunk without a proper size")
+                raise ProtocolError("HTTP/1: a chunk without a valid size")
             return 0
         size = int(line[1], 16)
         self.sides[direction].part = Part.CHUNK if size else Part.TRAILER

@@ -37,7 +37,7 @@ class HttpExchange(Exchange):
     method: bytes = b""
     memory: int = 0
     """About how many bytes its request takes."""
-    holds: bool = False
+    pauses: bool = False
     """The client's bytes after this request wait for its final response head."""
     target: Target | None = None
     """That of a CONNECT."""

@@ -163,7 +163,7 @@ class Http2(Frames):
     def _response(self, stream: int, headers: HeaderFields, named: Mapping[bytes, bytes]) -> None:
         status = named[b":status"]
         if _STATUS.fullmatch(status) is None:
-            raise ProtocolError("HTTP/2: a status that is no number")
+            raise ProtocolError("HTTP/2: a status that is not a number")
         self.protocol_events.append(
             HttpResponse(
                 stream=stream,

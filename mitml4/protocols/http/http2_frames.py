@@ -197,7 +197,7 @@ class Frames(Conversation):
             raise ProtocolError("HTTP/2: a header block is interrupted")
         if kind in _PARSED:
             if length > MAX_HEADER_BLOCK:
-                raise ProtocolError("HTTP/2: a frame longer than 64 KiB that is no DATA")
+                raise ProtocolError("HTTP/2: a frame other than DATA that is longer than 64 KiB")
             size = _HEADER_SIZE + length
             if have < size:
                 return 0
@@ -262,7 +262,7 @@ class Frames(Conversation):
             side.block = Block(frame.stream, about, ends) if is_in_place else None
         block = side.block
         if block is None:
-            raise ProtocolError("HTTP/2: part of a header block out of place")
+            raise ProtocolError("HTTP/2: a header block in a wrong place")
         block.fragments += fragment
         if len(block.fragments) > MAX_HEADER_BLOCK:
             raise ProtocolError("HTTP/2: a header block longer than 64 KiB")

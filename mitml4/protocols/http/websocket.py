@@ -58,7 +58,7 @@ def _frame(data: bytes, at: int) -> _Frame | None:
     if opcode != _CONTINUATION and opcode not in _OPCODES:
         raise ProtocolError(f"WebSocket: unknown opcode {opcode}")
     if opcode & _CONTROL and (size > _MAX_CONTROL or not first & _FIN):
-        raise ProtocolError("WebSocket: a control frame that is long or in fragments")
+        raise ProtocolError("WebSocket: a control frame that is too long, or in fragments")
     return _Frame(opcode, bool(first & _FIN), header_size, size)
 
 
@@ -134,7 +134,9 @@ class Messages:
         opcode, size = frame.opcode, frame.size
         if not opcode & _CONTROL:
             if (opcode == _CONTINUATION) != (side.message is not None):
-                raise ProtocolError("WebSocket: a fragment without a message, or the reverse")
+                raise ProtocolError(
+                    "WebSocket: a fragment without a first one, or a message within another"
+                )
             side.message = side.message or opcode
             side.size += size
             if not frame.final:

@@ -47,7 +47,7 @@ def read_modbus(reader: Reader) -> None:
     reader.take(1)  # unit
     function = reader.one_of(*FUNCTIONS)
     if function <= b"\x06" and length != 6:
-        raise ProtocolError("an address and a value, and nothing else")
+        raise ProtocolError("a request with more than an address and a value")
     reader.take(length - 2)
 
 
@@ -58,7 +58,7 @@ def read_modbus_arguments(reader: Reader) -> None:
     reader.take(1)
     function = reader.uint(1)
     if LENGTHS.get(function, length) != length:
-        raise ProtocolError("arguments that this function does not have")
+        raise ProtocolError("arguments that do not fit the function")
     if function in COUNTS:
         arguments = reader.part(length - 2)
         arguments.take(COUNTS[function])
@@ -150,13 +150,13 @@ def read_iec104_frame(reader: Reader) -> bool:
 def read_i_frame(reader: Reader, end: int) -> None:
     """The counters of sent and received frames, and an ASDU."""
     if end - reader.at < MIN_I_FRAME:
-        raise ProtocolError("no ASDU is so short")
+        raise ProtocolError("an ASDU that is too short")
     read_counter(reader)
     read_counter(reader)
     reader.uint(1, 1, TYPES)
     reader.uint(1, 1)
     if not reader.uint(1) & CAUSES:
-        raise ProtocolError("no cause of transmission")
+        raise ProtocolError("an unknown cause of transmission")
     reader.take(end - reader.at)
 
 

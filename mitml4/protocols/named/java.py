@@ -29,7 +29,7 @@ def read_ajp13(reader: Reader) -> None:
     if reader.one_of(FORWARD_REQUEST, CPING) == FORWARD_REQUEST:
         reader.uint(1, 1, METHODS)
     elif length != 1:
-        raise ProtocolError("a CPing with something in it")
+        raise ProtocolError("a CPing with a payload")
 
 
 def read_jdwp(reader: Reader) -> None:

@@ -59,7 +59,7 @@ def read_smpp(reader: Reader) -> None:
     bind.take(2)  # type and plan of the addresses
     bind.until(b"\0", 41, PRINTABLE)
     if bind.at != bind.end:
-        raise ProtocolError("a bind with something behind it")
+        raise ProtocolError("a bind that does not end with its fields")
 
 
 STUN_TYPES: Final = 0x1FF
@@ -82,7 +82,7 @@ def read_framed_stun(reader: Reader) -> None:
     """The same in a frame of the same length."""
     frame = reader.uint(2, STUN_HEAD, STUN_HEAD + MAX_STUN)
     if read_stun(reader) != frame:
-        raise ProtocolError("a frame of another length")
+        raise ProtocolError("a frame whose length does not fit its message")
 
 
 STUN: Final = either(read_stun, read_framed_stun)

@@ -74,7 +74,7 @@ def reset(opcodes: tuple[bytes, ...], *, acknowledges: bool, with_key: bool) -> 
         length = reader.uint(2, min(ways), max(ways))
         reader.one_of(*opcodes)
         if length not in ways:
-            raise ProtocolError("no protection makes a reset so long")
+            raise ProtocolError("a reset of a length that no protection has")
         reader.take(SESSION)
         ways[length](reader)
 

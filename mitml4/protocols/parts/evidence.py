@@ -108,7 +108,7 @@ def either(*rules: Rule) -> Rule:
             else:
                 reader.at = attempt.at
                 return
-        raise Short if possible else ProtocolError("none of the ways in which this begins")
+        raise Short if possible else ProtocolError("none of the possible beginnings")
 
     return read
 

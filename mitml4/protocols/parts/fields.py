@@ -48,7 +48,7 @@ class Reader:
     def _missing(self, size: int) -> Exception:
         """The exception to raise where fewer than `size` bytes are left."""
         if self.end is not None and self.at + size > self.end:
-            return ProtocolError("a field that lies beyond the end of its unit")
+            return ProtocolError("a field beyond the end of its unit")
         return Short()
 
     def part(self, size: int) -> Reader:
@@ -104,13 +104,13 @@ class Reader:
         candidates = [len(value) for value in values if value.startswith(raw)]
         if candidates:
             raise self._missing(min(candidates))
-        raise ProtocolError("none of the values that may stand here")
+        raise ProtocolError("none of the possible values")
 
     def take(self, size: int, alphabet: bytes | None = None) -> bytes:
         """`size` bytes, all in the alphabet (None: any)."""
         raw = self._next(size)
         if alphabet is not None and raw.translate(None, alphabet):
-            raise ProtocolError("a text with other characters")
+            raise ProtocolError("a text with invalid characters")
         if len(raw) < size:
             raise self._missing(size)
         self.at += size
@@ -121,7 +121,7 @@ class Reader:
         of the result."""
         raw, found, _ = self._next(limit + 1).partition(end)
         if len(raw) > limit or (alphabet is not None and raw.translate(None, alphabet)):
-            raise ProtocolError("a text that does not end, or with other characters")
+            raise ProtocolError("a text that does not end, or has invalid characters")
         if not found:
             raise self._missing(len(raw) + 1)
         self.at += len(raw) + 1

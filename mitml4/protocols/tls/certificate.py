@@ -30,7 +30,7 @@ class CertificateDetails:
     sha256: str
     """Of the DER encoding, in hex."""
     verify: str | None = None
-    """`ok`, or why it did not verify; None where nobody asked (passthrough, captures)."""
+    """`ok`, or why it did not verify; None if it was not verified (passthrough, captures)."""
 
     @classmethod
     def of(cls, certificate: Certificate, *, verify: str | None = None) -> CertificateDetails:

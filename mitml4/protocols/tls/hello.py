@@ -204,7 +204,7 @@ def parse_server_hello(data: bytes) -> ServerHello | None:
         if message.record_type is not RecordType.HANDSHAKE or not _is(
             message, HandshakeType.SERVER_HELLO
         ):
-            raise ProtocolError("TLS does not go on with a ServerHello")
+            raise ProtocolError("TLS does not continue with a ServerHello")
         return ServerHello.of(message)
     if len(data) >= MAX_PEEK:
         raise ProtocolError(f"a ServerHello of more than {MAX_PEEK} bytes")
@@ -233,7 +233,7 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         end = self._at + count
         if end > len(self._data):
-            raise ProtocolError("a TLS hello is shorter than its lengths say")
+            raise ProtocolError("a TLS hello is shorter than its lengths")
         taken = self._data[self._at : end]
         self._at = end
         return taken
