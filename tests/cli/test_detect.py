@@ -168,6 +168,7 @@ def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> byt
     """What a terminal on standard error shows while a capture is read."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
+    environ = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     with stdin.open("rb") as stream, open(ours, "rb", buffering=0) as screen:
         outcome = subprocess.run(
             [sys.executable, "-m", "mitml4", "detect", name],
@@ -175,7 +176,7 @@ def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> byt
             stdout=subprocess.PIPE,
             stderr=theirs,
             cwd=directory,
-            env={**os.environ, "TERM": "xterm"},
+            env=environ | {"TERM": "xterm"},
             timeout=30,
             check=False,
         )
