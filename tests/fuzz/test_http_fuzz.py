@@ -21,6 +21,7 @@ from mitml4.engine.rules import Rules
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Conversation, Direction
 from mitml4.protocols.http.connect import HttpConnect
+from mitml4.protocols.http.events import HttpEnd
 from mitml4.protocols.http.http1 import Http1
 from mitml4.protocols.http.http2 import Http2
 from mitml4.protocols.http.http2_frames import PREFACE
@@ -133,6 +134,20 @@ def drive(begin: Begin, script: Script, size: int | None = None) -> Driver:
     return driver
 
 
+def told(driver: Driver) -> list[object]:
+    """The events. Where the flow has broken, how much of an exchange came before the break depends
+    on the pieces: one side's bytes break it between two pieces of the other's."""
+    events = [event for _, event in driver.record.protocol_events]
+    if not driver.broken:
+        return events
+    return [
+        replace(event, request_bytes=0, response_bytes=0)
+        if isinstance(event, HttpEnd) and event.outcome == "cut"
+        else event
+        for event in events
+    ]
+
+
 @each_member
 @settings(deadline=None, max_examples=300)
 @given(data=st.data(), size=st.integers(1, 9))
@@ -143,7 +158,7 @@ def test_any_scraps_mean_the_same_however_they_are_split(
     script = data.draw(scripts)
     whole, pieces = drive(begin, script), drive(begin, script, size)
     assert pieces.broken == whole.broken
-    assert pieces.record.protocol_events == whole.record.protocol_events
+    assert told(pieces) == told(whole)
     assert pieces.conversation.details() == whole.conversation.details()
     if not whole.broken:
         assert pieces.replay.kept == whole.replay.kept
