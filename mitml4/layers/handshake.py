@@ -2,8 +2,8 @@
 client.
 
 The server's answer decides what the client gets: version, cipher, ALPN, and a leaf with the same
-names and defects (`layers/certificate.py`). The details name what cannot be mirrored. What the two
-sides show of themselves applies to later connections (`tls/pinning.py`).
+names and defects (`layers/certificate.py`). The details name what cannot be mirrored. What the
+server asks for applies to later connections as well (`tls/pinning.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from OpenSSL import SSL
 from mitml4.errors import CertificateError
 from mitml4.layers.bridge import Bridge, first_of
 from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unknown_to_all
+from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
+from mitml4.layers.layer import HandshakeError
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Speaker
 from mitml4.net.stream import StreamTruncated, Transport
@@ -36,17 +38,13 @@ from mitml4.tls.offer import prepare
 from mitml4.tls.pinning import (
     CHANNEL_BINDING,
     CLIENT_CERTIFICATE,
-    REFUSALS,
     Visit,
 )
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 from mitml4.tls.verify import Verdict
 
-__all__ = ["GivenUp", "Handshake", "HandshakeError", "HandshakeTools", "Intercepted"]
+__all__ = ["GivenUp", "Handshake", "HandshakeTools", "Intercepted"]
 
-_HANDSHAKE_S: Final = 30.0
-_REJECTS_WITHIN_S: Final = 1.0
-"""A client that closes this soon after the handshake has rejected the certificate."""
 _ANSWERED_WITHIN_S: Final = 1.0
 """A second connection has this time to answer, or four times as long as the first one took."""
 _VERSIONS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
@@ -80,10 +78,6 @@ class GivenUp:
     """The server's certificate, from the first connection."""
 
 
-class HandshakeError(Exception):
-    """The handshake failed, and the other side has been sent the failure; the flow is over."""
-
-
 @dataclass(slots=True, kw_only=True)
 class HandshakeTools(CertificateTools):
     """What the handshakes of a session share."""
@@ -113,7 +107,6 @@ class Handshake:
         self.redial = redial
         self.began = trio.current_time()
         self.details = TlsDetails.of(hello)
-        self.server_reset: OSError | None = None
 
     async def run(self) -> Intercepted | GivenUp:
         """Raises HandshakeError, OSError."""
@@ -127,12 +120,11 @@ class Handshake:
             return given_up
         try:
             leaf = await self._make_leaf(server_side, verdict)
-            client_side = await self._accept(server_side, leaf)
         finally:
             self._announce()
+        client_side = await self._accept(server_side, leaf)
         if not self.tools.contexts.client_certificate:
             server_side.alerts.on_certificate_request = self._note_late_request
-        client_side.on_opening = partial(self._note_opening, trio.current_time())
         return Intercepted(client_side, server_side, self._note_channel_binding)
 
     def _framing(self) -> Framing | None:
@@ -148,7 +140,7 @@ class Handshake:
         prepare(stream.connection, self.hello)
         given_up: GivenUp | None
         try:
-            with trio.fail_after(_HANDSHAKE_S):
+            with trio.fail_after(HANDSHAKE_S):
                 given_up = await first_of(
                     partial(self._shake_hands, stream), self._wait_client_ended
                 )
@@ -350,76 +342,21 @@ class Handshake:
         raise HandshakeError
 
     async def _accept(self, server_side: TlsStream, leaf: Leaf) -> TlsStream:
-        """The handshake with the client, pinned to what the server chose."""
         outcome = Outcome(
             version=self._version,
             cipher=self.details.cipher or "",
             alpn=self.details.alpn or b"",
             extended_master_secret=has_extended_master_secret(server_side.connection),
         )
-        context = self.tools.contexts.client_side(leaf, outcome)
-        stream = tls_over(
-            self.bridge.client_side, context, server_side=True, framing=self._framing()
+        handshake = ClientHandshake(
+            server_side=server_side, visit=self.visit, error=partial(self._error, "client")
         )
-        stream.alerts.staple = leaf.staple
-        had_ended = stream.transport.has_ended()
-        try:
-            with trio.fail_after(_HANDSHAKE_S):
-                await first_of(stream.handshake, partial(self._wait_server_reset, server_side))
-        except TlsFailure as failure:
-            self._classify(failure)
-        except (StreamTruncated, ConnectionError) as error:
-            how = "reset" if isinstance(error, ConnectionError) else "closed"
-            if had_ended:
-                self._report("client", "reset", f"{how} by the client before our certificate")
-            else:
-                self._report("client", "certificate", f"{how} by the client after our certificate")
-                self.visit.left()
-        except trio.TooSlowError:
-            self._report("client", "timeout", "the client does not finish the handshake")
-        else:
-            if self.server_reset:
-                raise self.server_reset
-            return stream
-        server_side.abort() if stream.alerts.received is None else server_side.close()
-        stream.close()
-        raise HandshakeError
-
-    async def _wait_server_reset(self, server_side: TlsStream) -> None:
-        """Wait until the server resets the connection, unless it has sent data before that.
-
-        The client is then reset at once.
-        """
-        try:
-            await server_side.transport.wait_reset()
-        except OSError as error:
-            if server_side.peek_nowait(1):
-                await trio.sleep_forever()
-            self.server_reset = error
-
-    def _classify(self, failure: TlsFailure) -> None:
-        if failure.alert is None:  # OpenSSL cannot do with this client what the server could
-            self._report("client", "protocol", failure.reason)
-            self.visit.needs(failure.reason)
-        elif failure.alert in REFUSALS:
-            self._report("client", "certificate", REFUSALS[failure.alert])
-            self.visit.refused()
-        else:
-            self._report("client", "alert", alert_name(failure.alert))
-            self.visit.left()
-
-    def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
-        """What the client sends first after the handshake; see `TlsStream.on_opening`.
-
-        Some clients check the certificate only then, and close without sending a byte.
-        """
-        if isinstance(first, int) and first:
-            self.visit.accepted()
-        elif isinstance(first, TlsFailure) and first.alert in REFUSALS:
-            self._error("client", "certificate", REFUSALS[first.alert])
-            self.visit.refused()
-        elif trio.current_time() - shook_hands_at < _REJECTS_WITHIN_S and self.visit.left():
-            self._error("client", "certificate", "ended by the client after the handshake, again")
+        return await handshake.run(
+            self.bridge.client_side,
+            self.tools.contexts.client_side(leaf, outcome),
+            framing=self._framing(),
+            staple=leaf.staple,
+        )
 
     def _announce(self) -> None:
         self.bridge.report.enter(self.context.depth, "tls")

@@ -12,7 +12,11 @@ from typing import Protocol
 from mitml4.layers.bridge import Bridge
 from mitml4.protocols.context import LayerContext
 
-__all__ = ["Inner", "Layer"]
+__all__ = ["HandshakeError", "Inner", "Layer"]
+
+
+class HandshakeError(Exception):
+    """The handshake failed, and the other side has been sent the failure; the flow is over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from mitml4.address import Address
 from mitml4.events import CloseReason, Event
 from mitml4.layers.bridge import Bridge, BrokenTlsError
 from mitml4.layers.choice import LayerChoice
-from mitml4.layers.handshake import HandshakeError
-from mitml4.layers.layer import Inner
+from mitml4.layers.layer import HandshakeError, Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side

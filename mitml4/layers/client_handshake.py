@@ -1,0 +1,108 @@
+"""The TLS handshake with the client, pinned to what the server chose.
+
+How a client takes our certificate applies to its next connections (`tls/pinning.py`): it sends an
+alert, closes during the handshake, or closes right after it without a byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+from OpenSSL import SSL
+
+from mitml4.layers.bridge import first_of
+from mitml4.layers.layer import HandshakeError
+from mitml4.layers.report import Kind
+from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.protocols.conversation import Framing
+from mitml4.protocols.tls.names import alert_name
+from mitml4.tls.pinning import REFUSALS, Visit
+from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
+
+__all__ = ["HANDSHAKE_S", "ClientHandshake"]
+
+HANDSHAKE_S: Final = 30.0
+_REJECTS_WITHIN_S: Final = 1.0
+"""A client that closes this soon after the handshake has rejected the certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientHandshake:
+    """The handshake with one client."""
+
+    server_side: TlsStream
+    """The server's handshake is done; it is closed if the client's fails."""
+    visit: Visit
+    error: Callable[[Kind, str], None]
+    """Reports an error of the client's."""
+
+    async def run(
+        self, below: Stream, context: SSL.Context, *, framing: Framing | None, staple: bytes
+    ) -> TlsStream:
+        """The client's plaintext. Raises HandshakeError, and OSError if the server was reset."""
+        stream = tls_over(below, context, server_side=True, framing=framing)
+        stream.alerts.staple = staple
+        had_ended = stream.transport.has_ended()
+        resets: list[OSError] = []
+        try:
+            with trio.fail_after(HANDSHAKE_S):
+                await first_of(stream.handshake, partial(self._wait_server_reset, resets))
+        except TlsFailure as failure:
+            self._report_failure(failure)
+        except (StreamTruncated, ConnectionError) as error:
+            how = "reset" if isinstance(error, ConnectionError) else "closed"
+            if had_ended:
+                self.error("reset", f"{how} by the client before our certificate")
+            else:
+                self.error("certificate", f"{how} by the client after our certificate")
+                self.visit.left()
+        except trio.TooSlowError:
+            self.error("timeout", "the client does not finish the handshake")
+        else:
+            if resets:
+                raise resets.pop()
+            stream.on_opening = partial(self._note_opening, trio.current_time())
+            return stream
+        self.server_side.abort() if stream.alerts.received is None else self.server_side.close()
+        stream.close()
+        raise HandshakeError
+
+    async def _wait_server_reset(self, resets: list[OSError]) -> None:
+        """Wait until the server resets the connection, unless it has sent data before that.
+
+        The client is then reset at once.
+        """
+        try:
+            await self.server_side.transport.wait_reset()
+        except OSError as error:
+            if self.server_side.peek_nowait(1):
+                await trio.sleep_forever()
+            resets.append(error)
+
+    def _report_failure(self, failure: TlsFailure) -> None:
+        if failure.alert is None:  # OpenSSL cannot do with this client what the server could
+            self.error("protocol", failure.reason)
+            self.visit.needs(failure.reason)
+        elif failure.alert in REFUSALS:
+            self.error("certificate", REFUSALS[failure.alert])
+            self.visit.refused()
+        else:
+            self.error("alert", alert_name(failure.alert))
+            self.visit.left()
+
+    def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
+        """What the client sends first after the handshake; see `TlsStream.on_opening`.
+
+        Some clients check the certificate only then, and close without sending a byte.
+        """
+        if isinstance(first, int) and first:
+            self.visit.accepted()
+        elif isinstance(first, TlsFailure) and first.alert in REFUSALS:
+            self.error("certificate", REFUSALS[first.alert])
+            self.visit.refused()
+        elif trio.current_time() - shook_hands_at < _REJECTS_WITHIN_S and self.visit.left():
+            self.error("certificate", "ended by the client after the handshake, again")
