@@ -793,8 +793,8 @@ class Engine:
         asked = conversation.asked_ahead(data)
         policy.check(*asked or ())
         if asked is None or ended:
-            within = (*self.context.stack, self._name)
-            opening = Opening(up=data, up_ended=ended, within=within, port=self.context.port)
+            stack = (*self.context.stack, self._name)
+            opening = Opening(up=data, up_ended=ended, stack=stack, port=self.context.port)
             policy.check(*asked_by(opening, self._target).ends)
 
 

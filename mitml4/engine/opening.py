@@ -78,6 +78,6 @@ class OpenQuestion:
             down=self._seen[Direction.DOWN],
             up_ended=Direction.UP in self._over,
             down_ended=Direction.DOWN in self._over,
-            within=self._context.stack,
+            stack=self._context.stack,
             port=self._context.port,
         )

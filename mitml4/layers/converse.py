@@ -367,7 +367,7 @@ class _Driver:
             opening = Opening(
                 up=data,
                 up_ended=ended,
-                within=self.context.stack,
+                stack=self.context.stack,
                 port=self.context.port,
             )
             target = self.conversation.target or self.context.target

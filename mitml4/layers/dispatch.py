@@ -176,6 +176,6 @@ class _Watch:
             down=self.seen[Direction.DOWN],
             up_ended=self.bridge.up.ended,
             down_ended=self.bridge.down.ended,
-            within=self.context.stack,
+            stack=self.context.stack,
             port=self.context.port,
         )

@@ -1,9 +1,9 @@
-"""The interface between protocols and whatever feeds them.
+"""The interface between protocols and the engine.
 
 A protocol is detected from the first bytes of both directions (`Opening` → `Verdict`) and then
-followed by a `Conversation`, which is fed bytes and answers one question per direction: *what may
-happen to the bytes that come next?* (`Directive`). The engine (`mitml4/engine/`) is the only
-one that asks it; no protocol knows a socket.
+followed by a `Conversation`, which is fed bytes and says for each direction what may happen to the
+bytes that come next (`Directive`). Only the engine (`mitml4/engine/`) calls it; no protocol knows a
+socket.
 
     PEEK        show the bytes before they move; the conversation says how many are its own
     MIRROR      all that follow are its own: show each before it moves, and move it in any case
@@ -69,7 +69,7 @@ class Direction(Enum):
     UP = "up"
     DOWN = "down"
 
-    # It is a key on every byte's way, and Enum hashes in Python.
+    # It is a key wherever bytes move, and Enum would hash in Python.
     __hash__ = object.__hash__
 
     @property
@@ -78,25 +78,25 @@ class Direction(Enum):
 
 
 class Verdict(Enum):
-    """What a detector says of an opening. It never flips: more bytes only sharpen NEED_MORE."""
+    """The answer of a detector. It never flips: more bytes only turn NEED_MORE into another one."""
 
     MATCH = "match"
     LIKELY = "likely"
-    """Need more to be certain, but this is the candidate if nothing more comes."""
+    """Not certain yet, but the answer if nothing more comes."""
     NEED_MORE = "need-more"
     REJECT = "reject"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """The first bytes of both directions, as far as they have come (at most MAX_PEEK each)."""
+    """The first bytes of both directions, as far as they have arrived (at most MAX_PEEK each)."""
 
     up: bytes = b""
     down: bytes = b""
     up_ended: bool = False
     down_ended: bool = False
-    within: tuple[str, ...] = ()
-    """The stack so far, outermost first: inside `smtp › tls` an `EHLO` needs no greeting."""
+    stack: tuple[str, ...] = ()
+    """The protocols outside, outermost first: inside `smtp › tls` an `EHLO` needs no greeting."""
     port: int | None = None
     """The destination port: a hint for rules that are too weak alone, never a proof."""
 
@@ -126,25 +126,27 @@ Directive: TypeAlias = _Directive | Forward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What a protocol has learned of one connection: the `details` of `flow.layer` (EVENTS.md).
+    """What a protocol has learned of one connection: the `details` of `flow.layer`.
 
-    Each protocol subclasses it. Fields hold str, int, bool, None, bytes (shown as text with
-    ``\\xNN`` escapes), `Target`, tuples of these, or nested dataclasses of these.
+    Each protocol has a subclass. Fields hold str, int, bool, None, bytes (shown as text with
+    ``\\xNN`` escapes), `Target`, tuples of these, or nested dataclasses of these. The docstring is
+    the description in the JSON Schema.
     """
 
 
 class Framing(ABC):
-    """How an inner TLS is carried as long as its handshake lasts: in packets of the outer protocol.
+    """How an inner TLS handshake is carried: in packets of the outer protocol.
 
-    One object serves one end of a connection: what comes from there, and what goes there.
+    One object serves one end of a connection, for both directions.
     """
 
     @abstractmethod
     def unwrap(self, data: bytes | memoryview) -> bytes | memoryview:
-        """The inner bytes of those that come next, split anywhere; nothing is kept back of them.
+        """The inner bytes of the bytes that come next, which may be split anywhere. Keeps none of
+        the inner bytes.
 
-        What stands bare is given as it is, so that it needs no telling when the packets end. Never
-        raises: what is neither packet nor TLS is for the inner protocol to refuse.
+        Bytes without packets around them are returned as they are, so it need not be told when the
+        packets end. Never raises: the inner protocol rejects what is neither packet nor TLS.
         """
 
     @abstractmethod
@@ -159,9 +161,9 @@ class InnerProtocol:
     protocol: str | None = None
     """Its name where it was negotiated (`websocket`), else None: detect it."""
     framing: Callable[[], Framing] | None = None
-    """What an inner TLS is carried in, where it does not stand bare from its first byte."""
+    """The packets around an inner TLS handshake; None: there are none."""
     passthrough_reason: str | None = None
-    """Why an inner TLS cannot be opened without losing the connection, where it is known before."""
+    """Why intercepting the inner TLS would break the connection, where that is known before."""
 
 
 @dataclass(slots=True)
@@ -201,7 +203,8 @@ class Conversation:
 
     name: ClassVar[str]
     may_lead_on: ClassVar[bool] = True
-    """Whether a client may ask for a host in it, or behind it: broken, it may hide one."""
+    """Whether a client may ask for a host in it or inside it, so that a broken one may hide a
+    host."""
 
     context: LayerContext = field(default_factory=LayerContext)
     up: Directive = PEEK
@@ -273,12 +276,12 @@ class Conversation:
             self.down = directive
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Look at the bytes that come next in a direction, from its first byte that has not moved.
+        """Read the bytes that come next in a direction, from the first one that has not moved.
 
-        Under PEEK, returns how many of them are the conversation's own and may move now; 0 means
-        "not enough yet", and the same bytes come again with more behind them. A conversation
-        should take each unit as soon as it is whole, and leave the rest. Under MIRROR, no byte is
-        shown twice, and the result is not looked at.
+        Under PEEK, return how many of them belong to the conversation and may move now. 0 means
+        "not whole yet": the same bytes come again, with more after them. Take each unit as soon as
+        it is whole, and leave the rest. Under MIRROR, no byte is shown twice, and the result is
+        ignored.
         """
         raise NotImplementedError
 
@@ -303,9 +306,9 @@ class Conversation:
 
     @property
     def memory(self) -> int:
-        """About how many bytes it holds of what it has seen, where that can be much.
+        """About how many bytes of the traffic it keeps, where that can be many.
 
-        Whoever follows many at a time gives up those that hold most.
+        Where many conversations are followed, those that keep most are given up first.
         """
         return 0
 
@@ -314,10 +317,10 @@ class Conversation:
         return Details()
 
     def asked_ahead(self, data: bytes) -> Sequence[End] | None:
-        """Where the client asks to go in bytes that move before the conversation takes them: part
-        of a message under a PEEK, or under a PAUSE what was sent before its turn.
+        """Where the client asks to go in bytes that move before the conversation takes them: a part
+        of a message under PEEK, or bytes that were sent before their turn under PAUSE.
 
-        None, as by default under a PAUSE: they belong to an inner protocol.
+        None, the default under PAUSE: the bytes belong to an inner protocol.
         """
         return () if self.up is PEEK else None
 
@@ -333,23 +336,23 @@ class Protocol:
 
     name: str
     detect: Callable[[Opening], Verdict] | None
-    """None: never from bytes alone (websocket)."""
+    """None: never detected from bytes alone (websocket)."""
     converse: Callable[[LayerContext], Conversation] | None = None
-    """None: named only, relayed unseen."""
+    """None: named only, and relayed unseen."""
     client_first: bytes | None = None
-    """Every byte that the client's side can begin with; None: any."""
+    """Every byte that the client's side can begin with; None: any byte."""
     server_first: bytes | None = None
-    """Every byte that the server's side can begin with when it speaks first; None: any;
-    empty: the server never speaks before the client has."""
+    """Every byte that the server's side can begin with if it speaks first; None: any byte; empty:
+    the server never speaks first."""
     terminates: bool = False
-    """Whether its layer ends the connection's bytes on our side (TLS), so that the client's bytes
-    must not move while this is still possible."""
+    """Whether its layer may terminate the client's bytes (TLS), so that they must not move while
+    this is still possible."""
     is_proxy: bool = False
-    """Whether its server is a proxy, so that what is inside is said to another server."""
+    """Whether its server is a proxy, and what is inside goes to another server."""
     starttls: bool = False
-    """Whether TLS may take over in the middle of it, and then carries the same protocol."""
+    """Whether TLS may begin in the middle of it, and then carries the same protocol."""
     events: tuple[type[ProtocolEvent], ...] = ()
     """The events that its conversation may append."""
     conclusive: bool = False
-    """Whether a MATCH needs no second opinion, since nothing else begins so, which the tests hold
-    it to: the commonest openings are spared the other rules."""
+    """Whether a MATCH ends detection, since nothing else begins so, which the tests check: this
+    saves the other rules for the most common protocols."""

@@ -73,7 +73,7 @@ def detect(opening: Opening) -> Verdict:
     if opening.up.startswith(b":"):
         return _in_the_middle(opening.up)
     client = command(opening.up, COMMANDS)
-    if opening.up and behind_starttls(opening.within, Irc.name):
+    if opening.up and behind_starttls(opening.stack, Irc.name):
         return client
     server = _answer(opening.down)
     if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):

@@ -125,7 +125,7 @@ def detect(opening: Opening) -> Verdict:
 
     A capture that begins in the middle shows queries, or their results.
     """
-    if _behind_ssl_request(opening.within):
+    if _behind_ssl_request(opening.stack):
         return evaluate(lambda reader: read_login_head(reader, b"\x02"), opening.up)
     verdict = _greeted(opening)
     return _middle(opening) if verdict is Verdict.REJECT else verdict
@@ -145,8 +145,8 @@ def _greeted(opening: Opening) -> Verdict:
     return Verdict.LIKELY if client is Verdict.MATCH else Verdict.NEED_MORE
 
 
-def _behind_ssl_request(within: tuple[str, ...]) -> bool:
-    return within[-2:] == ("mysql", "tls")
+def _behind_ssl_request(stack: tuple[str, ...]) -> bool:
+    return stack[-2:] == ("mysql", "tls")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ def detect(opening: Opening) -> Verdict:
 
     Any other TPKT belongs to another protocol. A capture without the request shows the confirm.
     """
-    if opening.within[-2:] != (Rdp.name, "tls"):
+    if opening.stack[-2:] != (Rdp.name, "tls"):
         return _outermost(opening)
     if opening.down and not opening.up:
         return Verdict.REJECT

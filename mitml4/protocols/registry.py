@@ -172,28 +172,28 @@ class Registry:
     def _candidates(self, opening: Opening) -> tuple[Protocol, ...]:
         """The rows to ask. Once the client has spoken, the server's bytes may be an answer."""
         if opening.up:
-            beginning = opening.up[:BEGINNING], opening.within
+            beginning = opening.up[:BEGINNING], opening.stack
             rows = self._narrowed.get(beginning)
             return self._narrow(*beginning) if rows is None else rows
         rows = self._by_server[opening.down[0]] if opening.down else self._any
-        return self.possible(rows, opening.within)
+        return self.possible(rows, opening.stack)
 
-    def possible(self, rows: tuple[Protocol, ...], within: tuple[str, ...]) -> tuple[Protocol, ...]:
+    def possible(self, rows: tuple[Protocol, ...], stack: tuple[str, ...]) -> tuple[Protocol, ...]:
         """These rows, without those that cannot be inside this stack: TLS that began by STARTTLS
         carries the protocol that asked for it, and no other protocol with STARTTLS."""
-        outer = self._names.get(within[-2]) if len(within) > 1 and within[-1] == "tls" else None
+        outer = self._names.get(stack[-2]) if len(stack) > 1 and stack[-1] == "tls" else None
         if outer is None or not outer.starttls:
             return rows
         return tuple(row for row in rows if not row.starttls or row.name == outer.name)
 
-    def _narrow(self, up: bytes, within: tuple[str, ...]) -> tuple[Protocol, ...]:
+    def _narrow(self, up: bytes, stack: tuple[str, ...]) -> tuple[Protocol, ...]:
         """The rows that do not reject these first bytes of a client. Remembers them."""
-        opening = Opening(up=up, within=within)
-        rows = self.possible(self._by_client[up[0]], within)
+        opening = Opening(up=up, stack=stack)
+        rows = self.possible(self._by_client[up[0]], stack)
         rows = tuple(row for row in rows if _verdict(row, opening) is not Verdict.REJECT)
         if len(self._narrowed) >= _MAX_BEGINNINGS:
             self._narrowed.clear()
-        self._narrowed[up, within] = rows
+        self._narrowed[up, stack] = rows
         return rows
 
 

@@ -76,7 +76,7 @@ def asked_by(opening: Opening, target: Target | None) -> Asked:
     detection = detect(opening)
     row = detection.match or detection.likely
     if row and row.converse:
-        conversation = row.converse(LayerContext(target=target, stack=opening.within))
+        conversation = row.converse(LayerContext(target=target, stack=opening.stack))
         try:
             decision = conversation.receive(Direction.UP, opening.up)
         except ProtocolError as error:

@@ -381,7 +381,7 @@ def test_the_opening_says_what_it_is_within_and_where_it_is_bound(
 
     monkeypatch.setattr(registry, "detect", spy)
     play([*SOCKS, (UP, REQUEST)])
-    assert (asked[0].within, asked[-1].within) == ((), ("socks5",))
+    assert (asked[0].stack, asked[-1].stack) == ((), ("socks5",))
     assert (asked[0].port, asked[-1].port) == (None, 80)  # of what SOCKS asked for
     assert asked[-1].up == REQUEST
 

@@ -192,4 +192,4 @@ def test_a_220_is_never_both_smtp_and_ftp() -> None:
     ],
 )
 def test_behind_auth_tls_the_client_needs_no_greeting(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, within=("ftp", "tls"))) is verdict
+    assert detect(Opening(up=up, stack=("ftp", "tls"))) is verdict

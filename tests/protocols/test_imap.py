@@ -212,6 +212,6 @@ def test_detection_by_greeting_and_tagged_command() -> None:
 
 
 def test_behind_starttls_the_client_needs_no_greeting() -> None:
-    assert detect(Opening(up=b"a1 LOGIN ", within=("imap", "tls"))) is Verdict.MATCH
-    assert detect(Opening(up=b"a1 LOG", within=("imap", "tls"))) is Verdict.NEED_MORE
-    assert detect(Opening(up=b"GET /", within=("imap", "tls"))) is Verdict.REJECT
+    assert detect(Opening(up=b"a1 LOGIN ", stack=("imap", "tls"))) is Verdict.MATCH
+    assert detect(Opening(up=b"a1 LOG", stack=("imap", "tls"))) is Verdict.NEED_MORE
+    assert detect(Opening(up=b"GET /", stack=("imap", "tls"))) is Verdict.REJECT

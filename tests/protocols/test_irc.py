@@ -133,4 +133,4 @@ def test_a_command_alone_is_likely_at_the_usual_port() -> None:
 
 
 def test_behind_starttls_the_client_needs_no_answer() -> None:
-    assert detect(Opening(up=b"USER x", within=("irc", "tls"))) is Verdict.MATCH
+    assert detect(Opening(up=b"USER x", stack=("irc", "tls"))) is Verdict.MATCH

@@ -233,4 +233,4 @@ def test_a_greeting_is_enough_once_the_client_cannot_answer(down: bytes) -> None
     ],
 )
 def test_inside_its_tls_the_login_is_enough(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, within=IN_TLS)) is verdict
+    assert detect(Opening(up=up, stack=IN_TLS)) is verdict

@@ -121,4 +121,4 @@ def test_detection_by_greeting_and_command() -> None:
 
 
 def test_behind_starttls_the_client_needs_no_greeting() -> None:
-    assert detect(Opening(up=b"LIST\r\n", within=("nntp", "tls"))) is Verdict.MATCH
+    assert detect(Opening(up=b"LIST\r\n", stack=("nntp", "tls"))) is Verdict.MATCH

@@ -137,5 +137,5 @@ def test_detection_by_greeting_and_command() -> None:
 
 
 def test_behind_stls_the_client_needs_no_greeting() -> None:
-    assert detect(Opening(up=b"AUTH PLAIN\r\n", within=("pop3", "tls"))) is Verdict.MATCH
-    assert detect(Opening(up=b"AUTH PLAIN\r\n", within=("tls",))) is Verdict.NEED_MORE
+    assert detect(Opening(up=b"AUTH PLAIN\r\n", stack=("pop3", "tls"))) is Verdict.MATCH
+    assert detect(Opening(up=b"AUTH PLAIN\r\n", stack=("tls",))) is Verdict.NEED_MORE

@@ -152,7 +152,7 @@ def test_detection_by_cookie_or_negotiation() -> None:
     ],
 )
 def test_inside_its_tls_it_goes_on_as_mcs_or_credssp(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, within=INSIDE)) is verdict
+    assert detect(Opening(up=up, stack=INSIDE)) is verdict
 
 
 CONFIRM = bytes.fromhex("030000130ed000001234000201080001000000")

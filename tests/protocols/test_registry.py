@@ -669,7 +669,7 @@ def test_two_rows_never_match_the_same_bytes(
     sides: tuple[bytes, bytes], within: tuple[str, ...], port: int | None, ended: bool
 ) -> None:
     up, down = sides
-    opening = Opening(up=up, down=down, up_ended=ended, within=within, port=port)
+    opening = Opening(up=up, down=down, up_ended=ended, stack=within, port=port)
     rows = Registry(PROTOCOLS).possible(DETECTORS, within)
     matches = [row.name for row in rows if verdict(row, opening) is Verdict.MATCH]
     assert len(matches) < 2, matches
@@ -683,7 +683,7 @@ def test_behind_starttls_only_the_protocol_that_asked_for_it_goes_on() -> None:
         assert left == ({row.name} if row.starttls else names)
     for within in ((), ("tls",), ("smtp",), ("smtp", "tls", "http/1")):
         assert Registry(PROTOCOLS).possible(PROTOCOLS, within) == PROTOCOLS
-    answer = Opening(up=b"QUIT\r\n", down=b":a 001 b :Welcome\r\n", within=("smtp", "tls"))
+    answer = Opening(up=b"QUIT\r\n", down=b":a 001 b :Welcome\r\n", stack=("smtp", "tls"))
     assert Registry(PROTOCOLS).detect(answer).match is by_name("smtp")
 
 
@@ -698,7 +698,7 @@ def test_no_verdict_of_a_mutant_flips_as_it_grows(
     sides: tuple[bytes, bytes], within: tuple[str, ...], port: int | None, data: st.DataObject
 ) -> None:
     up, down = sides
-    grown = Opening(up=up, down=down, within=within, port=port)
+    grown = Opening(up=up, down=down, stack=within, port=port)
     up_size = data.draw(st.integers(min(1, len(up)), len(up)))
     down_size = data.draw(st.integers(0, len(down)))
     prefix_pattern = replace(grown, up=up[:up_size], down=down[:down_size])

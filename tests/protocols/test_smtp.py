@@ -229,4 +229,4 @@ def test_a_greeting_without_a_name_is_likely_at_its_ports_alone() -> None:
     ],
 )
 def test_behind_starttls_the_client_needs_no_greeting(up: bytes, verdict: Verdict) -> None:
-    assert detect(Opening(up=up, within=("socks5", "smtp", "tls"))) is verdict
+    assert detect(Opening(up=up, stack=("socks5", "smtp", "tls"))) is verdict

@@ -112,7 +112,7 @@ def agree(
     After the protocol's own STARTTLS the client's word is enough: the client begins anew, and the
     server does not greet again (RFC 3207 §4.2).
     """
-    if opening.up and behind_starttls(opening.within, name):
+    if opening.up and behind_starttls(opening.stack, name):
         return Verdict.MATCH if client is Verdict.LIKELY else client
     if server is Verdict.REJECT or (client is Verdict.REJECT and not in_lines(opening.up)):
         return Verdict.REJECT
@@ -136,9 +136,9 @@ def agree(
     return Verdict.LIKELY if usual else Verdict.NEED_MORE
 
 
-def behind_starttls(within: tuple[str, ...], name: str) -> bool:
+def behind_starttls(stack: tuple[str, ...], name: str) -> bool:
     """Whether this is inside the TLS that the protocol itself began by STARTTLS."""
-    return within[-2:] == (name, "tls")
+    return stack[-2:] == (name, "tls")
 
 
 def initials(words: Iterable[bytes]) -> bytes:

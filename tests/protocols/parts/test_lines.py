@@ -157,7 +157,7 @@ def test_only_the_inside_of_its_own_tls_is_behind_starttls() -> None:
 
 def test_behind_its_own_starttls_the_clients_word_is_enough() -> None:
     for client, verdict in ((LIKELY, MATCH), (MATCH, MATCH), (NEED_MORE, NEED_MORE)):
-        inside = Opening(up=b"USER me\r\n", within=("imap", "tls"))
+        inside = Opening(up=b"USER me\r\n", stack=("imap", "tls"))
         assert agree(inside, client, REJECT, name="imap", ports=(), named=NAMED) is verdict
 
 
