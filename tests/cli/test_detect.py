@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -181,7 +182,10 @@ def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> byt
             check=False,
         )
         os.close(theirs)
-        shown = screen.read(4096)
+        shown = b""
+        with suppress(OSError):  # EIO, once all is read
+            while part := screen.read(4096):
+                shown += part
     assert outcome.returncode == 0
     assert b"error" not in shown
     return shown

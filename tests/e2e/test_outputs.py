@@ -132,7 +132,7 @@ def test_a_named_pipe_without_its_reader_is_said_and_the_session_goes_on(
 
 
 @pytest.mark.usefixtures("nginx")
-@pytest.mark.parametrize("option", ["-o", "--har", "-w", ">"])
+@pytest.mark.parametrize("option", ["-o", "--har", "-w", "--keylog", ">"])
 def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
     lab, client, tmp_path, option
 ) -> None:
@@ -150,8 +150,9 @@ def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
     said, events = [], []
 
     def visit() -> None:
-        url = f"http://{V4}/"
-        assert client.run("curl", "-sS", "--max-time", "20", "-o", "/dev/null", url).code == 0
+        url = f"https://{V4}/" if option == "--keylog" else f"http://{V4}/"
+        outcome = client.run("curl", "-ksS", "--max-time", "20", "-o", "/dev/null", url)
+        assert outcome.code == 0, outcome
 
     with lab.router.popen(argv, stderr=subprocess.PIPE, text=True) as process:
         listening = threading.Thread(target=lambda: said.extend(process.stderr))
@@ -184,4 +185,7 @@ def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
         subprocess.run([sys.executable, "-m", "mitml4", "detect", "--json", kept], check=True)
     else:
         assert content.endswith(b"\n")
-        assert all(json.loads(line) for line in content.splitlines())
+        lines = content.splitlines()
+        assert all(
+            len(line.split()) == 3 if option == "--keylog" else json.loads(line) for line in lines
+        )
