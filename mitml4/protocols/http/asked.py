@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from mitml4.protocols.conversation import End, LayerContext, Target, Unreadable
+from mitml4.protocols.http.http1_heads import unfolded
 from mitml4.protocols.wire_text import whole_text
 
 __all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
@@ -21,7 +22,6 @@ _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443, b"f
 _HOST_FIELD: Final = re.compile(
     rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE
 )
-_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
 _BLANK: Final = re.compile(rb"\s")
 _NO_HOST: Final = "HTTP/1: a request for a host that cannot be read"
@@ -49,7 +49,7 @@ def of_target(target: bytes, context: LayerContext) -> list[End]:
 
 def of_fields(section: bytes, context: LayerContext) -> list[End]:
     """The hosts of all Host fields of a header section."""
-    sections = {section, _FOLD.sub(b" ", section)}
+    sections = {section, unfolded(section)}
     values = {value.strip() for each in sections for value in _HOST_FIELD.findall(each)}
     return [end for value in sorted(values - {b""}) for end in _of_authority(value, context, None)]
 

@@ -36,6 +36,7 @@ __all__ = [
     "framing",
     "line_verdict",
     "not_whole",
+    "unfolded",
 ]
 
 MAX_LENGTH_DIGITS: Final = 18
@@ -90,7 +91,7 @@ STATUS_BEGUN: Final = re.compile(
 )
 HEAD_END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
-_TOKEN: Final = re.compile(TCHAR + rb"+")
+_TCHARS: Final = bytes(byte for byte in range(256) if re.match(TCHAR, bytes([byte])))
 _FRAMING: Final = re.compile(rb"content-length|transfer-encoding")
 _LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
 # RFC 9112 §7.1; 15 hexadecimal digits are an exabyte; leading zeros are ignored.
@@ -117,6 +118,13 @@ def connect_target(line: re.Match[bytes]) -> Target | None:
     return Target(whole_text(authority["host"].strip(b"[]")), int(authority["port"]))
 
 
+def unfolded(section: bytes) -> bytes:
+    """A header section with every folded field in one line (RFC 9112 §5.2)."""
+    if b"\n " in section or b"\n\t" in section:
+        return _FOLD.sub(b" ", section)
+    return section
+
+
 @dataclass(frozen=True, slots=True)
 class Fields:
     """The header section of a message: the fields in order, and by lower-case name."""
@@ -135,11 +143,11 @@ class Fields:
             raise ProtocolError("HTTP/1: white space before the first header field")
         lines: list[tuple[bytes, bytes]] = []
         named: dict[bytes, list[bytes]] = {}
-        for line in _FOLD.sub(b" ", section).split(b"\n"):
+        for line in unfolded(section).split(b"\n"):
             raw, _, value = line.partition(b":")
             name, value = raw.strip(b" \t\r"), value.strip(b" \t\r")
             key = name.lower()
-            if _TOKEN.fullmatch(raw) is None and _FRAMING.search(key):
+            if (raw != name or name.translate(None, _TCHARS)) and _FRAMING.search(key):
                 raise ProtocolError("HTTP/1: a malformed Content-Length or Transfer-Encoding field")
             if name:
                 lines.append((name, value))
