@@ -1,44 +1,28 @@
-"""`intercept`: a session whose connections are redirected by rules on this host.
+"""`intercept`: a test of the rules, and then the session.
 
-It ends by Ctrl-C, SIGTERM, SIGHUP, `--duration`, or when the reader of standard output has gone.
-The rules are removed before `session.stop` is published.
+The test mostly waits for nft. Meanwhile a thread imports the session, which takes the longest part
+of the start.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+import sys
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING, Final
 
-import trio
+from mitml4.errors import ExitCode
+from mitml4.net.rules.interception import check, plan, proving
 
-from mitml4.address import Address
-from mitml4.errors import ExitCode, MachineError
-from mitml4.net import dial
-from mitml4.net.capabilities import Capability
-from mitml4.net.links import Change
-from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import Interception, belongs, check, intercepting, plan
-from mitml4.net.rules.scope import Scope
-from mitml4.net.tap import Tap
-from mitml4.net.tcp import TcpStream
-from mitml4.session.config import InterceptConfig
-from mitml4.session.interceptor import stored_authority, tls_interceptor
-from mitml4.session.process import prepare_process
-from mitml4.session.session import Complain, Say, Session
-from mitml4.session.source import SessionControl, SourceStart, confined
-from mitml4.session.summary import summary
-from mitml4.session.writing import notes_of
-from mitml4.signals import ending_signals
-from mitml4.sinks.notices import Note, QuicBlocked
+if TYPE_CHECKING:
+    from mitml4.session.config import InterceptConfig
+    from mitml4.session.session import Complain, Say
 
 __all__ = ["intercept"]
 
-_QUIC_EVERY_S: Final = 2.0
-_KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
-"""Needed to hold and release SYNs, and to set marks on connections to servers."""
+_SESSION: Final = "mitml4.session.host_session"
+_SWITCH_S: Final = 0.0005
+"""How long the import may keep the test waiting, each time; Python's default is ten times that."""
 
 
 async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> ExitCode:
@@ -47,147 +31,12 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
         print("\n".join(plan(config.scope)))
         return ExitCode.DONE
     check(config.scope)
-    prepare_process()
-    # In the background, output to the terminal must not stop this process.
-    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    started = trio.current_time()
-    taps = [Tap.open(name) for name in config.scope.interfaces] if config.packets else []
-    session = Session(config, say, complain, taps)
-    authority = stored_authority(config.ca_dir, say)
-    interceptor, named = tls_interceptor(config, authority, session.on_secret)
-    rules = Rules.applied(config.scope, session.note)
-    async with _signals(session):
-        await session.run(confined(rules, keep=_KEPT), interceptor, named)
-    outputs, hub = session.outputs, session.hub
-    for note in notes_of(outputs):
-        say(f"note: {note}")
-    took = trio.current_time() - started
-    say(summary(hub.totals, took, outputs.names, hub.dropped_events))
-    return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
+    # A thread that has ended before this process drops its privileges.
+    sys.setswitchinterval(_SWITCH_S)
+    importing = Thread(target=import_module, args=(_SESSION,), name="import")
+    importing.start()
+    async with proving(config.scope) as proof:
+        importing.join()
+        from mitml4.session.host_session import run_session
 
-
-class Rules:
-    """A flow source: connections that are redirected by rules on this host."""
-
-    is_one_client = False
-
-    def __init__(self, scope: Scope, interception: Interception) -> None:
-        self.scope = scope
-        self.interception = interception
-
-    @classmethod
-    @asynccontextmanager
-    async def applied(cls, scope: Scope, note: Say) -> AsyncIterator[Rules]:
-        """The rules are in place while this is entered. Raises MitmError."""
-        async with intercepting(scope) as interception:
-            for each in interception.notes:
-                note(each)
-            yield cls(scope, interception)
-
-    def start(self) -> SourceStart:
-        return SourceStart(
-            interfaces=self.scope.interfaces,
-            listeners=(self.interception.address,),
-            table=self.interception.table,
-        )
-
-    async def accept(self) -> IncomingConnection:
-        return await self.interception.gate.accept()
-
-    async def connect(self, connection: IncomingConnection) -> TcpStream:
-        destination = connection.destination
-
-        def name_source(sock: trio.socket.SocketType) -> None:
-            self.interception.channel.name_source(sock, destination, connection.source)
-
-        bound = name_source if self.scope.spoof_source else None
-        mark = self.interception.own_mark
-        return TcpStream(await dial.connect(destination, mark=mark, bound=bound))
-
-    def source_address(self, connection: IncomingConnection, stream: TcpStream) -> Address:
-        if self.scope.spoof_source:
-            return connection.source
-        return Address.of(stream.socket.getsockname())
-
-    def name_of(self, destination: Address) -> str | None:
-        return None
-
-    async def watch(self, session: SessionControl) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.interception.gate.run)
-            nursery.start_soon(self._watch_guard, session)
-            nursery.start_soon(self._watch_quic, session)
-            nursery.start_soon(self._watch_suspension, session)
-            nursery.start_soon(self._watch_links, session)
-
-    async def close(self) -> list[IncomingConnection]:
-        await self.interception.close_source()
-        return await self.interception.gate.waiting()
-
-    async def _watch_guard(self, session: SessionControl) -> None:
-        reason = await self.interception.wait_lost()
-        session.stop("rules lost", MachineError(reason, hint="start the session again"))
-
-    async def _watch_suspension(self, session: SessionControl) -> None:
-        """Ctrl-Z stops this process. Meanwhile, new connections must not wait for it."""
-        if signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN:
-            return
-        with trio.open_signal_receiver(signal.SIGTSTP) as received:
-            async for _ in received:
-                if not session.is_stopping:
-                    await self._suspend(session)
-
-    async def _suspend(self, session: SessionControl) -> None:
-        for connection in await self.close():
-            connection.refuse(
-                TimeoutError()
-            )  # no answer: the client sends its SYN again, which is no longer redirected
-        said = "suspended: new connections pass by unseen, open ones wait (fg, or kill -CONT)"
-        session.publish(Note(said))
-        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
-        signal.signal(signal.SIGTSTP, handler)
-        await self.interception.reopen_source()
-        session.publish(Note("new connections are intercepted again"))
-
-    async def _watch_links(self, session: SessionControl) -> None:
-        while True:
-            for change in await self.interception.changes():
-                session.publish(Note(_told(change)))
-
-    async def _watch_quic(self, session: SessionControl) -> None:
-        while self.scope.quic == "block":
-            session.publish(QuicBlocked(await self.interception.quic_blocked()))
-            await trio.sleep(_QUIC_EVERY_S)
-
-
-def _told(change: Change) -> str:
-    match change.what:
-        case "renamed":
-            return f"{change.name} is now {change.other}, and is intercepted as before"
-        case "gone":
-            return f"{change.name} has gone: nothing is intercepted over it until it comes back"
-        case "back":
-            return f"{change.name} is back: new connections over it are intercepted"
-        case "joined":
-            return belongs(change.name, change.other)
-        case "left":
-            return f"{change.name} no longer belongs to {change.other}, and is intercepted again"
-
-
-@asynccontextmanager
-async def _signals(session: Session) -> AsyncIterator[None]:
-    """The first signal begins the first stage of stopping, a further one the second."""
-    with trio.open_signal_receiver(*ending_signals()) as received:
-        async with trio.open_nursery() as nursery:
-
-            async def listen() -> None:
-                async for number in received:
-                    session.stop(signal.Signals(number).name)
-
-            nursery.start_soon(listen)
-            try:
-                yield
-            finally:
-                nursery.cancel_scope.cancel()
+        return await run_session(config, proof, say, complain)

@@ -15,11 +15,8 @@ from mitml4.session.config import SessionConfig
 from mitml4.session.outputs import Outputs
 from mitml4.sinks.background import Background
 from mitml4.sinks.commands import Ask
-from mitml4.sinks.har import HttpArchive
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.keylog import KeyLog
-from mitml4.sinks.lines import FlowLines
-from mitml4.sinks.pcapng import PacketFile
 from mitml4.sinks.sink import LiveSink
 
 __all__ = ["Lost", "notes_of", "open_outputs", "writing"]
@@ -47,9 +44,14 @@ def open_outputs(
     if config.events_file:
         lines = JsonLines.to_file(config.events_file, headers=config.headers)
         files.append(Background(lines))
+    # Sinks that are not used need not be imported: that would delay the start.
     if config.packets:
+        from mitml4.sinks.pcapng import PacketFile
+
         files.append(PacketFile.to_file(config.packets, taps))
     if config.har:
+        from mitml4.sinks.har import HttpArchive
+
         files.append(Background(HttpArchive.to_file(config.har)))
     keylog = KeyLog(config.keylog, keylog_failed) if config.keylog else None
     return Outputs(display, tuple(files), keylog)
@@ -64,13 +66,15 @@ def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
         case "json-on-stderr":
             return Background(JsonLines.to_stderr(headers=config.headers))
         case "lines":
+            from mitml4.sinks.lines import FlowLines
+
             return FlowLines(config.color)
         case "none":
             return None
 
 
 def _table(config: SessionConfig, ask: Ask) -> LiveSink:
-    from mitml4.sinks.table.final import FinalTable  # rich takes its time
+    from mitml4.sinks.table.final import FinalTable
     from mitml4.sinks.table.live import LiveTable
 
     if config.output == "final-table":
@@ -84,7 +88,7 @@ def _table(config: SessionConfig, ask: Ask) -> LiveSink:
 def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
     """Notes to the user about the files that were written."""
     for sink in outputs.files:
-        if isinstance(sink, PacketFile) and (missing := sink.missing):
+        if missing := getattr(sink, "missing", 0):  # of a packet file
             which = "1 packet is" if missing == 1 else f"{missing} packets are"
             yield f"{which} missing in {sink.name}: written slower than they came"
 

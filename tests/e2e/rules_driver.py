@@ -18,7 +18,7 @@ import trio
 from mitml4.errors import MitmError
 from mitml4.net import dial
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import Interception, intercepting
+from mitml4.net.rules.interception import Interception, intercepting, proving
 from mitml4.net.rules.scope import PortRange, Scope
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -121,7 +121,11 @@ async def watch(interception: Interception, cancel: trio.CancelScope) -> None:
 async def main() -> None:
     scope = scope_from(json.loads(sys.argv[1]))
     started = trio.current_time()
-    async with intercepting(scope) as interception, trio.open_nursery() as nursery:
+    async with (
+        proving(scope) as proof,
+        intercepting(proof) as interception,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(interception.gate.run)
         nursery.start_soon(serve, interception, scope)
         nursery.start_soon(obey, interception, nursery.cancel_scope)

@@ -1,8 +1,8 @@
 """Set up a session's rules, test them, and remove them.
 
-`intercepting` does all of it: it creates a listener, the guard that owns the table (guard.py), and
-the gate that holds connections, and sends a test connection through them (probe.py) before the
-first real connection is intercepted.
+`proving` starts the guard that owns the table (guard.py), and sends test connections (probe.py)
+through rules for an interface of its own. `intercepting` then creates the listener, and the gate
+that holds connections, and loads the rules.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,16 @@ from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools
 
-__all__ = ["FORWARDING", "Interception", "belongs", "check", "intercepting", "plan"]
+__all__ = [
+    "FORWARDING",
+    "Interception",
+    "Proof",
+    "belongs",
+    "check",
+    "intercepting",
+    "plan",
+    "proving",
+]
 
 _SHOWN_PORT: Final = 40000
 _IF_INET6: Final = Path("/proc/self/net/if_inet6")
@@ -113,12 +122,24 @@ def check(scope: Scope) -> None:
     check_tools()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A guard, and what the test has shown."""
+
+    scope: Scope
+    guard: Guard
+    ipv6: bool
+    unproven: str | None
+    """Why no test connection was possible; None if one came through."""
+    notes: Sequence[str]
+
+
 @asynccontextmanager
-async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
-    """Intercept the connections in scope; when this yields, clients may connect.
+async def proving(scope: Scope) -> AsyncIterator[Proof]:
+    """Test whether connections in scope can be intercepted. No real connection is affected yet.
 
     Raises UsageError for an interface that does not exist, MachineError if this machine cannot
-    intercept. On exit, everything is removed.
+    intercept. On exit, the guard and its rules are removed.
     """
     check(scope)
     guard = await Guard.claim()
@@ -126,26 +147,31 @@ async def intercepting(scope: Scope) -> AsyncIterator[Interception]:
         ipv6 = _has_ipv6(scope)
         unproven = await _prove(scope, guard, ipv6=ipv6)
         notes = [note async for note in _notes(scope)]
-        with (
-            closing(LinkWatch(scope.interfaces)) as links,
-            _holding(guard.identity, scope) as (listener, channel),
-        ):
-            rules = replace(
-                _ruleset(scope, guard.identity, listener, ipv6=ipv6), indexes=links.indexes
-            )
-            try:
-                await guard.load(rules.text)
-                await guard.seal(
-                    rules.stop_interception, rules.resume_interception, rules.count_quic
-                )
-                notes += [belongs(*pair) for pair in links.masters.items()]
-                yield Interception(guard, rules, listener, channel, links, unproven, notes)
-            finally:
-                # Before the listener is closed: otherwise the rules would hold connections that
-                # nothing accepts.
-                await guard.aclose()
+        yield Proof(scope=scope, guard=guard, ipv6=ipv6, unproven=unproven, notes=notes)
     finally:
         await guard.aclose()
+
+
+@asynccontextmanager
+async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
+    """Intercept the connections in scope; when this yields, clients may connect. Raises
+    MachineError. On exit, everything is removed."""
+    scope, guard = proof.scope, proof.guard
+    with (
+        closing(LinkWatch(scope.interfaces)) as links,
+        _holding(guard.identity, scope) as (listener, channel),
+    ):
+        rules = _ruleset(scope, guard.identity, listener, ipv6=proof.ipv6)
+        rules = replace(rules, indexes=links.indexes)
+        try:
+            await guard.load(rules.text)
+            await guard.seal(rules.stop_interception, rules.resume_interception, rules.count_quic)
+            notes = [*proof.notes, *(belongs(*pair) for pair in links.masters.items())]
+            yield Interception(guard, rules, listener, channel, links, proof.unproven, notes)
+        finally:
+            # Before the listener is closed: otherwise the rules would hold connections that
+            # nothing accepts.
+            await guard.aclose()
 
 
 def plan(scope: Scope) -> tuple[str, ...]:

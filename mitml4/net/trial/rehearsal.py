@@ -21,7 +21,7 @@ import trio
 from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network
-from mitml4.net.rules.interception import intercepting
+from mitml4.net.rules.interception import intercepting, proving
 from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl, write_sysctl
 from mitml4.net.tools import check_tools, run
@@ -130,7 +130,8 @@ def _set(stage: Stage) -> int:
 
 async def _intercept() -> tuple[Way, str | None]:
     try:
-        async with intercepting(Scope(interfaces=(_INTERFACE,))) as interception:
+        scope = Scope(interfaces=(_INTERFACE,))
+        async with proving(scope) as proof, intercepting(proof) as interception:
             unproven = interception.unproven
     except MitmError as error:
         return "fails", error.message
