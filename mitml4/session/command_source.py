@@ -113,7 +113,7 @@ class CommandSource:
             if config.udp == "pass"
             else DroppedDatagrams(namespace, note)
         )
-        listener = Listener(namespace.flow_source)
+        listener = Listener(namespace.listener_socket)
         dialer = _Dialer(namespace, takes_loopback(config))
         async with trio.open_nursery() as nursery:
             relay = DnsRelay(namespace.dns, names, note)

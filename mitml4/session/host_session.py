@@ -121,7 +121,7 @@ class Rules:
             nursery.start_soon(self._watch_links, session)
 
     async def close(self) -> list[IncomingConnection]:
-        await self.interception.close_source()
+        await self.interception.stop_intercepting()
         return await self.interception.gate.waiting()
 
     async def _watch_guard(self, session: SessionControl) -> None:
@@ -147,7 +147,7 @@ class Rules:
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
         signal.signal(signal.SIGTSTP, handler)
-        await self.interception.reopen_source()
+        await self.interception.resume_intercepting()
         session.publish(Note("new connections are intercepted again"))
 
     async def _watch_links(self, session: SessionControl) -> None:

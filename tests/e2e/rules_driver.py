@@ -1,7 +1,7 @@
 """The intercepting process of test_rules.py: relays flows unseen, and says what it sees.
 
 Takes a Scope as JSON. Prints JSON lines: `ready`, or `error`; `flow` for each connection accepted;
-and an answer to each line on stdin (`sync`, `quic`, `close_source`). Ends on SIGINT, SIGTERM,
+and an answer to each line on stdin (`sync`, `quic`, `stop_intercepting`). Ends on SIGINT, SIGTERM,
 SIGHUP and at the end of stdin.
 """
 
@@ -98,9 +98,9 @@ async def obey(interception: Interception, cancel: trio.CancelScope) -> None:
                     say("sync")
                 case "quic":
                     say("quic", packets=await interception.quic_blocked())
-                case "close_source":
-                    await interception.close_source()
-                    say("close_source")
+                case "stop_intercepting":
+                    await interception.stop_intercepting()
+                    say("stop_intercepting")
     cancel.cancel()
 
 

@@ -729,7 +729,7 @@ def test_without_the_right_to_make_namespaces_it_works_unproven(net: Lab) -> Non
 # --- the end -----------------------------------------------------------------------------------
 
 
-def test_a_closed_source_keeps_what_is_open(net: Lab) -> None:
+def test_what_is_open_stays_when_nothing_new_is_intercepted(net: Lab) -> None:
     # Early demultiplexing would find an open flow's socket, and its route, without the rules.
     set_sysctl(net.router, "ipv4/ip_early_demux", 0)
     for version in VERSIONS:
@@ -739,7 +739,7 @@ def test_a_closed_source_keeps_what_is_open(net: Lab) -> None:
     with ExitStack() as stack:
         talks = [stack.enter_context(Talk(host, ip, 80)) for host, ip in ends]
         assert len(session.flows()) == len(talks)
-        session.ask("close_source")
+        session.ask("stop_intercepting")
         for talk in talks:
             talk.exchange()
         for version in VERSIONS:

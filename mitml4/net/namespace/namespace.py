@@ -43,11 +43,11 @@ def _nothing(_items: Sequence[bytes]) -> None:
 class Namespace:
     """The namespaces, set up. Close it, or use it as a context manager."""
 
-    flow_source: socket.socket
+    listener_socket: socket.socket
     """Listens for all TCP, transparently: `getsockname` of an accepted socket is the
     destination."""
     injection: InjectionSockets
-    """For connections that are held before they arrive at `flow_source`."""
+    """For connections that are held before they arrive at `listener_socket`."""
     datagrams: socket.socket
     """Receives all UDP except DNS, QUIC, and datagrams to the namespace's own addresses."""
     dns: tuple[socket.socket, ...]
@@ -78,10 +78,10 @@ class Namespace:
         names = answer["kinds"]
         kinds = dict(zip(names, descriptors, strict=False))
         sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]
-        flow_source, log, datagrams, raw_v4, *others = sockets
+        listener_socket, log, datagrams, raw_v4, *others = sockets
         raw_v6 = others.pop(0) if sources.v6 else None
         return cls(
-            flow_source=flow_source,
+            listener_socket=listener_socket,
             injection=InjectionSockets(log, raw_v4, raw_v6),
             datagrams=datagrams,
             dns=tuple(others),
@@ -169,7 +169,7 @@ class Namespace:
         with contextlib.suppress(MachineError):
             self._ask("leave")
         self.injection.close()
-        for sock in (self.flow_source, self.datagrams, *self.dns, self._channel):
+        for sock in (self.listener_socket, self.datagrams, *self.dns, self._channel):
             sock.close()
         while self._kinds:
             os.close(self._kinds.popitem()[1])

@@ -77,7 +77,7 @@ class Interception:
         self._rules = rules
         self._quic_blocked = 0
 
-    async def close_source(self) -> None:
+    async def stop_intercepting(self) -> None:
         """Stop intercepting new connections; open ones continue.
 
         If the guard has ended there are no rules, and nothing is done.
@@ -85,7 +85,7 @@ class Interception:
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.stop_interception)
 
-    async def reopen_source(self) -> None:
+    async def resume_intercepting(self) -> None:
         """Intercept new connections again."""
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_interception)

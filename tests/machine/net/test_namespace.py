@@ -15,7 +15,7 @@ from mitml4.net.namespace.rules import Ports, Sources, nft_table
 def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
     with Namespace.open() as made:
         sockets = [
-            made.flow_source,
+            made.listener_socket,
             made.datagrams,
             *made.dns,
             made.injection.log,
@@ -23,7 +23,7 @@ def test_its_sockets_are_of_another_network_and_are_not_inherited() -> None:
         ]
         assert not any(os.get_inheritable(each.fileno()) for each in sockets)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", made.flow_source.getsockname()[1]), 5)
+            socket.create_connection(("127.0.0.1", made.listener_socket.getsockname()[1]), 5)
 
 
 def test_nft_understands_the_rules() -> None:
