@@ -1,6 +1,6 @@
 """Where a session's connections come from, and how they go on to their servers.
 
-A session has one or several sources: rules on an interface (intercept.py), a namespace with one
+A session has one or several sources: rules on an interface (host_session.py), a namespace with one
 command in it (command_source.py). A source accepts connections and dials for them. What happens in
 between is the same for all sources.
 """
