@@ -95,46 +95,64 @@ class HttpConversation(HttpMessages):
 
     def read_request(self, data: bytes, at: int) -> int:
         if not self.pipeline.requests and STATUS_LINE.match(data, at):
-            self.up = self.down = FORWARD_ALL  # the capture took the server for the client
-            self.details_ready = True
-            self.named.append(Unreadable("HTTP/1: not a request line"))
-            return 0
+            return self._follow_no_further()
         if data.find(b"\n", at) < 0:
-            partial = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
-            if not self.pipeline.requests:
-                partial = partial or STATUS_BEGUN.fullmatch(data, at)
-            return not_whole(data, at, partial, "not a request line")
+            return self._part_of_request(data, at)
         line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
-        if line is None and not self.pipeline.requests and SIMPLE_REQUEST.match(data, at):
-            return self._simple_request(data, at)
         if line is None:
-            self.elsewhere = self.elsewhere or is_elsewhere(data[at:])
-            self.named += of_fields(data[at:], self.context)
-            raise ProtocolError("HTTP/1: not a request line")
-        connect = line.re is CONNECT_LINE
-        if connect and not self.follows_connect:
-            self.up = PAUSE
-            self._connect_waits = True
-            self._step_aside()
-            return 0
+            return self._other_line(data, at)
+        if line.re is CONNECT_LINE and not self.follows_connect:
+            return self._leave_connect()
         # Some proxies connect before they have read the whole head.
         self.named += self._asked_by(line)
         end = HEAD_END.search(data, line.end() - 1)
         if end is None:
             return not_whole(data, at, line, "not a request line")
-        section = data[line.end() : end.start()]
+        self._request_head(line, data[line.end() : end.start()])
+        return end.end() - at
+
+    def _follow_no_further(self) -> int:
+        """A capture took the server for the client."""
+        self.up = self.down = FORWARD_ALL
+        self.details_ready = True
+        self.named.append(Unreadable("HTTP/1: not a request line"))
+        return 0
+
+    def _part_of_request(self, data: bytes, at: int) -> int:
+        partial = REQUEST_BEGUN.fullmatch(data, at) or CONNECT_BEGUN.fullmatch(data, at)
+        if not self.pipeline.requests:
+            partial = partial or STATUS_BEGUN.fullmatch(data, at)
+        return not_whole(data, at, partial, "not a request line")
+
+    def _other_line(self, data: bytes, at: int) -> int:
+        """A line that is no request line of HTTP/1."""
+        if not self.pipeline.requests and SIMPLE_REQUEST.match(data, at):
+            return self._simple_request(data, at)
+        self.elsewhere = self.elsewhere or is_elsewhere(data[at:])
+        self.named += of_fields(data[at:], self.context)
+        raise ProtocolError("HTTP/1: not a request line")
+
+    def _leave_connect(self) -> int:
+        """A CONNECT stays unread: it opens a layer of its own."""
+        self.up = PAUSE
+        self._connect_waits = True
+        self._step_aside()
+        return 0
+
+    def _request_head(self, line: re.Match[bytes], section: bytes) -> None:
+        """A request head is whole: its line, and its header section."""
         self.named += of_fields(section, self.context)
         fields = Fields.of(section)
+        connect = line.re is CONNECT_LINE
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
         exchange = self.pipeline.ask(line["method"])
-        memory = _BARE_BYTES + end.end() - at + _FIELD_BYTES * len(fields.lines)
         if connect:
             self.target = exchange.target = connect_target(line)
         exchange.pauses = connect or b"upgrade" in fields.named
+        memory = _BARE_BYTES + len(line[0]) + len(section) + _FIELD_BYTES * len(fields.lines)
         self._note_request(exchange, line, fields, memory)
         self.begin_body(UP, exchange, *body)
-        return end.end() - at
 
     def _asked_by(self, line: re.Match[bytes]) -> list[End]:
         """The hosts that a request line asks for."""
