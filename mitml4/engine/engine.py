@@ -335,8 +335,8 @@ class Engine:
         """
         side = self._up if direction is Direction.UP else self._down
         at, size, spent_s = 0, len(data), 0.0
-        while at < size and side.state is _State.MIRROR and spent_s < WORK_S:
-            if self._must_yield(side):
+        while at < size and side.state is _State.MIRROR:
+            if self._must_yield(side) or (at and spent_s >= WORK_S):
                 break
             window = side.mirror_window
             piece = data[at : at + window]
@@ -481,10 +481,11 @@ class Engine:
         return self._begin_end(side) if ended else forward
 
     def _answer_pause(self, side: _Side, data: bytes, ended: bool) -> Action | None:
-        if ended and data:
-            self._check_unclaimed(side, data, ended=True)
-            return self._move_ahead(side, data)
-        return self._pass_end(side) if ended else self._hold(side, data)
+        if not ended:
+            return self._hold(side, data)
+        if data or not side.end_passed:
+            self._check_unclaimed(side, _behind(side.ahead, data), ended=True)
+        return self._move_ahead(side, data) if data else self._pass_end(side)
 
     def _answer_guard(self, side: _Side, data: bytes, ended: bool) -> Action | None:
         if data:
@@ -493,11 +494,10 @@ class Engine:
         return self._begin_end(side) if ended else WAIT
 
     def _answer_ending(self, side: _Side, data: bytes, _ended: bool) -> Action:
-        if data:
-            self._check_unclaimed(side, _behind(side.ahead, data), ended=True)
-            side.ahead.clear()
-            return Move(len(data))
+        self._check_unclaimed(side, _behind(side.ahead, data), ended=True)
         side.ahead.clear()
+        if data:
+            return Move(len(data))
         side.state = _State.OVER
         other = self._other(side)
         self._release_waiting(other)
@@ -617,6 +617,8 @@ class Engine:
         began_s = time.thread_time()
         is_exhausted = False
         while at < size:
+            if at and (self._must_yield(side) or time.thread_time() - began_s > WORK_S):
+                break
             if side.state is _State.FORWARD:
                 count = side.forward.count
                 passed = size - at if count is None else min(count, size - at)
@@ -624,8 +626,6 @@ class Engine:
                 at += passed
                 continue
             if side.state is not _State.PEEK or self.outcome:
-                break
-            if at and (self._must_yield(side) or time.thread_time() - began_s > WORK_S):
                 break
             window = min(window, MAX_PEEK)
             whole = not at and size <= window

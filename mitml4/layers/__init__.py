@@ -1,1 +1,1 @@
-"""What happens to a bridge at one depth: dispatch, then converse, open TLS, or relay."""
+"""What happens to a bridge at one depth: follow what comes, end TLS, or relay unseen."""

@@ -10,7 +10,6 @@ So bytes that came together leave together, also where one layer ends between th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -60,12 +59,11 @@ class Lane:
     on_urgent: Callable[[], None] = lambda: None
     """Is told of urgent data before it moves, while somebody looks."""
     ahead: bytearray = field(default_factory=bytearray)
-    """Bytes that the sink has already, and that no conversation has claimed."""
+    """Bytes that the sink has already, and that no conversation has claimed. The engine has it for
+    as long as it follows the lane."""
     due: bytes = b""
-    """Unread bytes that are claimed, and that the sink gets with those behind them, or on `flush`.
-    There are none while there are any `ahead`."""
-    held_since: float | None = None
-    """When the first byte was seen that the sink has not got, if there is one."""
+    """Unread bytes that are claimed, and that the sink gets with those behind them, or on
+    `flush`."""
     ended: bool = False
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
@@ -74,94 +72,78 @@ class Lane:
     """Those of the sink's streams that have been sent the end."""
 
     async def look(self, beyond: int) -> bytes:
-        """The unclaimed bytes, once there are more than `beyond`, or the source has ended.
+        """The unclaimed bytes, moved or not, once there are more than `beyond`, or at the end.
 
-        At most MAX_PEEK + 1 of them. When it has ended, `ended` is set, and no more come. Call
-        `flush` first. Cancelling loses nothing.
+        Call `flush` first. Cancelling loses nothing.
+        """
+        while len(self.ahead) <= beyond:
+            fresh = await self.more(beyond - len(self.ahead))
+            if self.ended or len(self.ahead) + len(fresh) > beyond:
+                return bytes(self.ahead) + fresh
+        return self.glance()
+
+    def glance(self) -> bytes:
+        """The unclaimed bytes that are there now, moved or not."""
+        return bytes(self.ahead) + self.unread_nowait()
+
+    def unread_nowait(self) -> bytes:
+        """The bytes behind `due` that are there and have not moved, MAX_PEEK + 1 at most."""
+        due = len(self.due)
+        return self.source.peek_nowait(due + MAX_PEEK + 1)[due:]
+
+    async def more(self, beyond: int) -> bytes:
+        """The bytes that have not moved, once there are more than `beyond` (MAX_PEEK + 1 at most).
+
+        Fewer come back when the source has ended, and `ended` is set then; and when urgent data has
+        moved, which is in `ahead` then. Call `flush` first. Cancelling loses nothing.
 
         Where many bytes would be shown again for each one that follows, a short pause lets more
         come. Otherwise the cost of looking would grow with the square of what is looked at.
         """
         if beyond:  # a byte more may be there each time
             await trio.lowlevel.checkpoint()
-        data = await self._look(beyond)
+        data = await self._more(beyond)
         enough = min(beyond + beyond // _GROWTH, MAX_PEEK)
-        if beyond > _FREE_LOOK_BYTES and len(data) < enough and not self.ended:
+        if beyond > _FREE_LOOK_BYTES and beyond < len(data) < enough and not self.ended:
             with trio.move_on_after(beyond * _PAUSE_S_PER_BYTE):
-                return await self._look(enough)
-            data = self.glance()
+                return await self._more(enough)
+            data = self.unread_nowait()
         return data
 
-    async def _look(self, beyond: int) -> bytes:
+    async def _more(self, beyond: int) -> bytes:
         assert not self.due
-        while len(self.ahead) <= beyond:
-            moved = len(self.ahead)
-            try:
-                fresh = await self.source.peek(beyond - moved, MAX_PEEK + 1)
-            except UrgentAhead as urgent:
-                await self._move_over(urgent)
-                continue
-            except StreamTruncated as truncation:
-                self.truncation = truncation.with_traceback(None)
-                fresh = b""
-            self._find_ended(moved + len(fresh) <= beyond)
-            return self._shown(fresh)
-        return self.glance()
-
-    def glance(self) -> bytes:
-        """The unclaimed bytes that are there now."""
-        return self._shown(self._unread())
-
-    def _unread(self) -> bytes:
-        return self.source.peek_nowait(len(self.due) + MAX_PEEK + 1)[len(self.due) :]
-
-    def _shown(self, fresh: bytes) -> bytes:
-        if fresh and self.held_since is None:
-            self.held_since = trio.current_time()
-        return bytes(self.ahead) + fresh if self.ahead else fresh
-
-    def held_until(self, count: int, hold_s: float) -> float:
-        """When the first `count` unclaimed bytes, some of which may not have moved, have been held
-        back for so long; infinite if all have moved."""
-        if count <= len(self.ahead) or self.held_since is None:
-            return math.inf
-        return self.held_since + hold_s
+        try:
+            fresh = await self.source.peek(beyond, MAX_PEEK + 1)
+        except UrgentAhead as urgent:
+            await self._move_over(urgent)
+            return self.unread_nowait()
+        except StreamTruncated as truncation:
+            self.truncation = truncation.with_traceback(None)
+            fresh = b""
+        self._find_ended(len(fresh) <= beyond)
+        return fresh
 
     def claim(self, data: bytes) -> None:
-        """Claim the first bytes that `look` has shown. `flush` sends them, or the next move."""
-        moved = min(len(self.ahead), len(data))
-        del self.ahead[:moved]
-        self.due += data[moved:]
+        """Claim these, which are the next that have not moved. `flush` sends them, or what moves
+        next."""
+        self.due = self.due + data if self.due else data
 
     async def flush(self) -> None:
         """Send the sink all that is claimed."""
         if self.due:
-            await self._send(b"")
-
-    async def move(self, data: bytes) -> None:
-        """Claim the first bytes that `look` has shown, and send them."""
-        self.claim(data)
-        await self.flush()
-
-    async def move_ahead(self, data: bytes) -> None:
-        """Send the sink all that `look` has shown, and claim nothing of it."""
-        fresh = data[len(self.ahead) :]
-        if fresh:
-            await self._send(fresh)
-            self.ahead += fresh
+            await self.send_with_due(b"")
 
     def note_sent(self, count: int) -> None:
         """The sink has been sent the next bytes of the source by somebody else."""
         self.ahead += self.source.peek_nowait(count)
         self.source.discard(count)
 
-    async def _send(self, fresh: bytes) -> None:
-        """Send what is due, and these bytes behind it."""
+    async def send_with_due(self, fresh: bytes) -> None:
+        """Send what is claimed, and these bytes behind it."""
         data = self.due + fresh if self.due else fresh
         await self.sink.send_all(memoryview(data), fed_by=self.source.transport)
         self.source.discard(len(data))
         self.due = b""
-        self.held_since = None
 
     async def _move_over(self, urgent: UrgentAhead) -> None:
         """Send the sink urgent data, and what comes before it; claim nothing of it.
@@ -170,7 +152,6 @@ class Lane:
         """
         self.on_urgent()
         before = urgent.before
-        self.held_since = None
         while before:
             sent = await self.sink.send_some(before, fed_by=self.source.transport)
             self.source.discard(sent)
@@ -187,12 +168,11 @@ class Lane:
         return data
 
     async def pass_on(self, count: int | None) -> int:
-        """Claim and move `count` bytes (None: all) unseen, and say how many moved.
+        """Move `count` bytes (None: all) unseen, and say how many moved.
 
         When they are fewer, the source has ended.
         """
-        moved = len(self.ahead) if count is None else min(count, len(self.ahead))
-        del self.ahead[:moved]
+        moved = 0
         while count is None or moved < count:
             left = None if count is None else count - moved
             burst = await self._burst(left, in_kernel=moved >= _WORTH_SPLICING_BYTES)
@@ -202,22 +182,16 @@ class Lane:
         return moved
 
     async def mirror(self, show: Show) -> int:
-        """Claim and move what comes next; `show` is given a copy first.
+        """Move what comes next; `show` is given a copy first.
 
         Returns the number of bytes, 0 if the source has ended.
         """
-        if self.ahead:
-            claimed = bytes(self.ahead)
-            self.ahead.clear()
-            await show(claimed)
-            return len(claimed)
         return await self._burst(None, show=show)
 
     async def _burst(
         self, left: int | None, *, in_kernel: bool = False, show: Show | None = None
     ) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
-        self.held_since = None
         if self.due and (moved_along := await self._flush_and_more(left, show)):
             return moved_along
         source, sink = self.source, self.sink
@@ -245,10 +219,10 @@ class Lane:
 
     async def _flush_and_more(self, left: int | None, show: Show | None) -> int:
         """Move what is due, and with it what comes next and is there already; how much that is."""
-        fresh = self._unread()[:left]
+        fresh = self.unread_nowait()[:left]
         if fresh and show:
             await show(fresh)
-        await self._send(fresh)
+        await self.send_with_due(fresh)
         await trio.lowlevel.checkpoint()
         return len(fresh)
 

@@ -1,428 +1,202 @@
-"""The live driver of conversations: moves the bytes of both lanes as the conversation says.
+"""The live driver of the engine: performs its actions on the two lanes of a bridge.
 
-Each lane is a task that asks the conversation what may happen to the bytes that come next (its
-`Directive`), does it, and asks again. What one lane's bytes teach the conversation may change what
-the other may
-do: then the other's wait is broken off, and it asks again. A conversation that finds its protocol
-broken is dropped, and the rest of the flow is relayed unseen, unless a block could concern what the
-client may ask for in it.
+Each lane is a task that asks the engine for the next action, performs it, and asks again. What one
+lane's bytes decide may change what the other lane waits for: then that wait is interrupted, and the
+other lane asks again.
+
+A lane has one cancel scope for all of its waits. It is made anew only after it was cancelled, by
+the other lane or by a deadline. It is never cancelled while the lane sends: what was sent in part
+could not be told from what was not.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from functools import partial
-from typing import Final
+from typing import assert_never
 
 import trio
 
-from mitml4.errors import ProtocolError
+from mitml4.engine.actions import Action as EngineAction
+from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch, Wait, Yield
+from mitml4.engine.engine import Engine
+from mitml4.engine.rules import Rules
 from mitml4.events import Action, content_weight
 from mitml4.layers.bridge import Bridge, Lane
-from mitml4.layers.layer import Inner
-from mitml4.layers.report import Side, Speaker
+from mitml4.layers.report import Side
 from mitml4.protocols.context import LayerContext
-from mitml4.protocols.conversation import (
-    FORWARD_ALL,
-    MAX_PEEK,
-    MIRROR,
-    PAUSE,
-    PEEK,
-    SWITCH,
-    Conversation,
-    Direction,
-    Directive,
-    Forward,
-    Opening,
-)
-from mitml4.protocols.policy import Unreadable
-from mitml4.protocols.unclaimed import asked_by
-from mitml4.turn import Turn
+from mitml4.protocols.conversation import Conversation, Details, Direction, Forward, Speaker
+from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
+from mitml4.protocols.tls.protocol import TlsConversation
 
-__all__ = ["converse"]
-
-_WINDOW: Final = 256
-"""So many bytes a conversation is shown first."""
-_WORK_S: Final = 0.0005
-"""About what one look may take."""
-_TOO_MUCH: Final = "too many messages: relayed unseen from here"
-_LEAST_SHOWN: Final = 64
-_MOST_SHOWN: Final = 16384
-"""So many at most of those that it only follows; it depends on what they cost."""
+__all__ = ["Follower"]
 
 
-async def converse(
-    bridge: Bridge,
-    context: LayerContext,
-    conversation: Conversation,
-    speaker: Speaker,
-    action: Action = "relayed",
-) -> Inner | None:
-    """Follow a conversation to its end. Returns what is inside it, if a protocol begins there.
+class Follower:
+    """Follows one depth of a flow. It is the engine's observer."""
 
-    Raises OSError when a side breaks.
-    """
-    return await _Driver(bridge, context, conversation, speaker, action).run()
+    def __init__(self, bridge: Bridge, context: LayerContext, action: Action | None = None) -> None:
+        """`action`: what is done with the layer, if it is not what its name says."""
+        self._bridge = bridge
+        self._action = action
+        self._fresh = dict.fromkeys(Direction, b"")
+        """What the engine is shown: bytes that are there, and neither claimed nor moved."""
+        self._first: dict[Direction, EngineAction] = {}
+        """The first actions."""
+        self._waits: dict[Direction, trio.CancelScope] = {}
+        """The scopes of the lanes that wait."""
+        self._engine = Engine(
+            Rules(budget=bridge.budget, hands_over_tls=True),
+            self,
+            context,
+            ahead={direction: bridge.lane(direction).ahead for direction in Direction},
+            framing=bridge.framing,
+        )
 
+    async def detect(self) -> Engine:
+        """Find out what the bridge carries, and follow it to its end. The outcome is the engine's.
 
-class _Driver:
-    def __init__(
-        self,
-        bridge: Bridge,
-        context: LayerContext,
-        conversation: Conversation,
-        speaker: Speaker,
-        action: Action,
-    ) -> None:
-        self.bridge = bridge
-        self.context = context
-        self.conversation = conversation
-        self.speaker = speaker
-        self.action = action
-        bridge.report.enter(context.depth, conversation.name)
-        self.broken = False
-        self.is_strict = context.policy.is_strict
-        self.finished: set[Direction] = set()
-        self.waits: dict[Direction, tuple[Directive, trio.CancelScope]] = {}
-        self.turns = {each: Turn() for each in Direction}
-        self.windows = dict.fromkeys(Direction, _WINDOW)
-        """How much of what has moved a conversation is shown at a time."""
-        self.work_s = 0.0
-        """CPU time that the last feed took."""
-        self.unpaid = 0
-        """Weight of events that the flow's budget has not been charged with."""
-        self.bound: bool | None = None
-        """What the conversation has said of channel binding."""
-        framing = bridge.framing
-        self.framings = {each: framing() for each in Direction} if framing else None
+        Raises OSError when a side breaks, and Blocked.
+        """
+        return await self._run()
 
-    async def run(self) -> Inner | None:
-        self._tell(at_the_end=False)
+    async def follow(self, conversation: Conversation, speaker: Speaker) -> Engine:
+        """The same, where it is known what the bridge carries."""
+        self._engine.follow(conversation, speaker)
+        return await self._run()
+
+    async def relay(self, name: str, speaker: Speaker, details: Details | None) -> Engine:
+        """The same, where the bytes are not looked at."""
+        self._engine.relay(name, speaker, details)
+        return await self._run()
+
+    async def _run(self) -> Engine:
+        engine = self._engine
         try:
-            await self._claim_what_moved()
-            await self.bridge.follow(self._follow)
+            for direction in Direction:  # what has come together is the client's first
+                self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
+                self._first[direction] = engine.next_action(direction, self._fresh[direction])
+            await self._bridge.follow(self._move)
+        except OSError:
+            engine.conclude()
+            raise
         finally:
-            if not self._inner_begins():
-                self.conversation.close()
-            self._tell(at_the_end=True)
-        if self._inner_begins():
-            context = self.context.inside(
-                self.conversation.name,
-                target=self.conversation.target,
-                expected=self.conversation.inner,
-                passthrough_reason=self.conversation.passthrough_reason,
+            engine.close()
+            engine.let_go()
+        return engine
+
+    async def _move(self, direction: Direction) -> None:
+        lane = self._bridge.lane(direction)
+        is_over = False
+        while not is_over:
+            with trio.CancelScope() as scope:
+                is_over = await self._move_until_cancelled(direction, lane, scope)
+
+    async def _move_until_cancelled(
+        self, direction: Direction, lane: Lane, scope: trio.CancelScope
+    ) -> bool:
+        """Perform one action after the other. Returns whether the lane is over."""
+        engine, fresh = self._engine, self._fresh
+        while not scope.cancel_called:
+            action = self._first.pop(direction, None) or engine.next_action(
+                direction, fresh[direction], ended=lane.ended
             )
-            return Inner(self.bridge.inner(self.conversation.framing), context)
-        return None
+            self._wake_other(direction)
+            match action:
+                case Move(count):
+                    await self._claim(direction, lane, count)
+                case MoveAhead(count):
+                    await lane.send_with_due(fresh[direction][:count])
+                    fresh[direction] = fresh[direction][count:]
+                case Wait():
+                    await lane.flush()
+                    await self._wait(direction, lane, scope, action)
+                case Mirror():
+                    lane.ended = not await lane.mirror(lambda data: self._show(direction, data))
+                case Forward(count):
+                    moved = await lane.pass_on(count)
+                    engine.forwarded(direction, moved)
+                    self._wake_other(direction)
+                case Yield():
+                    await trio.lowlevel.checkpoint()
+                case End(is_over):
+                    await lane.flush()
+                    await (lane.end() if is_over else lane.say_ended())
+                    if is_over:
+                        return True
+                case Switch() | HandOver():
+                    return True
+                case _:
+                    assert_never(action)
+        return False
 
-    async def _claim_what_moved(self) -> None:
-        """Show the conversation what has moved before it was known, who spoke first first: what
-        the other said may be an answer."""
-        first = Direction.UP if self.speaker == "client" else Direction.DOWN
-        while self._claim(first) or self._claim(first.other):
-            await self.turns[first].rest()
-
-    def _claim(self, direction: Direction) -> bool:
-        """A turn's worth of what has moved in a direction; whether the conversation took any."""
-        ahead = self.bridge.lane(direction).ahead
-        if ahead and self._directive(direction) is MIRROR:
-            taken = min(len(ahead), _WINDOW)
-            self._tapped(direction, bytes(ahead[:taken]))
-        else:
-            taken = self._show(direction, bytes(ahead[: MAX_PEEK + 1]), 0)
-        del ahead[:taken]
-        return taken > 0
-
-    def _directive(self, direction: Direction) -> Directive:
-        """What the conversation wants, or all that is left to want without it."""
-        if self.broken:
-            return PEEK if direction is Direction.UP and self._may_be_blocked() else FORWARD_ALL
-        directive = self.conversation.directive(direction)
-        if directive in (PAUSE, SWITCH) and direction.other in self.finished:
-            return FORWARD_ALL  # the other side has ended, and nothing will change this any more
-        return directive
-
-    def _inner_begins(self) -> bool:
-        directives = (self._directive(Direction.UP), self._directive(Direction.DOWN))
-        return all(directive is SWITCH for directive in directives)
-
-    async def _follow(self, direction: Direction) -> None:
-        lane, turn = self.bridge.lane(direction), self.turns[direction]
-        while not self._inner_begins():
-            await turn.rest()
-            directive = self._directive(direction)
-            if directive is PEEK:
-                exhausted = await self._look(direction, lane)
-            elif directive is MIRROR and self.is_strict and direction is Direction.UP:
-                exhausted = await self._look_on(lane)
-            elif directive is MIRROR:
-                exhausted = not await lane.mirror(partial(self._show_copy, direction))
-            elif isinstance(directive, Forward):
-                count = await lane.pass_on(directive.count)
-                turn.begin()
-                self._passed(direction, count)
-                exhausted = directive.count is None or count < directive.count
-            else:
-                exhausted = await self._wait(direction, lane, directive)
-            if exhausted:
-                await self._end(direction, lane)
-                return
-
-    async def _look(self, direction: Direction, lane: Lane) -> bool:
-        """Show the conversation what comes, until it takes some of it or wants something else.
-
-        Returns whether nothing more will come.
-        """
-        tried = 0
-        while self._directive(direction) is PEEK:
-            data = lane.glance()
-            if len(data) > tried:
-                taken = self._show(direction, data, tried)
-                if taken:
-                    lane.claim(data[:taken])
-                    if taken == len(data) or self._directive(direction) is PEEK:
-                        await lane.flush()
-                    return False
-                if self._directive(direction) is not PEEK:
-                    return False
-                if len(data) > MAX_PEEK:
-                    self._break(direction, ProtocolError("more bytes than one look may hold"))
-                    return False
-                tried = len(data)
-            del data  # there may be many flows that wait for the rest of something
+    async def _claim(self, direction: Direction, lane: Lane, count: int) -> None:
+        """What is claimed is sent at once, unless there is more, of which it is not known yet what
+        it is: bytes that came together leave together."""
+        fresh = self._fresh[direction]
+        lane.claim(fresh[:count])
+        self._fresh[direction] = fresh[count:]
+        if count == len(fresh):
             await lane.flush()
-            with trio.move_on_at(self._held_until(direction, tried)) as timeout:
-                looked = await self._interruptible(direction, PEEK, lane, tried)
-            self.turns[direction].begin()
-            if timeout.cancelled_caught and self._directive(direction) is not PEEK:
-                break
-            if timeout.cancelled_caught:
-                # A piece of a message, and no more: the far side may have something to say to it.
-                data = lane.glance()[:tried]
-                self._check_unclaimed(direction, data)
-                await lane.move_ahead(data)
-            elif looked is not None and len(looked) <= tried:
-                return True
-        return False
+        else:
+            await trio.lowlevel.checkpoint()
 
-    def _show(self, direction: Direction, data: bytes, tried: int) -> int:
-        """Show the conversation these bytes, of which it has seen the first `tried` without taking
-        any. Returns how many of them are its own: a turn's worth, if there are more.
-
-        It is shown more of them only once it has taken nothing: a message is seldom longer, and
-        what it says of many small ones is then said a few at a time.
-        """
-        at, window = 0, max(_WINDOW, 2 * tried)
-        while at < len(data) and not (at and self.turns[direction].is_over):
-            directive = self._directive(direction)
-            if isinstance(directive, Forward):
-                passed = (
-                    len(data) - at
-                    if directive.count is None
-                    else min(len(data) - at, directive.count)
-                )
-                self._passed(direction, passed)
-                at += passed
-            elif directive is not PEEK:
-                break
-            elif taken := self._feed(direction, data[at : at + window]):
-                at, window = at + taken, _WINDOW
-            elif self._directive(direction) is PEEK and at + window >= len(data):
-                break
-            else:
-                window *= 2
-        return at
-
-    async def _look_on(self, lane: Lane) -> bool:
-        """A MIRROR on requests that may be refused: the conversation sees them before they move.
-
-        Returns whether nothing more will come.
-        """
-        data = await lane.look(0)
-        shown = await self._show_copy(Direction.UP, data)
-        await lane.move(data[:shown])
-        return not data
-
-    async def _show_copy(self, direction: Direction, data: bytes) -> int:
-        """Show the conversation what is about to move under a MIRROR: in small pieces as long as
-        they are expensive. Returns how much was shown."""
-        turn = self.turns[direction]
-        turn.begin()
-        at = 0
-        while at < len(data) and self._directive(direction) is MIRROR:
-            window = self.windows[direction]
-            self._tapped(direction, data[at : at + window])
-            at += window
-            self.windows[direction] = self._next_window(window)
-            await turn.rest()
-        return min(at, len(data))
-
-    def _next_window(self, window: int) -> int:
-        """How much to show after so many bytes have taken their time: about what `_WORK_S` is
-        enough for."""
-        if self.work_s < _WORK_S / 2:
-            return min(2 * window, _MOST_SHOWN)
-        return max(window // 2, _LEAST_SHOWN) if self.work_s > _WORK_S else window
-
-    async def _wait(self, direction: Direction, lane: Lane, directive: Directive) -> bool:
-        """Nothing should move now, but neither may a wrong guess make two ends wait for good.
-
-        The source is watched all the same, lest its reset goes unnoticed.
-        """
-        await lane.flush()
-        data = lane.glance()
-        while self._directive(direction) is directive and not self._inner_begins():
-            enough = len(data) > MAX_PEEK or lane.ended
-            with trio.move_on_at(self._held_until(direction, len(data))) as timeout:
-                beyond = math.inf if enough else len(data)
-                looked = await self._interruptible(direction, directive, lane, beyond)
-            self.turns[direction].begin()
-            if self._directive(direction) is not directive:
-                break  # even if it was held for long enough in the same moment
-            if timeout.cancelled_caught and len(data) > MAX_PEEK:
-                self._break(direction, ProtocolError("more bytes than may be held back"))
-            elif timeout.cancelled_caught:
-                self._check_unclaimed(direction, data)
-                await lane.move_ahead(data)
-            elif looked is not None:
-                data = looked
-                if lane.ended:  # no handshake will follow that could be opened
-                    self._check_unclaimed(direction, data, ended=True)
-                    await lane.move_ahead(data)
-                    await lane.say_ended()
-        return False
-
-    def _held_until(self, direction: Direction, count: int) -> float:
-        """When to let go of so many bytes; at once if they can have no answer."""
-        hold_s = 0.0 if direction.other in self.finished else self.context.hold_s
-        return self.bridge.lane(direction).held_until(count, hold_s)
-
-    async def _interruptible(
-        self, direction: Direction, directive: Directive, lane: Lane, beyond: float
-    ) -> bytes | None:
-        """Look at a lane; None when the conversation has changed its mind meanwhile."""
-        with trio.CancelScope() as scope:
-            self.waits[direction] = (directive, scope)
-            try:
-                if math.isinf(beyond) and lane.ended:
-                    await lane.end()
-                    await lane.source.transport.wait_reset()
-                if math.isinf(beyond):
-                    await trio.sleep_forever()
-                return await lane.look(int(beyond))
-            finally:
-                del self.waits[direction]
-        return None
-
-    def _feed(self, direction: Direction, data: bytes) -> int:
-        if self.broken:
-            self._check_unread(direction)
-            return len(data)
-        began_s = time.thread_time()
+    async def _wait(
+        self, direction: Direction, lane: Lane, scope: trio.CancelScope, wait: Wait
+    ) -> None:
+        if self._engine.is_stale(direction):
+            return  # the first action was, before the lane began
+        scope.deadline = wait.until
+        self._waits[direction] = scope
         try:
-            taken = self.conversation.feed(direction, data)
-        except ProtocolError as error:
-            self._check_named()
-            self._break(direction, error)
-            return 0
-        self._check_named()
-        self._after(direction)
-        self.work_s = time.thread_time() - began_s
-        self._pay(direction)
-        return taken
+            if wait.beyond is not None:
+                self._fresh[direction] = await lane.more(wait.beyond)
+            elif lane.ended:
+                await lane.end()
+                await lane.source.transport.wait_reset()
+            else:
+                await trio.sleep_forever()
+        finally:
+            del self._waits[direction]
+            scope.deadline = math.inf
 
-    def _pay(self, direction: Direction) -> None:
-        """Charge the flow's budget with what has just been fed; without any, it is unseen."""
-        events, self.unpaid = self.unpaid, 0
-        if not self.bridge.budget.spend(work_s=self.work_s, events=events):
-            self._break(direction, ProtocolError(_TOO_MUCH))
+    async def _show(self, direction: Direction, data: bytes) -> None:
+        """Show what comes under Mirror, before it moves.
 
-    def _check_named(self) -> None:
-        """Before the request for it moves: nobody hears of where the client may not go."""
-        if named := self.conversation.named:
-            self.context.policy.check(*named)
-            named.clear()
+        All of it is shown, even where the flow ends meanwhile.
+        """
+        shown = self._mirror(direction, data)
+        try:
+            while shown < len(data):
+                await trio.lowlevel.checkpoint()
+                shown += self._mirror(direction, data[shown:])
+        finally:
+            while shown < len(data) and (more := self._mirror(direction, data[shown:])):
+                shown += more
 
-    def _check_unread(self, direction: Direction) -> None:
-        """Before what the conversation could not read moves: it may ask for any host."""
-        if direction is Direction.UP and self.conversation.may_lead_on:
-            self.context.policy.check(self._unread())
+    def _mirror(self, direction: Direction, data: bytes) -> int:
+        shown = self._engine.mirror(direction, data)
+        self._wake_other(direction)
+        return shown
 
-    def _may_be_blocked(self) -> bool:
-        """Whether there is a block that could concern what cannot be read any more."""
-        concerned = self.is_strict and self.conversation.may_lead_on
-        return concerned and self.context.policy.blocks(self._unread())
-
-    def _unread(self) -> Unreadable:
-        return Unreadable(port=None if self.conversation.elsewhere else self.context.port)
-
-    def _check_unclaimed(self, direction: Direction, data: bytes, *, ended: bool = False) -> None:
-        """Before bytes move that the conversation has not taken."""
-        if direction is not Direction.UP or not self.is_strict or not data:
-            return
-        ahead = self.conversation.asked_ahead(data)
-        self.context.policy.check(*ahead or ())
-        if ahead is None or ended:
-            opening = Opening(
-                up=data,
-                up_ended=ended,
-                stack=self.context.stack,
-                port=self.context.port,
-            )
-            target = self.conversation.target or self.context.target
-            self.context.policy.check(*asked_by(opening, target).ends)
-
-    def _tapped(self, direction: Direction, data: bytes) -> None:
-        if self._directive(direction) is MIRROR:
-            if self.framings:  # bytes under a MIRROR have moved as they came: it is shown the inner
-                data = bytes(self.framings[direction].unwrap(data))
-            self._feed(direction, data)
-
-    def _passed(self, direction: Direction, count: int) -> None:
-        if not self.broken:
-            self.conversation.passed(direction, count)
-            self._after(direction)
-
-    async def _end(self, direction: Direction, lane: Lane) -> None:
-        """The source has ended: whatever the conversation has not taken goes on, then the end."""
-        if not self.broken:
-            try:
-                self.conversation.end(direction)
-            except ProtocolError as error:
-                self._break(direction, error)
-        left = await lane.look(0)
-        self._check_unclaimed(direction, left, ended=True)
-        await lane.move(left)
-        self.finished.add(direction)
-        self._after(direction)
-        await lane.end()
-
-    def _break(self, direction: Direction, error: ProtocolError) -> None:
-        self.broken = True
-        side: Side = "client" if direction is Direction.UP else "server"
-        self.bridge.report.error(side, "relay", "protocol", error.message)
-        self._check_unread(direction)
-        self._after(direction)
-
-    def _after(self, direction: Direction) -> None:
-        """The conversation has learned something: say it, and let the other lane ask again."""
-        self._tell(at_the_end=False)
-        if self.conversation.channel_binding not in (None, self.bound):
-            self.bound = self.conversation.channel_binding
-            self.context.on_channel_binding(self.bound)
+    def _wake_other(self, direction: Direction) -> None:
         other = direction.other
-        if other in self.waits:
-            directive, scope = self.waits[other]
-            is_over = direction in self.finished or self._inner_begins()
-            if is_over or self._directive(other) is not directive:
-                scope.cancel()
+        if self._engine.is_stale(other) and (scope := self._waits.get(other)):
+            scope.cancel()
 
-    def _tell(self, *, at_the_end: bool) -> None:
-        conversation, depth = self.conversation, self.context.depth
-        if conversation.details_ready or at_the_end:
-            self.bridge.report.layer(depth, self.speaker, self.action, conversation.details())
-        for protocol_event in conversation.protocol_events:
-            self.bridge.report.protocol_event(depth, protocol_event)
-            self.unpaid += content_weight(protocol_event)
-        conversation.protocol_events.clear()
+    # What the engine tells
+
+    def found(self, depth: int, protocol: str) -> None:
+        self._bridge.report.enter(depth, protocol)
+
+    def layer(self, depth: int, protocol: str, speaker: Speaker, details: Details | None) -> None:
+        stays_closed = protocol == TlsConversation.name
+        action = self._action or ("passthrough" if stays_closed else "relayed")
+        self._bridge.report.layer(depth, speaker, action, details)
+
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer) -> int:
+        self._bridge.report.protocol_event(depth, protocol_event)
+        return content_weight(protocol_event)
+
+    def fault(self, depth: int, direction: Direction, reason: str) -> None:
+        side: Side = "client" if direction is Direction.UP else "server"
+        self._bridge.report.error(side, "relay", "protocol", reason)

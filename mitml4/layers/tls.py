@@ -17,7 +17,7 @@ from OpenSSL import SSL
 
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge, first_of
-from mitml4.layers.converse import converse
+from mitml4.layers.converse import Follower
 from mitml4.layers.handshake import GivenUp, Handshake, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
@@ -57,42 +57,41 @@ class InterceptTls:
     """The layer that ends TLS on both sides; the plaintext is inside it."""
 
     tools: TlsInterceptor
-    speaker: Speaker
     client: str
     """The client's address: what a client does affects its next connections."""
     redial: Redial
     """If the plain connection is below, interception can be given up after the server's handshake:
     the ClientHello is passed through on another connection."""
 
-    async def run(self, bridge: Bridge, context: LayerContext) -> Inner | None:
+    async def run(self, bridge: Bridge, context: LayerContext, speaker: Speaker) -> Inner | None:
         await bridge.flush()
         hello = await _read_hello(bridge)
         if hello is None:
             if not _is_reversed(bridge):
                 why = "TLS: a ClientHello that cannot be read"
                 context.policy.check(Unreadable(why, context.port))
-            return await self._pass_through(bridge, context, "not openable")
+            return await self._pass_through(bridge, context, speaker, "not openable")
         try:
             context.policy.check(*_named(hello, context))
         except Blocked:
             bridge.report.enter(context.depth, "tls")
-            bridge.report.layer(context.depth, self.speaker, "relayed", TlsDetails.of(hello))
+            bridge.report.layer(context.depth, speaker, "relayed", TlsDetails.of(hello))
             raise
         if hello.sslv2 or bridge.up.ahead:
-            return await self._pass_through(bridge, context, "not openable")
+            return await self._pass_through(bridge, context, speaker, "not openable")
         visit = self.tools.passthrough_cache.visit(
             Client(self.client, kind_of_client(hello)), Site.of(str(context.target), hello.sni)
         )
         if (reason := _passthrough_reason(hello, context, visit)) is not None:
-            return await self._pass_through(bridge, context, reason, visit)
-        if bridge.server_side.peek_nowait(1):  # not a TLS server, or it has refused already
-            return await self._pass_through(bridge, context, "not openable")
+            return await self._pass_through(bridge, context, speaker, reason, visit)
+        if bridge.down.glance():  # not a TLS server, or it has refused already
+            return await self._pass_through(bridge, context, speaker, "not openable")
         try:
             self.tools.contexts.server_side(hello)
         except SSL.Error:
-            return await self._pass_through(bridge, context, "cipher")
+            return await self._pass_through(bridge, context, speaker, "cipher")
         redial = self.redial if context.depth == 0 else None
-        handshake = Handshake(self.tools, bridge, context, hello, visit, self.speaker, redial)
+        handshake = Handshake(self.tools, bridge, context, hello, visit, speaker, redial)
         outcome = await handshake.run()
         match outcome:
             case Intercepted():
@@ -104,7 +103,9 @@ class InterceptTls:
                 bridge = bridge.onto(outcome.server_side)
                 bridge.up.note_sent(outcome.sent)
                 reason, certificate = outcome.reason, outcome.certificate
-                return await self._pass_through(bridge, context, reason, visit, certificate)
+                return await self._pass_through(
+                    bridge, context, speaker, reason, visit, certificate
+                )
             case _:
                 assert_never(outcome)
 
@@ -112,6 +113,7 @@ class InterceptTls:
         self,
         bridge: Bridge,
         context: LayerContext,
+        speaker: Speaker,
         reason: str,
         visit: Visit | None = None,
         certificate: CertificateDetails | None = None,
@@ -120,7 +122,8 @@ class InterceptTls:
         conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
         if visit and reason == CLIENT_CERTIFICATE:
             conversation.on_client_certificate = visit.answered_request
-        return await converse(bridge, context, conversation, self.speaker, "passthrough")
+        await Follower(bridge, context, "passthrough").follow(conversation, speaker)
+        return None
 
 
 def _passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:

@@ -204,7 +204,7 @@ class Flow:
         )
         inner: Inner | None = Inner(bridge, self.context)
         while inner:
-            layer = await layers.next_layer(inner.bridge, inner.context)
+            layer = layers.next_layer(inner.context)
             inner = await layer.run(inner.bridge, inner.context)
 
     def _abort(self) -> None:

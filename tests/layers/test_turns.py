@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
+from mitml4.engine import engine
 from mitml4.engine.budget import Budget
-from mitml4.layers import converse as driver
 from mitml4.layers.bridge import Bridge, Lane
-from mitml4.layers.converse import converse
+from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.tcp import TcpStream
@@ -29,7 +29,6 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.policy import FlowPolicy, Target
-from mitml4.turn import Turn
 
 CONTEXT = LayerContext(target=Target("server.test", 80), hold_s=0.5)
 REQUEST = HttpRequest(stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None)
@@ -106,8 +105,8 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     monkeypatch, directive, says: bool
 ) -> None:
     """All of it is there when the reading begins, and no turn lasts: between two pieces the others
-    run, and no piece is large of which there is something to say."""
-    monkeypatch.setattr(driver, "Turn", lambda: Turn(0.0))
+    run, and no piece is large."""
+    monkeypatch.setattr(engine, "WORK_S", 0.0)
     conversation = Units(says=says, up=directive)
     turns = 0
 
@@ -125,7 +124,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(count_turns)
-                await converse(ends.bridge, CONTEXT, conversation, "client")
+                await Follower(ends.bridge, CONTEXT).follow(conversation, "client")
                 nursery.cancel_scope.cancel()
         got = b""
         while more := ends.server.recv(65536):
@@ -133,7 +132,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     assert got == b"x" * 40_000 + b"."
     assert sum(conversation.fed) >= len(got)
     assert turns >= len(conversation.fed)
-    assert max(conversation.fed) <= (256 if says or directive is PEEK else 16384)
+    assert max(conversation.fed) <= (256 if directive is PEEK else 16384)
 
 
 async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autojump_clock) -> None:
