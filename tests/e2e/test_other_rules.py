@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, WAN, LabNetwork
+from mitml4.lab.network import CLIENT_V4, CLIENT_V6, LAN, SERVER_V4, SERVER_V6, WAN, LabNetwork
 from mitml4.net.netns import NetNamespace
 from mitml4.net.sysctl import write_sysctl
 from tests.e2e.conftest import SLOW_S, TIMEOUT_S, Interception, intercepting
@@ -296,6 +296,22 @@ def test_a_chain_that_drops_answers_alone_is_named(lab, router, intercept, tmp_p
     router.load(chain("forward", f"ip saddr {SERVER_V4} drop"))
     intercept(iface=WAN)
     assert "note: what inet theirs c would drop" in (tmp_path / "stderr.txt").read_text()
+
+
+def test_a_chain_that_drops_what_is_sent_is_named_with_its_remedy(
+    lab, router, intercept, tmp_path
+) -> None:
+    """Our connections to servers would be dropped, too."""
+    rules = ("ct state established accept", "oif lo accept", "meta l4proto icmpv6 accept")
+    router.load(chain("output", "\n".join(rules), policy="drop"))
+    intercept(iface=LAN)
+    said = (tmp_path / "stderr.txt").read_text()
+    remedy = said.partition("inet theirs c drops by policy")[2].partition("time out: ")[2]
+    comes_to(lab.client, "TIMEOUT")
+    router.namespace.run(*remedy.splitlines()[0].split())
+    comes_to(lab.client, "echo")
+    undo = "".join(f"add rule inet theirs c {rule}\n" for rule in rules)
+    router.namespace.run("nft", "-f", "-", input=f"flush chain inet theirs c\n{undo}")
 
 
 def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:

@@ -36,6 +36,7 @@ _IPTABLES: Final = re.compile(
 _OURS: Final = re.compile(r"mitml4_\d+")
 
 _FAMILIES: Final = {"ip", "ip6", "inet"}
+_SENDING: Final = {"output", "postrouting"}
 _OWNER: Final = re.compile(r"\tflags owner\b")
 _FOR_IPTABLES: Final = re.compile(r"\bxt (?:match|target) ")
 _COMPLAINT: Final = re.compile(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
@@ -88,15 +89,19 @@ class Chain:
 
     @property
     def opening(self) -> str:
-        """A command that accepts, before all other rules, the connections that mitml4 has marked.
+        """A command that accepts, before all other rules, what mitml4 has marked: connections, or
+        packets in a chain of what this host sends.
 
         In an iptables chain it uses iptables: a rule of nft's would make the whole table unreadable
         for iptables.
         """
+        is_sent = self.hook in _SENDING
         if self.of_iptables:
             program = _iptables("ip6tables" if self.family == "ip6" else "iptables")
-            return opening_by(program, self.table, self.name)
-        return f"nft insert rule {self} ct mark and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
+            kind = "mark" if is_sent else "connmark"
+            return opening_by(program, self.table, self.name, kind=kind)
+        mark = "meta mark" if is_sent else "ct mark"
+        return f"nft insert rule {self} {mark} and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,15 @@ class HostRules:
         """The base chains that incoming packets pass."""
         inputs = (each for each in self.chains if each.hook == "input" and each.family in _FAMILIES)
         return (*inputs, *self._legacy.inputs)
+
+    @property
+    def dropping_sent(self) -> tuple[Chain, ...]:
+        """The base chains that drop by policy what this host sends."""
+        return tuple(
+            chain
+            for chain in self.chains
+            if chain.hook in _SENDING and chain.policy == "drop" and chain.family in _FAMILIES
+        )
 
     @property
     def dropping_answers(self) -> tuple[Chain, ...]:

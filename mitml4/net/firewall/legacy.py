@@ -111,9 +111,10 @@ class LegacyTables:
                 yield program, table, line
 
 
-def opening_by(program: str, table: str, chain: str) -> str:
-    """The iptables command, of either kind, that accepts the connections that mitml4 has marked."""
-    match = f"-m connmark --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
+def opening_by(program: str, table: str, chain: str, *, kind: str = "connmark") -> str:
+    """The iptables command, of either kind, that accepts what mitml4 has marked: its connections,
+    or the packets that it sends (`mark`)."""
+    match = f"-m {kind} --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
     return f"{program} -t {table} -I {chain} {match} -j ACCEPT"
 
 

@@ -20,7 +20,7 @@ import trio
 from mitml4.errors import MachineError, UsageError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability
-from mitml4.net.firewall.host_rules import Chain, HostRules
+from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.links import Change, LinkWatch
@@ -252,10 +252,7 @@ async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> st
 
 async def _remedy() -> str:
     """Name the input chains that drop by policy, and the rule that accepts our connections."""
-    try:
-        rules = await trio.to_thread.run_sync(HostRules.read)
-    except MachineError:
-        rules = HostRules("")
+    rules = await _rules_of_others()
     dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
     if not dropping:
         return "look for a firewall rule that drops what comes in: mitml4 doctor"
@@ -272,7 +269,13 @@ def belongs(interface: str, master: str) -> str:
 
 async def _notes(scope: Scope) -> AsyncIterator[str]:
     """Notes about what the user may not expect."""
-    if scope.forwarded and (chains := await _dropping_answers()):
+    rules = await _rules_of_others()
+    for chain in rules.dropping_sent:
+        yield (
+            f"{chain} drops by policy what this host sends. It must accept mitml4's connections to "
+            f"servers, or these time out: {chain.opening}"
+        )
+    if scope.forwarded and (chains := rules.dropping_answers):
         yield (
             f"what {', '.join(map(str, chains))} would drop of the servers' answers alone does not "
             "hold: only first packets pass it (docs/security.md)"
@@ -283,12 +286,12 @@ async def _notes(scope: Scope) -> AsyncIterator[str]:
                 yield f"this host does not forward {version} ({setting.replace('/', '.')} is 0)"
 
 
-async def _dropping_answers() -> Sequence[Chain]:
+async def _rules_of_others() -> HostRules:
+    """None of them if they cannot be read."""
     try:
-        rules = await trio.to_thread.run_sync(HostRules.read)
+        return await trio.to_thread.run_sync(HostRules.read)
     except MachineError:
-        return ()
-    return rules.dropping_answers
+        return HostRules("")
 
 
 def _has_ipv6(scope: Scope) -> bool:

@@ -190,6 +190,30 @@ def test_a_table_that_somebody_owns_is_copied_without_its_owner() -> None:
     assert "chain c" in copy
 
 
+@pytest.mark.parametrize("program", ["iptables-nft", "nft"])
+def test_a_chain_of_what_is_sent_is_opened_by_the_mark_of_packets(program: str) -> None:
+    commands = {
+        "iptables-nft": ("iptables-nft -P OUTPUT DROP", "iptables-nft -P FORWARD DROP"),
+        "nft": (
+            "nft add table inet wall",
+            "nft add chain inet wall o { type filter hook output priority 0 ; policy drop ; }",
+            "nft add chain inet wall p { type filter hook postrouting priority 0 ; }",
+        ),
+    }
+
+    def work() -> str:
+        for command in commands[program]:
+            run(*shlex.split(command))
+        (chain,) = HostRules.read().dropping_sent
+        run(*shlex.split(chain.opening))
+        return run("nft", "list", "ruleset")
+
+    listing = in_network(work)
+    assert "mark" in listing
+    assert "connmark" not in listing
+    assert "ct mark" not in listing
+
+
 def test_a_chain_of_iptables_is_opened_so_that_iptables_can_still_read_it() -> None:
     commands = (
         "iptables-nft -P INPUT DROP",
