@@ -132,7 +132,7 @@ class Server:
 async def ask(proxy, answer: int = ALL) -> trio.SocketStream:
     """A connection on which both sides have agreed."""
     wire = await proxy.connect()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await wire.send_all(prelogin(0x12, answer))
         assert await receive_exactly(wire, 26) == prelogin(0x04, answer)
     return wire
@@ -141,7 +141,7 @@ async def ask(proxy, answer: int = ALL) -> trio.SocketStream:
 async def shake_hands(proxy, context: ssl.SSLContext, **settings) -> tuple[trio.SSLStream, Packed]:
     link = Packed(await ask(proxy), **settings)
     tls = trio.SSLStream(link, context, server_hostname=NAME)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await tls.do_handshake()
     link.packs = False
     return tls, link
@@ -168,7 +168,7 @@ class ByHand:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
 
     async def until_done(self, step: Callable[[], object]) -> object:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while True:
                 try:
                     return step()
@@ -364,7 +364,7 @@ async def exchange(proxy, hello: bytes, *, answer: int) -> None:
     wire = await ask(proxy, answer)
     await wire.send_all(hello)
     await wire.send_eof()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         assert await receive_exactly(wire, len(hello)) == hello
     await wire.aclose()
 
