@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mitml4.cli.main import run
 from mitml4.files import RefusedError, open_directory, open_input, open_output
 
 MALLORY = 54321
@@ -263,30 +264,45 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def mitml4(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
-    return subprocess.run(
-        [sys.executable, "-m", "mitml4", *arguments],
-        env=env | environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+@pytest.fixture
+def mitml4(monkeypatch, capfd) -> Callable[..., tuple[int, str]]:
+    """Run a command line in this process: its exit code, and what it says on standard error."""
+
+    def call(*arguments: str, **environ: str) -> tuple[int, str]:
+        with monkeypatch.context() as patch:
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            code = run(arguments)
+        return code, capfd.readouterr().err
+
+    return call
 
 
-def fails(*arguments: str, **environ: str) -> str:
-    ended = mitml4(*arguments, **environ)
-    assert ended.returncode == 1, ended
-    assert ended.stderr.startswith("error: ")
-    assert "\nhint: " in ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
+@pytest.fixture
+def succeeds(mitml4) -> Callable[..., None]:
+    def call(*arguments: str, **environ: str) -> None:
+        assert mitml4(*arguments, **environ)[0] == 0
+
+    return call
 
 
-def test_an_export_does_not_go_to_what_another_user_can_change(open_place) -> None:
+@pytest.fixture
+def fails(mitml4) -> Callable[..., str]:
+    """Fails with an error and a hint, which are returned."""
+
+    def call(*arguments: str, **environ: str) -> str:
+        code, said = mitml4(*arguments, **environ)
+        assert code == 1, said
+        assert said.startswith("error: ")
+        assert "\nhint: " in said
+        return said
+
+    return call
+
+
+def test_an_export_does_not_go_to_what_another_user_can_change(open_place, succeeds, fails) -> None:
     ca_dir = str(open_place / "ours/ca")
-    assert mitml4("ca", "generate", "--ca-dir", ca_dir).returncode == 0
+    succeeds("ca", "generate", "--ca-dir", ca_dir)
     export = ("ca", "export", "--ca-dir", ca_dir, "-o")
     theirs = make(open_place / "tmp/ca.pem", uid=MALLORY, mode=0o666)
     assert "belongs to" in fails(*export, str(theirs))
@@ -295,16 +311,16 @@ def test_an_export_does_not_go_to_what_another_user_can_change(open_place) -> No
     assert "belongs to" in fails(*export, str(out))
     assert (theirs.read_text(), target.read_text()) == ("old", "old")
     with umask(0o022):
-        assert mitml4(*export, str(open_place / "tmp/new.pem")).returncode == 0
+        succeeds(*export, str(open_place / "tmp/new.pem"))
     new = open_place / "tmp/new.pem"
     assert new.read_bytes().startswith(b"-----BEGIN CERTIFICATE-----")
     assert stat.S_IMODE(new.stat().st_mode) == 0o644
 
 
-def test_an_authority_that_others_have_a_hand_in_is_not_used(open_place) -> None:
+def test_an_authority_that_others_have_a_hand_in_is_not_used(open_place, succeeds, fails) -> None:
     ca_dir = open_place / "ours/ca"
     at = ("--ca-dir", str(ca_dir))
-    assert mitml4("ca", "generate", *at).returncode == 0
+    succeeds("ca", "generate", *at)
     names = ("mitml4-ca.pem", "mitml4-ca-key.pem")
     ca_dir.chmod(0o1777)
     for command in (("show",), ("env",), ("generate", "--force")):
@@ -317,10 +333,10 @@ def test_an_authority_that_others_have_a_hand_in_is_not_used(open_place) -> None
     (ca_dir / names[0]).chmod(0o664)
     assert "others can" in fails("ca", "show", *at)
     (ca_dir / names[0]).chmod(0o644)
-    assert mitml4("ca", "show", *at).returncode == 0
+    succeeds("ca", "show", *at)
 
 
-def test_under_sudo_the_data_home_is_the_users_own(open_place) -> None:
+def test_under_sudo_the_data_home_is_the_users_own(open_place, succeeds, fails) -> None:
     sudo = {"SUDO_USER": "nobody"}
     link(open_place / "invokers/data", open_place / "ours", uid=NOBODY.pw_uid)
     link(open_place / "ours-too", open_place / "ours")
@@ -331,7 +347,7 @@ def test_under_sudo_the_data_home_is_the_users_own(open_place) -> None:
     assert list((open_place / "theirs").iterdir()) == []
     for home in ("invokers", "invokers/share"):
         place = open_place / home
-        assert mitml4("ca", "generate", XDG_DATA_HOME=str(place), **sudo).returncode == 0
+        succeeds("ca", "generate", XDG_DATA_HOME=str(place), **sudo)
         for made in (place / "mitml4", *(place / "mitml4").iterdir()):
             assert made.stat().st_uid == NOBODY.pw_uid
 
@@ -341,6 +357,8 @@ def test_a_sessions_outputs_do_not_go_to_what_another_user_has_made(
     open_place, option: str
 ) -> None:
     theirs = make(open_place / "tmp/file", uid=MALLORY, mode=0o666)
-    error = fails("run", option, str(theirs), "--", "true")
-    assert f"error: cannot write {theirs}: it belongs to user {MALLORY}\n" in error
+    argv = [sys.executable, "-m", "mitml4", "run", option, str(theirs), "--", "true"]
+    ended = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert f"error: cannot write {theirs}: it belongs to user {MALLORY}\nhint: " in ended.stderr
     assert theirs.read_text() == "old"

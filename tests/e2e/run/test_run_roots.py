@@ -12,8 +12,7 @@ import pytest
 from mitml4.lab.certificates import LabAuthority
 
 VISITS = Path(__file__).with_name("roots_visits.py")
-ENVIRONMENTS = [
-    {},
+ENVIRONMENTS = [  # in each, some programs find nothing that is theirs
     {"CURL_CA_BUNDLE": "company", "NODE_EXTRA_CA_CERTS": "company"},
     {"SSL_CERT_FILE": "company", "GIT_SSL_CAINFO": "company"},
     {"SSL_CERT_DIR": "company-directory", "REQUESTS_CA_BUNDLE": "company"},
