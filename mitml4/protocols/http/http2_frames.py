@@ -31,7 +31,6 @@ UP, DOWN = Direction.UP, Direction.DOWN
 
 _HEADER: Final = struct.Struct(">HBBBL")  # RFC 9113 §4.1
 _HEADER_SIZE: Final = _HEADER.size
-_ERROR_CODE: Final = struct.Struct(">L")
 _GOING_AWAY: Final = struct.Struct(">LL")  # §6.8
 _SETTING: Final = struct.Struct(">HL")  # §6.5.1
 # §6
@@ -55,7 +54,7 @@ def _decoder() -> Decoder:
 
 @dataclass(slots=True)
 class _Frame:
-    """A frame that carries a part of a header block."""
+    """A frame whose payload is read."""
 
     kind: int
     flags: int
@@ -145,7 +144,7 @@ class Frames(Conversation):
         at = 0 if side.has_preface else self._begin(direction, side, data)
         while side.has_preface:
             passing = min(side.skip, len(data) - at)
-            if side.content_of is not None:
+            if passing and side.content_of is not None:
                 content = data[at : at + min(passing, side.content)]
                 side.content -= len(content)
                 self.read_content(direction, side.content_of, content)
@@ -187,50 +186,53 @@ class Frames(Conversation):
 
     def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
         """Read the frame at `at`. Returns how many of its bytes were used, 0 if it is not whole."""
-        have = len(data) - at
-        if have < _HEADER_SIZE:
+        if len(data) - at < _HEADER_SIZE:
             return 0
         high, low, kind, flags, stream = _HEADER.unpack_from(data, at)
         length: int = high << 8 | low
         stream &= _STREAM
+        start = at + _HEADER_SIZE
         if side.block and (kind != _CONTINUATION or stream != side.block.on_stream):
             raise ProtocolError("HTTP/2: a header block is interrupted")
-        if kind in _PARSED:
+        if kind in _PARSED or (kind == _RST_STREAM and length == _RST_SIZE):
             if length > MAX_HEADER_BLOCK:
                 raise ProtocolError("HTTP/2: a frame other than DATA that is longer than 64 KiB")
-            size = _HEADER_SIZE + length
-            if have < size:
+            if len(data) - start < length:
                 return 0
-            payload = data[at + _HEADER_SIZE : at + size]
-            if kind == _SETTINGS:
-                self._settings(direction, flags, payload)
-            elif kind == _GOAWAY:
-                self._go_away(direction, payload)
-            else:
-                self._fragment(direction, side, _Frame(kind, flags, stream, payload))
-            return size
-        size = _HEADER_SIZE
-        side.content_of = None
+            frame = _Frame(kind, flags, stream, data[start : start + length])
+            self._parsed(direction, side, frame)
+            return _HEADER_SIZE + length
+        is_padded = kind == _DATA and length > 0 and flags & _PADDED
+        if is_padded and len(data) == start:
+            return 0
+        size = _HEADER_SIZE + 1 if is_padded else _HEADER_SIZE
+        side.skip, side.content_of = _HEADER_SIZE + length - size, None
         if kind == _DATA:
-            padding = 0
-            if flags & _PADDED and length:
-                if have == _HEADER_SIZE:
-                    return 0
-                padding = 1 + data[at + _HEADER_SIZE]
-                size += 1
-            side.content = length - padding
-            if side.content < 0:
-                raise ProtocolError("HTTP/2: padding longer than its frame")
-            if self.count_content(direction, stream, side.content):
-                side.content_of = stream
-            side.ends = stream if flags & _END_STREAM else None
-        elif kind == _RST_STREAM and length == _RST_SIZE:
-            if have < _HEADER_SIZE + _RST_SIZE:
-                return 0
-            (code,) = _ERROR_CODE.unpack_from(data, at + _HEADER_SIZE)
-            self.reset_stream(stream, code)
-        side.skip = _HEADER_SIZE + length - size
+            padding = data[start] if is_padded else 0
+            self._content(direction, side, flags, stream, side.skip - padding)
         return size
+
+    def _parsed(self, direction: Direction, side: _Side, frame: _Frame) -> None:
+        """A frame whose payload is read."""
+        if frame.kind == _SETTINGS:
+            self._settings(direction, frame.flags, frame.payload)
+        elif frame.kind == _GOAWAY:
+            self._go_away(direction, frame.payload)
+        elif frame.kind == _RST_STREAM:
+            self.reset_stream(frame.stream, int.from_bytes(frame.payload, "big"))
+        else:
+            self._fragment(direction, side, frame)
+
+    def _content(
+        self, direction: Direction, side: _Side, flags: int, stream: int, size: int
+    ) -> None:
+        """A DATA frame with this size of content, without its padding (RFC 9113 §6.1)."""
+        if size < 0:
+            raise ProtocolError("HTTP/2: padding longer than its frame")
+        side.content = size
+        if self.count_content(direction, stream, size):
+            side.content_of = stream
+        side.ends = stream if flags & _END_STREAM else None
 
     def _settings(self, direction: Direction, flags: int, payload: bytes) -> None:
         """Set the largest table that the other side's encoder may use.
