@@ -73,6 +73,7 @@ class Guard:
         self._process = nft
         self._filter = statements
         self._unread = b""
+        self._unanswered = 0
         self._turn = trio.Lock()
 
     @classmethod
@@ -119,8 +120,7 @@ class Guard:
         """Let nft run statements as one transaction, and return its output.
 
         Raises NftError if nft refuses them (then nothing has changed), GuardLostError if it has
-        ended. Sending is not cancelled halfway: an answer that is not read would be taken for the
-        next one.
+        ended or is not answering in time. Sending is not cancelled halfway.
         """
         command = _one_line(statements)
         async with self._turn:
@@ -138,8 +138,12 @@ class Guard:
         printed: list[str] = []
         try:
             await self._filter.stdin.send_all(f"{command}\n{_MARKER}\n".encode())
-            while not (line := await self._line()).startswith(_MARKED):
-                printed.append(line)
+            self._unanswered += 1
+            while self._unanswered:
+                printed = []  # instead of an answer that came too late for its statement
+                while not (line := await self._line()).startswith(_MARKED):
+                    printed.append(line)
+                self._unanswered -= 1
         except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
             printed += await self._last_lines()
             reason = f": {printed[0]}" if printed else ""
