@@ -21,7 +21,8 @@ from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch
 from mitml4.engine.engine import Engine
 from mitml4.engine.rules import Rules
 from mitml4.events import Action, content_weight
-from mitml4.layers.bridge import Bridge, Lane
+from mitml4.layers.bridge import Bridge
+from mitml4.layers.lane import Lane
 from mitml4.layers.report import Side
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Conversation, Details, Direction, Forward, Speaker

@@ -18,7 +18,7 @@ import trio
 from OpenSSL import SSL
 
 from mitml4.errors import CertificateError
-from mitml4.layers.bridge import Bridge, first_of
+from mitml4.layers.bridge import Bridge
 from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unknown_to_all
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.layer import HandshakeError
@@ -32,6 +32,7 @@ from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.names import alert_name
 from mitml4.protocols.tls.protocol import TlsDetails
+from mitml4.tasks import first_of
 from mitml4.tls.context import Contexts, Outcome, has_extended_master_secret
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import prepare

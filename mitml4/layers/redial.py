@@ -15,8 +15,8 @@ from typing import Final
 
 import trio
 
-from mitml4.layers.bridge import first_of
 from mitml4.net.stream import StreamTruncated, Transport
+from mitml4.tasks import first_of
 from mitml4.tls.stream import TlsStream
 
 __all__ = ["Redial"]

@@ -16,7 +16,7 @@ import trio
 from OpenSSL import SSL
 
 from mitml4.errors import ProtocolError
-from mitml4.layers.bridge import Bridge, first_of
+from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.handshake import GivenUp, Handshake, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
@@ -28,6 +28,7 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
+from mitml4.tasks import first_of
 from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
     Client,

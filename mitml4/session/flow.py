@@ -18,8 +18,9 @@ import trio
 
 from mitml4.address import Address
 from mitml4.events import CloseReason, Event
-from mitml4.layers.bridge import Bridge, BrokenTlsError
+from mitml4.layers.bridge import Bridge
 from mitml4.layers.choice import LayerChoice
+from mitml4.layers.lane import BrokenTlsError
 from mitml4.layers.layer import HandshakeError, Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from mitml4.layers.bridge import Bridge, Lane
+from mitml4.layers.bridge import Bridge
+from mitml4.layers.lane import Lane
 from mitml4.protocols.policy import Decision, Target
 from mitml4.session.flow import Flow
 from mitml4.tls.stream import TlsStream

@@ -12,8 +12,9 @@ import trio
 
 from mitml4.engine import engine
 from mitml4.engine.budget import Budget
-from mitml4.layers.bridge import Bridge, Lane
+from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
+from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.tcp import TcpStream

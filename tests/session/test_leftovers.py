@@ -17,7 +17,8 @@ import pytest
 import trio
 import trio.lowlevel
 
-from mitml4.layers.bridge import Bridge, Lane
+from mitml4.layers.bridge import Bridge
+from mitml4.layers.lane import Lane
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Stream
 from mitml4.session.flow import Flow

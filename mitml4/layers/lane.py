@@ -1,0 +1,267 @@
+"""One direction of a bridge.
+
+A lane looks at the bytes of its source and moves them to its sink. Bytes that move before a
+conversation has claimed them are kept (`ahead`): so a server that speaks first is relayed at once,
+and the conversation that is found a moment later still reads it.
+
+Bytes that are claimed while more are there wait in the source until those are claimed too (`due`).
+So bytes that came together leave together, also where one layer ends between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from mitml4.layers.relay import Relay, Show
+from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
+from mitml4.protocols.conversation import MAX_PEEK
+from mitml4.tls.stream import TlsFailure
+
+__all__ = ["BrokenTlsError", "Lane"]
+
+_FREE_LOOK_BYTES: Final = 1024
+"""So many bytes may be shown again for each byte that follows."""
+_GROWTH: Final = 8
+"""Beyond that, an eighth more has to come before the next look at once."""
+_PAUSE_S_PER_BYTE: Final = 1e-7
+"""Otherwise the next look waits, for each byte that is shown again: 6 ms at MAX_PEEK."""
+
+_WORTH_SPLICING_BYTES: Final = 64 * 1024
+"""A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
+
+
+class BrokenTlsError(OSError):
+    """The server has sent something that breaks its TLS."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One direction of a bridge. Its methods raise OSError when either side breaks."""
+
+    source: Stream
+    sink: Stream
+    relay: Relay
+    broken_tls_is_error: bool = False
+    """Whether broken TLS in the source is an error, and not only its end. A client would take what
+    it has for the whole response; so its connection is reset."""
+    on_urgent: Callable[[], None] = lambda: None
+    """Is told of urgent data before it moves, while somebody looks."""
+    ahead: bytearray = field(default_factory=bytearray)
+    """Bytes that the sink has already, and that no conversation has claimed. The engine has it for
+    as long as it follows the lane."""
+    due: bytes = b""
+    """Unread bytes that are claimed, and that the sink gets with those behind them, or on
+    `flush`."""
+    ended: bool = False
+    """The source has ended; all that is left of it is in `look`."""
+    truncation: StreamTruncated | None = None
+    """How it ended, if that was not the stream's own end."""
+    _ended_sinks: list[Stream] = field(default_factory=list)
+    """Those of the sink's streams that have been sent the end."""
+
+    async def look(self, beyond: int) -> bytes:
+        """The unclaimed bytes, moved or not, once there are more than `beyond`, or at the end.
+
+        Call `flush` first. Cancelling loses nothing.
+        """
+        while len(self.ahead) <= beyond:
+            fresh = await self.more(beyond - len(self.ahead))
+            if self.ended or len(self.ahead) + len(fresh) > beyond:
+                return bytes(self.ahead) + fresh
+        return self.glance()
+
+    def glance(self) -> bytes:
+        """The unclaimed bytes that are there now, moved or not."""
+        return bytes(self.ahead) + self.unread_nowait()
+
+    def unread_nowait(self) -> bytes:
+        """The bytes behind `due` that are there and have not moved, MAX_PEEK + 1 at most."""
+        due = len(self.due)
+        return self.source.peek_nowait(due + MAX_PEEK + 1)[due:]
+
+    async def more(self, beyond: int) -> bytes:
+        """The bytes that have not moved, once there are more than `beyond` (MAX_PEEK + 1 at most).
+
+        Fewer come back when the source has ended, and `ended` is set then; and when urgent data has
+        moved, which is in `ahead` then. Call `flush` first. Cancelling loses nothing.
+
+        Where many bytes would be shown again for each one that follows, a short pause lets more
+        come. Otherwise the cost of looking would grow with the square of what is looked at.
+        """
+        if beyond:  # a byte more may be there each time
+            await trio.lowlevel.checkpoint()
+        data = await self._more(beyond)
+        enough = min(beyond + beyond // _GROWTH, MAX_PEEK)
+        if beyond > _FREE_LOOK_BYTES and beyond < len(data) < enough and not self.ended:
+            with trio.move_on_after(beyond * _PAUSE_S_PER_BYTE):
+                return await self._more(enough)
+            data = self.unread_nowait()
+        return data
+
+    async def _more(self, beyond: int) -> bytes:
+        assert not self.due
+        try:
+            fresh = await self.source.peek(beyond, MAX_PEEK + 1)
+        except UrgentAhead as urgent:
+            await self._move_over(urgent)
+            return self.unread_nowait()
+        except StreamTruncated as truncation:
+            self.truncation = truncation.with_traceback(None)
+            fresh = b""
+        self._find_ended(len(fresh) <= beyond)
+        return fresh
+
+    def claim(self, data: bytes) -> None:
+        """Claim these, which are the next that have not moved. `flush` sends them, or what moves
+        next."""
+        self.due = self.due + data if self.due else data
+
+    async def flush(self) -> None:
+        """Send the sink all that is claimed."""
+        if self.due:
+            await self.send_with_due(b"")
+
+    def note_sent(self, count: int) -> None:
+        """The sink has been sent the next bytes of the source by somebody else."""
+        self.ahead += self.source.peek_nowait(count)
+        self.source.discard(count)
+
+    async def send_with_due(self, fresh: bytes) -> None:
+        """Send what is claimed, and these bytes behind it."""
+        data = self.due + fresh if self.due else fresh
+        await self.sink.send_all(memoryview(data), fed_by=self.source.transport)
+        self.source.discard(len(data))
+        self.due = b""
+
+    async def _move_over(self, urgent: UrgentAhead) -> None:
+        """Send the sink urgent data, and what comes before it; claim nothing of it.
+
+        Cancelling loses nothing.
+        """
+        self.on_urgent()
+        before = urgent.before
+        while before:
+            sent = await self.sink.send_some(before, fed_by=self.source.transport)
+            self.source.discard(sent)
+            self.ahead += before[:sent]
+            before = before[sent:]
+        self.ahead += await self._send_urgent()
+
+    async def _send_urgent(self) -> bytes:
+        """Move what comes next if it is urgent, as such."""
+        data = self.source.peek_urgent()
+        if data:
+            await self.sink.send_some(data, as_urgent=True, fed_by=self.source.transport)
+            self.source.discard(len(data))
+        return data
+
+    async def pass_on(self, count: int | None) -> int:
+        """Move `count` bytes (None: all) unseen, and say how many moved.
+
+        When they are fewer, the source has ended.
+        """
+        moved = 0
+        while count is None or moved < count:
+            left = None if count is None else count - moved
+            burst = await self._burst(left, in_kernel=moved >= _WORTH_SPLICING_BYTES)
+            if not burst:
+                break
+            moved += burst
+        return moved
+
+    async def mirror(self, show: Show) -> int:
+        """Move what comes next; `show` is given a copy first.
+
+        Returns the number of bytes, 0 if the source has ended.
+        """
+        return await self._burst(None, show=show)
+
+    async def _burst(
+        self, left: int | None, *, in_kernel: bool = False, show: Show | None = None
+    ) -> int:
+        """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
+        if self.due and (moved_along := await self._flush_and_more(left, show)):
+            return moved_along
+        source, sink = self.source, self.sink
+        moved: int | None = None
+        waited = False
+        try:
+            while moved is None:
+                if in_kernel:
+                    moved = await self.relay.splice(source, sink, left)
+                else:
+                    moved = await self.relay.copy(source, sink, left, show)
+                if moved is None and waited and (urgent := await self._send_urgent()):
+                    moved = len(urgent)
+                    if show:
+                        await show(urgent)
+                if moved is None:
+                    await source.wait_receivable()
+                    waited = True
+        except StreamTruncated as truncation:
+            self.truncation = truncation.with_traceback(None)
+            moved = 0
+        self._find_ended(not moved)
+        await trio.lowlevel.checkpoint()
+        return moved
+
+    async def _flush_and_more(self, left: int | None, show: Show | None) -> int:
+        """Move what is due, and with it what comes next and is there already; how much that is."""
+        fresh = self.unread_nowait()[:left]
+        if fresh and show:
+            await show(fresh)
+        await self.send_with_due(fresh)
+        await trio.lowlevel.checkpoint()
+        return len(fresh)
+
+    def _find_ended(self, ended: bool) -> None:
+        if ended:
+            self.source.transport.raise_if_reset()
+        if ended and self.broken_tls_is_error and isinstance(self.truncation, TlsFailure):
+            raise BrokenTlsError(str(self.truncation))
+        self.ended = ended
+
+    async def say_ended(self) -> None:
+        """Send the sink the end of the source at once, in the way it came.
+
+        A FIN that came without close_notify goes on without one.
+        """
+        if self.truncation:
+            await self._end_below()
+        else:
+            await self._send_eof_once(self.sink)
+
+    async def end(self) -> None:
+        """The same, and the FIN that follows a close_notify, when it comes.
+
+        It may be cancelled, and called again.
+        """
+        await self.say_ended()
+        if not self.truncation:
+            await self._end_below()
+
+    async def _end_below(self) -> None:
+        """Pass on the ends of the streams below, one by one down to the transport.
+
+        Below TLS that broke there may be no end yet, but nothing more will come.
+        """
+        source, sink = self.source, self.sink
+        broke = isinstance(self.truncation, TlsFailure)
+        while source.below and sink.below:
+            source, sink = source.below, sink.below
+            try:
+                if not broke:
+                    await source.wait_end()
+            except StreamTruncated:
+                continue
+            broke = False
+            await self._send_eof_once(sink)
+
+    async def _send_eof_once(self, sink: Stream) -> None:
+        if sink not in self._ended_sinks:
+            self._ended_sinks.append(sink)
+            await sink.send_eof(fed_by=self.source.transport)
