@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mitml4.lab.network import SERVER_V4
 from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -414,3 +416,29 @@ def test_a_dry_run_shows_the_rules_and_changes_nothing(lab, mitml4, tmp_path):
     assert "log group" in result.stdout
     assert difference(before, lab.router.call(take_snapshot)) == ""
     assert not (tmp_path / "ca").exists()
+
+
+def test_a_connection_that_has_begun_before_the_session_goes_on_when_it_is_answered(
+    lab, intercept, nginx, wait_until
+) -> None:
+    """Its SYN has passed, and comes again."""
+    rules = "add table inet t; add chain inet t c { type filter hook input priority 0; }"
+    lab.server.run("nft", f"{rules}; add rule inet t c tcp dport 80 drop")
+    outcome: list[bytes] = []
+
+    def ask() -> None:
+        with socket.create_connection((SERVER_V4, 80), timeout=60) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            outcome.append(connection.recv(12))
+
+    asking = threading.Thread(target=lambda: lab.client.call(ask))
+    asking.start()
+    wait_until(
+        lambda: ":80" in lab.client.run("ss", "-Htn", "state", "syn-sent").stdout,
+        "the first SYN",
+    )
+    session = intercept()
+    lab.server.run("nft", "delete table inet t")
+    asking.join()
+    assert outcome == [b"HTTP/1.1 200"]
+    assert session.flows() == []

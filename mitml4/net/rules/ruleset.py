@@ -166,7 +166,8 @@ class Ruleset:
             *self._outside_ports(),
             *self._outside(),
             # A packet that is sent again would not find its entry in another zone.
-            f"{_SYN} ct state new ct zone 0 goto hold",
+            # A SYN with a confirmed entry passed before the session, and has not been answered yet.
+            f"{_SYN} ct state new ct zone 0 ct status & confirmed == 0 goto hold",
             *_MALFORMED,
             *map(_drop, self.scope.blocked),
         ]
