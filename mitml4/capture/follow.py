@@ -15,7 +15,7 @@ from mitml4.capture.flow import CloseReason, Flow
 from mitml4.capture.network.dissector import Dissector
 from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
-from mitml4.capture.reports import Closed, Fault, Layer, Noticed, Opened, Report
+from mitml4.capture.reports import Closed, Fault, Happened, Layer, Opened, Report
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.engine.rules import HOLD_S
 from mitml4.errors import CaptureError
@@ -177,7 +177,7 @@ class _Follower:
 
     def protocol_event(self, depth: int, protocol_event: ProtocolEvent) -> None:
         self._report(
-            Noticed(flow=self._flow, time_s=self.now_s, depth=depth, protocol_event=protocol_event)
+            Happened(flow=self._flow, time_s=self.now_s, depth=depth, protocol_event=protocol_event)
         )
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""What following a capture tells, in the order in which the packets show it.
+"""What following a capture reports, in the order of the packets.
 
-These are the offline twins of the `flow.*` events; whoever prints them turns one into the other.
-Times are seconds since the epoch, from the packets. Nobody changes a report; to say so (frozen)
-would more than double the time that it takes to make one.
+These are the offline counterparts of the `flow.*` events, which session/detect.py makes of them.
+Times are seconds since the epoch, from the packets. Reports are never changed, but they are not
+frozen: that would more than double the time to make one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mitml4.capture.flow import CloseReason, Flow
 from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["Closed", "Fault", "Layer", "Noticed", "Opened", "Report"]
+__all__ = ["Closed", "Fault", "Happened", "Layer", "Opened", "Report"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Opened:
-    """A flow's first packet."""
+    """The first packet of a flow."""
 
     flow: Flow
     time_s: float
@@ -27,7 +27,7 @@ class Opened:
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
-    """A layer of a flow's stack is known, outermost first, each depth once."""
+    """A layer of a flow is known; outermost first, each depth once."""
 
     flow: Flow
     time_s: float
@@ -40,8 +40,8 @@ class Layer:
 
 
 @dataclass(slots=True, kw_only=True)
-class Noticed:
-    """Something happened in a layer: an HTTP message, a WebSocket message."""
+class Happened:
+    """Something happened in a layer, such as an HTTP request."""
 
     flow: Flow
     time_s: float
@@ -51,20 +51,20 @@ class Noticed:
 
 @dataclass(slots=True, kw_only=True)
 class Fault:
-    """From here on a flow could not be followed: a broken protocol, or bytes that are missing."""
+    """The flow can be followed no further: a broken protocol, or missing bytes."""
 
     flow: Flow
     time_s: float
     depth: int
     innermost: int
-    """The depth of the last layer that is known of the flow."""
+    """The depth of the innermost layer."""
     direction: Direction
     reason: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Closed:
-    """The last of a flow. `stack` is the names of its layers."""
+    """The last report of a flow. `stack` has the names of its layers."""
 
     flow: Flow
     time_s: float
@@ -72,4 +72,4 @@ class Closed:
     reason: CloseReason
 
 
-Report: TypeAlias = Opened | Layer | Noticed | Fault | Closed
+Report: TypeAlias = Opened | Layer | Happened | Fault | Closed

@@ -80,7 +80,7 @@ class Detection:
             ):
                 if report.time_s != time_s:
                     time_s, time = report.time_s, _date(report.time_s)
-                if isinstance(report, reports.Noticed) and not self._is_wanted(report):
+                if isinstance(report, reports.Happened) and not self._is_wanted(report):
                     continue
                 self.hub.publish(self._event(report, time))
         finally:
@@ -97,14 +97,14 @@ class Detection:
             if len(self._sides) > _MAX_SIDES:
                 del self._sides[next(iter(self._sides))]
 
-    def _is_wanted(self, report: reports.Noticed) -> bool:
+    def _is_wanted(self, report: reports.Happened) -> bool:
         return self.hub.wants(type(report.protocol_event))
 
     def _event(self, report: reports.Report, time: datetime) -> Event:
         flow = report.flow
         number = self._before + flow.number
         match report:
-            case reports.Noticed():
+            case reports.Happened():
                 content = report.protocol_event
                 depth = report.depth + content.in_stream_layer
                 return LayerEvent(time=time, flow=number, depth=depth, content=content)

@@ -17,7 +17,7 @@ from mitml4.capture.files.reader import read_packets
 from mitml4.capture.flow import Flow
 from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
-from mitml4.capture.reports import Closed, Layer, Noticed, Opened, Report
+from mitml4.capture.reports import Closed, Happened, Layer, Opened, Report
 from mitml4.errors import CaptureError
 from mitml4.protocols.http.events import HttpEnd
 
@@ -53,14 +53,14 @@ def names(reports: Iterable[Report]) -> list[str]:
 
 def test_a_connection_is_reported_from_open_to_close(wire: Any) -> None:
     reports = list(follow(connection(wire)))
-    assert names(reports) == ["Opened", "Layer", "Noticed", "Noticed", "Noticed", "Closed"]
+    assert names(reports) == ["Opened", "Layer", "Happened", "Happened", "Happened", "Closed"]
     opened, layer, *protocol_event, closed = reports
     assert isinstance(opened, Opened)
     assert isinstance(layer, Layer)
     assert isinstance(closed, Closed)
     assert (opened.time_s, layer.time_s, closed.time_s) == (1000.0, 1001.0, 1002.5)
     assert (layer.depth, layer.protocol, layer.speaker) == (0, "http/1", "client")
-    assert all(isinstance(report, Noticed) and report.depth == 0 for report in protocol_event)
+    assert all(isinstance(report, Happened) and report.depth == 0 for report in protocol_event)
     assert (closed.stack, closed.reason) == (("http/1",), "closed")
     assert (closed.flow.bytes_up, closed.flow.bytes_down) == (len(REQUEST), len(RESPONSE))
     assert str(closed.flow.client) == "192.0.2.1:40000"
@@ -70,7 +70,7 @@ def test_durations_of_exchanges_come_from_the_packets(wire: Any) -> None:
     ends = [
         report.protocol_event.duration_s
         for report in follow(connection(wire))
-        if isinstance(report, Noticed) and isinstance(report.protocol_event, HttpEnd)
+        if isinstance(report, Happened) and isinstance(report.protocol_event, HttpEnd)
     ]
     assert ends == [0.5]
 

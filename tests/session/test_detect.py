@@ -11,7 +11,7 @@ import pytest
 
 from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
-from mitml4.capture.reports import Noticed, Report
+from mitml4.capture.reports import Happened, Report
 from mitml4.events import Event, FlowClose, encode
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
@@ -74,7 +74,7 @@ def test_an_event_that_nobody_wants_is_not_built(monkeypatch: pytest.MonkeyPatch
 
     content = Refusing(stream=1, method="GET", url="/", version="1.1")
     flow: Any = SimpleNamespace(number=1)
-    found = [Noticed(flow=flow, time_s=1.0, depth=0, protocol_event=content)]
+    found = [Happened(flow=flow, time_s=1.0, depth=0, protocol_event=content)]
     monkeypatch.setattr(detect_module, "follow", lambda *_, **__: iter(found))
     Detection(hub([], FlowClose)).read([])
     with pytest.raises(AssertionError):
