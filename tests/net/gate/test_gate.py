@@ -136,6 +136,27 @@ async def test_room_is_left_for_others_whoever_asks_for_how_much(gate: SynGate) 
     assert await flood(2, 443) == one_server
 
 
+async def test_those_who_come_together_are_handed_over_together(gate: SynGate) -> None:
+    """A turn each, the last of a crowd would wait for as many turns as there are before it."""
+    for port in range(1001, 1041):
+        gate.channel.ask(port)
+    await wait_all_tasks_blocked()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(40):
+            await gate.accept()
+        nursery.cancel_scope.cancel()
+    assert turns < 3
+
+
 async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) -> None:
     gate.channel.lets_in = False
     gate.channel.ask(1001)
