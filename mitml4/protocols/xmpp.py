@@ -107,9 +107,17 @@ class Xmpp(StartTLS):
     """The end of the text since the last tag."""
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Take text and every whole tag, as long as the direction is read."""
+        """Take text and every whole tag, as long as the direction is read.
+
+        Stop after a tag that changes the other side's directive: it may be its turn now.
+        """
         at = 0
-        while self.directive(direction) is PEEK and at < len(data):
+        others = self.directive(direction.other)
+        while (
+            at < len(data)
+            and self.directive(direction) is PEEK
+            and self.directive(direction.other) is others
+        ):
             start = data.find(b"<", at)
             if start != at:
                 end = start if start > 0 else len(data)

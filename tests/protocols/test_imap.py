@@ -215,3 +215,19 @@ def test_behind_starttls_the_client_needs_no_greeting() -> None:
     assert detect(Opening(up=b"a1 LOGIN ", stack=("imap", "tls"))) is Verdict.MATCH
     assert detect(Opening(up=b"a1 LOG", stack=("imap", "tls"))) is Verdict.NEED_MORE
     assert detect(Opening(up=b"GET /", stack=("imap", "tls"))) is Verdict.REJECT
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_the_servers_next_line_waits_until_the_client_has_used_a_go_ahead(
+    converse: Any, chunk: int | None
+) -> None:
+    """A refusal right behind it belongs to the literal that comes next, however it is split."""
+    conversation = Imap()
+    script = [
+        (DOWN, b"* OK hi\r\n"),
+        (UP, b"a1 LOGIN {2}\r\nme {2}\r\na2 STARTTLS\r\n"),
+        (DOWN, b"+ go\r\na1 NO\r\na2 OK go\r\n"),
+    ]
+    converse(conversation, script, chunk=chunk)
+    assert conversation.details().upgraded
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)

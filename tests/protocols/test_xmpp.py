@@ -103,6 +103,16 @@ def test_a_stanza_without_a_stream_passes(converse: Any, chunk: int | None) -> N
     assert conversation.details() == XmppDetails()
 
 
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_an_answer_right_behind_a_refusal_is_that_to_the_next_request(
+    converse: Any, chunk: int | None
+) -> None:
+    script = [*STREAMS, (UP, STARTTLS[1] * 2), (DOWN, b"<failure/>" + PROCEED[1])]
+    conversation = Xmpp()
+    converse(conversation, script, chunk=chunk)
+    assert conversation.details().upgraded
+
+
 def test_a_proceed_that_nobody_asked_for_is_no_answer(converse: Any) -> None:
     conversation = Xmpp()
     converse(conversation, [*STREAMS, PROCEED])

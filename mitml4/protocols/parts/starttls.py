@@ -71,9 +71,13 @@ class StartTLS(Handshake):
         self.stay_plain()
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        """Take every whole line, as long as the direction is read."""
+        """Take every whole line, as long as the direction is read.
+
+        Stop after a line that changes the other side's directive: it may be its turn now.
+        """
+        others = self.directive(direction.other)
         taken = 0
-        while self.directive(direction) is PEEK:
+        while self.directive(direction) is PEEK and self.directive(direction.other) is others:
             newline = data.find(b"\n", taken)
             if (len(data) if newline < 0 else newline) - taken > MAX_LINE:
                 raise ProtocolError(f"{self.name}: a line that does not end")
