@@ -105,7 +105,8 @@ async def splice_burst(
         except BlockingIOError:
             return moved or None
         if not filled:
-            return moved
+            # Before urgent data, splice says what it says at the end, once a FIN has come as well.
+            return (moved or None) if source.unread_count() else moved
         moved += filled
         await _drain(pipe, sink, filled, fed_by)
     return moved

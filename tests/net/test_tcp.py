@@ -8,6 +8,7 @@ import struct
 import pytest
 import trio
 
+from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.tcp import TcpStream
 
 ROUNDS = 40
@@ -79,3 +80,26 @@ async def test_a_connection_that_was_reset_has_nothing_left_to_send() -> None:
     theirs.close()
     assert stream.unsent_count() == 0
     stream.close()
+
+
+async def test_urgent_data_is_no_end_for_splice_though_the_end_has_come() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near, far = socket.create_connection(listener.getsockname()), listener.accept()[0]
+        out, heard = socket.create_connection(listener.getsockname()), listener.accept()[0]
+    source, sink, pipes = TcpStream(near), TcpStream(out), PipePool()
+    with far, heard:
+        far.sendall(b"before")
+        far.send(b"U", socket.MSG_OOB)
+        far.sendall(b"after")
+        far.shutdown(socket.SHUT_WR)
+        with pipes.lend() as pipe:
+            assert pipe
+            assert await splice_burst(source, sink, pipe, None) == len(b"before")
+            assert await splice_burst(source, sink, pipe, None) is None
+            assert source.peek_urgent() == b"U"
+            source.discard(1)
+            assert await splice_burst(source, sink, pipe, None) == len(b"after")
+            assert await splice_burst(source, sink, pipe, None) == 0
+    source.close()
+    sink.close()
+    pipes.close()
