@@ -242,8 +242,8 @@ class Engine:
     # How it begins
 
     def follow(self, conversation: Conversation, speaker: Speaker = "client") -> None:
-        """The layer is this conversation."""
-        self._question = None
+        """The layer is this conversation, whatever the context expects."""
+        self._question = self.outcome = None
         self._conversation = conversation
         self._name, self._speaker = conversation.name, speaker
         self._may_lead_on = conversation.may_lead_on
@@ -253,7 +253,7 @@ class Engine:
 
     def relay(self, name: str, speaker: Speaker = "client", details: Details | None = None) -> None:
         """The layer has this name, and is relayed unseen."""
-        self._question = None
+        self._question = self.outcome = None
         self._name, self._speaker = name, speaker
         self._told = True
         self.observer.found(self.depth, name)
