@@ -79,6 +79,7 @@ class MemoryStream(Transport):
         return len(data) if data or self.has_ended() else None
 
     async def wait_receivable(self) -> None:
+        await trio.lowlevel.checkpoint()
         while not (self._unread or self.has_ended()):
             await self._changed.park()
             self._check_open()

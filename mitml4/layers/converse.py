@@ -12,6 +12,7 @@ could not be told from what was not.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import assert_never
 
 import trio
@@ -96,7 +97,7 @@ class Follower:
         self, direction: Direction, lane: Lane, scope: trio.CancelScope
     ) -> bool:
         """Perform one action after the other. Returns whether the lane is over."""
-        engine, fresh = self._engine, self._fresh
+        engine, fresh, show = self._engine, self._fresh, partial(self._show, direction)
         while not scope.cancel_called:
             action = self._first.pop(direction, None) or engine.next_action(
                 direction, fresh[direction], ended=lane.ended
@@ -112,7 +113,7 @@ class Follower:
                     await lane.flush()
                     await self._wait(direction, lane, scope, action)
                 case Mirror():
-                    lane.ended = not await lane.mirror(lambda data: self._show(direction, data))
+                    await lane.mirror(show)
                 case Forward(count):
                     moved = await lane.pass_on(count)
                     engine.forwarded(direction, moved)
@@ -146,7 +147,8 @@ class Follower:
     ) -> None:
         if self._engine.is_stale(direction):
             return  # the first action was, before the lane began
-        scope.deadline = wait.until
+        if wait.until < math.inf:
+            scope.deadline = wait.until
         self._waits[direction] = scope
         try:
             if wait.beyond is not None:
@@ -158,7 +160,8 @@ class Follower:
                 await trio.sleep_forever()
         finally:
             del self._waits[direction]
-            scope.deadline = math.inf
+            if wait.until < math.inf:
+                scope.deadline = math.inf
 
     async def _show(self, direction: Direction, data: bytes) -> None:
         """Show what comes under Mirror, before it moves.
@@ -166,6 +169,8 @@ class Follower:
         All of it is shown, even where the flow ends meanwhile.
         """
         shown = self._mirror(direction, data)
+        if shown == len(data):
+            return
         try:
             while shown < len(data):
                 await trio.lowlevel.checkpoint()

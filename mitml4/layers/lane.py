@@ -10,18 +10,20 @@ So bytes that came together leave together, also where one layer ends between th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
-from mitml4.layers.relay import Relay, Show
+from mitml4.layers.relay import Relay
 from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.tls.stream import TlsFailure
 
 __all__ = ["BrokenTlsError", "Lane"]
+
+Show: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 _FREE_LOOK_BYTES: Final = 1024
 """So many bytes may be shown again for each byte that follows."""
@@ -105,6 +107,8 @@ class Lane:
     async def _more(self, beyond: int) -> bytes:
         assert not self.due
         try:
+            if not beyond:  # mostly nothing is there yet, and to find that out costs an exception
+                await self.source.wait_receivable()
             fresh = await self.source.peek(beyond, MAX_PEEK + 1)
         except UrgentAhead as urgent:
             await self._move_over(urgent)
@@ -173,18 +177,27 @@ class Lane:
             moved += burst
         return moved
 
-    async def mirror(self, show: Show) -> int:
-        """Move what comes next; `show` is given a copy first.
+    async def mirror(self, show: Show) -> None:
+        """Move what comes next, once something does; `show` is given a copy first. Sets `ended`."""
+        await self.flush()
+        await self.source.wait_receivable()
+        with self.relay.lend() as buffer:
+            try:
+                count = self.source.receive_nowait(buffer)
+            except StreamTruncated as truncation:
+                self.truncation = truncation.with_traceback(None)
+                count = 0
+            if count:
+                await show(bytes(buffer[:count]))
+                await self.sink.send_all(buffer[:count], fed_by=self.source.transport)
+        if count is None and (urgent := self.source.peek_urgent()):
+            await show(urgent)
+            await self._send_urgent()
+        self._find_ended(count == 0)
 
-        Returns the number of bytes, 0 if the source has ended.
-        """
-        return await self._burst(None, show=show)
-
-    async def _burst(
-        self, left: int | None, *, in_kernel: bool = False, show: Show | None = None
-    ) -> int:
+    async def _burst(self, left: int | None, *, in_kernel: bool) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
-        if self.due and (moved_along := await self._flush_and_more(left, show)):
+        if self.due and (moved_along := await self._flush_and_more(left)):
             return moved_along
         source, sink = self.source, self.sink
         moved: int | None = None
@@ -194,11 +207,11 @@ class Lane:
                 if in_kernel:
                     moved = await self.relay.splice(source, sink, left)
                 else:
-                    moved = await self.relay.copy(source, sink, left, show)
-                if moved is None and waited and (urgent := await self._send_urgent()):
+                    moved = await self.relay.copy(source, sink, left)
+                # splice(2) takes urgent data for the end, once a FIN has come behind it.
+                may_be_urgent = moved == 0 or (moved is None and waited)
+                if may_be_urgent and (urgent := await self._send_urgent()):
                     moved = len(urgent)
-                    if show:
-                        await show(urgent)
                 if moved is None:
                     await source.wait_receivable()
                     waited = True
@@ -209,11 +222,9 @@ class Lane:
         await trio.lowlevel.checkpoint()
         return moved
 
-    async def _flush_and_more(self, left: int | None, show: Show | None) -> int:
+    async def _flush_and_more(self, left: int | None) -> int:
         """Move what is due, and with it what comes next and is there already; how much that is."""
         fresh = self.unread_nowait()[:left]
-        if fresh and show:
-            await show(fresh)
         await self.send_with_due(fresh)
         await trio.lowlevel.checkpoint()
         return len(fresh)

@@ -7,22 +7,20 @@ which limits their number.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.stream import Stream
 
-__all__ = ["Relay", "Show"]
+__all__ = ["Relay"]
 
 _BUFFER_BYTES: Final = 128 * 1024
 _IDLE_BUFFERS: Final = 64
 _BURST_ROUNDS: Final = 4
 """After so many buffers, other flows run."""
-
-Show: TypeAlias = Callable[[bytes], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -41,16 +39,13 @@ class Relay:
                     return await splice_burst(out_of, into, pipe, left, fed_by=source.transport)
         return await self.copy(source, sink, left)
 
-    async def copy(
-        self, source: Stream, sink: Stream, left: int | None, show: Show | None = None
-    ) -> int | None:
+    async def copy(self, source: Stream, sink: Stream, left: int | None) -> int | None:
         """Move a burst through a buffer, at most `left` bytes (None: no limit).
 
-        Returns the bytes moved, 0 at the end of the source, None if there is nothing yet. `show` is
-        given a copy of every chunk before it moves, since the answer may come at once.
+        Returns the bytes moved, 0 at the end of the source, None if there is nothing yet.
         """
         moved = 0
-        with self._buffer() as buffer:
+        with self.lend() as buffer:
             for _ in range(_BURST_ROUNDS):
                 room = buffer if left is None else buffer[: left - moved]
                 if not room:
@@ -58,8 +53,6 @@ class Relay:
                 count = source.receive_nowait(room)
                 if not count:
                     return moved or count
-                if show:
-                    await show(bytes(buffer[:count]))
                 await sink.send_all(buffer[:count], fed_by=source.transport)
                 moved += count
                 if count < len(room):
@@ -67,7 +60,8 @@ class Relay:
         return moved
 
     @contextmanager
-    def _buffer(self) -> Iterator[memoryview]:
+    def lend(self) -> Iterator[memoryview]:
+        """A buffer for the length of a burst."""
         buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(_BUFFER_BYTES))
         try:
             yield buffer

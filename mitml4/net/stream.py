@@ -91,7 +91,7 @@ class Stream(ABC):
 
     @abstractmethod
     async def wait_receivable(self) -> None:
-        """Wait until `receive_nowait` may return something else than None."""
+        """Wait until `receive_nowait` may return something else than None. Always checkpoints."""
 
     @abstractmethod
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:

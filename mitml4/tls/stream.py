@@ -125,7 +125,7 @@ class TlsStream(Stream):
             if count is None:
                 await self._flush_unless_sending()
                 await self._wait_readable()
-            else:
+            elif len(self._ahead) <= beyond:
                 await trio.lowlevel.checkpoint()
         return self._shown(limit)
 
@@ -196,7 +196,10 @@ class TlsStream(Stream):
 
     async def wait_receivable(self) -> None:
         await self._flush_unless_sending()
-        if not self.failure and not self._ahead and not self.connection.pending():
+        has_ended = self.failure or self.alerts.received_close_notify
+        if has_ended or self._ahead or self.connection.pending():
+            await trio.lowlevel.checkpoint()
+        else:
             await self._wait_readable()
 
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:

@@ -191,6 +191,7 @@ async def look(stream: TlsStream, _total: int) -> bytes:
     """As a conversation that has not seen enough yet, and is shown what there is."""
     got = b""
     while not got.endswith(b"!"):
+        await stream.wait_receivable()
         got = await stream.peek(len(got), 65536)
     stream.discard(len(got))
     return got
