@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import wraps
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from mitml4.protocols.context import LayerContext
@@ -78,7 +79,11 @@ class Direction(Enum):
 
 
 class Verdict(Enum):
-    """The answer of a detector. It never flips: more bytes only turn NEED_MORE into another one."""
+    """The answer of a detector. It never flips: more bytes only turn NEED_MORE into another one.
+
+    A server's bytes alone reject nothing, as long as the client may still speak: they may be the
+    answer to what it says. `Protocol` sees to that for every detector.
+    """
 
     MATCH = "match"
     LIKELY = "likely"
@@ -356,3 +361,20 @@ class Protocol:
     conclusive: bool = False
     """Whether a MATCH ends detection, since nothing else begins so, which the tests check: this
     saves the other rules for the most common protocols."""
+
+    def __post_init__(self) -> None:
+        if self.detect:
+            object.__setattr__(self, "detect", _awaiting_the_client(self.detect))
+
+
+def _awaiting_the_client(detect: Callable[[Opening], Verdict]) -> Callable[[Opening], Verdict]:
+    """A detector that does not reject a client which has not spoken yet."""
+
+    @wraps(detect)
+    def awaiting(opening: Opening) -> Verdict:
+        verdict = detect(opening)
+        if verdict is Verdict.REJECT and not (opening.up or opening.up_ended):
+            return Verdict.NEED_MORE
+        return verdict
+
+    return awaiting

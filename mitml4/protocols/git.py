@@ -37,7 +37,7 @@ _REQUEST: Final = re.compile(rb"(git-[a-z-]+) ([^\0]*)(?:\0host=([^\0]*))?(?:\0|
 def detect(opening: Opening) -> Verdict:
     """A length below 4096, and a command; the server never speaks first."""
     if not opening.up:
-        return Verdict.REJECT if opening.down else Verdict.NEED_MORE
+        return Verdict.REJECT if opening.up_ended else Verdict.NEED_MORE
     if _LENGTH.match(opening.up) is None:
         return Verdict.REJECT
     rest = opening.up[LENGTH_DIGITS:]

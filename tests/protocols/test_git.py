@@ -62,4 +62,5 @@ def test_detection_by_length_and_command() -> None:
 
 
 def test_the_server_never_speaks_first() -> None:
-    assert detect(Opening(down=b"0032")) is Verdict.REJECT
+    assert detect(Opening(down=b"0032")) is Verdict.NEED_MORE
+    assert detect(Opening(down=b"0032", up_ended=True)) is Verdict.REJECT
