@@ -100,6 +100,8 @@ class Bridge:
                 if isinstance(error, OSError) and both_were_at_work and is_gone:
                     nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
                     return
+                if isinstance(error, OSError):
+                    await self.lane(direction).relay.take_turn_to_end()
             if failures or not at_work:
                 nursery.cancel_scope.cancel()
 

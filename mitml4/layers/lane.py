@@ -116,7 +116,7 @@ class Lane:
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             fresh = b""
-        self._find_ended(len(fresh) <= beyond)
+        await self._find_ended(len(fresh) <= beyond)
         return fresh
 
     def claim(self, data: bytes) -> None:
@@ -193,7 +193,7 @@ class Lane:
         if count is None and (urgent := self.source.peek_urgent()):
             await show(urgent)
             await self._send_urgent()
-        self._find_ended(count == 0)
+        await self._find_ended(count == 0)
 
     async def _burst(self, left: int | None, *, in_kernel: bool) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
@@ -218,7 +218,7 @@ class Lane:
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             moved = 0
-        self._find_ended(not moved)
+        await self._find_ended(not moved)
         await trio.lowlevel.checkpoint()
         return moved
 
@@ -229,8 +229,9 @@ class Lane:
         await trio.lowlevel.checkpoint()
         return len(fresh)
 
-    def _find_ended(self, ended: bool) -> None:
+    async def _find_ended(self, ended: bool) -> None:
         if ended:
+            await self.relay.take_turn_to_end()
             self.source.transport.raise_if_reset()
         if ended and self.broken_tls_is_error and isinstance(self.truncation, TlsFailure):
             raise BrokenTlsError(str(self.truncation))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 
 from mitml4.engine import engine
 from mitml4.engine.budget import Budget
@@ -17,6 +19,7 @@ from mitml4.layers.converse import Follower
 from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
+from mitml4.net.dial import abort
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
@@ -78,7 +81,7 @@ class Ends:
 
 
 @contextmanager
-def bridged() -> Iterator[Ends]:
+def bridged(relay: Relay | None = None) -> Iterator[Ends]:
     """A bridge between two connections, with the far ends of both."""
     (client, near), (far, server) = tcp_pair(), tcp_pair()
     ends = Ends(client, server, None)  # type: ignore[arg-type]
@@ -89,7 +92,7 @@ def bridged() -> Iterator[Ends]:
     ends.bridge = Bridge.between(
         TcpStream(near),
         TcpStream(far),
-        relay=Relay(),
+        relay=relay or Relay(),
         report=Report(1, publish),
         policy=FlowPolicy(),
     )
@@ -171,3 +174,38 @@ async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autoj
         seen = len(data)
         looks += 1
     assert looks < 1100  # a kilobyte of looks, then one for each eighth more
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_flows_that_are_dropped_together_end_a_few_at_a_time(how: str) -> None:
+    """Between those that end at once, other tasks run."""
+    relay, tick, ended_at = Relay(), 0, Counter[int]()
+
+    async def count_ticks() -> None:
+        nonlocal tick
+        while True:
+            tick += 1
+            await trio.lowlevel.checkpoint()
+
+    async def follow(ends: Ends) -> None:
+        with suppress(ConnectionResetError):
+            await Follower(ends.bridge, CONTEXT).detect()
+        ended_at[tick] += 1
+        if len(everyone) == ended_at.total():
+            nursery.cancel_scope.cancel()
+
+    with ExitStack() as stack, trio.fail_after(10):
+        everyone = [stack.enter_context(bridged(relay)) for _ in range(60)]
+        async with trio.open_nursery() as nursery:
+            for ends in everyone:
+                nursery.start_soon(follow, ends)
+            await trio.testing.wait_all_tasks_blocked()
+            for ends in everyone:
+                if how == "reset":
+                    abort(ends.client)
+                else:
+                    ends.client.shutdown(socket.SHUT_WR)
+                    ends.server.shutdown(socket.SHUT_WR)
+            nursery.start_soon(count_ticks)
+    assert ended_at.total() == len(everyone)
+    assert max(ended_at.values()) <= 16
