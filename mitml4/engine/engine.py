@@ -773,11 +773,14 @@ class Engine:
         self._work_s += work_s
         if self._weight <= _UNCHARGED_BYTES and self._work_s <= WORK_S:
             return
-        # The thread's clock costs twenty times as much as the other, so it is read only here. It
-        # does not count the time of other processes.
-        cpu_s = time.thread_time()
-        work_s = min(self._work_s, cpu_s - self._charged_at_s)
-        weight, self._work_s, self._weight, self._charged_at_s = self._weight, 0.0, 0, cpu_s
+        work_s = 0.0
+        if self._work_s > WORK_S:
+            # The thread's clock costs twenty times as much as the other, so it is read only here.
+            # It does not count the time of other processes.
+            cpu_s = time.thread_time()
+            work_s = min(self._work_s, cpu_s - self._charged_at_s)
+            self._work_s, self._charged_at_s = 0.0, cpu_s
+        weight, self._weight = self._weight, 0
         budget = self.rules.budget
         if budget and not budget.spend(work_s=work_s, events=weight) and self._conversation:
             self._fault(side, _TOO_MUCH)
