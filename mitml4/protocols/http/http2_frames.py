@@ -46,6 +46,11 @@ _STREAM: Final = 0x7FFFFFFF
 _PARSED: Final = frozenset({_HEADERS, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _CONTINUATION})
 
 
+_REMEMBERED_BLOCKS: Final = 8
+_REMEMBERED_BYTES: Final = 256
+"""Of each side, so many header blocks of so many bytes at most."""
+
+
 def _decoder() -> Decoder:
     """A decoder whose table is as large as the other side's SETTINGS allow. The encoder says in its
     header blocks how much of that it uses (RFC 7541 §4.2, §6.3)."""
@@ -97,6 +102,27 @@ class _Side:
     """The stream whose half ends with this frame."""
     block: Block | None = None
     decoder: Decoder = field(default_factory=_decoder)
+    _decoded: dict[bytes, HeaderFields] = field(default_factory=dict)
+    """What short header blocks contain, while the table is as it is: requests and responses often
+    repeat, and decoding is the most expensive part of reading them."""
+
+    def decode(self, block: bytes) -> HeaderFields:
+        """The fields of a header block. Raises HPACKError."""
+        if known := self._decoded.get(block):
+            return known
+        table = self.decoder.header_table
+        entries = table.dynamic_entries
+        size, count, newest = table.maxsize, len(entries), entries[0] if entries else None
+        decoded = self.decoder.decode(block, raw=True)
+        fields = tuple((bytes(name), bytes(value)) for name, value in decoded)
+        is_same = (table.maxsize, len(entries)) == (size, count)
+        if not is_same or (entries and entries[0] is not newest):
+            self._decoded.clear()
+        elif len(block) <= _REMEMBERED_BYTES:
+            if len(self._decoded) >= _REMEMBERED_BLOCKS:
+                self._decoded.clear()
+            self._decoded[block] = fields
+        return fields
 
 
 @dataclass(slots=True)
@@ -274,10 +300,10 @@ class Frames(Conversation):
 
     def _headers(self, direction: Direction, block: Block) -> None:
         try:
-            fields = self.sides[direction].decoder.decode(bytes(block.fragments), raw=True)
+            fields = self.sides[direction].decode(bytes(block.fragments))
         except HPACKError as error:
             raise ProtocolError(f"HTTP/2: {error}") from error
-        self.read_block(direction, block, [(bytes(name), bytes(value)) for name, value in fields])
+        self.read_block(direction, block, fields)
         if block.ends_stream:
             self.end_half(direction, block.about_stream)
 

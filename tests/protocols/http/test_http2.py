@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hpack import Encoder
+from hpack import Encoder, HPACKError
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -32,7 +32,7 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES
 from mitml4.protocols.http.http2 import MAX_STREAMS, PROTOCOL, Http2, Http2Details
-from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
+from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE, _Side
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.protocols.wire_text import CUT, MAX_TEXT, pairs
@@ -521,3 +521,16 @@ def test_frames_that_say_nothing_of_streams_are_skipped(converse: Converse) -> N
     frames = b"".join(raw(kind, b"\0" * 5, flags=1, stream=3) for kind in others)
     talk = converse(Http2(), [(UP, HELLO + frames + Peer().headers(1, GET))])
     assert brief(talk.protocol_events) == ["1 GET https://x/a"]
+
+
+def test_a_block_that_repeats_is_read_by_the_table_of_its_moment() -> None:
+    side = _Side()
+    newest = b"\xbe"  # RFC 7541 §2.3.3: the first entry of the dynamic table
+    side.decode(b"\x40\x01a\x01b")
+    for _ in range(2):
+        assert list(side.decode(newest)) == [(b"a", b"b")]
+    side.decode(b"\x40\x01c\x01d")
+    assert list(side.decode(newest)) == [(b"c", b"d")]
+    side.decode(b"\x20\x82")  # §6.3: a table of no size, which is empty
+    with pytest.raises(HPACKError):
+        side.decode(newest)
