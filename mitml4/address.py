@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["Address"]
 

@@ -16,10 +16,11 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.invoker import give_to_invoker, sudo_user
 
 __all__ = [

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import trio
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["TURN_S", "Turn"]
 

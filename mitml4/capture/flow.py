@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal, Protocol, TypeAlias
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["ALL", "MASK", "CloseReason", "Flow", "Half", "Listener"]

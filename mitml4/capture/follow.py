@@ -7,7 +7,7 @@ out of segments (reassembly.py), and layers out of a flow's streams (converse.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mitml4.capture.converse import Depth
 from mitml4.capture.fast_path import fast_path
@@ -17,6 +17,7 @@ from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Happened, Layer, Opened, Report
 from mitml4.capture.tls.secrets import Secrets
+from mitml4.dataclass import dataclass
 from mitml4.engine.rules import HOLD_S
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target

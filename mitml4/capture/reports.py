@@ -7,10 +7,10 @@ frozen: that would more than double the time to make one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from mitml4.capture.flow import CloseReason, Flow
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent
 

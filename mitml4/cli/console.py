@@ -12,9 +12,9 @@ import contextlib
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 from typing import Final, TextIO
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MitmError
 from mitml4.printable import printable
 from mitml4.terminal import Color, wants_color

@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, NoReturn
 
@@ -28,6 +27,7 @@ from click.shell_completion import (
 from mitml4 import __version__
 from mitml4.cli.console import Console, let_go_of_stdout
 from mitml4.cli.origin import origin_of
+from mitml4.dataclass import dataclass
 from mitml4.errors import ExitCode, MachineError, MitmError
 from mitml4.terminal import Color
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Forward, InnerProtocol, Protocol, Speaker
 
 __all__ = [

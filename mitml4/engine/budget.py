@@ -13,8 +13,10 @@ of HTTP/2 a second (h2load, 32 at a time) are 5.5 MB of events a second and 0.63
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["EVENTS_BURST", "EVENTS_PER_S", "WORK_BURST_S", "WORK_SHARE", "Budget"]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias, assert_never
 
+from mitml4.dataclass import dataclass
 from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch, Wait, Yield
 from mitml4.engine.engine import Engine
 from mitml4.protocols.conversation import Details, Direction, Forward, Speaker
@@ -17,7 +18,7 @@ Step: TypeAlias = tuple[Direction, bytes | None]
 """Bytes that arrive in a direction; None is its FIN."""
 
 
-@dataclass
+@dataclass()
 class Record:
     """An observer that keeps what it is told."""
 
@@ -43,7 +44,7 @@ class Record:
         return [protocol for _, protocol, _, _ in self.layers]
 
 
-@dataclass
+@dataclass()
 class Replay:
     """What became of the bytes of a script, in each direction."""
 

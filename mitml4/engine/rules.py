@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from mitml4.dataclass import dataclass
 from mitml4.engine.budget import Budget
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (

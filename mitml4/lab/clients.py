@@ -11,10 +11,10 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.lab.network import SERVER_V4, SERVER_V6
 from mitml4.lab.servers import Port
 

@@ -13,7 +13,6 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Final, TypeAlias
@@ -29,6 +28,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
+from mitml4.dataclass import dataclass
 from mitml4.lab.network import SERVER_V4
 from mitml4.net.netns import NetNamespace
 

@@ -13,13 +13,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MitmError
 from mitml4.lab.certificates import Identity, LabAuthority
 from mitml4.lab.clients import VISITS, Trust, Visit

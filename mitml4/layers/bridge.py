@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.engine.budget import Budget
 from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.tls.certificate import CertificateDetails

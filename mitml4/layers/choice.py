@@ -6,9 +6,9 @@ otherwise          Observe, which goes on with InterceptTls where it finds TLS
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
 
+from mitml4.dataclass import dataclass
 from mitml4.engine.actions import HandOver, Switch
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower

@@ -7,13 +7,13 @@ alert, closes during the handshake, or closes right after it without a byte.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import trio
 from OpenSSL import SSL
 
+from mitml4.dataclass import dataclass
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated

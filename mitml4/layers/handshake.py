@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final, Literal, NoReturn
 
 import trio
 from OpenSSL import SSL
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unknown_to_all

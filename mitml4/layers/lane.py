@@ -11,11 +11,12 @@ So bytes that came together leave together, also where one layer ends between th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.layers.relay import Relay
 from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
 from mitml4.protocols.conversation import MAX_PEEK

@@ -6,9 +6,9 @@ it, and goes on with what that layer leaves, until one leaves nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from mitml4.dataclass import dataclass
 from mitml4.layers.bridge import Bridge
 from mitml4.protocols.context import LayerContext
 

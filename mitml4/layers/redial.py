@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.tasks import first_of
 from mitml4.tls.stream import TlsStream

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.stream import Stream
 

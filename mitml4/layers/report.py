@@ -7,11 +7,12 @@ It only reports. No layer reads anything from it: what a layer needs to know is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Literal
 
 from mitml4 import events
+from mitml4.dataclass import dataclass
 from mitml4.events import Action, CloseReason, Event, LayerEvent, now
 from mitml4.net.listener import IncomingConnection
 from mitml4.protocols.conversation import Details

@@ -8,13 +8,13 @@ lacks what they speak.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
 import trio
 from OpenSSL import SSL
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower

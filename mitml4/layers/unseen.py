@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mitml4.dataclass import dataclass
 from mitml4.engine.engine import UNKNOWN
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower

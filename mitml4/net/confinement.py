@@ -14,9 +14,9 @@ import logging
 import os
 import pwd
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.invoker import sudo_user
 from mitml4.net import capabilities, processes, seccomp
 from mitml4.net.capabilities import Capability

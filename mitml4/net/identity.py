@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from mitml4.dataclass import dataclass
 
 __all__ = [
     "ANY_MARK",

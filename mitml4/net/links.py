@@ -6,11 +6,11 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.net.netlink import attributes, dump
 
 __all__ = ["Change", "LinkWatch"]

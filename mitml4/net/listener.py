@@ -10,12 +10,12 @@ import errno
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 import trio
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.stream import Transport

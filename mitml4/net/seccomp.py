@@ -15,9 +15,9 @@ import platform
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.net.libc import checked, libc
 
 __all__ = ["COMMAND", "SESSION", "Denial", "Filter", "install", "program"]

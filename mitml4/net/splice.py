@@ -11,9 +11,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.net.stream import KernelSocket, Transport
 
 __all__ = ["Pipe", "PipePool", "splice_burst"]

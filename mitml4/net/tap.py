@@ -13,11 +13,11 @@ import mmap
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Self
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 
 __all__ = ["LOOPBACK", "Seen", "Tap", "packet_socket"]

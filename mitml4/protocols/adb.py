@@ -12,9 +12,9 @@ before, so it can only be passed through.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import PAUSE, Details, Direction, Protocol
 from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader

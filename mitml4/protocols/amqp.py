@@ -13,9 +13,9 @@ the middle shows frames: those of 0-9-1 end in CE, those of 1.0 begin with a des
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     Details,

@@ -8,9 +8,10 @@ needs no trio, so a capture's layers have one too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.policy import FlowPolicy, Target
 
 __all__ = ["MAX_DEPTH", "LayerContext"]

@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from functools import wraps
 from typing import ClassVar, Final, Literal, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.policy import End, Target, Unreadable
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer

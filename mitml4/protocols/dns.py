@@ -8,9 +8,9 @@ the message's id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Details, Opening, Protocol, Verdict
 from mitml4.protocols.parts.evidence import single_message

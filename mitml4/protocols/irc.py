@@ -8,9 +8,9 @@ that the client is registered, and after that no client asks for TLS.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import PAUSE, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import (
     TEXT,

@@ -13,9 +13,9 @@ bind (RFC 4422 §3.7) begins with a length in place of a SEQUENCE, and passes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     Details,

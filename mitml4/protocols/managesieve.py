@@ -8,9 +8,9 @@ that contains `STARTTLS` is no command, and an `OK` whose text is a literal ends
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, command
 from mitml4.protocols.parts.login import GREETING, InOrder

@@ -10,9 +10,9 @@ the first call of another procedure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Protocol
 from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import Reader

@@ -9,8 +9,9 @@ ends the flow otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
+
+from mitml4.dataclass import dataclass
 
 __all__ = [
     "Blocked",

@@ -8,9 +8,9 @@ be valid base64).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, command

@@ -8,8 +8,9 @@ mitml4/events.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["ProtocolEvent", "StreamLayer"]
 

@@ -11,9 +11,9 @@ further TPKT or with CredSSP's ASN.1. Both are named `rdp` again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     Details,

@@ -14,9 +14,9 @@ the most common protocols the first MATCH therefore ends the search (`conclusive
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols import (
     adb,
     amqp,

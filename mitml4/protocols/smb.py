@@ -12,9 +12,9 @@ only these are read. The rest of the flow, and of every long message, passes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.named.windows import read_pdu
 from mitml4.protocols.parts.evidence import single_message

@@ -11,9 +11,9 @@ Extension to SOCKS 4 Protocol": after an address 0.0.0.x, x not 0, a domain name
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Details, Opening, Protocol, Target, Verdict
 from mitml4.protocols.parts.fields import Reader, evaluate

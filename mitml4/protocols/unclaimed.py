@@ -17,9 +17,9 @@ shape of such bytes is enough to say that they ask for a host that cannot be rea
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     MAX_PEEK,

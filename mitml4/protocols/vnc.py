@@ -16,9 +16,9 @@ The sides take turns, so the side whose turn it is not waits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Protocol
 from mitml4.protocols.parts.evidence import single_message
 from mitml4.protocols.parts.fields import Reader

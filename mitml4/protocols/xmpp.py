@@ -15,9 +15,10 @@ succeeded, no TLS begins.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PAUSE, PEEK, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import prefix_pattern

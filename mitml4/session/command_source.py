@@ -6,13 +6,13 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
 import trio
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net import dial

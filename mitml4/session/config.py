@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.net.rules.scope import Scope
 from mitml4.session.policy import Policy
 

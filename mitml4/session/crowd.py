@@ -15,12 +15,12 @@ import os
 import resource
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeAlias
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.net.listener import IncomingConnection
 from mitml4.session.flow import Services
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.follow import Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.tls.secrets import Secrets
+from mitml4.dataclass import dataclass
 from mitml4.events import (
     Action,
     Event,

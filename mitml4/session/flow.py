@@ -11,12 +11,12 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from copy import copy
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import trio
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.events import CloseReason, Event
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.choice import LayerChoice

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.inline import Inline

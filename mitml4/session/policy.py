@@ -18,10 +18,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, Literal
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.protocols.policy import Decision, End, Unreadable
 from mitml4.session.hosts import Host, ascii_form, readings, written

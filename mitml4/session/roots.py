@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.dataclass import dataclass
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.trust_store import (
     BUNDLE_VARIABLES,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.errors import MitmError
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine

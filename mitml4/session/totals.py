@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.events import FAILURES, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
 from mitml4.protocols.wire_text import CUT
 from mitml4.sinks.notices import ConnectionRefused, Published, QuicBlocked

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from OpenSSL import crypto
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.session.roots import DIRECTORY_VARIABLES, Authorities, CommandRoots, Place
 from mitml4.tls.java_keystore import write_jks, write_truststore

@@ -6,10 +6,10 @@ JSON contract: JSON lines contain events only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.events import Event
 
 __all__ = [

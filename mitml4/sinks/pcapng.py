@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
@@ -25,6 +25,7 @@ from mitml4 import __version__
 from mitml4.address import Address
 from mitml4.capture.files import writer
 from mitml4.capture.files.comments import CaptureSide, Side
+from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file, write_parts

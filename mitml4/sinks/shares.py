@@ -8,8 +8,10 @@ thresholds for shared-memory packet switches", 1998).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, TypeVar
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["FairQueue", "Shares"]
 

@@ -10,7 +10,6 @@ import ipaddress
 import shlex
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError, UsageError
 from mitml4.tls.keys import KeyType, generate_key, signing_hash
 from mitml4.tls.private_files import data_home, exists, make_directory, read_file, write_file

@@ -7,7 +7,6 @@ import hashlib
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -18,6 +17,8 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import (
     serialize_java_truststore,
 )
 from cryptography.utils import CryptographyDeprecationWarning
+
+from mitml4.dataclass import dataclass
 
 __all__ = [
     "PASSWORD",

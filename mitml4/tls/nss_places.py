@@ -6,10 +6,10 @@ from __future__ import annotations
 import configparser
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from mitml4.dataclass import dataclass
 from mitml4.tls.nss_database import CERTIFICATES_FILE
 
 __all__ = ["NssPlaces"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Self
 
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import ClientHello, Extension, parse_client_hello
 from mitml4.protocols.tls.names import SIGNATURE_ALGORITHMS, group_name, without_grease
 

@@ -6,13 +6,13 @@ parsed (RFC 5280 §4.1), and a malformed part does not affect another part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError
 from mitml4.tls.der import BOOLEAN, Element, elements
 from mitml4.tls.keys import KeyType, describe_key, mirror_key_type

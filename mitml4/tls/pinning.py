@@ -25,11 +25,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from cachetools import FIFOCache
+
+from mitml4.dataclass import dataclass
 
 __all__ = [
     "CHANNEL_BINDING",

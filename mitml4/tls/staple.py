@@ -6,7 +6,6 @@ clients that require it. With any other, the connection is passed through, and t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from mitml4.dataclass import dataclass
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.faults import parse
 from mitml4.tls.keys import signing_hash

@@ -18,7 +18,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
@@ -26,6 +25,7 @@ import trio
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
+from mitml4.dataclass import dataclass
 from mitml4.net.stream import KernelSocket, Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK, Framing
 

@@ -21,7 +21,7 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,7 @@ from cryptography import x509
 from OpenSSL import crypto
 from OpenSSL._util import lib
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError, UsageError
 from mitml4.remember import remembered
 from mitml4.tls.faults import date_fault, faults_of, parse

@@ -7,8 +7,9 @@ packet of each has a comment, so that a reader can tell them apart.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["CaptureSide", "Side"]
 

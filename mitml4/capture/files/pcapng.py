@@ -6,12 +6,13 @@ Source: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-04.html, sectio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from struct import Struct
 from typing import Final
 
 from mitml4.capture.files.source import Source
 from mitml4.capture.packet import MAX_BLOCK, Packet
+from mitml4.dataclass import dataclass
 
 __all__ = [
     "COMMENT",

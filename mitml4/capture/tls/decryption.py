@@ -17,7 +17,7 @@ record that does not authenticate is a ProtocolError, and the end of it: nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar, Final
 
 from mitml4.capture.tls.protection import (
@@ -38,6 +38,7 @@ from mitml4.capture.tls.secrets import (
     Secrets,
 )
 from mitml4.capture.tls.suites import Suite, suite_of
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     MIRROR,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from mitml4.capture.tls.suites import Suite
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 
 __all__ = ["NotAuthentic", "Protection", "Record", "protection_1_2", "protection_1_3"]

@@ -10,8 +10,10 @@ from __future__ import annotations
 from binascii import unhexlify
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from mitml4.dataclass import dataclass
 
 __all__ = [
     "CLIENT_EARLY",

@@ -8,9 +8,9 @@ is that of the MAC as well.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.names import cipher_name
 
 __all__ = ["Mode", "Suite", "suite_of"]

@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.firewall.legacy import LegacyChain, LegacyRule, LegacyTables, opening_by
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import attempt, run

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.net.netlink import (
     NETLINK_NETFILTER,
     NLM_F_CREATE,

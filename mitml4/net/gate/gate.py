@@ -18,13 +18,13 @@ import socket
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import trio
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn

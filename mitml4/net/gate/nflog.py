@@ -9,9 +9,9 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.net.netlink import (
     NETLINK_NETFILTER,
     attribute,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 
 __all__ = ["LONGEST_SYN", "Syn", "checksum"]
 

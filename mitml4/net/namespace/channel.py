@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket
 from mitml4.net.gate.syn import Syn

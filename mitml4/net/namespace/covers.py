@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.net import isolation
 
 __all__ = ["Covers"]

@@ -12,13 +12,14 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 from cachetools import FIFOCache
 
+from mitml4.dataclass import dataclass
 from mitml4.net.namespace.dns_message import addresses_in, failure
 
 __all__ = ["DnsRelay", "Names", "names_by_file", "resolvers_of"]

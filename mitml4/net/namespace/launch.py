@@ -15,9 +15,9 @@ import shlex
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ExitCode, MitmError
 from mitml4.net import capabilities, processes, seccomp
 from mitml4.net.capabilities import Capability

@@ -17,10 +17,10 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net import isolation, processes
 from mitml4.net.namespace.channel import InjectionSockets

@@ -12,9 +12,10 @@ for nft's resets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["LOG_GROUP", "Mark", "Ports", "Sources", "ip_commands", "nft_table"]
 

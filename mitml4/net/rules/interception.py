@@ -11,12 +11,13 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, UsageError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability

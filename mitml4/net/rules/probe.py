@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal, TypeAlias
@@ -19,6 +18,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from mitml4.address import Address
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity

@@ -24,10 +24,10 @@ new`, because conntrack calls the first packet that it sees of an old connection
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.net.identity import ANY_OWN_MARK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import Ends, PortRange, Scope
 
@@ -299,7 +299,7 @@ def _outside_networks(networks: Sequence[IPv4Network | IPv6Network], field: str)
 def _elements(ranges: Iterable[PortRange]) -> str:
     """An anonymous set. nft refuses overlapping intervals, so they are merged."""
     merged: list[PortRange] = []
-    for item in sorted(ranges):
+    for item in sorted(ranges, key=lambda item: item.first):
         if merged and item.first <= merged[-1].last + 1:
             merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, item.last))
         else:

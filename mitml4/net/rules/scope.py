@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 
 __all__ = ["Ends", "PortRange", "Scope"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class PortRange:
     """TCP ports from `first` to `last`, both included."""
 

@@ -12,12 +12,13 @@ import shlex
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network

@@ -8,9 +8,9 @@ requests follow, as in http1_conversation.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import (
     Details,
     Opening,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["HttpEnd", "HttpRequest", "HttpResponse", "Outcome", "Pairs"]

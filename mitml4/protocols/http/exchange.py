@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.http.events import HttpEnd, Outcome, Pairs
 from mitml4.protocols.wire_text import pairs, text

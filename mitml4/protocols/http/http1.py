@@ -9,9 +9,9 @@ http1_conversation   what heads ask for, and which protocol comes next
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Protocol
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.http1_conversation import HttpConversation

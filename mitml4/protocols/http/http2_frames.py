@@ -8,11 +8,12 @@ memory is bounded: one frame header or header block per direction, and two HPACK
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from hpack import Decoder, HPACKError
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MIRROR, Conversation, Direction, Directive
 from mitml4.protocols.http.exchange import HeaderFields

@@ -7,9 +7,10 @@ extension (permessage-deflate, RFC 7692) has compressed stays compressed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     MIRROR,

@@ -8,9 +8,9 @@ serves the detector (MATCH, NEED_MORE, REJECT) and the conversation (values, not
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Verdict
 

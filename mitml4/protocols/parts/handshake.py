@@ -8,8 +8,7 @@ go_inside, stay_plain        the handshake is over: an inner protocol begins, or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     PAUSE,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import FORWARD_ALL, Conversation, Direction
 
 __all__ = ["MAX_HEAD", "FirstHeads"]

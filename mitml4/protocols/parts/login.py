@@ -9,9 +9,10 @@ from __future__ import annotations
 from binascii import Error as BinasciiError
 from binascii import a2b_base64
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.parts.lines import behind_starttls
 from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails

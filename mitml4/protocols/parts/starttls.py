@@ -13,9 +13,9 @@ Once no request for TLS can come, everything passes unread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PEEK, Details, Direction
 from mitml4.protocols.parts.handshake import Handshake

@@ -7,9 +7,10 @@ other side waits: what it sends early stays unread until its turn.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import PAUSE, Direction
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units

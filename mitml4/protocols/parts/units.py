@@ -7,8 +7,7 @@ more bytes have arrived. So a subclass stores what it learns only after the unit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PEEK, Direction
 from mitml4.protocols.parts.fields import Reader, Short

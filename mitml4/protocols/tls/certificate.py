@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.wire_text import MAX_ITEMS, shorten
 
 if TYPE_CHECKING:

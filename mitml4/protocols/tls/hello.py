@@ -8,9 +8,9 @@ split into segments and records. Everything is kept in the order of the wire, in
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.names import is_grease

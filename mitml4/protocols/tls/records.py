@@ -7,10 +7,11 @@ records, and a record may hold several messages.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 
 __all__ = ["MAX_RECORD", "HandshakeType", "Message", "MessageReader", "RecordType"]

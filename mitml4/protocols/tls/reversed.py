@@ -8,9 +8,10 @@ lines it is the row of protocol.py. It is named, and never intercepted.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction, LayerContext, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT
 from mitml4.protocols.tls.protocol import TlsConversation

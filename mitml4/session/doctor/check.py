@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+from mitml4.dataclass import dataclass
 
 __all__ = ["Check", "Group", "State", "as_root", "install"]
 

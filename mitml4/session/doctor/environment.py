@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
 from mitml4.net.firewall.legacy import LegacyChain
@@ -30,7 +31,7 @@ _LOOKUP: Final = re.compile(r"\blookup (\S+)")
 _LOCAL_DEFAULT: Final = re.compile(r"local default dev lo table (\S+)")
 
 
-@dataclass
+@dataclass()
 class Rehearsals:
     """What a session comes to here, with more and more of the surroundings taken away.
 

@@ -7,10 +7,10 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.invoker import sudo_user
 from mitml4.net import processes

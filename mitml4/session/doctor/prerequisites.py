@@ -6,9 +6,10 @@ import os
 import pwd
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar, Final
 
+from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from rich.cells import cell_len
 
+from mitml4.dataclass import dataclass
 from mitml4.events import (
     FAILURES,
     FlowClose,

@@ -7,13 +7,13 @@ steps are recorded, and the failure is raised at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
 from mitml4.tls.ca import NAME_PREFIX
 from mitml4.tls.stores.java import JavaStore

@@ -11,13 +11,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.files import writable_by_invoker
 from mitml4.invoker import sudo_user

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.tls.java_keystore import jks_order, reorder_jks
 from mitml4.tls.stores.store import (
