@@ -50,7 +50,9 @@ CASES = [
 @pytest.mark.parametrize(("up", "down", "verdict"), CASES)
 def test_what_an_opening_is_worth(up: bytes, down: bytes, verdict: Verdict) -> None:
     assert PROTOCOL.detect is not None
-    assert PROTOCOL.detect(Opening(up=up, down=down)) is verdict
+    ended = not up and verdict is REJECT  # until then it may be an answer
+    opening = Opening(up=up, down=down, up_ended=ended)
+    assert PROTOCOL.detect(opening) is verdict
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])

@@ -44,4 +44,5 @@ def test_a_response_is_known_by_its_url(up: bytes, said: Verdict) -> None:
 
 @pytest.mark.parametrize("down", [b"( success ( ( ) ( ) ) )", b"( failure", b"(success", b"hello"])
 def test_other_lists_are_no_greetings(down: bytes) -> None:
-    assert verdict(down=down) is REJECT
+    assert verdict(down=down) is NEED_MORE
+    assert verdict(down=down, ended=True) is REJECT

@@ -497,9 +497,9 @@ def test_settings_of_a_server_that_speaks_first_are_no_banner() -> None:
     verdicts = [verdict(down=settings[:size]) for size in range(len(settings) + 1)]
     assert verdicts == [Verdict.NEED_MORE] * 9 + [Verdict.LIKELY] * 13
     for other in (b"220 ", b"\0\0\1\4", b"\0\0\0\4\1", b"\0\0\0\4\0\0\0\0\1", b"\1"):
-        assert verdict(down=other) is Verdict.REJECT
+        assert verdict(down=other) is Verdict.NEED_MORE
     for other in (b"\0\3\0\4" + bytes(7) + b"\6", b"\0\0\6\4" + bytes(7)):  # AFP, numbers
-        assert verdict(down=other) is Verdict.REJECT
+        assert verdict(down=other) is Verdict.NEED_MORE
     assert verdict(down=settings, up=HELLO[:3]) is Verdict.NEED_MORE
 
 
