@@ -56,7 +56,11 @@ EXIT_STATUS: Final = (
     (str(int(ExitCode.FAILED)), "Failure; also if an output could not be written completely."),
     (str(int(ExitCode.USAGE)), "The command line is wrong."),
     (str(int(ExitCode.CANNOT)), "This machine cannot do it: privilege, kernel, a missing tool."),
-    ("130", "Interrupted before the session had started."),
+    (
+        "130",
+        "Ctrl-C interrupted `detect`, or another command before its session had started."
+        " `detect` exits with 143 after SIGTERM, and 129 after SIGHUP.",
+    ),
 )
 
 VALUES: Final = {"integer": "N", "integer range": "N", "filename": "FILE"}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 
 import click
 
@@ -18,6 +20,7 @@ from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
+from mitml4.signals import ending_signals
 from mitml4.terminal import Color, is_terminal, wants_color, width_of
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ def detect(
     headers: bool,
     tunnels: bool,
     keylog: Path | None,
-) -> ExitCode:
+) -> int:
     """Name the protocol stack of each TCP flow in captures.
 
     FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. The
@@ -89,29 +92,93 @@ def detect(
     )
     detection.start()
     failure: CaptureError | None = None
-    for name in files:
-        try:
-            with _opened(name) as stream, _progress(stream, name, console.color) as counted:
-                detection.read(
-                    read_packets(
-                        counted,
-                        _shown(name),
-                        on_secrets=secrets.add,
-                        on_comment=detection.add_comment,
-                        on_read=outputs.flush,
+    interruption = _Interruption()
+
+    def before_read() -> None:
+        outputs.flush()
+        interruption.check()
+
+    with interruption:
+        for name in files:
+            try:
+                with _opened(name) as stream, _progress(stream, name, console.color) as counted:
+                    detection.read(
+                        read_packets(
+                            cast("BinaryIO", _Interruptible(counted, interruption)),
+                            _shown(name),
+                            on_secrets=secrets.add,
+                            on_comment=detection.add_comment,
+                            on_read=before_read,
+                        )
                     )
-                )
-        except CaptureError as error:
-            console.error(error)
-            failure = failure or error
-    detection.stop(failure.message if failure else "done")
+            except _InterruptedError:
+                break
+            except CaptureError as error:
+                console.error(error)
+                failure = failure or error
+    ended_by = interruption.by
+    detection.stop(ended_by.name if ended_by else failure.message if failure else "done")
     outputs.finish()
     if detection.cut_short:
         console.say(
             f"{detection.cut_short:,} flows were not followed to their end:"
             f" more than {MAX_FLOWS:,} at a time, or the memory limit was reached"
         )
+    if ended_by:
+        return 128 + ended_by
     return ExitCode.FAILED if failure else ExitCode.DONE
+
+
+class _InterruptedError(CaptureError):
+    """A signal has ended the reading of a capture."""
+
+
+class _Interruption:
+    """Within it, the first signal that would end the process ends only the reading; the next one
+    acts as it would outside."""
+
+    def __init__(self) -> None:
+        self.by: signal.Signals | None = None
+        self.may_raise = False
+        """The capture is being read, which may block."""
+        self._usual: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for each in ending_signals():
+            self._usual[each] = signal.signal(each, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._usual:
+            signal.signal(*self._usual.popitem())
+
+    def check(self) -> None:
+        """Raises _InterruptedError after a signal."""
+        if self.by:
+            raise _InterruptedError(f"interrupted by {self.by.name}")
+
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        self.by = signal.Signals(number)
+        self.__exit__()
+        if self.may_raise:
+            self.check()
+
+
+class _Interruptible:
+    """A capture whose reading a signal ends."""
+
+    def __init__(self, stream: BinaryIO, interruption: _Interruption) -> None:
+        self.read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
+        self._interruption = interruption
+
+    def read1(self, count: int) -> bytes:
+        """What is there; b"" at the end. Raises _InterruptedError."""
+        self._interruption.may_raise = True
+        try:
+            self._interruption.check()
+            return self.read(count)
+        finally:
+            self._interruption.may_raise = False
 
 
 def _tune_gc() -> None:

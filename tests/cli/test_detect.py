@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -163,6 +164,31 @@ def test_what_a_pipe_brings_is_told_before_it_brings_more(http: Path) -> None:
         assert told[-1] == "http.end"
         process.stdin.close()
         assert len(process.stdout.readlines()) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_reading_and_open_flows_are_closed(
+    http: Path, number: signal.Signals
+) -> None:
+    """What has been read is reported to its end, also if the capture is silent."""
+    data = http.read_bytes()[: -2 * len(segment(1, 2, 0, 0, 0, b""))]  # without the two ends
+    argv = [sys.executable, "-m", "mitml4", "detect", "-"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(data)
+        process.stdin.flush()
+        told = [json.loads(process.stdout.readline()) for _ in range(6)]
+        process.send_signal(number)
+        told += events(process.stdout.read())
+        assert process.wait(20) == 128 + number
+        assert process.stderr.read() == b""
+    assert [event["type"] for event in told[-2:]] == ["flow.close", "session.stop"]
+    assert told[-2]["stack"] == ["http/1"]
+    assert (told[-1]["reason"], told[-1]["flows"]) == (number.name, 1)
 
 
 def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> bytes:
