@@ -28,7 +28,7 @@ from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
 from mitml4.session.session import Say
 from mitml4.session.source import SessionControl, SourceStart
-from mitml4.sinks.notices import Note
+from mitml4.sinks.updates import Note
 
 __all__ = ["CommandSource", "takes_loopback"]
 
@@ -124,7 +124,7 @@ class CommandSource:
             services = HostServices(
                 gate.accept, nursery, interceptor, dialer.connect, also_watched=config.loopback
             )
-            namespace.seal()
+            namespace.restrict()
             yield cls(config, command, dialer, names, listener, services)
             nursery.cancel_scope.cancel()
         dropped = datagrams.count if isinstance(datagrams, DroppedDatagrams) else 0

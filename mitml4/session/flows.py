@@ -15,7 +15,7 @@ from mitml4.protocols.policy import without_interception
 from mitml4.session.crowd import Crowd, Limits, QueuedConnection
 from mitml4.session.flow import Flow, Services
 from mitml4.session.hub import Hub
-from mitml4.sinks.notices import BytesMoved, ConnectionRefused, Note
+from mitml4.sinks.updates import BytesMoved, ConnectionRefused, Note
 from mitml4.tasks import first_of
 
 __all__ = ["MAX_FLOWS", "Flows"]

@@ -33,7 +33,7 @@ from mitml4.session.source import SessionControl, SourceStart, confined
 from mitml4.session.summary import summary
 from mitml4.session.writing import notes_of
 from mitml4.signals import ending_signals
-from mitml4.sinks.notices import Note, QuicBlocked
+from mitml4.sinks.updates import Note, QuicBlocked
 
 __all__ = ["run_session"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from mitml4.events import LayerEvent
 from mitml4.session.totals import Totals
-from mitml4.sinks.notices import Published
 from mitml4.sinks.sink import Listener, Sink
+from mitml4.sinks.updates import Published
 
 __all__ = ["Hub"]
 

@@ -34,15 +34,15 @@ from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, Stop
 from mitml4.sinks.notes import Notes
-from mitml4.sinks.notices import (
+from mitml4.sinks.sink import LiveSink
+from mitml4.sinks.updates import (
     Note,
-    Notice,
     OutputFailed,
     ServerConnected,
     Stopping,
     TlsSecret,
+    Update,
 )
-from mitml4.sinks.sink import LiveSink
 from mitml4.tls.keys import KeyType
 
 __all__ = ["Complain", "Say", "Session"]
@@ -126,9 +126,9 @@ class Session:
                 for number in command.flows:
                     self.flows.measure(number)
 
-    def publish(self, notice: Notice) -> None:
+    def publish(self, update: Update) -> None:
         """Tell the sinks."""
-        self.hub.publish(notice)
+        self.hub.publish(update)
 
     def note(self, text: str) -> None:
         """Tell the user something while the session runs."""

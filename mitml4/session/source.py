@@ -19,7 +19,7 @@ from mitml4.net.confinement import confine
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.session.imports import import_all
-from mitml4.sinks.notices import Notice
+from mitml4.sinks.updates import Update
 
 __all__ = ["FlowSource", "SessionControl", "SourceStart", "confined"]
 
@@ -44,7 +44,7 @@ class SessionControl(Protocol):
     def stop(self, reason: str, failure: MitmError | None = None) -> None:
         """End the session; asked again, at once."""
 
-    def publish(self, notice: Notice) -> None:
+    def publish(self, update: Update) -> None:
         """Tell the sinks."""
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from mitml4.dataclass import dataclass
 from mitml4.events import FAILURES, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
 from mitml4.protocols.wire_text import CUT
-from mitml4.sinks.notices import ConnectionRefused, Published, QuicBlocked
+from mitml4.sinks.updates import ConnectionRefused, Published, QuicBlocked
 
 __all__ = ["Totals"]
 

@@ -16,8 +16,8 @@ from typing import Final, Generic
 import trio
 
 from mitml4.sinks.format import Format, Item
-from mitml4.sinks.notices import Published
 from mitml4.sinks.shares import FairQueue, Shares
+from mitml4.sinks.updates import Published
 
 __all__ = ["Background"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from mitml4.sinks.files import OutputFile
-from mitml4.sinks.notices import Published
+from mitml4.sinks.updates import Published
 
 __all__ = ["Format", "Item", "Weight"]
 

@@ -31,8 +31,8 @@ from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.registry import PROTOCOLS
 from mitml4.sinks.files import OutputFile, begin_file, write_all
 from mitml4.sinks.format import Format, Weight
-from mitml4.sinks.notices import Published
 from mitml4.sinks.shares import Shares
+from mitml4.sinks.updates import Published
 
 __all__ = ["HttpArchive"]
 

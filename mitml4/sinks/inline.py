@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Generic
 
 from mitml4.sinks.format import Format, Item
-from mitml4.sinks.notices import Published
+from mitml4.sinks.updates import Published
 
 __all__ = ["Inline"]
 

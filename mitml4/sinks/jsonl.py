@@ -11,7 +11,7 @@ from mitml4.events import VITAL, Event, encode, weight
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.files import OutputFile, open_file
 from mitml4.sinks.format import Format, Weight
-from mitml4.sinks.notices import Published
+from mitml4.sinks.updates import Published
 
 __all__ = ["JsonLines"]
 

@@ -18,9 +18,9 @@ import trio
 
 from mitml4.events import FlowClose
 from mitml4.sinks.files import write_all, write_failure
-from mitml4.sinks.notices import Published
 from mitml4.sinks.table.grid import short_size
 from mitml4.sinks.table.model import Row, TableModel
+from mitml4.sinks.updates import Published
 
 __all__ = ["FlowLines", "line_of"]
 

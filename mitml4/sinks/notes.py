@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mitml4.sinks.notices import Note, Published
+from mitml4.sinks.updates import Note, Published
 
 __all__ = ["Notes"]
 

@@ -29,7 +29,7 @@ from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file, write_parts
-from mitml4.sinks.notices import Published, ServerConnected, TlsSecret
+from mitml4.sinks.updates import Published, ServerConnected, TlsSecret
 from mitml4.turn import Turn
 
 __all__ = ["PacketFile"]

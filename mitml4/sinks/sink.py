@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mitml4.sinks.notices import Published
+from mitml4.sinks.updates import Published
 
 if TYPE_CHECKING:  # only sessions need it, and it costs `detect` a fifth of its start
     import trio

@@ -582,7 +582,7 @@ def test_quic_out_of_scope_passes(net: Lab, options: dict[str, Any]) -> None:
         assert session.ask("quic")["packets"] == 0
 
 
-# --- hostile surroundings ----------------------------------------------------------------------
+# --- hostile environments ----------------------------------------------------------------------
 
 DROPPING = """
 table inet wall {

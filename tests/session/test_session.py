@@ -22,7 +22,7 @@ from mitml4.session.outputs import Outputs
 from mitml4.session.session import Session
 from mitml4.session.source import SessionControl, SourceStart
 from mitml4.sinks.commands import Measure, Stop
-from mitml4.sinks.notices import BytesMoved, ServerConnected, TlsSecret
+from mitml4.sinks.updates import BytesMoved, ServerConnected, TlsSecret
 from mitml4.tls.keys import KeyType
 from tests.session.conftest import Arrived
 

@@ -11,7 +11,7 @@ from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.session.summary import summary
 from mitml4.session.totals import Totals
-from mitml4.sinks.notices import ConnectionRefused, Published, QuicBlocked
+from mitml4.sinks.updates import ConnectionRefused, Published, QuicBlocked
 
 
 def opened(flow: int) -> FlowOpen:

@@ -19,8 +19,8 @@ from mitml4.errors import MitmError
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen
 from mitml4.sinks import pcapng
-from mitml4.sinks.notices import ServerConnected, TlsSecret
 from mitml4.sinks.pcapng import PacketFile
+from mitml4.sinks.updates import ServerConnected, TlsSecret
 
 CLIENT, SERVER, OURS = Address("10.0.0.1", 1111), Address("192.0.2.1", 443), Address("10.0.0.9", 5)
 CLIENT_V6, SERVER_V6 = Address("2001:db8::1", 1111), Address("2001:db8::2", 443)

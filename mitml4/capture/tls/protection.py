@@ -25,7 +25,7 @@ _BLOCK: Final = 16  # AES
 
 
 class NotAuthentic(ProtocolError):  # noqa: N818 - caught by name, where skipping is right
-    """A record that was not sealed with this key at this place, or was changed since."""
+    """A record that was not encrypted with this key at this place, or was changed since."""
 
     def __init__(self) -> None:
         super().__init__("a record does not authenticate")
@@ -80,9 +80,9 @@ def _aead(suite: Suite, key: bytes) -> _Aead:
             return AESCCM(key, tag_length=_TAG[suite.mode])
 
 
-def _opened(aead: _Aead, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
+def _opened(aead: _Aead, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
     try:
-        return aead.decrypt(nonce, sealed, associated)
+        return aead.decrypt(nonce, ciphertext, associated)
     except InvalidTag:
         raise NotAuthentic from None
 
@@ -191,11 +191,11 @@ class _Aead12(Protection):
         self._salt = salt
 
     def _open(self, record: Record, sequence: bytes) -> tuple[int, bytes]:
-        explicit, sealed = record.fragment[:8], record.fragment[8:]
-        if len(sealed) < self._tag:
+        explicit, ciphertext = record.fragment[:8], record.fragment[8:]
+        if len(ciphertext) < self._tag:
             raise NotAuthentic
-        associated = _header(record, sequence, len(sealed) - self._tag)
-        return record.kind, _opened(self._aead, self._salt + explicit, sealed, associated)
+        associated = _header(record, sequence, len(ciphertext) - self._tag)
+        return record.kind, _opened(self._aead, self._salt + explicit, ciphertext, associated)
 
 
 class _ChaCha12(Protection):
@@ -208,11 +208,11 @@ class _ChaCha12(Protection):
         self._iv = iv
 
     def _open(self, record: Record, sequence: bytes) -> tuple[int, bytes]:
-        sealed = record.fragment
-        if len(sealed) < self._tag:
+        ciphertext = record.fragment
+        if len(ciphertext) < self._tag:
             raise NotAuthentic
-        associated = _header(record, sequence, len(sealed) - self._tag)
-        return record.kind, _opened(self._aead, _xor(self._iv, sequence), sealed, associated)
+        associated = _header(record, sequence, len(ciphertext) - self._tag)
+        return record.kind, _opened(self._aead, _xor(self._iv, sequence), ciphertext, associated)
 
 
 class _Cbc(Protection):
@@ -230,13 +230,13 @@ class _Cbc(Protection):
         self._encrypt_then_mac = encrypt_then_mac
 
     def _open(self, record: Record, sequence: bytes) -> tuple[int, bytes]:
-        sealed = record.fragment
+        ciphertext = record.fragment
         if self._encrypt_then_mac:
-            sealed = self._checked(record, sequence, sealed)
-        if len(sealed) < 2 * _BLOCK or len(sealed) % _BLOCK:
+            ciphertext = self._checked(record, sequence, ciphertext)
+        if len(ciphertext) < 2 * _BLOCK or len(ciphertext) % _BLOCK:
             raise NotAuthentic
-        decryptor = Cipher(self._key, modes.CBC(sealed[:_BLOCK])).decryptor()
-        content = _unpadded(decryptor.update(sealed[_BLOCK:]) + decryptor.finalize())
+        decryptor = Cipher(self._key, modes.CBC(ciphertext[:_BLOCK])).decryptor()
+        content = _unpadded(decryptor.update(ciphertext[_BLOCK:]) + decryptor.finalize())
         if not self._encrypt_then_mac:
             content = self._checked(record, sequence, content)
         return record.kind, content

@@ -137,7 +137,7 @@ class _Keeper:
         if self._is_sealed and what not in _WHILE_IT_RUNS:
             raise MachineError(f"the command runs already: {what}")
         match what:
-            case "seal":
+            case "restrict":
                 self._is_sealed = True
                 return {}, []
             case "at end":

@@ -138,9 +138,9 @@ class Namespace:
         """The items with which `at_end` is called. Raises MachineError."""
         self._ask("at end", items=[each.hex() for each in items])
 
-    def seal(self) -> None:
+    def restrict(self) -> None:
         """Permit no further change of what the command sees. Raises MachineError."""
-        self._ask("seal")
+        self._ask("restrict")
 
     def dial_socket(self, family: socket.AddressFamily) -> socket.socket:
         """A socket inside, whose connections are not intercepted. Raises MachineError."""

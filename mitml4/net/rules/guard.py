@@ -6,8 +6,8 @@ a separate session (setsid), so that the terminal's Ctrl-C does not reach it; tr
 signals.
 
 nft runs as root for the whole session, and can read files (`include`) and change any table. So a
-shell filters its input: it passes every statement while the session is set up; after `#seal`, only
-those that were listed before.
+shell filters its input: it passes every statement while the session is set up; after `#restrict`,
+only those that were listed before.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _NFT: Final = "trap '' INT TERM HUP; exec nft -i"
 # The filter replaces a forbidden statement with one that nft refuses.
 _FILTER: Final = r"""
 trap '' INT TERM HUP
-sealed=
+restricted=
 while IFS= read -r line; do
-    case $sealed$line in
+    case $restricted$line in
     "#allow "*) set -- "$@" "${line#"#allow "}"; continue ;;
-    "#seal") sealed=sealed:; continue ;;
-    sealed:*)
+    "#restrict") restricted=restricted:; continue ;;
+    restricted:*)
         passes=
         for allowed; do [ "$line" = "$allowed" ] && passes=yes; done
-        [ "$passes" ] || line=not-allowed-in-a-sealed-session ;;
+        [ "$passes" ] || line=not-allowed-in-a-restricted-session ;;
     esac
     printf '%s\n' "$line"
 done
@@ -150,14 +150,14 @@ class Guard:
             raise GuardLostError(f"nft has ended, and with it the rules{reason}") from error
         return printed
 
-    async def seal(self, *allowed: str) -> None:
+    async def restrict(self, *allowed: str) -> None:
         """From now on, pass only these statements to nft."""
         assert self._filter.stdin is not None
         lines = [f"#allow {_one_line(statements)}" for statements in (*allowed, _MARKER)]
         async with self._turn:
             # it has ended, which the next statement reports
             with suppress(trio.BrokenResourceError):
-                await self._filter.stdin.send_all("\n".join([*lines, "#seal\n"]).encode())
+                await self._filter.stdin.send_all("\n".join([*lines, "#restrict\n"]).encode())
 
     async def load(self, table: str) -> None:
         """Replace the current table with this text, atomically."""

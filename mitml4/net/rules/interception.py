@@ -166,7 +166,9 @@ async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
         rules = replace(rules, indexes=links.indexes)
         try:
             await guard.load(rules.text)
-            await guard.seal(rules.stop_interception, rules.resume_interception, rules.count_quic)
+            await guard.restrict(
+                rules.stop_interception, rules.resume_interception, rules.count_quic
+            )
             notes = [*proof.notes, *(belongs(*pair) for pair in links.masters.items())]
             yield Interception(guard, rules, listener, channel, links, proof.unproven, notes)
         finally:

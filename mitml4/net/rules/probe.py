@@ -108,7 +108,7 @@ class ProbeLink:
 
 
 async def _connect(client: trio.socket.SocketType, target: Address) -> None:
-    with suppress(OSError):  # the missing arrival is the result
+    with suppress(OSError):  # that it does not arrive is the result
         await client.connect((target.ip, target.port))
 
 

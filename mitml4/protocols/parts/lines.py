@@ -49,11 +49,11 @@ def prefix_pattern(*units: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
-def begins(data: bytes, whole: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Verdict:
-    """MATCH if `whole` matches at the start, NEED_MORE if `begun` matches all, else REJECT."""
+def begins(data: bytes, whole: re.Pattern[bytes], partial: re.Pattern[bytes]) -> Verdict:
+    """MATCH if `whole` matches at the start, NEED_MORE if `partial` matches all, else REJECT."""
     if whole.match(data):
         return Verdict.MATCH
-    return Verdict.NEED_MORE if begun.fullmatch(data) else Verdict.REJECT
+    return Verdict.NEED_MORE if partial.fullmatch(data) else Verdict.REJECT
 
 
 def command(up: bytes, own: frozenset[bytes], shared: frozenset[bytes] = frozenset()) -> Verdict:

@@ -1,7 +1,7 @@
 """Protocols with STARTTLS: lines, and one point at which TLS begins.
 
 The client asks for TLS in a line, and the server's line decides. Both sides are read line by line
-until that is settled. The client's side waits from its request to the answer, so its ClientHello,
+until that is decided. The client's side waits from its request to the answer, so its ClientHello,
 and whatever was injected before it, stays unread. If the server agrees, both sides become SWITCH.
 Once no request for TLS can come, everything passes unread.
 

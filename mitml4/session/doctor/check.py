@@ -10,7 +10,7 @@ from mitml4.dataclass import dataclass
 
 __all__ = ["Check", "Group", "State", "as_root", "install"]
 
-Group: TypeAlias = Literal["kernel", "tools", "privilege", "surroundings", "ca", "verdict"]
+Group: TypeAlias = Literal["kernel", "tools", "privilege", "environment", "ca", "verdict"]
 State: TypeAlias = Literal["ok", "fail", "skip"]
 
 _MANAGERS: Final = {

@@ -33,7 +33,7 @@ _LOCAL_DEFAULT: Final = re.compile(r"local default dev lo table (\S+)")
 
 @dataclass()
 class Rehearsals:
-    """What a session comes to here, with more and more of the surroundings taken away.
+    """What a session comes to here, with more and more of the environment taken away.
 
     `trouble` says why there are no rules, `missing` why nothing can be tried.
     """
@@ -226,7 +226,7 @@ def check_interceptors(
 
 
 def _check(name: str, state: State, found: str, remedy: tuple[str, ...] = ()) -> Check:
-    return Check(group="surroundings", name=name, state=state, found=found, remedy=remedy)
+    return Check(group="environment", name=name, state=state, found=found, remedy=remedy)
 
 
 def _unseen(name: str, trouble: MachineError, although: str = "") -> Check:

@@ -22,10 +22,10 @@ from rich.style import Style
 
 from mitml4.keyboard import keyboard, keys_in
 from mitml4.sinks.commands import Ask, Measure, Stop
-from mitml4.sinks.notices import Published
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.table.terminal import Canvas, color_system_for
 from mitml4.sinks.table.view import Mode, body_height, help_page_count, render
+from mitml4.sinks.updates import Published
 
 __all__ = ["LiveTable"]
 

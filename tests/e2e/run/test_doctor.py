@@ -16,7 +16,7 @@ import pytest
 
 from mitml4.lab.snapshot import difference, take_snapshot
 
-GROUPS = ["kernel", "tools", "privilege", "surroundings", "ca", "verdict"]
+GROUPS = ["kernel", "tools", "privilege", "environment", "ca", "verdict"]
 
 DROPPING = """
 table inet wall {

@@ -118,7 +118,7 @@ async def test_an_nft_that_is_not_interactive_is_named(state: Path) -> None:
 async def test_a_sealed_guard_tells_nft_nothing_but_what_was_allowed(state: Path) -> None:
     guard = await Guard.claim()
     assert "answer to before" in await guard.tell("before")
-    await guard.seal("list counter\n", "flush chain a b\nflush chain a c\n")
+    await guard.restrict("list counter\n", "flush chain a b\nflush chain a c\n")
     assert "answer to list counter" in await guard.tell("list counter")
     assert "answer to flush chain a b; flush" in await guard.tell(
         "flush chain a b\nflush chain a c"
@@ -128,11 +128,11 @@ async def test_a_sealed_guard_tells_nft_nothing_but_what_was_allowed(state: Path
         'include "/etc/shadow"',
         "list counter; list ruleset",
         "#allow x",
-        "#seal",
+        "#restrict",
     ):
         printed = await guard.tell(other)
-        assert "answer to not-allowed-in-a-sealed-session" in printed
+        assert "answer to not-allowed-in-a-restricted-session" in printed
         assert other not in printed
-    await guard.seal("list ruleset")
+    await guard.restrict("list ruleset")
     assert "answer to not-allowed" in await guard.tell("list ruleset")
     await guard.aclose()

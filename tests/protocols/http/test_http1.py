@@ -65,7 +65,7 @@ def brief(protocol_events: list[ProtocolEvent]) -> list[str]:
 
 
 Exchange: TypeAlias = tuple[list[tuple[Direction, bytes | None]], list[str]]
-"""A script, and its notices in brief."""
+"""A script, and its events in brief."""
 
 # Every byte of these scripts belongs to HTTP, and moves.
 EXCHANGES: dict[str, Exchange] = {
@@ -410,10 +410,10 @@ def test_the_layer_is_settled_by_its_first_head(converse: Converse) -> None:
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    surroundings = context(clock=lambda: next(times), secure=True, with_headers=True)
+    outside = context(clock=lambda: next(times), secure=True, with_headers=True)
     request = b"GET / HTTP/1.0\r\nX-One:  a b \r\nX-Two: \xc3\xa9\r\n\r\n"
     response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
-    talk = converse(Http1(context=surroundings), [(UP, request), (DOWN, response)])
+    talk = converse(Http1(context=outside), [(UP, request), (DOWN, response)])
     assert talk.protocol_events == [
         HttpRequest(
             stream=1,

@@ -33,7 +33,7 @@ import trio
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, SessionStart
 from mitml4.sinks.commands import Measure, Stop
-from mitml4.sinks.notices import BytesMoved, Stopping
+from mitml4.sinks.updates import BytesMoved, Stopping
 from mitml4.sinks.table.live import LiveTable
 
 moved = {}

@@ -24,8 +24,8 @@ from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.sinks.notices import BytesMoved, Note, OutputFailed, QuicBlocked, Stopping
 from mitml4.sinks.table.model import MAX_ROWS, Row, TableModel
+from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, QuicBlocked, Stopping
 
 
 def opened(flow: int = 1, **fields) -> FlowOpen:
@@ -166,8 +166,8 @@ def test_the_bytes_of_an_open_flow_are_measured_and_their_rate() -> None:
 
 def test_what_the_session_says_of_itself_is_known() -> None:
     model = TableModel()
-    for notice in (Note("one"), OutputFailed("two"), QuicBlocked(3), QuicBlocked(4), Stopping()):
-        model.add(notice)
+    for update in (Note("one"), OutputFailed("two"), QuicBlocked(3), QuicBlocked(4), Stopping()):
+        model.add(update)
     assert (model.notes, model.quic_blocked, model.stopping) == (("one", "two"), 4, True)
 
 

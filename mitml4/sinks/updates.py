@@ -16,55 +16,55 @@ __all__ = [
     "BytesMoved",
     "ConnectionRefused",
     "Note",
-    "Notice",
     "OutputFailed",
     "Published",
     "QuicBlocked",
     "ServerConnected",
     "Stopping",
     "TlsSecret",
+    "Update",
 ]
 
 
-class Notice:
-    """The base of all notices."""
+class Update:
+    """The base of all updates."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Note(Notice):
+class Note(Update):
     """A line for the user."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFailed(Notice):
+class OutputFailed(Update):
     """An output cannot be written any more. The error has been shown on standard error."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping(Notice):
+class Stopping(Update):
     """The session accepts no new connections; open ones go on for a while."""
 
 
 @dataclass(frozen=True, slots=True)
-class QuicBlocked(Notice):
+class QuicBlocked(Update):
     """The number of QUIC packets refused so far."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionRefused(Notice):
+class ConnectionRefused(Update):
     """A connection beyond the limits was refused. It is not a flow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConnected(Notice):
+class ServerConnected(Update):
     """A flow has connected to its server, from the address `source`."""
 
     client: Address
@@ -73,14 +73,14 @@ class ServerConnected(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class TlsSecret(Notice):
-    """A line of the key log. The only notice that any thread may publish."""
+class TlsSecret(Update):
+    """A line of the key log. The only update that any thread may publish."""
 
     line: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BytesMoved(Notice):
+class BytesMoved(Update):
     """The bytes of an open flow so far: the answer to `Measure`."""
 
     flow: int
@@ -90,5 +90,5 @@ class BytesMoved(Notice):
     """Seconds of trio.current_time."""
 
 
-Published: TypeAlias = Event | Notice
+Published: TypeAlias = Event | Update
 """What sinks are given."""
