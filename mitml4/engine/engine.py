@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from typing import Final, TypeAlias
 
 from mitml4.engine.actions import (
@@ -44,23 +43,20 @@ from mitml4.engine.actions import (
     Switch,
     Wait,
 )
+from mitml4.engine.meter import WORK_S, Meter
 from mitml4.engine.opening import OpenQuestion
 from mitml4.engine.rules import Observer, Rules
+from mitml4.engine.side import NO_MORE, STATES, WINDOW, Side, State
 from mitml4.errors import ProtocolError
 from mitml4.protocols import registry
 from mitml4.protocols.context import MAX_DEPTH, LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     MAX_PEEK,
-    MIRROR,
-    PAUSE,
-    PEEK,
-    SWITCH,
     Conversation,
     Decision,
     Details,
     Direction,
-    Directive,
     Forward,
     Framing,
     InnerProtocol,
@@ -76,14 +72,8 @@ __all__ = ["UNKNOWN", "Engine"]
 
 UNKNOWN: Final = "unknown"
 
-WINDOW: Final = 1024
-"""So many bytes a conversation is shown first, and more if it takes none of them: what it says of
-many small messages is said a few at a time."""
-WORK_S: Final = 0.001
-"""Seconds after which a call returns, so that the driver can let other flows run."""
 _CHEAP_S: Final = 0.00025
 _DEAR_S: Final = 0.0005
-_FIRST_MIRRORED: Final = 256
 _LEAST_MIRRORED: Final = 64
 _MOST_MIRRORED: Final = 16384
 """A piece under MIRROR is twice as long as the last one if that was cheap, and half as long if it
@@ -94,83 +84,9 @@ _FEW_EVENTS: Final = 4
 """What one message may cause."""
 _MAX_ROUNDS: Final = 64
 """So often a conversation may change its directives without taking a byte."""
-_UNCHARGED_BYTES: Final = 2048
-"""Events of so many bytes, and CPU time of WORK_S, are charged to the budget together."""
 _UNCOUNTED_BYTES: Final = 1 << 15
 """What a conversation may hold without being counted: few hold as much."""
 _TOO_MUCH: Final = "too many messages: relayed unseen from here"
-
-
-class _State(Enum):
-    DETECT = "detect"
-    PEEK = "peek"
-    MIRROR = "mirror"
-    FORWARD = "forward"
-    PAUSE = "pause"
-    SWITCH = "switch"
-    GUARD = "guard"
-    ENDING = "ending"
-    OVER = "over"
-
-    __hash__ = object.__hash__
-
-
-_STATES: Final = {
-    PEEK: _State.PEEK,
-    MIRROR: _State.MIRROR,
-    PAUSE: _State.PAUSE,
-    SWITCH: _State.SWITCH,
-}
-_NO_MORE: Final = (_State.ENDING, _State.OVER)
-
-
-class _Side:
-    """One direction."""
-
-    __slots__ = (
-        "ahead",
-        "direction",
-        "directive",
-        "end_learned",
-        "end_passed",
-        "forward",
-        "held_since",
-        "holds",
-        "is_cut",
-        "is_released",
-        "is_stale",
-        "mirror_window",
-        "state",
-        "tried",
-        "window",
-    )
-
-    def __init__(self, direction: Direction, ahead: bytearray) -> None:
-        self.direction = direction
-        self.ahead = ahead
-        """What has moved, and nobody has claimed."""
-        self.state = _State.DETECT
-        self.directive: Directive | None = None
-        """What the conversation has decided last."""
-        self.forward: Forward = FORWARD_ALL
-        """How much may move in FORWARD."""
-        self.tried = 0
-        """How many unclaimed bytes have been shown already, without a result."""
-        self.window = WINDOW
-        self.mirror_window = _FIRST_MIRRORED
-        self.held_since: float | None = None
-        """When the first byte was seen that is held back."""
-        self.holds = False
-        """Whether bytes of it wait."""
-        self.end_learned = False
-        """Whether detection knows of its end."""
-        self.end_passed = False
-        self.is_cut = False
-        """Whether bytes of it are missing, so that those behind them cannot be read."""
-        self.is_released = False
-        """Whether it moves unseen whatever the conversation decides."""
-        self.is_stale = False
-        """Whether its last answer does not hold any more."""
 
 
 class Engine:
@@ -179,12 +95,12 @@ class Engine:
 
     __slots__ = (
         "_binding",
-        "_charged_at_s",
         "_conversation",
         "_down",
         "_elsewhere",
         "_framings",
         "_may_lead_on",
+        "_meter",
         "_mirrored",
         "_name",
         "_question",
@@ -192,8 +108,6 @@ class Engine:
         "_target",
         "_told",
         "_up",
-        "_weight",
-        "_work_s",
         "context",
         "depth",
         "observer",
@@ -218,8 +132,8 @@ class Engine:
         self.depth = context.depth
         self.outcome: Switch | HandOver | None = None
         """How the layer has ended for the engine, if another one begins."""
-        self._up = _Side(Direction.UP, ahead[Direction.UP] if ahead else bytearray())
-        self._down = _Side(Direction.DOWN, ahead[Direction.DOWN] if ahead else bytearray())
+        self._up = Side(Direction.UP, ahead[Direction.UP] if ahead else bytearray())
+        self._down = Side(Direction.DOWN, ahead[Direction.DOWN] if ahead else bytearray())
         self._question: OpenQuestion | None = OpenQuestion(context)
         self._conversation: Conversation | None = None
         self._framings = {each: framing() for each in Direction} if framing else None
@@ -233,11 +147,7 @@ class Engine:
         self._elsewhere = False
         self._target = context.target
         self._binding: bool | None = None
-        self._work_s = 0.0
-        self._weight = 0
-        """Seconds, and bytes of events, that the budget has not been charged with."""
-        self._charged_at_s = 0.0
-        """The thread's CPU time when it was last charged."""
+        self._meter = Meter(rules.budget)
         if context.depth >= MAX_DEPTH:
             context.policy.check(Unreadable("more layers than are followed"))
             self.relay(UNKNOWN)
@@ -324,7 +234,7 @@ class Engine:
         self._fault(side, f"{self._name}: neither takes a byte nor waits")
         return YIELD
 
-    def _must_yield(self, side: _Side) -> bool:
+    def _must_yield(self, side: Side) -> bool:
         """Whether the other direction may go on with bytes that waited: they came before these."""
         other = self._other(side)
         return other.is_stale and other.holds
@@ -341,7 +251,7 @@ class Engine:
         """
         side = self._up if direction is Direction.UP else self._down
         at, size, spent_s = 0, len(data), 0.0
-        while at < size and side.state is _State.MIRROR:
+        while at < size and side.state is State.MIRROR:
             if self._must_yield(side) or (at and spent_s >= WORK_S):
                 break
             window = side.mirror_window
@@ -356,9 +266,9 @@ class Engine:
             self._charge(side, took_s)
             at += len(piece)
             spent_s += took_s
-        if at < size and side.state is _State.GUARD:
+        if at < size and side.state is State.GUARD:
             self._check_unread(side)
-        return at if side.state is _State.MIRROR else size
+        return at if side.state is State.MIRROR else size
 
     def forwarded(self, direction: Direction, count: int) -> None:
         """So many bytes moved under Forward."""
@@ -376,19 +286,19 @@ class Engine:
     def release(self, direction: Direction) -> None:
         """The driver has no use for what a direction would be shown: it moves unseen."""
         side = self._up if direction is Direction.UP else self._down
-        if side.state not in _NO_MORE and side.state is not _State.DETECT:
+        if side.state not in NO_MORE and side.state is not State.DETECT:
             self._release(side)
 
-    def _release(self, side: _Side) -> None:
+    def _release(self, side: Side) -> None:
         side.is_released = side.is_stale = True
-        side.state, side.forward = _State.FORWARD, FORWARD_ALL
+        side.state, side.forward = State.FORWARD, FORWARD_ALL
 
     def unseen(self, direction: Direction) -> int | None:
         """How many of the next bytes need not be given to it; None: all that follow."""
         side = self._up if direction is Direction.UP else self._down
-        if side.state is _State.OVER:
+        if side.state is State.OVER:
             return None
-        if side.state is not _State.FORWARD or side.ahead:
+        if side.state is not State.FORWARD or side.ahead:
             return 0
         return side.forward.count
 
@@ -437,7 +347,7 @@ class Engine:
 
     # The answers, one for each state
 
-    def _answer_detect(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+    def _answer_detect(self, side: Side, data: bytes, ended: bool) -> Action | None:
         question = self._question
         assert question
         unclaimed = _behind(side.ahead, data)
@@ -452,7 +362,7 @@ class Engine:
             return self._pass_end(side)
         return self._hold(side, data)
 
-    def _answer_peek(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+    def _answer_peek(self, side: Side, data: bytes, ended: bool) -> Action | None:
         ahead = side.ahead
         unclaimed = _behind(ahead, data)
         if len(unclaimed) > side.tried:
@@ -463,7 +373,7 @@ class Engine:
                     del ahead[:moved]
                     taken -= moved
                 return Move(taken) if taken else None
-            if side.state is not _State.PEEK:
+            if side.state is not State.PEEK:
                 return None
         if side.tried >= MAX_PEEK:
             self._fault(side, "more bytes than one look may hold")
@@ -472,13 +382,13 @@ class Engine:
             return self._begin_end(side)
         return self._hold(side, data)
 
-    def _answer_mirror(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+    def _answer_mirror(self, side: Side, data: bytes, ended: bool) -> Action | None:
         if data:
             shown = self.mirror(side.direction, data)
             return Move(shown) if shown else YIELD
         return self._begin_end(side) if ended else MIRROR_ALL
 
-    def _answer_forward(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+    def _answer_forward(self, side: Side, data: bytes, ended: bool) -> Action | None:
         forward = side.forward
         if data:
             count = len(data) if forward.count is None else min(forward.count, len(data))
@@ -486,34 +396,34 @@ class Engine:
             return Move(count)
         return self._begin_end(side) if ended else forward
 
-    def _answer_pause(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+    def _answer_pause(self, side: Side, data: bytes, ended: bool) -> Action | None:
         if not ended:
             return self._hold(side, data)
         if data or not side.end_passed:
             self._check_unclaimed(side, _behind(side.ahead, data), ended=True)
         return self._move_ahead(side, data) if data else self._pass_end(side)
 
-    def _answer_guard(self, side: _Side, data: bytes, ended: bool) -> Action | None:
+    def _answer_guard(self, side: Side, data: bytes, ended: bool) -> Action | None:
         if data:
             self._check_unread(side)
             return Move(len(data))
         return self._begin_end(side) if ended else WAIT
 
-    def _answer_ending(self, side: _Side, data: bytes, _ended: bool) -> Action:
+    def _answer_ending(self, side: Side, data: bytes, _ended: bool) -> Action:
         self._check_unclaimed(side, _behind(side.ahead, data), ended=True)
         side.ahead.clear()
         if data:
             return Move(len(data))
-        side.state = _State.OVER
+        side.state = State.OVER
         other = self._other(side)
         self._release_waiting(other)
         other.is_stale = True
         return END
 
-    def _answer_over(self, _side: _Side, _data: bytes, _ended: bool) -> Action:
+    def _answer_over(self, _side: Side, _data: bytes, _ended: bool) -> Action:
         return END
 
-    def _hold(self, side: _Side, data: bytes) -> Action | None:
+    def _hold(self, side: Side, data: bytes) -> Action | None:
         """Hold back what may not move yet, but not for longer than it is worth."""
         if side.is_cut and self._conversation:
             self._fault(side, "bytes are missing from the capture")
@@ -523,7 +433,7 @@ class Engine:
         now = self.context.clock()
         if side.held_since is None:
             side.held_since = now
-        if self._other(side).state is not _State.OVER:  # else nothing can be an answer to it
+        if self._other(side).state is not State.OVER:  # else nothing can be an answer to it
             until = side.held_since + self.context.hold_s
             if now < until:
                 side.holds = True
@@ -535,12 +445,12 @@ class Engine:
         self._check_unclaimed(side, unclaimed)
         return self._move_ahead(side, data)
 
-    def _move_ahead(self, side: _Side, data: bytes) -> Action:
+    def _move_ahead(self, side: Side, data: bytes) -> Action:
         side.ahead += data
         side.held_since = None
         return MoveAhead(len(data))
 
-    def _pass_end(self, side: _Side) -> Action:
+    def _pass_end(self, side: Side) -> Action:
         """The end goes on, though it is not known yet whose it is."""
         if side.end_passed:
             return Wait(None)
@@ -549,9 +459,9 @@ class Engine:
         other.is_stale = other.is_stale or self._question is not None
         return PASS_END
 
-    def _begin_end(self, side: _Side) -> Action | None:
+    def _begin_end(self, side: Side) -> Action | None:
         """What the conversation has not taken goes on unseen, then the end."""
-        side.state = _State.ENDING
+        side.state = State.ENDING
         if self._conversation:
             try:
                 self._apply(self._conversation.receive_end(side.direction))
@@ -562,7 +472,7 @@ class Engine:
 
     # Detection
 
-    def _learn(self, question: OpenQuestion, side: _Side, data: bytes, *, is_over: bool) -> None:
+    def _learn(self, question: OpenQuestion, side: Side, data: bytes, *, is_over: bool) -> None:
         question.learn(side.direction, data, is_over=is_over)
         if question.is_decided:
             self._decide(question)
@@ -596,16 +506,16 @@ class Engine:
                 return False
         return True
 
-    def _claim(self, side: _Side) -> bool:
+    def _claim(self, side: Side) -> bool:
         """Show some of what has moved in a direction; whether any of it was taken."""
         ahead = side.ahead
         if not ahead or not self._conversation:
             return False
-        if side.state is _State.PEEK and len(ahead) > side.tried:
+        if side.state is State.PEEK and len(ahead) > side.tried:
             taken = self._show(side, bytes(ahead))
-        elif side.state is _State.MIRROR:
+        elif side.state is State.MIRROR:
             taken = self.mirror(side.direction, bytes(ahead))
-        elif side.state is _State.FORWARD:
+        elif side.state is State.FORWARD:
             count = side.forward.count
             taken = len(ahead) if count is None else min(count, len(ahead))
             self._skip(side, taken)
@@ -614,7 +524,7 @@ class Engine:
         del ahead[:taken]
         return taken > 0
 
-    def _show(self, side: _Side, data: bytes) -> int:
+    def _show(self, side: Side, data: bytes) -> int:
         """Show the conversation these unclaimed bytes, of which it has seen the first `tried`
         without taking any. Returns how many are its own, as far as that is known after WORK_S."""
         size, at = len(data), 0
@@ -624,13 +534,13 @@ class Engine:
         while at < size:
             if at and (self._must_yield(side) or time.perf_counter() - began_s > WORK_S):
                 break
-            if side.state is _State.FORWARD:
+            if side.state is State.FORWARD:
                 count = side.forward.count
                 passed = size - at if count is None else min(count, size - at)
                 self._skip(side, passed)
                 at += passed
                 continue
-            if side.state is not _State.PEEK or self.outcome:
+            if side.state is not State.PEEK or self.outcome:
                 break
             window = min(window, MAX_PEEK)
             whole = not at and size <= window
@@ -640,14 +550,14 @@ class Engine:
                 if len(decision.protocol_events) > _FEW_EVENTS:
                     window = WINDOW
                 side.window = window
-            elif side.state is not _State.PEEK:
+            elif side.state is not State.PEEK:
                 continue
             elif at + window >= size or window == MAX_PEEK:
                 is_exhausted = True
                 break
             else:
                 window *= 2
-            if self._weight > _UNCHARGED_BYTES:
+            if self._meter.is_due:
                 self._charge(side, 0.0)
         if is_exhausted:
             side.tried = size - at if at + window >= size else MAX_PEEK
@@ -656,7 +566,7 @@ class Engine:
         self._charge(side, time.perf_counter() - began_s)
         return at
 
-    def _receive_mirrored(self, side: _Side, data: bytes) -> int:
+    def _receive_mirrored(self, side: Side, data: bytes) -> int:
         """How many events there were."""
         if not self._told:
             self._mirrored += len(data)
@@ -665,7 +575,7 @@ class Engine:
         decision = self._receive(side, data)
         return len(decision.protocol_events) if decision else 0
 
-    def _receive(self, side: _Side, data: bytes) -> Decision | None:
+    def _receive(self, side: Side, data: bytes) -> Decision | None:
         """What the conversation decides; None if that ends it."""
         assert self._conversation
         try:
@@ -677,7 +587,7 @@ class Engine:
         self._apply(decision)
         return decision
 
-    def _skip(self, side: _Side, count: int) -> None:
+    def _skip(self, side: Side, count: int) -> None:
         if self._conversation and not side.is_released:
             try:
                 self._apply(self._conversation.receive_forwarded(side.direction, count))
@@ -702,29 +612,29 @@ class Engine:
         """The directives have changed."""
         self._target = decision.target or self.context.target
         for side, directive in ((self._up, decision.up), (self._down, decision.down)):
-            if side.directive is directive or side.is_released or side.state in _NO_MORE:
+            if side.directive is directive or side.is_released or side.state in NO_MORE:
                 continue
             side.directive = directive
             if isinstance(directive, Forward):
-                side.state, side.forward = _State.FORWARD, directive
+                side.state, side.forward = State.FORWARD, directive
             else:
-                side.state = _STATES[directive]
+                side.state = STATES[directive]
             side.tried = 0
             side.is_stale = True
-            if self._other(side).state in _NO_MORE:
+            if self._other(side).state in NO_MORE:
                 self._release_waiting(side)
-        if self._up.state is _State.SWITCH and self._down.state is _State.SWITCH:
+        if self._up.state is State.SWITCH and self._down.state is State.SWITCH:
             self.announce()
             self._conversation = None
             self.outcome = Switch(decision.inner or InnerProtocol())
             self._renew()
 
-    def _release_waiting(self, side: _Side) -> None:
+    def _release_waiting(self, side: Side) -> None:
         """The other side is over: what waits for it would wait for ever."""
-        if side.state in (_State.PAUSE, _State.SWITCH):
+        if side.state in (State.PAUSE, State.SWITCH):
             self._release(side)
 
-    def _fault(self, side: _Side, reason: str) -> None:
+    def _fault(self, side: Side, reason: str) -> None:
         """The layer cannot be followed any further: the rest is relayed unseen, unless a block
         could concern what the client may ask for in it."""
         named = self._finish()
@@ -732,8 +642,8 @@ class Engine:
         self.observer.fault(self.depth, side.direction, reason)
         self._forward_rest()
         if self._may_be_blocked():
-            if self._up.state not in _NO_MORE:
-                self._up.state = _State.GUARD
+            if self._up.state not in NO_MORE:
+                self._up.state = State.GUARD
             if side is self._up:
                 self._check_unread(side)
 
@@ -753,11 +663,11 @@ class Engine:
     def _forward_rest(self) -> None:
         for side in (self._up, self._down):
             side.ahead.clear()
-            if side.state not in _NO_MORE:
-                side.state, side.forward = _State.FORWARD, FORWARD_ALL
+            if side.state not in NO_MORE:
+                side.state, side.forward = State.FORWARD, FORWARD_ALL
                 side.is_stale = True
 
-    def _other(self, side: _Side) -> _Side:
+    def _other(self, side: Side) -> Side:
         return self._down if side is self._up else self._up
 
     # What is told, and what it costs
@@ -766,28 +676,16 @@ class Engine:
         if protocol_events:
             self.announce()
         for protocol_event in protocol_events:
-            self._weight += self.observer.protocol_event(self.depth, protocol_event)
+            self._meter.count(self.observer.protocol_event(self.depth, protocol_event))
 
-    def _charge(self, side: _Side, work_s: float) -> None:
+    def _charge(self, side: Side, work_s: float) -> None:
         """Charge the flow's budget; beyond it, the flow is relayed unseen."""
-        self._work_s += work_s
-        if self._weight <= _UNCHARGED_BYTES and self._work_s <= WORK_S:
-            return
-        work_s = 0.0
-        if self._work_s > WORK_S:
-            # The thread's clock costs twenty times as much as the other, so it is read only here.
-            # It does not count the time of other processes.
-            cpu_s = time.thread_time()
-            work_s = min(self._work_s, cpu_s - self._charged_at_s)
-            self._work_s, self._charged_at_s = 0.0, cpu_s
-        weight, self._weight = self._weight, 0
-        budget = self.rules.budget
-        if budget and not budget.spend(work_s=work_s, events=weight) and self._conversation:
+        if not self._meter.charge(work_s) and self._conversation:
             self._fault(side, _TOO_MUCH)
 
     # What the policy has to see
 
-    def _check_unread(self, side: _Side) -> None:
+    def _check_unread(self, side: Side) -> None:
         """Before what no conversation can read moves: the client may ask for any host in it."""
         if side is self._up and self._may_lead_on:
             self.context.policy.check(self._unread())
@@ -799,7 +697,7 @@ class Engine:
     def _unread(self) -> Unreadable:
         return Unreadable(port=None if self._elsewhere else self.context.port)
 
-    def _check_unclaimed(self, side: _Side, data: bytes, *, ended: bool = False) -> None:
+    def _check_unclaimed(self, side: Side, data: bytes, *, ended: bool = False) -> None:
         """Before bytes move that the conversation has not taken."""
         policy, conversation = self.context.policy, self._conversation
         if side is not self._up or not conversation or not policy.is_strict or not data:
@@ -817,17 +715,17 @@ def _behind(ahead: bytearray, data: bytes) -> bytes:
     return bytes(ahead) + data if ahead else data
 
 
-_Answer: TypeAlias = Callable[[Engine, _Side, bytes, bool], Action | None]
+_Answer: TypeAlias = Callable[[Engine, Side, bytes, bool], Action | None]
 
-_ANSWERS: Final[Mapping[_State, _Answer]] = {
-    _State.DETECT: Engine._answer_detect,
-    _State.PEEK: Engine._answer_peek,
-    _State.MIRROR: Engine._answer_mirror,
-    _State.FORWARD: Engine._answer_forward,
-    _State.PAUSE: Engine._answer_pause,
-    _State.SWITCH: Engine._answer_pause,
-    _State.GUARD: Engine._answer_guard,
-    _State.ENDING: Engine._answer_ending,
-    _State.OVER: Engine._answer_over,
+_ANSWERS: Final[Mapping[State, _Answer]] = {
+    State.DETECT: Engine._answer_detect,
+    State.PEEK: Engine._answer_peek,
+    State.MIRROR: Engine._answer_mirror,
+    State.FORWARD: Engine._answer_forward,
+    State.PAUSE: Engine._answer_pause,
+    State.SWITCH: Engine._answer_pause,
+    State.GUARD: Engine._answer_guard,
+    State.ENDING: Engine._answer_ending,
+    State.OVER: Engine._answer_over,
 }
 """None: the state has changed, or what was shown has changed nothing; ask again."""

@@ -24,10 +24,10 @@ from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unkno
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.redial import Redial
-from mitml4.layers.report import Kind, Speaker
+from mitml4.layers.report import Kind
 from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.protocols.context import LayerContext
-from mitml4.protocols.conversation import MAX_PEEK, Framing
+from mitml4.protocols.conversation import MAX_PEEK, Framing, Speaker
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.hello import ClientHello

@@ -15,7 +15,7 @@ from mitml4 import events
 from mitml4.dataclass import dataclass
 from mitml4.events import Action, CloseReason, Event, LayerEvent, now
 from mitml4.net.listener import IncomingConnection
-from mitml4.protocols.conversation import Details
+from mitml4.protocols.conversation import Details, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
 __all__ = ["Report"]
@@ -23,7 +23,6 @@ __all__ = ["Report"]
 Side = Literal["client", "server"]
 Stage = Literal["connect", "detect", "handshake", "relay"]
 Kind = Literal["refused", "timeout", "reset", "alert", "certificate", "protocol", "internal"]
-Speaker = Literal["client", "server"]
 
 
 @dataclass(slots=True)

@@ -21,8 +21,8 @@ from mitml4.layers.converse import Follower
 from mitml4.layers.handshake import GivenUp, Handshake, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
-from mitml4.layers.report import Speaker
 from mitml4.protocols.context import LayerContext
+from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.policy import Blocked, Decide, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.fingerprints import kind_of_client

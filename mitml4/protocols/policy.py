@@ -16,9 +16,9 @@ from mitml4.dataclass import dataclass
 __all__ = [
     "Blocked",
     "Decide",
-    "Decision",
     "End",
     "FlowPolicy",
+    "PolicyDecision",
     "Target",
     "Unreadable",
     "without_interception",
@@ -48,14 +48,14 @@ class Unreadable:
 End: TypeAlias = Target | Unreadable
 
 
-class Decision(NamedTuple):
+class PolicyDecision(NamedTuple):
     """What to do with a connection; `reason` is the option that decided it, empty for none."""
 
     action: Literal["block", "passthrough", "intercept"]
     reason: str = ""
 
 
-Decide: TypeAlias = Callable[[Sequence[End]], Decision]
+Decide: TypeAlias = Callable[[Sequence[End]], PolicyDecision]
 """The policy: what to do with a connection that is known by these ends, the nearest first."""
 
 
@@ -67,9 +67,9 @@ class Blocked(Exception):  # noqa: N818 - a decision, not an error
         self.end = end
 
 
-def intercept_all(_ends: Sequence[End]) -> Decision:
+def intercept_all(_ends: Sequence[End]) -> PolicyDecision:
     """The policy where nothing was asked for."""
-    return Decision("intercept")
+    return PolicyDecision("intercept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class FlowPolicy:
     known: tuple[Target, ...] = ()
     """What the flow is known by from the start: its destination, and the destination's DNS name."""
 
-    def decide(self, *ends: Target) -> Decision:
+    def decide(self, *ends: Target) -> PolicyDecision:
         """What to do with TLS that is known by these too, the nearest first, once checked."""
         return self.policy((*ends, *self.known))
 
@@ -104,9 +104,9 @@ class FlowPolicy:
 def without_interception(policy: Decide, reason: str) -> Decide:
     """The same policy, for flows in which no TLS is intercepted."""
 
-    def blocked_or_not(ends: Sequence[End]) -> Decision:
+    def blocked_or_not(ends: Sequence[End]) -> PolicyDecision:
         decision = policy(ends)
         action, _ = decision
-        return decision if action == "block" else Decision("passthrough", reason)
+        return decision if action == "block" else PolicyDecision("passthrough", reason)
 
     return blocked_or_not

@@ -10,7 +10,7 @@ import trio
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.protocols.conversation import End
-from mitml4.protocols.policy import Decide, Decision
+from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.session.config import SessionConfig
 from mitml4.session.policy import HostPattern, Policy
 from mitml4.tls.ca import CertificateAuthority
@@ -65,10 +65,10 @@ def _within(domains: tuple[str, ...], policy: Policy) -> Decide:
         return policy.decide
     permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]
 
-    def narrowed(ends: Sequence[End]) -> Decision:
+    def narrowed(ends: Sequence[End]) -> PolicyDecision:
         decision = policy.decide(ends)
         if decision.action == "intercept" and not any(each.matches(ends[0]) for each in permitted):
-            return Decision("passthrough", "--permit-domain")
+            return PolicyDecision("passthrough", "--permit-domain")
         return decision
 
     return narrowed

@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
-from mitml4.protocols.policy import Decision, End, Unreadable
+from mitml4.protocols.policy import End, PolicyDecision, Unreadable
 from mitml4.session.hosts import Host, ascii_form, readings, written
 
 __all__ = ["HostPattern", "Policy"]
@@ -86,7 +86,7 @@ class HostPattern:
         return not isinstance(host, str) and host in self.host
 
 
-_INTERCEPT: Final = Decision("intercept")
+_INTERCEPT: Final = PolicyDecision("intercept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Policy:
             elif item.host == _ANYTHING:
                 yield from ((network, item.port) for network in _EVERYWHERE)
 
-    def decide(self, ends: Sequence[End]) -> Decision:
+    def decide(self, ends: Sequence[End]) -> PolicyDecision:
         """What to do with a connection that is known by these names and addresses.
 
         Ask again whenever another one is known. `block` is final. The other actions are about TLS,
@@ -116,13 +116,13 @@ class Policy:
         """
         for refused in self.block:
             if any(map(refused.may_match, ends)):
-                return Decision("block", f"--block {refused.text}")
+                return PolicyDecision("block", f"--block {refused.text}")
         if pattern := _first_match(self.passthrough, ends):
-            return Decision("passthrough", f"--passthrough {pattern.text}")
+            return PolicyDecision("passthrough", f"--passthrough {pattern.text}")
         if self.only and not _first_match(self.only, ends):
-            return Decision("passthrough", "--only")
+            return PolicyDecision("passthrough", "--only")
         if self.tls == "passthrough":
-            return Decision("passthrough", "--tls passthrough")
+            return PolicyDecision("passthrough", "--tls passthrough")
         return _INTERCEPT
 
 

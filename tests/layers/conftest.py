@@ -19,7 +19,7 @@ from mitml4.lab.memory import MemoryStream, memory_pair
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.protocols.policy import Decide, Decision
+from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.session.flow import Flow, Services
 from mitml4.tls.ca import CertificateAuthority
@@ -33,7 +33,7 @@ from mitml4.tls.verify import Verifier
 
 CLIENT = Address("192.0.2.1", 50000)
 SERVER = Address("192.0.2.2", 443)
-INTERCEPT = Decision("intercept")
+INTERCEPT = PolicyDecision("intercept")
 HELLO = ClientHello(
     legacy_version=0x0303,
     random=bytes(32),

@@ -14,7 +14,7 @@ import trio
 
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
-from mitml4.protocols.policy import Decision, Target
+from mitml4.protocols.policy import PolicyDecision, Target
 from mitml4.session.flow import Flow
 from mitml4.tls.stream import TlsStream
 
@@ -31,8 +31,8 @@ class Http:
     window = 65536
     has_server = True
 
-    def policy(self, _ends) -> Decision:
-        return Decision("intercept")
+    def policy(self, _ends) -> PolicyDecision:
+        return PolicyDecision("intercept")
 
     async def open_client(self, end) -> None:
         pass
@@ -100,15 +100,15 @@ class TlsHttp(Http):
 class TlsPassthrough(TlsHttp):
     stack = ("tls",)
 
-    def policy(self, _ends) -> Decision:
-        return Decision("passthrough", "--tls passthrough")
+    def policy(self, _ends) -> PolicyDecision:
+        return PolicyDecision("passthrough", "--tls passthrough")
 
 
 class TlsGivenUp(TlsPassthrough):
     """The server asks for the client's certificate: the flow connects again."""
 
-    def policy(self, _ends) -> Decision:
-        return Decision("intercept")
+    def policy(self, _ends) -> PolicyDecision:
+        return PolicyDecision("intercept")
 
     async def open_server(self, end) -> None:
         await end.start_tls(as_server=True, asks=True)
@@ -201,9 +201,9 @@ class Refused(Silent):
 class Blocked(Http):
     """The client asks for what it may not."""
 
-    def policy(self, ends) -> Decision:
+    def policy(self, ends) -> PolicyDecision:
         is_named = any(isinstance(end, Target) and end.host == "a.test" for end in ends)
-        return Decision("block" if is_named else "intercept", "--block a.test")
+        return PolicyDecision("block" if is_named else "intercept", "--block a.test")
 
 
 @pytest.fixture(params=TALKS, ids=[each.__name__ for each in TALKS])

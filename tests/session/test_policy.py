@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target, Unreadable
-from mitml4.protocols.policy import Decision
+from mitml4.protocols.policy import PolicyDecision
 from mitml4.session.policy import HostPattern, Policy
 
 
@@ -189,7 +189,9 @@ def test_any_name_from_the_network_can_be_asked_about(name: str, port: int) -> N
     """Also names that are no UTF-8, which come with surrogates in them: no host can be read."""
     hostile = name + b"\xff".decode("utf-8", "surrogateescape")
     policy = Policy(block=patterns("*.bücher.example", "10.0.0.0/8", "x:1"))
-    assert policy.decide([Target(hostile, port)]) == Decision("block", "--block *.bücher.example")
+    assert policy.decide([Target(hostile, port)]) == PolicyDecision(
+        "block", "--block *.bücher.example"
+    )
     assert Policy(only=patterns("*")).decide([Target(hostile, port)]).action == "passthrough"
 
 
@@ -215,14 +217,14 @@ def test_a_name_of_ascii_letters_is_matched_by_itself() -> None:
 
 
 def test_nothing_asked_for_means_intercept() -> None:
-    assert Policy().decide([Target("h", 1), Unreadable()]) == Decision("intercept")
+    assert Policy().decide([Target("h", 1), Unreadable()]) == PolicyDecision("intercept")
 
 
 def test_each_thing_a_connection_is_known_by_can_match() -> None:
     known = (Target("front.example", 443), Target("back.example", 443), Target("192.0.2.1", 1080))
     for text in ("front.example", "back.example", "192.0.2.1", "*:443", "*:1080"):
         policy = Policy(block=patterns("other.example", text))
-        assert policy.decide(known) == Decision("block", f"--block {text}")
+        assert policy.decide(known) == PolicyDecision("block", f"--block {text}")
 
 
 def test_what_cannot_be_read_is_blocked_where_a_block_could_concern_it() -> None:
@@ -248,10 +250,10 @@ def test_block_comes_before_passthrough_and_passthrough_before_only() -> None:
         only=patterns("a.example", "b.example", "c.example"),
     )
     expected = {
-        "a.example": Decision("block", "--block a.example"),
-        "b.example": Decision("passthrough", "--passthrough b.example"),
-        "c.example": Decision("intercept"),
-        "d.example": Decision("passthrough", "--only"),
+        "a.example": PolicyDecision("block", "--block a.example"),
+        "b.example": PolicyDecision("passthrough", "--passthrough b.example"),
+        "c.example": PolicyDecision("intercept"),
+        "d.example": PolicyDecision("passthrough", "--only"),
     }
     for name, decision in expected.items():
         assert policy.decide([Target(name, 443), Target("192.0.2.1", 443)]) == decision
@@ -259,7 +261,9 @@ def test_block_comes_before_passthrough_and_passthrough_before_only() -> None:
 
 def test_with_tls_passthrough_nothing_is_opened_but_block_still_blocks() -> None:
     policy = Policy(tls="passthrough", block=patterns("a.example"))
-    assert policy.decide([Target("b.example", 443)]) == Decision("passthrough", "--tls passthrough")
+    assert policy.decide([Target("b.example", 443)]) == PolicyDecision(
+        "passthrough", "--tls passthrough"
+    )
     assert policy.decide([Target("a.example", 443)]).action == "block"
 
 
