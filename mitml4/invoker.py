@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Mapping
+from pathlib import Path
 
-__all__ = ["give_to_invoker", "sudo_user"]
+__all__ = ["give_to_invoker", "home_in", "sudo_user"]
 
 
 def sudo_user() -> pwd.struct_passwd | None:
@@ -15,6 +17,16 @@ def sudo_user() -> pwd.struct_passwd | None:
         return None
     try:
         return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def home_in(environ: Mapping[str, str]) -> Path | None:
+    """`HOME`, if it is absolute; otherwise the home of the user database. None if there is none."""
+    if (home := environ.get("HOME", "")).startswith("/"):
+        return Path(home)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         return None
 

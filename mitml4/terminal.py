@@ -1,15 +1,18 @@
-"""Properties of an output stream: whether it is a terminal, its width, its use of colours."""
+"""Properties of an output stream: whether it is a terminal, its width, its use of colours. And what
+takes the place of standard streams that are closed."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final, Literal, TextIO, TypeAlias
 
-__all__ = ["Color", "is_terminal", "wants_color", "width_of"]
+__all__ = ["Color", "is_terminal", "occupy_standard_descriptors", "wants_color", "width_of"]
 
 Color: TypeAlias = Literal["auto", "always", "never"]
 """The option --color."""
 
+_STANDARD_ERROR: Final = 2
 _WIDE: Final = 160
 """The width of a table if the output is not a terminal."""
 
@@ -36,3 +39,12 @@ def width_of(stream: TextIO | None) -> int:
         return columns or os.get_terminal_size(stream.fileno() if stream else -1).columns or _WIDE
     except (OSError, ValueError):
         return _WIDE
+
+
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null in place of standard descriptors that the caller has closed, so that no other
+    file gets their numbers. A command that is run still finds them closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+    sys.stderr = sys.stderr or os.fdopen(_STANDARD_ERROR, "w", closefd=False)

@@ -69,12 +69,13 @@ VALUES: Final = {"integer": "N", "integer range": "N", "filename": "FILE"}
 VARIABLES: Final = (
     (
         "XDG_DATA_HOME",
-        "The certificate authority is in mitml4/ below it; ~/.local/share if unset.",
+        "The certificate authority is in mitml4/ below it; ~/.local/share if unset or relative.",
     ),
     (
         "SUDO_USER",
         "Set by sudo(8): the user whose authority is used, and who owns the output files.",
     ),
+    ("HOME", "~; the home of the user database if unset, empty or relative."),
     ("NO_COLOR", "If set, colours are not used, unless --color says otherwise."),
 )
 
@@ -314,7 +315,7 @@ def reference() -> str:
         "",
         "Data goes to standard output, messages to standard error. Options of `mitml4` itself come",
         "before the command. Every option can be set by an environment variable; values of a",
-        "repeatable option are separated by spaces.",
+        "repeatable option are separated by spaces. An empty variable counts as unset.",
         "",
     ]
     for page in pages():

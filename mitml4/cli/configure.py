@@ -25,6 +25,8 @@ _OUTPUTS: Final = {
     "har": "--har exchanges.har",
     "keylog": "--keylog keys.txt",
 }
+_WITHOUT_STDOUT: Final = ("output", "write", "har")
+"""Options that let `intercept` do without a standard output."""
 
 
 def intercept_config(console: Console, **given: Any) -> InterceptConfig:
@@ -41,11 +43,10 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
         spoof_source=given["spoof_source"],
         blocked=tuple(Ends(*each) for each in common["policy"].blocked_addresses),
     )
-    wants_table = is_terminal(sys.stdout) and not given["json"]
     return InterceptConfig(
         scope=scope,
         ca_dir=given["ca_dir"] or _default_ca_directory(),
-        output="table" if wants_table else "json",
+        output=_display_on_stdout(given),
         duration_s=given["duration"],
         max_flows=given["max_flows"],
         dry_run=given["dry_run"],
@@ -66,6 +67,14 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
         output=_display_beside_a_command(console, given),
         **_common(console, given),
     )
+
+
+def _display_on_stdout(given: dict[str, Any]) -> Display:
+    if given["json"]:
+        return "json"
+    if sys.stdout is None and any(given[each] for each in _WITHOUT_STDOUT):
+        return "none"
+    return "table" if is_terminal(sys.stdout) else "json"
 
 
 def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Display:

@@ -13,6 +13,7 @@ from mitml4.cli.options import Command, intercept_options
 from mitml4.errors import ExitCode
 from mitml4.keyboard import keyboard
 from mitml4.keys import KEYS
+from mitml4.terminal import occupy_standard_descriptors
 
 __all__ = ["intercept"]
 
@@ -38,6 +39,7 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     killed. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
     """
     config = intercept_config(console, **options)
+    occupy_standard_descriptors()
 
     # Keys that are typed during the setup are for the table, and must not be echoed before it.
     with keyboard() if config.output == "table" else nullcontext():

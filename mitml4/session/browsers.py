@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import MachineError
 from mitml4.files import open_input
-from mitml4.invoker import sudo_user
+from mitml4.invoker import home_in, sudo_user
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.tls.nss_database import (
     CERTIFICATES_FILE,
@@ -125,7 +125,7 @@ def withdraw(
 
 
 def _places(environ: Mapping[str, str]) -> NssPlaces:
-    return NssPlaces.of(Path(environ.get("HOME") or os.path.expanduser("~")), environ)
+    return NssPlaces.of(home_in(environ) or Path("/"), environ)
 
 
 def _find_databases(environ: Mapping[str, str], argv: Sequence[str]) -> list[Path]:

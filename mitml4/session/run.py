@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import sys
 from functools import partial
 from typing import Final
 
@@ -33,12 +32,12 @@ from mitml4.session.session import Complain, Say, Session
 from mitml4.session.source import confined
 from mitml4.session.trust import CommandTrust
 from mitml4.session.writing import notes_of
+from mitml4.terminal import occupy_standard_descriptors
 
 __all__ = ["run"]
 
 _CLOSE_TIMEOUT_S: Final = 0.5
 """How long connections may take to close after the command has ended."""
-_STANDARD_ERROR: Final = 2
 _KEPT: Final = (Capability.KILL, Capability.NET_ADMIN, Capability.NET_RAW)
 """Needed where mitml4 runs as root: to forward signals to a command that runs as another user, and
 to set marks."""
@@ -51,7 +50,7 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     Raises CommandError if the command cannot be run, MitmError for what ends the session early.
     """
     program = find_program(config.argv[0], os.environ)
-    _occupy_standard_descriptors()
+    occupy_standard_descriptors()
     at_end = partial(withdraw, dict(os.environ), config.argv)
     with Namespace.open(loopback=takes_loopback(config), at_end=at_end) as namespace:
         if namespace.has_user_namespace and _changes_user(program):
@@ -62,15 +61,6 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
         # Output to the terminal must work while the command is in the foreground.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         return trio.run(_run, config, namespace, launch, say, complain)
-
-
-def _occupy_standard_descriptors() -> None:
-    """Open /dev/null in place of standard descriptors that the caller has closed, so that no other
-    file gets their numbers. The command still finds them closed."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
-        pass
-    os.close(descriptor)
-    sys.stderr = sys.stderr or os.fdopen(_STANDARD_ERROR, "w", closefd=False)
 
 
 def _changes_user(program: str) -> bool:

@@ -149,7 +149,8 @@ def _is_regular(descriptor: int) -> bool:
 
 def write_failure(name: str, error: OSError) -> MitmError:
     """The error to show to the user when `name` cannot be written."""
-    place = shlex.quote(os.path.dirname(name) or ".")
+    directory = os.path.dirname(name) or "."
+    place = shlex.quote(directory)
     if isinstance(error, RefusedError):
         hint = f"{error.remedy} {shlex.quote(name)}"
         return MitmError(f"cannot write {name}: {error.strerror}", hint=hint)
@@ -158,7 +159,7 @@ def write_failure(name: str, error: OSError) -> MitmError:
             hint = f"df {place}"
         case errno.EFBIG:
             hint = "ulimit -f"
-        case errno.ENOENT:
+        case errno.ENOENT if not os.path.isdir(directory):
             hint = f"mkdir -p {place}"
         case _:
             hint = f"ls -ld {place} {shlex.quote(name)}"

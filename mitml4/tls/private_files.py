@@ -13,7 +13,7 @@ from typing import Final
 
 from mitml4.errors import CertificateError
 from mitml4.files import RefusedError, open_directory, open_input, pinned, writable_by_invoker
-from mitml4.invoker import give_to_invoker, sudo_user
+from mitml4.invoker import give_to_invoker, home_in, sudo_user
 
 __all__ = [
     "data_home",
@@ -111,11 +111,10 @@ def home() -> Path:
     """The invoking user's home. Raises CertificateError if there is none."""
     if user := sudo_user():
         return Path(user.pw_dir)
-    try:
-        return Path.home()
-    except RuntimeError:
-        message = "this user has no home directory"
-        raise CertificateError(message, hint="--ca-dir DIR says where to keep it") from None
+    if found := home_in(os.environ):
+        return found
+    message = "this user has no home directory"
+    raise CertificateError(message, hint="--ca-dir DIR says where to keep it")
 
 
 @contextlib.contextmanager

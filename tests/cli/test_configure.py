@@ -100,6 +100,14 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     )
 
 
+def test_without_a_standard_output_the_files_are_enough(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    for option in ("-o", "-w", "--har"):
+        assert on_lo(option, "file").output == "none"
+    for arguments in ([], ["--json", "-o", "file"], ["--keylog", "file"]):
+        assert on_lo(*arguments).output == "json"  # which is an error
+
+
 def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
     for arguments, message in (
         (["--iface", "eht0"], "--iface: there is no interface 'eht0'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from mitml4.errors import MitmError
 from mitml4.events import Event, FlowClose, FlowError, FlowOpen, LayerEvent, encode, weight
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.sinks.background import Background
-from mitml4.sinks.files import OutputFile
+from mitml4.sinks.files import OutputFile, write_failure
 from mitml4.sinks.inline import Inline
 from mitml4.sinks.jsonl import JsonLines
 
@@ -249,6 +250,14 @@ def test_a_file_that_cannot_be_opened_is_an_error_with_a_hint(
         JsonLines.to_file(tmp_path / name)
     assert str(tmp_path / name) in caught.value.message
     assert (caught.value.hint or "").startswith(hint)
+
+
+def test_a_file_that_vanishes_is_not_for_want_of_its_directory(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for name in ("events", str(tmp_path / "events")):
+        assert (write_failure(name, gone).hint or "").startswith("ls -ld ")
+    assert write_failure("missing/events", gone).hint == "mkdir -p missing"
 
 
 async def test_it_can_be_cancelled_while_idle_and_while_writing(numbered, pipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -314,6 +315,18 @@ class TestWhereItLives:
         if configured is not None:
             monkeypatch.setenv("XDG_DATA_HOME", configured)
         assert default_directory() == Path("/home/someone/.local/share/mitml4")
+
+    @pytest.mark.parametrize("home", [None, "", "relative"])
+    def test_a_home_that_is_no_place_is_looked_up(
+        self, monkeypatch: pytest.MonkeyPatch, home: str | None
+    ) -> None:
+        monkeypatch.delenv("SUDO_USER", raising=False)
+        monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+        monkeypatch.delenv("HOME", raising=False)
+        if home is not None:
+            monkeypatch.setenv("HOME", home)
+        users = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        assert default_directory() == users / ".local/share/mitml4"
 
     def test_sudo_user_means_nothing_to_an_ordinary_user(
         self, monkeypatch: pytest.MonkeyPatch
