@@ -314,6 +314,22 @@ def test_a_chain_that_drops_what_is_sent_is_named_with_its_remedy(
     router.namespace.run("nft", "-f", "-", input=f"flush chain inet theirs c\n{undo}")
 
 
+@pytest.mark.parametrize("rule", ["meta skuid != 0 drop", f"tcp dport {PORT} drop"])
+def test_a_rule_that_drops_what_is_sent_is_named_with_its_remedy(
+    lab, router, intercept, tmp_path, rule: str
+) -> None:
+    rules = ("ct state established accept", rule)
+    router.load(chain("output", "\n".join(rules)))
+    intercept(iface=LAN)
+    said = (tmp_path / "stderr.txt").read_text()
+    assert f"inet theirs c: {rule}" in said
+    comes_to(lab.client, "TIMEOUT")
+    router.namespace.run(*said.partition("mitml4 marks: ")[2].splitlines()[0].split())
+    comes_to(lab.client, "echo")
+    undo = "".join(f"add rule inet theirs c {each}\n" for each in rules)
+    router.namespace.run("nft", "-f", "-", input=f"flush chain inet theirs c\n{undo}")
+
+
 def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:
     session = intercept("--block", f"{SERVER_V4}:{PORT}", "--block", SERVER_V6, iface=WAN)
     for host in (lab.client, router.namespace):

@@ -50,6 +50,12 @@ _NOT_FOR_ANSWERS: Final = re.compile(
     r"\bct state (?!!)(?![\w,{}: ]*\bestablished\b)|\bct state != [\w,{} ]*\bestablished\b"
     r"|\bct direction original\b|\btcp flags\b|\b(?:udp|icmp|icmpv6)\b"
 )
+# The same for rules about what this host sends: new TCP connections to any server concern ours.
+_NOT_FOR_OURS: Final = re.compile(
+    r"\bct state (?!!)(?![\w,{}: ]*\bnew\b)|\b(?:udp|icmp|icmpv6|daddr|mark|tcp flags)\b"
+    r"|\boif(?:name)? \"?lo\b|\bxt match (?!\"?owner\b)"
+)
+_LETS_OURS_OUT: Final = re.compile(r"^(?:counter )?accept$|\bmeta mark .* accept$")
 _JUMP: Final = re.compile(r"\b(?:jump|goto) (\S+)$")
 _DROPS: Final = re.compile(r"\bdrop$|\breject\b")
 _LETS_ALL_IN: Final = re.compile(
@@ -168,6 +174,35 @@ class HostRules:
             for chain in self.chains
             if chain.hook in _SENDING and chain.policy == "drop" and chain.family in _FAMILIES
         )
+
+    @property
+    def drops_of_sent(self) -> tuple[tuple[Chain, Rule], ...]:
+        """The other base chains of what this host sends in which a rule may drop our connections to
+        servers, and the first such rule: it names no destination, and no rule before it accepts all
+        or what is marked."""
+        return tuple(
+            (chain, rule)
+            for chain in self.chains
+            if chain.hook in _SENDING and chain.policy != "drop" and chain.family in _FAMILIES
+            if (rule := self._drop_of_ours(chain, ()))
+        )
+
+    def _drop_of_ours(self, chain: Chain, within: tuple[str, ...]) -> Rule | None:
+        for rule in self.rules:
+            if rule.chain != chain:
+                continue
+            text = _COMMENT.sub("", rule.text).strip()
+            if _LETS_OURS_OUT.search(text):
+                return None
+            if _NOT_FOR_OURS.search(text):
+                continue
+            if (jump := _JUMP.search(text)) and jump[1] not in within:
+                inner = replace(chain, name=jump[1], hook=None, policy=None)
+                if found := self._drop_of_ours(inner, (*within, jump[1])):
+                    return found
+            elif _DROPS.search(text):
+                return rule
+        return None
 
     @property
     def dropping_answers(self) -> tuple[Chain, ...]:

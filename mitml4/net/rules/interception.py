@@ -278,6 +278,12 @@ async def _notes(scope: Scope) -> AsyncIterator[str]:
             f"{chain} drops by policy what this host sends. It must accept mitml4's connections to "
             f"servers, or these time out: {chain.opening}"
         )
+    for chain, rule in rules.drops_of_sent:
+        yield (
+            f"a rule may drop mitml4's connections to servers, which then time out: {rule}. "
+            "If it does, accept before it established connections, and what mitml4 marks: "
+            f"{chain.opening}"
+        )
     if scope.forwarded and (chains := rules.dropping_answers):
         yield (
             f"what {', '.join(map(str, chains))} would drop of the servers' answers alone does not "

@@ -333,10 +333,10 @@ def test_reading_makes_no_tables() -> None:
     assert in_network(work) == []
 
 
-def forward_chain(body: str, policy: str = "accept") -> HostRules:
+def chain_of(hook_name: str, body: str, policy: str = "accept") -> HostRules:
     """As nft lists it."""
     lines = [f"\t\t{line} # handle {at}" for at, line in enumerate(body.splitlines(), 5)]
-    hook = f"\t\ttype filter hook forward priority filter; policy {policy};"
+    hook = f"\t\ttype filter hook {hook_name} priority filter; policy {policy};"
     others = ["\tchain apart { # handle 2", "\t\tip saddr 192.0.2.1 drop # handle 3", "\t}"]
     chain = ["\tchain c { # handle 4", hook, *lines, "\t}"]
     return HostRules("\n".join(["table inet wall { # handle 1", *others, *chain, "}"]))
@@ -368,5 +368,34 @@ def forward_chain(body: str, policy: str = "accept") -> HostRules:
 def test_a_chain_that_drops_answers_is_told_from_one_that_knows_connections(
     body: str, policy: str, drops: bool
 ) -> None:
-    found = forward_chain(body, policy).dropping_answers
+    found = chain_of("forward", body, policy).dropping_answers
     assert [str(chain) for chain in found] == ["inet wall c"] * drops
+
+
+@pytest.mark.parametrize(
+    ("body", "dropping"),
+    [
+        ("meta skuid != 0 drop", "meta skuid != 0 drop"),
+        ("tcp dport 80 drop", "tcp dport 80 drop"),
+        ("tcp dport { 25, 80 } counter packets 1 bytes 2 reject", "tcp dport { 25, 80 } counter"),
+        ("ip saddr 192.0.2.1 accept\nct state new drop", "ct state new drop"),
+        ("jump apart", "ip saddr 192.0.2.1 drop"),
+        ('xt match "owner" counter drop', 'xt match "owner" counter drop'),
+        ('oifname "eth0" drop comment "mark"', 'oifname "eth0" drop'),
+        ("", None),
+        ("accept\ndrop", None),
+        ("meta mark & 0xffff0000 == 0x4d340000 accept\ntcp dport 80 drop", None),
+        ("ct state invalid drop", None),
+        ("udp dport 443 drop", None),
+        ("ip daddr 192.0.2.9 drop", None),
+        ('oifname "lo" drop', None),
+        ("tcp flags & (fin | syn) == fin | syn drop", None),
+        ("jump c", None),
+    ],
+)
+def test_a_rule_that_may_drop_our_connections_is_found(body: str, dropping: str | None) -> None:
+    found = chain_of("output", body).drops_of_sent
+    assert [str(chain) for chain, _ in found] == ["inet wall c"] * (dropping is not None)
+    assert all((dropping or "") in rule.text for _, rule in found)
+    assert not chain_of("output", body, "drop").drops_of_sent  # named for its policy
+    assert not chain_of("input", body).drops_of_sent
