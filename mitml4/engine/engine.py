@@ -239,6 +239,11 @@ class Engine:
         other = self._other(side)
         return other.is_stale and other.holds
 
+    def reads(self, direction: Direction) -> bool:
+        """Whether the next bytes of a direction are this layer's, and move once it claims them."""
+        side = self._up if direction is Direction.UP else self._down
+        return side.state is State.PEEK and not self.outcome
+
     def is_stale(self, direction: Direction) -> bool:
         """Whether the last answer for a direction does not hold any more."""
         return (self._up if direction is Direction.UP else self._down).is_stale

@@ -132,14 +132,15 @@ class Follower:
         return False
 
     async def _claim(self, direction: Direction, lane: Lane, count: int) -> None:
-        """What is claimed is sent at once, unless there is more, of which it is not known yet what
-        it is: bytes that came together leave together."""
+        """What is claimed is sent at once, unless more is there that another layer may read: bytes
+        that came together leave together. Messages of this layer do not wait for those behind
+        them: the other side may answer the first while the next are read."""
         fresh = self._fresh[direction]
         lane.claim(fresh[:count])
-        self._fresh[direction] = fresh[count:]
-        if count == len(fresh):
+        self._fresh[direction] = more = fresh[count:]
+        if not more or self._engine.reads(direction):
             await lane.flush()
-        else:
+        if more:
             await trio.lowlevel.checkpoint()
 
     async def _wait(

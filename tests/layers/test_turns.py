@@ -139,6 +139,29 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     assert max(conversation.fed) <= (engine.WINDOW if directive is PEEK else 16384)
 
 
+async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read(
+    monkeypatch,
+) -> None:
+    """So that the other side answers them meanwhile. Otherwise a client that sends many requests at
+    once would have too many without a response."""
+    monkeypatch.setattr(engine, "WORK_S", 0.0)
+    unsent = []
+
+    class Watched(Units):
+        def feed(self, direction: Direction, data: bytes) -> int:
+            unsent.append(len(ends.bridge.up.due))
+            return Units.feed(self, direction, data)
+
+    with bridged() as ends:
+        ends.client.sendall(b"x" * 40_000)
+        ends.client.shutdown(socket.SHUT_WR)
+        ends.server.shutdown(socket.SHUT_WR)
+        with trio.fail_after(5):
+            await Follower(ends.bridge, CONTEXT).follow(Watched(up=PEEK), "client")
+    assert len(unsent) >= 40_000 // engine.WINDOW
+    assert set(unsent) == {0}
+
+
 async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autojump_clock) -> None:
     """As long as a byte is there whenever one is asked for. Whoever waits for the next one gets a
     look at each."""
