@@ -181,16 +181,17 @@ class Lane:
     async def mirror(self, show: Show) -> None:
         """Move what comes next, once something does; `show` is given a copy first. Sets `ended`."""
         await self.flush()
-        await self.source.wait_receivable()
-        with self.relay.lend() as buffer:
-            try:
+        count: int | None
+        try:
+            await self.source.wait_receivable()  # TLS inside TLS already reads what carries it here
+            with self.relay.lend() as buffer:
                 count = self.source.receive_nowait(buffer)
-            except StreamTruncated as truncation:
-                self.truncation = truncation.with_traceback(None)
-                count = 0
-            if count:
-                await show(bytes(buffer[:count]))
-                await self.sink.send_all(buffer[:count], fed_by=self.source.transport)
+                if count:
+                    await show(bytes(buffer[:count]))
+                    await self.sink.send_all(buffer[:count], fed_by=self.source.transport)
+        except StreamTruncated as truncation:
+            self.truncation = truncation.with_traceback(None)
+            count = 0
         if count is None and (urgent := self.source.peek_urgent()):
             await show(urgent)
             await self._send_urgent()

@@ -215,7 +215,7 @@ class TlsStream(Stream):
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
         try:
             await self._drive(self.connection.shutdown, fed_by)
-        except (TlsFailure, OSError):
+        except (StreamTruncated, OSError):
             return  # receiving reports it
 
     async def _drive(self, operation: Callable[[], T], fed_by: Transport | None = None) -> T:
