@@ -424,6 +424,9 @@ def test_a_connection_that_has_begun_before_the_session_goes_on_when_it_is_answe
     """Its SYN has passed, and comes again."""
     rules = "add table inet t; add chain inet t c { type filter hook input priority 0; }"
     lab.server.run("nft", f"{rules}; add rule inet t c tcp dport 80 drop")
+    tracked = rules.replace("inet t", "inet tracked").replace("hook input", "hook postrouting")
+    # The counter has the router track the connection.
+    lab.router.run("nft", f"{tracked}; add rule inet tracked c tcp dport 80 ct state new counter")
     outcome: list[bytes] = []
 
     def ask() -> None:
@@ -434,7 +437,9 @@ def test_a_connection_that_has_begun_before_the_session_goes_on_when_it_is_answe
     asking = threading.Thread(target=lambda: lab.client.call(ask))
     asking.start()
     wait_until(
-        lambda: ":80" in lab.client.run("ss", "-Htn", "state", "syn-sent").stdout,
+        lambda: (
+            "packets 0 " not in lab.router.run("nft", "list", "table", "inet", "tracked").stdout
+        ),
         "the first SYN",
     )
     session = intercept()
