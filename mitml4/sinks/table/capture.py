@@ -27,13 +27,13 @@ _MOST_FACTS: Final = 3
 _MOST_ROWS: Final = 1000
 _NAMES: Final = ("sni", "host", "target")
 """Attributes of details that contain a server's name."""
-_PORT: Final = re.compile(r"[^:]:[0-9]+$|\]:[0-9]+$")
+_NAME_AND_PORT: Final = re.compile(r"(\[.*\]|[^:]*):([0-9]{1,5})", re.DOTALL)
 
 
 @dataclass(slots=True)
 class _Flow:
     opened: FlowOpen
-    server: str
+    server: Target
     """Its best name: what an inner layer asked for, otherwise the address."""
     summary: str = ""
     is_requested: bool = False
@@ -55,7 +55,8 @@ class CaptureTable:
     def publish(self, event: Published) -> None:
         match event:
             case FlowOpen():
-                self._open[event.flow] = _Flow(event, str(event.destination))
+                address = event.destination
+                self._open[event.flow] = _Flow(event, Target(address.ip, address.port))
             case FlowLayer():
                 _describe(self._open[event.flow], event)
             case LayerEvent(content=HttpRequest() as request):
@@ -93,7 +94,7 @@ def _row(flow: _Flow, close: FlowClose) -> SheetRow:
         flow=close.flow,
         side=opened.side and f"{opened.session_flow} {opened.side}",
         client=str(opened.client),
-        server=printable(flow.server),
+        server=printable(str(flow.server)),
         stack=close.stack,
         summary=printable(flow.summary),
         up=close.bytes_up,
@@ -105,23 +106,31 @@ def _row(flow: _Flow, close: FlowClose) -> SheetRow:
 def _describe(flow: _Flow, layer: FlowLayer) -> None:
     """Note the innermost name, and the first details of the innermost layer that has any."""
     details = layer.details
-    for attribute in _NAMES:
-        value = getattr(details, attribute, None)
-        if isinstance(value, Target):
-            flow.server = str(value)
-        elif value:
-            has_port = _PORT.search(str(value))
-            flow.server = f"{value}" if has_port else f"{value}:{flow.opened.destination.port}"
+    # The host in a request to a proxy is not the proxy's.
+    names = () if getattr(details, "absolute_form", False) else _NAMES
+    for attribute in names:
+        flow.server = _named(flow.server, getattr(details, attribute, None))
     if details is not None:
-        names = (item.name for item in fields(details) if item.name not in _NAMES)
-        known = [shown for name in names if (shown := _fact(getattr(details, name)))]
+        others = (item.name for item in fields(details) if item.name not in names)
+        known = [shown for name in others if (shown := _fact(getattr(details, name)))]
         flow.summary = ", ".join(known[:_MOST_FACTS]) or flow.summary
+
+
+def _named(server: Target, name: Target | str | bytes | None) -> Target:
+    """The server by this name, if there is one. A name without a port has the server's."""
+    if isinstance(name, Target):
+        return name
+    if not name:
+        return server
+    shown = text(name) if isinstance(name, bytes) else name
+    host, port = found.groups() if (found := _NAME_AND_PORT.fullmatch(shown)) else (shown, None)
+    return Target(host.strip("[]"), int(port) if port else server.port)
 
 
 def _request(flow: _Flow, request: HttpRequest) -> str:
     """The request, without the host if the server's column shows it."""
     host, path = split_url(request.url)
-    return f"{request.method} {path if host and host in flow.server else request.url}"
+    return f"{request.method} {path if host == flow.server.host else request.url}"
 
 
 def _fact(value: Any) -> str:

@@ -1,6 +1,6 @@
 """A table with a line for each flow, for any width.
 
-#  client           server           stack              facts        ↑     ↓     s
+#  client           server           stack              details      ↑     ↓     s
 1  192.0.2.1:40000  www.example:443  socks5 › tls       TLSv1.3   1.2k   34M  0.31
 """
 
@@ -53,7 +53,10 @@ class _Column(NamedTuple):
 
 
 def _duration(value: float) -> str:
-    return f"{value:.2f}"
+    """Seconds in at most four characters: `0.31`, `12.3`, `375`, `86k`."""
+    if value < 99.95:
+        return f"{value:.2f}" if value < 9.995 else f"{value:.1f}"
+    return short_size(value)
 
 
 _COLUMNS: Final = (
@@ -62,7 +65,7 @@ _COLUMNS: Final = (
     _Column("client", lambda row: row.client, 13, 6, fit_middle),
     _Column("server", lambda row: row.server, 18, 1, fit_middle),
     _Column("stack", lambda row: row.stack, 40, 0, fit_stack, text=join_stack),
-    _Column("facts", lambda row: row.summary, 12, 7),
+    _Column("details", lambda row: row.summary, 12, 7),
     _Column("↑", lambda row: short_size(row.up), 4, 5, right=True),
     _Column("↓", lambda row: short_size(row.down), 4, 4, right=True),
     _Column("s", lambda row: row.duration_s, 4, 8, right=True, text=_duration),

@@ -9,10 +9,17 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
+from mitml4.protocols.git import GitDetails
+from mitml4.protocols.http.connect import HttpConnectDetails
+from mitml4.protocols.http.http1 import Http1Details
+from mitml4.protocols.policy import Target
+from mitml4.protocols.stomp import StompDetails
 from mitml4.protocols.tls.protocol import TlsDetails
+from mitml4.protocols.xmpp import XmppDetails
 from mitml4.sinks.table.capture import CaptureTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TARGET = HttpConnectDetails(target=Target("192.0.2.9", 443), status=200)
 
 
 def opened(flow: int) -> Event:
@@ -105,6 +112,57 @@ def test_a_flow_takes_one_line_at_any_width(capsys, monkeypatch, width: int) -> 
         assert ("socks5 › tls › http/2" if width >= 60 else "http/2") in line
         assert line.count("a-hos") == 1 or width < 40
         assert "TLSv1.3" in line or width < 120
+
+
+def http(host: str, *, absolute_form: bool = False) -> Http1Details:
+    return Http1Details(host=host, absolute_form=absolute_form, upgrade=None)
+
+
+NAMES = {
+    (http("www.example"),): "www.example:1080",
+    (http("www.example:81"),): "www.example:81",
+    (http("[2001:db8::7]:81"),): "[2001:db8::7]:81",
+    (http("2001:db8::7"),): "[2001:db8::7]:1080",
+    (http("www.example", absolute_form=True),): "192.0.2.2:1080",
+    (XmppDetails(host=b"chat.example"),): "chat.example:1080",
+    (GitDetails(host=b"git.example:9419"),): "git.example:9419",
+    (StompDetails(host=b"\xff\x1b[2J"),): r"\xff\x1b[2J:1080",
+    (TARGET, TlsDetails(sni="www.example")): "www.example:443",
+    (TARGET, http("www.example")): "www.example:443",
+    (TARGET, TlsDetails()): "192.0.2.9:443",
+}
+"""The details of the layers of a flow to 192.0.2.2:1080, and its server."""
+
+
+def test_a_server_has_the_innermost_name_and_the_port_that_goes_with_it(capsys) -> None:
+    for layers, server in NAMES.items():
+        table = CaptureTable("never")
+        table.publish(replace(opened(1), destination=Address("192.0.2.2", 1080)))
+        for depth, details in enumerate(layers):
+            table.publish(
+                FlowLayer(
+                    flow=1,
+                    depth=depth,
+                    protocol="any",
+                    speaker="client",
+                    action="intercept",
+                    details=details,
+                )
+            )
+        table.publish(closed(1))
+        table.finish()
+        assert capsys.readouterr().out.splitlines()[1].split()[2] == server
+
+
+def test_a_duration_is_cut_nowhere(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = {0: "0.00", 9.994: "9.99", 9.996: "10.0", 99.96: "100", 375.02: "375", 86400: "86k"}
+    for seconds, text in shown.items():
+        table = CaptureTable("never")
+        table.publish(replace(opened(1), client=Address("2001:db8:1:2:3:4:5:6", 1)))
+        table.publish(replace(closed(1), duration_s=seconds))
+        table.finish()
+        assert capsys.readouterr().out.split()[-1] == text
 
 
 def test_the_sides_of_a_flow_have_a_column_where_they_are_known(capsys) -> None:

@@ -41,7 +41,7 @@ async def test_every_flow_has_a_row(capsys) -> None:
     lines = await shown(
         capsys, opened(1, "www.example"), opened(2), error, closed(1, "tls", "http/2"), closed(2)
     )
-    assert lines[0].split() == ["#", "server", "stack", "facts", "↑", "↓"]
+    assert lines[0].split() == ["#", "server", "stack", "details", "↑", "↓"]
     assert lines[1].split("  ")[1].strip() == "www.example:443"
     assert "tls › http/2" in lines[1]
     assert "[2001:db8::2]:443" in lines[2]
