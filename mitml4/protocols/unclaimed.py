@@ -40,7 +40,7 @@ __all__ = ["Asked", "asked_by"]
 # What some parsers take for a blank (Python's str.split accepts most of them).
 _BLANK: Final = rb"[\x00\t\v\f\r\x1c-\x20\x85\xa0]"
 _BLANKS: Final = b"\n\0\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
-_WORD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}"
+_WORD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE: Final = re.compile(_WORD + _BLANK + rb"[^\n]*")
 _LINE_BEGUN: Final = re.compile(_WORD + rb"(?:" + _BLANK + rb"[^\n]*)?")
 _ASKS: Final = re.compile(

@@ -169,7 +169,7 @@ class HttpConversation(HttpMessages):
         """A request of HTTP/0.9 (RFC 1945 §4.1): the only one of its connection."""
         end = data.index(b"\n", at) + 1
         exchange = self.pipeline.ask(b"GET")
-        exchange.simple = exchange.request_done = True
+        exchange.request_done = True
         target = data[at:end].split()[1]
         self.named += of_target(target, self.context) + of_fields(data[end:], self.context)
         url = origin(self.context, None) if target.startswith(b"/") else ""
@@ -192,9 +192,8 @@ class HttpConversation(HttpMessages):
         end = HEAD_END.search(data, at)
         if line is None or end is None:
             partial = line or STATUS_BEGUN.fullmatch(data, at)
-            front = self.pipeline.front
-            if partial is None and front and front.simple:
-                self.begin_body(DOWN, front, Part.UNTIL_END, 0)
+            if partial is None and (asked := self._answered_simply(data, at)):
+                self.begin_body(DOWN, asked, Part.UNTIL_END, 0)
                 return 0
             return not_whole(data, at, partial, "not a status line")
         start = data.index(b"\n", at) + 1
@@ -214,6 +213,14 @@ class HttpConversation(HttpMessages):
             body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
             self.begin_body(DOWN, exchange, *body)
         return end.end() - at
+
+    def _answered_simply(self, data: bytes, at: int) -> HttpExchange | None:
+        """The exchange that is answered as in HTTP/0.9, by a page without a head: old servers
+        answer any GET so (`curl --http0.9`)."""
+        front = self.pipeline.front
+        if front is None or self.sides[DOWN].exchange or front.method != b"GET":
+            return None
+        return None if data.startswith(b"HTTP/", at) else front
 
     def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
         if direction is DOWN:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MAX_LENGTH_DIGITS: Final = 18
-"""Digits of a Content-Length: up to an exabyte."""
+"""Digits of a Content-Length after leading zeros: up to an exabyte."""
 
 
 def _begun(*units: bytes) -> bytes:
@@ -54,7 +54,8 @@ def _begun(*units: bytes) -> bytes:
 # RFC 9110 §5.6.2 (token) and §9.1. Some clients send targets in no valid form, or
 # with spaces. The version after them shows that it is a request line.
 TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,64}"
+# nginx accepts a method of any length that its buffer of 8 KiB holds.
+_METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,8192}"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
 # RFC 9112 §3.2.3: authority-form is host and port alone.
 _AUTHORITY: Final = re.compile(
@@ -63,8 +64,9 @@ _AUTHORITY: Final = re.compile(
 )
 _DEFAULT_PORT: Final = 443
 """The port of a CONNECT that names none, as in tinyproxy and Privoxy."""
-# nginx accepts two digits, and blanks after them (ngx_http_parse_request_line).
-_VERSION: Final = rb"(?P<version>HTTP/1\.[0-9]{1,2}) *"
+# nginx accepts up to three digits after any zeros, and blanks after them
+# (ngx_http_parse_request_line).
+_VERSION: Final = rb"(?P<version>HTTP/1\.0{0,64}[0-9]{1,3}) *"
 _BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,4}")
 
 _TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
@@ -81,19 +83,20 @@ CONNECT_BEGUN: Final = re.compile(
     + rb"|\r"
 )
 STATUS_LINE: Final = re.compile(
-    rb"(?P<version>HTTP/1\.[0-9]{1,2}|ICY) (?P<status>[1-9][0-9]{2})(?=[ \r\n])"
+    rb"(?P<version>HTTP/1\.[0-9]{1,3}|ICY) {1,16}(?P<status>[1-9][0-9]{2})(?=[ \r\n])"
 )
-"""`ICY 200 OK` is sent by SHOUTcast, and is HTTP/1.0 otherwise."""
+"""`ICY 200 OK` is sent by SHOUTcast, and is HTTP/1.0 otherwise. curl and nginx accept several
+blanks before the status."""
 STATUS_BEGUN: Final = re.compile(
     rb"(?:I|IC|ICY|"
-    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,2}"))
-    + rb"|(?:HTTP/1\.[0-9]{1,2}|ICY) (?:[1-9][0-9]{0,2})?)|\r"
+    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,3}"))
+    + rb"|(?:HTTP/1\.[0-9]{1,3}|ICY) {1,16}(?:[1-9][0-9]{0,2})?)|\r"
 )
 HEAD_END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _TCHARS: Final = bytes(byte for byte in range(256) if re.match(TCHAR, bytes([byte])))
 _FRAMING: Final = re.compile(rb"content-length|transfer-encoding")
-_LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
+_LENGTH: Final = re.compile(rb"0*[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
 # RFC 9112 §7.1; 15 hexadecimal digits are an exabyte; leading zeros are ignored.
 CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 CHUNK_LINE_BEGUN: Final = re.compile(rb"0*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")

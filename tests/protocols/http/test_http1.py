@@ -203,6 +203,10 @@ EXCHANGES: dict[str, Exchange] = {
         [(UP, b"GET /a\r\n"), (DOWN, b"<html>a page</html>"), (DOWN, None)],
         ["1 GET http://10.0.0.1/a", "1 end 0/19"],
     ),
+    "answered as in HTTP/0.9": (
+        [(UP, GET), (DOWN, b"a page\n"), (DOWN, None)],
+        ["1 GET http://x/a", "1 end 0/7"],
+    ),
     "HTTP/0.9, answered by HTTP/1.1": (
         [(UP, b"GET /a\n"), (DOWN, OK), (DOWN, None)],
         ["1 GET http://10.0.0.1/a", "1 200", "1 end 0/2"],
@@ -214,10 +218,14 @@ EXCHANGES: dict[str, Exchange] = {
             (UP, b"A-METHOD-OF-MORE-THAN-TWENTY-LETTERS / HTTP/1.19\r\nHost: x\r\n\r\n"),
             (DOWN, b"HTTP/1.1 405 No\r\nTransfer-Encoding: chunked\r\n\r\n"),
             (DOWN, b"0" * 30 + b"3\r\nabc\r\n" + b"0" * 30 + b"\r\n\r\n"),
+            (UP, b"%s / HTTP/1.0199\r\nHost: x\r\n" % (b"M" * 1000)),
+            (UP, b"Content-Length: %s2\r\n\r\nab" % (b"0" * 30)),
+            (DOWN, b"HTTP/1.1  200\r\nContent-Length: %s2\r\n\r\nok" % (b"0" * 30)),
         ],
         [
             *("1 GET http://x/", "1 200", "1 end 0/2"),
             *("2 A-METHOD-OF-MORE-THAN-TWENTY-LETTERS http://x/", "2 405", "2 end 0/3"),
+            *(f"3 {'M' * 1000} http://x/", "3 200", "3 end 2/2"),
         ],
     ),
 }
@@ -438,7 +446,9 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 BROKEN = {
     "not HTTP": [(UP, b"SSH-2.0-x\r\n")],
     "not HTTP after a request": [(UP, GET + b"\x16\x03")],
-    "not HTTP in answer": [(UP, GET), (DOWN, b"ICQ 200 OK\r\n")],
+    "not HTTP in answer": [(UP, POST), (DOWN, b"ICQ 200 OK\r\n")],
+    "not HTTP in the second answer": [(UP, GET * 2), (DOWN, OK), (DOWN, b"ICQ 200 OK\r\n")],
+    "another version in answer": [(UP, GET), (DOWN, b"HTTP/3 200 OK\r\n")],
     "both lengths": [(UP, POST[:-5] + b"Transfer-Encoding: chunked\r\n\r\n")],
     "conflicting lengths": [(UP, POST[:-5] + b"Content-Length: 4\r\n\r\n")],
     "conflicting lengths in a list": [(UP, b"POST / HTTP/1.1\r\nContent-Length: 3, 4\r\n\r\n")],
@@ -588,7 +598,7 @@ def test_other_lines_wait_for_the_answer() -> None:
         b"CONNECT {",
         b"CONNECT a:1 HTTP/1.1\r\n",
         b"\r\n" * 5 + b"GET / HTTP/1.1\r\n",
-        b"A" * 65,
+        b"A" * 8193,
         b"SSH-2.0-OpenSSH_9.6\r\n",
     ):
         assert verdict(opening) is Verdict.NEED_MORE
