@@ -34,8 +34,9 @@ def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events:
     if totals.refused:
         refused = f"{totals.refused} {_plural('connection', totals.refused)}"
         lines.append(f"  refused   {refused} that there was no room for")
-    if blocked := totals.quic_blocked:
-        lines.append(f"  blocked   {blocked} QUIC {_plural('packet', blocked)}")
+    blocked = ((totals.blocked, "flow"), (totals.quic_blocked, "QUIC packet"))
+    if counts := [f"{count} {_plural(what, count)}" for count, what in blocked if count]:
+        lines.append(f"  blocked   {', '.join(counts)}")
     if dropped_events:
         dropped = f"{dropped_events} {_plural('event', dropped_events)}"
         lines.append(f"  dropped   {dropped} that came faster than they were read")

@@ -44,6 +44,8 @@ class Totals:
     """Failed flows by reason."""
     failed_flows: list[int] = field(default_factory=list)
     """The numbers of the first failed flows."""
+    blocked: int = 0
+    """Flows."""
     passed_through: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     """Connections beyond the limits; they are not flows."""
@@ -76,6 +78,7 @@ class Totals:
                 self.handshakes_failed += event.flow in self._troubled and event.reason == "error"
                 self._troubled.discard(event.flow)
                 self._add_failure(event)
+                self.blocked += event.reason == "blocked"
                 self.bytes_up += event.bytes_up
                 self.bytes_down += event.bytes_down
                 self.undetected += event.stack[-1:] == ("unknown",)

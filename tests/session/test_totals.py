@@ -98,6 +98,12 @@ def test_files_and_losses_are_told() -> None:
     ]
 
 
+def test_blocked_flows_are_counted_apart_from_failed_ones() -> None:
+    lines = said(opened(1), closed(1, "blocked"), opened(2), closed(2, "blocked"), QuicBlocked(3))
+    assert "  blocked   2 flows, 3 QUIC packets" in lines
+    assert not any("failed" in line for line in lines)
+
+
 def test_failures_are_told_with_their_reasons_and_numbers() -> None:
     refused = [event for flow in range(1, 13) for event in (opened(flow), closed(flow, "refused"))]
     troubled = [opened(13), tls(13), error(13), closed(13)]

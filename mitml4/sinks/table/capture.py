@@ -5,7 +5,6 @@ A long capture gives one table per thousand flows, so that memory stays bounded.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import field, fields
 from typing import Any, ClassVar, Final
@@ -17,6 +16,7 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.wire_text import text
 from mitml4.sinks.table.model import split_url
+from mitml4.sinks.table.names import NAMES, server_of
 from mitml4.sinks.table.sheet import SheetRow, sheet
 from mitml4.sinks.updates import Published
 from mitml4.terminal import Color, wants_color, width_of
@@ -25,9 +25,6 @@ __all__ = ["CaptureTable"]
 
 _MOST_FACTS: Final = 3
 _MOST_ROWS: Final = 1000
-_NAMES: Final = ("sni", "host", "target")
-"""Attributes of details that contain a server's name."""
-_NAME_AND_PORT: Final = re.compile(r"(\[.*\]|[^:]*):([0-9]{1,5})", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -106,25 +103,11 @@ def _row(flow: _Flow, close: FlowClose) -> SheetRow:
 def _describe(flow: _Flow, layer: FlowLayer) -> None:
     """Note the innermost name, and the first details of the innermost layer that has any."""
     details = layer.details
-    # The host in a request to a proxy is not the proxy's.
-    names = () if getattr(details, "absolute_form", False) else _NAMES
-    for attribute in names:
-        flow.server = _named(flow.server, getattr(details, attribute, None))
+    flow.server = server_of(details, flow.server) or flow.server
     if details is not None:
-        others = (item.name for item in fields(details) if item.name not in names)
+        others = (item.name for item in fields(details) if item.name not in NAMES)
         known = [shown for name in others if (shown := _fact(getattr(details, name)))]
         flow.summary = ", ".join(known[:_MOST_FACTS]) or flow.summary
-
-
-def _named(server: Target, name: Target | str | bytes | None) -> Target:
-    """The server by this name, if there is one. A name without a port has the server's."""
-    if isinstance(name, Target):
-        return name
-    if not name:
-        return server
-    shown = text(name) if isinstance(name, bytes) else name
-    host, port = found.groups() if (found := _NAME_AND_PORT.fullmatch(shown)) else (shown, None)
-    return Target(host.strip("[]"), int(port) if port else server.port)
 
 
 def _request(flow: _Flow, request: HttpRequest) -> str:

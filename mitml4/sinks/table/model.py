@@ -31,6 +31,7 @@ from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES
 from mitml4.sinks.table.grid import join_stack
+from mitml4.sinks.table.names import server_of
 from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
 
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]
@@ -238,11 +239,8 @@ class TableModel:
 def _add_layer(row: Row, event: FlowLayer) -> None:
     stack = [*row.stack[: event.depth], *[""] * (event.depth - len(row.stack))]
     row.stack = (*stack, event.protocol, *row.stack[event.depth + 1 :])
-    target = getattr(event.details, "target", None)
-    if isinstance(target, Target):
-        row.server, row.port, row.is_named = _shown(target.host), target.port, True
-    if name := getattr(event.details, "sni", None):
-        row.server, row.is_named = _shown(name), True
+    if named := server_of(event.details, Target(row.server, row.port)):
+        row.server, row.port, row.is_named = _shown(named.host), named.port, True
     row.is_proxy |= getattr(event.details, "absolute_form", False)
     if event.action == "passthrough":
         row.passed_through = True

@@ -24,6 +24,7 @@ from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
+from mitml4.protocols.xmpp import XmppDetails
 from mitml4.sinks.table.model import MAX_ROWS, Row, TableModel
 from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, QuicBlocked, Stopping
 
@@ -97,6 +98,14 @@ def test_a_flow_goes_by_its_address_then_its_name_then_what_is_asked_for_inside(
 def test_a_server_goes_by_the_host_that_is_asked_for(url: str, server: str, info: str) -> None:
     row = after(opened(name="dns.example" if server == "www.example" else None), request(1, url))
     assert (row.server, row.port, row.info) == (server, 443, info)
+
+
+def test_a_host_is_known_before_any_request_is_told() -> None:
+    plain = layer(0, "http/1", details=Http1Details(host="a", absolute_form=False, upgrade=None))
+    row = after(opened(), plain, closed("blocked"))
+    assert (row.server, row.info) == ("a", "blocked")
+    row = after(opened(), layer(0, "xmpp", details=XmppDetails(host=b"chat\x1b[2J")))
+    assert row.server == r"chat\x1b[2J"
 
 
 def test_an_inner_name_is_not_changed_by_a_request() -> None:
