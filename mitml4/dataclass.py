@@ -1,9 +1,10 @@
 """The `dataclass` of this project: the standard library's, at less cost for each class.
 
 The standard library generates and compiles six methods for a frozen class. With more than 200
-classes, that was more than a quarter of what a session imports. Here only `__init__` is generated;
-the other methods are ordinary functions that read the fields by name. `frozen` is checked by mypy
-alone: at run time, each field of a new instance would cost a further call.
+classes, that was more than a quarter of what a session imports. Here only `__init__` is generated,
+when the first instance is created; a session needs a quarter of the classes. The other methods are
+ordinary functions that read the fields by name. `frozen` is checked by mypy alone: at run time,
+each field of a new instance would cost a further call. `InitVar` is not supported.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 __all__ = ["dataclass"]
 
 T = TypeVar("T")
+
+_NOT_GIVEN: Final = object()
+"""The default of a parameter whose field has a `default_factory`."""
 
 
 def _dataclass(
@@ -27,8 +31,11 @@ def _dataclass(
         own = frozenset(vars(cls))
         if cls.__doc__ is None:
             cls.__doc__ = cls.__name__  # or it would be made of the signature, which takes time
-        result = dataclasses.dataclass(repr=False, eq=False, slots=slots, kw_only=kw_only)(cls)
-        _add(result, {"__repr__": _repr}, own)
+        standard = dataclasses.dataclass(
+            init=False, repr=False, eq=False, slots=slots, kw_only=kw_only
+        )
+        result = standard(cls)
+        _add(result, {"__init__": _first_init(result), "__repr__": _repr}, own)
         if eq:
             _add(result, _comparison(result, hashable=frozen), own)
         return result
@@ -39,6 +46,47 @@ def _dataclass(
 def _add(cls: type[Any], methods: dict[str, Any], own: Collection[str]) -> None:
     for name in methods.keys() - own:
         setattr(cls, name, methods[name])
+
+
+def _first_init(cls: type[Any]) -> Callable[..., None]:
+    """An `__init__` that replaces itself with the generated one."""
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        setattr(cls, "__init__", generated := _generated_init(cls))  # noqa: B010
+        generated(self, *args, **kwargs)
+
+    return init
+
+
+def _generated_init(cls: type[Any]) -> Callable[..., None]:
+    """Assigns the parameters, or the defaults, to the fields; then calls `__post_init__`."""
+    names: dict[str, Any] = {"_not_given": _NOT_GIVEN}
+    positional: list[str] = []
+    by_name: list[str] = []
+    body: list[str] = []
+    for field in dataclasses.fields(cls):
+        name = field.name
+        if field.default is not dataclasses.MISSING:
+            names[f"_default_{name}"] = field.default
+            parameter, value = f"{name}=_default_{name}", f"_default_{name}"
+        elif field.default_factory is not dataclasses.MISSING:
+            names[f"_make_{name}"] = field.default_factory
+            parameter, value = f"{name}=_not_given", f"_make_{name}()"
+        else:
+            parameter, value = name, ""
+        if field.init:
+            (by_name if field.kw_only else positional).append(parameter)
+            given = f"{name} if {name} is not _not_given else {value}"
+            value = given if parameter.endswith("=_not_given") else name
+        if value:
+            body.append(f"self.{name} = {value}")
+    if hasattr(cls, "__post_init__"):
+        body.append("self.__post_init__()")
+    parameters = ", ".join(["self", *positional, *(["*", *by_name] if by_name else [])])
+    exec(f"def __init__({parameters}):\n " + "\n ".join(body or ["pass"]), names)
+    generated: Callable[..., None] = names["__init__"]
+    generated.__qualname__ = f"{cls.__qualname__}.__init__"
+    return generated
 
 
 def _repr(self: Any) -> str:

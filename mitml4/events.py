@@ -24,6 +24,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.wire_text import bounded, shorten, text
+from mitml4.regex import regex
 
 __all__ = [
     "EVENTS",
@@ -308,7 +309,7 @@ def _harmless(line: str) -> str:
 
 # Characters that JSON need not escape, but that a terminal interprets, or that a reader takes for
 # the end of a line: C1, bidirectional formatting, line and paragraph separators.
-_OBEYED: Final = re.compile(r"[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_OBEYED: Final = regex(r"[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -10,9 +10,11 @@ import termios
 from collections.abc import Iterator
 from typing import Final
 
+from mitml4.regex import regex
+
 __all__ = ["keyboard", "keys_in"]
 
-_KEY: Final = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+_KEY: Final = regex(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 _IFLAG, _LFLAG, _CC = 0, 3, 6  # indexes of tcgetattr's list
 
 

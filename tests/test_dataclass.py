@@ -28,6 +28,17 @@ class Hidden:
     cached: int = dataclasses.field(default=0, compare=False)
 
 
+class Made:
+    a: int
+    b: int = dataclasses.field(default=5, kw_only=True)
+    c: tuple[int, ...] = dataclasses.field(init=False, default_factory=tuple)
+    d: int = dataclasses.field(init=False, default=7)
+    e: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "e", self.a + self.b)
+
+
 class Own:
     a: int
 
@@ -43,7 +54,7 @@ class Own:
 
 def _behaviour(made: type[Any]) -> list[object]:
     """What of a class can be seen from outside, with values of its fields that differ."""
-    names = [field.name for field in dataclasses.fields(made)]
+    names = [field.name for field in dataclasses.fields(made) if field.init]
     options = [made(**dict(zip(names, values, strict=False))) for values in ((1, 2, 3), (1, 2, 4))]
     options += [made(**dict(zip(names, values, strict=False))) for values in ((2, 2, 3), (1, 5, 3))]
     seen: list[object] = [repr(option) for option in options]
@@ -53,10 +64,18 @@ def _behaviour(made: type[Any]) -> list[object]:
     seen += [made.__hash__ is None, hasattr(options[0], "__dict__"), made.__match_args__]
     seen += [repr(copy.deepcopy(one)) for one in options]
     seen += [dataclasses.asdict(one) for one in options]
-    return seen
+    return [*seen, _refusal(made, unknown=1), _refusal(made, 1, 2, 3, 4, 5), _refusal(made)]
 
 
-@pytest.mark.parametrize("body", [Empty, Two, Hidden, Own])
+def _refusal(made: type[Any], *args: object, **kwargs: object) -> str:
+    try:
+        made(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return "accepted"
+
+
+@pytest.mark.parametrize("body", [Empty, Two, Hidden, Made, Own])
 @pytest.mark.parametrize(
     "options",
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import shlex
 import socket
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from mitml4.cli.origin import origin_of
 from mitml4.errors import UsageError
+from mitml4.regex import regex
 
 __all__ = [
     "File",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_DURATION: Final = regex(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5

@@ -15,6 +15,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, code, command
 from mitml4.protocols.parts.login import GREETING, InOrder
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Ftp"]
 
@@ -32,14 +33,14 @@ GREETINGS: Final = frozenset({b"120", b"220", b"421", b"530"})
 TLS: Final = frozenset({b"TLS", b"TLS-C", b"TLS-P", b"SSL"})
 """RFC 4217 §2, §16: names of this mechanism; SASL has none of them."""
 
-_ASKS_FOR_TLS: Final = re.compile(rb"AUTH +(?:TLS|SSL)(?:-[CP])?\r?\n", re.IGNORECASE)
-_NAMED: Final = re.compile(rb"FTP|FileZilla", re.IGNORECASE)
-_MAIL: Final = re.compile(rb"[SL]MTP", re.IGNORECASE)
-_TELLTALE: Final = re.compile(
+_ASKS_FOR_TLS: Final = regex(rb"AUTH +(?:TLS|SSL)(?:-[CP])?\r?\n", re.IGNORECASE)
+_NAMED: Final = regex(rb"FTP|FileZilla", re.IGNORECASE)
+_MAIL: Final = regex(rb"[SL]MTP", re.IGNORECASE)
+_TELLTALE: Final = regex(
     rb"^(?:AUTH (?:TLS|SSL)|CWD|EPSV|FEAT|MDTM|MLSD|NLST|PASV|PBSZ|PROT [CP]|SYST|TYPE [AI])\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_REPLY: Final = re.compile(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_REPLY: Final = regex(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:

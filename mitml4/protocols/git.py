@@ -23,15 +23,16 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Git", "GitDetails"]
 
 LENGTH_DIGITS: Final = 4
 COMMANDS: Final = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
 
-_LENGTH: Final = re.compile(rb"0(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{0,2}\Z)")
+_LENGTH: Final = regex(rb"0(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{0,2}\Z)")
 """A length, or the beginning of one."""
-_REQUEST: Final = re.compile(rb"(git-[a-z-]+) ([^\0]*)(?:\0host=([^\0]*))?(?:\0|\Z)", re.DOTALL)
+_REQUEST: Final = regex(rb"(git-[a-z-]+) ([^\0]*)(?:\0host=([^\0]*))?(?:\0|\Z)", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:

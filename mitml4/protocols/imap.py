@@ -23,6 +23,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PAUSE, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, prefix_pattern
 from mitml4.protocols.parts.login import MAX_UNDER_WAY, Login
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Imap"]
 
@@ -43,26 +44,24 @@ LONGEST_GREETING: Final = max(map(len, GREETINGS))
 UNCHANGED: Final = frozenset({b"CAPABILITY", b"ID", b"LOGOUT", b"NOOP", b"STARTTLS"})
 """Commands that may be granted without a login."""
 
-_COMMAND: Final = re.compile(
-    _TAG + rb" (?:" + rb"|".join(COMMANDS) + rb")(?=[ \r\n])", re.IGNORECASE
-)
-_COMMAND_BEGUN: Final = re.compile(
+_COMMAND: Final = regex(_TAG + rb" (?:" + rb"|".join(COMMANDS) + rb")(?=[ \r\n])", re.IGNORECASE)
+_COMMAND_BEGUN: Final = regex(
     prefix_pattern(_TAG, rb" (?P<word>[A-Za-z]{0,%d})" % max(map(len, COMMANDS))).pattern
 )
-_NAMED: Final = re.compile(rb"IMAP", re.IGNORECASE)
-_TELLTALE: Final = re.compile(
+_NAMED: Final = regex(rb"IMAP", re.IGNORECASE)
+_TELLTALE: Final = regex(
     rb"\A(?=[^ ]{0,8}[0-9.])" + _TAG + rb" (?:CAPABILITY|LOGIN \S+ \S|AUTHENTICATE|STARTTLS)\b",
     re.IGNORECASE,
 )
-_CLIENT_LINE: Final = re.compile(rb"(" + _TAG + rb") ([A-Za-z]{1,16})(?: (.*))?", re.DOTALL)
-_COMPLETION: Final = re.compile(rb"(" + _TAG + rb") (OK|NO|BAD)(?: .*)?", re.DOTALL | re.IGNORECASE)
-_LITERAL: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\Z")
-_PROSE: Final = re.compile(rb"\+|[^ ]+ (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
+_CLIENT_LINE: Final = regex(rb"(" + _TAG + rb") ([A-Za-z]{1,16})(?: (.*))?", re.DOTALL)
+_COMPLETION: Final = regex(rb"(" + _TAG + rb") (OK|NO|BAD)(?: .*)?", re.DOTALL | re.IGNORECASE)
+_LITERAL: Final = regex(rb"\{([0-9]{1,10})(\+?)\}\Z")
+_PROSE: Final = regex(rb"\+|[^ ]+ (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
 """Server lines that end in text for people, in which braces mean nothing."""
-_CAPABILITIES: Final = re.compile(
+_CAPABILITIES: Final = regex(
     rb"\* CAPABILITY |[^ ]+ (?:OK|PREAUTH|NO|BAD) \[CAPABILITY ", re.IGNORECASE
 )
-_USERNAME: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
+_USERNAME: Final = regex(rb'"((?:[^"\\]|\\.)*)"|([^ "{]+)')
 
 
 def detect(opening: Opening) -> Verdict:

@@ -21,6 +21,7 @@ from mitml4.protocols.parts.lines import (
     initials,
 )
 from mitml4.protocols.parts.login import Login, LoginDetails
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Irc", "IrcDetails"]
 
@@ -40,32 +41,32 @@ _BARE: Final = (
     rb"|PING (?::|[0-9A-F]{4,}\r?\n)|SERVER [^ \r\n]+ [0-9]+ "
 )
 """Messages without a prefix. Their parameters tell them from words of a text (RFC 2812 §3)."""
-_ANSWER: Final = re.compile(_PREFIX + rb" +(?:[0-9]{3}|" + _WORDS + rb") |" + _BARE, re.IGNORECASE)
-_ANSWER_BEGUN: Final = re.compile(
+_ANSWER: Final = regex(_PREFIX + rb" +(?:[0-9]{3}|" + _WORDS + rb") |" + _BARE, re.IGNORECASE)
+_ANSWER_BEGUN: Final = regex(
     rb":|" + _PREFIX + rb"(?: +(?:[0-9]{0,3}|[A-Z]{0,12} ?))?"
     rb"|[A-Z]{0,12}|(?:" + _WORDS.replace(b"(?= :)", b"") + rb") [^\n]{0,511}",
     re.IGNORECASE,
 )
-_TELLTALE_ANSWER: Final = re.compile(
+_TELLTALE_ANSWER: Final = regex(
     _PREFIX
     + rb" +(?:[0-9]{3} [^ \r\n]+ |CAP \S+ LS |NOTICE \S+ :)|NOTICE AUTH :|ERROR :Closing Link"
 )
 """Answers that only servers of IRC give."""
-_TELLTALE: Final = re.compile(
+_TELLTALE: Final = regex(
     rb"(?:(?:PASS|USER|WEBIRC)[^\n]*\n)*(?:CAP (?:LS|REQ|END|LIST)|NICK)[^\n]*\n"
     rb" *(?:CAP|JOIN|NICK|PASS|USER)[ \r\n]"
     rb"|(?:PRIVMSG|NOTICE) [^ \r\n]+ :",
     re.IGNORECASE,
 )
 """A second line that only IRC has after such a first line; or a message."""
-_IN_THE_MIDDLE: Final = re.compile(
+_IN_THE_MIDDLE: Final = regex(
     rb":[^\0- !@\x7f-\xff]{1,64}![^\0- !@\x7f-\xff]{1,64}@[!-~]{1,255} "
     rb"(?:JOIN|KICK|MODE|NICK|NOTICE|PART|PRIVMSG|QUIT)[ \r]"
     rb"|:[!-~]{1,255} [0-9]{3} [!-~]+ [\t\r -~]*\n:"
 )
 """Messages that a server relays, and its numeric replies: a capture that begins midway may take the
 server for the client."""
-_LINE: Final = re.compile(rb"(?::([^ ]*) +)?([^ ]+)(?: +(.*))?", re.DOTALL)
+_LINE: Final = regex(rb"(?::([^ ]*) +)?([^ ]+)(?: +(.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:

@@ -14,6 +14,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, command
 from mitml4.protocols.parts.login import GREETING, InOrder
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "ManageSieve"]
 
@@ -29,9 +30,9 @@ MECHANISMS: Final = b'"SASL"'
 UNCHANGED: Final = frozenset({GREETING, b"CAPABILITY", b"LOGOUT", b"NOOP", b"STARTTLS"})
 """Commands that may be granted without a login."""
 
-_NAMED: Final = re.compile(re.escape(IMPLEMENTATION), re.IGNORECASE)
-_LITERAL: Final = re.compile(rb"\{([0-9]{1,10})\+?\}\Z")
-_STATUS: Final = re.compile(rb"(OK|NO|BYE)(?![^ (\r])", re.IGNORECASE)
+_NAMED: Final = regex(re.escape(IMPLEMENTATION), re.IGNORECASE)
+_LITERAL: Final = regex(rb"\{([0-9]{1,10})\+?\}\Z")
+_STATUS: Final = regex(rb"(OK|NO|BYE)(?![^ (\r])", re.IGNORECASE)
 
 
 def detect(opening: Opening) -> Verdict:

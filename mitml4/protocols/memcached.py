@@ -7,7 +7,6 @@ data: only the name of the first command is kept.
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from typing import ClassVar, Final
 
@@ -23,6 +22,7 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, evaluate
 from mitml4.protocols.parts.units import Units
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Memcached", "MemcachedDetails"]
 
@@ -73,9 +73,9 @@ _OF_THE_NEXT: Final = tuple({a for _, answers in COMMANDS.values() for a in answ
 """The beginnings of the next answer, where the first command wants none."""
 STORES: Final = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 """Commands whose lines no other protocol has."""
-_LINES: Final = {verb: re.compile(pattern) for verb, (pattern, _) in COMMANDS.items()}
+_LINES: Final = {verb: regex(pattern) for verb, (pattern, _) in COMMANDS.items()}
 LONGEST: Final = max(map(len, COMMANDS))
-_WORD: Final = re.compile(rb"([a-z_]+)[ \r\n]")
+_WORD: Final = regex(rb"([a-z_]+)[ \r\n]")
 _HTTP: Final = b" HTTP/"
 """`get /a HTTP/1.1` looks like a `get` of two keys."""
 

@@ -15,6 +15,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, code, command
 from mitml4.protocols.parts.login import AUTHENTICATION, GREETING, InOrder
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Nntp"]
 
@@ -34,13 +35,13 @@ UNCHANGED: Final = frozenset({GREETING, b"CAPABILITIES", b"DATE", b"HELP", b"MOD
 LONGEST: Final = 16
 """Bytes of a verb that are kept."""
 
-_MODE: Final = re.compile(rb"MODE +(?:READER|STREAM)\r?\n", re.IGNORECASE)
-_NAMED: Final = re.compile(rb"NNTP|NNRP|\bINN\b|NetNews|\bnews|Usenet|Leafnode", re.IGNORECASE)
-_TELLTALE: Final = re.compile(
+_MODE: Final = regex(rb"MODE +(?:READER|STREAM)\r?\n", re.IGNORECASE)
+_NAMED: Final = regex(rb"NNTP|NNRP|\bINN\b|NetNews|\bnews|Usenet|Leafnode", re.IGNORECASE)
+_TELLTALE: Final = regex(
     rb"^(?:AUTHINFO (?:USER|SASL)|CAPABILITIES|LISTGROUP|MODE (?:READER|STREAM)|NEWGROUPS|XOVER)\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_REPLY: Final = re.compile(rb"([1-5][0-9]{2})(?: (.*))?", re.DOTALL)
+_REPLY: Final = regex(rb"([1-5][0-9]{2})(?: (.*))?", re.DOTALL)
 
 
 def detect(opening: Opening) -> Verdict:

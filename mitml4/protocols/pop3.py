@@ -15,6 +15,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, command
 from mitml4.protocols.parts.login import GREETING, InOrder
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Pop3"]
 
@@ -34,10 +35,10 @@ SEVERAL_LINES: Final = frozenset({b"CAPA", LISTS_MECHANISMS})
 LONGEST: Final = 8
 """Bytes of a verb that are kept."""
 
-_STATUS: Final = re.compile(rb"(?:\+OK|-ERR)(?=[ \r\n])")
-_NAMED: Final = re.compile(rb"POP|<[^<> ]+@[^<> ]+>| ready", re.IGNORECASE)
+_STATUS: Final = regex(rb"(?:\+OK|-ERR)(?=[ \r\n])")
+_NAMED: Final = regex(rb"POP|<[^<> ]+@[^<> ]+>| ready", re.IGNORECASE)
 """The name of the protocol, or the time stamp of APOP (RFC 1939 §7)."""
-_TELLTALE: Final = re.compile(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re.MULTILINE)
+_TELLTALE: Final = regex(rb"^(?:APOP|CAPA|STLS|UIDL)\b", re.IGNORECASE | re.MULTILINE)
 
 
 def detect(opening: Opening) -> Verdict:

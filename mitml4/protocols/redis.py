@@ -8,7 +8,6 @@ HELLO are secrets, and those of others are data.
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
@@ -24,6 +23,7 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, evaluate
 from mitml4.protocols.parts.lines import TEXT, in_lines
 from mitml4.protocols.parts.units import Units
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Redis", "RedisDetails"]
 
@@ -59,9 +59,9 @@ GRANTED: Final = frozenset(
 """Those that may be answered by `+OK`."""
 _TYPES: Final = (b"+", b"-", b":", b"$", b"*", b"%", b"_")
 _ANSWERS: Final = frozenset({b"", *_TYPES})
-_DELIMITER: Final = re.compile(rb"[ \r\n]")
-_WORD: Final = re.compile(rb"([A-Za-z]+)[ \r\n]")
-_OTHERS_VERSION: Final = re.compile(rb" [A-Z]+/[0-9]")
+_DELIMITER: Final = regex(rb"[ \r\n]")
+_WORD: Final = regex(rb"([A-Za-z]+)[ \r\n]")
+_OTHERS_VERSION: Final = regex(rb" [A-Z]+/[0-9]")
 """The end of a request line of HTTP, RTSP, SIP or ICAP."""
 
 

@@ -14,7 +14,7 @@ the most common protocols the first MATCH therefore ends the search (`conclusive
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols import (
@@ -127,14 +127,19 @@ class Registry:
         self._names = {row.name: row for row in reversed(self.rows)}
         self._matches = {id(row): Detection(match=row) for row in self.rows}
         self._any = tuple(row for row in self.rows if row.detect is not None)
-        self._by_client = [self._beginning("client_first", byte) for byte in range(256)]
-        self._by_server = [self._beginning("server_first", byte) for byte in range(256)]
+        self._by_first_byte: dict[tuple[str, int], tuple[Protocol, ...]] = {}
         self._narrowed: dict[tuple[bytes, tuple[str, ...]], tuple[Protocol, ...]] = {}
 
-    def _beginning(self, side: str, byte: int) -> tuple[Protocol, ...]:
-        """The rows that can begin with this byte on this side."""
-        firsts = ((row, getattr(row, side)) for row in self._any)
-        return tuple(row for row, first in firsts if first is None or byte in first)
+    def _beginning(
+        self, side: Literal["client_first", "server_first"], byte: int
+    ) -> tuple[Protocol, ...]:
+        """The rows that can begin with this byte on this side. Remembers them."""
+        rows = self._by_first_byte.get((side, byte))
+        if rows is None:
+            firsts = ((row, getattr(row, side)) for row in self._any)
+            rows = tuple(row for row, first in firsts if first is None or byte in first)
+            self._by_first_byte[side, byte] = rows
+        return rows
 
     def by_name(self, name: str) -> Protocol | None:
         """The row of this name; the first of several."""
@@ -175,7 +180,9 @@ class Registry:
             beginning = opening.up[:BEGINNING], opening.stack
             rows = self._narrowed.get(beginning)
             return self._narrow(*beginning) if rows is None else rows
-        rows = self._by_server[opening.down[0]] if opening.down else self._any
+        rows = self._any
+        if opening.down:
+            rows = self._beginning("server_first", opening.down[0])
         return self.possible(rows, opening.stack)
 
     def possible(self, rows: tuple[Protocol, ...], stack: tuple[str, ...]) -> tuple[Protocol, ...]:
@@ -189,7 +196,7 @@ class Registry:
     def _narrow(self, up: bytes, stack: tuple[str, ...]) -> tuple[Protocol, ...]:
         """The rows that do not reject these first bytes of a client. Remembers them."""
         opening = Opening(up=up, stack=stack)
-        rows = self.possible(self._by_client[up[0]], stack)
+        rows = self.possible(self._beginning("client_first", up[0]), stack)
         rows = tuple(row for row in rows if _verdict(row, opening) is not Verdict.REJECT)
         if len(self._narrowed) >= _MAX_BEGINNINGS:
             self._narrowed.clear()

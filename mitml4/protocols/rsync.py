@@ -23,12 +23,13 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.parts.evidence import either_side
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Rsync", "RsyncDetails"]
 
 MAX_LINE: Final = 1024
 _GREETING: Final = b"@RSYNCD: "
-_VERSION: Final = re.compile(re.escape(_GREETING) + rb"([0-9]{1,3}(?:\.[0-9]{1,3})?)[^\n]*")
+_VERSION: Final = regex(re.escape(_GREETING) + rb"([0-9]{1,3}(?:\.[0-9]{1,3})?)[^\n]*")
 _BEGUN: Final = prefix_pattern(*(re.escape(_GREETING[at : at + 1]) for at in range(len(_GREETING))))
 
 

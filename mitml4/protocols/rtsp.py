@@ -3,7 +3,6 @@ answer."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
@@ -12,17 +11,18 @@ from mitml4.protocols.conversation import Details, Direction, Protocol, Verdict
 from mitml4.protocols.parts.evidence import either_side
 from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Rtsp", "RtspDetails"]
 
 _EMPTY_LINES: Final = rb"[\r\n]{0,4}"
 _METHOD: Final = rb"[A-Z_]{1,20}"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
-_REQUEST: Final = re.compile(
+_REQUEST: Final = regex(
     _EMPTY_LINES + rb"(" + _METHOD + rb") (" + _IN_TARGET + rb"+?) RTSP/[12]\.[0-9]\r?\n"
 )
 _REQUEST_BEGUN: Final = prefix_pattern(_EMPTY_LINES, _METHOD, rb" ", _IN_TARGET + rb"+", rb"\r")
-_ANSWER: Final = re.compile(rb"RTSP/[12]\.[0-9] [1-5][0-9]{2}[ \r\n]")
+_ANSWER: Final = regex(rb"RTSP/[12]\.[0-9] [1-5][0-9]{2}[ \r\n]")
 _ANSWER_BEGUN: Final = prefix_pattern(
     *(b"R", b"T", b"S", b"P", b"/", b"[12]", rb"\.", b"[0-9]", b" ", b"[1-5]"), *[b"[0-9]"] * 2
 )

@@ -5,7 +5,6 @@ Either side may send the request: proxies reuse the connection of a client that 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
@@ -14,6 +13,7 @@ from mitml4.protocols.conversation import Details, Direction, Protocol, Verdict
 from mitml4.protocols.parts.evidence import either_side
 from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Sip", "SipDetails"]
 
@@ -21,9 +21,7 @@ _KEEP_ALIVES: Final = rb"[\r\n]{0,64}"
 """RFC 5626 §3.5.1: pairs of empty lines."""
 _METHOD: Final = rb"[A-Z]{2,20}"
 _IN_URI: Final = rb"[^\x00-\x20\x7f]"
-_REQUEST: Final = re.compile(
-    _KEEP_ALIVES + rb"(" + _METHOD + rb") (" + _IN_URI + rb"+) SIP/2\.0\r?\n"
-)
+_REQUEST: Final = regex(_KEEP_ALIVES + rb"(" + _METHOD + rb") (" + _IN_URI + rb"+) SIP/2\.0\r?\n")
 _REQUEST_BEGUN: Final = prefix_pattern(
     _KEEP_ALIVES,
     rb"[A-Z]{1,20}",
@@ -31,7 +29,7 @@ _REQUEST_BEGUN: Final = prefix_pattern(
     _IN_URI + rb"+",
     *(b" ", b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b"\r"),
 )
-_ANSWER: Final = re.compile(_KEEP_ALIVES + rb"SIP/2\.0 [1-6][0-9]{2}[ \r\n]")
+_ANSWER: Final = regex(_KEEP_ALIVES + rb"SIP/2\.0 [1-6][0-9]{2}[ \r\n]")
 _ANSWER_BEGUN: Final = prefix_pattern(
     _KEEP_ALIVES,
     *(b"S", b"I", b"P", b"/", b"2", rb"\.", b"0", b" ", b"[1-6]"),

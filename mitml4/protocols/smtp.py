@@ -17,6 +17,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import TEXT, agree, code, command
 from mitml4.protocols.parts.login import AUTHENTICATION, GREETING, InOrder
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Smtp"]
 
@@ -33,12 +34,12 @@ GREETINGS: Final = frozenset(b"220 421 450 451 452 521 550 552 553 554 571".spli
 LONGEST: Final = len(b"STARTTLS")
 """Bytes of a verb that are kept."""
 
-_NAMED: Final = re.compile(
+_NAMED: Final = regex(
     rb"\A(?!.*FTP)(?:.*[SL]MTP|220[ -](?:mail|mx)[^ ]*\.|([45])[0-9]{2}[ -]\1\.[0-9]\.[0-9])",
     re.IGNORECASE,
 )
 """The name of the protocol, a host name such as `mail.`, or an enhanced status code (RFC 3463)."""
-_TELLTALE: Final = re.compile(
+_TELLTALE: Final = regex(
     rb"\A(?:[EL]HLO|HELO)[ \r\n]|^(?:MAIL FROM|RCPT TO):", re.IGNORECASE | re.MULTILINE
 )
 

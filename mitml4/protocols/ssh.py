@@ -10,7 +10,6 @@ because no inner protocol follows.
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
 from typing import ClassVar, Final
 
@@ -26,11 +25,12 @@ from mitml4.protocols.conversation import (
     Verdict,
 )
 from mitml4.protocols.parts.fields import PRINTABLE, Reader, evaluate
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Ssh", "SshDetails"]
 
 PREFIXES: Final = (b"SSH-2.0-", b"SSH-1.99-", b"SSH-1.5-")
-_STATUS_LINE: Final = re.compile(rb"[A-Z]{3,10}/[0-9]")
+_STATUS_LINE: Final = regex(rb"[A-Z]{3,10}/[0-9]")
 """The beginning of answers of HTTP, RTSP, SIP and Gnutella: it is no text before an
 identification."""
 MAX_LINE: Final = 1024

@@ -6,7 +6,6 @@ NATS a space follows `CONNECT`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
@@ -14,6 +13,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Stomp", "StompDetails"]
 
@@ -21,13 +21,13 @@ MAX_HEADER: Final = 512
 """Bytes of the first header line."""
 
 _HEADER: Final = rb"[a-z][a-z0-9.\-]{1,60}:[^\x00-\x1f\x7f]{0,%d}" % MAX_HEADER
-_FRAME: Final = re.compile(rb"(?:CONNECT|STOMP)\r?\n(?:" + _HEADER + rb"\r?\n|\r?\n\x00)")
+_FRAME: Final = regex(rb"(?:CONNECT|STOMP)\r?\n(?:" + _HEADER + rb"\r?\n|\r?\n\x00)")
 _HEADER_BEGUN: Final = prefix_pattern(
     rb"[a-z]", rb"[a-z0-9.\-]{1,60}", rb":[^\x00-\x1f\x7f]{0,%d}" % MAX_HEADER, rb"\r"
 ).pattern
 _CONNECT_BEGUN: Final = prefix_pattern(*(b"C", b"O", b"N", b"N", b"E", b"C", b"T")).pattern
 _STOMP_BEGUN: Final = prefix_pattern(*(b"S", b"T", b"O", b"M", b"P")).pattern
-_FRAME_BEGUN: Final = re.compile(
+_FRAME_BEGUN: Final = regex(
     _CONNECT_BEGUN
     + b"|"
     + _STOMP_BEGUN
@@ -35,7 +35,7 @@ _FRAME_BEGUN: Final = re.compile(
     + _HEADER_BEGUN
     + rb"))?"
 )
-_CONNECTED: Final = re.compile(rb"CONNECTED\r?\n(?:version|server|session|heart-beat):")
+_CONNECTED: Final = regex(rb"CONNECTED\r?\n(?:version|server|session|heart-beat):")
 
 
 def detect(opening: Opening) -> Verdict:

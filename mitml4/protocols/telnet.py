@@ -8,10 +8,10 @@ is recognised by three such commands of known options, at the very start.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL"]
 
@@ -20,12 +20,10 @@ ENOUGH: Final = 3
 
 # IANA's registry "Telnet Options": 0-49, 138-140; and 80-93 of MUDs.
 _OPTION: Final = rb"[\x00-\x31\x46\x50-\x5d\x85-\x8c\xc8\xc9]"
-_COMMAND: Final = re.compile(
+_COMMAND: Final = regex(
     rb"\xff(?:[\xfb-\xfe]" + _OPTION + rb"|\xfa" + _OPTION + rb"[^\xff]{0,512}\xff\xf0)"
 )
-_BEGUN: Final = re.compile(
-    rb"\xff(?:[\xfb-\xfe]|\xfa(?:" + _OPTION + rb"(?:[^\xff]{0,512}\xff?))?)?"
-)
+_BEGUN: Final = regex(rb"\xff(?:[\xfb-\xfe]|\xfa(?:" + _OPTION + rb"(?:[^\xff]{0,512}\xff?))?)?")
 
 
 def detect(opening: Opening) -> Verdict:

@@ -34,6 +34,7 @@ from mitml4.protocols.http.asked import is_elsewhere, of_fields
 from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.protocols.proxy_protocol import V1_PREFIX, V2_SIGNATURE
 from mitml4.protocols.registry import detect
+from mitml4.regex import regex
 
 __all__ = ["Asked", "asked_by"]
 
@@ -41,19 +42,19 @@ __all__ = ["Asked", "asked_by"]
 _BLANK: Final = rb"[\x00\t\v\f\r\x1c-\x20\x85\xa0]"
 _BLANKS: Final = b"\n\0\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
 _WORD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_LINE: Final = re.compile(_WORD + _BLANK + rb"[^\n]*")
-_LINE_BEGUN: Final = re.compile(_WORD + rb"(?:" + _BLANK + rb"[^\n]*)?")
-_ASKS: Final = re.compile(
+_LINE: Final = regex(_WORD + _BLANK + rb"[^\n]*")
+_LINE_BEGUN: Final = regex(_WORD + rb"(?:" + _BLANK + rb"[^\n]*)?")
+_ASKS: Final = regex(
     _WORD + _BLANK + rb"+(?:[^\n]*" + _BLANK + rb")?HTTP/"
     rb"|" + _WORD + _BLANK + rb"+(?:https?|wss?|ftp):"
     rb"|CONNECT" + _BLANK + rb"+[^{\n]"
     rb"|" + V1_PREFIX,
     re.IGNORECASE,
 )
-_HEAD_END: Final = re.compile(rb"^\r?\n", re.MULTILINE)
-_FIELDS: Final = re.compile(rb"(?:[^:\n]+:[^\n]*\n|[ \t][^\n]*\n)*[^\n]*")
-_SOCKS4: Final = re.compile(rb"\x04[\x01\x02](?!\0\0)..(?:\0\0\0[^\0][^\0]*\0|....)[^\0]*\0", re.S)
-_SOCKS5: Final = re.compile(rb"\x05.\x00[\x01\x03\x04]", re.DOTALL)
+_HEAD_END: Final = regex(rb"^\r?\n", re.MULTILINE)
+_FIELDS: Final = regex(rb"(?:[^:\n]+:[^\n]*\n|[ \t][^\n]*\n)*[^\n]*")
+_SOCKS4: Final = regex(rb"\x04[\x01\x02](?!\0\0)..(?:\0\0\0[^\0][^\0]*\0|....)[^\0]*\0", re.S)
+_SOCKS5: Final = regex(rb"\x05.\x00[\x01\x03\x04]", re.DOTALL)
 _SOCKS_MOST: Final = 2048
 _WHY: Final = "a request that cannot be read"
 

@@ -23,6 +23,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import PAUSE, PEEK, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.parts.lines import prefix_pattern
 from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails
+from mitml4.regex import regex
 
 __all__ = ["MAX_TAG", "PROTOCOL", "Xmpp", "XmppDetails"]
 
@@ -33,7 +34,7 @@ _BEFORE_STREAM: Final = (rb"[ \t\r\n]*", rb"(?:<\?xml[^>]{0,200}>[ \t\r\n]*)?")
 _PREFIX: Final = rb"(?:[A-Za-z][\w.\-]{0,15}:)?"
 """The prefix of the streams' namespace; that it is `stream` is only a custom (RFC 6120 §4.8.5)."""
 # RFC 6120 §4.8: the namespaces of streams, and of what they carry.
-_HEADER: Final = re.compile(
+_HEADER: Final = regex(
     b"".join(_BEFORE_STREAM)
     + rb"<"
     + _PREFIX
@@ -45,16 +46,16 @@ _HEADER_BEGUN: Final = prefix_pattern(
     rb"[A-Za-z][\w.:\-]{0,22}",
     rb"[ \t\r\n][^>]{0,2040}",
 )
-_STANZA: Final = re.compile(
+_STANZA: Final = regex(
     rb"<(?:iq [^>]{0,2000}?type=['\"](?:get|set|result|error)['\"]"
     rb"|(?:message|presence) [^>]{0,2000}?(?:to|from)=['\"][^'\">@]{1,1000}@)"
 )
-_STANZA_BEGUN: Final = re.compile(rb"<(?:iq|message|presence) [^>]{0,2040}")
+_STANZA_BEGUN: Final = regex(rb"<(?:iq|message|presence) [^>]{0,2040}")
 """RFC 6120 §8.1: the beginning of a capture from the middle of a stream."""
 _PROLOGUE_BEGUN: Final = prefix_pattern(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
 
 # Repetitions are possessive, so that a tag which does not end costs one pass.
-_TAG: Final = re.compile(
+_TAG: Final = regex(
     rb"<(?P<close>/)?(?P<name>[^\s<>/!?'\"=]++)(?:[^<>'\"]++|'[^'<]*+'|\"[^\"<]*+\")*+>"
 )
 _OTHERS: Final = ((b"<![CDATA[", b"]]>"), (b"<!--", b"-->"), (b"<?", b"?>"))

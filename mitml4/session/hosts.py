@@ -16,12 +16,12 @@ policy that knows fewer ways than the server's program can be evaded, so all of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
+from mitml4.regex import regex
 from mitml4.remember import remembered
 
 __all__ = ["Host", "ascii_form", "readings", "written"]
@@ -33,8 +33,8 @@ _MAX_NAME: Final = 253  # RFC 1035 §2.3.4, without the length bytes
 _REMEMBERED: Final = 1024
 
 # https://url.spec.whatwg.org/#forbidden-host-code-point, and the comma of a list.
-_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f#%/:<>?@\[\\\]^|,]")
-_NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_FORBIDDEN: Final = regex(r"[\x00-\x20\x7f#%/:<>?@\[\\\]^|,]")
+_NUMBER: Final = regex(r"0x[0-9a-f]*|[0-9]+")
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
 _LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _LOCALHOST: Final = "localhost"

@@ -24,12 +24,13 @@ from typing import Final, Literal
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.protocols.policy import End, PolicyDecision, Unreadable
+from mitml4.regex import regex
 from mitml4.session.hosts import Host, ascii_form, readings, written
 
 __all__ = ["HostPattern", "Policy"]
 
-_BRACKETED: Final = re.compile(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
-_HOST: Final = re.compile(r"[^\s/\[\]:@]+")
+_BRACKETED: Final = regex(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
+_HOST: Final = regex(r"[^\s/\[\]:@]+")
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2
 _EXAMPLES: Final = "as in: example.com  '*.example.com'  10.0.0.0/8  '[2001:db8::]/32'  '*:8443'"
 
@@ -135,7 +136,8 @@ def _glob(host: str) -> re.Pattern[str] | None:
     name = ascii_form(host) if _HOST.fullmatch(host) else None
     if name is None or not written(name.replace("*", "x")):
         return None
-    return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
+    expression = ".*".join(map(re.escape, name.split("*")))
+    return re.compile(expression, re.DOTALL)  # noqa: TID251 `isinstance` tells it from a network
 
 
 _ANYTHING: Final = _glob("*")

@@ -7,7 +7,6 @@ that it is in the file before the packets that it decrypts are sent.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from cachetools import FIFOCache
 
 from mitml4.errors import MitmError
+from mitml4.regex import regex
 from mitml4.sinks.files import OutputFile, open_file, write_all
 
 __all__ = ["KeyLog"]
@@ -24,7 +24,7 @@ __all__ = ["KeyLog"]
 _REMEMBERED: Final = 1024
 _LONGEST_LABEL: Final = 64
 # A comment, or `LABEL random secret`.
-_LINE_BEGINS: Final = re.compile(rb"\s*(?:#|[A-Z][A-Z0-9_]+ [0-9a-fA-F]+)")
+_LINE_BEGINS: Final = regex(rb"\s*(?:#|[A-Z][A-Z0-9_]+ [0-9a-fA-F]+)")
 _TIMEOUT_S: Final = 1.0
 """How long the reader of a pipe may block all flows."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.regex import regex
 from mitml4.tls.java_keystore import PASSWORD, read_truststore, write_truststore
 from mitml4.tls.private_files import write_file
 
@@ -71,10 +71,10 @@ _SYSTEM_BUNDLES: Final = (
 _MOZILLA: Final = Path("/usr/share/ca-certificates/mozilla")  # Debian, Alpine
 _JAVA_STORES: Final = (Path("/etc/ssl/certs/java/cacerts"), Path("/etc/pki/java/cacerts"))
 
-_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
+_PEM: Final = regex(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
 _JAVA_OPTIONS: Final = "JAVA_TOOL_OPTIONS"
-_JAVA_STORE: Final = re.compile(r"""-Djavax\.net\.ssl\.trustStore=(?:"([^"]+)"|'([^']+)'|(\S+))""")
-_JAVA_PASSWORD: Final = re.compile(r"-Djavax\.net\.ssl\.trustStorePassword=(\S+)")
+_JAVA_STORE: Final = regex(r"""-Djavax\.net\.ssl\.trustStore=(?:"([^"]+)"|'([^']+)'|(\S+))""")
+_JAVA_PASSWORD: Final = regex(r"-Djavax\.net\.ssl\.trustStorePassword=(\S+)")
 
 
 def system_bundle() -> Path | None:

@@ -6,16 +6,16 @@ packet of each has a comment, so that a reader can tell them apart.
 
 from __future__ import annotations
 
-import re
 from typing import Final, Literal
 
 from mitml4.dataclass import dataclass
+from mitml4.regex import regex
 
 __all__ = ["CaptureSide", "Side"]
 
 Side = Literal["client", "server"]
 
-_COMMENT: Final = re.compile(r"flow ([0-9]{1,18}), (client|server)'s side(?:: |$)")
+_COMMENT: Final = regex(r"flow ([0-9]{1,18}), (client|server)'s side(?:: |$)")
 
 
 @dataclass(frozen=True, slots=True)

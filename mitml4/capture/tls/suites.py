@@ -7,11 +7,11 @@ is that of the MAC as well.
 
 from __future__ import annotations
 
-import re
 from typing import Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.names import cipher_name
+from mitml4.regex import regex
 
 __all__ = ["Mode", "Suite", "suite_of"]
 
@@ -37,8 +37,8 @@ _TLS_1_3: Final = {  # RFC 8446 §B.4
     0x1304: Suite(mode="CCM", key_bytes=16, hash="sha256"),
     0x1305: Suite(mode="CCM8", key_bytes=16, hash="sha256"),
 }
-_AEAD: Final = re.compile(r"(?:^|-)AES(128|256)-(GCM|CCM8?)(?:-SHA(256|384))?$")
-_CBC: Final = re.compile(r"(?:^|-)AES(128|256)(?:-CBC)?-SHA(256|384)?$")
+_AEAD: Final = regex(r"(?:^|-)AES(128|256)-(GCM|CCM8?)(?:-SHA(256|384))?$")
+_CBC: Final = regex(r"(?:^|-)AES(128|256)(?:-CBC)?-SHA(256|384)?$")
 
 
 def suite_of(number: int) -> Suite | None:

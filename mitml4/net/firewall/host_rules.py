@@ -20,6 +20,7 @@ from mitml4.errors import MachineError
 from mitml4.net.firewall.legacy import LegacyChain, LegacyRule, LegacyTables, opening_by
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import attempt, complaint, environment
+from mitml4.regex import regex
 
 __all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]
 
@@ -27,42 +28,42 @@ _LIST: Final = ("nft", "--handle", "--stateless", "--terse", "list", "ruleset")
 _LOAD: Final = ("nft", "-f", "-")
 _TIMEOUT_S: Final = 3
 
-_TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
-_CHAIN: Final = re.compile(r"\tchain (\S+) \{")
-_HOOK: Final = re.compile(r"\t\ttype \S+ hook (\S+) .*?(?:policy (\w+);)?$")
-_HANDLE: Final = re.compile(r" # handle (\d+)$")
-_IPTABLES: Final = re.compile(
+_TABLE: Final = regex(r"table (\S+) (\S+) \{")
+_CHAIN: Final = regex(r"\tchain (\S+) \{")
+_HOOK: Final = regex(r"\t\ttype \S+ hook (\S+) .*?(?:policy (\w+);)?$")
+_HANDLE: Final = regex(r" # handle (\d+)$")
+_IPTABLES: Final = regex(
     r"ip6? (?:filter|mangle|nat|raw|security) (?:PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)"
 )
-_OURS: Final = re.compile(r"mitml4_\d+")
+_OURS: Final = regex(r"mitml4_\d+")
 
 _FAMILIES: Final = {"ip", "ip6", "inet"}
 _SENDING: Final = {"output", "postrouting"}
-_OWNER: Final = re.compile(r"\tflags owner\b")
-_FOR_IPTABLES: Final = re.compile(r"\bxt (?:match|target) ")
-_COMPLAINT: Final = re.compile(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
+_OWNER: Final = regex(r"\tflags owner\b")
+_FOR_IPTABLES: Final = regex(r"\bxt (?:match|target) ")
+_COMPLAINT: Final = regex(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
 _ROUNDS: Final = 8
 
-_COMMENT: Final = re.compile(r'comment "[^"]*"')
+_COMMENT: Final = regex(r'comment "[^"]*"')
 # For a forward chain's rules: which ones do not concern a server's answers, and which ones decide
 # on them.
-_NOT_FOR_ANSWERS: Final = re.compile(
+_NOT_FOR_ANSWERS: Final = regex(
     r"\bct state (?!!)(?![\w,{}: ]*\bestablished\b)|\bct state != [\w,{} ]*\bestablished\b"
     r"|\bct direction original\b|\btcp flags\b|\b(?:udp|icmp|icmpv6)\b"
 )
 # The same for rules about what this host sends: new TCP connections to any server concern ours.
-_NOT_FOR_OURS: Final = re.compile(
+_NOT_FOR_OURS: Final = regex(
     r"\bct state (?!!)(?![\w,{}: ]*\bnew\b)|\b(?:udp|icmp|icmpv6|daddr|mark|tcp flags)\b"
     r"|\boif(?:name)? \"?lo\b|\bxt match (?!\"?owner\b)"
 )
-_LETS_OURS_OUT: Final = re.compile(r"^(?:counter )?accept$|\bmeta mark .* accept$")
-_JUMP: Final = re.compile(r"\b(?:jump|goto) (\S+)$")
-_DROPS: Final = re.compile(r"\bdrop$|\breject\b")
-_LETS_ALL_IN: Final = re.compile(
+_LETS_OURS_OUT: Final = regex(r"^(?:counter )?accept$|\bmeta mark .* accept$")
+_JUMP: Final = regex(r"\b(?:jump|goto) (\S+)$")
+_DROPS: Final = regex(r"\bdrop$|\breject\b")
+_LETS_ALL_IN: Final = regex(
     r"\bct state [\w,{} ]*\bestablished\b.* accept$|\bct state vmap .*\bestablished : accept\b"
     r"|^(?:counter )?accept$|\bxt match \"?conntrack\b"
 )
-_INTERCEPTS: Final = re.compile(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPROXY|REDIRECT)\b")
+_INTERCEPTS: Final = regex(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPROXY|REDIRECT)\b")
 
 
 class RulesHiddenError(MachineError):

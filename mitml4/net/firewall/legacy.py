@@ -5,7 +5,6 @@ Only existing tables are listed: listing a table would create it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -15,16 +14,17 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK
 from mitml4.net.tools import attempt, run
+from mitml4.regex import regex
 
 __all__ = ["LegacyChain", "LegacyRule", "LegacyTables", "opening_by"]
 
 _TABLES: Final = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
 """The programs, and the files in which the kernel lists their tables."""
 
-_INPUT: Final = re.compile(r":INPUT (\w+) ")
-_INTERCEPTS: Final = re.compile(r"-A .* -j (?:TPROXY|REDIRECT)\b")
-_COMMENT: Final = re.compile(r'--comment (?:"[^"]*"|\S+)')
-_COMPLAINT: Final = re.compile(r"\bline:? (\d+)")
+_INPUT: Final = regex(r":INPUT (\w+) ")
+_INTERCEPTS: Final = regex(r"-A .* -j (?:TPROXY|REDIRECT)\b")
+_COMMENT: Final = regex(r'--comment (?:"[^"]*"|\S+)')
+_COMPLAINT: Final = regex(r"\bline:? (\d+)")
 _ROUNDS: Final = 8
 
 

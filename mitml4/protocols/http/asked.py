@@ -15,21 +15,20 @@ from typing import Final
 from mitml4.protocols.conversation import End, LayerContext, Target, Unreadable
 from mitml4.protocols.http.http1_heads import unfolded
 from mitml4.protocols.wire_text import whole_text
+from mitml4.regex import regex
 
 __all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
 
 _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443, b"ftp": 21}
-_HOST_FIELD: Final = re.compile(
-    rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE
-)
-_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
-_BLANK: Final = re.compile(rb"\s")
+_HOST_FIELD: Final = regex(rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE)
+_ABSOLUTE: Final = regex(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
+_BLANK: Final = regex(rb"\s")
 _NO_HOST: Final = "HTTP/1: a request for a host that cannot be read"
 # RFC 3986 §3.2. Servers differ on more than one @, and on a backslash.
-_AUTHORITY: Final = re.compile(
+_AUTHORITY: Final = regex(
     rb"(?:[^@\\]*@)?(?P<host>\[[^\]@\\]*\]|[^:@\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?"
 )
-_ORIGIN_FORM: Final = re.compile(rb"[\s]*[^\s/:]+[ \t]+(?:/|\*[ \t])")
+_ORIGIN_FORM: Final = regex(rb"[\s]*[^\s/:]+[ \t]+(?:/|\*[ \t])")
 
 
 def of_target(target: bytes, context: LayerContext) -> list[End]:

@@ -102,7 +102,7 @@ class HttpConversation(HttpMessages):
         line = REQUEST_LINE.match(data, at) or CONNECT_LINE.match(data, at)
         if line is None:
             return self._other_line(data, at)
-        if line.re is CONNECT_LINE and not self.follows_connect:
+        if line["method"] == b"CONNECT" and not self.follows_connect:
             return self._leave_connect()
         # Some proxies connect before they have read the whole head.
         self.named += self._asked_by(line)
@@ -144,7 +144,7 @@ class HttpConversation(HttpMessages):
         """A request head is whole: its line, and its header section."""
         self.named += of_fields(section, self.context)
         fields = Fields.of(section)
-        connect = line.re is CONNECT_LINE
+        connect = line["method"] == b"CONNECT"
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."
         body = NO_BODY if connect else framing(fields, line["version"], request=True)
         exchange = self.pipeline.ask(line["method"])
@@ -157,7 +157,7 @@ class HttpConversation(HttpMessages):
 
     def _asked_by(self, line: re.Match[bytes]) -> list[End]:
         """The hosts that a request line asks for."""
-        if line.re is not CONNECT_LINE:
+        if line["method"] != b"CONNECT":
             self.elsewhere = self.elsewhere or is_elsewhere(line[0])
             return of_target(line["target"], self.context)
         target = connect_target(line)

@@ -17,6 +17,7 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK, Target, Verdict
 from mitml4.protocols.wire_text import text, whole_text
+from mitml4.regex import regex
 
 __all__ = [
     "CHUNK_LINE",
@@ -58,7 +59,7 @@ TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _METHOD: Final = rb"(?!CONNECT )" + TCHAR + rb"{1,8192}"
 _IN_TARGET: Final = rb"[^\x00-\x1f\x7f]"
 # RFC 9112 §3.2.3: authority-form is host and port alone.
-_AUTHORITY: Final = re.compile(
+_AUTHORITY: Final = regex(
     rb"(?:(?P<host>\[[0-9A-Za-z:.%\-]+\]|[^\x00-\x20\x7f/?#@\[\]{]+):(?P<port>[0-9]{1,5})"
     rb"|(?P<name>[^\x00-\x20\x7f/?#@:\[\]{]+))(?![^ ])"
 )
@@ -67,39 +68,39 @@ _DEFAULT_PORT: Final = 443
 # nginx accepts up to three digits after any zeros, and blanks after them
 # (ngx_http_parse_request_line).
 _VERSION: Final = rb"(?P<version>HTTP/1\.0{0,64}[0-9]{1,3}) *"
-_BLANK_LINES: Final = re.compile(rb"(?:\r?\n){0,4}")
+_BLANK_LINES: Final = regex(rb"(?:\r?\n){0,4}")
 
 _TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
 
-REQUEST_LINE: Final = re.compile(rb"(?P<method>" + _METHOD + rb")" + _TARGET + _VERSION + rb"\r?\n")
-REQUEST_BEGUN: Final = re.compile(_begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r") + rb"|\r")
-CONNECT_LINE: Final = re.compile(rb"(?P<method>CONNECT)(?! \{)" + _TARGET + _VERSION + rb"\r?\n")
+REQUEST_LINE: Final = regex(rb"(?P<method>" + _METHOD + rb")" + _TARGET + _VERSION + rb"\r?\n")
+REQUEST_BEGUN: Final = regex(_begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r") + rb"|\r")
+CONNECT_LINE: Final = regex(rb"(?P<method>CONNECT)(?! \{)" + _TARGET + _VERSION + rb"\r?\n")
 """With a brace it is a CONNECT of NATS."""
-CONNECT_BEGUN: Final = re.compile(
+CONNECT_BEGUN: Final = regex(
     _begun(
         *(b"C", b"O", b"N", b"N", b"E", b"C", b"T"),
         *(rb" (?!\{)", _IN_TARGET + rb"+", rb"\r"),
     )
     + rb"|\r"
 )
-STATUS_LINE: Final = re.compile(
+STATUS_LINE: Final = regex(
     rb"(?P<version>HTTP/1\.[0-9]{1,3}|ICY) {1,16}(?P<status>[1-9][0-9]{2})(?=[ \r\n])"
 )
 """`ICY 200 OK` is sent by SHOUTcast, and is HTTP/1.0 otherwise. curl and nginx accept several
 blanks before the status."""
-STATUS_BEGUN: Final = re.compile(
+STATUS_BEGUN: Final = regex(
     rb"(?:I|IC|ICY|"
     + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,3}"))
     + rb"|(?:HTTP/1\.[0-9]{1,3}|ICY) {1,16}(?:[1-9][0-9]{0,2})?)|\r"
 )
-HEAD_END: Final = re.compile(rb"\n\r?\n")
-_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
-_TCHARS: Final = bytes(byte for byte in range(256) if re.match(TCHAR, bytes([byte])))
-_FRAMING: Final = re.compile(rb"content-length|transfer-encoding")
-_LENGTH: Final = re.compile(rb"0*[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
+HEAD_END: Final = regex(rb"\n\r?\n")
+_FOLD: Final = regex(rb"\r?\n[ \t]+")
+_TCHARS: Final = b"".join(re.findall(TCHAR, bytes(range(256))))
+_FRAMING: Final = regex(rb"content-length|transfer-encoding")
+_LENGTH: Final = regex(rb"0*[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
 # RFC 9112 §7.1; 15 hexadecimal digits are an exabyte; leading zeros are ignored.
-CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-CHUNK_LINE_BEGUN: Final = re.compile(rb"0*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
+CHUNK_LINE: Final = regex(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+CHUNK_LINE_BEGUN: Final = regex(rb"0*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*|\r)?")
 
 
 def line_verdict(data: bytes, whole: re.Pattern[bytes], beginning: re.Pattern[bytes]) -> Verdict:

@@ -14,6 +14,7 @@ from mitml4.protocols.http.http1_heads import (
     line_verdict,
 )
 from mitml4.protocols.parts.lines import in_lines
+from mitml4.regex import regex
 
 __all__ = ["KNOWN_METHODS", "SIMPLE_REQUEST", "detect"]
 
@@ -25,14 +26,12 @@ KNOWN_METHODS: Final = frozenset(
     b"PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK "
     b"UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-_LIKELY: Final = re.compile(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
+_LIKELY: Final = regex(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
 # "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page without
 # a head.
-SIMPLE_REQUEST: Final = re.compile(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
-_PAGE: Final = re.compile(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
-_ODD_REQUEST: Final = re.compile(
-    rb"(?:\r?\n){0,4}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])"
-)
+SIMPLE_REQUEST: Final = regex(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
+_PAGE: Final = regex(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
+_ODD_REQUEST: Final = regex(rb"(?:\r?\n){0,4}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])")
 """A line that begins with a method, and does not end with the version of another protocol."""
 
 

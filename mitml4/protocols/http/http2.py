@@ -9,7 +9,6 @@ content of its DATA frames goes to a reader of WebSocket messages.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import ClassVar, Final
@@ -31,6 +30,7 @@ from mitml4.protocols.http.http2_frames import MAX_TABLE, PREFACE, Block, Frames
 from mitml4.protocols.http.websocket import Messages, WebSocket, WebSocketMessage
 from mitml4.protocols.protocol_event import StreamLayer
 from mitml4.protocols.wire_text import text
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Http2", "Http2Details"]
 
@@ -58,7 +58,7 @@ _ERRORS: Final = [
     "INADEQUATE_SECURITY",
     "HTTP_1_1_REQUIRED",
 ]
-_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
+_STATUS: Final = regex(rb"[1-9][0-9]{2}")
 
 
 def detect(opening: Opening) -> Verdict:

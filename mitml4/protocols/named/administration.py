@@ -20,6 +20,7 @@ from mitml4.protocols.conversation import Opening, Protocol, Verdict
 from mitml4.protocols.parts.evidence import Detector, Rule, single_message
 from mitml4.protocols.parts.fields import Reader, evaluate
 from mitml4.protocols.parts.lines import TEXT, in_lines
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOLS"]
 
@@ -90,8 +91,8 @@ def detect_ident(opening: Opening) -> Verdict:
     return Verdict.LIKELY if reply is Verdict.NEED_MORE and unanswered else reply
 
 
-_FINGER_QUERY: Final = re.compile(rb"(?:/W)? *[!-~]{0,64}\r?\n", re.IGNORECASE)
-_WHOIS_QUERY: Final = re.compile(rb"(?! *\r?\n)[ -~\x80-\xff]{1,256}\r?\n")
+_FINGER_QUERY: Final = regex(rb"(?:/W)? *[!-~]{0,64}\r?\n", re.IGNORECASE)
+_WHOIS_QUERY: Final = regex(rb"(?! *\r?\n)[ -~\x80-\xff]{1,256}\r?\n")
 
 
 def by_port(port: int, query: re.Pattern[bytes]) -> Detector:

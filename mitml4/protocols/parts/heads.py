@@ -7,13 +7,13 @@ half a head.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import FORWARD_ALL, Conversation, Direction
+from mitml4.regex import regex
 
 __all__ = ["MAX_HEAD", "FirstHeads"]
 
@@ -21,7 +21,7 @@ MAX_HEAD: Final = 16384
 """Bytes."""
 
 
-_END: Final = re.compile(rb"\n\r?\n")
+_END: Final = regex(rb"\n\r?\n")
 
 
 @dataclass(slots=True)

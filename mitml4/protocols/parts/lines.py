@@ -21,6 +21,7 @@ from functools import cache
 from typing import Final
 
 from mitml4.protocols.conversation import Opening, Verdict
+from mitml4.regex import regex
 
 __all__ = [
     "TEXT",
@@ -37,7 +38,7 @@ __all__ = [
 TEXT: Final = bytes({0x09, 0x0A, 0x0D, *range(0x20, 0x7F)})
 """The bytes that the lines of these protocols' clients consist of."""
 
-_DELIMITER: Final = re.compile(rb"[ \r\n]")
+_DELIMITER: Final = regex(rb"[ \r\n]")
 _FITS: Final = (Verdict.MATCH, Verdict.LIKELY)
 
 
@@ -46,7 +47,7 @@ def prefix_pattern(*units: bytes) -> re.Pattern[bytes]:
     pattern = b""
     for unit in reversed(units):
         pattern = b"(?:" + unit + pattern + b")?"
-    return re.compile(pattern, re.DOTALL)
+    return regex(pattern, re.DOTALL)
 
 
 def begins(data: bytes, whole: re.Pattern[bytes], partial: re.Pattern[bytes]) -> Verdict:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mitml4.regex import regex
+
 __all__ = ["binds_channel"]
 
 # RFC 5801 §3.1: these names end in "-PLUS". XEP-0484: the others bind tokens.
-_BINDING: Final = re.compile(
+_BINDING: Final = regex(
     rb"(?<![A-Z0-9_-])(?:[A-Z0-9_-]{1,15}-PLUS|HT-[A-Z0-9-]{1,12}-(?:ENDP|UNIQ|EXPR))"
     rb"(?![A-Z0-9_-])",
     re.IGNORECASE,

@@ -8,7 +8,6 @@ until the handshake is encrypted or over.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import field, replace
 from typing import ClassVar, Final, Literal
@@ -47,6 +46,7 @@ from mitml4.protocols.tls.records import (
     MessageReader,
     RecordType,
 )
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "CertificateDetails", "TlsConversation", "TlsDetails", "detect"]
 
@@ -137,7 +137,7 @@ def _start(data: bytes) -> Verdict:
 
 
 # RFC 8446 §5.1 forbids empty records of a handshake; OpenSSL accepts them.
-_EMPTY_RECORDS: Final = re.compile(rb"(?:\x16\x03[\0-\4]\0\0){0,32}")
+_EMPTY_RECORDS: Final = regex(rb"(?:\x16\x03[\0-\4]\0\0){0,32}")
 
 
 def _record_start(data: bytes) -> Verdict:

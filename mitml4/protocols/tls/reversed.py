@@ -16,6 +16,7 @@ from mitml4.protocols.conversation import Direction, LayerContext, Opening, Prot
 from mitml4.protocols.parts.lines import TEXT
 from mitml4.protocols.tls.protocol import TlsConversation
 from mitml4.protocols.tls.records import HandshakeType
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL"]
 
@@ -30,8 +31,8 @@ def _side(hello: HandshakeType) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     kind = re.escape(bytes([hello]))
     beginning = rb"(?:\x16(?:\x03(?:[\0-\4](?:.(?:.(?:" + kind + rb".*)?)?)?)?)?)?"
     return (
-        re.compile(_LINES + rb"\x16\x03[\0-\4].." + kind, re.DOTALL),
-        re.compile(_LINES + rb"(?:[\t\x20-\x7e]{0,512}\r?|" + beginning + b")", re.DOTALL),
+        regex(_LINES + rb"\x16\x03[\0-\4].." + kind, re.DOTALL),
+        regex(_LINES + rb"(?:[\t\x20-\x7e]{0,512}\r?|" + beginning + b")", re.DOTALL),
     )
 
 

@@ -7,7 +7,6 @@ before it is named.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import field
 from functools import cached_property
@@ -21,14 +20,15 @@ from mitml4.net.rules.interception import FORWARDING
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import attempt
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse
+from mitml4.regex import regex
 from mitml4.session.doctor.check import Check, State, as_root
 
 __all__ = ["PolicyRoutes", "Rehearsals", "check_environment"]
 
 _SHOWN: Final = 3
 
-_LOOKUP: Final = re.compile(r"\blookup (\S+)")
-_LOCAL_DEFAULT: Final = re.compile(r"local default dev lo table (\S+)")
+_LOOKUP: Final = regex(r"\blookup (\S+)")
+_LOCAL_DEFAULT: Final = regex(r"local default dev lo table (\S+)")
 
 
 @dataclass()

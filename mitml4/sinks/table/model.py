@@ -6,7 +6,6 @@ their users need not do so.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import field, replace
@@ -30,6 +29,7 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES
+from mitml4.regex import regex
 from mitml4.sinks.table.grid import join_stack
 from mitml4.sinks.table.names import server_of
 from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
@@ -39,8 +39,8 @@ __all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]
 MAX_ROWS: Final = 1000
 """Flows that are kept. Beyond it, the flow that closed first is removed."""
 _MAX_TEXT: Final = 300
-_AUTHORITY_END: Final = re.compile("[/?#]")  # RFC 3986 §3.2
-_PORT: Final = re.compile(r":[0-9]*$")
+_AUTHORITY_END: Final = regex("[/?#]")  # RFC 3986 §3.2
+_PORT: Final = regex(r":[0-9]*$")
 
 _SUMMARISED: Final = tuple(
     each for each in EVENT_TYPES if each.summary is not ProtocolEvent.summary

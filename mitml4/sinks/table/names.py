@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.wire_text import text
+from mitml4.regex import regex
 
 __all__ = ["NAMES", "server_of"]
 
 NAMES: Final = ("sni", "host", "target")
 """Attributes of details that contain a server's name."""
-_HOST_AND_PORT: Final = re.compile(r"(\[.*\]|[^:]*):([0-9]{1,5})", re.DOTALL)
+_HOST_AND_PORT: Final = regex(r"(\[.*\]|[^:]*):([0-9]{1,5})", re.DOTALL)
 
 
 def server_of(details: Any, server: Target) -> Target | None:

@@ -8,7 +8,6 @@ remove it again if it then contains nothing else.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.files import writable_by_invoker
 from mitml4.invoker import sudo_user
+from mitml4.regex import regex
 from mitml4.tls.nss_database import CERTIFICATES_FILE, KEYS_FILE, MODULES_FILE
 from mitml4.tls.nss_places import NssPlaces
 from mitml4.tls.private_files import home
@@ -56,7 +56,7 @@ _FILES: Final = (CERTIFICATES_FILE, KEYS_FILE, MODULES_FILE)
 _FIREFOXES: Final = ("firefox", "firefox-esr")
 _DIRECTORIES: Final = ("XDG_DATA_HOME", "XDG_CONFIG_HOME")
 
-_LISTED: Final = re.compile(r"(.*\S)\s+([a-zA-Z]*),[a-zA-Z]*,[a-zA-Z]*\s*")
+_LISTED: Final = regex(r"(.*\S)\s+([a-zA-Z]*),[a-zA-Z]*,[a-zA-Z]*\s*")
 _TRUSTED_FOR_SERVERS: Final = "C"
 _TRUST: Final = "C,,"
 

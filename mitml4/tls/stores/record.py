@@ -7,7 +7,6 @@ program ends in between.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from dataclasses import asdict
 from itertools import chain
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mitml4.errors import CertificateError
+from mitml4.regex import regex
 from mitml4.tls.private_files import exists, read_file, write_file
 from mitml4.tls.stores.store import Entry, Kind
 
@@ -23,7 +23,7 @@ __all__ = ["RECORD_FILE", "Record"]
 RECORD_FILE: Final = "mitml4-installed.json"
 
 _VERSION: Final = 1
-_SHA256: Final = re.compile("[0-9a-f]{64}")
+_SHA256: Final = regex("[0-9a-f]{64}")
 
 
 class Record:
