@@ -53,11 +53,8 @@ class Bridge:
         policy: FlowPolicy,
     ) -> Bridge:
         """The outermost bridge of a flow."""
-        return cls(
-            up=Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(policy)),
-            down=Lane(server_side, client_side, relay, broken_tls_is_error=True),
-            report=report,
-        )
+        up = Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(policy))
+        return cls(up=up, down=Lane(server_side, client_side, relay, up), report=report)
 
     @property
     def client_side(self) -> Stream:
@@ -123,15 +120,10 @@ class Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
         client_side, relay = self.client_side, self.up.relay
         up = Lane(client_side, server_side, relay)
-        down = Lane(server_side, client_side, relay, broken_tls_is_error=True)
-        return replace(self, up=up, down=down)
+        return replace(self, up=up, down=Lane(server_side, client_side, relay, up))
 
     def inside_tls(self, client_side: Stream, server_side: Stream) -> Bridge:
         """The bridge of the plaintext."""
         relay = self.up.relay
-        return replace(
-            self,
-            up=Lane(client_side, server_side, relay),
-            down=Lane(server_side, client_side, relay, broken_tls_is_error=True),
-            framing=None,
-        )
+        up = Lane(client_side, server_side, relay)
+        return replace(self, up=up, down=Lane(server_side, client_side, relay, up), framing=None)

@@ -48,9 +48,11 @@ class Lane:
     source: Stream
     sink: Stream
     relay: Relay
-    broken_tls_is_error: bool = False
-    """Whether broken TLS in the source is an error, and not only its end. A client would take what
-    it has for the whole response; so its connection is reset."""
+    answers: Lane | None = None
+    """The lane that the source answers, if broken TLS in the source is an error, and not only its
+    end. A client would take what it has for the whole response; so its connection is reset. A
+    client that has ended without close_notify is the exception: OpenSSL answers it with an alert
+    (decode_error)."""
     on_urgent: Callable[[], None] = lambda: None
     """Is told of urgent data before it moves, while somebody looks."""
     ahead: bytearray = field(default_factory=bytearray)
@@ -235,7 +237,8 @@ class Lane:
         if ended:
             await self.relay.take_turn_to_end()
             self.source.transport.raise_if_reset()
-        if ended and self.broken_tls_is_error and isinstance(self.truncation, TlsFailure):
+        broke = ended and isinstance(self.truncation, TlsFailure)
+        if broke and self.answers and not self.answers.truncation:
             raise BrokenTlsError(str(self.truncation))
         self.ended = ended
 

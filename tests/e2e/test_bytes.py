@@ -271,6 +271,30 @@ def test_a_servers_reset_inside_tls_is_a_reset(peer, client, session, identity, 
             read_all(sock)
 
 
+def test_a_client_that_ends_without_close_notify_has_ended_well(
+    peer, client, session, identity, trusting
+):
+    """OpenSSL answers it with an alert, which is no error of the flow."""
+
+    def handler(sock):
+        context = server_context(identity)
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+        with context.wrap_socket(sock, server_side=True) as tls:
+            tls.sendall(tls.recv(100))
+            tls.recv(1)
+
+    server = peer(handler)
+    watch = session.watch()
+    with client.connect(V4, server.port) as sock:
+        tls = trusting.wrap_socket(sock, server_hostname="www.example")
+        tls.sendall(b"\x00question")
+        assert tls.recv(100) == b"\x00question"
+        tls.close()  # sends no close_notify
+    server.join()
+    flow = watch.flow()
+    assert (flow.closed["reason"], flow.errors) == ("closed", [])
+
+
 def test_a_server_that_hangs_up_on_the_hello_hangs_up(peer, client, session, trusting):
     server = peer(lambda sock: sock.recv(65536))
     hello, *_ = hello_bytes(trusting)

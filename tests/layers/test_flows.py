@@ -14,11 +14,13 @@ import trio
 
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
+from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.policy import PolicyDecision, Target
 from mitml4.session.flow import Flow
 from mitml4.tls.stream import TlsStream
 
 GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
+DECODE_ERROR = b"\x15\x03\x03\x00\x02\x02\x32"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
@@ -217,6 +219,31 @@ def test_whichever_end_goes_first_both_get_all_that_was_sent(talk, flow_lab) -> 
         assert out.stack == talk.stack, order
         assert (out.close.reason, out.errors) == ("closed", []), order
         assert out.met == {"client": "all", "server": "all"}, order
+
+
+@pytest.mark.parametrize("talk", [TlsHttp(), SmtpStartTls()], ids=["tls", "starttls"])
+def test_a_client_that_ends_without_close_notify_has_ended_well(flow_lab, talk: Http) -> None:
+    """OpenSSL answers it with an alert: that is no fault of the server."""
+
+    async def client(end) -> None:
+        await talk.open_client(end)
+        await end.send(talk.request)
+        await end.expect(talk.response)
+        await end.stream.below.send_eof()
+        with pytest.raises(StreamTruncated):
+            await end.expect_eof()
+
+    async def server(end) -> None:
+        await talk.open_server(end)
+        await end.expect(talk.request)
+        await end.send(talk.response)
+        with pytest.raises(StreamTruncated):
+            await end.expect_eof()
+        await end.stream.below.send_all(memoryview(DECODE_ERROR))
+
+    out = flow_lab.run(client, server)
+    assert (out.close.reason, out.errors) == ("closed", [])
+    assert out.met == {"client": "all", "server": "all"}
 
 
 @pytest.mark.parametrize(
