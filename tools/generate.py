@@ -46,9 +46,9 @@ LIMITS: Final = (
     "With `intercept`, one client may start 1,000 connections to one server at once and 500 a "
     "second, and twice as many to all servers. The SYNs of further connections are dropped, and "
     "the client retransmits them.",
-    "`intercept` reads the rules of others at its start. If a firewall is loaded during a session "
-    "and drops what comes in over `lo`, new connections time out without a message. A new start "
-    "names the rule to add.",
+    "`intercept` reads the rules of others at its start. If a firewall that is loaded during a "
+    "session drops intercepted connections, new ones pass by unseen until that changes; with "
+    "`--block` they time out. A line on standard error reports it, with the rule to add.",
 )
 
 EXIT_STATUS: Final = (

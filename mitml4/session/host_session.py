@@ -7,6 +7,7 @@ The rules are removed before `session.stop` is published.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -21,7 +22,14 @@ from mitml4.net import dial
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import Interception, Proof, belongs, intercepting
+from mitml4.net.rules.interception import (
+    Interception,
+    Proof,
+    belongs,
+    drops_sent,
+    intercepting,
+    remedy,
+)
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
@@ -38,6 +46,10 @@ from mitml4.sinks.updates import Note, QuicBlocked
 __all__ = ["run_session"]
 
 _QUIC_EVERY_S: Final = 2.0
+_TRY_AT_MOST_EVERY_S: Final = 1.0
+_TRY_AGAIN_S: Final = 5.0
+_MISSING_IN_A_ROW: Final = 4
+"""The number of accepted connections that do not arrive, from which on the rules are suspected."""
 _KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
 """Needed to hold and release SYNs, and to set marks on connections to servers."""
 
@@ -55,7 +67,7 @@ async def run_session(
     session = Session(config, say, complain, taps)
     authority = stored_authority(config.ca_dir, say)
     interceptor, named = tls_interceptor(config, authority, session.on_secret)
-    rules = Rules.applied(proof, session.note)
+    rules = Rules.applied(proof, session.note, has_blocks=bool(config.policy.block))
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named)
     outputs, hub = session.outputs, session.hub
@@ -71,18 +83,22 @@ class Rules:
 
     is_one_client = False
 
-    def __init__(self, scope: Scope, interception: Interception) -> None:
+    def __init__(self, scope: Scope, interception: Interception, *, has_blocks: bool) -> None:
+        """With blocks, no new connection may pass unseen."""
         self.scope = scope
         self.interception = interception
+        self._has_blocks = has_blocks
+        self._is_shut_out = False
+        """Whether rules of others keep new connections from us."""
 
     @classmethod
     @asynccontextmanager
-    async def applied(cls, proof: Proof, note: Say) -> AsyncIterator[Rules]:
+    async def applied(cls, proof: Proof, note: Say, *, has_blocks: bool) -> AsyncIterator[Rules]:
         """The rules are in place while this is entered. Raises MitmError."""
         async with intercepting(proof) as interception:
             for each in interception.notes:
                 note(each)
-            yield cls(proof.scope, interception)
+            yield cls(proof.scope, interception, has_blocks=has_blocks)
 
     def start(self) -> SourceStart:
         return SourceStart(
@@ -119,6 +135,7 @@ class Rules:
             nursery.start_soon(self._watch_quic, session)
             nursery.start_soon(self._watch_suspension, session)
             nursery.start_soon(self._watch_links, session)
+            nursery.start_soon(self._watch_rules_of_others, session)
 
     async def close(self) -> list[IncomingConnection]:
         await self.interception.stop_intercepting()
@@ -147,8 +164,43 @@ class Rules:
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
         signal.signal(signal.SIGTSTP, handler)
-        await self.interception.resume_intercepting()
-        session.publish(Note("new connections are intercepted again"))
+        if not self._is_shut_out:
+            await self.interception.resume_intercepting()
+            session.publish(Note(_INTERCEPTED_AGAIN))
+
+    async def _watch_rules_of_others(self, session: SessionControl) -> None:
+        """If they no longer let new connections in, these pass by unseen until they do."""
+        known = set((await self.interception.chains_of_others()).dropping_sent)
+        have_changed = False
+        while True:
+            with trio.move_on_after(_TRY_AGAIN_S if self._is_shut_out else math.inf):
+                have_changed |= await self.interception.wait_in_doubt()
+            arrives = await self.interception.arrives()
+            rules = await self.interception.chains_of_others()
+            if session.is_stopping:
+                return
+            dropping = set(rules.dropping_sent)
+            for chain in dropping - known:
+                session.publish(Note(drops_sent(chain)))
+            known = dropping
+            if arrives == self._is_shut_out:
+                await self._shut_out(session, remedy(rules), not arrives)
+            if have_changed and self.interception.gate.missing_in_a_row >= _MISSING_IN_A_ROW:
+                have_changed = False
+                session.publish(Note(_MISSING))
+            await trio.sleep(_TRY_AT_MOST_EVERY_S)
+
+    async def _shut_out(self, session: SessionControl, hint: str, is_shut_out: bool) -> None:
+        self._is_shut_out = is_shut_out
+        if not is_shut_out:
+            await self.interception.resume_intercepting()
+            session.publish(Note(_INTERCEPTED_AGAIN))
+            return
+        fate = "time out, since --block lets none pass by unseen"
+        if not self._has_blocks:
+            await self.interception.stop_intercepting()
+            fate = "pass by unseen"
+        session.publish(Note(f"{_SHUT_OUT}: until they change, new ones {fate}; {hint}"))
 
     async def _watch_links(self, session: SessionControl) -> None:
         while True:
@@ -173,6 +225,14 @@ def _told(change: Change) -> str:
             return belongs(change.name, change.other)
         case "left":
             return f"{change.name} no longer belongs to {change.other}, and is intercepted again"
+
+
+_SHUT_OUT: Final = "rules of this host now drop intercepted connections"
+_INTERCEPTED_AGAIN: Final = "new connections are intercepted again"
+_MISSING: Final = (
+    "connections that mitml4 accepts do not arrive since the rules of this host have changed: a "
+    "rule may drop packets of established connections"
+)
 
 
 @asynccontextmanager

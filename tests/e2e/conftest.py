@@ -180,6 +180,8 @@ class Interception:
         self.ca = ca
         self.events: list[dict[str, Any]] = []
         self.ended = False
+        self.said: Callable[[], str] = str
+        """What it has written to standard error."""
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, name="events")
         self._reader.start()
@@ -315,6 +317,7 @@ def intercepting(
             argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, text=True
         )
     session = Interception(process, ca_dir / "mitml4-ca.pem")
+    session.said = stderr.read_text
     try:
         session.wait_for(lambda: session.of_type("session.start"), "session.start")
         yield session

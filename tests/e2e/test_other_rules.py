@@ -14,7 +14,7 @@ import pytest
 from mitml4.lab.network import CLIENT_V4, CLIENT_V6, LAN, SERVER_V4, SERVER_V6, WAN, LabNetwork
 from mitml4.net.netns import NetNamespace
 from mitml4.net.sysctl import write_sysctl
-from tests.e2e.conftest import SLOW_S, TIMEOUT_S, Interception, intercepting
+from tests.e2e.conftest import SLOW_S, TIMEOUT_S, Interception, intercepting, poll
 
 PORT, ALSO_OPEN, CLOSED = 7001, 7002, 9
 SHORT_S = 0.7
@@ -289,6 +289,78 @@ def test_there_is_nothing_of_ours_to_flush(lab, router, session) -> None:
     for host in (lab.client, router.namespace):
         comes_to(host, "echo")
     watch.flows(4)
+
+
+NO_LOOPBACK = "ct state established accept\nmeta l4proto { icmp, icmpv6 } accept"
+DROPPED = "rules of this host now drop intercepted connections"
+AGAIN = "new connections are intercepted again"
+
+
+class Told:
+    """Waits until a session has written a text once more."""
+
+    def __init__(self, session: Interception) -> None:
+        self.session = session
+        self.seen = len(session.said())
+
+    def wait(self, text: str) -> str:
+        found = poll(lambda: self.session.said()[self.seen :].partition(text)[2], text)
+        self.seen = len(self.session.said())
+        return found
+
+
+def pass_by(lab: LabNetwork, session: Interception) -> None:
+    watch = session.watch()
+    for host in (lab.client, lab.router):
+        comes_to(host, "echo")
+    assert session.flows(watch.since) == []
+
+
+@pytest.mark.parametrize("rules", [NO_LOOPBACK, f"{NO_LOOPBACK}\nip saddr 127.0.0.0/8 accept"])
+def test_connections_pass_by_while_rules_that_were_loaded_late_drop_them(
+    lab, router, session, rules: str
+) -> None:
+    comes_to(lab.client, "echo")
+    told = Told(session)
+    with ExitStack() as late:
+        Router(router.namespace, late).load(chain("input", rules, policy="drop"))
+        assert "nft insert rule inet theirs c ct mark" in told.wait(DROPPED)
+        pass_by(lab, session)
+    told.wait(AGAIN)
+    watch = session.watch()
+    comes_to(lab.client, "echo")
+    watch.flows(2)
+
+
+def test_rules_of_iptables_legacy_are_noticed_by_what_they_drop(lab, router, session) -> None:
+    """The kernel does not report them."""
+    told = Told(session)
+    router.namespace.run("iptables-legacy", "-A", "INPUT", "-i", "lo", "-j", "DROP")
+    comes_to(lab.client, "TIMEOUT", (SERVER_V4,))
+    told.wait(DROPPED)
+    pass_by(lab, session)
+    router.namespace.run("iptables-legacy", "-F", "INPUT")
+    told.wait(AGAIN)
+    watch = session.watch()
+    comes_to(lab.client, "echo")
+    watch.flows(2)
+
+
+def test_with_a_block_nothing_passes_by_unseen(lab, router, intercept) -> None:
+    told = Told(intercept("--block", "blocked.example", iface=WAN))
+    with ExitStack() as late:
+        Router(router.namespace, late).load(chain("input", NO_LOOPBACK, policy="drop"))
+        assert "time out, since --block" in told.wait(DROPPED)
+        comes_to(lab.client, "TIMEOUT")
+    told.wait(AGAIN)
+    comes_to(lab.client, "echo")
+
+
+def test_a_chain_that_is_loaded_late_and_drops_what_is_sent_is_named(router, session) -> None:
+    told = Told(session)
+    rules = "ct state established accept\noif lo accept\nmeta l4proto icmpv6 accept"
+    router.load(chain("output", rules, policy="drop"))
+    told.wait("inet theirs c drops by policy what this host sends")
 
 
 def test_a_chain_that_drops_answers_alone_is_named(lab, router, intercept, tmp_path) -> None:

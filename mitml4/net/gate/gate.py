@@ -39,6 +39,7 @@ _ACCEPTED_AT_ONCE: Final = 64
 _AT_ONCE: Final = 1024
 """The number of messages that are read before other tasks run: usually all that are queued. With a
 lower number the queue would grow while other tasks take long, and SYNs would be read too late."""
+_ARRIVES_SOON_S: Final = 1.0
 _ARRIVES_WITHIN_S: Final = 5.0
 _UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL)
 
@@ -110,6 +111,9 @@ class SynGate:
         self._by_client_and_server: Counter[tuple[str, Address]] = Counter()
         self._send, self._receive = trio.open_memory_channel[PendingConnection](_MAX_PENDING)
         self._in_a_row = 0
+        self.missing_in_a_row = 0
+        """How many accepted connections have not arrived since the last one that has."""
+        self._missing = trio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -137,6 +141,16 @@ class SynGate:
             while True:
                 found.append(self._receive.receive_nowait())
         return found
+
+    async def wait_missing(self) -> None:
+        """Wait until an accepted connection does not arrive soon."""
+        await self._missing.wait()
+        self._missing = trio.Event()
+
+    def miss(self) -> None:
+        """An accepted connection does not arrive soon: its client is slow or has gone, packets were
+        lost, or a rule drops them."""
+        self._missing.set()
 
     async def _hold_syns(self) -> None:
         while True:
@@ -229,8 +243,12 @@ class PendingConnection:
         self._is_let_in = True
         self._admit()
         try:
-            with trio.move_on_after(_ARRIVES_WITHIN_S):
+            with trio.move_on_after(_ARRIVES_SOON_S):
                 await self._has_arrived.wait()
+            if self._socket is None:
+                self._gate.miss()
+                with trio.move_on_after(_ARRIVES_WITHIN_S - _ARRIVES_SOON_S):
+                    await self._has_arrived.wait()
         except BaseException:
             if self._socket is not None:
                 abort(self._socket)
@@ -238,6 +256,7 @@ class PendingConnection:
         finally:
             self._leave()
         if self._socket is None:
+            self._gate.missing_in_a_row += 1
             raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
         return TcpStream(self._socket)
 
@@ -259,6 +278,7 @@ class PendingConnection:
         if self._socket is not None:
             abort(self._socket)
         self._socket = sock
+        self._gate.missing_in_a_row = 0
         self._has_arrived.set()
 
     def _admit(self) -> None:

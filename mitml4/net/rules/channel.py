@@ -42,6 +42,9 @@ _IP_UNICAST_IF: Final = 50  # linux/in.h
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 _NO_ADDRESSES: Final = bytes(12)  # Ethernet addresses, which `lo` does not have
 _LOOPBACK: Final = "lo"
+_LOOPBACK_IPS: Final = {False: "127.0.0.1", True: "::1"}
+# Nobody has these addresses (RFC 2544, RFC 3849).
+_ELSEWHERE: Final = {False: Address("198.18.0.1", 443), True: Address("2001:db8:4d34::1", 443)}
 
 _MAX_LEAVING: Final = 1024
 
@@ -61,6 +64,7 @@ class HostChannel:
         self.interfaces = interfaces
         self._identity = identity
         self._port = port
+        self._own_ips: dict[bool, str] = {}
         self._leaving: FIFOCache[bytes, tuple[Syn, LoggedPacket]] = FIFOCache(_MAX_LEAVING)
         with ExitStack() as undo:
             try:
@@ -108,19 +112,34 @@ class HostChannel:
 
     def admit(self, held: HeldSyn) -> Ends:
         client = held.syn.client
-        own = Address(source_towards(client), self._port)  # the address that its packets will have
-        mark = self._identity.admitted_mark | held.connection_mark & FOREIGN_MASK
-        peer = self._add(
-            Entry(
-                source=client,
-                destination=held.syn.destination,
-                mark=mark,
-                lasts_s=_HANDSHAKE_S,
-                becomes_destination=own,
-            )
+        own_ip = self._own_ips[client.is_v6] = source_towards(client)
+        ends = self.expect(
+            client, held.syn.destination, own_ip=own_ip, connection_mark=held.connection_mark
         )
         self._send(held)
-        return peer, own
+        return ends
+
+    def expect(
+        self, client: Address, destination: Address, *, own_ip: str, connection_mark: int = 0
+    ) -> Ends:
+        """Let a future connection arrive at the listener, whose packets then come from `own_ip`.
+        Raises OSError."""
+        own = Address(own_ip, self._port)
+        entry = Entry(
+            source=client,
+            destination=destination,
+            mark=self._identity.admitted_mark | connection_mark & FOREIGN_MASK,
+            lasts_s=_HANDSHAKE_S,
+            becomes_destination=own,
+        )
+        return self._add(entry), own
+
+    def own_ip(self, *, v6: bool) -> str:
+        """The address at which connections of this IP version were last accepted, otherwise an
+        address of this host."""
+        with suppress(OSError):
+            return self._own_ips.get(v6) or source_towards(_ELSEWHERE[v6])
+        return _LOOPBACK_IPS[v6]
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         identity = self._identity

@@ -21,16 +21,18 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, UsageError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability
-from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.firewall.host_rules import Chain, HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.links import Change, LinkWatch
 from mitml4.net.listener import Listener
+from mitml4.net.rules.arrival import arrives
 from mitml4.net.rules.channel import HostChannel
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
 from mitml4.net.rules.probe import CannotProbeError, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import Scope
+from mitml4.net.rules.watch import RulesWatch
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools
 
@@ -40,14 +42,17 @@ __all__ = [
     "Proof",
     "belongs",
     "check",
+    "drops_sent",
     "intercepting",
     "plan",
     "proving",
+    "remedy",
 ]
 
 _SHOWN_PORT: Final = 40000
 _IF_INET6: Final = Path("/proc/self/net/if_inet6")
 _GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
+_CHAINS: Final = "list chains"
 FORWARDING: Final = {"IPv4": "net/ipv4/ip_forward", "IPv6": "net/ipv6/conf/all/forwarding"}
 
 
@@ -61,6 +66,7 @@ class Interception:
         listener: Listener,
         channel: HostChannel,
         links: LinkWatch,
+        watch: RulesWatch,
         unproven: str | None,
         notes: Sequence[str],
     ) -> None:
@@ -75,6 +81,7 @@ class Interception:
         """Notes for the user."""
         self._guard = guard
         self._links = links
+        self._watch = watch
         self._rules = rules
         self._quic_blocked = 0
 
@@ -97,6 +104,33 @@ class Interception:
         found = await self._links.changes()
         self.channel.interfaces = self._links.names
         return found
+
+    async def wait_in_doubt(self) -> bool:
+        """Wait until new connections may no longer arrive: the rules of this host have changed, or
+        an accepted connection does not arrive. Returns whether the rules have changed."""
+        have_changed = False
+        async with trio.open_nursery() as nursery:
+
+            async def wait_changed() -> None:
+                nonlocal have_changed
+                await self._watch.changed()
+                have_changed = True
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait_changed)
+            await self.gate.wait_missing()
+            nursery.cancel_scope.cancel()
+        return have_changed
+
+    async def arrives(self) -> bool:
+        """Whether a test connection arrives at the listener, as new connections do."""
+        return await arrives(self.channel, ipv6=self._rules.ipv6)
+
+    async def chains_of_others(self) -> HostRules:
+        """Their chains, without rules. None of them if they cannot be read."""
+        with suppress(GuardLostError, NftError):
+            return HostRules(await self._guard.tell(_CHAINS))
+        return HostRules("")
 
     async def wait_lost(self) -> str:
         """Wait until the guard ends unexpectedly, and return the reason."""
@@ -160,6 +194,7 @@ async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
     scope, guard = proof.scope, proof.guard
     with (
         closing(LinkWatch(scope.interfaces)) as links,
+        closing(RulesWatch()) as watch,
         _holding(guard.identity, scope) as (listener, channel),
     ):
         rules = _ruleset(scope, guard.identity, listener, ipv6=proof.ipv6)
@@ -167,10 +202,11 @@ async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
         try:
             await guard.load(rules.text)
             await guard.restrict(
-                rules.stop_interception, rules.resume_interception, rules.count_quic
+                rules.stop_interception, rules.resume_interception, rules.count_quic, _CHAINS
             )
             notes = [*proof.notes, *(belongs(*pair) for pair in links.masters.items())]
-            yield Interception(guard, rules, listener, channel, links, proof.unproven, notes)
+            unproven = proof.unproven
+            yield Interception(guard, rules, listener, channel, links, watch, unproven, notes)
         finally:
             # Before the listener is closed: otherwise the rules would hold connections that
             # nothing accepts.
@@ -231,7 +267,8 @@ async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
         return f"the session could not prove itself: {error.message}"
     if failure is not None:
         raise MachineError(
-            f"intercepted connections do not reach mitml4: {failure}", hint=await _remedy()
+            f"intercepted connections do not reach mitml4: {failure}",
+            hint=remedy(await _rules_of_others()),
         )
     return None
 
@@ -253,9 +290,8 @@ async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> st
     return None
 
 
-async def _remedy() -> str:
+def remedy(rules: HostRules) -> str:
     """Name the input chains that drop by policy, and the rule that accepts our connections."""
-    rules = await _rules_of_others()
     dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
     if not dropping:
         return "look for a firewall rule that drops what comes in: mitml4 doctor"
@@ -270,14 +306,19 @@ def belongs(interface: str, master: str) -> str:
     )
 
 
+def drops_sent(chain: Chain) -> str:
+    """What the user is told about a chain that drops by policy what this host sends."""
+    return (
+        f"{chain} drops by policy what this host sends. It must accept mitml4's connections to "
+        f"servers, or these time out: {chain.opening}"
+    )
+
+
 async def _notes(scope: Scope) -> AsyncIterator[str]:
     """Notes about what the user may not expect."""
     rules = await _rules_of_others()
     for chain in rules.dropping_sent:
-        yield (
-            f"{chain} drops by policy what this host sends. It must accept mitml4's connections to "
-            f"servers, or these time out: {chain.opening}"
-        )
+        yield drops_sent(chain)
     for chain, rule in rules.drops_of_sent:
         yield (
             f"a rule may drop mitml4's connections to servers, which then time out: {rule}. "
