@@ -28,6 +28,7 @@ from OpenSSL._util import ffi, lib
 from mitml4.dataclass import dataclass
 from mitml4.net.stream import KernelSocket, Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK, Framing
+from mitml4.tls.openssl import read_into, write
 
 __all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
 
@@ -162,10 +163,10 @@ class TlsStream(Stream):
         for _ in range(_RECORDS_A_TURN):
             if filled == len(buffer):
                 break
-            taken = self._read(buffer[filled : filled + _RECORD_BYTES], quietly=filled > 0)
+            taken = self._read(buffer[filled:] if filled else buffer, quietly=filled > 0)
             if taken:
                 filled += taken
-            elif taken == 0 or self.failure or not self._has_unread():
+            elif filled or taken == 0 or not self._has_unread():
                 return filled or taken
         return filled or None
 
@@ -178,21 +179,19 @@ class TlsStream(Stream):
         """
         if self.failure:
             raise copy(self.failure)
+        count: int | None = 0
         try:
-            count = self.connection.recv_into(buffer)
-        except (SSL.WantReadError, SSL.WantWriteError):
-            return None
+            count = read_into(self.connection, buffer)
         except SSL.Error as error:
-            if isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify:
-                count = 0
-            else:
-                self.failure = self._translate(error)
-        if self.on_opening:
-            self.on_opening(self.failure or count)
+            if not (isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify):
+                count, self.failure = None, self._translate(error)
+        ending = self.failure or count
+        if self.on_opening and ending is not None:
+            self.on_opening(ending)
             self.on_opening = None
         if self.failure and not quietly:
             raise copy(self.failure) from None
-        return None if self.failure else count
+        return count
 
     async def wait_receivable(self) -> None:
         await self._flush_unless_sending()
@@ -207,7 +206,7 @@ class TlsStream(Stream):
         StreamTruncated would be taken for the end of the stream that the data came from."""
         try:
             while data:
-                count = await self._drive(partial(self.connection.send, data), fed_by)
+                count = await self._drive(partial(write, self.connection, data), fed_by)
                 data = data[count:]
         except StreamTruncated as failure:
             raise BrokenPipeError(errno.EPIPE, str(failure)) from failure

@@ -1,0 +1,37 @@
+"""SSL_read and SSL_write on the caller's memory.
+
+pyOpenSSL's `recv_into` reads into memory of its own and copies, and it raises an exception where
+nothing can be read yet, which is the usual end of every read. Both cost more than OpenSSL does for
+a short record.
+"""
+
+from __future__ import annotations
+
+from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
+
+__all__ = ["read_into", "write"]
+
+
+def read_into(connection: SSL.Connection, buffer: memoryview) -> int | None:
+    """Read at most one record. None: there is none yet, or it needs room to write. Raises
+    SSL.Error."""
+    ssl = connection._ssl
+    with ffi.from_buffer(buffer) as memory:
+        count: int = lib.SSL_read(ssl, memory, len(buffer))
+    if count > 0:
+        return count
+    if lib.SSL_get_error(ssl, count) not in (lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_WANT_WRITE):
+        connection._raise_ssl_error(ssl, count)
+    return None
+
+
+def write(connection: SSL.Connection, data: memoryview) -> int:
+    """Write all of the data. Raises SSL.Error; if it is a WantReadError or WantWriteError, call
+    again with the same data."""
+    ssl = connection._ssl
+    with ffi.from_buffer(data) as memory:
+        count: int = lib.SSL_write(ssl, memory, len(data))
+    if count <= 0:
+        connection._raise_ssl_error(ssl, count)
+    return count
