@@ -134,6 +134,11 @@ class LayerEvent(Event):
     flow: int
     depth: int
     content: ProtocolEvent
+    weight: int = field(init=False, repr=False, compare=False)
+    """Its approximate memory, in bytes; not on its line."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", content_weight(self.content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +215,7 @@ _OF_ONE_SIZE: Final = (int, float, bool, type(None), datetime, Address)
 def weight(event: Event) -> int:
     """The approximate memory of an event, in bytes."""
     if isinstance(event, LayerEvent):
-        return content_weight(event.content)
+        return event.weight
     if isinstance(event, FlowLayer):
         return _BARE_BYTES + _text_weight(event.details)
     return _BARE_BYTES

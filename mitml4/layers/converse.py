@@ -21,7 +21,7 @@ from mitml4.engine.actions import Action as EngineAction
 from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch, Wait, Yield
 from mitml4.engine.engine import Engine
 from mitml4.engine.rules import Rules
-from mitml4.events import Action, content_weight
+from mitml4.events import Action
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
 from mitml4.layers.report import Side
@@ -106,12 +106,12 @@ class Follower:
             match action:
                 case Move(count):
                     await self._claim(direction, lane, count)
-                case MoveAhead(count):
-                    await lane.send_with_due(fresh[direction][:count])
-                    fresh[direction] = fresh[direction][count:]
                 case Wait():
                     await lane.flush()
                     await self._wait(direction, lane, scope, action)
+                case MoveAhead(count):
+                    await lane.send_with_due(fresh[direction][:count])
+                    fresh[direction] = fresh[direction][count:]
                 case Mirror():
                     await lane.mirror(show)
                 case Forward(count):
@@ -201,8 +201,7 @@ class Follower:
         self._bridge.report.layer(depth, speaker, action, details)
 
     def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer) -> int:
-        self._bridge.report.protocol_event(depth, protocol_event)
-        return content_weight(protocol_event)
+        return self._bridge.report.protocol_event(depth, protocol_event)
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         side: Side = "client" if direction is Direction.UP else "server"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from mitml4 import events
 from mitml4.dataclass import dataclass
-from mitml4.events import Action, CloseReason, Event, LayerEvent, now
+from mitml4.events import Action, CloseReason, Event, LayerEvent, content_weight, now
 from mitml4.net.listener import IncomingConnection
 from mitml4.protocols.conversation import Details, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
@@ -96,13 +96,17 @@ class Report:
             )
         )
 
-    def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> None:
-        """Something happened in a conversation. Its event is built only if somebody wants it."""
+    def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> int:
+        """Something happened in a conversation. Its event is built only if somebody wants it.
+
+        Returns the approximate memory of the event, in bytes.
+        """
         if isinstance(content, StreamLayer):
             self.enter(depth + 1, content.protocol)
             self.layer(depth + 1, "client", "relayed", None)
-            return
-        if not self.wants(type(content)):
-            return
-        depth += content.in_stream_layer
-        self.publish(LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content))
+        elif self.wants(type(content)):
+            depth += content.in_stream_layer
+            event = LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content)
+            self.publish(event)
+            return event.weight
+        return content_weight(content)

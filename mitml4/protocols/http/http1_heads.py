@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 
 from mitml4.dataclass import dataclass
@@ -149,13 +150,14 @@ class Fields:
         named: dict[bytes, list[bytes]] = {}
         for line in unfolded(section).split(b"\n"):
             raw, _, value = line.partition(b":")
-            name, value = raw.strip(b" \t\r"), value.strip(b" \t\r")
-            key = name.lower()
-            if (raw != name or name.translate(None, _TCHARS)) and _FRAMING.search(key):
-                raise ProtocolError("HTTP/1: a malformed Content-Length or Transfer-Encoding field")
+            name, key = _usual_name(raw) if len(raw) <= _USUAL_NAME else _name(raw)
             if name:
+                value = value.strip(b" \t\r")
                 lines.append((name, value))
-                named.setdefault(key, []).append(value)
+                if key in named:
+                    named[key].append(value)
+                else:
+                    named[key] = [value]
         return cls(lines, named)
 
     def first(self, name: bytes) -> bytes | None:
@@ -173,6 +175,20 @@ class Fields:
     def content_type(self) -> str | None:
         value = self.first(b"content-type")
         return None if value is None else text(value)
+
+
+def _name(raw: bytes) -> tuple[bytes, bytes]:
+    """The name of a field without the blanks around it, and the same in lower case."""
+    name = raw.strip(b" \t\r")
+    key = name.lower()
+    if (raw != name or name.translate(None, _TCHARS)) and _FRAMING.search(key):
+        raise ProtocolError("HTTP/1: a malformed Content-Length or Transfer-Encoding field")
+    return name, key
+
+
+_usual_name: Final = lru_cache(1024)(_name)
+_USUAL_NAME: Final = 64
+"""Names up to this length are cached, since most messages have the same."""
 
 
 class Part(Enum):
