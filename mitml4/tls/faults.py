@@ -22,7 +22,7 @@ from cryptography.x509.oid import (
     SignatureAlgorithmOID,
 )
 
-__all__ = ["date_fault", "faults_of", "parse"]
+__all__ = ["date_fault", "faults_of", "parse", "strict_fault_of"]
 
 _MALFORMED: Final = "malformed certificate"
 _WEAK_KEY: Final = "weak key"
@@ -81,6 +81,27 @@ def faults_of(path: Sequence[bytes], *, known: bool, now: datetime) -> list[str]
         return [_MALFORMED]
 
 
+def strict_fault_of(path: Sequence[bytes]) -> str | None:
+    """What strict clients with OpenSSL 3 refuse in a path (DER), and OpenSSL 4 does not, in the
+    words of OpenSSL 3."""
+    try:
+        return next(_strict_faults(list(map(parse, path))), None)
+    except Exception:  # as in faults_of, which tells it
+        return None
+
+
+def _strict_faults(path: Sequence[x509.Certificate]) -> Iterator[str]:
+    for certificate in path:
+        for extension in certificate.extensions:
+            value = extension.value
+            if extension.critical:
+                continue
+            if isinstance(value, x509.BasicConstraints) and value.ca:
+                yield "Basic Constraints of CA cert not marked critical"
+            if isinstance(value, x509.SubjectAlternativeName) and not certificate.subject.rdns:
+                yield "Subject empty and Subject Alt Name extension not critical"
+
+
 def parse(der: bytes) -> x509.Certificate:
     """A certificate, without cryptography's warnings about malformed ones. Raises cryptography's
     exceptions, mostly ValueError; so do the parts of the certificate when they are read."""
@@ -93,6 +114,7 @@ def _faults(path: Sequence[x509.Certificate], known: bool, now: datetime) -> Ite
     leaf, *issuers = path
     for certificate in path:
         yield from _key_faults(certificate)
+        yield from _purpose_faults(certificate)
         yield from _form_faults(certificate)
     for certificate in path[:-1]:  # a root's signature is not verified
         yield from _signature_faults(certificate)
@@ -148,6 +170,8 @@ def _form_faults(certificate: x509.Certificate) -> Iterator[str]:
     serial = certificate.serial_number
     if serial <= 0 or serial.bit_length() > _MAX_SERIAL_BITS:
         yield _MALFORMED
+    if certificate.not_valid_after_utc < certificate.not_valid_before_utc:
+        yield "validity that ends before it begins"
     for extension in certificate.extensions:
         if extension.critical and extension.oid not in _USUAL_CRITICAL_EXTENSIONS:
             yield "unhandled critical extension"
@@ -169,8 +193,12 @@ def _use_faults(leaf: x509.Certificate) -> Iterator[str]:
             yield "unsuitable key usage"
     except x509.ExtensionNotFound:
         pass
+
+
+def _purpose_faults(certificate: x509.Certificate) -> Iterator[str]:
+    """OpenSSL takes Netscape's purpose of an issuer for the same."""
     try:
-        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         if ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
             yield "unsuitable certificate purpose"
     except x509.ExtensionNotFound:

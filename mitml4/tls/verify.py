@@ -35,7 +35,7 @@ from OpenSSL._util import lib
 from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError, UsageError
 from mitml4.remember import remembered
-from mitml4.tls.faults import date_fault, faults_of, parse
+from mitml4.tls.faults import date_fault, faults_of, parse, strict_fault_of
 from mitml4.tls.original import Original
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
 from mitml4.tls.trust_store import certificates_of
@@ -211,10 +211,10 @@ class _Roots:
     def _strict_fault(self, chain: Sequence[crypto.X509], flags: int) -> str | None:
         """A defect that Python refuses from 3.13 on, and most clients do not."""
         try:
-            self.path(chain, flags | _NO_CHECK_TIME | lib.X509_V_FLAG_X509_STRICT)
+            path = self.path(chain, flags | _NO_CHECK_TIME | lib.X509_V_FLAG_X509_STRICT)
         except crypto.X509StoreContextError as error:
             return str(error)
-        return None
+        return strict_fault_of(list(map(der, path)))
 
     def _knows_namesake(self, chain: Sequence[crypto.X509]) -> bool:
         """Whether a root has the name of the issuer that was not sent. OpenSSL has found that it is
@@ -293,13 +293,15 @@ def _load(certificate: bytes) -> crypto.X509 | None:
 
 def _read_staple(path: Sequence[crypto.X509], response: bytes, now: datetime) -> Staple | None:
     """Raises StapleFault for a defect that our leaf cannot show."""
-    leaf = der(path[0])
+    leaf, *issuers = map(der, path)
+    if any(map(demands_staple, issuers)):
+        # RFC 7633 §4.2.2: what it issues has to require one as well. Only some clients check that.
+        raise StapleFault("an issuer that requires an OCSP response")
     if not response:
         if demands_staple(leaf):
             raise StapleFault("no OCSP response")
         return None
-    issuer = path[1] if len(path) > 1 else path[0]
-    return read_staple(response, leaf, der(issuer), now)
+    return read_staple(response, leaf, issuers[0] if issuers else leaf, now)
 
 
 def _date_fault(certificate: crypto.X509, now: datetime) -> str | None:

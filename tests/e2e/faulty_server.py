@@ -192,6 +192,11 @@ def not_yet_valid(server: Server) -> None:
 
 
 @fault
+def never_valid(server: Server) -> None:
+    server.leaf.valid = (NOW + DAY, NOW - DAY)
+
+
+@fault
 def intermediate_expired(server: Server) -> None:
     server.intermediate.valid = (NOW - 9 * DAY, NOW - DAY)
 
@@ -294,6 +299,23 @@ def intermediate_for_clients_only(server: Server) -> None:
 
 
 @fault
+def intermediate_for_netscape(server: Server) -> None:
+    """Its purpose for servers ("server gated crypto"), which OpenSSL accepts and Go does not."""
+    purpose = x509.ObjectIdentifier("2.16.840.1.113730.4.1")
+    server.intermediate.say(x509.ExtendedKeyUsage([purpose]))
+
+
+@fault
+def intermediate_not_critically_one(server: Server) -> None:
+    server.intermediate.say(x509.BasicConstraints(ca=True, path_length=None))
+
+
+@fault
+def no_subject(server: Server) -> None:
+    server.leaf.name = ""
+
+
+@fault
 def intermediate_unknown_critical(server: Server) -> None:
     server.intermediate.say(x509.UnrecognizedExtension(UNKNOWN, b"\x05\x00"), critical=True)
 
@@ -345,6 +367,11 @@ def superfluous(server: Server) -> None:
 @fault
 def must_staple(server: Server) -> None:
     server.leaf.say(x509.TLSFeature([x509.TLSFeatureType.status_request]))
+
+
+@fault
+def intermediate_must_staple(server: Server) -> None:
+    server.intermediate.say(x509.TLSFeature([x509.TLSFeatureType.status_request]))
 
 
 @fault
@@ -456,7 +483,8 @@ def sign(certificate: Certificate, issuer: str, issuer_key: crypto.PKey) -> cryp
         signed = crypto.X509.from_cryptography(with_extensions(certificate, issuer_key))
     signed.set_version(certificate.version - 1)
     signed.set_serial_number(x509.random_serial_number())
-    signed.get_subject().CN = certificate.name
+    if certificate.name:
+        signed.get_subject().CN = certificate.name
     signed.get_issuer().CN = issuer
     signed.set_pubkey(certificate.key)
     begins, ends = (f"{moment:%Y%m%d%H%M%SZ}".encode() for moment in certificate.valid)

@@ -37,7 +37,7 @@ SHOWN = words("""
     dh-2048 rsa-key-exchange expired not-yet-valid wrong-name common-name-alone inner-wildcard
     name-with-nul address-as-name unknown-root unknown-root-sent intermediate-missing
     self-signed self-signed-as-root sloppy-root leaf-without-authority-key
-    intermediate-without-authority-key
+    intermediate-without-authority-key intermediate-not-critically-one no-subject
 """)
 """What our leaf shows, for the client to find by itself."""
 
@@ -48,8 +48,9 @@ HIDDEN = words("""
     leaf-for-encipherment-only unknown-critical policies-critical wrong-authority-key
     intermediate-trusted intermediate-expired intermediate-is-none
     intermediate-without-constraints intermediate-may-not-sign intermediate-for-clients-only
-    intermediate-unknown-critical intermediate-version-1 name-constraints path-length
-    must-staple staple-revoked staple-unknown staple-old staple-forged dh-1024
+    intermediate-for-netscape intermediate-unknown-critical intermediate-version-1
+    name-constraints path-length must-staple intermediate-must-staple staple-revoked
+    staple-unknown staple-old staple-forged never-valid dh-1024
 """)
 """What it would hide, so that the client has to meet the server itself."""
 

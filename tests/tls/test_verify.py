@@ -18,6 +18,8 @@ KNOWN = frozenset({0})
 NO_ISSUER = "unable to get local issuer certificate"
 WEAK = "signature digest algorithm too weak"
 NO_KEY_IDENTIFIER = "Missing Authority Key Identifier"
+NOT_CRITICAL = "Basic Constraints of CA cert not marked critical"
+NO_SUBJECT = "Subject empty and Subject Alt Name extension not critical"
 NO_USAGE = "CA cert does not include key usage extension"
 
 
@@ -51,6 +53,8 @@ VERDICTS = {
     "sloppy-root": shown(NO_USAGE, strict=NO_USAGE),
     "leaf-without-authority-key": shown(NO_KEY_IDENTIFIER, strict=NO_KEY_IDENTIFIER),
     "intermediate-without-authority-key": shown(NO_KEY_IDENTIFIER, strict=NO_KEY_IDENTIFIER),
+    "intermediate-not-critically-one": shown(NOT_CRITICAL, strict=NOT_CRITICAL),
+    "no-subject": shown(NO_SUBJECT, strict=NO_SUBJECT),
     # what it would hide
     "leaf-rsa:512": hidden("weak key"),
     "leaf-rsa:1024": hidden("weak key"),
@@ -81,10 +85,15 @@ VERDICTS = {
     "intermediate-is-none": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "intermediate-without-constraints": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "intermediate-may-not-sign": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
+    "intermediate-for-netscape": hidden("unsuitable certificate purpose"),
     "intermediate-version-1": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "name-constraints": hidden("permitted subtree violation", issuer=Unknown.ISSUER),
     "path-length": hidden("path length constraint exceeded", issuer=Unknown.ISSUER),
     "must-staple": hidden("no OCSP response"),
+    "intermediate-must-staple": hidden("an issuer that requires an OCSP response"),
+    "never-valid": hidden(
+        "validity that ends before it begins", besides=("certificate is not yet valid",)
+    ),
     # the first defect does not cover the others
     "expired+wrong-name": shown("certificate has expired", "hostname mismatch"),
     "expired+unknown-root": shown(NO_ISSUER, "certificate has expired", issuer=Unknown.ISSUER),
