@@ -16,8 +16,8 @@ direction is in one state, and each state has one answer (`_ANSWERS`):
     ENDING     not shown; the end is told        OVER
     OVER       none
 
-What is held back moves after `LayerContext.hold_s`. The engine keeps a copy (`ahead`), and still
-shows it.
+What is held back moves after `LayerContext.hold_s`, and after ten seconds if it is a part of a
+request and the policy refuses hosts. The engine keeps a copy (`ahead`), and still shows it.
 A direction that waits for the other in PAUSE or SWITCH goes on to FORWARD when that one is over.
 
 A call for one direction may change the answer for the other one: then `is_stale` says so, and the
@@ -82,6 +82,8 @@ _MANY_EVENTS: Final = 24
 """A piece that causes more is not cheap; twice as many are too many."""
 _FEW_EVENTS: Final = 4
 """What one message may cause."""
+_REQUEST_S: Final = 10.0
+"""For how long a part of a request is held back where the policy refuses hosts."""
 _MAX_ROUNDS: Final = 64
 """So often a conversation may change its directives without taking a byte."""
 _UNCOUNTED_BYTES: Final = 1 << 15
@@ -439,7 +441,9 @@ class Engine:
         if side.held_since is None:
             side.held_since = now
         if self._other(side).state is not State.OVER:  # else nothing can be an answer to it
-            until = side.held_since + self.context.hold_s
+            until = side.held_since + (
+                _REQUEST_S if self._holds_request(side) else self.context.hold_s
+            )
             if now < until:
                 side.holds = True
                 return Wait(len(data) if len(data) <= MAX_PEEK else None, until)
@@ -449,6 +453,15 @@ class Engine:
             return None
         self._check_unclaimed(side, unclaimed)
         return self._move_ahead(side, data)
+
+    def _holds_request(self, side: Side) -> bool:
+        """Whether a part of a request is held back that may be for a host which is refused."""
+        if side is not self._up or not self.context.policy.is_strict:
+            return False
+        if self._question:
+            return self._question.begins_request
+        row = registry.by_name(self._name)
+        return side.state is State.PEEK and row is not None and row.names_hosts
 
     def _move_ahead(self, side: Side, data: bytes) -> Action:
         side.ahead += data

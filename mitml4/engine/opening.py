@@ -45,8 +45,20 @@ class OpenQuestion:
         return self._detection.match is not None or not self._may_ask
 
     def may_move(self, direction: Direction) -> bool:
-        """Whether nothing that the driver ends itself can begin with the bytes of a direction."""
-        return direction is Direction.DOWN or bool(self._over) or not self._detection.terminating
+        """Whether nothing that the driver ends itself, and no request for a host that the policy
+        may refuse, can begin with the bytes of a direction."""
+        if direction is Direction.DOWN or self._over:
+            return True
+        return not (self._detection.terminating or self.begins_request)
+
+    @property
+    def begins_request(self) -> bool:
+        """Whether the client has likely sent a part of the line in which it names a host, and the
+        policy refuses some."""
+        likely = self._detection.likely
+        if not (likely and likely.names_hosts and self._context.policy.is_strict):
+            return False
+        return b"\n" not in self._seen[Direction.UP].lstrip(b"\r\n")
 
     def learn(self, direction: Direction, data: bytes, *, is_over: bool) -> None:
         """All bytes of a direction so far, and whether any can follow.

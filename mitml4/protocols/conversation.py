@@ -355,6 +355,9 @@ class Protocol:
     this is still possible."""
     is_proxy: bool = False
     """Whether its server is a proxy, and what is inside goes to another server."""
+    names_hosts: bool = False
+    """Whether the client names a host in its messages. Where the policy refuses hosts, a message
+    waits until it is whole."""
     starttls: bool = False
     """Whether TLS may begin in the middle of it, and then carries the same protocol."""
     events: tuple[type[ProtocolEvent], ...] = ()

@@ -286,6 +286,7 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda context: Socks5(context=context),
     is_proxy=True,
+    names_hosts=True,
     client_first=b"\x05",
     server_first=b"\x05",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from mitml4.capture.converse import Depth
+from mitml4.engine.actions import Move, MoveAhead, Wait
 from mitml4.engine.engine import Engine
 from mitml4.engine.replay import Record, Replay
 from mitml4.engine.rules import HOLD_S, Rules
@@ -35,7 +36,7 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.policy import FlowPolicy
+from mitml4.protocols.policy import End, FlowPolicy, PolicyDecision, Unreadable
 
 UP, DOWN = Direction.UP, Direction.DOWN
 END = None
@@ -254,6 +255,39 @@ async def test_all_drivers_agree(
     assert (live_stack, live_faults) == (stack, faults)
     assert moved == (bytes(replay.moved[UP]), bytes(replay.moved[DOWN]))
     assert made[0].shown == made[1].shown == made[2].shown
+
+
+REQUEST = ("GET /", "GET http://ok.test/ HT", "GET / HTTP/1.1\r\nHo", "CONNECT ok.t", "\r\nGET /")
+OTHERWISE = ("GE", "GET /\r\n", "CONNECT", "PING", "USER a\r\n", "EHLO a")
+
+
+def test_a_part_of_a_request_waits_for_ten_seconds_where_a_host_is_refused() -> None:
+    """Then it moves. What is no part of a request waits no longer than without such a policy."""
+    now = 0.0
+
+    def wait_s(said: str, policy: FlowPolicy) -> float:
+        """How long its last byte waits."""
+        nonlocal now
+        context = LayerContext(clock=lambda: now, hold_s=HOLD_S, policy=policy)
+        engine, now, data = Engine(Rules(), Record(), context), 0.0, said.encode()
+        while data:
+            match engine.next_action(UP, data):
+                case Wait(until=until):
+                    now = until
+                case Move(count) | MoveAhead(count):
+                    data = data[count:]
+        return now
+
+    free, strict = FlowPolicy(), FlowPolicy(refuse_what_cannot_be_read)
+    assert {said: wait_s(said, strict) for said in REQUEST} == dict.fromkeys(REQUEST, 10.0)
+    assert max(wait_s(said, free) for said in (*REQUEST, *OTHERWISE)) == HOLD_S
+    for said in OTHERWISE:
+        assert wait_s(said, strict) == wait_s(said, free), said
+
+
+def refuse_what_cannot_be_read(ends: Sequence[End]) -> PolicyDecision:
+    unreadable = any(isinstance(end, Unreadable) for end in ends)
+    return PolicyDecision("block") if unreadable else PolicyDecision("intercept")
 
 
 def test_what_waits_for_a_side_that_has_ended_moves() -> None:

@@ -207,6 +207,17 @@ ATTACKS: dict[str, list[Piece]] = {
         SILENCE,
         http2(h2_get("blocked.test"), preface=b""),
     ],
+    "http/2, host, upper case": [http2(h2_get("ok.test", ("Host", "blocked.test")))],
+    "http/2, a URL for a path": [
+        http2(
+            [
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":path", "http://blocked.test/"),
+                (":authority", "ok.test"),
+            ]
+        )
+    ],
     "http/2, host": [http2(h2_get("ok.test", ("host", "blocked.test")))],
     "http/2, twice": [http2(h2_get("blocked.test", (":authority", "ok.test")))],
     "http/2, connect": [http2([(":method", "CONNECT"), (":authority", "blocked.test:443")])],
@@ -470,6 +481,30 @@ async def test_what_is_blocked_never_reaches_the_server(lab) -> None:
         assert close.reason == "blocked", name
         assert script.said.startswith(script.heard), name
         assert len(script.heard) <= close.bytes_up < len(script.said), name
+
+
+SOCKS_REQUEST = b"\x05\x01\x00\x03\x0cblocked.test\x00\x50"
+ANSWER = Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+IN_PARTS: list[tuple[bytes, list[Piece]]] = [
+    (b"", [b"GET /", SILENCE, get(BLOCKED)[5:30], SILENCE, get(BLOCKED)[30:]]),
+    (b"", [b"\r\nGET /", SILENCE, get(BLOCKED)[5:]]),
+    (b"", [b"GET http://bl", SILENCE, b"ocked.test/ HT", SILENCE, b"TP/1.1\r\n\r\n"]),
+    (b"", [b"CONNECT b", SILENCE, b"locked.test:443 HTTP/1.1\r\n\r\n"]),
+    (
+        get(b"ok.test"),
+        [get(b"ok.test"), ANSWER, get(BLOCKED)[:20], SILENCE, get(BLOCKED)[20:]],
+    ),
+    (b"\x05\x01\x00", [b"\x05\x01\x00", OK, SOCKS_REQUEST[:8], SILENCE, SOCKS_REQUEST[8:]]),
+]
+"""What the server hears of a request that comes in parts: what came before it."""
+
+
+async def test_no_part_of_a_request_moves_before_its_host_is_known(lab) -> None:
+    for heard, pieces in IN_PARTS:
+        close, script = await play(lab, pieces, blocking("blocked.test"))
+        assert (close.reason, script.heard) == ("blocked", heard), pieces
+        close, script = await play(lab, pieces, blocking("other.test"))
+        assert (close.reason, script.heard) == ("closed", script.said + b"."), pieces
 
 
 async def test_what_is_not_blocked_passes_and_what_cannot_be_read_does_not(lab) -> None:

@@ -1,4 +1,4 @@
-"""The hosts that a request asks for: in its target, its Host fields, its :authority.
+"""The hosts that a request asks for: in its target, its Host fields, its :authority and :path.
 
 A policy must not miss one, so this reads what lenient servers accept: a field name with blanks or
 control characters around it, a line that ends in a bare CR, a folded line both as one line and as
@@ -23,7 +23,7 @@ _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443, b"f
 _HOST_FIELD: Final = regex(rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE)
 _ABSOLUTE: Final = regex(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
 _BLANK: Final = regex(rb"\s")
-_NO_HOST: Final = "HTTP/1: a request for a host that cannot be read"
+_NO_HOST: Final = "HTTP: a request for a host that cannot be read"
 # RFC 3986 §3.2. Servers differ on more than one @, and on a backslash.
 _AUTHORITY: Final = regex(
     rb"(?:[^@\\]*@)?(?P<host>\[[^\]@\\]*\]|[^:@\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?"
@@ -54,11 +54,15 @@ def of_fields(section: bytes, context: LayerContext) -> list[End]:
 
 
 def of_headers(headers: Sequence[tuple[bytes, bytes]], context: LayerContext) -> list[End]:
-    """The hosts of an HTTP/2 header block: every :authority and every host."""
-    schemes = [value for name, value in headers if name == b":scheme"]
+    """The hosts of an HTTP/2 header block: every :authority, every host, and that of a :path which
+    is a URL."""
+    named = [(name.lower(), value) for name, value in headers if value]
+    schemes = [value for name, value in named if name == b":scheme"]
     default = _DEFAULT_PORTS.get(schemes[0].lower()) if schemes else None
-    values = [value for name, value in headers if name in (b":authority", b"host") and value]
-    return [end for value in values for end in _of_authority(value, context, default)]
+    values = [value for name, value in named if name in (b":authority", b"host")]
+    ends = [end for value in values for end in _of_authority(value, context, default)]
+    paths = [value for name, value in named if name == b":path"]
+    return [*ends, *(end for path in paths for end in of_target(path, context))]
 
 
 def is_elsewhere(data: bytes) -> bool:

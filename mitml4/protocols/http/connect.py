@@ -22,8 +22,11 @@ from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.http1_conversation import HttpConversation
 from mitml4.protocols.http.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
 from mitml4.protocols.http.http1_pipeline import HttpExchange
+from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "HttpConnect", "HttpConnectDetails"]
+
+_LIKELY: Final = regex(rb"(?:\r?\n){0,4}CONNECT [^\r\n]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,9 @@ class HttpConnect(HttpConversation):
 
 def detect(opening: Opening) -> Verdict:
     """The request line of a CONNECT, in authority-form or in another form that proxies accept."""
-    return line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
+    verdict = line_verdict(opening.up, CONNECT_LINE, CONNECT_BEGUN)
+    is_likely = verdict is Verdict.NEED_MORE and _LIKELY.match(opening.up)
+    return Verdict.LIKELY if is_likely else verdict
 
 
 PROTOCOL: Final = Protocol(
@@ -65,6 +70,7 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda context: HttpConnect(context=context),
     is_proxy=True,
+    names_hosts=True,
     events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=b"C\r\n",
     server_first=b"",

@@ -48,5 +48,6 @@ PROTOCOL: Final = Protocol(
     events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=TEXT,
     server_first=b"HI\r\n",
+    names_hosts=True,
     conclusive=True,
 )
