@@ -296,7 +296,7 @@ def _check_output(place: _Place, status: os.stat_result, *, public: bool) -> Non
 
 
 def _is_out_of_reach(directory: int) -> bool:
-    """Whether others cannot reach it, because a directory in the path is closed to them."""
+    """Whether a directory in the path is closed to others, so that they cannot reach it."""
     path = Path(os.readlink(_path_of(directory)))
     for each in (path, *path.parents):
         try:

@@ -32,6 +32,6 @@ def home_in(environ: Mapping[str, str]) -> Path | None:
 
 
 def give_to_invoker(descriptor: int) -> None:
-    """Make that user the owner of an open file, if there is one. Raises OSError."""
+    """Make the user who called sudo the owner of an open file. Raises OSError."""
     if user := sudo_user():
         os.fchown(descriptor, user.pw_uid, user.pw_gid)

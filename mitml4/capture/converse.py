@@ -273,7 +273,7 @@ class Depth:
         self.engine = self.engine.inner()
 
     def _hand_on(self) -> None:
-        """Hand what was decrypted to the depth of its own, as long as that wants to see any."""
+        """Pass the decrypted bytes to the inner depth, as long as it reads any."""
         if not self._plaintext:
             return
         self.engine.announce()

@@ -28,14 +28,14 @@ __all__ = ["Statistics", "follow"]
 
 @dataclass(slots=True)
 class Statistics:
-    """What became of those of a capture's packets that a flow's listener did not see."""
+    """Counts of the packets and flows of a capture that were not followed."""
 
     skipped: dict[str, int] = field(default_factory=dict)
     """Packets without a TCP segment, by reason."""
     orphan_segments: int = 0
     """Segments without payload that belong to no flow."""
     evicted: int = 0
-    """Flows closed before their time, or no longer looked into, for want of memory."""
+    """Flows closed early, or no longer followed, because memory was short."""
 
 
 def follow(

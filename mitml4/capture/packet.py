@@ -1,4 +1,4 @@
-"""A packet of a capture, as files give it and whoever looks into it takes it."""
+"""A packet of a capture, as the readers of files yield it and the dissector takes it."""
 
 from __future__ import annotations
 

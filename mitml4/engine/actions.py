@@ -29,7 +29,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing, until there are more than `beyond` bytes (None: whatever comes), or `until`."""
+    """Do nothing until more than `beyond` bytes are there (None: until any arrive), or until
+    the time `until`."""
 
     beyond: int | None = 0
     until: float = math.inf
@@ -37,28 +38,28 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Yield:
-    """Nothing, until the other direction and other flows have had their turn; then ask again."""
+    """Do nothing until the other direction and other flows have had their turn; then ask again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Send the first `count` bytes: they are claimed. They may wait for those behind them that are
-    there already."""
+    """Send the first `count` bytes: the conversation has claimed them. They may be sent together
+    with the bytes behind them that have already arrived."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class MoveAhead:
-    """Send the first `count` bytes now, although nobody has claimed them yet. The engine keeps a
-    copy for the conversation."""
+    """Send the first `count` bytes now, before the conversation has claimed them. The engine
+    keeps a copy for it."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Move what comes: give each piece to `Engine.mirror`, then send it."""
+    """Give each piece that arrives to `Engine.mirror`, then send it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """The layer is one that the driver ends itself (TLS). No byte of it has been claimed."""
+    """The driver terminates this layer itself (TLS). None of its bytes has been claimed."""
 
     protocol: Protocol
     speaker: Speaker

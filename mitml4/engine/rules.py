@@ -1,4 +1,4 @@
-"""What an engine needs from its driver: who hears of the layers, and what they may cost."""
+"""What an engine needs from its driver: an observer of the layers, and limits of their cost."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 __all__ = ["HOLD_S", "Observer", "Rules"]
 
 HOLD_S: Final = 0.5
-"""For how long bytes that may not move yet are held back, unless a user says otherwise."""
+"""How long bytes that may not move yet are held back, by default."""
 
 
 class Observer(Protocol):
-    """Who is told of the layers of a flow."""
+    """Receives the layers of a flow."""
 
     def found(self, depth: int, protocol: str) -> None:
         """A layer begins. It is announced by `layer` later, or at once."""
 
     def layer(self, depth: int, protocol: str, speaker: Speaker, details: Details | None) -> None:
-        """A layer is known; each one is told once, outermost first."""
+        """The details of a layer are known. Called once for each layer, outermost first."""
 
     def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer) -> int:
         """Something happened in a conversation, or a layer began beside others (StreamLayer).

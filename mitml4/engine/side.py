@@ -1,4 +1,4 @@
-"""One direction of a layer: which state it is in, and what is kept of it between two answers."""
+"""One direction of a layer: its state, and what is kept of it between two actions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mitml4.protocols.conversation import (
 __all__ = ["NO_MORE", "STATES", "WINDOW", "Side", "State"]
 
 WINDOW: Final = 1024
-"""So many bytes a conversation is shown first, and more if it takes none of them: what it says of
-many small messages is said a few at a time."""
+"""How many bytes a conversation is shown at first; more if it takes none of them. So it reports
+many small messages a few at a time."""
 _FIRST_MIRRORED: Final = 256
 
 
@@ -73,18 +73,18 @@ class Side:
     def __init__(self, direction: Direction, ahead: bytearray) -> None:
         self.direction = direction
         self.ahead = ahead
-        """What has moved, and nobody has claimed."""
+        """Bytes that have moved before the conversation claimed them."""
         self.state = State.DETECT
         self.directive: Directive | None = None
         """What the conversation has decided last."""
         self.forward: Forward = FORWARD_ALL
         """How much may move in FORWARD."""
         self.tried = 0
-        """How many unclaimed bytes have been shown already, without a result."""
+        """How many unclaimed bytes have already been shown without a result."""
         self.window = WINDOW
         self.mirror_window = _FIRST_MIRRORED
         self.held_since: float | None = None
-        """When the first byte was seen that is held back."""
+        """When the first byte that is held back arrived."""
         self.holds = False
         """Whether bytes of it wait."""
         self.end_learned = False
@@ -95,4 +95,4 @@ class Side:
         self.is_released = False
         """Whether it moves unseen whatever the conversation decides."""
         self.is_stale = False
-        """Whether its last answer does not hold any more."""
+        """Whether its last action is out of date."""

@@ -1,5 +1,4 @@
-"""ONC RPC over TCP (RFC 5531), and two programs that have names of their own: NFS and the port
-mapper.
+"""ONC RPC over TCP (RFC 5531), and two programs over it that are named: NFS and the port mapper.
 
     call     80|00 length(3) xid(4) 00000000 00000002 program(4) version(4) procedure(4) …
     reply    80 length(3) xid(4) 00000001 0000000 accepted or denied …

@@ -1,4 +1,4 @@
-"""The connections of a command in a network namespace of its own: `run`'s flow source."""
+"""The connections of a command in a separate network namespace: `run`'s flow source."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Outputs(Generic[S]):
         return (*(sink.name for sink in self.files), *([self.keylog.name] if self.keylog else []))
 
     def close(self) -> None:
-        """Close the key log; sinks are closed by whoever runs them."""
+        """Close the key log; the code that runs the sinks closes them."""
         if self.keylog:
             self.keylog.close()
 

@@ -63,7 +63,8 @@ def read_pcapng(
     on_secrets: Callable[[bytes], object],
     on_comment: Callable[[float, str], object],
 ) -> Iterator[Packet]:
-    """Every packet of every section; TLS key log lines go to `on_secrets` where they stand.
+    """Every packet of every section; TLS key log lines go to `on_secrets`, in their order
+    among the packets.
 
     Raises CaptureError at the first block that is broken or cut off.
     """
@@ -100,7 +101,7 @@ class _Section:
         return Struct(self.order + form)
 
     def await_block(self) -> None:
-        """See that the block that begins here is whole."""
+        """Read on until the block that begins here is complete. Raises CaptureError."""
         length = self.numbers("I").unpack_from(self.source.data, self.source.at + 4)[0]
         if length < 12 or length % 4 or length > MAX_BLOCK:
             raise self.source.error(f"a block of {length} bytes")
@@ -108,7 +109,8 @@ class _Section:
             raise self.source.error("the file ends inside a block")
 
     def packets(self) -> Iterator[Packet]:
-        """What the window holds whole, up to the next section; leaves the window behind it."""
+        """The packets that are complete in the window, up to the next section. Then the window
+        begins behind them."""
         source, interfaces = self.source, self.interfaces
         header = self.numbers("II").unpack_from
         enhanced = self.numbers("IIII").unpack_from
@@ -163,7 +165,7 @@ class _Section:
         return iter(())
 
     def _simple_packet(self, body: bytes) -> Iterator[Packet]:
-        """It has no time of its own, and takes that of the packet before it."""
+        """It has no timestamp, and gets that of the packet before it."""
         self._need(body, 4)
         interface = self._interface(0)
         (length,) = self.numbers("I").unpack_from(body)
@@ -219,4 +221,4 @@ _RARE: Final[dict[int, Callable[[_Section, bytes], Iterator[Packet]]]] = {
     _OLD_PACKET: _Section._old_packet,
     SECRETS: _Section._secrets,
 }
-"""Blocks other than the one that captures are made of; all others are skipped."""
+"""The handlers of the less common blocks. Blocks of other types are skipped."""

@@ -37,7 +37,7 @@ Option = tuple[int, bytes]
 
 
 def section(application: str) -> bytes:
-    """The block that a file begins with. `application`: who writes it."""
+    """The first block of a file. `application` names the program that writes it."""
     body = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
     return _block(SECTION, body, [(_APPLICATION, application.encode())])
 
@@ -77,7 +77,7 @@ def secrets(lines: Iterable[bytes]) -> bytes:
 
 
 def statistics(interface: int, time_ns: int, *, received: int, dropped: int) -> bytes:
-    """How many packets an interface had, and how many of them are missing for want of time."""
+    """How many packets an interface had, and how many were lost because they came too fast."""
     head = struct.pack("<III", interface, time_ns >> 32, time_ns & 0xFFFFFFFF)
     numbers = [(_RECEIVED, received), (_DROPPED, dropped)]
     return _block(_STATISTICS, head, [(code, struct.pack("<Q", each)) for code, each in numbers])
@@ -91,7 +91,7 @@ def _block(kind: int, body: bytes, options: Sequence[Option] = ()) -> bytes:
 
 
 def _options(options: Sequence[Option]) -> bytes:
-    """These, and the one that says that there are no more [3.5]."""
+    """The options, and the one that ends their list [3.5]."""
     written = [struct.pack("<HH", code, len(value)) + _padded(value) for code, value in options]
     return b"".join(written) + bytes(4) if written else b""
 

@@ -39,7 +39,7 @@ def _type_or_length(frame: bytes, at: int) -> Payload:
 
 
 def _llc(frame: bytes, at: int) -> Payload:
-    """IEEE 802.2 with SNAP (RFC 1042), or with the SAP that IP has of its own."""
+    """IEEE 802.2 with SNAP (RFC 1042), or with the SAP that is assigned to IP."""
     if frame[at : at + 3] == b"\xaa\xaa\x03":
         return _u16(frame, at + 6), at + 8
     if frame[at : at + 3] == b"\x06\x06\x03":
@@ -57,7 +57,7 @@ def _ip(frame: bytes, at: int) -> Payload:
 
 
 def _loopback(frame: bytes, at: int) -> Payload:
-    """BSD: an address family in the byte order and numbering of whoever captured."""
+    """BSD: an address family in the byte order and numbering of the capturing system."""
     return _ip(frame, at + 4)
 
 

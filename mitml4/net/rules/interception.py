@@ -1,7 +1,7 @@
 """Set up a session's rules, test them, and remove them.
 
 `proving` starts the guard that owns the table (guard.py), and sends test connections (probe.py)
-through rules for an interface of its own. `intercepting` then creates the listener, and the gate
+through rules for a separate interface. `intercepting` then creates the listener, and the gate
 that holds connections, and loads the rules.
 """
 

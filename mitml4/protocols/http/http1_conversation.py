@@ -134,7 +134,7 @@ class HttpConversation(HttpMessages):
         raise ProtocolError("HTTP/1: not a request line")
 
     def _leave_connect(self) -> int:
-        """A CONNECT stays unread: it opens a layer of its own."""
+        """A CONNECT stays unread: it begins a separate layer."""
         self.up = PAUSE
         self._connect_waits = True
         self._step_aside()

@@ -17,6 +17,7 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK, Target, Verdict
+from mitml4.protocols.parts.lines import prefix_pattern
 from mitml4.protocols.wire_text import text, whole_text
 from mitml4.regex import regex
 
@@ -44,15 +45,6 @@ __all__ = [
 MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length after leading zeros: up to an exabyte."""
 
-
-def _begun(*units: bytes) -> bytes:
-    """A pattern for every beginning of these patterns in a row."""
-    pattern = b""
-    for unit in reversed(units):
-        pattern = b"(?:" + unit + pattern + b")?"
-    return pattern
-
-
 # RFC 9110 §5.6.2 (token) and §9.1. Some clients send targets in no valid form, or
 # with spaces. The version after them shows that it is a request line.
 TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -74,14 +66,16 @@ _BLANK_LINES: Final = regex(rb"(?:\r?\n){0,4}")
 _TARGET: Final = rb" (?P<target>" + _IN_TARGET + rb"+?) "
 
 REQUEST_LINE: Final = regex(rb"(?P<method>" + _METHOD + rb")" + _TARGET + _VERSION + rb"\r?\n")
-REQUEST_BEGUN: Final = regex(_begun(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r") + rb"|\r")
+REQUEST_BEGUN: Final = regex(
+    prefix_pattern(_METHOD, rb" ", _IN_TARGET + rb"+", rb"\r").pattern + rb"|\r"
+)
 CONNECT_LINE: Final = regex(rb"(?P<method>CONNECT)(?! \{)" + _TARGET + _VERSION + rb"\r?\n")
 """With a brace it is a CONNECT of NATS."""
 CONNECT_BEGUN: Final = regex(
-    _begun(
+    prefix_pattern(
         *(b"C", b"O", b"N", b"N", b"E", b"C", b"T"),
         *(rb" (?!\{)", _IN_TARGET + rb"+", rb"\r"),
-    )
+    ).pattern
     + rb"|\r"
 )
 STATUS_LINE: Final = regex(
@@ -91,7 +85,7 @@ STATUS_LINE: Final = regex(
 blanks before the status."""
 STATUS_BEGUN: Final = regex(
     rb"(?:I|IC|ICY|"
-    + _begun(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,3}"))
+    + prefix_pattern(*(b"H", b"T", b"T", b"P", b"/", b"1", rb"\.", b"[0-9]{1,3}")).pattern
     + rb"|(?:HTTP/1\.[0-9]{1,3}|ICY) {1,16}(?:[1-9][0-9]{0,2})?)|\r"
 )
 HEAD_END: Final = regex(rb"\n\r?\n")

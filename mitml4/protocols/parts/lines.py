@@ -2,7 +2,7 @@
 
 Many protocols greet with the same code (`220` is SMTP's, FTP's and others'), and many clients begin
 with the same word (`USER` is FTP's, POP3's and IRC's). So neither is certain alone. Each side gets
-a verdict of its own:
+a separate verdict:
 
     MATCH       only this protocol says so
     LIKELY      it fits, but other protocols say so too

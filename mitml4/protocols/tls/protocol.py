@@ -220,7 +220,7 @@ _SSLV2_VERSIONS: Final = (b"\x00\x02", b"\x03\x00", b"\x03\x01", b"\x03\x02", b"
 class TlsConversation(Conversation):
     """Follows a handshake without intercepting it: hellos, the leaf up to TLS 1.2, fatal alerts.
 
-    The hellos show which side is the client, so reversed roles need no code of their own.
+    The hellos show which side is the client, so reversed roles need no separate code.
     """
 
     name: ClassVar[str] = "tls"
