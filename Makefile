@@ -23,7 +23,7 @@ E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=ngi
     lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check unit e2e wheel bench fuzz foreign-suites clean
+.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
@@ -40,13 +40,24 @@ demo: .venv/ready
 	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
 	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
-test: check unit e2e wheel
+# The quick checks take one core each, and the wheel waits for the network.
+test:
+	@$(MAKE) --no-print-directory --jobs --output-sync check wheel
+	@$(MAKE) --no-print-directory --jobs 1 unit e2e
 
-check: .venv/ready-to-develop
+check: style types imports generated
+
+style: .venv/ready-to-develop
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+types: .venv/ready-to-develop
 	$(BIN)/mypy
+
+imports: .venv/ready-to-develop
 	$(BIN)/lint-imports
+
+generated: .venv/ready-to-develop
 	$(BIN)/python tools/generate.py --check
 
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --numprocesses
@@ -72,7 +83,7 @@ wheel: .venv/ready-to-develop
 	$(BIN)/python -m build --wheel --no-isolation --outdir "$$work" . >"$$work/log" 2>&1 || \
 	    { cat "$$work/log"; exit 1; }; \
 	$(PYTHON) -m venv "$$work/venv"; \
-	"$$work/venv/bin/pip" install -q --disable-pip-version-check "$$work"/*.whl; \
+	"$$work/venv/bin/pip" install -q --disable-pip-version-check --no-compile "$$work"/*.whl; \
 	cd "$$work"; \
 	venv/bin/mitml4 --version; \
 	venv/bin/mitml4 --help >help; grep -q intercept help; \

@@ -30,6 +30,8 @@ RESOLVER = "127.0.0.53"
 NOBODY = 65534
 
 MOUNTS = "for each in hosts resolv.conf; do mount --bind {files}/$each /etc/$each || exit; done"
+# Python takes what it has compiled for outdated if a source has another time.
+COPY = ("cp", "-r", "--no-preserve=mode", "--preserve=timestamps")
 # The shell in between: setpriv itself executes with what it is about to drop.
 AS_NOBODY = (
     *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"),
@@ -164,7 +166,7 @@ def python() -> Iterator[Python]:
         for path in (os.pathsep.join((str(ROOT), packages)), copy):
             if path == copy:  # of a checkout that is closed to others
                 originals = (str(ROOT / "mitml4"), f"{packages}/.")
-                subprocess.run(["cp", "-r", "--no-preserve=mode", *originals, copy], check=True)
+                subprocess.run([*COPY, *originals, copy], check=True)
             for program in (sys.executable, f"/usr/bin/{minor}"):
                 if (found := Python(program, path)).works():
                     yield found
