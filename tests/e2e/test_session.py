@@ -367,6 +367,29 @@ def test_spoof_source_keeps_the_clients_address(intercept, lab, client):
             assert accepted.getpeername()[0] == "192.0.2.2"
 
 
+@pytest.mark.parametrize("options", [(), ("--spoof-source",)], ids=["own", "spoofed"])
+def test_a_program_of_this_host_can_have_the_port_of_an_intercepted_connection(
+    intercept, lab, client, echo, options
+):
+    """While the connection is open, and in its TIME_WAIT; also without SO_REUSEADDR."""
+
+    def listen():
+        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            with lab.router.socket(family) as listener:
+                listener.bind((address, 7001))
+                listener.listen()
+
+    session = intercept(*options)
+    watch = session.watch()
+    for address in (V4, V6):
+        with client.connect(address, 7001) as sock:
+            sock.sendall(b"\xc0\xffhello")
+            assert hear(sock, 7) == b"\xc0\xffhello"
+            listen()
+    watch.flows(2)
+    listen()
+
+
 # --- many
 
 
