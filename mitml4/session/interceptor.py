@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.layers.tls import TlsInterceptor
@@ -42,14 +43,24 @@ def tls_interceptor(
     """The TLS interceptor of a session, and the CA as `session.start` names it.
 
     Each client trusts one of the `sets` of roots (DER), by default the system's. For servers that
-    verify with some of the sets only, a CA of `narrower` signs.
+    verify with some of the sets only, a CA of `narrower` signs. Each client also trusts the CAs
+    that sign for its set: a proxy among the clients shows others what it was shown itself.
     Raises CertificateError, UsageError.
     """
     added = added_roots(config.upstream_ca)
+    authorities = {frozenset((0,)): authority, **(narrower or {})}
+    ours = [
+        (signs_for, each.certificate.public_bytes(Encoding.DER))
+        for signs_for, each in authorities.items()
+    ]
+    trusted = (
+        [*roots, *added, *(der for signs_for, der in ours if number in signs_for)]
+        for number, roots in enumerate(sets or [system_roots()])
+    )
     interceptor = TlsInterceptor(
         forge=Forge(authority, narrower),
         contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
-        verifier=Verifier(*([*roots, *added] for roots in sets or [system_roots()])),
+        verifier=Verifier(*trusted),
         passthrough_cache=PassthroughCache(
             trio.current_time, learns_pins=config.on_pinned == "passthrough"
         ),

@@ -46,8 +46,11 @@ from mitml4.protocols.http.http1_messages import HttpMessages
 from mitml4.protocols.http.http1_opening import SIMPLE_REQUEST
 from mitml4.protocols.http.http1_pipeline import HttpExchange, Pipeline
 from mitml4.protocols.wire_text import text
+from mitml4.regex import regex
 
 __all__ = ["HttpConversation"]
+
+_PAGE_BEGUN: Final = regex(rb"(?!HTTP/)[\t\r\n\x20-\xff]")
 
 _BARE_BYTES: Final = 512
 _FIELD_BYTES: Final = 160
@@ -216,11 +219,11 @@ class HttpConversation(HttpMessages):
 
     def _answered_simply(self, data: bytes, at: int) -> HttpExchange | None:
         """The exchange that is answered as in HTTP/0.9, by a page without a head: old servers
-        answer any GET so (`curl --http0.9`)."""
+        answer any GET so (`curl --http0.9`). Other bytes, such as frames of HTTP/2, are no page."""
         front = self.pipeline.front
         if front is None or self.sides[DOWN].exchange or front.method != b"GET":
             return None
-        return None if data.startswith(b"HTTP/", at) else front
+        return front if _PAGE_BEGUN.match(data, at) else None
 
     def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
         if direction is DOWN:

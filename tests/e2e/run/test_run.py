@@ -52,6 +52,30 @@ def test_a_command_trusts_what_it_is_shown(host, nginx, root: bool) -> None:
     assert (stop["type"], stop["reason"]) == ("session.stop", "command ended")
 
 
+THROUGH_OWN_PROXY = """
+microsocks -i 127.0.0.1 -p 1080 & proxy=$!
+curl -sS --retry 20 --retry-connrefused --retry-delay 1 --socks5-hostname 127.0.0.1:1080 "$@"
+status=$?; kill $proxy; exit $status
+"""
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["usual roots", "own roots"])
+def test_what_a_proxy_of_the_command_is_shown_is_trusted(host, nginx, authority, own) -> None:
+    """Its TLS is decrypted twice, and the leaf of the first time has to verify the second time."""
+    env = {"CURL_CA_BUNDLE": str(authority.root)} if own else {}
+    argv = ("sh", "-c", THROUGH_OWN_PROXY, "sh", WEB)
+    ended = host.run(*argv, options=["--loopback", "--no-wait"], env=env)
+    assert (ended.code, ended.out) == (0, HELLO), ended.err
+    stacks = [stack for stack in ended.stacks if stack]
+    assert sorted(stacks) == [["socks5", "tls", "http/2"], ["tls", "http/2"]]
+    verified = [
+        event["details"]["certificate"]["verify"]
+        for event in ended.of_type("flow.layer")
+        if event["protocol"] == "tls"
+    ]
+    assert verified == ["ok", "ok"]
+
+
 def test_without_trust_a_command_sees_a_stranger(host, nginx) -> None:
     ended = host.run(*CURL, WEB, options=["--no-trust"])
     assert ended.code == 60  # curl(1): the peer's certificate cannot be authenticated

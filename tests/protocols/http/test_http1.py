@@ -448,6 +448,7 @@ BROKEN = {
     "not HTTP after a request": [(UP, GET + b"\x16\x03")],
     "not HTTP in answer": [(UP, POST), (DOWN, b"ICQ 200 OK\r\n")],
     "not HTTP in the second answer": [(UP, GET * 2), (DOWN, OK), (DOWN, b"ICQ 200 OK\r\n")],
+    "frames of HTTP/2 in answer": [(UP, GET), (DOWN, b"\0\0\6\4\0\0\0\0\0")],
     "another version in answer": [(UP, GET), (DOWN, b"HTTP/3 200 OK\r\n")],
     "both lengths": [(UP, POST[:-5] + b"Transfer-Encoding: chunked\r\n\r\n")],
     "conflicting lengths": [(UP, POST[:-5] + b"Content-Length: 4\r\n\r\n")],
