@@ -142,8 +142,12 @@ def _become(
         processes.die_with_parent(signal.SIGTERM, parent)
         _execute(program, argv, json.loads(told.decode(errors="surrogateescape")))
     except OSError as error:
-        status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-        os.write(trouble, f"{status} {program}: {error.strerror}".encode())
+        status, why = NOT_EXECUTABLE, error.strerror
+        if error.errno == errno.ENOENT and os.path.exists(program):
+            why = "the interpreter that it names does not exist"
+        elif error.errno == errno.ENOENT:
+            status = NOT_FOUND
+        os.write(trouble, f"{status} {program}: {why}".encode())
         os._exit(status)
     finally:
         os._exit(NOT_EXECUTABLE)
