@@ -102,7 +102,9 @@ foreign-suites: .venv/ready-to-develop
 	$(BIN)/python tools/foreign_suites.py $(SUITES)
 
 clean:
-	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	    bench/results
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
