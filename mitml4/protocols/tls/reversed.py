@@ -1,8 +1,8 @@
-"""TLS after lines of text, with the ClientHello from the side that accepted the connection.
+"""TLS after text, with the ClientHello from the side that accepted the connection.
 
 The connecting side sends a line or two, or receives some, and then the other side begins TLS. No
-upgrade that is followed here announces this, so only the lines and the hello show it. Without the
-lines it is the row of protocol.py. It is named, and never intercepted.
+upgrade that is followed here announces this, so only the text and the hello show it. Without the
+text it is the row of protocol.py. It is named, and never intercepted.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from mitml4.regex import regex
 
 __all__ = ["PROTOCOL"]
 
-_LINES: Final = rb"((?:[\t\x20-\x7e]{0,512}\r?\n){0,8})"
+_TEXT: Final = bytes({*TEXT, *range(0x80, 0x100)})
+"""In any encoding that has ASCII in it."""
+_BEFORE: Final = rb"([\t\r\n\x20-\x7e\x80-\xff]{0,4096})"
 _HANDSHAKE: Final = b"\x16"
-"""The type of a record, with which no line of text begins."""
+"""The type of a record, which is in no text."""
 
 
 def _side(hello: HandshakeType) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Patterns of lines and the record of a hello (RFC 8446 §5.1): the certain part, and
+    """Patterns of text and the record of a hello (RFC 8446 §5.1): the certain part, and
     beginnings."""
     kind = re.escape(bytes([hello]))
     beginning = rb"(?:\x16(?:\x03(?:[\0-\4](?:.(?:.(?:" + kind + rb".*)?)?)?)?)?)?"
     return (
-        regex(_LINES + rb"\x16\x03[\0-\4].." + kind, re.DOTALL),
-        regex(_LINES + rb"(?:[\t\x20-\x7e]{0,512}\r?|" + beginning + b")", re.DOTALL),
+        regex(_BEFORE + rb"\x16\x03[\0-\4].." + kind, re.DOTALL),
+        regex(_BEFORE + beginning, re.DOTALL),
     )
 
 
@@ -41,7 +43,7 @@ _, _ANSWERED_BEGUN = _side(HandshakeType.SERVER_HELLO)
 
 
 def detect(opening: Opening) -> Verdict:
-    """A ClientHello of the accepting side, after a line of text from either side."""
+    """A ClientHello of the accepting side, after text from either side."""
     up = _ANSWERED_BEGUN.fullmatch(opening.up)
     if up is None or _ASKED_BEGUN.fullmatch(opening.down) is None:
         return Verdict.REJECT
@@ -53,8 +55,8 @@ def detect(opening: Opening) -> Verdict:
 
 
 @dataclass(slots=True)
-class _BehindLines(TlsConversation):
-    """The same conversation, after each side's lines."""
+class _BehindText(TlsConversation):
+    """The same conversation, after each side's text."""
 
     _begun: set[Direction] = field(default_factory=set)
 
@@ -67,13 +69,13 @@ class _BehindLines(TlsConversation):
 
 
 def _converse(context: LayerContext) -> TlsConversation:
-    return _BehindLines(context=context, passthrough="roles reversed")
+    return _BehindText(context=context, passthrough="roles reversed")
 
 
 PROTOCOL: Final = Protocol(
     name=TlsConversation.name,
     detect=detect,
     converse=_converse,
-    client_first=TEXT + _HANDSHAKE,
-    server_first=TEXT + _HANDSHAKE,
+    client_first=_TEXT + _HANDSHAKE,
+    server_first=_TEXT + _HANDSHAKE,
 )

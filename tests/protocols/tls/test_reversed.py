@@ -1,4 +1,4 @@
-"""TLS that the accepting side begins, behind lines of text."""
+"""TLS that the accepting side begins, behind text."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ MATCHING = (
     Opening(up=b"RETR 7\n", down=ASKED),
     Opening(up=b"hello\r\nthere\r\n", down=ASKED + b"\x00\x00\xec"),
     Opening(down=b"welcome\r\n" + ASKED),
+    Opening(down="grüß dich\n".encode() + ASKED),
+    Opening(down=b"READY" + ASKED),
+    Opening(up=b"a line\r\n" * 20, down=ASKED),
     Opening(up=b"hi\n" + ANSWERED, down=b"welcome\r\n" + ASKED),
 )
 
@@ -28,7 +31,7 @@ def pieces(whole: Opening) -> Iterator[Opening]:
 
 
 @pytest.mark.parametrize("whole", MATCHING)
-def test_lines_and_a_hello_of_the_accepting_side_match(whole: Opening) -> None:
+def test_text_and_a_hello_of_the_accepting_side_match(whole: Opening) -> None:
     assert detect(whole) is Verdict.MATCH
     assert {detect(piece) for piece in pieces(whole)} <= {Verdict.MATCH, Verdict.NEED_MORE}
     assert detect_any(whole).match is PROTOCOL
@@ -42,7 +45,7 @@ def test_lines_and_a_hello_of_the_accepting_side_match(whole: Opening) -> None:
         Opening(up=b"hello\r\n", down=ANSWERED),
         Opening(up=b"hello\r\n", down=b"\x17\x03\x03"),
         Opening(up=b"\0hello\r\n", down=ASKED),
-        Opening(up=b"x\r\n" * 9, down=ASKED),
+        Opening(up=b"x" * 4097, down=ASKED),
     ],
 )
 def test_everything_else_is_rejected(opening: Opening) -> None:
