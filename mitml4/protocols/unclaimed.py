@@ -5,8 +5,8 @@ back for ever. Where a policy refuses hosts, these bytes are read here first, by
 the likely protocol. A server that is less strict may also understand what no detector accepts. The
 shape of such bytes is enough to say that they ask for a host that cannot be read:
 
-    WORD … HTTP/                     a request line in any case, with any blanks and any version
-    WORD http://… · CONNECT …        the same without a version
+    ANY … HTTP/                      a request line in any case, with any blanks and any version
+    ANY http://… · CONNECT …         the same without a version
     WORD … and a Host field          the same for servers that need no version
     04 01|02 port address …00        SOCKS4
     05 N methods … 05 . 00 01|03|04  SOCKS5
@@ -41,12 +41,13 @@ __all__ = ["Asked", "asked_by"]
 # What some parsers take for a blank (Python's str.split accepts most of them).
 _BLANK: Final = rb"[\x00\t\v\f\r\x1c-\x20\x85\xa0]"
 _BLANKS: Final = b"\n\0\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
+_METHOD: Final = rb"[^\x00\t-\r\x1c-\x20\x85\xa0]{1,256}"  # as wsgiref reads it
 _WORD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE: Final = regex(_WORD + _BLANK + rb"[^\n]*")
-_LINE_BEGUN: Final = regex(_WORD + rb"(?:" + _BLANK + rb"[^\n]*)?")
+_LINE_BEGUN: Final = regex(_METHOD + rb"(?:" + _BLANK + rb"[^\n]*)?")
 _ASKS: Final = regex(
-    _WORD + _BLANK + rb"+(?:[^\n]*" + _BLANK + rb")?HTTP/"
-    rb"|" + _WORD + _BLANK + rb"+(?:https?|wss?|ftp):"
+    _METHOD + _BLANK + rb"+(?:[^\n]*" + _BLANK + rb")?HTTP/"
+    rb"|" + _METHOD + _BLANK + rb"+(?:https?|wss?|ftp):"
     rb"|CONNECT" + _BLANK + rb"+[^{\n]"
     rb"|" + V1_PREFIX,
     re.IGNORECASE,
@@ -125,13 +126,14 @@ def _by_lines(data: bytes, target: Target | None, *, ended: bool) -> Asked:
     line, newline, rest = request.partition(b"\n")
     if not newline and not ended:
         return _MORE if _LINE_BEGUN.fullmatch(line) and not full else _NOTHING
-    if not _LINE.fullmatch(line):
+    asks = _ASKS.match(line)
+    if not asks and not _LINE.fullmatch(line):
         return _NOTHING
     end = _HEAD_END.search(rest)
     section = rest[: end.start()] if end else rest
     hosts = of_fields(section, LayerContext(target=target))
     more = end is None and not ended and _FIELDS.fullmatch(section) is not None
-    if _ASKS.match(line) or hosts or (more and full):
+    if asks or hosts or (more and full):
         port = None if is_elsewhere(line) or not target else target.port
         return Asked((*hosts, Unreadable(_WHY, port)), more and not full)
     return _MORE if more else _NOTHING

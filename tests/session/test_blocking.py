@@ -126,6 +126,9 @@ ATTACKS: dict[str, list[Piece]] = {
     "http/1, behind a bare CR": [
         head(b"GET / HTTP/1.1", b"Host: ok.test", b"A: b\rHost: blocked.test")
     ],
+    "http/1, a bare CR for a blank": [head(b"GET / HTTP/1.1", b"Host:\r blocked.test")],
+    "http/1, a method of any letters": [b"G{\xffT / HTTP/1.1\r\nHost: blocked.test\r\n\r\n"],
+    "http/1, the same in pieces": [b"@GET /", SILENCE, b" HTTP/1.1\r\nHost: blocked.test\r\n\r\n"],
     "http/1, no host at all": [head(b"GET / HTTP/1.1", b"Host: ok.test,blocked.test")],
     "http/1, absolute": [head(b"GET http://blocked.test/ HTTP/1.1", b"Host: ok.test")],
     "http/1, absolute, user": [
@@ -402,6 +405,8 @@ UNREADABLE = {
     "http/1, smuggled",
     "http/1, a head too long",
     "http/1, blanks",
+    "http/1, a method of any letters",
+    "http/1, the same in pieces",
     "http/0.9 with fields, tab",
     "http/1, a bare CR in the line",
     "http/1, a head that ends in CR",

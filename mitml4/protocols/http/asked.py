@@ -1,9 +1,9 @@
 """The hosts that a request asks for: in its target, its Host fields, its :authority and :path.
 
 A policy must not miss one, so this reads what lenient servers accept: a field name with blanks or
-control characters around it, a line that ends in a bare CR, a folded line both as one line and as
-two. Where no port is given, it is the default of the scheme. The port of the connection counts in
-any case, since many servers look only at the name.
+control characters around it, a bare CR as the end of a line and as a blank, a folded line both as
+one line and as two. Where no port is given, it is the default of the scheme. The port of the
+connection counts in any case, since many servers look only at the name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
 _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443, b"ftp": 21}
 _HOST_FIELD: Final = regex(rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE)
 _ABSOLUTE: Final = regex(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^/]*)")
+_BARE_CR: Final = regex(rb"\r(?!\n)")
 _BLANK: Final = regex(rb"\s")
 _NO_HOST: Final = "HTTP: a request for a host that cannot be read"
 # RFC 3986 §3.2. Servers differ on more than one @, and on a backslash.
@@ -49,6 +50,8 @@ def of_target(target: bytes, context: LayerContext) -> list[End]:
 def of_fields(section: bytes, context: LayerContext) -> list[End]:
     """The hosts of all Host fields of a header section."""
     sections = {section, unfolded(section)}
+    if _BARE_CR.search(section):
+        sections.add(unfolded(section.replace(b"\r", b" ")))
     values = {value.strip() for each in sections for value in _HOST_FIELD.findall(each)}
     return [end for value in sorted(values - {b""}) for end in _of_authority(value, context, None)]
 
