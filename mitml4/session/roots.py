@@ -33,10 +33,14 @@ from mitml4.tls.trust_store import (
     system_roots,
 )
 
-__all__ = ["DIRECTORY_VARIABLES", "Authorities", "CommandRoots", "Place"]
+__all__ = ["Authorities", "CommandRoots", "Place"]
 
-DIRECTORY_VARIABLES: Final = ("SSL_CERT_DIR", "GIT_SSL_CAPATH")
-"""Variables that name directories in which OpenSSL finds a root by its hash."""
+_DIRECTORIES: Final = (
+    *("SSL_CERT_DIR", "GIT_SSL_CAPATH", "PERL_LWP_SSL_CA_PATH", "HTTPS_CA_DIR"),
+    *("LDAPTLS_CACERTDIR", "VAULT_CAPATH"),
+)
+"""Variables that name directories in which OpenSSL finds a root by its hash. The variables for a
+file may name one, too, for some programs (requests, Bundler)."""
 
 _ADDING: Final = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
 """Variables whose roots are added to those built into the program."""
@@ -51,14 +55,15 @@ without."""
 _OPENSSL: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
     "SSL_CERT_FILE": ("SSL_CERT_DIR",),
-    "CURL_CA_BUNDLE": _OPENSSL,
-    "REQUESTS_CA_BUNDLE": ("CURL_CA_BUNDLE",),
+    # pip reads these two before its own (`Session.merge_environment_settings` of requests).
+    "CURL_CA_BUNDLE": (*_OPENSSL, "PIP_CERT"),
+    "REQUESTS_CA_BUNDLE": ("CURL_CA_BUNDLE", "PIP_CERT"),
     "PIP_CERT": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", *_OPENSSL),
     "GIT_SSL_CAINFO": ("GIT_SSL_CAPATH",),
     "CARGO_HTTP_CAINFO": _OPENSSL,
     "AWS_CA_BUNDLE": ("REQUESTS_CA_BUNDLE",),
     "NIX_SSL_CERT_FILE": _OPENSSL,
-    "PERL_LWP_SSL_CA_FILE": ("HTTPS_CA_FILE", *_OPENSSL),
+    "PERL_LWP_SSL_CA_FILE": ("HTTPS_CA_FILE", "PERL_LWP_SSL_CA_PATH", "HTTPS_CA_DIR", *_OPENSSL),
 }
 """Variables that a program reads if the first one is unset. If the environment has one of them, the
 first must stay unset."""
@@ -78,6 +83,7 @@ class Place:
     set: int
     roots: tuple[bytes, ...]
     """DER."""
+    is_directory: bool = False
 
 
 class CommandRoots:
@@ -97,16 +103,17 @@ class CommandRoots:
         self.java = None if number is None else Place(number, java)
 
     def _find_places(self) -> Iterator[tuple[str, Place]]:
-        for variable in (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *DIRECTORY_VARIABLES):
+        for variable in (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *_DIRECTORIES):
             named = self._environ.get(variable) or self._usual_file(variable)
             others = _INSTEAD.get(variable, ())
             adds = variable in _ADDING
             if named:
-                roots = tuple(_roots_in(variable, named))
+                is_directory = variable in _DIRECTORIES or os.path.isdir(named)
+                roots = tuple(_roots_in(named, is_directory))
                 number = self._number((*self._builtin, *roots) if adds else roots)
                 # What cannot be read stays: the program gets the same error as without mitml4.
                 if roots and number is not None:
-                    yield variable, Place(number, roots)
+                    yield variable, Place(number, roots, is_directory)
             elif variable in BUNDLE_VARIABLES and not any(map(self._environ.get, others)):
                 yield variable, self.builtin if adds else self.system
 
@@ -128,8 +135,8 @@ class CommandRoots:
         return self.sets.index(found)
 
 
-def _roots_in(variable: str, named: str) -> Iterator[bytes]:
-    if variable not in DIRECTORY_VARIABLES:
+def _roots_in(named: str, is_directory: bool) -> Iterator[bytes]:
+    if not is_directory:
         yield from certificates_of(Path(named))
         return
     for directory in filter(None, named.split(":")):

@@ -16,7 +16,7 @@ from OpenSSL import crypto
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
-from mitml4.session.roots import DIRECTORY_VARIABLES, Authorities, CommandRoots, Place
+from mitml4.session.roots import Authorities, CommandRoots, Place
 from mitml4.tls.java_keystore import write_jks, write_truststore
 from mitml4.tls.trust_store import (
     BUNDLE_FILE,
@@ -57,7 +57,7 @@ class CommandTrust:
         variables: dict[str, str] = {}
         paths: dict[Place, str] = {}
         for variable, place in roots.places.items():
-            if variable in DIRECTORY_VARIABLES:
+            if place.is_directory:
                 name = f"{_OTHERS}/{variable.lower()}"
                 hashed = _hashed(authorities.shown_in(place))
                 files |= {f"{name}/{file}": content for file, content in hashed.items()}

@@ -7,7 +7,6 @@ The file must contain all roots; otherwise connections that are passed through w
 from __future__ import annotations
 
 import base64
-import binascii
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.regex import regex
+from mitml4.tls.der import elements
 from mitml4.tls.java_keystore import PASSWORD, read_truststore, write_truststore
 from mitml4.tls.private_files import write_file
 
@@ -71,7 +71,9 @@ _SYSTEM_BUNDLES: Final = (
 _MOZILLA: Final = Path("/usr/share/ca-certificates/mozilla")  # Debian, Alpine
 _JAVA_STORES: Final = (Path("/etc/ssl/certs/java/cacerts"), Path("/etc/pki/java/cacerts"))
 
-_PEM: Final = regex(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
+_PEM: Final = regex(
+    rb"-----BEGIN (TRUSTED |X509 |)CERTIFICATE-----([^-]+)-----END \1CERTIFICATE-----"
+)
 _JAVA_OPTIONS: Final = "JAVA_TOOL_OPTIONS"
 _JAVA_STORE: Final = regex(r"""-Djavax\.net\.ssl\.trustStore=(?:"([^"]+)"|'([^']+)'|(\S+))""")
 _JAVA_PASSWORD: Final = regex(r"-Djavax\.net\.ssl\.trustStorePassword=(\S+)")
@@ -179,12 +181,16 @@ def certificates_of(file: Path) -> Iterator[bytes]:
 
 
 def certificates_in(pem: bytes) -> Iterator[bytes]:
-    """The DER of each certificate; text between them is skipped."""
+    """The DER of each certificate; text between them is skipped, and so is a TRUSTED CERTIFICATE
+    which says for what it is trusted (openssl-x509(1))."""
     for match in _PEM.finditer(pem):
         try:
-            yield base64.b64decode(match[1])
-        except binascii.Error:
+            certificate = base64.b64decode(match[2])
+            is_limited = match[1] == b"TRUSTED " and len(list(elements(certificate))) > 1
+        except ValueError:  # binascii.Error is one
             continue
+        if not is_limited:
+            yield certificate
 
 
 def _java_stores(environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:

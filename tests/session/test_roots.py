@@ -88,6 +88,8 @@ def test_a_variable_that_a_program_looks_at_instead_is_not_hidden(write: Write) 
 
     assert unset("CURL_CA_BUNDLE") == {"REQUESTS_CA_BUNDLE", "PIP_CERT"}
     assert unset("REQUESTS_CA_BUNDLE") == {"PIP_CERT", "AWS_CA_BUNDLE"}
+    assert unset("PIP_CERT") == {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+    assert unset("HTTPS_CA_DIR") == unset("PERL_LWP_SSL_CA_PATH") == {"PERL_LWP_SSL_CA_FILE"}
     usual = {"CURL_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO", "NIX_SSL_CERT_FILE"}
     assert unset("SSL_CERT_FILE") == {*usual, "PERL_LWP_SSL_CA_FILE"}
     assert unset("SSL_CERT_FILE", "CURL_CA_BUNDLE") >= {"PIP_CERT", "REQUESTS_CA_BUNDLE"}
@@ -114,7 +116,9 @@ def test_directories_are_read_as_openssl_reads_them(tmp_path: Path, write: Write
         (directory / "root.pem").write_bytes(Path(write(number)).read_bytes())
         (directory / "01234567.0").symlink_to("root.pem")
     roots = CommandRoots({"SSL_CERT_DIR": f"{tmp_path}/one:{tmp_path}/two:/nowhere"})
-    assert roots.places["SSL_CERT_DIR"] == Place(2, (A, C))
+    assert roots.places["SSL_CERT_DIR"] == Place(2, (A, C), is_directory=True)
+    in_place_of_a_file = CommandRoots({"REQUESTS_CA_BUNDLE": f"{tmp_path}/two"})
+    assert in_place_of_a_file.places["REQUESTS_CA_BUNDLE"] == Place(2, (C,), is_directory=True)
 
 
 def test_too_many_sets_leave_a_variable_as_it_is(write: Write) -> None:

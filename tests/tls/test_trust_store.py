@@ -90,6 +90,15 @@ def test_what_is_no_certificate_in_a_bundle_is_passed_over(system: Path) -> None
     assert roots({}) == [B]
 
 
+def test_what_openssl_reads_as_trusted_for_everything_is_a_root(system: Path) -> None:
+    limits = bytes.fromhex("300c300a06082b06010505070301")  # -addtrust serverAuth
+    kinds = [(b"X509 CERTIFICATE", A), (b"TRUSTED CERTIFICATE", B)]
+    kinds += [(b"TRUSTED CERTIFICATE", C + limits), (b"TRUSTED CERTIFICATE", b"A")]
+    named = [merged_bundle([der]).replace(b"CERTIFICATE", kind) for kind, der in kinds]
+    system.write_bytes(b"".join(named))
+    assert roots({}) == [A, B]
+
+
 def test_a_system_without_roots_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust_store, "_SYSTEM_BUNDLES", ())
     assert roots({}) == []

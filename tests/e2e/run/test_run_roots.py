@@ -15,7 +15,8 @@ VISITS = Path(__file__).with_name("roots_visits.py")
 ENVIRONMENTS = [  # in each, some programs find nothing that is theirs
     {"CURL_CA_BUNDLE": "company", "NODE_EXTRA_CA_CERTS": "company"},
     {"SSL_CERT_FILE": "company", "GIT_SSL_CAINFO": "company"},
-    {"SSL_CERT_DIR": "company-directory", "REQUESTS_CA_BUNDLE": "company"},
+    {"SSL_CERT_DIR": "company-directory", "REQUESTS_CA_BUNDLE": "company-directory"},
+    {"PIP_CERT": "company", "HTTPS_CA_DIR": "company-directory"},
     {"CURL_CA_BUNDLE": "missing", "SSL_CERT_FILE": "missing"},
 ]
 
