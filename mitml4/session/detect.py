@@ -1,9 +1,9 @@
-"""Reads captures and publishes the same events as live traffic."""
+"""Reads captures, and gives the same events as live traffic."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final
@@ -39,9 +39,10 @@ _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
 @dataclass(slots=True)
 class Detection:
-    """Publishes the events of one capture after another; flow numbers continue."""
+    """The events of one capture after another; flow numbers continue."""
 
-    hub: Hub
+    hub: Hub = field(default_factory=Hub)
+    """Where `start`, `read` and `stop` publish them."""
     tunnels: bool = False
     with_headers: bool = False
     secrets: Secrets = field(default_factory=Secrets)
@@ -67,7 +68,16 @@ class Detection:
         )
 
     def read(self, packets: Iterable[Packet]) -> None:
-        """Read a capture. Raises CaptureError where it is broken, after all that could be read."""
+        """Publish the events of a capture. Raises CaptureError where it is broken, after all that
+        could be read."""
+        for event in self.events(packets, self.hub.wants):
+            self.hub.publish(event)
+
+    def events(
+        self, packets: Iterable[Packet], wants: Callable[[type], bool] = lambda _kind: True
+    ) -> Iterator[Event]:
+        """The events of a capture; of protocols' events, those whose class is wanted. Raises
+        CaptureError where it is broken, after all that could be read."""
         self._before = self._flows
         time_s, time = 0.0, _date(0.0)
         statistics = Statistics()
@@ -81,9 +91,9 @@ class Detection:
             ):
                 if report.time_s != time_s:
                     time_s, time = report.time_s, _date(report.time_s)
-                if isinstance(report, reports.Happened) and not self._is_wanted(report):
+                if isinstance(report, reports.Happened) and not wants(type(report.protocol_event)):
                     continue
-                self.hub.publish(self._event(report, time))
+                yield self._event(report, time)
         finally:
             self.cut_short += statistics.evicted
 
@@ -97,9 +107,6 @@ class Detection:
             self._sides[time_s] = side
             if len(self._sides) > _MAX_SIDES:
                 del self._sides[next(iter(self._sides))]
-
-    def _is_wanted(self, report: reports.Happened) -> bool:
-        return self.hub.wants(type(report.protocol_event))
 
     def _event(self, report: reports.Report, time: datetime) -> Event:
         flow = report.flow

@@ -11,7 +11,7 @@ from mitml4.capture.files.source import Source
 from mitml4.capture.packet import Packet
 from mitml4.errors import CaptureError
 
-__all__ = ["read_packets"]
+__all__ = ["packets_of", "read_packets"]
 
 
 def read_packets(
@@ -31,16 +31,24 @@ def read_packets(
     Raises CaptureError, which names the file and the offset, once everything before the fault has
     been yielded.
     """
-    source = Source(stream, name, on_read)
+    return packets_of(Source(stream, name, on_read), on_secrets, on_comment)
+
+
+def packets_of(
+    source: Source,
+    on_secrets: Callable[[bytes], object],
+    on_comment: Callable[[float, str], object],
+) -> Iterator[Packet]:
+    """The packets of a source that has just been opened, as `read_packets`."""
     if not source.data:
         source.finish("")
-        raise CaptureError(f"{name} is empty", hint="is the capture still being written?")
+        raise CaptureError(f"{source.name} is empty", hint="is the capture still being written?")
     magic = source.data[:4]
     if magic in MAGICS:
         return read_pcap(source)
     if magic == SECTION_HEADER:
         return read_pcapng(source, on_secrets, on_comment)
     raise CaptureError(
-        f"{name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
+        f"{source.name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
         hint="make one with: tcpdump -w capture.pcap, or: tshark -w capture.pcapng",
     )

@@ -24,6 +24,7 @@ from mitml4.events import (
     LayerEvent,
     SessionStart,
 )
+from mitml4.model.names import server_of
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
@@ -31,7 +32,6 @@ from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES
 from mitml4.regex import regex
 from mitml4.sinks.table.grid import join_stack
-from mitml4.sinks.table.names import server_of
 from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
 
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]

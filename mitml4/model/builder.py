@@ -1,0 +1,269 @@
+"""Builds flows from events: from those of a session, and from the lines of a file alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from datetime import datetime
+from typing import Any, Final
+
+from mitml4.address import Address
+from mitml4.dataclass import dataclass
+from mitml4.events import Event, encode
+from mitml4.model.flow import (
+    Body,
+    Data,
+    Exchange,
+    Flow,
+    Headers,
+    Layer,
+    Message,
+    Problem,
+    Request,
+    Response,
+)
+
+__all__ = ["FlowBuilder"]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A flow that has not closed, and its exchanges by depth and stream."""
+
+    flow: Flow
+    exchanges: dict[tuple[int, int], Exchange] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FlowBuilder:
+    """Is given events in their order, and returns the flows that they end.
+
+    Events and fields that it does not know are ignored, so that files of later versions can be
+    read; so are the events of a flow whose `flow.open` is missing.
+    """
+
+    _open: dict[int, _Open] = field(default_factory=dict)
+
+    def add(self, event: Event | Mapping[str, Any]) -> list[Flow]:
+        """Take an event, or the object of its line. Returns the flow that it closes.
+
+        `session.start` ends all flows of an earlier session, which is in the same file.
+
+        Raises LookupError, TypeError or ValueError for an object that is no event: it lacks a
+        field, or a value has another type.
+        """
+        said = json.loads(encode(event)) if isinstance(event, Event) else event
+        kind = said["type"]
+        if kind == "session.start":
+            return self.finish()
+        if kind == "flow.open":
+            return self._begin(said)
+        if (handle := _HANDLERS.get(kind)) and (open_flow := self._open.get(said["flow"])):
+            handle(open_flow, said)
+            if kind == "flow.close":
+                return [self._open.pop(said["flow"]).flow]
+        return []
+
+    def flow(self, number: int) -> Flow | None:
+        """An open flow."""
+        found = self._open.get(number)
+        return found.flow if found else None
+
+    def forget(self, flow: int, exchange: Exchange) -> None:
+        """Remove an exchange from an open flow, to limit memory. Later events of it are ignored."""
+        found = self._open[flow]
+        found.flow.exchanges.remove(exchange)
+        found.exchanges.pop((exchange.depth, exchange.stream), None)
+
+    def finish(self) -> list[Flow]:
+        """The flows that are still open, in the order in which they opened. They are removed."""
+        flows = [each.flow for each in self._open.values()]
+        self._open.clear()
+        return flows
+
+    def _begin(self, said: Mapping[str, Any]) -> list[Flow]:
+        """A flow opens; it replaces one with the same number that was never closed."""
+        number = int(said["flow"])
+        replaced = self._open.pop(number, None)
+        self._open[number] = _Open(
+            Flow(
+                number=number,
+                client=_address(said["client"]),
+                destination=_address(said["destination"]),
+                opened_at=_time(said),
+                **{name: said[name] for name in _OF_OPEN if said.get(name) is not None},
+            )
+        )
+        return [replaced.flow] if replaced else []
+
+
+_OF_OPEN: Final = (
+    "name",
+    "interface",
+    "transport",
+    "process",
+    "container",
+    "side",
+    "session_flow",
+)
+"""Fields of flow.open that are taken as they are."""
+
+
+def _add_layer(to: _Open, said: Mapping[str, Any]) -> None:
+    to.flow.layers.append(
+        Layer(
+            depth=int(said["depth"]),
+            protocol=_text(said["protocol"]),
+            action=_text(said["action"]),
+            speaker=_text(said["speaker"]),
+            details=dict(said.get("details") or {}),
+            time=_time(said),
+        )
+    )
+    to.flow.layers.sort(key=lambda layer: layer.depth)
+
+
+def _add_request(to: _Open, said: Mapping[str, Any]) -> None:
+    exchange = Exchange(
+        depth=int(said["depth"]),
+        stream=int(said["stream"]),
+        request=Request(
+            method=_text(said["method"]),
+            url=_text(said["url"]),
+            version=_text(said["version"]),
+            content_type=said.get("content_type"),
+            headers=_headers(said.get("headers")),
+            time=_time(said),
+        ),
+    )
+    to.exchanges[exchange.depth, exchange.stream] = exchange
+    to.flow.exchanges.append(exchange)
+
+
+def _add_response(to: _Open, said: Mapping[str, Any]) -> None:
+    if not (exchange := _exchange(to, said)):
+        return
+    if exchange.response:
+        exchange.informational.append(exchange.response)
+    exchange.response = Response(
+        status=int(said["status"]),
+        version=_text(said["version"]),
+        content_type=said.get("content_type"),
+        headers=_headers(said.get("headers")),
+        time=_time(said),
+    )
+
+
+def _add_body(to: _Open, said: Mapping[str, Any]) -> None:
+    exchange = _exchange(to, said)
+    part = exchange and (exchange.request if said["side"] == "request" else exchange.response)
+    if part:
+        part.body = Body(
+            size=said.get("size"),
+            decoded_size=said.get("decoded_size"),
+            encoding=_codings(said.get("encoding")),
+            **_content(said),
+        )
+
+
+def _end_exchange(to: _Open, said: Mapping[str, Any]) -> None:
+    if not (exchange := _exchange(to, said)):
+        return
+    exchange.outcome = said.get("outcome") or "complete"
+    exchange.reset_code = said.get("reset_code")
+    exchange.duration_s = float(said["duration_s"])
+    exchange.request.body_bytes = int(said["request_bytes"])
+    exchange.request.trailers = _headers(said.get("request_trailers"))
+    if exchange.response:
+        exchange.response.body_bytes = int(said["response_bytes"])
+        exchange.response.trailers = _headers(said.get("trailers"))
+
+
+def _add_message(to: _Open, said: Mapping[str, Any]) -> None:
+    to.flow.messages.append(
+        Message(
+            protocol=said["type"].partition(".")[0],
+            depth=int(said["depth"]),
+            stream=said.get("stream"),
+            direction=_text(said["direction"]),
+            opcode=said.get("opcode"),
+            compressed=said.get("compressed"),
+            size=int(said["size"]),
+            time=_time(said),
+            **_content(said),
+        )
+    )
+
+
+def _add_data(to: _Open, said: Mapping[str, Any]) -> None:
+    to.flow.data.append(
+        Data(
+            depth=int(said["depth"]),
+            direction=_text(said["direction"]),
+            offset=int(said["offset"]),
+            time=_time(said),
+            **_content(said),
+        )
+    )
+
+
+def _add_problem(to: _Open, said: Mapping[str, Any]) -> None:
+    texts = {name: _text(said[name]) for name in ("side", "stage", "kind", "reason")}
+    to.flow.problems.append(Problem(depth=int(said["depth"]), time=_time(said), **texts))
+
+
+def _close(to: _Open, said: Mapping[str, Any]) -> None:
+    flow = to.flow
+    flow.reason = _text(said["reason"])
+    flow.closed_at = _time(said)
+    flow.bytes_up, flow.bytes_down = int(said["bytes_up"]), int(said["bytes_down"])
+    flow.duration_s = float(said["duration_s"])
+
+
+_HANDLERS: Final[dict[str, Callable[[_Open, Mapping[str, Any]], None]]] = {
+    "flow.layer": _add_layer,
+    "flow.data": _add_data,
+    "flow.error": _add_problem,
+    "flow.close": _close,
+    "http.request": _add_request,
+    "http.response": _add_response,
+    "http.body": _add_body,
+    "http.end": _end_exchange,
+    "websocket.message": _add_message,
+    "grpc.message": _add_message,
+}
+
+
+def _exchange(to: _Open, said: Mapping[str, Any]) -> Exchange | None:
+    return to.exchanges.get((said["depth"], said["stream"]))
+
+
+def _content(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "text": said.get("text"),
+        "base64": said.get("base64"),
+        "truncated": bool(said.get("truncated")),
+    }
+
+
+def _codings(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _headers(pairs: Any) -> Headers | None:
+    return None if pairs is None else tuple((_text(name), _text(value)) for name, value in pairs)
+
+
+def _address(said: Mapping[str, Any]) -> Address:
+    return Address(_text(said["ip"]), int(said["port"]))
+
+
+def _time(said: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(said["time"])

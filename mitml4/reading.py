@@ -1,0 +1,94 @@
+"""`mitml4.read`: the flows of a file, which is a capture or has the events of a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from mitml4.capture.files.reader import packets_of
+from mitml4.capture.files.source import Source
+from mitml4.capture.tls.secrets import Secrets
+from mitml4.errors import CaptureError
+from mitml4.model.builder import FlowBuilder
+from mitml4.model.flow import Flow
+from mitml4.model.lines import read_objects
+from mitml4.session.detect import Detection
+
+__all__ = ["read"]
+
+_BEGINS_AN_OBJECT: Final = b"{"
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    keylog: str | os.PathLike[str] | None = None,
+    tunnels: bool = False,
+) -> Iterator[Flow]:
+    """The flows of a file, each when it has closed; those that never closed come last.
+
+    The file is a capture (pcap or pcapng), or has events as JSON lines (`-o FILE`, `--json`); it
+    may be compressed (.gz, .zst). TLS of a capture is decrypted with the secrets in a pcapng and
+    in `keylog` (SSLKEYLOGFILE's format). With `tunnels`, flows inside IP-in-IP, GRE, VXLAN and GTP
+    are included. Neither option applies to events.
+
+    The file is read while you iterate, and closed at the end, or when the iterator is closed.
+    Memory does not grow with the file, but with the flows that are open at the same time and what
+    they have exchanged.
+
+    Raises MitmError where the file cannot be opened or is broken, after all flows before that
+    place. The message names the line or the offset.
+    """
+    secrets = Secrets()
+    if keylog is not None:
+        with _opened(keylog) as lines:
+            for line in lines:
+                secrets.add(line)
+    with _opened(path) as stream:
+        source = Source(stream, str(path))
+        if source.data.lstrip().startswith(_BEGINS_AN_OBJECT):
+            yield from _from_lines(source)
+        else:
+            yield from _from_capture(source, secrets, tunnels=tunnels)
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise CaptureError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _from_lines(source: Source) -> Iterator[Flow]:
+    builder = FlowBuilder()
+    failure: CaptureError | None = None
+    try:
+        for number, said in read_objects(source):
+            yield from _added(builder, said, f"{source.name}: line {number}")
+    except CaptureError as error:
+        failure = error
+    yield from builder.finish()
+    if failure:
+        raise failure
+
+
+def _added(builder: FlowBuilder, said: dict[str, object], where: str) -> list[Flow]:
+    try:
+        return builder.add(said)
+    except (LookupError, TypeError, ValueError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"is wrong: {error}"
+        raise CaptureError(
+            f"{where} is no event of mitml4: its {said['type']} {what}",
+            hint="mitml4 schema describes the events",
+        ) from None
+
+
+def _from_capture(source: Source, secrets: Secrets, *, tunnels: bool) -> Iterator[Flow]:
+    """A flow of a capture always closes, also if the capture is broken."""
+    builder = FlowBuilder()
+    detection = Detection(tunnels=tunnels, with_headers=True, secrets=secrets)
+    packets = packets_of(source, secrets.add, detection.add_comment)
+    for event in detection.events(packets):
+        yield from builder.add(event)
