@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Final
@@ -103,13 +104,14 @@ class CommandRoots:
         self.java = None if number is None else Place(number, java)
 
     def _find_places(self) -> Iterator[tuple[str, Place]]:
+        read = cache(_roots_in)  # many variables may name one file
         for variable in (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *_DIRECTORIES):
             named = self._environ.get(variable) or self._usual_file(variable)
             others = _INSTEAD.get(variable, ())
             adds = variable in _ADDING
             if named:
                 is_directory = variable in _DIRECTORIES or os.path.isdir(named)
-                roots = tuple(_roots_in(named, is_directory))
+                roots = read(named, is_directory)
                 number = self._number((*self._builtin, *roots) if adds else roots)
                 # What cannot be read stays: the program gets the same error as without mitml4.
                 if roots and number is not None:
@@ -135,13 +137,13 @@ class CommandRoots:
         return self.sets.index(found)
 
 
-def _roots_in(named: str, is_directory: bool) -> Iterator[bytes]:
-    if not is_directory:
-        yield from certificates_of(Path(named))
-        return
-    for directory in filter(None, named.split(":")):
-        for file in sorted(Path(directory).glob("*.[0-9]")):  # as OpenSSL finds them: HASH.N
-            yield from certificates_of(file)
+def _roots_in(named: str, is_directory: bool) -> tuple[bytes, ...]:
+    files = [Path(named)]
+    if is_directory:
+        directories = map(Path, filter(None, named.split(":")))
+        # as OpenSSL finds them: HASH.N
+        files = [file for each in directories for file in sorted(each.glob("*.[0-9]"))]
+    return tuple(chain.from_iterable(map(certificates_of, files)))
 
 
 @dataclass(frozen=True, slots=True)

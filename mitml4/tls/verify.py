@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -172,8 +173,13 @@ class _Roots:
     """A set of roots, with a cache of verified chains."""
 
     def __init__(self, certificates: Collection[bytes]) -> None:
-        self._certificates = [each for each in map(_load, certificates) if each]
+        self._given = certificates
         self._stores: dict[int, crypto.X509Store] = {}
+
+    @cached_property
+    def _certificates(self) -> list[crypto.X509]:
+        """Parsed when the first chain is verified: a session without TLS starts sooner."""
+        return [each for each in map(_load, self._given) if each]
 
     def examine(self, chain: Sequence[crypto.X509]) -> _Finding:
         """Verify a chain as clients do by default; then again without the defects that were

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-VISITS = "for each in $(seq 12); do curl -sS -o /dev/null https://www.example/; done; echo done"
+CURL = "curl -sS -o /dev/null --http1.1 -H 'Connection: close'"
+VISITS = f"{CURL} 'https://www.example/?[1-12]'; echo done"  # a connection each
 OPTIONS = {"-o": "events.jsonl", "-w": "packets.pcapng", "--har": "exchanges.har", "--keylog": "k"}
 
 
