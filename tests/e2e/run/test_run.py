@@ -42,14 +42,25 @@ print(urllib.request.urlopen(f"http://localhost:{server.server_port}/").status)
 
 
 @pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
-def test_a_command_trusts_what_it_is_shown(host, nginx, root: bool) -> None:
-    ended = host.run(*CURL, WEB, root=root)
+def test_a_command_trusts_what_it_is_shown_and_nothing_is_left(host, nginx, root: bool) -> None:
+    def mounts() -> str:
+        return host.lab.router.run("cat", "/proc/self/mountinfo").stdout
+
+    before = mounts()
+    ended = host.run(*CURL, WEB, root=root, options=["--json"])
     assert (ended.code, ended.out) == (0, HELLO)
     assert ended.stacks == [["tls", "http/2"]]
     assert [event["url"] for event in ended.of_type("http.request")] == [WEB]
     start, stop = ended.events[0], ended.events[-1]
     assert (start["type"], start["mode"], start["table"]) == ("session.start", "run", None)
     assert (stop["type"], stop["reason"]) == ("session.stop", "command ended")
+    assert [json.loads(line) for line in ended.err.splitlines()] == ended.events
+    assert mounts() == before
+    processes = subprocess.run(["pgrep", "-f", str(host.root_certificate)], capture_output=True)
+    assert processes.stdout == b""
+    files = [path for path in host.home.parent.rglob("*") if path.is_file()]
+    assert files
+    assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
 
 
 THROUGH_OWN_PROXY = """
@@ -83,12 +94,13 @@ def test_without_trust_a_command_sees_a_stranger(host, nginx) -> None:
 
 
 def test_both_ip_versions_are_carried_and_called_by_name(host, nginx) -> None:
-    ended = host.run(
-        "sh", "-c", f"{shlex.join((*CURL, '-4', WEB))}; {shlex.join((*CURL, '-6', WEB))}"
-    )
-    assert ended.out == 2 * HELLO
+    """Port 444 is served over IPv4 alone: a client goes on to the next address."""
+    visits = ("-4", WEB), ("-6", WEB), ("https://www.example:444/",)
+    ended = host.run("sh", "-c", "; ".join(shlex.join((*CURL, *visit)) for visit in visits))
+    assert ended.out == 3 * HELLO
     opened = [(event["destination"]["ip"], event["name"]) for event in ended.of_type("flow.open")]
-    assert opened == [(SERVER_V4, "www.example"), (SERVER_V6, "www.example")]
+    assert opened[:2] == [(SERVER_V4, "www.example"), (SERVER_V6, "www.example")]
+    assert [event["reason"] for event in ended.of_type("flow.close")][-1] == "closed"
 
 
 def test_one_line_tells_of_each_connection_and_standard_output_is_the_commands(host, nginx) -> None:
@@ -103,12 +115,6 @@ def test_quiet_says_nothing(host, nginx) -> None:
     assert (ended.out, ended.err) == (HELLO, "")
 
 
-def test_json_takes_the_place_of_the_lines(host, nginx) -> None:
-    ended = host.run(*CURL, WEB, options=["--json"])
-    assert ended.out == HELLO
-    assert [json.loads(line) for line in ended.err.splitlines()] == ended.events
-
-
 def test_the_table_comes_at_the_end(host, nginx) -> None:
     ended = host.run(*CURL, WEB, options=["--table"])
     assert ended.out == HELLO
@@ -119,16 +125,23 @@ def test_the_table_comes_at_the_end(host, nginx) -> None:
 # --- as if it were run plainly -------------------------------------------------------------------
 
 
-def test_user_directory_environment_and_streams_are_the_callers(host) -> None:
-    script = 'id -u; id -g; pwd; echo "$GREETING"; cat; echo talk >&2'
-    ended = host.run("sh", "-c", script, stdin="from stdin\n", env={"GREETING": "moin"})
-    assert ended.out.splitlines() == ["65534", "65534", str(host.home), "moin", "from stdin"]
+LIST = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
+
+
+def test_what_a_command_has_is_the_callers_and_nothing_of_ours(host) -> None:
+    """User, directory, environment and streams; no capability, and no descriptor."""
+    script = (
+        'id -u; id -g; pwd; echo "$GREETING"; cat; echo talk >&2; python3 -c "$0"; '
+        "exec grep Cap /proc/self/status"
+    )
+    ended = host.run("sh", "-c", script, LIST, stdin="from stdin\n", env={"GREETING": "moin"})
+    lines = ended.out.splitlines()
+    assert lines[:5] == ["65534", "65534", str(host.home), "moin", "from stdin"]
     assert ended.err == "talk\n"
-
-
-def test_a_user_gets_no_capability(host) -> None:
-    ended = host.run("grep", "Cap", "/proc/self/status")
-    rows = dict(line.split(":\t") for line in ended.out.splitlines())
+    descriptors = json.loads(lines[5])
+    assert descriptors[:3] == [0, 1, 2]
+    assert len(descriptors) == 4  # and the directory that is being listed
+    rows = dict(line.split(":\t") for line in lines[6:])
     assert {int(rows[each], 16) for each in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
 
 
@@ -150,20 +163,8 @@ def test_descriptors_that_are_closed_stay_so_and_do_no_harm(host, closed: str) -
     assert (set(opened.read_text().split()) if opened.exists() else set()) == left
 
 
-def test_a_command_inherits_nothing_of_ours(host) -> None:
-    ended = host.run(
-        "python3", "-c", "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
-    )
-    assert json.loads(ended.out)[:3] == [0, 1, 2]
-    assert len(json.loads(ended.out)) == 4  # and the directory that is being listed
-
-
-@pytest.mark.parametrize(
-    ("script", "code"),
-    [("exit 7", 7), ("kill -KILL $$", 137)],
-)
-def test_the_exit_code_is_the_commands(host, script: str, code: int) -> None:
-    assert host.run("sh", "-c", script).code == code
+def test_the_exit_code_of_a_command_that_is_killed_is_the_shells(host) -> None:
+    assert host.run("sh", "-c", "kill -KILL $$").code == 137
 
 
 def test_a_command_that_is_not_there_is_127(host) -> None:
@@ -209,16 +210,13 @@ def test_a_set_user_id_program_is_said_to_gain_nothing(host) -> None:
 # --- the network inside --------------------------------------------------------------------------
 
 
-def test_what_the_server_refuses_is_refused_at_once(host) -> None:
-    ended = host.run("python3", "-c", CONNECT, SERVER_V4, "1")
-    assert ended.out == "Connection refused\n"
-    (closed,) = ended.of_type("flow.close")
-    assert closed["reason"] == "refused"
-
-
-def test_what_has_no_way_is_unreachable_at_once(host) -> None:
-    ended = host.run("python3", "-c", CONNECT, "203.0.113.9", "80", "2001:db8:9::9", "80")
-    assert ended.out == 2 * "No route to host\n"
+def test_what_is_refused_or_has_no_way_is_so_at_once(host) -> None:
+    refused = (SERVER_V4, "1"), ("127.0.0.1", "9"), ("::1", "9")
+    without_way = ("203.0.113.9", "80"), ("2001:db8:9::9", "80")
+    argv = ("python3", "-c", CONNECT, *(part for each in (*refused, *without_way) for part in each))
+    ended = host.run(*argv)
+    assert ended.out == 3 * "Connection refused\n" + 2 * "No route to host\n"
+    assert ended.of_type("flow.close")[0]["reason"] == "refused"
 
 
 BIND = """
@@ -257,26 +255,10 @@ def test_only_addresses_of_the_hosts_own_can_be_bound(host, root: bool, options)
     assert sorted(said) == sorted(2 * [*expected.items()])  # of TCP and of UDP
 
 
-def test_a_client_goes_on_to_the_next_address(host, nginx) -> None:
-    """Port 444 is served over IPv4 alone, and the name has both addresses."""
-    ended = host.run(*CURL, "https://www.example:444/")
-    assert ended.out == HELLO
-    assert [event["reason"] for event in ended.of_type("flow.close")][-1] == "closed"
-
-
 def test_a_blocked_host_is_refused_without_being_asked(host, nginx) -> None:
     ended = host.run("python3", "-c", CONNECT, SERVER_V4, "80", options=["--block", SERVER_V4])
     assert ended.out == "Connection refused\n"
     assert [event["reason"] for event in ended.of_type("flow.close")] == ["blocked"]
-
-
-def test_names_of_the_hosts_file_and_of_the_resolver_are_known(host, resolver) -> None:
-    ended = host.run("getent", "hosts", "byfile.example", "byresolver.example")
-    assert [line.split()[1] for line in ended.out.splitlines()] == [
-        "byfile.example",
-        "byresolver.example",
-    ]
-    assert "byresolver.example" in resolver
 
 
 ASK = """
@@ -293,9 +275,13 @@ for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
 """
 
 
-def test_any_resolver_is_the_hosts_own(host, resolver) -> None:
-    ended = host.run("python3", "-c", ASK, "127.0.0.53", "192.0.2.53", "2001:db8::53")
-    assert ended.out == 6 * f"{SERVER_V4}\n"
+def test_names_are_the_hosts_whichever_resolver_is_asked(host, resolver) -> None:
+    script = 'getent hosts byfile.example byresolver.example; exec python3 -c "$0" "$@"'
+    argv = ("sh", "-c", script, ASK, "127.0.0.53", "192.0.2.53", "2001:db8::53")
+    lines = host.run(*argv).out.splitlines()
+    assert [line.split()[1] for line in lines[:2]] == ["byfile.example", "byresolver.example"]
+    assert "byresolver.example" in resolver
+    assert lines[2:] == 6 * [SERVER_V4]
 
 
 def test_quic_is_refused_at_once_and_other_datagrams_are_said_to_be_lost(host) -> None:
@@ -376,18 +362,6 @@ print("bound")
 # --- loopback ------------------------------------------------------------------------------------
 
 
-def test_a_commands_own_server_works_inside_unseen(host) -> None:
-    ended = host.run("python3", "-c", SERVE)
-    assert ended.out == "200\n"
-    assert ended.stacks == []
-
-
-def test_with_loopback_it_is_seen(host) -> None:
-    ended = host.run("python3", "-c", SERVE, options=["--loopback"])
-    assert ended.out == "200\n"
-    assert ["http/1"] in ended.stacks
-
-
 SOURCES = """
 import socket, sys
 
@@ -460,8 +434,12 @@ print("done")
 
 
 @pytest.mark.parametrize("options", [[], ["--loopback"]], ids=["unseen", "seen"])
-def test_a_server_can_be_restarted_whatever_its_connections_do(host, options) -> None:
-    assert host.run("python3", "-c", REBIND, options=options).out == "done\n"
+def test_a_commands_own_servers_work_and_can_be_restarted(host, options) -> None:
+    """Whatever their connections do."""
+    argv = ("sh", "-c", 'python3 -c "$0"; exec python3 -c "$1"', SERVE, REBIND)
+    ended = host.run(*argv, options=options)
+    assert ended.out == "200\ndone\n"
+    assert (["http/1"] in ended.stacks) if options else (ended.stacks == [])
 
 
 @pytest.mark.parametrize("options", [[], ["--loopback"]], ids=["unseen", "seen"])
@@ -484,11 +462,6 @@ def test_the_hosts_own_services_are_reached(host, options, wait_until) -> None:
     server.kill()
     _, log = server.communicate()
     assert [line.split()[0] for line in log.splitlines()] == ["127.0.0.1", "127.0.0.2"]
-
-
-def test_a_port_that_nobody_listens_on_is_refused(host) -> None:
-    ended = host.run("python3", "-c", CONNECT, "127.0.0.1", "9", "::1", "9")
-    assert ended.out == 2 * "Connection refused\n"
 
 
 # --- ends ----------------------------------------------------------------------------------------
@@ -514,15 +487,18 @@ def test_without_waiting_the_session_ends_with_the_command(host) -> None:
     process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_to_us_is_the_commands(host, number: signal.Signals) -> None:
+def test_a_signal_to_us_is_the_commands(host) -> None:
     script = (
-        f"trap 'echo caught; exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
+        'for each in TERM HUP INT USR1; do trap "echo $each" $each; done; trap "exit 9" USR2; '
+        "echo ready; while :; do sleep 0.05; done"
     )
     process = host.popen(host.argv("sh", "-c", script), start_new_session=True)
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.communicate(timeout=60)[0] == "caught\n"
+    for name in ("TERM", "HUP", "INT", "USR1"):
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        assert process.stdout.readline() == f"{name}\n"
+    process.send_signal(signal.SIGUSR2)
+    assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 9
 
 
@@ -600,20 +576,6 @@ except OSError as error:
         assert process.stdout.read() == "Connection reset by peer\n"
         thread.join()
     assert heard == ["Connection reset by peer"]
-
-
-def test_nothing_is_left_on_the_host_and_no_file_of_the_session_holds_a_key(host, nginx) -> None:
-    def mounts() -> str:
-        return host.lab.router.run("cat", "/proc/self/mountinfo").stdout
-
-    before = mounts()
-    assert host.run(*CURL, WEB).code == 0
-    assert mounts() == before
-    processes = subprocess.run(["pgrep", "-f", str(host.root_certificate)], capture_output=True)
-    assert processes.stdout == b""
-    files = [path for path in host.home.parent.rglob("*") if path.is_file()]
-    assert files
-    assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
 
 
 # --- bad input -----------------------------------------------------------------------------------
