@@ -17,6 +17,8 @@ _LATE: Final = (
     "cryptography.hazmat.backends.openssl.backend",
     "encodings.idna",  # socket.getaddrinfo
     "encodings.punycode",  # hosts with xn-- labels
+    "encodings.unicode_escape",  # control characters in text
+    "encodings.utf_16_be",  # passwords of Java's trust stores
     "encodings.utf_16_le",  # names in TDS
     "idna",
     "idna.uts46data",
@@ -31,3 +33,5 @@ def import_all() -> None:
     tables = _LATE_OF_TABLES if "rich.console" in sys.modules else ()
     for name in (*_LATE, *tables):
         import_module(name)
+    if cells := sys.modules.get("rich.cells"):
+        cells.cell_len("…")  # imports the widths of characters that are not ASCII

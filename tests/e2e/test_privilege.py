@@ -82,10 +82,15 @@ def test_it_goes_on_without_files_programs_and_most_capabilities(
             *("--tls-max", version, "--resolve", f"www.example:443:{V4}", "https://www.example/"),
         )
         assert outcome.code == 0, outcome
-    assert [flow.stack for flow in watch.flows(2)] == [["tls", "http/2"]] * 2
+    with client.connect(V4, 80) as sock:
+        sock.sendall(
+            b"GET /\xc2\x9b\xff\xe2\x80\xae HTTP/1.1\r\nHost: \xe4\xbe\x8b.example\r\n\r\n"
+        )
+        assert sock.recv(100).startswith(b"HTTP/1.1 ")
+    assert [flow.stack for flow in watch.flows(3)] == [*[["tls", "http/2"]] * 2, ["http/1"]]
     assert session.stop() == 0
     assert late.read_text() == ""
-    assert len(json.loads(outputs["--har"].read_bytes())["log"]["entries"]) == 2
+    assert len(json.loads(outputs["--har"].read_bytes())["log"]["entries"]) == 3
     for path in outputs.values():
         assert path.stat().st_size > 100
         assert path.stat().st_uid == (NOBODY.pw_uid if caller else 0)

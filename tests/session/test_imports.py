@@ -1,0 +1,39 @@
+"""What Python imports for a text is there before a session gives up root."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mitml4
+
+CODEC = re.compile(r"""\b(?:en|de)code\(\s*"([^"]+)"|encoding="([^"]+)\"""")
+
+PROGRAM = """
+import sys
+import mitml4.session.session
+import mitml4.sinks.lines
+from mitml4.printable import printable
+from mitml4.session.imports import import_all
+from rich.cells import cell_len
+
+import_all()
+before = {*sys.modules}
+printable("\\x00\\x9b\\u202e\\u2028\\udc80\\ufe0f")
+cell_len("\\u4f8b\\u0301\\U0001f600")
+for codec in sys.argv[1:]:
+    "a.example".encode(codec).decode(codec)
+print(*{*sys.modules} - before)
+"""
+
+
+def test_no_text_needs_a_module_later() -> None:
+    sources = (path.read_text() for path in Path(mitml4.__file__).parent.rglob("*.py"))
+    found = {name for text in sources for pair in CODEC.findall(text) for name in pair if name}
+    assert {"ascii", "unicode_escape", "utf-16-le"} <= found
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *sorted(found)], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []
