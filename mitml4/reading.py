@@ -14,6 +14,7 @@ from mitml4.errors import CaptureError
 from mitml4.model.builder import FlowBuilder
 from mitml4.model.flow import Flow
 from mitml4.model.lines import read_objects
+from mitml4.protocols.payload import Shown
 from mitml4.session.detect import Detection
 
 __all__ = ["read"]
@@ -88,7 +89,7 @@ def _added(builder: FlowBuilder, said: dict[str, object], where: str) -> list[Fl
 def _from_capture(source: Source, secrets: Secrets, *, tunnels: bool) -> Iterator[Flow]:
     """A flow of a capture always closes, also if the capture is broken."""
     builder = FlowBuilder()
-    detection = Detection(tunnels=tunnels, with_headers=True, secrets=secrets)
+    detection = Detection(tunnels=tunnels, shown=Shown(headers=True), secrets=secrets)
     packets = packets_of(source, secrets.add, detection.add_comment)
     for event in detection.events(packets):
         yield from builder.add(event)

@@ -21,6 +21,7 @@ from mitml4.dataclass import dataclass
 from mitml4.engine.rules import HOLD_S
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["Statistics", "follow"]
@@ -43,22 +44,22 @@ def follow(
     *,
     tunnels: bool = False,
     secrets: Secrets | None = None,
-    with_headers: bool = False,
+    shown: Shown | None = None,
     max_flows: int = MAX_FLOWS,
     statistics: Statistics | None = None,
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
 
     With `tunnels`, flows inside tunnels are included. TLS is decrypted if `secrets` contain those
-    of its ClientHello when it is read; secrets may be added as packets are read. HTTP events have
-    headers if `with_headers`. `statistics` is updated. If the packets end with a CaptureError, all
-    flows are closed and reported before it is raised again.
+    of its ClientHello when it is read; secrets may be added as packets are read. `shown`: what
+    events show of what is said. `statistics` is updated. If the packets end with a CaptureError,
+    all flows are closed and reported before it is raised again.
     """
     reports: list[Report] = []
     statistics = statistics if statistics is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
     reassembler = Reassembler(
-        lambda flow: _Follower(flow, reports.append, secrets, with_headers), max_flows=max_flows
+        lambda flow: _Follower(flow, reports.append, secrets, shown or Shown()), max_flows=max_flows
     )
     failure: CaptureError | None = None
     try:
@@ -88,7 +89,7 @@ class _Follower:
         "_flow",
         "_report",
         "_secrets",
-        "_with_headers",
+        "_shown",
         "kept_bytes",
         "now_s",
         "port",
@@ -100,11 +101,11 @@ class _Follower:
         flow: Flow,
         report: Callable[[Report], None],
         secrets: Secrets | None,
-        with_headers: bool,
+        shown: Shown,
     ) -> None:
         self._flow = flow
         self._secrets = secrets
-        self._with_headers = with_headers
+        self._shown = shown
         self._report = report
         self._first: Depth | None = None
         self.kept_bytes = 0
@@ -125,7 +126,7 @@ class _Follower:
             clock=self.clock,
             target=Target(destination.ip, destination.port),
             hold_s=HOLD_S,
-            with_headers=self._with_headers,
+            shown=self._shown,
         )
         self._first = Depth(self, context, secrets=self._secrets)
         return self._first

@@ -11,11 +11,12 @@ from typing import Any, Final, TypeVar
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import Ends, Scope
+from mitml4.protocols.payload import Payload, Shown
 from mitml4.session.config import Display, InterceptConfig, RunConfig
 from mitml4.session.policy import Policy
 from mitml4.terminal import is_terminal
 
-__all__ = ["intercept_config", "run_config"]
+__all__ = ["intercept_config", "run_config", "shown"]
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ _OUTPUTS: Final = {
     "har": "--har exchanges.har",
     "keylog": "--keylog keys.txt",
 }
+_SHOWN: Final = ("headers", "payload", "payload_limit", "payload_total", "show_secrets")
 _WITHOUT_STDOUT: Final = ("output", "write", "har")
 """Options that let `intercept` do without a standard output."""
 
@@ -114,10 +116,21 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "packets": given["write"],
         "har": given["har"],
         "keylog": given["keylog"],
-        "headers": given["headers"],
+        "shown": shown(**{each: given[each] for each in _SHOWN}),
         "detect_timeout_s": given["detect_timeout"],
         "drain_s": given["drain"],
     }
+
+
+def shown(
+    *, headers: bool, payload: bool, payload_limit: int, payload_total: int, show_secrets: bool
+) -> Shown:
+    """From the options of what events show."""
+    return Shown(
+        headers=headers,
+        secrets=show_secrets,
+        payload=Payload(payload_limit, payload_total) if payload else None,
+    )
 
 
 def _refuse_one_file_for_two(given: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 import click
 
 from mitml4.cli.console import Console
-from mitml4.cli.options import Command, SectionOption
+from mitml4.cli.options import Command, SectionOption, shown_options
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
@@ -46,10 +46,7 @@ Examples:
     "--json", is_flag=True, cls=SectionOption, section="Output",
     help="Print the events as JSON lines, also on a terminal.",
 )  # fmt: skip
-@click.option(
-    "--headers", is_flag=True, cls=SectionOption, section="Output",
-    help="Include HTTP headers in the events.",
-)  # fmt: skip
+@shown_options
 @click.option(
     "--tunnels", is_flag=True, cls=SectionOption, section="Input",
     help="Also decode IP-in-IP, GRE, VXLAN and GTP tunnels.",
@@ -66,9 +63,9 @@ def detect(
     files: tuple[str, ...],
     *,
     json: bool,
-    headers: bool,
     tunnels: bool,
     keylog: Path | None,
+    **given: Any,
 ) -> int:
     """Name the protocol stack of each TCP flow in captures.
 
@@ -78,6 +75,7 @@ def detect(
     from mitml4.capture.files.reader import read_packets
     from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.tls.secrets import Secrets
+    from mitml4.cli.configure import shown
     from mitml4.session.detect import Detection
     from mitml4.session.hub import Hub
     from mitml4.session.outputs import capture_outputs
@@ -88,7 +86,7 @@ def detect(
     outputs = capture_outputs(as_json=json, color=console.color)
     _tune_gc()
     detection = Detection(
-        Hub(outputs.sinks), tunnels=tunnels, with_headers=headers, secrets=secrets
+        Hub(outputs.sinks), tunnels=tunnels, shown=shown(**given), secrets=secrets
     )
     detection.start()
     failure: CaptureError | None = None

@@ -17,11 +17,19 @@ from mitml4.cli.values import (
     parse_network,
     parse_output,
     parse_readable,
+    parse_size,
 )
 from mitml4.net.rules.scope import PortRange
 from mitml4.session.policy import HostPattern
 
-__all__ = ["Command", "SectionOption", "intercept_options", "run_options", "section_of"]
+__all__ = [
+    "Command",
+    "SectionOption",
+    "intercept_options",
+    "run_options",
+    "section_of",
+    "shown_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +78,7 @@ _HOST: Final = Parsed("host", HostPattern.parse)
 _PORTS: Final = Parsed("ports", PortRange.parse_list)
 _CIDR: Final = Parsed("cidr", parse_network)
 _DURATION: Final = Parsed("duration", parse_duration)
+_SIZE: Final = Parsed("size", parse_size)
 
 
 def _option(section: str, *names: str, **settings: Any) -> Callable[[F], F]:
@@ -148,6 +157,39 @@ _SCOPE: Final = (
         metavar="DIR",
         help="Directory of the certificate authority; created on first use. "
         "Default: $XDG_DATA_HOME/mitml4.",
+    ),
+)
+_SHOWN: Final = (
+    _option("Output", "--headers", is_flag=True, help="Include HTTP headers in the events."),
+    _option(
+        "Output",
+        "--payload",
+        is_flag=True,
+        help="Include what is said in the events: bodies, messages, and the bytes of other "
+        "innermost protocols.",
+    ),
+    _option(
+        "Output",
+        "--payload-limit",
+        type=_SIZE,
+        default="64KiB",
+        show_default=True,
+        help="Maximum bytes that --payload shows of each body, message or direction.",
+    ),
+    _option(
+        "Output",
+        "--payload-total",
+        type=_SIZE,
+        default="256MiB",
+        show_default=True,
+        help="Maximum bytes that --payload shows in all.",
+    ),
+    _option(
+        "Output",
+        "--show-secrets",
+        is_flag=True,
+        help="Show passwords, cookies and the values of Authorization headers in the events and "
+        "the HTTP archive, which otherwise have their length only.",
     ),
 )
 _POLICY: Final = (
@@ -253,7 +295,7 @@ _FILES: Final = (
         help="Write the HTTP exchanges to this file as an HTTP archive for browsers' developer "
         "tools: headers, sizes and times, no bodies. An existing file is replaced.",
     ),
-    _option("Output", "--headers", is_flag=True, help="Include HTTP headers in the events."),
+    *_SHOWN,
 )
 _LIFE: Final = (
     _option(
@@ -370,6 +412,11 @@ def intercept_options(function: F) -> F:
 def run_options(function: F) -> F:
     """Add the options of `run`; `run_config` takes their values."""
     return _with(_RUN_OPTIONS, function)
+
+
+def shown_options(function: F) -> F:
+    """Add the options of what events show; `shown` takes their values."""
+    return _with(_SHOWN, function)
 
 
 def _with(options: Iterable[Callable[[F], F]], function: F) -> F:

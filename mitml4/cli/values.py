@@ -30,10 +30,15 @@ __all__ = [
     "parse_network",
     "parse_output",
     "parse_readable",
+    "parse_size",
 ]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = regex(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+
+_BINARY: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_DECIMAL: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_SIZE: Final = regex(r"([0-9]{1,15}) ?([KMGkmg]?)(?:iB|(B)|)")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
@@ -138,6 +143,17 @@ def parse_duration(text: str) -> float:
         hint = "a number and its unit, as in: 500ms  30s  5m  1h"
         raise UsageError(f"{text!r} is no duration", hint=hint)
     return float(parsed[1]) * _UNITS_S[parsed[2]]
+
+
+def parse_size(text: str) -> int:
+    """From `4096`, `64KiB` (or `64K`), `1MiB`, `2GiB` to bytes; `MB` is a million. Raises
+    UsageError."""
+    if not (parsed := _SIZE.fullmatch(text)):
+        hint = "a number of bytes, as in: 4096  64KiB  1MiB"
+        raise UsageError(f"{text!r} is no size", hint=hint)
+    number, unit, decimal = parsed.groups()
+    factors = _DECIMAL if decimal else _BINARY
+    return int(number) * factors[unit.upper()]
 
 
 def parse_lifetime(text: str) -> float:

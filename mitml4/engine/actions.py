@@ -59,7 +59,10 @@ class MoveAhead:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Give each piece that arrives to `Engine.mirror`, then send it."""
+    """Move what comes, at most `count` bytes (None: no limit): give each piece to `Engine.mirror`,
+    then send it."""
+
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ direction is in one state, and each state has one answer (`_ANSWERS`):
                unless TLS may begin with them    FORWARD where there is no conversation
     PEEK       shown, and move once claimed      what the conversation decides
     MIRROR     shown, and move in any case       FORWARD
-    FORWARD    not shown                         what the conversation decides at the end of a count
+    FORWARD    not shown, or shown as they move  what the conversation decides at the end of a count
     PAUSE      held back                         what the other direction's bytes decide
     SWITCH     the inner layer's                 (both: the engine's outcome is the inner layer)
     GUARD      refused by the policy             (what cannot be read, where a block exists)
@@ -38,6 +38,7 @@ from mitml4.engine.actions import (
     YIELD,
     Action,
     HandOver,
+    Mirror,
     Move,
     MoveAhead,
     Switch,
@@ -45,6 +46,7 @@ from mitml4.engine.actions import (
 )
 from mitml4.engine.meter import WORK_S, Meter
 from mitml4.engine.opening import OpenQuestion
+from mitml4.engine.recorder import Recorder
 from mitml4.engine.rules import Observer, Rules
 from mitml4.engine.side import NO_MORE, STATES, WINDOW, Side, State
 from mitml4.errors import ProtocolError
@@ -106,6 +108,7 @@ class Engine:
         "_mirrored",
         "_name",
         "_question",
+        "_recorder",
         "_speaker",
         "_target",
         "_told",
@@ -150,6 +153,7 @@ class Engine:
         self._target = context.target
         self._binding: bool | None = None
         self._meter = Meter(rules.budget)
+        self._recorder: Recorder | None = None
         if context.depth >= MAX_DEPTH:
             context.policy.check(Unreadable("more layers than are followed"))
             self.relay(UNKNOWN)
@@ -166,6 +170,7 @@ class Engine:
         self._name, self._speaker = conversation.name, speaker
         self._may_lead_on = conversation.may_lead_on
         self.observer.found(self.depth, self._name)
+        self._start_recorder()
         self._renew()
         self._apply(conversation.start())
 
@@ -176,6 +181,7 @@ class Engine:
         self._told = True
         self.observer.found(self.depth, name)
         self.observer.layer(self.depth, name, speaker, details)
+        self._start_recorder()
         self._renew()
         self._forward_rest()
 
@@ -251,20 +257,24 @@ class Engine:
         return (self._up if direction is Direction.UP else self._down).is_stale
 
     def mirror(self, direction: Direction, data: memoryview | bytes) -> int:
-        """Show what comes under Mirror. Returns how many bytes were shown, and may be sent: the
-        rest comes again, after the other flows have run.
+        """Show what comes under Mirror, or under a Forward whose bytes are kept. Returns how many
+        bytes were shown, and may be sent: the rest comes again, after the other flows have run.
 
         Raises what the policy raises; then none of it may be sent.
         """
         side = self._up if direction is Direction.UP else self._down
         at, size, spent_s = 0, len(data), 0.0
-        while at < size and side.state is State.MIRROR:
+        while at < size and side.state in (State.MIRROR, State.FORWARD):
             if self._must_yield(side) or (at and spent_s >= WORK_S):
                 break
             window = side.mirror_window
-            piece = data[at : at + window]
             began_s = time.perf_counter()
-            events = self._receive_mirrored(side, bytes(piece))
+            if side.state is State.FORWARD:
+                piece = data[at : at + min(_MOST_MIRRORED, side.may_forward(size - at))]
+                events = self._pass(side, bytes(piece))
+            else:
+                piece = data[at : at + window]
+                events = self._receive_mirrored(side, bytes(piece))
             took_s = time.perf_counter() - began_s
             if took_s < _CHEAP_S and events < _MANY_EVENTS:
                 side.mirror_window = min(2 * window, _MOST_MIRRORED)
@@ -275,7 +285,7 @@ class Engine:
             spent_s += took_s
         if at < size and side.state is State.GUARD:
             self._check_unread(side)
-        return at if side.state is State.MIRROR else size
+        return at if side.state in (State.MIRROR, State.FORWARD) else size
 
     def forwarded(self, direction: Direction, count: int) -> None:
         """So many bytes moved under Forward."""
@@ -305,7 +315,7 @@ class Engine:
         side = self._up if direction is Direction.UP else self._down
         if side.state is State.OVER:
             return None
-        if side.state is not State.FORWARD or side.ahead:
+        if side.state is not State.FORWARD or side.ahead or self._needs_copy(side):
             return 0
         return side.forward.count
 
@@ -342,6 +352,7 @@ class Engine:
     def memory(self) -> int:
         """About how many bytes of memory it keeps for what it has seen, beyond what any may."""
         kept = len(self._up.ahead) + len(self._down.ahead)
+        kept += self._recorder.memory if self._recorder else 0
         if conversation := self._conversation:
             kept += max(0, conversation.memory - _UNCOUNTED_BYTES)
             kept += 0 if self._told else self._mirrored
@@ -398,10 +409,15 @@ class Engine:
     def _answer_forward(self, side: Side, data: bytes, ended: bool) -> Action | None:
         forward = side.forward
         if data:
-            count = len(data) if forward.count is None else min(forward.count, len(data))
+            count = side.may_forward(len(data))
+            if self._needs_copy(side):
+                count = self.mirror(side.direction, data[:count])
+                return Move(count) if count else YIELD
             self._skip(side, count)
             return Move(count)
-        return self._begin_end(side) if ended else forward
+        if ended:
+            return self._begin_end(side)
+        return Mirror(forward.count) if self._needs_copy(side) else forward
 
     def _answer_pause(self, side: Side, data: bytes, ended: bool) -> Action | None:
         if not ended:
@@ -534,9 +550,8 @@ class Engine:
         elif side.state is State.MIRROR:
             taken = self.mirror(side.direction, bytes(ahead))
         elif side.state is State.FORWARD:
-            count = side.forward.count
-            taken = len(ahead) if count is None else min(count, len(ahead))
-            self._skip(side, taken)
+            taken = side.may_forward(len(ahead))
+            self._pass(side, bytes(ahead[:taken]))
         else:
             return False
         del ahead[:taken]
@@ -553,9 +568,8 @@ class Engine:
             if at and (self._must_yield(side) or time.perf_counter() - began_s > WORK_S):
                 break
             if side.state is State.FORWARD:
-                count = side.forward.count
-                passed = size - at if count is None else min(count, size - at)
-                self._skip(side, passed)
+                passed = side.may_forward(size - at)
+                self._pass(side, data[at : at + passed])
                 at += passed
                 continue
             if side.state is not State.PEEK or self.outcome:
@@ -564,6 +578,7 @@ class Engine:
             whole = not at and size <= window
             decision = self._receive(side, data if whole else data[at : at + window])
             if decision and decision.taken:
+                self._record(side, data[at : at + decision.taken], decision.hidden)
                 at += decision.taken
                 if len(decision.protocol_events) > _FEW_EVENTS:
                     window = WINDOW
@@ -591,7 +606,22 @@ class Engine:
         if self._framings:
             data = bytes(self._framings[side.direction].unwrap(data))
         decision = self._receive(side, data)
+        self._record(side, data, decision.hidden if decision else ())
         return len(decision.protocol_events) if decision else 0
+
+    def _pass(self, side: Side, data: bytes) -> int:
+        """These move under Forward. Returns how many events there were."""
+        self._record(side, data)
+        if not side.forward.is_copied or not self._conversation or side.is_released:
+            self._skip(side, len(data))
+            return 0
+        try:
+            decision = self._conversation.receive_copied(side.direction, data)
+        except ProtocolError as error:
+            self._fault(side, error.message)
+            return 0
+        self._apply(decision)
+        return len(decision.protocol_events)
 
     def _receive(self, side: Side, data: bytes) -> Decision | None:
         """What the conversation decides; None if that ends it."""
@@ -643,7 +673,7 @@ class Engine:
                 self._release_waiting(side)
         if self._up.state is State.SWITCH and self._down.state is State.SWITCH:
             self.announce()
-            self._conversation = None
+            self._conversation = self._recorder = None
             self.outcome = Switch(decision.inner or InnerProtocol())
             self._renew()
 
@@ -675,11 +705,14 @@ class Engine:
         self._elsewhere = decision.elsewhere
         self.announce()
         self._publish(decision.protocol_events)
+        if self._recorder:
+            self._publish(self._recorder.take())
         self._conversation = None
         return decision.named
 
     def _forward_rest(self) -> None:
         for side in (self._up, self._down):
+            self._record(side, bytes(side.ahead))
             side.ahead.clear()
             if side.state not in NO_MORE:
                 side.state, side.forward = State.FORWARD, FORWARD_ALL
@@ -687,6 +720,26 @@ class Engine:
 
     def _other(self, side: Side) -> Side:
         return self._down if side is self._up else self._up
+
+    # What is kept of what is said
+
+    def _needs_copy(self, side: Side) -> bool:
+        """Whether what moves under Forward is to be shown."""
+        if side.forward.is_copied and not side.is_released:
+            return True
+        return self._recorder is not None and self._recorder.wants(side.direction)
+
+    def _start_recorder(self) -> None:
+        """Where the layer's protocol makes no events of what is said, its bytes are shown."""
+        payload, row = self.context.shown.payload, registry.by_name(self._name)
+        if payload and not (row and (row.terminates or row.is_proxy or row.has_messages)):
+            self._recorder = Recorder(payload, show_secrets=self.context.shown.secrets)
+
+    def _record(self, side: Side, data: bytes, secrets: Sequence[tuple[int, int]] = ()) -> None:
+        if self._recorder:
+            self._recorder.add(side.direction, data, secrets)
+            if self._told and (self._up.is_settled or self._down.is_settled):
+                self._publish(self._recorder.take())
 
     # What is told, and what it costs
 

@@ -96,3 +96,15 @@ class Side:
         """Whether it moves unseen whatever the conversation decides."""
         self.is_stale = False
         """Whether its last action is out of date."""
+
+    def may_forward(self, count: int) -> int:
+        """How many of so many bytes are the conversation's in FORWARD."""
+        left = self.forward.count
+        return count if left is None else min(left, count)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no inner layer can begin in it: MIRROR and an endless Forward end with it."""
+        if self.state is State.FORWARD:
+            return self.forward.count is None
+        return self.state is State.MIRROR or self.state in NO_MORE

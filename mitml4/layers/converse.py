@@ -112,8 +112,8 @@ class Follower:
                 case MoveAhead(count):
                     await lane.send_with_due(fresh[direction][:count])
                     fresh[direction] = fresh[direction][count:]
-                case Mirror():
-                    await lane.mirror(show)
+                case Mirror(count):
+                    await lane.mirror(show, count)
                 case Forward(count):
                     moved = await lane.pass_on(count)
                     engine.forwarded(direction, moved)

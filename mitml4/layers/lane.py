@@ -180,14 +180,15 @@ class Lane:
             moved += burst
         return moved
 
-    async def mirror(self, show: Show) -> None:
-        """Move what comes next, once something does; `show` is given a copy first. Sets `ended`."""
+    async def mirror(self, show: Show, limit: int | None = None) -> None:
+        """Move what comes next, once something does, at most `limit` bytes; `show` is given a copy
+        first. Sets `ended`."""
         await self.flush()
         count: int | None
         try:
             await self.source.wait_receivable()  # TLS inside TLS already reads what carries it here
             with self.relay.lend() as buffer:
-                count = self.source.receive_nowait(buffer)
+                count = self.source.receive_nowait(buffer[:limit])
                 if count:
                     await show(bytes(buffer[:count]))
                     await self.sink.send_all(buffer[:count], fed_by=self.source.transport)

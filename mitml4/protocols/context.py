@@ -12,6 +12,7 @@ from dataclasses import field, replace
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy, Target
 
 __all__ = ["MAX_DEPTH", "LayerContext"]
@@ -42,8 +43,8 @@ class LayerContext:
     """Whether it runs inside TLS (the scheme of a URL)."""
     policy: FlowPolicy = field(default_factory=FlowPolicy)
     """Whether the flow may go where the client asks."""
-    with_headers: bool = False
-    """Whether events shall have the headers of messages: text is made of them only then."""
+    shown: Shown = field(default_factory=Shown)
+    """What events show of what is said."""
     hold_s: float = 0.0
     """For how long a part of a message may be held back while nothing more comes."""
     expected: str | None = None

@@ -7,7 +7,8 @@ socket.
 
     PEEK        show the bytes before they move; the conversation says how many are its own
     MIRROR      all that follow are its own: show each before it moves, and move it in any case
-    Forward(n)  the next n (None: all) are its own: move them unseen, and say how many moved
+    Forward(n)  the next n (None: all) are its own: move them unseen, and say how many moved; or
+                show a copy of each piece first, whatever its length
     PAUSE       move nothing until the other direction has changed this directive
     SWITCH      this direction is over; the next byte belongs to an inner protocol
 
@@ -112,6 +113,8 @@ class Forward:
     """Move the next `count` bytes (None: all that follow) without showing them."""
 
     count: int | None = None
+    is_copied: bool = False
+    """Whether the conversation is given a copy of each piece, before it moves."""
 
 
 class _Directive(Enum):
@@ -186,6 +189,8 @@ class Decision:
     """What happened, in order."""
     named: Sequence[End] = ()
     """Where the client has asked to go in the bytes shown: targets, SNI, Host."""
+    hidden: Sequence[tuple[int, int]] = ()
+    """Which of the bytes shown are secrets: from, and up to."""
     target: Target | None = None
     """Where the inner protocol is bound for, once the client has asked for it here."""
     elsewhere: bool = False
@@ -224,6 +229,7 @@ class Conversation:
     target: Target | None = None
     elsewhere: bool = False
     named: list[End] = field(default_factory=list)
+    hidden: list[tuple[int, int]] = field(default_factory=list)
     protocol_events: list[ProtocolEvent | StreamLayer] = field(default_factory=list)
 
     # What the engine calls
@@ -240,6 +246,13 @@ class Conversation:
         """Say that `count` bytes moved under a Forward, which they never exceed. Raises
         ProtocolError."""
         self.passed(direction, count)
+        return self._decide()
+
+    def receive_copied(self, direction: Direction, data: bytes) -> Decision:
+        """Show bytes that move under a copied Forward, which they never exceed. Raises
+        ProtocolError."""
+        self.copied(direction, data)
+        self.passed(direction, len(data))
         return self._decide()
 
     def receive_end(self, direction: Direction) -> Decision:
@@ -259,6 +272,8 @@ class Conversation:
             decision.protocol_events, self.protocol_events = self.protocol_events, []
         if self.named:
             decision.named, self.named = self.named, []
+        if self.hidden:
+            decision.hidden, self.hidden = self.hidden, []
         decision.target = self.target
         decision.elsewhere = self.elsewhere
         decision.channel_binding = self.channel_binding
@@ -291,15 +306,23 @@ class Conversation:
         """
         raise NotImplementedError
 
+    def copied(self, direction: Direction, data: bytes) -> None:
+        """The next bytes of a copied Forward; `passed` is called with their number afterwards.
+
+        The directive may be set to the same Forward without copies.
+        """
+        raise NotImplementedError
+
     def passed(self, direction: Direction, count: int) -> None:
-        """`count` bytes moved unseen under a Forward.
+        """`count` bytes moved under a Forward.
 
         The default counts a bounded Forward down and goes back to PEEK at its end.
         """
         directive = self.directive(direction)
         if isinstance(directive, Forward) and directive.count is not None:
             left = directive.count - count
-            self.set_directive(direction, Forward(left) if left else PEEK)
+            rest = Forward(left, directive.is_copied) if left else PEEK
+            self.set_directive(direction, rest)
 
     def end(self, direction: Direction) -> None:
         """The direction ended (FIN); nothing more will come in it. The default does nothing."""
@@ -330,6 +353,11 @@ class Conversation:
         """
         return () if self.up is PEEK else None
 
+    def hide(self, start: int, end: int) -> None:
+        """These of the bytes shown are a secret, such as a password: they are not to be seen where
+        payload is."""
+        self.hidden.append((start, end))
+
     def ask_for(self, target: Target) -> None:
         """The client has asked for this target here: the inner protocol is bound for it."""
         self.target = target
@@ -358,6 +386,8 @@ class Protocol:
     names_hosts: bool = False
     """Whether the client names a host in its messages. Where the policy refuses hosts, a message
     waits until it is whole."""
+    has_messages: bool = False
+    """Whether its conversation makes events of what is said in it; else its bytes are shown."""
     starttls: bool = False
     """Whether TLS may begin in the middle of it, and then carries the same protocol."""
     events: tuple[type[ProtocolEvent], ...] = ()

@@ -60,6 +60,7 @@ from mitml4.protocols import (
     xmpp,
 )
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.flow_data import FlowData
 from mitml4.protocols.http import connect, http1, http2, websocket
 from mitml4.protocols.named import (
     administration,
@@ -72,6 +73,7 @@ from mitml4.protocols.named import (
     vpn,
     windows,
 )
+from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.tls import protocol as tls
 from mitml4.protocols.tls import reversed as reversed_tls
 
@@ -267,7 +269,9 @@ PROTOCOLS: Final = (
     reversed_tls.PROTOCOL,
 )
 
-EVENT_TYPES: Final = tuple(dict.fromkeys(each for row in PROTOCOLS for each in row.events))
+EVENT_TYPES: Final[tuple[type[ProtocolEvent], ...]] = tuple(
+    dict.fromkeys((*(each for row in PROTOCOLS for each in row.events), FlowData))
+)
 """The events of all protocols, each once."""
 
 _registry: Final = Registry(PROTOCOLS)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.net.rules.scope import Scope
+from mitml4.protocols.payload import Shown
 from mitml4.session.policy import Policy
 
 __all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]
@@ -39,7 +40,8 @@ class SessionConfig:
     packets: Path | None = None
     har: Path | None = None
     keylog: Path | None = None
-    headers: bool = False
+    shown: Shown = field(default_factory=Shown)
+    """What events show of what is said."""
 
     duration_s: float | None = None
     """The session ends after this time."""

@@ -26,6 +26,7 @@ from mitml4.events import (
     SessionStart,
 )
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.payload import Shown
 from mitml4.session.hub import Hub
 
 __all__ = ["Detection"]
@@ -44,7 +45,7 @@ class Detection:
     hub: Hub = field(default_factory=Hub)
     """Where `start`, `read` and `stop` publish them."""
     tunnels: bool = False
-    with_headers: bool = False
+    shown: Shown = field(default_factory=Shown)
     secrets: Secrets = field(default_factory=Secrets)
     """Secrets that decrypt TLS; captures may add some."""
     cut_short: int = 0
@@ -86,7 +87,7 @@ class Detection:
                 packets,
                 tunnels=self.tunnels,
                 secrets=self.secrets,
-                with_headers=self.with_headers,
+                shown=self.shown,
                 statistics=statistics,
             ):
                 if report.time_s != time_s:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from copy import copy
+from dataclasses import field
 from typing import Final, Literal
 
 import trio
@@ -30,6 +31,7 @@ from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Transport
 from mitml4.protocols.context import LayerContext
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Blocked, FlowPolicy, Target, Unreadable
 
 __all__ = ["Flow", "Services"]
@@ -54,7 +56,7 @@ class Services:
     relay: Relay
     tls: TlsInterceptor
     hold_s: float = 0.5
-    with_headers: bool = False
+    shown: Shown = field(default_factory=Shown)
     name_of: Callable[[Address], str | None] = lambda _destination: None
     """The name that the client resolved to a destination's address, if it is known."""
     unseen: str | None = None
@@ -89,7 +91,7 @@ class Flow:
             clock=services.clock,
             target=destination,
             policy=FlowPolicy(services.tls.policy, tuple(known)),
-            with_headers=services.with_headers,
+            shown=services.shown,
             hold_s=services.hold_s,
         )
         self.opened_at = services.clock()

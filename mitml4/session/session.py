@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import trio
@@ -24,6 +25,7 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
+from mitml4.protocols.payload import Shown
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Limits, QueuedConnection
 from mitml4.session.flow import Services
@@ -230,9 +232,14 @@ class Session:
             relay=relay,
             tls=interceptor,
             hold_s=self.config.detect_timeout_s,
-            with_headers=self.config.headers or self.config.har is not None,
+            shown=self._shown(),
             name_of=source.name_of,
         )
+
+    def _shown(self) -> Shown:
+        """An HTTP archive has headers, also where the events have none."""
+        shown = self.config.shown
+        return replace(shown, headers=shown.headers or self.config.har is not None)
 
     def _start_event(
         self, sources: Sequence[FlowSource], authority: Authority | None

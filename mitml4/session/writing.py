@@ -42,7 +42,7 @@ def open_outputs(
     files: list[LiveSink] = []
     display = _display(config, ask)
     if config.events_file:
-        lines = JsonLines.to_file(config.events_file, headers=config.headers)
+        lines = JsonLines.to_file(config.events_file, headers=config.shown.headers)
         files.append(Background(lines))
     # Sinks that are not used need not be imported: that would delay the start.
     if config.packets:
@@ -62,9 +62,9 @@ def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
         case "table" | "table-on-tty" | "final-table":
             return _table(config, ask)
         case "json":
-            return Background(JsonLines.to_stdout(headers=config.headers))
+            return Background(JsonLines.to_stdout(headers=config.shown.headers))
         case "json-on-stderr":
-            return Background(JsonLines.to_stderr(headers=config.headers))
+            return Background(JsonLines.to_stderr(headers=config.shown.headers))
         case "lines":
             from mitml4.sinks.lines import FlowLines
 

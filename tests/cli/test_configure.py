@@ -19,6 +19,7 @@ from mitml4.cli.options import Command, intercept_options
 from mitml4.cli.values import parse_duration
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import PortRange, Scope
+from mitml4.protocols.payload import Payload, Shown
 from mitml4.session.config import InterceptConfig
 from mitml4.session.policy import HostPattern, Policy
 
@@ -91,13 +92,22 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
         upstream_ca=pem,
         events_file=Path("events"),
         keylog=Path("keys"),
-        headers=True,
+        shown=Shown(headers=True),
         duration_s=300.0,
         max_flows=7,
         detect_timeout_s=0.0,
         drain_s=1.5,
         dry_run=True,
     )
+
+
+def test_what_events_show_of_what_is_said() -> None:
+    assert on_lo().shown == Shown()
+    assert on_lo("--payload-limit", "1M").shown == Shown()
+    assert on_lo("--payload").shown == Shown(payload=Payload(64 * 1024, 256 << 20))
+    shown = on_lo("--payload", "--payload-limit", "1KB", "--payload-total", "2GiB").shown
+    assert shown == Shown(payload=Payload(1000, 2 << 30))
+    assert on_lo("--show-secrets").shown == Shown(secrets=True)
 
 
 def test_without_a_standard_output_the_files_are_enough(monkeypatch) -> None:
@@ -116,6 +126,7 @@ def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
         (["--to", "10.0.0.0/33"], "--to: '10.0.0.0/33' is no network"),
         (["--from", "example.com"], "--from: 'example.com' is no network"),
         (["--duration", "30"], "--duration: '30' is no duration"),
+        (["--payload-limit", "1TB"], "--payload-limit: '1TB' is no size"),
         (["--duration", "0s"], "--duration: a session of no length"),
         (["--drain", "-1s"], "--drain: '-1s' is no duration"),
         (["--detect-timeout", "1d"], "--detect-timeout: '1d' is no duration"),

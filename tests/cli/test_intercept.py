@@ -35,7 +35,7 @@ def session(monkeypatch):
 def test_options_reach_the_session(session) -> None:
     assert run(["--color", "never", "-v", "intercept", "--iface", "lo", "--headers"]) == 0
     assert session.config.scope.interfaces == ("lo",)
-    assert session.config.headers
+    assert session.config.shown.headers
     assert (session.config.color, session.config.verbosity) == ("never", 1)
 
 

@@ -11,7 +11,14 @@ PAGE = (ROOT / "docs" / "adding-a-protocol.md").read_text()
 SHOWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 FILE = [code for code in SHOWN if not code.startswith(" ")]
 ROWS = [code for code in SHOWN if code.startswith(" ")]
-ELSEWHERE = {"flow.layer", "git.PROTOCOL", "opening.port", "opening.stack", "websocket.message"}
+ELSEWHERE = {
+    "flow.data",
+    "flow.layer",
+    "git.PROTOCOL",
+    "opening.port",
+    "opening.stack",
+    "websocket.message",
+}
 
 
 def test_the_page_shows_the_file_whole() -> None:

@@ -28,7 +28,7 @@ AUTH = (UP, b"AUTH TLS\r\n")
 GO = (DOWN, b"234 Proceed\r\n")
 USER = (UP, b"USER alice\r\n")
 ASKS = (DOWN, b"331 Password?\r\n")
-PASS = (UP, b"PASS secret\r\n")
+PASS = (UP, b"PASS sesame\r\n")
 WELCOME = (DOWN, b"230 Welcome\r\n")
 
 UPGRADED: dict[str, list[tuple[Direction, bytes]]] = {
@@ -93,7 +93,7 @@ def test_behind_a_login_all_passes(converse: Any) -> None:
 def test_no_password_is_kept(converse: Any) -> None:
     conversation = Ftp()
     converse(conversation, [GREETING, USER, ASKS, PASS])
-    assert "secret" not in repr(conversation)
+    assert "sesame" not in repr(conversation)
 
 
 def test_a_refusal_leaves_the_users_name_to_come(converse: Any) -> None:

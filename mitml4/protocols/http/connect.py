@@ -71,6 +71,7 @@ PROTOCOL: Final = Protocol(
     converse=lambda context: HttpConnect(context=context),
     is_proxy=True,
     names_hosts=True,
+    has_messages=True,
     events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=b"C\r\n",
     server_first=b"",

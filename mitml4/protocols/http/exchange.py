@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from mitml4.dataclass import dataclass
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.http.events import HttpEnd, Outcome, Pairs
+from mitml4.protocols.payload import redacted
 from mitml4.protocols.wire_text import pairs, text
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Trailers",
     "origin",
     "shown",
+    "without_secrets",
 ]
 
 HeaderFields: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -32,6 +34,9 @@ MAX_TRAILERS: Final = 64
 """Fields of a trailer section that are kept."""
 MAX_TRAILER_BYTES: Final = 8192
 """Bytes of them together; the rest is left out."""
+
+
+_SECRETS: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class Exchange:
     request_done: bool = False
     response_done: bool = False
     request_trailers: HeaderFields = ()
+    """Events show trailers always, and secrets in them never."""
     trailers: HeaderFields = ()
 
     def end(
@@ -74,14 +80,24 @@ class Exchange:
             duration_s=now - self.started,
             outcome=outcome,
             reset_code=reset_code,
-            request_trailers=pairs(self.request_trailers) or None,
-            trailers=pairs(self.trailers) or None,
+            request_trailers=pairs(without_secrets(self.request_trailers)) or None,
+            trailers=pairs(without_secrets(self.trailers)) or None,
         )
 
 
 def shown(context: LayerContext, fields: HeaderFields) -> Pairs | None:
     """The headers of a message for its event; None if they are not wanted."""
-    return pairs(fields) if context.with_headers else None
+    if not context.shown.headers:
+        return None
+    return pairs(fields if context.shown.secrets else without_secrets(fields))
+
+
+def without_secrets(fields: HeaderFields) -> HeaderFields:
+    """The same fields, with how long a secret is instead of it."""
+    return [
+        (name, redacted(len(value)).encode() if name.lower() in _SECRETS else value)
+        for name, value in fields
+    ]
 
 
 def origin(context: LayerContext, authority: bytes | None) -> str:

@@ -45,6 +45,7 @@ PROTOCOL: Final = Protocol(
     name=Http1.name,
     detect=detect,
     converse=lambda context: Http1(context=context),
+    has_messages=True,
     events=(HttpRequest, HttpResponse, HttpEnd),
     client_first=TEXT,
     server_first=b"HI\r\n",

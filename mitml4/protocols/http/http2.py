@@ -281,6 +281,7 @@ PROTOCOL: Final = Protocol(
     name="http/2",
     detect=detect,
     converse=lambda context: Http2(context=context),
+    has_messages=True,
     events=(HttpRequest, HttpResponse, HttpEnd, WebSocketMessage),
     client_first=b"P",
     server_first=b"\0",

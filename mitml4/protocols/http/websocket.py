@@ -178,5 +178,6 @@ PROTOCOL: Final = Protocol(
     name=WebSocket.name,
     detect=None,
     converse=lambda context: WebSocket(context=context),
+    has_messages=True,
     events=(WebSocketMessage,),
 )

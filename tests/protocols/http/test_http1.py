@@ -25,6 +25,7 @@ from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES, MAX_TRAILERS
 from mitml4.protocols.http.http1 import PROTOCOL, Http1, Http1Details
 from mitml4.protocols.http.http1_pipeline import MAX_OUTSTANDING, MAX_WAITING_BYTES
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.wire_text import pairs
 
@@ -418,7 +419,7 @@ def test_the_layer_is_settled_by_its_first_head(converse: Converse) -> None:
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    outside = context(clock=lambda: next(times), secure=True, with_headers=True)
+    outside = context(clock=lambda: next(times), secure=True, shown=Shown(headers=True))
     request = b"GET / HTTP/1.0\r\nX-One:  a b \r\nX-Two: \xc3\xa9\r\n\r\n"
     response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
     talk = converse(Http1(context=outside), [(UP, request), (DOWN, response)])
@@ -529,7 +530,7 @@ def test_whatever_head_h11_reads_is_read_alike(
     except h11.RemoteProtocolError:
         return
     assert isinstance(expected, h11.Request)
-    conversation = Http1(context=context(with_headers=True))
+    conversation = Http1(context=context(shown=Shown(headers=True)))
     assert conversation.feed(UP, head) == len(head)
     (protocol_event,) = (
         item for item in conversation.protocol_events if isinstance(item, HttpRequest)

@@ -34,6 +34,7 @@ from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES
 from mitml4.protocols.http.http2 import MAX_STREAMS, PROTOCOL, Http2, Http2Details
 from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE, _Side
 from mitml4.protocols.http.websocket import WebSocketMessage
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.protocols.wire_text import CUT, MAX_TEXT, pairs
 
@@ -255,7 +256,7 @@ def test_goaway_ends_what_its_receiver_asked_for_and_nobody_will_serve(converse:
 
 def test_notices_carry_the_head(converse: Converse) -> None:
     times = iter([1.0, 3.5])
-    conversation = Http2(context=LayerContext(clock=lambda: next(times), with_headers=True))
+    conversation = Http2(context=LayerContext(clock=lambda: next(times), shown=Shown(headers=True)))
     client, server = Peer(), Peer()
     fields = [*GET, ("x-odd", "\xe9")]
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in fields]
@@ -312,7 +313,7 @@ def test_after_an_h2c_upgrade_stream_1_answers_the_request_outside(converse: Con
 @pytest.mark.parametrize("size", [0, 100, 65536])
 def test_a_changed_header_table_is_followed(size: int, converse: Converse) -> None:
     """The server may use another table size once it has acknowledged the client's SETTINGS."""
-    conversation = Http2(context=LayerContext(with_headers=True))
+    conversation = Http2(context=LayerContext(shown=Shown(headers=True)))
     client, server = Peer(), Peer()
     settings = SettingsFrame(settings={SettingsFrame.HEADER_TABLE_SIZE: size}).serialize()
     script = [(UP, PREFACE + settings + client.headers(1, GET, end=True))]
@@ -338,7 +339,7 @@ def test_a_value_that_is_named_by_one_byte_takes_no_more_memory_each_time(
         script = [(DOWN, allowed), (UP, HELLO)]
         script += [(UP, client.headers(n, [*GET[:3], *path])) for n in (1, 3, 5)]
         assert len(script[-1][1]) < 16
-        talk = converse(Http2(context=LayerContext(with_headers=True)), script)
+        talk = converse(Http2(context=LayerContext(shown=Shown(headers=True))), script)
         requests = [
             protocol_event
             for protocol_event in talk.protocol_events
