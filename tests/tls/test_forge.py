@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mitml4.tls.ca import CA_KEYS, CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.der import BIT_STRING, INTEGER, OCTET_STRING, OID, SEQUENCE, elements, tlv
 from mitml4.tls.forge import MAX_LEAF_LIFE, MAX_VALIDITY, Forge, Leaf
-from mitml4.tls.keys import KeyType
+from mitml4.tls.keys import KeyType, LeafKeys
 from mitml4.tls.original import Original, key_type_of
 from mitml4.tls.staple import Staple, read_staple
 from mitml4.tls.verify import Issuer, Unknown
@@ -105,12 +106,20 @@ def mint(
 ) -> Leaf:
     async def ask() -> Leaf:
         forge = Forge(ca or AUTHORITY)
+        forge._keys = KEYS
         return await forge.leaf(certificate, issuer=issuer, key_type=key_type, name=name, **told)
 
     return trio.run(ask)
 
 
 AUTHORITY = CertificateAuthority.generate()
+KEYS = LeafKeys()
+"""Of all leaves here: an RSA key takes up to seconds of CPU time."""
+
+
+@cache
+def authority(key: str) -> CertificateAuthority:
+    return CertificateAuthority.generate(key=key)
 
 
 def value(leaf: Leaf, kind: type[Any]) -> Any:
@@ -374,7 +383,7 @@ class TestWhatIsNeverCopied:
 @pytest.mark.parametrize("key_type", list(KeyType))
 @pytest.mark.parametrize("ca_key", ["ec-p256", "ec-p384", "rsa2048"])
 def test_strict_verifiers_accept_the_leaf(ca_key: str, key_type: KeyType, tmp_path: Path) -> None:
-    ca = AUTHORITY if ca_key == "ec-p256" else CertificateAuthority.generate(key=ca_key)
+    ca = authority(ca_key)
     leaf = mint(original(NAMES), ca=ca, key_type=key_type)
     verify_with_openssl(leaf, ca, tmp_path, "www.example.com")
     verify_with_python_ssl(leaf, ca, tmp_path, "192.0.2.1")
