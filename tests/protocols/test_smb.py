@@ -111,7 +111,7 @@ def test_a_bind_in_a_named_pipe_is_where_dcerpc_begins(converse: Any) -> None:
 @pytest.mark.parametrize("chunk", [None, 1, 50])
 def test_files_are_not_looked_into_for_long(converse: Any, chunk: int | None) -> None:
     conversation = Smb()
-    messages = NEGOTIATE + write(b"\5\0\x0c" + bytes(5000)) * (MAX_LOOKED_INTO - 2)
+    messages = NEGOTIATE + write(b"\5\0\x0c" + bytes(1500)) * (MAX_LOOKED_INTO - 2)
     converse(conversation, [(UP, messages)], chunk=chunk)
     assert conversation.up is not FORWARD_ALL
     talk = converse(conversation, [(UP, NEGOTIATE + write(BIND))], chunk=chunk)

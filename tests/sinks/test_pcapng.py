@@ -212,9 +212,13 @@ async def test_addresses_that_are_used_again_belong_to_the_later_flow(
     ]
 
 
-async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(tmp_path, tap) -> None:
+async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(
+    tmp_path, tap, monkeypatch
+) -> None:
+    monkeypatch.setattr(pcapng, "_MAX_ENDED", 100)
+    monkeypatch.setattr(pcapng, "_MAX_SECRETS", 50)
     sink = pcapng.PacketFile.to_file(tmp_path / "x", [])
-    for flow in range(70_000):
+    for flow in range(120):
         sink.publish(opened(flow))
         sink.publish(closed(flow))
         sink.publish(TlsSecret(b"a secret"))

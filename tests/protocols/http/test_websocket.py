@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -51,20 +51,27 @@ STREAMS = {
 }
 
 
+def by_bytes(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Byte by byte, except that most of a long frame's data is one piece."""
+    for each in frames:
+        yield from (each[at : at + 1] for at in range(min(len(each), 200)))
+        yield from filter(None, (each[200:-1], each[200:][-1:]))
+
+
 def test_every_split_gives_the_same_messages(converse: Converse) -> None:
-    for mask in (False, True):
+    for direction in Direction:
         for chunk in (None, 1, 1000):
             for name in STREAMS:
                 frames, messages = STREAMS[name]
-                direction = UP if mask else DOWN
                 conversation = WebSocket()
                 assert (conversation.up, conversation.down, conversation.details_ready) == (
                     MIRROR,
                     MIRROR,
                     True,
                 )
-                stream = b"".join(frames)
-                talk = converse(conversation, [(direction, stream)], chunk=chunk)
+                pieces = by_bytes(frames) if chunk == 1 else [b"".join(frames)]
+                script = [(direction, piece) for piece in pieces]
+                talk = converse(conversation, script, chunk=None if chunk == 1 else chunk)
                 assert talk.protocol_events == [
                     WebSocketMessage(direction=direction, opcode=opcode, size=size)
                     for opcode, size in messages
