@@ -13,7 +13,7 @@ import trio
 from mitml4.dataclass import dataclass
 from mitml4.net.netlink import attributes, dump
 
-__all__ = ["Change", "LinkWatch"]
+__all__ = ["Change", "LinkWatch", "vrf_of"]
 
 _NETLINK_ROUTE: Final = 0
 _RTMGRP_LINK: Final = 1
@@ -21,7 +21,8 @@ _MAX_MESSAGE: Final = 1 << 16
 
 _RTM_GETLINK: Final = 18
 _LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
-_NAME, _MASTER = 3, 10  # IFLA_IFNAME, IFLA_MASTER
+_NAME, _MASTER, _INFO = 3, 10, 18  # IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO
+_KIND: Final = 1  # IFLA_INFO_KIND
 
 What: TypeAlias = Literal["renamed", "gone", "back", "joined", "left"]
 
@@ -43,6 +44,7 @@ class _Link:
     index: int
     name: str
     master: int | None
+    is_vrf: bool = False
 
 
 class LinkWatch:
@@ -136,6 +138,14 @@ class LinkWatch:
         return self._names.get(index, str(index))
 
 
+def vrf_of(name: str) -> str | None:
+    """The VRF that an interface belongs to, or is. None if it does not exist. Raises OSError."""
+    present = _links()
+    link = _by_name(present, name)
+    master = present.get(link.master) if link and link.master else None
+    return next((each.name for each in (link, master) if each and each.is_vrf), None)
+
+
 def _by_name(present: Mapping[int, _Link], name: str) -> _Link | None:
     return next((link for link in present.values() if link.name == name), None)
 
@@ -152,4 +162,10 @@ def _parse(body: bytes) -> _Link:
     found = dict(attributes(body, skip=_LINK.size))
     master = found.get(_MASTER)
     name = found[_NAME].rstrip(b"\0").decode(errors="surrogateescape")
-    return _Link(index, name, struct.unpack("=I", master)[0] if master else None)
+    kind = dict(attributes(found.get(_INFO, b""), skip=0)).get(_KIND, b"")
+    return _Link(
+        index=index,
+        name=name,
+        master=struct.unpack("=I", master)[0] if master else None,
+        is_vrf=kind.rstrip(b"\0") == b"vrf",
+    )

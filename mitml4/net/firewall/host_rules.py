@@ -9,20 +9,24 @@ that does not exist, are left out and counted.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
-from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
-from mitml4.net.firewall.legacy import LegacyChain, LegacyRule, LegacyTables, opening_by
-from mitml4.net.identity import ANY_MARK, MAGIC_MASK
-from mitml4.net.tools import attempt, complaint, environment
+from mitml4.net.firewall.chains import Chain, Rule
+from mitml4.net.firewall.fates import (
+    counts_connections,
+    drop_of_ours,
+    fate_of_answers,
+    intercepts,
+    sets_zone,
+)
+from mitml4.net.firewall.legacy import LegacyTables
+from mitml4.net.tools import attempt, complaint
 from mitml4.regex import regex
 
-__all__ = ["Chain", "HostRules", "Rule", "RulesHiddenError"]
+__all__ = ["HostRules", "RulesHiddenError"]
 
 _LIST: Final = ("nft", "--handle", "--stateless", "--terse", "list", "ruleset")
 _LOAD: Final = ("nft", "-f", "-")
@@ -32,38 +36,15 @@ _TABLE: Final = regex(r"table (\S+) (\S+) \{")
 _CHAIN: Final = regex(r"\tchain (\S+) \{")
 _HOOK: Final = regex(r"\t\ttype \S+ hook (\S+) .*?(?:policy (\w+);)?$")
 _HANDLE: Final = regex(r" # handle (\d+)$")
-_IPTABLES: Final = regex(
-    r"ip6? (?:filter|mangle|nat|raw|security) (?:PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)"
-)
 _OURS: Final = regex(r"mitml4_\d+")
 
 _FAMILIES: Final = {"ip", "ip6", "inet"}
-_SENDING: Final = {"output", "postrouting"}
 _OWNER: Final = regex(r"\tflags owner\b")
 _FOR_IPTABLES: Final = regex(r"\bxt (?:match|target) ")
 _COMPLAINT: Final = regex(r"^[^:\s]+:(\d+):\d+-\d+: Error: ", re.MULTILINE)
 _ROUNDS: Final = 8
 
 _COMMENT: Final = regex(r'comment "[^"]*"')
-# For a forward chain's rules: which ones do not concern a server's answers, and which ones decide
-# on them.
-_NOT_FOR_ANSWERS: Final = regex(
-    r"\bct state (?!!)(?![\w,{}: ]*\bestablished\b)|\bct state != [\w,{} ]*\bestablished\b"
-    r"|\bct direction original\b|\btcp flags\b|\b(?:udp|icmp|icmpv6)\b"
-)
-# The same for rules about what this host sends: new TCP connections to any server concern ours.
-_NOT_FOR_OURS: Final = regex(
-    r"\bct state (?!!)(?![\w,{}: ]*\bnew\b)|\b(?:udp|icmp|icmpv6|daddr|mark|tcp flags)\b"
-    r"|\boif(?:name)? \"?lo\b|\bxt match (?!\"?owner\b)"
-)
-_LETS_OURS_OUT: Final = regex(r"^(?:counter )?accept$|\bmeta mark .* accept$")
-_JUMP: Final = regex(r"\b(?:jump|goto) (\S+)$")
-_DROPS: Final = regex(r"\bdrop$|\breject\b")
-_LETS_ALL_IN: Final = regex(
-    r"\bct state [\w,{} ]*\bestablished\b.* accept$|\bct state vmap .*\bestablished : accept\b"
-    r"|^(?:counter )?accept$|\bxt match \"?conntrack\b"
-)
-_INTERCEPTS: Final = regex(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPROXY|REDIRECT)\b")
 
 
 class RulesHiddenError(MachineError):
@@ -73,60 +54,6 @@ class RulesHiddenError(MachineError):
         self, message: str = "only root sees the rules", *, hint: str = "sudo mitml4 doctor"
     ) -> None:
         super().__init__(message, hint=hint)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """A chain; `hook` and `policy` are set for base chains."""
-
-    family: str
-    table: str
-    name: str
-    hook: str | None = None
-    policy: str | None = None
-    is_owned: bool = False
-    """Its table is owned by a process, and nobody else can change it."""
-
-    def __str__(self) -> str:
-        return f"{self.family} {self.table} {self.name}"
-
-    @property
-    def of_iptables(self) -> bool:
-        """Whether its name is one that iptables uses."""
-        return _IPTABLES.fullmatch(str(self)) is not None
-
-    @property
-    def opening(self) -> str:
-        """A command that accepts, before all other rules, what mitml4 has marked: connections, or
-        packets in a chain of what this host sends.
-
-        In an iptables chain it uses iptables: a rule of nft's would make the whole table unreadable
-        for iptables.
-        """
-        is_sent = self.hook in _SENDING
-        if self.of_iptables:
-            program = _iptables("ip6tables" if self.family == "ip6" else "iptables")
-            kind = "mark" if is_sent else "connmark"
-            return opening_by(program, self.table, self.name, kind=kind)
-        mark = "meta mark" if is_sent else "ct mark"
-        return f"nft insert rule {self} {mark} and {MAGIC_MASK:#x} == {ANY_MARK:#x} accept"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A rule in nft's syntax."""
-
-    chain: Chain
-    text: str
-    handle: int
-
-    def __str__(self) -> str:
-        return f"{self.chain}: {self.text}"
-
-    @property
-    def removal(self) -> str:
-        """The command that deletes it."""
-        return f"nft delete rule {self.chain} handle {self.handle}"
 
 
 class HostRules:
@@ -153,99 +80,63 @@ class HostRules:
 
     @cached_property
     def chains(self) -> tuple[Chain, ...]:
-        """The chains of all nft tables, except those of mitml4's sessions."""
-        return tuple(chain for chain, _ in self._blocks())
+        """The chains of all tables, except those of mitml4's sessions."""
+        return tuple(chain for chain, _ in self._all_blocks)
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """The rules in these chains."""
-        return tuple(rule for _, rules in self._blocks() for rule in rules)
+        return tuple(rule for _, rules in self._all_blocks for rule in rules)
 
     @property
-    def inputs(self) -> tuple[Chain | LegacyChain, ...]:
+    def inputs(self) -> tuple[Chain, ...]:
         """The base chains that incoming packets pass."""
-        inputs = (each for each in self.chains if each.hook == "input" and each.family in _FAMILIES)
-        return (*inputs, *self._legacy.inputs)
+        return tuple(each for each in self.chains if each.hook == "input" and each.is_for_packets)
 
     @property
     def dropping_sent(self) -> tuple[Chain, ...]:
         """The base chains that drop by policy what this host sends."""
-        return tuple(
-            chain
-            for chain in self.chains
-            if chain.hook in _SENDING and chain.policy == "drop" and chain.family in _FAMILIES
-        )
+        return tuple(each for each in self.chains if each.is_for_sent and each.policy == "drop")
 
     @property
     def drops_of_sent(self) -> tuple[tuple[Chain, Rule], ...]:
         """The other base chains of what this host sends in which a rule may drop our connections to
-        servers, and the first such rule: it names no destination, and no rule before it accepts all
-        or what is marked."""
+        servers, and the first such rule."""
         return tuple(
             (chain, rule)
             for chain in self.chains
-            if chain.hook in _SENDING and chain.policy != "drop" and chain.family in _FAMILIES
-            if (rule := self._drop_of_ours(chain, ()))
+            if chain.is_for_sent and chain.policy != "drop"
+            if (rule := drop_of_ours(self.rules, chain))
         )
-
-    def _drop_of_ours(self, chain: Chain, within: tuple[str, ...]) -> Rule | None:
-        for rule in self.rules:
-            if rule.chain != chain:
-                continue
-            text = _COMMENT.sub("", rule.text).strip()
-            if _LETS_OURS_OUT.search(text):
-                return None
-            if _NOT_FOR_OURS.search(text):
-                continue
-            if (jump := _JUMP.search(text)) and jump[1] not in within:
-                inner = replace(chain, name=jump[1], hook=None, policy=None)
-                if found := self._drop_of_ours(inner, (*within, jump[1])):
-                    return found
-            elif _DROPS.search(text):
-                return rule
-        return None
 
     @property
     def dropping_answers(self) -> tuple[Chain, ...]:
         """The base chains of forward that may drop a server's answers even if the connection is
         established: a rule that drops without checking the connection precedes the rule that
         accepts established ones."""
-        forwards = (each for each in self.chains if each.hook == "forward")
+        forwards = (each for each in self.chains if each.hook == "forward" and each.is_for_packets)
         return tuple(
             chain
             for chain in forwards
-            if chain.family in _FAMILIES
-            and (self._fate_of_answers(chain, ()) or chain.policy) == "drop"
+            if (fate_of_answers(self.rules, chain) or chain.policy) == "drop"
         )
 
-    def _fate_of_answers(self, chain: Chain, within: tuple[str, ...]) -> str | None:
-        """`accept` or `drop`, whichever a chain's rules reach first; None if neither."""
-        for rule in self.rules:
-            if rule.chain != chain:
-                continue
-            text = _COMMENT.sub("", rule.text).strip()
-            if _NOT_FOR_ANSWERS.search(text):
-                continue
-            if (jump := _JUMP.search(text)) and jump[1] not in within:
-                inner = replace(chain, name=jump[1], hook=None, policy=None)
-                if fate := self._fate_of_answers(inner, (*within, jump[1])):
-                    return fate
-            elif _DROPS.search(text):
-                return "drop"
-            elif _LETS_ALL_IN.search(text):
-                return "accept"
-        return None
-
     @property
-    def interceptors(self) -> tuple[Rule | LegacyRule, ...]:
+    def interceptors(self) -> tuple[Rule, ...]:
         """The rules that redirect connections."""
-        return (*self._interceptors, *self._legacy.interceptors)
+        return tuple(filter(intercepts, self.rules))
 
     @property
-    def _interceptors(self) -> Iterator[Rule]:
-        for rule in self.rules:
-            if _INTERCEPTS.search(_COMMENT.sub("", rule.text)):
-                yield rule
+    def zones(self) -> tuple[Rule, ...]:
+        """The rules that put connections into conntrack zones."""
+        return tuple(filter(sets_zone, self.rules))
+
+    @property
+    def counts_of_sent(self) -> tuple[Rule, ...]:
+        """The rules that depend on the number of connections that this host has started."""
+        return tuple(
+            rule for rule in self.rules if rule.chain.is_for_sent and counts_connections(rule)
+        )
 
     def copy(self) -> int:
         """Load them into the current network namespace; returns the number of lines that were left
@@ -269,8 +160,12 @@ class HostRules:
             missing += removed
         raise MachineError(f"the rules cannot be copied: {complaint(done)}")
 
+    @cached_property
+    def _all_blocks(self) -> tuple[tuple[Chain, tuple[Rule, ...]], ...]:
+        return (*self._blocks(), *self._legacy.blocks())
+
     def _blocks(self) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
-        """Each chain, with its rules."""
+        """Each chain of nft's, with its rules."""
         family = table = ""
         is_owned = False
         at = 0
@@ -308,13 +203,16 @@ def _chain(
         policy=base[2] if base else None,
         is_owned=is_owned,
     )
-    return chain, tuple(Rule(chain, *rule) for line in body if (rule := _rule_in(line)))
+    return chain, tuple(rule for line in body if (rule := _rule(chain, line)))
 
 
-def _rule_in(line: str) -> tuple[str, int] | None:
-    """The text and the handle of a rule."""
-    handle = _HANDLE.search(line)
-    return (line[: handle.start()].strip(), int(handle[1])) if handle else None
+def _rule(chain: Chain, line: str) -> Rule | None:
+    if handle := _HANDLE.search(line):
+        text = line[: handle.start()].strip()
+        gist = _COMMENT.sub("", text).strip()
+        removal = f"nft delete rule {chain} handle {handle[1]}"
+        return Rule(chain=chain, text=text, gist=gist, removal=removal)
+    return None
 
 
 def _is_foreign(line: str) -> bool:
@@ -336,8 +234,3 @@ def _end_of_block(lines: Sequence[str], start: int) -> int:
     return next(
         (at for at in range(start + 1, len(lines)) if lines[at] == indent + "}"), len(lines) - 1
     )
-
-
-def _iptables(tool: str) -> str:
-    """The variant whose tables nft lists, by its specific name if it has one."""
-    return f"{tool}-nft" if shutil.which(f"{tool}-nft", path=environment()["PATH"]) else tool

@@ -5,63 +5,49 @@ Only existing tables are listed: listing a table would create it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
-from mitml4.net.identity import ANY_MARK, MAGIC_MASK
+from mitml4.net.firewall.chains import LEGACY_PROGRAMS, Chain, Rule
 from mitml4.net.tools import attempt, run
 from mitml4.regex import regex
 
-__all__ = ["LegacyChain", "LegacyRule", "LegacyTables", "opening_by"]
+__all__ = ["LegacyTables"]
 
-_TABLES: Final = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
-"""The programs, and the files in which the kernel lists their tables."""
+_CHAIN: Final = regex(r":(\S+) (\S+) ")
+_WORDS: Final = tuple(
+    (regex(pattern), replacement)
+    for pattern, replacement in (
+        (r'--comment (?:"(?:[^"\\]|\\.)*"|\S+)', ""),
+        (r"-m (?:comment|conntrack|state|mark|tcp|udp)\b", ""),  # the options are enough
+        (r"-m (\w+)", r'xt match "\1"'),
+        (r"! --(?:ct)?state (\S+)", r"ct state != \1"),
+        (r"--(?:ct)?state (\S+)", r"ct state \1"),
+        (r"\bNEW\b", "new"),
+        (r"\bESTABLISHED\b", "established"),
+        (r"--ctdir ORIGINAL", "ct direction original"),
+        (r"-d \S+", "daddr"),
+        (r"-o lo\b", 'oif "lo"'),
+        (r"--(?:tcp-flags|syn)\b", "tcp flags"),
+        (r"--mark", "meta mark"),
+        (r"-p ipv6-icmp", "icmpv6"),
+        (r"-p (\w+)", r"\1"),
+        (r"-j CT --zone\S* ", "ct zone set "),
+        (r"-j (TPROXY|REDIRECT)\b.*", r'xt target "\1"'),
+        (r"-j ACCEPT$", "accept"),
+        (r"-j DROP$", "drop"),
+        (r"-j REJECT\b.*", "reject"),
+        (r"-[jg] (\S+)$", r"jump \1"),
+    )
+)
+"""Patterns, and what nft says instead."""
 
-_INPUT: Final = regex(r":INPUT (\w+) ")
-_INTERCEPTS: Final = regex(r"-A .* -j (?:TPROXY|REDIRECT)\b")
-_COMMENT: Final = regex(r'--comment (?:"[^"]*"|\S+)')
 _COMPLAINT: Final = regex(r"\bline:? (\d+)")
 _ROUNDS: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyChain:
-    """The input chain of a program's filter table."""
-
-    program: str
-    policy: str
-    is_owned: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.program} filter INPUT"
-
-    @property
-    def opening(self) -> str:
-        """A command that accepts, before all other rules, the connections that mitml4 has
-        marked."""
-        return opening_by(self.program, "filter", "INPUT")
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyRule:
-    """A rule in the program's syntax."""
-
-    program: str
-    table: str
-    text: str
-    """`-A CHAIN …`"""
-
-    def __str__(self) -> str:
-        return f"{self.program} {self.table}: {self.text.removeprefix('-A ')}"
-
-    @property
-    def removal(self) -> str:
-        """The command that deletes it."""
-        return f"{self.program} -t {self.table} -D {self.text.removeprefix('-A ')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +61,22 @@ class LegacyTables:
     def read(cls) -> LegacyTables:
         """Of the current network namespace. Raises MachineError."""
         dumps = {}
-        for program, names in _TABLES.items():
+        for program, names in LEGACY_PROGRAMS.items():
             lines = [line for table in _names(names) for line in _save(program, table)]
             if lines:
                 dumps[program] = tuple(lines)
         return cls(dumps)
 
-    @property
-    def inputs(self) -> Iterator[LegacyChain]:
-        """The chains that incoming packets pass."""
-        for program, table, line in self._lines():
-            if table == "filter" and (match := _INPUT.match(line)):
-                yield LegacyChain(program, match[1].lower())
-
-    @property
-    def interceptors(self) -> Iterator[LegacyRule]:
-        """The rules that redirect connections."""
-        for program, table, line in self._lines():
-            if _INTERCEPTS.match(_COMMENT.sub("", line)):
-                yield LegacyRule(program, table, line)
+    def blocks(self) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
+        """Each chain, with its rules."""
+        for program, lines in self.dumps.items():
+            table = ""
+            for line in lines:
+                if line.startswith("*"):
+                    table = line[1:]
+                elif match := _CHAIN.match(line):
+                    chain = _chain(program, table, *match.groups())
+                    yield chain, tuple(_rules(chain, _lines_of(lines, table)))
 
     def copy(self) -> int:
         """Load them into the current network namespace; returns the number of lines that were left
@@ -103,20 +86,34 @@ class LegacyTables:
         """
         return sum(_restore(program, list(lines)) for program, lines in self.dumps.items())
 
-    def _lines(self) -> Iterator[tuple[str, str, str]]:
-        """Each line with its program and its table."""
-        for program, lines in self.dumps.items():
-            table = ""
-            for line in lines:
-                table = line[1:] if line.startswith("*") else table
-                yield program, table, line
+
+def _lines_of(lines: Sequence[str], table: str) -> Sequence[str]:
+    start = lines.index(f"*{table}")
+    return lines[start : lines.index("COMMIT", start)]
 
 
-def opening_by(program: str, table: str, chain: str, *, kind: str = "connmark") -> str:
-    """The iptables command, of either kind, that accepts what mitml4 has marked: its connections,
-    or the packets that it sends (`mark`)."""
-    match = f"-m {kind} --mark {ANY_MARK:#x}/{MAGIC_MASK:#x}"
-    return f"{program} -t {table} -I {chain} {match} -j ACCEPT"
+def _chain(program: str, table: str, name: str, policy: str) -> Chain:
+    """Nothing can be dropped in a `nat` table, so its chains have no hook here."""
+    if policy == "-" or table == "nat":
+        return Chain(family=program, table=table, name=name)
+    hook, policy = name.lower(), policy.lower()
+    return Chain(family=program, table=table, name=name, hook=hook, policy=policy)
+
+
+def _rules(chain: Chain, lines: Sequence[str]) -> Iterator[Rule]:
+    start = f"-A {chain.name} "
+    for line in lines:
+        if line.startswith(start):
+            text = line.removeprefix(start)
+            removal = f"{chain.family} -t {chain.table} -D {chain.name} {text}"
+            yield Rule(chain=chain, text=text, gist=_gist(text), removal=removal)
+
+
+def _gist(text: str) -> str:
+    """What nft would say, as far as fates.py asks."""
+    for pattern, replacement in _WORDS:
+        text = pattern.sub(replacement, text)
+    return " ".join(text.split())
 
 
 def _names(file: str) -> list[str]:

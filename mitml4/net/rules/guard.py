@@ -27,9 +27,20 @@ from mitml4.net.tools import environment
 __all__ = ["Guard", "GuardLostError", "NftError"]
 
 _NFT: Final = "trap '' INT TERM HUP; exec nft -i"
-# The filter replaces a forbidden statement with one that nft refuses.
+# The filter replaces a forbidden statement with one that nft refuses. At the end it kills an nft
+# that does not end because somebody has stopped it (SIGSTOP): its table would hold connections that
+# nothing accepts. The session itself may not do so any more.
 _FILTER: Final = r"""
 trap '' INT TERM HUP
+nft=$1
+is_there() {
+    { read -r stat <"/proc/$nft/stat"; } 2>/dev/null || return
+    set -- ${stat##*) }
+    since=${since:-${20}}
+    [ "$1" != Z ] && [ "${20}" = "$since" ]
+}
+is_there
+shift
 restricted=
 while IFS= read -r line; do
     case $restricted$line in
@@ -42,6 +53,13 @@ while IFS= read -r line; do
     esac
     printf '%s\n' "$line"
 done
+exec >&-
+tries=100
+while is_there && [ "$tries" -gt 0 ]; do
+    tries=$((tries - 1))
+    sleep 0.02
+done
+is_there && kill -KILL "$nft"
 """
 
 # nft prints its result without asking the kernel, and nothing else prints it. When it appears, all
@@ -213,7 +231,9 @@ async def _start() -> tuple[trio.Process, trio.Process]:
         nft = await start(
             ["/bin/sh", "-c", _NFT], stdin=read, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        statements = await start(["/bin/sh", "-c", _FILTER], stdin=subprocess.PIPE, stdout=write)
+        statements = await start(
+            ["/bin/sh", "-c", _FILTER, "sh", str(nft.pid)], stdin=subprocess.PIPE, stdout=write
+        )
     finally:
         os.close(read)
         os.close(write)

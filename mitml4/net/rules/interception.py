@@ -21,10 +21,11 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, UsageError
 from mitml4.net import capabilities
 from mitml4.net.capabilities import Capability
-from mitml4.net.firewall.host_rules import Chain, HostRules
+from mitml4.net.firewall.chains import Chain
+from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
-from mitml4.net.links import Change, LinkWatch
+from mitml4.net.links import Change, LinkWatch, vrf_of
 from mitml4.net.listener import Listener
 from mitml4.net.rules.arrival import arrives
 from mitml4.net.rules.channel import HostChannel
@@ -325,6 +326,16 @@ async def _notes(scope: Scope) -> AsyncIterator[str]:
             "If it does, accept before it established connections, and what mitml4 marks: "
             f"{chain.opening}"
         )
+    for rule in rules.counts_of_sent:
+        yield (
+            f"a rule counts connections that this host starts, and counts mitml4's connections to "
+            f"servers, too: {rule}"
+        )
+    if scope.spoof_source and (zoned := next(iter(rules.zones), None)):
+        yield (
+            "with --spoof-source, connections time out if the server's answers come in another "
+            f"conntrack zone than they leave in, as this rule may cause: {zoned}"
+        )
     if scope.forwarded and (chains := rules.dropping_answers):
         yield (
             f"what {', '.join(map(str, chains))} would drop of the servers' answers alone does not "
@@ -368,6 +379,11 @@ def _check_interfaces(scope: Scope) -> None:
             raise UsageError(
                 "connections to this host's own services are not intercepted, so lo has none",
                 hint="mitml4 run --loopback -- COMMAND",
+            )
+        if vrf := vrf_of(interface):
+            raise UsageError(
+                f"{interface} belongs to the VRF {vrf}, where mitml4 cannot connect to servers",
+                hint="an interface that belongs to no VRF",
             )
         if interface not in present:
             raise UsageError(

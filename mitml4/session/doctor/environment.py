@@ -14,8 +14,8 @@ from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
-from mitml4.net.firewall.host_rules import Chain, HostRules, RulesHiddenError
-from mitml4.net.firewall.legacy import LegacyChain
+from mitml4.net.firewall.chains import Chain
+from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.rules.interception import FORWARDING
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import attempt
@@ -180,7 +180,7 @@ def check_input(rehearsals: Rehearsals) -> Check:
 
 def _find_wall(
     rehearsals: Rehearsals, rules: HostRules
-) -> tuple[tuple[Chain | LegacyChain, ...], tuple[str, ...]]:
+) -> tuple[tuple[Chain, ...], tuple[str, ...]]:
     """The chains that have to be opened, and how, as trying it has shown; none, if that is not it.
 
     Those whose policy is drop, if that is enough.
@@ -196,7 +196,7 @@ def _find_wall(
     return (), ()
 
 
-def _leave_to_open(wall: Iterable[Chain | LegacyChain]) -> tuple[str, ...]:
+def _leave_to_open(wall: Iterable[Chain]) -> tuple[str, ...]:
     """What makes firewalld let others change its table (NftablesTableOwner, firewalld.conf(5))."""
     if not any(chain.is_owned and str(chain).startswith("inet firewalld ") for chain in wall):
         return ()

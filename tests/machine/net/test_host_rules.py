@@ -283,7 +283,7 @@ def test_the_older_iptables_is_seen_too() -> None:
     assert [chain.policy for chain in rules.inputs] == ["drop", "drop", "accept"]
     (rule,) = rules.interceptors
     assert str(rule) == (
-        "iptables-legacy nat: PREROUTING -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 8080"
+        "iptables-legacy nat PREROUTING: -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 8080"
     )
 
 
@@ -370,6 +370,57 @@ def test_a_chain_that_drops_answers_is_told_from_one_that_knows_connections(
 ) -> None:
     found = chain_of("forward", body, policy).dropping_answers
     assert [str(chain) for chain in found] == ["inet wall c"] * drops
+
+
+OLDER = (
+    "-P FORWARD DROP",
+    "-A FORWARD -m conntrack --ctstate NEW -j DROP",
+    "-A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT",
+    "-N apart",
+    "-A apart -m owner ! --uid-owner 0 -m comment --comment accept -j DROP",
+    "-A OUTPUT -o lo -j ACCEPT",
+    "-A OUTPUT -p udp --dport 443 -j DROP",
+    "-A OUTPUT -d 192.0.2.1 -j DROP",
+    "-A OUTPUT -m conntrack --ctstate ESTABLISHED -j DROP",
+    "-A OUTPUT -p tcp --tcp-flags SYN,FIN SYN,FIN -j DROP",
+    "-A OUTPUT -p tcp -m connlimit --connlimit-above 9 -j REJECT --reject-with tcp-reset",
+    "-A OUTPUT -p tcp -j apart",
+    "-t mangle -P OUTPUT DROP",
+    "-t raw -A PREROUTING -i eth0 -j CT --zone 7",
+)
+
+
+def test_the_older_iptables_is_searched_as_nft_is() -> None:
+    rules = read(commands=tuple(f"iptables-legacy {each}" for each in OLDER))
+    assert [str(chain) for chain in rules.dropping_sent] == ["iptables-legacy mangle OUTPUT"]
+    ((chain, rule),) = rules.drops_of_sent
+    assert chain.opening.startswith("iptables-legacy -t filter -I OUTPUT -m mark --mark 0x4d0")
+    assert str(rule).startswith("iptables-legacy filter apart: -m owner ! --uid-owner 0")
+    assert rules.dropping_answers == ()
+    assert ["connlimit" in rule.text for rule in rules.counts_of_sent] == [True]
+    assert [rule.text for rule in rules.zones] == ["-i eth0 -j CT --zone 7"]
+    rules = read(commands=("iptables-legacy -A FORWARD -s 192.0.2.1/32 -j DROP",))
+    assert [str(chain) for chain in rules.dropping_answers] == ["iptables-legacy filter FORWARD"]
+
+
+@pytest.mark.parametrize(
+    ("body", "rules"),
+    [
+        ("ct count over 9 reject", ["ct count over 9 reject"]),
+        ('xt match "connlimit" reject', ['xt match "connlimit" reject']),
+        ("udp dport 53 ct count over 9 drop", []),
+        ("limit rate 5/second accept", []),
+    ],
+)
+def test_a_rule_that_counts_connections_is_found(body: str, rules: list[str]) -> None:
+    assert [rule.text for rule in chain_of("output", body).counts_of_sent] == rules
+    assert chain_of("forward", body).counts_of_sent == ()
+
+
+def test_a_rule_that_sets_a_zone_is_found() -> None:
+    for body in ("ct zone set 7", "ct original zone set 7", "ct reply zone set iif map @m"):
+        assert len(chain_of("prerouting", body).zones) == 1
+    assert chain_of("prerouting", "ct zone 7 accept").zones == ()
 
 
 @pytest.mark.parametrize(

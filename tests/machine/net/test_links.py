@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import pytest
 import trio
 
+from mitml4.net import links
 from mitml4.net.links import Change, LinkWatch
+from mitml4.net.netlink import attribute, nested
 from mitml4.net.netns import NetNamespace
 
 
@@ -110,3 +113,22 @@ def test_one_that_was_replaced_meanwhile_has_gone_and_come_back(host) -> None:
         return found
 
     assert host.call(lambda: trio.run(watch)) == [GONE, BACK]
+
+
+def test_an_interface_of_a_vrf_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The messages are made up, since few kernels have VRFs."""
+
+    def link(index: int, name: bytes, *more: bytes) -> bytes:
+        return (
+            struct.pack("=BxHiII", 0, 0, index, 0, 0) + attribute(3, name + b"\0") + b"".join(more)
+        )
+
+    found = [
+        link(1, b"red", nested(18, attribute(1, b"vrf\0"))),
+        link(2, b"one", attribute(10, struct.pack("=I", 1)), nested(18, attribute(1, b"veth\0"))),
+        link(3, b"bridge", nested(18, attribute(1, b"bridge\0"))),
+        link(4, b"two", attribute(10, struct.pack("=I", 3))),
+    ]
+    monkeypatch.setattr(links, "dump", lambda *_: iter(found))
+    names = ("red", "one", "bridge", "two", "none")
+    assert [links.vrf_of(name) for name in names] == ["red", "red", None, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,19 @@ async def test_a_sealed_guard_tells_nft_nothing_but_what_was_allowed(state: Path
     await guard.restrict("list ruleset")
     assert "answer to not-allowed" in await guard.tell("list ruleset")
     await guard.aclose()
+
+
+async def test_an_nft_that_somebody_has_stopped_does_not_outlive_its_session(state: Path) -> None:
+    guard = await Guard.claim()
+    (stopped,) = running_nfts()
+    os.kill(stopped, signal.SIGSTOP)
+    with trio.fail_after(60):
+        await guard.aclose()
+    assert running_nfts() == []
+
+
+def running_nfts() -> list[int]:
+    """The children of this process that are one."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    children = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"-i\0")]
