@@ -22,14 +22,7 @@ from mitml4.net import dial
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import (
-    Interception,
-    Proof,
-    belongs,
-    drops_sent,
-    intercepting,
-    remedy,
-)
+from mitml4.net.rules.interception import Interception, Proof, belongs, intercepting
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
@@ -170,27 +163,24 @@ class Rules:
 
     async def _watch_rules_of_others(self, session: SessionControl) -> None:
         """If they no longer let new connections in, these pass by unseen until they do."""
-        known = set((await self.interception.chains_of_others()).dropping_sent)
         have_changed = False
         while True:
             with trio.move_on_after(_TRY_AGAIN_S if self._is_shut_out else math.inf):
                 have_changed |= await self.interception.wait_in_doubt()
             arrives = await self.interception.arrives()
-            rules = await self.interception.chains_of_others()
-            if session.is_stopping:
-                return
-            dropping = set(rules.dropping_sent)
-            for chain in dropping - known:
-                session.publish(Note(drops_sent(chain)))
-            known = dropping
+            for each in await self.interception.notes_since():
+                session.publish(Note(each))
             if arrives == self._is_shut_out:
-                await self._shut_out(session, remedy(rules), not arrives)
+                await self._shut_out(session, not arrives)
             if have_changed and self.interception.gate.missing_in_a_row >= _MISSING_IN_A_ROW:
                 have_changed = False
                 session.publish(Note(_MISSING))
             await trio.sleep(_TRY_AT_MOST_EVERY_S)
 
-    async def _shut_out(self, session: SessionControl, hint: str, is_shut_out: bool) -> None:
+    async def _shut_out(self, session: SessionControl, is_shut_out: bool) -> None:
+        hint = await self.interception.remedy()
+        if session.is_stopping:
+            return
         self._is_shut_out = is_shut_out
         if not is_shut_out:
             await self.interception.resume_intercepting()

@@ -3,48 +3,14 @@ each comes to what it comes to without a session."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 
 import pytest
 
-from mitml4.lab.network import CLIENT_V4, CLIENT_V6, LAN, SERVER_V4, SERVER_V6, WAN, LabNetwork
-from mitml4.net.netns import NetNamespace
-from mitml4.net.sysctl import write_sysctl
-from tests.e2e.conftest import SLOW_S, TIMEOUT_S, Interception, intercepting, poll
-
-PORT, ALSO_OPEN, CLOSED = 7001, 7002, 9
-SHORT_S = 0.7
-"""How long one waits for what is dropped."""
-NOBODY = 65534
-
-CONNECT = """
-import errno, socket, sys
-from concurrent.futures import ThreadPoolExecutor
-
-port, timeout_s, ttl, *addresses = sys.argv[1:]
-
-def outcome(address):
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    sock.settimeout(float(timeout_s))
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, int(ttl))
-    else:
-        sock.setsockopt(socket.SOL_IP, socket.IP_TTL, int(ttl))
-    try:
-        sock.connect((address, int(port)))
-        sock.sendall(b"\\xc0\\xffhello")
-        return "echo" if sock.recv(7, socket.MSG_WAITALL) == b"\\xc0\\xffhello" else "nothing"
-    except OSError as error:
-        return errno.errorcode.get(error.errno, "TIMEOUT")
-
-with ThreadPoolExecutor() as workers:
-    print(*workers.map(outcome, addresses))
-"""
-BOTH = (SERVER_V4, SERVER_V6)
+from mitml4.lab.network import CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, WAN, LabNetwork
+from tests.e2e.conftest import Interception, intercepting
+from tests.e2e.others import ALSO_OPEN, CLOSED, NOBODY, PORT, Router, chain, comes_to
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,52 +27,10 @@ def session(lab, authority, tmp_path_factory) -> Iterator[Interception]:
         yield running
 
 
-@dataclass
-class Router:
-    """What others do in it, until the end of the test."""
-
-    namespace: NetNamespace
-    undo: ExitStack
-
-    def load(self, body: str) -> None:
-        self.namespace.run("nft", "-f", "-", input=f"table inet theirs {{\n{body}\n}}\n")
-        self.undo.callback(self.namespace.run, "nft", "delete", "table", "inet", "theirs")
-
-    def ip(self, command: str) -> None:
-        self.namespace.run("ip", *command.split())
-        self.undo.callback(self.namespace.run, "ip", *command.replace(" add ", " del ").split())
-
-    def sysctl(self, name: str, value: str) -> None:
-        self.namespace.call(partial(write_sysctl, name, value))
-        self.undo.callback(self.namespace.call, partial(write_sysctl, name, "0"))
-
-
 @pytest.fixture
 def router(lab: LabNetwork) -> Iterator[Router]:
     with ExitStack() as undo:
         yield Router(lab.router, undo)
-
-
-def comes_to(
-    host: NetNamespace,
-    expected: str,
-    addresses: tuple[str, ...] = BOTH,
-    *,
-    port: int = PORT,
-    ttl: int = 64,
-    uid: int = 0,
-) -> None:
-    """Connections to these, all at once, come to `echo`, or to an error of this name."""
-    timeout_s = SHORT_S if expected == "TIMEOUT" else TIMEOUT_S
-    argv = [sys.executable, "-c", CONNECT, str(port), str(timeout_s), str(ttl), *addresses]
-    if uid:
-        argv = ["setpriv", f"--reuid={uid}", "--clear-groups", *argv]
-    outcomes = host.run(*argv, timeout=SLOW_S).stdout.split()
-    assert outcomes == [expected] * len(addresses)
-
-
-def chain(hook: str, rule: str, priority: str = "filter", policy: str = "accept") -> str:
-    return f"chain c {{\ntype filter hook {hook} priority {priority}; policy {policy}\n{rule}\n}}\n"
 
 
 FORWARDED = {
@@ -289,117 +213,6 @@ def test_there_is_nothing_of_ours_to_flush(lab, router, session) -> None:
     for host in (lab.client, router.namespace):
         comes_to(host, "echo")
     watch.flows(4)
-
-
-NO_LOOPBACK = "ct state established accept\nmeta l4proto { icmp, icmpv6 } accept"
-DROPPED = "rules of this host now drop intercepted connections"
-AGAIN = "new connections are intercepted again"
-
-
-class Told:
-    """Waits until a session has written a text once more."""
-
-    def __init__(self, session: Interception) -> None:
-        self.session = session
-        self.seen = len(session.said())
-
-    def wait(self, text: str) -> str:
-        found = poll(lambda: self.session.said()[self.seen :].partition(text)[2], text)
-        self.seen = len(self.session.said())
-        return found
-
-
-def pass_by(lab: LabNetwork, session: Interception) -> None:
-    watch = session.watch()
-    for host in (lab.client, lab.router):
-        comes_to(host, "echo")
-    assert session.flows(watch.since) == []
-
-
-@pytest.mark.parametrize("rules", [NO_LOOPBACK, f"{NO_LOOPBACK}\nip saddr 127.0.0.0/8 accept"])
-def test_connections_pass_by_while_rules_that_were_loaded_late_drop_them(
-    lab, router, session, rules: str
-) -> None:
-    comes_to(lab.client, "echo")
-    told = Told(session)
-    with ExitStack() as late:
-        Router(router.namespace, late).load(chain("input", rules, policy="drop"))
-        assert "nft insert rule inet theirs c ct mark" in told.wait(DROPPED)
-        pass_by(lab, session)
-    told.wait(AGAIN)
-    watch = session.watch()
-    comes_to(lab.client, "echo")
-    watch.flows(2)
-
-
-def test_rules_of_iptables_legacy_are_noticed_by_what_they_drop(lab, router, session) -> None:
-    """The kernel does not report them."""
-    told = Told(session)
-    router.namespace.run("iptables-legacy", "-A", "INPUT", "-i", "lo", "-j", "DROP")
-    comes_to(lab.client, "TIMEOUT", (SERVER_V4,))
-    told.wait(DROPPED)
-    pass_by(lab, session)
-    router.namespace.run("iptables-legacy", "-F", "INPUT")
-    told.wait(AGAIN)
-    watch = session.watch()
-    comes_to(lab.client, "echo")
-    watch.flows(2)
-
-
-def test_with_a_block_nothing_passes_by_unseen(lab, router, intercept) -> None:
-    told = Told(intercept("--block", "blocked.example", iface=WAN))
-    with ExitStack() as late:
-        Router(router.namespace, late).load(chain("input", NO_LOOPBACK, policy="drop"))
-        assert "time out, since --block" in told.wait(DROPPED)
-        comes_to(lab.client, "TIMEOUT")
-    told.wait(AGAIN)
-    comes_to(lab.client, "echo")
-
-
-def test_a_chain_that_is_loaded_late_and_drops_what_is_sent_is_named(router, session) -> None:
-    told = Told(session)
-    rules = "ct state established accept\noif lo accept\nmeta l4proto icmpv6 accept"
-    router.load(chain("output", rules, policy="drop"))
-    told.wait("inet theirs c drops by policy what this host sends")
-
-
-def test_a_chain_that_drops_answers_alone_is_named(lab, router, intercept, tmp_path) -> None:
-    """What it drops is no first packet, and does not pass it with a session."""
-    router.load(chain("forward", f"ip saddr {SERVER_V4} drop"))
-    intercept(iface=WAN)
-    assert "note: what inet theirs c would drop" in (tmp_path / "stderr.txt").read_text()
-
-
-def test_a_chain_that_drops_what_is_sent_is_named_with_its_remedy(
-    lab, router, intercept, tmp_path
-) -> None:
-    """Our connections to servers would be dropped, too."""
-    rules = ("ct state established accept", "oif lo accept", "meta l4proto icmpv6 accept")
-    router.load(chain("output", "\n".join(rules), policy="drop"))
-    intercept(iface=LAN)
-    said = (tmp_path / "stderr.txt").read_text()
-    remedy = said.partition("inet theirs c drops by policy")[2].partition("time out: ")[2]
-    comes_to(lab.client, "TIMEOUT")
-    router.namespace.run(*remedy.splitlines()[0].split())
-    comes_to(lab.client, "echo")
-    undo = "".join(f"add rule inet theirs c {rule}\n" for rule in rules)
-    router.namespace.run("nft", "-f", "-", input=f"flush chain inet theirs c\n{undo}")
-
-
-@pytest.mark.parametrize("rule", ["meta skuid != 0 drop", f"tcp dport {PORT} drop"])
-def test_a_rule_that_drops_what_is_sent_is_named_with_its_remedy(
-    lab, router, intercept, tmp_path, rule: str
-) -> None:
-    rules = ("ct state established accept", rule)
-    router.load(chain("output", "\n".join(rules)))
-    intercept(iface=LAN)
-    said = (tmp_path / "stderr.txt").read_text()
-    assert f"inet theirs c: {rule}" in said
-    comes_to(lab.client, "TIMEOUT")
-    router.namespace.run(*said.partition("mitml4 marks: ")[2].splitlines()[0].split())
-    comes_to(lab.client, "echo")
-    undo = "".join(f"add rule inet theirs c {each}\n" for each in rules)
-    router.namespace.run("nft", "-f", "-", input=f"flush chain inet theirs c\n{undo}")
 
 
 def test_a_block_refuses_as_the_server_would(lab, intercept, router) -> None:

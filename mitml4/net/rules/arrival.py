@@ -45,6 +45,7 @@ async def _try(channel: HostChannel, asked: Address, timeout_s: float) -> bool:
     family = socket.AF_INET6 if asked.is_v6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, channel.own_mark)
         try:
             sock.bind((asked.ip, 0))
             channel.expect(Address.of(sock.getsockname()), asked, own_ip=asked.ip)

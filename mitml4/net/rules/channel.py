@@ -62,6 +62,7 @@ class HostChannel:
         Raises MachineError.
         """
         self.interfaces = interfaces
+        self.own_mark = identity.own_mark
         self._identity = identity
         self._port = port
         self._own_ips: dict[bool, str] = {}

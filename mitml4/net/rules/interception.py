@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,11 +43,9 @@ __all__ = [
     "Proof",
     "belongs",
     "check",
-    "drops_sent",
     "intercepting",
     "plan",
     "proving",
-    "remedy",
 ]
 
 _SHOWN_PORT: Final = 40000
@@ -68,7 +66,7 @@ class Interception:
         channel: HostChannel,
         links: LinkWatch,
         watch: RulesWatch,
-        unproven: str | None,
+        proof: Proof,
         notes: Sequence[str],
     ) -> None:
         self.table: str = guard.identity.table
@@ -76,15 +74,16 @@ class Interception:
         self.address = listener.address
         self.channel = channel
         self.gate = SynGate(listener, channel)
-        self.unproven = unproven
+        self.unproven = proof.unproven
         """Why no test connection was possible; None if one came through."""
-        self.notes: tuple[str, ...] = (*filter(None, [unproven]), *notes)
+        self.notes: tuple[str, ...] = (*filter(None, [proof.unproven]), *proof.notes, *notes)
         """Notes for the user."""
         self._guard = guard
         self._links = links
         self._watch = watch
         self._rules = rules
         self._quic_blocked = 0
+        self._dropping_sent = proof.dropping_sent
 
     async def stop_intercepting(self) -> None:
         """Stop intercepting new connections; open ones continue.
@@ -127,7 +126,18 @@ class Interception:
         """Whether a test connection arrives at the listener, as new connections do."""
         return await arrives(self.channel, ipv6=self._rules.ipv6)
 
-    async def chains_of_others(self) -> HostRules:
+    async def notes_since(self) -> list[str]:
+        """Notes about chains of others that now drop by policy what this host sends."""
+        rules = await self._chains_of_others()
+        added = [each for each in rules.dropping_sent if str(each) not in self._dropping_sent]
+        self._dropping_sent = _names(rules.dropping_sent)
+        return list(map(_drops_sent, added))
+
+    async def remedy(self) -> str:
+        """What the user can do if no connection arrives."""
+        return _remedy(await self._chains_of_others())
+
+    async def _chains_of_others(self) -> HostRules:
         """Their chains, without rules. None of them if they cannot be read."""
         with suppress(GuardLostError, NftError):
             return HostRules(await self._guard.tell(_CHAINS))
@@ -168,6 +178,8 @@ class Proof:
     unproven: str | None
     """Why no test connection was possible; None if one came through."""
     notes: Sequence[str]
+    dropping_sent: frozenset[str]
+    """The chains of others that drop by policy what this host sends."""
 
 
 @asynccontextmanager
@@ -182,8 +194,15 @@ async def proving(scope: Scope) -> AsyncIterator[Proof]:
     try:
         ipv6 = _has_ipv6(scope)
         unproven = await _prove(scope, guard, ipv6=ipv6)
-        notes = [note async for note in _notes(scope)]
-        yield Proof(scope=scope, guard=guard, ipv6=ipv6, unproven=unproven, notes=notes)
+        rules = await _rules_of_others()
+        yield Proof(
+            scope=scope,
+            guard=guard,
+            ipv6=ipv6,
+            unproven=unproven,
+            notes=tuple(_notes(scope, rules)),
+            dropping_sent=_names(rules.dropping_sent),
+        )
     finally:
         await guard.aclose()
 
@@ -205,9 +224,8 @@ async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
             await guard.restrict(
                 rules.stop_interception, rules.resume_interception, rules.count_quic, _CHAINS
             )
-            notes = [*proof.notes, *(belongs(*pair) for pair in links.masters.items())]
-            unproven = proof.unproven
-            yield Interception(guard, rules, listener, channel, links, watch, unproven, notes)
+            notes = [belongs(*pair) for pair in links.masters.items()]
+            yield Interception(guard, rules, listener, channel, links, watch, proof, notes)
         finally:
             # Before the listener is closed: otherwise the rules would hold connections that
             # nothing accepts.
@@ -269,7 +287,7 @@ async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}",
-            hint=remedy(await _rules_of_others()),
+            hint=_remedy(await _rules_of_others()),
         )
     return None
 
@@ -291,11 +309,13 @@ async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> st
     return None
 
 
-def remedy(rules: HostRules) -> str:
+def _remedy(rules: HostRules) -> str:
     """Name the input chains that drop by policy, and the rule that accepts our connections."""
     dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
     if not dropping:
-        return "look for a firewall rule that drops what comes in: mitml4 doctor"
+        return (
+            "look for a firewall rule that drops what comes in, or goes out over lo: mitml4 doctor"
+        )
     return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
 
 
@@ -307,7 +327,11 @@ def belongs(interface: str, master: str) -> str:
     )
 
 
-def drops_sent(chain: Chain) -> str:
+def _names(chains: Iterable[Chain]) -> frozenset[str]:
+    return frozenset(map(str, chains))
+
+
+def _drops_sent(chain: Chain) -> str:
     """What the user is told about a chain that drops by policy what this host sends."""
     return (
         f"{chain} drops by policy what this host sends. It must accept mitml4's connections to "
@@ -315,11 +339,10 @@ def drops_sent(chain: Chain) -> str:
     )
 
 
-async def _notes(scope: Scope) -> AsyncIterator[str]:
+def _notes(scope: Scope, rules: HostRules) -> Iterator[str]:
     """Notes about what the user may not expect."""
-    rules = await _rules_of_others()
     for chain in rules.dropping_sent:
-        yield drops_sent(chain)
+        yield _drops_sent(chain)
     for chain, rule in rules.drops_of_sent:
         yield (
             f"a rule may drop mitml4's connections to servers, which then time out: {rule}. "
