@@ -172,7 +172,7 @@ class HttpConversation(HttpMessages):
         """A request of HTTP/0.9 (RFC 1945 §4.1): the only one of its connection."""
         end = data.index(b"\n", at) + 1
         exchange = self.pipeline.ask(b"GET")
-        exchange.request_done = True
+        exchange.simple = exchange.request_done = True
         target = data[at:end].split()[1]
         self.named += of_target(target, self.context) + of_fields(data[end:], self.context)
         url = origin(self.context, None) if target.startswith(b"/") else ""
@@ -219,11 +219,12 @@ class HttpConversation(HttpMessages):
 
     def _answered_simply(self, data: bytes, at: int) -> HttpExchange | None:
         """The exchange that is answered as in HTTP/0.9, by a page without a head: old servers
-        answer any GET so (`curl --http0.9`). Other bytes, such as frames of HTTP/2, are no page."""
+        answer any GET so (`curl --http0.9`). Only to a GET of HTTP/0.9 the page may be anything:
+        to others, bytes such as HTTP/2's are none."""
         front = self.pipeline.front
         if front is None or self.sides[DOWN].exchange or front.method != b"GET":
             return None
-        return front if _PAGE_BEGUN.match(data, at) else None
+        return front if front.simple or _PAGE_BEGUN.match(data, at) else None
 
     def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
         if direction is DOWN:

@@ -28,8 +28,8 @@ KNOWN_METHODS: Final = frozenset(
 )
 _LIKELY: Final = regex(rb"(?:\r?\n){0,4}([A-Z-]+) (?:/|https?://)")
 # "Simple-Request = "GET" SP Request-URI CRLF" (RFC 1945 §4.1): HTTP/0.9, answered by a page without
-# a head.
-SIMPLE_REQUEST: Final = regex(rb"GET (?:/|http://)[^\x00-\x20\x7f]* ?\r?\n")
+# a head. Servers accept more blanks.
+SIMPLE_REQUEST: Final = regex(rb"GET {1,16}(?:/|http://)[^\x00-\x20\x7f]* {0,16}\r?\n")
 _PAGE: Final = regex(rb"\s{0,8}<(?:!DOCTYPE|HTML|HEAD|TITLE|BODY)[ >]", re.IGNORECASE)
 _ODD_REQUEST: Final = regex(rb"(?:\r?\n){0,4}([A-Z-]+)(?=[ \r\n])(?! [^\n]* (?!HTTP)[A-Z]+/[0-9])")
 """A line that begins with a method, and does not end with the version of another protocol."""

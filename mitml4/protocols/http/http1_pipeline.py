@@ -44,6 +44,8 @@ class HttpExchange(Exchange):
     """That of a CONNECT."""
     waiting: HttpRequest | None = None
     """Its request, as long as it waits behind others."""
+    simple: bool = False
+    """Whether it is a request of HTTP/0.9."""
     is_answered: bool = False
     """Whether its final response head has arrived."""
 

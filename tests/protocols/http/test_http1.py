@@ -204,6 +204,10 @@ EXCHANGES: dict[str, Exchange] = {
         [(UP, b"GET /a\r\n"), (DOWN, b"<html>a page</html>"), (DOWN, None)],
         ["1 GET http://10.0.0.1/a", "1 end 0/19"],
     ),
+    "HTTP/0.9, answered by what is no text": (
+        [(UP, b"GET  /a  \r\n"), (DOWN, b"\0\0\1\0"), (DOWN, None)],
+        ["1 GET http://10.0.0.1/a", "1 end 0/4"],
+    ),
     "answered as in HTTP/0.9": (
         [(UP, GET), (DOWN, b"a page\n"), (DOWN, None)],
         ["1 GET http://x/a", "1 end 0/7"],
