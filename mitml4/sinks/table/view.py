@@ -240,7 +240,7 @@ def _nothing(model: TableModel, mode: Mode) -> str:
 
 def _footer(model: TableModel, width: int, keys: Sequence[str]) -> Line:
     """The first of the keys are shown at any width; the bytes give way to them."""
-    flows = f"{model.open} open of {model.flows} flows"
+    flows = f"{model.open} open of {model.flows} flow{'s' * (model.flows != 1)}"
     moved = f"↑ {short_size(model.bytes_up)} ↓ {short_size(model.bytes_down)}"
     failed = f"{model.failed} failed" if model.failed else ""
     full = "   ".join(filter(None, (flows, moved, failed)))

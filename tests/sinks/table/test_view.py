@@ -134,6 +134,14 @@ def test_before_the_session_has_started_and_before_the_first_flow() -> None:
     assert "waiting for connections" in picture
 
 
+def test_the_footer_counts_in_grammar() -> None:
+    model = TableModel()
+    for flow, counted in ((1, "1 open of 1 flow "), (2, "2 open of 2 flows ")):
+        address = Address("192.0.2.1", 1)
+        model.add(FlowOpen(flow=flow, client=address, destination=address))
+        assert counted in text_of(render(model, [], 80, 24))
+
+
 def test_the_footer_tells_what_the_keys_do_now() -> None:
     model = make_model()
     assert "q quit" in text_of(render(model, [], 80, 24))
