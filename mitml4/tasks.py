@@ -1,4 +1,4 @@
-"""Tasks that wait for one of several things."""
+"""Tasks that wait for one of several things, or for two."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import trio
 
-__all__ = ["first_of"]
+__all__ = ["both", "first_of"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def first_of(
@@ -44,3 +45,23 @@ async def first_of(
         finally:
             failures.clear()
     return result
+
+
+async def both(one: Callable[[], Awaitable[T]], other: Callable[[], Awaitable[U]]) -> tuple[T, U]:
+    """The results of both, which run at the same time. If one fails, the other is stopped, and the
+    error raised."""
+    results: list[T] = []
+    others: list[U] = []
+    done = trio.Event()
+
+    async def run_one() -> None:
+        results.append(await one())
+        await done.wait()
+
+    async def run_other() -> None:
+        others.append(await other())
+        done.set()
+        await trio.sleep_forever()
+
+    await first_of(run_one, run_other)
+    return results[0], others[0]

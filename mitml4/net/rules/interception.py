@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,7 @@ from mitml4.net.rules.scope import Scope
 from mitml4.net.rules.watch import RulesWatch
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools
+from mitml4.tasks import both
 
 __all__ = [
     "FORWARDING",
@@ -193,8 +195,7 @@ async def proving(scope: Scope) -> AsyncIterator[Proof]:
     guard = await Guard.claim()
     try:
         ipv6 = _has_ipv6(scope)
-        unproven = await _prove(scope, guard, ipv6=ipv6)
-        rules = await _rules_of_others()
+        unproven, rules = await both(partial(_prove, scope, guard, ipv6=ipv6), _rules_of_others)
         yield Proof(
             scope=scope,
             guard=guard,
