@@ -9,7 +9,7 @@ shape of such bytes is enough to say that they ask for a host that cannot be rea
     ANY http://… · CONNECT …         the same without a version
     WORD … and a Host field          the same for servers that need no version
     04 01|02 port address …00        SOCKS4
-    05 N methods … 05 . 00 01|03|04  SOCKS5
+    05 … 05 . 00 01|03|04            SOCKS5
     PROXY … · its second signature   the PROXY protocol
     16 03 .. .. .. 01                a ClientHello in a record of any version (RFC 8446 §5.1)
 """
@@ -103,7 +103,7 @@ def _by_shape(opening: Opening, target: Target | None) -> Asked:
             beginning = data[1:2] in (b"", b"\x01", b"\x02") and data[2:4] != b"\0\0"
             return _MORE if beginning and len(data) < _SOCKS_MOST else _NOTHING
         case 5:
-            if len(data) > 1 and _SOCKS5.search(data, 2 + data[1]):
+            if _SOCKS5.search(data, 2):  # microsocks answers a list of methods that is not whole
                 return _ANYWHERE
             return _MORE if len(data) < _SOCKS_MOST else _NOTHING
         case 0x16:  # TLS

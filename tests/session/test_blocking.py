@@ -86,6 +86,7 @@ def h2_get(authority: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
 BLOCKED = b"blocked.test"
 HELLO = hello("blocked.test")
 OK = Reply(b"\x05\x00")
+SOCKS_REQUEST = b"\x05\x01\x00\x03\x0cblocked.test\x00\x50"
 TUNNEL = Reply(b"HTTP/1.1 200 OK\r\n\r\n")
 
 ATTACKS: dict[str, list[Piece]] = {
@@ -261,6 +262,7 @@ ATTACKS: dict[str, list[Piece]] = {
         b"\x05\x01\x00\x03\x0cblocked.test\x00\x50",
     ],
     "socks5, private methods": [b"\x05\x01\x80\x05\x01\x00\x03\x0cblocked.test\x00\x50"],
+    "socks5, fewer methods than it says": [b"\x05\x20\x00\x02", OK, SOCKS_REQUEST],
     "socks5, a method of its own": [
         b"\x05\x02\x00\x80",
         Reply(b"\x05\x80"),
@@ -446,6 +448,7 @@ UNREADABLE_ELSEWHERE = {
     "socks5, something behind the methods",
     "socks5, unassigned methods",
     "socks5, private methods",
+    "socks5, fewer methods than it says",
     "socks5, a method of its own",
     "proxy v1, broken",
     "proxy v2, broken",
@@ -488,7 +491,6 @@ async def test_what_is_blocked_never_reaches_the_server(lab) -> None:
         assert len(script.heard) <= close.bytes_up < len(script.said), name
 
 
-SOCKS_REQUEST = b"\x05\x01\x00\x03\x0cblocked.test\x00\x50"
 ANSWER = Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 IN_PARTS: list[tuple[bytes, list[Piece]]] = [
     (b"", [b"GET /", SILENCE, get(BLOCKED)[5:30], SILENCE, get(BLOCKED)[30:]]),
