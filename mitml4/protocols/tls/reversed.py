@@ -20,9 +20,9 @@ from mitml4.regex import regex
 
 __all__ = ["PROTOCOL"]
 
-_TEXT: Final = bytes({*TEXT, *range(0x80, 0x100)})
-"""In any encoding that has ASCII in it."""
-_BEFORE: Final = rb"([\t\r\n\x20-\x7e\x80-\xff]{0,4096})"
+_TEXT: Final = bytes({*TEXT, *range(0xC2, 0xF5)})
+_BEFORE: Final = rb"((?:[\t\r\n\x20-\x7e]|[\xc2-\xf4][\x80-\xbf]{0,3}){0,4096})"
+"""ASCII and UTF-8, of which the last character may be incomplete."""
 _HANDSHAKE: Final = b"\x16"
 """The type of a record, which is in no text."""
 

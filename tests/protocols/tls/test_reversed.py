@@ -46,6 +46,7 @@ def test_text_and_a_hello_of_the_accepting_side_match(whole: Opening) -> None:
         Opening(up=b"hello\r\n", down=b"\x17\x03\x03"),
         Opening(up=b"\0hello\r\n", down=ASKED),
         Opening(up=b"x" * 4097, down=ASKED),
+        Opening(down=b"\xf5\xe1 is no UTF-8\n" + ASKED),
     ],
 )
 def test_everything_else_is_rejected(opening: Opening) -> None:
