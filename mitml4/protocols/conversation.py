@@ -231,6 +231,7 @@ class Conversation:
     named: list[End] = field(default_factory=list)
     hidden: list[tuple[int, int]] = field(default_factory=list)
     protocol_events: list[ProtocolEvent | StreamLayer] = field(default_factory=list)
+    """They are told behind the layer, and so wait until its details are ready."""
 
     # What the engine calls
 
@@ -263,12 +264,13 @@ class Conversation:
     def finish(self) -> Decision:
         """Say that nothing more will come, for whatever reason."""
         self.close()
+        self.details_ready = True
         return self._decide()
 
     def _decide(self, taken: int = 0) -> Decision:
         up, down = self.up, self.down
         decision = Decision(taken, up, down, self.details_ready)
-        if self.protocol_events:
+        if self.protocol_events and self.details_ready:
             decision.protocol_events, self.protocol_events = self.protocol_events, []
         if self.named:
             decision.named, self.named = self.named, []

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,14 @@ class _Exchange:
     answered_at: datetime | None = None
     response: HttpResponse | None = None
     end: HttpEnd | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def began_at(self) -> datetime:
+        """A request may be told later than it was sent: the end has its duration."""
+        if self.end and self.ended_at:
+            return self.ended_at - timedelta(seconds=self.end.duration_s)
+        return self.asked_at
 
 
 @dataclass(slots=True)
@@ -107,7 +115,7 @@ class HttpArchive(Format[_Exchange]):
                     self._answer(exchange, event, response)
             case LayerEvent(content=HttpEnd() as end):
                 if exchange := self._exchange(event, end.stream):
-                    exchange.end = end
+                    exchange.end, exchange.ended_at = end, event.time
                     return (self._complete(exchange),)
             case FlowClose():
                 flow = self._flows.pop(event.flow)
@@ -179,10 +187,10 @@ class HttpArchive(Format[_Exchange]):
 def _entry(exchange: _Exchange) -> dict[str, Any]:
     """An exchange as an entry. Names that begin with `_` are extensions; times are in ms."""
     request, response, end = exchange.request, exchange.response, exchange.end
-    wait = _between(exchange.asked_at, exchange.answered_at) if exchange.answered_at else 0.0
+    wait = _between(exchange.began_at, exchange.answered_at) if exchange.answered_at else 0.0
     total = end.duration_s * 1000 if end else wait
     entry: dict[str, Any] = {
-        "startedDateTime": exchange.asked_at,
+        "startedDateTime": exchange.began_at,
         "time": round(total, 3),
         "request": _request(request, end.request_bytes if end else -1),
         "response": _response(response, end.response_bytes if end else -1),

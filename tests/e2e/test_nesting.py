@@ -130,6 +130,8 @@ def test_plain_http_through_proxies(visit, options, stack):
     outcome, flow = visit(*options, "http://www.example/")
     assert outcome.code == 0
     assert flow.stack == stack
+    if stack[0] == "http-connect":
+        assert flow.layers[0]["details"]["status"] == 200
 
 
 def test_the_socks5_request_is_described_and_the_password_is_not(visit, session):

@@ -68,6 +68,24 @@ def play(script: list[Step]) -> tuple[object, ...]:
     return record.layers, record.protocol_events, record.faults, moved, replay.over
 
 
+def test_what_is_told_of_a_layer_has_what_the_answer_shows() -> None:
+    """The request's event waits for it, since events are told behind their layer."""
+    asked = (UP, b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    connect: list[Step] = [asked, (DOWN, b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")]
+    for script, name, value, events in (
+        (UPGRADE, "upgrade", "websocket", 6),
+        (UPGRADE[:1], "upgrade", None, 2),
+        ([UPGRADE[0], (DOWN, OK)], "upgrade", None, 3),
+        (connect, "status", 407, 3),
+        (connect[:1], "status", None, 2),
+    ):
+        layers, told, *_ = play([*script, *ENDS])
+        assert isinstance(layers, list)
+        assert isinstance(told, list)
+        assert getattr(layers[0][3], name) == value
+        assert len(told) == events
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())

@@ -29,6 +29,7 @@ from mitml4.sinks.har import HttpArchive
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 SERVER = Address("192.0.2.1", 443)
 LATER = START + timedelta(milliseconds=40)
+END = START + timedelta(milliseconds=100)
 
 
 @asynccontextmanager
@@ -46,10 +47,17 @@ def layer(depth: int, protocol: str) -> FlowLayer:
     return FlowLayer(flow=1, depth=depth, protocol=protocol, speaker="client", action="relayed")
 
 
-def request(stream: int = 1, depth: int = 0, url: str = "https://a.test/", **headers: str):
+def request(
+    stream: int = 1,
+    depth: int = 0,
+    url: str = "https://a.test/",
+    *,
+    time: datetime = START,
+    **headers: str,
+):
     pairs = tuple(headers.items())
     content = HttpRequest(stream=stream, method="GET", url=url, version="HTTP/1.1", headers=pairs)
-    return LayerEvent(time=START, flow=1, depth=depth, content=content)
+    return LayerEvent(time=time, flow=1, depth=depth, content=content)
 
 
 def response(stream: int = 1, status: int = 200, *headers: tuple[str, str]) -> LayerEvent:
@@ -65,7 +73,7 @@ def response(stream: int = 1, status: int = 200, *headers: tuple[str, str]) -> L
 
 def end(stream: int = 1) -> LayerEvent:
     content = HttpEnd(stream=stream, request_bytes=7, response_bytes=1234, duration_s=0.1)
-    return LayerEvent(flow=1, depth=0, content=content)
+    return LayerEvent(time=END, flow=1, depth=0, content=content)
 
 
 def close() -> FlowClose:
@@ -91,7 +99,9 @@ async def test_an_exchange_is_an_entry(tmp_path) -> None:
     path = tmp_path / "har"
     async with archive(path) as sink:
         sink.publish(layer(0, "http/1"))
-        sink.publish(request(url="https://a.test/x?q=1&empty=", Cookie="a=1; b=2"))
+        late = LATER  # a request may be told with its answer
+        url = "https://a.test/x?q=1&empty="
+        sink.publish(request(url=url, time=late, Cookie="a=1; b=2"))
         sink.publish(response(1, 100))
         sink.publish(response(1, 302, ("Location", "/y"), ("Set-Cookie", "s=t; Path=/; HttpOnly")))
         sink.publish(end())

@@ -49,9 +49,8 @@ class HttpConnect(HttpConversation):
     status: int | None = None
 
     def head_read(self, exchange: HttpExchange, status: int | None) -> None:
-        if exchange.method != b"CONNECT" or (status is not None and status < 200):
-            return
-        self.asked, self.status = exchange.target, status
+        if exchange.method == b"CONNECT" and (status is None or status >= 200):
+            self.asked, self.status = exchange.target, status
         self.details_ready = self.details_ready or status is not None
 
     def details(self) -> HttpConnectDetails:

@@ -24,7 +24,7 @@ __all__ = ["PROTOCOL", "Http1", "Http1Details"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http1Details(Details):
     """Host of the first request, and whether its target is an absolute URL (a request to a
-    proxy). `upgrade`: the protocol to which a 101 response switched."""
+    proxy). `upgrade`: the protocol to which a 101 response to it switched."""
 
     host: str | None
     absolute_form: bool

@@ -94,8 +94,8 @@ class HttpConversation(HttpMessages):
 
     def head_read(self, exchange: HttpExchange, status: int | None) -> None:
         """A head was read; `status` is None for a request. Decides whether the layer is
-        announced."""
-        self.details_ready = True
+        announced: the answer to an `Upgrade` is one of the details."""
+        self.details_ready = self.details_ready or not exchange.pauses or status is not None
 
     def read_request(self, data: bytes, at: int) -> int:
         if not self.pipeline.requests and STATUS_LINE.match(data, at):
