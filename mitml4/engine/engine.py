@@ -66,7 +66,7 @@ from mitml4.protocols.conversation import (
     Speaker,
 )
 from mitml4.protocols.conversation import Protocol as ProtocolRow
-from mitml4.protocols.policy import End, Unreadable
+from mitml4.protocols.policy import Blocked, End, Unreadable
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.protocols.unclaimed import asked_by
 
@@ -112,6 +112,7 @@ class Engine:
         "_speaker",
         "_target",
         "_told",
+        "_unheard",
         "_up",
         "context",
         "depth",
@@ -152,6 +153,8 @@ class Engine:
         self._elsewhere = False
         self._target = context.target
         self._binding: bool | None = None
+        self._unheard: set[int] = set()
+        """The streams of requests that were refused."""
         self._meter = Meter(rules.budget)
         self._recorder: Recorder | None = None
         if context.depth >= MAX_DEPTH:
@@ -643,8 +646,12 @@ class Engine:
                 self._fault(side, error.message)
 
     def _apply(self, decision: Decision) -> None:
-        if decision.named:  # nobody is to hear of where the client may not go
-            self.context.policy.check(*decision.named)
+        if decision.named:
+            try:
+                self.context.policy.check(*decision.named)
+            except Blocked:  # nobody is to hear of where the client may not go, now or at the end
+                self._unheard = {*map(_stream, decision.protocol_events)} - {-1}
+                raise
         if decision.details_ready and not self._told:
             self.announce()
         if decision.protocol_events:
@@ -704,7 +711,8 @@ class Engine:
         decision = conversation.finish()
         self._elsewhere = decision.elsewhere
         self.announce()
-        self._publish(decision.protocol_events)
+        unheard = self._unheard
+        self._publish([each for each in decision.protocol_events if _stream(each) not in unheard])
         if self._recorder:
             self._publish(self._recorder.take())
         self._conversation = None
@@ -779,6 +787,12 @@ class Engine:
             stack = (*self.context.stack, self._name)
             opening = Opening(up=data, up_ended=ended, stack=stack, port=self.context.port)
             policy.check(*asked_by(opening, self._target).ends)
+
+
+def _stream(event: ProtocolEvent | StreamLayer) -> int:
+    """The stream that an event is about; -1 where the protocol has none."""
+    stream: int = getattr(event, "stream", -1)
+    return stream
 
 
 def _behind(ahead: bytearray, data: bytes) -> bytes:

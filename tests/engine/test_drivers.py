@@ -36,7 +36,14 @@ from mitml4.protocols.conversation import (
     Protocol,
     Verdict,
 )
-from mitml4.protocols.policy import End, FlowPolicy, PolicyDecision, Unreadable
+from mitml4.protocols.policy import (
+    Blocked,
+    End,
+    FlowPolicy,
+    PolicyDecision,
+    Target,
+    Unreadable,
+)
 
 UP, DOWN = Direction.UP, Direction.DOWN
 END = None
@@ -299,3 +306,28 @@ def test_what_waits_for_a_side_that_has_ended_moves() -> None:
     assert replay.kept[UP] == b"early"
     replay.play([(DOWN, END)])
     assert replay.moved[UP] == b"early"
+
+
+def refuse_others(ends: Sequence[End]) -> PolicyDecision:
+    allowed = {"allowed.example"}
+    refused = any(isinstance(end, Unreadable) or end.host not in allowed for end in ends)
+    return PolicyDecision("block") if refused else PolicyDecision("intercept")
+
+
+def test_nobody_hears_of_the_end_of_a_request_that_was_refused() -> None:
+    get = "GET / HTTP/1.1\r\nHost: {}.example\r\n\r\n"
+    begun = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"
+    allowed = [(UP, get.format("allowed").encode()), (DOWN, begun.encode())]
+    heard = [("http.request", 1), ("http.response", 1), ("http.end", 1)]
+    for script, expected in ((allowed, heard), ([], [])):
+        record = Record()
+        server = Target("192.0.2.1", 80)
+        context = LayerContext(target=server, policy=FlowPolicy(refuse_others))
+        replay = Replay(Engine(Rules(), record, context))
+        replay.play(script)
+        with pytest.raises(Blocked):
+            replay.play([(UP, get.format("blocked").encode())])
+        replay.engine.close()
+        told = [(event.type, event.stream) for _, event in record.protocol_events]
+        assert told == expected
+        assert record.stack == ["http/1"]
