@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import trio
 
@@ -45,9 +45,13 @@ from mitml4.sinks.updates import (
     TlsSecret,
     Update,
 )
+from mitml4.tls.forge import Forge
 from mitml4.tls.keys import KeyType
 
 __all__ = ["Complain", "Say", "Session"]
+
+_RSA_AFTER_S: Final = 1.0
+"""The time from the start to the generation of an RSA key, whose CPU time would slow the start."""
 
 Say = Callable[[str], None]
 Complain = Callable[[MitmError], None]
@@ -177,7 +181,7 @@ class Session:
                 nursery.start_soon(self._accept, source, each)
                 nursery.start_soon(source.watch, self)
             nursery.start_soon(self.flows.run)
-            nursery.start_soon(interceptor.forge.prepare, KeyType.EC_P256, KeyType.RSA_2048)
+            nursery.start_soon(_prepare_keys, interceptor.forge)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
             await self._stop_asked.wait()
@@ -254,6 +258,13 @@ class Session:
             table=next((start.table for start in starts if start.table), None),
             pid=os.getpid(),
         )
+
+
+async def _prepare_keys(forge: Forge) -> None:
+    """Generate the usual keys, so that few connections have to wait for them."""
+    await forge.prepare(KeyType.EC_P256)
+    await trio.sleep(_RSA_AFTER_S)
+    await forge.prepare(KeyType.RSA_2048)
 
 
 def _queued(
