@@ -33,6 +33,8 @@ class MitmError(Exception):
     """The base of all errors: a message of one line, and a hint."""
 
     exit_code: int = ExitCode.FAILED
+    excerpt: tuple[str, ...] = ()
+    """Printable lines between the message and the hint: what the message is about."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

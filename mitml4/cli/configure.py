@@ -117,6 +117,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "har": given["har"],
         "keylog": given["keylog"],
         "shown": shown(**{each: given[each] for each in _SHOWN}),
+        "filter": given["filter"],
         "detect_timeout_s": given["detect_timeout"],
         "drain_s": given["drain"],
     }

@@ -40,8 +40,10 @@ class Console:
             self._write(text)
 
     def error(self, error: MitmError) -> None:
-        """Print the error, and its hint on a second line."""
+        """Print the error, its excerpt if there is one, and its hint on the last line."""
         self._write(f"{self._styled('error:', _RED)} {printable(error.message)}")
+        for line in error.excerpt:
+            self._write(line)
         if error.hint:
             self._write(f"{self._styled('hint:', _CYAN)} {printable(error.hint)}")
 

@@ -25,6 +25,7 @@ from mitml4.terminal import Color, is_terminal, wants_color, width_of
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
+    from mitml4.filter.expression import Filter
 
 __all__ = ["detect"]
 
@@ -65,6 +66,7 @@ def detect(
     json: bool,
     tunnels: bool,
     keylog: Path | None,
+    filter: Filter | None,
     **given: Any,
 ) -> int:
     """Name the protocol stack of each TCP flow in captures.
@@ -85,9 +87,8 @@ def detect(
         _read_keylog(keylog, secrets)
     outputs = capture_outputs(as_json=json, color=console.color)
     _tune_gc()
-    detection = Detection(
-        Hub(outputs.sinks), tunnels=tunnels, shown=shown(**given), secrets=secrets
-    )
+    hub = Hub(outputs.sinks, condition=filter)
+    detection = Detection(hub, tunnels=tunnels, shown=shown(**given), secrets=secrets)
     detection.start()
     failure: CaptureError | None = None
     interruption = _Interruption()

@@ -12,6 +12,7 @@ from mitml4.cli.values import (
     Interface,
     Parsed,
     parse_client_certificate,
+    parse_condition,
     parse_duration,
     parse_lifetime,
     parse_network,
@@ -190,6 +191,14 @@ _SHOWN: Final = (
         is_flag=True,
         help="Show passwords, cookies and the values of Authorization headers in the events and "
         "the HTTP archive, which otherwise have their length only.",
+    ),
+    _option(
+        "Output",
+        "--filter",
+        type=Parsed("expr", parse_condition),
+        help="Show and write only the flows and HTTP exchanges that match, such as "
+        "'host:*.example.com (method:POST or status:5xx)'. -w and --keylog are not filtered. "
+        "docs/filter.md describes the language.",
     ),
 )
 _POLICY: Final = (

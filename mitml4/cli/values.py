@@ -24,6 +24,7 @@ __all__ = [
     "Parsed",
     "Words",
     "parse_client_certificate",
+    "parse_condition",
     "parse_duration",
     "parse_interface",
     "parse_lifetime",
@@ -56,8 +57,9 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic only since cl
         try:
             return self.parse(value)
         except UsageError as error:
-            where = f"{origin_of(param, ctx)}: " if param else ""
-            raise UsageError(f"{where}{error.message}", hint=error.hint) from None
+            if param:
+                error.message = f"{origin_of(param, ctx)}: {error.message}"
+            raise
 
 
 class Interface(Parsed):
@@ -160,6 +162,13 @@ def parse_lifetime(text: str) -> float:
     if not (duration := parse_duration(text)):
         raise UsageError("a session of no length sees nothing", hint="as in: --duration 30s")
     return duration
+
+
+def parse_condition(text: str) -> object:
+    """From an expression as in docs/filter.md. Raises UsageError."""
+    from mitml4.filter.parser import parse_filter
+
+    return parse_filter(text)
 
 
 def parse_readable(text: str) -> Path:

@@ -70,11 +70,14 @@ class FlowBuilder:
         found = self._open.get(number)
         return found.flow if found else None
 
-    def forget(self, flow: int, exchange: Exchange) -> None:
-        """Remove an exchange from an open flow, to limit memory. Later events of it are ignored."""
-        found = self._open[flow]
-        found.flow.exchanges.remove(exchange)
-        found.exchanges.pop((exchange.depth, exchange.stream), None)
+    def forget(self, number: int) -> None:
+        """Remove a flow. Later events of it are ignored."""
+        self._open.pop(number, None)
+
+    def forget_exchange(self, number: int, key: tuple[int, int]) -> None:
+        """Let later events of an exchange (its depth and stream) be ignored; the flow keeps it."""
+        if found := self._open.get(number):
+            found.exchanges.pop(key, None)
 
     def finish(self) -> list[Flow]:
         """The flows that are still open, in the order in which they opened. They are removed."""

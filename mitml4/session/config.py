@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
+from mitml4.filter.expression import Filter
 from mitml4.net.rules.scope import Scope
 from mitml4.protocols.payload import Shown
 from mitml4.session.policy import Policy
@@ -42,6 +43,8 @@ class SessionConfig:
     keylog: Path | None = None
     shown: Shown = field(default_factory=Shown)
     """What events show of what is said."""
+    filter: Filter | None = None
+    """What is displayed and written, except packets and secrets; None: everything."""
 
     duration_s: float | None = None
     """The session ends after this time."""

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mitml4.events import LayerEvent
 from mitml4.session.totals import Totals
 from mitml4.sinks.sink import Listener, Sink
 from mitml4.sinks.updates import Published
 
+if TYPE_CHECKING:
+    from mitml4.filter.expression import Filter
+    from mitml4.sinks.selection import Selection
+
 __all__ = ["Hub"]
+
+Takers: TypeAlias = tuple[Callable[[Any], None], ...]
 
 
 class Hub:
     """Calls every sink that wants an event, and waits for none."""
 
-    def __init__(self, sinks: Iterable[Sink] = (), listeners: Iterable[Listener] = ()) -> None:
-        """`listeners` get events too; they write nothing, so they drop nothing."""
+    def __init__(
+        self,
+        sinks: Iterable[Sink] = (),
+        listeners: Iterable[Listener] = (),
+        *,
+        condition: Filter | None = None,
+        unfiltered: Collection[Sink] = (),
+    ) -> None:
+        """`listeners` get events too; they write nothing, so they drop nothing. `condition`: sinks
+        get only events that match it, except those in `unfiltered`."""
         self.totals = Totals()
         self.sinks = list(sinks)
         """The sinks that have not been removed."""
         self._all_sinks = tuple(self.sinks)
         self._listeners = (self.totals, *listeners)
-        self._takers: dict[type, tuple[Callable[[Any], None], ...]] = {}
+        self._unfiltered = unfiltered
+        self._selection = self._selecting(condition) if condition else None
+        self._takers: dict[type, Takers] = {}
         """The `publish` methods by class of event, filled when a class is first seen."""
+        self._selected_takers: dict[type, Takers] = {}
+        """The same of what the selection passes on."""
 
     def wants(self, kind: type) -> bool:
         """Whether anybody takes events of this class, or events of a protocol with such a content:
@@ -33,24 +51,55 @@ class Hub:
         return bool(self._takers_of(kind))
 
     def publish(self, event: Published) -> None:
-        kind = type(event.content) if isinstance(event, LayerEvent) else type(event)
-        for take in self._takers_of(kind):
+        for take in self._takers_of(_kind(event)):
             take(event)
 
     def remove(self, sink: Sink) -> None:
         """Give this sink no more events."""
         self.sinks.remove(sink)
         self._takers.clear()
+        self._selected_takers.clear()
 
     @property
     def dropped_events(self) -> int:
-        return sum(sink.dropped for sink in self._all_sinks)
+        not_held = self._selection.dropped if self._selection else 0
+        return not_held + sum(sink.dropped for sink in self._all_sinks)
 
-    def _takers_of(self, kind: type) -> tuple[Callable[[Any], None], ...]:
+    def _selecting(self, condition: Filter) -> Selection:
+        from mitml4.sinks.selection import Selection  # most sessions have no filter
+
+        return Selection(condition, self._pass_on)
+
+    def _pass_on(self, event: Published) -> None:
+        """Give the filtered sinks an event that was selected."""
+        kind = _kind(event)
+        if kind not in self._selected_takers:
+            self._selected_takers[kind] = _publishers(kind, self._filtered_sinks)
+        for take in self._selected_takers[kind]:
+            take(event)
+
+    @property
+    def _filtered_sinks(self) -> list[Sink]:
+        return [sink for sink in self.sinks if self._selection and sink not in self._unfiltered]
+
+    def _takers_of(self, kind: type) -> Takers:
         try:
             return self._takers[kind]
         except KeyError:
-            listeners: tuple[Listener, ...] = (*self._listeners, *self.sinks)
-            takers = tuple(each.publish for each in listeners if issubclass(kind, each.wants))
+            filtered = self._filtered_sinks
+            direct = [sink for sink in self.sinks if sink not in filtered]
+            takers = _publishers(kind, (*self._listeners, *direct))
+            if self._selection and (
+                issubclass(kind, self._selection.wants) or _publishers(kind, filtered)
+            ):
+                takers = (*takers, self._selection.publish)
             self._takers[kind] = takers
             return takers
+
+
+def _kind(event: Published) -> type:
+    return type(event.content) if isinstance(event, LayerEvent) else type(event)
+
+
+def _publishers(kind: type, listeners: Iterable[Listener]) -> Takers:
+    return tuple(each.publish for each in listeners if issubclass(kind, each.wants))

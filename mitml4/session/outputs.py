@@ -30,6 +30,8 @@ class Outputs(Generic[S]):
     """The sink on standard output, standard error or the terminal."""
     files: tuple[S, ...] = ()
     keylog: KeyLog | None = None
+    unfiltered: tuple[S, ...] = ()
+    """The files to which `--filter` does not apply."""
 
     @property
     def sinks(self) -> tuple[S, ...]:

@@ -89,7 +89,12 @@ class Session:
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
         )
-        self.hub = Hub(self.outputs.sinks, [Notes(say)])
+        self.hub = Hub(
+            self.outputs.sinks,
+            [Notes(say)],
+            condition=config.filter,
+            unfiltered=self.outputs.unfiltered,
+        )
         self.flows = Flows(self.hub, self._limits, config.max_flows, self._reach)
 
     async def run(

@@ -40,6 +40,7 @@ def open_outputs(
     Raises MitmError for a file that cannot be written.
     """
     files: list[LiveSink] = []
+    unfiltered: list[LiveSink] = []
     display = _display(config, ask)
     if config.events_file:
         lines = JsonLines.to_file(config.events_file, headers=config.shown.headers)
@@ -48,13 +49,14 @@ def open_outputs(
     if config.packets:
         from mitml4.sinks.pcapng import PacketFile
 
-        files.append(PacketFile.to_file(config.packets, taps))
+        unfiltered.append(PacketFile.to_file(config.packets, taps))
+        files += unfiltered
     if config.har:
         from mitml4.sinks.har import HttpArchive
 
         files.append(Background(HttpArchive.to_file(config.har)))
     keylog = KeyLog(config.keylog, keylog_failed) if config.keylog else None
-    return Outputs(display, tuple(files), keylog)
+    return Outputs(display, tuple(files), keylog, tuple(unfiltered))
 
 
 def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:

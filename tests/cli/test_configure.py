@@ -81,10 +81,13 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     config = on_lo(
         *("--ca-dir", "/ca", "--on-pinned", "fail", "--upstream", "reject"),
         *("--upstream-ca", str(pem), "-o", "events", "--keylog", "keys", "--headers"),
+        *("--filter", "a"),
         *("--duration", "5m", "--max-flows", "7", "--detect-timeout", "0s", "--drain", "1.5s"),
         "--dry-run",
     )
+    assert config.filter is not None
     assert config == InterceptConfig(
+        filter=config.filter,
         scope=Scope(interfaces=("lo",)),
         ca_dir=Path("/ca"),
         on_pinned="fail",

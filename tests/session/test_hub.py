@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mitml4.address import Address
 from mitml4.events import Event, FlowOpen, LayerEvent
+from mitml4.filter.parser import parse_filter
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.hub import Hub
@@ -58,3 +59,25 @@ def test_a_sink_that_is_removed_is_given_nothing_more() -> None:
     assert not hub.wants(HttpRequest)
     assert (lost.given, len(other.given)) == ([], 1)
     assert hub.dropped_events == 4  # what it had dropped until then is still counted
+
+
+def test_a_filter_applies_to_sinks_but_not_to_totals_nor_to_what_is_unfiltered() -> None:
+    everything, requests, packets = Kept(Event, ProtocolEvent), Kept(HttpRequest), Kept(FlowOpen)
+    hub = Hub(
+        [everything, requests, packets],
+        condition=parse_filter("method:GET"),
+        unfiltered=[packets],
+    )
+    assert hub.wants(HttpEnd)  # a filter may ask about it
+    opened, asked = (FlowOpen(flow=1, client=END, destination=END), request())
+    other = FlowOpen(flow=2, client=END, destination=END)
+    for event in (opened, other, asked):
+        hub.publish(event)
+    assert everything.given == [opened, asked]
+    assert requests.given == [asked]
+    assert packets.given == [opened, other]
+    assert hub.totals.flows == 2
+    hub.remove(everything)
+    again = request()
+    hub.publish(again)
+    assert (everything.given, requests.given) == ([opened, asked], [asked, again])

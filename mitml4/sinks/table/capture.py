@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Final
 from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.model.names import NAMES, server_of
+from mitml4.model.urls import split_url
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.wire_text import text
-from mitml4.sinks.table.model import split_url
 from mitml4.sinks.table.sheet import SheetRow, sheet
 from mitml4.sinks.updates import Published
 from mitml4.terminal import Color, wants_color, width_of

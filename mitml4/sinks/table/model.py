@@ -25,22 +25,20 @@ from mitml4.events import (
     SessionStart,
 )
 from mitml4.model.names import server_of
+from mitml4.model.urls import split_url
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES
-from mitml4.regex import regex
 from mitml4.sinks.table.grid import join_stack
 from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
 
-__all__ = ["MAX_ROWS", "Row", "State", "TableModel", "split_url"]
+__all__ = ["MAX_ROWS", "Row", "State", "TableModel"]
 
 MAX_ROWS: Final = 1000
 """Flows that are kept. Beyond it, the flow that closed first is removed."""
 _MAX_TEXT: Final = 300
-_AUTHORITY_END: Final = regex("[/?#]")  # RFC 3986 §3.2
-_PORT: Final = regex(r":[0-9]*$")
 
 _SUMMARISED: Final = tuple(
     each for each in EVENT_TYPES if each.summary is not ProtocolEvent.summary
@@ -280,16 +278,6 @@ def _close(row: Row, event: FlowClose) -> None:
         row.info = ", ".join(filter(None, (event.reason, row.info)))
     elif not row.info:
         row.info = event.reason
-
-
-def split_url(url: str) -> tuple[str, str]:
-    """The host without port, and the path; no host if it is not a URL (`*`, an authority)."""
-    _, separator, rest = url.partition("://")
-    if not separator:
-        return "", url
-    authority = _AUTHORITY_END.split(rest, 1)[0]
-    path = rest.removeprefix(authority)
-    return _PORT.sub("", authority).strip("[]"), path if path.startswith("/") else f"/{path}"
 
 
 def _shown(text: str) -> str:

@@ -26,3 +26,26 @@ def test_packets_and_exchanges_of_a_command_are_written(host, nginx, root: bool)
     assert request["url"] == WEB
     stacks = [event["stack"] for event in events if event["type"] == "flow.close"]
     assert stacks == ended.stacks == [["tls", "http/2"]]
+
+
+def test_a_filter_selects_what_is_written_and_said_but_not_the_packets(host, nginx) -> None:
+    names = {name: host.scratch / name for name in ("events.jsonl", "some.har", "all.pcapng")}
+    events, archive, packets = names.values()
+    ended = host.run(
+        *("sh", "-c", f"curl -s {WEB} && curl -s {WEB}missing && curl -s --http1.1 {WEB}"),
+        options=[
+            *("--filter", "status:404 or protocol:http/1"),
+            *("-o", str(events), "--har", str(archive), "-w", str(packets)),
+        ],
+    )
+    assert ended.code == 0
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    requests = [line["url"] for line in lines if line["type"] == "http.request"]
+    assert requests == [f"{WEB}missing", WEB]
+    assert [line["flow"] for line in lines if line["type"] == "flow.close"] == [2, 3]
+    assert lines[-1]["flows"] == 3
+    entries = json.loads(archive.read_bytes())["log"]["entries"]
+    assert [entry["request"]["url"] for entry in entries] == requests
+    detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(packets)]
+    read = subprocess.run(detect, check=True, capture_output=True, text=True, timeout=60)
+    assert read.stdout.count('"type":"flow.close"') == 3

@@ -1,0 +1,1 @@
+"""The language of filters: which flows and exchanges are meant (docs/filter.md)."""
