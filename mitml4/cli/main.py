@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -201,7 +202,7 @@ def _answer(error: BaseException, console: Console) -> int:
             failure = MitmError(_as_ours(error), hint=_help(error))
             failure.exit_code = ExitCode.USAGE
         case click.FileError():
-            where = os.path.dirname(error.ui_filename) or "."
+            where = shlex.quote(os.path.dirname(error.ui_filename) or ".")
             failure = MitmError(
                 f"cannot open {error.ui_filename}: {error.message}", hint=f"ls -ld {where}"
             )

@@ -53,7 +53,9 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
         raise CommandError(f"{name or repr(name)}: command not found", NOT_FOUND, hint=hint)
     if os.path.isdir(there[0]):
         raise CommandError(f"{there[0]} is a directory", NOT_EXECUTABLE)
-    raise CommandError(f"{there[0]} is not executable", NOT_EXECUTABLE, hint=f"chmod +x {there[0]}")
+    raise CommandError(
+        f"{there[0]} is not executable", NOT_EXECUTABLE, hint=f"chmod +x {shlex.quote(there[0])}"
+    )
 
 
 def _instead_of(name: str, places: Sequence[str]) -> str:

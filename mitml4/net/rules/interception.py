@@ -284,7 +284,7 @@ async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
         async with probe_link(guard.identity, ipv6=ipv6) as link:
             failure = await _try(scope, guard, link, ipv6=ipv6)
     except CannotProbeError as error:
-        return f"the session could not prove itself: {error.message}"
+        return f"the rules could not be tested: {error.message}"
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}",

@@ -61,7 +61,7 @@ def _assess_intercept(
         case "works":
             return _verdict("intercept", "ok", "ready")
         case "untried":
-            return _verdict("intercept", "skip", f"it would start, unproven: {outcome.reason}")
+            return _verdict("intercept", "skip", f"it would start, untested: {outcome.reason}")
         case "fails":
             found = f"not at all: {outcome.reason}"
             blocking = [each for each in environment if each.name not in _HARMLESS]

@@ -14,6 +14,7 @@ def path(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "program").write_text("#!/bin/sh\n")
     (tmp_path / "program").chmod(0o755)
     (tmp_path / "text").write_text("words\n")
+    (tmp_path / "some text").touch()
     (tmp_path / "directory").mkdir()
     return {"PATH": str(tmp_path)}
 
@@ -41,6 +42,8 @@ def test_what_is_not_there_is_told_with_what_to_try_instead(path) -> None:
         "program --all": "its words one by one, or: mitml4 run -- sh -c 'program --all'",
         "/missing/program": "ls -l /missing",
         "": "mitml4 run --help",
+        "text": f"chmod +x {path['PATH']}/text",
+        "some text": f"chmod +x '{path['PATH']}/some text'",
     }
     for name, hint in hints.items():
         with pytest.raises(CommandError) as raised:

@@ -38,7 +38,7 @@ def failing(name: str, *remedy: str) -> Check:
     [
         (Outcome("works"), ROOT, "ok", "ready"),
         (Outcome("fails", "why"), ROOT, "fail", "not at all: why"),
-        (Outcome("untried", "why"), ROOT, "skip", "it would start, unproven: why"),
+        (Outcome("untried", "why"), ROOT, "skip", "it would start, untested: why"),
         (
             Outcome("works"),
             USER,
