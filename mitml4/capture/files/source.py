@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import gzip
 import io
-import sys
 import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final, cast
 
 from mitml4.errors import CaptureError
+from mitml4.payload.codings import zstd_module
 
 __all__ = ["Source"]
 
 _CHUNK: Final = 1 << 17
-_PIECE: Final = 1 << 11
-"""Compressed bytes at a time: three of them may stand for 128 KiB (RFC 8878 §3.1.1.2.2)."""
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 §3.1.1
 
@@ -107,39 +105,8 @@ class Source:
         return None
 
     def _zstd(self, stream: BinaryIO) -> Callable[[int], bytes]:
-        """Python brings zstd from 3.14 on; before, a package does."""
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-
-            return _translating(zstd.ZstdFile(stream).read1, zstd.ZstdError)
-        import zstandard
-
-        frames = _Frames(stream, zstandard.ZstdDecompressor())
-        return _translating(frames.read, zstandard.ZstdError)
-
-
-class _Frames:
-    """Zstandard frames, one behind the other; the package's own reader takes a cut for an end."""
-
-    def __init__(self, stream: BinaryIO, decompressor: Any) -> None:
-        self._read = _reading(stream)
-        self._decompressor = decompressor
-        self._frame: Any = None
-        self._rest = b""
-
-    def read(self, _: int) -> bytes:
-        """What comes next; b"" behind the last frame. Raises EOFError within one."""
-        while data := self._rest or self._read(_PIECE):
-            self._frame = self._frame or self._decompressor.decompressobj()
-            plain: bytes = self._frame.decompress(data)
-            self._rest = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = None
-            if plain:
-                return plain
-        if self._frame:
-            raise EOFError("the compressed data is cut off")
-        return b""
+        zstd = zstd_module()
+        return _translating(zstd.ZstdFile(stream).read1, zstd.ZstdError)
 
 
 def _translating(read: Callable[[int], Any], failure: type[Exception]) -> Callable[[int], bytes]:

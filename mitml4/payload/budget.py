@@ -1,0 +1,69 @@
+"""How much of what is said may be kept: of one body, in one flow, and in the whole session.
+
+Two bounds hold for a session. `left` is used up by what is put into events. `free` is memory for
+bodies that have not ended; each flow may have as much of it as is still free, so there is always
+room for a flow that needs little (as in `sinks/shares.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitml4.dataclass import dataclass
+
+__all__ = ["DEFAULT_LIMIT", "DEFAULT_TOTAL", "MAX_MEMORY", "Payload", "SessionPayload"]
+
+DEFAULT_LIMIT: Final = 64 << 10
+DEFAULT_TOTAL: Final = 256 << 20
+MAX_MEMORY: Final = 16 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionPayload:
+    """The bounds of a session."""
+
+    limit: int = DEFAULT_LIMIT
+    """Bytes that are shown of a body, a message, or a direction."""
+    left: int = DEFAULT_TOTAL
+    """Bytes that may still be shown."""
+    free: int = MAX_MEMORY
+    """Bytes of memory that are not held."""
+
+    def of_flow(self) -> Payload:
+        """The bounds of one flow."""
+        return Payload(self)
+
+
+@dataclass(slots=True)
+class Payload:
+    """The bounds of one flow, for all of its layers."""
+
+    session: SessionPayload
+    held: int = 0
+    """Bytes of memory that its unfinished bodies hold."""
+
+    @property
+    def limit(self) -> int:
+        return self.session.limit
+
+    def hold(self, size: int) -> int:
+        """Reserve memory. Returns how many bytes of it there are, at most `size`."""
+        session = self.session
+        if not session.left:
+            return 0
+        # What it holds must not be more than what is free afterwards.
+        granted = min(size, max(0, session.free - self.held) // 2)
+        self.held += granted
+        session.free -= granted
+        return granted
+
+    def release(self, size: int) -> None:
+        """Return reserved memory."""
+        self.held -= size
+        self.session.free += size
+
+    def take(self, size: int) -> int:
+        """Use up the session's total. Returns how many bytes may be shown, at most `size`."""
+        taken = min(size, self.session.left)
+        self.session.left -= taken
+        return taken
