@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origi
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
+from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.wire_text import bounded, shorten, text
@@ -347,6 +348,7 @@ def _json(value: object) -> str:
 
 _WRITE: Final[dict[type, Callable[[Any], str]]] = {
     str: lambda value: encode_basestring(shorten(value)),
+    PayloadText: encode_basestring,
     int: int.__repr__,
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",

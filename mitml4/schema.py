@@ -16,6 +16,7 @@ from inspect import cleandoc
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer, LayerEvent
+from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details, LayerContext
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
@@ -28,12 +29,14 @@ Schema = dict[str, Any]
 _BOUNDS: Final = (
     f"A text of more than {MAX_TEXT} characters is cut after that number, and ends with {CUT}. "
     f"A list of more than {MAX_ITEMS} items is cut after that number, and its last item is {CUT}. "
-    f"The headers of a message have at most {MAX_PAIRS} characters."
+    f"The headers of a message have at most {MAX_PAIRS} characters. "
+    "What --payload shows is cut at its own limit instead."
 )
 
 _NULL: Final[Schema] = {"type": "null"}
 _SCALARS: Final[dict[object, Schema]] = {
     str: {"type": "string"},
+    PayloadText: {"type": "string"},
     bytes: {"type": "string"},
     bool: {"type": "boolean"},
     int: {"type": "integer", "minimum": 0},

@@ -126,7 +126,7 @@ class _Follower:
             clock=self.clock,
             target=Target(destination.ip, destination.port),
             hold_s=HOLD_S,
-            shown=self._shown,
+            shown=self._shown.of_flow(),
         )
         self._first = Depth(self, context, secrets=self._secrets)
         return self._first

@@ -11,8 +11,10 @@ from typing import Any, Final, TypeVar
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import Ends, Scope
-from mitml4.protocols.payload import Payload, Shown
+from mitml4.payload.budget import SessionPayload
+from mitml4.protocols.payload import Shown
 from mitml4.session.config import Display, InterceptConfig, RunConfig
+from mitml4.session.imports import import_decoders
 from mitml4.session.policy import Policy
 from mitml4.terminal import is_terminal
 
@@ -104,6 +106,8 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
                 hint=f"leave out {option} or --tls passthrough",
             )
     _refuse_one_file_for_two(given)
+    if given["payload"]:  # before the session may import nothing more
+        import_decoders()
     return {
         "policy": policy,
         "on_pinned": given["on_pinned"],
@@ -127,10 +131,9 @@ def shown(
     *, headers: bool, payload: bool, payload_limit: int, payload_total: int, show_secrets: bool
 ) -> Shown:
     """From the options of what events show."""
+    session = SessionPayload(limit=payload_limit, left=payload_total)
     return Shown(
-        headers=headers,
-        secrets=show_secrets,
-        payload=Payload(payload_limit, payload_total) if payload else None,
+        headers=headers, secrets=show_secrets, payload=session.of_flow() if payload else None
     )
 
 

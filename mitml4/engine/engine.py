@@ -212,6 +212,7 @@ class Engine:
             self._name,
             target=self._target,
             expected=inner.protocol,
+            negotiated=inner.negotiated,
             passthrough_reason=inner.passthrough_reason,
         )
 

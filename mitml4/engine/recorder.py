@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mitml4.payload.budget import Payload
+from mitml4.payload.text import shown_data
 from mitml4.protocols.conversation import Direction
-from mitml4.protocols.flow_data import FlowData, text_or_base64
-from mitml4.protocols.payload import Payload, redacted
+from mitml4.protocols.flow_data import FlowData
+from mitml4.protocols.payload import redacted
 
 __all__ = ["Recorder"]
 
@@ -43,14 +45,14 @@ class Recorder:
         if size < len(data):
             self._cut.add(direction)
         self._offsets[direction] = offset + size
-        shown = data[:size] if self._show_secrets else _without(secrets, data[:size])
-        text, base64 = text_or_base64(shown)
+        kept = data[:size] if self._show_secrets else _without(secrets, data[:size])
+        content = shown_data(kept)
         self._held.append(
             FlowData(
                 direction=direction,
                 offset=offset,
-                text=text,
-                base64=base64,
+                text=content.text,
+                base64=content.base64,
                 truncated=size < len(data),
             )
         )

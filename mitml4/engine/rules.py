@@ -34,7 +34,7 @@ class Observer(Protocol):
 
     def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer) -> int:
         """Something happened in a conversation, or a layer began beside others (StreamLayer).
-        Returns about how many bytes its event takes."""
+        Returns about how many bytes its event takes, without its payload."""
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         """The flow cannot be followed any further."""

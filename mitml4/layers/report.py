@@ -99,7 +99,7 @@ class Report:
     def protocol_event(self, depth: int, content: ProtocolEvent | StreamLayer) -> int:
         """Something happened in a conversation. Its event is built only if somebody wants it.
 
-        Returns the approximate memory of the event, in bytes.
+        Returns the approximate memory of the event, in bytes, without its payload.
         """
         if isinstance(content, StreamLayer):
             self.enter(depth + 1, content.protocol)
@@ -108,5 +108,5 @@ class Report:
             depth += content.in_stream_layer
             event = LayerEvent(time=self.clock(), flow=self.flow, depth=depth, content=content)
             self.publish(event)
-            return event.weight
+            return event.weight - content.payload_size
         return content_weight(content)

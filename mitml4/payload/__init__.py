@@ -9,6 +9,6 @@ grpc        the messages of a gRPC stream
 text        text or base64
 
 Nothing here knows a protocol's conversation or a socket. Modules that only `--payload` needs are
-imported when they are first used; `late_imports` lists them, for a session that can import nothing
+imported when they are first used; `LATE_IMPORTS` lists them, for a session that can import nothing
 later.
 """

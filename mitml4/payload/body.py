@@ -41,6 +41,7 @@ class Body:
         "_decoded",
         "_decoder",
         "_fault",
+        "_given",
         "_is_cut",
         "_payload",
         "_raw",
@@ -56,12 +57,11 @@ class Body:
         self._raw = Keep(payload)
         self._decoded: Keep | None = None
         self._decoder: Decoder | None = None
+        self._given = decoder
         self._reserved = 0
         self._fault: str | None = None
         self._is_cut = False
         """Whether decoding has stopped before the end."""
-        if codings:
-            self._begin_decoding(decoder)
 
     @property
     def size(self) -> int:
@@ -75,6 +75,8 @@ class Body:
 
     def write(self, data: bytes) -> None:
         """The next bytes."""
+        if self._codings and data and not self.size:
+            self._begin_decoding()
         self._raw.add(data)
         if self._decoder and data:
             self._decode(lambda decoder, room: decoder.read(data, room))
@@ -103,9 +105,9 @@ class Body:
         if self._decoded:
             self._decoded.clear()
 
-    def _begin_decoding(self, decoder: Decoder | None) -> None:
+    def _begin_decoding(self) -> None:
         try:
-            self._decoder = decoder or Chain(self._codings, self._payload.limit)
+            self._decoder = self._given or Chain(self._codings, self._payload.limit)
         except BrokenCodingError as error:
             self._fault = str(error)
             return

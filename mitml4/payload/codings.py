@@ -10,11 +10,21 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, Final, Protocol
 
 from mitml4.regex import regex
 
-__all__ = ["DECODER_BYTES", "STEP", "BrokenCodingError", "Chain", "Decoder", "parse", "zstd_module"]
+__all__ = [
+    "DECODER_BYTES",
+    "LATE_IMPORTS",
+    "STEP",
+    "BrokenCodingError",
+    "Chain",
+    "Decoder",
+    "parse",
+    "zstd_module",
+]
 
 STEP: Final = 16384
 """Decoded bytes of one call."""
@@ -26,6 +36,10 @@ DECODER_BYTES: Final = 65536
 """About the memory of one stage. A window is larger, but only what was decoded fills it."""
 # RFC 9659 §3: "decoders MUST support window sizes up to and including 8 MB"; browsers reject more.
 MAX_ZSTD_WINDOW_LOG: Final = 23
+
+_ZSTD_MODULE: Final = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+LATE_IMPORTS: Final = ("brotli", _ZSTD_MODULE)
+"""What is imported when it is first used."""
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 _ZSTD_MAGIC: Final = regex(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # RFC 8878 §3.1
@@ -232,11 +246,7 @@ class _Zstd:
 
 def zstd_module() -> Any:
     """Python has it from 3.14 on; before, a package has the same."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
+    return import_module(_ZSTD_MODULE)
 
 
 def _gzip() -> Stage:
@@ -309,10 +319,10 @@ class Chain:
         """`limit`: how many decoded bytes are wanted. Raises BrokenCodingError for a coding that is
         not known."""
         if len(codings) > MAX_CODINGS:
-            raise BrokenCodingError("too many content codings")
+            raise BrokenCodingError("too many codings")
         for name in codings:
             if name not in _STAGES:
-                raise BrokenCodingError(f"unknown content coding {name[:40]!a}")
+                raise BrokenCodingError(f"unknown coding {name[:40]!a}")
         self._names = tuple(reversed(codings))
         self._stages = [_STAGES[name]() for name in self._names]
         self._left = [MAX_INNER * (limit + STEP)] * (len(codings) - 1)

@@ -17,7 +17,7 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.regex import regex
 
-__all__ = ["LATE_IMPORTS", "PayloadText", "Shown", "base64_of", "shown", "shown_text"]
+__all__ = ["LATE_IMPORTS", "PayloadText", "Shown", "base64_of", "shown", "shown_data", "shown_text"]
 
 _DETECTED: Final = (
     *("cp1252", "cp1251", "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp1250"),
@@ -95,22 +95,35 @@ def base64_of(data: bytes) -> PayloadText:
 
 
 def shown_text(data: bytes, *, truncated: bool = False) -> Shown:
-    """Bytes that are UTF-8, such as a text message of a WebSocket."""
+    """Bytes that shall be UTF-8, such as a text message of a WebSocket. Every character is shown,
+    also a byte order mark."""
     return _decoded(data, "utf_8", truncated) or Shown(base64=base64_of(data))
 
 
+def shown_data(data: bytes) -> Shown:
+    """Bytes of which nothing is known."""
+    is_binary = _CONTROL.search(data.decode("latin-1"))
+    return Shown(base64=base64_of(data)) if is_binary else shown_text(data)
+
+
 def shown(data: bytes, content_type: bytes | None, *, truncated: bool = False) -> Shown:
-    """Bytes of this Content-Type. `truncated`: they may end in the middle of a character."""
+    """Bytes of this Content-Type. `truncated`: they may end in the middle of a character. A byte
+    order mark is not shown."""
     media_type = (content_type or b"").strip()
     is_text = _TEXT.match(media_type) is not None
     if is_text or not _BINARY.match(media_type):
         for charset in _named(data, media_type):
             found = _decoded(data, charset, truncated)
             if found and (is_text or not _CONTROL.search(found.text or "")):
-                return found
+                return _without_mark(found)
         if found := _undeclared(data, truncated, is_text=is_text):
             return found
     return Shown(base64=base64_of(data))
+
+
+def _without_mark(found: Shown) -> Shown:
+    text = PayloadText((found.text or "").removeprefix("\ufeff"))
+    return Shown(text=text, charset=found.charset)
 
 
 def _undeclared(data: bytes, truncated: bool, *, is_text: bool) -> Shown | None:
@@ -166,14 +179,14 @@ def _detected(sample: bytes) -> str | None:
 
 
 def _decoded(data: bytes, codec: str, truncated: bool) -> Shown | None:
-    """The text, without a byte order mark; None if the bytes are not in this charset."""
+    """The text; None if the bytes are not in this charset."""
     if codec in _LATIN and (found := _decoded(data, "cp1252", truncated)):
         return found
     try:
         text = codecs.getincrementaldecoder(codec)().decode(data, final=not truncated)
     except UnicodeError:
         return None
-    return Shown(text=PayloadText(text.removeprefix("\ufeff")), charset=_iana(codec))
+    return Shown(text=PayloadText(text), charset=_iana(codec))
 
 
 def _iana(codec: str) -> str:

@@ -49,6 +49,8 @@ class LayerContext:
     """For how long a part of a message may be held back while nothing more comes."""
     expected: str | None = None
     """The protocol that the outer layer has negotiated (websocket), where it has."""
+    negotiated: bytes = b""
+    """What the outer layer has negotiated for it: the extensions of a WebSocket."""
     passthrough_reason: str | None = None
     """Why TLS cannot be intercepted here, where the outer layer knows."""
     on_channel_binding: Callable[[bool], None] = _ignore
@@ -70,6 +72,7 @@ class LayerContext:
         *,
         target: Target | None = None,
         expected: str | None = None,
+        negotiated: bytes = b"",
         passthrough_reason: str | None = None,
     ) -> LayerContext:
         """The context of what this protocol carries. `target`: the client has named it here."""
@@ -78,6 +81,7 @@ class LayerContext:
             stack=(*self.stack, protocol),
             target=target or self.target,
             expected=expected,
+            negotiated=negotiated,
             passthrough_reason=passthrough_reason,
         )
 

@@ -169,6 +169,8 @@ class InnerProtocol:
 
     protocol: str | None = None
     """Its name where it was negotiated (`websocket`), else None: detect it."""
+    negotiated: bytes = b""
+    """What was negotiated for it: the extensions of a WebSocket."""
     framing: Callable[[], Framing] | None = None
     """The packets around an inner TLS handshake; None: there are none."""
     passthrough_reason: str | None = None
@@ -223,6 +225,8 @@ class Conversation:
     details_ready: bool = False
     inner: str | None = None
     """The name of the inner protocol, where it was negotiated."""
+    negotiated: bytes = b""
+    """What was negotiated for it beside its name."""
     framing: Callable[[], Framing] | None = None
     passthrough_reason: str | None = None
     channel_binding: bool | None = None
@@ -282,6 +286,7 @@ class Conversation:
         if up is SWITCH and down is SWITCH:
             decision.inner = InnerProtocol(
                 protocol=self.inner,
+                negotiated=self.negotiated,
                 framing=self.framing,
                 passthrough_reason=self.passthrough_reason,
             )

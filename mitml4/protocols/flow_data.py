@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from mitml4.dataclass import dataclass
+from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.regex import regex
 
-__all__ = ["FlowData", "text_or_base64"]
-
-_BINARY: Final = regex(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-"""Control characters that no text has: all but white space and escape sequences."""
+__all__ = ["FlowData"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +23,10 @@ class FlowData(ProtocolEvent):
     type: ClassVar[str] = "flow.data"
     direction: Direction
     offset: int
-    text: str | None = None
-    base64: str | None = None
+    text: PayloadText | None = None
+    base64: PayloadText | None = None
     truncated: bool = False
 
-
-def text_or_base64(data: bytes) -> tuple[str | None, str | None]:
-    """The data as text if it is that, in UTF-8; otherwise in base64."""
-    if not _BINARY.search(data):
-        try:
-            return data.decode(), None
-        except UnicodeDecodeError:
-            pass
-    return None, b64encode(data).decode()
+    @property
+    def payload_size(self) -> int:
+        return len(self.text or self.base64 or "")

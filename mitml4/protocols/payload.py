@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
 
 from mitml4.dataclass import dataclass
+from mitml4.payload.budget import Payload
 
-__all__ = ["DEFAULT_LIMIT", "DEFAULT_TOTAL", "Payload", "Shown", "redacted"]
-
-DEFAULT_LIMIT: Final = 64 << 10
-DEFAULT_TOTAL: Final = 256 << 20
-
-
-@dataclass(slots=True)
-class Payload:
-    """The bounds of a session's payload."""
-
-    limit: int = DEFAULT_LIMIT
-    """Bytes that are shown of a body, a message, or a direction."""
-    left: int = DEFAULT_TOTAL
-    """Bytes that may still be shown in the session."""
-
-    def take(self, size: int) -> int:
-        """Use up so many bytes of the session's bound; returns how many there are, at most that."""
-        taken = min(size, self.left)
-        self.left -= taken
-        return taken
+__all__ = ["Shown", "redacted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +20,10 @@ class Shown:
     """Passwords, cookies and their like, which are redacted otherwise."""
     payload: Payload | None = None
     """Bodies, messages, and the bytes of other innermost layers."""
+
+    def of_flow(self) -> Shown:
+        """The same for a flow, which has bounds of its own."""
+        return replace(self, payload=self.payload.session.of_flow()) if self.payload else self
 
 
 def redacted(size: int) -> str:

@@ -32,6 +32,11 @@ class ProtocolEvent:
         return None
 
     @property
+    def payload_size(self) -> int:
+        """How much of its memory is payload, which has bounds of its own."""
+        return 0
+
+    @property
     def in_stream_layer(self) -> bool:
         """Whether it belongs to a `StreamLayer` of the conversation, which is one layer further
         in."""

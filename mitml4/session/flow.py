@@ -91,7 +91,7 @@ class Flow:
             clock=services.clock,
             target=destination,
             policy=FlowPolicy(services.tls.policy, tuple(known)),
-            shown=services.shown,
+            shown=services.shown.of_flow(),
             hold_s=services.hold_s,
         )
         self.opened_at = services.clock()

@@ -10,7 +10,9 @@ import sys
 from importlib import import_module
 from typing import Final
 
-__all__ = ["import_all"]
+from mitml4.payload import codings, text
+
+__all__ = ["import_all", "import_decoders"]
 
 _LATE: Final = (
     "_strptime",  # datetime.strptime
@@ -26,6 +28,12 @@ _LATE: Final = (
     "traceback",
 )
 _LATE_OF_TABLES: Final = ("rich._emoji_codes", "rich.ansi", "rich.table")
+
+
+def import_decoders() -> None:
+    """Import what undoes codings and charsets, which only --payload needs."""
+    for name in (*codings.LATE_IMPORTS, *text.LATE_IMPORTS):
+        import_module(name)
 
 
 def import_all() -> None:

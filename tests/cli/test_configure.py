@@ -19,7 +19,8 @@ from mitml4.cli.options import Command, intercept_options
 from mitml4.cli.values import parse_duration
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import PortRange, Scope
-from mitml4.protocols.payload import Payload, Shown
+from mitml4.payload.budget import SessionPayload
+from mitml4.protocols.payload import Shown
 from mitml4.session.config import InterceptConfig
 from mitml4.session.policy import HostPattern, Policy
 
@@ -107,9 +108,9 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
 def test_what_events_show_of_what_is_said() -> None:
     assert on_lo().shown == Shown()
     assert on_lo("--payload-limit", "1M").shown == Shown()
-    assert on_lo("--payload").shown == Shown(payload=Payload(64 * 1024, 256 << 20))
+    assert on_lo("--payload").shown == Shown(payload=SessionPayload().of_flow())
     shown = on_lo("--payload", "--payload-limit", "1KB", "--payload-total", "2GiB").shown
-    assert shown == Shown(payload=Payload(1000, 2 << 30))
+    assert shown == Shown(payload=SessionPayload(limit=1000, left=2 << 30).of_flow())
     assert on_lo("--show-secrets").shown == Shown(secrets=True)
 
 

@@ -20,6 +20,7 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
+from mitml4.payload.budget import SessionPayload
 from mitml4.protocols import registry
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
@@ -31,7 +32,7 @@ from mitml4.protocols.conversation import (
     Verdict,
 )
 from mitml4.protocols.flow_data import FlowData
-from mitml4.protocols.payload import Payload, Shown
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -46,7 +47,7 @@ NOBODY_S: list[Step] = [(UP, b"\0\1\2\3" * 5000), (DOWN, b"\xffhello"), (UP, b"m
 
 
 def context(**payload: int) -> LayerContext:
-    return LayerContext(hold_s=HOLD_S, shown=Shown(payload=Payload(**payload)))
+    return LayerContext(hold_s=HOLD_S, shown=Shown(payload=SessionPayload(**payload).of_flow()))
 
 
 def replayed(script: list[Step], given: LayerContext, chunk: int | None = None) -> list[FlowData]:
@@ -234,5 +235,7 @@ async def test_what_a_conversation_hides_is_not_shown(
     assert moved[DOWN] == b"secret"
     for events in (shown, captured(script, context()), replayed(script, context())):
         assert said(events, DOWN) == b"<redacted, 6 bytes>"
-    secrets = LayerContext(hold_s=HOLD_S, shown=Shown(payload=Payload(), secrets=True))
+    secrets = LayerContext(
+        hold_s=HOLD_S, shown=Shown(payload=SessionPayload().of_flow(), secrets=True)
+    )
     assert said(replayed(script, secrets), DOWN) == b"secret"

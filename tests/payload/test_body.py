@@ -126,10 +126,14 @@ BROKEN = {
         gzip.compress(TEXT)[:-8] + b"\1\2\3\4" + gzip.compress(TEXT)[-4:],
         "gzip: incorrect data check",
     ),
-    "an unknown coding": (("compress",), TEXT, "unknown content coding 'compress'"),
-    "one unknown coding of two": (("aws-chunked", "gzip"), gzip.compress(TEXT), "unknown content"),
+    "an unknown coding": (("compress",), TEXT, "unknown coding 'compress'"),
+    "one unknown coding of two": (
+        ("aws-chunked", "gzip"),
+        gzip.compress(TEXT),
+        "unknown coding 'aws-chunked'",
+    ),
     "an inner coding": (("gzip", "br"), brotli.compress(TEXT), "gzip: incorrect header check"),
-    "too many codings": (("gzip",) * 5, TEXT, "too many content codings"),
+    "too many codings": (("gzip",) * 5, TEXT, "too many codings"),
 }
 """name: (codings, as sent, the beginning of the fault)"""
 

@@ -18,7 +18,13 @@ from mitml4.protocols.conversation import (
     Target,
     Verdict,
 )
-from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.http.events import (
+    GrpcMessage,
+    HttpBody,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+)
 from mitml4.protocols.http.http1_conversation import HttpConversation
 from mitml4.protocols.http.http1_heads import CONNECT_BEGUN, CONNECT_LINE, line_verdict
 from mitml4.protocols.http.http1_pipeline import HttpExchange
@@ -71,7 +77,7 @@ PROTOCOL: Final = Protocol(
     is_proxy=True,
     names_hosts=True,
     has_messages=True,
-    events=(HttpRequest, HttpResponse, HttpEnd),
+    events=(HttpRequest, HttpResponse, HttpBody, GrpcMessage, HttpEnd),
     client_first=b"C\r\n",
     server_first=b"",
     conclusive=True,

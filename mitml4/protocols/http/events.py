@@ -1,13 +1,23 @@
-"""The events of HTTP: request, response, and the end of an exchange."""
+"""The events of HTTP: request, response, bodies, and the end of an exchange."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
+from mitml4.payload.text import PayloadText
+from mitml4.protocols.conversation import Direction
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["HttpEnd", "HttpRequest", "HttpResponse", "Outcome", "Pairs"]
+__all__ = [
+    "GrpcMessage",
+    "HttpBody",
+    "HttpEnd",
+    "HttpRequest",
+    "HttpResponse",
+    "Outcome",
+    "Pairs",
+]
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values of header fields, in the order and the spelling of the wire."""
@@ -41,6 +51,55 @@ class HttpResponse(ProtocolEvent):
     version: str
     content_type: str | None = None
     headers: Pairs | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpBody(ProtocolEvent):
+    """With --payload: the body of a request or response has ended, and was not empty. `size` is as
+    sent; `decoded_size` with the codings in `encoding` undone, null if not all was decoded. Where
+    they could not be undone, `encoding` is empty and the body is as it came; `coding_error` says
+    why. Either `text`, which was in `charset`, or `base64`. `truncated`: there is more than is
+    shown.
+    """
+
+    type: ClassVar[str] = "http.body"
+    stream: int
+    side: Literal["request", "response"]
+    size: int
+    decoded_size: int | None
+    encoding: tuple[str, ...]
+    coding_error: str | None
+    charset: str | None
+    text: PayloadText | None
+    base64: PayloadText | None
+    truncated: bool
+
+    @property
+    def payload_size(self) -> int:
+        return len(self.text or self.base64 or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcMessage(ProtocolEvent):
+    """With --payload: a message of gRPC has ended; its stream has no `http.body`. `size` is as
+    sent, and `compressed` the flag before it. `base64` is the message with `encoding` undone; see
+    `http.body` for `coding_error`, `decoded_size` and `truncated`.
+    """
+
+    type: ClassVar[str] = "grpc.message"
+    stream: int
+    direction: Direction
+    size: int
+    compressed: bool
+    decoded_size: int | None
+    encoding: tuple[str, ...]
+    coding_error: str | None
+    base64: PayloadText
+    truncated: bool
+
+    @property
+    def payload_size(self) -> int:
+        return len(self.base64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

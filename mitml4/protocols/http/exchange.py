@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import Final, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.context import LayerContext
+from mitml4.protocols.http.bodies import BodyEvent, MessageBody
 from mitml4.protocols.http.events import HttpEnd, Outcome, Pairs
 from mitml4.protocols.payload import redacted
 from mitml4.protocols.wire_text import pairs, text
@@ -69,6 +70,18 @@ class Exchange:
     request_trailers: HeaderFields = ()
     """Events show trailers always, and secrets in them never."""
     trailers: HeaderFields = ()
+    request_body: MessageBody | None = None
+    response_body: MessageBody | None = None
+
+    def end_request_body(self) -> Iterator[BodyEvent]:
+        """What is left to tell of the request's body."""
+        body, self.request_body = self.request_body, None
+        return body.end(self.request_bytes, is_complete=self.request_done) if body else iter(())
+
+    def end_response_body(self) -> Iterator[BodyEvent]:
+        """The same of the response's."""
+        body, self.response_body = self.response_body, None
+        return body.end(self.response_bytes, is_complete=self.response_done) if body else iter(())
 
     def end(
         self, now: float, outcome: Outcome = "complete", *, reset_code: str | None = None

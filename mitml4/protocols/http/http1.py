@@ -13,7 +13,13 @@ from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Protocol
-from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.http.events import (
+    GrpcMessage,
+    HttpBody,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+)
 from mitml4.protocols.http.http1_conversation import HttpConversation
 from mitml4.protocols.http.http1_opening import detect
 from mitml4.protocols.parts.lines import TEXT
@@ -46,7 +52,7 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda context: Http1(context=context),
     has_messages=True,
-    events=(HttpRequest, HttpResponse, HttpEnd),
+    events=(HttpRequest, HttpResponse, HttpBody, GrpcMessage, HttpEnd),
     client_first=TEXT,
     server_first=b"HI\r\n",
     names_hosts=True,

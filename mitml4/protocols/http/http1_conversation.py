@@ -156,7 +156,7 @@ class HttpConversation(HttpMessages):
         exchange.pauses = connect or b"upgrade" in fields.named
         memory = _BARE_BYTES + len(line[0]) + len(section) + _FIELD_BYTES * len(fields.lines)
         self._note_request(exchange, line, fields, memory)
-        self.begin_body(UP, exchange, *body)
+        self.begin_body(UP, exchange, *body, fields.lines)
 
     def _asked_by(self, line: re.Match[bytes]) -> list[End]:
         """The hosts that a request line asks for."""
@@ -214,7 +214,7 @@ class HttpConversation(HttpMessages):
             self._release(exchange)
             bodiless = exchange.method == b"HEAD" or status in (204, 304)
             body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
-            self.begin_body(DOWN, exchange, *body)
+            self.begin_body(DOWN, exchange, *body, fields.lines)
         return end.end() - at
 
     def _answered_simply(self, data: bytes, at: int) -> HttpExchange | None:
@@ -261,6 +261,7 @@ class HttpConversation(HttpMessages):
         token = fields.first(b"upgrade")
         self.upgrade = None if token is None else text(token)
         self.inner = UPGRADES.get(token.lower()) if token else None
+        self.negotiated = b",".join(fields.named.get(b"sec-websocket-extensions", ()))
         self._switching = not exchange.request_done
         self.begin_body(DOWN, exchange, *NO_BODY)
         self.down = SWITCH

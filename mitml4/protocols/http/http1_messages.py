@@ -30,7 +30,8 @@ from mitml4.protocols.conversation import (
     Direction,
     Forward,
 )
-from mitml4.protocols.http.exchange import Trailers
+from mitml4.protocols.http.bodies import MessageBody, begin_body
+from mitml4.protocols.http.exchange import HeaderFields, Trailers
 from mitml4.protocols.http.http1_heads import (
     CHUNK_LINE,
     CHUNK_LINE_BEGUN,
@@ -92,7 +93,7 @@ class HttpMessages(Conversation):
             if isinstance(directive, Forward):
                 rest = len(data) - at
                 taken = rest if directive.count is None else min(rest, directive.count)
-                self.passed(direction, taken)
+                self._move(direction, data, at, taken)
             elif directive is PEEK:
                 taken = self._take(direction, data, at)
             else:
@@ -101,6 +102,36 @@ class HttpMessages(Conversation):
             if not taken or (paused and self.up is not PAUSE):
                 break  # not whole; or the client's side, which had waited, is read first
         return at
+
+    def _move(self, direction: Direction, data: bytes, at: int, count: int) -> None:
+        """Bytes that were shown are those of a Forward."""
+        directive = self.directive(direction)
+        if isinstance(directive, Forward) and directive.is_copied:
+            self.copied(direction, data[at : at + count])
+        self.passed(direction, count)
+
+    def copied(self, direction: Direction, data: bytes) -> None:
+        if body := self._body_of(direction):
+            self.protocol_events += body.write(data)
+        if not self._is_wanted(direction):
+            directive = self.directive(direction)
+            assert isinstance(directive, Forward)
+            self.set_directive(direction, Forward(directive.count))
+
+    def _body_of(self, direction: Direction) -> MessageBody | None:
+        """What takes the body of the current message."""
+        exchange = self.sides[direction].exchange
+        if exchange is None:
+            return None
+        return exchange.request_body if direction is UP else exchange.response_body
+
+    def _is_wanted(self, direction: Direction) -> bool:
+        body = self._body_of(direction)
+        return body is not None and body.is_wanted
+
+    def _forward(self, direction: Direction, count: int | None) -> None:
+        """The next bytes are content."""
+        self.set_directive(direction, Forward(count, self._is_wanted(direction)))
 
     def passed(self, direction: Direction, count: int) -> None:
         side = self.sides[direction]
@@ -167,9 +198,9 @@ class HttpMessages(Conversation):
             return 0 if data.find(b"\n", at) < 0 else self._next_request(data, at)
         side = self.sides[UP]
         side.part = Part.COUNTED
-        self.up = Forward(side.length)
+        self._forward(UP, side.length)
         taken = min(side.length, len(data) - at)
-        self.passed(UP, taken)
+        self._move(UP, data, at, taken)
         return taken
 
     def _is_skipped(self, data: bytes, at: int) -> bool:
@@ -214,21 +245,35 @@ class HttpMessages(Conversation):
         size = int(line[1], 16)
         self.sides[direction].part = Part.CHUNK if size else Part.TRAILER
         if size:
-            self.set_directive(direction, Forward(size))
+            self._forward(direction, size)
         return line.end() - at
 
     def begin_body(
-        self, direction: Direction, exchange: HttpExchange, part: Part, length: int
+        self,
+        direction: Direction,
+        exchange: HttpExchange,
+        part: Part,
+        length: int,
+        headers: HeaderFields = (),
     ) -> None:
         """The head of a message is complete, and this body follows."""
         side = self.sides[direction]
         side.exchange, side.part, side.length = exchange, part, length
+        if part is not Part.COUNTED or length:
+            if direction is UP:
+                exchange.request_body = begin_body(
+                    self.context, exchange.stream, "request", headers
+                )
+            else:
+                exchange.response_body = begin_body(
+                    self.context, exchange.stream, "response", headers
+                )
         if part is Part.UNTIL_END:
-            self.set_directive(direction, FORWARD_ALL)
+            self._forward(direction, None)
         elif length and direction is UP:
             side.part = Part.BODY
         elif length:
-            self.set_directive(direction, Forward(length))
+            self._forward(direction, length)
         elif part is Part.COUNTED:
             self._complete(direction)
 

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Target
+from mitml4.protocols.http.bodies import BodyEvent
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import Exchange
 
@@ -29,7 +30,7 @@ MAX_WAITING_BYTES: Final = 1 << 18
 """Memory of requests that wait behind others."""
 
 
-HttpEvent: TypeAlias = HttpRequest | HttpResponse | HttpEnd
+HttpEvent: TypeAlias = HttpRequest | HttpResponse | HttpEnd | BodyEvent
 Events: TypeAlias = tuple[HttpEvent, ...]
 
 
@@ -98,18 +99,23 @@ class Pipeline:
         if request is None:
             return ()
         self.waiting_bytes -= exchange.memory
-        return (request,)
+        return (request, *(exchange.end_request_body() if exchange.request_done else ()))
 
     def end_request(self, exchange: HttpExchange) -> Events:
         """The request is complete, its body included."""
         exchange.request_done = True
-        return (exchange.end(self.clock()),) if exchange.response_done else ()
+        bodies = () if exchange.waiting else tuple(exchange.end_request_body())
+        return (*bodies, *self._end(exchange))
 
     def end_response(self) -> Events:
         """The final response to the exchange at the front is complete."""
         exchange = self.unanswered.popleft()
         exchange.response_done = True
-        return (exchange.end(self.clock()),) if exchange.request_done else ()
+        return (*exchange.end_response_body(), *self._end(exchange))
+
+    def _end(self, exchange: HttpExchange) -> Events:
+        is_over = exchange.request_done and exchange.response_done
+        return (exchange.end(self.clock()),) if is_over else ()
 
     def cut(self, last: HttpExchange | None, *, one_sided: bool) -> Iterator[HttpEvent]:
         """The connection is over: end all exchanges. `last` is the exchange of the last request;
@@ -122,5 +128,7 @@ class Pipeline:
         for exchange in unfinished:
             if one_sided:  # then show at least the requests
                 yield from self.release_request(exchange)
+            bodies = (*exchange.end_request_body(), *exchange.end_response_body())
             if exchange.waiting is None:
+                yield from bodies
                 yield exchange.end(self.clock(), "cut")

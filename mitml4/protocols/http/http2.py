@@ -17,7 +17,15 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
 from mitml4.protocols.http.asked import of_headers
-from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse, Outcome
+from mitml4.protocols.http.bodies import begin_body
+from mitml4.protocols.http.events import (
+    GrpcMessage,
+    HttpBody,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+    Outcome,
+)
 from mitml4.protocols.http.exchange import (
     UPGRADES,
     Exchange,
@@ -149,6 +157,8 @@ class Http2(Frames):
         exchange.request_done = promised
         protocol = named.get(b":protocol", b"").lower()
         exchange.asks_for_socket = UPGRADES.get(protocol) == WebSocket.name
+        if not promised and not exchange.asks_for_socket:
+            exchange.request_body = begin_body(self.context, stream, "request", headers)
         self.extended_connect = self.extended_connect or b":protocol" in named
         self.protocol_events.append(
             HttpRequest(
@@ -178,11 +188,14 @@ class Http2(Frames):
         if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only block
             exchange.trailers = _kept(each for each in headers if each[0].startswith(b"grpc-"))
         if exchange and exchange.asks_for_socket and status[:1] == b"2":
-            exchange.socket = Messages(stream)
+            extensions = named.get(b"sec-websocket-extensions", b"")
+            exchange.socket = Messages(self.context.shown.payload, extensions, stream)
             if not self._has_sockets:
                 self.protocol_events.append(StreamLayer(protocol=WebSocket.name))
             self._has_sockets = True
         if exchange and status[:1] != b"1":
+            if not exchange.socket and not exchange.response_body:
+                exchange.response_body = begin_body(self.context, stream, "response", headers)
             exchange.asks_for_socket = False
 
     def _trailers(self, direction: Direction, stream: int, headers: HeaderFields) -> None:
@@ -197,7 +210,12 @@ class Http2(Frames):
 
     def read_content(self, direction: Direction, stream: int, content: bytes) -> None:
         exchange = self._streams.get(stream)
-        if exchange and exchange.socket:
+        if exchange is None:
+            return
+        body = exchange.request_body if direction is UP else exchange.response_body
+        if body:
+            self.protocol_events += body.write(content)
+        elif exchange.socket:
             try:
                 self.protocol_events += exchange.socket.read(direction, content)
             except ProtocolError:
@@ -233,9 +251,11 @@ class Http2(Frames):
             return False
         if direction is UP:
             exchange.request_bytes += size
+            body = exchange.request_body
         else:
             exchange.response_bytes += size
-        return exchange.socket is not None
+            body = exchange.response_body
+        return body.is_wanted if body else exchange.socket is not None
 
     def end_half(self, direction: Direction, stream: int) -> None:
         exchange = self._streams.get(stream)
@@ -243,8 +263,10 @@ class Http2(Frames):
             return
         if direction is UP:
             exchange.request_done = True
+            self.protocol_events += exchange.end_request_body()
         else:
             exchange.response_done = True
+            self.protocol_events += exchange.end_response_body()
         if exchange.request_done and exchange.response_done:
             self._close(stream)
 
@@ -260,6 +282,10 @@ class Http2(Frames):
         """End a stream. `code` is the error that ended it (RFC 9113 §7)."""
         exchange = self._streams.pop(stream, None)
         if exchange is not None:
+            self.protocol_events += exchange.end_request_body()
+            self.protocol_events += exchange.end_response_body()
+            if exchange.socket:
+                exchange.socket.close()
             reset_code = None if code is None else _error_name(code)
             self.protocol_events.append(
                 exchange.end(self.context.clock(), outcome, reset_code=reset_code)
@@ -282,7 +308,7 @@ PROTOCOL: Final = Protocol(
     detect=detect,
     converse=lambda context: Http2(context=context),
     has_messages=True,
-    events=(HttpRequest, HttpResponse, HttpEnd, WebSocketMessage),
+    events=(HttpRequest, HttpResponse, HttpBody, GrpcMessage, HttpEnd, WebSocketMessage),
     client_first=b"P",
     server_first=b"\0",
     conclusive=True,
