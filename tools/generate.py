@@ -46,6 +46,9 @@ LIMITS: Final = (
     "With `intercept`, one client may start 1,000 connections to one server at once and 500 a "
     "second, and twice as many to all servers. The SYNs of further connections are dropped, and "
     "the client retransmits them.",
+    "For the requests of an HTTP/1 connection that wait for their responses (pipelining) there are "
+    "256 KiB of memory, enough for some 130 large or 400 small ones. With more of them the "
+    "connection is relayed unseen, and a `flow.error` reports it.",
     "`intercept` reads the rules of others at its start. If a firewall that is loaded during a "
     "session drops intercepted connections, new ones pass by unseen until that changes; with "
     "`--block` they time out. A line on standard error reports it, with the rule to add.",
