@@ -127,6 +127,14 @@ ATTACKS: dict[str, list[Piece]] = {
     "http/1, behind a bare CR": [
         head(b"GET / HTTP/1.1", b"Host: ok.test", b"A: b\rHost: blocked.test")
     ],
+    "http/1, a bare CR for the end of a head": [
+        b"GET / HTTP/1.1\r\nHost: ok.test\r\n\rGET http://blocked.test/ HTTP/1.1\r\n\r\n"
+    ],
+    "http/1, a bare CR for the end of trailers": [
+        head(b"POST / HTTP/1.1", b"Host: ok.test", b"Transfer-Encoding: chunked")
+        + b"0\r\n\r"
+        + get(BLOCKED)
+    ],
     "http/1, a bare CR for a blank": [head(b"GET / HTTP/1.1", b"Host:\r blocked.test")],
     "http/1, a method of any letters": [b"G{\xffT / HTTP/1.1\r\nHost: blocked.test\r\n\r\n"],
     "http/1, the same in pieces": [b"@GET /", SILENCE, b" HTTP/1.1\r\nHost: blocked.test\r\n\r\n"],
@@ -407,6 +415,7 @@ UNREADABLE = {
     "http/1, smuggled",
     "http/1, a head too long",
     "http/1, blanks",
+    "http/1, a bare CR for the end of trailers",
     "http/1, a method of any letters",
     "http/1, the same in pieces",
     "http/0.9 with fields, tab",
@@ -425,6 +434,7 @@ UNREADABLE = {
 
 UNREADABLE_ELSEWHERE = {
     "blanks without an end",
+    "http/1, a bare CR for the end of a head",
     "http/1, another kind of blank",
     "http/1, absolute, two targets",
     "http/1, absolute, two users",

@@ -22,6 +22,7 @@ from mitml4.protocols.wire_text import text, whole_text
 from mitml4.regex import regex
 
 __all__ = [
+    "BARE_CR",
     "CHUNK_LINE",
     "CHUNK_LINE_BEGUN",
     "CONNECT_BEGUN",
@@ -42,6 +43,7 @@ __all__ = [
     "unfolded",
 ]
 
+BARE_CR: Final = "HTTP/1: a line that begins with a bare CR"
 MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length after leading zeros: up to an exabyte."""
 
@@ -135,11 +137,13 @@ class Fields:
     def of(cls, section: bytes) -> Fields:
         """Read a header section, from after the start line to before the empty line.
 
-        Raises ProtocolError where some readers would see a field that delimits the message and
-        others would not (RFC 9112 §5.1, §11.2).
+        Raises ProtocolError where some readers would see the end of the section, or a field that
+        delimits the message, and others would not (RFC 9112 §2.2, §5.1, §11.2).
         """
         if section.startswith((b" ", b"\t")):
             raise ProtocolError("HTTP/1: white space before the first header field")
+        if section.startswith(b"\r") or b"\n\r" in section:
+            raise ProtocolError(BARE_CR)
         lines: list[tuple[bytes, bytes]] = []
         named: dict[bytes, list[bytes]] = {}
         for line in unfolded(section).split(b"\n"):

@@ -33,6 +33,7 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.http.bodies import MessageBody, begin_body
 from mitml4.protocols.http.exchange import HeaderFields, Trailers
 from mitml4.protocols.http.http1_heads import (
+    BARE_CR,
     CHUNK_LINE,
     CHUNK_LINE_BEGUN,
     REQUEST_BEGUN,
@@ -222,6 +223,8 @@ class HttpMessages(Conversation):
     def _trailer(self, direction: Direction, line: bytes) -> None:
         """Read a line of the trailer section. The empty line ends the message (RFC 9112 §7.1.2)."""
         side = self.sides[direction]
+        if line.startswith(b"\r") and line != b"\r\n":
+            raise ProtocolError(BARE_CR)
         name, _, value = line.partition(b":")
         if name.strip():
             side.trailers.add(name.strip(), value.strip())
