@@ -14,7 +14,7 @@ __all__ = ["FlowData"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowData(ProtocolEvent):
-    """With --payload: bytes of an innermost layer that has no events of its own, as they were sent.
+    """With --payload: bytes of an innermost layer whose protocol has no events, as they were sent.
 
     Either `text` or `base64`. `offset`: of the first byte in its direction of this layer.
     `truncated`: more bytes follow that are not shown.

@@ -22,7 +22,7 @@ class Shown:
     """Bodies, messages, and the bytes of other innermost layers."""
 
     def of_flow(self) -> Shown:
-        """The same for a flow, which has bounds of its own."""
+        """The same for a flow, which has separate bounds."""
         return replace(self, payload=self.payload.session.of_flow()) if self.payload else self
 
 

@@ -33,7 +33,7 @@ class ProtocolEvent:
 
     @property
     def payload_size(self) -> int:
-        """How much of its memory is payload, which has bounds of its own."""
+        """How much of its memory is payload, which has separate bounds."""
         return 0
 
     @property

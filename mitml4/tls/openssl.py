@@ -1,6 +1,6 @@
 """SSL_read and SSL_write on the caller's memory.
 
-pyOpenSSL's `recv_into` reads into memory of its own and copies, and it raises an exception where
+pyOpenSSL's `recv_into` reads into its own memory and copies, and it raises an exception where
 nothing can be read yet, which is the usual end of every read. Both cost more than OpenSSL does for
 a short record.
 """
