@@ -12,7 +12,7 @@ from mitml4.sinks.files import OutputFile
 from mitml4.sinks.inline import Inline
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.sink import CaptureSink, Sink
-from mitml4.terminal import Color, is_terminal
+from mitml4.terminal import Color
 
 if TYPE_CHECKING:
     from mitml4.sinks.keylog import KeyLog
@@ -78,7 +78,7 @@ def capture_outputs(*, as_json: bool, color: Color) -> CaptureOutputs:
     """
     if sys.stdout is None:
         raise UsageError("standard output is closed", hint="the output goes there")
-    if not is_terminal(sys.stdout):
+    if not sys.stdout.isatty():
         return CaptureOutputs(Inline(JsonLines.to_stdout()))
     if as_json:
         file = _TerminalOutput(sys.stdout.fileno(), "standard output", is_ours=False)

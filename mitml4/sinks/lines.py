@@ -12,7 +12,7 @@ import os
 import sys
 import termios
 from collections import deque
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
@@ -21,6 +21,7 @@ from mitml4.sinks.files import write_all, write_failure
 from mitml4.sinks.table.grid import short_size
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.updates import Published
+from mitml4.terminal import Color, wants_color
 
 __all__ = ["FlowLines", "line_of"]
 
@@ -49,13 +50,12 @@ class FlowLines:
     name = "standard error"
     wants = TableModel.wants
 
-    def __init__(self, color: Literal["auto", "always", "never"] = "auto") -> None:
+    def __init__(self, color: Color = "auto") -> None:
         self.dropped = 0
         self._model = TableModel()
         self._descriptor = sys.stderr.fileno()
         self._is_terminal = os.isatty(self._descriptor)
-        wants_color = self._is_terminal and not os.environ.get("NO_COLOR")
-        self._is_dim = wants_color if color == "auto" else color == "always"
+        self._is_dim = wants_color(color, sys.stderr)
         self._waiting: deque[str] = deque()
         self._news = trio.Event()
         self._closing = False

@@ -217,6 +217,23 @@ def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> byt
     return shown
 
 
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_a_terminal_of_any_kind_shows_the_table(http: Path, term: str) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    environ = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    argv = [sys.executable, "-m", "mitml4", "detect", str(http)]
+    subprocess.run(
+        argv, stdout=theirs, stderr=subprocess.PIPE, env=environ | {"TERM": term}, check=True
+    )
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert ("\x1b" in shown) == (term == "xterm")
+    assert len(shown.splitlines()) == 2
+    assert "http/1" in shown.splitlines()[1]
+
+
 def test_a_file_as_standard_input_has_a_bar_on_a_terminal(http: Path) -> None:
     assert b"standard input" in screen_of("-", http, http.parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 
 import pytest
 import trio
@@ -68,6 +69,23 @@ async def test_what_a_name_contains_cannot_move_the_cursor(capfd) -> None:
     written = capfd.readouterr().err
     assert "evil" in written
     assert "\x1b" not in written
+
+
+async def test_lines_are_dim_where_a_terminal_can_show_it(monkeypatch) -> None:
+    for term, no_color, is_dim in (
+        ("xterm", "", True),
+        ("xterm", "1", False),
+        ("dumb", "", False),
+    ):
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setenv("NO_COLOR", no_color)
+        ours, theirs = pty.openpty()
+        with os.fdopen(theirs, "w") as terminal:
+            monkeypatch.setattr("sys.stderr", terminal)
+            await write(opened(1), closed(1))
+            assert os.read(ours, 1000).startswith(b"\x1b[2m" if is_dim else b"mitml4: ")
+            monkeypatch.undo()
+        os.close(ours)
 
 
 async def test_what_comes_faster_than_it_can_be_written_is_counted() -> None:
