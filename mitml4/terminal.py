@@ -12,6 +12,8 @@ __all__ = ["Color", "is_terminal", "occupy_standard_descriptors", "wants_color",
 Color: TypeAlias = Literal["auto", "always", "never"]
 """The option --color."""
 
+_DUMB: Final = (None, "", "dumb")
+"""Values of TERM that tell of no escape sequences."""
 _STANDARD_ERROR: Final = 2
 _WIDE: Final = 160
 """The width of a table if the output is not a terminal."""
@@ -19,7 +21,7 @@ _WIDE: Final = 160
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether it is a terminal that supports escape sequences; None: a closed stream."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM") not in _DUMB
 
 
 def wants_color(color: Color, stream: TextIO | None) -> bool:

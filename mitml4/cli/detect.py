@@ -218,7 +218,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
         stream = Path(name).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise CaptureError(
-            f"cannot read {name}: {error.strerror}", hint="mitml4 detect FILE.pcap"
+            f"cannot read {name}: {error.strerror}", hint=f"ls -l {shlex.quote(name)}"
         ) from error
     with stream:
         yield stream

@@ -217,7 +217,7 @@ def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> byt
     return shown
 
 
-@pytest.mark.parametrize("term", ["dumb", "xterm"])
+@pytest.mark.parametrize("term", ["", "dumb", "xterm"])
 def test_a_terminal_of_any_kind_shows_the_table(http: Path, term: str) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
