@@ -121,11 +121,22 @@ def detect(opening: Opening) -> Verdict:
     """
     if opening.up:
         verdict = _start(opening.up)
+        if verdict is Verdict.MATCH and _SERVER_HELLO.match(opening.up):
+            return _answered_start(opening.down)
         incomplete = verdict is Verdict.NEED_MORE and opening.up_ended
         return Verdict.REJECT if incomplete else verdict
     if _start(opening.down) in (Verdict.MATCH, Verdict.LIKELY):
         return Verdict.LIKELY
     return Verdict.REJECT if opening.up_ended and opening.down_ended else Verdict.NEED_MORE
+
+
+def _answered_start(asked: bytes) -> Verdict:
+    """The verdict on a ServerHello from the client: it answers the server, whose bytes may be
+    missing in a capture. If these are something else, TLS has begun behind them."""
+    return _start(asked) if asked else Verdict.LIKELY
+
+
+_SERVER_HELLO: Final = regex(rb"\x16\x03[\0-\xff]{3}\x02")
 
 
 def _start(data: bytes) -> Verdict:
