@@ -21,6 +21,7 @@ E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=ngi
     mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin \
     javac=default-jdk-headless git=git ruby=ruby php=php-cli node=nodejs npm=npm rclone=rclone \
     lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
+    /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
 .PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites clean

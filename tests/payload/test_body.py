@@ -293,3 +293,31 @@ def test_the_memory_of_a_session_is_shared_among_its_flows() -> None:
     assert [content.truncated for content in contents] == [False] * 5 + [True] * 45
     assert session.free == 10_000
     assert greedy.held == 0
+
+
+@given(
+    codings=st.lists(st.sampled_from(sorted(ENCODE)), min_size=1, max_size=3).map(tuple),
+    data=st.binary(max_size=200),
+    change=st.tuples(st.integers(0, 300), st.binary(max_size=3)),
+    cuts=st.lists(st.integers(0, 300), max_size=4).map(tuple),
+    limit=st.sampled_from([1, 50, 1000]),
+    is_complete=st.booleans(),
+)
+def test_changed_bytes_of_any_coding_are_shown(
+    codings: tuple[str, ...],
+    data: bytes,
+    change: tuple[int, bytes],
+    cuts: tuple[int, ...],
+    limit: int,
+    is_complete: bool,
+) -> None:
+    for coding in codings:
+        data = ENCODE[coding](data)
+    place, bytes_there = change
+    sent = data[:place] + bytes_there + data[place + 1 :]
+    content = read(sent, codings, cuts=cuts, limit=limit, is_complete=is_complete)
+    assert content.size == len(sent)
+    assert len(content.data) <= limit
+    if not content.encoding:
+        assert content.data == sent[:limit]
+        assert content.fault or not sent

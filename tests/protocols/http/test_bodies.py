@@ -6,6 +6,7 @@ import gzip
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import brotli
@@ -14,8 +15,9 @@ from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame, SettingsFr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitml4.errors import ProtocolError
 from mitml4.payload.budget import SessionPayload
-from mitml4.protocols.conversation import Conversation, Direction, LayerContext
+from mitml4.protocols.conversation import Conversation, Direction, Forward, LayerContext
 from mitml4.protocols.http.events import GrpcMessage, HttpBody, HttpEnd, HttpRequest
 from mitml4.protocols.http.http1 import Http1
 from mitml4.protocols.http.http2 import Http2
@@ -227,6 +229,25 @@ def test_a_body_is_shown_up_to_the_limit_and_counted_to_its_end(
         assert body.size == end.response_bytes
 
 
+def test_beyond_the_limit_a_body_moves_unseen(converse: Converse) -> None:
+    to_the_end = HEAD + b"\r\n" + TEXT
+    for answer, rest in (
+        (counted(TEXT)[:-9], 9),
+        (to_the_end, None),
+        (chunked(TEXT, size=2000)[:1500], 552),
+    ):
+        conversation = Http1(context=context(100))
+        converse(conversation, [(UP, GET), (DOWN, answer[:90])])
+        assert isinstance(conversation.down, Forward)
+        assert conversation.down.is_copied
+        converse(conversation, [(DOWN, answer[90:])])
+        assert conversation.down == Forward(rest, is_copied=False)
+    conversation = Http1()
+    converse(conversation, [(UP, GET), (DOWN, counted(TEXT)[:90])])
+    assert isinstance(conversation.down, Forward)
+    assert not conversation.down.is_copied
+
+
 class Peer:
     """One end of a connection of HTTP/2."""
 
@@ -254,9 +275,25 @@ OK = (":status", "200")
 
 
 def test_bodies_of_interleaved_and_padded_streams_of_http2(converse: Converse) -> None:
+    script = http2_script()
+    expected = [
+        *((1, "request", b"asked", False), (3, "request", b"third", False)),
+        *((1, "response", TEXT, False), (3, "response", TEXT, False)),
+        *((5, "response", b"half", True), (7, "response", b"cut ", True)),
+    ]
+    for chunk in (None, 1, 5, 1000):
+        events = played(converse, Http2(context=context()), script, chunk)
+        assert sorted(bodies(events)) == sorted(expected), chunk
+        check_order(events)
+    (first, *_) = [body for body in events if isinstance(body, HttpBody) and body.stream == 3][1:]
+    assert (first.size, first.decoded_size) == (len(gzip.compress(TEXT)), len(TEXT))
+    assert first.encoding == ("gzip",)
+
+
+def http2_script() -> Script:
     client, server = Peer(), Peer()
     packed = gzip.compress(TEXT)
-    script: Script = [
+    return [
         *HELLO,
         (UP, client.headers(1, *ASK) + client.headers(3, *ASK) + client.headers(5, *ASK)),
         (UP, data(1, b"as", pad=3) + data(3, b"third", end=True) + data(1, b"ked", end=True)),
@@ -270,17 +307,6 @@ def test_bodies_of_interleaved_and_padded_streams_of_http2(converse: Converse) -
         (UP, client.headers(7, *ASK, end=True)),
         (DOWN, server.headers(7, OK) + data(7, b"cut off")[:-3]),
     ]
-    expected = [
-        *((1, "request", b"asked", False), (3, "request", b"third", False)),
-        *((1, "response", TEXT, False), (3, "response", TEXT, False)),
-        *((5, "response", b"half", True), (7, "response", b"cut ", True)),
-    ]
-    for chunk in (None, 1, 5, 1000):
-        events = played(converse, Http2(context=context()), script, chunk)
-        assert sorted(bodies(events)) == sorted(expected), chunk
-        check_order(events)
-    (first, *_) = [body for body in events if isinstance(body, HttpBody) and body.stream == 3][1:]
-    assert (first.size, first.decoded_size, first.encoding) == (len(packed), len(TEXT), ("gzip",))
 
 
 def grpc(message: bytes, flags: int = 0) -> bytes:
@@ -421,3 +447,32 @@ def test_an_upgrade_hands_on_the_extensions(converse: Converse) -> None:
     answer = b"HTTP/1.1 101 S\r\n" + upgrade + extensions + b"; server_no_context_takeover\r\n\r\n"
     converse(conversation, [(UP, ask), (DOWN, answer)])
     assert conversation.negotiated == b"permessage-deflate; server_no_context_takeover"
+
+
+@given(data=st.data())
+def test_broken_bytes_cost_no_memory(data: st.DataObject, converse: Converse) -> None:
+    """Whatever is changed in a conversation, it ends with a ProtocolError at worst."""
+    kind = data.draw(st.sampled_from([Http1, Http2, WebSocket]))
+    script: Script
+    if kind is WebSocket:
+        script = websocket()[0]
+    elif kind is Http2:
+        script = http2_script()
+    else:
+        script = data.draw(st.sampled_from([script for script, _ in HTTP1.values()]))
+    at = data.draw(st.integers(0, len(script) - 1))
+    direction, sent = script[at]
+    if sent:
+        place = data.draw(st.integers(0, len(sent) - 1))
+        changed = sent[:place] + data.draw(st.binary(max_size=3)) + sent[place + 1 :]
+        script = [*script[:at], (direction, changed), *script[at + 1 :]]
+    given_context = context(
+        data.draw(st.sampled_from([10, 5000])), negotiated=b"permessage-deflate"
+    )
+    conversation = kind(context=given_context)
+    with suppress(ProtocolError):
+        converse(conversation, script, chunk=data.draw(st.sampled_from([None, 1, 50])))
+    conversation.finish()
+    payload = given_context.shown.payload
+    assert payload
+    assert payload.held == 0
