@@ -85,6 +85,7 @@ COMMANDS: Final = {
     "detect": Entry(
         "mitml4.cli.detect:detect", "Name the protocol stack of each TCP flow in captures."
     ),
+    "view": Entry("mitml4.cli.view:view", "Show the flows of a file, or write a report of them."),
     "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
     "ca": Entry("mitml4.cli.ca:ca", "Manage the certificate authority that clients have to trust."),
     "doctor": Entry(

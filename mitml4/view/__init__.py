@@ -1,0 +1,1 @@
+"""Shows the flows of a file: as a report in HTML, or as text."""
