@@ -10,11 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import (
     ExtendedKeyUsageOID,
     ExtensionOID,
@@ -118,6 +120,10 @@ def _faults(path: Sequence[x509.Certificate], known: bool, now: datetime) -> Ite
         yield from _form_faults(certificate)
     for certificate in path[:-1]:  # a root's signature is not verified
         yield from _signature_faults(certificate)
+    for certificate, issuer in pairwise(path):
+        # RFC 5280 §7.1: equal whatever their case and kind of string. Go and GnuTLS compare bytes.
+        if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
+            yield "issuer named in another form"
     for issuer in issuers:
         if fault := date_fault(issuer.not_valid_before_utc, issuer.not_valid_after_utc, now):
             yield f"CA {fault}"
@@ -141,6 +147,9 @@ def _key_faults(certificate: x509.Certificate) -> Iterator[str]:
     except (ValueError, UnsupportedAlgorithm):
         yield _UNUSUAL_KEY
         return
+    usual_form = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if usual_form not in certificate.tbs_certificate_bytes:  # a compressed point, for example
+        yield _UNUSUAL_KEY
     match key:
         case rsa.RSAPublicKey() if key.key_size < _MIN_RSA_BITS:
             yield _WEAK_KEY

@@ -13,6 +13,7 @@ import base64
 import json
 import selectors
 import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL, crypto
@@ -53,6 +58,8 @@ class Certificate:
     digest: str = "sha256"
     version: int = 3
     authority_key: str = "the issuer's"
+    issuer: str = ""
+    """How it names its issuer, if not as that one names itself."""
 
     def say(self, value: x509.ExtensionType, *, critical: bool = False) -> None:
         self.extensions[type(value)] = (value, critical)
@@ -274,6 +281,23 @@ def leaf_without_authority_key(server: Server) -> None:
 
 
 @fault
+def issuer_in_other_letters(server: Server) -> None:
+    """Equal for OpenSSL (RFC 5280 §7.1), and not for those that compare bytes."""
+    server.leaf.issuer = "INTERMEDIATE"
+
+
+@fault
+def compressed_key(server: Server) -> None:
+    """A point of the curve in its short form (RFC 5480 §2.2)."""
+    pem = server.leaf.key.to_cryptography_key().private_bytes(
+        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
+    )
+    argv = ["openssl", "ec", "-conv_form", "compressed"]
+    short = subprocess.run(argv, input=pem, capture_output=True, check=True).stdout
+    server.leaf.key = crypto.load_privatekey(crypto.FILETYPE_PEM, short)
+
+
+@fault
 def wrong_authority_key(server: Server) -> None:
     server.leaf.authority_key = "another's"
 
@@ -485,7 +509,7 @@ def sign(certificate: Certificate, issuer: str, issuer_key: crypto.PKey) -> cryp
     signed.set_serial_number(x509.random_serial_number())
     if certificate.name:
         signed.get_subject().CN = certificate.name
-    signed.get_issuer().CN = issuer
+    signed.get_issuer().CN = certificate.issuer or issuer
     signed.set_pubkey(certificate.key)
     begins, ends = (f"{moment:%Y%m%d%H%M%SZ}".encode() for moment in certificate.valid)
     signed.set_notBefore(begins)

@@ -49,8 +49,9 @@ HIDDEN = words("""
     intermediate-trusted intermediate-expired intermediate-is-none
     intermediate-without-constraints intermediate-may-not-sign intermediate-for-clients-only
     intermediate-for-netscape intermediate-unknown-critical intermediate-version-1
-    name-constraints path-length must-staple intermediate-must-staple staple-revoked
-    staple-unknown staple-old staple-forged never-valid dh-1024
+    compressed-key issuer-in-other-letters name-constraints path-length must-staple
+    intermediate-must-staple staple-revoked staple-unknown staple-old staple-forged never-valid
+    dh-1024
 """)
 """What it would hide, so that the client has to meet the server itself."""
 

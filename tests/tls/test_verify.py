@@ -85,6 +85,8 @@ VERDICTS = {
     "intermediate-is-none": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "intermediate-without-constraints": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "intermediate-may-not-sign": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
+    "issuer-in-other-letters": hidden("issuer named in another form"),
+    "compressed-key": hidden("unusual key"),
     "intermediate-for-netscape": hidden("unsuitable certificate purpose"),
     "intermediate-version-1": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "name-constraints": hidden("permitted subtree violation", issuer=Unknown.ISSUER),
