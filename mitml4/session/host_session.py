@@ -189,6 +189,7 @@ class Rules:
         fate = "time out, since --block lets none pass by unseen"
         if not self._has_blocks:
             await self.interception.stop_intercepting()
+            self.interception.gate.give_up()
             fate = "pass by unseen"
         session.publish(Note(f"{_SHUT_OUT}: until they change, new ones {fate}; {hint}"))
 

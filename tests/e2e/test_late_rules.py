@@ -64,6 +64,7 @@ def test_connections_pass_by_while_rules_that_were_loaded_late_drop_them(
     told = Told(session)
     with ExitStack() as late:
         Router(router.namespace, late).load(chain("input", rules, policy="drop"))
+        comes_to(lab.client, "echo")  # from the time before it was noticed: by SYNs that come again
         assert "nft insert rule inet theirs c ct mark" in told.wait(DROPPED)
         pass_by(lab, session)
     told.wait(AGAIN)

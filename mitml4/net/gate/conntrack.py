@@ -25,6 +25,7 @@ from mitml4.net.netlink import (
 __all__ = ["Conntrack", "Entry"]
 
 _NEW: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW
+_DELETE: Final = _NEW | 2  # IPCTNL_MSG_CT_DELETE
 
 _ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY
 _NAT_SOURCE, _TIMEOUT, _MARK, _NAT_DESTINATION = 6, 7, 8, 13
@@ -62,12 +63,19 @@ class Conntrack:
         as an existing one; otherwise the kernel's OSError."""
         request(self._socket, _NEW, _message(entry), NLM_F_CREATE | NLM_F_EXCL)
 
+    def remove(self, source: Address, destination: Address) -> None:
+        """Remove the entry of a connection. Raises FileNotFoundError if there is none; otherwise
+        the kernel's OSError."""
+        family = _family(source)
+        asked = nested(_ORIGINAL, *_tuple(family, source, destination))
+        request(self._socket, _DELETE, nfnetlink_head(family) + asked)
+
     def close(self) -> None:
         self._socket.close()
 
 
 def _message(entry: Entry) -> bytes:
-    family = socket.AF_INET6 if entry.source.is_v6 else socket.AF_INET
+    family = _family(entry.source)
     parts = [
         nfnetlink_head(family),
         nested(_ORIGINAL, *_tuple(family, entry.source, entry.destination)),
@@ -81,6 +89,10 @@ def _message(entry: Entry) -> bytes:
         parts.append(_translation(_NAT_SOURCE, family, source or entry.source))
         parts.append(_translation(_NAT_DESTINATION, family, destination or entry.destination))
     return b"".join(parts)
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if address.is_v6 else socket.AF_INET
 
 
 def _tuple(family: socket.AddressFamily, source: Address, target: Address) -> tuple[bytes, bytes]:

@@ -92,6 +92,10 @@ class SynChannel(Protocol):
         Raises OSError if the kernel does not accept it; the client will retransmit.
         """
 
+    def withdraw(self, held: HeldSyn) -> None:
+        """Undo `admit` for a connection that has not arrived: if its client sends the SYN again,
+        that is a new one. Best effort."""
+
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         """Refuse its client. Best effort: the client will retransmit."""
 
@@ -151,6 +155,11 @@ class SynGate:
         """An accepted connection does not arrive soon: its client is slow or has gone, packets were
         lost, or a rule drops them."""
         self._missing.set()
+
+    def give_up(self) -> None:
+        """Wait no longer for the accepted connections that have not arrived."""
+        for pending in list(self.admitted.values()):
+            pending.give_up()
 
     async def _hold_syns(self) -> None:
         while True:
@@ -261,8 +270,12 @@ class PendingConnection:
         return TcpStream(self._socket)
 
     def refuse(self, reason: OSError | None) -> None:
-        """Refuse it with the error of the server's side; without an error, with a RST."""
+        """Refuse it with the error of the server's side; without an error, with a RST. One that was
+        accepted and has not arrived gets no answer, so that its client asks again."""
         self._leave()
+        if self._is_let_in:
+            self._gate.channel.withdraw(self.held)
+            return
         if isinstance(reason, TimeoutError):
             return  # without mitml4, the client would get no answer either
         unreachable = reason is not None and reason.errno in _UNREACHABLE
@@ -272,6 +285,10 @@ class PendingConnection:
         """The client has retransmitted its SYN."""
         if self._is_let_in:
             self._admit()
+
+    def give_up(self) -> None:
+        """It will not arrive."""
+        self._has_arrived.set()
 
     def arrive(self, sock: trio.socket.SocketType) -> None:
         """The connection has arrived at the listener."""

@@ -68,6 +68,9 @@ class NamespaceChannel:
         self._sockets.send(held.syn.packet, held.syn.destination, Mark.ADMITTED)
         return held.syn.client, held.syn.destination
 
+    def withdraw(self, held: HeldSyn) -> None:
+        """Nothing has been kept of it."""
+
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         syn = held.syn
         if refusal is Refusal.UNREACHABLE:

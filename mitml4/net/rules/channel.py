@@ -120,6 +120,10 @@ class HostChannel:
         self._send(held)
         return ends
 
+    def withdraw(self, held: HeldSyn) -> None:
+        with suppress(OSError):
+            self._conntrack.remove(held.syn.client, held.syn.destination)
+
     def expect(
         self, client: Address, destination: Address, *, own_ip: str, connection_mark: int = 0
     ) -> Ends:

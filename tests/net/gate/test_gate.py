@@ -29,7 +29,9 @@ class Channel:
         self.log, self.client_side = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.admitted: list[int] = []
         self.refused: list[tuple[int, Refusal]] = []
+        self.withdrawn: list[int] = []
         self.lets_in = True
+        self.loses = False
         self.clients: list[socket.socket] = []
 
     def ask(self, port: int, client: int = 2, server_port: int = 443) -> None:
@@ -52,9 +54,14 @@ class Channel:
         self.admitted.append(held.syn.client.port)
         if not self.lets_in:
             raise OSError(errno.ENOMEM, "no memory")
+        if self.loses:
+            return held.syn.client, held.destination
         client = socket.create_connection(("127.0.0.1", self.listener.address.port))
         self.clients.append(client)
         return Address.of(client.getsockname()), Address.of(client.getpeername())
+
+    def withdraw(self, held: HeldSyn) -> None:
+        self.withdrawn.append(held.syn.client.port)
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         self.refused.append((held.syn.client.port, refusal))
@@ -103,6 +110,30 @@ async def test_a_connection_waits_until_it_is_accepted(gate: SynGate) -> None:
         assert await stream.peek(0, 1) == b"x"
         stream.close()
     assert (gate.pending, gate.admitted) == ({}, {})
+
+
+async def test_a_client_whose_connection_does_not_arrive_may_ask_again(
+    gate: SynGate, monkeypatch
+) -> None:
+    monkeypatch.setattr("mitml4.net.gate.gate._ARRIVES_SOON_S", 0)
+    gate.channel.loses = True
+
+    async def give_up() -> None:
+        await gate.wait_missing()
+        gate.give_up()
+
+    for times in (1, 2):
+        gate.channel.ask(1001)
+        connection = await gate.accept()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up)
+            with trio.fail_after(4), pytest.raises(ConnectionResetError):
+                await connection.accept()
+        connection.refuse(None)
+        assert gate.channel.withdrawn == [1001] * times
+        assert gate.missing_in_a_row == times
+    assert gate.channel.refused == []
+    assert gate.admitted == {}
 
 
 async def test_a_syn_that_comes_again_is_no_second_connection(gate: SynGate) -> None:
