@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.payload.budget import Payload
+from mitml4.regex import regex
 
-__all__ = ["Shown", "redacted"]
+__all__ = ["Shown", "is_redacted", "redacted"]
+
+_REDACTED: Final = regex("<redacted, [0-9]+ bytes>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +33,8 @@ class Shown:
 def redacted(size: int) -> str:
     """What stands for a secret of so many bytes."""
     return f"<redacted, {size} bytes>"
+
+
+def is_redacted(value: str) -> bool:
+    """Whether the value of a header field is what `redacted` returns."""
+    return _REDACTED.fullmatch(value) is not None

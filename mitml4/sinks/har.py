@@ -28,6 +28,7 @@ from mitml4.events import (
     weight,
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.payload import is_redacted
 from mitml4.protocols.registry import PROTOCOLS
 from mitml4.sinks.files import OutputFile, begin_file, write_all
 from mitml4.sinks.format import Format, Weight
@@ -214,7 +215,7 @@ def _request(request: HttpRequest, size: int) -> dict[str, Any]:
         "method": request.method,
         "url": request.url,
         "httpVersion": request.version,
-        "cookies": list(_pairs(_values(headers, "cookie"))),
+        "cookies": list(_pairs(_cookies(headers, "cookie"))),
         "headers": _named(headers),
         "queryString": _named(_query(request.url)),
         "headersSize": -1,
@@ -229,7 +230,7 @@ def _response(response: HttpResponse | None, size: int) -> dict[str, Any]:
         "status": response.status if response else 0,
         "statusText": _phrase(response.status) if response else "",
         "httpVersion": response.version if response else "",
-        "cookies": [_set_cookie(value) for value in _values(headers, "set-cookie")],
+        "cookies": [_set_cookie(value) for value in _cookies(headers, "set-cookie")],
         "headers": _named(headers),
         "content": {
             "size": max(size, 0),
@@ -272,6 +273,11 @@ def _pairs(values: Iterable[str]) -> Iterator[dict[str, str]]:
     for pair in (pair for value in values for pair in value.split(";") if pair.strip()):
         name, _, content = pair.strip().partition("=")
         yield {"name": name, "value": content}
+
+
+def _cookies(headers: Headers, name: str) -> Iterator[str]:
+    """The values of these header fields that are not redacted."""
+    return (value for value in _values(headers, name) if not is_redacted(value))
 
 
 def _set_cookie(value: str) -> dict[str, Any]:

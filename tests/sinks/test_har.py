@@ -22,6 +22,7 @@ from mitml4.events import (
     weight,
 )
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.payload import redacted
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.har import HttpArchive
@@ -138,6 +139,18 @@ async def test_an_exchange_is_an_entry(tmp_path) -> None:
     assert entry["connection"] == "1"
     assert entry["_client"] == {"ip": "::1", "port": 9}
     assert entry["_stack"] == ["http/1"]
+
+
+async def test_a_redacted_cookie_is_none(tmp_path) -> None:
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/1"))
+        sink.publish(request(url="https://a.test/", Cookie=redacted(3)))
+        sink.publish(response(1, 200, ("Set-Cookie", redacted(12)), ("set-cookie", "a=<redacted")))
+        sink.publish(end())
+    (entry,) = entries(path)
+    assert entry["request"]["cookies"] == []
+    assert [cookie["name"] for cookie in entry["response"]["cookies"]] == ["a"]
 
 
 async def test_the_address_of_a_proxy_is_not_the_servers(tmp_path) -> None:
