@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -14,6 +15,7 @@ from mitml4.errors import CaptureError
 from mitml4.model.builder import FlowBuilder
 from mitml4.model.flow import Flow
 from mitml4.model.lines import read_objects
+from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.session.detect import Detection
 
@@ -27,13 +29,15 @@ def read(
     *,
     keylog: str | os.PathLike[str] | None = None,
     tunnels: bool = False,
+    payload: bool = False,
 ) -> Iterator[Flow]:
     """The flows of a file, each when it has closed; those that never closed come last.
 
     The file is a capture (pcap or pcapng), or has events as JSON lines (`-o FILE`, `--json`); it
     may be compressed (.gz, .zst). TLS of a capture is decrypted with the secrets in a pcapng and
     in `keylog` (SSLKEYLOGFILE's format). With `tunnels`, flows inside IP-in-IP, GRE, VXLAN and GTP
-    are included. Neither option applies to events.
+    are included. With `payload`, bodies, messages and the bytes of other innermost layers are kept,
+    64 KiB of each. These options do not apply to events.
 
     The file is read while you iterate, and closed at the end, or when the iterator is closed.
     Memory does not grow with the file, but with the flows that are open at the same time and what
@@ -52,7 +56,11 @@ def read(
         if source.data.lstrip().startswith(_BEGINS_AN_OBJECT):
             yield from _from_lines(source)
         else:
-            yield from _from_capture(source, secrets, tunnels=tunnels)
+            bounds = SessionPayload(left=sys.maxsize).of_flow() if payload else None
+            shown = Shown(headers=True, payload=bounds)
+            yield from _from_capture(
+                source, Detection(tunnels=tunnels, shown=shown, secrets=secrets)
+            )
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
@@ -86,10 +94,9 @@ def _added(builder: FlowBuilder, said: dict[str, object], where: str) -> list[Fl
         ) from None
 
 
-def _from_capture(source: Source, secrets: Secrets, *, tunnels: bool) -> Iterator[Flow]:
+def _from_capture(source: Source, detection: Detection) -> Iterator[Flow]:
     """A flow of a capture always closes, also if the capture is broken."""
     builder = FlowBuilder()
-    detection = Detection(tunnels=tunnels, shown=Shown(headers=True), secrets=secrets)
-    packets = packets_of(source, secrets.add, detection.add_comment)
+    packets = packets_of(source, detection.secrets.add, detection.add_comment)
     for event in detection.events(packets):
         yield from builder.add(event)

@@ -114,6 +114,23 @@ def test_a_capture_gives_flows_with_headers(http_capture: Path) -> None:
     assert (exchange.response.status, exchange.response.body_bytes) == (200, 2)
 
 
+def test_a_captures_payload_is_kept_if_it_is_asked_for(
+    http_capture: Path, write_capture: Any
+) -> None:
+    (flow,) = mitml4.read(http_capture, payload=True)
+    (exchange,) = flow.exchanges
+    assert exchange.response is not None
+    assert exchange.response.body is not None
+    assert exchange.response.body.content == b"ok"
+    unknown = write_capture([("up", b"hello\n"), ("down", b"\xff\0")], name="unknown.pcap")
+    (flow,) = mitml4.read(unknown, payload=True)
+    assert [(each.direction, each.offset, each.content) for each in flow.data] == [
+        ("up", 0, b"hello\n"), ("down", 0, b"\xff\0"),
+    ]  # fmt: skip
+    (flow,) = mitml4.read(unknown)
+    assert flow.data == []
+
+
 def test_a_capture_and_the_events_of_detect_give_the_same_flows(
     http_capture: Path, tmp_path: Path
 ) -> None:

@@ -50,6 +50,11 @@ Examples:
     "--tunnels", is_flag=True, cls=SectionOption, section="Input",
     help="Also decode IP-in-IP, GRE, VXLAN and GTP tunnels of a capture.",
 )  # fmt: skip
+@click.option(
+    "--payload", is_flag=True, cls=SectionOption, section="Input",
+    help="Show what the flows of a capture said: bodies, messages, and the bytes of other innermost"
+    " protocols, 64 KiB of each.",
+)  # fmt: skip
 @click.pass_obj
 def view(
     console: Console,
@@ -60,6 +65,7 @@ def view(
     filter: Filter | None,
     keylog: Path | None,
     tunnels: bool,
+    payload: bool,
 ) -> int:
     """Show the flows of a file, or write a report of them.
 
@@ -67,13 +73,13 @@ def view(
     .zst). The output is a line for each flow, or with --html a report.
     """
     from mitml4.reading import read
-    from mitml4.view.lines import line_of
+    from mitml4.view.outline import line_of
     from mitml4.view.report import Report
 
     report = Report(os.path.basename(file)) if html else None
     failure: MitmError | None = None
     try:
-        for flow in read(file, keylog=keylog, tunnels=tunnels):
+        for flow in read(file, keylog=keylog, tunnels=tunnels, payload=payload):
             if filter and not filter.matches(flow):
                 continue
             if report:

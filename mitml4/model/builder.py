@@ -95,22 +95,16 @@ class FlowBuilder:
                 client=_address(said["client"]),
                 destination=_address(said["destination"]),
                 opened_at=_time(said),
-                **{name: said[name] for name in _OF_OPEN if said.get(name) is not None},
+                name=_text_or_none(said, "name"),
+                interface=_text_or_none(said, "interface"),
+                transport=_text_or_none(said, "transport") or "tcp",
+                process=_dict_or_none(said, "process"),
+                container=_text_or_none(said, "container"),
+                side=_text_or_none(said, "side"),
+                session_flow=_int_or_none(said, "session_flow"),
             )
         )
         return [replaced.flow] if replaced else []
-
-
-_OF_OPEN: Final = (
-    "name",
-    "interface",
-    "transport",
-    "process",
-    "container",
-    "side",
-    "session_flow",
-)
-"""Fields of flow.open that are taken as they are."""
 
 
 def _add_layer(to: _Open, said: Mapping[str, Any]) -> None:
@@ -120,7 +114,7 @@ def _add_layer(to: _Open, said: Mapping[str, Any]) -> None:
             protocol=_text(said["protocol"]),
             action=_text(said["action"]),
             speaker=_text(said["speaker"]),
-            details=dict(said.get("details") or {}),
+            details=_dict_or_none(said, "details") or {},
             time=_time(said),
         )
     )
@@ -135,7 +129,7 @@ def _add_request(to: _Open, said: Mapping[str, Any]) -> None:
             method=_text(said["method"]),
             url=_text(said["url"]),
             version=_text(said["version"]),
-            content_type=said.get("content_type"),
+            content_type=_text_or_none(said, "content_type"),
             headers=_headers(said.get("headers")),
             time=_time(said),
         ),
@@ -152,7 +146,7 @@ def _add_response(to: _Open, said: Mapping[str, Any]) -> None:
     exchange.response = Response(
         status=int(said["status"]),
         version=_text(said["version"]),
-        content_type=said.get("content_type"),
+        content_type=_text_or_none(said, "content_type"),
         headers=_headers(said.get("headers")),
         time=_time(said),
     )
@@ -163,10 +157,7 @@ def _add_body(to: _Open, said: Mapping[str, Any]) -> None:
     part = exchange and (exchange.request if said["side"] == "request" else exchange.response)
     if part:
         part.body = Body(
-            size=said.get("size"),
-            decoded_size=said.get("decoded_size"),
-            encoding=_codings(said.get("encoding")),
-            **_content(said),
+            size=int(said["size"]), charset=_text_or_none(said, "charset"), **_coded(said)
         )
 
 
@@ -174,7 +165,7 @@ def _end_exchange(to: _Open, said: Mapping[str, Any]) -> None:
     if not (exchange := _exchange(to, said)):
         return
     exchange.outcome = said.get("outcome") or "complete"
-    exchange.reset_code = said.get("reset_code")
+    exchange.reset_code = _text_or_none(said, "reset_code")
     exchange.duration_s = float(said["duration_s"])
     exchange.request.body_bytes = int(said["request_bytes"])
     exchange.request.trailers = _headers(said.get("request_trailers"))
@@ -188,13 +179,13 @@ def _add_message(to: _Open, said: Mapping[str, Any]) -> None:
         Message(
             protocol=said["type"].partition(".")[0],
             depth=int(said["depth"]),
-            stream=said.get("stream"),
+            stream=_int_or_none(said, "stream"),
             direction=_text(said["direction"]),
-            opcode=said.get("opcode"),
+            opcode=_text_or_none(said, "opcode"),
             compressed=said.get("compressed"),
             size=int(said["size"]),
             time=_time(said),
-            **_content(said),
+            **_coded(said),
         )
     )
 
@@ -244,19 +235,41 @@ def _exchange(to: _Open, said: Mapping[str, Any]) -> Exchange | None:
 
 def _content(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "text": said.get("text"),
-        "base64": said.get("base64"),
+        "text": _text_or_none(said, "text"),
+        "base64": _text_or_none(said, "base64"),
         "truncated": bool(said.get("truncated")),
     }
 
 
-def _codings(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+def _coded(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "decoded_size": _int_or_none(said, "decoded_size"),
+        "encoding": tuple(map(_text, said.get("encoding") or ())),
+        "coding_error": _text_or_none(said, "coding_error"),
+        **_content(said),
+    }
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _text_or_none(said: Mapping[str, Any], name: str) -> str | None:
+    value = said.get(name)
+    return None if value is None else _text(value)
+
+
+def _int_or_none(said: Mapping[str, Any], name: str) -> int | None:
+    value = said.get(name)
+    return None if value is None else int(value)
+
+
+def _dict_or_none(said: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    value = said.get(name)
+    if not isinstance(value, dict | None):
+        raise TypeError(f"{value!r:.40} is no object")
     return value
 
 

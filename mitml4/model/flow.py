@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64decode
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
@@ -67,18 +67,29 @@ class _Content:
 
 
 @dataclass(slots=True, kw_only=True)
-class Body(_Content):
-    """The body of a request or response, with its content codings undone."""
+class _Coded(_Content):
+    """Bytes that may have been compressed."""
 
-    size: int | None = None
-    """Bytes as sent."""
     decoded_size: int | None = None
+    """With the codings undone; None if not all was decoded."""
     encoding: tuple[str, ...] = ()
-    """The content codings that were undone."""
+    """The codings that were undone."""
+    coding_error: str | None = None
+    """Why they could not be undone; the content is as it was sent."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Message(_Content):
+class Body(_Coded):
+    """The body of a request or response."""
+
+    size: int
+    """Bytes as sent."""
+    charset: str | None = None
+    """In which `text` was sent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Message(_Coded):
     """A message of WebSocket or gRPC."""
 
     protocol: str
@@ -189,8 +200,9 @@ class Flow:
     process: dict[str, Any] | None = None
     """The local process that connected, as in the event `flow.open`."""
     container: str | None = None
-    side: Literal["client", "server"] | None = None
-    """In a packet file that mitml4 wrote: the side of mitml4 on which the packets were seen."""
+    side: str | None = None
+    """In a packet file that mitml4 wrote: the side of mitml4 on which the packets were seen,
+    `client` or `server`."""
     session_flow: int | None = None
     """In such a file: the number of the flow in the session that wrote it."""
     layers: list[Layer] = field(default_factory=list)

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from mitml4.printable import printable
 
-__all__ = ["Child", "Markup", "block", "document", "tag"]
+__all__ = ["Child", "Markup", "block", "document", "joined", "table", "tag"]
 
 _VOID: Final = frozenset({"meta", "br"})
 
@@ -36,13 +36,29 @@ def tag(name: str, /, *children: Child, **attributes: str | int | None) -> Marku
     )
     if name in _VOID:
         return Markup(f"<{name}{pairs}>")
-    return Markup(f"<{name}{pairs}>{_join(children)}</{name}>")
+    return Markup(f"<{name}{pairs}>{joined(children)}</{name}>")
 
 
 def block(text: str, **attributes: str | int | None) -> Markup:
     """A text of several lines, as it is."""
     lines = [printable(line.replace("\t", "    ")) for line in text.splitlines()]
     return tag("pre", Markup(escape("\n".join(lines))), **attributes)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Child]]) -> Markup:
+    """A table; columns whose heading begins with `#` are numbers."""
+    heads = list(head)
+    classes = ["number" if each.startswith("#") else None for each in heads]
+    cells = [
+        tag("th", each.lstrip("#"), class_=kind) for each, kind in zip(heads, classes, strict=True)
+    ]
+    body = [
+        tag("tr", [tag("td", cell, class_=kind) for cell, kind in zip(row, classes, strict=True)])
+        for row in rows
+    ]
+    return tag(
+        "div", tag("table", tag("thead", tag("tr", cells)), tag("tbody", body)), class_="scroll"
+    )
 
 
 def document(*, title: str, style: str, policy: str, body: Iterable[Markup]) -> Iterable[Markup]:
@@ -63,7 +79,8 @@ def document(*, title: str, style: str, policy: str, body: Iterable[Markup]) -> 
     yield Markup("</body>\n</html>\n")
 
 
-def _join(children: Child) -> Markup:
+def joined(children: Child) -> Markup:
+    """Several children as one."""
     match children:
         case None:
             return Markup()
@@ -73,4 +90,4 @@ def _join(children: Child) -> Markup:
             return Markup(escape(printable(children)))
         case int():
             return Markup(str(children))
-    return Markup("".join(map(_join, children)))
+    return Markup("".join(map(joined, children)))

@@ -8,15 +8,19 @@ from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.model.flow import Flow
-from mitml4.view.detail import Scale, flow_row, size_text, table, time_text
-from mitml4.view.markup import Markup, document, tag
+from mitml4.view.detail import detail_of
+from mitml4.view.markup import Markup, document, joined, table, tag
+from mitml4.view.outline import size_text, time_text
+from mitml4.view.row import Row, Scale
 from mitml4.view.style import STYLE
 from mitml4.view.summary import Summary
 
-__all__ = ["MAX_FLOWS", "Report"]
+__all__ = ["MAX_FLOWS", "MAX_SIZE", "Report"]
 
 MAX_FLOWS: Final = 2000
 """Flows with a row of their own; all are counted."""
+MAX_SIZE: Final = 64 << 20
+"""Characters of what opens below the rows."""
 _MAX_ROWS: Final = 200
 """Of the other tables."""
 _POLICY: Final = (
@@ -40,12 +44,19 @@ class Report:
     note: str | None = None
     """What is missing, if anything."""
     summary: Summary = field(default_factory=Summary)
-    _flows: list[Flow] = field(default_factory=list)
+    _rows: list[Row] = field(default_factory=list)
+    _size: int = 0
+    """Of the details of the rows."""
 
     def add(self, flow: Flow) -> None:
         self.summary.add(flow)
-        if len(self._flows) < MAX_FLOWS:
-            self._flows.append(flow)
+        if len(self._rows) == MAX_FLOWS:
+            return
+        detail = joined(detail_of(flow))
+        if self._size + len(detail) > MAX_SIZE:
+            detail = tag("p", "Left out: the page would be too large.", class_="dim")
+        self._size += len(detail)
+        self._rows.append(Row.of(flow, detail))
 
     def page(self) -> Iterable[Markup]:
         """The parts of the page, in order."""
@@ -83,18 +94,17 @@ class Report:
         yield tag("div", cards, class_="cards")
 
     def _waterfall(self) -> Iterator[Markup]:
-        if not self._flows or not self.summary.first or not self.summary.last:
+        if not self._rows or not self.summary.first or not self.summary.last:
             return
         yield tag("h2", "Flows")
         key = [(tag("span", class_=kind), what) for kind, what in _KEY]
         yield tag("p", "Select a flow for its layers and requests.", key, class_="dim key")
         heads = ("#", "server", "stack", "", "bytes", "time")
         yield tag("div", [tag("span", each) for each in heads], class_="head")
-        flows = sorted(self._flows, key=lambda flow: flow.opened_at)
         scale = Scale(self.summary.first, self.summary.last)
-        for flow in flows:
-            yield flow_row(flow, scale)
-        yield from _left_out(self.summary.flows - len(flows), "flows")
+        for row in sorted(self._rows, key=lambda row: row.start):
+            yield row.markup(scale)
+        yield from _left_out(self.summary.flows - len(self._rows), "flows")
 
     def _passed_through(self) -> Iterator[Markup]:
         found = self.summary.passed_through

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from mitml4.dataclass import dataclass
-from mitml4.events import FAILURES
 from mitml4.model.flow import Flow
 from mitml4.protocols.wire_text import CUT
+from mitml4.view.outline import has_failed, stack_text
 
 __all__ = ["Certificate", "Host", "Summary"]
 
@@ -62,16 +62,15 @@ class Summary:
 
     def add(self, flow: Flow) -> None:
         server = str(flow.server)
-        has_failed = bool(flow.problems) or flow.reason in FAILURES
         self.flows += 1
         self.requests += len(flow.exchanges)
-        self.failed += has_failed
+        self.failed += has_failed(flow)
         self.bytes_up += flow.bytes_up
         self.bytes_down += flow.bytes_down
         self.first = min(self.first or flow.opened_at, flow.opened_at)
         end = flow.closed_at or flow.opened_at
         self.last = max(self.last or end, end)
-        self._count(self.stacks, " › ".join(flow.stack) or "no byte")
+        self._count(self.stacks, stack_text(flow))
         for exchange in flow.exchanges:
             status = exchange.response.status if exchange.response else None
             self._count(self.statuses, str(status) if status else "no response")
@@ -79,19 +78,19 @@ class Summary:
             self._count_pair(self.passed_through, server, flow.passthrough)
         for problem in flow.problems[:1]:
             self._count_pair(self.problems, server, f"{problem.side}: {problem.reason}")
-        self._add_host(server, flow, has_failed)
+        self._add_host(server, flow)
         for layer in flow.layers:
             if isinstance(certificate := layer.details.get("certificate"), dict):
                 self._add_certificate(certificate, server)
 
-    def _add_host(self, server: str, flow: Flow, has_failed: bool) -> None:
+    def _add_host(self, server: str, flow: Flow) -> None:
         key = server if server in self.hosts or len(self.hosts) < _MAX_COUNTED else CUT
         host = self.hosts.setdefault(key, Host())
         host.flows += 1
         host.requests += len(flow.exchanges)
         host.bytes_up += flow.bytes_up
         host.bytes_down += flow.bytes_down
-        host.failed += has_failed
+        host.failed += has_failed(flow)
 
     def _add_certificate(self, details: dict[str, Any], server: str) -> None:
         key = str(details.get("sha256"))

@@ -32,8 +32,8 @@ def capture(write_capture: Callable[..., Path]) -> Path:
     )
 
 
-def detect(capture: Path, expression: str) -> list[dict]:
-    argv = [*MITML4, "detect", str(capture), "--filter", expression]
+def detect(capture: Path, expression: str, *options: str) -> list[dict]:
+    argv = [*MITML4, "detect", str(capture), "--filter", expression, *options]
     outcome = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
     assert outcome.stderr == ""
     return [json.loads(line) for line in outcome.stdout.splitlines()]
@@ -64,6 +64,14 @@ def test_detect_writes_what_matches(
     assert events[0]["type"] == "session.start"
     assert (events[-1]["type"], events[-1]["flows"]) == ("session.stop", 3)
     assert events[-1]["dropped_events"] == 0
+
+
+def test_bodies_are_those_of_the_exchanges_that_match(capture: Path) -> None:
+    events = detect(capture, "status:5xx", "--payload")
+    bodies = [(each["stream"], each["side"]) for each in events if each["type"] == "http.body"]
+    assert bodies == [(2, "response")]
+    events = detect(capture, "protocol:ssh", "--payload")
+    assert {each["flow"] for each in events if each["type"] == "http.body"} == set()
 
 
 def test_the_table_of_detect_has_the_rows_that_match(capture: Path) -> None:

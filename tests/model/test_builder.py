@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from mitml4.address import Address
+from mitml4.events import EVENTS as EVENTS_OF_SESSIONS
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, LayerEvent, encode
-from mitml4.model.builder import FlowBuilder
-from mitml4.model.flow import Body, Flow
+from mitml4.model.builder import _HANDLERS, FlowBuilder
+from mitml4.model.flow import (
+    Body,
+    Data,
+    Exchange,
+    Flow,
+    Layer,
+    Message,
+    Problem,
+    Request,
+    Response,
+)
 from mitml4.protocols.conversation import Direction, Target
-from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.protocols.flow_data import FlowData
+from mitml4.protocols.http.events import (
+    GrpcMessage,
+    HttpBody,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+)
 from mitml4.protocols.http.websocket import WebSocketMessage
+from mitml4.protocols.registry import EVENT_TYPES
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
 
@@ -156,6 +176,30 @@ def test_bodies_messages_and_data_are_texts_or_bytes() -> None:
     assert flow.messages[0].content is None  # the session did not keep it
 
 
+def test_no_field_of_an_event_is_missing_in_the_model() -> None:
+    """A field that is added to an event has to be added here, too."""
+    place = {"type", "flow", "depth", "stream", "time", "weight", "direction", "side"}
+    for event, *models in (
+        (FlowOpen, Flow),
+        (FlowLayer, Layer),
+        (FlowError, Problem),
+        (FlowClose, Flow),
+        (HttpRequest, Request),
+        (HttpResponse, Response),
+        (HttpBody, Body),
+        (HttpEnd, Exchange, Request, Response),
+        (WebSocketMessage, Message),
+        (GrpcMessage, Message),
+        (FlowData, Data),
+    ):
+        known = {each.name for model in models for each in fields(model)}
+        # Lengths of bodies and trailers are with the request and the response.
+        known |= {"stack", "request_bytes", "response_bytes", "request_trailers"}
+        assert {each.name for each in fields(event)} - place - known == set(), event
+    named = {event.type for event in (*EVENTS_OF_SESSIONS, *EVENT_TYPES)}
+    assert named - set(_HANDLERS) <= {"session.start", "session.stop", "flow.open"}
+
+
 def test_what_a_later_version_says_is_ignored() -> None:
     said = [each | {"added": {"a": 1}, "v": 2} for each in lines(EVENTS)]
     new = {"type": "flow.mood", "flow": 1, "time": "2026-01-01T00:00:00Z"}
@@ -205,6 +249,9 @@ def test_an_object_that_lacks_a_field_is_no_event(name: str) -> None:
         (1, {"protocol": None}),
         (4, {"url": 7}),
         (4, {"headers": [["a"]]}),
+        (4, {"content_type": []}),
+        (0, {"name": 7}),
+        (0, {"process": "curl"}),
         (7, {"status": "many"}),
         (-1, {"bytes_up": None}),
     ],

@@ -211,6 +211,18 @@ def test_rows_are_bounded_and_say_what_is_left_out(monkeypatch: pytest.MonkeyPat
     assert "<b>300</b>flows" in shown
 
 
+def test_the_size_of_a_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_module, "MAX_SIZE", 100_000)
+    flows = [flow(number) for number in range(10)]
+    for each in flows:
+        each.exchanges[0].request.body = Body(size=1, text="x" * 1_000_000)
+        each.exchanges *= 3
+    shown = page(*flows)
+    assert shown.count("<details") == 10
+    assert len(shown) < 200_000
+    assert shown.count("Left out: the page would be too large.") == 7
+
+
 def view(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "mitml4", "view", *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)
@@ -249,7 +261,7 @@ def test_view_of_a_broken_file_shows_what_could_be_read(http_capture: Path, tmp_
 
 
 def test_a_line_of_a_hostile_flow_stays_one_line(tmp_path: Path) -> None:
-    from mitml4.view.lines import line_of
+    from mitml4.view.outline import line_of
 
     for text in HOSTILE:
         line = line_of(flow(text=text))
