@@ -105,7 +105,7 @@ class _Follower:
     ) -> None:
         self._flow = flow
         self._secrets = secrets
-        self._shown = shown
+        self._shown = shown.of_flow()
         self._report = report
         self._first: Depth | None = None
         self.kept_bytes = 0
@@ -126,7 +126,7 @@ class _Follower:
             clock=self.clock,
             target=Target(destination.ip, destination.port),
             hold_s=HOLD_S,
-            shown=self._shown.of_flow(),
+            shown=self._shown,
         )
         self._first = Depth(self, context, secrets=self._secrets)
         return self._first
@@ -159,6 +159,7 @@ class _Follower:
         if self._first:
             self._first.close()
             self._first = None  # which knows us
+        self._shown.close()
         self._report(Closed(flow=flow, time_s=flow.last_s, stack=tuple(self.stack), reason=reason))
 
     def layer(

@@ -681,6 +681,8 @@ class Engine:
                 self._release_waiting(side)
         if self._up.state is State.SWITCH and self._down.state is State.SWITCH:
             self.announce()
+            if self._recorder:
+                self._recorder.discard()
             self._conversation = self._recorder = None
             self.outcome = Switch(decision.inner or InnerProtocol())
             self._renew()

@@ -7,7 +7,10 @@ Therefore its bytes are held until that is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
+from typing import Final
 
+from mitml4.dataclass import dataclass
 from mitml4.payload.budget import Payload
 from mitml4.payload.text import shown_data
 from mitml4.protocols.conversation import Direction
@@ -16,19 +19,34 @@ from mitml4.protocols.payload import redacted
 
 __all__ = ["Recorder"]
 
+_PIECE_BYTES: Final = 512
+"""The memory of a piece beside its bytes."""
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Bytes of one direction, without the other's between them."""
+
+    direction: Direction
+    offset: int
+    data: bytearray = field(default_factory=bytearray)
+    truncated: bool = False
+
 
 class Recorder:
     """The first bytes of both directions, up to the limit of each."""
 
-    __slots__ = ("_cut", "_held", "_offsets", "_payload", "_show_secrets")
+    __slots__ = ("_cut", "_held", "_offsets", "_payload", "_show_secrets", "memory")
 
     def __init__(self, payload: Payload, *, show_secrets: bool) -> None:
         self._payload = payload
         self._show_secrets = show_secrets
         self._offsets = dict.fromkeys(Direction, 0)
-        self._held: list[FlowData] = []
+        self._held: list[_Piece] = []
         self._cut: set[Direction] = set()
         """The directions of which bytes were not kept."""
+        self.memory = 0
+        """About how many bytes it holds."""
 
     def wants(self, direction: Direction) -> bool:
         """Whether it has to see the next bytes of a direction."""
@@ -40,32 +58,48 @@ class Recorder:
         """Keep these bytes, which come next in a direction, without the secrets in them."""
         if direction in self._cut or not data:
             return
-        offset = self._offsets[direction]
-        size = self._payload.take(min(len(data), self._payload.limit - offset))
+        piece = self._piece(direction)
+        size = self._payload.take(self._reserve(len(data), self._offsets[direction]))
+        self._offsets[direction] += size
+        piece.data += data[:size] if self._show_secrets else _without(secrets, data[:size])
         if size < len(data):
+            piece.truncated = True
             self._cut.add(direction)
-        self._offsets[direction] = offset + size
-        kept = data[:size] if self._show_secrets else _without(secrets, data[:size])
-        content = shown_data(kept)
-        self._held.append(
-            FlowData(
-                direction=direction,
-                offset=offset,
-                text=content.text,
-                base64=content.base64,
-                truncated=size < len(data),
-            )
-        )
 
     def take(self) -> list[FlowData]:
         """The events that have been held."""
         held, self._held = self._held, []
-        return held
+        self.discard()
+        return [_event(piece) for piece in held]
 
-    @property
-    def memory(self) -> int:
-        """About how many bytes it holds."""
-        return sum(len(event.text or event.base64 or "") for event in self._held)
+    def discard(self) -> None:
+        """Give the memory back."""
+        self._payload.release(self.memory)
+        self.memory = 0
+        self._held = []
+
+    def _piece(self, direction: Direction) -> _Piece:
+        """Where the next bytes of a direction belong."""
+        if not self._held or self._held[-1].direction is not direction:
+            self.memory += self._payload.hold(_PIECE_BYTES)
+            self._held.append(_Piece(direction, self._offsets[direction]))
+        return self._held[-1]
+
+    def _reserve(self, size: int, offset: int) -> int:
+        granted = self._payload.hold(min(size, self._payload.limit - offset))
+        self.memory += granted
+        return granted
+
+
+def _event(piece: _Piece) -> FlowData:
+    content = shown_data(bytes(piece.data))
+    return FlowData(
+        direction=piece.direction,
+        offset=piece.offset,
+        text=content.text,
+        base64=content.base64,
+        truncated=piece.truncated,
+    )
 
 
 def _without(secrets: Sequence[tuple[int, int]], data: bytes) -> bytes:

@@ -59,8 +59,13 @@ class Payload:
 
     def release(self, size: int) -> None:
         """Return reserved memory."""
+        size = min(size, self.held)
         self.held -= size
         self.session.free += size
+
+    def close(self) -> None:
+        """The flow is over, however it ended: return all of its memory."""
+        self.release(self.held)
 
     def take(self, size: int) -> int:
         """Use up the session's total. Returns how many bytes may be shown, at most `size`."""

@@ -25,6 +25,11 @@ class Shown:
     payload: Payload | None = None
     """Bodies, messages, and the bytes of other innermost layers."""
 
+    def close(self) -> None:
+        """The flow is over: give the memory of its payload back."""
+        if self.payload:
+            self.payload.close()
+
     def of_flow(self) -> Shown:
         """The same for a flow, which has separate bounds."""
         return replace(self, payload=self.payload.session.of_flow()) if self.payload else self

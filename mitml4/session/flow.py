@@ -127,6 +127,7 @@ class Flow:
             for stream in (self._client_side, *self._dialled):
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
+            self.context.shown.close()
             up, down = self.wire_bytes
             if reason == "blocked":  # count only what the server was sent
                 up = self._server_side.wire_bytes[1] if self._server_side else 0

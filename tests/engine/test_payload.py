@@ -20,7 +20,7 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.payload.budget import SessionPayload
+from mitml4.payload.budget import MAX_MEMORY, SessionPayload
 from mitml4.protocols import registry
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
@@ -239,3 +239,26 @@ async def test_what_a_conversation_hides_is_not_shown(
         hold_s=HOLD_S, shown=Shown(payload=SessionPayload().of_flow(), secrets=True)
     )
     assert said(replayed(script, secrets), DOWN) == b"secret"
+
+
+def test_what_is_held_has_a_bound_in_the_session() -> None:
+    started: list[Step] = [(UP, b"STARTTLS\r\n"), (DOWN, b"220 go\r\n"), (UP, HELLO)]
+    for script, turns in (([*SMTP, *ENDS], 3), ([*SMTP, *started, *ENDS], 0)):
+        given = context()
+        events = replayed(script, given, chunk=1)
+        assert [event.direction for event in events] == [DOWN, UP, DOWN][:turns]
+        assert given.shown.payload is not None
+        assert given.shown.payload.session.free == MAX_MEMORY
+    talk: list[Step] = [*SMTP, *([(UP, b"NOOP\r\n"), (DOWN, b"250 ok\r\n")] * 1000)]
+    given = context(free=40_000)
+    record = Record()
+    replay = Replay(Engine(Rules(), record, given))
+    replay.play(talk)
+    assert given.shown.payload is not None
+    assert given.shown.payload.held <= 20_000
+    assert replay.moved[UP].endswith(b"NOOP\r\n")
+    replay.engine.close()
+    events = [event for _, event in record.protocol_events if isinstance(event, FlowData)]
+    assert said(events, UP).startswith(b"EHLO me\r\nNOOP\r\n")
+    assert events[-1].truncated
+    assert given.shown.payload.session.free == 40_000

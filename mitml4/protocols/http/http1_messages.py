@@ -114,10 +114,9 @@ class HttpMessages(Conversation):
     def copied(self, direction: Direction, data: bytes) -> None:
         if body := self._body_of(direction):
             self.protocol_events += body.write(data)
-        if not self._is_wanted(direction):
-            directive = self.directive(direction)
-            assert isinstance(directive, Forward)
-            self.set_directive(direction, Forward(directive.count))
+        directive = self.directive(direction)
+        if isinstance(directive, Forward):
+            self._forward(direction, directive.count)
 
     def _body_of(self, direction: Direction) -> MessageBody | None:
         """What takes the body of the current message."""
@@ -126,13 +125,10 @@ class HttpMessages(Conversation):
             return None
         return exchange.request_body if direction is UP else exchange.response_body
 
-    def _is_wanted(self, direction: Direction) -> bool:
-        body = self._body_of(direction)
-        return body is not None and body.is_wanted
-
     def _forward(self, direction: Direction, count: int | None) -> None:
         """The next bytes are content."""
-        self.set_directive(direction, Forward(count, self._is_wanted(direction)))
+        body = self._body_of(direction)
+        self.set_directive(direction, Forward(count, body is not None and body.is_wanted))
 
     def passed(self, direction: Direction, count: int) -> None:
         side = self.sides[direction]
@@ -262,7 +258,7 @@ class HttpMessages(Conversation):
         """The head of a message is complete, and this body follows."""
         side = self.sides[direction]
         side.exchange, side.part, side.length = exchange, part, length
-        if part is not Part.COUNTED or length:
+        if self.context.shown.payload and (part is not Part.COUNTED or length):
             if direction is UP:
                 exchange.request_body = begin_body(
                     self.context, exchange.stream, "request", headers

@@ -104,13 +104,16 @@ class Pipeline:
     def end_request(self, exchange: HttpExchange) -> Events:
         """The request is complete, its body included."""
         exchange.request_done = True
-        bodies = () if exchange.waiting else tuple(exchange.end_request_body())
-        return (*bodies, *self._end(exchange))
+        if not exchange.request_body or exchange.waiting:
+            return self._end(exchange)
+        return (*exchange.end_request_body(), *self._end(exchange))
 
     def end_response(self) -> Events:
         """The final response to the exchange at the front is complete."""
         exchange = self.unanswered.popleft()
         exchange.response_done = True
+        if not exchange.response_body:
+            return self._end(exchange)
         return (*exchange.end_response_body(), *self._end(exchange))
 
     def _end(self, exchange: HttpExchange) -> Events:
