@@ -324,12 +324,12 @@ def test_changed_bytes_of_any_coding_are_shown(
 
 
 def test_a_flow_that_is_over_holds_nothing() -> None:
-    session = SessionPayload(free=10_000)
+    session = SessionPayload(free=1_000_000)
     flow = session.of_flow()
     body = Body(flow, ("gzip",))
     body.write(gzip.compress(NOISE))
-    assert session.free < 10_000
+    assert session.free < 1_000_000
     flow.close()
-    assert session.free == 10_000
+    assert session.free == 1_000_000
     body.end(is_complete=False)
-    assert session.free == 10_000
+    assert session.free == 1_000_000
