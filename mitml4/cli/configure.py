@@ -26,10 +26,11 @@ _OUTPUTS: Final = {
     "output": "-o events.jsonl",
     "write": "-w packets.pcapng",
     "har": "--har exchanges.har",
+    "pcap_plain": "--pcap-plain plain.pcap",
     "keylog": "--keylog keys.txt",
 }
 _SHOWN: Final = ("headers", "payload", "payload_limit", "payload_total", "show_secrets")
-_WITHOUT_STDOUT: Final = ("output", "write", "har")
+_WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
 """Options that let `intercept` do without a standard output."""
 
 
@@ -105,6 +106,11 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
                 f"{option} says nothing where no TLS is opened",
                 hint=f"leave out {option} or --tls passthrough",
             )
+    if given["pcap_plain"] and policy.tls == "passthrough":
+        raise UsageError(
+            "--pcap-plain has nothing to write where no TLS is opened",
+            hint="leave out --pcap-plain or --tls passthrough",
+        )
     _refuse_one_file_for_two(given)
     if given["payload"]:  # before the session may import nothing more
         import_decoders()
@@ -119,6 +125,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "events_file": given["output"],
         "packets": given["write"],
         "har": given["har"],
+        "plain": given["pcap_plain"],
         "keylog": given["keylog"],
         "shown": shown(**{each: given[each] for each in _SHOWN}),
         "filter": given["filter"],
@@ -139,12 +146,17 @@ def shown(
 
 def _refuse_one_file_for_two(given: dict[str, Any]) -> None:
     """Raises UsageError if two options would write the same file."""
-    for one, other in combinations(_OUTPUTS, 2):
-        if given[one] and given[other] and given[one].resolve() == given[other].resolve():
+    files = {name: given[name] for name in _OUTPUTS if isinstance(given[name], Path)}
+    for one, other in combinations(files, 2):
+        if files[one].resolve() == files[other].resolve():
             raise UsageError(
-                f"--{one} and --{other} are one file: {given[other]}",
+                f"--{_words(one)} and --{_words(other)} are one file: {files[other]}",
                 hint=f"{_OUTPUTS[one]} {_OUTPUTS[other]}",
             )
+
+
+def _words(option: str) -> str:
+    return option.replace("_", "-")
 
 
 def _default_ca_directory() -> Path:

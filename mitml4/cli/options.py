@@ -17,6 +17,7 @@ from mitml4.cli.values import (
     parse_lifetime,
     parse_network,
     parse_output,
+    parse_packets_output,
     parse_readable,
     parse_size,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Command",
     "SectionOption",
     "intercept_options",
+    "plain_option",
     "run_options",
     "section_of",
     "shown_options",
@@ -159,6 +161,15 @@ _SCOPE: Final = (
         help="Directory of the certificate authority; created on first use. "
         "Default: $XDG_DATA_HOME/mitml4.",
     ),
+)
+_PLAIN: Final = _option(
+    "Output",
+    "--pcap-plain",
+    type=File(parse_packets_output),
+    metavar="FILE|tcp:HOST:PORT",
+    help="Write what is said inside decrypted TLS to this file as packets without TLS, for tools "
+    "that know no keys (Suricata, Zeek, tshark). tcp:HOST:PORT: send them to a program that waits "
+    "there (PCAP over IP). An existing file is replaced.",
 )
 _SHOWN: Final = (
     _option("Output", "--headers", is_flag=True, help="Include HTTP headers in the events."),
@@ -304,6 +315,7 @@ _FILES: Final = (
         help="Write the HTTP exchanges to this file as an HTTP archive for browsers' developer "
         "tools: headers, sizes and times, no bodies. An existing file is replaced.",
     ),
+    _PLAIN,
     *_SHOWN,
 )
 _LIFE: Final = (
@@ -426,6 +438,11 @@ def run_options(function: F) -> F:
 def shown_options(function: F) -> F:
     """Add the options of what events show; `shown` takes their values."""
     return _with(_SHOWN, function)
+
+
+def plain_option(function: F) -> F:
+    """Add the option for packets without TLS."""
+    return _PLAIN(function)
 
 
 def _with(options: Iterable[Callable[[F], F]], function: F) -> F:

@@ -18,8 +18,8 @@ _EXIT_STATUS: Final = (
     (
         "1 to 3",
         "mitml4 failed before it ran the command, with the same codes as the other commands. 1 "
-        "also if the command ended with 0 and an output file (-o, -w, --har, --keylog) could not "
-        "be written completely. The command may end with these codes, too.",
+        "also if the command ended with 0 and an output file (-o, -w, --har, --pcap-plain, "
+        "--keylog) could not be written completely. The command may end with these codes, too.",
     ),
     ("126", "The command cannot be executed."),
     ("127", "The command was not found."),

@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from mitml4.cli.origin import origin_of
 from mitml4.errors import UsageError
 from mitml4.regex import regex
+from mitml4.sinks.tcp_reader import PREFIX, TcpReader
 
 __all__ = [
     "File",
@@ -30,6 +31,7 @@ __all__ = [
     "parse_lifetime",
     "parse_network",
     "parse_output",
+    "parse_packets_output",
     "parse_readable",
     "parse_size",
 ]
@@ -203,3 +205,8 @@ def parse_output(text: str) -> Path:
     if text == "-":
         raise UsageError("standard output is no file", hint="--json writes the events there")
     return Path(text)
+
+
+def parse_packets_output(text: str) -> Path | TcpReader:
+    """A file, or a reader that waits on a port. Raises UsageError."""
+    return TcpReader.parse(text) if text.startswith(PREFIX) else parse_output(text)

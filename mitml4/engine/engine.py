@@ -363,6 +363,15 @@ class Engine:
         return kept
 
     @property
+    def innermost(self) -> str | None:
+        """The layer's name, once it is announced; None while another one may be about to begin, for
+        which a direction waits for the other one."""
+        waits = (State.PAUSE, State.SWITCH)
+        if self.outcome or self._up.state in waits or self._down.state in waits:
+            return None
+        return self._name if self._told else None
+
+    @property
     def is_told(self) -> bool:
         """Whether the layer has been announced."""
         return self._told

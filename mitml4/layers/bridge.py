@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import field, replace
+from functools import partial
 from typing import Final
 
 import trio
 
 from mitml4.dataclass import dataclass
 from mitml4.engine.budget import Budget
+from mitml4.engine.plaintext import Plaintext
 from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
@@ -38,6 +40,8 @@ class Bridge:
     report: Report
     budget: Budget = field(default_factory=lambda: Budget(trio.current_time))
     """What the flow may cost."""
+    plaintext: Plaintext | None = None
+    """Takes copies of what moves, where this is inside TLS and somebody wants them."""
     framing: Callable[[], Framing] | None = None
     """What the protocol here is carried in, where it does not stand bare; the lanes move it as it
     is."""
@@ -71,6 +75,11 @@ class Bridge:
         """See that both sides have all that is claimed."""
         await self.up.flush()
         await self.down.flush()
+
+    def flush_copies(self) -> None:
+        """The flow is over: no other layer begins in what has been copied."""
+        if self.plaintext:
+            self.plaintext.flush()
 
     async def follow(self, work: Callable[[Direction], Awaitable[None]]) -> None:
         """Run both lanes to their ends. If one fails, the other is stopped, and the error raised.
@@ -122,8 +131,14 @@ class Bridge:
         up = Lane(client_side, server_side, relay)
         return replace(self, up=up, down=Lane(server_side, client_side, relay, up))
 
-    def inside_tls(self, client_side: Stream, server_side: Stream) -> Bridge:
-        """The bridge of the plaintext."""
-        relay = self.up.relay
+    def inside_tls(self, client_side: Stream, server_side: Stream, port: int | None) -> Bridge:
+        """The bridge of the plaintext; its connection is bound for this port."""
+        if self.plaintext:
+            self.plaintext.drop()
+        relay, plaintext = self.up.relay, self.report.plaintext(port)
         up = Lane(client_side, server_side, relay)
-        return replace(self, up=up, down=Lane(server_side, client_side, relay, up), framing=None)
+        down = Lane(server_side, client_side, relay, up)
+        if plaintext:
+            up.on_moved = partial(plaintext.moved, Direction.UP)
+            down.on_moved = partial(plaintext.moved, Direction.DOWN)
+        return replace(self, up=up, down=down, framing=None, plaintext=plaintext)

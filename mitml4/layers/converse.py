@@ -73,6 +73,8 @@ class Follower:
 
     async def _run(self) -> Engine:
         engine = self._engine
+        if plaintext := self._bridge.plaintext:
+            plaintext.innermost = partial(getattr, engine, "innermost")
         try:
             for direction in Direction:  # what has come together is the client's first
                 self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
@@ -98,6 +100,7 @@ class Follower:
     ) -> bool:
         """Perform one action after the other. Returns whether the lane is over."""
         engine, fresh, show = self._engine, self._fresh, partial(self._show, direction)
+        plaintext = self._bridge.plaintext
         while not scope.cancel_called:
             action = self._first.pop(direction, None) or engine.next_action(
                 direction, fresh[direction], ended=lane.ended
@@ -129,6 +132,8 @@ class Follower:
                     return True
                 case _:
                     assert_never(action)
+            if plaintext:
+                plaintext.settle()
         return False
 
     async def _claim(self, direction: Direction, lane: Lane, count: int) -> None:

@@ -55,6 +55,8 @@ class Lane:
     (decode_error)."""
     on_urgent: Callable[[], None] = lambda: None
     """Is told of urgent data before it moves, while somebody looks."""
+    on_moved: Callable[[bytes | memoryview], None] | None = None
+    """Is given a copy of what moves, before it is sent, and nothing at the end."""
     ahead: bytearray = field(default_factory=bytearray)
     """Bytes that the sink has already, and that no conversation has claimed. The engine has it for
     as long as it follows the lane."""
@@ -140,9 +142,14 @@ class Lane:
     async def send_with_due(self, fresh: bytes) -> None:
         """Send what is claimed, and these bytes behind it."""
         data = self.due + fresh if self.due else fresh
+        self._note_moved(data)
         await self.sink.send_all(memoryview(data), fed_by=self.source.transport)
         self.source.discard(len(data))
         self.due = b""
+
+    def _note_moved(self, data: bytes | memoryview) -> None:
+        if self.on_moved and data:
+            self.on_moved(data)
 
     async def _move_over(self, urgent: UrgentAhead) -> None:
         """Send the sink urgent data, and what comes before it; claim nothing of it.
@@ -153,6 +160,7 @@ class Lane:
         before = urgent.before
         while before:
             sent = await self.sink.send_some(before, fed_by=self.source.transport)
+            self._note_moved(before[:sent])
             self.source.discard(sent)
             self.ahead += before[:sent]
             before = before[sent:]
@@ -162,6 +170,7 @@ class Lane:
         """Move what comes next if it is urgent, as such."""
         data = self.source.peek_urgent()
         if data:
+            self._note_moved(data)
             await self.sink.send_some(data, as_urgent=True, fed_by=self.source.transport)
             self.source.discard(len(data))
         return data
@@ -191,6 +200,7 @@ class Lane:
                 count = self.source.receive_nowait(buffer[:limit])
                 if count:
                     await show(bytes(buffer[:count]))
+                    self._note_moved(buffer[:count])
                     await self.sink.send_all(buffer[:count], fed_by=self.source.transport)
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
@@ -209,10 +219,10 @@ class Lane:
         waited = False
         try:
             while moved is None:
-                if in_kernel:
+                if in_kernel and not self.on_moved:
                     moved = await self.relay.splice(source, sink, left)
                 else:
-                    moved = await self.relay.copy(source, sink, left)
+                    moved = await self.relay.copy(source, sink, left, self.on_moved)
                 # splice(2) takes urgent data for the end, once a FIN has come behind it.
                 may_be_urgent = moved == 0 or (moved is None and waited)
                 if may_be_urgent and (urgent := await self._send_urgent()):
@@ -248,6 +258,8 @@ class Lane:
 
         A FIN that came without close_notify goes on without one.
         """
+        if self.on_moved:
+            self.on_moved(b"")
         if self.truncation:
             await self._end_below()
         else:

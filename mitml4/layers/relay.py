@@ -7,7 +7,7 @@ which limits their number. It also limits how many lanes end at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from typing import Final
@@ -46,8 +46,15 @@ class Relay:
                     return await splice_burst(out_of, into, pipe, left, fed_by=source.transport)
         return await self.copy(source, sink, left)
 
-    async def copy(self, source: Stream, sink: Stream, left: int | None) -> int | None:
-        """Move a burst through a buffer, at most `left` bytes (None: no limit).
+    async def copy(
+        self,
+        source: Stream,
+        sink: Stream,
+        left: int | None,
+        on_moved: Callable[[memoryview], None] | None = None,
+    ) -> int | None:
+        """Move a burst through a buffer, at most `left` bytes (None: no limit). `on_moved` is given
+        each piece before it is sent.
 
         Returns the bytes moved, 0 at the end of the source, None if there is nothing yet.
         """
@@ -60,6 +67,8 @@ class Relay:
                 count = source.receive_nowait(room)
                 if not count:
                     return moved or count
+                if on_moved:
+                    on_moved(buffer[:count])
                 await sink.send_all(buffer[:count], fed_by=source.transport)
                 moved += count
                 if count < len(room):

@@ -6,6 +6,7 @@ It only reports. No layer reads anything from it: what a layer needs to know is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import field
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Literal
 
 from mitml4 import events
 from mitml4.dataclass import dataclass
+from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextUpdate
 from mitml4.events import Action, CloseReason, Event, LayerEvent, content_weight, now
 from mitml4.net.listener import IncomingConnection
 from mitml4.protocols.conversation import Details, Speaker
@@ -30,7 +32,7 @@ class Report:
     """Publishes the events of one flow."""
 
     flow: int
-    publish: Callable[[Event], None]
+    publish: Callable[[Event | PlaintextUpdate], None]
     wants: Callable[[type], bool] = lambda _kind: True
     """Whether anybody takes events of a class, or events with such a content."""
     clock: Callable[[], datetime] = now
@@ -82,6 +84,12 @@ class Report:
                 details=details,
             )
         )
+
+    def plaintext(self, port: int | None) -> Plaintext | None:
+        """Takes copies of what moves in TLS that was opened; None: nobody wants them."""
+        if not self.wants(PlaintextMoved):
+            return None
+        return Plaintext(self.publish, time.time_ns, flow=self.flow, port=port)
 
     def error(self, side: Side, stage: Stage, kind: Kind, reason: str) -> None:
         self.publish(

@@ -96,7 +96,7 @@ class InterceptTls:
         outcome = await handshake.run()
         match outcome:
             case Intercepted():
-                inside = bridge.inside_tls(outcome.client_side, outcome.server_side)
+                inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
                 return Inner(inside, context.inside_tls(outcome.on_channel_binding))
             case GivenUp():
                 bridge.server_side.close()

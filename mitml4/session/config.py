@@ -11,6 +11,7 @@ from mitml4.filter.expression import Filter
 from mitml4.net.rules.scope import Scope
 from mitml4.protocols.payload import Shown
 from mitml4.session.policy import Policy
+from mitml4.sinks.tcp_reader import TcpReader
 
 __all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]
 
@@ -40,6 +41,8 @@ class SessionConfig:
     events_file: Path | None = None
     packets: Path | None = None
     har: Path | None = None
+    plain: Path | TcpReader | None = None
+    """Where the opened bytes go as packets."""
     keylog: Path | None = None
     shown: Shown = field(default_factory=Shown)
     """What events show of what is said."""

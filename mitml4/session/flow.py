@@ -18,6 +18,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
+from mitml4.engine.plaintext import PlaintextUpdate
 from mitml4.events import CloseReason, Event
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.choice import LayerChoice
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 class Services:
     """What flows need from their session."""
 
-    publish: Callable[[Event], None]
+    publish: Callable[[Event | PlaintextUpdate], None]
     wants: Callable[[type], bool] = lambda _kind: True
     """Whether a sink takes events of this type: if not, none is built."""
     connect: Callable[[IncomingConnection], Awaitable[Transport]]
@@ -207,9 +208,13 @@ class Flow:
             policy=self.context.policy,
         )
         inner: Inner | None = Inner(bridge, self.context)
-        while inner:
-            layer = layers.next_layer(inner.context)
-            inner = await layer.run(inner.bridge, inner.context)
+        try:
+            while inner:
+                bridge = inner.bridge
+                layer = layers.next_layer(inner.context)
+                inner = await layer.run(bridge, inner.context)
+        finally:
+            bridge.flush_copies()
 
     def _abort(self) -> None:
         for stream in (self._client_side, self._server_side):

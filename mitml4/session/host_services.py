@@ -13,6 +13,7 @@ from typing import TypeAlias
 import trio
 
 from mitml4.address import Address
+from mitml4.engine.plaintext import PlaintextUpdate
 from mitml4.events import Event, FlowClose
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -81,7 +82,7 @@ class HostServices:
         action, _ = self._services.tls.policy((Target(destination.ip, destination.port),))
         return action == "block"
 
-    def _note_block(self, event: Event) -> None:
+    def _note_block(self, event: Event | PlaintextUpdate) -> None:
         self.blocked += isinstance(event, FlowClose) and event.reason == "blocked"
 
     async def _connect(self, connection: IncomingConnection) -> TcpStream:

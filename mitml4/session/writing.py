@@ -55,6 +55,10 @@ def open_outputs(
         from mitml4.sinks.har import HttpArchive
 
         files.append(Background(HttpArchive.to_file(config.har)))
+    if config.plain:
+        from mitml4.sinks.plain import PlainFormat, PlainPackets
+
+        files.append(PlainPackets(PlainFormat.to(config.plain)))
     keylog = KeyLog(config.keylog, keylog_failed) if config.keylog else None
     return Outputs(display, tuple(files), keylog, tuple(unfiltered))
 
@@ -90,7 +94,7 @@ def _table(config: SessionConfig, ask: Ask) -> LiveSink:
 def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
     """Notes to the user about the files that were written."""
     for sink in outputs.files:
-        if missing := getattr(sink, "missing", 0):  # of a packet file
+        if missing := getattr(sink, "missing", 0):  # of those that write packets
             which = "1 packet is" if missing == 1 else f"{missing} packets are"
             yield f"{which} missing in {sink.name}: written slower than they came"
 

@@ -79,8 +79,8 @@ class Background(Generic[Item]):
                 self._format.file.close()
             except OSError as error:
                 failure = failure or error
-        if isinstance(failure, BrokenPipeError):
-            raise failure
+        if isinstance(failure, ConnectionError):  # a pipe's reader has gone, or a socket's
+            raise BrokenPipeError from failure
         if failure:
             raise self._format.file.failure(failure) from failure
 

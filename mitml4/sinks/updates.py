@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
+from mitml4.engine.plaintext import PlaintextUpdate
 from mitml4.events import Event
 
 __all__ = [
@@ -90,5 +91,5 @@ class BytesMoved(Update):
     """Seconds of trio.current_time."""
 
 
-Published: TypeAlias = Event | Update
+Published: TypeAlias = Event | Update | PlaintextUpdate
 """What sinks are given."""

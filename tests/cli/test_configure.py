@@ -23,6 +23,7 @@ from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.session.config import InterceptConfig
 from mitml4.session.policy import HostPattern, Policy
+from mitml4.sinks.tcp_reader import TcpReader
 
 Parse = Callable[..., InterceptConfig]
 
@@ -114,9 +115,21 @@ def test_what_events_show_of_what_is_said() -> None:
     assert on_lo("--show-secrets").shown == Shown(secrets=True)
 
 
+def test_packets_without_tls_go_to_a_file_or_to_a_reader() -> None:
+    for text, plain in (
+        ("plain.pcap", Path("plain.pcap")),
+        ("./tcp:file", Path("tcp:file")),
+        ("tcp:127.0.0.1:57012", TcpReader("127.0.0.1", 57012)),
+        ("tcp:[::1]:57012", TcpReader("::1", 57012)),
+        ("tcp:reader.example:1", TcpReader("reader.example", 1)),
+    ):
+        assert on_lo("--pcap-plain", text).plain == plain
+        assert str(plain) == text.removeprefix("./")
+
+
 def test_without_a_standard_output_the_files_are_enough(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    for option in ("-o", "-w", "--har"):
+    for option in ("-o", "-w", "--har", "--pcap-plain"):
         assert on_lo(option, "file").output == "none"
     for arguments in ([], ["--json", "-o", "file"], ["--keylog", "file"]):
         assert on_lo(*arguments).output == "json"  # which is an error
@@ -144,6 +157,12 @@ def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
         (["--keylog", ""], "--keylog: the name of the file is empty"),
         (["-o", "x", "--keylog", "./x"], "--output and --keylog are one file: x"),
         (["--har", "x", "-o", "x"], "--output and --har are one file: x"),
+        (["--har", "x", "--pcap-plain", "x"], "--har and --pcap-plain are one file: x"),
+        (["--pcap-plain", ""], "--pcap-plain: the name of the file is empty"),
+        (["--pcap-plain", "tcp:57012"], "--pcap-plain: 'tcp:57012' is no address of a reader"),
+        (["--pcap-plain", "tcp:a:0"], "--pcap-plain: 'tcp:a:0' is no address of a reader"),
+        (["--pcap-plain", "tcp:::1:5"], "--pcap-plain: 'tcp:::1:5' is no address of a reader"),
+        (["--pcap-plain", "x", "--tls", "passthrough"], "--pcap-plain has nothing to write"),
     ):
         with pytest.raises(UsageError) as caught:
             on_lo(*arguments)

@@ -22,6 +22,7 @@ _ICMP, _ICMP_V6 = 1, 58
 _HOST_UNREACHABLE: Final = b"\x03\x01"  # RFC 792
 _ADDRESS_UNREACHABLE: Final = b"\x01\x03"  # RFC 4443 §3.1
 _HOPS: Final = 64
+_ADDED_BYTES: Final = 1024
 
 _OPTIONS: Final = {0, 60}  # RFC 8200 §4.3, §4.6: hop-by-hop options, destination options
 _FRAGMENT: Final = 44  # RFC 8200 §4.5; an unfragmented packet may contain it too (RFC 6946)
@@ -124,9 +125,12 @@ def _syn(family: int, source: bytes, target: bytes, head: bytes, tcp: bytes) -> 
 
 
 def checksum(data: bytes) -> bytes:
-    """RFC 1071. The IPv4 pseudo header gives the same sum in this order and width."""
+    """RFC 1071. The IPv4 pseudo header gives the same sum in this order and width.
+
+    To add 16-bit words with end-around carry is to add modulo 65535, in which 65536 is 1: so the
+    words need not be taken one by one.
+    """
     padded = data + b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return (~total & 0xFFFF).to_bytes(2)
+    pieces = range(0, len(padded), _ADDED_BYTES)
+    total = sum(int.from_bytes(padded[at : at + _ADDED_BYTES]) for at in pieces)
+    return (-total % 0xFFFF).to_bytes(2)
