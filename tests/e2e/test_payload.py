@@ -20,8 +20,10 @@ from mitml4.payload.codings import zstd_module
 from tests.e2e import payload_servers
 
 V4 = "198.51.100.2"
-PORT, TLS_PORT, GRPC_PORT, WEBSOCKET_PORT = 8180, 8543, 8181, 8182
+PORT, TLS_PORT, GRPC_PORT, WEBSOCKET_PORT, HTTP2_PORT = 8180, 8543, 8181, 8182, 8183
+SOCKS, HTTP_PROXY, TLS_PROXY = 1080, 3128, 3129
 PROGRAM = Path(payload_servers.__file__)
+WEBSOCKET_OVER_HTTP2 = PROGRAM.with_name("websocket_over_http2.js")
 LIMIT = 2 << 20
 LINES = "".join(f"line {number}: grüße aus köln\n" for number in range(2000))
 RANDOM = random.Random(7)
@@ -87,6 +89,18 @@ def web(serve, files, identity) -> None:
 def others(serve) -> None:
     for kind, port in (("grpc-server", GRPC_PORT), ("websocket-server", WEBSOCKET_PORT)):
         serve(sys.executable, str(PROGRAM), kind, str(port), port=port)
+    serve("node", str(WEBSOCKET_OVER_HTTP2), "server", str(HTTP2_PORT), port=HTTP2_PORT)
+
+
+@pytest.fixture(scope="module")
+def proxies(serve, files, identity) -> None:
+    serve("microsocks", "-i", V4, "-p", str(SOCKS), port=SOCKS)
+    config = files / "tinyproxy.conf"
+    config.write_text(f"Port {HTTP_PROXY}\nListen {V4}\nMaxClients 20\n")
+    serve("tinyproxy", "-d", "-c", str(config), port=HTTP_PROXY)
+    listen = f"OPENSSL-LISTEN:{TLS_PROXY},fork,reuseaddr,verify=0"
+    listen += f",cert={identity.certificate},key={identity.key}"
+    serve("socat", listen, f"TCP:{V4}:{HTTP_PROXY}", port=TLS_PROXY)
 
 
 def content(event: dict) -> bytes:
@@ -106,7 +120,7 @@ def bodies(events: list[dict], side: str = "response") -> dict[str, list[tuple]]
     for event in events:
         key = event.get("flow"), event.get("depth"), event.get("stream")
         if event["type"] == "http.request":
-            paths[key] = event["url"].split("/", 3)[3]
+            paths[key] = event["url"].split("/", 3)[-1]
         elif event["type"] == "http.body" and event["side"] == side:
             shown = sha256(content(event)), tuple(event["encoding"]), event["truncated"]
             found.setdefault(paths[key], []).append(shown)
@@ -230,6 +244,43 @@ def test_uploads_expectations_pipelines_and_resets(intercept, client, tmp_path):
         "utf8.txt?2": [(sha256(PAGES["utf8.txt"]), ("gzip",), False)],
         "small.txt?4": [(sha256(b"x"), (), False)],
     }
+
+
+@pytest.mark.usefixtures("web", "proxies")
+def test_bodies_inside_of_proxies_are_what_nginx_sent(intercept, client):
+    session = intercept("--payload", "--payload-limit", "2MiB")
+    for number, proxy in enumerate(
+        (
+            ["--socks5-hostname", f"{V4}:{SOCKS}"],
+            ["--proxy", f"http://{V4}:{HTTP_PROXY}"],
+            ["--proxy", f"https://www.example:{TLS_PROXY}", "--proxy-cacert", str(session.ca)],
+        )
+    ):
+        names = ["--resolve", f"www.example:{TLS_PROXY}:{V4}", "--compressed"]
+        download(client, session.ca, *proxy, *names, path=f"utf8.txt?{number}", tls=True)
+    assert session.stop() == 0
+    assert [event["stack"] for event in session.of_type("flow.close")] == [
+        ["socks5", "tls", "http/2"],
+        ["http-connect", "tls", "http/2"],
+        ["tls", "http-connect", "tls", "http/2"],
+    ]
+    shown = sha256(PAGES["utf8.txt"]), ("br",), False
+    assert bodies(session.events) == {f"utf8.txt?{number}": [shown] for number in range(3)}
+
+
+@pytest.mark.usefixtures("others")
+def test_a_websocket_in_http2_is_read(intercept, client):
+    session = intercept("--payload")
+    messages = ["hello", "hello hello", "grüße", "hello"]
+    outcome = client.run(
+        "node", str(WEBSOCKET_OVER_HTTP2), "client", V4, str(HTTP2_PORT), *messages
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    assert session.stop() == 0
+    sent = [message.encode() for message in messages]
+    assert said(session.events, "websocket.message") == {"up": sent, "down": sent}
+    assert {event["stream"] for event in session.of_type("websocket.message")} == {1}
+    assert session.of_type("flow.close")[0]["stack"] == ["http/2", "websocket"]
 
 
 def said(events: list[dict], kind: str) -> dict[str, list[bytes]]:
