@@ -54,6 +54,9 @@ _HEAD: Final = 1024
 """Where a document names its charset (HTML, "prescan a byte stream")."""
 _SAMPLE: Final = 4096
 """Bytes from which a charset is detected."""
+_LONGEST_CHARACTER: Final = 4
+"""Bytes of one character in any of the charsets that are looked for."""
+_NOT_ASCII: Final = regex(rb"[\x80-\xff]")
 _CONTROL: Final = regex(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 """Control characters that no text has: all but white space and escape sequences."""
 
@@ -130,7 +133,7 @@ def _undeclared(data: bytes, truncated: bool, *, is_text: bool) -> Shown | None:
     if _CONTROL.search(data.decode("latin-1")):
         return None
     found = _decoded(data, "utf_8", truncated)
-    if found is None and is_text and (name := _detected(data[:_SAMPLE])):
+    if found is None and is_text and (name := _detected(data)):
         found = _decoded(data, name, truncated)
     return found
 
@@ -162,14 +165,18 @@ def _codec(label: bytes) -> Iterator[str]:
             return
 
 
-def _detected(sample: bytes) -> str | None:
-    """The charset that charset-normalizer finds. Where windows-1252 fits as well as others of
-    Latin letters, it is that."""
+def _detected(data: bytes) -> str | None:
+    """The charset that charset-normalizer finds, from a sample around the first byte that is not
+    ASCII. Where windows-1252 fits as well as others of Latin letters, it is that."""
     from charset_normalizer import from_bytes
 
-    matches = from_bytes(sample, cp_isolation=list(_DETECTED))
-    best = matches.best()
-    if best is None:
+    first = _NOT_ASCII.search(data)
+    start = max(0, first.start() - _SAMPLE // 4) if first else 0
+    for end in range(start + _SAMPLE, start + _SAMPLE - _LONGEST_CHARACTER, -1):
+        matches = from_bytes(data[start:end], cp_isolation=list(_DETECTED))
+        if best := matches.best():
+            break
+    else:  # not even without a part of a character at the end
         return None
     equal = [
         each for each in matches if (each.chaos, each.coherence) == (best.chaos, best.coherence)

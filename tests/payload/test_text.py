@@ -89,6 +89,17 @@ TEXTS: dict[str, tuple[bytes, bytes | None, str, str]] = {
     "nothing": (b"", b"text/plain", "", "utf-8"),
 }
 
+
+def test_a_charset_is_found_wherever_the_text_has_other_letters() -> None:
+    for text, codec in ((RUSSIAN, "cp1251"), (JAPANESE, "euc_jp"), (JAPANESE, "cp932")):
+        for before in ("", "x", "ASCII only. " * 700):
+            for length in (5000, 5001, 5002, 5003):
+                data = (before + text * 100).encode(codec)[: len(before) + length]
+                found = shown(data, b"text/plain", truncated=True)
+                assert found.text is not None
+                assert (before + text * 100).startswith(found.text), (codec, len(before), length)
+
+
 BINARIES: dict[str, tuple[bytes, bytes | None]] = {
     "an image": (b"P6 1 1 255", b"image/x-portable-pixmap"),
     "octets that look like text": (b"abc", b"application/octet-stream"),

@@ -27,6 +27,9 @@ _GRPC: Final = regex(rb"application/grpc(?:-web)?(?:[+;\s]|$)")
 class MessageBody(Protocol):
     """Takes the body of one message piece by piece."""
 
+    trailers: Sequence[tuple[bytes, bytes]]
+    """Those that the body itself contains (gRPC-Web)."""
+
     @property
     def is_wanted(self) -> bool:
         """Whether the next bytes are of use."""
@@ -63,7 +66,7 @@ def begin_body(
 
 
 class _PlainBody:
-    __slots__ = ("_body", "_content_type", "_side", "_stream")
+    __slots__ = ("_body", "_content_type", "_side", "_stream", "trailers")
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class _PlainBody:
         self._stream = stream
         self._side = side
         self._content_type = content_type
+        self.trailers: Sequence[tuple[bytes, bytes]] = ()
 
     @property
     def is_wanted(self) -> bool:
@@ -110,12 +114,13 @@ class _PlainBody:
 
 
 class _GrpcBody:
-    __slots__ = ("_direction", "_reader", "_stream")
+    __slots__ = ("_direction", "_reader", "_stream", "trailers")
 
     def __init__(self, payload: Payload, stream: int, side: Side, codings: tuple[str, ...]) -> None:
         self._reader = GrpcReader(payload, codings)
         self._stream = stream
         self._direction = Direction.UP if side == "request" else Direction.DOWN
+        self.trailers: Sequence[tuple[bytes, bytes]] = ()
 
     @property
     def is_wanted(self) -> bool:
@@ -130,9 +135,11 @@ class _GrpcBody:
 
     def _events(self, frames: Iterator[GrpcFrame]) -> Iterator[BodyEvent]:
         for frame in frames:
-            if frame.is_trailers:
-                continue
             content = frame.content
+            if frame.is_trailers:
+                lines = (line.partition(b":") for line in content.data.split(b"\r\n") if line)
+                self.trailers = [(name.strip(), value.strip()) for name, _, value in lines]
+                continue
             yield GrpcMessage(
                 stream=self._stream,
                 direction=self._direction,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import Final, TypeAlias
 
@@ -47,6 +47,13 @@ class Trailers:
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     left: int = MAX_TRAILER_BYTES
 
+    @classmethod
+    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> Trailers:
+        trailers = cls()
+        for name, value in fields:
+            trailers.add(name, value)
+        return trailers
+
     def add(self, name: bytes, value: bytes) -> None:
         self.left -= len(name) + len(value)
         if self.left >= 0 and len(self.fields) < MAX_TRAILERS:
@@ -81,7 +88,11 @@ class Exchange:
     def end_response_body(self) -> Iterator[BodyEvent]:
         """The same of the response's."""
         body, self.response_body = self.response_body, None
-        return body.end(self.response_bytes, is_complete=self.response_done) if body else iter(())
+        if body is None:
+            return
+        yield from body.end(self.response_bytes, is_complete=self.response_done)
+        if body.trailers:
+            self.trailers = Trailers.of(body.trailers).fields
 
     def end(
         self, now: float, outcome: Outcome = "complete", *, reset_code: str | None = None

@@ -9,7 +9,7 @@ content of its DATA frames goes to a reader of WebSocket messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from typing import ClassVar, Final
 
@@ -186,7 +186,8 @@ class Http2(Frames):
         )
         exchange = self._streams.get(stream)
         if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only block
-            exchange.trailers = _kept(each for each in headers if each[0].startswith(b"grpc-"))
+            grpc = (each for each in headers if each[0].startswith(b"grpc-"))
+            exchange.trailers = Trailers.of(grpc).fields
         if exchange and exchange.asks_for_socket and status[:1] == b"2":
             extensions = named.get(b"sec-websocket-extensions", b"")
             exchange.socket = Messages(self.context.shown.payload, extensions, stream)
@@ -204,9 +205,9 @@ class Http2(Frames):
         if exchange is None:
             return
         if direction is UP:
-            exchange.request_trailers = _kept(headers)
+            exchange.request_trailers = Trailers.of(headers).fields
         else:
-            exchange.trailers = _kept(headers)
+            exchange.trailers = Trailers.of(headers).fields
 
     def read_content(self, direction: Direction, stream: int, content: bytes) -> None:
         exchange = self._streams.get(stream)
@@ -290,13 +291,6 @@ class Http2(Frames):
             self.protocol_events.append(
                 exchange.end(self.context.clock(), outcome, reset_code=reset_code)
             )
-
-
-def _kept(headers: Iterable[tuple[bytes, bytes]]) -> HeaderFields:
-    trailers = Trailers()
-    for name, value in headers:
-        trailers.add(name, value)
-    return trailers.fields
 
 
 def _error_name(code: int) -> str:

@@ -341,6 +341,25 @@ def test_messages_of_grpc(converse: Converse) -> None:
         assert end.trailers == (("grpc-status", "0"),)
 
 
+def test_grpc_web_has_its_trailers_in_the_body(converse: Converse) -> None:
+    kind = b"Content-Type: application/grpc-web+proto\r\n"
+    answer = grpc(b"answer") + grpc(b"grpc-status: 5\r\ngrpc-message:none\r\n", 0x80)
+    script: Script = [(UP, counted(grpc(b"ask"), kind, POST)), (DOWN, chunked(answer, kind))]
+    for chunk in (None, 1):
+        events = played(converse, Http1(context=context()), script, chunk)
+        messages = [event for event in events if isinstance(event, GrpcMessage)]
+        assert [b64decode(each.base64) for each in messages] == [b"ask", b"answer"]
+        (end,) = [event for event in events if isinstance(event, HttpEnd)]
+        assert end.trailers == (("grpc-status", "5"), ("grpc-message", "none"))
+    text = b"Content-Type: application/grpc-web-text\r\n"
+    (body,) = bodies(
+        played(
+            converse, Http1(context=context()), [(UP, GET), (DOWN, counted(b"AAAA", text))], None
+        )
+    )
+    assert body == (1, "response", b"AAAA", False)
+
+
 def masked(payload: bytes, key: bytes = b"\x12\x00\xfe\x7f") -> bytes:
     return key + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
 
