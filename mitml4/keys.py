@@ -7,11 +7,19 @@ from typing import Final
 __all__ = ["KEYS"]
 
 KEYS: Final = (
-    ("q", "end the session; a second time: at once"),
-    ("p, Space", "pause or resume the display; flows continue"),
+    ("↑ ↓, k j", "select a flow, or scroll in one"),
+    ("Page Up, Page Down", "the same by a page"),
+    ("Home g, End G", "the first, or the last"),
+    ("Enter →, Esc ←", "open a flow: its layers, certificates, requests and data; go back"),
+    ("f", "follow the newest flow again"),
+    ("/", "filter; Enter applies it, Esc drops it"),
+    ("s", "sort: as opened, by bytes, by server, by stack"),
     ("!", "show only flows that failed or were blocked; all again"),
-    ("↑ ↓, k j", "scroll by a line"),
-    ("Page Up, Page Down", "scroll by a page"),
-    ("Home g, End G", "go to the oldest or the newest flow"),
-    ("?", "show these keys; any key goes back to the flows"),
+    ("p", "pass TLS to this flow's server through from now on; intercept it again"),
+    ("b", "block this flow's server from now on; allow it again"),
+    ("x", "reset this flow"),
+    ("e", "copy the request as a curl command to the terminal's clipboard"),
+    ("Space", "pause or resume the display; flows continue"),
+    ("q", "go back; then end the session; again: at once"),
+    ("?", "show these keys; any key goes back"),
 )

@@ -103,6 +103,7 @@ class Flow:
         All are closed with the flow, also when the task that dialled was cancelled."""
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
+        self._until_reset = trio.CancelScope()
         self.report.open(connection, name)
 
     @property
@@ -117,11 +118,18 @@ class Flow:
             return True
         return not (self._client_side.unread_count() or self._server_side.unsent_count())
 
+    def reset(self) -> None:
+        """End it: both sides get a reset."""
+        self._until_reset.cancel()
+
     async def run(self) -> None:
         """Run the flow to its end. Raises nothing but cancellation."""
         reason: CloseReason = "shutdown"
         try:
-            reason = await self._carry()
+            with self._until_reset:
+                reason = await self._carry()
+            if self._until_reset.cancelled_caught:
+                reason = "reset"
         finally:
             if self._client_side is None:
                 self.connection.refuse(self._refusal)

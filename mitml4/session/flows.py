@@ -87,6 +87,11 @@ class Flows:
         for queued in self._crowd.all_waiting():
             queued.connection.refuse(None)
 
+    def reset(self, number: int) -> None:
+        """Reset both sides of a flow, if it is open."""
+        if flow := self.open.get(number):
+            flow.reset()
+
     def measure(self, number: int) -> None:
         """Publish the byte counts of a flow, if it is open."""
         if flow := self.open.get(number):

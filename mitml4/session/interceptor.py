@@ -13,7 +13,7 @@ from mitml4.layers.tls import TlsInterceptor
 from mitml4.protocols.conversation import End
 from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.session.config import SessionConfig
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.policy import HostPattern
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
@@ -36,6 +36,7 @@ def tls_interceptor(
     config: SessionConfig,
     authority: CertificateAuthority,
     keylog: Callable[[bytes], None] | None,
+    policy: Decide,
     *,
     sets: Sequence[Collection[bytes]] | None = None,
     narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
@@ -64,20 +65,20 @@ def tls_interceptor(
         passthrough_cache=PassthroughCache(
             trio.current_time, learns_pins=config.on_pinned == "passthrough"
         ),
-        policy=_within(authority.permitted_domains, config.policy),
+        policy=_within(authority.permitted_domains, policy),
         upstream=config.upstream,
     )
     return interceptor, Authority(authority.subject, authority.sha256)
 
 
-def _within(domains: tuple[str, ...], policy: Policy) -> Decide:
+def _within(domains: tuple[str, ...], policy: Decide) -> Decide:
     """The policy, limited to names that the CA may sign: clients refuse other certificates."""
     if not domains:
-        return policy.decide
+        return policy
     permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]
 
     def narrowed(ends: Sequence[End]) -> PolicyDecision:
-        decision = policy.decide(ends)
+        decision = policy(ends)
         if decision.action == "intercept" and not any(each.matches(ends[0]) for each in permitted):
             return PolicyDecision("passthrough", "--permit-domain")
         return decision

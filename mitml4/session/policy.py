@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, Literal
 
@@ -27,7 +28,7 @@ from mitml4.protocols.policy import End, PolicyDecision, Unreadable
 from mitml4.regex import regex
 from mitml4.session.hosts import Host, ascii_form, readings, written
 
-__all__ = ["HostPattern", "Policy"]
+__all__ = ["HostPattern", "LivePolicy", "Policy"]
 
 _BRACKETED: Final = regex(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
 _HOST: Final = regex(r"[^\s/\[\]:@]+")
@@ -125,6 +126,33 @@ class Policy:
         if self.tls == "passthrough":
             return PolicyDecision("passthrough", "--tls passthrough")
         return _INTERCEPT
+
+
+class LivePolicy:
+    """The policy of a running session, to which a person may add hosts and remove them again."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def decide(self, ends: Sequence[End]) -> PolicyDecision:
+        """See `Policy.decide`."""
+        return self._policy.decide(ends)
+
+    def toggle(self, option: Literal["block", "passthrough"], host: str) -> bool:
+        """Add a host to the patterns of an option, or remove it. Returns whether it is there now.
+
+        Raises UsageError for what is no host.
+        """
+        pattern, policy = HostPattern.parse(host), self._policy
+        known = policy.block if option == "block" else policy.passthrough
+        others = tuple(each for each in known if each != pattern)
+        is_on = len(others) == len(known)
+        patterns = (*others, pattern) if is_on else others
+        if option == "block":
+            self._policy = replace(policy, block=patterns)
+        else:
+            self._policy = replace(policy, passthrough=patterns)
+        return is_on
 
 
 def _first_match(patterns: Iterable[HostPattern], ends: Sequence[End]) -> HostPattern | None:

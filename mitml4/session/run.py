@@ -82,6 +82,7 @@ async def _run(
             config,
             authorities.widest,
             session.on_secret,
+            session.policy.decide,
             sets=roots.sets,
             narrower=authorities.by_sets,
         )

@@ -32,9 +32,10 @@ from mitml4.session.flow import Services
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
+from mitml4.session.policy import LivePolicy
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
-from mitml4.sinks.commands import Command, Measure, Stop
+from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.notes import Notes
 from mitml4.sinks.sink import LiveSink
 from mitml4.sinks.updates import (
@@ -85,6 +86,7 @@ class Session:
         self._complain = complain
         self._stop_asked = trio.Event()
         self._failure: MitmError | None = None
+        self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine()
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
@@ -128,14 +130,24 @@ class Session:
     def is_stopping(self) -> bool:
         return self._stop_asked.is_set()
 
-    def handle(self, command: Command) -> None:
-        """Do what a person asks for by a key."""
+    def handle(self, command: Command) -> str | None:
+        """Do what a person asks for by a key. Returns what was done, where it cannot be seen."""
         match command:
             case Stop():
                 self.stop("q")
             case Measure():
                 for number in command.flows:
                     self.flows.measure(number)
+            case Reset():
+                self.flows.reset(command.flow)
+            case Refuse():
+                is_on = self.policy.toggle("block", command.host)
+                return f"{command.host} is {'blocked' if is_on else 'allowed'} from now on"
+            case PassThrough():
+                is_on = self.policy.toggle("passthrough", command.host)
+                what = "passed through" if is_on else "intercepted"
+                return f"TLS to {command.host} is {what} from now on"
+        return None
 
     def publish(self, update: Update) -> None:
         """Tell the sinks."""

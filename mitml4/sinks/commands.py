@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from mitml4.dataclass import dataclass
 
-__all__ = ["Ask", "Command", "Measure", "Stop"]
+__all__ = ["Ask", "Command", "Measure", "PassThrough", "Refuse", "Reset", "Stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +22,26 @@ class Measure:
     flows: tuple[int, ...]
 
 
-Command: TypeAlias = Stop | Measure
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """End this flow: both sides get a reset."""
+
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Block new connections to a host, or allow them again."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassThrough:
+    """Pass TLS of new connections to a host through, or intercept it again."""
+
+    host: str
+
+
+Command: TypeAlias = Stop | Measure | Reset | Refuse | PassThrough
 Ask: TypeAlias = Callable[[Command], object]

@@ -37,3 +37,33 @@ def test_no_text_needs_a_module_later() -> None:
         [sys.executable, "-c", PROGRAM, *sorted(found)], capture_output=True, text=True, check=True
     )
     assert ended.stdout.split() == []
+
+
+DECODERS = """
+import sys
+from mitml4.payload.body import Body
+from mitml4.payload.budget import SessionPayload
+from mitml4.payload.text import _CODECS, shown
+from mitml4.session.imports import import_decoders
+
+import_decoders()
+before = {*sys.modules}
+for text in ("Привет мир, это текст. ", "これは日本語の文章です。", "Où est l'été? élève naïve. "):
+    for codec in ("cp1251", "koi8_r", "cp932", "euc_jp", "gb18030", "cp1252"):
+        shown((text * 20).encode(codec, "ignore"), b"text/plain")
+shown(bytes(range(128, 256)) * 20, b"text/plain")
+for codec in _CODECS:
+    shown(b"a", b"text/plain; charset=" + codec.encode())
+for coding in ("gzip", "deflate", "br", "zstd"):
+    body = Body(SessionPayload().of_flow(), (coding,))
+    body.write(b"not this")
+    body.end(is_complete=True)
+print(*{*sys.modules} - before)
+"""
+
+
+def test_no_payload_needs_a_module_later() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", DECODERS], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []

@@ -17,7 +17,7 @@ async def decision(
     domains: tuple[str, ...], sni: str | None, target: Target = SERVER, policy: Policy | None = None
 ) -> tuple[str, str]:
     authority = CertificateAuthority.generate(permit_domains=domains)
-    interceptor, _ = tls_interceptor(SessionConfig(policy=policy or Policy()), authority, None)
+    interceptor, _ = tls_interceptor(SessionConfig(), authority, None, (policy or Policy()).decide)
     named = [Target(sni, target.port)] if sni else []
     return interceptor.policy((*named, target, SERVER))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target, Unreadable
 from mitml4.protocols.policy import PolicyDecision
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.policy import HostPattern, LivePolicy, Policy
 
 
 def patterns(*texts: str) -> tuple[HostPattern, ...]:
@@ -276,3 +276,17 @@ def test_blocked_addresses_are_those_that_need_no_name() -> None:
         ("0.0.0.0/0", 25),
         ("::/0", 25),
     ]
+
+
+def test_hosts_are_added_while_the_session_runs_and_removed_again() -> None:
+    policy = LivePolicy(Policy(block=patterns("a.example")))
+    ends = [Target("b.example", 443)]
+    for option, action in (("block", "block"), ("passthrough", "passthrough")):
+        assert policy.toggle(option, "b.example")  # type: ignore[arg-type]
+        assert policy.decide(ends).action == action
+        assert not policy.toggle(option, "b.example")  # type: ignore[arg-type]
+        assert policy.decide(ends).action == "intercept"
+    assert not policy.toggle("block", "a.example")
+    assert policy.decide([Target("a.example", 443)]).action == "intercept"
+    assert policy.toggle("block", "2001:db8::1")
+    assert policy.decide([Target("2001:db8::1", 443)]).action == "block"

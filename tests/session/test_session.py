@@ -17,11 +17,12 @@ from mitml4.errors import MitmError
 from mitml4.events import Event, FlowClose, FlowOpen, SessionStart
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.tcp import TcpStream
+from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.outputs import Outputs
 from mitml4.session.session import Session
 from mitml4.session.source import SessionControl, SourceStart
-from mitml4.sinks.commands import Measure, Stop
+from mitml4.sinks.commands import Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.updates import BytesMoved, ServerConnected, TlsSecret
 from mitml4.tls.keys import KeyType
 from tests.session.conftest import Arrived
@@ -380,3 +381,29 @@ async def test_open_flows_are_measured_when_a_display_asks(flow_source, nursery)
     session.handle(Stop())
     assert session.is_stopping
     assert session.reason == "q"
+
+
+async def test_a_flow_is_reset_when_a_person_asks(flow_source, nursery) -> None:
+    kept = Kept(FlowClose)
+    session = session_of(kept)
+    nursery.start_soon(run, session, flow_source)
+    with trio.fail_after(5):
+        client = socket.create_connection(flow_source.address)
+        assert await answer(client) == b"\0hello"
+        assert session.handle(Reset(1)) is None
+        await wait_all_tasks_blocked()
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert kept.events[0].reason == "reset"
+    session.handle(Reset(1))  # it has gone
+    session.handle(Stop())
+
+
+def test_a_person_changes_the_policy() -> None:
+    session = session_of(Kept(FlowClose))
+    assert session.handle(Refuse("a.test")) == "a.test is blocked from now on"
+    assert session.handle(Refuse("a.test")) == "a.test is allowed from now on"
+    passed = session.handle(PassThrough("a.test"))
+    assert passed == "TLS to a.test is passed through from now on"
+    assert session.policy.decide([Target("a.test", 443)]).action == "passthrough"
+    assert session.handle(PassThrough("a.test")) == "TLS to a.test is intercepted from now on"

@@ -11,20 +11,27 @@ import contextlib
 import io
 import os
 import sys
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Final, Literal
 
 import trio
 from rich.style import Style
 
+from mitml4.errors import UsageError
+from mitml4.events import Event
+from mitml4.filter.parser import parse_filter
 from mitml4.keyboard import keyboard, keys_in
-from mitml4.sinks.commands import Ask, Measure, Stop
-from mitml4.sinks.table.model import Row, TableModel
+from mitml4.model.curl import as_curl
+from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
+from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
+from mitml4.sinks.table.history import History
+from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.terminal import Canvas, color_system_for
-from mitml4.sinks.table.view import Mode, body_height, help_page_count, render
+from mitml4.sinks.table.view import body_height, help_page_count
 from mitml4.sinks.updates import Published
 
 __all__ = ["LiveTable"]
@@ -32,6 +39,7 @@ __all__ = ["LiveTable"]
 _FRAME_S: Final = 0.2
 _DRAIN_TIMEOUT_S: Final = 1.0
 _MAX_HELD_LINES: Final = 1000
+_FAR: Final = 1 << 30
 
 _STYLES: Final = {
     "": Style.null(),
@@ -43,6 +51,7 @@ _STYLES: Final = {
     "closed": Style(dim=True),
     "failed": Style(color="red"),
     "blocked": Style(color="magenta"),
+    "selected": Style(reverse=True),
 }
 
 _UP: Final = {b"\x1b[A", b"\x1bOA", b"k"}
@@ -51,13 +60,16 @@ _PAGE_UP: Final = {b"\x1b[5~"}
 _PAGE_DOWN: Final = {b"\x1b[6~"}
 _FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
 _LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
+_ENTER: Final = {b"\r", b"\n", b"\x1b[C", b"\x1bOC", b"l"}
+_BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
+_ERASE: Final = {b"\x7f", b"\x08"}
 
 
 class LiveTable:
     """A sink that draws on a terminal."""
 
     name = "the terminal"
-    wants = TableModel.wants
+    wants = (*TableModel.wants, Event, ProtocolEvent)
 
     def __init__(
         self,
@@ -73,19 +85,18 @@ class LiveTable:
         """
         self.dropped = 0
         self._model = TableModel()
+        self._history = History()
+        self._painter = Painter(self._history)
+        self._picture = Picture([], [], ())
+        """The last one that was drawn."""
+        self._look = Look()
         self._ask = ask
         self._has_keys = terminal is None
         where = sys.stdout.fileno() if terminal is None else terminal
         self._canvas = Canvas(where, _STYLES, color_system_for(color))
         self._has_keyboard = False
-        self._only_failures = False
-        self._help_page: int | None = None
-        """The page of the keys that is shown."""
         self._frozen: TableModel | None = None
         """The model that is shown while paused."""
-        self._skip = 0
-        """Rows between the newest and the last that is shown; 0: follow the newest."""
-        self._rows_before = 0
         self._redraw = trio.Event()
         self._closing = False
         self._timeout = trio.CancelScope()
@@ -93,6 +104,8 @@ class LiveTable:
 
     def publish(self, event: Published) -> None:
         self._model.add(event)
+        if self._has_keys and isinstance(event, Event):
+            self._history.add(event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         gone = False
@@ -139,28 +152,18 @@ class LiveTable:
 
     async def _draw(self) -> None:
         width, height = size = self._canvas.size
-        model = replace(self._frozen or self._model)
-        rows = self._rows_in_view(body_height(height))
-        mode = Mode(
-            keyboard=self._has_keyboard,
-            paused=self._frozen is not None,
-            failures=self._only_failures,
-            help_page=self._help_page,
-        )
-        picture = partial(render, model, rows, width, height, mode)
-        await self._in_thread(lambda: self._canvas.draw(picture(), size))
-
-    def _rows_in_view(self, count: int) -> list[Row]:
-        """Copies of the rows in view, with current bytes. While scrolled back, the view stays."""
-        model = self._frozen or self._model
-        if self._skip:
-            self._skip += max(0, len(model) - self._rows_before)
-        self._rows_before = len(model)
-        self._skip = min(self._skip, max(0, len(model) - count))
-        rows = model.rows(count, skip=self._skip, failures=self._only_failures)
+        model, look = replace(self._frozen or self._model), self._look
         if self._frozen is None:
-            self._ask(Measure(tuple(row.flow for row in rows if row.state in ("open", "failed"))))
-        return [replace(row) for row in rows]
+            self._ask(Measure(self._picture.visible))
+
+        def draw() -> None:
+            picture = self._painter.paint(model, look, width, height, keyboard=self._has_keyboard)
+            self._picture = picture
+            self._canvas.draw(picture.lines, size)
+
+        await self._in_thread(draw)
+        if self._look is look:
+            self._look = look._replace(top=self._picture.top)
 
     async def _read_keys(self, descriptor: int) -> None:
         while True:
@@ -176,37 +179,122 @@ class LiveTable:
             self._redraw.set()
 
     def _press(self, key: bytes) -> None:
-        if self._help_page is not None:
-            self._turn_help_page(self._help_page + 1)
-            return
-        page = max(1, body_height(self._canvas.size[1]) - 1)
-        if key in (b"q", b"Q"):
+        look = self._look._replace(said="")
+        if look.help_page is not None:
+            pages = help_page_count(*self._canvas.size)
+            next_page = look.help_page + 1
+            self._look = look._replace(help_page=next_page if next_page < pages else None)
+        elif look.typed is not None:
+            self._look = _type(look, look.typed, key)
+        elif key in (b"q", b"Q") and not look.opened:
+            self._look = look
             self._ask(Stop())
-        elif key in (b"p", b" "):
+        else:
+            self._look = look
+            self._obey(key)
+
+    def _obey(self, key: bytes) -> None:
+        """A key that is about flows."""
+        look = self._look
+        if key == b" ":
             self._frozen = self._model.copy() if self._frozen is None else None
+            look = look._replace(paused=self._frozen is not None)
         elif key == b"?":
-            self._turn_help_page(0)
+            look = look._replace(help_page=0)
         elif key == b"!":
-            self._only_failures, self._skip = not self._only_failures, 0
-        elif key in _UP:
-            self._scroll(1)
-        elif key in _DOWN:
-            self._scroll(-1)
-        elif key in _PAGE_UP:
-            self._scroll(page)
-        elif key in _PAGE_DOWN:
-            self._scroll(-page)
-        elif key in _FIRST:
-            self._scroll(len(self._model))
-        elif key in _LAST:
-            self._skip = 0
+            look = look._replace(failures=not look.failures, opened=False)
+        elif key == b"/":
+            look = look._replace(typed=look.filter.text if look.filter else "", opened=False)
+        elif key == b"s":
+            orders = list(SORTS)
+            after = orders[(orders.index(look.sort) + 1) % len(orders)]
+            look = look._replace(sort=after, opened=False)
+        elif key == b"f":
+            look = look._replace(selected=None, opened=False)
+        elif key in _ENTER and not look.opened:
+            look = look._replace(selected=self._selected, opened=True, top=0)
+        elif key in _BACK or key in (b"q", b"Q"):
+            look = look._replace(opened=False)
+        elif (lines := self._lines_of(key)) is not None:
+            look = self._moved(lines)
+        else:
+            look = look._replace(said=self._act(key))
+        self._look = look
 
-    def _turn_help_page(self, page: int) -> None:
-        """Show this page of the keys, or the flows after the last page."""
-        self._help_page = page if page < help_page_count(*self._canvas.size) else None
+    @property
+    def _selected(self) -> int | None:
+        order = self._picture.order
+        if self._look.selected in order:
+            return self._look.selected
+        return order[-1] if order else None
 
-    def _scroll(self, lines: int) -> None:
-        self._skip = max(0, self._skip + lines)
+    def _lines_of(self, key: bytes) -> int | None:
+        """How far a key moves; None: it does not."""
+        page = max(1, body_height(self._canvas.size[1]) - 1)
+        for keys, lines in (
+            *((_UP, -1), (_DOWN, 1), (_PAGE_UP, -page), (_PAGE_DOWN, page)),
+            *((_FIRST, -_FAR), (_LAST, _FAR)),
+        ):
+            if key in keys:
+                return lines
+        return None
+
+    def _moved(self, lines: int) -> Look:
+        """Scroll in the flow that is shown, or select another one."""
+        look, order = self._look, self._picture.order
+        if look.opened:
+            return look._replace(top=max(0, look.top + lines))
+        if not order:
+            return look
+        at = order.index(self._selected) if self._selected is not None else len(order) - 1
+        at = min(max(at + lines, 0), len(order) - 1)
+        is_newest = at == len(order) - 1 and not look.sort
+        return look._replace(selected=None if is_newest and lines == _FAR else order[at])
+
+    def _act(self, key: bytes) -> str:
+        """Do something with the selected flow. Returns what was done."""
+        row = None if self._selected is None else self._model.row(self._selected)
+        if row is None:
+            return ""
+        match key:
+            case b"p":
+                return self._asked(PassThrough(row.server))
+            case b"b":
+                return self._asked(Refuse(row.server))
+            case b"x":
+                return self._asked(Reset(row.flow))
+            case b"e":
+                return self._copy()
+        return ""
+
+    def _asked(self, command: Command) -> str:
+        return str(self._ask(command) or "")
+
+    def _copy(self) -> str:
+        """Copy the request in view with OSC 52, which also works over ssh."""
+        request = self._picture.request
+        if request is None:
+            return "open a flow with a request first (Enter)"
+        encoded = b64encode(as_curl(request).encode()).decode()
+        self._canvas.copy(f"\x1b]52;c;{encoded}\x07")
+        return f"copied, if the terminal allows it: curl {request.url}"
+
+
+def _type(look: Look, typed: str, key: bytes) -> Look:
+    """A key while a filter is typed."""
+    if key == b"\x1b":
+        return look._replace(typed=None, filter=None)
+    if key in _ERASE:
+        return look._replace(typed=typed[:-1])
+    if key in (b"\r", b"\n"):
+        if not typed.strip():
+            return look._replace(typed=None, filter=None)
+        try:
+            return look._replace(typed=None, filter=parse_filter(typed))
+        except UsageError as error:
+            return look._replace(said=error.message)
+    text = key.decode("utf-8", "ignore")
+    return look._replace(typed=typed + text) if text.isprintable() else look
 
 
 class _Held(io.TextIOBase):

@@ -132,6 +132,11 @@ class TableModel:
             shown = (row for row in shown if row.state in ("failed", "blocked"))
         return list(islice(shown, skip, skip + count))[::-1]
 
+    def listed(self, *, failures: bool = False) -> list[Row]:
+        """All rows, oldest first. Not copies. Any thread may ask."""
+        rows = list(self._rows.values())
+        return [row for row in rows if row.state in ("failed", "blocked")] if failures else rows
+
     def row(self, flow: int) -> Row | None:
         """The row of a flow, if it is kept. Not a copy."""
         return self._rows.get(flow)

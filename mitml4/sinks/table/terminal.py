@@ -53,6 +53,8 @@ class Canvas:
         self._color_system = color_system
         self._size = (0, 0)
         self._shown: list[str] = []
+        self._pending = ""
+        """A control sequence that the next frame carries."""
         self._writing = Lock()
         self._is_left = False
 
@@ -74,6 +76,10 @@ class Canvas:
         with self._writing:
             write_all(self._descriptor, _LEAVE.encode())
 
+    def copy(self, text: str) -> None:
+        """Send a control sequence that the next frame carries."""
+        self._pending += text
+
     def draw(self, lines: list[Line], size: tuple[int, int]) -> None:
         """Show lines that were rendered for this size. Writes only what has changed."""
         codes = [self._codes(line) for line in lines]
@@ -82,8 +88,9 @@ class Canvas:
         for number, code in enumerate(codes):
             if number >= len(known) or known[number] != code:
                 out.append(f"\x1b[{number + 1};1H{code}")
-        if out:
-            self._write("".join([_BEGIN, *out, _END]))
+        pending, self._pending = self._pending, ""
+        if out or pending:
+            self._write("".join([pending, _BEGIN, *out, _END]))
         self._shown, self._size = codes, size
 
     def _codes(self, line: Line) -> str:

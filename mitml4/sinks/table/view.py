@@ -5,7 +5,7 @@
         # server                stack                  ↑     ↓  last
     ●   1 www.example:443       socks5 › tls › http/2   1.2k  34M  200 GET /
     ✗   2 pinned.example:443    tls                      517  4.0k  client: unknown_ca
-    1 open of 2 flows   ↑ 1.7k ↓ 34M                          q quit  p pause  ↑↓ scroll
+    1 open of 2 flows   ↑ 1.7k ↓ 34M                          ? keys  q quit  Enter open
 
 A line is a list of cells of exact widths, for text in any script.
 """
@@ -56,6 +56,16 @@ class Mode(NamedTuple):
     """Only the flows that failed or were blocked are shown."""
     help_page: int | None = None
     """The page of the keys that is shown in place of the flows."""
+    selected: int | None = None
+    """The flow that keys are about."""
+    filter: str = ""
+    typed: str | None = None
+    """A filter that is being typed."""
+    sort: str = ""
+    said: str = ""
+    """What the last key has done."""
+    opened: bool = False
+    """One flow is shown in place of all."""
 
 
 class Column(NamedTuple):
@@ -69,6 +79,7 @@ class Column(NamedTuple):
     right: bool = False
 
 
+_SELECTED: Final = "›"
 _SYMBOLS: Final[dict[State, str]] = {"open": "●", "closed": "○", "failed": "✗", "blocked": "⊘"}
 
 
@@ -154,8 +165,9 @@ def render(
     width: int,
     height: int,
     mode: Mode = Mode(),  # noqa: B008 - it is frozen
+    body: Sequence[Line] | None = None,
 ) -> list[Line]:
-    """Exactly `height` lines of exactly `width` cells."""
+    """Exactly `height` lines of exactly `width` cells. `body` stands in place of the rows."""
     wanted = [column.wanted(model) for column in _COLUMNS]
     shared = share_out(wanted, [column.least for column in _COLUMNS], _RANK, width)
     columns = [column for column, cells in zip(_COLUMNS, shared, strict=True) if cells]
@@ -169,12 +181,19 @@ def render(
     if mode.help_page is not None:
         shown = _help_pages(width, height)[mode.help_page :][:1]
         lines += [[Cell(text)] for page in shown for text in page]
+    elif body is not None:
+        lines += body
     else:
-        lines += [_row(row, columns, widths) for row in rows]
+        lines += [_row(row, columns, widths, row.flow == mode.selected) for row in rows]
         if not rows and body_height(height):
             lines.append([Cell(_nothing(model, mode), "closed")])
     lines += [[] for _ in range(height - 1 - len(lines))]
-    lines.append(_footer(model, width, _keys(model, mode)))
+    if mode.typed is not None:
+        lines.append([Cell(f"/{printable(mode.typed)}▏ {printable(mode.said)}", "footer")])
+    elif mode.said:
+        lines.append([Cell(printable(mode.said), "footer")])
+    else:
+        lines.append(_footer(model, width, _keys(model, mode)))
     return [_exactly(line, width) for line in lines[-height:]]
 
 
@@ -208,11 +227,15 @@ def _titles(columns: Iterable[Column], widths: list[int]) -> Line:
     return line[:-1]
 
 
-def _row(row: Row, columns: Iterable[Column], widths: list[int]) -> Line:
+def _row(row: Row, columns: Iterable[Column], widths: list[int], selected: bool) -> Line:
     line: Line = []
     for column, width in zip(columns, widths, strict=True):
         line += [column.cell(row, width), Cell(" " * GAP)]
-    return line[:-1]
+    if not selected:
+        return line[:-1]
+    symbol, rest = line[0].text[:1], line[0].text[1:]
+    line[0] = Cell(symbol + (_SELECTED + rest[1:] if rest.startswith(" ") else rest))
+    return [cell._replace(style="selected") for cell in line]
 
 
 def _session_line(model: TableModel, width: int) -> Line:
@@ -233,6 +256,8 @@ def _authority_line(model: TableModel, width: int) -> Line:
 
 def _nothing(model: TableModel, mode: Mode) -> str:
     """The text that is shown if there are no rows."""
+    if mode.filter:
+        return f"  no flow matches {printable(mode.filter)}"
     if mode.failures:
         return "  no flow has failed"
     return "  waiting for connections …" if model.session else ""
@@ -267,8 +292,13 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
         return ("Ctrl-C quit",)
     if mode.help_page is not None:
         return ("any key: go on",)
+    if mode.opened:
+        return ("? keys", "q back", "↑↓ scroll", "e curl", "x reset")
+    chosen = [f"/{printable(mode.filter)}"] if mode.filter else []
+    chosen += [f"by {mode.sort}"] if mode.sort else []
+    pause = ["paused: Space go on"] if mode.paused else []
     shown = "! all" if mode.failures else "! failed"
-    return ("? keys", "q quit", "paused: p go on" if mode.paused else "p pause", shown, "↑↓ scroll")
+    return ("? keys", "q quit", *pause, *chosen, "Enter open", "/ filter", shown)
 
 
 def _both_ends(left: str, right: str, width: int) -> Line:

@@ -15,11 +15,13 @@ import sys
 import termios
 import textwrap
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
+from mitml4.keyboard import keys_in
 from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.view import Mode, help_page_count, render
 
@@ -31,7 +33,10 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY)
 import trio
 from mitml4.address import Address
-from mitml4.events import FlowClose, FlowOpen, SessionStart
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent, SessionStart
+from mitml4.protocols.conversation import Direction
+from mitml4.protocols.flow_data import FlowData
+from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.sinks.commands import Measure, Stop
 from mitml4.sinks.updates import BytesMoved, Stopping
 from mitml4.sinks.table.live import LiveTable
@@ -47,6 +52,8 @@ def ask(command):
         case Measure(flows):
             for flow in moved.keys() & set(flows):
                 publish(BytesMoved(flow=flow, up=0, down=moved[flow], at_s=trio.current_time()))
+        case _:
+            return f"asked for {command}"
 
 table = LiveTable(ask, "never")
 publish = table.publish
@@ -69,7 +76,7 @@ async def main():
     print("the summary")
 """
 
-_SEQUENCE = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([^\x1b]+)")
+_SEQUENCE = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([^\x1b]+)|\x1b\]52;c;([^\x07]*)\x07")
 
 
 @dataclass
@@ -82,6 +89,7 @@ class Screen:
     alternate: bool = False
     cursor: bool = True
     autowrap: bool = True
+    clipboard: str = ""
     after: str = ""
     """What was printed while the alternate screen was not shown."""
     rest: str = ""
@@ -94,12 +102,14 @@ class Screen:
         position = 0
         while match := _SEQUENCE.match(text, position):
             position = match.end()
-            if match[3]:
+            if match[4]:
+                self.clipboard = match[4]
+            elif match[3]:
                 self._print(match[3].replace("\r", ""))
             else:
                 self._obey(match[1], match[2])
         self.rest = text[position:]
-        assert len(self.rest) < 10, f"unknown: {self.rest!r}"
+        assert len(self.rest) < 10 or self.rest.startswith("\x1b]52"), f"unknown: {self.rest!r}"
 
     def _print(self, text: str) -> None:
         if not self.alternate:
@@ -365,29 +375,117 @@ def test_bytes_of_open_flows_are_shown_as_they_move(window) -> None:
 MANY = UNTIL_STOPPED.replace("open_flows(1, 3)", "open_flows(1, 100)")
 
 
-def test_keys_scroll(window) -> None:
+def selected_on(screen: Screen) -> list[int]:
+    return [int(number) for number in re.findall(r"› *(\d+)", screen.text)]
+
+
+def test_keys_select_and_scroll(window) -> None:
     shown = window(MANY)
-    for keys, newest in (
-        (b"", 100),
-        (b"\x1b[A", 99),
-        (b"kk", 98),
-        (b"kkj", 99),
-        (b"\x1b[A\x1b[A\x1b[B", 99),
-        (b"\x1b[5~", 81),
-        (b"\x1b[5~\x1b[6~", 100),
-        (b"g", 20),
-        (b"\x1b[H", 20),
-        (b"gG", 100),
-        (b"g\x1b[F", 100),
-        (b"j", 100),
-        (b"x\x1b[Z\x1b", 100),
+    for keys, selected, newest in (
+        (b"", 100, 100),
+        (b"\x1b[A", 99, 100),
+        (b"kkj", 99, 100),
+        (b"\x1b[A\x1b[A\x1b[B", 99, 100),
+        (b"\x1b[5~", 81, 100),
+        (b"\x1b[5~\x1b[5~", 62, 81),
+        (b"\x1b[5~\x1b[5~\x1b[6~", 81, 81),
+        (b"g", 1, 20),
+        (b"\x1b[H", 1, 20),
+        (b"gG", 100, 100),
+        (b"g\x1b[F", 100, 100),
+        (b"gf", 100, 100),
+        (b"j", 100, 100),
+        (b"\x1b[Z\x1b", 100, 100),
     ):
-        shown.press(keys)
+        for key in keys_in(keys):
+            shown.press(key)
+            shown.read_for(0.05)
         shown.wait(
-            lambda screen, newest=newest: flows_on(screen) == [*range(newest - 19, newest + 1)]
+            lambda screen, selected=selected, newest=newest: (
+                selected_on(screen) == [selected]
+                and flows_on(screen) == [*range(newest - 19, newest + 1)]
+            )
         )
         shown.press(b"G")
-        shown.wait_for("host-100.example")
+        shown.wait_for("› 100", "host-100.example")
+
+
+EXCHANGE = """
+async def session(nursery):
+    open_flows(1, 3)
+    publish(FlowLayer(flow=2, depth=0, protocol="http/1", speaker="client", action="relayed"))
+    publish(LayerEvent(flow=2, depth=0, content=HttpRequest(
+        stream=1, method="GET", url="http://host-2.example/x", version="HTTP/1.1",
+        headers=(("X-Evil", "\\x1b[31m"),))))
+    publish(LayerEvent(flow=2, depth=0, content=HttpResponse(
+        stream=1, status=418, version="HTTP/1.1", content_type="text/plain")))
+    publish(LayerEvent(flow=2, depth=0, content=FlowData(
+        direction=Direction.DOWN, offset=0, text='{"a": [1]}')))
+    await stopped.wait()
+"""
+
+
+def test_enter_opens_a_flow_and_q_goes_back(window) -> None:
+    shown = window(EXCHANGE)
+    shown.wait_for("host-3.example")
+    shown.press(b"k")
+    shown.wait_for("›   2")
+    shown.press(b"\r")
+    screen = shown.wait_for("#2  host-2.example:80  http/1", "q back")
+    for text in ("192.0.2.1:1 to 192.0.2.2:80", "http/1  relayed, the client began",
+                 "1  GET http://host-2.example/x", "  X-Evil: \\x1b[31m", "418  text/plain",
+                 "    [json, 10 bytes]", '      "a": [', "        1"):  # fmt: skip
+        assert text in screen.text
+    shown.press(b"e")
+    shown.wait_for("copied, if the terminal allows it: curl http://host-2.example/x")
+    copied = b64decode(shown.screen.clipboard)
+    assert copied == b"curl http://host-2.example/x -H 'X-Evil: \x1b[31m'"
+    shown.press(b"q")
+    shown.wait_for("host-3.example", "q quit")
+    shown.press(b"q")
+    shown.wait(lambda screen: "the summary" in screen.after)
+
+
+def test_a_filter_is_typed(window) -> None:
+    shown = window(MANY)
+    shown.wait_for("host-100.example")
+    for key in b"/host:*-7*":
+        shown.press(bytes([key]))
+    shown.wait_for("/host:*-7*")
+    shown.press(b"\r")
+    shown.wait(lambda screen: flows_on(screen) == [7, *range(70, 80)])
+    shown.press(b"/")
+    shown.press(b"\x7f" * 9 + b"(")
+    shown.wait_for("/(")
+    shown.press(b"\r")
+    shown.wait_for("/(▏ ")
+    shown.press(b"\x1b")
+    shown.wait(lambda screen: flows_on(screen) == [*range(81, 101)])
+
+
+def test_keys_act_on_the_selected_flow(window) -> None:
+    shown = window(UNTIL_STOPPED)
+    shown.wait_for("host-3.example")
+    for key, said in (
+        (b"b", "asked for Refuse(host='host-2.example')"),
+        (b"p", "asked for PassThrough(host='host-2.example')"),
+        (b"x", "asked for Reset(flow=2)"),
+        (b"e", "open a flow with a request first"),
+    ):
+        shown.press(b"k")
+        shown.wait_for("›   2")
+        shown.press(key)
+        shown.wait_for(said)
+        shown.press(b"f")
+
+
+def test_flows_are_sorted(window) -> None:
+    shown = window(UNTIL_STOPPED.replace("await", "moved.update({1: 30, 2: 90, 3: 60}); await"))
+    shown.wait_for("host-3.example")
+    shown.press(b"s")
+    shown.wait(lambda screen: flows_on(screen) == [1, 3, 2] and "by bytes" in screen.text)
+    shown.press(b"sss")
+    shown.wait(lambda screen: flows_on(screen) == [1, 2, 3])
 
 
 def test_keys_that_are_pressed_behind_the_help_only_close_it(window) -> None:
@@ -398,7 +496,7 @@ def test_keys_that_are_pressed_behind_the_help_only_close_it(window) -> None:
         shown.wait(lambda screen: "any key" in screen.text and "host-100" not in screen.text)
         shown.press(key)
         shown.wait(lambda screen: flows_on(screen) == [*range(81, 101)])
-        assert "p pause" in shown.screen.text
+        assert "/ filter" in shown.screen.text
         assert "! failed" in shown.screen.text
         assert "ending" not in shown.screen.text
 
@@ -425,7 +523,7 @@ def test_scrolled_back_the_view_stays_while_flows_come(window) -> None:
     shown = window("""
         async def session(nursery):
             open_flows(1, 50)
-            while not table._skip:
+            while table._look.selected is None:
                 await trio.sleep(0.01)
             open_flows(51, 60)
             await stopped.wait()
@@ -433,12 +531,13 @@ def test_scrolled_back_the_view_stays_while_flows_come(window) -> None:
     shown.wait_for("host-50")
     shown.press(b"k")
     screen = shown.wait_for("60 open")
-    assert flows_on(screen)[-1] == 49
+    assert flows_on(screen) == [*range(31, 51)]
+    assert selected_on(screen) == [49]
     shown.press(b"G")
     shown.wait_for("host-60")
 
 
-def test_p_holds_the_picture_and_p_again_lets_it_go_on(window) -> None:
+def test_space_holds_the_picture_and_space_again_lets_it_go_on(window) -> None:
     shown = window("""
         async def session(nursery):
             open_flows(1, 3)
@@ -448,12 +547,12 @@ def test_p_holds_the_picture_and_p_again_lets_it_go_on(window) -> None:
             await stopped.wait()
     """)
     shown.wait_for("host-3")
-    shown.press(b"p")
+    shown.press(b" ")
     screen = shown.wait_for("paused")
     shown.read_for(0.5)
     assert "host-4" not in screen.text
-    shown.press(b"p")
-    shown.wait_for("host-6", "p pause")
+    shown.press(b" ")
+    shown.wait_for("host-6", "/ filter")
 
 
 def test_a_terminal_that_is_gone_ends_it_like_a_pipe_without_reader(window, tmp_path) -> None:

@@ -145,7 +145,7 @@ def test_the_footer_counts_in_grammar() -> None:
 def test_the_footer_tells_what_the_keys_do_now() -> None:
     model = make_model()
     assert "q quit" in text_of(render(model, [], 80, 24))
-    assert "p go on" in text_of(render(model, [], 80, 24, Mode(paused=True)))
+    assert "paused: Space go on" in text_of(render(model, [], 80, 24, Mode(paused=True)))
     assert "Ctrl-C quit" in text_of(render(model, [], 80, 24, Mode(keyboard=False)))
     model.stopping = True
     assert "q at once" in text_of(render(model, [], 80, 24))
