@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,12 @@ from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File, Parsed, parse_condition, parse_output
 from mitml4.errors import ExitCode, MitmError
+from mitml4.terminal import is_terminal, width_of
+from mitml4.view.keys import KEYS
 
 if TYPE_CHECKING:
     from mitml4.filter.expression import Filter
+    from mitml4.model.flow import Flow
     from mitml4.view.report import Report
 
 __all__ = ["view"]
@@ -22,6 +27,7 @@ __all__ = ["view"]
 
 @click.command(
     cls=Command,
+    keys=KEYS,
     epilog="""\b
 Examples:
   mitml4 view events.jsonl
@@ -70,33 +76,54 @@ def view(
     """Show the flows of a file, or write a report of them.
 
     FILE has the events that a session wrote (-o), or is a capture; it may be compressed (.gz,
-    .zst). The output is a line for each flow, or with --html a report.
+    .zst). On a terminal the flows can be browsed, opened, filtered and sorted by keys. Otherwise
+    the output is a line for each flow. With --html it is a report.
     """
     from mitml4.reading import read
-    from mitml4.view.outline import line_of
-    from mitml4.view.report import Report
 
-    report = Report(os.path.basename(file)) if html else None
-    failure: MitmError | None = None
-    try:
-        for flow in read(file, keylog=keylog, tunnels=tunnels, payload=payload):
-            if filter and not filter.matches(flow):
-                continue
-            if report:
-                report.add(flow)
-            else:
-                console.data(f"{line_of(flow)}\n")
-    except MitmError as error:
-        failure = error
-    if report and html:
-        if failure:
-            report.note = f"The file could not be read to its end: {failure.message}"
-        if not failure or report.summary.flows:
-            _write(report, html)
-            console.say(f"report: {html}")
+    flows = read(file, keylog=keylog, tunnels=tunnels, payload=payload)
+    if filter:
+        flows = (flow for flow in flows if filter.matches(flow))
+    name = os.path.basename(file)
+    if html:
+        failure = _write_report(console, name, flows, html)
+    elif is_terminal(sys.stdout) and is_terminal(sys.stdin):
+        from mitml4.view.terminal import browse
+
+        failure = browse(name, flows, sys.stdout.fileno(), console.color)
+    else:
+        failure = _list(console, flows)
     if failure:
         console.error(failure)
     return ExitCode.FAILED if failure else ExitCode.DONE
+
+
+def _list(console: Console, flows: Iterator[Flow]) -> MitmError | None:
+    """Write a line for each flow. Returns what ended the reading, if anything did."""
+    from mitml4.view.listing import listing
+
+    reading = Reading(flows)
+    for line in listing(reading, width_of(sys.stdout)):
+        console.data(f"{line}\n")
+    return reading.failure
+
+
+def _write_report(
+    console: Console, name: str, flows: Iterator[Flow], path: Path
+) -> MitmError | None:
+    """Write a report of what can be read. Returns what ended the reading, if anything did."""
+    from mitml4.view.report import Report
+
+    report = Report(name)
+    reading = Reading(flows)
+    for flow in reading:
+        report.add(flow)
+    if reading.failure:
+        report.note = f"The file could not be read to its end: {reading.failure.message}"
+    if not reading.failure or report.summary.flows:
+        _write(report, path)
+        console.say(f"report: {path}")
+    return reading.failure
 
 
 def _write(report: Report, path: Path) -> None:
@@ -110,3 +137,17 @@ def _write(report: Report, path: Path) -> None:
         file.close()
     except OSError as error:
         raise file.failure(error) from error
+
+
+class Reading:
+    """Flows that end where the file cannot be read any further."""
+
+    def __init__(self, flows: Iterator[Flow]) -> None:
+        self.failure: MitmError | None = None
+        self._flows = flows
+
+    def __iter__(self) -> Iterator[Flow]:
+        try:
+            yield from self._flows
+        except MitmError as error:
+            self.failure = error

@@ -6,20 +6,8 @@ from datetime import datetime
 
 from mitml4.events import FAILURES
 from mitml4.model.flow import Flow
-from mitml4.printable import printable
 
-__all__ = ["has_failed", "line_of", "outline", "size_text", "stack_text", "time_text"]
-
-
-def line_of(flow: Flow) -> str:
-    """Its number, server, stack, what happened, and its bytes, in one printable line."""
-    parts = (
-        f"{flow.number:>6}  {flow.server}",
-        stack_text(flow),
-        outline(flow),
-        f"↑ {size_text(flow.bytes_up)} ↓ {size_text(flow.bytes_down)}",
-    )
-    return printable("  ".join(filter(None, parts)))
+__all__ = ["has_failed", "outline", "size_text", "stack_text", "time_text"]
 
 
 def has_failed(flow: Flow) -> bool:

@@ -1,0 +1,197 @@
+"""What a person looks at in the flows of a file: keys change it, and it makes the picture."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+
+from mitml4.errors import UsageError
+from mitml4.filter.expression import Filter
+from mitml4.filter.parser import parse_filter
+from mitml4.model.curl import as_curl
+from mitml4.printable import printable
+from mitml4.sinks.table.detail import DetailLine, detail, exchange_at
+from mitml4.sinks.table.sheet import sheet
+from mitml4.sinks.table.view import Cell, Line
+from mitml4.view.index import SORTS, Index
+from mitml4.view.keys import KEYS
+from mitml4.view.listing import sheet_row
+
+__all__ = ["Browser"]
+
+_UP: Final = {b"\x1b[A", b"\x1bOA", b"k"}
+_DOWN: Final = {b"\x1b[B", b"\x1bOB", b"j"}
+_PAGE_UP, _PAGE_DOWN = {b"\x1b[5~"}, {b"\x1b[6~"}
+_FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
+_LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
+_ENTER: Final = {b"\r", b"\n", b"\x1b[C", b"\x1bOC", b"l"}
+_BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
+_ERASE: Final = {b"\x7f", b"\x08"}
+_FAR: Final = 1 << 40
+_FRAME: Final = 3
+"""Lines that are not the list: the name, the titles, the keys."""
+
+
+class Browser:
+    """`press` takes a key, `picture` makes the lines of a window."""
+
+    def __init__(self, name: str, index: Index, copy: Callable[[str], None]) -> None:
+        """`copy` sends a control sequence to the terminal."""
+        self.is_over = False
+        self.is_reading = False
+        """Whether more flows may come."""
+        self.failure = ""
+        """Why the file cannot be read any further."""
+        self._name = name
+        self._index = index
+        self._copy = copy
+        self._page = 1
+        self._first = 0
+        self._selected = 0
+        self._detail_of: tuple[int, int] | None = None
+        """The place of the flow that is open, and the width of its lines."""
+        self._lines: list[DetailLine] = []
+        self._opened = False
+        self._top = 0
+        self._sort, self._only_failed = "", False
+        self._filter: Filter | None = None
+        self._typed: str | None = None
+        self._said = ""
+        self._shows_keys = False
+
+    def press(self, key: bytes) -> None:
+        self._said = ""
+        if self._shows_keys:
+            self._shows_keys = False
+        elif self._typed is not None:
+            self._type(self._typed, key)
+        elif key in (b"q", b"Q") or key in _BACK:
+            self.is_over = not self._opened and key not in _BACK
+            self._opened = False
+        elif key == b"?":
+            self._shows_keys = True
+        elif key == b"e":
+            self._copy_request()
+        elif key == b"/":
+            self._typed, self._opened = self._filter.text if self._filter else "", False
+        elif key == b"s":
+            orders = list(SORTS)
+            self._sort = orders[(orders.index(self._sort) + 1) % len(orders)]
+            self._select()
+        elif key == b"!":
+            self._only_failed = not self._only_failed
+            self._select()
+        elif key in _ENTER:
+            self._opened, self._top, self._detail_of = True, 0, None
+        else:
+            self._move(key)
+
+    def picture(self, width: int, height: int) -> list[Line]:
+        """Exactly `height` lines of exactly `width` cells."""
+        room = max(1, height - _FRAME)
+        self._page = max(1, room - 1)
+        count = self._index.count()
+        self._selected = max(0, min(self._selected, count - 1))
+        lines: list[Line] = [[Cell(self._title(count), "title")]]
+        if self._shows_keys:
+            lines += [[Cell(f"  {keys:<20}  {what}")] for keys, what in KEYS]
+        elif self._opened and count:
+            lines += self._detail(width, room + 1)
+        else:
+            self._opened = False
+            lines += self._list(width, room)
+        lines = lines[: height - 1]
+        lines += [[] for _ in range(height - 1 - len(lines))]
+        lines.append([Cell(self._footer(), "footer")])
+        return [_exactly(line, width) for line in lines[-height:]]
+
+    def _title(self, count: int) -> str:
+        chosen = f"{count:,} of " if count != self._index.total else ""
+        parts = [printable(self._name), f"{chosen}{self._index.total:,} flows"]
+        parts += [f"/{printable(self._filter.text)}"] if self._filter else []
+        parts += [f"by {self._sort}"] if self._sort else []
+        parts += ["failed"] if self._only_failed else []
+        parts += ["reading …"] if self.is_reading else []
+        return "  ".join(parts)
+
+    def _footer(self) -> str:
+        if self._typed is not None:
+            return f"/{printable(self._typed)}▏ {printable(self._said)}"
+        if self._said:
+            return printable(self._said)
+        if self.failure and not self._opened:
+            return printable(self.failure)
+        if self._opened:
+            return "? keys  q back  ↑↓ scroll  e curl"
+        failures = "! all" if self._only_failed else "! failed"
+        return f"? keys  q leave  Enter open  / filter  s sort  {failures}"
+
+    def _list(self, width: int, room: int) -> list[Line]:
+        """The titles, and the flows around the selected one."""
+        self._first = min(max(self._first, self._selected - room + 1), self._selected)
+        entries = self._index.entries(self._first, room)
+        texts = [text for text, _ in sheet([sheet_row(entry) for entry in entries], width)]
+        lines: list[Line] = [[Cell(texts[0], "name")]]
+        for place, (text, entry) in enumerate(zip(texts[1:], entries, strict=True), self._first):
+            style = "selected" if place == self._selected else "failed" if entry.failed else ""
+            lines.append([Cell(set_cell_size(text, width), style)])
+        return lines
+
+    def _detail(self, width: int, room: int) -> list[Line]:
+        if self._detail_of != (self._selected, width):
+            flow = self._index.flow(self._selected)
+            self._lines = detail(flow, width) if flow else []
+            self._detail_of = self._selected, width
+        self._top = max(0, min(self._top, len(self._lines) - room))
+        shown = self._lines[self._top : self._top + room]
+        return [[Cell(line.text, line.style)] for line in shown]
+
+    def _move(self, key: bytes) -> None:
+        for keys, lines in (
+            *((_UP, -1), (_DOWN, 1), (_PAGE_UP, -self._page), (_PAGE_DOWN, self._page)),
+            *((_FIRST, -_FAR), (_LAST, _FAR)),
+        ):
+            if key in keys and self._opened:
+                self._top = max(0, self._top + lines)
+            elif key in keys:
+                self._selected = max(0, self._selected + lines)
+
+    def _select(self) -> None:
+        """Another selection of flows is shown, from its beginning."""
+        self._opened, self._first, self._selected = False, 0, 0
+        self._index.select(self._filter, sort=self._sort, only_failed=self._only_failed)
+
+    def _type(self, typed: str, key: bytes) -> None:
+        """A key while a filter is typed."""
+        if key in _ERASE:
+            self._typed = typed[:-1]
+        elif key == b"\x1b" or (key in (b"\r", b"\n") and not typed.strip()):
+            self._typed, self._filter = None, None
+            self._select()
+        elif key in (b"\r", b"\n"):
+            try:
+                self._filter, self._typed = parse_filter(typed), None
+                self._select()
+            except UsageError as error:
+                self._said = error.message
+        elif (text := key.decode("utf-8", "ignore")).isprintable():
+            self._typed = typed + text
+
+    def _copy_request(self) -> None:
+        """With OSC 52, which also works over ssh."""
+        request = exchange_at(self._lines, self._top) if self._opened else None
+        if request is None:
+            self._said = "open a flow with a request first (Enter)"
+            return
+        encoded = b64encode(as_curl(request).encode("utf-8", "surrogateescape")).decode()
+        self._copy(f"\x1b]52;c;{encoded}\x07")
+        self._said = f"copied, if the terminal allows it: curl {request.url}"
+
+
+def _exactly(line: Line, width: int) -> Line:
+    """Cut or pad the line to the width of the window."""
+    text, style = (line[0].text, line[0].style) if line else ("", "")
+    return [Cell(set_cell_size(text, width) if cell_len(text) != width else text, style)]

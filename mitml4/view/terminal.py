@@ -1,0 +1,102 @@
+"""Shows the browser on a terminal, while the file is still being read."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from itertools import islice
+from time import monotonic
+from typing import Final
+
+from rich.style import Style
+
+from mitml4.errors import MitmError
+from mitml4.keyboard import keyboard, keys_in
+from mitml4.model.flow import Flow
+from mitml4.sinks.table.terminal import Canvas, color_system_for
+from mitml4.terminal import Color
+from mitml4.view.browser import Browser
+from mitml4.view.index import Index
+
+__all__ = ["browse"]
+
+_STYLES: Final = {
+    "": Style.null(),
+    "name": Style(bold=True),
+    "title": Style(reverse=True),
+    "footer": Style(reverse=True),
+    "selected": Style(reverse=True),
+    "passed": Style(color="yellow"),
+    "closed": Style(dim=True),
+    "failed": Style(color="red"),
+}
+_FRAME_S: Final = 0.1
+"""Between two pictures while the file is read."""
+_RESIZE_S: Final = 0.5
+"""How often the size of the window is read while nothing happens."""
+_BATCH: Final = 20
+"""Flows that are read or compared before the keyboard is asked again."""
+
+
+def browse(name: str, flows: Iterator[Flow], terminal: int, color: Color) -> MitmError | None:
+    """Until a person leaves. Returns the error that ended the reading, if there was one.
+
+    Raises OSError if the terminal has gone.
+    """
+    canvas = Canvas(terminal, _STYLES, color_system_for(color))
+    index = Index()
+    browser = Browser(name, index, canvas.copy)
+    reading = _Reading(flows, index)
+    canvas.enter()
+    try:
+        with keyboard() as keys:
+            while keys is not None and not browser.is_over:
+                browser.is_reading = reading.is_going
+                browser.failure = reading.failure.message if reading.failure else ""
+                canvas.draw(browser.picture(*canvas.size), canvas.size)
+                _work(reading, index, keys)
+                is_busy = reading.is_going or index.examine(1)
+                if _has_input(keys, 0 if is_busy else _RESIZE_S):
+                    data = os.read(keys, 1024)
+                    for key in keys_in(data):
+                        browser.press(key)
+                    browser.is_over |= not data
+    finally:
+        canvas.leave()
+        index.close()
+    return reading.failure
+
+
+class _Reading:
+    """The file, as far as it has been read."""
+
+    def __init__(self, flows: Iterator[Flow], index: Index) -> None:
+        self.is_going = True
+        self.failure: MitmError | None = None
+        self._flows = flows
+        self._index = index
+
+    def go_on(self) -> None:
+        """Read some more flows."""
+        before = self._index.total
+        try:
+            for flow in islice(self._flows, _BATCH):
+                self._index.add(flow)
+        except MitmError as error:
+            self.failure = error
+        self.is_going = not self.failure and self._index.total - before == _BATCH
+
+
+def _work(reading: _Reading, index: Index, keys: int) -> None:
+    """Read and compare, until there is a key or it is time for the next picture."""
+    until = monotonic() + _FRAME_S
+    is_busy = True
+    while is_busy and monotonic() < until and not _has_input(keys, 0):
+        if reading.is_going:
+            reading.go_on()
+        is_busy = index.examine(_BATCH) or reading.is_going
+
+
+def _has_input(keys: int, timeout_s: float) -> bool:
+    return bool(select.select([keys], [], [], timeout_s)[0])

@@ -1,0 +1,289 @@
+"""The flows of a file on a terminal: the index, the keys, and the program itself."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from mitml4.filter.parser import parse_filter
+from mitml4.model.flow import Flow
+from mitml4.view.browser import Browser
+from mitml4.view.index import Index
+from tests.sinks.table.test_live import Screen
+
+Make = Callable[..., Flow]
+UP, DOWN, HOME, END, PAGE_DOWN = b"\x1b[A", b"\x1b[B", b"\x1b[H", b"\x1b[F", b"\x1b[6~"
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def index(make_flow: Make) -> Iterator[Index]:
+    """Three flows, in the order of their ends."""
+    index = Index()
+    index.add(make_flow(2, status=404, size=5))
+    index.add(make_flow(1, size=99))
+    index.add(make_flow(3, reason="reset"))
+    yield index
+    index.close()
+
+
+def numbers(index: Index) -> list[int]:
+    return [entry.number for entry in index.entries(0, 100)]
+
+
+def test_flows_are_found_by_their_place_in_any_order(index: Index) -> None:
+    assert (index.total, index.count(), numbers(index)) == (3, 3, [1, 2, 3])
+    assert [index.flow(place).number for place in range(3)] == [1, 2, 3]  # type: ignore[union-attr]
+    assert index.flow(3) is None
+    index.select(sort="bytes")
+    assert numbers(index) == [1, 3, 2]
+    index.select(sort="server", only_failed=True)
+    assert (index.count(), numbers(index)) == (1, [3])
+    (entry,) = index.entries(0, 1)
+    assert (entry.server, entry.stack, entry.failed) == ("3.example:80", ("http/1",), True)
+    assert [each.number for each in index.entries(1, 5)] == []
+
+
+def test_a_filter_is_applied_bit_by_bit(index: Index, make_flow: Make) -> None:
+    index.select(parse_filter("status:404 or 3.example"))
+    assert numbers(index) == []
+    assert index.examine(1)
+    assert numbers(index) == [2]
+    assert not index.examine(5)
+    assert numbers(index) == [2, 3]
+    index.add(make_flow(4, status=404))  # the file is still being read
+    index.add(make_flow(5))
+    assert not index.examine(5)
+    assert numbers(index) == [2, 3, 4]
+    index.select()
+    assert (index.examine(5), index.count()) == (False, 5)
+
+
+def test_the_same_flow_comes_back_and_odd_values_are_kept(make_flow: Make) -> None:
+    index = Index()
+    odd = make_flow(1, name="\ud800", bytes_up=1 << 70)
+    odd.layers[0].details["host"] = "\ud800.example"
+    index.add(odd)
+    assert index.flow(0) == odd
+    index.close()
+
+
+def test_an_index_of_many_flows_is_on_disk(make_flow: Make) -> None:
+    index = Index()
+    for number in range(2000):
+        flow = make_flow(number)
+        flow.layers[0].details["noise"] = os.urandom(5000).hex()
+        index.add(flow)
+    pages = index._db.execute("PRAGMA page_count").fetchone()[0]
+    size = index._db.execute("PRAGMA page_size").fetchone()[0]
+    files = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")
+             if os.path.islink(f"/proc/self/fd/{each}")]  # fmt: skip
+    assert pages * size > 8 << 20
+    assert any("etilqs" in each and each.endswith("(deleted)") for each in files)
+    assert index.entries(1999, 1)[0].number == 1999
+    index.close()
+
+
+class Window:
+    """A browser, and what it shows."""
+
+    def __init__(self, index: Index, width: int = 100, height: int = 12) -> None:
+        self.copied: list[str] = []
+        self.browser = Browser("events.jsonl", index, self.copied.append)
+        self.index = index
+        self.size = width, height
+
+    def press(self, *keys: bytes) -> Window:
+        for key in keys:
+            self.picture()
+            self.browser.press(key)
+            while self.index.examine(100):
+                pass
+        return self
+
+    def picture(self) -> list[str]:
+        lines = self.browser.picture(*self.size)
+        return ["".join(cell.text for cell in line) for line in lines]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.picture())
+
+    @property
+    def selected(self) -> str:
+        lines = self.browser.picture(*self.size)
+        (found,) = [line[0].text for line in lines if line[0].style == "selected"]
+        return found.split()[0]
+
+
+def test_keys_move_the_selection_and_open_a_flow(index: Index) -> None:
+    window = Window(index)
+    assert window.selected == "1"
+    for keys, number in (
+        ([DOWN], "2"), ([b"j"], "3"), ([DOWN], "3"), ([UP], "2"), ([HOME], "1"), ([UP], "1"),
+        ([END], "3"), ([b"g"], "1"), ([PAGE_DOWN], "3"), ([b"g", DOWN], "2"),
+    ):  # fmt: skip
+        assert window.press(*keys).selected == number
+    opened = window.press(b"\r").text
+    assert "http://2.example/" in opened
+    assert "404" in opened
+    assert "3.example" not in opened
+    assert window.press(b"\x1b").selected == "2"
+    assert not window.browser.is_over
+    assert window.press(b"\r", b"q").selected == "2"
+    assert window.press(b"q").browser.is_over
+
+
+def test_a_filter_is_typed_and_dropped(index: Index) -> None:
+    window = Window(index).press(*[b"%c" % each for each in b"/status:40x"])
+    assert "/status:40x" in window.picture()[-1]
+    assert "40x is no status" in window.press(b"\r").picture()[-1]
+    assert "40x is no" not in window.press(b"\x7f").picture()[-1]
+    window.press(b"4", b"\r")
+    assert window.selected == "2"
+    assert "1 of 3 flows  /status:404" in window.picture()[0]
+    window.press(b"/", b"\x1b")
+    assert "3 flows" in window.picture()[0]
+    assert "/status" not in window.text
+
+
+def test_sorting_failures_and_the_keys_page(index: Index) -> None:
+    window = Window(index)
+    assert window.press(b"s", DOWN, DOWN).selected == "2"
+    assert "by bytes" in window.picture()[0]
+    assert window.press(b"!").selected == "3"
+    assert "1 of 3 flows" in window.picture()[0]
+    assert window.press(b"!", b"s", b"s", b"s").selected == "1"
+    shown = Window(index, height=20).press(b"?").text
+    for each in ("Page Up", "curl", "leave"):
+        assert each in shown
+    assert window.press(b"?", b"x").selected == "1"
+
+
+def test_the_request_of_an_open_flow_is_copied(index: Index) -> None:
+    window = Window(index).press(b"e")
+    assert window.copied == []
+    assert "open a flow" in window.picture()[-1]
+    window.press(b"\r", b"e")
+    (sequence,) = window.copied
+    encoded = sequence.removeprefix("\x1b]52;c;").removesuffix("\x07")
+    assert b64decode(encoded) == b"curl http://1.example/"
+
+
+@pytest.mark.parametrize("size", [(20, 4), (40, 10), (80, 24), (200, 60), (5, 2), (1, 1)])
+def test_a_picture_fits_its_window(index: Index, make_flow: Make, size: tuple[int, int]) -> None:
+    from rich.cells import cell_len
+
+    index.add(make_flow(4, name="例え.example\x1b[31m"))
+    window = Window(index, *size)
+    for keys in ([], [b"\r"], [b"?"], [b" ", b"/", b"x"]):
+        picture = window.press(*keys).picture()
+        assert len(picture) == size[1]
+        assert {cell_len(line) for line in picture} == {size[0]}
+        assert all(line.isprintable() for line in picture)
+
+
+def test_without_flows_there_is_nothing_to_open() -> None:
+    index = Index()
+    window = Window(index).press(b"\r", DOWN, UP, b"e", b"s", b"!")
+    assert "0 flows" in window.text
+    assert not window.browser.is_over
+    index.close()
+
+
+class Terminal:
+    """`mitml4 view` on a terminal."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._ours, theirs = pty.openpty()
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
+        self.screen = Screen()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mitml4", "view", *map(str, arguments)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY),
+            env=os.environ | {"TERM": "xterm-256color"},
+        )
+        os.close(theirs)
+
+    @property
+    def text(self) -> str:
+        return "\n".join("".join(line) for _, line in sorted(self.screen.lines.items()))
+
+    def wait_for(self, *words: str, gone: str = "\0") -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not all(word in self.text for word in words) or gone in self.text:
+            assert time.monotonic() < deadline, self.text
+            self._read(0.1)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def end(self) -> int:
+        """Read what it says until it has ended. Returns its exit code."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while self._read(0.1):
+            assert time.monotonic() < deadline
+        return self.process.wait(TIMEOUT_S)
+
+    def _read(self, timeout_s: float) -> bool:
+        if not select.select([self._ours], [], [], timeout_s)[0]:
+            return True
+        try:
+            data = os.read(self._ours, 65536)
+        except OSError:  # nobody has the other end any more
+            return False
+        self.screen.feed(data)
+        return bool(data)
+
+
+def test_view_on_a_terminal(write_capture: Callable[..., Path]) -> None:
+    request = b"GET /%d HTTP/1.1\r\nHost: %d.example\r\n\r\n"
+    answer = b"HTTP/1.1 %d Fine\r\nContent-Length: 2\r\n\r\nok"
+    capture = write_capture(
+        *([("up", request % (each, each)), ("down", answer % (200 + each))] for each in range(60))
+    )
+    with Terminal(capture, "--payload") as terminal:
+        terminal.wait_for("capture.pcap  60 flows", "0.example:80", "Enter open", gone="reading")
+        terminal.press(b"G")
+        terminal.wait_for("59.example:80")
+        terminal.press(b"/status:207\r")
+        terminal.wait_for("1 of 60 flows", "7.example:80", gone="59.example")
+        terminal.press(b"\r")
+        terminal.wait_for("http://7.example/7", "q back")
+        terminal.press(b"qq")
+        assert terminal.end() == 0
+        assert not terminal.screen.alternate
+        assert terminal.screen.cursor
+
+
+def test_view_of_a_broken_file_on_a_terminal(http_capture: Path) -> None:
+    http_capture.write_bytes(http_capture.read_bytes()[:-20])
+    with Terminal(http_capture) as terminal:
+        terminal.wait_for("a.example:80", "the file ends")
+        terminal.press(b"q")
+        assert terminal.end() == 1
+        assert "error: " in terminal.screen.after
