@@ -106,13 +106,16 @@ class Body:
             self._decoded.clear()
 
     def _begin_decoding(self) -> None:
+        needed = DECODER_BYTES * len(self._codings)
+        self._reserved = self._payload.hold(needed)
         try:
             self._decoder = self._given or Chain(self._codings, self._payload.limit)
         except BrokenCodingError as error:
-            self._fault = str(error)
+            self._break(str(error))
             return
-        self._reserved = self._payload.hold(DECODER_BYTES * len(self._codings))
         self._decoded = Keep(self._payload)
+        if self._reserved < needed and not self._decoder.reads_all:
+            self._break("not decoded: too many bodies at the same time")
 
     def _decode(self, read: Callable[[Decoder, Callable[[], int]], Iterator[bytes]]) -> None:
         decoder, decoded = self._decoder, self._decoded

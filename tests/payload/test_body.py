@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.payload.body import Body, Content
-from mitml4.payload.budget import SessionPayload
+from mitml4.payload.budget import MAX_MEMORY, SessionPayload
 from mitml4.payload.codings import MAX_INNER, STEP, parse, zstd_module
 
 LIMIT = 4096
@@ -333,3 +333,21 @@ def test_a_flow_that_is_over_holds_nothing() -> None:
     assert session.free == 1_000_000
     body.end(is_complete=False)
     assert session.free == 1_000_000
+
+
+def test_decoders_have_a_bound_too() -> None:
+    session = SessionPayload(limit=LIMIT)
+    flow = session.of_flow()
+    sent = brotli.compress(NOISE)
+    bodies = [Body(flow, ("br",)) for _ in range(1000)]
+    for body in bodies:
+        body.write(sent[:1500])
+    assert flow.held <= MAX_MEMORY // 2
+    for body in bodies:
+        body.write(sent[1500:])
+    contents = [body.end(is_complete=True) for body in bodies]
+    decoded = [each for each in contents if each.encoding and not each.truncated]
+    assert len(decoded) > 50
+    assert {content.data for content in decoded} == {NOISE}
+    assert contents[-1].fault == "not decoded: too many bodies at the same time"
+    assert flow.held == 0
