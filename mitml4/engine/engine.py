@@ -339,6 +339,9 @@ class Engine:
             self.relay(name, speaker)
         self._finish()
         self._forward_rest()
+        if self._recorder:
+            self._recorder.end()
+            self._publish(self._recorder.take())
 
     def let_go(self) -> None:
         """Only `unseen` will be asked from here on: undo the circle with an observer that keeps it,
@@ -591,7 +594,7 @@ class Engine:
             whole = not at and size <= window
             decision = self._receive(side, data if whole else data[at : at + window])
             if decision and decision.taken:
-                self._record(side, data[at : at + decision.taken], decision.hidden)
+                self._record(side, data[at : at + decision.taken])
                 at += decision.taken
                 if len(decision.protocol_events) > _FEW_EVENTS:
                     window = WINDOW
@@ -619,7 +622,7 @@ class Engine:
         if self._framings:
             data = bytes(self._framings[side.direction].unwrap(data))
         decision = self._receive(side, data)
-        self._record(side, data, decision.hidden if decision else ())
+        self._record(side, data)
         return len(decision.protocol_events) if decision else 0
 
     def _pass(self, side: Side, data: bytes) -> int:
@@ -753,11 +756,12 @@ class Engine:
         """Where the layer's protocol makes no events of what is said, its bytes are shown."""
         payload, row = self.context.shown.payload, registry.by_name(self._name)
         if payload and not (row and (row.terminates or row.is_proxy or row.has_messages)):
-            self._recorder = Recorder(payload, show_secrets=self.context.shown.secrets)
+            secrets = self.context.shown.secrets
+            self._recorder = Recorder(payload, self._name, show_secrets=secrets)
 
-    def _record(self, side: Side, data: bytes, secrets: Sequence[tuple[int, int]] = ()) -> None:
+    def _record(self, side: Side, data: bytes) -> None:
         if self._recorder:
-            self._recorder.add(side.direction, data, secrets)
+            self._recorder.add(side.direction, data)
             if self._told and (self._up.is_settled or self._down.is_settled):
                 self._publish(self._recorder.take())
 

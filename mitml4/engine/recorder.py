@@ -6,7 +6,6 @@ Therefore its bytes are held until that is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field
 from typing import Final
 
@@ -16,6 +15,8 @@ from mitml4.payload.text import shown_data
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.flow_data import FlowData
 from mitml4.protocols.payload import redacted
+from mitml4.protocols.secrets.finder import SecretFinder, Span
+from mitml4.protocols.secrets.table import FINDERS
 
 __all__ = ["Recorder"]
 
@@ -36,11 +37,11 @@ class _Piece:
 class Recorder:
     """The first bytes of both directions, up to the limit of each."""
 
-    __slots__ = ("_cut", "_held", "_offsets", "_payload", "_show_secrets", "memory")
+    __slots__ = ("_cut", "_finders", "_held", "_offsets", "_payload", "memory")
 
-    def __init__(self, payload: Payload, *, show_secrets: bool) -> None:
+    def __init__(self, payload: Payload, protocol: str, *, show_secrets: bool) -> None:
         self._payload = payload
-        self._show_secrets = show_secrets
+        self._finders = {} if show_secrets else _finders(protocol)
         self._offsets = dict.fromkeys(Direction, 0)
         self._held: list[_Piece] = []
         self._cut: set[Direction] = set()
@@ -52,16 +53,29 @@ class Recorder:
         """Whether it has to see the next bytes of a direction."""
         return direction not in self._cut
 
-    def add(
-        self, direction: Direction, data: bytes, secrets: Sequence[tuple[int, int]] = ()
-    ) -> None:
-        """Keep these bytes, which come next in a direction, without the secrets in them."""
-        if direction in self._cut or not data:
+    def add(self, direction: Direction, data: bytes) -> None:
+        """Keep these bytes, which come next in a direction, without the secrets in them. What may
+        become a secret with the next bytes is kept then."""
+        if direction in self._cut:
+            return
+        if finder := self._finders.get(direction):
+            self._keep(direction, *finder.feed(data))
+        else:
+            self._keep(direction, data, [])
+
+    def end(self) -> None:
+        """No more bytes will come in any direction."""
+        for direction, finder in self._finders.items():
+            if direction not in self._cut:
+                self._keep(direction, *finder.end())
+
+    def _keep(self, direction: Direction, data: bytes, secrets: list[Span]) -> None:
+        if not data:
             return
         piece = self._piece(direction)
         size = self._payload.take(self._reserve(len(data), self._offsets[direction]))
         self._offsets[direction] += size
-        piece.data += data[:size] if self._show_secrets else _without(secrets, data[:size])
+        piece.data += _without(secrets, data[:size])
         if size < len(data):
             piece.truncated = True
             self._cut.add(direction)
@@ -102,7 +116,17 @@ def _event(piece: _Piece) -> FlowData:
     )
 
 
-def _without(secrets: Sequence[tuple[int, int]], data: bytes) -> bytes:
+def _finders(protocol: str) -> dict[Direction, SecretFinder]:
+    """The finders of a protocol, by the direction that they read."""
+    finder = FINDERS.get(protocol)
+    if finder is None:
+        return {}
+    directions = Direction if finder.of_both_sides else (Direction.UP,)
+    return {direction: finder() for direction in directions}
+
+
+def _without(secrets: list[Span], data: bytes) -> bytes:
     for start, end in reversed(secrets):
-        data = data[:start] + redacted(end - start).encode() + data[end:]
+        if start < len(data):
+            data = data[:start] + redacted(end - start).encode() + data[end:]
     return data

@@ -191,8 +191,6 @@ class Decision:
     """What happened, in order."""
     named: Sequence[End] = ()
     """Where the client has asked to go in the bytes shown: targets, SNI, Host."""
-    hidden: Sequence[tuple[int, int]] = ()
-    """Which of the bytes shown are secrets: from, and up to."""
     target: Target | None = None
     """Where the inner protocol is bound for, once the client has asked for it here."""
     elsewhere: bool = False
@@ -233,7 +231,6 @@ class Conversation:
     target: Target | None = None
     elsewhere: bool = False
     named: list[End] = field(default_factory=list)
-    hidden: list[tuple[int, int]] = field(default_factory=list)
     protocol_events: list[ProtocolEvent | StreamLayer] = field(default_factory=list)
     """They are told behind the layer, and so wait until its details are ready."""
 
@@ -278,8 +275,6 @@ class Conversation:
             decision.protocol_events, self.protocol_events = self.protocol_events, []
         if self.named:
             decision.named, self.named = self.named, []
-        if self.hidden:
-            decision.hidden, self.hidden = self.hidden, []
         decision.target = self.target
         decision.elsewhere = self.elsewhere
         decision.channel_binding = self.channel_binding
@@ -359,11 +354,6 @@ class Conversation:
         None, the default under PAUSE: the bytes belong to an inner protocol.
         """
         return () if self.up is PEEK else None
-
-    def hide(self, start: int, end: int) -> None:
-        """These of the bytes shown are a secret, such as a password: they are not to be seen where
-        payload is."""
-        self.hidden.append((start, end))
 
     def ask_for(self, target: Target) -> None:
         """The client has asked for this target here: the inner protocol is bound for it."""

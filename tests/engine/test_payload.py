@@ -175,7 +175,7 @@ def test_protocols_with_messages_have_no_data() -> None:
 @dataclass(slots=True)
 class Copied(Conversation):
     """The client's first byte says how many follow; they move under a Forward, with copies. What
-    follows them is unseen. The server's bytes are a password."""
+    follows them is unseen."""
 
     name: ClassVar[str] = "copied"
     copies: bytearray = field(default_factory=bytearray)
@@ -183,7 +183,6 @@ class Copied(Conversation):
     def feed(self, direction: Direction, data: bytes) -> int:
         self.details_ready = True
         if direction is DOWN:
-            self.hide(0, len(data))
             return len(data)
         self.up = Forward(data[0], is_copied=True)
         return 1
@@ -225,20 +224,6 @@ async def test_a_conversation_gets_copies_of_what_moves(
     for chunk in (None, 1, 3):
         replayed(script, unseen, chunk)
     assert [bytes(each.copies) for each in conversations] == [body] * 5
-
-
-async def test_what_a_conversation_hides_is_not_shown(
-    conversations: list[Copied], autojump_clock: object
-) -> None:
-    script: list[Step] = [(UP, b"\x01ab"), (DOWN, b"secret"), *ENDS]
-    shown, moved = await live(script, context())
-    assert moved[DOWN] == b"secret"
-    for events in (shown, captured(script, context()), replayed(script, context())):
-        assert said(events, DOWN) == b"<redacted, 6 bytes>"
-    secrets = LayerContext(
-        hold_s=HOLD_S, shown=Shown(payload=SessionPayload().of_flow(), secrets=True)
-    )
-    assert said(replayed(script, secrets), DOWN) == b"secret"
 
 
 def test_what_is_held_has_a_bound_in_the_session() -> None:
