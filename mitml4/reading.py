@@ -86,7 +86,7 @@ def _from_lines(source: Source) -> Iterator[Flow]:
 def _added(builder: FlowBuilder, said: dict[str, object], where: str) -> list[Flow]:
     try:
         return builder.add(said)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, OverflowError, TypeError, ValueError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"is wrong: {error}"
         raise CaptureError(
             f"{where} is no event of mitml4: its {said['type']} {what}",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from mitml4.address import Address
@@ -50,8 +51,8 @@ class FlowBuilder:
 
         `session.start` ends all flows of an earlier session, which is in the same file.
 
-        Raises LookupError, TypeError or ValueError for an object that is no event: it lacks a
-        field, or a value has another type.
+        Raises LookupError, OverflowError, TypeError or ValueError for an object that is no event:
+        it lacks a field, or a value has another type.
         """
         said = json.loads(encode(event)) if isinstance(event, Event) else event
         kind = said["type"]
@@ -59,7 +60,7 @@ class FlowBuilder:
             return self.finish()
         if kind == "flow.open":
             return self._begin(said)
-        if (handle := _HANDLERS.get(kind)) and (open_flow := self._open.get(said["flow"])):
+        if (handle := _HANDLERS.get(kind)) and (open_flow := self._open.get(_number(said["flow"]))):
             handle(open_flow, said)
             if kind == "flow.close":
                 return [self._open.pop(said["flow"]).flow]
@@ -87,7 +88,7 @@ class FlowBuilder:
 
     def _begin(self, said: Mapping[str, Any]) -> list[Flow]:
         """A flow opens; it replaces one with the same number that was never closed."""
-        number = int(said["flow"])
+        number = _number(said["flow"])
         replaced = self._open.pop(number, None)
         self._open[number] = _Open(
             Flow(
@@ -107,10 +108,13 @@ class FlowBuilder:
         return [replaced.flow] if replaced else []
 
 
+_LIMIT: Final = 1 << 63
+
+
 def _add_layer(to: _Open, said: Mapping[str, Any]) -> None:
     to.flow.layers.append(
         Layer(
-            depth=int(said["depth"]),
+            depth=_number(said["depth"]),
             protocol=_text(said["protocol"]),
             action=_text(said["action"]),
             speaker=_text(said["speaker"]),
@@ -123,8 +127,8 @@ def _add_layer(to: _Open, said: Mapping[str, Any]) -> None:
 
 def _add_request(to: _Open, said: Mapping[str, Any]) -> None:
     exchange = Exchange(
-        depth=int(said["depth"]),
-        stream=int(said["stream"]),
+        depth=_number(said["depth"]),
+        stream=_number(said["stream"]),
         request=Request(
             method=_text(said["method"]),
             url=_text(said["url"]),
@@ -144,7 +148,7 @@ def _add_response(to: _Open, said: Mapping[str, Any]) -> None:
     if exchange.response:
         exchange.informational.append(exchange.response)
     exchange.response = Response(
-        status=int(said["status"]),
+        status=_number(said["status"]),
         version=_text(said["version"]),
         content_type=_text_or_none(said, "content_type"),
         headers=_headers(said.get("headers")),
@@ -157,20 +161,20 @@ def _add_body(to: _Open, said: Mapping[str, Any]) -> None:
     part = exchange and (exchange.request if said["side"] == "request" else exchange.response)
     if part:
         part.body = Body(
-            size=int(said["size"]), charset=_text_or_none(said, "charset"), **_coded(said)
+            size=_number(said["size"]), charset=_text_or_none(said, "charset"), **_coded(said)
         )
 
 
 def _end_exchange(to: _Open, said: Mapping[str, Any]) -> None:
     if not (exchange := _exchange(to, said)):
         return
-    exchange.outcome = said.get("outcome") or "complete"
+    exchange.outcome = _text_or_none(said, "outcome") or "complete"
     exchange.reset_code = _text_or_none(said, "reset_code")
-    exchange.duration_s = float(said["duration_s"])
-    exchange.request.body_bytes = int(said["request_bytes"])
+    exchange.duration_s = _seconds(said["duration_s"])
+    exchange.request.body_bytes = _number(said["request_bytes"])
     exchange.request.trailers = _headers(said.get("request_trailers"))
     if exchange.response:
-        exchange.response.body_bytes = int(said["response_bytes"])
+        exchange.response.body_bytes = _number(said["response_bytes"])
         exchange.response.trailers = _headers(said.get("trailers"))
 
 
@@ -178,12 +182,12 @@ def _add_message(to: _Open, said: Mapping[str, Any]) -> None:
     to.flow.messages.append(
         Message(
             protocol=said["type"].partition(".")[0],
-            depth=int(said["depth"]),
+            depth=_number(said["depth"]),
             stream=_int_or_none(said, "stream"),
-            direction=_text(said["direction"]),
+            direction=_direction(said),
             opcode=_text_or_none(said, "opcode"),
-            compressed=said.get("compressed"),
-            size=int(said["size"]),
+            compressed=bool(said["compressed"]) if "compressed" in said else None,
+            size=_number(said["size"]),
             time=_time(said),
             **_coded(said),
         )
@@ -193,9 +197,9 @@ def _add_message(to: _Open, said: Mapping[str, Any]) -> None:
 def _add_data(to: _Open, said: Mapping[str, Any]) -> None:
     to.flow.data.append(
         Data(
-            depth=int(said["depth"]),
-            direction=_text(said["direction"]),
-            offset=int(said["offset"]),
+            depth=_number(said["depth"]),
+            direction=_direction(said),
+            offset=_number(said["offset"]),
             time=_time(said),
             **_content(said),
         )
@@ -204,15 +208,15 @@ def _add_data(to: _Open, said: Mapping[str, Any]) -> None:
 
 def _add_problem(to: _Open, said: Mapping[str, Any]) -> None:
     texts = {name: _text(said[name]) for name in ("side", "stage", "kind", "reason")}
-    to.flow.problems.append(Problem(depth=int(said["depth"]), time=_time(said), **texts))
+    to.flow.problems.append(Problem(depth=_number(said["depth"]), time=_time(said), **texts))
 
 
 def _close(to: _Open, said: Mapping[str, Any]) -> None:
     flow = to.flow
     flow.reason = _text(said["reason"])
     flow.closed_at = _time(said)
-    flow.bytes_up, flow.bytes_down = int(said["bytes_up"]), int(said["bytes_down"])
-    flow.duration_s = float(said["duration_s"])
+    flow.bytes_up, flow.bytes_down = _number(said["bytes_up"]), _number(said["bytes_down"])
+    flow.duration_s = _seconds(said["duration_s"])
 
 
 _HANDLERS: Final[dict[str, Callable[[_Open, Mapping[str, Any]], None]]] = {
@@ -230,13 +234,13 @@ _HANDLERS: Final[dict[str, Callable[[_Open, Mapping[str, Any]], None]]] = {
 
 
 def _exchange(to: _Open, said: Mapping[str, Any]) -> Exchange | None:
-    return to.exchanges.get((said["depth"], said["stream"]))
+    return to.exchanges.get((_number(said["depth"]), _number(said["stream"])))
 
 
 def _content(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "text": _text_or_none(said, "text"),
-        "base64": _text_or_none(said, "base64"),
+        "base64": _base64(said),
         "truncated": bool(said.get("truncated")),
     }
 
@@ -256,6 +260,18 @@ def _text(value: Any) -> str:
     return value
 
 
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < _LIMIT:
+        raise ValueError(f"{value!r:.40} is no number")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, int | float) or not abs(value) < _LIMIT:
+        raise ValueError(f"{value!r:.40} is no duration")
+    return value
+
+
 def _text_or_none(said: Mapping[str, Any], name: str) -> str | None:
     value = said.get(name)
     return None if value is None else _text(value)
@@ -263,7 +279,7 @@ def _text_or_none(said: Mapping[str, Any], name: str) -> str | None:
 
 def _int_or_none(said: Mapping[str, Any], name: str) -> int | None:
     value = said.get(name)
-    return None if value is None else int(value)
+    return None if value is None else _number(value)
 
 
 def _dict_or_none(said: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -273,13 +289,29 @@ def _dict_or_none(said: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return value
 
 
+def _direction(said: Mapping[str, Any]) -> str:
+    direction = said["direction"]
+    if direction not in ("up", "down"):
+        raise ValueError(f"{direction!r:.40} is no direction")
+    return str(direction)
+
+
+def _base64(said: Mapping[str, Any]) -> str | None:
+    encoded = _text_or_none(said, "base64")
+    b64decode(encoded or "", validate=True)
+    return encoded
+
+
 def _headers(pairs: Any) -> Headers | None:
     return None if pairs is None else tuple((_text(name), _text(value)) for name, value in pairs)
 
 
 def _address(said: Mapping[str, Any]) -> Address:
-    return Address(_text(said["ip"]), int(said["port"]))
+    return Address(_text(said["ip"]), _number(said["port"]))
 
 
 def _time(said: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(said["time"])
+    time = datetime.fromisoformat(said["time"])
+    if time.tzinfo is None:
+        raise ValueError(f"{time} has no time zone")
+    return time.astimezone(UTC)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
+from mitml4.model.content import shown
 from mitml4.model.flow import Body, Data, Exchange, Flow, Layer, Message
 from mitml4.view.markup import Child, Markup, block, tag
 from mitml4.view.outline import size_text, time_text
@@ -18,6 +18,7 @@ MAX_EXCHANGES: Final = 200
 """Of one flow; so many messages and pieces of data, too."""
 _MAX_BODY: Final = 8192
 """Characters of a body."""
+_ARROWS: Final = {"up": "↑", "down": "↓"}
 
 
 def detail_of(flow: Flow) -> Iterator[Markup]:
@@ -93,47 +94,29 @@ def _exchange(exchange: Exchange) -> Iterator[Markup]:
             yield tag("p", f"{title} headers", class_="dim")
             yield block(lines)
         if part and part.body:
-            yield from _body(title, part.body)
+            yield from _body(title, part.body, part.content_type)
 
 
-def _body(title: str, body: Body) -> Iterator[Markup]:
+def _body(title: str, body: Body, content_type: str | None) -> Iterator[Markup]:
     codings = f", {', '.join(body.encoding)} undone" if body.encoding else ""
     codings += f", {body.coding_error}" if body.coding_error else ""
-    cut = ", cut off" if body.truncated else ""
-    yield tag("p", f"{title} body, {size_text(body.size)}{codings}{cut}", class_="dim")
-    if body.text is not None:
-        yield block(_shortened(_pretty(body.text)))
-    elif body.base64:
-        yield tag("p", "It is no text.", class_="dim")
-
-
-def _pretty(text: str) -> str:
-    """JSON with indentation; other text as it is."""
-    if text[:1] not in ("{", "["):
-        return text
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_BODY else f"{text[:_MAX_BODY]}…"
+    yield from _content(body, f"{title} body, {size_text(body.size)}{codings}", content_type)
 
 
 def _message(message: Message) -> Iterator[Markup]:
-    size = message.size
-    yield from _piece(message, f"{message.opcode or message.protocol}, {size_text(size)}")
+    what = f"{message.opcode or message.protocol}, {size_text(message.size)}"
+    yield from _content(message, f"{_ARROWS[message.direction]} {what}", message.protocol)
 
 
 def _data(data: Data) -> Iterator[Markup]:
-    yield from _piece(data, f"from byte {data.offset:,}")
+    yield from _content(data, f"{_ARROWS[data.direction]} from byte {data.offset:,}", None)
 
 
-def _piece(piece: Message | Data, what: str) -> Iterator[Markup]:
-    arrow = "↑" if piece.direction == "up" else "↓"
-    yield tag("p", f"{arrow} {what}{', cut off' if piece.truncated else ''}", class_="dim")
-    if piece.text is not None:
-        yield block(_shortened(_pretty(piece.text)))
-    elif piece.base64:
-        yield tag("p", "It is no text.", class_="dim")
+def _content(part: Body | Message | Data, title: str, content_type: str | None) -> Iterator[Markup]:
+    kind, lines = shown(part.content or b"", content_type)
+    cut = ", cut off" if part.truncated else ""
+    kept = f", {kind}" if part.content else ""
+    yield tag("p", f"{title}{kept}{cut}", class_="dim")
+    text = "\n".join(lines)
+    if text:
+        yield block(text if len(text) <= _MAX_BODY else f"{text[:_MAX_BODY]}…")

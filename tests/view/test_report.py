@@ -75,11 +75,11 @@ def flow(number: int = 1, text: str = "www.example", **given: Any) -> Flow:
         ],
         messages=[
             Message(
-                protocol=text, depth=1, stream=None, direction=text, opcode=text, size=3, time=TIME,
+                protocol=text, depth=1, stream=None, direction="up", opcode=text, size=3, time=TIME,
                 text=text,
             )
         ],
-        data=[Data(depth=1, direction=text, offset=0, time=TIME, text=text)],
+        data=[Data(depth=1, direction="up", offset=0, time=TIME, text=text)],
         problems=[Problem(depth=0, side=text, stage=text, kind=text, reason=text, time=TIME)],
         duration_s=1.0,
         bytes_up=1000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -176,7 +177,9 @@ def _data(direction: str, pieces: list[Data]) -> Iterator[DetailLine]:
 
 
 def _clock(time: datetime) -> str:
-    return f"{time.astimezone():%H:%M:%S.%f}"[:-3]
+    with suppress(OverflowError):  # the first and the last day of the calendar stay in UTC
+        time = time.astimezone()
+    return f"{time:%H:%M:%S.%f}"[:-3]
 
 
 def _wrapped(text: str, width: int) -> Iterable[str]:
