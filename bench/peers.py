@@ -167,6 +167,7 @@ class Mitml4(Proxy):
     """`mitml4 intercept`, with its JSON lines written to a file."""
 
     name: ClassVar[str] = "mitml4"
+    options: ClassVar[tuple[str, ...]] = ()
     python: tuple[str, ...] = field(default=(sys.executable,))
     """The interpreter and its options: may be a profiler."""
 
@@ -178,7 +179,7 @@ class Mitml4(Proxy):
         argv += ["--iface", CLIENT_INTERFACE, "--ca-dir", str(where / "ca")]
         made = [sys.executable, "-m", "mitml4", "ca", "generate", "--ca-dir", str(where / "ca")]
         subprocess.run(made, check=True, capture_output=True)
-        argv += ["--upstream-ca", str(lab.server_ca)]
+        argv += ["--upstream-ca", str(lab.server_ca), *self.options]
         return argv, where / "ca" / "mitml4-ca.pem"
 
     def rules(self) -> str:
@@ -186,6 +187,14 @@ class Mitml4(Proxy):
 
     def is_ready(self, lab: Lab, log: Path) -> bool:
         return '"type":"session.start"' in log.read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4Payload(Mitml4):
+    """The same with `--payload`: bodies in the events, up to 64 KiB of each."""
+
+    name: ClassVar[str] = "mitml4-payload"
+    options: ClassVar[tuple[str, ...]] = ("--payload",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +319,7 @@ class Squid(Proxy):
 PEERS: Final[tuple[Peer, ...]] = (
     Direct(),
     Mitml4(),
+    Mitml4Payload(),
     Mitmproxy(),
     MitmproxyStreaming(),
     Sslsplit(),

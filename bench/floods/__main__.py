@@ -21,7 +21,7 @@ from bench import machine
 from bench.figures import percentile, verify
 from bench.floods import FLOODS, Flood
 from bench.lab import CONGESTION_CONTROL, SERVER_IP, SERVER_NAME, TLS_PORT, Lab, wait_until
-from bench.peers import Direct, Mitml4, Peer, Standing
+from bench.peers import Direct, Mitml4, Mitml4Payload, Peer, Standing
 from bench.processes import MemoryWatch, stop
 from mitml4.errors import MachineError, MitmError
 
@@ -165,7 +165,8 @@ def run(given: argparse.Namespace) -> list[Result]:
     floods = {"none": None} | {flood.name: flood for flood in FLOODS}
     if strange := [name for name in wanted if name not in floods]:
         raise MitmError(f"unknown: {', '.join(strange)}", hint=f"floods are {', '.join(floods)}")
-    peer: Peer = Direct() if given.direct else Mitml4()
+    peer: Peer = Mitml4Payload() if given.payload else Mitml4()
+    peer = Direct() if given.direct else peer
     results = []
     with Lab.open(1 << 20, CONGESTION_CONTROL) as lab:
         for name in wanted:
@@ -191,6 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.floods", description=__doc__)
     parser.add_argument("--only", metavar="FLOODS", help="some of them, by name")
     parser.add_argument("--seconds", type=float, default=10, help="of each (default: 10)")
+    parser.add_argument("--payload", action="store_true", help="mitml4 with --payload")
     parser.add_argument("--direct", action="store_true", help="without mitml4, for comparison")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

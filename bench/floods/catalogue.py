@@ -6,9 +6,11 @@ an end is to read and drop everything.
 
 from __future__ import annotations
 
+import gzip
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count, repeat
@@ -128,6 +130,15 @@ def _answer_each(connection: socket.socket, _where: Path) -> None:
         kept = next((data[-size:] for size in (3, 2, 1) if data.endswith(b"GET "[:size])), b"")
 
 
+def _answer_each_post(connection: socket.socket, _where: Path) -> None:
+    """Send an empty response for each request."""
+    kept = b""
+    while data := connection.recv(CHUNK):
+        data = kept + data
+        connection.sendall(_OK * data.count(b"POST / HTTP"))
+        kept = data[-10:] if not data.endswith(b"POST / HTTP") else b""
+
+
 def _ask_pipelined(connect: Connect, _where: Path) -> None:
     """Send tiny requests, many per segment; the responses are read, so that the server
     continues."""
@@ -229,9 +240,51 @@ def _pour_websocket(unit: bytes) -> Callable[[Connect, Path], None]:
     return run
 
 
+def _upgrade_with_deflate(connection: socket.socket, where: Path) -> None:
+    connection.recv(CHUNK)
+    extension = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    connection.sendall(_SWITCHING.removesuffix(b"\r\n") + extension)
+    drain(connection, where)
+
+
+def _message_of_zeros(size: int) -> bytes:
+    """A masked binary message, compressed by itself (RFC 7692)."""
+    compressor = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = compressor.compress(bytes(size)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    packed = packed.removesuffix(b"\0\0\xff\xff")
+    return b"\xc2\xfe" + struct.pack(">H", len(packed)) + bytes(4) + packed
+
+
+def _gzip_bombs(coding: str, size: int) -> bytes:
+    """A request whose small body decodes to so many zeros."""
+    body = gzip.compress(bytes(size), 9)
+    for _ in range(coding.count("gzip") - 1):
+        body = gzip.compress(body, 9)
+    head = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Encoding: {coding}\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
 _MASKED_EMPTY: Final = b"\x82\x80\0\0\0\0"
 
 FLOODS: Final[tuple[Flood, ...]] = (
+    Flood(
+        name="ws-deflate-bomb",
+        title="WebSocket: messages of 8 KB that inflate to 8 MB (for --payload)",
+        client=_pour_websocket(_message_of_zeros(8 << 20)),
+        server=_upgrade_with_deflate,
+    ),
+    Flood(
+        name="gzip-bomb",
+        title="HTTP/1: requests of 1 KB whose bodies decode to 1 MB (for --payload)",
+        client=client_pours(b"", _gzip_bombs("gzip", 1 << 20)),
+        server=_answer_each_post,
+    ),
+    Flood(
+        name="gzip-gzip-bomb",
+        title="HTTP/1: tiny requests whose bodies decode to 100 MB in two steps (for --payload)",
+        client=client_pours(b"", _gzip_bombs("gzip, gzip", 100 << 20)),
+        server=_answer_each_post,
+    ),
     Flood(
         name="hpack-bomb",
         title="HTTP/2: 12-byte requests for a :path of 3.9 KB",

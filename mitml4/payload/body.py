@@ -108,6 +108,9 @@ class Body:
     def _begin_decoding(self) -> None:
         needed = DECODER_BYTES * len(self._codings)
         self._reserved = self._payload.hold(needed)
+        if self._payload.is_used_up:
+            self._break("not decoded: nothing more is shown in this session")
+            return
         try:
             self._decoder = self._given or Chain(self._codings, self._payload.limit)
         except BrokenCodingError as error:

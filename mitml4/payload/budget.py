@@ -46,10 +46,15 @@ class Payload:
     def limit(self) -> int:
         return self.session.limit
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the session shows nothing more."""
+        return not self.session.left
+
     def hold(self, size: int) -> int:
         """Reserve memory. Returns how many bytes of it there are, at most `size`."""
         session = self.session
-        if not session.left:
+        if self.is_used_up:
             return 0
         # What it holds must not be more than what is free afterwards.
         granted = min(size, max(0, session.free - self.held) // 2)

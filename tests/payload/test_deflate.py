@@ -126,3 +126,15 @@ def test_blocks_that_are_marked_as_the_last_are_read() -> None:
 )
 def test_what_was_agreed_on_is_read(header: bytes | None, agreed: Deflate | None) -> None:
     assert negotiated(header) == agreed
+
+
+def test_nothing_is_inflated_once_the_session_shows_nothing_more() -> None:
+    payload = SessionPayload(left=0).of_flow()
+    inflater = Inflater(keeps_context=True)
+    inflater.begin()
+    body = Body(payload, (EXTENSION,), inflater)
+    body.write(Deflater().message(b"said"))
+    assert not body.is_wanted
+    content = body.end(is_complete=True)
+    assert (content.data, content.truncated) == (b"", True)
+    assert content.fault == "not decoded: nothing more is shown in this session"
