@@ -12,9 +12,33 @@ from typing import Final
 
 from mitml4.regex import regex
 
-__all__ = ["keyboard", "keys_in"]
+__all__ = [
+    "BACK",
+    "DOWN",
+    "ENTER",
+    "ERASE",
+    "FIRST",
+    "LAST",
+    "PAGE_DOWN",
+    "PAGE_UP",
+    "RETURN",
+    "UP",
+    "keyboard",
+    "keys_in",
+]
 
-_KEY: Final = regex(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+UP: Final = {b"\x1b[A", b"\x1bOA", b"k"}
+DOWN: Final = {b"\x1b[B", b"\x1bOB", b"j"}
+PAGE_UP: Final = {b"\x1b[5~"}
+PAGE_DOWN: Final = {b"\x1b[6~"}
+FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
+LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
+RETURN: Final = {b"\r", b"\n"}
+ENTER: Final = {*RETURN, b"\x1b[C", b"\x1bOC", b"l"}
+BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
+ERASE: Final = {b"\x7f", b"\x08"}
+
+_KEY: Final = regex(rb"\x1b[\[O][0-9;]*[A-Za-z~]|[\xc2-\xf4][\x80-\xbf]{1,3}|.", re.DOTALL)
 _IFLAG, _LFLAG, _CC = 0, 3, 6  # indexes of tcgetattr's list
 
 
@@ -55,5 +79,5 @@ def _in_foreground(descriptor: int) -> bool:
 
 
 def keys_in(data: bytes) -> list[bytes]:
-    """The key presses in `data`: each is a byte, or an escape sequence."""
+    """The key presses in `data`: each is a character in UTF-8, or an escape sequence."""
     return _KEY.findall(data)

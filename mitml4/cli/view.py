@@ -14,8 +14,8 @@ from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File, Parsed, parse_condition, parse_output
 from mitml4.errors import ExitCode, MitmError
+from mitml4.keys import VIEW_KEYS
 from mitml4.terminal import is_terminal, width_of
-from mitml4.view.keys import KEYS
 
 if TYPE_CHECKING:
     from mitml4.filter.expression import Filter
@@ -27,7 +27,7 @@ __all__ = ["view"]
 
 @click.command(
     cls=Command,
-    keys=KEYS,
+    keys=VIEW_KEYS,
     epilog="""\b
 Examples:
   mitml4 view events.jsonl

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
-from mitml4.errors import UsageError
 from mitml4.filter.expression import Filter
-from mitml4.filter.parser import parse_filter
+from mitml4.keyboard import BACK, DOWN, ENTER, FIRST, LAST, PAGE_DOWN, PAGE_UP, UP
+from mitml4.keys import VIEW_KEYS
 from mitml4.model.curl import as_curl
 from mitml4.printable import printable
 from mitml4.sinks.table.detail import DetailLine, detail, exchange_at
+from mitml4.sinks.table.prompt import type_key
 from mitml4.sinks.table.sheet import sheet
 from mitml4.sinks.table.view import Cell, Line
 from mitml4.view.index import SORTS, Index
-from mitml4.view.keys import KEYS
 from mitml4.view.listing import sheet_row
 
 __all__ = ["Browser"]
 
-_UP: Final = {b"\x1b[A", b"\x1bOA", b"k"}
-_DOWN: Final = {b"\x1b[B", b"\x1bOB", b"j"}
-_PAGE_UP, _PAGE_DOWN = {b"\x1b[5~"}, {b"\x1b[6~"}
-_FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
-_LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
-_ENTER: Final = {b"\r", b"\n", b"\x1b[C", b"\x1bOC", b"l"}
-_BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
-_ERASE: Final = {b"\x7f", b"\x08"}
 _FAR: Final = 1 << 40
 _FRAME: Final = 3
 """Lines that are not the list: the name, the titles, the keys."""
@@ -39,7 +30,7 @@ class Browser:
     """`press` takes a key, `picture` makes the lines of a window."""
 
     def __init__(self, name: str, index: Index, copy: Callable[[str], None]) -> None:
-        """`copy` sends a control sequence to the terminal."""
+        """`copy` copies a text to the clipboard."""
         self.is_over = False
         self.is_reading = False
         """Whether more flows may come."""
@@ -68,8 +59,8 @@ class Browser:
             self._shows_keys = False
         elif self._typed is not None:
             self._type(self._typed, key)
-        elif key in (b"q", b"Q") or key in _BACK:
-            self.is_over = not self._opened and key not in _BACK
+        elif key in (b"q", b"Q") or key in BACK:
+            self.is_over = not self._opened and key not in BACK
             self._opened = False
         elif key == b"?":
             self._shows_keys = True
@@ -84,7 +75,7 @@ class Browser:
         elif key == b"!":
             self._only_failed = not self._only_failed
             self._select()
-        elif key in _ENTER:
+        elif key in ENTER:
             self._opened, self._top, self._detail_of = True, 0, None
         else:
             self._move(key)
@@ -97,7 +88,7 @@ class Browser:
         self._selected = max(0, min(self._selected, count - 1))
         lines: list[Line] = [[Cell(self._title(count), "title")]]
         if self._shows_keys:
-            lines += [[Cell(f"  {keys:<20}  {what}")] for keys, what in KEYS]
+            lines += [[Cell(f"  {keys:<20}  {what}")] for keys, what in VIEW_KEYS]
         elif self._opened and count:
             lines += self._detail(width, room + 1)
         else:
@@ -151,8 +142,8 @@ class Browser:
 
     def _move(self, key: bytes) -> None:
         for keys, lines in (
-            *((_UP, -1), (_DOWN, 1), (_PAGE_UP, -self._page), (_PAGE_DOWN, self._page)),
-            *((_FIRST, -_FAR), (_LAST, _FAR)),
+            *((UP, -1), (DOWN, 1), (PAGE_UP, -self._page), (PAGE_DOWN, self._page)),
+            *((FIRST, -_FAR), (LAST, _FAR)),
         ):
             if key in keys and self._opened:
                 self._top = max(0, self._top + lines)
@@ -166,28 +157,16 @@ class Browser:
 
     def _type(self, typed: str, key: bytes) -> None:
         """A key while a filter is typed."""
-        if key in _ERASE:
-            self._typed = typed[:-1]
-        elif key == b"\x1b" or (key in (b"\r", b"\n") and not typed.strip()):
-            self._typed, self._filter = None, None
+        self._typed, self._filter, self._said = type_key(typed, key, self._filter)
+        if self._typed is None:
             self._select()
-        elif key in (b"\r", b"\n"):
-            try:
-                self._filter, self._typed = parse_filter(typed), None
-                self._select()
-            except UsageError as error:
-                self._said = error.message
-        elif (text := key.decode("utf-8", "ignore")).isprintable():
-            self._typed = typed + text
 
     def _copy_request(self) -> None:
-        """With OSC 52, which also works over ssh."""
         request = exchange_at(self._lines, self._top) if self._opened else None
         if request is None:
             self._said = "open a flow with a request first (Enter)"
             return
-        encoded = b64encode(as_curl(request).encode("utf-8", "surrogateescape")).decode()
-        self._copy(f"\x1b]52;c;{encoded}\x07")
+        self._copy(as_curl(request))
         self._said = f"copied, if the terminal allows it: curl {request.url}"
 
 

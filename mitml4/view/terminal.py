@@ -9,28 +9,16 @@ from itertools import islice
 from time import monotonic
 from typing import Final
 
-from rich.style import Style
-
 from mitml4.errors import MitmError
 from mitml4.keyboard import keyboard, keys_in
 from mitml4.model.flow import Flow
-from mitml4.sinks.table.terminal import Canvas, color_system_for
+from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
 from mitml4.terminal import Color
 from mitml4.view.browser import Browser
 from mitml4.view.index import Index
 
 __all__ = ["browse"]
 
-_STYLES: Final = {
-    "": Style.null(),
-    "name": Style(bold=True),
-    "title": Style(reverse=True),
-    "footer": Style(reverse=True),
-    "selected": Style(reverse=True),
-    "passed": Style(color="yellow"),
-    "closed": Style(dim=True),
-    "failed": Style(color="red"),
-}
 _FRAME_S: Final = 0.1
 """Between two pictures while the file is read."""
 _RESIZE_S: Final = 0.5
@@ -44,7 +32,7 @@ def browse(name: str, flows: Iterator[Flow], terminal: int, color: Color) -> Mit
 
     Raises OSError if the terminal has gone.
     """
-    canvas = Canvas(terminal, _STYLES, color_system_for(color))
+    canvas = Canvas(terminal, STYLES, color_system_for(color))
     index = Index()
     browser = Browser(name, index, canvas.copy)
     reading = _Reading(flows, index)

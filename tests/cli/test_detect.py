@@ -126,6 +126,14 @@ def test_what_is_no_capture_is_one_line_and_a_hint(tmp_path: Path, name: str) ->
     assert hint.startswith("hint: ")
 
 
+def test_a_file_of_events_is_for_another_command(http: Path) -> None:
+    outcome = detect("-", data=detect(str(http)).stdout)
+    assert outcome.returncode == 1
+    assert outcome.stderr == (
+        b"error: standard input has events, not packets\nhint: mitml4 view FILE\n"
+    )
+
+
 @pytest.mark.parametrize(("closed", "words"), [("<&-", "input"), (">&-", "output")])
 def test_standard_streams_that_are_closed_are_said(closed: str, words: str) -> None:
     command = f'exec "$0" -m mitml4 detect - {closed}'

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import termios
 import time
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.filter.parser import parse_filter
+from mitml4.keyboard import keys_in
 from mitml4.model.flow import Flow
 from mitml4.view.browser import Browser
 from mitml4.view.index import Index
@@ -154,7 +154,9 @@ def test_a_filter_is_typed_and_dropped(index: Index) -> None:
     window.press(b"4", b"\r")
     assert window.selected == "2"
     assert "1 of 3 flows  /status:404" in window.picture()[0]
-    window.press(b"/", b"\x1b")
+    window.press(b"/", *keys_in("/ü".encode()))
+    assert "/status:404/ü" in window.picture()[-1]
+    window.press(b"\x7f", b"\x7f", b"\x1b")
     assert "3 flows" in window.picture()[0]
     assert "/status" not in window.text
 
@@ -177,9 +179,7 @@ def test_the_request_of_an_open_flow_is_copied(index: Index) -> None:
     assert window.copied == []
     assert "open a flow" in window.picture()[-1]
     window.press(b"\r", b"e")
-    (sequence,) = window.copied
-    encoded = sequence.removeprefix("\x1b]52;c;").removesuffix("\x07")
-    assert b64decode(encoded) == b"curl http://1.example/"
+    assert window.copied == ["curl http://1.example/"]
 
 
 @pytest.mark.parametrize("size", [(20, 4), (40, 10), (80, 24), (200, 60), (5, 2), (1, 1)])

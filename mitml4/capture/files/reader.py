@@ -48,6 +48,8 @@ def packets_of(
         return read_pcap(source)
     if magic == SECTION_HEADER:
         return read_pcapng(source, on_secrets, on_comment)
+    if source.data.lstrip().startswith(b"{"):
+        raise CaptureError(f"{source.name} has events, not packets", hint="mitml4 view FILE")
     raise CaptureError(
         f"{source.name} is not a pcap or pcapng file: it begins with {magic.hex(' ')}",
         hint="make one with: tcpdump -w capture.pcap, or: tshark -w capture.pcapng",

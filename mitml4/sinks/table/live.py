@@ -11,26 +11,34 @@ import contextlib
 import io
 import os
 import sys
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final, Literal
 
 import trio
-from rich.style import Style
 
-from mitml4.errors import UsageError
 from mitml4.events import Event
-from mitml4.filter.parser import parse_filter
-from mitml4.keyboard import keyboard, keys_in
+from mitml4.keyboard import (
+    BACK,
+    DOWN,
+    ENTER,
+    FIRST,
+    LAST,
+    PAGE_DOWN,
+    PAGE_UP,
+    UP,
+    keyboard,
+    keys_in,
+)
 from mitml4.model.curl import as_curl
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
 from mitml4.sinks.table.history import History
 from mitml4.sinks.table.model import TableModel
-from mitml4.sinks.table.terminal import Canvas, color_system_for
+from mitml4.sinks.table.prompt import type_key
+from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
 from mitml4.sinks.table.view import body_height, help_page_count
 from mitml4.sinks.updates import Published
 
@@ -40,29 +48,6 @@ _FRAME_S: Final = 0.2
 _DRAIN_TIMEOUT_S: Final = 1.0
 _MAX_HELD_LINES: Final = 1000
 _FAR: Final = 1 << 30
-
-_STYLES: Final = {
-    "": Style.null(),
-    "name": Style(bold=True),
-    "title": Style(reverse=True),
-    "footer": Style(reverse=True),
-    "open": Style(color="green"),
-    "passed": Style(color="yellow"),
-    "closed": Style(dim=True),
-    "failed": Style(color="red"),
-    "blocked": Style(color="magenta"),
-    "selected": Style(reverse=True),
-}
-
-_UP: Final = {b"\x1b[A", b"\x1bOA", b"k"}
-_DOWN: Final = {b"\x1b[B", b"\x1bOB", b"j"}
-_PAGE_UP: Final = {b"\x1b[5~"}
-_PAGE_DOWN: Final = {b"\x1b[6~"}
-_FIRST: Final = {b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"}
-_LAST: Final = {b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G"}
-_ENTER: Final = {b"\r", b"\n", b"\x1b[C", b"\x1bOC", b"l"}
-_BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
-_ERASE: Final = {b"\x7f", b"\x08"}
 
 
 class LiveTable:
@@ -93,7 +78,7 @@ class LiveTable:
         self._ask = ask
         self._has_keys = terminal is None
         where = sys.stdout.fileno() if terminal is None else terminal
-        self._canvas = Canvas(where, _STYLES, color_system_for(color))
+        self._canvas = Canvas(where, STYLES, color_system_for(color))
         self._has_keyboard = False
         self._frozen: TableModel | None = None
         """The model that is shown while paused."""
@@ -185,7 +170,7 @@ class LiveTable:
             next_page = look.help_page + 1
             self._look = look._replace(help_page=next_page if next_page < pages else None)
         elif look.typed is not None:
-            self._look = _type(look, look.typed, key)
+            self._look = look._replace(**type_key(look.typed, key, look.filter)._asdict())
         elif key in (b"q", b"Q") and not look.opened:
             self._look = look
             self._ask(Stop())
@@ -211,9 +196,9 @@ class LiveTable:
             look = look._replace(sort=after, opened=False)
         elif key == b"f":
             look = look._replace(selected=None, opened=False)
-        elif key in _ENTER and not look.opened:
+        elif key in ENTER and not look.opened:
             look = look._replace(selected=self._selected, opened=True, top=0)
-        elif key in _BACK or key in (b"q", b"Q"):
+        elif key in BACK or key in (b"q", b"Q"):
             look = look._replace(opened=False)
         elif (lines := self._lines_of(key)) is not None:
             look = self._moved(lines)
@@ -232,8 +217,8 @@ class LiveTable:
         """How far a key moves; None: it does not."""
         page = max(1, body_height(self._canvas.size[1]) - 1)
         for keys, lines in (
-            *((_UP, -1), (_DOWN, 1), (_PAGE_UP, -page), (_PAGE_DOWN, page)),
-            *((_FIRST, -_FAR), (_LAST, _FAR)),
+            *((UP, -1), (DOWN, 1), (PAGE_UP, -page), (PAGE_DOWN, page)),
+            *((FIRST, -_FAR), (LAST, _FAR)),
         ):
             if key in keys:
                 return lines
@@ -275,26 +260,8 @@ class LiveTable:
         request = self._picture.request
         if request is None:
             return "open a flow with a request first (Enter)"
-        encoded = b64encode(as_curl(request).encode()).decode()
-        self._canvas.copy(f"\x1b]52;c;{encoded}\x07")
+        self._canvas.copy(as_curl(request))
         return f"copied, if the terminal allows it: curl {request.url}"
-
-
-def _type(look: Look, typed: str, key: bytes) -> Look:
-    """A key while a filter is typed."""
-    if key == b"\x1b":
-        return look._replace(typed=None, filter=None)
-    if key in _ERASE:
-        return look._replace(typed=typed[:-1])
-    if key in (b"\r", b"\n"):
-        if not typed.strip():
-            return look._replace(typed=None, filter=None)
-        try:
-            return look._replace(typed=None, filter=parse_filter(typed))
-        except UsageError as error:
-            return look._replace(said=error.message)
-    text = key.decode("utf-8", "ignore")
-    return look._replace(typed=typed + text) if text.isprintable() else look
 
 
 class _Held(io.TextIOBase):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
 from threading import Lock
 from typing import Final, Literal
@@ -21,7 +22,21 @@ from rich.style import Style
 from mitml4.sinks.files import write_all
 from mitml4.sinks.table.view import Line
 
-__all__ = ["Canvas", "color_system_for"]
+__all__ = ["STYLES", "Canvas", "color_system_for"]
+
+STYLES: Final = {
+    "": Style.null(),
+    "name": Style(bold=True),
+    "title": Style(reverse=True),
+    "footer": Style(reverse=True),
+    "open": Style(color="green"),
+    "passed": Style(color="yellow"),
+    "closed": Style(dim=True),
+    "failed": Style(color="red"),
+    "blocked": Style(color="magenta"),
+    "selected": Style(reverse=True),
+}
+"""The styles of the table's cells, by name."""
 
 # xterm's control sequences: alternate screen, cursor, autowrap; and the synchronized update.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -77,8 +92,10 @@ class Canvas:
             write_all(self._descriptor, _LEAVE.encode())
 
     def copy(self, text: str) -> None:
-        """Send a control sequence that the next frame carries."""
-        self._pending += text
+        """Copy a text to the terminal's clipboard, with the next frame: OSC 52, which also works
+        over ssh."""
+        encoded = b64encode(text.encode("utf-8", "backslashreplace")).decode()
+        self._pending += f"\x1b]52;c;{encoded}\x07"
 
     def draw(self, lines: list[Line], size: tuple[int, int]) -> None:
         """Show lines that were rendered for this size. Writes only what has changed."""
