@@ -140,7 +140,7 @@ def shown(
     """From the options of what events show."""
     session = SessionPayload(limit=payload_limit, left=payload_total)
     return Shown(
-        headers=headers, secrets=show_secrets, payload=session.of_flow() if payload else None
+        headers=headers, redacts=not show_secrets, payload=session.of_flow() if payload else None
     )
 
 

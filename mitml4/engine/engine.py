@@ -756,8 +756,8 @@ class Engine:
         """Where the layer's protocol makes no events of what is said, its bytes are shown."""
         payload, row = self.context.shown.payload, registry.by_name(self._name)
         if payload and not (row and (row.terminates or row.is_proxy or row.has_messages)):
-            secrets = self.context.shown.secrets
-            self._recorder = Recorder(payload, self._name, show_secrets=secrets)
+            redacts = self.context.shown.redacts
+            self._recorder = Recorder(payload, self._name, redacts=redacts)
 
     def _record(self, side: Side, data: bytes) -> None:
         if self._recorder:

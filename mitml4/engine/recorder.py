@@ -39,9 +39,9 @@ class Recorder:
 
     __slots__ = ("_cut", "_finders", "_held", "_offsets", "_payload", "memory")
 
-    def __init__(self, payload: Payload, protocol: str, *, show_secrets: bool) -> None:
+    def __init__(self, payload: Payload, protocol: str, *, redacts: bool) -> None:
         self._payload = payload
-        self._finders = {} if show_secrets else _finders(protocol)
+        self._finders = _finders(protocol) if redacts else {}
         self._offsets = dict.fromkeys(Direction, 0)
         self._held: list[_Piece] = []
         self._cut: set[Direction] = set()

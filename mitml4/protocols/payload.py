@@ -20,8 +20,8 @@ class Shown:
 
     headers: bool = False
     """The headers of messages."""
-    secrets: bool = False
-    """Passwords, cookies and their like, which are redacted otherwise."""
+    redacts: bool = True
+    """Whether passwords, cookies and their like are replaced by their length."""
     payload: Payload | None = None
     """Bodies, messages, and the bytes of other innermost layers."""
 

@@ -112,7 +112,7 @@ def test_what_events_show_of_what_is_said() -> None:
     assert on_lo("--payload").shown == Shown(payload=SessionPayload().of_flow())
     shown = on_lo("--payload", "--payload-limit", "1KB", "--payload-total", "2GiB").shown
     assert shown == Shown(payload=SessionPayload(limit=1000, left=2 << 30).of_flow())
-    assert on_lo("--show-secrets").shown == Shown(secrets=True)
+    assert on_lo("--show-secrets").shown == Shown(redacts=False)
 
 
 def test_packets_without_tls_go_to_a_file_or_to_a_reader() -> None:

@@ -22,8 +22,11 @@ from mitml4.engine.engine import Engine
 from mitml4.engine.replay import Record, Replay
 from mitml4.engine.rules import Rules
 from mitml4.events import LayerEvent, encode
+from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Conversation, Details, Direction, Protocol
+from mitml4.protocols.flow_data import FlowData
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import PROTOCOLS, by_name
 from mitml4.schema import json_schema
@@ -40,6 +43,15 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WEBSOCKET = Encoder().encode(
     [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/")]
 )
+CALL = Encoder().encode(
+    [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":path", "/"),
+        ("content-type", "application/grpc"),
+    ]
+)
+
 SESSIONS: dict[str, Script] = {
     "tls": [(UP, HELLO + b"\x00\x00"), (DOWN, b"\x15\x03\x01\x00\x02\x02\x28")],
     "http/1": [
@@ -382,14 +394,32 @@ def test_a_flood_in_either_direction_is_kept_within_bounds(row: Protocol) -> Non
                 assert weight(conversation) <= 2 * MAX_PEEK, (unit, direction, upto)
 
 
+GRPC_WEB: Script = [
+    (UP, b"POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Type: application/grpc-web\r\n"),
+    (UP, b"Content-Length: 5\r\n\r\n" + bytes(5)),
+    (DOWN, ANSWER),
+]
+CALLS: dict[str, Script] = {
+    "http/1": GRPC_WEB,
+    "http-connect": [*GRPC_WEB, *SESSIONS["http-connect"]],
+    "http/2": [
+        *SESSIONS["http/2"],
+        (UP, len(CALL).to_bytes(3, "big") + b"\1\4\0\0\0\5" + CALL),
+        (UP, b"\0\0\5\0\1\0\0\0\5" + bytes(5)),
+    ],
+}
+"""Sessions with gRPC."""
+
+
 def test_a_session_gives_every_event_of_its_row_and_all_fit_the_schema() -> None:
     validator = Draft202012Validator(json_schema())
-    for name, script in SESSIONS.items():
+    for name, script in (SESSIONS | CALLS).items():
         row = by_name(name)
         assert row is not None
-        outcome = follow(begin(row), script)
+        payload = SessionPayload().of_flow()
+        outcome = follow(begin(row, LayerContext(shown=Shown(payload=payload))), script)
         assert not outcome.broken, name
         contents = outcome.events
-        assert {type(content) for content in contents} == set(row.events), name
+        assert {type(content) for content in contents} - {FlowData} == set(row.events), name
         for content in contents:
             validator.validate(json.loads(encode(LayerEvent(flow=1, depth=0, content=content))))

@@ -578,14 +578,14 @@ CASES: list[Case] = [
 ]
 
 
-def shown(case: Case, chunk: int | None, *, secrets: bool = False) -> bytes:
+def shown(case: Case, chunk: int | None, *, redacts: bool = True) -> bytes:
     """What is shown of the client's side."""
     _, port, script, _ = case
     record = Record()
     context = LayerContext(
         hold_s=HOLD_S,
         target=Target("192.0.2.1", port),
-        shown=Shown(payload=SessionPayload().of_flow(), secrets=secrets),
+        shown=Shown(payload=SessionPayload().of_flow(), redacts=redacts),
     )
     replay = Replay(Engine(Rules(), record, context))
     replay.play([*script, (UP, None), (DOWN, None)], chunk=chunk)
@@ -623,7 +623,7 @@ def test_every_split_hides_the_same_secrets(number: int) -> None:
     assert PLAIN not in whole
     for chunk in (1, 2, 7, 64):
         assert shown(case, chunk) == whole
-    assert shown(case, None, secrets=True) == sent
+    assert shown(case, None, redacts=False) == sent
 
 
 def test_every_protocol_with_a_finder_is_tried() -> None:

@@ -113,7 +113,7 @@ def shown(context: LayerContext, fields: HeaderFields) -> Pairs | None:
     """The headers of a message for its event; None if they are not wanted."""
     if not context.shown.headers:
         return None
-    return pairs(fields if context.shown.secrets else without_secrets(fields))
+    return pairs(without_secrets(fields) if context.shown.redacts else fields)
 
 
 def without_secrets(fields: HeaderFields) -> HeaderFields:
