@@ -130,7 +130,7 @@ def _without_mark(found: Shown) -> Shown:
 
 
 def _undeclared(data: bytes, truncated: bool, *, is_text: bool) -> Shown | None:
-    if _CONTROL.search(data.decode("latin-1")):
+    if b"\0" in data or (not is_text and _CONTROL.search(data.decode("latin-1"))):
         return None
     found = _decoded(data, "utf_8", truncated)
     if found is None and is_text and (name := _detected(data)):
@@ -141,8 +141,8 @@ def _undeclared(data: bytes, truncated: bool, *, is_text: bool) -> Shown | None:
 def _named(data: bytes, media_type: bytes) -> Iterator[str]:
     """The charsets that are named, the most credible first."""
     yield from (name for mark, name in _MARKS if data.startswith(mark))
-    if _JSON.match(media_type):  # RFC 8259 §8.1: "MUST be encoded using UTF-8"
-        yield "utf_8"
+    if _JSON.match(media_type) and b"\0" not in data:
+        yield "utf_8"  # RFC 8259 §8.1: "MUST be encoded using UTF-8"
     if declared := _CHARSET.search(media_type):
         yield from _codec(declared[1])
     kind = media_type.lower()
