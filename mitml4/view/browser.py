@@ -22,6 +22,8 @@ from mitml4.view.listing import sheet_row
 __all__ = ["Browser"]
 
 _FAR: Final = 1 << 40
+_WIDE: Final = 140
+"""Columns; below them clients are shown only with their flow."""
 _FRAME: Final = 3
 """Lines that are not the list: the name, the titles, the keys."""
 
@@ -124,7 +126,10 @@ class Browser:
         """The titles, and the flows around the selected one."""
         self._first = min(max(self._first, self._selected - room + 1), self._selected)
         entries = self._index.entries(self._first, room)
-        texts = [text for text, _ in sheet([sheet_row(entry) for entry in entries], width)]
+        rows = [sheet_row(entry) for entry in entries]
+        if width < _WIDE:
+            rows = [row._replace(client=None) for row in rows]
+        texts = [text for text, _ in sheet(rows, width)]
         lines: list[Line] = [[Cell(texts[0], "name")]]
         for place, (text, entry) in enumerate(zip(texts[1:], entries, strict=True), self._first):
             style = "selected" if place == self._selected else "failed" if entry.failed else ""

@@ -67,3 +67,36 @@ def test_no_payload_needs_a_module_later() -> None:
         [sys.executable, "-c", DECODERS], capture_output=True, text=True, check=True
     )
     assert ended.stdout.split() == []
+
+
+FILTERS = """
+import sys
+import mitml4.session.session
+from mitml4.address import Address
+from mitml4.events import FlowClose, FlowOpen, LayerEvent
+from mitml4.filter.parser import parse_filter
+from mitml4.protocols.http.events import HttpRequest
+from mitml4.session.hub import Hub
+from mitml4.session.imports import import_all
+
+hub = Hub(condition=parse_filter("host:a or host:10.0.0.0/8 port:1 path:/x size>1 ssh"))
+import_all()
+before = {*sys.modules}
+end = Address("192.0.2.1", 1)
+content = HttpRequest(stream=1, method="GET", url="http://b:1/\\u4f8b", version="1.1")
+for event in (
+    FlowOpen(flow=1, client=end, destination=end),
+    LayerEvent(flow=1, depth=0, content=content),
+    FlowClose(flow=1, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0),
+):
+    hub.publish(event)
+parse_filter("host:stra\\u00dfe.example status:5xx")  # typed into the table
+print(*{*sys.modules} - before)
+"""
+
+
+def test_no_filter_needs_a_module_later() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FILTERS], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []

@@ -39,6 +39,8 @@ def test_a_filter_selects_what_is_written_and_said_but_not_the_packets(host, ngi
         ],
     )
     assert ended.code == 0
+    said = [line for line in ended.err.splitlines() if line.startswith("mitml4: ")]
+    assert ["404" in line for line in said] == [True, False]
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     requests = [line["url"] for line in lines if line["type"] == "http.request"]
     assert requests == [f"{WEB}missing", WEB]
