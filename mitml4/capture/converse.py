@@ -9,13 +9,15 @@ A layer of TLS that the secrets open is followed by a `Depth`, and its plaintext
 
 from __future__ import annotations
 
-from typing import Protocol, assert_never
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, assert_never
 
 from mitml4.capture.flow import ALL
 from mitml4.capture.tls.decryption import Plaintext, TlsDecryption
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch, Wait, Yield
 from mitml4.engine.engine import Engine
+from mitml4.engine.plaintext import Plaintext as CopiedPlaintext
 from mitml4.engine.rules import Rules
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
@@ -30,7 +32,10 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.conversation import Protocol as ProtocolRow
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
-__all__ = ["Depth", "Observer"]
+__all__ = ["Copies", "Depth", "Observer"]
+
+Copies: TypeAlias = Callable[[int | None], CopiedPlaintext]
+"""Makes what takes the copies of a TLS layer, which is bound for this port."""
 
 
 class Observer(Protocol):
@@ -100,6 +105,8 @@ class Depth:
 
     __slots__ = (
         "_ahead",
+        "_copies",
+        "_copy",
         "_counted",
         "_decryption",
         "_down",
@@ -114,11 +121,19 @@ class Depth:
     )
 
     def __init__(
-        self, observer: Observer, context: LayerContext, *, secrets: Secrets | None = None
+        self,
+        observer: Observer,
+        context: LayerContext,
+        *,
+        secrets: Secrets | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        """`secrets` open TLS, wherever in the stack."""
+        """`secrets` open TLS, wherever in the stack; `copies` takes what is inside."""
         self._observer = observer
         self._secrets = secrets
+        self._copies = copies
+        self._copy: CopiedPlaintext | None = None
+        """Takes copies of what is said at this depth, where that is opened TLS."""
         self._up = _Lane(Direction.UP)
         self._down = _Lane(Direction.DOWN)
         self._ahead = {Direction.UP: bytearray(), Direction.DOWN: bytearray()}
@@ -196,6 +211,8 @@ class Depth:
         self._conclude()
         if self._opened:
             self._opened.close()
+        elif self._copy:
+            self._copy.flush()
         self.engine.let_go()
 
     def _conclude(self) -> None:
@@ -277,11 +294,9 @@ class Depth:
         if not self._plaintext:
             return
         self.engine.announce()
-        if self._opened is None:
-            context = self.engine.context.inside_tls()
-            self._opened = Depth(self._observer, context, secrets=self._secrets)
-        opened = self._opened
+        opened = self._opened = self._opened or self._open()
         for piece in self._plaintext:
+            opened.copy(piece)
             if piece.data:
                 opened.data(piece.direction, piece.data)
             elif piece.lost:
@@ -290,8 +305,33 @@ class Depth:
                 opened.end(piece.direction)
         self._plaintext.clear()
         for direction in Direction:
-            if opened.unseen(direction) >= ALL:
+            if opened.unseen(direction) >= ALL and not self._copies:
                 self.engine.release(direction)
+
+    def _open(self) -> Depth:
+        """The depth of the plaintext of the TLS here."""
+        context = self.engine.context.inside_tls()
+        opened = Depth(self._observer, context, secrets=self._secrets, copies=self._copies)
+        if self._copy:
+            self._copy.drop()
+        if self._copies:
+            opened._copy = self._copies(context.port)
+            opened._copy.innermost = opened._innermost
+        return opened
+
+    def copy(self, piece: Plaintext) -> None:
+        """Keep a copy of what comes next, unless it is TLS that was opened."""
+        if self._copy is None or self._opened:
+            return
+        if piece.lost:
+            self._copy.lost(piece.direction, piece.lost)
+        else:
+            self._copy.moved(piece.direction, piece.data)
+
+    def _innermost(self) -> str | None:
+        """The layer here, if it is known that no other one begins in it."""
+        may_open = self._decryption is not None and self._decryption.may_open
+        return None if may_open else self.engine.innermost
 
     def _account(self) -> None:
         kept = len(self._up.kept) + len(self._down.kept) + self.engine.memory

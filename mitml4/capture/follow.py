@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
+from functools import partial
+from typing import TypeAlias
 
 from mitml4.capture.converse import Depth
 from mitml4.capture.fast_path import fast_path
@@ -18,13 +20,18 @@ from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Happened, Layer, Opened, Report
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.dataclass import dataclass
+from mitml4.engine.plaintext import Plaintext
 from mitml4.engine.rules import HOLD_S
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["Statistics", "follow"]
+__all__ = ["Copies", "Statistics", "follow"]
+
+Copies: TypeAlias = Callable[[Flow, Callable[[], int], int | None], Plaintext]
+"""Makes what takes the copies of a flow's decrypted TLS, from the flow, the clock of its packets in
+nanoseconds, and the port that the TLS is bound for."""
 
 
 @dataclass(slots=True)
@@ -45,6 +52,7 @@ def follow(
     tunnels: bool = False,
     secrets: Secrets | None = None,
     shown: Shown | None = None,
+    copies: Copies | None = None,
     max_flows: int = MAX_FLOWS,
     statistics: Statistics | None = None,
 ) -> Iterator[Report]:
@@ -52,14 +60,16 @@ def follow(
 
     With `tunnels`, flows inside tunnels are included. TLS is decrypted if `secrets` contain those
     of its ClientHello when it is read; secrets may be added as packets are read. `shown`: what
-    events show of what is said. `statistics` is updated. If the packets end with a CaptureError,
-    all flows are closed and reported before it is raised again.
+    events show of what is said. `copies` makes what takes the copies of decrypted TLS.
+    `statistics` is updated. If the packets end with a CaptureError, all flows are closed and
+    reported before it is raised again.
     """
     reports: list[Report] = []
     statistics = statistics if statistics is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
     reassembler = Reassembler(
-        lambda flow: _Follower(flow, reports.append, secrets, shown or Shown()), max_flows=max_flows
+        lambda flow: _Follower(flow, reports.append, secrets, shown or Shown(), copies),
+        max_flows=max_flows,
     )
     failure: CaptureError | None = None
     try:
@@ -85,6 +95,7 @@ class _Follower:
     """The listener of one flow: its layers."""
 
     __slots__ = (
+        "_copies",
         "_first",
         "_flow",
         "_report",
@@ -102,8 +113,10 @@ class _Follower:
         report: Callable[[Report], None],
         secrets: Secrets | None,
         shown: Shown,
+        copies: Copies | None,
     ) -> None:
         self._flow = flow
+        self._copies = copies
         self._secrets = secrets
         self._shown = shown.of_flow()
         self._report = report
@@ -115,6 +128,9 @@ class _Follower:
 
     def clock(self) -> float:
         return self.now_s
+
+    def _clock_ns(self) -> int:
+        return int(self.now_s * 10**9)
 
     def _outermost(self, time_s: float) -> Depth:
         self.now_s = time_s
@@ -128,7 +144,8 @@ class _Follower:
             hold_s=HOLD_S,
             shown=self._shown,
         )
-        self._first = Depth(self, context, secrets=self._secrets)
+        copies = partial(self._copies, self._flow, self._clock_ns) if self._copies else None
+        self._first = Depth(self, context, secrets=self._secrets, copies=copies)
         return self._first
 
     def data(self, direction: Direction, data: bytes, time_s: float) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 import click
 
 from mitml4.cli.console import Console
-from mitml4.cli.options import Command, SectionOption, shown_options
+from mitml4.cli.options import Command, SectionOption, plain_option, shown_options
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
@@ -26,6 +26,7 @@ from mitml4.terminal import Color, is_terminal, wants_color, width_of
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.filter.expression import Filter
+    from mitml4.sinks.tcp_reader import TcpReader
 
 __all__ = ["detect"]
 
@@ -47,6 +48,7 @@ Examples:
     "--json", is_flag=True, cls=SectionOption, section="Output",
     help="Print the events as JSON lines, also on a terminal.",
 )  # fmt: skip
+@plain_option
 @shown_options
 @click.option(
     "--tunnels", is_flag=True, cls=SectionOption, section="Input",
@@ -66,6 +68,7 @@ def detect(
     json: bool,
     tunnels: bool,
     keylog: Path | None,
+    pcap_plain: Path | TcpReader | None,
     filter: Filter | None,
     **given: Any,
 ) -> int:
@@ -85,7 +88,7 @@ def detect(
     secrets = Secrets()
     if keylog:
         _read_keylog(keylog, secrets)
-    outputs = capture_outputs(as_json=json, color=console.color)
+    outputs = capture_outputs(as_json=json, color=console.color, plain=pcap_plain)
     _tune_gc()
     hub = Hub(outputs.sinks, condition=filter)
     detection = Detection(hub, tunnels=tunnels, shown=shown(**given), secrets=secrets)

@@ -33,12 +33,19 @@ class PlaintextBegun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaintextMoved:
-    """Bytes have moved in the innermost opened TLS of a flow. No bytes: a direction has ended."""
+    """Bytes have moved in the innermost opened TLS of a flow."""
 
     flow: int
     time_ns: int
     direction: Direction
-    data: bytes
+    data: bytes = b""
+    lost: int = 0
+    """So many bytes have moved here that are missing."""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the direction has ended: then there are no bytes."""
+        return not (self.data or self.lost)
 
 
 PlaintextUpdate: TypeAlias = PlaintextBegun | PlaintextMoved
@@ -75,11 +82,23 @@ class Plaintext:
             return
         if not data:
             self._ended.add(direction)
-        now_ns, copy = self._clock_ns(), bytes(data)
+        self._hold(direction, data=bytes(data))
+
+    def lost(self, direction: Direction, count: int) -> None:
+        """So many bytes come next that are missing."""
+        self._hold(direction, lost=count)
+
+    def _hold(self, direction: Direction, data: bytes = b"", lost: int = 0) -> None:
         self._held.append(
-            PlaintextMoved(flow=self._flow, time_ns=now_ns, direction=direction, data=copy)
+            PlaintextMoved(
+                flow=self._flow,
+                time_ns=self._clock_ns(),
+                direction=direction,
+                data=data,
+                lost=lost,
+            )
         )
-        self._size += len(copy)
+        self._size += len(data)
         self.settle()
 
     def settle(self) -> None:

@@ -11,10 +11,12 @@ from typing import Final
 from mitml4 import __version__
 from mitml4.capture import reports
 from mitml4.capture.files.comments import CaptureSide
-from mitml4.capture.follow import Statistics, follow
+from mitml4.capture.flow import Flow
+from mitml4.capture.follow import Copies, Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.dataclass import dataclass
+from mitml4.engine.plaintext import Plaintext, PlaintextMoved
 from mitml4.events import (
     Action,
     Event,
@@ -71,14 +73,23 @@ class Detection:
     def read(self, packets: Iterable[Packet]) -> None:
         """Publish the events of a capture. Raises CaptureError where it is broken, after all that
         could be read."""
-        for event in self.events(packets, self.hub.wants):
+        copies = self._copies if self.hub.wants(PlaintextMoved) else None
+        for event in self.events(packets, self.hub.wants, copies):
             self.hub.publish(event)
 
+    def _copies(self, flow: Flow, clock_ns: Callable[[], int], port: int | None) -> Plaintext:
+        number = self._before + flow.number
+        return Plaintext(self.hub.publish, clock_ns, flow=number, port=port)
+
     def events(
-        self, packets: Iterable[Packet], wants: Callable[[type], bool] = lambda _kind: True
+        self,
+        packets: Iterable[Packet],
+        wants: Callable[[type], bool] = lambda _kind: True,
+        copies: Copies | None = None,
     ) -> Iterator[Event]:
         """The events of a capture; of protocols' events, those whose class is wanted. Raises
-        CaptureError where it is broken, after all that could be read."""
+        CaptureError where it is broken, after all that could be read. `copies` makes what takes the
+        copies of decrypted TLS."""
         self._before = self._flows
         time_s, time = 0.0, _date(0.0)
         statistics = Statistics()
@@ -88,6 +99,7 @@ class Detection:
                 tunnels=self.tunnels,
                 secrets=self.secrets,
                 shown=self.shown,
+                copies=copies,
                 statistics=statistics,
             ):
                 if report.time_s != time_s:

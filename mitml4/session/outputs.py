@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mitml4.dataclass import dataclass
@@ -12,6 +13,7 @@ from mitml4.sinks.files import OutputFile
 from mitml4.sinks.inline import Inline
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.sink import CaptureSink, Sink
+from mitml4.sinks.tcp_reader import TcpReader
 from mitml4.terminal import Color
 
 if TYPE_CHECKING:
@@ -71,18 +73,30 @@ class CaptureOutputs(Outputs[CaptureSink]):
             sink.finish()
 
 
-def capture_outputs(*, as_json: bool, color: Color) -> CaptureOutputs:
-    """Standard output: a table if it is a terminal, otherwise or with `as_json` JSON lines.
+def capture_outputs(
+    *, as_json: bool, color: Color, plain: Path | TcpReader | None = None
+) -> CaptureOutputs:
+    """Standard output: a table if it is a terminal, otherwise or with `as_json` JSON lines; and
+    what is said in decrypted TLS, where `plain` is given.
 
-    Raises UsageError if it is closed.
+    Raises UsageError if standard output is closed, MitmError if the other cannot be opened.
     """
+    display = _capture_display(as_json=as_json, color=color)
+    if plain is None:
+        return CaptureOutputs(display)
+    from mitml4.sinks.plain import PlainFormat, PlainOfCapture  # it needs trio
+
+    return CaptureOutputs(display, (PlainOfCapture(PlainFormat.to(plain)),))
+
+
+def _capture_display(*, as_json: bool, color: Color) -> CaptureSink:
     if sys.stdout is None:
         raise UsageError("standard output is closed", hint="the output goes there")
     if not sys.stdout.isatty():
-        return CaptureOutputs(Inline(JsonLines.to_stdout()))
+        return Inline(JsonLines.to_stdout())
     if as_json:
         file = _TerminalOutput(sys.stdout.fileno(), "standard output", is_ours=False)
-        return CaptureOutputs(Inline(JsonLines(file)))
+        return Inline(JsonLines(file))
     from mitml4.sinks.table.capture import CaptureTable  # imported late: rich is large
 
-    return CaptureOutputs(CaptureTable(color))
+    return CaptureTable(color)

@@ -12,12 +12,13 @@ The memory of what is held is bounded, and each flow has a share (shares.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import field
+from dataclasses import field, replace
 from itertools import chain, count
 from operator import attrgetter
 from typing import ClassVar, Final, TypeAlias
 
 from mitml4.dataclass import dataclass
+from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextUpdate
 from mitml4.events import (
     VITAL,
     Event,
@@ -41,6 +42,8 @@ _CAPACITY: Final = 32 << 20
 """Bytes of events that are held."""
 _VITAL_CAPACITY: Final = 256 << 20
 """The same for vital events."""
+_COPY_BYTES: Final = 300
+"""The memory of a copy of what moved, beside its bytes."""
 _COPIES: Final = 2
 """An event that is held is also part of the model of its flow."""
 
@@ -53,7 +56,7 @@ class _Held:
     """An event that waits; `number` is its place in the order of all."""
 
     number: int
-    event: Event
+    event: Event | PlaintextUpdate
     size: int
 
 
@@ -126,6 +129,8 @@ class Selection:
                 self._pass_on(event)
             elif isinstance(event, Event):
                 self._take(flow, event)
+            elif isinstance(event, PlaintextUpdate):
+                self._hold_copy(flow, event)
             if isinstance(event, FlowClose):
                 self._forget(flow)
 
@@ -255,8 +260,24 @@ class Selection:
         flow.dropped += 1
         return False
 
-    def _shares_of(self, event: Event) -> Shares:
-        return self._vital_shares if isinstance(event, VITAL) else self._shares
+    def _hold_copy(self, flow: _Flow, copy: PlaintextUpdate) -> None:
+        """Keep what moved; where there is no room, how much it was."""
+        if isinstance(copy, PlaintextMoved) and copy.data:
+            size = len(copy.data) + _COPY_BYTES
+            if self._shares.take(flow.flow.number, size):
+                flow.held.append(_Held(next(self._numbers), copy, size))
+                return
+            flow.dropped += 1
+            copy = replace(copy, data=b"", lost=len(copy.data))
+        if self._vital_shares.take(flow.flow.number, _COPY_BYTES):
+            flow.held.append(_Held(next(self._numbers), copy, _COPY_BYTES))
+        else:
+            self._forget(flow)
+
+    def _shares_of(self, event: Event | PlaintextUpdate) -> Shares:
+        if isinstance(event, PlaintextMoved):
+            return self._shares if event.data else self._vital_shares
+        return self._vital_shares if isinstance(event, (*VITAL, PlaintextBegun)) else self._shares
 
     def _release(self, flow: _Flow, held: list[_Held]) -> None:
         for each in held:

@@ -110,6 +110,10 @@ class SyntheticConnection:
             yield self._send(direction, PSH | ACK, time_ns, view[start : start + MAX_SEGMENT])
             yield self._send(direction.other, ACK, time_ns)
 
+    def skip(self, direction: Direction, count: int) -> None:
+        """So many bytes are missing in a direction: a gap in its sequence numbers."""
+        self._next[direction] = (self._next[direction] + count) % _WRAP
+
     def end(self, direction: Direction, time_ns: int) -> Iterator[Packet]:
         """The end of a direction, unless it has ended."""
         if direction not in self._ended:

@@ -131,6 +131,31 @@ def test_a_key_log_opens_what_curl_said(captured: tuple[Path, Path, str]) -> Non
     check_opened(events(outcome.stdout), version)
 
 
+def test_what_was_said_goes_into_a_file_without_tls(
+    captured: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    """For tools that know no secrets; at the times of the packets. A filter selects flows."""
+    capture, keylog, _ = captured
+    plain = tmp_path / "plain.pcap"
+    base = (str(capture), "--keylog", str(keylog), "--pcap-plain", str(plain))
+    for options, seen in (
+        ([], ["/x"]),
+        (["--filter", "path:/x"], ["/x"]),
+        (["--filter", "path:/y"], []),
+    ):
+        outcome = detect(*base, *options)
+        assert (outcome.returncode, outcome.stderr) == (0, b"")
+        argv = ["tshark", "-n", "-r", str(plain), "-o", "tcp.check_checksum:TRUE"]
+        argv += ["-T", "fields", "-e", "tcp.checksum.status", "-e", "http.request.uri"]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        rows = [line.split("\t") for line in said.splitlines()]
+        assert all(status == "1" for status, _ in rows)
+        assert [uri for _, uri in rows if uri] == seen
+    outcome = detect(*base[:-1], "/nowhere/plain.pcap")
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(b"error: cannot write /nowhere/plain.pcap")
+
+
 def test_a_capture_that_brings_its_secrets_along_needs_no_key_log(
     captured: tuple[Path, Path, str], tmp_path: Path
 ) -> None:

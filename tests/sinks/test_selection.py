@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.address import Address
+from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, LayerEvent, weight
 from mitml4.filter.parser import parse_filter
 from mitml4.model.builder import FlowBuilder
@@ -22,6 +23,31 @@ from mitml4.sinks.updates import BytesMoved, Note, Published
 
 END = Address("192.0.2.1", 443)
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_what_moved_in_tls_waits_with_the_events_of_its_flow() -> None:
+    """Where there is no room for it, its length stays."""
+    begun = PlaintextBegun(flow=1, time_ns=1, protocol="http/2", port=443)
+    moved = PlaintextMoved(flow=1, time_ns=2, direction=Direction.UP, data=bytes(1000))
+    end = PlaintextMoved(flow=1, time_ns=3, direction=Direction.UP)
+    for capacity, kept in ((1 << 20, (1000, 0)), (100, (0, 1000))):
+        passed: list[Published] = []
+        selection = Selection(parse_filter("state:reset"), passed.append, capacity=capacity)
+        for each in (opened(), begun, moved, end):
+            selection.publish(each)
+        assert passed == []
+        selection.publish(closed(reason="reset"))
+        first, second, third, fourth, last = passed
+        assert isinstance(first, FlowOpen)
+        assert (second, fourth) == (begun, end)
+        assert isinstance(third, PlaintextMoved)
+        assert (len(third.data), third.lost) == kept
+        assert isinstance(last, FlowClose)
+    passed = []
+    selection = Selection(parse_filter("host:other"), passed.append)
+    for each in (opened(), begun, moved, end, closed()):
+        selection.publish(each)
+    assert passed == []
 
 
 def opened(flow: int = 1) -> FlowOpen:

@@ -119,6 +119,11 @@ class TlsDecryption(Conversation):
     def __post_init__(self) -> None:
         self._hellos = TlsConversation(context=self.context)
 
+    @property
+    def may_open(self) -> bool:
+        """Whether it may be opened, or was."""
+        return not self._closed
+
     def feed(self, direction: Direction, data: bytes) -> int:
         if self._closed:
             self._hellos.feed(direction, data)
