@@ -29,15 +29,18 @@ class Hub:
         *,
         condition: Filter | None = None,
         unfiltered: Collection[Sink] = (),
+        on_failure: Callable[[Sink, Exception], None] | None = None,
     ) -> None:
         """`listeners` get events too; they write nothing, so they drop nothing. `condition`: sinks
-        get only events that match it, except those in `unfiltered`."""
+        get only events that match it, except those in `unfiltered`. `on_failure` is told of a sink
+        that has raised an exception, after it was removed; without it, the exception goes on."""
         self.totals = Totals()
         self.sinks = list(sinks)
         """The sinks that have not been removed."""
         self._all_sinks = tuple(self.sinks)
         self._listeners = (self.totals, *listeners)
         self._unfiltered = unfiltered
+        self._on_failure = on_failure
         self._selection = self._selecting(condition) if condition else None
         self._takers: dict[type, Takers] = {}
         """The `publish` methods by class of event, filled when a class is first seen."""
@@ -51,12 +54,22 @@ class Hub:
         return bool(self._takers_of(kind))
 
     def publish(self, event: Published) -> None:
-        for take in self._takers_of(_kind(event)):
-            take(event)
+        self._give(event, self._takers_of(_kind(event)))
+
+    def _give(self, event: Published, takers: Takers) -> None:
+        for take in takers:
+            try:
+                take(event)
+            except Exception as error:  # a fault of ours in a sink is not the flow's
+                sink = getattr(take, "__self__", None)
+                if self._on_failure is None or sink not in self._all_sinks:
+                    raise
+                self.remove(sink)
+                self._on_failure(sink, error)
 
     def remove(self, sink: Sink) -> None:
         """Give this sink no more events."""
-        self.sinks.remove(sink)
+        self.sinks = [each for each in self.sinks if each is not sink]
         self._takers.clear()
         self._selected_takers.clear()
 
@@ -75,8 +88,7 @@ class Hub:
         kind = _kind(event)
         if kind not in self._selected_takers:
             self._selected_takers[kind] = _publishers(kind, self._filtered_sinks)
-        for take in self._selected_takers[kind]:
-            take(event)
+        self._give(event, self._selected_takers[kind])
 
     @property
     def _filtered_sinks(self) -> list[Sink]:

@@ -6,6 +6,7 @@ end. The second ends them at once. The sources are always closed before `session
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.notes import Notes
-from mitml4.sinks.sink import LiveSink
+from mitml4.sinks.sink import LiveSink, Sink
 from mitml4.sinks.updates import (
     Note,
     OutputFailed,
@@ -53,6 +54,8 @@ __all__ = ["Complain", "Say", "Session"]
 
 _RSA_AFTER_S: Final = 1.0
 """The time from the start to the generation of an RSA key, whose CPU time would slow the start."""
+
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 Complain = Callable[[MitmError], None]
@@ -96,6 +99,7 @@ class Session:
             [Notes(say)],
             condition=config.filter,
             unfiltered=self.outputs.unfiltered,
+            on_failure=self._break,
         )
         self.flows = Flows(self.hub, self._limits, config.max_flows, self._reach)
 
@@ -171,7 +175,7 @@ class Session:
 
         return tell
 
-    def _lose(self, sink: LiveSink, failure: MitmError | None) -> None:
+    def _lose(self, sink: Sink, failure: MitmError | None) -> None:
         """A sink has ended early; the others go on. The session ends if no sink is left, or if the
         reader of the display has gone, unless it does not depend on outputs."""
         self.hub.remove(sink)
@@ -182,6 +186,13 @@ class Session:
             self.note(f"nobody reads {sink.name} any more")
         if self.needs_outputs and not is_wanted:
             self._reach("output failed" if failure else "output closed")
+
+    def _break(self, sink: Sink, error: Exception) -> None:
+        """A sink has raised an exception that it should not."""
+        log.error("%s", sink.name, exc_info=error)
+        reason = f"{sink.name}: internal error: {type(error).__name__}: {error}"
+        hint = "the same with -vv shows where; please report it"
+        self._lose(sink, MitmError(reason, hint=hint))
 
     def _fail_output(self, failure: MitmError) -> None:
         self.has_lost_output = True

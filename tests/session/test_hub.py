@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mitml4.address import Address
 from mitml4.events import Event, FlowOpen, LayerEvent
 from mitml4.filter.parser import parse_filter
@@ -81,3 +83,26 @@ def test_a_filter_applies_to_sinks_but_not_to_totals_nor_to_what_is_unfiltered()
     again = request()
     hub.publish(again)
     assert (everything.given, requests.given) == ([opened, asked], [asked, again])
+
+
+def test_a_sink_that_raises_is_removed_and_told_of_and_the_others_go_on() -> None:
+    class Broken(Kept):
+        def publish(self, event: Event) -> None:
+            raise LookupError("oh")
+
+    told: list[tuple[object, str]] = []
+    for condition in (None, parse_filter("port:443")):
+        broken, other = Broken(Event), Kept(Event)
+        hub = Hub(
+            [broken, other],
+            condition=condition,
+            on_failure=lambda sink, error: told.append((sink, str(error))),
+        )
+        opened = FlowOpen(flow=1, client=END, destination=END)
+        hub.publish(opened)
+        hub.publish(opened)
+        assert told.pop() == (broken, "oh")
+        assert not told
+        assert (hub.sinks, other.given) == ([other], [opened, opened])
+    with pytest.raises(LookupError):
+        Hub([Broken(Event)]).publish(FlowOpen(flow=1, client=END, destination=END))
