@@ -44,6 +44,8 @@ class FlowBuilder:
     read; so are the events of a flow whose `flow.open` is missing.
     """
 
+    with_headers: bool = True
+    """Whether to keep the headers of a session's events."""
     _open: dict[int, _Open] = field(default_factory=dict)
 
     def add(self, event: Event | Mapping[str, Any]) -> list[Flow]:
@@ -54,7 +56,11 @@ class FlowBuilder:
         Raises LookupError, OverflowError, TypeError or ValueError for an object that is no event:
         it lacks a field, or a value has another type.
         """
-        said = json.loads(encode(event)) if isinstance(event, Event) else event
+        said = (
+            json.loads(encode(event, headers=self.with_headers))
+            if isinstance(event, Event)
+            else event
+        )
         kind = said["type"]
         if kind == "session.start":
             return self.finish()

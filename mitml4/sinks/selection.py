@@ -113,7 +113,7 @@ class Selection:
         """Events of flows that match, for which there was no room while that was not known."""
         self._condition = condition
         self._pass_on = pass_on
-        self._builder = FlowBuilder()
+        self._builder = FlowBuilder(with_headers=False)
         self._flows: dict[int, _Flow] = {}
         self._shares, self._vital_shares = Shares(capacity), Shares(vital_capacity)
         self._numbers = count()
