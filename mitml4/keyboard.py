@@ -23,6 +23,7 @@ __all__ = [
     "PAGE_UP",
     "RETURN",
     "UP",
+    "has_keyboard",
     "keyboard",
     "keys_in",
 ]
@@ -68,6 +69,11 @@ def keyboard() -> Iterator[int | None]:
     finally:
         with contextlib.suppress(termios.error):
             termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+def has_keyboard() -> bool:
+    """Whether `keyboard` gives one."""
+    return _in_foreground(sys.stdin.fileno() if sys.stdin and not sys.stdin.closed else -1)
 
 
 def _in_foreground(descriptor: int) -> bool:

@@ -14,6 +14,7 @@ from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File, Parsed, parse_condition, parse_output
 from mitml4.errors import ExitCode, MitmError
+from mitml4.keyboard import has_keyboard
 from mitml4.keys import VIEW_KEYS
 from mitml4.terminal import is_terminal, width_of
 
@@ -87,7 +88,7 @@ def view(
     name = os.path.basename(file)
     if html:
         failure = _write_report(console, name, flows, html)
-    elif is_terminal(sys.stdout) and is_terminal(sys.stdin):
+    elif is_terminal(sys.stdout) and has_keyboard():
         from mitml4.view.terminal import browse
 
         failure = browse(name, flows, sys.stdout.fileno(), console.color)

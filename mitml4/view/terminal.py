@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from time import monotonic
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from mitml4.errors import MitmError
 from mitml4.keyboard import keyboard, keys_in
 from mitml4.model.flow import Flow
+from mitml4.signals import ending_signals
 from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
 from mitml4.terminal import Color
 from mitml4.view.browser import Browser
@@ -34,26 +39,46 @@ def browse(name: str, flows: Iterator[Flow], terminal: int, color: Color) -> Mit
     """
     canvas = Canvas(terminal, STYLES, color_system_for(color))
     index = Index()
-    browser = Browser(name, index, canvas.copy)
+    with _ended_by_signals(), keyboard() as keys:
+        canvas.enter()
+        try:
+            return _browse(Browser(name, index, canvas.copy), index, flows, canvas, keys)
+        finally:
+            canvas.leave()
+            index.close()
+
+
+def _browse(
+    browser: Browser, index: Index, flows: Iterator[Flow], canvas: Canvas, keys: int | None
+) -> MitmError | None:
     reading = _Reading(flows, index)
-    canvas.enter()
-    try:
-        with keyboard() as keys:
-            while keys is not None and not browser.is_over:
-                browser.is_reading = reading.is_going
-                browser.failure = reading.failure.message if reading.failure else ""
-                canvas.draw(browser.picture(*canvas.size), canvas.size)
-                _work(reading, index, keys)
-                is_busy = reading.is_going or index.examine(1)
-                if _has_input(keys, 0 if is_busy else _RESIZE_S):
-                    data = os.read(keys, 1024)
-                    for key in keys_in(data):
-                        browser.press(key)
-                    browser.is_over |= not data
-    finally:
-        canvas.leave()
-        index.close()
+    while keys is not None and not browser.is_over:
+        browser.is_reading = reading.is_going
+        browser.failure = reading.failure.message if reading.failure else ""
+        canvas.draw(browser.picture(*canvas.size), canvas.size)
+        _work(reading, index, keys)
+        is_busy = reading.is_going or index.examine(1)
+        if _has_input(keys, 0 if is_busy else _RESIZE_S):
+            data = os.read(keys, 1024)
+            for key in keys_in(data):
+                browser.press(key)
+            browser.is_over |= not data
     return reading.failure
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let the terminal be restored first. Ctrl-C already does, since it raises an exception."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    usual = {each: signal.signal(each, end) for each in set(ending_signals()) - {signal.SIGINT}}
+    try:
+        yield
+    finally:
+        for each, handler in usual.items():
+            signal.signal(each, handler)
 
 
 class _Reading:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -287,3 +288,14 @@ def test_view_of_a_broken_file_on_a_terminal(http_capture: Path) -> None:
         terminal.press(b"q")
         assert terminal.end() == 1
         assert "error: " in terminal.screen.after
+
+
+def test_a_signal_leaves_the_terminal_as_it_was(http_capture: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        with Terminal(http_capture) as terminal:
+            terminal.wait_for("a.example:80", gone="reading")
+            terminal.process.send_signal(number)
+            assert terminal.end() == 128 + number
+            assert not terminal.screen.alternate
+            assert terminal.screen.cursor
+            assert "Traceback" not in terminal.screen.after
