@@ -29,6 +29,9 @@ def detail_of(flow: Flow) -> Iterator[Markup]:
         f", {flow.reason}" if flow.reason else ", open when the file ended",
         class_="dim",
     )
+    if flow.process:
+        process = ", ".join(f"{name}: {value}" for name, value in flow.process.items())
+        yield tag("p", f"process {process}", class_="dim")
     for problem in flow.problems:
         text = f"{problem.side}, {problem.stage}, {problem.kind}: {problem.reason}"
         yield tag("p", text, class_="bad")

@@ -51,6 +51,8 @@ summary > .number { text-align: right; }
 .passthrough { background: var(--passed); } .failed { background: var(--failed); }
 .key span { border-radius: 3px; display: inline-block; height: 10px; margin: 0 5px 0 16px;
   width: 18px; }
-@media (max-width: 800px) { summary, .head { grid-template-columns: 40px 1fr 1fr; } }
+@media (max-width: 800px) { .head { display: none; }
+  summary { gap: 0 10px; grid-template-columns: 32px 1fr 1fr; padding: 6px 0; }
+  summary > :nth-child(4) { grid-column: 2 / 4; } summary > :nth-child(5) { grid-column: 2; } }
 @media print { body { max-width: none; } pre { max-height: none; } }
 """
