@@ -36,11 +36,19 @@ _DRAIN_TIMEOUT_S: Final = 5.0
 class Background(Generic[Item]):
     """A sink that writes a format as events come."""
 
-    def __init__(self, output: Format[Item], *, capacity: int = CAPACITY) -> None:
-        """The format and its file become ours."""
+    def __init__(
+        self,
+        output: Format[Item],
+        *,
+        capacity: int = CAPACITY,
+        batch: tuple[int, int] = (_BATCH, _BATCH_BYTES),
+    ) -> None:
+        """The format and its file become ours. `batch`: how many items, and of how many bytes, are
+        written at a time."""
         self.name = output.file.name
         self.wants = output.wants
         self._format = output
+        self._batch = batch
         self._not_written = 0
         self._waiting = FairQueue[Item](Shares(capacity), Shares(_VITAL_CAPACITY))
         self._news = trio.Event()
@@ -103,7 +111,7 @@ class Background(Generic[Item]):
             if self._reader_gone:
                 raise BrokenPipeError
             while self._waiting:
-                await self._write_batch(self._waiting.take(_BATCH, _BATCH_BYTES))
+                await self._write_batch(self._waiting.take(*self._batch))
             await trio.sleep(_GATHER_S)
 
     async def _write_batch(self, batch: list[Item]) -> None:

@@ -36,6 +36,9 @@ _HEADER: Final = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, _ETHER
 _PACKET: Final = struct.Struct("<IIII")
 _CAPACITY: Final = 128 << 20
 """Bytes that may wait, of which one flow may have a half."""
+_BATCH: Final = 2048, 8 << 20
+"""Packets and bytes that are written at a time: a session that moves much is slow to begin with the
+next."""
 _PACKET_BYTES: Final = 200
 """About what a packet without data occupies while it waits."""
 
@@ -108,10 +111,11 @@ class PlainFormat(Format[Packet]):
     def write(self, batch: Sequence[Packet]) -> None:
         parts = []
         for packet in batch:
-            frame = packet.frame()
+            headers = packet.headers()
+            length = len(headers) + len(packet.data)
             seconds, rest_ns = divmod(packet.time_ns, 10**9)
-            head = _PACKET.pack(seconds, rest_ns // 1000, len(frame), len(frame))
-            parts.append(head + frame)
+            head = _PACKET.pack(seconds, rest_ns // 1000, length, length)
+            parts.append(b"".join((head, headers, packet.data)))
         self.file.write(parts)
 
     def _begin(self, event: PlaintextBegun) -> Iterator[Packet]:
@@ -159,7 +163,7 @@ class PlainPackets(Background[Packet]):
     """The sink of a session: flows do not wait for it."""
 
     def __init__(self, output: PlainFormat) -> None:
-        super().__init__(output, capacity=_CAPACITY)
+        super().__init__(output, capacity=_CAPACITY, batch=_BATCH)
 
     dropped = 0
     """Packets are not events."""

@@ -37,7 +37,7 @@ _WRAP: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """One packet, which `frame` encodes."""
+    """One packet: `data` behind `headers`."""
 
     connection: SyntheticConnection
     direction: Direction
@@ -47,26 +47,25 @@ class Packet:
     time_ns: int
     data: bytes | memoryview = b""
 
-    def frame(self) -> bytes:
-        """The packet with its headers and their checksums."""
+    def headers(self) -> bytes:
+        """What comes before the data, with both checksums."""
         ends, ports = self.connection.ends[self.direction]
         options = _OPTIONS if self.flags & SYN else b""
         offset = (20 + len(options)) // 4 << 12
         acknowledged = self.acknowledged if self.flags & ACK else 0
         numbers = self.sequence, acknowledged, offset | self.flags, _WINDOW, 0, 0
-        tcp = ports + struct.pack("!IIHHHH", *numbers)
-        body = b"".join((options, self.data))
-        length = len(tcp) + len(body)
-        total = checksum(b"".join((ends, struct.pack("!II", length, _TCP), tcp, body)))
+        tcp = ports + struct.pack("!IIHHHH", *numbers) + options
+        length = len(tcp) + len(self.data)
+        total = checksum(ends, struct.pack("!II", length, _TCP), tcp, self.data)
         if len(ends) == _V6_ENDS:
             kind = b"\x86\xdd"
             ip = struct.pack("!IHBB", 6 << 28, length, _TCP, _HOPS) + ends
         else:
             kind = b"\x08\x00"
             ip = struct.pack("!BxHHHBBH", 0x45, 20 + length, 0, _DONT_FRAGMENT, _HOPS, _TCP, 0)
-            ip = ip[:10] + checksum(ip + ends) + ends
+            ip = ip[:10] + checksum(ip, ends) + ends
         macs = _MAC[self.direction.other] + _MAC[self.direction]
-        return b"".join((macs, kind, ip, tcp[:16], total, tcp[18:], body))
+        return b"".join((macs, kind, ip, tcp[:16], total, tcp[18:]))
 
 
 @dataclass(slots=True)

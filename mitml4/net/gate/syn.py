@@ -124,13 +124,16 @@ def _syn(family: int, source: bytes, target: bytes, head: bytes, tcp: bytes) -> 
     )
 
 
-def checksum(data: bytes) -> bytes:
-    """RFC 1071. The IPv4 pseudo header gives the same sum in this order and width.
+def checksum(*parts: bytes | memoryview) -> bytes:
+    """RFC 1071, of parts in a row, of which only the last may have an odd length. The IPv4 pseudo
+    header gives the same sum in this order and width.
 
     To add 16-bit words with end-around carry is to add modulo 65535, in which 65536 is 1: so the
     words need not be taken one by one.
     """
-    padded = data + b"\0" * (len(data) % 2)
-    pieces = range(0, len(padded), _ADDED_BYTES)
-    total = sum(int.from_bytes(padded[at : at + _ADDED_BYTES]) for at in pieces)
+    total = 0
+    for part in parts:
+        for at in range(0, len(part), _ADDED_BYTES):
+            piece = part[at : at + _ADDED_BYTES]
+            total += int.from_bytes(piece) << 8 * (len(piece) % 2)
     return (-total % 0xFFFF).to_bytes(2)
