@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["Plaintext", "PlaintextBegun", "PlaintextMoved", "PlaintextUpdate"]
+__all__ = ["Plaintext", "PlaintextBegun", "PlaintextMoved", "PlaintextReset", "PlaintextUpdate"]
 
 _MAX_HELD: Final = 64 << 10
 
@@ -48,7 +48,16 @@ class PlaintextMoved:
         return not (self.data or self.lost)
 
 
-PlaintextUpdate: TypeAlias = PlaintextBegun | PlaintextMoved
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaintextReset:
+    """A flow was reset by the sender of this direction."""
+
+    flow: int
+    time_ns: int
+    direction: Direction
+
+
+PlaintextUpdate: TypeAlias = PlaintextBegun | PlaintextMoved | PlaintextReset
 
 
 class Plaintext:

@@ -14,10 +14,10 @@ from typing import Literal
 
 from mitml4 import events
 from mitml4.dataclass import dataclass
-from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextUpdate
+from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextReset, PlaintextUpdate
 from mitml4.events import Action, CloseReason, Event, LayerEvent, content_weight, now
 from mitml4.net.listener import IncomingConnection
-from mitml4.protocols.conversation import Details, Speaker
+from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
 __all__ = ["Report"]
@@ -90,6 +90,14 @@ class Report:
         if not self.wants(PlaintextMoved):
             return None
         return Plaintext(self.publish, time.time_ns, flow=self.flow, port=port)
+
+    def reset(self, side: Side) -> None:
+        """This side has reset the flow."""
+        if self.wants(PlaintextReset):
+            direction = Direction.UP if side == "client" else Direction.DOWN
+            self.publish(
+                PlaintextReset(flow=self.flow, time_ns=time.time_ns(), direction=direction)
+            )
 
     def error(self, side: Side, stage: Stage, kind: Kind, reason: str) -> None:
         self.publish(

@@ -232,6 +232,8 @@ class Flow:
     async def _broken(self, error: OSError) -> CloseReason:
         """A side was lost: the other one gets what was on its way, then a reset."""
         kind = _kind_of(error, "reset")
+        if kind == "reset" and not isinstance(error, BrokenTlsError):
+            self.report.reset(self._side_lost())
         if isinstance(error, BrokenTlsError):
             self.report.error("server", "relay", "protocol", f"TLS: {error}")
         elif not isinstance(error, ConnectionError):

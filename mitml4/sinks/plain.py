@@ -17,7 +17,7 @@ from typing import Final
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved
+from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
 from mitml4.events import FlowClose, FlowOpen
 from mitml4.protocols.conversation import Direction
 from mitml4.sinks.background import Background
@@ -74,7 +74,7 @@ class _Flow:
 class PlainFormat(Format[Packet]):
     """Packets of what moves in opened TLS."""
 
-    wants = (FlowOpen, FlowClose, PlaintextBegun, PlaintextMoved)
+    wants = (FlowOpen, FlowClose, PlaintextBegun, PlaintextMoved, PlaintextReset)
 
     def __init__(self, file: OutputFile) -> None:
         super().__init__(file)
@@ -98,6 +98,8 @@ class PlainFormat(Format[Packet]):
                 return self._move(event)
             case PlaintextBegun():
                 return self._begin(event)
+            case PlaintextReset():
+                return self._reset(event)
             case FlowOpen():
                 self._flows[event.flow] = _Flow(event)
             case FlowClose():
@@ -134,6 +136,12 @@ class PlainFormat(Format[Packet]):
             return connection.end(event.direction, event.time_ns)
         connection.skip(event.direction, event.lost)
         return connection.say(event.direction, event.data, event.time_ns)
+
+    def _reset(self, event: PlaintextReset) -> Iterator[Packet]:
+        flow = self._flows[event.flow]
+        if flow.connection:
+            yield from flow.connection.reset(event.direction, event.time_ns)
+            flow.connection = None
 
     def _close(self, event: FlowClose) -> Iterator[Packet]:
         connection = self._flows.pop(event.flow).connection

@@ -175,6 +175,31 @@ def test_a_reader_gets_them_as_they_come(
     poll(has_noticed, "a note that the reader has gone")
 
 
+RESETTING = """
+import socket, ssl, struct, sys
+context = ssl.create_default_context(cafile=sys.argv[2])
+raw = socket.create_connection((sys.argv[1], 443))
+stream = context.wrap_socket(raw, server_hostname="www.example")
+stream.sendall(b"GET /?gone HTTP/1.1\\r\\nHost: www.example\\r\\n\\r\\n")
+stream.recv(1)
+stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+print(stream.getsockname()[1])
+stream.close()
+"""
+
+
+def test_a_reset_is_the_one_of_its_side(plain, intercept, client) -> None:
+    session = intercept("--pcap-plain", str(plain))
+    outcome = client.run(sys.executable, "-c", RESETTING, SERVER_V4, str(session.ca))
+    assert outcome.code == 0, outcome.err
+    session.wait_for(lambda: session.of_type("flow.close"), "the flow's end")
+    session.stop()
+    assert session.of_type("flow.close")[0]["reason"] == "reset"
+    assert fields(plain, "http.request", "http.request.uri") == [["/?gone"]]
+    ends = fields(plain, "tcp.flags.fin == 1 or tcp.flags.reset == 1", "tcp.srcport", "tcp.flags")
+    assert ends == [[outcome.text.strip(), "0x0014"]]
+
+
 def test_a_reader_that_is_not_there(lab, tmp_path) -> None:
     for mode in (["intercept", "--iface", LAN], ["run"]):
         argv = [sys.executable, "-m", "mitml4", *mode, "--pcap-plain", "tcp:127.0.0.1:9"]

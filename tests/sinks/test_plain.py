@@ -20,7 +20,7 @@ from mitml4.address import Address
 from mitml4.capture.files.reader import read_packets
 from mitml4.capture.follow import follow
 from mitml4.capture.reports import Closed, Happened, Opened
-from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved
+from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
 from mitml4.errors import MitmError
 from mitml4.events import CloseReason, FlowClose, FlowOpen
 from mitml4.protocols.conversation import Direction
@@ -164,6 +164,12 @@ def test_how_a_flow_ends(tmp_path: Path) -> None:
         for flag, ends in ((FIN, fins if reason == "closed" else []),
                            (RST, reset if reason != "closed" else [])):  # fmt: skip
             assert [ports for ports, flags, _ in packets(path) if flags & flag] == ends, reason
+    for direction, ports in ((UP, (1111, 80)), (DOWN, (80, 1111))):
+        reset = PlaintextReset(flow=1, time_ns=TIME_NS, direction=direction)
+        write(path, opened(), begun(), moved(UP, REQUEST), reset, closed(reason="reset"))
+        assert [at for at, flags, _ in packets(path) if flags & (FIN | RST)] == [ports]
+        write(path, opened(), reset, closed(reason="reset"))
+        assert packets(path) == []
     write(path, opened(), closed())  # no TLS was opened
     assert packets(path) == []
 
