@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from mitml4.engine import engine
+from mitml4.engine import interpreter
 from mitml4.engine.budget import Budget
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
@@ -110,7 +110,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
 ) -> None:
     """All of it is there when the reading begins, and no turn lasts: between two pieces the others
     run, and no piece is large."""
-    monkeypatch.setattr(engine, "WORK_S", 0.0)
+    monkeypatch.setattr(interpreter, "WORK_S", 0.0)
     conversation = Units(says=says, up=directive)
     turns = 0
 
@@ -136,7 +136,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     assert got == b"x" * 40_000 + b"."
     assert sum(conversation.fed) >= len(got)
     assert turns >= len(conversation.fed)
-    assert max(conversation.fed) <= (engine.WINDOW if directive is PEEK else 16384)
+    assert max(conversation.fed) <= (interpreter.WINDOW if directive is PEEK else 16384)
 
 
 async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read(
@@ -144,7 +144,7 @@ async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read
 ) -> None:
     """So that the other side answers them meanwhile. Otherwise a client that sends many requests at
     once would have too many without a response."""
-    monkeypatch.setattr(engine, "WORK_S", 0.0)
+    monkeypatch.setattr(interpreter, "WORK_S", 0.0)
     unsent = []
 
     class Watched(Units):
@@ -158,7 +158,7 @@ async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read
         ends.server.shutdown(socket.SHUT_WR)
         with trio.fail_after(5):
             await Follower(ends.bridge, CONTEXT).follow(Watched(up=PEEK), "client")
-    assert len(unsent) >= 40_000 // engine.WINDOW
+    assert len(unsent) >= 40_000 // interpreter.WINDOW
     assert set(unsent) == {0}
 
 
