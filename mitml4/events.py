@@ -112,7 +112,7 @@ class FlowLayer(Event):
     """A layer of the stack is known; outermost first, each depth once.
 
     TLS is `intercepted` if it was decrypted, also with the secrets of a capture, and `passthrough`
-    otherwise.
+    otherwise. `connect_s` of the outermost layer: how long it took to connect to the server.
     """
 
     type: ClassVar[str] = "flow.layer"
@@ -122,6 +122,7 @@ class FlowLayer(Event):
     speaker: Literal["client", "server"]
     action: Action
     details: Details | None = None
+    connect_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

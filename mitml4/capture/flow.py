@@ -67,11 +67,18 @@ class Flow:
     """Whether its start was seen."""
     reset: bool = False
     lingering: bool = False
-    answered: bool = False
-    """Whether the server sent anything but an RST."""
+    answered_s: float | None = None
+    """When the server first sent anything but an RST."""
     gave_up: bool = False
     """Whether it was told to keep no bytes any more."""
     listener: Listener = field(init=False)
+
+    @property
+    def connect_s(self) -> float | None:
+        """How long the server took to accept it; None if that was not seen."""
+        if not self.syn or self.answered_s is None or self.answered_s <= self.opened_s:
+            return None
+        return self.answered_s - self.opened_s
 
     @property
     def bytes_up(self) -> int:

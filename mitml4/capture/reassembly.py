@@ -90,8 +90,8 @@ class Reassembler:
             flow.reset |= not flow.ended
             self._linger(flow, time_s)
             return
-        if half is flow.down:
-            flow.answered = True
+        if flow.answered_s is None and half is flow.down:
+            flow.answered_s = time_s
         if flags & SYN:
             _synchronize(half, seq)
             seq = (seq + 1) & MASK
@@ -331,7 +331,7 @@ def _acknowledge(half: Half, ack: int) -> None:
 
 def _reason(flow: Flow) -> CloseReason:
     if flow.reset:
-        return "reset" if flow.answered else "refused"
+        return "refused" if flow.answered_s is None else "reset"
     return "closed" if flow.ended else "shutdown"
 
 

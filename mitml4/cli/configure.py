@@ -18,7 +18,7 @@ from mitml4.session.imports import import_decoders
 from mitml4.session.policy import Policy
 from mitml4.terminal import is_terminal
 
-__all__ = ["intercept_config", "run_config", "shown"]
+__all__ = ["intercept_config", "refuse_one_file_for_two", "run_config", "shown"]
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
             "--pcap-plain has nothing to write where no TLS is opened",
             hint="leave out --pcap-plain or --tls passthrough",
         )
-    _refuse_one_file_for_two(given)
+    refuse_one_file_for_two(given)
     if given["payload"]:  # before the session may import nothing more
         import_decoders()
     return {
@@ -144,9 +144,15 @@ def shown(
     )
 
 
-def _refuse_one_file_for_two(given: dict[str, Any]) -> None:
-    """Raises UsageError if two options would write the same file."""
-    files = {name: given[name] for name in _OUTPUTS if isinstance(given[name], Path)}
+def refuse_one_file_for_two(given: dict[str, Any], inputs: Iterable[Path] = ()) -> None:
+    """Raises UsageError if two options would write the same file, or one would replace an input."""
+    files = {name: given[name] for name in _OUTPUTS if isinstance(given.get(name), Path)}
+    read = {path.resolve() for path in inputs}
+    for name, path in files.items():
+        if path.resolve() in read:
+            raise UsageError(
+                f"--{_words(name)} would replace what is read: {path}", hint=_OUTPUTS[name]
+            )
     for one, other in combinations(files, 2):
         if files[one].resolve() == files[other].resolve():
             raise UsageError(

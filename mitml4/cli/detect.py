@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 import click
 
 from mitml4.cli.console import Console
-from mitml4.cli.options import Command, SectionOption, plain_option, shown_options
+from mitml4.cli.options import Command, SectionOption, capture_files_options, shown_options
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
@@ -48,7 +49,7 @@ Examples:
     "--json", is_flag=True, cls=SectionOption, section="Output",
     help="Print the events as JSON lines, also on a terminal.",
 )  # fmt: skip
-@plain_option
+@capture_files_options
 @shown_options
 @click.option(
     "--tunnels", is_flag=True, cls=SectionOption, section="Input",
@@ -68,6 +69,7 @@ def detect(
     json: bool,
     tunnels: bool,
     keylog: Path | None,
+    har: Path | None,
     pcap_plain: Path | TcpReader | None,
     filter: Filter | None,
     **given: Any,
@@ -80,18 +82,25 @@ def detect(
     from mitml4.capture.files.reader import read_packets
     from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.tls.secrets import Secrets
-    from mitml4.cli.configure import shown
+    from mitml4.cli.configure import refuse_one_file_for_two, shown
     from mitml4.session.detect import Detection
     from mitml4.session.hub import Hub
     from mitml4.session.outputs import capture_outputs
 
+    inputs = [*map(Path, files), *([keylog] if keylog else [])]
+    refuse_one_file_for_two({"har": har, "pcap_plain": pcap_plain}, inputs)
+    settings = shown(**given)
     secrets = Secrets()
     if keylog:
         _read_keylog(keylog, secrets)
-    outputs = capture_outputs(as_json=json, color=console.color, plain=pcap_plain)
+    outputs = capture_outputs(
+        as_json=json, color=console.color, headers=settings.headers, har=har, plain=pcap_plain
+    )
+    if har:  # an archive has headers, also where the events have none
+        settings = replace(settings, headers=True)
     _tune_gc()
     hub = Hub(outputs.sinks, condition=filter)
-    detection = Detection(hub, tunnels=tunnels, shown=shown(**given), secrets=secrets)
+    detection = Detection(hub, tunnels=tunnels, shown=settings, secrets=secrets)
     detection.start()
     failure: CaptureError | None = None
     interruption = _Interruption()

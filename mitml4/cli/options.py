@@ -27,8 +27,8 @@ from mitml4.session.policy import HostPattern
 __all__ = [
     "Command",
     "SectionOption",
+    "capture_files_options",
     "intercept_options",
-    "plain_option",
     "run_options",
     "section_of",
     "shown_options",
@@ -161,6 +161,14 @@ _SCOPE: Final = (
         help="Directory of the certificate authority; created on first use. "
         "Default: $XDG_DATA_HOME/mitml4.",
     ),
+)
+_HAR: Final = _option(
+    "Output",
+    "--har",
+    type=File(parse_output),
+    help="Write the HTTP exchanges to this file as an HTTP archive for browsers' developer tools: "
+    "headers, cookies, sizes and times; with --payload also bodies, forms, and the messages of "
+    "WebSocket and gRPC. An existing file is replaced.",
 )
 _PLAIN: Final = _option(
     "Output",
@@ -308,13 +316,7 @@ _FILES: Final = (
         help="Write the packets of the connections to this file as pcapng, with the TLS secrets "
         "with which Wireshark decrypts them. An existing file is replaced.",
     ),
-    _option(
-        "Output",
-        "--har",
-        type=File(parse_output),
-        help="Write the HTTP exchanges to this file as an HTTP archive for browsers' developer "
-        "tools: headers, sizes and times, no bodies. An existing file is replaced.",
-    ),
+    _HAR,
     _PLAIN,
     *_SHOWN,
 )
@@ -440,9 +442,9 @@ def shown_options(function: F) -> F:
     return _with(_SHOWN, function)
 
 
-def plain_option(function: F) -> F:
-    """Add the option for packets without TLS."""
-    return _PLAIN(function)
+def capture_files_options(function: F) -> F:
+    """Add the options for the files that `detect` writes too."""
+    return _with((_HAR, _PLAIN), function)
 
 
 def _with(options: Iterable[Callable[[F], F]], function: F) -> F:

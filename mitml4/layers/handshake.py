@@ -297,6 +297,7 @@ class Handshake:
             cipher=connection.get_cipher_name(),
             group=group,
             resumed=False,
+            handshake_s=trio.current_time() - self.began,
         )
 
     async def _verify(self, server_side: TlsStream) -> Verdict | GivenUp:

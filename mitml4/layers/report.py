@@ -36,6 +36,8 @@ class Report:
     wants: Callable[[type], bool] = lambda _kind: True
     """Whether anybody takes events of a class, or events with such a content."""
     clock: Callable[[], datetime] = now
+    connect_s: float | None = None
+    """How long it took to connect to the server; None until then."""
     _stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
 
@@ -82,6 +84,7 @@ class Report:
                 speaker=speaker,
                 action=action,
                 details=details,
+                connect_s=None if depth else self.connect_s,
             )
         )
 

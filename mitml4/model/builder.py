@@ -125,6 +125,7 @@ def _add_layer(to: _Open, said: Mapping[str, Any]) -> None:
             action=_text(said["action"]),
             speaker=_text(said["speaker"]),
             details=_dict_or_none(said, "details") or {},
+            connect_s=_seconds_or_none(said, "connect_s"),
             time=_time(said),
         )
     )
@@ -177,6 +178,7 @@ def _end_exchange(to: _Open, said: Mapping[str, Any]) -> None:
     exchange.outcome = _text_or_none(said, "outcome") or "complete"
     exchange.reset_code = _text_or_none(said, "reset_code")
     exchange.duration_s = _seconds(said["duration_s"])
+    exchange.request_s = _seconds_or_none(said, "request_s")
     exchange.request.body_bytes = _number(said["request_bytes"])
     exchange.request.trailers = _headers(said.get("request_trailers"))
     if exchange.response:
@@ -276,6 +278,11 @@ def _seconds(value: Any) -> float:
     if not isinstance(value, int | float) or not abs(value) < _LIMIT:
         raise ValueError(f"{value!r:.40} is no duration")
     return value
+
+
+def _seconds_or_none(said: Mapping[str, Any], name: str) -> float | None:
+    value = said.get(name)
+    return None if value is None else _seconds(value)
 
 
 def _text_or_none(said: Mapping[str, Any], name: str) -> str | None:

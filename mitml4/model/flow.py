@@ -46,6 +46,8 @@ class Layer:
     """Who showed the protocol: `client` or `server`."""
     details: dict[str, Any]
     """As in the event `flow.layer` (docs/events.md); empty if there are none."""
+    connect_s: float | None = None
+    """Of the outermost layer: how long it took to connect to the server."""
     time: datetime
 
 
@@ -166,6 +168,8 @@ class Exchange:
     """`complete`, `reset` or `cut`; None until it has ended."""
     reset_code: str | None = None
     duration_s: float | None = None
+    request_s: float | None = None
+    """How long it took until the content of the request was complete, if it has any."""
 
     @property
     def ended(self) -> bool:

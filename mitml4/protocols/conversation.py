@@ -137,7 +137,7 @@ Directive: TypeAlias = _Directive | Forward
 class Details:
     """What a protocol has learned of one connection: the `details` of `flow.layer`.
 
-    Each protocol has a subclass. Fields hold str, int, bool, None, bytes (shown as text with
+    Each protocol has a subclass. Fields hold str, int, float, bool, None, bytes (shown as text with
     ``\\xNN`` escapes), `Target`, tuples of these, or nested dataclasses of these. The docstring is
     the description in the JSON Schema.
     """

@@ -149,6 +149,7 @@ class Detection:
                     speaker=report.speaker,
                     action=_action(report),
                     details=report.details,
+                    connect_s=None if report.depth else flow.connect_s,
                 )
             case reports.Fault():
                 return FlowError(

@@ -152,6 +152,7 @@ class Flow:
             if isinstance(server_side, NotConnected):
                 return await self._refuse(server_side)
             self._server_side = server_side
+            self.report.connect_s = self.services.clock() - self.opened_at
             self._client_side = await self.connection.accept()
             await self._run_layers(self._client_side, server_side)
         except Blocked as blocked:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.sinks.files import OutputFile
-from mitml4.sinks.inline import Inline
+from mitml4.sinks.inline import Inline, InlineFile
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.sink import CaptureSink, Sink
 from mitml4.sinks.tcp_reader import TcpReader
@@ -74,29 +74,40 @@ class CaptureOutputs(Outputs[CaptureSink]):
 
 
 def capture_outputs(
-    *, as_json: bool, color: Color, plain: Path | TcpReader | None = None
+    *,
+    as_json: bool,
+    color: Color,
+    headers: bool = True,
+    har: Path | None = None,
+    plain: Path | TcpReader | None = None,
 ) -> CaptureOutputs:
-    """Standard output: a table if it is a terminal, otherwise or with `as_json` JSON lines; and
-    what is said in decrypted TLS, where `plain` is given.
+    """Standard output: a table if it is a terminal, otherwise or with `as_json` JSON lines, where
+    `headers` says whether these have HTTP headers; and these files, where they are given: HTTP
+    exchanges as an archive, what is said in decrypted TLS as packets.
 
-    Raises UsageError if standard output is closed, MitmError if the other cannot be opened.
+    Raises UsageError if standard output is closed, MitmError if another cannot be opened.
     """
-    display = _capture_display(as_json=as_json, color=color)
-    if plain is None:
-        return CaptureOutputs(display)
-    from mitml4.sinks.plain import PlainFormat, PlainOfCapture  # it needs trio
+    display = _capture_display(as_json=as_json, color=color, headers=headers)
+    files: list[CaptureSink] = []
+    if har:
+        from mitml4.sinks.har import HttpArchive  # these are imported late: most need neither
 
-    return CaptureOutputs(display, (PlainOfCapture(PlainFormat.to(plain)),))
+        files.append(InlineFile(HttpArchive.to_file(har)))
+    if plain:
+        from mitml4.sinks.plain import PlainFormat  # it needs trio
+
+        files.append(InlineFile(PlainFormat.to(plain)))
+    return CaptureOutputs(display, tuple(files))
 
 
-def _capture_display(*, as_json: bool, color: Color) -> CaptureSink:
+def _capture_display(*, as_json: bool, color: Color, headers: bool) -> CaptureSink:
     if sys.stdout is None:
         raise UsageError("standard output is closed", hint="the output goes there")
     if not sys.stdout.isatty():
-        return Inline(JsonLines.to_stdout())
+        return Inline(JsonLines.to_stdout(headers=headers))
     if as_json:
         file = _TerminalOutput(sys.stdout.fileno(), "standard output", is_ours=False)
-        return Inline(JsonLines(file))
+        return Inline(JsonLines(file, headers=headers))
     from mitml4.sinks.table.capture import CaptureTable  # imported late: rich is large
 
     return CaptureTable(color)

@@ -23,12 +23,11 @@ from mitml4.protocols.conversation import Direction
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile, begin_file, write_all
 from mitml4.sinks.format import Format, Weight
-from mitml4.sinks.inline import Inline
 from mitml4.sinks.synthetic import Packet, SyntheticConnection
 from mitml4.sinks.tcp_reader import TcpReader
 from mitml4.sinks.updates import Published
 
-__all__ = ["PlainFormat", "PlainOfCapture", "PlainPackets"]
+__all__ = ["PlainFormat", "PlainPackets"]
 
 _ETHERNET: Final = 1
 _HEADER: Final = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, _ETHERNET)
@@ -151,20 +150,6 @@ class PlainFormat(Format[Packet]):
                 yield from connection.close(time_ns)
             else:
                 yield from connection.reset(Direction.DOWN, time_ns)
-
-
-class PlainOfCapture(Inline[Packet]):
-    """The sink of a capture. Its methods raise MitmError where they cannot write."""
-
-    def __init__(self, output: PlainFormat) -> None:
-        super().__init__(output)
-        self._file = output.file
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            raise self._file.failure(error) from error
 
 
 class PlainPackets(Background[Packet]):

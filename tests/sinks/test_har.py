@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -21,12 +22,26 @@ from mitml4.events import (
     LayerEvent,
     weight,
 )
-from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
+from mitml4.payload.text import PayloadText, base64_of
+from mitml4.protocols.conversation import Details, Direction
+from mitml4.protocols.http.events import (
+    GrpcMessage,
+    HttpBody,
+    HttpEnd,
+    HttpRequest,
+    HttpResponse,
+    Pairs,
+)
+from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.payload import redacted
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.har import HttpArchive
 
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads(Path(__file__).with_name("har-1.2.schema.json").read_text())
+)
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 SERVER = Address("192.0.2.1", 443)
 LATER = START + timedelta(milliseconds=40)
@@ -44,8 +59,18 @@ async def archive(path: Path):
         await sink.aclose()
 
 
-def layer(depth: int, protocol: str) -> FlowLayer:
-    return FlowLayer(flow=1, depth=depth, protocol=protocol, speaker="client", action="relayed")
+def layer(
+    depth: int, protocol: str, details: Details | None = None, *, connect_s: float | None = None
+) -> FlowLayer:
+    return FlowLayer(
+        flow=1,
+        depth=depth,
+        protocol=protocol,
+        speaker="client",
+        action="relayed",
+        details=details,
+        connect_s=connect_s,
+    )
 
 
 def request(
@@ -54,14 +79,23 @@ def request(
     url: str = "https://a.test/",
     *,
     time: datetime = START,
+    content_type: str | None = None,
     **headers: str,
 ):
-    pairs = tuple(headers.items())
-    content = HttpRequest(stream=stream, method="GET", url=url, version="HTTP/1.1", headers=pairs)
+    content = HttpRequest(
+        stream=stream,
+        method="GET",
+        url=url,
+        version="HTTP/1.1",
+        content_type=content_type,
+        headers=tuple(headers.items()),
+    )
     return LayerEvent(time=time, flow=1, depth=depth, content=content)
 
 
-def response(stream: int = 1, status: int = 200, *headers: tuple[str, str]) -> LayerEvent:
+def response(
+    stream: int = 1, status: int = 200, *headers: tuple[str, str], depth: int = 0
+) -> LayerEvent:
     content = HttpResponse(
         stream=stream,
         status=status,
@@ -69,12 +103,43 @@ def response(stream: int = 1, status: int = 200, *headers: tuple[str, str]) -> L
         content_type="text/html",
         headers=headers,
     )
+    return LayerEvent(time=LATER, flow=1, depth=depth, content=content)
+
+
+def end(
+    stream: int = 1,
+    depth: int = 0,
+    *,
+    request_s: float | None = None,
+    trailers: Pairs | None = None,
+    **others: Any,
+) -> LayerEvent:
+    content = HttpEnd(
+        stream=stream,
+        request_bytes=7,
+        response_bytes=1234,
+        duration_s=0.1,
+        request_s=request_s,
+        trailers=trailers,
+        **others,
+    )
+    return LayerEvent(time=END, flow=1, depth=depth, content=content)
+
+
+def body(side: str, shown: str | bytes, stream: int = 1, **others: Any) -> LayerEvent:
+    is_text = isinstance(shown, str)
+    given: dict[str, Any] = {
+        "size": len(shown),
+        "decoded_size": len(shown),
+        "encoding": (),
+        "coding_error": None,
+        "charset": "utf-8" if is_text else None,
+        "text": PayloadText(shown) if is_text else None,
+        "base64": None if is_text else base64_of(shown),
+        "truncated": False,
+    }
+    content = HttpBody(stream=stream, side=side, **given | others)
     return LayerEvent(time=LATER, flow=1, depth=0, content=content)
-
-
-def end(stream: int = 1) -> LayerEvent:
-    content = HttpEnd(stream=stream, request_bytes=7, response_bytes=1234, duration_s=0.1)
-    return LayerEvent(time=END, flow=1, depth=0, content=content)
 
 
 def close() -> FlowClose:
@@ -84,8 +149,9 @@ def close() -> FlowClose:
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
-    log = json.loads(path.read_bytes())["log"]
-    assert log["version"] == "1.2"
+    archive = json.loads(path.read_bytes())
+    SCHEMA.validate(archive)
+    log = archive["log"]
     assert log["creator"]["name"] == "mitml4"
     return log["entries"]
 
@@ -109,7 +175,8 @@ async def test_an_exchange_is_an_entry(tmp_path) -> None:
     (entry,) = entries(path)
     assert entry["startedDateTime"] == "2026-11-24T10:00:00.000000Z"
     assert entry["time"] == 100
-    assert entry["timings"] == {"send": 0, "wait": 40, "receive": 60}
+    unknown = dict.fromkeys(("blocked", "dns", "connect", "ssl"), -1)
+    assert entry["timings"] == unknown | {"send": 0, "wait": 40, "receive": 60}
     assert entry["request"] == {
         "method": "GET",
         "url": "https://a.test/x?q=1&empty=",
@@ -263,3 +330,273 @@ async def test_what_a_terminal_would_obey_is_escaped_as_in_the_events(tmp_path) 
     (entry,) = entries(path)
     assert entry["request"]["url"] == f"https://a.test/{obeyed}ä"
     assert entry["response"]["headers"] == [{"name": f"X-{obeyed}", "value": obeyed}]
+
+
+async def test_bodies_are_in_the_archive(tmp_path) -> None:
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/2"))
+        sink.publish(request(1, content_type="application/json"))
+        sink.publish(request(3, content_type="application/octet-stream"))
+        sink.publish(body("request", '{"ä": "\u2028"}'))
+        sink.publish(body("request", b"\xff\0", 3))
+        sink.publish(response(1))
+        sink.publish(response(3))
+        sink.publish(body("response", "x" * 100, size=30, encoding=("gzip",)))
+        broken = {"truncated": True, "decoded_size": None, "coding_error": "gzip: broken"}
+        sink.publish(body("response", b"\0", 3, **broken))
+        sink.publish(end(1))
+        sink.publish(end(3))
+    text, binary = entries(path)
+    posted = {"mimeType": "application/json", "text": '{"ä": "\u2028"}'}
+    assert text["request"]["postData"] == posted
+    shown = {"size": 100, "compression": 70, "mimeType": "text/html", "text": "x" * 100}
+    assert text["response"]["content"] == shown
+    assert binary["request"]["postData"] == {
+        "mimeType": "application/octet-stream",
+        "text": "/wA=",
+        "_encoding": "base64",
+    }
+    assert binary["response"]["content"] == {
+        "size": 1234,
+        "mimeType": "text/html",
+        "text": "AA==",
+        "encoding": "base64",
+        "comment": "truncated; gzip: broken",
+    }
+
+
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = (
+    b"a preamble\r\n"
+    b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n--but\r\n'
+    b'--b \r\ncontent-disposition: form-data;name=k; filename="f;1.bin"\r\n'
+    b"Content-Type: image/png\r\n\r\n\0\xff\r\n"
+    b"--b\r\nX-Other: no name\r\n\r\n\r\n"
+    b'--b\r\nContent-Disposition: form-data; name="\xc3\xa4"\r\n\r\n\r\n'
+    b"--b--\r\nan epilogue"
+)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "shown", "expected"),
+    [
+        (FORM, "a=1&b=%C3%A4+x&c", [("a", "1"), ("b", "ä x"), ("c", "")]),
+        (f"{FORM.upper()}; charset=utf-8", "a=b", [("a", "b")]),
+        ("multipart/form-data; boundary=b", MULTIPART, [("a", "one\r\n--but"), ("k",), ("ä", "")]),
+        ('multipart/form-data; boundary="b"', MULTIPART[:90], [("a", "one\r\n--but")]),
+        ("multipart/form-data", MULTIPART, []),
+        ("text/plain", "a=1", []),
+    ],
+)
+async def test_forms_have_parameters(tmp_path, content_type, shown, expected) -> None:
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/1"))
+        sink.publish(request(content_type=content_type))
+        sink.publish(body("request", shown))
+        sink.publish(end())
+    (entry,) = entries(path)
+    posted = entry["request"]["postData"]
+    found = posted.get("params", [])
+    assert [(each["name"], *filter(None, [each.get("value")])) for each in found] == [
+        tuple(filter(None, each)) for each in expected
+    ]
+    files = [each for each in found if "fileName" in each]
+    assert files in (
+        [],
+        [{"name": "k", "fileName": "f;1.bin", "contentType": "image/png"}],
+    )
+    assert bool(files) == (("k",) in expected)
+    assert posted["text"] == (shown if isinstance(shown, str) else base64_of(shown))
+
+
+async def test_cookies_have_the_attributes_that_browsers_would_note(tmp_path) -> None:
+    cases: dict[str, dict[str, Any]] = {
+        "a=1; Path=/x; Domain=b.test; Secure; HttpOnly; SameSite=lax": {
+            "name": "a",
+            "value": "1",
+            "path": "/x",
+            "domain": "b.test",
+            "secure": True,
+            "httpOnly": True,
+            "sameSite": "Lax",
+        },
+        "a=b=c; Expires=Wed, 21 Oct 2026 07:28:00 GMT": {
+            "value": "b=c",
+            "expires": "2026-10-21T07:28:00.000000Z",
+        },
+        "a=; expires=Wednesday, 21-Oct-26 07:28:00 GMT": {
+            "value": "",
+            "expires": "2026-10-21T07:28:00.000000Z",
+        },
+        "a=1; Max-Age=60; Expires=Wed, 21 Oct 2026 07:28:00 GMT": {
+            "expires": "2026-11-24T10:01:00.040000Z"
+        },
+        "a=1; Max-Age=soon": {},
+        f"a=1; Max-Age={'9' * 30}": {},
+        "a=1; Expires=Thu, 99 Xyz 2026": {},
+        "a=1; Expires=; SameSite=odd; path=/1; Path=/2": {"path": "/2"},
+    }
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/1"))
+        sink.publish(request())
+        sink.publish(response(1, 200, *(("Set-Cookie", said) for said in cases)))
+        sink.publish(end())
+    (entry,) = entries(path)
+    usual = {"name": "a", "value": "1", "httpOnly": False, "secure": False}
+    assert entry["response"]["cookies"] == [usual | each for each in cases.values()]
+
+
+def said(
+    opcode: str, shown: str | bytes | None, *, time: datetime, up: bool, **others: Any
+) -> LayerEvent:
+    content = WebSocketMessage(
+        direction=Direction.UP if up else Direction.DOWN,
+        opcode=opcode,
+        size=5,
+        text=PayloadText(shown) if isinstance(shown, str) else None,
+        base64=base64_of(shown) if isinstance(shown, bytes) else None,
+        **others,
+    )
+    return LayerEvent(time=time, flow=1, depth=1, content=content)
+
+
+MESSAGES = [
+    {"type": "send", "time": LATER.timestamp(), "opcode": 1, "data": "grüße"},
+    {
+        "type": "receive",
+        "time": END.timestamp(),
+        "opcode": 2,
+        "data": "/wA=",
+        "_encoding": "base64",
+        "_truncated": True,
+        "_size": 5,
+    },
+]
+
+
+async def test_a_websocket_has_its_messages_once_its_connection_has_closed(tmp_path) -> None:
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/1"))
+        sink.publish(request(1))
+        sink.publish(response(1))
+        sink.publish(end(1))
+        sink.publish(request(2))
+        sink.publish(response(2, 101, ("Upgrade", "WebSocket")))
+        sink.publish(end(2))
+        sink.publish(layer(1, "websocket"))
+        sink.publish(said("text", "grüße", time=LATER, up=True))
+        sink.publish(said("binary", b"\xff\0", time=END, up=False, truncated=True))
+        sink.publish(close())
+    plain, socket = entries(path)
+    assert "_webSocketMessages" not in plain
+    assert "_resourceType" not in plain
+    assert socket["_webSocketMessages"] == MESSAGES
+    assert socket["_resourceType"] == "websocket"
+    assert socket["response"]["status"] == 101
+
+
+async def test_a_websocket_in_a_stream_has_its_own_messages(tmp_path) -> None:
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/2"))
+        sink.publish(request(1, **{":protocol": "websocket"}))
+        sink.publish(request(3, **{":protocol": "websocket"}))
+        sink.publish(response(1))
+        sink.publish(response(3))
+        sink.publish(said("text", "grüße", time=LATER, up=True, stream=1))
+        sink.publish(said("ping", None, time=END, up=False, stream=3))
+        sink.publish(end(1))
+        sink.publish(end(3))
+    with_payload, without = entries(path)
+    assert with_payload["_webSocketMessages"] == MESSAGES[:1]
+    assert "_webSocketMessages" not in without
+    assert with_payload["_resourceType"] == without["_resourceType"] == "websocket"
+
+
+async def test_a_call_of_grpc_has_its_messages_and_trailers(tmp_path) -> None:
+    message = GrpcMessage(
+        stream=1,
+        direction=Direction.UP,
+        size=3,
+        compressed=True,
+        decoded_size=2,
+        encoding=("gzip",),
+        coding_error=None,
+        base64=base64_of(b"\xff\0"),
+        truncated=False,
+    )
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/2"))
+        sink.publish(request(1, content_type="application/grpc"))
+        sink.publish(LayerEvent(time=LATER, flow=1, depth=0, content=message))
+        sink.publish(response(1))
+        sink.publish(end(1, trailers=(("grpc-status", "0"),)))
+    (entry,) = entries(path)
+    assert entry["_grpcMessages"] == [
+        {"type": "send", "time": LATER.timestamp(), "compressed": True, "data": "/wA="}
+    ]
+    assert entry["response"]["_trailers"] == [{"name": "grpc-status", "value": "0"}]
+
+
+async def test_the_first_exchange_has_the_time_of_the_connection(tmp_path) -> None:
+    path = tmp_path / "har"
+    tls = TlsDetails(handshake_s=0.03)
+    async with archive(path) as sink:
+        sink.publish(layer(0, "tls", tls, connect_s=0.02))
+        sink.publish(layer(1, "http/1"))
+        for stream in (1, 2):
+            sink.publish(request(stream, 1))
+            sink.publish(response(stream, depth=1))
+            sink.publish(end(stream, 1, request_s=0.01))
+        sink.publish(layer(2, "http/2"))  # an upgrade
+        sink.publish(request(1, 2))
+        sink.publish(end(1, 2, outcome="reset", reset_code="CANCEL", request_s=0.05))
+    first, second, upgraded = entries(path)
+    sent = {"send": 10, "wait": 30, "receive": 60}
+    unknown = dict.fromkeys(("blocked", "dns", "connect", "ssl"), -1)
+    assert first["timings"] == unknown | sent | {"connect": 50, "ssl": 30}
+    assert first["time"] == 150
+    assert first["startedDateTime"] == "2026-11-24T09:59:59.950000Z"
+    assert second["timings"] == unknown | sent
+    assert second["time"] == 100
+    assert upgraded["timings"] == unknown | {"send": 50, "wait": 0, "receive": 50}
+    assert upgraded["comment"] == "the stream was reset: CANCEL"
+
+
+async def test_a_tunnel_and_what_is_inside_it_have_the_time_of_the_connection(tmp_path) -> None:
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http-connect", connect_s=0.02))
+        sink.publish(request(1))
+        sink.publish(end(1))
+        sink.publish(layer(1, "tls", TlsDetails(handshake_s=0.03)))
+        sink.publish(layer(2, "http/2"))
+        sink.publish(request(1, 2))
+        sink.publish(end(1, 2))
+    tunnel, inside = entries(path)
+    assert [tunnel["timings"][name] for name in ("connect", "ssl")] == [20, -1]
+    assert [inside["timings"][name] for name in ("connect", "ssl")] == [50, 30]
+
+
+async def test_a_body_without_room_is_left_out_and_counted(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("mitml4.sinks.har._MAX_UNFINISHED", 8 * weight(request()))
+    path = tmp_path / "har"
+    async with archive(path) as sink:
+        sink.publish(layer(0, "http/1"))
+        sink.publish(request())
+        sink.publish(body("request", "x" * 100_000))
+        sink.publish(response())
+        sink.publish(end())
+        sink.publish(request(2))
+        sink.publish(body("request", "shown", 2))
+        sink.publish(end(2))
+    without, shown = entries(path)
+    assert sink.dropped == 1
+    assert "postData" not in without["request"]
+    assert without["comment"] == "1 body or message is left out for want of memory"
+    assert shown["request"]["postData"]["text"] == "shown"

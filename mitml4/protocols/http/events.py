@@ -105,7 +105,8 @@ class GrpcMessage(ProtocolEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpEnd(ProtocolEvent):
     """The exchange has ended; body bytes as sent. `outcome`: `reset` if a side reset the stream,
-    with its `reset_code` (RFC 9113 §7); `cut` if the connection ended first.
+    with its `reset_code` (RFC 9113 §7); `cut` if the connection ended first. `request_s`: how long
+    it took until the request's content was complete; null if it has none, or never was.
     """
 
     type: ClassVar[str] = "http.end"
@@ -117,3 +118,4 @@ class HttpEnd(ProtocolEvent):
     reset_code: str | None = None
     request_trailers: Pairs | None = None
     trailers: Pairs | None = None
+    request_s: float | None = None

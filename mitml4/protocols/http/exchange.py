@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import Final, TypeAlias
 
@@ -73,12 +73,20 @@ class Exchange:
     request_bytes: int = 0
     response_bytes: int = 0
     request_done: bool = False
+    content_sent_at: float | None = None
+    """When the content of the request was complete, if it has any."""
     response_done: bool = False
     request_trailers: HeaderFields = ()
     """Events show trailers always, and secrets in them never."""
     trailers: HeaderFields = ()
     request_body: MessageBody | None = None
     response_body: MessageBody | None = None
+
+    def end_request(self, clock: Callable[[], float]) -> None:
+        """The request is complete."""
+        self.request_done = True
+        if self.request_bytes:
+            self.content_sent_at = clock()
 
     def end_request_body(self) -> Iterator[BodyEvent]:
         """What is left to tell of the request's body."""
@@ -97,6 +105,7 @@ class Exchange:
     def end(
         self, now: float, outcome: Outcome = "complete", *, reset_code: str | None = None
     ) -> HttpEnd:
+        sent_at = self.content_sent_at
         return HttpEnd(
             stream=self.stream,
             request_bytes=self.request_bytes,
@@ -106,6 +115,7 @@ class Exchange:
             reset_code=reset_code,
             request_trailers=pairs(without_secrets(self.request_trailers)) or None,
             trailers=pairs(without_secrets(self.trailers)) or None,
+            request_s=None if sent_at is None else sent_at - self.started,
         )
 
 

@@ -103,7 +103,7 @@ class Pipeline:
 
     def end_request(self, exchange: HttpExchange) -> Events:
         """The request is complete, its body included."""
-        exchange.request_done = True
+        exchange.end_request(self.clock)
         if not exchange.request_body or exchange.waiting:
             return self._end(exchange)
         return (*exchange.end_request_body(), *self._end(exchange))

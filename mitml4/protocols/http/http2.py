@@ -263,7 +263,7 @@ class Http2(Frames):
         if exchange is None:
             return
         if direction is UP:
-            exchange.request_done = True
+            exchange.end_request(self.context.clock)
             self.protocol_events += exchange.end_request_body()
         else:
             exchange.response_done = True

@@ -53,7 +53,9 @@ __all__ = ["PROTOCOL", "CertificateDetails", "TlsConversation", "TlsDetails", "d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsDetails(Details):
-    """Versions, ciphers and groups have OpenSSL's names."""
+    """Versions, ciphers and groups have OpenSSL's names. `handshake_s`: how long the handshake with
+    the server took; where it was not intercepted, as far as it can be read.
+    """
 
     sni: str | None = None
     alpn_offered: tuple[bytes, ...] | None = None
@@ -78,6 +80,7 @@ class TlsDetails(Details):
     passthrough: str | None = None
     """Why it was not intercepted: a policy, `pinned`, `client certificate`, `channel binding`, or
     something that OpenSSL does not support; None if it was."""
+    handshake_s: float | None = None
 
     @classmethod
     def of(cls, hello: ClientHello) -> TlsDetails:
@@ -245,6 +248,8 @@ class TlsConversation(Conversation):
     certificate: CertificateDetails | None = None
     """What the server has shown on an earlier connection, which this one replaces."""
     _details: TlsDetails = field(default_factory=TlsDetails)
+    _asked_at: float | None = None
+    """When the first ClientHello was seen."""
     _server: ServerHello | None = None
     _client: Direction | None = None
     """The direction of the client's answer to a request for its certificate."""
@@ -311,6 +316,8 @@ class TlsConversation(Conversation):
         match message.handshake_type:
             case HandshakeType.CLIENT_HELLO:
                 hello = ClientHello.of(message)
+                if self._asked_at is None:
+                    self._asked_at = self.context.clock()
                 self._details = replace(self._details.asked(hello), certificate=self.certificate)
                 if target := self.context.target:
                     self.named += [Target(name, target.port) for name in hello.server_names]
@@ -363,6 +370,9 @@ class TlsConversation(Conversation):
         """Read no more in this direction. If the other is never shown, read nothing at all: its
         ClientHello has moved before this conversation began."""
         self.set_directive(direction, FORWARD_ALL)
+        if self._server and self._asked_at is not None:
+            took = self.context.clock() - self._asked_at
+            self._details = replace(self._details, handshake_s=took)
         asked = self._server is None or self._details.version_offered is not None
         self.details_ready = self.details_ready or asked
 

@@ -1,0 +1,74 @@
+"""The parameters of queries and forms, as an HTTP archive has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from mitml4.regex import regex
+
+__all__ = ["form_parameters", "query_parameters"]
+
+_MAX: Final = 10_000
+"""Parameters of one query or form; the body itself shows the others."""
+_BOUNDARY: Final = regex(rb"""boundary=(?:"([^"]*)"|([^\s;]+))""", re.IGNORECASE)
+_FIELD: Final = regex(rb"([!-9;-~]+):[ \t]*([^\r\n]*)")
+_PARAMETER: Final = regex(rb""";\s*([a-z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;]*))""", re.IGNORECASE)
+
+Parameter = dict[str, str]
+
+
+def query_parameters(url: str) -> list[Parameter]:
+    """The names and values in the query of a URL, decoded."""
+    try:
+        return _pairs(urlsplit(url).query)
+    except ValueError:  # such as an unclosed bracket
+        return []
+
+
+def form_parameters(content_type: str, body: bytes) -> list[Parameter]:
+    """The parameters of a form. A part of `multipart/form-data` (RFC 7578) that is a file has its
+    name and type, but not its content. Empty if the body is no form."""
+    kind, _, options = content_type.partition(";")
+    match kind.strip().lower():
+        case "application/x-www-form-urlencoded":
+            return _pairs(body.decode("utf-8", "replace"))
+        case "multipart/form-data" if boundary := _BOUNDARY.search(options.encode()):
+            return list(islice(_parts(body, boundary[1] or boundary[2] or b""), _MAX))
+    return []
+
+
+def _pairs(said: str) -> list[Parameter]:
+    pairs = parse_qsl(said, keep_blank_values=True)
+    return [{"name": name, "value": value} for name, value in pairs[:_MAX]]
+
+
+def _parts(body: bytes, boundary: bytes) -> Iterator[Parameter]:
+    """The parts between delimiter lines (RFC 2046 §5.1.1). The last one may be cut."""
+    delimiter = rb"\r\n--%s(?=--|[ \t]*\r\n)" % re.escape(boundary)
+    for part in re.split(delimiter, b"\r\n" + body)[1:]:
+        if part.startswith(b"--"):
+            return
+        head, _, value = part.partition(b"\r\n\r\n")
+        fields = {field[1].lower(): field[2] for field in _FIELD.finditer(head)}
+        disposition = b";" + fields.get(b"content-disposition", b"").partition(b";")[2]
+        options = {
+            each[1].lower(): each[2] or each[3] or b"" for each in _PARAMETER.finditer(disposition)
+        }
+        if b"name" not in options:
+            continue
+        found = {"name": _text(options[b"name"])}
+        if b"filename" in options:
+            found["fileName"] = _text(options[b"filename"])
+        else:
+            found["value"] = _text(value)
+        if b"content-type" in fields:
+            found["contentType"] = _text(fields[b"content-type"])
+        yield found
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")
