@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
+from mitml4.printable import printable
 from mitml4.protocols.policy import End, PolicyDecision, Unreadable
 from mitml4.regex import regex
 from mitml4.session.hosts import Host, ascii_form, readings, written
@@ -63,6 +64,15 @@ class HostPattern:
         if stands_for is None:
             raise _no_pattern(text)
         return cls(text, stands_for, _port(text, port if colon else None))
+
+    @classmethod
+    def exactly(cls, host: str) -> HostPattern:
+        """The pattern of one host at any port. `*` and `/` have no meaning in it, because the host
+        may have been named by a client. Raises UsageError for what no program reads as a host."""
+        found = written(host)
+        if not found:
+            raise UsageError(f"{printable(host)} is no host or address")
+        return cls(host, _network(host, host) or _names(re.escape(str(found[0]))))
 
     def matches(self, end: End) -> bool:
         """Whether the pattern matches a host (a name or an address literal) and port."""
@@ -143,7 +153,7 @@ class LivePolicy:
 
         Raises UsageError for what is no host.
         """
-        pattern, policy = HostPattern.parse(host), self._policy
+        pattern, policy = HostPattern.exactly(host), self._policy
         known = policy.block if option == "block" else policy.passthrough
         others = tuple(each for each in known if each != pattern)
         is_on = len(others) == len(known)
@@ -164,7 +174,10 @@ def _glob(host: str) -> re.Pattern[str] | None:
     name = ascii_form(host) if _HOST.fullmatch(host) else None
     if name is None or not written(name.replace("*", "x")):
         return None
-    expression = ".*".join(map(re.escape, name.split("*")))
+    return _names(".*".join(map(re.escape, name.split("*"))))
+
+
+def _names(expression: str) -> re.Pattern[str]:
     return re.compile(expression, re.DOTALL)  # noqa: TID251 `isinstance` tells it from a network
 
 

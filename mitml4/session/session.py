@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Literal
 import trio
 
 from mitml4 import __version__
-from mitml4.errors import MitmError
+from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
 from mitml4.layers.relay import Relay
@@ -27,6 +27,7 @@ from mitml4.net.splice import PipePool
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.payload import Shown
+from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Limits, QueuedConnection
 from mitml4.session.flow import Services
@@ -56,6 +57,11 @@ _RSA_AFTER_S: Final = 1.0
 """The time from the start to the generation of an RSA key, whose CPU time would slow the start."""
 
 log = logging.getLogger(__name__)
+_TOGGLED: Final = {
+    "block": ("", "blocked", "allowed"),
+    "passthrough": ("TLS to ", "passed through", "intercepted"),
+}
+"""What is said of a host after its option was toggled: a beginning, on, off."""
 
 Say = Callable[[str], None]
 Complain = Callable[[MitmError], None]
@@ -144,14 +150,24 @@ class Session:
                     self.flows.measure(number)
             case Reset():
                 self.flows.reset(command.flow)
-            case Refuse():
-                is_on = self.policy.toggle("block", command.host)
-                return f"{command.host} is {'blocked' if is_on else 'allowed'} from now on"
-            case PassThrough():
-                is_on = self.policy.toggle("passthrough", command.host)
-                what = "passed through" if is_on else "intercepted"
-                return f"TLS to {command.host} is {what} from now on"
+            case Refuse() | PassThrough():
+                try:
+                    return self._toggle(command)
+                except UsageError as error:
+                    return error.message
         return None
+
+    def _toggle(self, command: Refuse | PassThrough) -> str:
+        """Raises UsageError for what is no host."""
+        option: Literal["block", "passthrough"] = (
+            "block" if isinstance(command, Refuse) else "passthrough"
+        )
+        is_on = self.policy.toggle(option, command.host)
+        action, reason = self.policy.decide([Target(command.host, 0)])
+        what, on, off = _TOGGLED[option]
+        if action == option and not is_on:
+            return f"{what}{command.host} stays {on}: {reason}"
+        return f"{what}{command.host} is {on if is_on else off} from now on"
 
     def publish(self, update: Update) -> None:
         """Tell the sinks."""

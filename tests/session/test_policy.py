@@ -290,3 +290,27 @@ def test_hosts_are_added_while_the_session_runs_and_removed_again() -> None:
     assert policy.decide([Target("a.example", 443)]).action == "intercept"
     assert policy.toggle("block", "2001:db8::1")
     assert policy.decide([Target("2001:db8::1", 443)]).action == "block"
+
+
+def test_a_host_that_a_client_named_stands_for_itself_only() -> None:
+    """Neither a wildcard nor a network in it has a meaning."""
+    for host, others in (
+        ("*", ["a.example", "10.0.0.1"]),
+        ("*.example", ["a.example"]),
+        ("10.0.0.1", ["10.0.0.2"]),
+        ("::ffff:10.0.0.1", ["10.0.0.2"]),
+        ("stra\xdfe.example", ["a.example"]),
+        ("A.Example.", ["b.example"]),
+        ("localhost", ["a.example"]),
+    ):
+        policy = LivePolicy(Policy())
+        assert policy.toggle("block", host)
+        assert policy.decide([Target(host, 1)]).action == "block", host
+        for other in others:
+            assert policy.decide([Target(other, 1)]).action == "intercept", (host, other)
+        assert not policy.toggle("block", host)
+    for text in ("10.0.0.0/8", "[::]/0", "a b", "", "\\xff\\x1b[2J", "a:b", "010.0.0.1", "x" * 300):
+        policy = LivePolicy(Policy())
+        with pytest.raises(UsageError):
+            policy.toggle("block", text)
+        assert policy.decide([Target("a.example", 1)]).action == "intercept"

@@ -20,6 +20,7 @@ from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.outputs import Outputs
+from mitml4.session.policy import HostPattern, Policy
 from mitml4.session.session import Session
 from mitml4.session.source import SessionControl, SourceStart
 from mitml4.sinks.commands import Measure, PassThrough, Refuse, Reset, Stop
@@ -407,3 +408,16 @@ def test_a_person_changes_the_policy() -> None:
     assert passed == "TLS to a.test is passed through from now on"
     assert session.policy.decide([Target("a.test", 443)]).action == "passthrough"
     assert session.handle(PassThrough("a.test")) == "TLS to a.test is intercepted from now on"
+    assert session.handle(Refuse("a b\x1b")) == "a b\\x1b is no host or address"
+
+
+def test_what_an_option_still_blocks_or_passes_through_is_said_to_stay_so() -> None:
+    policy = Policy(block=(HostPattern.parse("*.test"),), tls="passthrough")
+    session = session_of(Kept(FlowClose), policy=policy)
+    for _ in range(2):
+        session.handle(Refuse("a.test"))
+        said = session.handle(Refuse("a.test"))
+        assert said == "a.test stays blocked: --block *.test"
+    session.handle(PassThrough("a.example"))
+    said = session.handle(PassThrough("a.example"))
+    assert said == "TLS to a.example stays passed through: --tls passthrough"
