@@ -18,11 +18,13 @@ __all__ = [
     "ENTER",
     "ERASE",
     "FIRST",
+    "KEY_TIMEOUT_S",
     "LAST",
     "PAGE_DOWN",
     "PAGE_UP",
     "RETURN",
     "UP",
+    "Keys",
     "has_keyboard",
     "keyboard",
     "keys_in",
@@ -39,7 +41,19 @@ ENTER: Final = {*RETURN, b"\x1b[C", b"\x1bOC", b"l"}
 BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
 ERASE: Final = {b"\x7f", b"\x08"}
 
-_KEY: Final = regex(rb"\x1b[\[O][0-9;]*[A-Za-z~]|[\xc2-\xf4][\x80-\xbf]{1,3}|.", re.DOTALL)
+_KEY: Final = regex(
+    rb"\x1b[\[O][0-9;]*[A-Za-z~]"  # an escape sequence
+    rb"|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"  # UTF-8
+    rb"|.",
+    re.DOTALL,
+)
+_PARTIAL: Final = regex(
+    rb"(?:\x1b(?:[\[O][0-9;]*)?"
+    rb"|[\xc2-\xf4]|[\xe0-\xf4][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{2})\Z"
+)
+"""The beginning of a key, at the end of what was read."""
+KEY_TIMEOUT_S: Final = 0.05
+"""A longer pause ends a key. Over a slow connection, a sequence may arrive in parts."""
 _IFLAG, _LFLAG, _CC = 0, 3, 6  # indexes of tcgetattr's list
 
 
@@ -82,6 +96,27 @@ def _in_foreground(descriptor: int) -> bool:
         return os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:
         return False
+
+
+class Keys:
+    """Makes key presses of what is read, in which a key may be split between two reads."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the last key may go on. If it does not within KEY_TIMEOUT_S, feed nothing."""
+        return bool(self._rest)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The complete keys: each is a character or an escape sequence. Without data, what is
+        left of one is a key, such as Esc."""
+        whole = self._rest + data
+        partial = _PARTIAL.search(whole) if data else None
+        end = partial.start() if partial else len(whole)
+        self._rest = whole[end:]
+        return keys_in(whole[:end])
 
 
 def keys_in(data: bytes) -> list[bytes]:

@@ -11,6 +11,7 @@ _MOVE: Final = (
     ("Page Up, Page Down", "the same by a page"),
     ("Home g, End G", "the first, or the last"),
     ("Enter →, Esc ←", "open a flow: its layers, certificates, requests and data; go back"),
+    ("n, N", "in a flow: the next request, or the one before"),
 )
 _SELECT: Final = (
     ("/", "filter; Enter applies it, Esc drops it"),

@@ -6,17 +6,25 @@ Every line is raw text from the network: the caller makes it printable, or escap
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from mitml4.model.protobuf import guess
+from mitml4.regex import regex
 
 __all__ = ["Shown", "shown"]
 
 _HEX_ROW: Final = 16
 _FORM: Final = "application/x-www-form-urlencoded"
 _PROTOBUF: Final = ("protobuf", "grpc")
+_JSON_TOKEN: Final = regex(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
+_OPENING: Final = ("{", "[")
+_CLOSING: Final = ("}", "]")
+_MAX_INDENT: Final = 40
+"""Levels; deeper ones are not indented further."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -59,9 +67,35 @@ def _json(text: str) -> list[str] | None:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False).splitlines()
+        json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return None
+    return list(_indented(_JSON_TOKEN.findall(text)))
+
+
+def _indented(tokens: list[str]) -> Iterator[str]:
+    """JSON with a line for each member. Numbers and names that occur twice stay as they are."""
+    line, depth = "", 0
+    for before, token in pairwise(["", *tokens]):
+        if before in _OPENING and token not in _CLOSING:
+            yield line
+            depth += 1
+            line = _indent(depth)
+        if token in _CLOSING and before not in _OPENING:
+            yield line
+            depth -= 1
+            line = _indent(depth)
+        if before == ",":
+            yield line
+            line = _indent(depth)
+        if token.startswith('"'):
+            token = json.dumps(json.loads(token, strict=False), ensure_ascii=False)
+        line += ": " if token == ":" else token
+    yield line
+
+
+def _indent(depth: int) -> str:
+    return "  " * min(depth, _MAX_INDENT)
 
 
 def _image(content: bytes) -> str | None:

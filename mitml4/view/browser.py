@@ -12,8 +12,8 @@ from mitml4.keyboard import BACK, DOWN, ENTER, FIRST, LAST, PAGE_DOWN, PAGE_UP, 
 from mitml4.keys import VIEW_KEYS
 from mitml4.model.curl import as_curl
 from mitml4.printable import printable
-from mitml4.sinks.table.detail import DetailLine, detail, exchange_at
-from mitml4.sinks.table.prompt import type_key
+from mitml4.sinks.table.detail import REQUESTS, DetailLine, detail, exchange_at, next_request
+from mitml4.sinks.table.prompt import prompt_lines, type_key
 from mitml4.sinks.table.sheet import sheet
 from mitml4.sinks.table.view import Cell, Line
 from mitml4.view.index import SORTS, Index
@@ -53,6 +53,7 @@ class Browser:
         self._filter: Filter | None = None
         self._typed: str | None = None
         self._said = ""
+        self._fault_at: int | None = None
         self._shows_keys = False
 
     def press(self, key: bytes) -> None:
@@ -77,6 +78,9 @@ class Browser:
         elif key == b"!":
             self._only_failed = not self._only_failed
             self._select()
+        elif key in REQUESTS and self._opened:
+            starts = [at for at, line in enumerate(self._lines) if line.is_first]
+            self._top = next_request(starts, self._top, REQUESTS[key])
         elif key in ENTER:
             self._opened, self._top, self._detail_of = True, 0, None
         else:
@@ -96,9 +100,10 @@ class Browser:
         else:
             self._opened = False
             lines += self._list(width, room)
-        lines = lines[: height - 1]
-        lines += [[] for _ in range(height - 1 - len(lines))]
-        lines.append([Cell(self._footer(), "footer")])
+        footer = self._footer(width)
+        lines = lines[: height - len(footer)]
+        lines += [[] for _ in range(height - len(footer) - len(lines))]
+        lines += [[Cell(text, "footer")] for text in footer]
         return [_exactly(line, width) for line in lines[-height:]]
 
     def _title(self, count: int) -> str:
@@ -110,17 +115,17 @@ class Browser:
         parts += ["reading …"] if self.is_reading else []
         return "  ".join(parts)
 
-    def _footer(self) -> str:
+    def _footer(self, width: int) -> list[str]:
         if self._typed is not None:
-            return f"/{printable(self._typed)}▏ {printable(self._said)}"
+            return prompt_lines(self._typed, self._said, self._fault_at, width)
         if self._said:
-            return printable(self._said)
+            return [printable(self._said)]
         if self.failure and not self._opened:
-            return printable(self.failure)
+            return [printable(self.failure)]
         if self._opened:
-            return "? keys  q back  ↑↓ scroll  e curl"
+            return ["? keys  q back  ↑↓ scroll  n next request  e curl"]
         failures = "! all" if self._only_failed else "! failed"
-        return f"? keys  q leave  Enter open  / filter  s sort  {failures}"
+        return [f"? keys  q leave  Enter open  / filter  s sort  {failures}"]
 
     def _list(self, width: int, room: int) -> list[Line]:
         """The titles, and the flows around the selected one."""
@@ -162,7 +167,7 @@ class Browser:
 
     def _type(self, typed: str, key: bytes) -> None:
         """A key while a filter is typed."""
-        self._typed, self._filter, self._said = type_key(typed, key, self._filter)
+        self._typed, self._filter, self._said, self._fault_at = type_key(typed, key, self._filter)
         if self._typed is None:
             self._select()
 

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from mitml4.errors import MitmError
-from mitml4.keyboard import keyboard, keys_in
+from mitml4.keyboard import KEY_TIMEOUT_S, Keys, keyboard
 from mitml4.model.flow import Flow
 from mitml4.signals import ending_signals
 from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
@@ -51,18 +51,21 @@ def browse(name: str, flows: Iterator[Flow], terminal: int, color: Color) -> Mit
 def _browse(
     browser: Browser, index: Index, flows: Iterator[Flow], canvas: Canvas, keys: int | None
 ) -> MitmError | None:
-    reading = _Reading(flows, index)
+    reading, presses = _Reading(flows, index), Keys()
     while keys is not None and not browser.is_over:
         browser.is_reading = reading.is_going
         browser.failure = reading.failure.message if reading.failure else ""
         canvas.draw(browser.picture(*canvas.size), canvas.size)
         _work(reading, index, keys)
         is_busy = reading.is_going or index.examine(1)
-        if _has_input(keys, 0 if is_busy else _RESIZE_S):
+        timeout_s = 0 if is_busy else _RESIZE_S
+        if _has_input(keys, KEY_TIMEOUT_S if presses.is_partial else timeout_s):
             data = os.read(keys, 1024)
-            for key in keys_in(data):
-                browser.press(key)
             browser.is_over |= not data
+        else:
+            data = b""
+        for key in presses.feed(data):
+            browser.press(key)
     return reading.failure
 
 

@@ -55,3 +55,28 @@ def test_deep_json_is_text() -> None:
     deep = "[" * 100_000
     assert shown(deep.encode()).kind == "text"
     assert shown(json.dumps([1]).encode()).kind == "json"
+
+
+def test_json_keeps_its_numbers_and_its_repeated_names() -> None:
+    text = '{"a":1.0E400,"a":12345678901234567890.10,"e":[],"o":{},"s":"\\u00e9\\"[,"}'
+    kind, lines = shown(text.encode())
+    assert (kind, lines) == (
+        "json",
+        ["{", '  "a": 1.0E400,', '  "a": 12345678901234567890.10,', '  "e": [],', '  "o": {},',
+         '  "s": "é\\"[,"', "}"],
+    )  # fmt: skip
+    many = shown(b"[" + b"9" * 10_000 + b"]")
+    assert many.lines[1] == "  " + "9" * 10_000
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=12,
+)
+
+
+@given(st.lists(_JSON) | st.dictionaries(st.text(max_size=3), _JSON))
+def test_json_is_written_as_python_indents_it(value: object) -> None:
+    expected = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    assert shown(json.dumps(value).encode()).lines == expected

@@ -7,17 +7,20 @@ draws, so that neither a filter nor a large body delays a flow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mitml4.filter.expression import Filter
 from mitml4.model.flow import Request
-from mitml4.sinks.table.detail import DetailLine, detail, exchange_at
-from mitml4.sinks.table.history import History, flow_of
+from mitml4.sinks.table.detail import Detail, DetailLine, exchange_at
+from mitml4.sinks.table.history import History, Reader
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.table.view import Cell, Line, Mode, body_height, render
 
 __all__ = ["SORTS", "Look", "Painter", "Picture"]
+
+_EVENTS_A_FRAME: Final = 2000
+"""As many are compared with a filter for one picture. Flows have priority over the table."""
 
 SORTS: Final[dict[str, Callable[[Row], Any]]] = {
     "": lambda row: row.flow,
@@ -42,6 +45,8 @@ class Look(NamedTuple):
     filter: Filter | None = None
     typed: str | None = None
     """A filter that is being typed."""
+    fault_at: int | None = None
+    """The place of a fault in it, which `said` describes."""
     said: str = ""
     """What the last key has done."""
     paused: bool = False
@@ -54,12 +59,16 @@ class Picture(NamedTuple):
     lines: list[Line]
     order: list[int]
     """The flows that can be selected, in the order of the table."""
+    selected: int | None
+    """The flow that is marked, or shown."""
     visible: tuple[int, ...]
     """The flows in view whose byte counts change."""
     top: int = 0
     """`Look.top`, where that was too far."""
     request: Request | None = None
     """The request that is nearest to the first line in view."""
+    requests: tuple[int, ...] = ()
+    """The first line of each request, in the flow that is shown."""
 
 
 class Painter:
@@ -67,80 +76,113 @@ class Painter:
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._reader = Reader(history)
         self._verdicts: dict[int, tuple[int, bool]] = {}
         """Whether a flow matches the filter, by number, with how many events that was decided."""
         self._filter: Filter | None = None
-        self._lines: tuple[tuple[int, int, int], list[DetailLine]] | None = None
-        """Those of the flow that was shown last: its number, its events, the width."""
+        self._detail = Detail()
         self._first = 0
         """The row at the top of the window."""
 
     def paint(
         self, model: TableModel, look: Look, width: int, height: int, *, keyboard: bool
     ) -> Picture:
-        rows = self._listed(model, look)
+        rows, unexamined = self._listed(model, look)
         order = [row.flow for row in rows]
-        selected = look.selected if look.selected in set(order) else None
+        index = _nearest(rows, look)
+        selected = order[index] if index is not None else None
+        if look.opened:
+            selected = look.selected
         mode = Mode(
             keyboard=keyboard,
             paused=look.paused,
             failures=look.failures,
             help_page=look.help_page,
-            selected=order[-1] if selected is None and order else selected,
+            selected=selected,
             filter=look.filter.text if look.filter else "",
+            unexamined=unexamined,
             typed=look.typed,
             sort=look.sort,
+            fault_at=look.fault_at,
             said=look.said,
             opened=look.opened,
         )
         room = body_height(height)
-        if look.opened and mode.selected is not None:
-            lines = self._detail(mode.selected, width)
-            top = max(0, min(look.top, len(lines) - room))
-            body: list[Line] = [[Cell(line.text, line.style)] for line in lines[top : top + room]]
+        if look.opened and selected is not None:
+            lines = self._lines(model.row(selected), selected, width)
+            top = max(0, min(look.top, len(lines) - 1 - room))
+            body: list[Line] = [
+                [Cell(line.text, line.style)] for line in (lines[0], *lines[1:][top : top + room])
+            ]
+            requests = tuple(at - 1 for at, line in enumerate(lines) if line.is_first)
             picture = render(model, [], width, height, mode, body)
-            return Picture(picture, order, (mode.selected,), top, exchange_at(lines, top))
-        shown = self._window(rows, selected, room)
+            request = exchange_at(lines, top + 1)
+            return Picture(picture, order, selected, (selected,), top, request, requests)
+        shown = self._window(rows, None if look.selected is None else index, room)
         visible = tuple(row.flow for row in shown if row.state in ("open", "failed"))
-        return Picture(render(model, shown, width, height, mode), order, visible)
+        return Picture(render(model, shown, width, height, mode), order, selected, visible)
 
-    def _window(self, rows: list[Row], selected: int | None, room: int) -> list[Row]:
+    def _window(self, rows: list[Row], index: int | None, room: int) -> list[Row]:
         """The rows in view: the last ones, or around the selected one, moving only as needed."""
         last = max(0, len(rows) - room)
-        if selected is None:
-            self._first = last
-        else:
-            index = next(at for at, row in enumerate(rows) if row.flow == selected)
-            self._first = min(max(self._first, index - room + 1), index, last)
+        at = last if index is None else max(self._first, index - room + 1)
+        self._first = min(at, last if index is None else index, last)
         return rows[self._first : self._first + room]
 
-    def _listed(self, model: TableModel, look: Look) -> list[Row]:
-        rows = model.listed(failures=look.failures)
+    def _listed(self, model: TableModel, look: Look) -> tuple[list[Row], int]:
+        """The rows to show in their order, and how many have still to be compared."""
+        rows, unexamined = model.listed(failures=look.failures), 0
         if look.filter:
-            rows = list(self._matching(rows, look.filter))
+            unexamined = self._examine(rows, look.filter)
+            rows = [row for row in rows if self._verdicts.get(row.flow, (0, False))[1]]
         if look.sort:
             rows.sort(key=SORTS[look.sort])
-        return rows
+        return rows, unexamined
 
-    def _matching(self, rows: Iterable[Row], wanted: Filter) -> Iterable[Row]:
-        if wanted is not self._filter:
-            self._filter = wanted
-            self._verdicts.clear()
-        for row in rows:
-            events = self._history.events(row.flow)
-            known = self._verdicts.get(row.flow)
-            if known is None or known[0] != len(events):
-                flow = flow_of(events)
-                known = len(events), flow is not None and wanted.matches(flow)
-                self._verdicts[row.flow] = known
-            if known[1]:
-                yield row
+    def _examine(self, rows: Sequence[Row], wanted: Filter) -> int:
+        """Compare flows that are new or have changed, the newest first, as many as one picture may
+        take. Returns the number of the others. A flow keeps its verdict when its events are
+        forgotten."""
+        known = self._verdicts if wanted is self._filter else {}
+        verdicts: dict[int, tuple[int, bool]] = {}
+        budget, unexamined = _EVENTS_A_FRAME, 0
+        for row in reversed(rows):
+            number, count = row.flow, self._history.count(row.flow)
+            verdict = known.get(number)
+            if (verdict is None or verdict[0] != count) and count:
+                if budget <= 0:
+                    unexamined += 1
+                else:
+                    budget -= self._reader.unread(number)
+                    if built := self._reader.flow(number):
+                        verdict = built.events, wanted.matches(built.flow)
+            if verdict is not None:
+                verdicts[number] = verdict
+        self._filter, self._verdicts = wanted, verdicts
+        return unexamined
 
-    def _detail(self, number: int, width: int) -> list[DetailLine]:
-        events = self._history.events(number)
-        key = number, len(events), width
-        if self._lines is None or self._lines[0] != key:
-            flow = flow_of(events)
-            forgotten = [DetailLine(f"#{number}: its events are not kept any more")]
-            self._lines = key, detail(flow, width) if flow else forgotten
-        return self._lines[1]
+    def _lines(self, row: Row | None, number: int, width: int) -> list[DetailLine]:
+        built = self._reader.flow(number)
+        if built is None:
+            return [DetailLine(f"#{number}: its events are not kept any more", "title")]
+        moved = (row.up, row.down) if row else None
+        return self._detail.lines(
+            built.flow,
+            width,
+            version=built.events,
+            moved=moved,
+            missing=self._history.missing(number),
+        )
+
+
+def _nearest(rows: Sequence[Row], look: Look) -> int | None:
+    """The place of the selected flow, or of the next one where it is no longer in the table."""
+    if not rows:
+        return None
+    if look.selected is None:
+        return len(rows) - 1
+    exact = next((at for at, row in enumerate(rows) if row.flow == look.selected), None)
+    if exact is not None:
+        return exact
+    later = (at for at, row in enumerate(rows) if row.flow > look.selected)
+    return next(later, len(rows) - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import sys
 from collections import deque
@@ -24,17 +25,19 @@ from mitml4.keyboard import (
     DOWN,
     ENTER,
     FIRST,
+    KEY_TIMEOUT_S,
     LAST,
     PAGE_DOWN,
     PAGE_UP,
     UP,
+    Keys,
     keyboard,
-    keys_in,
 )
 from mitml4.model.curl import as_curl
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
+from mitml4.sinks.table.detail import REQUESTS, next_request
 from mitml4.sinks.table.history import History
 from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.prompt import type_key
@@ -72,7 +75,7 @@ class LiveTable:
         self._model = TableModel()
         self._history = History()
         self._painter = Painter(self._history)
-        self._picture = Picture([], [], ())
+        self._picture = Picture([], [], None, ())
         """The last one that was drawn."""
         self._look = Look()
         self._ask = ask
@@ -137,7 +140,7 @@ class LiveTable:
 
     async def _draw(self) -> None:
         width, height = size = self._canvas.size
-        model, look = replace(self._frozen or self._model), self._look
+        model, look = replace(self._shown), self._look
         if self._frozen is None:
             self._ask(Measure(self._picture.visible))
 
@@ -150,21 +153,27 @@ class LiveTable:
         if self._look is look:
             self._look = look._replace(top=self._picture.top)
 
+    @property
+    def _shown(self) -> TableModel:
+        return self._model if self._frozen is None else self._frozen
+
     async def _read_keys(self, descriptor: int) -> None:
+        keys = Keys()
         while True:
-            await trio.lowlevel.wait_readable(descriptor)
+            with trio.move_on_after(KEY_TIMEOUT_S if keys.is_partial else math.inf) as waiting:
+                await trio.lowlevel.wait_readable(descriptor)
             try:
-                data = os.read(descriptor, 1024)
+                data = b"" if waiting.cancelled_caught else os.read(descriptor, 1024)
             except OSError:
                 return
-            if not data:
+            if not data and not waiting.cancelled_caught:
                 return
-            for key in keys_in(data):
+            for key in keys.feed(data):
                 self._press(key)
             self._redraw.set()
 
     def _press(self, key: bytes) -> None:
-        look = self._look._replace(said="")
+        look = self._look._replace(said="", fault_at=None)
         if look.help_page is not None:
             pages = help_page_count(*self._canvas.size)
             next_page = look.help_page + 1
@@ -197,7 +206,11 @@ class LiveTable:
         elif key == b"f":
             look = look._replace(selected=None, opened=False)
         elif key in ENTER and not look.opened:
-            look = look._replace(selected=self._selected, opened=True, top=0)
+            selected = self._selected
+            look = look._replace(selected=selected, opened=selected is not None, top=0)
+        elif key in REQUESTS and look.opened:
+            top = next_request(self._picture.requests, look.top, REQUESTS[key])
+            look = look._replace(top=top)
         elif key in BACK or key in (b"q", b"Q"):
             look = look._replace(opened=False)
         elif (lines := self._lines_of(key)) is not None:
@@ -208,10 +221,12 @@ class LiveTable:
 
     @property
     def _selected(self) -> int | None:
-        order = self._picture.order
-        if self._look.selected in order:
-            return self._look.selected
-        return order[-1] if order else None
+        """The flow that keys are about: the chosen one, or the one that is marked in its place."""
+        look, picture = self._look, self._picture
+        if look.selected is None:
+            return picture.order[-1] if picture.order else None
+        is_there = look.opened or look.selected in picture.order
+        return look.selected if is_there else picture.selected
 
     def _lines_of(self, key: bytes) -> int | None:
         """How far a key moves; None: it does not."""
@@ -231,14 +246,15 @@ class LiveTable:
             return look._replace(top=max(0, look.top + lines))
         if not order:
             return look
-        at = order.index(self._selected) if self._selected is not None else len(order) - 1
+        selected = self._selected
+        at = order.index(selected) if selected in order else len(order) - 1
         at = min(max(at + lines, 0), len(order) - 1)
         is_newest = at == len(order) - 1 and not look.sort
         return look._replace(selected=None if is_newest and lines == _FAR else order[at])
 
     def _act(self, key: bytes) -> str:
         """Do something with the selected flow. Returns what was done."""
-        row = None if self._selected is None else self._model.row(self._selected)
+        row = None if self._selected is None else self._shown.row(self._selected)
         if row is None:
             return ""
         match key:

@@ -36,7 +36,7 @@ from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, Published, Quic
 
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel"]
 
-MAX_ROWS: Final = 1000
+MAX_ROWS: Final = 10_000
 """Flows that are kept. Beyond it, the flow that closed first is removed."""
 _MAX_TEXT: Final = 300
 

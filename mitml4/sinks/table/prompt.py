@@ -1,15 +1,17 @@
-"""A filter that is typed on the last line of a screen."""
+"""A filter that is typed on the last lines of a screen."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from mitml4.errors import UsageError
-from mitml4.filter.expression import Filter
-from mitml4.filter.parser import parse_filter
-from mitml4.keyboard import ERASE, RETURN
+from rich.cells import cell_len
 
-__all__ = ["Prompt", "type_key"]
+from mitml4.filter.expression import Filter
+from mitml4.filter.parser import FilterError, parse_filter
+from mitml4.keyboard import ERASE, RETURN
+from mitml4.printable import printable
+
+__all__ = ["Prompt", "prompt_lines", "type_key"]
 
 
 class Prompt(NamedTuple):
@@ -18,6 +20,8 @@ class Prompt(NamedTuple):
     typed: str | None
     filter: Filter | None
     said: str = ""
+    fault_at: int | None = None
+    """The place of what is wrong."""
 
 
 def type_key(typed: str, key: bytes, applied: Filter | None) -> Prompt:
@@ -29,7 +33,18 @@ def type_key(typed: str, key: bytes, applied: Filter | None) -> Prompt:
     if key in RETURN:
         try:
             return Prompt(None, parse_filter(typed))
-        except UsageError as error:
-            return Prompt(typed, applied, error.message)
+        except FilterError as error:
+            return Prompt(typed, applied, error.message, error.at)
     text = key.decode("utf-8", "ignore")
     return Prompt(typed + text if text.isprintable() else typed, applied)
+
+
+def prompt_lines(typed: str, said: str, fault_at: int | None, width: int) -> list[str]:
+    """What has been typed; below it a mark at what is wrong, and what that is."""
+    first = f"/{printable(typed)}▏"
+    if not said:
+        return [first]
+    column, said = 1 + cell_len(printable(typed[:fault_at])), printable(said)
+    if column + 2 + cell_len(said) <= width or cell_len(said) >= column:
+        return [first, f"{' ' * column}^ {said}"]
+    return [first, f"{' ' * (column - 1 - cell_len(said))}{said} ^"]

@@ -32,6 +32,7 @@ from mitml4.sinks.table.grid import (
     short_size,
 )
 from mitml4.sinks.table.model import Row, State, TableModel
+from mitml4.sinks.table.prompt import prompt_lines
 
 __all__ = ["Cell", "Line", "Mode", "body_height", "help_page_count", "render"]
 
@@ -59,8 +60,12 @@ class Mode(NamedTuple):
     selected: int | None = None
     """The flow that keys are about."""
     filter: str = ""
+    unexamined: int = 0
+    """Flows that have still to be compared with the filter."""
     typed: str | None = None
     """A filter that is being typed."""
+    fault_at: int | None = None
+    """The place of a fault in it, which `said` describes."""
     sort: str = ""
     said: str = ""
     """What the last key has done."""
@@ -167,7 +172,8 @@ def render(
     mode: Mode = Mode(),  # noqa: B008 - it is frozen
     body: Sequence[Line] | None = None,
 ) -> list[Line]:
-    """Exactly `height` lines of exactly `width` cells. `body` stands in place of the rows."""
+    """Exactly `height` lines of exactly `width` cells. `body` stands in place of the titles and the
+    rows."""
     wanted = [column.wanted(model) for column in _COLUMNS]
     shared = share_out(wanted, [column.least for column in _COLUMNS], _RANK, width)
     columns = [column for column, cells in zip(_COLUMNS, shared, strict=True) if cells]
@@ -175,21 +181,26 @@ def render(
     above = {
         "session": lambda: _session_line(model, width),
         "authority": lambda: _authority_line(model, width),
-        "titles": lambda: _titles(columns, widths),
     }
-    lines = [above[name]() for name in _frame(height)]
+    frame = _frame(height)
+    lines = [above[name]() for name in frame if name != "titles"]
     if mode.help_page is not None:
+        if frame:
+            lines.append([Cell("keys", "title"), Cell(" " * width, "title")])
         shown = _help_pages(width, height)[mode.help_page :][:1]
         lines += [[Cell(text)] for page in shown for text in page]
     elif body is not None:
-        lines += body
+        lines += body if frame else body[1:]
     else:
+        if frame:
+            lines.append(_titles(columns, widths))
         lines += [_row(row, columns, widths, row.flow == mode.selected) for row in rows]
         if not rows and body_height(height):
             lines.append([Cell(_nothing(model, mode), "closed")])
     lines += [[] for _ in range(height - 1 - len(lines))]
     if mode.typed is not None:
-        lines.append([Cell(f"/{printable(mode.typed)}▏ {printable(mode.said)}", "footer")])
+        texts = prompt_lines(mode.typed, mode.said, mode.fault_at, width)
+        lines = [*lines[: height - len(texts)], *([Cell(text, "footer")] for text in texts)]
     elif mode.said:
         lines.append([Cell(printable(mode.said), "footer")])
     else:
@@ -293,8 +304,9 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
     if mode.help_page is not None:
         return ("any key: go on",)
     if mode.opened:
-        return ("? keys", "q back", "↑↓ scroll", "e curl", "x reset")
-    chosen = [f"/{printable(mode.filter)}"] if mode.filter else []
+        return ("? keys", "q back", "↑↓ scroll", "n next request", "e curl", "x reset")
+    left = f" ({mode.unexamined} to compare)" if mode.unexamined else ""
+    chosen = [f"/{printable(mode.filter)}{left}"] if mode.filter else []
     chosen += [f"by {mode.sort}"] if mode.sort else []
     pause = ["paused: Space go on"] if mode.paused else []
     shown = "! all" if mode.failures else "! failed"

@@ -12,11 +12,12 @@ from rich.cells import cell_len
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, LayerEvent
 from mitml4.model.flow import Body, Data, Exchange, Flow, Layer, Message, Problem, Request, Response
+from mitml4.printable import printable
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.flow_data import FlowData
 from mitml4.sinks.table import history
-from mitml4.sinks.table.detail import detail, exchange_at
-from mitml4.sinks.table.history import History, flow_of
+from mitml4.sinks.table.detail import Detail, detail, exchange_at
+from mitml4.sinks.table.history import History, Reader
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CLIENT, SERVER = Address("192.0.2.1", 50000), Address("192.0.2.2", 443)
@@ -90,7 +91,7 @@ def test_what_was_said_is_shown_in_the_order_of_its_kinds() -> None:
         flow(exchanges=[exchange("https://a/x", body=body)], messages=[message], data=data)
     )
     for expected in (
-        "1  GET https://a/x",
+        f"1  GET https://a/x  {TIME.astimezone():%H:%M:%S}.000",
         "200  text/html  5B  0.0312 s",
         "    [text, 3 bytes, gzip undone, cut]",
         "    <p>",
@@ -104,7 +105,7 @@ def test_what_was_said_is_shown_in_the_order_of_its_kinds() -> None:
 
 def test_the_nearest_request_is_known() -> None:
     lines = detail(flow(exchanges=[exchange("https://a/1"), exchange("https://a/2", 2)]), 80)
-    second = next(at for at, line in enumerate(lines) if line.text.endswith("a/2"))
+    second = [at for at, line in enumerate(lines) if line.is_first][1]
     for top, url in ((0, "1"), (second - 1, "2"), (second, "2"), (len(lines) - 1, "2")):
         request = exchange_at(lines, top)
         assert request
@@ -130,16 +131,25 @@ def data(number: int, size: int) -> LayerEvent:
     return LayerEvent(flow=number, depth=0, content=content)
 
 
-def test_a_flow_is_built_of_its_events() -> None:
+def test_a_flow_is_built_of_its_events_and_continued() -> None:
     kept = History()
+    reader = Reader(kept)
     close = FlowClose(flow=1, stack=(), reason="closed", bytes_up=1, bytes_down=2, duration_s=3.0)
-    for event in (opened(1), opened(2), data(1, 5), close):
+    for event in (opened(1), opened(2), data(1, 5)):
         kept.add(event)
-    shown = flow_of(kept.events(1))
-    assert shown
-    assert (shown.number, shown.reason, shown.data[0].text) == (1, "closed", "xxxxx")
-    assert flow_of(kept.events(2)) is not None
-    assert flow_of(kept.events(3)) is None
+    assert reader.unread(1) == 2
+    first = reader.flow(1)
+    assert first
+    assert (first.flow.reason, first.events, reader.unread(1)) == (None, 2, 0)
+    kept.add(data(1, 6))
+    kept.add(close)
+    second = reader.flow(1)
+    assert second
+    assert second.flow is first.flow
+    assert (second.flow.number, second.flow.reason, second.events) == (1, "closed", 4)
+    assert [piece.text for piece in second.flow.data] == ["x" * 5, "x" * 6]
+    assert reader.flow(2) is not None
+    assert reader.flow(3) is None
 
 
 def test_events_are_forgotten_beyond_a_bound(monkeypatch: Any) -> None:
@@ -150,6 +160,99 @@ def test_events_are_forgotten_beyond_a_bound(monkeypatch: Any) -> None:
         kept.add(opened(number))
         for _ in range(10):
             kept.add(data(number, 1000))
-    assert kept.events(1) == ()
+    assert kept.events(1) == []
     assert len(kept.events(9)) < 7
     assert sum(len(kept.events(number)) > 0 for number in range(1, 10)) >= 3
+
+
+def test_what_is_not_kept_of_a_flow_is_counted_and_its_end_is_kept(monkeypatch: Any) -> None:
+    monkeypatch.setattr(history, "_FLOW_BYTES", 5_000)
+    kept = History()
+    kept.add(opened(1))
+    for _ in range(10):
+        kept.add(data(1, 1000))
+    kept.add(FlowClose(flow=1, stack=(), reason="reset", bytes_up=1, bytes_down=2, duration_s=3.0))
+    built = Reader(kept).flow(1)
+    assert built
+    assert built.flow.reason == "reset"
+    assert built.events + kept.missing(1) == 12
+    assert kept.missing(1) > 0
+    lines = Detail().lines(built.flow, 80, missing=kept.missing(1))
+    assert lines[-1].text == f"{kept.missing(1)} later events are not kept here; -o writes them"
+
+
+def test_long_and_odd_lines_are_wrapped_whole() -> None:
+    odd = ("漢" * 3000, "a" * 9000, "a\u0301" * 3000, "\x1b[2J\u202e" * 900, "\U0001f600" * 999)
+    for line in odd:
+        shown_lines = detail(
+            flow(exchanges=[exchange("https://a/", body=Body(text=line, size=1))]), 80
+        )
+        texts = [each.text for each in shown_lines]
+        assert max(map(cell_len, texts)) <= 80
+        start = next(at for at, each in enumerate(texts) if each.startswith("    [text"))
+        assert "".join(each[4:] for each in texts[start + 1 :]) == printable(line)
+
+
+def test_all_of_a_certificate_is_shown_in_a_narrow_window() -> None:
+    certificate = {"subject": "CN=a.test", "san": [f"name-{at}.test" for at in range(9)],
+                   "sha256": "ab" * 32, "verify": "ok"}  # fmt: skip
+    layer = tls("intercepted", certificate=certificate, mirrored=["subject", "san"])
+    lines = text(flow(layers=[layer]), 80)
+    start = next(at for at, line in enumerate(lines) if line.startswith("  certificate"))
+    left = "".join(line[18:48].strip() for line in lines[start + 1 :])
+    right = "".join(line[50:].strip() for line in lines[start + 1 :])
+    for value in [*certificate["san"], certificate["sha256"]]:
+        assert value in left
+    assert all(value in right for value in certificate["san"])
+    assert right.endswith("differs")  # the fingerprint; of a result there is nothing to say
+
+
+def test_several_requests_are_listed_and_each_has_a_first_line() -> None:
+    exchanges = [exchange(f"https://a/{at}", at) for at in range(1, 201)]
+    lines = detail(flow(exchanges=exchanges), 80)
+    texts = [line.text for line in lines]
+    at = texts.index("200 requests")
+    assert texts[at + 1] == "   1  200     5  0.0312 s  GET https://a/1"
+    assert texts[at + 200] == " 200  200     5  0.0312 s  GET https://a/200"
+    firsts = [line.exchange for line in lines if line.is_first]
+    assert firsts == exchanges
+    assert "1 requests" not in text(flow(exchanges=exchanges[:1]))
+
+
+def test_the_directions_take_turns_as_they_did() -> None:
+    def piece(direction: str, offset: int, said: str) -> Data:
+        return Data(depth=0, direction=direction, offset=offset, time=TIME, text=said)
+
+    lines = text(
+        flow(data=[piece("up", 0, "PI"), piece("up", 2, "NG\r\n"), piece("down", 0, "+PONG\r\n"),
+                   piece("up", 6, "QUIT\r\n")])
+    )  # fmt: skip
+    said = [line.strip() for line in lines if line.startswith("    ") and "[" not in line]
+    assert said == ["PING", "+PONG", "QUIT"]
+
+
+def test_only_what_has_changed_is_made_again() -> None:
+    """The lines are those of a new `Detail`, at each step of a flow that goes on."""
+    shown_flow, kept = flow(), Detail()
+
+    def say(offset: int) -> None:
+        piece = Data(depth=0, direction="up", offset=offset, time=TIME, text="ab"[offset])
+        shown_flow.data.append(piece)
+
+    steps = [
+        lambda: shown_flow.exchanges.append(exchange("https://a/1")),
+        lambda: setattr(shown_flow.exchanges[0].response, "body", Body(text="<p>", size=3)),
+        lambda: shown_flow.exchanges.append(exchange("https://a/2")),
+        lambda: setattr(shown_flow.exchanges[1], "outcome", "reset"),
+        lambda: say(0),
+        lambda: say(1),
+    ]
+    for version, step in enumerate(steps, 1):
+        step()
+        assert kept.lines(shown_flow, 80, version=version) == detail(shown_flow, 80)
+    assert kept.lines(shown_flow, 40, version=len(steps)) == detail(shown_flow, 40)
+
+
+def test_the_bytes_of_an_open_flow_are_those_of_the_table() -> None:
+    lines = Detail().lines(flow(), 80, moved=(1200, 34))
+    assert any(line.text.endswith("open  ↑ 1.2k ↓ 34") for line in lines)

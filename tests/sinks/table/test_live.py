@@ -458,7 +458,12 @@ def test_a_filter_is_typed(window) -> None:
     shown.press(b"\x7f" * 9 + b"(")
     shown.wait_for("/(")
     shown.press(b"\r")
-    shown.wait_for("/(▏ ")
+    lines = shown.wait_for("/(▏", "^ ").text.splitlines()
+    assert (lines[-2].rstrip(), lines[-1].index("^")) == ("/(▏", len("/("))
+    shown.press("\x7fé foo:a".encode())
+    shown.wait_for("/é foo:a▏")
+    shown.press(b"\r")
+    assert shown.wait_for("^ ").text.splitlines()[-1].startswith("   ^ there is no word")
     shown.press(b"\x1b")
     shown.wait(lambda screen: flows_on(screen) == [*range(81, 101)])
 
@@ -606,3 +611,69 @@ def test_a_terminal_that_takes_nothing_holds_nobody_up(window, tmp_path) -> None
         time.sleep(0.02)
     assert "the summary" in leave(shown).after
     assert shown.process.returncode == 0
+
+
+def test_no_other_flow_takes_the_place_of_the_one_that_is_read(window) -> None:
+    """A table that has forgotten it does not close it. A key acts on it, or on nothing."""
+    shown = window("""
+        from mitml4.sinks.table import model
+        model.MAX_ROWS = 3
+        import signal
+
+        async def session(nursery):
+            with trio.open_signal_receiver(signal.SIGUSR1) as told:
+                open_flows(1, 3)
+                await anext(told)
+            open_flows(4, 5)
+            await stopped.wait()
+    """)
+    shown.wait_for("host-3.example")
+    shown.press(b"g")
+    shown.wait_for("›   1")
+    shown.press(b"\r")
+    shown.wait_for("#1  host-1.example")
+    shown.process.send_signal(signal.SIGUSR1)
+    shown.wait_for("5 open of 5 flows", "#1  host-1.example")
+    shown.press(b"x")
+    shown.press(b"\x1b")
+    shown.wait_for("›   3", "host-5.example")
+    assert "asked" not in shown.screen.text
+
+
+def test_enter_without_a_flow_opens_none_that_comes_later(window) -> None:
+    shown = window("""
+        import signal
+
+        async def session(nursery):
+            with trio.open_signal_receiver(signal.SIGUSR1) as told:
+                await anext(told)
+            open_flows(1, 1)
+            await stopped.wait()
+    """)
+    shown.wait_for("waiting for connections")
+    shown.press(b"\r ")
+    shown.wait_for("paused")
+    shown.process.send_signal(signal.SIGUSR1)
+    shown.read_for(0.5)
+    assert "host-1" not in shown.screen.text  # paused, although there was nothing to keep
+    shown.press(b" ")
+    shown.wait_for("›   1", "q quit")
+
+
+def test_the_next_request_of_a_flow_comes_to_the_top(window) -> None:
+    shown = window("""
+        async def session(nursery):
+            open_flows(1, 1)
+            for number in range(1, 31):
+                publish(LayerEvent(flow=1, depth=0, content=HttpRequest(
+                    stream=number, method="GET", url=f"http://a/{number}", version="HTTP/1.1")))
+            await stopped.wait()
+    """)
+    shown.wait_for("GET /30")
+    shown.press(b"\r")
+    shown.wait_for("30 requests")
+    for keys, first in ((b"n", 1), (b"n", 2), (b"nn", 4), (b"N", 3)):
+        shown.press(keys)
+        shown.wait(lambda s, first=first: s.text.splitlines()[3].startswith(f"{first}  GET"))
+    shown.press(b"N" * 9)
+    shown.wait(lambda screen: screen.text.splitlines()[3].startswith("1  GET"))
