@@ -23,7 +23,7 @@ from mitml4.layers.layer import Inner
 from mitml4.layers.redial import Redial
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
-from mitml4.protocols.policy import Blocked, Decide, Target, Unreadable
+from mitml4.protocols.policy import Blocked, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
@@ -50,7 +50,6 @@ class TlsInterceptor(HandshakeTools):
     """What interception of TLS needs from the session."""
 
     passthrough_cache: PassthroughCache
-    policy: Decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

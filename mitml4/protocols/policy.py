@@ -21,6 +21,7 @@ __all__ = [
     "PolicyDecision",
     "Target",
     "Unreadable",
+    "intercept_all",
     "without_interception",
 ]
 

@@ -23,6 +23,7 @@ from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
 from mitml4.net.namespace.namespace import Namespace, sources_of_host
 from mitml4.net.tcp import TcpStream
+from mitml4.protocols.policy import Decide
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
@@ -104,6 +105,7 @@ class CommandSource:
         namespace: Namespace,
         command: Command,
         interceptor: TlsInterceptor,
+        policy: Decide,
         note: Say,
     ) -> AsyncIterator[CommandSource]:
         """The command's DNS, datagrams and connections are served while this is entered."""
@@ -122,7 +124,12 @@ class CommandSource:
             gate = SynGate(listener, NamespaceChannel(namespace.injection))
             nursery.start_soon(gate.run)
             services = HostServices(
-                gate.accept, nursery, interceptor, dialer.connect, also_watched=config.loopback
+                gate.accept,
+                nursery,
+                interceptor,
+                policy,
+                dialer.connect,
+                also_watched=config.loopback,
             )
             namespace.restrict()
             yield cls(config, command, dialer, names, listener, services)

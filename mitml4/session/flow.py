@@ -33,7 +33,14 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.payload import Shown
-from mitml4.protocols.policy import Blocked, FlowPolicy, Target, Unreadable
+from mitml4.protocols.policy import (
+    Blocked,
+    Decide,
+    FlowPolicy,
+    Target,
+    Unreadable,
+    intercept_all,
+)
 
 __all__ = ["Flow", "Services"]
 
@@ -56,6 +63,7 @@ class Services:
     """Connects to the server of a connection; raises OSError."""
     relay: Relay
     tls: TlsInterceptor
+    policy: Decide = intercept_all
     hold_s: float = 0.5
     shown: Shown = field(default_factory=Shown)
     name_of: Callable[[Address], str | None] = lambda _destination: None
@@ -91,7 +99,7 @@ class Flow:
         self.context = LayerContext(
             clock=services.clock,
             target=destination,
-            policy=FlowPolicy(services.tls.policy, tuple(known)),
+            policy=FlowPolicy(services.policy, tuple(known)),
             shown=services.shown.of_flow(),
             hold_s=services.hold_s,
         )

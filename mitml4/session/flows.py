@@ -141,8 +141,7 @@ class Flows:
 def _unopened(services: Services, reason: str) -> Services:
     """The services for flows that are relayed unseen. Where the policy requires that they are
     inspected, they are, but no TLS is intercepted in them."""
-    policy = without_interception(services.tls.policy, reason)
-    return replace(services, unseen=reason, tls=replace(services.tls, policy=policy))
+    return replace(services, unseen=reason, policy=without_interception(services.policy, reason))
 
 
 def _unheard(services: Services) -> Services:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 import trio
@@ -20,7 +19,7 @@ from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Target
-from mitml4.protocols.policy import without_interception
+from mitml4.protocols.policy import Decide, without_interception
 from mitml4.session.flow import Flow, Services
 
 __all__ = ["HostServices", "is_loopback"]
@@ -41,6 +40,7 @@ class HostServices:
         accept: Accept,
         nursery: trio.Nursery,
         interceptor: TlsInterceptor,
+        policy: Decide,
         connect: Connect,
         *,
         also_watched: bool,
@@ -61,7 +61,8 @@ class HostServices:
             wants=lambda kind: kind is FlowClose,
             connect=self._connect,
             relay=Relay(),
-            tls=replace(interceptor, policy=without_interception(interceptor.policy, "loopback")),
+            tls=interceptor,
+            policy=without_interception(policy, "loopback"),
         )
 
     async def accept(self) -> IncomingConnection:
@@ -79,7 +80,7 @@ class HostServices:
         """A connection that is blocked by its destination is reported like any other."""
         if self._also_watched or not is_loopback(destination):
             return True
-        action, _ = self._services.tls.policy((Target(destination.ip, destination.port),))
+        action, _ = self._services.policy((Target(destination.ip, destination.port),))
         return action == "block"
 
     def _note_block(self, event: Event | PlaintextUpdate) -> None:

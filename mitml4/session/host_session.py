@@ -59,9 +59,8 @@ async def run_session(
     taps = [Tap.open(name) for name in config.scope.interfaces] if config.packets else []
     session = Session(config, say, complain, taps)
     authority = stored_authority(config.ca_dir, say)
-    interceptor, named = tls_interceptor(
-        config, authority, session.on_secret, session.policy.decide
-    )
+    session.policy.limit(authority.permitted_domains)
+    interceptor, named = tls_interceptor(config, authority, session.on_secret)
     rules = Rules.applied(proof, session.note, has_blocks=bool(config.policy.block))
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named)

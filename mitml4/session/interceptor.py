@@ -1,4 +1,4 @@
-"""From options to the TLS interceptor: CA, forge, verification of servers, policy."""
+"""From options to the TLS interceptor: CA, forge, verification of servers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.layers.tls import TlsInterceptor
-from mitml4.protocols.conversation import End
-from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.session.config import SessionConfig
-from mitml4.session.policy import HostPattern
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
@@ -36,7 +33,6 @@ def tls_interceptor(
     config: SessionConfig,
     authority: CertificateAuthority,
     keylog: Callable[[bytes], None] | None,
-    policy: Decide,
     *,
     sets: Sequence[Collection[bytes]] | None = None,
     narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
@@ -65,22 +61,6 @@ def tls_interceptor(
         passthrough_cache=PassthroughCache(
             trio.current_time, learns_pins=config.on_pinned == "passthrough"
         ),
-        policy=_within(authority.permitted_domains, policy),
         upstream=config.upstream,
     )
     return interceptor, Authority(authority.subject, authority.sha256)
-
-
-def _within(domains: tuple[str, ...], policy: Decide) -> Decide:
-    """The policy, limited to names that the CA may sign: clients refuse other certificates."""
-    if not domains:
-        return policy
-    permitted = [HostPattern.parse(text) for domain in domains for text in (domain, f"*.{domain}")]
-
-    def narrowed(ends: Sequence[End]) -> PolicyDecision:
-        decision = policy(ends)
-        if decision.action == "intercept" and not any(each.matches(ends[0]) for each in permitted):
-            return PolicyDecision("passthrough", "--permit-domain")
-        return decision
-
-    return narrowed

@@ -143,10 +143,23 @@ class LivePolicy:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._permitted: tuple[HostPattern, ...] = ()
+        """If not empty, the names that the CA may sign."""
+
+    def limit(self, domains: Iterable[str]) -> None:
+        """Intercept only names that the CA may sign: clients refuse other certificates. No domains:
+        it may sign all."""
+        texts = (text for domain in domains for text in (domain, f"*.{domain}"))
+        self._permitted = tuple(map(HostPattern.parse, texts))
 
     def decide(self, ends: Sequence[End]) -> PolicyDecision:
         """See `Policy.decide`."""
-        return self._policy.decide(ends)
+        decision = self._policy.decide(ends)
+        if decision.action != "intercept" or not self._permitted:
+            return decision
+        if any(each.matches(ends[0]) for each in self._permitted):
+            return decision
+        return PolicyDecision("passthrough", "--permit-domain")
 
     def toggle(self, option: Literal["block", "passthrough"], host: str) -> bool:
         """Add a host to the patterns of an option, or remove it. Returns whether it is there now.

@@ -82,10 +82,10 @@ async def _run(
             config,
             authorities.widest,
             session.on_secret,
-            session.policy.decide,
             sets=roots.sets,
             narrower=authorities.by_sets,
         )
+        session.policy.limit(authorities.widest.permitted_domains)
         if config.trust:
             trust = CommandTrust.of(roots, authorities, environ)
             browsers = BrowserTrust(trust.builtin, environ, config.argv, trust.directory)
@@ -97,7 +97,9 @@ async def _run(
         launch.cancel()
         raise
     command = Command(launch, environ)
-    inside = CommandSource.opened(config, namespace, command, interceptor, session.note)
+    inside = CommandSource.opened(
+        config, namespace, command, interceptor, session.policy.decide, session.note
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(command.watch)
         await session.run(confined(inside, keep=_KEPT), interceptor, named)

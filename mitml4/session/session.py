@@ -279,6 +279,7 @@ class Session:
             connect=connect,
             relay=relay,
             tls=interceptor,
+            policy=self.policy.decide,
             hold_s=self.config.detect_timeout_s,
             shown=self._shown(),
             name_of=source.name_of,

@@ -282,8 +282,8 @@ class FlowLab:
                     contexts=self.contexts,
                     verifier=Verifier([self.root]),
                     passthrough_cache=PassthroughCache(trio.current_time),
-                    policy=policy,
                 ),
+                policy=policy,
             )
             with trio.fail_after(1000):
                 async with trio.open_nursery() as nursery:

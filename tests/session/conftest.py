@@ -130,7 +130,6 @@ def lab(
                 contexts=Contexts(),
                 verifier=verifier,
                 passthrough_cache=PassthroughCache(trio.current_time),
-                policy=lambda _ends: ("intercept", ""),
             )
             proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
 

@@ -314,3 +314,18 @@ def test_a_host_that_a_client_named_stands_for_itself_only() -> None:
         with pytest.raises(UsageError):
             policy.toggle("block", text)
         assert policy.decide([Target("a.example", 1)]).action == "intercept"
+
+
+def test_what_the_authority_may_not_sign_is_passed_through() -> None:
+    server = Target("192.0.2.1", 443)
+    policy = LivePolicy(Policy(block=patterns("*.test")))
+    assert policy.decide([server]) == PolicyDecision("intercept")
+    policy.limit(("example.com", "example.org"))
+    for host, action in (
+        *(("example.com", "intercept"), ("www.Example.COM.", "intercept")),
+        *(("a.b.example.org", "intercept"), ("badexample.com", "passthrough")),
+        *(("192.0.2.1", "passthrough"), ("a.test", "block")),
+    ):
+        assert policy.decide([Target(host, 443), server]).action == action, host
+    passed = policy.decide([Target("other.example", 443), Target("www.example.com", 443)])
+    assert passed == PolicyDecision("passthrough", "--permit-domain")

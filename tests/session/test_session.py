@@ -135,7 +135,6 @@ async def run(session: Session, *flow_sources: LoopbackSource) -> None:
         contexts=None,
         verifier=None,
         passthrough_cache=None,
-        policy=lambda *_what: ("intercept", ""),
     )
     await session.run(opening(), interceptor, None)  # type: ignore[arg-type]
 
