@@ -7,7 +7,7 @@ Therefore its bytes are held until that is known.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mitml4.dataclass import dataclass
 from mitml4.payload.budget import Payload
@@ -15,8 +15,9 @@ from mitml4.payload.text import shown_data
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.flow_data import FlowData
 from mitml4.protocols.payload import redacted
-from mitml4.protocols.secrets.finder import SecretFinder, Span
-from mitml4.protocols.secrets.table import FINDERS
+
+if TYPE_CHECKING:
+    from mitml4.protocols.secrets.finder import SecretFinder, Span
 
 __all__ = ["Recorder"]
 
@@ -118,6 +119,8 @@ def _event(piece: _Piece) -> FlowData:
 
 def _finders(protocol: str) -> dict[Direction, SecretFinder]:
     """The finders of a protocol, by the direction that they read."""
+    from mitml4.protocols.secrets.table import FINDERS  # only --payload needs it
+
     finder = FINDERS.get(protocol)
     if finder is None:
         return {}

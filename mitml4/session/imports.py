@@ -31,8 +31,8 @@ _LATE_OF_TABLES: Final = ("rich._emoji_codes", "rich.ansi", "rich.table")
 
 
 def import_decoders() -> None:
-    """Import what undoes codings and charsets, which only --payload needs."""
-    for name in (*codings.LATE_IMPORTS, *text.LATE_IMPORTS):
+    """Import what undoes codings and charsets, and finds secrets, which only --payload needs."""
+    for name in (*codings.LATE_IMPORTS, *text.LATE_IMPORTS, "mitml4.protocols.secrets.table"):
         import_module(name)
 
 

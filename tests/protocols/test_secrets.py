@@ -350,8 +350,9 @@ CASES: list[Case] = [
                 + SECRET
                 + b"\r\n",
             ),
+            (UP, b'AUTH "my \\" word" \r\nAUTH \'a b\r\nSET "a b" c\r\n'),
         ],
-        [S, S, S, S, S + 1, S],
+        [S, S, S, S, S + 1, S, 12, 4],
     ),
     (
         "postgresql",

@@ -41,6 +41,7 @@ def test_no_text_needs_a_module_later() -> None:
 
 DECODERS = """
 import sys
+from mitml4.engine.recorder import Recorder
 from mitml4.payload.body import Body
 from mitml4.payload.budget import SessionPayload
 from mitml4.payload.text import _CODECS, shown
@@ -52,6 +53,7 @@ for text in ("Привет мир, это текст. ", "これは日本語の�
     for codec in ("cp1251", "koi8_r", "cp932", "euc_jp", "gb18030", "cp1252"):
         shown((text * 20).encode(codec, "ignore"), b"text/plain")
 shown(bytes(range(128, 256)) * 20, b"text/plain")
+Recorder(SessionPayload().of_flow(), "smtp", redacts=True)
 for codec in _CODECS:
     shown(b"a", b"text/plain; charset=" + codec.encode())
 for coding in ("gzip", "deflate", "br", "zstd"):

@@ -17,7 +17,10 @@ __all__ = ["Cassandra", "Ldap", "Memcached", "Mongodb", "Mysql", "Postgresql", "
 class Redis(SecretFinder):
     """AUTH, HELLO with AUTH, and commands that set or pass on a password."""
 
-    _WORD: Final = regex(rb"[^ \r\n]+")
+    _WORD: Final = regex(
+        rb"(?=[^ \r\n])(?:\"(?:[^\"\\\r\n]|\\.)*+\"|'[^'\r\n]*+'|[^ \r\n\"'])*+(?:[\"'][^\r\n]*+)?"
+    )
+    """A word, quoted or not; a quote that does not end goes on to the end of the line."""
     _LONGEST_NAME: Final = 64
     _SETTINGS: Final = frozenset({b"REQUIREPASS", b"MASTERAUTH", b"TLS-KEY-FILE-PASS"})
 
