@@ -74,27 +74,33 @@ class HttpArchive(Format[Exchange]):
 
     def take(self, event: Published) -> Iterable[Exchange]:
         match event:
+            case LayerEvent():
+                return self._take_content(event)
             case FlowOpen():
                 self._flows[event.flow] = _Flow(event)
             case FlowLayer():
                 self._flows[event.flow].layers.append(event)
-            case LayerEvent(content=HttpRequest() as request):
-                self._begin(event, request)
-            case LayerEvent(content=HttpResponse() as response):
-                self._answer(event, response)
-            case LayerEvent(content=HttpBody() as body):
-                self._add_body(event, body)
-            case LayerEvent(content=GrpcMessage() as message):
-                self._add_grpc_message(event, message)
-            case LayerEvent(content=WebSocketMessage() as message):
-                self._add_socket_message(event, message)
-            case LayerEvent(content=HttpEnd() as end):
-                return self._end(event, end)
             case FlowClose():
                 flow = self._flows.pop(event.flow)
                 return [
                     self._complete(flow, exchange) for exchange in list(flow.exchanges.values())
                 ]
+        return ()
+
+    def _take_content(self, event: LayerEvent) -> Iterable[Exchange]:
+        match event.content:
+            case HttpRequest() as request:
+                self._begin(event, request)
+            case HttpResponse() as response:
+                self._answer(event, response)
+            case HttpEnd() as end:
+                return self._end(event, end)
+            case HttpBody() as body:
+                self._add_body(event, body)
+            case GrpcMessage() as message:
+                self._add_grpc_message(event, message)
+            case WebSocketMessage() as message:
+                self._add_socket_message(event, message)
         return ()
 
     def weight(self, item: Exchange) -> Weight:

@@ -119,13 +119,14 @@ def _request(exchange: Exchange) -> dict[str, Any]:
 def _post_data(body: HttpBody, content_type: str) -> dict[str, Any]:
     """As of browsers, which have both the parameters and the text of a form. HAR knows no base64
     here."""
-    content = b64decode(body.base64 or "") if body.text is None else body.text.encode()
+    text = body.text
+    content = b64decode(body.base64 or "") if text is None else text.encode("utf-8", "replace")
     found: dict[str, Any] = {"mimeType": content_type}
     if parameters := form_parameters(content_type, content):
         found["params"] = parameters
-    if body.text is None:
+    if text is None:
         return found | {"text": body.base64, "_encoding": "base64"} | _comment(body)
-    return found | {"text": body.text} | _comment(body)
+    return found | {"text": text} | _comment(body)
 
 
 def _response(exchange: Exchange) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -102,3 +103,55 @@ def test_no_filter_needs_a_module_later() -> None:
         [sys.executable, "-c", FILTERS], capture_output=True, text=True, check=True
     )
     assert ended.stdout.split() == []
+
+
+ARCHIVE = """
+import sys
+from pathlib import Path
+import mitml4.session.session
+from mitml4.address import Address
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
+from mitml4.payload.text import PayloadText, base64_of
+from mitml4.protocols.http.events import HttpBody, HttpEnd, HttpRequest, HttpResponse
+from mitml4.session.imports import import_all, import_decoders
+from mitml4.sinks.har import HttpArchive
+
+import_all()
+import_decoders()
+before = {*sys.modules}
+archive = HttpArchive.to_file(Path(sys.argv[1]))
+place = Address("192.0.2.1", 80)
+layer = {"protocol": "http/1", "speaker": "client", "action": "relayed"}
+body = {"stream": 1, "size": 1, "decoded_size": 1, "encoding": (), "coding_error": None,
+        "charset": None, "truncated": False}
+form = b'--b\\r\\nContent-Disposition: form-data; name="\\xe4"\\r\\n\\r\\n\\xff\\r\\n--b--'
+cookies = ("a=b; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "a=b; Max-Age=5", "a=b; Expires=x")
+for event in (
+    FlowOpen(flow=1, client=place, destination=place),
+    FlowLayer(flow=1, depth=0, **layer),
+    *(LayerEvent(flow=1, depth=0, content=content) for content in (
+        HttpRequest(stream=1, method="POST", url="http://b\\xfccher.example\\u2100/?a=%ff",
+                    version="HTTP/1.1", content_type="multipart/form-data; boundary=b",
+                    headers=(("Cookie", "\\udcff=1"),)),
+        HttpBody(side="request", text=None, base64=base64_of(form), **body),
+        HttpResponse(stream=1, status=200, version="HTTP/1.1",
+                     headers=tuple(("Set-Cookie", each) for each in cookies)),
+        HttpBody(side="response", text=PayloadText("\\ud800\\u2028"), base64=None, **body),
+        HttpEnd(stream=1, request_bytes=1, response_bytes=1, duration_s=1.0, request_s=0.5),
+    )),
+):
+    if items := list(archive.take(event)):
+        archive.write(items)
+archive.finish()
+print(*{*sys.modules} - before)
+"""
+
+
+def test_no_archive_needs_a_module_later(tmp_path: Path) -> None:
+    path = tmp_path / "har"
+    ended = subprocess.run(
+        [sys.executable, "-c", ARCHIVE, path], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []
+    (entry,) = json.loads(path.read_bytes())["log"]["entries"]
+    assert entry["request"]["postData"]["params"] == [{"name": "\\xe4", "value": "\\xff"}]

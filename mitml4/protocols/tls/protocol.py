@@ -371,7 +371,7 @@ class TlsConversation(Conversation):
         ClientHello has moved before this conversation began."""
         self.set_directive(direction, FORWARD_ALL)
         if self._server and self._asked_at is not None:
-            took = self.context.clock() - self._asked_at
+            took = max(self.context.clock() - self._asked_at, 0.0)
             self._details = replace(self._details, handshake_s=took)
         asked = self._server is None or self._details.version_offered is not None
         self.details_ready = self.details_ready or asked
