@@ -14,7 +14,13 @@ import pytest
 
 CURL = "curl -sS -o /dev/null --http1.1 -H 'Connection: close'"
 VISITS = f"{CURL} 'https://www.example/?[1-12]'; echo done"  # a connection each
-OPTIONS = {"-o": "events.jsonl", "-w": "packets.pcapng", "--har": "exchanges.har", "--keylog": "k"}
+OPTIONS = {
+    "-o": "events.jsonl",
+    "-w": "packets.pcapng",
+    "--har": "exchanges.har",
+    "--pcap-plain": "plain.pcap",
+    "--keylog": "k",
+}
 
 
 @dataclass
@@ -31,7 +37,7 @@ class Written:
             path = self.files / OPTIONS[option]
             if option == "--har":
                 assert json.loads(path.read_bytes())["log"]["version"] == "1.2"
-            elif option == "-w":
+            elif option in ("-w", "--pcap-plain"):
                 detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(path)]
                 read = subprocess.run(detect, capture_output=True, text=True, timeout=60)
                 assert (read.returncode, read.stderr) == (0, "")
@@ -76,7 +82,7 @@ def run(host, nginx):
 
 @pytest.mark.parametrize("options", [*((each,) for each in OPTIONS), tuple(OPTIONS)])
 def test_a_disk_that_fills_up_is_said_and_what_is_there_opens(run, options) -> None:
-    ended = run(VISITS, *options, size="4k" if len(options) == 1 else "16k")
+    ended = run(VISITS, *options, size="4k" if len(options) == 1 else "20k")
     assert (ended.code, ended.out) == (1, "done\n")
     ended.assert_said(*options, reason="No space left on device")
     ended.assert_whole(*options)
@@ -88,7 +94,7 @@ def test_the_commands_own_failure_comes_first(run) -> None:
     ended.assert_said("-o", reason="No space left on device")
 
 
-@pytest.mark.parametrize("option", ["-w", "--har"])
+@pytest.mark.parametrize("option", ["-w", "--har", "--pcap-plain"])
 def test_a_file_that_cannot_be_begun_is_said_before_the_command_runs(run, option: str) -> None:
     ended = run("echo ran", option, prepare='head -c 16k /dev/zero >"$PWD"/../scratch/disk/x')
     assert (ended.code, ended.out) == (1, "")

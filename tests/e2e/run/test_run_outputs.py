@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,23 @@ WEB = "https://www.example/"
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
 
 
+def paths_in(plain: Path) -> list[str]:
+    """What a program that knows no secrets sees requests for."""
+    argv = ["tshark", "-n", "-r", str(plain), "-Y", "http2.headers.method or http.request"]
+    argv += ["-T", "fields", "-e", "http2.headers.path", "-e", "http.request.uri"]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    return said.split()
+
+
 @pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
 def test_packets_and_exchanges_of_a_command_are_written(host, nginx, root: bool) -> None:
     packets, archive = host.scratch / "packets.pcapng", host.scratch / "exchanges.har"
-    ended = host.run(*CURL, WEB, root=root, options=["-w", str(packets), "--har", str(archive)])
+    plain = host.scratch / "plain.pcap"
+    options = ["-w", str(packets), "--har", str(archive), "--pcap-plain", str(plain)]
+    ended = host.run(*CURL, WEB, root=root, options=options)
     assert ended.code == 0
+    assert paths_in(plain) == ["/"]
+    assert plain.stat().st_mode & 0o777 == 0o600
     (entry,) = json.loads(archive.read_bytes())["log"]["entries"]
     assert (entry["request"]["url"], entry["response"]["status"]) == (WEB, 200)
     detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(packets)]
@@ -29,13 +42,14 @@ def test_packets_and_exchanges_of_a_command_are_written(host, nginx, root: bool)
 
 
 def test_a_filter_selects_what_is_written_and_said_but_not_the_packets(host, nginx) -> None:
-    names = {name: host.scratch / name for name in ("events.jsonl", "some.har", "all.pcapng")}
-    events, archive, packets = names.values()
+    names = ("events.jsonl", "some.har", "some.pcap", "all.pcapng")
+    events, archive, plain, packets = (host.scratch / name for name in names)
     ended = host.run(
         *("sh", "-c", f"curl -s {WEB} && curl -s {WEB}missing && curl -s --http1.1 {WEB}"),
         options=[
             *("--filter", "status:404 or protocol:http/1"),
             *("-o", str(events), "--har", str(archive), "-w", str(packets)),
+            *("--pcap-plain", str(plain)),
         ],
     )
     assert ended.code == 0
@@ -48,6 +62,7 @@ def test_a_filter_selects_what_is_written_and_said_but_not_the_packets(host, ngi
     assert lines[-1]["flows"] == 3
     entries = json.loads(archive.read_bytes())["log"]["entries"]
     assert [entry["request"]["url"] for entry in entries] == requests
+    assert paths_in(plain) == ["/missing", "/"]
     detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(packets)]
     read = subprocess.run(detect, check=True, capture_output=True, text=True, timeout=60)
     assert read.stdout.count('"type":"flow.close"') == 3
