@@ -627,6 +627,28 @@ def test_every_split_hides_the_same_secrets(number: int) -> None:
     assert shown(case, None, redacts=False) == sent
 
 
+def test_a_unit_that_comes_byte_by_byte_is_hidden_once_it_is_whole() -> None:
+    """Beyond a kilobyte it is read again only once an eighth more has come, or at the end."""
+    value = SECRET * 200
+    for name, unit, spared in (
+        ("smtp", b"AUTH PLAIN " + value + b"\r\n", b"NOOP\r\n" * 100),
+        ("ldap", b"\x30\x84" + struct.pack("!I", len(value) + 24) + b"\2\1\1\x60\x84"
+         + struct.pack("!I", len(value) + 15) + b"\2\1\3\4\4cn=a\x80\x84"
+         + struct.pack("!I", len(value))[:4] + value, b""),
+    ):  # fmt: skip
+        for stream in (unit + spared, unit):
+            finder = FINDERS[name]()
+            whole, hidden = b"", b""
+            for at in range(len(stream)):
+                data, spans = finder.feed(stream[at : at + 1])
+                hidden += b"".join(data[start:end] for start, end in spans)
+                whole += data
+            data, spans = finder.end()
+            hidden += b"".join(data[start:end] for start, end in spans)
+            assert whole + data == stream
+            assert hidden == value, name
+
+
 def test_every_protocol_with_a_finder_is_tried() -> None:
     assert {case[0] for case in CASES} == set(FINDERS)
     assert all(registry.by_name(name) for name in FINDERS)

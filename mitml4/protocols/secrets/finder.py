@@ -15,6 +15,9 @@ from mitml4.protocols.parts.fields import Reader, Short
 
 __all__ = ["MAX_UNIT", "SecretFinder", "Span"]
 
+_FREE_BYTES: Final = 1024
+_GROWTH: Final = 8
+"""Beyond those bytes, an eighth more has to come before a unit is read again."""
 MAX_UNIT: Final = 1 << 15
 """Bytes that wait for the rest of their unit."""
 
@@ -31,7 +34,9 @@ class SecretFinder(ABC):
     def __init__(self) -> None:
         self.is_over = False
         """Nothing secret will come."""
-        self._waiting = b""
+        self._waiting = bytearray()
+        self._enough = 0
+        """So many bytes have to wait before they are read again."""
         self._skipped = 0
         self._found: list[Span] = []
 
@@ -52,8 +57,11 @@ class SecretFinder(ABC):
 
     def feed(self, data: bytes) -> tuple[bytes, list[Span]]:
         """The next bytes. Returns those of which all is known, and where secrets stand in them."""
-        data = self._waiting + data
-        at = 0
+        self._waiting += data
+        return self._read_waiting() if len(self._waiting) >= self._enough else (b"", [])
+
+    def _read_waiting(self) -> tuple[bytes, list[Span]]:
+        data, at = bytes(self._waiting), 0
         while at < len(data):
             if self.is_over:
                 at = len(data)
@@ -65,15 +73,23 @@ class SecretFinder(ABC):
                 at += unit
             elif not self.is_over:
                 break
-        self._waiting = data[at:]
+        del self._waiting[:at]
+        # A unit that comes byte by byte would cost the square of its length.
+        left = len(self._waiting)
+        self._enough = left + left // _GROWTH if left > _FREE_BYTES else 0
         return data[:at], self._take_found(at)
 
     def end(self) -> tuple[bytes, list[Span]]:
         """The bytes that wait: no more will come."""
-        data, self._waiting = self._waiting, b""
-        if data:
-            self.read_rest(data)
-        return data, self._take_found(len(data))
+        data, found = self._read_waiting()
+        rest = bytes(self._waiting)
+        self._waiting.clear()
+        if rest:
+            self.read_rest(rest)
+        behind = [
+            (len(data) + start, len(data) + end) for start, end in self._take_found(len(rest))
+        ]
+        return data + rest, found + behind
 
     def read_rest(self, data: bytes) -> None:
         """Hide what may be secret in a unit that is not whole: all, unless a subclass knows

@@ -137,7 +137,7 @@ class Sip(Lines):
     of_both_sides = True
     _FIELD: Final = regex(rb"(?:Proxy-)?Authorization[ \t]*:[ \t]*(.*)", re.IGNORECASE)
     _FOLDED: Final = regex(rb"[ \t]+(.*)")
-    _URL: Final = regex(rb"(?:rtsps?://|sips?:)[^ :@/]+:([^ @/]+)@", re.IGNORECASE)
+    _URL: Final = regex(rb"(?:rtsps?://|sips?:)[^ :@/]{1,128}+:([^ @/]{1,256}+)@", re.IGNORECASE)
 
     def line(self, start: int, line: bytes) -> None:
         found = self._FIELD.fullmatch(line)
