@@ -50,6 +50,7 @@ from mitml4.sinks.updates import (
 )
 from mitml4.tls.forge import Forge
 from mitml4.tls.keys import KeyType
+from mitml4.tls.pinning import PassthroughCache
 
 __all__ = ["Complain", "Say", "Session"]
 
@@ -108,6 +109,8 @@ class Session:
             on_failure=self._break,
         )
         self.flows = Flows(self.hub, self._limits, config.max_flows, self._reach)
+        self._passthrough_cache: PassthroughCache | None = None
+        """While it runs."""
 
     async def run(
         self,
@@ -117,6 +120,7 @@ class Session:
     ) -> None:
         """Run until stopped. Raises MitmError for what ended the session early; everything is
         closed then, too."""
+        self._passthrough_cache = interceptor.passthrough_cache
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:
                 self.hub.publish(self._start_event(sources, authority))
@@ -164,6 +168,8 @@ class Session:
         )
         is_on = self.policy.toggle(option, command.host)
         action, reason = self.policy.decide([Target(command.host, 0)])
+        if option == "passthrough" and not is_on and self._passthrough_cache:
+            self._passthrough_cache.forget_pins(command.host)
         what, on, off = _TOGGLED[option]
         if action == option and not is_on:
             return f"{what}{command.host} stays {on}: {reason}"

@@ -168,6 +168,13 @@ class PassthroughCache:
         if record.reason == reason:
             record.passthrough_until = _NEVER
 
+    def forget_pins(self, host: str) -> None:
+        """Decrypt the connections of all clients to a host again, until they refuse again."""
+        for (client, site), record in list(self._records.items()):
+            if host == site.sni or site.target.rpartition(":")[0].strip("[]") == host:
+                record.left_at = _NEVER
+                self.remove(client, site, PINNED)
+
     def accept(self, client: Client, site: Site) -> None:
         """The client has accepted our certificate."""
         self._accepted_at[site] = self.clock()

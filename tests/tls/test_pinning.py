@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mitml4.tls.pinning import CHANNEL_BINDING, Client, PassthroughCache, Site, Visit
+from mitml4.tls.pinning import (
+    CHANNEL_BINDING,
+    CLIENT_CERTIFICATE,
+    Client,
+    PassthroughCache,
+    Site,
+    Visit,
+)
 
 HOUR = 3600.0
 NEEDS = "no shared cipher"
@@ -146,6 +153,29 @@ def test_pins_are_not_learned_where_they_are_not_wanted() -> None:
     assert told.visit("A").passthrough_reason == NEEDS
     told.play("A needs_no, B refused, C refused")
     assert told.visit("A").passthrough_reason is None
+
+
+def test_a_person_lets_the_pins_of_a_host_be_forgotten() -> None:
+    cache = PassthroughCache(lambda: 0.0)
+    client = Client("192.0.2.1", "t13d")
+    sites = [
+        Site("a.test:443", None),
+        Site("192.0.2.9:443", "a.test"),
+        Site("[2001:db8::1]:443", None),
+    ]
+    other, certificate = Site("b.test:443", "b.test"), Site("a.test:444", "a.test")
+    for site in (*sites, other):
+        cache.visit(client, site).refused()
+    cache.visit(client, certificate).needs(CLIENT_CERTIFICATE)
+    cache.forget_pins("a.test")
+    reasons = [cache.reason(client, site) for site in sites]
+    assert reasons == [None, None, "pinned"]
+    cache.forget_pins("2001:db8::1")
+    assert cache.reason(client, sites[2]) is None
+    assert cache.reason(client, other) == "pinned"
+    assert cache.reason(client, certificate) == CLIENT_CERTIFICATE
+    cache.visit(client, sites[0]).refused()
+    assert cache.reason(client, sites[0]) == "pinned"
 
 
 def test_the_tables_are_bounded() -> None:

@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
@@ -181,6 +182,17 @@ def test_the_request_of_an_open_flow_is_copied(index: Index) -> None:
     assert "open a flow" in window.picture()[-1]
     window.press(b"\r", b"e")
     assert window.copied == ["curl http://1.example/"]
+
+
+def test_n_goes_from_request_to_request(index: Index, make_flow: Make) -> None:
+    flow = make_flow(9)
+    exchange = flow.exchanges[0]
+    flow.exchanges = [replace(exchange, stream=number) for number in range(1, 31)]
+    index.add(flow)
+    window = Window(index).press(END, b"\r")
+    window.picture()
+    for key, first in ((b"n", 1), (b"n", 2), (b"n", 3), (b"N", 2), (b"N", 1), (b"N", 1)):
+        assert window.press(key).picture()[1].startswith(f"{first}  GET"), key
 
 
 @pytest.mark.parametrize("size", [(20, 4), (40, 10), (80, 24), (200, 60), (5, 2), (1, 1)])
