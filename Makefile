@@ -25,7 +25,7 @@ E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=ngi
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites clean
+.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites pictures clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
@@ -35,6 +35,7 @@ help:
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, and compare with other proxies"
 	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
+	@echo "make pictures   draw the live table for the README, as root"
 	@echo "make clean   remove what these commands have created"
 
 demo: .venv/ready
@@ -102,6 +103,10 @@ bench: .venv/ready-to-develop
 foreign-suites: .venv/ready-to-develop
 	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql
 	$(BIN)/python tools/foreign_suites.py $(SUITES)
+
+pictures: .venv/ready-to-develop
+	@tools/install-commands tmux=tmux $(TOOLS)
+	$(BIN)/python tools/pictures.py
 
 clean:
 	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
