@@ -1,7 +1,7 @@
 """An HTTP exchange as an entry of an HTTP archive.
 
-Names that begin with `_` are extensions; of these, `_webSocketMessages` and `_resourceType` have
-the form of Chromium's developer tools. Times are in milliseconds.
+Names that begin with `_` are extensions; of these, `_webSocketMessages`, `_resourceType` and
+`_connectionId` are those of Chromium's developer tools. Times are in milliseconds.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def entry_of(exchange: Exchange) -> dict[str, Any]:
         "cache": {},
         "timings": timings,
         "connection": str(exchange.flow.flow),
+        "_connectionId": str(exchange.flow.flow),
         "_client": exchange.flow.client,
         "_stack": exchange.stack,
         "_stream": exchange.request.stream,

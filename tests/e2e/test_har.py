@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
@@ -15,6 +16,7 @@ import jsonschema
 import pytest
 
 from tests.e2e import payload_servers
+from tests.e2e.har_importer import Importer, importing
 
 V4 = "198.51.100.2"
 PORT, TLS_PORT, GRPC_PORT, WEBSOCKET_PORT = 8180, 8543, 8181, 8182
@@ -67,6 +69,16 @@ def others(serve) -> None:
         serve(sys.executable, str(PROGRAM), kind, str(port), port=port)
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium's importer; None where Chromium is no package."""
+    if shutil.which("chromium") is None:
+        yield None
+        return
+    with importing(tmp_path_factory.mktemp("profile")) as importer:
+        yield importer
+
+
 @pytest.fixture
 def curl(client):
     def run(session, *arguments: str) -> None:
@@ -79,8 +91,8 @@ def curl(client):
     return run
 
 
-def entries(path: Path) -> list[dict]:
-    """Its entries, after three readers that are not ours have read them."""
+def entries(path: Path, browser: Importer | None) -> list[dict]:
+    """Its entries, after readers that are not ours have read them."""
     data = path.read_bytes()
     archive = json.loads(data)
     jsonschema.validate(archive, json.loads(SCHEMA.read_text()))
@@ -99,7 +111,32 @@ def entries(path: Path) -> list[dict]:
         if "text" in ours["response"]["content"]:
             assert theirs.response.text == ours["response"]["content"]["text"]
         assert theirs.startTime.isoformat()[:19] == ours["startedDateTime"][:19]
+    if browser:
+        check_import(browser.read(path), found)
     return found
+
+
+def check_import(read: list[dict], found: list[dict]) -> None:
+    """Chromium has read what is there."""
+    for theirs, ours in zip(read, found, strict=True):
+        request, response, timings = ours["request"], ours["response"], ours["timings"]
+        assert (theirs["url"], theirs["status"]) == (request["url"], response["status"])
+        assert theirs["connection"] == ours["connection"]
+        assert theirs["mime"] == response["content"]["mimeType"]
+        if "text" in response["content"]:
+            shown = theirs["content"]
+            is_bare = response["content"].get("encoding") or theirs["mime"].startswith("text/")
+            assert (shown if is_bare else b64decode(shown).decode()) == response["content"]["text"]
+        assert theirs["posted"] == request.get("postData", {}).get("text")
+        for cookies, key in ((request["cookies"], "sent"), (response["cookies"], "received")):
+            assert theirs[key] == [[each["name"], each["value"]] for each in cookies]
+        for part in ("connect", "ssl"):
+            assert theirs[part] == pytest.approx(max(timings[part], 0), abs=0.01)
+        assert theirs["frames"] == [
+            [each["type"], each["opcode"], each["data"]]
+            for each in ours.get("_webSocketMessages", [])
+        ]
+        assert (theirs["type"] == "websocket") == bool(theirs["frames"])
 
 
 def content(entry: dict) -> bytes:
@@ -108,7 +145,7 @@ def content(entry: dict) -> bytes:
 
 
 @pytest.mark.usefixtures("web")
-def test_bodies_forms_cookies_and_times(intercept, curl, tmp_path):
+def test_bodies_forms_cookies_and_times(intercept, curl, browser, tmp_path):
     path, packets = tmp_path / "exchanges.har", tmp_path / "packets.pcapng"
     session = intercept("--har", str(path), "--payload", "--show-secrets", "-w", str(packets))
     root = f"https://www.example:{TLS_PORT}/"
@@ -126,7 +163,7 @@ def test_bodies_forms_cookies_and_times(intercept, curl, tmp_path):
             *("--next", *options, "-F", "name=ä b", "-F", f"file=@{upload};type=a/b", *form),
         )
     assert session.stop() == 0
-    live = entries(path)
+    live = entries(path, browser)
     assert path.stat().st_mode & 0o077 == 0
     again = tmp_path / "again.har"
     detect = [sys.executable, "-m", "mitml4", "detect", "--har", str(again), "--payload"]
@@ -134,7 +171,7 @@ def test_bodies_forms_cookies_and_times(intercept, curl, tmp_path):
     assert (shown.returncode, shown.stderr) == (0, b"")
     events = [json.loads(line) for line in shown.stdout.splitlines()]
     assert {event["headers"] for event in events if "headers" in event} == {None}
-    for found in (live, entries(again)):
+    for found in (live, entries(again, browser)):
         for first in range(0, 8, 4):
             check_exchanges(found[first : first + 4])
 
@@ -183,14 +220,14 @@ def check_exchanges(four: list[dict]) -> None:
 
 @pytest.mark.usefixtures("web")
 def test_without_payload_there_are_no_bodies_and_without_secrets_no_cookies(
-    intercept, curl, tmp_path
+    intercept, curl, browser, tmp_path
 ):
     path = tmp_path / "exchanges.har"
     session = intercept("--har", str(path))
     url = f"https://www.example:{TLS_PORT}/form"
     curl(session, "-o", "/dev/null", "-d", "a=b", "-b", "c=d", url)
     assert session.stop() == 0
-    (entry,) = entries(path)
+    (entry,) = entries(path, browser)
     assert "postData" not in entry["request"]
     assert "text" not in entry["response"]["content"]
     assert entry["response"]["content"]["size"] == len("taken")
@@ -201,14 +238,14 @@ def test_without_payload_there_are_no_bodies_and_without_secrets_no_cookies(
 
 
 @pytest.mark.usefixtures("others")
-def test_messages_of_websocket_and_grpc(intercept, client, tmp_path):
+def test_messages_of_websocket_and_grpc(intercept, client, browser, tmp_path):
     path = tmp_path / "exchanges.har"
     session = intercept("--har", str(path), "--payload", "--payload-limit", "1MiB")
     for kind, port in (("grpc-client", GRPC_PORT), ("websocket-client", WEBSOCKET_PORT)):
         outcome = client.run(sys.executable, str(PROGRAM), kind, V4, str(port))
         assert outcome.code == 0, outcome.err
     assert session.stop() == 0
-    call, *sockets = entries(path)
+    call, *sockets = entries(path, browser)
     for sender, expected in (
         ("send", payload_servers.ROUND),
         ("receive", [message[::-1] for message in payload_servers.ROUND]),
