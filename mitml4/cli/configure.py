@@ -63,13 +63,16 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
     """From the options of `run`. Raises UsageError."""
     if given["quiet"]:
         console.verbosity = -1
+    display = _display_beside_a_command(console, given)
+    if given["payload"] and display != "json-on-stderr" and not (given["output"] or given["har"]):
+        console.say("--payload has an effect with --json, -o FILE or --har FILE")
     return RunConfig(
         argv=argv,
         loopback=given["loopback"],
         trust=given["trust"],
         udp=given["udp"],
         wait=given["wait"],
-        output=_display_beside_a_command(console, given),
+        output=display,
         **_common(console, given),
     )
 

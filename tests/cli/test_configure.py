@@ -13,9 +13,10 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.cli.configure import intercept_config
+from mitml4.cli.configure import intercept_config, run_config
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, intercept_options
+from mitml4.cli.run import run
 from mitml4.cli.values import parse_duration
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import PortRange, Scope
@@ -113,6 +114,21 @@ def test_what_events_show_of_what_is_said() -> None:
     shown = on_lo("--payload", "--payload-limit", "1KB", "--payload-total", "2GiB").shown
     assert shown == Shown(payload=SessionPayload(limit=1000, left=2 << 30).of_flow())
     assert on_lo("--show-secrets").shown == Shown(redacts=False)
+
+
+def test_payload_that_run_would_show_nowhere_is_said(capsys) -> None:
+    for options, is_said in (
+        (["--payload"], True),
+        (["--payload", "--table"], True),
+        (["--payload", "--json"], False),
+        (["--payload", "-o", "events"], False),
+        (["--payload", "--har", "har"], False),
+        (["--payload", "--quiet"], False),
+        ([], False),
+    ):
+        with run.make_context("run", [*options, "true"]) as context:
+            run_config(Console(), **context.params)
+        assert ("--payload has an effect with" in capsys.readouterr().err) == is_said, options
 
 
 def test_packets_without_tls_go_to_a_file_or_to_a_reader() -> None:
