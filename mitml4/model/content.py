@@ -5,6 +5,7 @@ Every line is raw text from the network: the caller makes it printable, or escap
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from mitml4.regex import regex
 __all__ = ["Shown", "shown"]
 
 _HEX_ROW: Final = 16
+_UTF_8: Final = codecs.getincrementaldecoder("utf-8")
 _FORM: Final = "application/x-www-form-urlencoded"
 _PROTOBUF: Final = ("protobuf", "grpc")
 _JSON_TOKEN: Final = regex(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
@@ -35,14 +37,15 @@ class Shown(NamedTuple):
     lines: list[str]
 
 
-def shown(content: bytes, content_type: str | None = None) -> Shown:
-    """Content for people. What it looks like counts more than the type that it was sent with."""
+def shown(content: bytes, content_type: str | None = None, *, is_cut: bool = False) -> Shown:
+    """Content for people. What it looks like counts more than the type that it was sent with.
+    `is_cut`: it may end in the middle of a character."""
     given = (content_type or "").lower()
     if not content:
         return Shown("empty", [])
     if image := _image(content):
         return Shown(image, [])
-    text = _text(content)
+    text = _text(content, is_cut=is_cut)
     if text is None:
         if any(word in given for word in _PROTOBUF) and (fields := guess(content)):
             return Shown("protobuf", fields)
@@ -55,9 +58,9 @@ def shown(content: bytes, content_type: str | None = None) -> Shown:
     return Shown("text", text.splitlines())
 
 
-def _text(content: bytes) -> str | None:
+def _text(content: bytes, *, is_cut: bool) -> str | None:
     try:
-        text = content.decode()
+        text = _UTF_8().decode(content, final=not is_cut)
     except UnicodeDecodeError:
         return None
     return None if any(char < " " and char not in "\t\n\r\f\v\x1b" for char in text) else text

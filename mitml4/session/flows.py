@@ -87,10 +87,12 @@ class Flows:
         for queued in self._crowd.all_waiting():
             queued.connection.refuse(None)
 
-    def reset(self, number: int) -> None:
-        """Reset both sides of a flow, if it is open."""
-        if flow := self.open.get(number):
+    def reset(self, number: int) -> bool:
+        """Reset both sides of a flow. Returns whether it was open."""
+        flow = self.open.get(number)
+        if flow:
             flow.reset()
+        return flow is not None
 
     def measure(self, number: int) -> None:
         """Publish the byte counts of a flow, if it is open."""

@@ -153,7 +153,8 @@ class Session:
                 for number in command.flows:
                     self.flows.measure(number)
             case Reset():
-                self.flows.reset(command.flow)
+                was_open = self.flows.reset(command.flow)
+                return f"#{command.flow} {'is reset' if was_open else 'has ended'}"
             case Refuse() | PassThrough():
                 try:
                     return self._toggle(command)

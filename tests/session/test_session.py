@@ -390,12 +390,12 @@ async def test_a_flow_is_reset_when_a_person_asks(flow_source, nursery) -> None:
     with trio.fail_after(5):
         client = socket.create_connection(flow_source.address)
         assert await answer(client) == b"\0hello"
-        assert session.handle(Reset(1)) is None
+        assert session.handle(Reset(1)) == "#1 is reset"
         await wait_all_tasks_blocked()
     with client, pytest.raises(ConnectionResetError):
         client.recv(1)
     assert kept.events[0].reason == "reset"
-    session.handle(Reset(1))  # it has gone
+    assert session.handle(Reset(1)) == "#1 has ended"
     session.handle(Stop())
 
 

@@ -145,7 +145,7 @@ def _requests(exchanges: list[Exchange]) -> Iterator[DetailLine]:
             f"{exchange.stream:>4}",
             f"{status:>3}",
             f"{'' if size is None else short_size(size):>4}",
-            f"{'' if exchange.duration_s is None else _seconds(exchange.duration_s):>7}",
+            f"{'' if exchange.duration_s is None else _seconds(exchange.duration_s):>8}",
         )
         is_bad = exchange.outcome not in (None, "complete") or (response and response.status >= 500)
         style = "failed" if is_bad else ""
@@ -159,7 +159,10 @@ def _tail(missing: int) -> Iterator[DetailLine]:
 
 
 def _seconds(duration: float) -> str:
-    return f"{duration:.3g} s"
+    """In at most eight characters, for less than a quarter of an hour."""
+    if duration < 0.9995:
+        return f"{duration * 1000:.3g} ms"
+    return f"{duration:.3g} s" if duration < 999.5 else f"{duration:.0f} s"
 
 
 def _summary(flow: Flow, moved: tuple[int, int] | None) -> Iterator[DetailLine]:
@@ -269,15 +272,21 @@ def _message_part(
         yield DetailLine(f"  {name}: {value}")
     if body and body.content is not None:
         undone = f", {', '.join(body.encoding)} undone" if body.encoding else ""
-        yield from _content(body, body.content, content_type, undone)
+        head = DetailLine("    ", "closed")
+        yield from _content(body, body.content, content_type, head, undone)
 
 
 def _content(
-    part: Body | Message | Data, content: bytes, content_type: str | None, more: str = ""
+    part: Body | Message | Data,
+    content: bytes,
+    content_type: str | None,
+    head: DetailLine,
+    more: str = "",
 ) -> Iterator[DetailLine]:
-    kind, lines = shown(content, content_type)
+    """`head` and what the content is, and its lines."""
+    kind, lines = shown(content, content_type, is_cut=part.truncated)
     cut = ", cut" if part.truncated else ""
-    yield DetailLine(f"    [{kind}, {len(content)} bytes{more}{cut}]", "closed")
+    yield head._replace(text=f"{head.text}[{kind}, {len(content)} bytes{more}{cut}]")
     yield from _bounded(lines)
 
 
@@ -291,18 +300,21 @@ def _bounded(lines: list[str]) -> Iterator[DetailLine]:
 def _message(message: Message) -> Iterator[DetailLine]:
     what = message.opcode or message.protocol
     on = "" if message.stream is None else f" on {message.stream}"
-    head = f"{_ARROWS[message.direction]} {what}{on}, {message.size} bytes  {_clock(message.time)}"
+    text = f"{_ARROWS[message.direction]} {what}{on}, {message.size} bytes  {_clock(message.time)}"
+    head = DetailLine(text, "name")
     yield DetailLine("")
-    yield DetailLine(head, "name")
     if message.content:
-        yield from _content(message, message.content, message.protocol)
+        head = head._replace(text=f"{text}  ")
+        yield from _content(message, message.content, message.protocol, head)
+    else:
+        yield head
 
 
 def _data(direction: str, pieces: list[Data]) -> Iterator[DetailLine]:
     content = b"".join(piece.content or b"" for piece in pieces)
     yield DetailLine("")
-    yield DetailLine(f"{_ARROWS[direction]} {direction}  {_clock(pieces[0].time)}", "name")
-    yield from _content(pieces[-1], content, None)
+    head = f"{_ARROWS[direction]} {direction}  {_clock(pieces[0].time)}  "
+    yield from _content(pieces[-1], content, None, DetailLine(head, "name"))
 
 
 def _clock(time: datetime) -> str:

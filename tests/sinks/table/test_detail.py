@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from mitml4.sinks.table.detail import Detail, detail, exchange_at
 from mitml4.sinks.table.history import History, Reader
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CLOCK = f"{TIME.astimezone():%H:%M:%S}.000"
 CLIENT, SERVER = Address("192.0.2.1", 50000), Address("192.0.2.2", 443)
 
 
@@ -91,13 +93,13 @@ def test_what_was_said_is_shown_in_the_order_of_its_kinds() -> None:
         flow(exchanges=[exchange("https://a/x", body=body)], messages=[message], data=data)
     )
     for expected in (
-        f"1  GET https://a/x  {TIME.astimezone():%H:%M:%S}.000",
-        "200  text/html  5B  0.0312 s",
+        f"1  GET https://a/x  {CLOCK}",
+        "200  text/html  5B  31.2 ms",
         "    [text, 3 bytes, gzip undone, cut]",
         "    <p>",
-        "    [text, 2 bytes]",
+        f"↑ text, 2 bytes  {CLOCK}  [text, 2 bytes]",
         "    hi",
-        "    [text, 5 bytes]",
+        f"↓ down  {CLOCK}  [text, 5 bytes]",
         "    +OK",
     ):
         assert expected in lines
@@ -212,8 +214,8 @@ def test_several_requests_are_listed_and_each_has_a_first_line() -> None:
     lines = detail(flow(exchanges=exchanges), 80)
     texts = [line.text for line in lines]
     at = texts.index("200 requests")
-    assert texts[at + 1] == "   1  200     5  0.0312 s  GET https://a/1"
-    assert texts[at + 200] == " 200  200     5  0.0312 s  GET https://a/200"
+    assert texts[at + 1] == "   1  200     5   31.2 ms  GET https://a/1"
+    assert texts[at + 200] == " 200  200     5   31.2 ms  GET https://a/200"
     firsts = [line.exchange for line in lines if line.is_first]
     assert firsts == exchanges
     assert "1 requests" not in text(flow(exchanges=exchanges[:1]))
@@ -227,7 +229,7 @@ def test_the_directions_take_turns_as_they_did() -> None:
         flow(data=[piece("up", 0, "PI"), piece("up", 2, "NG\r\n"), piece("down", 0, "+PONG\r\n"),
                    piece("up", 6, "QUIT\r\n")])
     )  # fmt: skip
-    said = [line.strip() for line in lines if line.startswith("    ") and "[" not in line]
+    said = [line.strip() for line in lines if line.startswith("    ")]
     assert said == ["PING", "+PONG", "QUIT"]
 
 
@@ -256,3 +258,22 @@ def test_only_what_has_changed_is_made_again() -> None:
 def test_the_bytes_of_an_open_flow_are_those_of_the_table() -> None:
     lines = Detail().lines(flow(), 80, moved=(1200, 34))
     assert any(line.text.endswith("open  ↑ 1.2k ↓ 34") for line in lines)
+
+
+def test_a_text_that_is_cut_within_a_character_is_a_text() -> None:
+    whole = "漢字".encode()
+    for cut in (3, 4, 5, 6):
+        piece = Data(depth=0, direction="up", offset=0, time=TIME, truncated=True,
+                     base64=b64encode(whole[:cut]).decode())  # fmt: skip
+        assert text(flow(data=[piece]))[-2:] == [
+            f"↑ up  {CLOCK}  [text, {cut} bytes, cut]",
+            f"    {whole[:cut].decode(errors='ignore')}",
+        ]
+
+
+def test_a_duration_fits_its_column() -> None:
+    for seconds, shown_as in ((0.000477, "0.477 ms"), (0.9994, "999 ms"), (0.9996, "1 s"),
+                              (59.94, "59.9 s"), (999.4, "999 s"), (5000, "5000 s")):  # fmt: skip
+        one = exchange("https://a/")
+        one.duration_s = seconds
+        assert any(line.endswith(f"5B  {shown_as}") for line in text(flow(exchanges=[one])))

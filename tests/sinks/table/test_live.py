@@ -434,7 +434,7 @@ def test_enter_opens_a_flow_and_q_goes_back(window) -> None:
     screen = shown.wait_for("#2  host-2.example:80  http/1", "q back")
     for text in ("192.0.2.1:1 to 192.0.2.2:80", "http/1  relayed, the client began",
                  "1  GET http://host-2.example/x", "  X-Evil: \\x1b[31m", "418  text/plain",
-                 "    [json, 10 bytes]", '      "a": [', "        1"):  # fmt: skip
+                 "  [json, 10 bytes]", '      "a": [', "        1"):  # fmt: skip
         assert text in screen.text
     shown.press(b"e")
     shown.wait_for("copied, if the terminal allows it: curl http://host-2.example/x")
