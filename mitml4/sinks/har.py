@@ -215,6 +215,7 @@ class HttpArchive(Format[Exchange]):
         if not self._can_rewrite:
             write_all(self.file.descriptor, data)
             return
+        self._reserve(len(data))
         end = os.lseek(self.file.descriptor, -len(_TAIL), os.SEEK_CUR)
         try:
             write_all(self.file.descriptor, data + _TAIL, undo=False)
@@ -223,3 +224,11 @@ class HttpArchive(Format[Exchange]):
             os.pwrite(self.file.descriptor, _TAIL, end)
             os.ftruncate(self.file.descriptor, end + len(_TAIL))
             raise
+
+    def _reserve(self, size: int) -> None:
+        """Take space on the disk as white space behind the archive, which stays complete. What
+        replaces it needs no other, and is written in a fraction of the time, so that a kill seldom
+        comes meanwhile. Raises OSError."""
+        end = os.lseek(self.file.descriptor, 0, os.SEEK_CUR)
+        write_all(self.file.descriptor, b" " * size)
+        os.lseek(self.file.descriptor, end, os.SEEK_SET)

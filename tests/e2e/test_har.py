@@ -267,3 +267,24 @@ def test_messages_of_websocket_and_grpc(intercept, client, browser, tmp_path):
             assert said == [*payload_servers.SAID, "in three fragments"]
         times = [each["time"] for each in messages]
         assert times == sorted(times)
+
+
+@pytest.mark.usefixtures("web")
+def test_meanwhile_the_archive_has_what_has_ended(intercept, client, curl, tmp_path):
+    """What a kill would leave."""
+    path, left = tmp_path / "exchanges.har", tmp_path / "left.har"
+    session = intercept("--har", str(path), "--payload")
+    url = f"http://{V4}:{PORT}/noise.bin"
+
+    def has_entry() -> bool:
+        left.write_bytes(path.read_bytes())
+        return b"noise.bin" in left.read_bytes() and left.read_bytes().endswith(b"}\n")
+
+    with client.connect(V4, PORT) as unfinished:
+        unfinished.sendall(b"GET /text.txt HTTP/1.1\r\nHost: a.example\r\n")
+        curl(session, "-o", "/dev/null", url)
+        session.wait_for(has_entry, "the entry")
+    assert session.stop() == 0
+    (entry,) = entries(left, None)
+    assert entry["request"]["url"] == url
+    assert content(entry) == NOISE
