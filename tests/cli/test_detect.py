@@ -272,3 +272,51 @@ def test_the_first_of_several_errors_is_the_reason_of_the_end(http: Path, tmp_pa
     assert stop["flows"] == 1
     assert "missing.pcap" in stop["reason"]
     assert events(detect(str(http)).stdout)[-1]["reason"] == "done"
+
+
+def test_an_archive_is_written_beside_the_events(http: Path, tmp_path: Path) -> None:
+    path = tmp_path / "exchanges.har"
+    for options, text in (([], None), (["--payload"], "ok")):
+        outcome = detect(str(http), "--har", str(path), *options)
+        assert (outcome.returncode, outcome.stderr) == (0, b"")
+        (entry,) = json.loads(path.read_bytes())["log"]["entries"]
+        assert entry["request"]["headers"] == [{"name": "Host", "value": "a.example"}]
+        assert entry["response"]["content"].get("text") == text
+        (asked,) = [each for each in events(outcome.stdout) if each["type"] == "http.request"]
+        assert asked["headers"] is None
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_archive_replaces_no_input_and_no_other_output(http: Path, tmp_path: Path) -> None:
+    before, keys, other = http.read_bytes(), tmp_path / "keys", tmp_path / "other"
+    keys.write_text("CLIENT_RANDOM " + "00" * 32 + " " + "00" * 48)
+    for options, said in (
+        (["--har", str(http)], f"--har would replace what is read: {http}"),
+        (["--keylog", str(keys), "--har", str(keys)], f"--har would replace what is read: {keys}"),
+        (["--pcap-plain", str(http)], f"--pcap-plain would replace what is read: {http}"),
+        (["--har", str(other), "--pcap-plain", str(other)], "--har and --pcap-plain are one file"),
+    ):
+        outcome = detect(str(http), *options)
+        error, hint = outcome.stderr.decode().splitlines()
+        assert (outcome.returncode, hint[:6]) == (2, "hint: ")
+        assert error.startswith(f"error: {said}")
+    assert http.read_bytes() == before
+    assert not other.exists()
+
+
+def test_an_archive_that_cannot_be_written_is_said(http: Path, tmp_path: Path) -> None:
+    path = tmp_path / "exchanges.har"
+    outcome = detect(str(http), "--har", str(tmp_path / "missing" / "x"))
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(b"error: cannot write ")
+    limited = subprocess.run(
+        [sys.executable, "-m", "mitml4", "detect", str(http), "--har", str(path)],
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (500, 500)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    assert limited.returncode == 1
+    assert limited.stderr.startswith(f"error: cannot write {path}: File too large\n".encode())
+    assert json.loads(path.read_bytes())["log"]["entries"] == []

@@ -26,12 +26,14 @@ def test_packets_and_exchanges_of_a_command_are_written(host, nginx, root: bool)
     packets, archive = host.scratch / "packets.pcapng", host.scratch / "exchanges.har"
     plain = host.scratch / "plain.pcap"
     options = ["-w", str(packets), "--har", str(archive), "--pcap-plain", str(plain)]
-    ended = host.run(*CURL, WEB, root=root, options=options)
+    ended = host.run(*CURL, WEB, root=root, options=[*options, "--payload"])
     assert ended.code == 0
     assert paths_in(plain) == ["/"]
     assert plain.stat().st_mode & 0o777 == 0o600
     (entry,) = json.loads(archive.read_bytes())["log"]["entries"]
     assert (entry["request"]["url"], entry["response"]["status"]) == (WEB, 200)
+    content = entry["response"]["content"]
+    assert len(content["text"]) == content["size"] == entry["response"]["bodySize"] > 0
     detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(packets)]
     read = subprocess.run(detect, check=True, capture_output=True, text=True, timeout=60)
     events = [json.loads(line) for line in read.stdout.splitlines()]
