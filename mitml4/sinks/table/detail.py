@@ -10,7 +10,7 @@ from itertools import chain, groupby, zip_longest
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from rich.cells import get_character_cell_size
+from rich.cells import cell_len, get_character_cell_size
 
 from mitml4.model.content import shown
 from mitml4.model.flow import Body, Data, Exchange, Flow, Headers, Layer, Message, Request
@@ -232,7 +232,7 @@ def _side_by_side(
     name: str, left: str, right: str, width: int, style: str = ""
 ) -> Iterator[DetailLine]:
     column = max(12, (width - _LABEL - 6) // 2)
-    texts = (_wrapped(printable(text), column) for text in (left, right))
+    texts = (_wrapped_words(printable(text), column) for text in (left, right))
     for at, (first, second) in enumerate(zip_longest(*texts, fillvalue="")):
         line = f"  {'' if at else name:<{_LABEL}}  {fit(first, column)}  {second}"
         yield DetailLine(line.rstrip(), style)
@@ -333,6 +333,17 @@ def _wrapped(text: str, width: int) -> list[str]:
             return [text]
         return [indent + rest[at : at + room] for at in range(0, len(rest), room)] or [""]
     return [indent + piece for piece in _pieces(rest, room)]
+
+
+def _wrapped_words(text: str, width: int) -> list[str]:
+    """The same, broken at blanks where possible."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines += _wrapped(word, width)
+    return lines[1:]
 
 
 def _pieces(text: str, room: int) -> Iterator[str]:
