@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,7 +14,6 @@ __all__ = ["form_parameters", "query_parameters"]
 _MAX: Final = 10_000
 """Parameters of one query or form; the body itself shows the others."""
 _BOUNDARY: Final = regex(rb"""boundary=(?:"([^"]*)"|([^\s;]+))""", re.IGNORECASE)
-_FIELD: Final = regex(rb"([!-9;-~]+):[ \t]*([^\r\n]*)")
 _PARAMETER: Final = regex(rb""";\s*([a-z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;]*))""", re.IGNORECASE)
 
 Parameter = dict[str, str]
@@ -37,26 +35,28 @@ def form_parameters(content_type: str, body: bytes) -> list[Parameter]:
         case "application/x-www-form-urlencoded":
             return _pairs(body.decode("utf-8", "replace"))
         case "multipart/form-data" if boundary := _BOUNDARY.search(options.encode()):
-            return list(islice(_parts(body, boundary[1] or boundary[2] or b""), _MAX))
+            return list(_parts(body, boundary[1] or boundary[2] or b""))
     return []
 
 
 def _pairs(said: str) -> list[Parameter]:
-    pairs = parse_qsl(said, keep_blank_values=True)
-    return [{"name": name, "value": value} for name, value in pairs[:_MAX]]
+    few = "&".join(said.split("&", _MAX)[:_MAX])
+    return [
+        {"name": name, "value": value} for name, value in parse_qsl(few, keep_blank_values=True)
+    ]
 
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[Parameter]:
     """The parts between delimiter lines (RFC 2046 §5.1.1). The last one may be cut."""
     delimiter = rb"\r\n--%s(?=--|[ \t]*\r\n)" % re.escape(boundary)
-    for part in re.split(delimiter, b"\r\n" + body)[1:]:
+    for part in re.split(delimiter, b"\r\n" + body, maxsplit=_MAX)[1:]:
         if part.startswith(b"--"):
             return
         head, _, value = part.partition(b"\r\n\r\n")
-        fields = {field[1].lower(): field[2] for field in _FIELD.finditer(head)}
-        disposition = b";" + fields.get(b"content-disposition", b"").partition(b";")[2]
+        fields = dict(_fields(head))
         options = {
-            each[1].lower(): each[2] or each[3] or b"" for each in _PARAMETER.finditer(disposition)
+            each[1].lower(): each[2] or each[3] or b""
+            for each in _PARAMETER.finditer(fields.get(b"content-disposition", b""))
         }
         if b"name" not in options:
             continue
@@ -68,6 +68,12 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[Parameter]:
         if b"content-type" in fields:
             found["contentType"] = _text(fields[b"content-type"])
         yield found
+
+
+def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        yield name.strip().lower(), value.strip()
 
 
 def _text(value: bytes) -> str:

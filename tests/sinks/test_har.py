@@ -12,6 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
@@ -409,6 +411,26 @@ async def test_forms_have_parameters(tmp_path, content_type, shown, expected) ->
     )
     assert bool(files) == (("k",) in expected)
     assert posted["text"] == (shown if isinstance(shown, str) else base64_of(shown))
+
+
+@given(st.text(), st.text(), st.binary(), st.booleans())
+def test_whatever_is_said_an_entry_keeps_to_the_schema(
+    one: str, other: str, posted: bytes, is_form: bool
+) -> None:
+    kind = "multipart/form-data; boundary=b" if is_form else f"multipart/form-data; {one}"
+    cookies = (one, f"a=b; expires={one}", f"a=b; max-age={other}; samesite={one}; path={other}")
+    file = OutputFile(os.memfd_create("har"), "memory")
+    output = HttpArchive(file)
+    output.take(FlowOpen(flow=1, client=Address("::1", 9), destination=SERVER))
+    output.take(layer(0, "http/1"))
+    output.take(request(url=f"http://{one}/?{other}", content_type=kind, Cookie=one))
+    output.take(body("request", b"--b\r\nContent-Disposition: form-data; " + posted))
+    output.take(response(1, 200, *(("Set-Cookie", each) for each in cookies)))
+    output.write(list(output.take(end())))
+    output.finish()
+    with os.fdopen(file.descriptor, "rb") as written:
+        written.seek(0)
+        SCHEMA.validate(json.load(written))
 
 
 async def test_cookies_have_the_attributes_that_browsers_would_note(tmp_path) -> None:
