@@ -204,7 +204,7 @@ def render(
     elif mode.said:
         lines.append([Cell(printable(mode.said), "footer")])
     else:
-        lines.append(_footer(model, width, _keys(model, mode)))
+        lines.append(_footer(model, width, _keys(model, mode), _chosen(mode)))
     return [_exactly(line, width) for line in lines[-height:]]
 
 
@@ -274,20 +274,22 @@ def _nothing(model: TableModel, mode: Mode) -> str:
     return "  waiting for connections …" if model.session else ""
 
 
-def _footer(model: TableModel, width: int, keys: Sequence[str]) -> Line:
-    """The first of the keys are shown at any width; the bytes give way to them."""
+def _footer(model: TableModel, width: int, keys: Sequence[str], chosen: str) -> Line:
+    """What was chosen stands first. The bytes give way to three keys; the first of the keys are
+    shown at any width."""
     flows = f"{model.open} open of {model.flows} flow{'s' * (model.flows != 1)}"
     moved = f"↑ {short_size(model.bytes_up)} ↓ {short_size(model.bytes_down)}"
     failed = f"{model.failed} failed" if model.failed else ""
-    full = "   ".join(filter(None, (flows, moved, failed)))
-    short = "   ".join(filter(None, (flows, failed)))
+    full = "   ".join(filter(None, (chosen, flows, moved, failed)))
+    short = "   ".join(filter(None, (chosen, flows, failed)))
+    least = "   ".join(filter(None, (chosen, flows)))
     named = ["  ".join(keys[:count]) for count in range(len(keys), 0, -1)]
     pairs = [
-        *product([full], named[:-1] or named),
+        *product([full], named[:-2] or named),
         *product([short], named),
-        *product([flows, ""], named[-1:]),
+        *product([least, chosen or flows, ""], named[-1:]),
     ]
-    both = next((pair for pair in pairs if _fits(*pair, width)), (flows, ""))
+    both = next((pair for pair in pairs if _fits(*pair, width)), (chosen or flows, ""))
     return [cell._replace(style="footer") for cell in _both_ends(*both, width)]
 
 
@@ -305,12 +307,21 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
         return ("any key: go on",)
     if mode.opened:
         return ("? keys", "q back", "↑↓ scroll", "n next request", "e curl", "x reset")
-    left = f" ({mode.unexamined} to compare)" if mode.unexamined else ""
-    chosen = [f"/{printable(mode.filter)}{left}"] if mode.filter else []
-    chosen += [f"by {mode.sort}"] if mode.sort else []
-    pause = ["paused: Space go on"] if mode.paused else []
     shown = "! all" if mode.failures else "! failed"
-    return ("? keys", "q quit", *pause, *chosen, "Enter open", "/ filter", shown)
+    pause = ["Space go on"] if mode.paused else []
+    return ("? keys", "q quit", *pause, "Enter open", "/ filter", shown)
+
+
+def _chosen(mode: Mode) -> str:
+    """Why the table is not all flows in the order in which they opened, up to now."""
+    left = f" ({mode.unexamined} to compare)" if mode.unexamined else ""
+    parts = (
+        "paused" if mode.paused else "",
+        f"/{printable(mode.filter)}{left}" if mode.filter else "",
+        "only failed" if mode.failures else "",
+        f"by {mode.sort}" if mode.sort else "",
+    )
+    return "   ".join(filter(None, parts))
 
 
 def _both_ends(left: str, right: str, width: int) -> Line:

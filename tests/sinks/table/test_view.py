@@ -145,7 +145,7 @@ def test_the_footer_counts_in_grammar() -> None:
 def test_the_footer_tells_what_the_keys_do_now() -> None:
     model = make_model()
     assert "q quit" in text_of(render(model, [], 80, 24))
-    assert "paused: Space go on" in text_of(render(model, [], 80, 24, Mode(paused=True)))
+    assert "Space go on" in text_of(render(model, [], 80, 24, Mode(paused=True)))
     assert "Ctrl-C quit" in text_of(render(model, [], 80, 24, Mode(keyboard=False)))
     model.stopping = True
     assert "q at once" in text_of(render(model, [], 80, 24))
@@ -283,3 +283,19 @@ def test_only_failures_are_shown_on_demand() -> None:
     mode = Mode(failures=True)
     assert "! all" in text_of(render(model, rows, 120, 24, mode))
     assert "no flow has failed" in text_of(render(TableModel(), [], 80, 24, mode))
+
+
+def test_what_was_chosen_is_shown_before_the_totals() -> None:
+    """A table that is paused, or shows a part of the flows, never looks like one of all flows."""
+    model = TableModel(flows=12345, open=999, failed=77, bytes_up=10**9, bytes_down=10**9)
+    for mode, shown in (
+        (Mode(paused=True), "paused"),
+        (Mode(failures=True), "only failed"),
+        (Mode(sort="server"), "by server"),
+        (Mode(filter="host:a.example"), "/host:a.example"),
+        (Mode(filter="a", unexamined=9), "/a (9 to compare)"),
+        (Mode(paused=True, sort="bytes", filter="x"), "paused   /x   by bytes"),
+    ):
+        for width in (40, 60, 80, 120, 200):
+            last = render(model, [], width, 24, mode)[-1]
+            assert "".join(cell.text for cell in last).startswith(shown), (mode, width)
