@@ -119,13 +119,10 @@ def _event(piece: _Piece) -> FlowData:
 
 def _finders(protocol: str) -> dict[Direction, SecretFinder]:
     """The finders of a protocol, by the direction that they read."""
-    from mitml4.protocols.secrets.table import FINDERS  # only --payload needs it
+    from mitml4.protocols.secrets.table import CLIENT, SERVER  # only --payload needs them
 
-    finder = FINDERS.get(protocol)
-    if finder is None:
-        return {}
-    directions = Direction if finder.of_both_sides else (Direction.UP,)
-    return {direction: finder() for direction in directions}
+    tables = {Direction.UP: CLIENT, Direction.DOWN: SERVER}
+    return {way: table[protocol]() for way, table in tables.items() if protocol in table}
 
 
 def _without(secrets: list[Span], data: bytes) -> bytes:

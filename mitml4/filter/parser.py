@@ -26,6 +26,10 @@ __all__ = ["FilterError", "parse_filter"]
 _MAX_DEPTH: Final = 50
 """Brackets within brackets."""
 _OPERATORS: Final = ("and", "or", "not")
+_SIGNS: Final = "!<>=~&|"
+_SIGNS_HINT: Final = (
+    "write a or b, not port:443, port>443 without blanks; quote what is to be searched for"
+)
 
 
 class FilterError(UsageError):
@@ -170,6 +174,7 @@ class _Parser:
         rest = letters[len(name) :]
         sign = _sign(rest) if name else ""
         if not sign or (sign == ":" and literal(rest).startswith("://")):
+            self._refuse_other_signs(letters, name)
             return self._made(BARE.make, letters, token.at) if letters else self._missing(token)
         word = WORDS.get(name.lower())
         if word is None and sign == ":":
@@ -185,6 +190,17 @@ class _Parser:
         if (compare := word.compare) is None:
             self._fail(f"{name} has no order: {name}:…", rest[0].at)
         return self._made(lambda letters: compare(sign, literal(letters)), value, value[0].at)
+
+    def _refuse_other_signs(self, letters: Letters, name: str) -> None:
+        """A word without a name is searched for, but not what is meant as a condition:
+        `port!=443`, `port > 443`, `!host:a`, `a && b`."""
+        signs = [letter.at for letter in letters if letter.char in _SIGNS and not letter.is_quoted]
+        begins = literal(letters)[:1] in ("!", "-") and _is_condition(letters[1:])
+        follows = name.lower() in WORDS and letters[len(name) : len(name) + 1]
+        if follows and follows[0].at in signs:
+            self._fail(f"{name} is followed by a colon or a comparison", follows[0].at, _SIGNS_HINT)
+        if letters and (len(signs) == len(letters) or begins):
+            self._fail(f"{letters[0].char} has no meaning here", letters[0].at, _SIGNS_HINT)
 
     def _made(self, make: Callable[[Letters], Test], value: Letters, at: int) -> Test:
         try:
@@ -208,6 +224,12 @@ def _name_length(letters: Letters) -> int:
         if letter.is_quoted or not (letter.char.isascii() and letter.char.isalpha()):
             return length
     return len(letters)
+
+
+def _is_condition(letters: Letters) -> bool:
+    """Whether it begins with the name of a word and a colon or a comparison."""
+    length = _name_length(letters)
+    return literal(letters[:length]).lower() in WORDS and bool(_sign(letters[length:]))
 
 
 def _sign(letters: Letters) -> str:

@@ -12,10 +12,11 @@ import idna
 from mitml4.dataclass import dataclass
 from mitml4.regex import regex
 
-__all__ = ["Letter", "Numbers", "glob", "host", "literal", "number", "size", "split", "status"]
+__all__ = ["Letter", "Numbers", "glob", "host", "literal", "port", "size", "split", "status"]
 
 _SIZE: Final = regex(r"([0-9]+(?:\.[0-9]+)?)(|b|[kmgt]|[kmgt]b|[kmgt]ib)", re.IGNORECASE)
 _NUMBER: Final = regex("[0-9]{1,9}")
+_MAX_PORT: Final = 65535
 _STATUS: Final = regex("[0-9]{3}")
 _STATUS_CLASS: Final = regex("([1-9])xx", re.IGNORECASE)
 
@@ -112,10 +113,12 @@ class Numbers:
         return self.first <= value <= self.last
 
 
-def number(text: str) -> Numbers:
+def port(text: str) -> Numbers:
     """From `443`."""
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text} is no number")
+    if int(text) > _MAX_PORT:
+        raise ValueError(f"{text} is no port: 0 to {_MAX_PORT}")
     return Numbers(int(text), int(text))
 
 

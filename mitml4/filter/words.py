@@ -17,7 +17,7 @@ from mitml4.filter.patterns import (
     glob,
     host,
     literal,
-    number,
+    port,
     size,
     split,
     status,
@@ -277,7 +277,7 @@ def _range(parse: Callable[[str], Numbers], letters: Letters) -> Numbers:
 
 WORDS: Final[dict[str, Word]] = {
     "host": Word(_make_host),
-    "port": _numeric(number, _port_is),
+    "port": _numeric(port, _port_is),
     "stack": Word(_make_stack),
     "protocol": Word(_make_protocol),
     "method": Word(_make_method),

@@ -13,10 +13,11 @@ _PORT: Final = regex(r":[0-9]*$")
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """The host without port, and the path; no host if it is not a URL (`*`, an authority)."""
+    """The host without user and port, and the path; no host if it is no URL (`*`, an authority)."""
     _, separator, rest = url.partition("://")
     if not separator:
         return "", url
     authority = _AUTHORITY_END.split(rest, 1)[0]
     path = rest.removeprefix(authority)
-    return _PORT.sub("", authority).strip("[]"), path if path.startswith("/") else f"/{path}"
+    host = _PORT.sub("", authority.rpartition("@")[2]).strip("[]")
+    return host, path if path.startswith("/") else f"/{path}"

@@ -65,7 +65,8 @@ class Rtsp(FirstHeads):
         if direction is Direction.DOWN:
             self.server = headers.get(b"server")
         elif request := _REQUEST.match(line + b"\n"):
-            self.method, self.uri = request.groups()
+            self.method, uri = request.groups()
+            self.uri = self.context.shown.url(uri)
             self.user_agent = headers.get(b"user-agent")
 
     def details(self) -> RtspDetails:

@@ -73,7 +73,8 @@ class Sip(FirstHeads):
     def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
         request = _REQUEST.match(line + b"\n")
         if request and self.method is None:
-            self.method, self.uri = request.groups()
+            self.method, uri = request.groups()
+            self.uri = self.context.shown.url(uri)
         software = headers.get(b"user-agent") or headers.get(b"server")
         if direction is Direction.UP:
             self.user_agent = software

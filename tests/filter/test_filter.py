@@ -173,6 +173,16 @@ def test_the_error_of_the_page_is_what_is_shown() -> None:
         ("size>", 5, "no value after size>"),
         ("host>a", 4, "no order"),
         ("port:a", 5, "a is no number"),
+        ("port:65536", 5, "65536 is no port"),
+        ("port>70000", 5, "70000 is no port"),
+        ("a port!=443", 6, "port is followed by"),
+        ("path~x", 4, "path is followed by"),
+        ("Host!:x", 4, "Host is followed by"),
+        ("a port > 443", 7, "> has no meaning"),
+        ("!host:x", 0, "! has no meaning"),
+        ("-host:x", 0, "- has no meaning"),
+        ("a && b", 2, "& has no meaning"),
+        ("a (b || c)", 5, "| has no meaning"),
         ("port:1-", 5, "no range"),
         ("port:1-2-3", 5, "no range"),
         ("port:9-2", 5, "ends before"),
@@ -202,6 +212,11 @@ def test_the_caret_is_below_its_place_whatever_stands_before() -> None:
         expression, caret = failure.value.excerpt
         assert "\x1b" not in expression
         assert caret.index("^") == column + 2
+
+
+def test_signs_within_other_words_are_searched_for() -> None:
+    for text in ("x=1", "a&b", "-x", "port?", "'&&'", "host'!'x", "!port", "/a?b=c|d"):
+        assert not parse_filter(text).matches(FLOWS["A"])
 
 
 @given(st.text("ab:/*?()\"' ornt›><=-,.1x", max_size=30))
@@ -250,7 +265,7 @@ def test_an_exchange_is_decided_when_its_part_is_known() -> None:
     there = opening()
     asked, continued, answered = (
         exchange("POST", "http://b.example:81/x"),
-        exchange("POST", "http://b.example:81/x", 100),
+        exchange("POST", "http://me:pw@b.example:81/x", 100),
         exchange("POST", "http://b.example:81/x", 100, 404, size=9),
     )
     continued.outcome = None

@@ -16,7 +16,7 @@ UP, DOWN = Direction.UP, Direction.DOWN
 def test_the_first_request_and_its_answer_are_told(converse: Any, chunk: int | None) -> None:
     conversation = Rtsp()
     script = [
-        (UP, b"DESCRIBE rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: VLC\r\n\r\n"),
+        (UP, b"DESCRIBE rtsp://me:pw@a/b RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: VLC\r\n\r\n"),
         (DOWN, b"RTSP/1.0 200 OK\r\nServer: GStreamer\r\nContent-Length: 3\r\n\r\nv=0"),
         (UP, b"PLAY rtsp://other RTSP/1.0\r\nUser-Agent: none\r\n\r\n"),
     ]
@@ -24,7 +24,10 @@ def test_the_first_request_and_its_answer_are_told(converse: Any, chunk: int | N
     assert not talk.kept[UP]
     assert conversation.details_ready
     assert conversation.details() == RtspDetails(
-        method=b"DESCRIBE", uri=b"rtsp://a/b", user_agent=b"VLC", server=b"GStreamer"
+        method=b"DESCRIBE",
+        uri=b"rtsp://me:<redacted, 2 bytes>@a/b",
+        user_agent=b"VLC",
+        server=b"GStreamer",
     )
 
 

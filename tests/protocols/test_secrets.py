@@ -19,7 +19,7 @@ from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction, Target
 from mitml4.protocols.flow_data import FlowData
 from mitml4.protocols.payload import Shown
-from mitml4.protocols.secrets.table import FINDERS
+from mitml4.protocols.secrets.table import CLIENT, SERVER
 
 UP, DOWN = Direction.UP, Direction.DOWN
 SECRET = b"hunter2-S3cret"
@@ -579,8 +579,8 @@ CASES: list[Case] = [
 ]
 
 
-def shown(case: Case, chunk: int | None, *, redacts: bool = True) -> bytes:
-    """What is shown of the client's side."""
+def shown(case: Case, chunk: int | None, *, redacts: bool = True, side: Direction = UP) -> bytes:
+    """What is shown of a side."""
     _, port, script, _ = case
     record = Record()
     context = LayerContext(
@@ -594,7 +594,7 @@ def shown(case: Case, chunk: int | None, *, redacts: bool = True) -> bytes:
     assert record.stack == [case[0]], record.stack
     said = b""
     for _, event in record.protocol_events:
-        if isinstance(event, FlowData) and event.direction is UP:
+        if isinstance(event, FlowData) and event.direction is side:
             said += event.text.encode() if event.text is not None else b64decode(event.base64 or "")
     return said
 
@@ -637,7 +637,7 @@ def test_a_unit_that_comes_byte_by_byte_is_hidden_once_it_is_whole() -> None:
          + struct.pack("!I", len(value))[:4] + value, b""),
     ):  # fmt: skip
         for stream in (unit + spared, unit):
-            finder = FINDERS[name]()
+            finder = CLIENT[name]()
             whole, hidden = b"", b""
             for at in range(len(stream)):
                 data, spans = finder.feed(stream[at : at + 1])
@@ -649,12 +649,62 @@ def test_a_unit_that_comes_byte_by_byte_is_hidden_once_it_is_whole() -> None:
             assert hidden == value, name
 
 
+ANSWERS: list[Case] = [
+    (
+        "redis",
+        6379,
+        [
+            (UP, resp(b"CONFIG", b"GET", b"*") * 9),
+            (DOWN, resp(b"port", b"6379", b"requirepass", SECRET, b"masterauth", b"")),
+            (DOWN, b"%1\r\n" + resp(b"MasterAuth", SECRET)[4:] + b"$-1\r\n+requirepass\r\n"),
+            (DOWN, b"$2\r\nok\r\n" + resp(b"flags", b"passwords")),
+            (DOWN, b"*2\r\n$6\r\n" + b"abcdef" + b"\r\n$6\r\nfedcba\r\n$3\r\nyes\r\n"),
+            (DOWN, resp(b"user me on #" + b"0a" * 32 + b" ~* +@all", b"requirepass #1")),
+            (DOWN, b"-ERR no\r\n:1\r\n$" + b"20000\r\n" + b"x" * 20000 + b"\r\n"),
+            (DOWN, resp(b"requirepass", SECRET)),
+        ],
+        [S, S, 6, 6, 64, S],
+    ),
+    (
+        "sip",
+        5060,
+        [
+            (UP, b"OPTIONS sip:b SIP/2.0\r\nTo: a\r\n\r\n"),
+            (DOWN, b"SIP/2.0 302 no\r\nContact: <sip:bob:" + SECRET + b"@h>\r\n\r\n"),
+        ],
+        [S],
+    ),
+    (
+        "xmpp",
+        5222,
+        [
+            (UP, b"<stream:stream xmlns='jabber:client' to='a.example' version='1.0'>"),
+            (DOWN, b"<stream:stream xmlns='jabber:client' id='1'><message><x><password>"),
+            (DOWN, SECRET + b"</password></x></message>"),
+        ],
+        [S],
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ANSWERS, ids=lambda case: case[0])
+def test_secrets_that_servers_send_are_hidden(case: Case) -> None:
+    sent = b"".join(data or b"" for direction, data in case[2] if direction is DOWN)
+    whole = shown(case, None, side=DOWN)
+    assert without(sent, whole, case[3]), whole
+    assert SECRET not in whole
+    for chunk in (1, 7):
+        assert shown(case, chunk, side=DOWN) == whole
+    assert shown(case, None, redacts=False, side=DOWN) == sent
+
+
 def test_every_protocol_with_a_finder_is_tried() -> None:
-    assert {case[0] for case in CASES} == set(FINDERS)
-    assert all(registry.by_name(name) for name in FINDERS)
+    assert {case[0] for case in CASES} == set(CLIENT)
+    assert set(SERVER) <= set(CLIENT)
+    assert all(registry.by_name(name) for name in CLIENT)
 
 
-@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("name", CLIENT)
 @given(pieces=st.lists(st.binary(max_size=64), max_size=8), data=st.data())
 def test_nothing_but_secrets_is_changed(
     name: str, pieces: list[bytes], data: st.DataObject
@@ -668,7 +718,7 @@ def test_nothing_but_secrets_is_changed(
         if direction is UP and piece
     ]
     stream = data.draw(st.permutations([*pieces, *real]))
-    finder = FINDERS[name]()
+    finder = CLIENT[name]()
     taken = b""
     for piece in stream:
         known, spans = finder.feed(piece)

@@ -28,6 +28,15 @@ ANSWER = b"SIP/2.0 200 OK\r\nServer: kamailio\r\nContent-Length: 0\r\n\r\n"
             ),
         ),
         (
+            [(UP, REGISTER.replace(b"sip:a.example", b"sip:me:pw@a.example", 1)), (DOWN, ANSWER)],
+            SipDetails(
+                method=b"REGISTER",
+                uri=b"sip:me:<redacted, 2 bytes>@a.example",
+                user_agent=b"Zoiper",
+                server=b"kamailio",
+            ),
+        ),
+        (
             [(UP, ANSWER), (DOWN, REGISTER)],
             SipDetails(
                 method=b"REGISTER",

@@ -10,7 +10,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.http.bodies import BodyEvent, MessageBody
 from mitml4.protocols.http.events import HttpEnd, Outcome, Pairs
-from mitml4.protocols.payload import redacted
+from mitml4.protocols.payload import redacted, without_passwords
 from mitml4.protocols.wire_text import pairs, text
 
 __all__ = [
@@ -38,6 +38,7 @@ MAX_TRAILER_BYTES: Final = 8192
 
 
 _SECRETS: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
+_AUTHORITIES: Final = frozenset((b"host", b":authority"))
 
 
 @dataclass(slots=True)
@@ -128,17 +129,22 @@ def shown(context: LayerContext, fields: HeaderFields) -> Pairs | None:
 
 def without_secrets(fields: HeaderFields) -> HeaderFields:
     """The same fields, with how long a secret is instead of it."""
-    return [
-        (name, redacted(len(value)).encode() if name.lower() in _SECRETS else value)
-        for name, value in fields
-    ]
+    return [(name, _without_secrets(name.lower(), value)) for name, value in fields]
+
+
+def _without_secrets(name: bytes, value: bytes) -> bytes:
+    if name in _SECRETS:
+        return redacted(len(value)).encode()
+    if name in _AUTHORITIES:
+        return without_passwords(b"//" + value)[2:]
+    return without_passwords(value)
 
 
 def origin(context: LayerContext, authority: bytes | None) -> str:
     """`scheme://authority` of a request; without an authority, that of the connection."""
     scheme, default_port = ("https", 443) if context.secure else ("http", 80)
     if authority:
-        return f"{scheme}://{text(authority)}"
+        return f"{scheme}://{text(context.shown.authority(authority))}"
     if context.target is None:
         return f"{scheme}://"
     host = str(context.target)

@@ -180,7 +180,7 @@ class HttpConversation(HttpMessages):
             HttpRequest(
                 stream=exchange.stream,
                 method="GET",
-                url=url + text(target),
+                url=url + text(self.context.shown.url(target)),
                 version="HTTP/0.9",
                 content_type=None,
                 headers=shown(self.context, ()),
@@ -274,11 +274,14 @@ class HttpConversation(HttpMessages):
         method, target, host = line["method"], line["target"], fields.first(b"host")
         in_origin = target.startswith(b"/")
         if in_origin or target == b"*":  # RFC 9112 §3.3: the path of `*` is empty
-            url = origin(self.context, host) + text(target).removeprefix("*")
+            path = self.context.shown.url(target)
+            url = origin(self.context, host) + text(path).removeprefix("*")
+        elif method == b"CONNECT":
+            url = text(self.context.shown.authority(target))
         else:
-            url = text(target)
+            url = text(self.context.shown.url(target))
         if exchange.stream == 1:
-            self.host = None if host is None else text(host)
+            self.host = None if host is None else text(self.context.shown.authority(host))
             self.absolute_form = method != b"CONNECT" and not in_origin and target != b"*"
         request = HttpRequest(
             stream=exchange.stream,

@@ -226,11 +226,13 @@ class Http2(Frames):
         """The target URI (RFC 9113 §8.3.1); of an ordinary CONNECT its authority (§8.5)."""
         authority = named.get(b":authority") or named.get(b"host")
         path = named.get(b":path")
+        as_shown = self.context.shown
         if path is None:
-            return text(authority or b"")
+            return text(as_shown.authority(authority or b""))
         scheme = named.get(b":scheme")
-        start = text(scheme + b"://" + authority) if scheme and authority else None
-        return (start or origin(self.context, authority)) + text(path).removeprefix("*")
+        start = text(as_shown.url(scheme + b"://" + authority)) if scheme and authority else None
+        start = start or origin(self.context, authority)
+        return start + text(as_shown.url(path)).removeprefix("*")
 
     def _content_type(self, named: Mapping[bytes, bytes]) -> str | None:
         value = named.get(b"content-type")

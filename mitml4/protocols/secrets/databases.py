@@ -11,7 +11,10 @@ from mitml4.protocols.secrets.finder import MAX_UNIT, SecretFinder, Span
 from mitml4.protocols.secrets.tds import Tds
 from mitml4.regex import regex
 
-__all__ = ["Cassandra", "Ldap", "Memcached", "Mongodb", "Mysql", "Postgresql", "Redis", "Tds"]
+__all__ = ["Cassandra", "Ldap", "Memcached", "Mongodb", "Mysql", "Postgresql", "Redis",
+           "RedisReplies", "Tds"]  # fmt: skip
+
+_REDIS_SETTINGS: Final = frozenset({b"REQUIREPASS", b"MASTERAUTH", b"TLS-KEY-FILE-PASS"})
 
 
 class Redis(SecretFinder):
@@ -22,7 +25,6 @@ class Redis(SecretFinder):
     )
     """A word, quoted or not; a quote that does not end goes on to the end of the line."""
     _LONGEST_NAME: Final = 64
-    _SETTINGS: Final = frozenset({b"REQUIREPASS", b"MASTERAUTH", b"TLS-KEY-FILE-PASS"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,12 +85,57 @@ class Redis(SecretFinder):
             case b"HELLO":
                 return at > 2 and read[-2] == b"AUTH"
             case b"CONFIG":
-                return at > 2 and at % 2 == 1 and read[-1] in self._SETTINGS
+                return at > 2 and at % 2 == 1 and read[-1] in _REDIS_SETTINGS
             case b"ACL":
                 return at > 2 and read[1] == b"SETUSER" and argument[:1] in (b">", b"<", b"#")
             case b"MIGRATE":
                 return at > 2 and (read[-1] == b"AUTH" or read[-2] == b"AUTH2")
         return False
+
+
+class RedisReplies(SecretFinder):
+    """What the server answers to CONFIG GET, ACL GETUSER and ACL LIST: passwords and their
+    hashes."""
+
+    _STRINGS: Final = (b"$", b"=", b"!")
+    _ARRAYS: Final = (b"*", b"~")
+    _HASH: Final = regex(rb" #([0-9a-f]{64})(?= |\Z)")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = b""
+        """The last string, in upper case."""
+        self._secrets = 0
+        """So many strings that follow are secrets."""
+
+    def read(self, reader: Reader) -> None:
+        kind = reader.take(1)
+        if kind in self._STRINGS:
+            self._string(reader, _decimal(reader))
+        elif kind in self._ARRAYS and self._name == b"PASSWORDS":
+            self._name, self._secrets = b"", _decimal(reader)
+        else:
+            reader.until(b"\n", MAX_UNIT, None)
+            self._name, self._secrets = b"", 0
+
+    def _string(self, reader: Reader, length: int) -> None:
+        start, name = reader.at, self._name
+        if length > MAX_UNIT // 2:
+            self._name = b""
+            self.skip(length + 2)
+            return
+        string = reader.take(max(0, length))
+        if length >= 0:
+            reader.take(2)
+        self._name = b""
+        if self._secrets > 0 or name in _REDIS_SETTINGS:
+            self._secrets -= self._secrets > 0
+            self.hide(start, start + len(string))
+            return
+        self._name = string[:64].upper()
+        if string.startswith(b"user "):
+            for found in self._HASH.finditer(string):
+                self.hide(start + found.start(1), start + found.end(1))
 
 
 class Ldap(SecretFinder):

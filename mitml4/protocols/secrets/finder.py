@@ -8,7 +8,7 @@ yet waits, so that every split of the bytes hides the same.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.parts.fields import Reader, Short
@@ -27,9 +27,6 @@ Span: TypeAlias = tuple[int, int]
 
 class SecretFinder(ABC):
     """One side of one connection. To be subclassed."""
-
-    of_both_sides: ClassVar[bool] = False
-    """Whether the server may send the same secrets as the client."""
 
     def __init__(self) -> None:
         self.is_over = False

@@ -11,6 +11,7 @@ import re
 from typing import ClassVar, Final
 
 from mitml4.protocols.parts.fields import Reader, Short
+from mitml4.protocols.payload import URL_PASSWORD
 from mitml4.protocols.secrets.finder import MAX_UNIT, SecretFinder
 from mitml4.regex import regex
 
@@ -134,17 +135,15 @@ class Nats(Lines):
 class Sip(Lines):
     """SIP and RTSP: the header fields of HTTP (RFC 3261 §22), and passwords in URLs."""
 
-    of_both_sides = True
     _FIELD: Final = regex(rb"(?:Proxy-)?Authorization[ \t]*:[ \t]*(.*)", re.IGNORECASE)
     _FOLDED: Final = regex(rb"[ \t]+(.*)")
-    _URL: Final = regex(rb"(?:rtsps?://|sips?:)[^ :@/]{1,128}+:([^ @/]{1,256}+)@", re.IGNORECASE)
 
     def line(self, start: int, line: bytes) -> None:
         found = self._FIELD.fullmatch(line)
         if found is None and self._in_dialogue:
             found = self._FOLDED.fullmatch(line)
         self._in_dialogue = found is not None
-        for each in (found,) if found else self._URL.finditer(line):
+        for each in (found,) if found else URL_PASSWORD.finditer(line):
             self._hide_groups(start, each)
 
 
@@ -228,8 +227,6 @@ class Xmpp(SecretFinder):
 
 class Fix(SecretFinder):
     """Password (554) and NewPassword (925) of a Logon."""
-
-    of_both_sides = True
 
     def read(self, reader: Reader) -> None:
         start = reader.at

@@ -8,9 +8,9 @@ from typing import Final
 from mitml4.protocols.secrets import databases, lines, messaging
 from mitml4.protocols.secrets.finder import SecretFinder
 
-__all__ = ["FINDERS"]
+__all__ = ["CLIENT", "SERVER"]
 
-FINDERS: Final[Mapping[str, type[SecretFinder]]] = {
+CLIENT: Final[Mapping[str, type[SecretFinder]]] = {
     "amqp": messaging.Amqp,
     "cassandra": databases.Cassandra,
     "fix": lines.Fix,
@@ -36,4 +36,14 @@ FINDERS: Final[Mapping[str, type[SecretFinder]]] = {
     "tds": databases.Tds,
     "xmpp": lines.Xmpp,
 }
-"""By the protocol's name. Telnet is missing: a password in it looks like any other line."""
+"""For what clients send, by the protocol's name. Telnet is missing: a password in it looks like any
+other line."""
+
+SERVER: Final[Mapping[str, type[SecretFinder]]] = {
+    "fix": lines.Fix,
+    "redis": databases.RedisReplies,
+    "rtsp": lines.Sip,
+    "sip": lines.Sip,
+    "xmpp": lines.Xmpp,
+}
+"""For what servers send."""

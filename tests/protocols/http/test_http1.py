@@ -71,6 +71,19 @@ Exchange: TypeAlias = tuple[list[tuple[Direction, bytes | None]], list[str]]
 # Every byte of these scripts belongs to HTTP, and moves.
 EXCHANGES: dict[str, Exchange] = {
     "counted": ([(UP, GET), (DOWN, OK)], ["1 GET http://x/a", "1 200", "1 end 0/2"]),
+    "a password in a URL": (
+        [
+            (UP, b"GET http://me:pw@y/a HTTP/1.1\r\nHost: y\r\n\r\n"),
+            (DOWN, OK),
+            (UP, b"GET /?to=ftp://me:pw@z HTTP/1.1\r\nHost: me:pw@y\r\n\r\n"),
+            (DOWN, OK),
+        ],
+        [
+            *("1 GET http://me:<redacted, 2 bytes>@y/a", "1 200", "1 end 0/2"),
+            "2 GET http://me:<redacted, 2 bytes>@y/?to=ftp://me:<redacted, 2 bytes>@z",
+            *("2 200", "2 end 0/2"),
+        ],
+    ),
     "request body": ([(UP, POST), (DOWN, OK)], ["1 POST http://x/a", "1 200", "1 end 3/2"]),
     "keep-alive": (
         [(UP, GET), (DOWN, OK), (UP, POST), (DOWN, EMPTY)],

@@ -292,6 +292,11 @@ def test_notices_carry_the_head(converse: Converse) -> None:
         ([(":method", "GET"), (":path", "/a")], "http://10.0.0.1/a"),
         ([(":method", "OPTIONS"), *GET[1:3], (":path", "*")], "https://x"),
         ([(":method", "CONNECT"), (":authority", "y:22")], "y:22"),
+        ([(":method", "CONNECT"), (":authority", "me:pw@y")], "me:<redacted, 2 bytes>@y"),
+        (
+            [(":method", "GET"), (":scheme", "https"), (":authority", "me:pw@y"), (":path", "/")],
+            "https://me:<redacted, 2 bytes>@y/",
+        ),
         ([(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]], "https://x/a"),
     ],
 )
