@@ -74,7 +74,7 @@ class Follower:
     async def _run(self) -> Engine:
         engine = self._engine
         if plaintext := self._bridge.plaintext:
-            plaintext.innermost = partial(getattr, engine, "innermost")
+            plaintext.innermost = lambda: engine.innermost
         try:
             for direction in Direction:  # what has come together is the client's first
                 self._fresh[direction] = self._bridge.lane(direction).unread_nowait()

@@ -14,11 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from mitml4.address import Address
-from mitml4.events import Event, FlowClose, FlowError, FlowLayer
+from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
+from mitml4.events import Event, FlowClose, FlowError, FlowLayer, LayerEvent
 from mitml4.lab.memory import MemoryStream, memory_pair
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.payload.budget import MAX_MEMORY, SessionPayload
+from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.session.flow import Flow, Services
@@ -112,6 +115,7 @@ class End:
         self.stream = stream
 
 
+COPIES = (PlaintextBegun, PlaintextMoved, PlaintextReset)
 Script = Callable[[End], Awaitable[None]]
 
 
@@ -169,6 +173,7 @@ class Outcomes:
     far_ends: list[MemoryStream] = field(default_factory=list)
     """The client's first."""
     relay: Relay = field(default_factory=Relay)
+    payload: SessionPayload = field(default_factory=SessionPayload)
     steps: int = 0
     met: dict[str, str] = field(default_factory=dict)
     """What each script met: all that it expected, an end before that, a reset, or its own.
@@ -187,6 +192,15 @@ class Outcomes:
     def errors(self) -> list[FlowError]:
         return [event for event in self.events if isinstance(event, FlowError)]
 
+    @property
+    def shows_payload(self) -> bool:
+        contents = [event.content for event in self.events if isinstance(event, LayerEvent)]
+        return any(content.type in ("flow.data", "http.body") for content in contents)
+
+    @property
+    def copies_plaintext(self) -> bool:
+        return any(isinstance(event, PlaintextMoved) for event in self.events)
+
     def check(self) -> None:
         """Of a flow that is over, however it ended: nothing is left, and everybody knows."""
         close = self.close
@@ -194,6 +208,7 @@ class Outcomes:
         assert close.stack == self.stack
         assert all(end.is_closed for end in self.near_ends)
         assert not any(end._watches for end in self.near_ends + self.far_ends)
+        assert self.payload.free == MAX_MEMORY
 
 
 class FlowLab:
@@ -223,6 +238,8 @@ class FlowLab:
         at: int | None = None,
         act: str = "",
         window: int = 65536,
+        shows_payload: bool = False,
+        copies_plaintext: bool = False,
     ) -> Outcomes:
         """A flow between the two, to its end. Where `at` is given, at the flow's step of this
         number it is cancelled (`act` is `cancel`), or one far end resets (`client`, `server`)."""
@@ -275,8 +292,10 @@ class FlowLab:
 
             services = Services(
                 publish=out.events.append,
+                wants=lambda kind: copies_plaintext or kind not in COPIES,
                 connect=connect,
                 relay=out.relay,
+                shown=Shown(payload=out.payload.of_flow() if shows_payload else None),
                 tls=TlsInterceptor(
                     forge=self.forge,
                     contexts=self.contexts,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import pytest
 import trio
 
+from mitml4.engine.engine import Engine
+from mitml4.engine.plaintext import Plaintext
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
 from mitml4.net.stream import StreamTruncated
@@ -32,6 +34,8 @@ class Http:
     response = OK
     window = 65536
     has_server = True
+    shows_payload = False
+    copies_plaintext = False
 
     def policy(self, _ends) -> PolicyDecision:
         return PolicyDecision("intercept")
@@ -124,7 +128,23 @@ class Bulk(Opaque):
     window = 8192
 
 
-TALKS = (Http, Opaque, Bulk, SmtpStartTls, SocksHttp, TlsHttp, TlsPassthrough, TlsGivenUp)
+class OpaqueShown(Opaque):
+    """Its bytes become `flow.data`."""
+
+    shows_payload = True
+
+
+class TlsHttpCopied(TlsHttp):
+    """Bodies are shown, and what moves inside TLS is copied."""
+
+    shows_payload = True
+    copies_plaintext = True
+
+
+TALKS = (
+    *(Http, Opaque, Bulk, SmtpStartTls, SocksHttp, TlsHttp, TlsPassthrough, TlsGivenUp),
+    *(OpaqueShown, TlsHttpCopied),
+)
 
 # What each end does after what comes before the first request: it sends (>), it expects (<).
 ORDERS = {
@@ -181,6 +201,8 @@ class Conversation:
             self.server if self.talk.has_server else None,
             policy=self.talk.policy,
             window=self.talk.window,
+            shows_payload=self.talk.shows_payload,
+            copies_plaintext=self.talk.copies_plaintext,
             **disturbed,
         )
         out.check()
@@ -219,6 +241,8 @@ def test_whichever_end_goes_first_both_get_all_that_was_sent(talk, flow_lab) -> 
         assert out.stack == talk.stack, order
         assert (out.close.reason, out.errors) == ("closed", []), order
         assert out.met == {"client": "all", "server": "all"}, order
+        assert out.shows_payload == talk.shows_payload, order
+        assert out.copies_plaintext == talk.copies_plaintext, order
 
 
 @pytest.mark.parametrize("talk", [TlsHttp(), SmtpStartTls()], ids=["tls", "starttls"])
@@ -275,7 +299,7 @@ def test_each_wait_of_a_flow_can_be_cancelled(talk, flow_lab) -> None:
             out = conversation.run(flow_lab, at=at, act="cancel")
             assert set(out.met.values()) <= {"all", "reset"}, at
             assert out.close.reason == "shutdown" or set(out.met.values()) == {"all"}, at
-        kinds = Flow | Bridge | Lane | TlsStream
+        kinds = Flow | Bridge | Lane | TlsStream | Engine | Plaintext
         assert [type(each) for each in gc.get_objects() if isinstance(each, kinds)] == []
     finally:
         gc.enable()
