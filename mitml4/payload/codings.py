@@ -207,7 +207,8 @@ class _Brotli:
             except self._failure as error:
                 raise BrokenCodingError("not valid") from error
         decoded, self._ready = self._ready[:room], self._ready[room:]
-        self.waits = not self._ready and self._decoder.can_accept_more_data()
+        # It accepts more data also while it has more to give.
+        self.waits = not decoded and self._decoder.can_accept_more_data()
         return decoded
 
     @property

@@ -93,6 +93,24 @@ def test_every_coding_is_undone_however_the_bytes_are_split() -> None:
             ), (name, cuts[:3])
 
 
+def test_bodies_larger_than_the_buffers_of_a_decoder_are_read_to_their_end() -> None:
+    """Near each multiple of what one call gives, and of the libraries' buffers."""
+    sizes = [
+        base + around
+        for base in (STEP, 2 * STEP, 3 * STEP, 4 * STEP, 1 << 17)
+        for around in (-17, -16, -1, 0, 1, 16, 232, 248, 300)
+    ]
+    for size in sizes:
+        for block in (b"gr\xc3\xbc\xc3\x9fe %d\n", b"\0"):
+            text = (block * size)[:size]
+            for name, encode in ENCODE.items():
+                sent = encode(text)
+                for cuts in ((), (len(sent) // 2,), (len(sent) - 1,)):
+                    content = read(sent, (name,), cuts=cuts, limit=1 << 18)
+                    found = content.data == text, content.decoded_size, content.fault
+                    assert found == (True, size, None), (name, size, cuts)
+
+
 @given(
     case=st.sampled_from(sorted(CASES)),
     cuts=st.lists(st.integers(0, 4000), max_size=6).map(tuple),
