@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from mitml4.filter.expression import Filter
 from mitml4.model.flow import Request
 from mitml4.sinks.table.detail import Detail, DetailLine, exchange_at
-from mitml4.sinks.table.history import History, Reader
+from mitml4.sinks.table.history import History, Reader, Version
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.table.view import Cell, Line, Mode, body_height, render
 
@@ -21,6 +21,7 @@ __all__ = ["SORTS", "Look", "Painter", "Picture"]
 
 _EVENTS_A_FRAME: Final = 2000
 """As many are compared with a filter for one picture. Flows have priority over the table."""
+_UNKNOWN: Final[tuple[Version, bool]] = ((0, 0), False)
 
 SORTS: Final[dict[str, Callable[[Row], Any]]] = {
     "": lambda row: row.flow,
@@ -77,8 +78,8 @@ class Painter:
     def __init__(self, history: History) -> None:
         self._history = history
         self._reader = Reader(history)
-        self._verdicts: dict[int, tuple[int, bool]] = {}
-        """Whether a flow matches the filter, by number, with how many events that was decided."""
+        self._verdicts: dict[int, tuple[Version, bool]] = {}
+        """Whether a flow matches the filter, by number, and by which events that was decided."""
         self._filter: Filter | None = None
         self._detail = Detail()
         self._first = 0
@@ -134,7 +135,7 @@ class Painter:
         rows, unexamined = model.listed(failures=look.failures), 0
         if look.filter:
             unexamined = self._examine(rows, look.filter)
-            rows = [row for row in rows if self._verdicts.get(row.flow, (0, False))[1]]
+            rows = [row for row in rows if self._verdicts.get(row.flow, _UNKNOWN)[1]]
         if look.sort:
             rows.sort(key=SORTS[look.sort])
         return rows, unexamined
@@ -144,18 +145,18 @@ class Painter:
         take. Returns the number of the others. A flow keeps its verdict when its events are
         forgotten."""
         known = self._verdicts if wanted is self._filter else {}
-        verdicts: dict[int, tuple[int, bool]] = {}
+        verdicts: dict[int, tuple[Version, bool]] = {}
         budget, unexamined = _EVENTS_A_FRAME, 0
         for row in reversed(rows):
-            number, count = row.flow, self._history.count(row.flow)
+            number, version = row.flow, self._history.version(row.flow)
             verdict = known.get(number)
-            if (verdict is None or verdict[0] != count) and count:
+            if (verdict is None or verdict[0] != version) and version[1]:
                 if budget <= 0:
                     unexamined += 1
                 else:
                     budget -= self._reader.unread(number)
                     if built := self._reader.flow(number):
-                        verdict = built.events, wanted.matches(built.flow)
+                        verdict = built.version, wanted.matches(built.flow)
             if verdict is not None:
                 verdicts[number] = verdict
         self._filter, self._verdicts = wanted, verdicts
@@ -169,7 +170,7 @@ class Painter:
         return self._detail.lines(
             built.flow,
             width,
-            version=built.events,
+            version=built.version,
             moved=moved,
             missing=self._history.missing(number),
         )

@@ -52,9 +52,10 @@ class Detail:
     """The lines of a flow, of which only those are made again that have changed."""
 
     def __init__(self) -> None:
-        self._of: tuple[int, int] | None = None
-        """The number of the flow, and the width."""
+        self._flow: Flow | None = None
+        self._width = 0
         self._parts: dict[Hashable, list[DetailLine]] = {}
+        """By the identities of what they show, which are its own while the flow is held."""
         self._state: Hashable = None
         self._lines: list[DetailLine] = []
 
@@ -63,29 +64,28 @@ class Detail:
         flow: Flow,
         width: int,
         *,
-        version: int = 0,
+        version: Hashable = None,
         moved: tuple[int, int] | None = None,
         missing: int = 0,
     ) -> list[DetailLine]:
         """All lines of a flow, for a width in cells. Everything from the network is printable.
 
-        The first line is the title. `version` is another number when the flow has changed. `moved`
+        The first line is the title. `version` is another value when the flow has changed. `moved`
         are the bytes in both directions of a flow that is still open. `missing` is the number of
-        its events that are not known.
+        its events that were forgotten.
         """
-        if self._of != (flow.number, width):
-            self._of, self._parts, self._state = (flow.number, width), {}, None
-        if self._state == (state := (version, moved, missing)) and version:
+        if self._flow is not flow or self._width != width:
+            self._flow, self._width, self._parts, self._state = flow, width, {}, None
+        if self._state == (state := (version, moved, missing)) and version is not None:
             return self._lines
         parts: dict[Hashable, list[DetailLine]] = {}
         for key, made in _said(flow):
             known = self._parts.get(key)
             parts[key] = known if known is not None else list(_wrapped_lines(made, width))
-        top = list(_wrapped_lines(_head(flow, width, moved), width))
-        end = list(_wrapped_lines(_tail(missing), width))
+        top = list(_wrapped_lines(_head(flow, width, moved, missing), width))
         title = printable(f"#{flow.number}  {flow.server}  {join_stack(flow.stack)}")
         self._lines = [DetailLine(fit(title, width), "title"), *top]
-        self._lines += [*chain.from_iterable(parts.values()), *end]
+        self._lines += chain.from_iterable(parts.values())
         self._parts, self._state = parts, state
         return self._lines
 
@@ -101,7 +101,9 @@ def _wrapped_lines(lines: Iterable[DetailLine], width: int) -> Iterator[DetailLi
             yield line._replace(text=text, is_first=line.is_first and not at)
 
 
-def _head(flow: Flow, width: int, moved: tuple[int, int] | None) -> Iterator[DetailLine]:
+def _head(
+    flow: Flow, width: int, moved: tuple[int, int] | None, missing: int
+) -> Iterator[DetailLine]:
     yield from _summary(flow, moved)
     for layer in flow.layers:
         yield DetailLine("")
@@ -109,6 +111,9 @@ def _head(flow: Flow, width: int, moved: tuple[int, int] | None) -> Iterator[Det
     if len(flow.exchanges) > 1:
         yield DetailLine("")
         yield from _requests(flow.exchanges)
+    if missing:
+        yield DetailLine("")
+        yield DetailLine(f"{missing} earlier events are not kept here; -o writes them", "closed")
 
 
 def _said(flow: Flow) -> Iterator[_Part]:
@@ -150,12 +155,6 @@ def _requests(exchanges: list[Exchange]) -> Iterator[DetailLine]:
         is_bad = exchange.outcome not in (None, "complete") or (response and response.status >= 500)
         style = "failed" if is_bad else ""
         yield DetailLine("  ".join((*columns, f"{request.method} {request.url}")), style)
-
-
-def _tail(missing: int) -> Iterator[DetailLine]:
-    if missing:
-        yield DetailLine("")
-        yield DetailLine(f"{missing} later events are not kept here; -o writes them", "closed")
 
 
 def _seconds(duration: float) -> str:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import field
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
 from mitml4.dataclass import dataclass
-from mitml4.events import Event, FlowClose, FlowOpen, weight
+from mitml4.events import Event, FlowOpen, LayerEvent, weight
 from mitml4.model.builder import FlowBuilder
 from mitml4.model.flow import Flow
 
-__all__ = ["Built", "History", "Reader"]
+__all__ = ["Built", "History", "Reader", "Version"]
 
 _TOTAL_BYTES: Final = 32 << 20
 _FLOW_BYTES: Final = 2 << 20
-"""Of a flow that says more, the last events are not kept."""
+"""Of a flow in which more is said, the older half of that is forgotten."""
 _MAX_BUILT: Final = 1000
+
+Version: TypeAlias = tuple[int, int]
+"""How often events of a flow were forgotten, and how many are kept."""
 
 
 @dataclass(slots=True)
 class _Events:
-    events: list[Event] = field(default_factory=list)
+    kept: tuple[int, list[Event]] = field(default_factory=lambda: (0, []))
+    """How often some were forgotten, and the others. The list only grows; it is replaced when some
+    are forgotten, so that another thread always sees a number with its list."""
     weight: int = 0
     missing: int = 0
-    """Later events that are not kept."""
+    """Events that were forgotten."""
 
 
 @dataclass(slots=True)
@@ -43,45 +49,58 @@ class History:
             return
         if isinstance(event, FlowOpen):
             self._flows[number] = _Events()
-        kept = self._flows.get(number)
-        if kept is None:
-            return
-        if kept.weight > _FLOW_BYTES and not isinstance(event, FlowClose):
-            kept.missing += 1
+        found = self._flows.get(number)
+        if found is None:
             return
         size = weight(event)
-        kept.events.append(event)
-        kept.weight += size
+        found.kept[1].append(event)
+        found.weight += size
         self._weight += size
+        if found.weight > _FLOW_BYTES:
+            self._forget_half(found)
         while self._weight > _TOTAL_BYTES and len(self._flows) > 1:
             _, oldest = self._flows.popitem(last=False)
             self._weight -= oldest.weight
 
-    def count(self, number: int) -> int:
-        """How many events of a flow are kept. Any thread may ask."""
-        kept = self._flows.get(number)
-        return len(kept.events) if kept else 0
+    def _forget_half(self, found: _Events) -> None:
+        """Forget the older half of what was said. What the flow is stays known."""
+        times, events = found.kept
+        said = [event for event in events if isinstance(event, LayerEvent)]
+        old = said[: (len(said) + 1) // 2]
+        forgotten = set(map(id, old))
+        found.kept = times + 1, [event for event in events if id(event) not in forgotten]
+        found.missing += len(old)
+        lighter = sum(map(weight, old))
+        found.weight -= lighter
+        self._weight -= lighter
+
+    def version(self, number: int) -> Version:
+        """Another value when other events of a flow are kept. Any thread may ask."""
+        times, events = self.kept(number)
+        return times, len(events)
 
     def missing(self, number: int) -> int:
-        """How many later events of a flow are not kept. Any thread may ask."""
-        kept = self._flows.get(number)
-        return kept.missing if kept else 0
+        """How many events of a flow were forgotten. Any thread may ask."""
+        found = self._flows.get(number)
+        return found.missing if found else 0
 
-    def events(self, number: int, start: int = 0) -> list[Event]:
-        """The events of a flow that are kept, from one of them on. Any thread may ask."""
-        kept = self._flows.get(number)
-        return list(islice(kept.events, start, len(kept.events))) if kept else []
+    def kept(self, number: int) -> tuple[int, Sequence[Event]]:
+        """How often events of a flow were forgotten, and the others, which only get more while that
+        number is the same. Any thread may ask."""
+        found = self._flows.get(number)
+        return found.kept if found else (0, ())
 
 
 class Built(NamedTuple):
-    """A flow, and of how many events it is built."""
+    """A flow, and of which events it is built."""
 
     flow: Flow
-    events: int
+    version: Version
 
 
 @dataclass(slots=True)
 class _Building:
+    times: int
     builder: FlowBuilder = field(default_factory=FlowBuilder)
     count: int = 0
     flow: Flow | None = None
@@ -97,17 +116,21 @@ class Reader:
 
     def unread(self, number: int) -> int:
         """How many events `flow` would read."""
+        times, count = self.history.version(number)
         building = self._flows.get(number)
-        return self.history.count(number) - (building.count if building else 0)
+        return count - (building.count if building and building.times == times else 0)
 
     def flow(self, number: int) -> Built | None:
         """The flow as its events have it; None if they are not kept any more."""
-        building = self._flows.get(number) or _Building()
-        for event in self.history.events(number, building.count):
+        times, events = self.history.kept(number)
+        building = self._flows.get(number)
+        if building is None or (building.times != times and events):
+            building = _Building(times)
+        for event in islice(events, building.count, len(events)):
             closed = building.builder.add(event)
             building.flow = closed[0] if closed else building.builder.flow(number)
             building.count += 1
         if building.flow is None:
             return None
         self._flows[number] = building
-        return Built(building.flow, building.count)
+        return Built(building.flow, (building.times, building.count))
