@@ -105,7 +105,7 @@ class Opening:
     stack: tuple[str, ...] = ()
     """The protocols outside, outermost first: inside `smtp › tls` an `EHLO` needs no greeting."""
     port: int | None = None
-    """The destination port: a hint for rules that are too weak alone, never a proof."""
+    """The destination port: a hint for rules that are too weak alone, and never enough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from mitml4.net import dial
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import Interception, Proof, belongs, intercepting
+from mitml4.net.rules.interception import Interception, Preparation, belongs, intercepting
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
@@ -48,7 +48,7 @@ _KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
 
 
 async def run_session(
-    config: InterceptConfig, proof: Proof, say: Say, complain: Complain
+    config: InterceptConfig, preparation: Preparation, say: Say, complain: Complain
 ) -> ExitCode:
     """Run a session to its end. Raises MitmError for what ends it early; no rule stays then."""
     prepare_process()
@@ -61,7 +61,7 @@ async def run_session(
     authority = stored_authority(config.ca_dir, say)
     session.policy.limit(authority.permitted_domains)
     interceptor, named = tls_interceptor(config, authority, session.on_secret)
-    rules = Rules.applied(proof, session.note, has_blocks=bool(config.policy.block))
+    rules = Rules.applied(preparation, session.note, has_blocks=bool(config.policy.block))
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named)
     outputs, hub = session.outputs, session.hub
@@ -87,12 +87,14 @@ class Rules:
 
     @classmethod
     @asynccontextmanager
-    async def applied(cls, proof: Proof, note: Say, *, has_blocks: bool) -> AsyncIterator[Rules]:
+    async def applied(
+        cls, preparation: Preparation, note: Say, *, has_blocks: bool
+    ) -> AsyncIterator[Rules]:
         """The rules are in place while this is entered. Raises MitmError."""
-        async with intercepting(proof) as interception:
+        async with intercepting(preparation) as interception:
             for each in interception.notes:
                 note(each)
-            yield cls(proof.scope, interception, has_blocks=has_blocks)
+            yield cls(preparation.scope, interception, has_blocks=has_blocks)
 
     def start(self) -> SourceStart:
         return SourceStart(

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from mitml4.errors import ExitCode
-from mitml4.net.rules.interception import check, plan, proving
+from mitml4.net.rules.interception import check, plan, preparing
 
 if TYPE_CHECKING:
     from mitml4.session.config import InterceptConfig
@@ -35,8 +35,8 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
     sys.setswitchinterval(_SWITCH_S)
     importing = Thread(target=import_module, args=(_SESSION,), name="import")
     importing.start()
-    async with proving(config.scope) as proof:
+    async with preparing(config.scope) as preparation:
         importing.join()
         from mitml4.session.host_session import run_session
 
-        return await run_session(config, proof, say, complain)
+        return await run_session(config, preparation, say, complain)

@@ -52,13 +52,13 @@ def _some(items: list[T], what: str, shown: Callable[[T], Iterator[Markup]]) -> 
 def _layer(layer: Layer) -> Iterator[Markup]:
     action = "" if layer.action == "relayed" else f", {layer.action}"
     yield tag("h3", f"{layer.protocol}{action}")
-    known = [(name, _fact(value)) for name, value in layer.details.items()]
-    facts = [(tag("dt", name), tag("dd", fact)) for name, fact in known if fact]
-    if facts:
-        yield tag("dl", facts)
+    known = [(name, _value_of(value)) for name, value in layer.details.items()]
+    rows = [(tag("dt", name), tag("dd", text)) for name, text in known if text]
+    if rows:
+        yield tag("dl", rows)
 
 
-def _fact(value: Any) -> Child:
+def _value_of(value: Any) -> Child:
     """A detail as text; nested ones one per line."""
     match value:
         case None | [] | "":
@@ -66,11 +66,11 @@ def _fact(value: Any) -> Child:
         case {"host": host, "port": port, **others} if not others:
             return f"{host}:{port}"
         case dict():
-            facts = [(name, _fact(each)) for name, each in value.items()]
+            rows = [(name, _value_of(each)) for name, each in value.items()]
             return [
-                tag("div", tag("span", f"{name}: ", class_="dim"), fact)
-                for name, fact in facts
-                if fact
+                tag("div", tag("span", f"{name}: ", class_="dim"), text)
+                for name, text in rows
+                if text
             ]
         case bool():
             return "yes" if value else "no"
@@ -82,7 +82,7 @@ def _fact(value: Any) -> Child:
 def _exchange(exchange: Exchange) -> Iterator[Markup]:
     request, response = exchange.request, exchange.response
     yield tag("h3", f"{request.method} {request.url}", class_="mono")
-    facts = [
+    rows = [
         f"{response.status}" if response else "no response",
         response.content_type if response else None,
         f"↑ {size_text(request.body_bytes)}" if request.body_bytes else None,
@@ -90,7 +90,7 @@ def _exchange(exchange: Exchange) -> Iterator[Markup]:
         f"{exchange.duration_s * 1000:.1f} ms" if exchange.duration_s is not None else None,
         None if exchange.outcome == "complete" else exchange.outcome or "no end was seen",
     ]
-    yield tag("p", ", ".join(filter(None, facts)), class_="dim")
+    yield tag("p", ", ".join(filter(None, rows)), class_="dim")
     for title, part in (("request", request), ("response", response)):
         if part and part.headers:
             lines = "\n".join(f"{name}: {value}" for name, value in part.headers)

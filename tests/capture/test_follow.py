@@ -26,7 +26,7 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
 
 
 def whole(time_s: float, link_type: int, frame: bytes) -> Packet:
-    """A packet in a buffer of its own."""
+    """A packet in a separate buffer."""
     return time_s, link_type, frame, 0, len(frame)
 
 

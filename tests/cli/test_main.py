@@ -72,7 +72,7 @@ def test_a_summary_is_the_first_line_of_its_commands_help(name: str) -> None:
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)])
 def test_every_help_ends_in_lines_to_paste(arguments: list[str]) -> None:
-    """In a process of its own: click remembers the help options of a command's first run."""
+    """In a separate process: click remembers the help options of a command's first run."""
     helps = {
         subprocess.check_output([sys.executable, "-m", "mitml4", *arguments, option], text=True)
         for option in ("-h", "--help")

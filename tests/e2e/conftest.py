@@ -87,7 +87,7 @@ def in_a_world_of_its_own(hosts: Path, argv: Sequence[str]) -> list[str]:
 def running(
     namespace: NetNamespace, hosts: Path, argv: Sequence[str], *, port: int, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server as a process of its own, listening; killed afterwards, with all its children."""
+    """A server as a separate process, listening; killed afterwards, with all its children."""
     settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | options
     command = in_a_world_of_its_own(hosts, argv)
     with namespace.popen(command, stderr=subprocess.PIPE, **settings) as process:
@@ -104,7 +104,7 @@ def running(
 
 
 def end_world(process: subprocess.Popen[bytes]) -> None:
-    """Kill the first process of a world of its own, and wait until all of it is gone: the kernel
+    """Kill the first process of a PID namespace, and wait until all of it is gone: the kernel
     ends a PID namespace before it reports the end of its first process (pid_namespaces(7))."""
     first = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     with suppress(OSError):
@@ -652,7 +652,7 @@ def sshd(serve: Callable[..., None], files: Path) -> list[str]:
         PidFile none
         UsePAM no
     """)
-    # A /run of its own, for the empty directory of its privilege separation.
+    # A separate /run, for the empty directory of its privilege separation.
     start = 'mount -t tmpfs run /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f "$1"'
     serve("sh", "-c", start, "sh", str(config), port=22)
     return [

@@ -18,7 +18,7 @@ import trio
 from mitml4.errors import MitmError
 from mitml4.net import dial
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.rules.interception import Interception, intercepting, proving
+from mitml4.net.rules.interception import Interception, intercepting, preparing
 from mitml4.net.rules.scope import PortRange, Scope
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -122,8 +122,8 @@ async def main() -> None:
     scope = scope_from(json.loads(sys.argv[1]))
     started = trio.current_time()
     async with (
-        proving(scope) as proof,
-        intercepting(proof) as interception,
+        preparing(scope) as preparation,
+        intercepting(preparation) as interception,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(interception.gate.run)

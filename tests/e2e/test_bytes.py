@@ -439,8 +439,8 @@ def test_a_server_that_speaks_first_inside_tls_is_heard(peer, client, session, i
 
 @pytest.mark.parametrize("first", [b"NICK me\r\n", b"GET foo\r\n", b"\x16\x03", b"\x05", b"\x04"])
 def test_a_short_first_word_is_answered_without_a_second(peer, client, session, first):
-    """The server answers what looks like the start of something longer: nobody may hold it back
-    for good."""
+    """The server answers what looks like the start of something longer: no bytes may be
+    held back without end."""
 
     def handler(sock):
         asked = sock.recv(100)

@@ -22,7 +22,7 @@ PORT = 8443
 
 @pytest.fixture(scope="module")
 def namespace() -> NetNamespace:
-    """A network of its own, with nothing but loopback."""
+    """A network namespace with nothing but loopback."""
     namespace = NetNamespace()
     namespace.call(lambda: subprocess.run(["ip", "link", "set", "lo", "up"], check=True))
     return namespace

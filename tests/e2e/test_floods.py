@@ -20,7 +20,7 @@ from mitml4.lab.network import SERVER_V4
 from mitml4.net.netns import NetNamespace
 
 ROOT = Path(__file__).parents[2]
-# Each stopped all others for good, or for as long as it lasted.
+# Each stopped all others, until it ended or longer.
 NAMES = (
     "blank-lines",
     "trailers",

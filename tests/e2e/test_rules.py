@@ -717,7 +717,7 @@ def test_without_privilege_it_says_so_and_changes_nothing(net: Lab) -> None:
         assert "CAP_NET_ADMIN" in error["message"]
 
 
-def test_without_the_right_to_make_namespaces_it_works_unproven(net: Lab) -> None:
+def test_without_the_right_to_make_namespaces_it_works_untested(net: Lab) -> None:
     net.serve(net.server, SERVER_V4)
     session = net.session(interfaces=[LAN], prefix=("setpriv", "--bounding-set", "-sys_admin"))
     (note,) = session.start["notes"]

@@ -476,7 +476,7 @@ def verdict(row: Protocol, opening: Opening) -> Verdict:
 
 
 def rows_for(up: bytes, down: bytes) -> list[Protocol]:
-    """Those that detection asks: the first bytes hide no candidate, which is a test of its own."""
+    """Those that detection asks: the first bytes hide no candidate, which another test holds."""
 
     def lets_through(firsts: Collection[int] | None, side: bytes) -> bool:
         return not side or firsts is None or side[0] in firsts

@@ -75,7 +75,7 @@ class LoopbackSource:
 
 @pytest.fixture
 async def flow_sources(nursery) -> AsyncIterator[list[LoopbackSource]]:
-    """Two, each with a server of its own."""
+    """Two, each with its server."""
 
     async def echo(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):

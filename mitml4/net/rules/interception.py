@@ -1,6 +1,6 @@
 """Set up a session's rules, test them, and remove them.
 
-`proving` starts the guard that owns the table (guard.py), and sends test connections (probe.py)
+`preparing` starts the guard that owns the table (guard.py), and sends test connections (probe.py)
 through rules for a separate interface. `intercepting` then creates the listener, and the gate
 that holds connections, and loads the rules.
 """
@@ -42,12 +42,12 @@ from mitml4.tasks import both
 __all__ = [
     "FORWARDING",
     "Interception",
-    "Proof",
+    "Preparation",
     "belongs",
     "check",
     "intercepting",
     "plan",
-    "proving",
+    "preparing",
 ]
 
 _SHOWN_PORT: Final = 40000
@@ -68,7 +68,7 @@ class Interception:
         channel: HostChannel,
         links: LinkWatch,
         watch: RulesWatch,
-        proof: Proof,
+        preparation: Preparation,
         notes: Sequence[str],
     ) -> None:
         self.table: str = guard.identity.table
@@ -76,16 +76,20 @@ class Interception:
         self.address = listener.address
         self.channel = channel
         self.gate = SynGate(listener, channel)
-        self.unproven = proof.unproven
+        self.untested = preparation.untested
         """Why no test connection was possible; None if one came through."""
-        self.notes: tuple[str, ...] = (*filter(None, [proof.unproven]), *proof.notes, *notes)
+        self.notes: tuple[str, ...] = (
+            *filter(None, [preparation.untested]),
+            *preparation.notes,
+            *notes,
+        )
         """Notes for the user."""
         self._guard = guard
         self._links = links
         self._watch = watch
         self._rules = rules
         self._quic_blocked = 0
-        self._dropping_sent = proof.dropping_sent
+        self._dropping_sent = preparation.dropping_sent
 
     async def stop_intercepting(self) -> None:
         """Stop intercepting new connections; open ones continue.
@@ -171,13 +175,13 @@ def check(scope: Scope) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class Preparation:
     """A guard, and what the test has shown."""
 
     scope: Scope
     guard: Guard
     ipv6: bool
-    unproven: str | None
+    untested: str | None
     """Why no test connection was possible; None if one came through."""
     notes: Sequence[str]
     dropping_sent: frozenset[str]
@@ -185,7 +189,7 @@ class Proof:
 
 
 @asynccontextmanager
-async def proving(scope: Scope) -> AsyncIterator[Proof]:
+async def preparing(scope: Scope) -> AsyncIterator[Preparation]:
     """Test whether connections in scope can be intercepted. No real connection is affected yet.
 
     Raises UsageError for an interface that does not exist, MachineError if this machine cannot
@@ -195,12 +199,14 @@ async def proving(scope: Scope) -> AsyncIterator[Proof]:
     guard = await Guard.claim()
     try:
         ipv6 = _has_ipv6(scope)
-        unproven, rules = await both(partial(_prove, scope, guard, ipv6=ipv6), _rules_of_others)
-        yield Proof(
+        untested, rules = await both(
+            partial(_test_connection, scope, guard, ipv6=ipv6), _rules_of_others
+        )
+        yield Preparation(
             scope=scope,
             guard=guard,
             ipv6=ipv6,
-            unproven=unproven,
+            untested=untested,
             notes=tuple(_notes(scope, rules)),
             dropping_sent=_names(rules.dropping_sent),
         )
@@ -209,16 +215,16 @@ async def proving(scope: Scope) -> AsyncIterator[Proof]:
 
 
 @asynccontextmanager
-async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
+async def intercepting(preparation: Preparation) -> AsyncIterator[Interception]:
     """Intercept the connections in scope; when this yields, clients may connect. Raises
     MachineError. On exit, everything is removed."""
-    scope, guard = proof.scope, proof.guard
+    scope, guard = preparation.scope, preparation.guard
     with (
         closing(LinkWatch(scope.interfaces)) as links,
         closing(RulesWatch()) as watch,
         _holding(guard.identity, scope) as (listener, channel),
     ):
-        rules = _ruleset(scope, guard.identity, listener, ipv6=proof.ipv6)
+        rules = _ruleset(scope, guard.identity, listener, ipv6=preparation.ipv6)
         rules = replace(rules, indexes=links.indexes)
         try:
             await guard.load(rules.text)
@@ -226,7 +232,7 @@ async def intercepting(proof: Proof) -> AsyncIterator[Interception]:
                 rules.stop_interception, rules.resume_interception, rules.count_quic, _CHAINS
             )
             notes = [belongs(*pair) for pair in links.masters.items()]
-            yield Interception(guard, rules, listener, channel, links, watch, proof, notes)
+            yield Interception(guard, rules, listener, channel, links, watch, preparation, notes)
         finally:
             # Before the listener is closed: otherwise the rules would hold connections that
             # nothing accepts.
@@ -275,7 +281,7 @@ def _ruleset(
     )
 
 
-async def _prove(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
+async def _test_connection(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
     """Test the rules with connections. Returns why that is impossible, if it is.
 
     Raises MachineError if no connection arrives.

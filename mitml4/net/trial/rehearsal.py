@@ -22,7 +22,7 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network
-from mitml4.net.rules.interception import intercepting, proving
+from mitml4.net.rules.interception import intercepting, preparing
 from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl, write_sysctl
 from mitml4.net.tools import check_tools, run
@@ -132,11 +132,11 @@ def _set(stage: Stage) -> int:
 async def _intercept() -> tuple[Way, str | None]:
     try:
         scope = Scope(interfaces=(_INTERFACE,))
-        async with proving(scope) as proof, intercepting(proof) as interception:
-            unproven = interception.unproven
+        async with preparing(scope) as preparation, intercepting(preparation) as interception:
+            untested = interception.untested
     except MitmError as error:
         return "fails", error.message
-    return ("works", None) if unproven is None else ("untried", unproven)
+    return ("works", None) if untested is None else ("untried", untested)
 
 
 def _is_up(interface: str) -> bool:

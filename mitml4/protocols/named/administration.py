@@ -6,7 +6,7 @@ ident    6193, 23 CRLF; the same ports, then " : USERID …"  RFC 1413 §4
 finger   ["/W" ] [user] [@host …] CRLF; text               RFC 1288 §2.3, port 79
 whois    a line of text CRLF; text                         RFC 3912 §2, port 43
 
-The last two are any text on a known port. A port is a hint and no proof, so they are at most
+The last two are any text on a known port. A port is only a hint, so they are at most
 LIKELY, and any other rule that matches is preferred.
 """
 

@@ -106,7 +106,7 @@ def _describe(flow: _Flow, layer: FlowLayer) -> None:
     flow.server = server_of(details, flow.server) or flow.server
     if details is not None:
         others = (item.name for item in fields(details) if item.name not in NAMES)
-        known = [shown for name in others if (shown := _fact(getattr(details, name)))]
+        known = [shown for name in others if (shown := _value_text(getattr(details, name)))]
         flow.summary = ", ".join(known[:_MOST_FACTS]) or flow.summary
 
 
@@ -116,7 +116,7 @@ def _request(flow: _Flow, request: HttpRequest) -> str:
     return f"{request.method} {path if host == flow.server.host else request.url}"
 
 
-def _fact(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, bool) or value is None or isinstance(value, Target):
         return ""
     if isinstance(value, bytes):

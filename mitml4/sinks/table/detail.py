@@ -1,4 +1,4 @@
-"""One flow, as lines: its layers with their facts, then what was said in it, by time."""
+"""One flow, as lines: its layers with their details, then what was said in it, by time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ARROWS: Final = {"up": "↑", "down": "↓"}
 _CERTIFICATE: Final = "certificate"
 _MIRRORED: Final = ("mirrored", "not_mirrored")
 _FOREMOST: Final = ("passthrough", "sni", "version", "alpn", "cipher")
-"""Facts of a layer that stand above its certificates; the others stand below."""
+"""Details of a layer that stand above its certificates; the others stand below."""
 _LABEL: Final = 14
 _BY_US: Final = "mitml4"
 _NO_PROPERTY: Final = "verify"
@@ -186,27 +186,27 @@ def _layer(layer: Layer, width: int) -> Iterator[DetailLine]:
     yield DetailLine(f"{layer.protocol}  {layer.action}, the {layer.speaker} began", "name")
     certificate = layer.details.get(_CERTIFICATE)
     hidden = (_CERTIFICATE, *_MIRRORED) if isinstance(certificate, Mapping) else ()
-    facts = {name: value for name, value in layer.details.items() if name not in hidden}
+    details = {name: value for name, value in layer.details.items() if name not in hidden}
     for name in _FOREMOST:
-        yield from _fact(name, facts.pop(name, None))
+        yield from _detail(name, details.pop(name, None))
     if isinstance(certificate, Mapping):
         yield from _certificates(layer, certificate, width)
-    for name, value in facts.items():
-        yield from _fact(name, value)
+    for name, value in details.items():
+        yield from _detail(name, value)
 
 
-def _fact(name: str, value: Any) -> Iterator[DetailLine]:
+def _detail(name: str, value: Any) -> Iterator[DetailLine]:
     """Nothing, for what is unknown, empty or false."""
     if value is None or value is False or value in ([], {}):
         return
     if isinstance(value, Mapping):
         for inner, inside in value.items():
-            yield from _fact(f"{name}.{inner}", inside)
+            yield from _detail(f"{name}.{inner}", inside)
         return
-    yield DetailLine(f"  {name}: {_fact_text(value)}")
+    yield DetailLine(f"  {name}: {_value_text(value)}")
 
 
-def _fact_text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "yes" if value is True else str(value)
@@ -219,7 +219,7 @@ def _certificates(layer: Layer, certificate: Mapping[str, Any], width: int) -> I
     heads = ("of the server", "shown to the client" if is_shown else "")
     yield from _side_by_side("certificate", *heads, width, "closed")
     for name, value in certificate.items():
-        text = _fact_text(value)
+        text = _value_text(value)
         other = _BY_US if name == "issuer" else "" if name == _NO_PROPERTY else "differs"
         like = text if name in mirrored else other
         yield from _side_by_side(name, text, like if is_shown else "", width)

@@ -203,7 +203,7 @@ def descendants_once_there_are(pid: int) -> set[int]:
 
 
 def iter_descendants(pid: int):
-    """Each thread has children of its own."""
+    """Each thread has a list of its children."""
     for children in Path("/proc", str(pid), "task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in map(int, children.read_text().split()):

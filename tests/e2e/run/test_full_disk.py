@@ -25,7 +25,7 @@ OPTIONS = {
 
 @dataclass
 class Written:
-    """A run whose files were on a disk of its own, and what is left of them."""
+    """A run whose files were on a separate disk, and what is left of them."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""The table on a terminal of its own: what it shows, what its keys do, and how it leaves."""
+"""The table on a pseudo-terminal: what it shows, what its keys do, and how it leaves."""
 
 from __future__ import annotations
 
