@@ -20,6 +20,7 @@ from mitml4.model.flow import (
     Headers,
     Layer,
     Message,
+    OtherEvent,
     Problem,
     Request,
     Response,
@@ -40,8 +41,9 @@ class _Open:
 class FlowBuilder:
     """Is given events in their order, and returns the flows that they end.
 
-    Events and fields that it does not know are ignored, so that files of later versions can be
-    read; so are the events of a flow whose `flow.open` is missing.
+    Fields that it does not know are ignored, so that files of later versions can be read. Events
+    that it does not know are ignored as well, except those of a layer, which are kept in
+    `Flow.others`. The events of a flow whose `flow.open` is missing are ignored.
     """
 
     with_headers: bool = True
@@ -66,7 +68,8 @@ class FlowBuilder:
             return self.finish()
         if kind == "flow.open":
             return self._begin(said)
-        if (handle := _HANDLERS.get(kind)) and (open_flow := self._open.get(_number(said["flow"]))):
+        handle = _HANDLERS.get(kind) or (_add_other if "depth" in said else None)
+        if handle and (open_flow := self._open.get(_number(said["flow"]))):
             handle(open_flow, said)
             if kind == "flow.close":
                 return [self._open.pop(said["flow"]).flow]
@@ -210,6 +213,18 @@ def _add_data(to: _Open, said: Mapping[str, Any]) -> None:
             offset=_number(said["offset"]),
             time=_time(said),
             **_content(said),
+        )
+    )
+
+
+def _add_other(to: _Open, said: Mapping[str, Any]) -> None:
+    common = {"type", "v", "flow", "depth", "time"}
+    to.flow.others.append(
+        OtherEvent(
+            type=_text(said["type"]),
+            depth=_number(said["depth"]),
+            time=_time(said),
+            details={name: value for name, value in said.items() if name not in common},
         )
     )
 

@@ -24,6 +24,7 @@ __all__ = [
     "Headers",
     "Layer",
     "Message",
+    "OtherEvent",
     "Problem",
     "Request",
     "Response",
@@ -121,6 +122,17 @@ class Data(_Content):
 
 
 @dataclass(slots=True, kw_only=True)
+class OtherEvent:
+    """An event of a protocol that has no other place in the model, such as a command."""
+
+    type: str
+    depth: int
+    time: datetime
+    details: dict[str, Any]
+    """Its other fields."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Request:
     """The head of a request, its trailers and its body."""
 
@@ -213,6 +225,7 @@ class Flow:
     exchanges: list[Exchange] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     data: list[Data] = field(default_factory=list)
+    others: list[OtherEvent] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     reason: str | None = None
     """Why it closed (`closed`, `reset`, `refused`, …); None while it is open, and if the file ends

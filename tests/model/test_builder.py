@@ -35,7 +35,6 @@ from mitml4.protocols.http.events import (
     HttpResponse,
 )
 from mitml4.protocols.http.websocket import WebSocketMessage
-from mitml4.protocols.registry import EVENT_TYPES
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
 
@@ -196,8 +195,16 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
         # Lengths of bodies and trailers are with the request and the response.
         known |= {"stack", "request_bytes", "response_bytes", "request_trailers"}
         assert {each.name for each in fields(event)} - place - known == set(), event
-    named = {event.type for event in (*EVENTS_OF_SESSIONS, *EVENT_TYPES)}
+    named = {event.type for event in EVENTS_OF_SESSIONS}
     assert named - set(_HANDLERS) <= {"session.start", "session.stop", "flow.open"}
+
+
+def test_events_of_protocols_that_have_no_other_place_are_kept() -> None:
+    said = {"type": "upsd.command", "v": 1, "flow": 1, "depth": 1, "time": "2026-01-01T00:00:00Z"}
+    (flow,) = built([OPENED, said | {"verb": "LIST", "stream": None}, CLOSED])
+    (event,) = flow.others
+    assert (event.type, event.depth, event.time.year) == ("upsd.command", 1, 2026)
+    assert event.details == {"verb": "LIST", "stream": None}
 
 
 def test_what_a_later_version_says_is_ignored() -> None:
