@@ -277,7 +277,7 @@ class Engine(Interpreter):
             if side.state is not State.PEEK:
                 return None
         if side.tried >= MAX_PEEK:
-            self._fault(side, "more bytes than one look may hold")
+            self._fault(side, "a message is longer than 64 KiB")
             return None
         if ended:
             return self._begin_end(side)

@@ -200,10 +200,10 @@ def unit(size: int) -> bytes:
     return (size - 3).to_bytes(3, "big") + bytes(size - 3)
 
 
-TOO_LONG = ("client", "more bytes than one look may hold")
+TOO_LONG = ("client", "a message is longer than 64 KiB")
 TOO_MANY = ("client", "more bytes than may be held back")
 CASES: dict[str, tuple[Begin, list[Step], list[str], list[tuple[str, str]]]] = {
-    "a unit as long as a look": (units(), [(UP, unit(MAX_PEEK))], ["units"], []),
+    "a unit as long as may be shown": (units(), [(UP, unit(MAX_PEEK))], ["units"], []),
     "a unit that is one byte longer": (
         units(),
         [(UP, unit(MAX_PEEK + 1)), (UP, b"more")],

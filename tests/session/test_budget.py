@@ -89,7 +89,7 @@ async def test_a_flow_that_says_too_much_is_relayed_unseen_and_told_as_such(
     assert error.side == {"client": "client", "server": "server"}[speaker]
     said = [event for event in proxy.of(LayerEvent) if isinstance(event.content, kind)]
     most = max(map(weight, said))
-    # What one look brings may be beyond it; what is told before and behind it is not.
+    # What is shown at once may be beyond it; what is told before and behind it is not.
     assert 100 * 512 / most - 1 <= len(said) <= 100 * 512 / most + 64
     assert closed.reason in ("closed", "reset")
 
