@@ -46,7 +46,8 @@ def self_times(stacks: Iterable[str]) -> list[tuple[str, float]]:
 
 def with_cprofile(lab: Lab, figure: Figure) -> None:
     path = RESULTS / f"profile-{figure.name}.pstats"
-    peer = Mitml4(python=(sys.executable, "-m", "cProfile", "-o", str(path)))
+    counted = Path(__file__).with_name("counted.py")
+    peer = Mitml4(python=(sys.executable, "-P", str(counted), str(path)))
     with peer.standing(lab) as standing:
         verify(lab, standing)
         print(figure.measure(lab, standing))
