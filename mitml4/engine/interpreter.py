@@ -412,7 +412,7 @@ class Interpreter:
     def _record(self, side: Side, data: bytes) -> None:
         if self._recorder:
             self._recorder.add(side.direction, data)
-            if self._told and (self._up.is_settled or self._down.is_settled):
+            if self._told and (self._up.excludes_inner or self._down.excludes_inner):
                 self._publish(self._recorder.take())
 
     # What is told, and what it costs

@@ -103,7 +103,7 @@ class Side:
         return count if left is None else min(left, count)
 
     @property
-    def is_settled(self) -> bool:
+    def excludes_inner(self) -> bool:
         """Whether no inner layer can begin in it: MIRROR and an endless Forward end with it."""
         if self.state is State.FORWARD:
             return self.forward.count is None

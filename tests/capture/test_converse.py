@@ -289,13 +289,13 @@ def test_a_held_direction_goes_on_when_the_other_changes_its_mind(odd: Any) -> N
 
 def test_what_is_tapped_counts_as_kept_until_the_layer_is_told(odd: Any) -> None:
     def hear(conversation: Conversation, direction: Direction, data: bytes) -> int:
-        conversation.details_ready = data == b"settled"
+        conversation.details_ready = data == b"ready"
         return len(data)
 
     odd(up=MIRROR, hear=hear)
     depth, seen = play([(UP, b"a piece"), (UP, b" and another")])
     assert (seen.kept_bytes, seen.stack) == (19, [])
-    bring(depth, UP, b"settled")
+    bring(depth, UP, b"ready")
     assert (seen.kept_bytes, seen.stack) == (0, ["odd"])
     bring(depth, UP, b"what follows")
     assert seen.kept_bytes == 0

@@ -131,7 +131,7 @@ def test_the_short_way_finds_the_same_segment(wire: Any) -> None:
 
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_goes_on_in_a_settled_flow_is_only_counted(
+def test_what_goes_on_in_a_named_flow_is_only_counted(
     wire: Any, looked_at: list[Packet], link: str, version: int
 ) -> None:
     talk = Talk(wire, link, version, isn=MASK - 2000)  # the numbers wrap on the way
@@ -242,7 +242,7 @@ ASKED = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2
 
 @settings(max_examples=300)
 @given(st.data())
-def test_no_report_tells_whether_packets_were_skimmed(wire: Any, data: st.DataObject) -> None:
+def test_no_report_tells_whether_packets_took_the_fast_path(wire: Any, data: st.DataObject) -> None:
     talk = Talk(wire, isn=data.draw(st.sampled_from([100, MASK - 150])))
     packets = talk.opening()[:3]
     for up, stream in ((True, ASKED), (False, STREAM)):

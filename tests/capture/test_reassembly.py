@@ -246,7 +246,7 @@ def test_keepalives_and_late_segments_change_nothing() -> None:
 
 def test_segments_far_ahead_belong_to_no_window() -> None:
     table, heard = opened()
-    table.take(up(101 + (1 << 30) + 1, b"stray"), up(101, b"ask"))
+    table.take(up(101 + (1 << 30) + 1, b"orphan"), up(101, b"ask"))
     table.close()
     assert heard.log == [("data", UP, b"ask")]
 

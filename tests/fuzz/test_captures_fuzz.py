@@ -2,7 +2,7 @@
 
 Captures of real flows are mutated where it hurts: single bits, lengths, whole records, the file's
 end, what a snapshot length leaves. Whatever it is, `detect` raises nothing but a CaptureError,
-closes every flow that it opened, and encodes every event; and skimming changes none of them.
+closes every flow that it opened, and encodes every event; and the fast path changes none of them.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def detected(data: bytes) -> list[Event]:
 def dissected(
     packets: Iterable[Packet], _: object, dissector: Dissector
 ) -> Iterator[tuple[float, Segment]]:
-    """All segments, without skimming."""
+    """All segments, without the fast path."""
     for time_s, link_type, data, start, end in packets:
         if segment := dissector.segment(link_type, data[start:end]):
             yield time_s, segment

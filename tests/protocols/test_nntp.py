@@ -1,4 +1,4 @@
-"""NNTP: the question of STARTTLS, settled once, whatever else is said."""
+"""NNTP: the question of STARTTLS, decided once, whatever else is said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POP3: the question of STLS, settled once, whatever else is said."""
+"""POP3: the question of STLS, decided once, whatever else is said."""
 
 from __future__ import annotations
 

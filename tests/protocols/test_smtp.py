@@ -1,4 +1,4 @@
-"""SMTP: the question of STARTTLS, settled once, whatever else is said."""
+"""SMTP: the question of STARTTLS, decided once, whatever else is said."""
 
 from __future__ import annotations
 

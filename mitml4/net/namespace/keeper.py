@@ -111,7 +111,7 @@ class _Keeper:
     def __init__(self, sources: Sources, *, loopback: bool, at_end: AtEnd) -> None:
         self._at_end = at_end
         self._for_the_end: list[bytes] = []
-        self._is_sealed = False
+        self._is_restricted = False
         self._kinds = _enter_new_namespaces()
         processes.close_memory()  # only now: afterwards, its files in /proc belong to root
         isolation.mount_slave()
@@ -134,11 +134,11 @@ class _Keeper:
         return {"kinds": self._kinds}, [*namespaces, *(each.detach() for each in sockets)]
 
     def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:
-        if self._is_sealed and what not in _WHILE_IT_RUNS:
+        if self._is_restricted and what not in _WHILE_IT_RUNS:
             raise MachineError(f"the command runs already: {what}")
         match what:
             case "restrict":
-                self._is_sealed = True
+                self._is_restricted = True
                 return {}, []
             case "at end":
                 self._for_the_end = [bytes.fromhex(each) for each in arguments["items"]]

@@ -131,7 +131,7 @@ def expanded(secret: bytes, label: bytes, length: int) -> bytes:
     return HKDFExpand(hashes.SHA256(), length, info).derive(secret)
 
 
-def sealed(secret: bytes, number: int, kind: int, content: bytes, padding: int = 0) -> bytes:
+def encrypted(secret: bytes, number: int, kind: int, content: bytes, padding: int = 0) -> bytes:
     """The record that a sender of TLS_AES_128_GCM_SHA256 would send (RFC 8446 §5.2)."""
     inner = content + bytes([kind]) + bytes(padding)
     header = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2, "big")
@@ -144,8 +144,10 @@ def test_keys_are_updated_as_often_as_the_sender_says_so() -> None:
     secret = bytes.fromhex(CLIENT_TRAFFIC)
     update, records = b"\x18\0\0\1\0", []
     for number in range(3):
-        records.append((UP, sealed(secret, 0, 23, b"under key %d" % number, padding=number * 50)))
-        records.append((UP, sealed(secret, 1, 22, update)))
+        records.append(
+            (UP, encrypted(secret, 0, 23, b"under key %d" % number, padding=number * 50))
+        )
+        records.append((UP, encrypted(secret, 1, 22, update)))
         secret = expanded(secret, b"traffic upd", 32)
     conversation = opened([*HANDSHAKE, *records])
     assert [piece.data for piece in conversation.plaintext] == [
@@ -157,16 +159,16 @@ def test_keys_are_updated_as_often_as_the_sender_says_so() -> None:
 
 def test_messages_may_be_cut_anywhere_by_records() -> None:
     secret = bytes.fromhex(CLIENT_TRAFFIC)
-    halves = [(UP, sealed(secret, 0, 22, b"\x18\0")), (UP, sealed(secret, 1, 22, b"\0\1\0"))]
+    halves = [(UP, encrypted(secret, 0, 22, b"\x18\0")), (UP, encrypted(secret, 1, 22, b"\0\1\0"))]
     secret = expanded(secret, b"traffic upd", 32)
-    conversation = opened([*HANDSHAKE, *halves, (UP, sealed(secret, 0, 23, b"after"))])
+    conversation = opened([*HANDSHAKE, *halves, (UP, encrypted(secret, 0, 23, b"after"))])
     assert [piece.data for piece in conversation.plaintext] == [b"after"]
 
 
 def test_a_record_of_padding_alone_is_a_protocol_error() -> None:
     secret = bytes.fromhex(CLIENT_TRAFFIC)
     with pytest.raises(ProtocolError, match="without a type"):
-        opened([*HANDSHAKE, (UP, sealed(secret, 0, 0, b"", padding=9))])
+        opened([*HANDSHAKE, (UP, encrypted(secret, 0, 0, b"", padding=9))])
 
 
 def test_a_record_that_does_not_authenticate_changes_nothing() -> None:
@@ -175,9 +177,9 @@ def test_a_record_that_does_not_authenticate_changes_nothing() -> None:
     secret = bytes.fromhex(CLIENT_TRAFFIC)
     protection = protection_1_3(suite, secret)
     with pytest.raises(NotAuthentic):
-        protection.open(Record(sealed(secret, 1, 23, b"too early")))
-    assert protection.open(Record(sealed(secret, 0, 23, b"first"))) == (23, b"first")
-    assert protection.open(Record(sealed(secret, 1, 23, b"second"))) == (23, b"second")
+        protection.open(Record(encrypted(secret, 1, 23, b"too early")))
+    assert protection.open(Record(encrypted(secret, 0, 23, b"first"))) == (23, b"first")
+    assert protection.open(Record(encrypted(secret, 1, 23, b"second"))) == (23, b"second")
 
 
 def test_a_record_of_any_size_that_is_none_is_not_authentic() -> None:

@@ -116,7 +116,7 @@ async def test_an_nft_that_is_not_interactive_is_named(state: Path) -> None:
         await Guard.claim()
 
 
-async def test_a_sealed_guard_tells_nft_nothing_but_what_was_allowed(state: Path) -> None:
+async def test_a_restricted_guard_tells_nft_nothing_but_what_was_allowed(state: Path) -> None:
     guard = await Guard.claim()
     assert "answer to before" in await guard.tell("before")
     await guard.restrict("list counter\n", "flush chain a b\nflush chain a c\n")

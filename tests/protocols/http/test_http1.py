@@ -423,7 +423,7 @@ def test_what_ends_a_chunk_is_not_held_back_for_the_next(converse: Converse) -> 
     assert not talk.kept[DOWN]
 
 
-def test_the_layer_is_settled_by_its_first_head(converse: Converse) -> None:
+def test_the_layer_excludes_inner_by_its_first_head(converse: Converse) -> None:
     conversation = Http1()
     converse(conversation, [(UP, GET[:-1])])
     assert not conversation.details_ready

@@ -237,7 +237,7 @@ def test_an_alert_in_the_clear_is_named(contexts: Any, converse: Any, chunk: int
     assert conversation.details().alert == "server: protocol_version"
 
 
-def test_a_middle_without_hellos_is_settled_and_says_nothing(converse: Any) -> None:
+def test_a_middle_without_hellos_excludes_inner_and_says_nothing(converse: Any) -> None:
     conversation = TlsConversation()
     converse(conversation, [(Direction.UP, DATA_START + bytes(17))])
     assert conversation.details_ready
