@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from difflib import unified_diff
 from pathlib import Path
 from typing import Final
@@ -68,4 +69,8 @@ def _section(command: tuple[str, ...]) -> str:
 def _sysctls() -> list[str]:
     root = Path("/proc/sys/net")
     paths = sorted(path for pattern in _SYSCTLS for path in root.glob(pattern))
-    return [f"{path.relative_to(root)} = {path.read_text().strip()}" for path in paths]
+    settings = []
+    for path in paths:
+        with suppress(FileNotFoundError):  # an interface may go while its settings are read
+            settings.append(f"{path.relative_to(root)} = {path.read_text().strip()}")
+    return settings
