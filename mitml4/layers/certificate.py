@@ -8,7 +8,6 @@ then the client should meet the server itself.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -21,8 +20,8 @@ from mitml4.remember import remembered
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.original import key_type_of
-from mitml4.tls.stream import TlsStream
-from mitml4.tls.verify import Unknown, Verdict, Verifier, der
+from mitml4.tls.presented import Presented
+from mitml4.tls.verify import Unknown, Verdict, Verifier
 
 __all__ = ["Assessment", "CertificateTools", "assess", "make_leaf", "unknown_to_all"]
 
@@ -54,14 +53,12 @@ class Assessment:
 
 
 def assess(
-    tools: CertificateTools, server_side: TlsStream, hello: ClientHello, context: LayerContext
+    tools: CertificateTools, presented: Presented, hello: ClientHello, context: LayerContext
 ) -> Assessment:
     """What is wrong with the server, as far as a leaf of ours shows it to the client."""
-    chain = server_side.connection.get_peer_cert_chain() or []
-    name = _expected_name(hello, context)
-    verdict = tools.verifier.verify(chain, name, server_side.alerts.staple)
-    details = _details(der(chain[0])) if chain else None
-    hidden = [*_handshake_faults(server_side)]
+    verdict = tools.verifier.verify(presented, _expected_name(hello, context))
+    details = None if presented.leaf is None else _details(presented.leaf)
+    hidden = [*presented.faults]
     shown = verdict
     if tools.upstream == "ignore":
         shown = replace(verdict, issuer=tools.verifier.everybody, strict=None)
@@ -84,17 +81,16 @@ def unknown_to_all(verdict: Verdict) -> Verdict:
 
 async def make_leaf(
     tools: CertificateTools,
-    server_side: TlsStream,
+    original: bytes | None,
     verdict: Verdict,
     hello: ClientHello,
     *,
     version: int,
 ) -> Leaf:
-    """The mirrored leaf. Raises CertificateError."""
-    certificate = server_side.connection.get_peer_certificate()
-    original = der(certificate) if certificate else None
+    """The leaf that mirrors the server's (DER; None: it has none). `version` is the negotiated one.
+    Raises CertificateError."""
     key_type = allowed_key_type(
-        _key_type(original) if original else KeyType.EC_P256,
+        KeyType.EC_P256 if original is None else _key_type(original),
         hello.signature_algorithms or None,
         version=version,
     )
@@ -118,15 +114,6 @@ def _expected_name(hello: ClientHello, context: LayerContext) -> str | None:
     except ValueError:
         return host
     return None
-
-
-def _handshake_faults(server_side: TlsStream) -> Iterator[str]:
-    """What a client may refuse in a handshake that OpenSSL has let pass."""
-    connection = server_side.connection
-    has_usual_level = connection.get_context() is server_side.alerts.usual
-    finite_field = (connection.get_cipher_name() or "").startswith(("DHE-", "ADH-"))
-    if finite_field and not connection.get_group_name() and not has_usual_level:
-        yield "Diffie-Hellman parameters"  # the server's own, of a size that OpenSSL does not tell
 
 
 _details: Final = remembered(_REMEMBERED_CERTIFICATES, _MAX_BYTES)(CertificateDetails.of_der)

@@ -42,6 +42,7 @@ from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
     Visit,
 )
+from mitml4.tls.presented import Presented
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
 from mitml4.tls.verify import Verdict
 
@@ -115,13 +116,14 @@ class Handshake:
         server_side = await self._connect()
         if isinstance(server_side, GivenUp):
             return server_side
-        verdict = await self._verify(server_side)
+        presented = server_side.presented()
+        verdict = await self._verify(server_side, presented)
         if isinstance(verdict, GivenUp):
             return verdict
         if given_up := await self._wait_certificate_verdict(server_side):
             return given_up
         try:
-            leaf = await self._make_leaf(server_side, verdict)
+            leaf = await self._make_leaf(server_side, presented, verdict)
         finally:
             self._announce()
         client_side = await self._accept(server_side, leaf)
@@ -300,14 +302,14 @@ class Handshake:
             handshake_s=trio.current_time() - self.began,
         )
 
-    async def _verify(self, server_side: TlsStream) -> Verdict | GivenUp:
+    async def _verify(self, server_side: TlsStream, presented: Presented) -> Verdict | GivenUp:
         """What the leaf is to show of the server's certificate.
 
         If a leaf cannot show something, the flow is passed through, and the client sees it itself.
         If that is not possible, no client trusts the leaf, and the next connection is passed
         through.
         """
-        assessed = assess(self.tools, server_side, self.hello, self.context)
+        assessed = assess(self.tools, presented, self.hello, self.context)
         self.details = replace(self.details, certificate=assessed.details)
         if assessed.is_rejected:
             self._report("server", "certificate", assessed.verdict.reason)
@@ -319,10 +321,12 @@ class Handshake:
         self.visit.needs(assessed.hidden)
         return unknown_to_all(assessed.verdict)
 
-    async def _make_leaf(self, server_side: TlsStream, verdict: Verdict) -> Leaf:
+    async def _make_leaf(
+        self, server_side: TlsStream, presented: Presented, verdict: Verdict
+    ) -> Leaf:
         try:
             leaf = await make_leaf(
-                self.tools, server_side, verdict, self.hello, version=self._version
+                self.tools, presented.leaf, verdict, self.hello, version=self._version
             )
         except CertificateError as error:
             self._report("server", "certificate", error.message)

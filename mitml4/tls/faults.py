@@ -24,9 +24,9 @@ from cryptography.x509.oid import (
     SignatureAlgorithmOID,
 )
 
-__all__ = ["date_fault", "faults_of", "parse", "strict_fault_of"]
+__all__ = ["MALFORMED", "date_fault", "faults_of", "parse", "strict_fault_of"]
 
-_MALFORMED: Final = "malformed certificate"
+MALFORMED: Final = "malformed certificate"
 _WEAK_KEY: Final = "weak key"
 _UNUSUAL_KEY: Final = "unusual key"
 
@@ -80,7 +80,7 @@ def faults_of(path: Sequence[bytes], *, known: bool, now: datetime) -> list[str]
     try:
         return list(dict.fromkeys(_faults(list(map(parse, path)), known, now)))
     except Exception:  # ValueError, InvalidVersion, DuplicateExtension, …
-        return [_MALFORMED]
+        return [MALFORMED]
 
 
 def strict_fault_of(path: Sequence[bytes]) -> str | None:
@@ -178,7 +178,7 @@ def _is_usual(exponent: int) -> bool:
 def _form_faults(certificate: x509.Certificate) -> Iterator[str]:
     serial = certificate.serial_number
     if serial <= 0 or serial.bit_length() > _MAX_SERIAL_BITS:
-        yield _MALFORMED
+        yield MALFORMED
     if certificate.not_valid_after_utc < certificate.not_valid_before_utc:
         yield "validity that ends before it begins"
     for extension in certificate.extensions:

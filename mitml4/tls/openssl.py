@@ -1,4 +1,4 @@
-"""SSL_read and SSL_write on the caller's memory.
+"""SSL_read and SSL_write on the caller's memory, and the server's certificates as bytes.
 
 pyOpenSSL's `recv_into` reads into its own memory and copies, and it raises an exception where
 nothing can be read yet, which is the usual end of every read. Both cost more than OpenSSL does for
@@ -7,10 +7,10 @@ a short record.
 
 from __future__ import annotations
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
-__all__ = ["read_into", "write"]
+__all__ = ["peer_chain", "read_into", "write"]
 
 
 def read_into(connection: SSL.Connection, buffer: memoryview) -> int | None:
@@ -35,3 +35,9 @@ def write(connection: SSL.Connection, data: memoryview) -> int:
     if count <= 0:
         connection._raise_ssl_error(ssl, count)
     return count
+
+
+def peer_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
+    """The certificates that the server has sent (DER), the leaf first."""
+    chain = connection.get_peer_cert_chain() or []
+    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, each) for each in chain)

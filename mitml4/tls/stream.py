@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -28,7 +28,8 @@ from OpenSSL._util import ffi, lib
 from mitml4.dataclass import dataclass
 from mitml4.net.stream import KernelSocket, Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK, Framing
-from mitml4.tls.openssl import read_into, write
+from mitml4.tls.openssl import peer_chain, read_into, write
+from mitml4.tls.presented import Presented
 
 __all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
 
@@ -117,6 +118,21 @@ class TlsStream(Stream):
         """Do the handshake. Raises TlsFailure (with the far side's alert), StreamTruncated,
         OSError."""
         await self._drive(self.connection.do_handshake)
+
+    def presented(self) -> Presented:
+        """What the server has shown in the handshake, which is done."""
+        return Presented(
+            chain=peer_chain(self.connection),
+            staple=self.alerts.staple,
+            faults=tuple(self._handshake_faults()),
+        )
+
+    def _handshake_faults(self) -> Iterator[str]:
+        """What a client may refuse, and OpenSSL has let pass."""
+        has_usual_level = self.connection.get_context() is self.alerts.usual
+        finite_field = (self.connection.get_cipher_name() or "").startswith(("DHE-", "ADH-"))
+        if finite_field and not self.connection.get_group_name() and not has_usual_level:
+            yield "Diffie-Hellman parameters"  # the server's own; OpenSSL does not tell their size
 
     async def peek(self, beyond: int, limit: int) -> bytes:
         while len(self._ahead) <= beyond:

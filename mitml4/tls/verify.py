@@ -36,8 +36,9 @@ from OpenSSL._util import lib
 from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError, UsageError
 from mitml4.remember import remembered
-from mitml4.tls.faults import date_fault, faults_of, parse, strict_fault_of
+from mitml4.tls.faults import MALFORMED, date_fault, faults_of, parse, strict_fault_of
 from mitml4.tls.original import Original
+from mitml4.tls.presented import Presented
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
 from mitml4.tls.trust_store import certificates_of
 
@@ -110,28 +111,29 @@ class Verifier:
         """The issuer that all clients trust, whichever set they use."""
         return frozenset(range(len(self._sets)))
 
-    def verify(
-        self, chain: Sequence[crypto.X509], name: str | None, response: bytes = b""
-    ) -> Verdict:
-        """Verify a chain, leaf first, for a DNS name or an IP address (None: any name).
+    def verify(self, presented: Presented, name: str | None) -> Verdict:
+        """Verify a server's chain for a DNS name or an IP address (None: any name).
 
-        `response` is the stapled OCSP response.
+        A chain that is known is not parsed.
         """
-        if not chain:
+        if presented.leaf is None:
             return Verdict(reasons=("no certificate",), issuer=Unknown.ISSUER)
-        verdict = self._verify_chain(chain, response)
-        if name and not matches(chain[0], name):
+        verdict = self._verify_chain(presented.chain, presented.staple)
+        if name and not matches(presented.leaf, name):
             return replace(verdict, reasons=(*verdict.reasons, "hostname mismatch"))
         return verdict
 
-    def _verify_chain(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
-        presented = b"".join((*map(der, chain), response))
-        key = hashlib.sha256(presented).digest()
+    def _verify_chain(self, certificates: Sequence[bytes], response: bytes) -> Verdict:
+        parts = (hashlib.sha256(part).digest() for part in (response, *certificates))
+        key = hashlib.sha256(b"".join(parts)).digest()
         if (verdict := self._seen.get(key)) is None:
-            verdict = self._seen[key] = self._examine(chain, response)
+            verdict = self._seen[key] = self._examine(certificates, response)
         return verdict
 
-    def _examine(self, chain: Sequence[crypto.X509], response: bytes) -> Verdict:
+    def _examine(self, certificates: Sequence[bytes], response: bytes) -> Verdict:
+        chain = [each for each in map(_load, certificates) if each]
+        if [der(each) for each in chain] != list(certificates):
+            return Verdict(reasons=(MALFORMED,), hidden=(MALFORMED,), issuer=Unknown.ISSUER)
         now = datetime.now(UTC)
         findings = [roots.examine(chain) for roots in self._sets]
         known = frozenset(number for number, each in enumerate(findings) if not each.unknown)
@@ -147,7 +149,7 @@ class Verifier:
         except StapleFault as fault:
             hidden[str(fault)] = None
         strict = next((each.strict for each in told if each.strict), None)
-        shown = [told[0].unknown_reason, _date_fault(chain[0], now), strict]
+        shown = [told[0].unknown_reason, _date_fault(certificates[0], now), strict]
         return Verdict(
             reasons=(*filter(None, shown), *hidden),
             hidden=tuple(hidden),
@@ -310,9 +312,9 @@ def _read_staple(path: Sequence[crypto.X509], response: bytes, now: datetime) ->
     return read_staple(response, leaf, issuers[0] if issuers else leaf, now)
 
 
-def _date_fault(certificate: crypto.X509, now: datetime) -> str | None:
+def _date_fault(certificate: bytes, now: datetime) -> str | None:
     try:
-        original = Original.read(der(certificate))
+        original = Original.read(certificate)
     except CertificateError:
         return None
     if original.not_before is None or original.not_after is None:
@@ -325,9 +327,9 @@ def der(certificate: crypto.X509) -> bytes:
     return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
 
-def matches(certificate: crypto.X509, name: str) -> bool:
-    """Whether a certificate is for a name: only subjectAltName counts (RFC 9525 §6.3)."""
-    patterns, addresses = _names_of(der(certificate))
+def matches(certificate: bytes, name: str) -> bool:
+    """Whether a certificate (DER) is for a name: only subjectAltName counts (RFC 9525 §6.3)."""
+    patterns, addresses = _names_of(certificate)
     try:
         return ipaddress.ip_address(name) in addresses
     except ValueError:

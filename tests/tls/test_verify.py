@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from OpenSSL import crypto
 
+from mitml4.tls import verify
+from mitml4.tls.presented import Presented
 from mitml4.tls.verify import Unknown, Verdict, Verifier, der
 
 # cryptography's builder, which it points to, does not make what is weak.
@@ -117,6 +119,10 @@ def roots(faulty: SimpleNamespace) -> Any:
     return faulty.Roots()
 
 
+def presented(*chain: crypto.X509) -> Presented:
+    return Presented(chain=tuple(map(der, chain)))
+
+
 def trusted(roots: Any) -> list[bytes]:
     return [der(root) for root in roots.trusted]
 
@@ -126,7 +132,7 @@ def test_every_defect_is_found_and_told_from_what_a_leaf_shows(
 ) -> None:
     chains = {each: roots.issue(faulty.combine(each))[0] for each in VERDICTS}
     verifier = Verifier(trusted(roots))
-    verdicts = {each: verifier.verify(chain, NAME) for each, chain in chains.items()}
+    verdicts = {each: verifier.verify(presented(*chain), NAME) for each, chain in chains.items()}
     assert verdicts == VERDICTS
 
 
@@ -135,11 +141,11 @@ def test_what_is_not_trusted_by_one_may_be_by_another(faulty: SimpleNamespace, r
     verifier = Verifier([sound], [unknown], [sound, unknown], [])
     for fault, issuer in (("sound", {0, 2}), ("unknown-root", {1, 2})):
         chain, _ = roots.issue(faulty.combine(fault))
-        assert verifier.verify(chain, NAME) == shown(issuer=frozenset(issuer))
+        assert verifier.verify(presented(*chain), NAME) == shown(issuer=frozenset(issuer))
     (self_signed,), _ = roots.issue(faulty.combine("self-signed"))
-    assert verifier.verify([self_signed], NAME).issuer is Unknown.ITSELF
+    assert verifier.verify(presented(self_signed), NAME).issuer is Unknown.ITSELF
     weak, _ = roots.issue(faulty.combine("leaf-rsa:1024"))
-    assert verifier.verify(weak, NAME) == hidden("weak key", issuer=frozenset({0, 2}))
+    assert verifier.verify(presented(*weak), NAME) == hidden("weak key", issuer=frozenset({0, 2}))
 
 
 def test_what_a_root_is_signed_with_says_nothing(faulty: SimpleNamespace) -> None:
@@ -147,7 +153,7 @@ def test_what_a_root_is_signed_with_says_nothing(faulty: SimpleNamespace) -> Non
     root.digest = "sha1"
     signed = faulty.sign(root, root.name, root.key)
     leaf = faulty.sign(faulty.a_leaf(), root.name, root.key)
-    assert Verifier([der(signed)]).verify([leaf, signed], NAME) == shown()
+    assert Verifier([der(signed)]).verify(presented(leaf, signed), NAME) == shown()
 
 
 def test_a_long_chain_is_told(faulty: SimpleNamespace) -> None:
@@ -156,7 +162,7 @@ def test_a_long_chain_is_told(faulty: SimpleNamespace) -> None:
     chain: list[crypto.X509] = []
     for number in range(8):
         leaf = faulty.sign(faulty.a_leaf(), above.name, above.key)
-        verdict = Verifier([der(root)]).verify([leaf, *chain], NAME)
+        verdict = Verifier([der(root)]).verify(presented(leaf, *chain), NAME)
         assert verdict == (shown() if number <= 6 else hidden("certificate chain too long"))
         below = faulty.an_authority(f"Intermediate {number}", f"SECP256R1/{number}")
         chain.insert(0, faulty.sign(below, above.name, above.key))
@@ -169,11 +175,41 @@ def test_a_malformed_certificate_is_told_whatever_is_wrong_with_it(
     """By its serial number (RFC 5280 §4.1.2.2), which is 16 octets of all that is signed."""
     leaf = faulty.a_leaf()
     issuer = roots.drafts["sound"]
+    malformed = hidden("malformed certificate")
     for serial in (0, 1 << 160):
         signed = faulty.sign(leaf, issuer.name, issuer.key)
         signed.set_serial_number(serial)
         signed.sign(issuer.key, "sha256")
-        assert Verifier(trusted(roots)).verify([signed], NAME) == hidden("malformed certificate")
+        assert Verifier(trusted(roots)).verify(presented(signed), NAME) == malformed
+
+
+def test_what_openssl_does_not_read_is_malformed(faulty: SimpleNamespace, roots: Any) -> None:
+    chain, _ = roots.issue(faulty.combine("sound"))
+    leaf, *others = map(der, chain)
+    malformed = hidden("malformed certificate", issuer=Unknown.ISSUER)
+    for shown_instead in ([b"?", *others], [leaf, b"", *others], [leaf, *others, leaf + b"?"]):
+        verdict = Verifier(trusted(roots)).verify(Presented(chain=tuple(shown_instead)), None)
+        assert verdict == malformed
+
+
+def test_a_staple_is_not_taken_for_a_certificate(faulty: SimpleNamespace, roots: Any) -> None:
+    chain, _ = roots.issue(faulty.combine("sound"))
+    *shorter, last = map(der, chain)
+    verifier = Verifier(trusted(roots))
+    assert verifier.verify(presented(*chain), NAME) == shown()
+    stapled = verifier.verify(Presented(chain=tuple(shorter), staple=last), NAME)
+    assert "invalid OCSP response" in stapled.hidden
+
+
+def test_a_known_chain_is_not_parsed(
+    faulty: SimpleNamespace, roots: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, _ = roots.issue(faulty.combine("sound"))
+    verifier = Verifier(trusted(roots))
+    first = verifier.verify(presented(*chain), NAME)
+    monkeypatch.setattr(verify, "_load", None)
+    monkeypatch.setattr(verify, "parse", None)
+    assert verifier.verify(presented(*chain), NAME) == first
 
 
 def test_a_chain_is_verified_again_after_a_while(
@@ -185,9 +221,9 @@ def test_a_chain_is_verified_again_after_a_while(
     examined = []
     monkeypatch.setattr(verifier, "_examine", lambda *args: examined.append(args) or shown())
     for clock.now in (0.0, 1800.0, 3601.0, 3602.0):
-        verifier.verify(chain, NAME)
+        verifier.verify(presented(*chain), NAME)
     assert len(examined) == 2
 
 
 def test_no_certificate_is_no_good_one() -> None:
-    assert Verifier([]).verify([], NAME) == shown("no certificate", issuer=Unknown.ISSUER)
+    assert Verifier([]).verify(Presented(), NAME) == shown("no certificate", issuer=Unknown.ISSUER)
