@@ -1,8 +1,8 @@
 """The certificate that a client is shown: a leaf of ours with the server's names, key and defects.
 
 What is wrong with the server's certificate is what the client would find; a leaf can show dates,
-names, an unknown issuer, and that it is not strict. All else it would hide (`Assessment.hidden`):
-then the client should meet the server itself.
+names, an unknown issuer, that it is not strict, and that it is revoked. All else it would hide
+(`Assessment.hidden`): then the client should meet the server itself.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def assess(
     hidden = [*presented.faults]
     shown = verdict
     if tools.upstream == "ignore":
-        shown = replace(verdict, issuer=tools.verifier.everybody, strict=None)
+        staple = None if verdict.is_revoked else verdict.staple
+        shown = replace(verdict, issuer=tools.verifier.everybody, strict=None, staple=staple)
     else:
         hidden = [*verdict.hidden, *hidden]
     return Assessment(

@@ -134,7 +134,7 @@ class Contexts:
         """For the client: exactly this version and ALPN (or none), and this cipher if possible."""
         if not leaf.is_cached:
             return self._make_client_side(leaf, outcome)
-        key = id(leaf), leaf, outcome
+        key = leaf, outcome
         if key not in self._client_side:
             self._client_side[key] = self._make_client_side(leaf, outcome)
         return self._client_side[key]

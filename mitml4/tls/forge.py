@@ -96,30 +96,31 @@ _SHA256_WITH_RSA: Final = tlv(SEQUENCE, tlv(OID, b"\x2a\x86\x48\x86\xf7\x0d\x01\
 _ED25519: Final = tlv(SEQUENCE, tlv(OID, b"\x2b\x65\x70"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Leaf:
-    """A certificate for a client, its chain, and its key.
+    """A certificate for a client, its chain, and its key. Each is equal to itself only.
 
     `mirrored` names the properties of the server's certificate that the leaf has too,
     `not_mirrored` those that it has not: `subject`, `key`, `not_before`, `not_after`, and
     extensions by their name or dotted OID. Properties that another authority must change are not
-    listed (issuer, serial, signature, key identifiers). `staple` is an OCSP response for the leaf,
-    or empty.
+    listed (issuer, serial, signature, key identifiers).
     """
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
+    """What is sent after the certificate."""
+    chain_der: tuple[bytes, ...]
+    """The certificate and its chain, as they are sent."""
     key: PrivateKey
     staple: bytes = b""
-    size: int = 0
-    """Bytes of the certificate (DER)."""
+    """An OCSP response for the leaf (DER): good or revoked as the server's is; empty: none."""
     mirrored: tuple[str, ...]
     not_mirrored: tuple[str, ...]
 
     @property
     def is_cached(self) -> bool:
         """Whether it is small enough to be kept for further connections."""
-        return self.size + len(self.staple) <= _MAX_CACHED_BYTES
+        return len(self.chain_der[0]) + len(self.staple) <= _MAX_CACHED_BYTES
 
 
 class Forge:
@@ -153,9 +154,9 @@ class Forge:
 
         `issuer` says who has signed the original; the leaf is signed by an authority that clients
         trust or distrust in the same way. The leaf itself has the dates and names. Unless `strict`,
-        the leaf has a defect that only strict clients refuse. `staple` is the server's OCSP
-        response, if it is good. If the server showed no certificate (None), the leaf is for `name`,
-        a host name or an address literal.
+        the leaf has a defect that only strict clients refuse. `staple` is what the server's OCSP
+        response says, if it is certain. If the server showed no certificate (None), the leaf is for
+        `name`, a host name or an address literal.
 
         Checkpoints only while the first key of this type is generated, in a worker thread; the leaf
         itself is created without a checkpoint, and so only once. Raises CertificateError if the
@@ -310,8 +311,8 @@ def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime, stri
     return Leaf(
         certificate=certificate,
         chain=signer.sent,
+        chain_der=tuple(each.public_bytes(Encoding.DER) for each in (certificate, *signer.sent)),
         key=key.private,
-        size=len(certificate.public_bytes(Encoding.DER)),
         mirrored=tuple(name for name, same in alike.items() if same),
         not_mirrored=_shortened([name for name, same in alike.items() if not same]),
     )

@@ -1,7 +1,7 @@
 """Stapled OCSP responses (RFC 6960): reading the server's, and making an equivalent one.
 
-Only for a response that is good, current and correctly signed do we make one of our own, for
-clients that require it. With any other, the connection is passed through, and the client checks it.
+Only for a response that is current, correctly signed and certain (good or revoked) do we make one
+of our own. With any other, the connection is passed through, and the client checks it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,31 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.faults import parse
 from mitml4.tls.keys import signing_hash
 
-__all__ = ["Staple", "StapleFault", "demands_staple", "make_staple", "read_staple"]
+__all__ = ["Revocation", "Staple", "StapleFault", "demands_staple", "make_staple", "read_staple"]
 
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 
 
 class StapleFault(Exception):  # noqa: N818 - the server's, told to the client by the client's library
-    """Why a response does not say that the certificate is good."""
+    """Why no response of ours can say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """That a certificate is revoked: since when (UTC), and why, if the response says so."""
+
+    since: datetime
+    reason: x509.ReasonFlags | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Staple:
-    """A good response: the start and end of its validity, UTC."""
+    """A response: the start and end of its validity, UTC; and what it says."""
 
     this_update: datetime
     next_update: datetime
+    revocation: Revocation | None = None
+    """None: the certificate is good."""
 
 
 def demands_staple(leaf: bytes) -> bool:
@@ -50,7 +60,7 @@ def demands_staple(leaf: bytes) -> bool:
 
 
 def read_staple(response: bytes, leaf: bytes, issuer: bytes, now: datetime) -> Staple:
-    """The validity of a response (DER) for a certificate. Raises StapleFault unless it is good."""
+    """What a response (DER) says of a certificate. Raises StapleFault unless that is certain."""
     try:
         found = ocsp.load_der_ocsp_response(response)
         authority = parse(issuer)
@@ -62,29 +72,31 @@ def read_staple(response: bytes, leaf: bytes, issuer: bytes, now: datetime) -> S
             told.this_update_utc,
             told.next_update_utc,
         )
+        revocation = None
+        if revoked_at := told.revocation_time_utc:
+            revocation = Revocation(revoked_at, told.revocation_reason)
     except Exception:  # ValueError, StopIteration, InvalidSignature, UnsupportedAlgorithm, …
         raise StapleFault("invalid OCSP response") from None
-    if status is ocsp.OCSPCertStatus.REVOKED:
-        raise StapleFault("revoked")
-    if status is not ocsp.OCSPCertStatus.GOOD:
+    if status is ocsp.OCSPCertStatus.UNKNOWN:
         raise StapleFault("OCSP status unknown")
     if until is None or not since - _CLOCK_SKEW <= now <= until:
-        raise StapleFault("OCSP response out of date")
-    return Staple(since, until)
+        raise StapleFault("revoked" if revocation else "OCSP response out of date")
+    return Staple(since, until, revocation)
 
 
 def make_staple(staple: Staple, leaf: x509.Certificate, authority: CertificateAuthority) -> bytes:
     """The DER of a response by an authority, equivalent to `staple`, for a leaf that it has
     signed."""
+    revocation = staple.revocation
     builder = ocsp.OCSPResponseBuilder().add_response(
         cert=leaf,
         issuer=authority.certificate,
         algorithm=SHA1(),  # RFC 5019 §2.1.1: it only identifies
-        cert_status=ocsp.OCSPCertStatus.GOOD,
+        cert_status=ocsp.OCSPCertStatus.REVOKED if revocation else ocsp.OCSPCertStatus.GOOD,
         this_update=staple.this_update,
         next_update=staple.next_update,
-        revocation_time=None,
-        revocation_reason=None,
+        revocation_time=revocation.since if revocation else None,
+        revocation_reason=revocation.reason if revocation else None,
     )
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, authority.certificate)
     return builder.sign(authority.key, signing_hash(authority.key)).public_bytes(Encoding.DER)

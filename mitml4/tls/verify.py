@@ -5,13 +5,15 @@ first defect, and clients stop at different ones, so a chain is verified again w
 that were found, until all are known. Results are cached, because verification takes longer than the
 rest of a handshake.
 
-There are four kinds of defects, by how the client learns of them:
+There are five kinds of defects, by how the client learns of them:
 
     dates and names of the leaf    our leaf has the same
     an unknown issuer              our leaf has one of the same kind: itself, or an authority that
                                    nobody trusts, whose certificate is sent or not
     a violation of RFC 5280 that   our leaf has a similar one
       only strict clients check
+    revoked, as its OCSP response  our leaf's response says so too
+      says; its issuer is known
     any other                      our leaf cannot show it: it is `hidden`
 """
 
@@ -83,12 +85,17 @@ class Verdict:
     strict: str | None = None
     """The defect for which only strict clients refuse it."""
     staple: Staple | None = None
-    """The server's good OCSP response, if it sent one."""
+    """The server's OCSP response, if it sent one and a response of ours can say the same."""
 
     @property
     def reason(self) -> str:
         """`ok`, or all defects."""
         return "; ".join(self.reasons) or "ok"
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether the OCSP response says so."""
+        return self.staple is not None and self.staple.revocation is not None
 
     @property
     def is_refused(self) -> bool:
@@ -148,8 +155,12 @@ class Verifier:
             staple = _read_staple(told[0].path, response, now)
         except StapleFault as fault:
             hidden[str(fault)] = None
+        if staple and staple.revocation and not known:
+            # Our leaf has an unknown issuer as well, and none that could answer for it.
+            hidden["revoked"], staple = None, None
+        revoked = "revoked" if staple and staple.revocation else None
         strict = next((each.strict for each in told if each.strict), None)
-        shown = [told[0].unknown_reason, _date_fault(certificates[0], now), strict]
+        shown = [told[0].unknown_reason, _date_fault(certificates[0], now), strict, revoked]
         return Verdict(
             reasons=(*filter(None, shown), *hidden),
             hidden=tuple(hidden),

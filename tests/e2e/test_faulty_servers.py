@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
 
 
 SHOWN = words("""
-    sound leaf-rsa:2048 leaf-ed25519 wildcard wrong-order superfluous staple-good
+    sound leaf-rsa:2048 leaf-ed25519 wildcard wrong-order superfluous staple-good staple-revoked
     dh-2048 rsa-key-exchange expired not-yet-valid wrong-name common-name-alone inner-wildcard
     name-with-nul address-as-name unknown-root unknown-root-sent intermediate-missing
     self-signed self-signed-as-root sloppy-root leaf-without-authority-key
@@ -50,7 +50,7 @@ HIDDEN = words("""
     intermediate-without-constraints intermediate-may-not-sign intermediate-for-clients-only
     intermediate-for-netscape intermediate-unknown-critical intermediate-version-1
     compressed-key issuer-in-other-letters name-constraints path-length must-staple
-    intermediate-must-staple staple-revoked staple-unknown staple-old staple-forged never-valid
+    intermediate-must-staple staple-unknown staple-old staple-forged never-valid
     dh-1024
 """)
 """What it would hide, so that the client has to meet the server itself."""

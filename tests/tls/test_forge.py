@@ -446,6 +446,14 @@ def test_without_an_original_the_leaf_stands_for_the_name(tmp_path: Path) -> Non
     assert mint(None, name="b\udcffücher").certificate.subject == x509.Name([])
 
 
+def test_a_leaf_has_the_bytes_that_are_sent() -> None:
+    for issuer, count in ((KNOWN, 2), (Unknown.ITSELF, 1), (Unknown.ISSUER, 1), (Unknown.ROOT, 2)):
+        leaf = mint(original(NAMES), issuer=issuer)
+        sent = [each.public_bytes(Encoding.DER) for each in (leaf.certificate, *leaf.chain)]
+        assert leaf.chain_der == tuple(sent)
+        assert len(sent) == count
+
+
 class TestTheForgeRemembers:
     async def test_simultaneous_askers_get_one_leaf(self) -> None:
         forge = Forge(AUTHORITY)

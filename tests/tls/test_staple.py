@@ -14,7 +14,14 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mitml4.tls.ca import CertificateAuthority
-from mitml4.tls.staple import Staple, StapleFault, demands_staple, make_staple, read_staple
+from mitml4.tls.staple import (
+    Revocation,
+    Staple,
+    StapleFault,
+    demands_staple,
+    make_staple,
+    read_staple,
+)
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
@@ -89,10 +96,15 @@ def test_a_good_response_says_how_long_it_holds() -> None:
     assert read(response()) == Staple(NOW - HOUR, NOW + HOUR)
 
 
+def test_a_revoked_one_says_since_when() -> None:
+    revoked = read(response(status=ocsp.OCSPCertStatus.REVOKED))
+    assert revoked == Staple(NOW - HOUR, NOW + HOUR, Revocation(NOW - HOUR))
+
+
 @pytest.mark.parametrize(
     ("stapled", "fault"),
     [
-        (lambda: response(status=ocsp.OCSPCertStatus.REVOKED), "revoked"),
+        (lambda: response(status=ocsp.OCSPCertStatus.REVOKED, until=None), "revoked"),
         (lambda: response(status=ocsp.OCSPCertStatus.UNKNOWN), "OCSP status unknown"),
         (lambda: response(until=NOW - HOUR / 2), "OCSP response out of date"),
         (lambda: response(until=None), "OCSP response out of date"),
@@ -130,9 +142,14 @@ def test_who_may_sign_it(kind: str) -> None:
 def test_ours_says_the_same(kind: str) -> None:
     authority = CertificateAuthority.generate(key=kind)
     leaf = certificate(OTHER_KEY, authority.certificate, authority.key)
-    staple = Staple(NOW - HOUR, NOW + HOUR)
-    stapled = make_staple(staple, leaf, authority)
-    assert read_staple(stapled, der(leaf), der(authority.certificate), NOW) == staple
+    for revocation in (
+        None,
+        Revocation(NOW - HOUR),
+        Revocation(NOW - HOUR, x509.ReasonFlags.key_compromise),
+    ):
+        staple = Staple(NOW - HOUR, NOW + HOUR, revocation)
+        stapled = make_staple(staple, leaf, authority)
+        assert read_staple(stapled, der(leaf), der(authority.certificate), NOW) == staple
 
 
 def test_a_certificate_may_demand_one() -> None:

@@ -201,6 +201,21 @@ def test_a_staple_is_not_taken_for_a_certificate(faulty: SimpleNamespace, roots:
     assert "invalid OCSP response" in stapled.hidden
 
 
+def test_a_revocation_is_shown_where_our_leaf_has_a_known_issuer(
+    faulty: SimpleNamespace, roots: Any
+) -> None:
+    verifier = Verifier(trusted(roots))
+    for faults, is_shown in (("staple-revoked", True), ("staple-revoked+unknown-root", False)):
+        server = faulty.combine(faults)
+        chain, issuer = roots.issue(server)
+        response = faulty.respond(chain[0], issuer, server)
+        verdict = verifier.verify(Presented(chain=tuple(map(der, chain)), staple=response), NAME)
+        assert "revoked" in verdict.reasons
+        assert verdict.is_refused
+        assert verdict.is_revoked == is_shown
+        assert ("revoked" in verdict.hidden) != is_shown
+
+
 def test_a_known_chain_is_not_parsed(
     faulty: SimpleNamespace, roots: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
