@@ -18,7 +18,7 @@ from mitml4.layers.layer import HandshakeError
 from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.conversation import Framing
-from mitml4.protocols.tls.names import alert_name
+from mitml4.protocols.tls.alerts import alert_name
 from mitml4.tasks import first_of
 from mitml4.tls.pinning import REFUSALS, Visit
 from mitml4.tls.stream import TlsFailure, TlsStream, tls_over

@@ -28,10 +28,10 @@ from mitml4.layers.report import Kind
 from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing, Speaker
+from mitml4.protocols.tls.alerts import alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.hello import ClientHello
-from mitml4.protocols.tls.names import alert_name
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
 from mitml4.tls.context import Contexts, Outcome, has_extended_master_secret

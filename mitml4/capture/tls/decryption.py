@@ -20,14 +20,6 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, ClassVar, Final
 
-from mitml4.capture.tls.protection import (
-    NotAuthentic,
-    Protection,
-    Protection13,
-    Record,
-    protection_1_2,
-    protection_1_3,
-)
 from mitml4.capture.tls.secrets import (
     CLIENT_EARLY,
     CLIENT_HANDSHAKE,
@@ -37,7 +29,15 @@ from mitml4.capture.tls.secrets import (
     SERVER_TRAFFIC,
     Secrets,
 )
-from mitml4.capture.tls.suites import Suite, suite_of
+from mitml4.crypto.records import (
+    NotAuthentic,
+    Protection,
+    Protection13,
+    Record,
+    protection_1_2,
+    protection_1_3,
+)
+from mitml4.crypto.suites import Suite, suite_of
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
@@ -47,9 +47,10 @@ from mitml4.protocols.conversation import (
     Conversation,
     Direction,
 )
+from mitml4.protocols.tls.alerts import alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.hello import ClientHello, EncryptedExtensions, Extension, ServerHello
-from mitml4.protocols.tls.names import alert_name, cipher_name, version_name
+from mitml4.protocols.tls.names import cipher_name, version_name
 from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.protocols.tls.records import (
     MAX_RECORD,

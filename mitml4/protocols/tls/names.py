@@ -13,11 +13,9 @@ from mitml4.remember import remembered
 
 __all__ = [
     "SIGNATURE_ALGORITHMS",
-    "alert_name",
     "cipher_name",
     "extension_name",
     "group_name",
-    "is_alert",
     "is_grease",
     "signature_algorithm_name",
     "version_name",
@@ -65,16 +63,6 @@ def extension_name(extension: int) -> str:
 def signature_algorithm_name(algorithm: int) -> str:
     """`ecdsa_secp256r1_sha256`, as RFC 8446 §4.2.3 writes it."""
     return SIGNATURE_ALGORITHMS.get(algorithm, f"0x{algorithm:04x}")
-
-
-def is_alert(description: int) -> bool:
-    """Whether an alert of this number was ever defined (RFC 8446 §6, and before)."""
-    return description in _ALERTS
-
-
-def alert_name(description: int) -> str:
-    """`handshake_failure`, as RFC 8446 §6 writes it."""
-    return _ALERTS.get(description, f"0x{description:02x}")
 
 
 _VERSIONS: Final = {
@@ -209,44 +197,6 @@ SIGNATURE_ALGORITHMS: Final = {
     0x0904: "mldsa44",
     0x0905: "mldsa65",
     0x0906: "mldsa87",
-}
-
-_ALERTS: Final = {
-    0: "close_notify",
-    10: "unexpected_message",
-    20: "bad_record_mac",
-    21: "decryption_failed",
-    22: "record_overflow",
-    30: "decompression_failure",
-    40: "handshake_failure",
-    41: "no_certificate",
-    42: "bad_certificate",
-    43: "unsupported_certificate",
-    44: "certificate_revoked",
-    45: "certificate_expired",
-    46: "certificate_unknown",
-    47: "illegal_parameter",
-    48: "unknown_ca",
-    49: "access_denied",
-    50: "decode_error",
-    51: "decrypt_error",
-    60: "export_restriction",
-    70: "protocol_version",
-    71: "insufficient_security",
-    80: "internal_error",
-    86: "inappropriate_fallback",
-    90: "user_canceled",
-    100: "no_renegotiation",
-    109: "missing_extension",
-    110: "unsupported_extension",
-    111: "certificate_unobtainable",
-    112: "unrecognized_name",
-    113: "bad_certificate_status_response",
-    114: "bad_certificate_hash_value",
-    115: "unknown_psk_identity",
-    116: "certificate_required",
-    120: "no_application_protocol",
-    121: "ech_required",
 }
 
 _CIPHERS: Final = {

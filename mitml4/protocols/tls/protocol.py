@@ -28,15 +28,14 @@ from mitml4.protocols.conversation import (
     Target,
     Verdict,
 )
+from mitml4.protocols.tls.alerts import alert_name, is_alert
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.client_certificate import answers_empty
 from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import ClientHello, ServerHello
 from mitml4.protocols.tls.names import (
-    alert_name,
     cipher_name,
     group_name,
-    is_alert,
     version_name,
 )
 from mitml4.protocols.tls.records import (

@@ -20,7 +20,7 @@ Mode: TypeAlias = Literal["GCM", "CCM", "CCM8", "CHACHA20", "CBC"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """What deriving keys and opening records takes."""
+    """What deriving keys, opening and sealing records takes."""
 
     mode: Mode
     key_bytes: int
@@ -29,7 +29,13 @@ class Suite:
     mac: str | None = None
     """Of the HMAC that CBC goes with."""
 
+    @property
+    def tag_bytes(self) -> int:
+        """The length of the tag that authenticates a record; CBC has none."""
+        return _TAG_BYTES[self.mode]
 
+
+_TAG_BYTES: Final[dict[Mode, int]] = {"GCM": 16, "CCM": 16, "CCM8": 8, "CHACHA20": 16, "CBC": 0}
 _TLS_1_3: Final = {  # RFC 8446 §B.4
     0x1301: Suite(mode="GCM", key_bytes=16, hash="sha256"),
     0x1302: Suite(mode="GCM", key_bytes=32, hash="sha384"),

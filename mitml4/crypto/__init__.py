@@ -1,0 +1,1 @@
+"""What TLS computes: cipher suites, the key schedule, records, key exchange, signatures."""

@@ -1,0 +1,158 @@
+"""How the secrets of a connection are derived: TLS 1.3's key schedule, and TLS 1.2's PRF.
+
+TLS 1.3 (RFC 8446 §7.1) has three secrets, each extracted from the one before:
+
+    early secret ◄─ PSK            ─► binder key
+    handshake secret ◄─ (EC)DHE    ─► handshake traffic
+    master secret                  ─► application traffic, exporter, resumption
+
+`hash` is the cipher suite's, as hashlib names it. A transcript is the hash of the messages so far,
+never the messages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from mitml4.dataclass import dataclass
+
+__all__ = [
+    "Schedule",
+    "Secrets",
+    "expand_label",
+    "extended_master_secret",
+    "finished",
+    "finished_1_2",
+    "master_secret",
+    "prf",
+    "ticket_psk",
+    "updated",
+]
+
+_MASTER_SECRET_BYTES: Final = 48
+_FINISHED_1_2_BYTES: Final = 12
+
+# TLS 1.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What each side protects its records with, of one stage of a connection."""
+
+    client: bytes
+    server: bytes
+
+
+class Schedule:
+    """The secrets of one connection of TLS 1.3, stage after stage."""
+
+    def __init__(self, hash: str, psk: bytes = b"") -> None:
+        """In the early stage; without a PSK, where the connection has none (RFC 8446 §7.1)."""
+        self._hash = hash
+        self._zeros = bytes(hashlib.new(hash).digest_size)
+        self._secret = hmac.digest(self._zeros, psk or self._zeros, hash)
+
+    def binder_key(self, *, external: bool = False) -> bytes:
+        """The base of a binder's `finished`, in the early stage (RFC 8446 §4.2.11.2)."""
+        return self._derived(b"ext binder" if external else b"res binder", self._empty())
+
+    def enter_handshake(self, shared: bytes, transcript: bytes) -> Secrets:
+        """Traffic secrets of the handshake: transcript up to the ServerHello; `shared` is empty if
+        keys were not exchanged (psk_ke)."""
+        self._extract(shared)
+        return Secrets(
+            client=self._derived(b"c hs traffic", transcript),
+            server=self._derived(b"s hs traffic", transcript),
+        )
+
+    def enter_application(self, transcript: bytes) -> Secrets:
+        """Traffic secrets of application data: transcript up to the server's Finished."""
+        self._extract(b"")
+        return Secrets(
+            client=self._derived(b"c ap traffic", transcript),
+            server=self._derived(b"s ap traffic", transcript),
+        )
+
+    def exporter(self, transcript: bytes) -> bytes:
+        """The exporter master secret, in the application stage: transcript up to the server's
+        Finished."""
+        return self._derived(b"exp master", transcript)
+
+    def resumption(self, transcript: bytes) -> bytes:
+        """The resumption master secret, in the application stage: transcript up to the client's
+        Finished."""
+        return self._derived(b"res master", transcript)
+
+    def _extract(self, key: bytes) -> None:
+        """The next stage: HKDF-Extract (RFC 5869 §2.2)."""
+        salt = self._derived(b"derived", self._empty())
+        self._secret = hmac.digest(salt, key or self._zeros, self._hash)
+
+    def _derived(self, label: bytes, transcript: bytes) -> bytes:
+        return expand_label(self._hash, self._secret, label, transcript, len(self._zeros))
+
+    def _empty(self) -> bytes:
+        return hashlib.new(self._hash).digest()
+
+
+def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
+    """HKDF-Expand-Label (RFC 8446 §7.1, RFC 5869 §2.3); the label without `tls13 `."""
+    label = b"tls13 " + label
+    info = length.to_bytes(2, "big") + bytes([len(label)]) + label
+    info += bytes([len(context)]) + context
+    block = hmac.digest(secret, info + b"\x01", hash)
+    out, number = block, 1
+    while len(out) < length:
+        number += 1
+        block = hmac.digest(secret, block + info + bytes([number]), hash)
+        out += block
+    return out[:length]
+
+
+def finished(hash: str, base: bytes, transcript: bytes) -> bytes:
+    """The verify_data of a Finished, from its sender's handshake traffic secret (RFC 8446 §4.4.4);
+    a PSK binder, from the binder key and the transcript up to the binders (§4.2.11.2)."""
+    key = expand_label(hash, base, b"finished", b"", hashlib.new(hash).digest_size)
+    return hmac.digest(key, transcript, hash)
+
+
+def updated(hash: str, secret: bytes) -> bytes:
+    """The traffic secret after a KeyUpdate (RFC 8446 §7.2)."""
+    return expand_label(hash, secret, b"traffic upd", b"", len(secret))
+
+
+def ticket_psk(hash: str, resumption: bytes, nonce: bytes) -> bytes:
+    """The PSK of a ticket, from the resumption master secret (RFC 8446 §4.6.1)."""
+    return expand_label(hash, resumption, b"resumption", nonce, len(resumption))
+
+
+# TLS 1.2
+
+
+def prf(hash: str, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
+    """RFC 5246 §5."""
+    seed = label + seed
+    out, a = b"", seed
+    while len(out) < length:
+        a = hmac.digest(secret, a, hash)
+        out += hmac.digest(secret, a + seed, hash)
+    return out[:length]
+
+
+def master_secret(hash: str, premaster: bytes, client_random: bytes, server_random: bytes) -> bytes:
+    """RFC 5246 §8.1."""
+    seed = client_random + server_random
+    return prf(hash, premaster, b"master secret", seed, _MASTER_SECRET_BYTES)
+
+
+def extended_master_secret(hash: str, premaster: bytes, session_hash: bytes) -> bytes:
+    """RFC 7627 §4; the transcript goes up to the ClientKeyExchange."""
+    return prf(hash, premaster, b"extended master secret", session_hash, _MASTER_SECRET_BYTES)
+
+
+def finished_1_2(hash: str, master: bytes, label: bytes, transcript: bytes) -> bytes:
+    """The verify_data of a Finished (RFC 5246 §7.4.9); the label is `client finished` or `server
+    finished`."""
+    return prf(hash, master, label, transcript, _FINISHED_1_2_BYTES)
