@@ -17,6 +17,7 @@ from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType, Message, MessageReader, RecordType
 
 __all__ = [
+    "RETRY_RANDOM",
     "ClientHello",
     "EncryptedExtensions",
     "Extension",
@@ -27,30 +28,55 @@ __all__ = [
 
 
 class Extension:
-    """The extension types that are read
+    """The extension types that are read or written
     (https://www.iana.org/assignments/tls-extensiontype-values)."""
 
     SERVER_NAME: Final = 0  # RFC 6066 §3
+    MAX_FRAGMENT_LENGTH: Final = 1  # RFC 6066 §4
+    TRUNCATED_HMAC: Final = 4  # RFC 6066 §7
     STATUS_REQUEST: Final = 5  # RFC 6066 §8
     SUPPORTED_GROUPS: Final = 10  # RFC 8422 §5.1.1, RFC 8446 §4.2.7
     EC_POINT_FORMATS: Final = 11  # RFC 8422 §5.1.2
     SIGNATURE_ALGORITHMS: Final = 13  # RFC 8446 §4.2.3
+    USE_SRTP: Final = 14  # RFC 5764
+    HEARTBEAT: Final = 15  # RFC 6520
     ALPN: Final = 16  # RFC 7301
+    SIGNED_CERTIFICATE_TIMESTAMP: Final = 18  # RFC 6962 §3.3
+    CLIENT_CERTIFICATE_TYPE: Final = 19  # RFC 7250
+    SERVER_CERTIFICATE_TYPE: Final = 20  # RFC 7250
     PADDING: Final = 21  # RFC 7685
     ENCRYPT_THEN_MAC: Final = 22  # RFC 7366
     EXTENDED_MASTER_SECRET: Final = 23  # RFC 7627
+    COMPRESS_CERTIFICATE: Final = 27  # RFC 8879
+    RECORD_SIZE_LIMIT: Final = 28  # RFC 8449
+    CERT_WITH_EXTERN_PSK: Final = 33  # RFC 8773
+    DELEGATED_CREDENTIAL: Final = 34  # RFC 9345
     SESSION_TICKET: Final = 35  # RFC 5077
     PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
     EARLY_DATA: Final = 42  # RFC 8446 §4.2.10
     SUPPORTED_VERSIONS: Final = 43  # RFC 8446 §4.2.1
     COOKIE: Final = 44  # RFC 8446 §4.2.2
+    PSK_KEY_EXCHANGE_MODES: Final = 45  # RFC 8446 §4.2.9
+    CERTIFICATE_AUTHORITIES: Final = 47  # RFC 8446 §4.2.4
+    OID_FILTERS: Final = 48  # RFC 8446 §4.2.5
+    POST_HANDSHAKE_AUTH: Final = 49  # RFC 8446 §4.2.6
     SIGNATURE_ALGORITHMS_CERT: Final = 50  # RFC 8446 §4.2.3
     KEY_SHARE: Final = 51  # RFC 8446 §4.2.8
+    TRANSPARENCY_INFO: Final = 52  # RFC 9162
+    TICKET_REQUEST: Final = 58  # RFC 9149
+    DNSSEC_CHAIN: Final = 59  # RFC 9102
+    TLS_FLAGS: Final = 62  # draft-ietf-tls-tlsflags
+    NEXT_PROTOCOL: Final = 13172  # draft-agl-tls-nextprotoneg
+    APPLICATION_SETTINGS_OLD: Final = 17513  # draft-vvv-tls-alps, with its first number
+    APPLICATION_SETTINGS: Final = 17613  # draft-vvv-tls-alps
+    CHANNEL_ID: Final = 30032  # draft-balfanz-tls-channelid
+    TRUST_ANCHORS: Final = 51764  # draft-ietf-tls-trust-anchor-ids
     ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D  # RFC 9849
+    RENEGOTIATION_INFO: Final = 0xFF01  # RFC 5746
 
 
 # RFC 8446 §4.1.3: the SHA-256 of "HelloRetryRequest", in the place of the server's random.
-_RETRY_RANDOM: Final = bytes.fromhex(
+RETRY_RANDOM: Final = bytes.fromhex(
     "cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c"
 )
 
@@ -148,7 +174,7 @@ class ServerHello:
     def is_retry(self) -> bool:
         """Whether it is a HelloRetryRequest, after which another ClientHello and ServerHello
         follow."""
-        return self.random == _RETRY_RANDOM
+        return self.random == RETRY_RANDOM
 
     @property
     def is_tls13(self) -> bool:

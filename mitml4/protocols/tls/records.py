@@ -35,8 +35,9 @@ class RecordType(IntEnum):
 
 
 class HandshakeType(IntEnum):
-    """RFC 8446 §4, and the same numbers in older versions; only those that are read."""
+    """RFC 8446 §4 and RFC 5246 §7.4; only those that are read or written."""
 
+    HELLO_REQUEST = 0
     CLIENT_HELLO = 1
     SERVER_HELLO = 2
     NEW_SESSION_TICKET = 4
@@ -44,9 +45,15 @@ class HandshakeType(IntEnum):
     ENCRYPTED_EXTENSIONS = 8
     CERTIFICATE = 11
     SERVER_KEY_EXCHANGE = 12
+    CERTIFICATE_REQUEST = 13
     SERVER_HELLO_DONE = 14
+    CERTIFICATE_VERIFY = 15
+    CLIENT_KEY_EXCHANGE = 16
     FINISHED = 20
+    CERTIFICATE_STATUS = 22
     KEY_UPDATE = 24
+    COMPRESSED_CERTIFICATE = 25
+    MESSAGE_HASH = 254
 
 
 @dataclass(frozen=True, slots=True)

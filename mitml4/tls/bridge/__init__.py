@@ -1,0 +1,1 @@
+"""The TLS bridge: a connection that is relayed message by message. Sans-IO."""

@@ -1,0 +1,9 @@
+"""What the bridge does not do."""
+
+from __future__ import annotations
+
+__all__ = ["CannotBridge"]
+
+
+class CannotBridge(Exception):  # noqa: N818, it is no error: the flow goes another way
+    """The bytes are legal, but the bridge cannot continue with them. The message says why."""
