@@ -20,8 +20,9 @@ from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.alerts import alert_name
 from mitml4.tasks import first_of
+from mitml4.tls.failure import TlsFailure
 from mitml4.tls.pinning import REFUSALS, Visit
-from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
+from mitml4.tls.stream import TlsStream, tls_over
 
 __all__ = ["HANDSHAKE_S", "ClientHandshake"]
 

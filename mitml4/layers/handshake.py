@@ -35,6 +35,7 @@ from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
 from mitml4.tls.context import Contexts, Outcome, has_extended_master_secret
+from mitml4.tls.failure import TlsFailure
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import prepare
 from mitml4.tls.pinning import (
@@ -43,7 +44,7 @@ from mitml4.tls.pinning import (
     Visit,
 )
 from mitml4.tls.presented import Presented
-from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
+from mitml4.tls.stream import TlsStream, tls_over
 from mitml4.tls.verify import Verdict
 
 __all__ = ["GivenUp", "Handshake", "HandshakeTools", "Intercepted"]

@@ -20,7 +20,7 @@ from mitml4.dataclass import dataclass
 from mitml4.layers.relay import Relay
 from mitml4.net.stream import Stream, StreamTruncated, UrgentAhead
 from mitml4.protocols.conversation import MAX_PEEK
-from mitml4.tls.stream import TlsFailure
+from mitml4.tls.failure import TlsFailure
 
 __all__ = ["BrokenTlsError", "Lane"]
 

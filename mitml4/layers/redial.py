@@ -15,9 +15,8 @@ from typing import Final
 import trio
 
 from mitml4.dataclass import dataclass
-from mitml4.net.stream import StreamTruncated, Transport
+from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.tasks import first_of
-from mitml4.tls.stream import TlsStream
 
 __all__ = ["Redial"]
 
@@ -39,9 +38,7 @@ class Redial:
             return await self.dial()
         return None
 
-    async def connect_with(
-        self, hello: bytes, first: TlsStream, answer_s: float
-    ) -> Transport | None:
+    async def connect_with(self, hello: bytes, first: Stream, answer_s: float) -> Transport | None:
         """Another connection, on which the server has answered this hello within `answer_s`.
 
         None if it has not, or if it has sent data on the first connection.
@@ -61,7 +58,7 @@ class Redial:
         return server_side if answered else None
 
 
-async def _wait_spoken(stream: TlsStream) -> None:
+async def _wait_spoken(stream: Stream) -> None:
     """Wait for the first byte of plaintext; for ever if the stream ends without one."""
     try:
         spoken = await stream.peek(0, 1)

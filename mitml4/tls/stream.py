@@ -5,9 +5,6 @@ of any way that hands ciphertext through Python. Inside another TLS, where the h
 in packets of another protocol, and where what comes next is not in the kernel any more, it works on
 memory BIOs, and this stream carries the ciphertext. `TlsStream` is the part that both have in
 common.
-
-How the far side ended is kept apart: close_notify is the end of the stream; TCP's FIN without it
-raises StreamTruncated; a reset, ConnectionResetError; a fatal alert or a broken record, TlsFailure.
 """
 
 from __future__ import annotations
@@ -16,8 +13,6 @@ import errno
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from copy import copy
 from functools import partial
 from typing import Final, TypeVar
 
@@ -27,29 +22,18 @@ from OpenSSL._util import ffi, lib
 
 from mitml4.dataclass import dataclass
 from mitml4.net.stream import KernelSocket, Stream, StreamTruncated, Transport
-from mitml4.protocols.conversation import MAX_PEEK, Framing
+from mitml4.protocols.conversation import Framing
+from mitml4.tls.failure import TlsFailure
+from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.openssl import peer_chain, read_into, write
 from mitml4.tls.presented import Presented
 
-__all__ = ["Alerts", "TlsFailure", "TlsStream", "tls_over"]
+__all__ = ["Alerts", "TlsStream", "tls_over"]
 
 T = TypeVar("T")
 
 _RECORD_BYTES: Final = 16384  # RFC 8446 §5.1: the most plaintext a record carries
-_RECORDS_A_TURN: Final = 32
-"""After so many, other tasks run: a record may hold one byte, or none."""
-_SCRATCH: Final = memoryview(bytearray(MAX_PEEK + 1))
 _UNEXPECTED_EOF: Final = -1  # what pyOpenSSL puts into SysCallError for a FIN without close_notify
-
-
-class TlsFailure(StreamTruncated):
-    """TLS broke: the far side sent a fatal alert, or records that do not decrypt."""
-
-    def __init__(self, reason: str, alert: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.alert = alert
-        """The far side's fatal alert (RFC 8446 §6); None if it sent none."""
 
 
 @dataclass(slots=True)
@@ -71,34 +55,18 @@ class Alerts:
     """The OCSP response: the server's, or the one to give to a client that asks."""
 
 
-class TlsStream(Stream):
-    """The plaintext of a TLS connection over the stream `below`, which it owns."""
-
-    below: Stream
+class TlsStream(OpenedStream):
+    """The plaintext of a TLS connection by OpenSSL."""
 
     def __init__(self, connection: SSL.Connection, below: Stream) -> None:
+        super().__init__(below)
         self.connection = connection
-        self.below = below
         self.alerts = Alerts()
         connection.set_app_data(self.alerts)
         # pyOpenSSL sets this mode. With it, SSL_read returns only once it has a byte of plaintext,
         # however many tickets and key updates come before that.
         lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
-        self._ahead = bytearray()
-        self.failure: Exception | None = None
-        """What ended the stream, if not close_notify; every later read raises it."""
-        self.on_opening: Callable[[int | Exception], None] | None = None
-        """Called once with what comes first after the handshake: a number of bytes, 0 for
-        close_notify, or the error that ended the stream."""
         self._sending = trio.Lock()
-
-    @abstractmethod
-    def _has_unread(self) -> bool:
-        """Whether there is ciphertext that OpenSSL has not read."""
-
-    @abstractmethod
-    async def _wait_readable(self) -> None:
-        """Wait until OpenSSL may have something to read."""
 
     @abstractmethod
     async def _wait_writable(self, fed_by: Transport | None) -> None:
@@ -107,12 +75,8 @@ class TlsStream(Stream):
     async def _flush(self, fed_by: Transport | None = None) -> None:
         """Send the ciphertext that OpenSSL has produced."""
 
-    async def _flush_unless_sending(self) -> None:
-        """Send the ciphertext that reading has produced, unless another task is sending.
-
-        That task sends it too. It may have to wait until the far side reads, and reading must not
-        wait for that.
-        """
+    def on_certificate_request(self, call: Callable[[], None]) -> None:
+        self.alerts.on_certificate_request = call
 
     async def handshake(self) -> None:
         """Do the handshake. Raises TlsFailure (with the far side's alert), StreamTruncated,
@@ -134,80 +98,13 @@ class TlsStream(Stream):
         if finite_field and not self.connection.get_group_name() and not has_usual_level:
             yield "Diffie-Hellman parameters"  # the server's own; OpenSSL does not tell their size
 
-    async def peek(self, beyond: int, limit: int) -> bytes:
-        while len(self._ahead) <= beyond:
-            count = self._read_ahead(limit)
-            if count == 0:
-                break
-            if count is None:
-                await self._flush_unless_sending()
-                await self._wait_readable()
-            elif len(self._ahead) <= beyond:
-                await trio.lowlevel.checkpoint()
-        return self._shown(limit)
-
-    def peek_nowait(self, limit: int) -> bytes:
-        with suppress(OSError, StreamTruncated):  # kept, and raised by the next read
-            self._read_ahead(limit)
-        return self._shown(limit)
-
-    def _shown(self, limit: int) -> bytes:
-        return bytes(memoryview(self._ahead)[:limit])
-
-    def _read_ahead(self, limit: int) -> int | None:
-        """Read more until there are `limit` bytes, and keep it; see `_read_records`."""
-        count = self._read_records(_SCRATCH[: max(0, limit - len(self._ahead))])
-        if count:
-            self._ahead += _SCRATCH[:count]
-        return count
-
-    def discard(self, count: int) -> None:
-        del self._ahead[:count]
-
-    def receive_nowait(self, buffer: memoryview) -> int | None:
-        if self._ahead:
-            count = min(len(buffer), len(self._ahead))
-            buffer[:count] = self._ahead[:count]
-            del self._ahead[:count]
-            return count
-        return self._read_records(buffer)
-
-    def _read_records(self, buffer: memoryview) -> int | None:
-        """Read the available plaintext into a buffer, up to `_RECORDS_A_TURN` records, since many
-        may be empty. Returns 0 at close_notify, None if there is nothing yet."""
-        filled = 0
-        for _ in range(_RECORDS_A_TURN):
-            if filled == len(buffer):
-                break
-            taken = self._read(buffer[filled:] if filled else buffer, quietly=filled > 0)
-            if taken:
-                filled += taken
-            elif filled or taken == 0 or not self._has_unread():
-                return filled or taken
-        return filled or None
-
-    def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
-        """Read at most one record. Returns 0 at close_notify, None if there is none yet.
-
-        An error is kept, and every later call raises a copy. With `quietly`, this call only keeps
-        it, because the caller still has to return bytes that came before it. (A copy, because an
-        exception refers to the frames that it passed through, and those to this stream.)
-        """
-        if self.failure:
-            raise copy(self.failure)
-        count: int | None = 0
+    def _read_record(self, buffer: memoryview) -> int | None:
         try:
-            count = read_into(self.connection, buffer)
+            return read_into(self.connection, buffer)
         except SSL.Error as error:
-            if not (isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify):
-                count, self.failure = None, self._translate(error)
-        ending = self.failure or count
-        if self.on_opening and ending is not None:
-            self.on_opening(ending)
-            self.on_opening = None
-        if self.failure and not quietly:
-            raise copy(self.failure) from None
-        return count
+            if isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify:
+                return 0
+            raise self._translate(error) from None
 
     async def wait_receivable(self) -> None:
         await self._flush_unless_sending()
@@ -270,12 +167,6 @@ class TlsStream(Stream):
         reasons = error.args[0] if error.args else []
         reason = reasons[-1][2] if reasons else type(error).__name__
         return TlsFailure(reason or "TLS failed", self.alerts.received)
-
-    def abort(self) -> None:
-        self.below.abort()
-
-    def close(self) -> None:
-        self.below.close()
 
 
 class _DescriptorTlsStream(TlsStream):

@@ -17,7 +17,8 @@ from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.context import Contexts
-from mitml4.tls.stream import TlsFailure, TlsStream, tls_over
+from mitml4.tls.failure import TlsFailure
+from mitml4.tls.stream import TlsStream, tls_over
 
 HELLO = ClientHello(
     legacy_version=0x0303,

@@ -1,0 +1,146 @@
+"""A byte stream inside TLS, whichever library does the TLS: reading, and how it ends.
+
+How the far side ended is kept apart: close_notify is the end of the stream; TCP's FIN without it
+raises StreamTruncated; a reset, ConnectionResetError; a fatal alert or a broken record, TlsFailure.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from copy import copy
+from typing import Final
+
+import trio
+
+from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.protocols.conversation import MAX_PEEK
+
+__all__ = ["OpenedStream"]
+
+_RECORDS_A_TURN: Final = 32
+"""After so many, other tasks run: a record may hold one byte, or none."""
+_SCRATCH: Final = memoryview(bytearray(MAX_PEEK + 1))
+
+
+class OpenedStream(Stream):
+    """The plaintext of a TLS connection over the stream `below`, which it owns."""
+
+    below: Stream
+
+    def __init__(self, below: Stream) -> None:
+        self.below = below
+        self._ahead = bytearray()
+        self.failure: Exception | None = None
+        """What ended the stream, if not close_notify; every later read raises it."""
+        self.on_opening: Callable[[int | Exception], None] | None = None
+        """Called once with what comes first after the handshake: a number of bytes, 0 for
+        close_notify, or the error that ended the stream."""
+
+    @abstractmethod
+    def on_certificate_request(self, call: Callable[[], None]) -> None:
+        """Call this when the server asks for a certificate after the handshake."""
+
+    @abstractmethod
+    def _read_record(self, buffer: memoryview) -> int | None:
+        """Read at most one record. Returns 0 at close_notify, None if there is none yet.
+
+        Raises what ends the stream: StreamTruncated, TlsFailure, OSError. It is not called again
+        then.
+        """
+
+    @abstractmethod
+    def _has_unread(self) -> bool:
+        """Whether there is ciphertext that has not been read."""
+
+    @abstractmethod
+    async def _wait_readable(self) -> None:
+        """Wait until there may be something to read."""
+
+    async def _flush_unless_sending(self) -> None:
+        """Send the ciphertext that reading has produced, unless another task is sending.
+
+        That task sends it too. It may have to wait until the far side reads, and reading must not
+        wait for that.
+        """
+
+    async def peek(self, beyond: int, limit: int) -> bytes:
+        while len(self._ahead) <= beyond:
+            count = self._read_ahead(limit)
+            if count == 0:
+                break
+            if count is None:
+                await self._flush_unless_sending()
+                await self._wait_readable()
+            elif len(self._ahead) <= beyond:
+                await trio.lowlevel.checkpoint()
+        return self._shown(limit)
+
+    def peek_nowait(self, limit: int) -> bytes:
+        with suppress(OSError, StreamTruncated):  # kept, and raised by the next read
+            self._read_ahead(limit)
+        return self._shown(limit)
+
+    def _shown(self, limit: int) -> bytes:
+        return bytes(memoryview(self._ahead)[:limit])
+
+    def _read_ahead(self, limit: int) -> int | None:
+        """Read more until there are `limit` bytes, and keep it; see `_read_records`."""
+        count = self._read_records(_SCRATCH[: max(0, limit - len(self._ahead))])
+        if count:
+            self._ahead += _SCRATCH[:count]
+        return count
+
+    def discard(self, count: int) -> None:
+        del self._ahead[:count]
+
+    def receive_nowait(self, buffer: memoryview) -> int | None:
+        if self._ahead:
+            count = min(len(buffer), len(self._ahead))
+            buffer[:count] = self._ahead[:count]
+            del self._ahead[:count]
+            return count
+        return self._read_records(buffer)
+
+    def _read_records(self, buffer: memoryview) -> int | None:
+        """Read the available plaintext into a buffer, up to `_RECORDS_A_TURN` records, since many
+        may be empty. Returns 0 at close_notify, None if there is nothing yet."""
+        filled = 0
+        for _ in range(_RECORDS_A_TURN):
+            if filled == len(buffer):
+                break
+            taken = self._read(buffer[filled:] if filled else buffer, quietly=filled > 0)
+            if taken:
+                filled += taken
+            elif filled or taken == 0 or not self._has_unread():
+                return filled or taken
+        return filled or None
+
+    def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
+        """Read at most one record. Returns 0 at close_notify, None if there is none yet.
+
+        An error is kept, and every later call raises a copy. With `quietly`, this call only keeps
+        it, because the caller still has to return bytes that came before it. (A copy, because an
+        exception refers to the frames that it passed through, and those to this stream.)
+        """
+        if self.failure:
+            raise copy(self.failure)
+        count: int | None = None
+        try:
+            count = self._read_record(buffer)
+        except (StreamTruncated, OSError) as failure:
+            self.failure = copy(failure)
+        ending = self.failure or count
+        if self.on_opening and ending is not None:
+            self.on_opening(ending)
+            self.on_opening = None
+        if self.failure and not quietly:
+            raise copy(self.failure) from None
+        return count
+
+    def abort(self) -> None:
+        self.below.abort()
+
+    def close(self) -> None:
+        self.below.close()
