@@ -19,6 +19,7 @@ _SELECT: Final = (
     ("!", "show only flows that failed or were blocked; all again"),
 )
 _COPY: Final = ("e", "copy the request as a curl command to the terminal's clipboard")
+_WRITE: Final = ("w", "write this flow's events to a new file, flow-N.jsonl")
 _HELP: Final = ("?", "show these keys; any key goes back")
 
 KEYS: Final = (
@@ -29,11 +30,12 @@ KEYS: Final = (
     ("b", "block this flow's server from now on; allow it again"),
     ("x", "reset this flow"),
     _COPY,
+    _WRITE,
     ("Space", "pause or resume the display; flows continue"),
     ("q", "go back; then end the session; again: at once"),
     _HELP,
 )
 """Of the live table."""
 
-VIEW_KEYS: Final = (*_MOVE, *_SELECT, _COPY, ("q", "go back; then leave"), _HELP)
+VIEW_KEYS: Final = (*_MOVE, *_SELECT, _COPY, _WRITE, ("q", "go back; then leave"), _HELP)
 """Of the flows of a file."""

@@ -43,6 +43,8 @@ _VERSION_3: Final = 0x20080522
 class Capability(IntEnum):
     """The capabilities that mitml4 uses."""
 
+    CHOWN = 0
+    DAC_OVERRIDE = 1
     KILL = 5
     NET_ADMIN = 12
     NET_RAW = 13

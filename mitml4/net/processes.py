@@ -5,8 +5,10 @@ Constants: linux/prctl.h.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import warnings
 from typing import Final
 
 from mitml4.errors import MachineError
@@ -19,11 +21,13 @@ __all__ = [
     "die_with_parent",
     "forbid_new_privileges",
     "fork",
+    "fork_orphan",
 ]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_GET_CHILD_SUBREAPER: Final = 37
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
@@ -35,6 +39,45 @@ def fork() -> int:
     except OSError as error:
         reason = f"cannot start a process: {error.strerror}"
         raise MachineError(reason, hint="ulimit -u") from error
+
+
+def fork_orphan() -> bool:
+    """Start a process that is nobody's child, and in which this returns True. Signals of the
+    terminal do not reach it, and waiting for all children does not wait for it. It may only use
+    what no other thread has locked, and has to end with os._exit. Raises MachineError."""
+    was_subreaper = _is_subreaper()
+    prctl(_PR_SET_CHILD_SUBREAPER, 0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+            if middle := fork():
+                _, status = os.waitpid(middle, 0)
+            else:
+                _leave_an_orphan()
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, was_subreaper)
+    if not middle:
+        os.setsid()
+        return True
+    if status:
+        raise MachineError("cannot start a process", hint="ulimit -u")
+    return False
+
+
+def _leave_an_orphan() -> None:
+    """Returns in the orphan."""
+    try:
+        pid = os.fork()
+    except OSError:
+        os._exit(1)
+    if pid:
+        os._exit(0)
+
+
+def _is_subreaper() -> bool:
+    answer = ctypes.c_int()
+    prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
+    return bool(answer)
 
 
 def die_with_parent(number: signal.Signals, parent: int) -> None:

@@ -80,15 +80,16 @@ def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
 
 
 def _table(config: SessionConfig, ask: Ask) -> LiveSink:
+    from mitml4.sinks.flow_files import FlowFiles
     from mitml4.sinks.table.final import FinalTable
     from mitml4.sinks.table.live import LiveTable
 
     if config.output == "final-table":
         return FinalTable(config.color)
-    terminal = None
     if config.output == "table-on-tty":
         terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    return LiveTable(ask, config.color, terminal=terminal)
+        return LiveTable(ask, config.color, terminal=terminal)
+    return LiveTable(ask, config.color, files=FlowFiles())
 
 
 def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:

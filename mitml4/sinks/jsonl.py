@@ -13,7 +13,7 @@ from mitml4.sinks.files import OutputFile, open_file
 from mitml4.sinks.format import Format, Weight
 from mitml4.sinks.updates import Published
 
-__all__ = ["JsonLines"]
+__all__ = ["JsonLines", "line_of"]
 
 
 class JsonLines(Format[Event]):
@@ -53,5 +53,9 @@ class JsonLines(Format[Event]):
         return Weight(getattr(item, "flow", 0), weight(item), isinstance(item, VITAL))
 
     def write(self, batch: Sequence[Event]) -> None:
-        lines = (f"{encode(event, headers=self._headers)}\n" for event in batch)
-        self.file.write([line.encode("utf-8", "backslashreplace") for line in lines])
+        self.file.write([line_of(event, headers=self._headers) for event in batch])
+
+
+def line_of(event: Event, *, headers: bool = True) -> bytes:
+    """The line of an event, with its end."""
+    return f"{encode(event, headers=headers)}\n".encode("utf-8", "backslashreplace")

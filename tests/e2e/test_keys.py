@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import mitml4
 from mitml4.lab.network import LAN, SERVER_V4
 from tests.sinks.table.test_live import Screen
 
@@ -50,7 +51,8 @@ def table(lab, directory, root) -> Iterator[Table]:
     argv += ["--iface", LAN, "--ca-dir", str(directory / "ca"), "--upstream-ca", str(root)]
     ends = {"stdin": slave, "stdout": slave, "stderr": slave}
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
-    with lab.router.popen(argv, cwd=ROOT, env=environment, **ends) as process:
+    environment["PYTHONPATH"] = str(ROOT)
+    with lab.router.popen(argv, cwd=directory, env=environment, **ends) as process:
         try:
             yield Table(process, master)
         finally:
@@ -76,6 +78,7 @@ def test_keys_block_pass_through_and_reset(lab, client, authority, serve, tmp_pa
         shown.press(b"k", f"{HOST}:443", "200 GET /")
         shown.press(b"\r", "shown to the client")
         shown.press(b"n", f"GET https://{HOST}/")
+        shown.press(b"w", "wrote flow-1.jsonl: ")
         shown.press(b"q", "q quit")
 
         shown.press(b"b", f"{HOST} is blocked from now on")
@@ -107,3 +110,8 @@ def test_keys_block_pass_through_and_reset(lab, client, authority, serve, tmp_pa
         shown.press(b"b", f"{SERVER_V4} is allowed from now on")
         shown.press(b"q", "rules removed")
         assert shown.process.wait(SLOW_S) == 0
+    written = tmp_path / "flow-1.jsonl"
+    assert (written.stat().st_uid, written.stat().st_mode & 0o777) == (os.geteuid(), 0o600)
+    (flow,) = mitml4.read(written)
+    assert flow.stack == ("tls", "http/1") or flow.stack == ("tls", "http/2")
+    assert {path.name for path in tmp_path.iterdir()} == {"ca", "flow-1.jsonl"}

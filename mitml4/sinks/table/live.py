@@ -13,13 +13,13 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
 import trio
 
-from mitml4.events import Event
+from mitml4.events import Event, FlowClose
 from mitml4.keyboard import (
     BACK,
     DOWN,
@@ -36,6 +36,8 @@ from mitml4.keyboard import (
 from mitml4.model.curl import as_curl
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
+from mitml4.sinks.flow_files import FlowFiles
+from mitml4.sinks.jsonl import line_of
 from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
 from mitml4.sinks.table.detail import REQUESTS, next_request
 from mitml4.sinks.table.history import History
@@ -65,8 +67,9 @@ class LiveTable:
         color: Literal["auto", "always", "never"] = "auto",
         *,
         terminal: int | None = None,
+        files: FlowFiles | None = None,
     ) -> None:
-        """`ask` handles commands to the session.
+        """`ask` handles commands to the session; `files`, which become ours, write single flows.
 
         Draws on standard output and reads the keyboard. Or draws on `terminal`, and does not read
         its keyboard.
@@ -79,6 +82,9 @@ class LiveTable:
         """The last one that was drawn."""
         self._look = Look()
         self._ask = ask
+        self._files = files
+        self._to_write: int | None = None
+        """The flow that a key has asked to write."""
         self._has_keys = terminal is None
         where = sys.stdout.fileno() if terminal is None else terminal
         self._canvas = Canvas(where, STYLES, color_system_for(color))
@@ -111,6 +117,8 @@ class LiveTable:
                     gone = True
                 finally:
                     await self._give_back()
+                    if self._files:
+                        self._files.close()
                 nursery.cancel_scope.cancel()
         if gone:
             raise BrokenPipeError
@@ -170,6 +178,8 @@ class LiveTable:
                 return
             for key in keys.feed(data):
                 self._press(key)
+                if self._to_write is not None:
+                    await self._write_flow()
             self._redraw.set()
 
     def _press(self, key: bytes) -> None:
@@ -266,7 +276,25 @@ class LiveTable:
                 return self._asked(Reset(row.flow))
             case b"e":
                 return self._copy()
+            case b"w":
+                self._to_write = row.flow
+                return f"writing flow {row.flow} …"
         return ""
+
+    async def _write_flow(self) -> None:
+        """Write the events of a flow, as far as they are kept, to a new file."""
+        flow, self._to_write = self._to_write, None
+        assert flow is not None
+        self._redraw.set()
+        events, missing = list(self._history.kept(flow)[1]), self._history.missing(flow)
+        files = self._files
+        if not events or files is None:
+            said = f"cannot write flow {flow}: its events are not kept any more"
+        else:
+            said = await trio.to_thread.run_sync(
+                lambda: _written(files, flow, events, missing), abandon_on_cancel=True
+            )
+        self._look = self._look._replace(said=said)
 
     def _asked(self, command: Command) -> str:
         return str(self._ask(command) or "")
@@ -278,6 +306,17 @@ class LiveTable:
             return "open a flow with a request first (Enter)"
         self._canvas.copy(as_curl(request))
         return f"copied, if the terminal allows it: curl {request.url}"
+
+
+def _written(files: FlowFiles, flow: int, events: Sequence[Event], missing: int) -> str:
+    """Write a flow. Returns what has become of it."""
+    try:
+        name = files.write(flow, map(line_of, events))
+    except OSError as error:
+        return f"cannot write flow {flow}: {error.strerror or error}"
+    so_far = "" if isinstance(events[-1], FlowClose) else " so far"
+    cut = f"; {missing:,} earlier ones are not kept" if missing else ""
+    return f"wrote {name}: {len(events):,} events of flow {flow}{so_far}{cut}"
 
 
 class _Held(io.TextIOBase):

@@ -223,7 +223,7 @@ def _help_pages(width: int, height: int) -> list[list[str]]:
 def _help_lines(keys: str, what: str, width: int) -> list[str]:
     """One entry; in a narrow window the explanation stands below its keys."""
     indent = _HELP_INDENT if width >= 3 * _HELP_INDENT else 4
-    texts = textwrap.wrap(what, max(1, width - indent))
+    texts = textwrap.wrap(what, max(1, width - indent), break_on_hyphens=False)
     first = f"  {keys:<{_HELP_INDENT - 2}}"
     if indent < _HELP_INDENT:
         return [first.rstrip(), *(" " * indent + text for text in texts)]
@@ -306,7 +306,7 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
     if mode.help_page is not None:
         return ("any key: go on",)
     if mode.opened:
-        return ("? keys", "q back", "↑↓ scroll", "n next request", "e curl", "x reset")
+        return ("? keys", "q back", "↑↓ scroll", "n next request", "e curl", "w write", "x reset")
     shown = "! all" if mode.failures else "! failed"
     pause = ["Space go on"] if mode.paused else []
     return ("? keys", "q quit", *pause, "Enter open", "/ filter", shown)

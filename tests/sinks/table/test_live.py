@@ -18,9 +18,11 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+import mitml4
 from mitml4.keyboard import keys_in
 from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.view import Mode, help_page_count, render
@@ -38,6 +40,7 @@ from mitml4.protocols.conversation import Direction
 from mitml4.protocols.flow_data import FlowData
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.sinks.commands import Measure, Stop
+from mitml4.sinks.flow_files import FlowFiles
 from mitml4.sinks.updates import BytesMoved, Stopping
 from mitml4.sinks.table.live import LiveTable
 
@@ -55,7 +58,7 @@ def ask(command):
         case _:
             return f"asked for {command}"
 
-table = LiveTable(ask, "never")
+table = LiveTable(ask, "never", files=FlowFiles())
 publish = table.publish
 
 def start():
@@ -204,9 +207,9 @@ def window() -> Iterator[Callable[[str], Window]]:
     """Start a session with a table in a terminal of 80×24."""
     opened: list[Window] = []
 
-    def start(session: str) -> Window:
+    def start(session: str, directory: Path | None = None, prepare: str = "") -> Window:
         master, slave = pty.openpty()
-        script = PRELUDE + textwrap.dedent(session) + "\ntrio.run(main)\n"
+        script = prepare + PRELUDE + textwrap.dedent(session) + "\ntrio.run(main)\n"
         environment = os.environ | {"TERM": "xterm-256color"}
         process = subprocess.Popen(
             [sys.executable, "-c", script],
@@ -215,6 +218,7 @@ def window() -> Iterator[Callable[[str], Window]]:
             stderr=slave,
             start_new_session=True,
             env=environment,
+            cwd=directory,
         )
         window = Window(process, master)
         window.attributes = termios.tcgetattr(slave)
@@ -408,6 +412,94 @@ def test_keys_select_and_scroll(window) -> None:
         )
         shown.press(b"G")
         shown.wait_for("› 100", "host-100.example")
+
+
+def test_w_writes_the_selected_flow_to_a_new_file(window, tmp_path: Path) -> None:
+    shown = window(EXCHANGE, tmp_path)
+    shown.wait_for("host-3.example")
+    shown.press(b"k")
+    shown.wait(lambda screen: selected_on(screen) == [2])
+    assert not list(tmp_path.iterdir())
+    shown.press(b"w")
+    shown.wait_for("wrote flow-2.jsonl: 5 events of flow 2 so far")
+    shown.press(b"\r")
+    shown.wait_for("q back")
+    before = (tmp_path / "flow-2.jsonl").read_bytes()
+    shown.press(b"w")
+    shown.wait_for("wrote flow-2-2.jsonl: 5 events")
+    for name in ("flow-2.jsonl", "flow-2-2.jsonl"):
+        path = tmp_path / name
+        assert path.read_bytes() == before
+        assert (path.stat().st_mode & 0o777, path.stat().st_uid) == (0o600, os.geteuid())
+        (flow,) = mitml4.read(path)
+        assert (flow.number, str(flow.server)) == (2, "host-2.example:80")
+        assert flow.exchanges[0].request.url == "http://host-2.example/x"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_w_says_what_is_not_kept_any_more(window, tmp_path: Path) -> None:
+    shown = window(
+        """
+        async def session(nursery):
+            open_flows(1, 1)
+            for number in range(60):
+                text = "x" * 65536
+                publish(LayerEvent(flow=1, depth=0, content=FlowData(
+                    direction=Direction.UP, offset=number * len(text), text=text)))
+            publish(FlowClose(flow=1, stack=(), reason="closed", bytes_up=0, bytes_down=0,
+                              duration_s=1.0))
+            await stopped.wait()
+        """,
+        tmp_path,
+    )
+    shown.wait_for("0 open of 1 flow")
+    shown.press(b"w")
+    screen = shown.wait_for("wrote flow-1.jsonl", "earlier ones are not kept")
+    said = re.search(r"(\d+) events of flow 1; (\d+) earlier", screen.text)
+    assert said
+    assert int(said[1]) + int(said[2]) == 62
+    (flow,) = mitml4.read(tmp_path / "flow-1.jsonl")
+    assert (flow.reason, len(flow.data)) == ("closed", int(said[1]) - 2)
+    assert flow.data[-1].offset == 59 * 65536
+
+
+def test_without_w_no_file_is_there(window, tmp_path: Path) -> None:
+    shown = window(EXCHANGE, tmp_path)
+    shown.wait_for("host-3.example")
+    assert not list(tmp_path.iterdir())
+    shown.press(b"q")
+    assert leave(shown).after == "the summary\n"
+    assert not list(tmp_path.iterdir())
+
+
+REMOVED = """
+import os
+os.mkdir("gone")
+os.chdir("gone")
+os.rmdir("../gone")
+"""
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"), [(REMOVED, "No such file or directory"), (FULL, "File too large")]
+)
+def test_w_that_fails_is_said_and_leaves_no_file(
+    window, tmp_path: Path, prepare: str, reason: str
+) -> None:
+    shown = window(EXCHANGE, tmp_path, prepare)
+    shown.wait_for("host-3.example")
+    for _ in range(2):
+        shown.press(b"w")
+        shown.wait_for(f"cannot write flow 3: {reason}")
+    shown.press(b"k")
+    shown.wait(lambda screen: "cannot" not in screen.text)
+    assert not list(tmp_path.iterdir())
+    shown.press(b"q")
+    assert "Traceback" not in leave(shown).after
 
 
 EXCHANGE = """
