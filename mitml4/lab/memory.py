@@ -96,6 +96,12 @@ class MemoryStream(Transport):
             else:
                 await self.wait_sendable(fed_by)
 
+    def send_nowait(self, data: bytes) -> int | None:
+        self._check_sendable()
+        if room := max(0, self._room()):
+            self._deliver(data[:room])
+        return min(room, len(data))
+
     def _check_sendable(self) -> None:
         self._check_open()
         self._raise_reset_once()

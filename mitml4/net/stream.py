@@ -152,6 +152,11 @@ class Stream(ABC):
         await self.send_all(memoryview(data), fed_by=fed_by)
         return len(data)
 
+    def send_nowait(self, data: bytes) -> int | None:
+        """Send a part if there is room, and return its size; None if the stream cannot do so
+        without waiting. Not while another task is sending."""
+        return None
+
 
 class Transport(Stream):
     """The connection of one side."""

@@ -263,6 +263,12 @@ class TcpStream(Transport):
             except BlockingIOError:
                 await self.wait_sendable(fed_by)
 
+    def send_nowait(self, data: bytes) -> int | None:
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+
     async def wait_room(self) -> None:
         await trio.lowlevel.wait_writable(self.socket)
 

@@ -18,7 +18,9 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType
-from mitml4.tls.stream import TlsStream, tls_over
+from mitml4.tls.opened_stream import OpenedStream
+from mitml4.tls.stream import tls_over
+from tests.tls.bridge.ends import bridged, in_place_of
 
 Pair = Callable[[Leaf], AbstractAsyncContextManager[tuple[Stream, Stream]]]
 
@@ -48,11 +50,11 @@ async def over_tcp(_leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
         other.abort()
 
 
-def in_tls(carried_by: Pair) -> Pair:
+def in_tls(carried_by: Pair, keylog: list[bytes] | None = None) -> Pair:
     @asynccontextmanager
     async def pair(leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
         outcome = Outcome(version=0x0304, cipher="", alpn=b"", extended_master_secret=True)
-        contexts = Contexts()
+        contexts = Contexts(keylog=None if keylog is None else keylog.append)
         async with carried_by(leaf) as (below_client, below_server):
             client = tls_over(below_client, contexts.server_side(HELLO).context)
             server = tls_over(below_server, contexts.client_side(leaf, outcome), server_side=True)
@@ -64,12 +66,44 @@ def in_tls(carried_by: Pair) -> Pair:
     return pair
 
 
+def in_bridge(carried_by: Pair) -> Pair:
+    @asynccontextmanager
+    async def pair(leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
+        async with carried_by(leaf) as (below_client, below_server):
+            yield bridged(below_client, below_server)
+
+    return pair
+
+
+def to_openssl(*, is_client: bool) -> Pair:
+    """One end is OpenSSL's: of the other, too, until the handshake is done."""
+
+    @asynccontextmanager
+    async def pair(leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
+        keylog: list[bytes] = []
+        tls = in_tls(over_tcp, keylog)
+        async with tls(leaf) as (client, server):
+            if is_client:
+                yield in_place_of(client.below, keylog, is_client=True), server
+            else:
+                yield client, in_place_of(server.below, keylog, is_client=False, sent=2)
+
+    return pair
+
+
 PAIRS = {
     "memory": in_memory,
     "tcp": over_tcp,
     "tls on a socket": in_tls(over_tcp),
     "tls in memory": in_tls(in_memory),
     "tls in tls": in_tls(in_tls(in_memory)),
+    "bridge on a socket": in_bridge(over_tcp),
+    "bridge in memory": in_bridge(in_memory),
+    "bridge in bridge": in_bridge(in_bridge(over_tcp)),
+    "bridge in tls": in_bridge(in_tls(in_memory)),
+    "tls in bridge": in_tls(in_bridge(in_memory)),
+    "bridge to a server of OpenSSL's": to_openssl(is_client=True),
+    "bridge to a client of OpenSSL's": to_openssl(is_client=False),
 }
 
 
@@ -221,5 +255,5 @@ async def test_streams_say_what_they_can(ends) -> None:
         is_socket = isinstance(end, TcpStream)
         assert (end.kernel_source is end) == (end.kernel_sink is end) == is_socket
         assert end.peek_urgent() == b""
-        assert (end.below is None) == (not isinstance(end, TlsStream))
+        assert (end.below is None) == (not isinstance(end, OpenedStream))
         assert end.transport.below is None

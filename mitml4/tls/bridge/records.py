@@ -19,6 +19,7 @@ __all__ = [
     "Messages",
     "RecordsIn",
     "RecordsOut",
+    "is_type",
     "max_fragment",
     "refuse_header",
 ]
@@ -41,7 +42,8 @@ def max_fragment(*, is_tls12: bool) -> int:
     return MAX_CONTENT + (2048 if is_tls12 else 256)
 
 
-def _is_type(kind: int) -> bool:
+def is_type(kind: int) -> bool:
+    """Whether it is the type of a record."""
     return RecordType.CHANGE_CIPHER_SPEC <= kind <= RecordType.HEARTBEAT
 
 
@@ -107,7 +109,7 @@ class RecordsIn:
         # RFC 8446 §5.1: the version of plaintext "MUST be ignored for all purposes". What has
         # another major version is not TLS.
         version = major << 8 | (minor if self.protection else 3)
-        if version != _TLS_1_2 or length > limit or not _is_type(kind):
+        if version != _TLS_1_2 or length > limit or not is_type(kind):
             refuse_header(kind, version, length, limit)
         if len(unread) < _HEADER + length:
             return None
@@ -149,7 +151,7 @@ class RecordsIn:
             return None
         if len(record) - protection.overhead > MAX_CONTENT:
             raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {len(record)} bytes")
-        if not _is_type(kind):
+        if not is_type(kind):
             raise TlsError(Alert.UNEXPECTED_MESSAGE, f"a TLS record of type {kind}")
         self.early_data_to_skip = 0
         return RecordType(kind), bytes(_CONTENT[:length])
