@@ -1,28 +1,26 @@
-"""The TLS handshake with the client, pinned to what the server chose.
+"""The TLS handshake with the client, and how the client takes our certificate.
 
-How a client takes our certificate applies to its next connections (`tls/pinning.py`): it sends an
-alert, closes during the handshake, or closes right after it without a byte.
+That applies to its next connections (`tls/pinning.py`): it sends an alert, closes during the
+handshake, or closes right after it without a byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
-from OpenSSL import SSL
 
 from mitml4.dataclass import dataclass
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.alerts import alert_name
 from mitml4.tasks import first_of
 from mitml4.tls.failure import TlsFailure
+from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.pinning import REFUSALS, Visit
-from mitml4.tls.stream import TlsStream, tls_over
 
 __all__ = ["HANDSHAKE_S", "ClientHandshake"]
 
@@ -30,29 +28,37 @@ HANDSHAKE_S: Final = 30.0
 _REJECTS_WITHIN_S: Final = 1.0
 """A client that closes this soon after the handshake has rejected the certificate."""
 
+Opened = TypeVar("Opened", bound=OpenedStream)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHandshake:
     """The handshake with one client."""
 
-    server_side: TlsStream
-    """The server's handshake is done; it is closed if the client's fails."""
+    client_side: Stream
+    """It is closed if the handshake fails."""
+    server_side: Stream
+    """It is watched for a reset, and for bytes before that."""
+    end_server: Callable[[int | None], Awaitable[None]]
+    """Ends the server's side if the handshake fails; given the client's fatal alert, if any."""
     visit: Visit
     error: Callable[[Kind, str], None]
     """Reports an error of the client's."""
 
-    async def run(
-        self, below: Stream, context: SSL.Context, *, framing: Framing | None, staple: bytes
-    ) -> TlsStream:
-        """The client's plaintext. Raises HandshakeError, and OSError if the server was reset."""
-        stream = tls_over(below, context, server_side=True, framing=framing)
-        stream.alerts.staple = staple
-        had_ended = stream.transport.has_ended()
+    async def run(self, handshake: Callable[[], Awaitable[Opened]]) -> Opened:
+        """The client's plaintext, which `handshake` returns once it is done.
+
+        `handshake` raises TlsFailure, StreamTruncated, OSError. This raises HandshakeError, and
+        OSError if the server was reset.
+        """
+        had_ended = self.client_side.transport.has_ended()
+        alert: int | None = None
         resets: list[OSError] = []
         try:
             with trio.fail_after(HANDSHAKE_S):
-                await first_of(stream.handshake, partial(self._wait_server_reset, resets))
+                stream = await first_of(handshake, partial(self._wait_server_reset, resets))
         except TlsFailure as failure:
+            alert = failure.alert
             self._report_failure(failure)
         except (StreamTruncated, ConnectionError) as error:
             how = "reset" if isinstance(error, ConnectionError) else "closed"
@@ -64,12 +70,12 @@ class ClientHandshake:
         except trio.TooSlowError:
             self.error("timeout", "the client does not finish the handshake")
         else:
-            if resets:
+            if stream is None or resets:
                 raise resets.pop()
             stream.on_opening = partial(self._note_opening, trio.current_time())
             return stream
-        self.server_side.abort() if stream.alerts.received is None else self.server_side.close()
-        stream.close()
+        await self.end_server(alert)
+        self.client_side.close()
         raise HandshakeError
 
     async def _wait_server_reset(self, resets: list[OSError]) -> None:
@@ -85,7 +91,7 @@ class ClientHandshake:
             resets.append(error)
 
     def _report_failure(self, failure: TlsFailure) -> None:
-        if failure.alert is None:  # OpenSSL cannot do with this client what the server could
+        if failure.alert is None:  # we cannot do with this client what the server could
             self.error("protocol", failure.reason)
             self.visit.needs(failure.reason)
         elif failure.alert in REFUSALS:
@@ -96,7 +102,7 @@ class ClientHandshake:
             self.visit.left()
 
     def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
-        """What the client sends first after the handshake; see `TlsStream.on_opening`.
+        """What the client sends first after the handshake; see `OpenedStream.on_opening`.
 
         Some clients check the certificate only then, and close without sending a byte.
         """

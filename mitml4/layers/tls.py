@@ -18,9 +18,11 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
-from mitml4.layers.handshake import GivenUp, Handshake, HandshakeTools, Intercepted
+from mitml4.layers.handshake import GivenUp, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
+from mitml4.layers.openssl_handshake import OpenSslHandshake
 from mitml4.layers.redial import Redial
+from mitml4.net.stream import Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.policy import Blocked, Target, Unreadable
@@ -91,16 +93,14 @@ class InterceptTls:
         except SSL.Error:
             return await self._pass_through(bridge, context, speaker, "cipher")
         redial = self.redial if context.depth == 0 else None
-        handshake = Handshake(self.tools, bridge, context, hello, visit, speaker, redial)
+        handshake = OpenSslHandshake(self.tools, bridge, context, hello, visit, speaker, redial)
         outcome = await handshake.run()
         match outcome:
             case Intercepted():
                 inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
                 return Inner(inside, context.inside_tls(outcome.on_channel_binding))
             case GivenUp():
-                bridge.server_side.close()
-                self.redial.adopt(outcome.server_side)
-                bridge = bridge.onto(outcome.server_side)
+                bridge = self._onto(bridge, outcome.server_side)
                 bridge.up.note_sent(outcome.sent)
                 reason, certificate = outcome.reason, outcome.certificate
                 return await self._pass_through(
@@ -108,6 +108,12 @@ class InterceptTls:
                 )
             case _:
                 assert_never(outcome)
+
+    def _onto(self, bridge: Bridge, server_side: Transport) -> Bridge:
+        """The bridge to another connection to the server, in place of the first one."""
+        bridge.server_side.close()
+        self.redial.adopt(server_side)
+        return bridge.onto(server_side)
 
     async def _pass_through(
         self,
