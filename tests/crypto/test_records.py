@@ -18,11 +18,13 @@ from mitml4.crypto.schedule import expand_label
 from mitml4.crypto.suites import suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.tls.alerts import Alert, TlsError
+from mitml4.protocols.tls.names import cipher_name
+from tests.crypto.openssl import Pair
 from tests.crypto.rfc8448 import ONE_RTT, TRACES, Trace
 
 APPLICATION_DATA = 23
 SUITES_1_3 = (0x1301, 0x1302, 0x1303, 0x1304, 0x1305)
-SUITES_1_2 = (0x009C, 0xC030, 0xC09C, 0xC0A3, 0xCCA8, 0xCCAA)
+SUITES_1_2 = (0x009C, 0xC030, 0xC09C, 0xC0A1, 0xCCA8)
 CBC_SUITES = (0x002F, 0xC028)
 
 
@@ -188,3 +190,41 @@ def test_a_record_of_any_size_that_is_none_is_not_authentic(
         with pytest.raises(NotAuthentic):
             opening.open(Record(b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)))
     assert opening.sequence == 0
+
+
+def of_pair(pair: Pair, number: int, *, of_client: bool) -> Protection:
+    """The records of one side of a connection, behind its handshake."""
+    suite = suite_of(number)
+    assert suite
+    if number in SUITES_1_3:
+        label = "CLIENT_TRAFFIC_SECRET_0" if of_client else "SERVER_TRAFFIC_SECRET_0"
+        protection: Protection = protection_1_3(suite, pair.secrets[label])
+        protection.sequence = 0 if of_client else 2  # OpenSSL's server has sent two tickets
+        return protection
+    client_random, server_random = pair.client.client_random(), pair.client.server_random()
+    assert client_random
+    assert server_random
+    protection = protection_1_2(
+        suite,
+        pair.secrets["CLIENT_RANDOM"],
+        client_random=client_random,
+        server_random=server_random,
+        of_client=of_client,
+        encrypt_then_mac=False,
+    )
+    protection.sequence = 1  # its Finished was the first
+    return protection
+
+
+@pytest.mark.parametrize("number", SUITES_1_3 + SUITES_1_2)
+def test_openssl_opens_what_is_sealed_and_the_other_way_round(number: int) -> None:
+    pair = Pair(cipher_name(number))
+    sealing = of_pair(pair, number, of_client=True)
+    opening = of_pair(pair, number, of_client=False)
+    for content in (b"first", b"second" * 1000):
+        pair.server.bio_write(sealing.seal(APPLICATION_DATA, content))
+        assert pair.server.recv(1 << 14) == content
+        pair.server.sendall(content[::-1])
+        pair.move()
+        record = Record(pair.server_records[-1])
+        assert opening.open(record) == (APPLICATION_DATA, content[::-1])

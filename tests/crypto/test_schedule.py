@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from mitml4.crypto.schedule import (
     Schedule,
     Secrets,
     expand_label,
+    extended_master_secret,
     finished,
+    finished_1_2,
+    master_secret,
     prf,
     ticket_psk,
 )
+from tests.crypto.openssl import KEY, NO_EXTENDED_MASTER_SECRET, Pair, messages_of
 from tests.crypto.rfc8448 import ONE_RTT, RESUMED, TRACES, Trace
 
 SERVER_HELLO, FINISHED = 2, 20
@@ -102,3 +110,33 @@ def test_the_prf_gives_what_others_have_published(
         hash_name, bytes.fromhex(secret), b"test label", bytes.fromhex(seed), len(expected)
     )
     assert derived == expected
+
+
+@pytest.mark.parametrize(
+    ("suite", "hash_name"), [("AES128-GCM-SHA256", "sha256"), ("AES256-GCM-SHA384", "sha384")]
+)
+@pytest.mark.parametrize("is_extended", [False, True])
+def test_a_master_secret_and_the_finished_of_both_sides_are_openssls(
+    suite: str, hash_name: str, is_extended: bool
+) -> None:
+    pair = Pair(suite, options=0 if is_extended else NO_EXTENDED_MASTER_SECRET)
+    client = list(messages_of(pair.client_records))
+    client_hello, client_key_exchange = client[0], b"".join(client[1:])
+    # RFC 5246 §7.4.7.1: the client has encrypted the premaster secret with the server's key.
+    assert isinstance(KEY, RSAPrivateKey)
+    premaster = KEY.decrypt(client_key_exchange[6:], PKCS1v15())
+    messages = client_hello + b"".join(messages_of(pair.server_records)) + client_key_exchange
+    transcript = hashlib.new(hash_name, messages).digest()
+    if is_extended:
+        master = extended_master_secret(hash_name, premaster, transcript)
+    else:
+        randoms = pair.client.client_random(), pair.client.server_random()
+        assert all(randoms)
+        master = master_secret(hash_name, premaster, *randoms)
+    assert master == pair.client.master_key()
+    verify_data = finished_1_2(hash_name, master, b"client finished", transcript)
+    assert verify_data == pair.client.get_finished()
+    messages += b"\x14\0\0\x0c" + verify_data
+    transcript = hashlib.new(hash_name, messages).digest()
+    verify_data = finished_1_2(hash_name, master, b"server finished", transcript)
+    assert verify_data == pair.server.get_finished()
