@@ -3,6 +3,11 @@
 http://www.softwareishard.com/blog/har-12-spec/: a JSON object with an entry for each exchange
 (har_entry.py). A regular file is a complete archive from the start and after every write, however
 the session ends, and also if the disk is full.
+
+No sequence of single bytes leads from one archive to a longer one such that each of them is one: an
+archive ends with a bracket, and what continues it has to replace that bracket as well as to end
+with another. So entries are written by another process (writer.py), which completes them if this
+one is killed meanwhile.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from mitml4.sinks.har_entry import entry_of
 from mitml4.sinks.har_exchange import Exchange, Key
 from mitml4.sinks.shares import Shares
 from mitml4.sinks.updates import Published
+from mitml4.sinks.writer import Writer
 
 __all__ = ["HttpArchive"]
 
@@ -66,11 +72,15 @@ class HttpArchive(Format[Exchange]):
         self._has_head = has_head
         self._separator = b""
         self._can_rewrite = stat.S_ISREG(os.fstat(file.descriptor).st_mode)
+        self._writer: Writer | None = None
 
     @classmethod
     def to_file(cls, path: Path) -> HttpArchive:
         """To a file, replacing its content. Raises MitmError."""
-        return cls(OutputFile(begin_file(path, _HEAD, _TAIL), str(path)), has_head=True)
+        archive = cls(OutputFile(begin_file(path, _HEAD, _TAIL), str(path)), has_head=True)
+        if archive._can_rewrite:
+            archive._writer = Writer(archive._extend, descriptors=(archive.file.descriptor,))
+        return archive
 
     def take(self, event: Published) -> Iterable[Exchange]:
         match event:
@@ -115,6 +125,8 @@ class HttpArchive(Format[Exchange]):
         self._write_head()
         if not self._can_rewrite:
             write_all(self.file.descriptor, _TAIL)
+        if self._writer:
+            self._writer.close()
 
     def _begin(self, event: LayerEvent, request: HttpRequest) -> None:
         flow = self._flows[event.flow]
@@ -214,7 +226,20 @@ class HttpArchive(Format[Exchange]):
         self._write_head()
         if not self._can_rewrite:
             write_all(self.file.descriptor, data)
-            return
+        elif self._writer:
+            self._ask(self._writer, data)
+        else:
+            self._extend(data)
+
+    def _ask(self, writer: Writer, data: bytes) -> None:
+        try:
+            writer.ask(data)
+        except OSError:  # nothing is written any more
+            writer.close()
+            raise
+
+    def _extend(self, data: bytes) -> bytes:
+        """Write after the entries of a regular file. Raises OSError; the file is then as it was."""
         self._reserve(len(data))
         end = os.lseek(self.file.descriptor, -len(_TAIL), os.SEEK_CUR)
         try:
@@ -224,11 +249,11 @@ class HttpArchive(Format[Exchange]):
             os.pwrite(self.file.descriptor, _TAIL, end)
             os.ftruncate(self.file.descriptor, end + len(_TAIL))
             raise
+        return b""
 
     def _reserve(self, size: int) -> None:
         """Take space on the disk as white space behind the archive, which stays complete. What
-        replaces it needs no other, and is written in a fraction of the time, so that a kill seldom
-        comes meanwhile. Raises OSError."""
+        replaces it needs no other, and is written in a fraction of the time. Raises OSError."""
         end = os.lseek(self.file.descriptor, 0, os.SEEK_CUR)
         write_all(self.file.descriptor, b" " * size)
         os.lseek(self.file.descriptor, end, os.SEEK_SET)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -622,3 +625,89 @@ async def test_a_body_without_room_is_left_out_and_counted(tmp_path, monkeypatch
     assert "postData" not in without["request"]
     assert without["comment"] == "1 body or message is left out for want of memory"
     assert shown["request"]["postData"]["text"] == "shown"
+
+
+def entry_events(stream: int, shown: str) -> list[LayerEvent]:
+    return [request(stream), response(stream), body("response", shown, stream), end(stream)]
+
+
+def written_to(path: Path) -> HttpArchive:
+    """An archive with an entry."""
+    sink = HttpArchive.to_file(path)
+    sink.take(FlowOpen(flow=1, client=Address("::1", 9), destination=SERVER))
+    sink.take(layer(0, "http/1"))
+    sink.write(completed(sink, 1, "x"))
+    return sink
+
+
+def completed(sink: HttpArchive, stream: int, shown: str) -> list[Any]:
+    return [item for event in entry_events(stream, shown) for item in sink.take(event)]
+
+
+def test_a_session_that_is_killed_at_any_byte_leaves_an_archive(tmp_path: Path) -> None:
+    """What it has sent to its writer, up to a byte."""
+    path = tmp_path / "exchanges.har"
+    lengths = set()
+    sent = asked_to_write(path)
+    end = len(sent)
+    for size in sorted({*range(20), *range(20, end, 23), *range(end - 20, end + 1)}):
+        sink = written_to(path)
+        assert sink._writer
+        channel = sink._writer._channel
+        channel.sendall(sent[:size])
+        channel.shutdown(socket.SHUT_WR)
+        while channel.recv(100):
+            pass
+        lengths.add(len(json.loads(path.read_bytes())["log"]["entries"]))
+        assert lengths == ({1} if size < end else {1, 2})
+        sink.finish()
+        sink.file.close()
+
+
+def asked_to_write(path: Path) -> bytes:
+    """The bytes of a session's request to write another entry."""
+    sink = written_to(path)
+    assert sink._writer
+    channel = sink._writer._channel
+    ours, sink._writer._channel = socket.socketpair()
+    ours.sendall(b"\0" * 12)  # the answer
+    sink.write(completed(sink, 3, "y"))
+    sink.finish()
+    with ours, channel:
+        sent = b""
+        while piece := ours.recv(1 << 16):
+            sent += piece
+    sink.file.close()
+    return sent
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.sinks.test_har import completed, written_to
+
+sink, shown = written_to(Path(sys.argv[1])), "x" * 3_000_000
+print("begun", flush=True)
+for stream in range(3, 10_000):
+    sink.write(completed(sink, stream, shown))
+"""
+KILLER = """
+import os, subprocess, sys, time
+from mitml4.net.processes import become_subreaper
+
+become_subreaper()
+process = subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE)
+process.stdout.readline()
+time.sleep(float(sys.argv[1]))
+process.kill()
+process.wait()
+os.wait()  # its writer
+"""
+
+
+def test_a_writer_completes_what_it_was_given_by_a_killed_process(tmp_path: Path) -> None:
+    path = tmp_path / "exchanges.har"
+    killed = [sys.executable, "-c", KILLED, str(path)]
+    for delay_s in ("0.05", "0.08", "0.11", "0.14"):  # at any moment
+        subprocess.run([sys.executable, "-c", KILLER, delay_s, *killed], check=True, timeout=60)
+        assert json.loads(path.read_bytes())["log"]["entries"]
