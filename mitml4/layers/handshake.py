@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Final, Literal, NoReturn
 
 import trio
@@ -32,6 +32,7 @@ from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
 from mitml4.tls.context import Contexts
+from mitml4.tls.engine_memory import EngineMemory, EngineSite
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.forge import Leaf
 from mitml4.tls.opened_stream import OpenedStream
@@ -75,6 +76,7 @@ class HandshakeTools(CertificateTools):
     """What the handshakes of a session share."""
 
     contexts: Contexts
+    engine_memory: EngineMemory = field(default_factory=EngineMemory)
 
 
 class Handshake(ABC):
@@ -256,6 +258,8 @@ class Handshake(ABC):
 
     def intercepted(self, client_side: OpenedStream, server_side: OpenedStream) -> Intercepted:
         """Both handshakes are done."""
+        if self.details.version == "TLSv1.3":
+            self.tools.engine_memory.finished(self.engine_site)
         if not self.tools.contexts.client_certificate:
             server_side.on_certificate_request(self.note_late_request)
         return Intercepted(client_side, server_side, self._note_channel_binding)
@@ -266,6 +270,11 @@ class Handshake(ABC):
             self.visit.needs(CHANNEL_BINDING)
         else:
             self.visit.needs_no(CHANNEL_BINDING)
+
+    @property
+    def engine_site(self) -> EngineSite:
+        """What the choice of the engine depends on (`tls/engine_memory.py`)."""
+        return EngineSite(self.visit.site, self.details.ja4)
 
     @property
     def elapsed_s(self) -> float:

@@ -20,6 +20,7 @@ from OpenSSL import SSL
 from OpenSSL._util import lib
 
 from mitml4.events import FlowError, FlowLayer
+from mitml4.tls.engine_memory import EngineMemory
 
 
 def server_context(authority: trustme.CA, name: str = "example.test", **issue) -> ssl.SSLContext:
@@ -69,11 +70,14 @@ async def refusal(proxy, context: ssl.SSLContext, name: str = "example.test") ->
 async def test_the_servers_version_is_the_clients(lab, server_ca, version) -> None:
     context = server_context(server_ca)
     context.maximum_version = version
-    async with lab(echo_over(context)) as proxy:
+    memory = EngineMemory()
+    async with lab(echo_over(context), engine_memory=memory) as proxy:
         client = await handshake(proxy, proxy.client_context())
         assert client.version() == version.name.replace("_", ".")
         await client.aclose()
         await proxy.wait_closed()
+    finished = {"example.test"} if version is ssl.TLSVersion.TLSv1_3 else set()
+    assert {site.sni for site in memory._finished} == finished
 
 
 async def test_the_servers_choice_of_alpn_wins_and_none_stays_none(lab, server_ca) -> None:

@@ -1,0 +1,61 @@
+"""Which engine does the TLS of a connection, by what earlier connections have shown.
+
+The bridge passes the client's own ClientHello on. What it cannot finish is dialled again and done
+by OpenSSL, which costs the server a connection; where nobody can dial again, the flow ends.
+
+    shown                                         effect
+    a site has forced a second connection, or     OpenSSL from the first byte, for the same kind of
+      ended a flow that could not dial again        ClientHello
+    TLS 1.3 has finished with a site, by either   the bridge may be used inside another layer, where
+      engine                                        nobody can dial again
+
+Every entry expires, and the tables are bounded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from cachetools import TTLCache
+
+from mitml4.tls.pinning import Site
+
+__all__ = ["EngineMemory", "EngineSite"]
+
+_REMEMBERED_S: Final = 3600.0
+_MAX_ENTRIES: Final = 4096
+
+
+class EngineSite(NamedTuple):
+    """A site, and the kind of ClientHello that it is asked with."""
+
+    site: Site
+    ja4: str | None = None
+    """None: not known."""
+
+
+class EngineMemory:
+    """What a session has learned of sites, as far as it decides between the engines."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._forced: TTLCache[EngineSite, str] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
+        self._finished: TTLCache[Site, None] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
+
+    def must_use_openssl(self, site: EngineSite) -> str | None:
+        """Why OpenSSL has to be used; None if it need not be."""
+        return self._forced.get(site)
+
+    def forced(self, site: EngineSite, reason: str) -> None:
+        """The bridge could not finish: a second connection was made, or the flow has ended."""
+        self._forced[site] = reason
+
+    def finished(self, site: EngineSite) -> None:
+        """A handshake of TLS 1.3 has finished, by either engine."""
+        self._finished[site.site] = None
+
+    def may_bridge_inside(self, site: EngineSite) -> bool:
+        """Whether the bridge may be used where nobody can dial again, although the ClientHello
+        offers what it cannot do."""
+        return site.site in self._finished and site not in self._forced
