@@ -18,6 +18,7 @@ from mitml4.regex import regex
 __all__ = [
     "DECODER_BYTES",
     "LATE_IMPORTS",
+    "MAX_ZSTD_WINDOW_LOG",
     "STEP",
     "BrokenCodingError",
     "Chain",
