@@ -31,7 +31,7 @@ _LATE_OF_TABLES: Final = ("rich._emoji_codes", "rich.ansi", "rich.table")
 
 
 def import_decoders() -> None:
-    """Import what undoes codings and charsets, and finds secrets, which only --payload needs."""
+    """Import what undoes codings and charsets, and finds secrets, for --payload."""
     for name in (*codings.LATE_IMPORTS, *text.LATE_IMPORTS, "mitml4.protocols.secrets.table"):
         import_module(name)
 
@@ -39,7 +39,8 @@ def import_decoders() -> None:
 def import_all() -> None:
     """Import them; this takes some milliseconds."""
     tables = _LATE_OF_TABLES if "rich.console" in sys.modules else ()
-    for name in (*_LATE, *tables):
+    # Certificates are compressed with the codings of bodies (RFC 8879).
+    for name in (*_LATE, *codings.LATE_IMPORTS, *tables):
         import_module(name)
     if cells := sys.modules.get("rich.cells"):
         cells.cell_len("…")  # imports the widths of characters that are not ASCII

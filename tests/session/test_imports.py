@@ -72,6 +72,27 @@ def test_no_payload_needs_a_module_later() -> None:
     assert ended.stdout.split() == []
 
 
+CERTIFICATES = """
+import sys
+import mitml4.session.session
+from mitml4.session.imports import import_all
+from mitml4.tls.bridge.certificates import compress, decompress
+
+import_all()
+before = {*sys.modules}
+for algorithm in (1, 2, 3):
+    decompress(compress(b"certificate", algorithm))
+print(*{*sys.modules} - before)
+"""
+
+
+def test_no_certificate_needs_a_module_later() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", CERTIFICATES], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []
+
+
 FILTERS = """
 import sys
 import mitml4.session.session
