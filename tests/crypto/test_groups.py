@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
@@ -155,6 +158,19 @@ def test_encapsulation_keys_with_a_coefficient_out_of_range_are_refused(
     share = generate(group).share
     # FIPS 203 §7.2: each coefficient has 12 bits, and is less than 3329; here one is 4095.
     refused(group, client_share=share[:at] + b"\xff\xff\xff" + share[at + 3 :])
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+@every_group
+def test_bytes_of_the_right_length_are_a_share_or_refused(group: int, data: st.DataObject) -> None:
+    ours = generate(group)
+    answer, _ = respond(group, ours.share)
+    for takes, share in ((ours.agree, answer), (lambda share: respond(group, share), ours.share)):
+        at = data.draw(st.integers(0, len(share)))
+        noise = data.draw(st.binary(max_size=len(share) - at))
+        with suppress(TlsError):
+            takes(share[:at] + noise + share[at + len(noise) :])
 
 
 def test_a_changed_ciphertext_gives_another_secret() -> None:
