@@ -243,9 +243,7 @@ class Handshake(ABC):
         try:
             leaf = await make_leaf(self.tools, presented.leaf, verdict, self.hello, version=version)
             self.details = replace(
-                self.details,
-                mirrored=leaf.mirrored,
-                not_mirrored=(*self.details.not_mirrored, *leaf.not_mirrored),
+                self.details, mirrored=leaf.mirrored, not_mirrored=leaf.not_mirrored
             )
         except CertificateError as error:
             self.report("server", "certificate", error.message)

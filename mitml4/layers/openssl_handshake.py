@@ -2,7 +2,7 @@
 with the client.
 
 The server's answer decides what the client gets: version, cipher, ALPN, and a leaf with the same
-names and defects (`layers/certificate.py`). The details name what cannot be mirrored.
+names and defects (`layers/certificate.py`). The details name what is different in our ClientHello.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class OpenSslHandshake(Handshake):
         """The handshake with the server, with the client's offer."""
         mirrored = self.tools.contexts.server_side(self.hello)
         unlike = differences(self.hello, mirrored.hello)
-        self.details = replace(self.details, not_mirrored=unlike)
+        self.details = replace(self.details, server_hello=unlike or "exact")
         stream = tls_over(self.bridge.server_side, mirrored.context, framing=self.framing())
         stream.alerts.usual = mirrored.usual
         prepare(stream.connection, self.hello)

@@ -14,6 +14,7 @@ from contextlib import suppress
 import pytest
 
 from mitml4.lab.network import SERVER_V4
+from mitml4.protocols.tls.differences import differences
 from mitml4.protocols.tls.fingerprints import ja4
 from mitml4.protocols.tls.hello import parse_client_hello
 from mitml4.protocols.tls.names import is_grease
@@ -98,7 +99,8 @@ def test_a_server_cannot_tell_a_clients_library_from_ours(recorder, client, sess
     got = recorder.hellos[-1]
     assert got.sni == details["sni"]
     assert (ja4(got) == details["ja4"]) == (name in SAME_JA4)
-    named = [each for each in details["not_mirrored"] if each.startswith(("cipher", "extension "))]
+    unlike = [] if details["server_hello"] == "exact" else details["server_hello"]
+    named = [each for each in unlike if each.startswith(("cipher", "extension "))]
     if name in SAME_JA4:
         assert named == []
     else:
@@ -130,8 +132,9 @@ def test_what_a_browsers_hello_loses_is_named(recorder, client, session, tmp_pat
     details = watch.flow().layer("tls")["details"]
     sent, got = parse_client_hello(hello), recorder.hellos[-1]
     assert details["ja4"] == ja4(sent)
-    assert lost <= set(details["not_mirrored"])
-    named = {each for each in details["not_mirrored"] if each.startswith("extension ")}
+    assert details["server_hello"] == list(differences(sent, got))
+    assert lost <= set(details["server_hello"])
+    named = {each for each in details["server_hello"] if each.startswith("extension ")}
     types = {kind for kind in sent.extensions if not is_grease(kind)}
     assert len(named) == len(types ^ set(got.extensions))
 

@@ -193,6 +193,7 @@ async def test_a_server_that_wants_a_client_certificate_gets_the_clients_own(
         await proxy.wait_closed()
         (layer,) = proxy.of(FlowLayer)
         assert (layer.action, layer.details.passthrough) == ("passthrough", "client certificate")
+        assert layer.details.server_hello is None
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,11 @@ __all__ = ["PROTOCOL", "CertificateDetails", "TlsConversation", "TlsDetails", "d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsDetails(Details):
-    """Versions, ciphers and groups have OpenSSL's names. `handshake_s`: how long the handshake with
-    the server took; where it was not intercepted, as far as it can be read.
+    """Versions, ciphers and groups have OpenSSL's names. `server_hello`: `exact` if the ClientHello
+    that the server got has the client's JA3 and JA4, else what is different in it; null if it was
+    not intercepted. `mirrored` and `not_mirrored`: what our certificate has of the server's.
+    `handshake_s`: how long the handshake with the server took; where it was not intercepted, as far
+    as it can be read.
     """
 
     sni: str | None = None
@@ -74,6 +77,7 @@ class TlsDetails(Details):
     alert: str | None = None
     """A fatal alert in plain text, with its sender: `server: handshake_failure`."""
     certificate: CertificateDetails | None = None
+    server_hello: Literal["exact"] | tuple[str, ...] | None = None
     mirrored: tuple[str, ...] = ()
     not_mirrored: tuple[str, ...] = ()
     passthrough: str | None = None
