@@ -75,7 +75,7 @@ class BridgedStream(OpenedStream):
         count: int | None = 0
         if not connection.has_ended:
             count = self._open(buffer)
-        if connection.has_due:
+        if self._unsent or connection.has_due:
             self._send_due_nowait()
         if count or count is None:
             return count

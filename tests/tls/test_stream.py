@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,12 @@ from mitml4.net.stream import StreamTruncated
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.hello import ClientHello
+from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.context import Contexts
 from mitml4.tls.failure import TlsFailure
+from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.stream import TlsStream, tls_over
+from tests.tls.bridge.ends import in_place_of
 
 HELLO = ClientHello(
     legacy_version=0x0303,
@@ -81,25 +84,41 @@ class Bare(Framing):
         return data
 
 
-@pytest.fixture(params=[None, Bare()], ids=["descriptor", "memory"])
-def ends(request, tmp_path: Path) -> Iterator[tuple[TlsStream, Peer]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    stream = tls_over(TcpStream(near), CONTEXT, framing=request.param)
-    yield stream, Peer(far, tmp_path / "keylog")
-    near.close()
-    far.close()
-
-
-async def shake_hands(stream: TlsStream, peer: Peer) -> None:
+async def by_openssl(near: socket.socket, peer: Peer, framing: Framing | None) -> TlsStream:
+    stream = tls_over(TcpStream(near), CONTEXT, framing=framing)
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, peer.handshake)
             nursery.start_soon(stream.handshake)
+    return stream
 
 
-async def receive(stream: TlsStream) -> bytes:
+async def on_descriptor(near: socket.socket, peer: Peer) -> OpenedStream:
+    return await by_openssl(near, peer, None)
+
+
+async def in_memory(near: socket.socket, peer: Peer) -> OpenedStream:
+    return await by_openssl(near, peer, Bare())
+
+
+async def by_bridge(near: socket.socket, peer: Peer) -> OpenedStream:
+    stream = await by_openssl(near, peer, None)
+    return in_place_of(stream.below, peer.keylog.read_bytes().splitlines()[1:], is_client=True)
+
+
+@pytest.fixture(params=[on_descriptor, in_memory, by_bridge])
+async def ends(request, tmp_path: Path) -> AsyncIterator[tuple[OpenedStream, Peer]]:
+    """After the handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    peer = Peer(far, tmp_path / "keylog")
+    yield await request.param(near, peer), peer
+    near.close()
+    far.close()
+
+
+async def receive(stream: OpenedStream) -> bytes:
     buffer = memoryview(bytearray(65536))
     with trio.fail_after(5):
         while (count := stream.receive_nowait(buffer)) is None:
@@ -107,7 +126,7 @@ async def receive(stream: TlsStream) -> bytes:
     return bytes(buffer[:count])
 
 
-async def everything_arrived(stream: TlsStream, count: int) -> None:
+async def everything_arrived(stream: OpenedStream, count: int) -> None:
     """Wait until the kernel has that many bytes, or the end, unread."""
     with trio.fail_after(5):
         await stream.below.peek(count, 65536)
@@ -115,7 +134,6 @@ async def everything_arrived(stream: TlsStream, count: int) -> None:
 
 async def test_records_before_a_fin_are_not_lost_with_it(ends) -> None:
     stream, peer = ends
-    await shake_hands(stream, peer)
     peer.write(b"one", b"two")
     peer.raw.shutdown(socket.SHUT_WR)
     await everything_arrived(stream, 60_000)
@@ -128,7 +146,6 @@ async def test_records_before_a_fin_are_not_lost_with_it(ends) -> None:
 
 async def test_close_notify_is_the_end_and_stays_it(ends) -> None:
     stream, peer = ends
-    await shake_hands(stream, peer)
     peer.write(b"last")
     peer.close_notify()
     assert await receive(stream) == b"last"
@@ -138,7 +155,6 @@ async def test_close_notify_is_the_end_and_stays_it(ends) -> None:
 
 async def test_a_broken_record_is_a_failure_after_what_was_whole(ends) -> None:
     stream, peer = ends
-    await shake_hands(stream, peer)
     peer.write(b"whole")
     peer.raw.sendall(b"\x17\x03\x03\x00\x14" + bytes(20))
     await everything_arrived(stream, 40)
@@ -149,7 +165,6 @@ async def test_a_broken_record_is_a_failure_after_what_was_whole(ends) -> None:
 
 async def test_what_was_peeked_at_is_received_first_and_once(ends) -> None:
     stream, peer = ends
-    await shake_hands(stream, peer)
     peer.write(b"abc")
     assert await stream.peek(0, 100) == b"abc"
     peer.write(b"def")
@@ -161,21 +176,29 @@ async def test_what_was_peeked_at_is_received_first_and_once(ends) -> None:
 
 
 COUNT = 850
-# OpenSSL itself ends a connection that sends many empty records, or many warnings, in a row.
-FLOODS: dict[str, Callable[[RecordWriter], bytes]] = {
-    "key updates": lambda peer: b"".join(peer.key_update() for _ in range(COUNT)),
-    "key updates to be answered": lambda peer: b"".join(
-        peer.key_update(requested=True) for _ in range(COUNT)
+# OpenSSL itself ends a connection that sends many empty records, or many warnings, in a row; the
+# bridge also one that sends many key updates or tickets.
+FLOODS: dict[str, Callable[[RecordWriter, int], bytes]] = {
+    "key updates": lambda peer, row: b"".join(peer.key_update() for _ in range(row)),
+    "key updates to be answered": lambda peer, row: b"".join(
+        peer.key_update(requested=True) for _ in range(row)
     ),
-    "tickets": lambda peer: b"".join(peer.record(HANDSHAKE, ticket(n)) for n in range(COUNT)),
-    "tickets in one record": lambda peer: peer.record(
-        HANDSHAKE, b"".join(map(ticket, range(COUNT)))
+    "tickets": lambda peer, row: b"".join(peer.record(HANDSHAKE, ticket(n)) for n in range(row)),
+    "tickets in one record": lambda peer, row: peer.record(
+        HANDSHAKE, b"".join(map(ticket, range(row)))
     ),
-    "records of a byte": lambda peer: b"".join(peer.data(b"x") for _ in range(COUNT)),
+    "records of a byte": lambda peer, row: b"".join(peer.data(b"x") for _ in range(row)),
 }
 
 
-async def copy(stream: TlsStream, _total: int) -> bytes:
+def written(flood: str, stream: OpenedStream, writer: RecordWriter) -> bytes:
+    """So many of them, and data at the end."""
+    row = 25 if isinstance(stream, BridgedStream) else COUNT
+    rows = [FLOODS[flood](writer, row) + writer.data(b"x") for _ in range(COUNT // row)]
+    return b"".join(rows) + writer.data(b"!")
+
+
+async def copy(stream: OpenedStream, _total: int) -> bytes:
     """As a relay reads."""
     buffer, got = memoryview(bytearray(65536)), b""
     while not got.endswith(b"!"):
@@ -188,7 +211,7 @@ async def copy(stream: TlsStream, _total: int) -> bytes:
     return got
 
 
-async def look(stream: TlsStream, _total: int) -> bytes:
+async def look(stream: OpenedStream, _total: int) -> bytes:
     """As a conversation that has not seen enough yet, and is shown what there is."""
     got = b""
     while not got.endswith(b"!"):
@@ -198,7 +221,7 @@ async def look(stream: TlsStream, _total: int) -> bytes:
     return got
 
 
-async def look_for_all(stream: TlsStream, total: int) -> bytes:
+async def look_for_all(stream: OpenedStream, total: int) -> bytes:
     got = await stream.peek(total - 1, 65536)
     stream.discard(len(got))
     return got
@@ -208,7 +231,6 @@ async def look_for_all(stream: TlsStream, total: int) -> bytes:
 async def test_others_run_while_many_records_are_read(ends, flood: str) -> None:
     """All of them are there when the reading begins: nothing but its own bound lets others run."""
     stream, peer = ends
-    await shake_hands(stream, peer)
     writer, total, turns = peer.writer(), 0, 0
 
     async def count_turns() -> None:
@@ -218,7 +240,7 @@ async def test_others_run_while_many_records_are_read(ends, flood: str) -> None:
             await trio.lowlevel.checkpoint()
 
     for read in (copy, look, look_for_all):
-        records = FLOODS[flood](writer) + writer.data(b"!")
+        records = written(flood, stream, writer)
         peer.raw.sendall(records)
         with trio.fail_after(5):
             await stream.below.peek(len(records) - 1, len(records))

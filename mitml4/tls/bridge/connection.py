@@ -148,14 +148,14 @@ class Connection:
         """Write the content of the whole records in `data` to `into` (MIN_ROOM at least), and
         return its length.
 
-        Stops where there is no room for more, after RECORDS_A_TURN records, and at an end or an
-        error, which `received_close_notify` and `failure` tell. The rest is `kept`.
+        Stops where there is no room for more, after RECORDS_A_TURN records and messages, and at an
+        end or an error, which `received_close_notify` and `failure` tell. The rest is `kept`.
         """
         at = filled = 0
+        turn = RECORDS_A_TURN
         try:
-            for _ in range(RECORDS_A_TURN):
-                if len(data) - at < _HEADER.size or self.has_ended:
-                    break
+            while turn > 0 and len(data) - at >= _HEADER.size and not self.has_ended:
+                turn -= 1
                 kind, version, length = _HEADER.unpack_from(data, at)
                 if self._is_refused(kind, version, length):
                     refuse_header(kind, version, length, self._max_fragment)
@@ -170,7 +170,7 @@ class Connection:
                 if content > MAX_CONTENT:
                     raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {length} bytes")
                 if kind != _DATA or not count:
-                    self._take(kind, bytes(target[:count]))
+                    turn -= self._take(kind, bytes(target[:count]))
                     continue
                 if self._since_data:
                     self._end_since_data(self._since_data)
@@ -197,22 +197,24 @@ class Connection:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "data in the middle of a handshake message")
         self._since_data = None
 
-    def _take(self, kind: int, content: bytes) -> None:
-        """A record of another type, or without content."""
+    def _take(self, kind: int, content: bytes) -> int:
+        """A record of another type, or without content. Returns the number of messages in it."""
         since = self._since_data = self._since_data or _SinceData()
         if not content:
             self._take_empty(kind, since)
-            return
+            return 0
         since.empty = 0
         if kind == RecordType.ALERT:
             self._take_alert(content, since)
-            return
-        since.warnings = 0
+            return 0
+        since.warnings = count = 0
         if kind != RecordType.HANDSHAKE:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, f"an unexpected TLS record of type {kind}")
         since.messages.feed(content)
         while message := since.messages.next():
             self._take_message(*message, since)
+            count += 1
+        return count
 
     def _take_empty(self, kind: int, since: _SinceData) -> None:
         """RFC 8446 §5.4: only data may be empty. RFC 5246 has no rule for handshake messages."""

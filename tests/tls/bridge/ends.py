@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from mitml4.crypto.records import Protection, protection_1_2, protection_1_3
+from mitml4.crypto.records import (
+    Protection,
+    Protection13,
+    Record,
+    protection_1_2,
+    protection_1_3,
+)
 from mitml4.crypto.suites import suite_of
 from mitml4.net.stream import Stream
+from mitml4.protocols.tls.records import HandshakeType, RecordType
 from mitml4.tls.bridge.connection import Connection
 from mitml4.tls.bridge.records import RecordsIn, RecordsOut
 from mitml4.tls.bridged_stream import BridgedStream
@@ -25,18 +33,17 @@ def connection(
     return Connection(records_in, records_out, is_client=is_client)
 
 
-def connections(cipher: int = TLS_AES_128_GCM_SHA256) -> tuple[Connection, Connection]:
-    """The client's end of a new connection, and the server's."""
+def protections(cipher: int) -> Callable[[], tuple[Protection, Protection]]:
+    """What a new connection is protected with: the client's records, and the server's. Each end
+    calls this once."""
     suite = suite_of(cipher)
     assert suite
-    is_tls12 = cipher >> 8 != 0x13
-    master, randoms = os.urandom(48), (os.urandom(32), os.urandom(32))
+    master, client_random, server_random = os.urandom(48), os.urandom(32), os.urandom(32)
     secrets = [os.urandom(48 if suite.hash == "sha384" else 32) for _ in range(2)]
 
     def protection(*, of_client: bool) -> Protection:
-        if not is_tls12:
+        if not is_tls12(cipher):
             return protection_1_3(suite, secrets[of_client])
-        client_random, server_random = randoms
         return protection_1_2(
             suite,
             master,
@@ -46,20 +53,73 @@ def connections(cipher: int = TLS_AES_128_GCM_SHA256) -> tuple[Connection, Conne
             encrypt_then_mac=False,
         )
 
-    return (
-        connection(
-            protection(of_client=False),
-            protection(of_client=True),
-            is_client=True,
-            is_tls12=is_tls12,
-        ),
-        connection(
-            protection(of_client=True),
-            protection(of_client=False),
-            is_client=False,
-            is_tls12=is_tls12,
-        ),
-    )
+    return lambda: (protection(of_client=True), protection(of_client=False))
+
+
+def is_tls12(cipher: int) -> bool:
+    return cipher >> 8 != 0x13
+
+
+def connections(cipher: int = TLS_AES_128_GCM_SHA256) -> tuple[Connection, Connection]:
+    """The client's end of a new connection, and the server's."""
+    make = protections(cipher)
+    of_client, of_server = make()
+    client = connection(of_server, of_client, is_client=True, is_tls12=is_tls12(cipher))
+    of_client, of_server = make()
+    return client, connection(of_client, of_server, is_client=False, is_tls12=is_tls12(cipher))
+
+
+@dataclass
+class Far:
+    """The far end of a connection, which writes any record."""
+
+    opens: Protection
+    seals: Protection
+
+    @classmethod
+    def of_new(
+        cls, cipher: int = TLS_AES_128_GCM_SHA256, *, is_client: bool = True
+    ) -> tuple[Connection, Far]:
+        """A new connection, which is the client's end or the server's, and its far end."""
+        make = protections(cipher)
+        opens, seals = make() if not is_client else make()[::-1]
+        near = connection(opens, seals, is_client=is_client, is_tls12=is_tls12(cipher))
+        opens, seals = make()[::-1] if not is_client else make()
+        return near, cls(opens, seals)
+
+    def record(self, kind: int, content: bytes) -> bytes:
+        return self.seals.seal(kind, content)
+
+    def data(self, content: bytes) -> bytes:
+        return self.record(RecordType.APPLICATION_DATA, content)
+
+    def alert(self, level: int, alert: int) -> bytes:
+        return self.record(RecordType.ALERT, bytes([level, alert]))
+
+    def message(self, kind: int, body: bytes = b"") -> bytes:
+        return self.record(
+            RecordType.HANDSHAKE, bytes([kind]) + len(body).to_bytes(3, "big") + body
+        )
+
+    def key_update(self, *, requested: bool = False) -> bytes:
+        """The next record has the next key."""
+        record = self.message(HandshakeType.KEY_UPDATE, bytes([requested]))
+        assert isinstance(self.seals, Protection13)
+        self.seals = self.seals.updated()
+        return record
+
+    def read(self, sent: bytes) -> list[tuple[int, bytes]]:
+        """The type and the content of each record; follows key updates."""
+        got = []
+        while sent:
+            end = 5 + int.from_bytes(sent[3:5], "big")
+            kind, content = self.opens.open(Record(sent[:end]))
+            got.append((kind, content))
+            if kind == RecordType.HANDSHAKE and content[0] == HandshakeType.KEY_UPDATE:
+                assert isinstance(self.opens, Protection13)
+                self.opens = self.opens.updated()
+            sent = sent[end:]
+        return got
 
 
 def bridged(one: Stream, other: Stream) -> tuple[BridgedStream, BridgedStream]:
