@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -15,7 +15,7 @@ from mitml4.net.capabilities import Capability
 from mitml4.sinks.files import write_all
 from mitml4.sinks.writer import Writer
 
-__all__ = ["FlowFiles", "write_flow"]
+__all__ = ["FlowFiles", "saved", "write_flow"]
 
 _NUMBER: Final = struct.Struct("=Q")
 _MAX_NAMES: Final = 1000
@@ -49,6 +49,25 @@ class FlowFiles:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def saved(
+    write: Callable[[int, Iterable[bytes]], str],
+    number: int,
+    lines: Sequence[bytes],
+    *,
+    is_open: bool,
+    missing: int = 0,
+) -> str:
+    """Write a flow. Returns what to tell the person who has asked for it. `missing` is the number
+    of its events that are not there."""
+    try:
+        name = write(number, lines)
+    except OSError as error:
+        return f"cannot write flow {number}: {error.strerror or error}"
+    so_far = " so far" if is_open else ""
+    cut = f"; {missing:,} earlier ones are not kept" if missing else ""
+    return f"wrote {name}: {len(lines):,} events of flow {number}{so_far}{cut}"
 
 
 def _owner() -> tuple[int, int]:

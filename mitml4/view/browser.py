@@ -11,6 +11,7 @@ from mitml4.filter.expression import Filter
 from mitml4.keyboard import BACK, DOWN, ENTER, FIRST, LAST, PAGE_DOWN, PAGE_UP, UP
 from mitml4.keys import VIEW_KEYS
 from mitml4.model.curl import as_curl
+from mitml4.model.flow import Flow
 from mitml4.printable import printable
 from mitml4.sinks.table.detail import REQUESTS, DetailLine, detail, exchange_at, next_request
 from mitml4.sinks.table.prompt import prompt_lines, type_key
@@ -31,8 +32,15 @@ _FRAME: Final = 3
 class Browser:
     """`press` takes a key, `picture` makes the lines of a window."""
 
-    def __init__(self, name: str, index: Index, copy: Callable[[str], None]) -> None:
-        """`copy` copies a text to the clipboard."""
+    def __init__(
+        self,
+        name: str,
+        index: Index,
+        copy: Callable[[str], None],
+        save: Callable[[Flow], str],
+    ) -> None:
+        """`copy` copies a text to the clipboard. `save` writes a flow to a file, and returns what
+        was done."""
         self.is_over = False
         self.is_reading = False
         """Whether more flows may come."""
@@ -41,6 +49,7 @@ class Browser:
         self._name = name
         self._index = index
         self._copy = copy
+        self._save = save
         self._page = 1
         self._first = 0
         self._selected = 0
@@ -69,6 +78,9 @@ class Browser:
             self._shows_keys = True
         elif key == b"e":
             self._copy_request()
+        elif key == b"w":
+            flow = self._index.flow(self._selected)
+            self._said = self._save(flow) if flow else ""
         elif key == b"/":
             self._typed, self._opened = self._filter.text if self._filter else "", False
         elif key == b"s":
@@ -123,7 +135,7 @@ class Browser:
         if self.failure and not self._opened:
             return [printable(self.failure)]
         if self._opened:
-            return ["? keys  q back  ↑↓ scroll  n next request  e curl"]
+            return ["? keys  q back  ↑↓ scroll  n next request  e curl  w write"]
         failures = "! all" if self._only_failed else "! failed"
         return [f"? keys  q leave  Enter open  / filter  s sort  {failures}"]
 

@@ -14,9 +14,12 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from mitml4.errors import MitmError
+from mitml4.events import to_line
 from mitml4.keyboard import KEY_TIMEOUT_S, Keys, keyboard
 from mitml4.model.flow import Flow
+from mitml4.model.objects import objects_of
 from mitml4.signals import ending_signals
+from mitml4.sinks.flow_files import saved, write_flow
 from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
 from mitml4.terminal import Color
 from mitml4.view.browser import Browser
@@ -42,7 +45,7 @@ def browse(name: str, flows: Iterator[Flow], terminal: int, color: Color) -> Mit
     with _ended_by_signals(), keyboard() as keys:
         canvas.enter()
         try:
-            return _browse(Browser(name, index, canvas.copy), index, flows, canvas, keys)
+            return _browse(Browser(name, index, canvas.copy, _save), index, flows, canvas, keys)
         finally:
             canvas.leave()
             index.close()
@@ -112,6 +115,11 @@ def _work(reading: _Reading, index: Index, keys: int) -> None:
         if reading.is_going:
             reading.go_on()
         is_busy = index.examine(_BATCH) or reading.is_going
+
+
+def _save(flow: Flow) -> str:
+    lines = [f"{to_line(said)}\n".encode("utf-8", "backslashreplace") for said in objects_of(flow)]
+    return saved(write_flow, flow.number, lines, is_open=flow.is_open)
 
 
 def _has_input(keys: int, timeout_s: float) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import mitml4
 from mitml4.filter.parser import parse_filter
 from mitml4.keyboard import keys_in
 from mitml4.model.flow import Flow
@@ -103,9 +104,14 @@ class Window:
 
     def __init__(self, index: Index, width: int = 100, height: int = 12) -> None:
         self.copied: list[str] = []
-        self.browser = Browser("events.jsonl", index, self.copied.append)
+        self.saved: list[Flow] = []
+        self.browser = Browser("events.jsonl", index, self.copied.append, self.save)
         self.index = index
         self.size = width, height
+
+    def save(self, flow: Flow) -> str:
+        self.saved.append(flow)
+        return f"wrote {flow.number}"
 
     def press(self, *keys: bytes) -> Window:
         for key in keys:
@@ -184,6 +190,14 @@ def test_the_request_of_an_open_flow_is_copied(index: Index) -> None:
     assert window.copied == ["curl http://1.example/"]
 
 
+def test_w_writes_the_selected_flow(index: Index) -> None:
+    window = Window(index).press(DOWN, b"w")
+    assert "wrote 2" in window.picture()[-1]
+    assert "wrote" not in window.press(b"\r").text
+    assert "wrote 2" in window.press(b"w").picture()[-1]
+    assert [flow.number for flow in window.saved] == [2, 2]
+
+
 def test_n_goes_from_request_to_request(index: Index, make_flow: Make) -> None:
     flow = make_flow(9)
     exchange = flow.exchanges[0]
@@ -210,7 +224,8 @@ def test_a_picture_fits_its_window(index: Index, make_flow: Make, size: tuple[in
 
 def test_without_flows_there_is_nothing_to_open() -> None:
     index = Index()
-    window = Window(index).press(b"\r", DOWN, UP, b"e", b"s", b"!")
+    window = Window(index).press(b"\r", DOWN, UP, b"e", b"w", b"s", b"!")
+    assert window.saved == []
     assert "0 flows" in window.text
     assert not window.browser.is_over
     index.close()
@@ -219,7 +234,7 @@ def test_without_flows_there_is_nothing_to_open() -> None:
 class Terminal:
     """`mitml4 view` on a terminal."""
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, directory: Path | None = None) -> None:
         self._ours, theirs = pty.openpty()
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
         self.screen = Screen()
@@ -230,7 +245,8 @@ class Terminal:
             stderr=theirs,
             start_new_session=True,
             preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY),
-            env=os.environ | {"TERM": "xterm-256color"},
+            env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": os.getcwd()},
+            cwd=directory,
         )
         os.close(theirs)
 
@@ -291,6 +307,32 @@ def test_view_on_a_terminal(write_capture: Callable[..., Path]) -> None:
         assert terminal.end() == 0
         assert not terminal.screen.alternate
         assert terminal.screen.cursor
+
+
+def test_w_writes_a_flow_of_a_capture(write_capture: Callable[..., Path], tmp_path: Path) -> None:
+    request = b"GET /%d HTTP/1.1\r\nHost: %d.example\r\n\r\n"
+    answer = b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok"
+    capture = write_capture(
+        *([("up", request % (each, each)), ("down", answer)] for each in range(3))
+    )
+    directory = tmp_path / "here"
+    directory.mkdir()
+    with Terminal(capture, "--payload", directory=directory) as terminal:
+        terminal.wait_for("2.example:80", gone="reading")
+        assert not list(directory.iterdir())
+        terminal.press(b"jw")
+        terminal.wait_for("wrote flow-2.jsonl: 7 events of flow 2")
+        directory.chmod(0o500)
+        terminal.press(b"w")
+        if os.geteuid():
+            terminal.wait_for("cannot write flow 2: Permission denied")
+        else:
+            terminal.wait_for("wrote flow-2-2.jsonl")
+        directory.chmod(0o700)
+        terminal.press(b"q")
+        assert terminal.end() == 0
+    expected = [flow for flow in mitml4.read(capture, payload=True) if flow.number == 2]
+    assert list(mitml4.read(directory / "flow-2.jsonl")) == expected
 
 
 def test_view_of_a_broken_file_on_a_terminal(http_capture: Path) -> None:

@@ -36,7 +36,7 @@ from mitml4.keyboard import (
 from mitml4.model.curl import as_curl
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
-from mitml4.sinks.flow_files import FlowFiles
+from mitml4.sinks.flow_files import FlowFiles, saved
 from mitml4.sinks.jsonl import line_of
 from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
 from mitml4.sinks.table.detail import REQUESTS, next_request
@@ -309,14 +309,9 @@ class LiveTable:
 
 
 def _written(files: FlowFiles, flow: int, events: Sequence[Event], missing: int) -> str:
-    """Write a flow. Returns what has become of it."""
-    try:
-        name = files.write(flow, map(line_of, events))
-    except OSError as error:
-        return f"cannot write flow {flow}: {error.strerror or error}"
-    so_far = "" if isinstance(events[-1], FlowClose) else " so far"
-    cut = f"; {missing:,} earlier ones are not kept" if missing else ""
-    return f"wrote {name}: {len(events):,} events of flow {flow}{so_far}{cut}"
+    is_open = not isinstance(events[-1], FlowClose)
+    lines = [line_of(event) for event in events]
+    return saved(files.write, flow, lines, is_open=is_open, missing=missing)
 
 
 class _Held(io.TextIOBase):
