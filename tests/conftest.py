@@ -5,11 +5,14 @@ And nobody is hurried: how long an example takes is the machine's affair.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -75,3 +78,18 @@ def http_capture(write_capture: Callable[..., Path]) -> Path:
     request = b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n"
     response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     return write_capture([("up", request), ("down", response)])
+
+
+@pytest.fixture(scope="session")
+def mirroring() -> ModuleType:
+    """The tool that compares ClientHellos."""
+    name = "hello_mirroring"
+    spec = importlib.util.spec_from_file_location(
+        name, Path(__file__).parents[1] / "tools" / f"{name}.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -506,10 +506,7 @@ class ClientKeyExchange:
 
     @classmethod
     def parse(cls, body: bytes) -> ClientKeyExchange:
-        fields = Fields(body, "ClientKeyExchange")
-        point = fields.vector(1, least=1)
-        fields.end()
-        return cls(point)
+        return cls(_only_vector(body, "ClientKeyExchange", 1, least=1))
 
     def encode(self) -> bytes:
         return message(HandshakeType.CLIENT_KEY_EXCHANGE, vector(1, self.point))
@@ -528,7 +525,7 @@ class CertificateRequest12:
         fields = Fields(body, "CertificateRequest")
         types = fields.vector(1, least=1)
         algorithms = fields.uint16s(2)
-        authorities = _names(fields.fields(2))
+        authorities = _items(fields.fields(2))
         fields.end()
         return cls(types=types, signature_algorithms=algorithms, authorities=authorities)
 
@@ -691,6 +688,14 @@ def _whole(body: bytes, what: str, read: Callable[[Fields], int]) -> int:
     return number
 
 
+def _only_vector(body: bytes, what: str, width: int, *, least: int) -> bytes:
+    """A body that is one vector."""
+    fields = Fields(body, what)
+    content = fields.vector(width, least=least)
+    fields.end()
+    return content
+
+
 def _one_uint16(body: bytes) -> int:
     return _whole(body, "extension", Fields.uint16)
 
@@ -719,10 +724,7 @@ def _key_share(body: bytes) -> tuple[int, bytes]:
 
 
 def _cookie(body: bytes) -> bytes:
-    fields = Fields(body, "cookie")
-    cookie = fields.vector(2, least=1)
-    fields.end()
-    return cookie
+    return _only_vector(body, "cookie", 2, least=1)
 
 
 def _alpn(body: bytes) -> bytes:
@@ -759,44 +761,30 @@ def _max_fragment_length(body: bytes) -> int:
 
 def _point_formats(body: bytes) -> None:
     """RFC 8422 §5.2: the list of a server has the uncompressed format."""
-    fields = Fields(body, "ec_point_formats")
-    formats = fields.vector(1, least=1)
-    fields.end()
-    if _UNCOMPRESSED not in formats:
+    if _UNCOMPRESSED not in _only_vector(body, "ec_point_formats", 1, least=1):
         raise TlsError(Alert.ILLEGAL_PARAMETER, "no uncompressed points")
 
 
 def _timestamps(body: bytes) -> None:
     """RFC 6962 §3.3: a list of at least one, none of which is empty."""
-    fields = Fields(body, "signed_certificate_timestamp")
-    listed = fields.fields(2, least=1)
-    fields.end()
-    while listed:
-        listed.vector(2, least=1)
+    _items(Fields(_only_vector(body, "signed_certificate_timestamp", 2, least=1), "list"))
 
 
-def _names(listed: Fields) -> tuple[bytes, ...]:
-    """RFC 8446 §4.2.4 and RFC 5246 §7.4.4: names of authorities, none of which is empty."""
-    names = []
+def _items(listed: Fields) -> tuple[bytes, ...]:
+    """Vectors with a length of two bytes, none of which is empty."""
+    items = []
     while listed:
-        names.append(listed.vector(2, least=1))
-    return tuple(names)
+        items.append(listed.vector(2, least=1))
+    return tuple(items)
 
 
 def _authorities(body: bytes) -> None:
-    fields = Fields(body, "certificate_authorities")
-    listed = fields.fields(2, least=3)
-    fields.end()
-    _names(listed)
+    """RFC 8446 §4.2.4: at least one name."""
+    _items(Fields(_only_vector(body, "certificate_authorities", 2, least=3), "list"))
 
 
-def _vector_of(width: int, least: int) -> Callable[[bytes], None]:
-    def read(body: bytes) -> None:
-        fields = Fields(body, "extension")
-        fields.vector(width, least=least)
-        fields.end()
-
-    return read
+def _vector_of(width: int, least: int) -> Callable[[bytes], bytes]:
+    return lambda body: _only_vector(body, "extension", width, least=least)
 
 
 def _exactly(count: int) -> Callable[[bytes], None]:
