@@ -214,14 +214,16 @@ class BridgedStream(OpenedStream):
         """
         if self._sending.locked() or self._is_cut:
             return True
-        records = self._unsent + self.connection.seal_due()
-        if not records:
-            return True
-        sent: int | None = 0
-        with suppress(OSError, trio.ClosedResourceError):  # receiving reports it
-            sent = self.below.send_nowait(records)
-        self._unsent = records[sent or 0 :]
-        return sent is not None
+        # What is due is sealed only once there is room: until then, one answer is enough for all
+        # that ask.
+        while records := self._unsent or self.connection.seal_due():
+            sent: int | None = 0
+            with suppress(OSError, trio.ClosedResourceError):  # receiving reports it
+                sent = self.below.send_nowait(records)
+            self._unsent = records[sent or 0 :]
+            if not sent:
+                return sent is not None
+        return True
 
     async def _flush_unless_sending(self) -> None:
         """Reading does not wait until the far side reads. But a stream of OpenSSL's below cannot
