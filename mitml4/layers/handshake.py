@@ -198,7 +198,7 @@ class Handshake(ABC):
     def answers_request(self) -> bool:
         """Whether we answer a server that asks for a certificate: with the configured one, or with
         none if the client is known to have none."""
-        return bool(self.tools.contexts.client_certificate) or self.visit.declines
+        return bool(self.tools.contexts.client_identity) or self.visit.declines
 
     async def leave_request_to_client(self, first: Stream | None) -> GivenUp | None:
         """The server asks for a client certificate: pass the client through, on this connection or
@@ -258,7 +258,7 @@ class Handshake(ABC):
         """Both handshakes are done."""
         if self.details.version == "TLSv1.3":
             self.tools.engine_memory.finished(self.engine_site)
-        if not self.tools.contexts.client_certificate:
+        if not self.tools.contexts.client_identity:
             server_side.on_certificate_request(self.note_late_request)
         return Intercepted(client_side, server_side, self._note_channel_binding)
 

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final, assert_never
 
 import trio
-from OpenSSL import SSL
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
@@ -88,9 +87,7 @@ class InterceptTls:
             return await self._pass_through(bridge, context, speaker, reason, visit)
         if bridge.down.glance():  # not a TLS server, or it has refused already
             return await self._pass_through(bridge, context, speaker, "not openable")
-        try:
-            self.tools.contexts.server_side(hello)
-        except SSL.Error:
+        if not self.tools.contexts.can_offer(hello):
             return await self._pass_through(bridge, context, speaker, "cipher")
         redial = self.redial if context.depth == 0 else None
         handshake = OpenSslHandshake(self.tools, bridge, context, hello, visit, speaker, redial)

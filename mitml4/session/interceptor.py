@@ -12,6 +12,7 @@ from mitml4.events import CertificateAuthority as Authority
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.session.config import SessionConfig
 from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import PassthroughCache
@@ -45,6 +46,8 @@ def tls_interceptor(
     Raises CertificateError, UsageError.
     """
     added = added_roots(config.upstream_ca)
+    path = config.client_cert
+    identity = ClientIdentity.read(path) if path else None
     authorities = {frozenset((0,)): authority, **(narrower or {})}
     ours = [
         (signs_for, each.certificate.public_bytes(Encoding.DER))
@@ -56,7 +59,7 @@ def tls_interceptor(
     )
     interceptor = TlsInterceptor(
         forge=Forge(authority, narrower),
-        contexts=Contexts(keylog=keylog, client_certificate=config.client_cert),
+        contexts=Contexts(keylog=keylog, client_identity=identity),
         verifier=Verifier(*trusted),
         passthrough_cache=PassthroughCache(
             trio.current_time, learns_pins=config.on_pinned == "passthrough"

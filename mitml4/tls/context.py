@@ -5,33 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import field
 from functools import lru_cache
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from cachetools import LRUCache
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from OpenSSL._util import lib
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import ClientHello
+from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import Offer, cipher_names, rehearse, shape
 from mitml4.tls.stream import Alerts
-from mitml4.tls.trust_store import certificates_in
 
 __all__ = ["Contexts", "Outcome", "has_extended_master_secret"]
 
 
 KeyLog = Callable[[bytes], None]
-_PrivateKey: TypeAlias = (
-    EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey | Ed448PrivateKey | DSAPrivateKey
-)
 
 _TLS_1_3: Final = 0x0304
 _FATAL: Final = 2  # RFC 8446 §6, AlertLevel
@@ -69,28 +59,6 @@ class Mirrored:
     """The same at OpenSSL's usual security level, for the messages after the ServerHello."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """A certificate, its chain, and its key."""
-
-    certificate: x509.Certificate
-    chain: tuple[x509.Certificate, ...]
-    key: _PrivateKey
-
-    @classmethod
-    def parse(cls, pem: bytes) -> _Identity:
-        certificate, *chain = map(x509.load_der_x509_certificate, certificates_in(pem))
-        key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem).to_cryptography_key()
-        assert isinstance(key, _PrivateKey)
-        return cls(certificate, tuple(chain), key)
-
-    def apply(self, context: SSL.Context) -> None:
-        context.use_certificate(self.certificate)
-        for certificate in self.chain:
-            context.add_extra_chain_cert(certificate)
-        context.use_privatekey(self.key)
-
-
 _MAX_HELLO_BYTES: Final = 16 * 1024
 """Of a ClientHello whose context is kept for further ones; usual ones have less than 2 KiB."""
 
@@ -100,20 +68,21 @@ class Contexts:
     """The contexts of a session, cached by their parameters."""
 
     keylog: KeyLog | None = None
-    client_certificate: Path | None = None
-    """A PEM file with the key and chain for servers that ask for a client certificate. It is read
-    at once, because the session may lose access to it later."""
-    _identity: _Identity | None = field(init=False)
+    client_identity: ClientIdentity | None = None
+    """For servers that ask for a client certificate."""
     _server_side: LRUCache[Offer, tuple[SSL.Context, SSL.Context | None]] = field(
         default_factory=lambda: LRUCache(64)
     )
     _hellos: LRUCache[Hashable, ClientHello] = field(default_factory=lambda: LRUCache(512))
     _client_side: LRUCache[Hashable, SSL.Context] = field(default_factory=lambda: LRUCache(256))
 
-    def __post_init__(self) -> None:
-        """Raises OSError if the file cannot be read."""
-        path = self.client_certificate
-        self._identity = _Identity.parse(path.read_bytes()) if path else None
+    def can_offer(self, hello: ClientHello) -> bool:
+        """Whether OpenSSL supports anything of what the client offers."""
+        try:
+            self.server_side(hello)
+        except SSL.Error:
+            return False
+        return True
 
     def server_side(self, hello: ClientHello) -> Mirrored:
         """For the server: offers what the client offers. Raises SSL.Error if OpenSSL supports
@@ -155,8 +124,12 @@ class Contexts:
         # verify.py verifies, with one store for all connections
         context.set_verify(SSL.VERIFY_NONE)
         context.set_ocsp_client_callback(_note_staple)
-        if self._identity:
-            self._identity.apply(context)
+        if identity := self.client_identity:
+            certificate, *chain = identity.certificates
+            context.use_certificate(certificate)
+            for each in chain:
+                context.add_extra_chain_cert(each)
+            context.use_privatekey(identity.key)
         return context
 
     def _make_client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:

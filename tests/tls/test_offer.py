@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from mitml4.protocols.tls.differences import differences, lacks
 from mitml4.protocols.tls.fingerprints import ja4
 from mitml4.protocols.tls.hello import ClientHello, Extension
+from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.context import Contexts
 
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
@@ -198,7 +199,7 @@ def test_a_client_certificate_is_read_at_once(tmp_path: Path) -> None:
     path.write_bytes(
         b"".join(pem.bytes() for pem in (issued.private_key_pem, *issued.cert_chain_pems))
     )
-    contexts = Contexts(client_certificate=path)
+    contexts = Contexts(client_identity=ClientIdentity.read(path))
     path.unlink()
     context = contexts.server_side(offer(AES_128_GCM, ECDHE_ECDSA_AES_128)).context
     context.check_privatekey()
