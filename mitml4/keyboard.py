@@ -58,15 +58,15 @@ _IFLAG, _LFLAG, _CC = 0, 3, 6  # indexes of tcgetattr's list
 
 
 @contextlib.contextmanager
-def keyboard() -> Iterator[int | None]:
-    """Standard input in a mode in which keys arrive as they are pressed and are not echoed; None
-    without a keyboard.
+def keyboard(terminal: int | None = None) -> Iterator[int | None]:
+    """Standard input, or this descriptor, in a mode in which keys arrive as they are pressed and
+    are not echoed; None without a keyboard.
 
     Ctrl-C is not changed. Ctrl-Z has no effect (a stopped proxy would block every flow), nor has
     Ctrl-S (the settings of a stopped terminal cannot be restored). Keys that were pressed before
     can be read, too. Uses may be nested.
     """
-    descriptor = sys.stdin.fileno() if sys.stdin and not sys.stdin.closed else -1
+    descriptor = _standard_input() if terminal is None else terminal
     if not _in_foreground(descriptor):
         yield None
         return
@@ -85,9 +85,13 @@ def keyboard() -> Iterator[int | None]:
             termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
-def has_keyboard() -> bool:
+def has_keyboard(terminal: int | None = None) -> bool:
     """Whether `keyboard` gives one."""
-    return _in_foreground(sys.stdin.fileno() if sys.stdin and not sys.stdin.closed else -1)
+    return _in_foreground(_standard_input() if terminal is None else terminal)
+
+
+def _standard_input() -> int:
+    return sys.stdin.fileno() if sys.stdin and not sys.stdin.closed else -1
 
 
 def _in_foreground(descriptor: int) -> bool:

@@ -19,7 +19,7 @@ from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.session.detect import Detection
 
-__all__ = ["read"]
+__all__ = ["read", "read_stream"]
 
 _BEGINS_AN_OBJECT: Final = b"{"
 
@@ -30,6 +30,7 @@ def read(
     keylog: str | os.PathLike[str] | None = None,
     tunnels: bool = False,
     payload: bool = False,
+    show_secrets: bool = False,
 ) -> Iterator[Flow]:
     """The flows of a file, each when it has closed; those that never closed come last.
 
@@ -37,7 +38,8 @@ def read(
     may be compressed (.gz, .zst). TLS of a capture is decrypted with the secrets in a pcapng and
     in `keylog` (SSLKEYLOGFILE's format). With `tunnels`, flows inside IP-in-IP, GRE, VXLAN and GTP
     are included. With `payload`, bodies, messages and the bytes of other innermost layers are kept,
-    64 KiB of each. These options do not apply to events.
+    64 KiB of each. Passwords, cookies and the like are redacted, unless `show_secrets`. These
+    options do not apply to events.
 
     The file is read while you iterate, and closed at the end, or when the iterator is closed.
     Memory does not grow with the file, but with the flows that are open at the same time and what
@@ -46,21 +48,39 @@ def read(
     Raises MitmError where the file cannot be opened or is broken, after all flows before that
     place. The message names the line or the offset.
     """
+    with _opened(path) as stream:
+        yield from read_stream(
+            stream,
+            str(path),
+            keylog=keylog,
+            tunnels=tunnels,
+            payload=payload,
+            show_secrets=show_secrets,
+        )
+
+
+def read_stream(
+    stream: BinaryIO,
+    name: str,
+    *,
+    keylog: str | os.PathLike[str] | None = None,
+    tunnels: bool = False,
+    payload: bool = False,
+    show_secrets: bool = False,
+) -> Iterator[Flow]:
+    """Like `read`, from a stream, which the caller closes. `name` is its name in errors."""
     secrets = Secrets()
     if keylog is not None:
         with _opened(keylog) as lines:
             for line in lines:
                 secrets.add(line)
-    with _opened(path) as stream:
-        source = Source(stream, str(path))
-        if source.data.lstrip().startswith(_BEGINS_AN_OBJECT):
-            yield from _from_lines(source)
-        else:
-            bounds = SessionPayload(left=sys.maxsize).of_flow() if payload else None
-            shown = Shown(headers=True, payload=bounds)
-            yield from _from_capture(
-                source, Detection(tunnels=tunnels, shown=shown, secrets=secrets)
-            )
+    source = Source(stream, name)
+    if source.data.lstrip().startswith(_BEGINS_AN_OBJECT):
+        yield from _from_lines(source)
+    else:
+        bounds = SessionPayload(left=sys.maxsize).of_flow() if payload else None
+        shown = Shown(headers=True, redacts=not show_secrets, payload=bounds)
+        yield from _from_capture(source, Detection(tunnels=tunnels, shown=shown, secrets=secrets))
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:

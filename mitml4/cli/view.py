@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File, Parsed, parse_condition, parse_output
-from mitml4.errors import ExitCode, MitmError
+from mitml4.errors import ExitCode, MitmError, UsageError
 from mitml4.keyboard import has_keyboard
 from mitml4.keys import VIEW_KEYS
 from mitml4.terminal import is_terminal, width_of
@@ -31,9 +31,9 @@ __all__ = ["view"]
     keys=VIEW_KEYS,
     epilog="""\b
 Examples:
-  mitml4 view events.jsonl
   mitml4 view events.jsonl --html report.html
   mitml4 view traffic.pcapng --keylog keys.log --filter 'status:5xx' --html failures.html
+  ssh router mitml4 intercept --iface eth0 --json | mitml4 view -
 """,
 )
 @click.argument("file", metavar="FILE", type=File(str))
@@ -62,6 +62,11 @@ Examples:
     help="Show what the flows of a capture said: bodies, messages, and the bytes of other innermost"
     " protocols, 64 KiB of each.",
 )  # fmt: skip
+@click.option(
+    "--show-secrets", is_flag=True, cls=SectionOption, section="Input",
+    help="Show the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie of a"
+    " capture, and passwords, instead of redacting them. What a session has redacted stays so.",
+)  # fmt: skip
 @click.pass_obj
 def view(
     console: Console,
@@ -73,30 +78,65 @@ def view(
     keylog: Path | None,
     tunnels: bool,
     payload: bool,
+    show_secrets: bool,
 ) -> int:
     """Show the flows of a file, or write a report of them.
 
     FILE has the events that a session wrote (-o), or is a capture; it may be compressed (.gz,
-    .zst). On a terminal the flows can be browsed, opened, filtered and sorted by keys. Otherwise
-    the output is a line for each flow. With --html it is a report.
+    .zst); - is standard input, whose flows are shown as they close. On a terminal the flows can be
+    browsed, opened, filtered and sorted by keys. Otherwise the output is a line for each flow. With
+    --html it is a report.
     """
-    from mitml4.reading import read
+    from mitml4.reading import read, read_stream
 
-    flows = read(file, keylog=keylog, tunnels=tunnels, payload=payload)
+    how: dict[str, Any] = {
+        "keylog": keylog,
+        "tunnels": tunnels,
+        "payload": payload,
+        "show_secrets": show_secrets,
+    }
+    is_stdin = file == "-"
+    name = "standard input" if is_stdin else os.path.basename(file)
+    flows = read_stream(_standard_input(), name, **how) if is_stdin else read(file, **how)
     if filter:
         flows = (flow for flow in flows if filter.matches(flow))
-    name = os.path.basename(file)
+    keys_from = _terminal() if is_stdin else None
     if html:
         failure = _write_report(console, name, flows, html)
-    elif is_terminal(sys.stdout) and has_keyboard():
+    elif is_terminal(sys.stdout) and has_keyboard(keys_from):
         from mitml4.view.terminal import browse
 
-        failure = browse(name, flows, sys.stdout.fileno(), console.color)
+        failure = browse(
+            name,
+            flows,
+            sys.stdout.fileno(),
+            console.color,
+            keys_from=keys_from,
+            is_slow=is_stdin,
+        )
     else:
         failure = _list(console, flows)
     if failure:
         console.error(failure)
     return ExitCode.FAILED if failure else ExitCode.DONE
+
+
+def _standard_input() -> BinaryIO:
+    """Without a buffer, whose lock a thread would hold at the end. Raises UsageError."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "there is nothing to read on standard input",
+            hint="mitml4 intercept --iface eth0 --json | mitml4 view -",
+        )
+    return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+
+
+def _terminal() -> int:
+    """The terminal whose keyboard a person uses while standard input is a file; -1: none."""
+    try:
+        return os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _list(console: Console, flows: Iterator[Flow]) -> MitmError | None:

@@ -120,7 +120,8 @@ class Browser:
 
     def _title(self, count: int) -> str:
         chosen = f"{count:,} of " if count != self._index.total else ""
-        parts = [printable(self._name), f"{chosen}{self._index.total:,} flows"]
+        total = self._index.total
+        parts = [printable(self._name), f"{chosen}{total:,} flow{'s' * (total != 1)}"]
         parts += [f"/{printable(self._filter.text)}"] if self._filter else []
         parts += [f"by {self._sort}"] if self._sort else []
         parts += ["failed"] if self._only_failed else []

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 import mitml4
+from mitml4.address import Address
+from mitml4.events import FlowClose, FlowOpen, encode
 from mitml4.filter.parser import parse_filter
 from mitml4.keyboard import keys_in
 from mitml4.model.flow import Flow
@@ -234,17 +236,22 @@ def test_without_flows_there_is_nothing_to_open() -> None:
 class Terminal:
     """`mitml4 view` on a terminal."""
 
-    def __init__(self, *arguments: str | Path, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        directory: Path | None = None,
+        stdin: int | None = None,
+    ) -> None:
         self._ours, theirs = pty.openpty()
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
         self.screen = Screen()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mitml4", "view", *map(str, arguments)],
-            stdin=theirs,
+            stdin=theirs if stdin is None else stdin,
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY),
+            preexec_fn=lambda: ioctl(1, termios.TIOCSCTTY, 0),
             env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": os.getcwd()},
             cwd=directory,
         )
@@ -333,6 +340,45 @@ def test_w_writes_a_flow_of_a_capture(write_capture: Callable[..., Path], tmp_pa
         assert terminal.end() == 0
     expected = [flow for flow in mitml4.read(capture, payload=True) if flow.number == 2]
     assert list(mitml4.read(directory / "flow-2.jsonl")) == expected
+
+
+def test_a_pipe_is_shown_while_it_goes_on() -> None:
+    end = Address("192.0.2.1", 443)
+
+    def lines(number: int) -> bytes:
+        opened = FlowOpen(flow=number, client=end, destination=end, name=f"{number}.example")
+        closed = FlowClose(
+            flow=number, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0
+        )
+        return f"{encode(opened)}\n{encode(closed)}\n".encode()
+
+    reader, writer = os.pipe()
+    with Terminal("-", stdin=reader) as terminal, os.fdopen(writer, "wb", 0) as pipe:
+        os.close(reader)
+        terminal.wait_for("standard input  0 flows  reading")
+        pipe.write(lines(1))
+        terminal.wait_for("1 flow  reading", "1.example:443")
+        terminal.press(b"?")  # while nothing comes
+        terminal.wait_for("Page Up")
+        terminal.press(b"?")
+        pipe.write(lines(2) + b'{"type":')
+        terminal.wait_for("2.example:443")
+        pipe.close()
+        terminal.wait_for("standard input: line 5 is no JSON", gone="reading")
+        terminal.press(b"q")
+        assert terminal.end() == 1
+        assert "Traceback" not in terminal.screen.after
+
+
+def test_a_pipe_can_be_left_before_its_end() -> None:
+    reader, writer = os.pipe()
+    with Terminal("-", stdin=reader) as terminal:
+        os.close(reader)
+        terminal.wait_for("0 flows  reading")
+        terminal.press(b"q")
+        assert terminal.end() == 0
+        assert terminal.screen.after == ""
+        os.close(writer)
 
 
 def test_view_of_a_broken_file_on_a_terminal(http_capture: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -223,9 +224,11 @@ def test_the_size_of_a_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.count("Left out: the page would be too large.") == 7
 
 
-def view(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def view(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "mitml4", "view", *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(argv, capture_output=True, timeout=60, input=given)
+    out, err = ended.stdout.decode(), ended.stderr.decode()
+    return subprocess.CompletedProcess(argv, ended.returncode, out, err)
 
 
 def test_view_lists_flows_or_writes_a_report(http_capture: Path, tmp_path: Path) -> None:
@@ -259,6 +262,28 @@ def test_view_of_a_broken_file_shows_what_could_be_read(http_capture: Path, tmp_
         assert outcome.returncode == 1
         assert outcome.stderr.startswith("error: ")
         assert not (tmp_path / "other.html").exists()
+
+
+def test_view_reads_standard_input(http_capture: Path, tmp_path: Path) -> None:
+    listed = view("-", given=http_capture.read_bytes())
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout == view(http_capture).stdout
+    report = tmp_path / "report.html"
+    assert view("-", "--html", report, given=http_capture.read_bytes()).returncode == 0
+    assert "http://a.example/x" in report.read_text()
+    assert view("-").returncode == 1
+
+
+def test_secrets_of_a_capture_are_shown_on_demand(
+    write_capture: Callable[..., Path], tmp_path: Path
+) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a.example\r\nCookie: secret=1\r\n\r\n"
+    capture = write_capture([("up", request), ("down", b"HTTP/1.1 204 Fine\r\n\r\n")])
+    report = tmp_path / "report.html"
+    for options, is_shown in (((), False), (("--show-secrets",), True)):
+        assert view(capture, *options, "--html", report).returncode == 0
+        assert ("secret=1" in report.read_text()) == is_shown
+        assert ("redacted, 8 bytes" in report.read_text()) != is_shown
 
 
 def test_a_line_of_a_hostile_flow_stays_one_line() -> None:
