@@ -39,9 +39,12 @@ MIN_ROOM: Final = MAX_RECORD
 RECORDS_A_TURN: Final = 32
 """So many records are opened or sealed at once: each may hold one byte, or none."""
 
-_HEADER: Final = struct.Struct("!BHH")
+_unpack_header: Final = struct.Struct("!BHH").unpack_from
+"""Type, version, length (RFC 8446 §5.1)."""
+_HEADER_BYTES: Final = 5
 _DATA: Final = int(RecordType.APPLICATION_DATA)
 _TLS_1_2: Final = 0x0303
+_HEADER_OF_DATA: Final = (_DATA, _TLS_1_2)
 _WARNING: Final = 1
 _FATAL: Final = 2
 _MAX_KEY_UPDATES: Final = 32
@@ -128,7 +131,7 @@ class Connection:
     def ciphertext_bytes(self, room: int) -> int:
         """Of so much ciphertext the content is `room` bytes at most, if all records are whole."""
         overhead = self._opens.overhead
-        return max(_HEADER.size + MAX_RECORD, room + overhead * -(-room // MAX_CONTENT))
+        return max(_HEADER_BYTES + MAX_RECORD, room + overhead * -(-room // MAX_CONTENT))
 
     @property
     def has_ended(self) -> bool:
@@ -139,10 +142,10 @@ class Connection:
     def keeps_record(self) -> bool:
         """Whether a whole record is kept, or a header that is refused."""
         kept = self.kept
-        if len(kept) < _HEADER.size:
+        if len(kept) < _HEADER_BYTES:
             return False
-        kind, version, length = _HEADER.unpack_from(kept)
-        return len(kept) >= _HEADER.size + length or self._is_refused(kind, version, length)
+        kind, version, length = _unpack_header(kept)
+        return len(kept) >= _HEADER_BYTES + length or self._is_refused(kind, version, length)
 
     def open(self, data: memoryview, into: memoryview) -> int:
         """Write the content of the whole records in `data` to `into` (MIN_ROOM at least), and
@@ -152,25 +155,28 @@ class Connection:
         end or an error, which `received_close_notify` and `failure` tell. The rest is `kept`.
         """
         at = filled = 0
-        turn = RECORDS_A_TURN
+        turn, size, room = RECORDS_A_TURN, len(data), len(into)
+        opens = self._opens
         try:
-            while turn > 0 and len(data) - at >= _HEADER.size and not self.has_ended:
+            while turn > 0 and size - at >= _HEADER_BYTES:
                 turn -= 1
-                kind, version, length = _HEADER.unpack_from(data, at)
-                if self._is_refused(kind, version, length):
-                    refuse_header(kind, version, length, self._max_fragment)
-                end = at + _HEADER.size + length
-                room = len(into) - filled
-                content = end - at - self._opens.overhead
-                if end > len(data) or (filled and content > room):
+                kind, version, length = _unpack_header(data, at)
+                if (kind, version) != _HEADER_OF_DATA or length > self._max_fragment:
+                    self._check_header(kind, version, length)
+                end = at + _HEADER_BYTES + length
+                most = end - at - opens.overhead
+                if end > size or (filled and filled + most > room):
                     break
-                target = into[filled:] if length <= room else _SPARE
-                kind, count = self._opens.open_into(data[at:end], target)
+                target = into[filled:] if filled + length <= room else _SPARE
+                kind, count = opens.open_into(data[at:end], target)
                 at = end
-                if content > MAX_CONTENT:
+                if most > MAX_CONTENT:
                     raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {length} bytes")
                 if kind != _DATA or not count:
                     turn -= self._take(kind, bytes(target[:count]))
+                    if self.has_ended:
+                        break
+                    opens = self._opens
                     continue
                 if self._since_data:
                     self._end_since_data(self._since_data)
@@ -181,7 +187,7 @@ class Connection:
             self._fail(TlsError(Alert.BAD_RECORD_MAC, error.message))
         except TlsError as error:
             self._fail(error)
-        is_over = self.has_ended or at == len(data)
+        is_over = self.has_ended or at == size
         self.kept = _NOTHING if is_over else memoryview(bytes(data[at:]))
         return filled
 
@@ -191,6 +197,10 @@ class Connection:
             or length > self._max_fragment
             or (kind != _DATA and not (self._is_tls12 and is_type(kind)))
         )
+
+    def _check_header(self, kind: int, version: int, length: int) -> None:
+        if self._is_refused(kind, version, length):
+            refuse_header(kind, version, length, self._max_fragment)
 
     def _end_since_data(self, since: _SinceData) -> None:
         if not since.messages.is_between:
@@ -354,12 +364,15 @@ class Connection:
             self._owe(_KEY_UPDATE)
             return 0, 0
         taken = written = 0
+        room, left = len(into) - seals.overhead, len(data)
         for _ in range(RECORDS_A_TURN):
-            content = data[taken : taken + size]
-            if not content or written + len(content) + seals.overhead > len(into):
+            count = min(size, left)
+            if not count or written + count > room:
                 break
-            written += seals.seal_into(RecordType.APPLICATION_DATA, content, into[written:])
-            taken += len(content)
+            content = data[taken : taken + count]
+            written += seals.seal_into(_DATA, content, into[written:])
+            taken += count
+            left -= count
         return taken, written
 
 

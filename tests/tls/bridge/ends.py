@@ -21,6 +21,7 @@ from mitml4.tls.bridge.records import RecordsIn, RecordsOut
 from mitml4.tls.bridged_stream import BridgedStream
 
 TLS_AES_128_GCM_SHA256 = 0x1301
+TLS_AES_256_GCM_SHA384 = 0x1302
 ECDHE_RSA_AES128_GCM_SHA256 = 0xC02F
 
 
@@ -131,13 +132,14 @@ def bridged(one: Stream, other: Stream) -> tuple[BridgedStream, BridgedStream]:
 def in_place_of(
     below: Stream, keylog: Sequence[bytes], *, is_client: bool, sent: int = 0
 ) -> BridgedStream:
-    """Goes on where OpenSSL has done the handshake of TLS 1.3 with TLS_AES_128_GCM_SHA256.
+    """Goes on where OpenSSL has done the handshake of TLS 1.3 with AES-GCM.
 
     `sent`: how many records it has sent since; it has received none.
     """
-    suite = suite_of(TLS_AES_128_GCM_SHA256)
-    assert suite
     secrets = {words[0]: bytes.fromhex(words[2].decode()) for words in map(bytes.split, keylog)}
+    is_long = len(secrets[b"CLIENT_TRAFFIC_SECRET_0"]) == 48
+    suite = suite_of(TLS_AES_256_GCM_SHA384 if is_long else TLS_AES_128_GCM_SHA256)
+    assert suite
     client = protection_1_3(suite, secrets[b"CLIENT_TRAFFIC_SECRET_0"])
     server = protection_1_3(suite, secrets[b"SERVER_TRAFFIC_SECRET_0"])
     opens, seals = (server, client) if is_client else (client, server)

@@ -6,6 +6,9 @@ import os
 import random
 from collections.abc import Callable
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mitml4.protocols.tls.alerts import Alert
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import connection as module
@@ -344,3 +347,46 @@ def test_what_the_handshake_has_not_read_comes_first() -> None:
     assert read(near, b"") == b"early"
     assert len(near.kept) == 10
     assert not near.keeps_record
+
+
+WRITES: dict[str, Callable[[Far], bytes]] = {
+    "data": lambda far: far.data(b"data"),
+    "long": lambda far: far.data(bytes(16384)),
+    "empty": lambda far: far.data(b""),
+    "update": lambda far: far.key_update(requested=True),
+    "ticket": lambda far: far.record(HANDSHAKE, TICKET),
+    "half a ticket": lambda far: far.record(HANDSHAKE, TICKET[:8]),
+    "warning": lambda far: far.alert(WARNING, Alert.USER_CANCELED),
+    "end": lambda far: far.alert(WARNING, Alert.CLOSE_NOTIFY),
+    "alert": lambda far: far.alert(FATAL, Alert.INTERNAL_ERROR),
+    "message": lambda far: far.message(20, bytes(32)),
+    "change": lambda _: b"\x14\x03\x03\0\1\1",
+}
+CHANGES = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=2)
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(WRITES)), max_size=12),
+    changes=CHANGES,
+    size=st.integers(1, 40_000),
+    cipher=st.sampled_from((0x1301, TLS_1_2)),
+    is_client=st.booleans(),
+)
+def test_whatever_comes_it_ends_or_goes_on(names, changes, size, cipher, is_client) -> None:
+    """With an alert of ours, one of theirs, or an end; and then nothing is kept."""
+    near, far = Far.of_new(cipher, is_client=is_client)
+    if cipher == TLS_1_2:
+        names = [name for name in names if name != "update"]
+    stream = bytearray(b"".join(WRITES[name](far) for name in names))
+    for at, value in changes:
+        stream[at : at + 1] = bytes([value])
+    for at in range(0, len(stream), size):
+        read(near, bytes(stream[at : at + size]))
+    assert len(near.kept) < 5 + MIN_ROOM
+    if near.failure:
+        (*_, last) = far.read(near.seal_due()) or [(ALERT, b"\2")]
+        assert last[0] == ALERT
+        assert near.is_shut
+        assert last[1][0] == FATAL
+    if near.has_ended:
+        assert not near.kept
