@@ -198,6 +198,25 @@ class Mitml4Payload(Mitml4):
 
 
 @dataclass(frozen=True, slots=True)
+class Mitml4Filter(Mitml4):
+    """The same with a `--filter` that asks about each exchange, and that all of them match."""
+
+    name: ClassVar[str] = "mitml4-filter"
+    options: ClassVar[tuple[str, ...]] = ("--filter", "not status:5xx")
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4PcapPlain(Mitml4):
+    """The same with `--pcap-plain`, to a file: a copy of all that moves in decrypted TLS."""
+
+    name: ClassVar[str] = "mitml4-pcap-plain"
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        argv, trust = Mitml4.prepare(self, lab, where)
+        return [*argv, "--pcap-plain", str(where / "plain.pcap")], trust
+
+
+@dataclass(frozen=True, slots=True)
 class Mitmproxy(Proxy):
     """mitmdump in transparent mode, which keeps each body in memory until it is complete."""
 
@@ -320,6 +339,8 @@ PEERS: Final[tuple[Peer, ...]] = (
     Direct(),
     Mitml4(),
     Mitml4Payload(),
+    Mitml4Filter(),
+    Mitml4PcapPlain(),
     Mitmproxy(),
     MitmproxyStreaming(),
     Sslsplit(),

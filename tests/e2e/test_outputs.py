@@ -60,6 +60,44 @@ def test_the_archive_has_every_exchange_with_headers_which_the_events_lack(
     assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.usefixtures("nginx")
+def test_a_filter_selects_what_is_written(intercept, visit, tmp_path):
+    """Flows and exchanges in the events, the file of them and the archive; not the totals."""
+    events, archive = tmp_path / "events.jsonl", tmp_path / "exchanges.har"
+    session = intercept(
+        *("--filter", "host:www.example path:/missing* not path:*secret* status:4xx"),
+        *("-o", str(events), "--har", str(archive)),
+    )
+    root = "https://www.example/"
+    visit(session, root)
+    visit(session, f"{root}missing?secret")
+    visit(session, root, f"{root}missing?a", f"{root}missing?secret", f"{root}missing?b")
+    session.wait_for(lambda: session.of_type("flow.close"), "the flow that matches")
+    assert session.stop() == 0
+    (flow,) = session.flows()
+    assert (flow.opened["flow"], flow.stack) == (3, ["tls", "http/2"])
+    urls = [event["url"] for event in flow.http if event["type"] == "http.request"]
+    assert urls == [f"{root}missing?a", f"{root}missing?b"]
+    assert [event["status"] for event in flow.http if event["type"] == "http.response"] == [404] * 2
+    assert len({event["stream"] for event in flow.http}) == 2
+    assert [json.loads(line) for line in events.read_text().splitlines()] == session.events
+    entries = json.loads(archive.read_bytes())["log"]["entries"]
+    assert [entry["request"]["url"] for entry in entries] == urls
+    assert session.of_type("session.stop")[0]["flows"] == 3
+
+
+@pytest.mark.usefixtures("nginx")
+def test_a_wrong_filter_is_refused_with_its_place(lab):
+    argv = [sys.executable, "-m", "mitml4", "intercept", "--iface", "lan", "--filter"]
+    result = lab.router.run(*argv, "host:a (status:5xx or", check=False)
+    assert result.returncode == 2
+    error, shown, mark, *_ = result.stderr.splitlines()
+    assert error.startswith("error: --filter: ")
+    assert shown == "  host:a (status:5xx or"
+    assert mark.strip() == "^"
+    assert result.stdout == ""
+
+
 @pytest.fixture
 def tshark():
     """What tshark reads in a file, in one pass, without being told any secret."""
