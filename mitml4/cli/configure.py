@@ -119,6 +119,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         import_decoders()
     return {
         "policy": policy,
+        "tls_engine": given["tls_engine"],
         "on_pinned": given["on_pinned"],
         "upstream": given["upstream"],
         "upstream_ca": given["upstream_ca"],

@@ -228,6 +228,15 @@ _POLICY: Final = (
         "passthrough",
         help="Decrypt TLS, or only report its ClientHello and ServerHello.",
     ),
+    _choice(
+        "TLS",
+        "--tls-engine",
+        "auto",
+        "bridge",
+        "openssl",
+        help="What does the TLS: bridge sends the server the client's own ClientHello; openssl "
+        "sends one of OpenSSL's that is similar; auto uses openssl where bridge cannot finish.",
+    ),
     _option(
         "TLS",
         "--passthrough",

@@ -32,7 +32,7 @@ from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
 from mitml4.tls.context import Contexts
-from mitml4.tls.engine_memory import EngineMemory, EngineSite
+from mitml4.tls.engine_memory import Engine, EngineMemory, EngineSite
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.forge import Leaf
 from mitml4.tls.opened_stream import OpenedStream
@@ -76,6 +76,7 @@ class HandshakeTools(CertificateTools):
     """What the handshakes of a session share."""
 
     contexts: Contexts
+    engine: Engine = "auto"
     engine_memory: EngineMemory = field(default_factory=EngineMemory)
 
 

@@ -28,6 +28,7 @@ class SessionConfig:
     """Options of every session."""
 
     policy: Policy = field(default_factory=Policy)
+    tls_engine: Literal["auto", "bridge", "openssl"] = "auto"
     on_pinned: Literal["passthrough", "fail"] = "passthrough"
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
     upstream_ca: Path | None = None

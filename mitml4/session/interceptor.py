@@ -65,5 +65,6 @@ def tls_interceptor(
             trio.current_time, learns_pins=config.on_pinned == "passthrough"
         ),
         upstream=config.upstream,
+        engine=config.tls_engine,
     )
     return interceptor, Authority(authority.subject, authority.sha256)

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from cachetools import TTLCache
 
 from mitml4.tls.pinning import Site
 
-__all__ = ["EngineMemory", "EngineSite"]
+__all__ = ["Engine", "EngineMemory", "EngineSite"]
+
+Engine: TypeAlias = Literal["auto", "bridge", "openssl"]
+"""What the user wants (`--tls-engine`). `auto`: the bridge, and OpenSSL where it cannot finish."""
 
 _REMEMBERED_S: Final = 3600.0
 _MAX_ENTRIES: Final = 4096

@@ -82,7 +82,16 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     pem = tmp_path / "roots.pem"
     pem.write_bytes(b"x")
     config = on_lo(
-        *("--ca-dir", "/ca", "--on-pinned", "fail", "--upstream", "reject"),
+        *(
+            "--ca-dir",
+            "/ca",
+            "--on-pinned",
+            "fail",
+            "--upstream",
+            "reject",
+            "--tls-engine",
+            "openssl",
+        ),
         *("--upstream-ca", str(pem), "-o", "events", "--keylog", "keys", "--headers"),
         *("--filter", "a"),
         *("--duration", "5m", "--max-flows", "7", "--detect-timeout", "0s", "--drain", "1.5s"),
@@ -93,6 +102,7 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
         filter=config.filter,
         scope=Scope(interfaces=("lo",)),
         ca_dir=Path("/ca"),
+        tls_engine="openssl",
         on_pinned="fail",
         upstream="reject",
         upstream_ca=pem,
