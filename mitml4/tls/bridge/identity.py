@@ -1,0 +1,76 @@
+"""Certificates as they are sent, and what a server gets that asks for a client's (RFC 8446
+§4.4.2, §4.6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+from mitml4.crypto import signatures
+from mitml4.crypto.signatures import PrivateKey
+from mitml4.dataclass import dataclass
+from mitml4.protocols.tls.hello import Extension
+from mitml4.remember import remembered
+from mitml4.tls.bridge import messages
+from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.transcript import Transcript
+
+__all__ = ["Identity", "answer_request", "certificate_of", "public_key"]
+
+_TLS_1_3: Final = 0x0304
+_REMEMBERED_KEYS: Final = 512
+_MAX_CERTIFICATE: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A client's certificates (DER, its own first) and key."""
+
+    chain: tuple[bytes, ...]
+    key: PrivateKey
+
+
+def certificate_of(
+    chain: tuple[bytes, ...], *, context: bytes = b"", staple: bytes = b""
+) -> messages.Certificate:
+    """The message with these certificates, and with an OCSP response for the first."""
+    status = ((Extension.STATUS_REQUEST, messages.CertificateStatus(staple).body),)
+    entries = [(der, messages.RawExtensions()) for der in chain]
+    if staple:
+        entries[0] = chain[0], messages.RawExtensions(status)
+    return messages.Certificate(context, tuple(entries))
+
+
+def answer_request(
+    request: messages.CertificateRequest, identity: Identity | None, transcript: Transcript
+) -> Iterator[bytes]:
+    """The messages of the answer: a Certificate, which is empty without an identity that the server
+    can verify, and CertificateVerify. The caller adds each to the transcript before the next."""
+    scheme = _scheme(request, identity) if identity else None
+    chain = identity.chain if identity and scheme else ()
+    yield certificate_of(chain, context=request.context).encode()
+    if identity and scheme:
+        content = signatures.signed_content(
+            "TLS 1.3, client CertificateVerify", transcript.digest()
+        )
+        signature = signatures.sign(scheme, identity.key, content)
+        yield messages.CertificateVerify(scheme, signature).encode()
+
+
+def _scheme(request: messages.CertificateRequest, identity: Identity) -> int | None:
+    """The first of the server's schemes that this key can sign with."""
+    able = signatures.schemes_of(identity.key, version=_TLS_1_3)
+    return next((scheme for scheme in request.signature_algorithms if scheme in able), None)
+
+
+@remembered(_REMEMBERED_KEYS, _MAX_CERTIFICATE)
+def public_key(certificate: bytes) -> PublicKeyTypes:
+    """The key of a certificate (DER). Raises CannotBridge if it is not to be read."""
+    try:
+        return x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CannotBridge("the key of the server's certificate") from error

@@ -1,0 +1,116 @@
+"""What both legs of a TLS 1.2 handshake have in common: ECDHE with AEAD cipher suites (RFC 8422,
+RFC 5288, RFC 7905), the master secret (RFC 5246 §8.1, RFC 7627), and the ends of handshakes.
+
+Other key exchanges and CBC are left to OpenSSL.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final, Literal
+
+from mitml4.crypto import groups
+from mitml4.crypto.records import Protection, protection_1_2
+from mitml4.crypto.schedule import extended_master_secret, finished_1_2, master_secret
+from mitml4.crypto.suites import Suite, suite_of
+from mitml4.dataclass import dataclass
+from mitml4.protocols.tls.alerts import Alert, TlsError
+from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.names import cipher_name
+from mitml4.tls.bridge import messages
+from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.transcript import Transcript
+
+__all__ = ["GROUPS", "FINISHED_BYTES", "Older", "Session", "check_finished", "choose"]
+
+GROUPS: Final = frozenset({0x0017, 0x0018, 0x0019, 0x001D, 0x001E}) & groups.SUPPORTED
+"""NIST's curves and RFC 7748's: those that TLS 1.2 has, and the bridge."""
+FINISHED_BYTES: Final = 12  # RFC 5246 §7.4.9
+
+_RSA: Final = frozenset({0x0201, 0x0401, 0x0501, 0x0601, *range(0x0804, 0x0807), *range(0x0809, 0x080C)})
+"""Signature schemes of RSA keys; the others that are offered belong to ECDSA's suites."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Older:
+    """What a server has chosen, in TLS 1.2."""
+
+    suite: Suite
+    signer: Literal["ECDSA", "RSA"]
+    """The key that the suite asks for; Ed25519's and Ed448's belong to ECDSA."""
+    extended: bool
+    """Whether the master secret is an extended one (RFC 7627)."""
+
+    def allows(self, scheme: int) -> bool:
+        """Whether the suite's kind of key signs with this scheme."""
+        return (scheme in _RSA) == (self.signer == "RSA")
+
+
+def choose(hello: messages.ServerHello) -> Older:
+    """What a ServerHello has chosen. Raises CannotBridge for another key exchange or cipher."""
+    name = cipher_name(hello.cipher_suite)
+    suite = suite_of(hello.cipher_suite)
+    if suite is None or suite.mac or not name.startswith(("ECDHE-ECDSA-", "ECDHE-RSA-")):
+        raise CannotBridge(f"cipher suite {name}")
+    return Older(
+        suite=suite,
+        signer="RSA" if name.startswith("ECDHE-RSA-") else "ECDSA",
+        extended=Extension.EXTENDED_MASTER_SECRET in hello.extensions,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The secret of one leg, and what its keys are made with."""
+
+    chosen: Older
+    master: bytes
+    client_random: bytes
+    server_random: bytes
+
+    @classmethod
+    def agreed(
+        cls,
+        chosen: Older,
+        premaster: bytes,
+        transcript: Transcript,
+        *,
+        client_random: bytes,
+        server_random: bytes,
+    ) -> Session:
+        """From a key exchange; `transcript`: up to the ClientKeyExchange."""
+        name = chosen.suite.hash
+        if chosen.extended:
+            master = extended_master_secret(name, premaster, transcript.digest())
+        else:
+            master = master_secret(name, premaster, client_random, server_random)
+        return cls(
+            chosen=chosen,
+            master=master,
+            client_random=client_random,
+            server_random=server_random,
+        )
+
+    def protection(self, *, of_client: bool) -> Protection:
+        """Of the records that one side sends."""
+        return protection_1_2(
+            self.chosen.suite,
+            self.master,
+            client_random=self.client_random,
+            server_random=self.server_random,
+            of_client=of_client,
+            encrypt_then_mac=False,
+        )
+
+    def finished(self, transcript: Transcript, *, of_client: bool) -> bytes:
+        """The content of a Finished."""
+        label = b"client finished" if of_client else b"server finished"
+        return finished_1_2(self.chosen.suite.hash, self.master, label, transcript.digest())
+
+
+def check_finished(expected: bytes, body: bytes) -> None:
+    """Raises TlsError."""
+    if len(body) != len(expected):
+        raise TlsError(Alert.DECODE_ERROR, "a Finished of another length")
+    if not hmac.compare_digest(body, expected):
+        raise TlsError(Alert.DECRYPT_ERROR, "a Finished that does not fit")

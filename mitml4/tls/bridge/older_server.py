@@ -1,0 +1,271 @@
+"""The rest of a handshake whose server has chosen TLS 1.2 (RFC 5246 §7.3): ours is the client's part.
+
+    Certificate, CertificateStatus, ServerKeyExchange, CertificateRequest, ServerHelloDone (`Flight`)
+    `finish`: Certificate, ClientKeyExchange, CertificateVerify, Finished
+    NewSessionTicket, Finished (`ServerFinished`)
+
+If a session is resumed, the server's Finished comes first (RFC 5077 §3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from mitml4.crypto import groups, signatures
+from mitml4.protocols.tls.alerts import Alert, TlsError
+from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.records import HandshakeType
+from mitml4.tls.bridge import messages
+from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.flight import Flight, ServerFinished
+from mitml4.tls.bridge.identity import Identity, public_key
+from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Message
+from mitml4.tls.bridge.messages import Place, check_answers
+from mitml4.tls.bridge.older import GROUPS, Session, check_finished, choose
+
+if TYPE_CHECKING:
+    from mitml4.tls.bridge.server_leg import ServerLeg
+
+__all__ = ["OlderServer"]
+
+_TLS_1_2: Final = 0x0303
+_RENEGOTIATION_SCSV: Final = 0x00FF  # RFC 5746 §3.3
+_FIRST_HANDSHAKE: Final = b"\0"  # RFC 5746 §3.4
+_RELAYED: Final = frozenset(
+    {
+        Extension.SERVER_NAME,
+        Extension.MAX_FRAGMENT_LENGTH,
+        Extension.STATUS_REQUEST,
+        Extension.SUPPORTED_GROUPS,
+        Extension.EC_POINT_FORMATS,
+        Extension.USE_SRTP,
+        Extension.HEARTBEAT,
+        Extension.ALPN,
+        Extension.SIGNED_CERTIFICATE_TIMESTAMP,
+        Extension.EXTENDED_MASTER_SECRET,
+        Extension.RECORD_SIZE_LIMIT,
+        Extension.SESSION_TICKET,
+        Extension.RENEGOTIATION_INFO,
+    }
+)
+"""What a server may answer, and the client may be told."""
+
+
+class OlderServer:
+    """Takes over a leg after the server's hello."""
+
+    def __init__(self, leg: ServerLeg, hello: messages.ServerHello) -> None:
+        """Raises TlsError, and CannotBridge."""
+        self.leg = leg
+        self.hello = hello
+        self.chosen = choose(hello)
+        _check(leg, hello)
+        self._exchange: messages.ServerKeyExchange | None = None
+        self._request: messages.CertificateRequest12 | None = None
+        self._ticket: messages.NewSessionTicket12 | None = None
+        self._chain: tuple[bytes, ...] = ()
+        self._staple = b""
+        self._session: Session | None = None
+        self.take: Callable[[Message], Flight | ServerFinished | None] | None = self._take_first
+        """Takes the next message; None: nothing has to come."""
+        leg.records_in.is_tls12 = True
+        leg.transcript.choose(self.chosen.suite.hash, keep=True)
+        _limit_records(leg, hello)
+        if leg.hello.session_id and hello.session_id == leg.hello.session_id:
+            self._resume(hello)
+
+    def _resume(self, hello: messages.ServerHello) -> None:
+        """RFC 5077 §3.4: the server has accepted a ticket, and says so by the session id."""
+        ticket = self.leg.hello.older_ticket
+        if ticket is None:
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "a session that was not offered")
+        if ticket.cipher_suite != hello.cipher_suite or ticket.extended != self.chosen.extended:
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "a session of another cipher suite")
+        self._session = self._session_of(ticket.server_secret)
+        self.leg.log("CLIENT_RANDOM", ticket.server_secret)
+        self.take = self._take_end
+
+    def _session_of(self, master: bytes) -> Session:
+        return Session(
+            chosen=self.chosen,
+            master=master,
+            client_random=self.leg.hello.random,
+            server_random=self.hello.random,
+        )
+
+    def _take_first(self, message: Message) -> None:
+        _, body = self.leg.expect(message, HandshakeType.CERTIFICATE)
+        certificate = messages.Certificate12.parse(body)
+        if not certificate.chain:
+            raise TlsError(Alert.DECODE_ERROR, "no certificate")
+        self._chain = certificate.chain
+        self.leg.transcript.add(message[1])
+        self.take = self._take_more
+
+    def _take_more(self, message: Message) -> Flight | None:
+        """The rest of the flight, in its order."""
+        expected = [HandshakeType.SERVER_KEY_EXCHANGE]
+        if self._exchange:
+            expected = [HandshakeType.SERVER_HELLO_DONE]
+            if not self._request:
+                expected.append(HandshakeType.CERTIFICATE_REQUEST)
+        elif Extension.STATUS_REQUEST in self.hello.extensions and not self._staple:
+            expected.append(HandshakeType.CERTIFICATE_STATUS)
+        kind, body = self.leg.expect(message, *expected)
+        self.leg.transcript.add(message[1])
+        match kind:
+            case HandshakeType.CERTIFICATE_STATUS:
+                self._staple = messages.CertificateStatus.parse(body).response
+            case HandshakeType.SERVER_KEY_EXCHANGE:
+                self._exchange = self._checked(messages.ServerKeyExchange.parse(body))
+            case HandshakeType.CERTIFICATE_REQUEST:
+                self._request = messages.CertificateRequest12.parse(body)
+            case _:
+                messages.ServerHelloDone.parse(body)
+                self.take = None
+                return self._flight()
+        return None
+
+    def _checked(self, exchange: messages.ServerKeyExchange) -> messages.ServerKeyExchange:
+        offered = self.leg.hello.parsed
+        if exchange.group not in offered.groups:
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "a group that was not offered")
+        if exchange.group not in GROUPS:
+            raise CannotBridge(f"group 0x{exchange.group:04x}")
+        allowed = exchange.scheme in offered.signature_algorithms
+        if not allowed or not self.chosen.allows(exchange.scheme):
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "a signature scheme that was not offered")
+        content = self.leg.hello.random + self.hello.random + exchange.params
+        signatures.verify(
+            exchange.scheme,
+            public_key(self._chain[0]),
+            exchange.signature,
+            content,
+            version=_TLS_1_2,
+        )
+        return exchange
+
+    def _flight(self) -> Flight:
+        exchange = self._exchange
+        return Flight(
+            hello=self.hello,
+            older=self.chosen,
+            suite=self.chosen.suite,
+            group=exchange.group if exchange else None,
+            chain=self._chain,
+            staple=self._staple,
+            asks_certificate=self._request is not None,
+            ticket=self.leg.hello.older_ticket if self._session else None,
+            new_ticket=self._ticket,
+        )
+
+    # The answer
+
+    def finish(self, identity: Identity | None) -> None:
+        """Answer the server; its Finished comes next, if it has not come."""
+        leg = self.leg
+        if self._session is None:
+            self._session = self._exchange_keys(identity)
+            leg.log("CLIENT_RANDOM", self._session.master)
+            self.take = self._take_end
+        verify_data = self._session.finished(leg.transcript, of_client=True)
+        leg.send_change_cipher_spec()
+        leg.records_out.protection = self._session.protection(of_client=True)
+        leg.send(messages.Finished(verify_data).encode())
+
+    def _exchange_keys(self, identity: Identity | None) -> Session:
+        leg, exchange, request = self.leg, self._exchange, self._request
+        assert exchange
+        scheme = request and identity and self._scheme(request, identity)
+        if request:
+            chain = identity.chain if identity and scheme else ()
+            leg.send(messages.Certificate12(chain).encode())
+        key = groups.generate(exchange.group)
+        premaster = key.agree(exchange.point)
+        leg.send(messages.ClientKeyExchange(key.share).encode())
+        session = Session.agreed(
+            self.chosen,
+            premaster,
+            leg.transcript,
+            client_random=leg.hello.random,
+            server_random=self.hello.random,
+        )
+        if identity and scheme:
+            signature = signatures.sign(scheme, identity.key, leg.transcript.messages)
+            leg.send(messages.CertificateVerify(scheme, signature).encode())
+        leg.transcript.forget_messages()
+        return session
+
+    def _scheme(self, request: messages.CertificateRequest12, identity: Identity) -> int | None:
+        """The first of the server's schemes that this key can sign with."""
+        able = signatures.schemes_of(identity.key, version=_TLS_1_2)
+        return next((scheme for scheme in request.signature_algorithms if scheme in able), None)
+
+    # The end
+
+    def _take_end(self, message: Message) -> Flight | ServerFinished | None:
+        """NewSessionTicket, ChangeCipherSpec and Finished."""
+        assert self._session
+        leg = self.leg
+        if message[0] == CHANGE_CIPHER_SPEC:
+            leg.read_with(self._session.protection(of_client=False))
+            self.take = self._take_finished
+            return None
+        may_come = Extension.SESSION_TICKET in self.hello.extensions and not self._ticket
+        expected = (HandshakeType.NEW_SESSION_TICKET,) if may_come else ()
+        _, body = leg.expect(message, *expected)
+        self._ticket = messages.NewSessionTicket12.parse(body)
+        leg.transcript.add(message[1])
+        return None
+
+    def _take_finished(self, message: Message) -> Flight | ServerFinished:
+        assert self._session
+        _, body = self.leg.expect(message, HandshakeType.FINISHED)
+        check_finished(self._session.finished(self.leg.transcript, of_client=False), body)
+        self.leg.transcript.add(message[1])
+        self.take = None
+        if not self._exchange:
+            return self._flight()
+        return ServerFinished(self._ticket)
+
+    @property
+    def master(self) -> bytes:
+        """The session's secret with the server."""
+        assert self._session
+        return self._session.master
+
+
+def _check(leg: ServerLeg, hello: messages.ServerHello) -> None:
+    """What the server has chosen was offered (RFC 5246 §7.4.1.3)."""
+    offered = leg.hello.parsed
+    if hello.legacy_version != _TLS_1_2:
+        raise CannotBridge("a version before TLS 1.2")
+    if _TLS_1_2 not in offered.versions and offered.supported_versions:
+        raise TlsError(Alert.PROTOCOL_VERSION, "a version that was not offered")
+    if hello.cipher_suite not in offered.cipher_suites:
+        raise TlsError(Alert.ILLEGAL_PARAMETER, "a cipher suite that was not offered")
+    if hello.compression:
+        raise TlsError(Alert.ILLEGAL_PARAMETER, "a compression that was not offered")
+    known = set(offered.extensions)
+    if _RENEGOTIATION_SCSV in offered.cipher_suites:
+        known.add(Extension.RENEGOTIATION_INFO)
+    check_answers(known, hello.extensions, Place.SERVER_HELLO_12)
+    if hello.alpn is not None and hello.alpn not in (offered.alpn or ()):
+        raise TlsError(Alert.ILLEGAL_PARAMETER, "an application protocol not offered")
+    renegotiation = hello.extensions.get(Extension.RENEGOTIATION_INFO)
+    if renegotiation not in (None, _FIRST_HANDSHAKE):
+        raise TlsError(Alert.HANDSHAKE_FAILURE, "a renegotiation of nothing")
+    if Extension.ENCRYPT_THEN_MAC in hello.extensions:
+        raise TlsError(Alert.ILLEGAL_PARAMETER, "encrypt-then-MAC with an AEAD suite")
+    for kind in hello.extensions.types:
+        if kind not in _RELAYED:
+            raise CannotBridge(f"extension {kind}")
+
+
+def _limit_records(leg: ServerLeg, hello: messages.ServerHello) -> None:
+    """RFC 8449 §4, RFC 6066 §4."""
+    answer = messages.EncryptedExtensions(hello.extensions)
+    limit = answer.record_size_limit or answer.max_fragment_length
+    if limit:
+        leg.records_out.max_content = min(leg.records_out.max_content, limit)
