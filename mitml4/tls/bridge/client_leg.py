@@ -51,7 +51,7 @@ class ClientLeg(Leg):
         self._take: Callable[[Message], SecondHello | ClientFinished | None] | None
         self._take = self._take_second
         """Takes the next message; None: nothing has to come."""
-        self._older: OlderClient | None = None
+        self.older: OlderClient | None = None
         """Takes them instead, if TLS 1.2 was chosen."""
         self._take_hello(hello)
 
@@ -108,7 +108,7 @@ class ClientLeg(Leg):
         """
         self._flight = flight
         if flight.older:
-            self._older = OlderClient(self, flight, shown)
+            self.older = OlderClient(self, flight, shown)
             return
         assert flight.extensions
         suite = flight.suite
@@ -197,14 +197,14 @@ class ClientLeg(Leg):
 
     def finish(self, ticket: messages.NewSessionTicket12 | None) -> None:
         """The server's handshake is over too: send the last messages of TLS 1.2."""
-        assert self._older
-        self._older.finish(ticket)
+        assert self.older
+        self.older.finish(ticket)
 
     # The client's answer
 
     def next_event(self) -> SecondHello | ClientFinished | PeerAlert | None:
         """What the client has done; None: more bytes are needed. Raises TlsError."""
-        while take := self._older.take if self._older else self._take:
+        while take := self.older.take if self.older else self._take:
             message = self.next_message()
             if message is None or isinstance(message, PeerAlert):
                 return message

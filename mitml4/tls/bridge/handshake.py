@@ -12,14 +12,21 @@ caller can connect again and do otherwise (`is_committed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from mitml4.tls.bridge.client_leg import ClientFinished, ClientLeg, SecondHello, Shown
+from mitml4.tls.bridge.client_leg import ClientLeg
+from mitml4.tls.bridge.flight import (
+    ClientFinished,
+    Flight,
+    Retry,
+    SecondHello,
+    ServerFinished,
+    Shown,
+)
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.identity import Identity
 from mitml4.tls.bridge.leg import KeyLog, PeerAlert
-from mitml4.tls.bridge.server_leg import Flight, Retry, ServerLeg
-from mitml4.tls.bridge.tickets import Ticket
+from mitml4.tls.bridge.messages import NewSessionTicket12
+from mitml4.tls.bridge.server_leg import ServerLeg
+from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay
 
 __all__ = ["BridgedHandshake"]
 
@@ -31,7 +38,7 @@ class BridgedHandshake:
         self,
         hello: bytes,
         *,
-        find_ticket: Callable[[bytes], Ticket | None] = lambda _: None,
+        tickets: SiteTickets | None = None,
         keylog: KeyLog | None = None,
         identity: Identity | None = None,
     ) -> None:
@@ -42,13 +49,15 @@ class BridgedHandshake:
         this.
         """
         self._replacements = Replacements()
-        self._find_ticket = find_ticket
+        self.tickets = tickets
         self._identity = identity
         relayed = self._relay(hello, b"")
         self.client = ClientLeg(relayed, keylog)
         self.server = ServerLeg(relayed, keylog)
         self.is_committed = False
         """Whether the client was sent something."""
+        self.is_connected = False
+        """Whether both handshakes are over."""
         self._flight: Flight | None = None
 
     @property
@@ -57,9 +66,8 @@ class BridgedHandshake:
         return self.client.hello
 
     def _relay(self, stream: bytes, prefix: bytes) -> RelayedHello:
-        return relay_hello(
-            stream, self._replacements, find_ticket=self._find_ticket, prefix=prefix
-        )
+        find = self.tickets.find if self.tickets else lambda _: None
+        return relay_hello(stream, self._replacements, find_ticket=find, prefix=prefix)
 
     def server_event(self) -> Flight | PeerAlert | None:
         """What the server has done; None: it is to do more, or the client.
@@ -70,6 +78,10 @@ class BridgedHandshake:
         if isinstance(event, Retry):
             self.client.send_retry(event.message)
             self.is_committed = True
+            return None
+        if isinstance(event, ServerFinished):
+            self.client.finish(self._older_ticket(event.ticket))
+            self.is_connected = True
             return None
         if isinstance(event, Flight):
             self._flight = event
@@ -82,6 +94,8 @@ class BridgedHandshake:
         """
         assert self._flight
         self.client.send_flight(self._flight, shown)
+        if self._flight.older and self._flight.ticket:
+            self.client.finish(self._older_ticket(self._flight.new_ticket))
         self.is_committed = True
 
     def client_event(self) -> ClientFinished | PeerAlert | None:
@@ -96,5 +110,40 @@ class BridgedHandshake:
             self.server.send_retried(relayed)
             return None
         if isinstance(event, ClientFinished):
+            assert self._flight
             self.server.finish(event.settings, self._identity)
+            self.is_connected = not self._flight.older or self._flight.ticket is not None
         return event
+
+    # Tickets
+
+    def _older_ticket(self, message: NewSessionTicket12 | None) -> NewSessionTicket12 | None:
+        """What the client gets of the server's ticket in TLS 1.2."""
+        flight = self._flight
+        assert flight and flight.older and self.server.older and self.client.older
+        if message is None:
+            return None
+        if self.tickets is None:
+            return NewSessionTicket12(message.lifetime_hint, b"")
+        return self.tickets.issue_older(
+            message,
+            cipher_suite=flight.hello.cipher_suite,
+            suite=flight.suite,
+            extended=flight.older.extended,
+            server_secret=self.server.older.master,
+            client_secret=self.client.older.master,
+        )
+
+    def ticket_relay(self) -> TicketRelay | None:
+        """What makes tickets for the client later, in TLS 1.3; None: it gets none."""
+        flight = self._flight
+        assert flight
+        if self.tickets is None or flight.older or not self.hello.accepts_tickets:
+            return None
+        return TicketRelay(
+            tickets=self.tickets,
+            cipher_suite=flight.hello.cipher_suite,
+            suite=flight.suite,
+            server_resumption=self.server.resumption,
+            client_resumption=self.client.resumption,
+        )

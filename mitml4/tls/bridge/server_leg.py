@@ -71,7 +71,7 @@ class ServerLeg(Leg):
         self.hello = hello
         self._take: Callable[[Message], Retry | Flight | None] | None = self._take_hello
         """Takes the next message; None: nothing has to come."""
-        self._older: OlderServer | None = None
+        self.older: OlderServer | None = None
         """Takes them instead, if TLS 1.2 was chosen."""
         self._retry: messages.ServerHello | None = None
         self._request: messages.CertificateRequest | None = None
@@ -86,7 +86,7 @@ class ServerLeg(Leg):
 
         Raises TlsError, and CannotBridge.
         """
-        while take := self._older.take if self._older else self._take:
+        while take := self.older.take if self.older else self._take:
             message = self.next_message()
             if message is None or isinstance(message, PeerAlert):
                 return message
@@ -146,7 +146,7 @@ class ServerLeg(Leg):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "an older version after a retry")
         if _TLS_1_3 in self.hello.parsed.supported_versions and hello.random[-8:] in _DOWNGRADES:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "somebody has lowered the version")
-        self._older = OlderServer(self, hello)
+        self.older = OlderServer(self, hello)
 
     def _check_retry(self, hello: messages.ServerHello) -> None:
         """RFC 8446 §4.1.4, §4.2.8."""
@@ -340,8 +340,8 @@ class ServerLeg(Leg):
 
         After that the leg is connected; in TLS 1.2 after the server's Finished.
         """
-        if self._older:
-            self._older.finish(identity)
+        if self.older:
+            self.older.finish(identity)
             return
         if settings:
             self.send(settings)

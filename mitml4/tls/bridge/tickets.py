@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Final
 
 from cachetools import FIFOCache
 
+from mitml4.crypto.schedule import ticket_psk
 from mitml4.crypto.suites import Suite
 from mitml4.dataclass import dataclass
+from mitml4.protocols.tls.hello import Extension
+from mitml4.tls.bridge.messages import (
+    NewSessionTicket,
+    NewSessionTicket12,
+    Place,
+    check_answers,
+)
 
-__all__ = ["Ticket", "Tickets"]
+__all__ = ["SiteTickets", "Ticket", "TicketRelay", "Tickets"]
 
+_TLS_1_2: Final = 0x0303
+_TLS_1_3: Final = 0x0304
 _MAX_TICKETS: Final = 4096
 _MAX_BYTES: Final = 4096
 """Of a ticket; OpenSSL's and nginx's have about 200, with a client's certificate more."""
@@ -51,12 +62,15 @@ class Tickets:
         self._tickets: FIFOCache[bytes, tuple[float, Ticket]] = FIFOCache(_MAX_TICKETS)
 
     def issue(self, ticket: Ticket, lifetime_s: int) -> bytes | None:
-        """A ticket for the client, in the place of the server's; None: it gets none."""
+        """A ticket for the client, in the place of the server's; None: it gets none.
+
+        A lifetime of 0 is none that was told (RFC 5077 §3.3).
+        """
         length = len(ticket.server_ticket)
         if not _MIN_BYTES <= length <= _MAX_BYTES:
             return None
         ours = os.urandom(length)
-        self._tickets[ours] = self._clock() + min(lifetime_s, _MAX_LIFE_S), ticket
+        self._tickets[ours] = self._clock() + min(lifetime_s or _MAX_LIFE_S, _MAX_LIFE_S), ticket
         return ours
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:
@@ -65,3 +79,76 @@ class Tickets:
         if ticket is None or ticket.site != site or expires < self._clock():
             return None
         return ticket
+
+
+@dataclass(slots=True)
+class SiteTickets:
+    """The tickets of one flow."""
+
+    tickets: Tickets
+    site: Hashable
+    seen: object = None
+    """What was found of the server; goes into new tickets."""
+
+    def find(self, ours: bytes) -> Ticket | None:
+        return self.tickets.find(ours, self.site)
+
+    def issue_older(
+        self,
+        message: NewSessionTicket12,
+        *,
+        cipher_suite: int,
+        suite: Suite,
+        extended: bool,
+        server_secret: bytes,
+        client_secret: bytes,
+    ) -> NewSessionTicket12:
+        """What the client gets of a server's ticket in TLS 1.2, where it expects a message."""
+        ticket = Ticket(
+            version=_TLS_1_2,
+            server_ticket=message.ticket,
+            server_secret=server_secret,
+            client_secret=client_secret,
+            cipher_suite=cipher_suite,
+            suite=suite,
+            extended=extended,
+            site=self.site,
+            seen=self.seen,
+        )
+        return replace(message, ticket=self.tickets.issue(ticket, message.lifetime_hint) or b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketRelay:
+    """Makes tickets of a TLS 1.3 connection's, as long as it lasts."""
+
+    tickets: SiteTickets
+    cipher_suite: int
+    suite: Suite
+    server_resumption: bytes
+    client_resumption: bytes
+    """The resumption secrets of both sides (RFC 8446 §7.1)."""
+
+    def relay(self, body: bytes) -> bytes | None:
+        """The message for the client, made of the body of the server's NewSessionTicket; None: it
+        gets none. Raises TlsError."""
+        message = NewSessionTicket.parse(body)
+        check_answers((), message.extensions, Place.NEW_SESSION_TICKET)
+        if not message.lifetime:
+            return None  # "The value of zero indicates that the ticket should be discarded"
+        name = self.suite.hash
+        ticket = Ticket(
+            version=_TLS_1_3,
+            server_ticket=message.ticket,
+            server_secret=ticket_psk(name, self.server_resumption, message.nonce),
+            client_secret=ticket_psk(name, self.client_resumption, message.nonce),
+            cipher_suite=self.cipher_suite,
+            suite=self.suite,
+            site=self.tickets.site,
+            seen=self.tickets.seen,
+        )
+        ours = self.tickets.tickets.issue(ticket, message.lifetime)
+        if ours is None:
+            return None
+        told = message.extensions.without(Extension.EARLY_DATA)
+        return replace(message, ticket=ours, extensions=told).encode()

@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from mitml4.dataclass import dataclass
-from mitml4.tls.bridge.client_leg import ClientFinished, Shown
+from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
 from mitml4.tls.bridge.handshake import BridgedHandshake
 from mitml4.tls.bridge.leg import PeerAlert
-from mitml4.tls.bridge.server_leg import Flight
 
 _MOST = 1 << 18
 _NAME = "bridge.example"
