@@ -1,8 +1,8 @@
 """The leg to the client: TLS 1.3 as a server, that answers as the client's server has.
 
-    made of the client's hello; `send_retry` if the server wants another one (`SecondHello`)
-    `send_flight`: the server's answers, with our key share, certificate, and signature
-    the client's application settings, if they were agreed, and Finished (`ClientFinished`)
+made of the client's hello; `send_retry` if the server wants another one (`SecondHello`)
+`send_flight`: the server's answers, with our key share, certificate, and signature
+the client's application settings, if they were agreed, and Finished (`ClientFinished`)
 """
 
 from __future__ import annotations

@@ -120,7 +120,10 @@ class BridgedHandshake:
     def _older_ticket(self, message: NewSessionTicket12 | None) -> NewSessionTicket12 | None:
         """What the client gets of the server's ticket in TLS 1.2."""
         flight = self._flight
-        assert flight and flight.older and self.server.older and self.client.older
+        assert flight
+        assert flight.older
+        assert self.server.older
+        assert self.client.older
         if message is None:
             return None
         if self.tickets is None:

@@ -308,6 +308,7 @@ class _Relay:
         self.client_shares: dict[int, bytes] = {}
         self.psks: _Psks | None = None
         self.psk_modes = b""
+        self.sends_early_data = False
         self.ticket: tuple[int, Ticket] | None = None
         self.older_ticket: Ticket | None = None
         self.compression_algorithms: tuple[int, ...] = ()
@@ -411,7 +412,7 @@ class _Relay:
             ticket = self._replacements.ticket(identity, _TLS_1_3, self._find_ticket)
             if (
                 ticket
-                and not self.ticket
+                and not (self.ticket or self.sends_early_data)
                 and self.psks.binder_bytes(index) == len(ticket.server_secret)
             ):
                 self.ticket = index, ticket
@@ -421,6 +422,11 @@ class _Relay:
 
     def take_psk_modes(self, body: Fields) -> None:
         self.psk_modes = body.vector(1, least=1)
+
+    def take_early_data(self, _: Fields) -> None:
+        """Our tickets do not allow it. What comes with another one cannot be read, so the server is
+        offered no session whose early data it would accept."""
+        self.sends_early_data = True
 
     def take_compression(self, body: Fields) -> None:
         self.compression_algorithms = body.uint16s(1)
@@ -442,6 +448,7 @@ _TAKEN: Final[dict[int, Callable[[_Relay, Fields], None]]] = {
     Extension.COMPRESS_CERTIFICATE: _Relay.take_compression,
     Extension.RECORD_SIZE_LIMIT: _Relay.take_record_size_limit,
     Extension.DELEGATED_CREDENTIAL: _Relay.take_credential,
+    Extension.EARLY_DATA: _Relay.take_early_data,
     Extension.SESSION_TICKET: _Relay.take_session_ticket,
     Extension.PRE_SHARED_KEY: _Relay.take_psks,
     Extension.PSK_KEY_EXCHANGE_MODES: _Relay.take_psk_modes,

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from mitml4.crypto import signatures
-from mitml4.crypto.signatures import PrivateKey
+from mitml4.crypto.signatures import CannotVerify, PrivateKey, PublicKey
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import Extension
 from mitml4.remember import remembered
@@ -68,9 +66,9 @@ def _scheme(request: messages.CertificateRequest, identity: Identity) -> int | N
 
 
 @remembered(_REMEMBERED_KEYS, _MAX_CERTIFICATE)
-def public_key(certificate: bytes) -> PublicKeyTypes:
+def public_key(certificate: bytes) -> PublicKey:
     """The key of a certificate (DER). Raises CannotBridge if it is not to be read."""
     try:
-        return x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+        return PublicKey.of_certificate(x509.load_der_x509_certificate(certificate))
+    except (ValueError, CannotVerify) as error:
         raise CannotBridge("the key of the server's certificate") from error

@@ -2,8 +2,8 @@
 and the key log.
 
 A leg is fed with bytes, and has bytes to send. It raises TlsError where the other end violates the
-protocol: then `fail` makes the alert that RFC 8446 names. It raises CannotBridge where the other end
-does something that is allowed, and that the bridge does not do.
+protocol: then `fail` makes the alert that RFC 8446 names. It raises CannotBridge where the other
+end does something that is allowed, and that the bridge does not do.
 """
 
 from __future__ import annotations

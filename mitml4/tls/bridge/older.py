@@ -21,13 +21,13 @@ from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.transcript import Transcript
 
-__all__ = ["GROUPS", "FINISHED_BYTES", "Older", "Session", "check_finished", "choose"]
+__all__ = ["GROUPS", "Older", "Session", "check_finished", "choose"]
 
 GROUPS: Final = frozenset({0x0017, 0x0018, 0x0019, 0x001D, 0x001E}) & groups.SUPPORTED
 """NIST's curves and RFC 7748's: those that TLS 1.2 has, and the bridge."""
-FINISHED_BYTES: Final = 12  # RFC 5246 §7.4.9
-
-_RSA: Final = frozenset({0x0201, 0x0401, 0x0501, 0x0601, *range(0x0804, 0x0807), *range(0x0809, 0x080C)})
+_RSA: Final = frozenset(
+    {0x0201, 0x0401, 0x0501, 0x0601, *range(0x0804, 0x0807), *range(0x0809, 0x080C)}
+)
 """Signature schemes of RSA keys; the others that are offered belong to ECDSA's suites."""
 
 

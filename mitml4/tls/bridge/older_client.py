@@ -1,4 +1,4 @@
-"""The leg to a client whose server has chosen TLS 1.2 (RFC 5246 §7.3): ours is the server's part.
+"""The leg to a client whose server has chosen TLS 1.2 (RFC 5246 §7.3); we are its server.
 
     ServerHello, Certificate, CertificateStatus, ServerKeyExchange, ServerHelloDone
     the client's ClientKeyExchange and Finished (`ClientFinished`)

@@ -1,6 +1,7 @@
-"""The rest of a handshake whose server has chosen TLS 1.2 (RFC 5246 §7.3): ours is the client's part.
+"""The rest of a handshake whose server has chosen TLS 1.2 (RFC 5246 §7.3); we are its client.
 
-    Certificate, CertificateStatus, ServerKeyExchange, CertificateRequest, ServerHelloDone (`Flight`)
+    Certificate, CertificateStatus, ServerKeyExchange, CertificateRequest, ServerHelloDone
+      (`Flight`)
     `finish`: Certificate, ClientKeyExchange, CertificateVerify, Finished
     NewSessionTicket, Finished (`ServerFinished`)
 

@@ -14,12 +14,11 @@ import hmac
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-
 from mitml4.crypto import groups, signatures
 from mitml4.crypto.records import protection_1_3
 from mitml4.crypto.schedule import Schedule, Secrets, finished
-from mitml4.crypto.suites import Suite, suite_of
+from mitml4.crypto.signatures import PublicKey
+from mitml4.crypto.suites import suite_of
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.records import HandshakeType
@@ -77,7 +76,7 @@ class ServerLeg(Leg):
         self._request: messages.CertificateRequest | None = None
         self._compression: int | None = None
         self._entries: tuple[tuple[bytes, messages.RawExtensions], ...] = ()
-        self._key: tuple[PublicKeyTypes, Iterable[int]] | None = None
+        self._key: tuple[PublicKey, Iterable[int]] | None = None
         self.transcript.add(hello.sent)
         self._pending += hello.records()
 
@@ -269,7 +268,7 @@ class ServerLeg(Leg):
         self._key = self._verifying_key()
         self._take = self._take_verify
 
-    def _verifying_key(self) -> tuple[PublicKeyTypes, Iterable[int]]:
+    def _verifying_key(self) -> tuple[PublicKey, Iterable[int]]:
         """The key that signs this handshake, and the schemes that it may use."""
         leaf, extensions = self._entries[0]
         if credential := extensions.get(Extension.DELEGATED_CREDENTIAL):
