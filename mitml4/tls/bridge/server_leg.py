@@ -273,7 +273,10 @@ class ServerLeg(Leg):
         leaf, extensions = self._entries[0]
         if credential := extensions.get(Extension.DELEGATED_CREDENTIAL):
             key, scheme = certificates.verify_credential(
-                credential, leaf, self.hello.credential_algorithms
+                credential,
+                leaf,
+                self.hello.credential_algorithms,
+                self.hello.parsed.signature_algorithms,
             )
             return key, (scheme,)
         return public_key(leaf), self.hello.parsed.signature_algorithms

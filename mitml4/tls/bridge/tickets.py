@@ -129,10 +129,8 @@ class TicketRelay:
     client_resumption: bytes
     """The resumption secrets of both sides (RFC 8446 §7.1)."""
 
-    def relay(self, body: bytes) -> bytes | None:
-        """The message for the client, made of the body of the server's NewSessionTicket; None: it
-        gets none. Raises TlsError."""
-        message = NewSessionTicket.parse(body)
+    def relay(self, message: NewSessionTicket) -> bytes | None:
+        """The message for the client, made of the server's; None: it gets none. Raises TlsError."""
         check_answers((), message.extensions, Place.NEW_SESSION_TICKET)
         if not message.lifetime:
             return None  # "The value of zero indicates that the ticket should be discarded"

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 
 from mitml4.dataclass import dataclass
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
-from mitml4.tls.bridge.handshake import BridgedHandshake
+from mitml4.tls.bridge.legs import Legs
 from mitml4.tls.bridge.leg import PeerAlert
 
 _MOST = 1 << 18
@@ -81,7 +81,7 @@ class Flow:
 
     client: SSL.Connection
     server: SSL.Connection
-    bridged: BridgedHandshake
+    bridged: Legs
     flight: Flight | None = None
     alerts: list[tuple[str, int]] | None = None
 
@@ -99,7 +99,7 @@ class Flow:
         server_end.set_accept_state()
         prepare(client_end)
         step(client_end)
-        return cls(client_end, server_end, BridgedHandshake(taken(client_end), **options), None, [])
+        return cls(client_end, server_end, Legs(taken(client_end), **options), None, [])
 
     def run(self, kind: str = "ec-p256") -> Flow:
         """To the end of the handshakes, or until nothing moves any more."""

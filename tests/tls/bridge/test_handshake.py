@@ -225,7 +225,9 @@ def test_sessions_of_tls_1_2_are_resumed_with_both_sides() -> None:
 def test_a_session_of_another_site_is_not_resumed() -> None:
     tickets = Tickets(lambda: 0.0)
     client, server = client_context(), older(server_context())
-    session = Flow.of(client, server, tickets=SiteTickets(tickets, "one")).run().client.get_session()
+    session = (
+        Flow.of(client, server, tickets=SiteTickets(tickets, "one")).run().client.get_session()
+    )
     flow = Flow.of(
         client, server, lambda each: each.set_session(session), tickets=SiteTickets(tickets, "two")
     ).run()

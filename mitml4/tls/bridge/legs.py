@@ -28,10 +28,10 @@ from mitml4.tls.bridge.messages import NewSessionTicket12
 from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay
 
-__all__ = ["BridgedHandshake"]
+__all__ = ["Legs"]
 
 
-class BridgedHandshake:
+class Legs:
     """The handshake of a client, and the one with its server."""
 
     def __init__(

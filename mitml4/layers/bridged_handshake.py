@@ -1,0 +1,324 @@
+"""Both TLS handshakes of one flow, bridged message by message (`tls/bridge`): the server gets the
+client's own hello.
+
+Until the client has been answered, the bridge can give the flow back (`NotBridged`): OpenSSL then
+does both handshakes, on another connection to the server.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+
+from mitml4.dataclass import dataclass
+from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
+from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
+from mitml4.layers.layer import HandshakeError
+from mitml4.net.stream import Stream, StreamTruncated, Transport
+from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
+from mitml4.protocols.tls.certificate import CertificateDetails
+from mitml4.protocols.tls.names import cipher_name, group_name, version_name
+from mitml4.tls.bridge.connection import Connection
+from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.flight import Flight, Shown
+from mitml4.tls.bridge.legs import Legs
+from mitml4.tls.bridge.leg import Leg, PeerAlert
+from mitml4.tls.bridge.tickets import SiteTickets
+from mitml4.tls.bridged_stream import BridgedStream
+from mitml4.tls.failure import TlsFailure
+from mitml4.tls.presented import Presented
+
+__all__ = ["BridgedHandshake", "NotBridged"]
+
+_SCRATCH: Final = memoryview(bytearray(1 << 16))
+"""What is received goes through it; nothing waits in between."""
+_EXACT: Final = ("exact",)
+
+
+@dataclass(frozen=True, slots=True)
+class NotBridged:
+    """OpenSSL has to do the handshakes."""
+
+    reason: str
+    server_side: Transport | None
+    """Another connection; None: nothing was sent on the first one."""
+
+
+class BridgedHandshake(Handshake):
+    """Both handshakes of one flow by the bridge."""
+
+    legs: Legs
+
+    async def run(self) -> Intercepted | GivenUp | NotBridged:
+        """Raises HandshakeError, OSError."""
+        try:
+            self.legs = self._begin()
+        except CannotBridge as reason:
+            return NotBridged(str(reason), None)
+        except TlsError as error:
+            self.report("client", "protocol", error.message)
+            await self._refuse_client(error.alert)
+        try:
+            flight = await self._hear_server()
+        except CannotBridge as reason:
+            return await self._give_back(str(reason))
+        if isinstance(flight, GivenUp):
+            return flight
+        self._describe(flight)
+        shown = await self._choose_leaf(flight)
+        if isinstance(shown, GivenUp):
+            return shown
+        client_side = await self._accept(shown)
+        return self.intercepted(client_side, self._server_stream(client_side))
+
+    def _begin(self) -> Legs:
+        hello = self.bridge.up.glance()[: self.hello.wire_length]
+        return Legs(
+            hello,
+            tickets=SiteTickets(self.tools.tickets, self.visit.site),
+            keylog=self.tools.contexts.keylog,
+            identity=self.tools.contexts.identity,
+        )
+
+    async def _give_back(self, reason: str) -> NotBridged:
+        """Let OpenSSL do it, on another connection. Raises HandshakeError if there is none."""
+        self.tools.engine_memory.forced(self.engine_site, reason)
+        if not self.legs.is_committed and self.redial:
+            if server_side := await self.redial.connect():
+                return NotBridged(reason, server_side)
+        await self._send(self.bridge.server_side, self.legs.server.fail(Alert.USER_CANCELED))
+        self.visit.needs(reason)
+        await self.pass_on_failure(TlsFailure(reason))
+
+    # The server
+
+    async def _hear_server(self) -> Flight | GivenUp:
+        """The server's whole flight. Raises CannotBridge, HandshakeError, OSError."""
+        while True:
+            try:
+                given_up = await self.meet_server(self._read_server)
+            except TlsFailure as failure:
+                await self.pass_on_failure(failure)
+            except TlsError as error:
+                return await self._refuse_server(error)
+            if given_up:
+                return given_up
+            if self._flight:
+                return self._flight
+            await self._relay_retry()
+
+    _flight: Flight | None = None
+
+    async def _read_server(self) -> GivenUp | None:
+        """Until the server has said all, or asks for another hello."""
+        legs, below = self.legs, self.bridge.server_side
+        await below.send_all(memoryview(legs.server.to_send()))
+        was_committed = legs.is_committed
+        while legs.is_committed == was_committed:
+            match legs.server_event():
+                case Flight() as flight:
+                    self._flight = flight
+                    return None
+                case PeerAlert(alert):
+                    _raise_alert(alert)
+                case _ if legs.is_committed == was_committed:
+                    await _receive(below, legs.server)
+        return None
+
+    async def _refuse_server(self, error: TlsError) -> GivenUp:
+        """The server violates the protocol: the client is to see that itself."""
+        await self._send(self.bridge.server_side, self.legs.server.fail(error.alert))
+        if not self.legs.is_committed:
+            if given_up := await self.give_up(error.message):
+                return given_up
+        self.visit.needs(error.message)
+        await self.pass_on_failure(TlsFailure(error.message))
+
+    async def _relay_retry(self) -> None:
+        """Tell the client that the server wants another hello, and wait for it."""
+        legs, below = self.legs, self.bridge.client_side
+        below.discard(self.hello.wire_length)
+        try:
+            with trio.fail_after(HANDSHAKE_S):
+                await below.send_all(memoryview(legs.client.to_send()))
+                first = legs.hello
+                while legs.hello is first:
+                    match legs.client_event():
+                        case PeerAlert(alert):
+                            self.report("client", "alert", alert_name(alert))
+                            await self._end_server(alert)
+                            below.close()
+                            raise HandshakeError
+                        case _ if legs.hello is first:
+                            await _receive(below, legs.client)
+        except trio.TooSlowError:
+            self.report("client", "timeout", "the client does not answer the retry")
+        except StreamTruncated:
+            self.report("client", "reset", "closed by the client before our certificate")
+        except TlsError as error:
+            self.report("client", "protocol", error.message)
+            await self._refuse_client(error.alert)
+        else:
+            return
+        self.abort()
+
+    def _describe(self, flight: Flight) -> None:
+        self.details = replace(
+            self.details,
+            alpn=flight.alpn,
+            version=version_name(flight.version),
+            cipher=cipher_name(flight.hello.cipher_suite),
+            group=None if flight.group is None else group_name(flight.group),
+            resumed=flight.ticket is not None,
+            server_hello=_EXACT,
+            handshake_s=self.elapsed_s,
+        )
+
+    # The certificate
+
+    async def _choose_leaf(self, flight: Flight) -> Shown | GivenUp | None:
+        """What the client is shown; None in a resumed session. Raises HandshakeError."""
+        if flight.ticket:
+            self.details = replace(self.details, certificate=_seen(flight.ticket.seen))
+            self.announce()
+            return None
+        if flight.asks_certificate and not self.answers_request:
+            if given_up := await self.leave_request_to_client(None):
+                return given_up
+            self.error("server", "certificate", "the server asks for a client certificate")
+        presented = Presented(chain=flight.chain, staple=flight.staple)
+        verdict = await self.verify(presented, self.bridge.server_side)
+        if isinstance(verdict, GivenUp):
+            return verdict
+        leaf = await self.make_leaf(presented, verdict, flight.version)
+        assert self.legs.tickets
+        self.legs.tickets.seen = self.details.certificate
+        return Shown(chain=leaf.chain_der, key=leaf.key, staple=leaf.staple)
+
+    # The client
+
+    async def _accept(self, shown: Shown | None) -> BridgedStream:
+        legs, below = self.legs, self.bridge.client_side
+        if not legs.is_committed:
+            below.discard(self.hello.wire_length)
+        try:
+            legs.show(shown)
+        except TlsError as error:
+            self.error("client", "protocol", error.message)
+            await self._refuse_client(error.alert)
+        handshake = ClientHandshake(
+            client_side=below,
+            server_side=self.bridge.server_side,
+            end_server=self._end_server,
+            visit=self.visit,
+            error=partial(self.error, "client"),
+        )
+        return await handshake.run(self._read_client)
+
+    async def _read_client(self) -> BridgedStream:
+        """Send the server's flight, and read the client's. Raises TlsFailure, StreamTruncated,
+        OSError; HandshakeError if the server ends it."""
+        legs, below = self.legs, self.bridge.client_side
+        await below.send_all(memoryview(legs.client.to_send()))
+        try:
+            while not (event := legs.client_event()):
+                await _receive(below, legs.client)
+        except TlsError as error:
+            await self._send(below, legs.client.fail(error.alert))
+            raise TlsFailure(error.message) from None
+        if isinstance(event, PeerAlert):
+            _raise_alert(event.alert)
+        await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
+        if not legs.is_connected:
+            await self._hear_end()
+        return BridgedStream(
+            below, Connection(legs.client.records_in, legs.client.records_out, is_client=False)
+        )
+
+    async def _hear_end(self) -> None:
+        """The server's Finished, which TLS 1.2 has last, goes to the client."""
+        legs, below = self.legs, self.bridge.server_side
+        try:
+            while not legs.is_connected:
+                match legs.server_event():
+                    case PeerAlert(alert):
+                        _raise_alert(alert)
+                    case _ if not legs.is_connected:
+                        await _receive(below, legs.server)
+        except TlsError as error:
+            await self._send(below, legs.server.fail(error.alert))
+            self.error("server", "protocol", error.message)
+        except TlsFailure as failure:
+            assert failure.alert is not None
+            self.error("server", "alert", alert_name(failure.alert))
+            await self._send(self.bridge.client_side, legs.client.fail(failure.alert))
+        except StreamTruncated:
+            self.error("server", "reset", "the server closed the connection during the handshake")
+        else:
+            await self.bridge.client_side.send_all(memoryview(legs.client.to_send()))
+            return
+        self.bridge.client_side.close()
+        below.close()
+        raise HandshakeError
+
+    async def _end_server(self, alert: int | None) -> None:
+        """The client has ended its handshake: the server gets the same alert."""
+        server_side = self.bridge.server_side
+        if alert is None:
+            server_side.abort()
+        else:
+            await self._send(server_side, self.legs.server.fail(alert))
+            server_side.close()
+
+    async def _refuse_client(self, alert: int) -> NoReturn:
+        """The client is at fault: it gets this alert. No server is told."""
+        legs = getattr(self, "legs", None)
+        record = legs.client.fail(alert) if legs else bytes([21, 3, 3, 0, 2, 2, alert])
+        await self._send(self.bridge.client_side, record)
+        self.bridge.client_side.close()
+        self.bridge.server_side.abort()
+        raise HandshakeError
+
+    async def _send(self, stream: Stream, data: bytes) -> None:
+        """Send a last record, if that is still possible."""
+        with suppress(OSError), trio.move_on_after(1):
+            await stream.send_all(memoryview(data))
+
+    # The result
+
+    def _server_stream(self, client_side: BridgedStream) -> BridgedStream:
+        legs = self.legs
+        connection = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
+        if relay := legs.ticket_relay():
+
+            def relay_ticket(ticket: NewSessionTicket) -> None:
+                if message := relay.relay(ticket):
+                    client_side.send_message(message)
+
+            connection.on_ticket = relay_ticket
+        connection.answer_request = legs.late_answer(connection)
+        return BridgedStream(self.bridge.server_side, connection)
+
+
+def _seen(seen: object) -> CertificateDetails | None:
+    return seen if isinstance(seen, CertificateDetails) else None
+
+
+def _raise_alert(alert: int) -> NoReturn:
+    """The other end has sent this. Raises TlsFailure; StreamTruncated for close_notify."""
+    if alert == Alert.CLOSE_NOTIFY:
+        raise StreamTruncated("closed during the handshake")
+    raise TlsFailure(f"the alert {alert_name(alert)}", alert)
+
+
+async def _receive(stream: Stream, leg: Leg) -> None:
+    """Feed a leg with what comes next. Raises StreamTruncated at the end, OSError."""
+    while (count := stream.receive_nowait(_SCRATCH)) is None:
+        await stream.wait_receivable()
+    if not count:
+        raise StreamTruncated("closed during the handshake")
+    leg.receive(_SCRATCH[:count])
