@@ -138,7 +138,8 @@ class Protection13(Protection):
     def __init__(self, suite: Suite, secret: bytes) -> None:
         super().__init__()
         self._suite = suite
-        self._secret = secret
+        self.secret = secret
+        """The traffic secret."""
         self._aead = _aead(suite, expand_label(suite.hash, secret, b"key", b"", suite.key_bytes))
         self._iv = int.from_bytes(expand_label(suite.hash, secret, b"iv", b"", _NONCE), "big")
         self._frame = _HEADER + suite.tag_bytes
@@ -146,7 +147,7 @@ class Protection13(Protection):
 
     def updated(self) -> Protection13:
         """After a KeyUpdate (RFC 8446 §7.2)."""
-        return Protection13(self._suite, updated(self._suite.hash, self._secret))
+        return Protection13(self._suite, updated(self._suite.hash, self.secret))
 
     def open_into(self, record: memoryview, into: memoryview) -> tuple[int, int]:
         length = len(record) - self._frame

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, NoReturn
 
 import trio
+from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
 
 from mitml4.dataclass import dataclass
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
@@ -24,9 +25,11 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.names import cipher_name, group_name, version_name
 from mitml4.tls.bridge.connection import Connection
 from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.flight import Flight, Shown
-from mitml4.tls.bridge.legs import Legs
+from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
+from mitml4.tls.bridge.identity import Identity
 from mitml4.tls.bridge.leg import Leg, PeerAlert
+from mitml4.tls.bridge.legs import Legs
+from mitml4.tls.bridge.messages import NewSessionTicket
 from mitml4.tls.bridge.tickets import SiteTickets
 from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.failure import TlsFailure
@@ -36,7 +39,6 @@ __all__ = ["BridgedHandshake", "NotBridged"]
 
 _SCRATCH: Final = memoryview(bytearray(1 << 16))
 """What is received goes through it; nothing waits in between."""
-_EXACT: Final = ("exact",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +83,26 @@ class BridgedHandshake(Handshake):
             hello,
             tickets=SiteTickets(self.tools.tickets, self.visit.site),
             keylog=self.tools.contexts.keylog,
-            identity=self.tools.contexts.identity,
+            identity=self._identity(),
         )
+
+    def _identity(self) -> Identity | None:
+        """Ours, for a server that asks for a client's certificate. TLS 1.3 has no DSA."""
+        given = self.tools.contexts.client_identity
+        if given is None or isinstance(given.key, DSAPrivateKey):
+            return None
+        return Identity(given.chain_der, given.key)
 
     async def _give_back(self, reason: str) -> NotBridged:
         """Let OpenSSL do it, on another connection. Raises HandshakeError if there is none."""
         self.tools.engine_memory.forced(self.engine_site, reason)
+        server_side = None
         if not self.legs.is_committed and self.redial:
-            if server_side := await self.redial.connect():
-                return NotBridged(reason, server_side)
-        await self._send(self.bridge.server_side, self.legs.server.fail(Alert.USER_CANCELED))
-        self.visit.needs(reason)
-        await self.pass_on_failure(TlsFailure(reason))
+            server_side = await self.redial.connect()
+        if server_side is None:
+            await self._send(self.bridge.server_side, self.legs.server.fail(Alert.USER_CANCELED))
+            await self.pass_on_failure(TlsFailure(reason))
+        return NotBridged(reason, server_side)
 
     # The server
 
@@ -132,11 +142,11 @@ class BridgedHandshake(Handshake):
     async def _refuse_server(self, error: TlsError) -> GivenUp:
         """The server violates the protocol: the client is to see that itself."""
         await self._send(self.bridge.server_side, self.legs.server.fail(error.alert))
-        if not self.legs.is_committed:
-            if given_up := await self.give_up(error.message):
-                return given_up
-        self.visit.needs(error.message)
-        await self.pass_on_failure(TlsFailure(error.message))
+        given_up = None if self.legs.is_committed else await self.give_up(error.message)
+        if given_up is None:
+            self.visit.needs(error.message)
+            await self.pass_on_failure(TlsFailure(error.message))
+        return given_up
 
     async def _relay_retry(self) -> None:
         """Tell the client that the server wants another hello, and wait for it."""
@@ -174,7 +184,7 @@ class BridgedHandshake(Handshake):
             cipher=cipher_name(flight.hello.cipher_suite),
             group=None if flight.group is None else group_name(flight.group),
             resumed=flight.ticket is not None,
-            server_hello=_EXACT,
+            server_hello="exact",
             handshake_s=self.elapsed_s,
         )
 
@@ -187,7 +197,7 @@ class BridgedHandshake(Handshake):
             self.announce()
             return None
         if flight.asks_certificate and not self.answers_request:
-            if given_up := await self.leave_request_to_client(None):
+            if given_up := await self.leave_request_to_client(self.bridge.server_side):
                 return given_up
             self.error("server", "certificate", "the server asks for a client certificate")
         presented = Presented(chain=flight.chain, staple=flight.staple)
@@ -217,11 +227,18 @@ class BridgedHandshake(Handshake):
             visit=self.visit,
             error=partial(self.error, "client"),
         )
-        return await handshake.run(self._read_client)
+        await handshake.run(self._read_client)
+        await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
+        if not legs.is_connected:
+            await self._hear_end()
+        connection = Connection(legs.client.records_in, legs.client.records_out, is_client=False)
+        stream = BridgedStream(below, connection)
+        handshake.watch_opening(stream)
+        return stream
 
-    async def _read_client(self) -> BridgedStream:
+    async def _read_client(self) -> ClientFinished:
         """Send the server's flight, and read the client's. Raises TlsFailure, StreamTruncated,
-        OSError; HandshakeError if the server ends it."""
+        OSError."""
         legs, below = self.legs, self.bridge.client_side
         await below.send_all(memoryview(legs.client.to_send()))
         try:
@@ -232,12 +249,7 @@ class BridgedHandshake(Handshake):
             raise TlsFailure(error.message) from None
         if isinstance(event, PeerAlert):
             _raise_alert(event.alert)
-        await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
-        if not legs.is_connected:
-            await self._hear_end()
-        return BridgedStream(
-            below, Connection(legs.client.records_in, legs.client.records_out, is_client=False)
-        )
+        return event
 
     async def _hear_end(self) -> None:
         """The server's Finished, which TLS 1.2 has last, goes to the client."""
@@ -253,9 +265,9 @@ class BridgedHandshake(Handshake):
             await self._send(below, legs.server.fail(error.alert))
             self.error("server", "protocol", error.message)
         except TlsFailure as failure:
-            assert failure.alert is not None
-            self.error("server", "alert", alert_name(failure.alert))
-            await self._send(self.bridge.client_side, legs.client.fail(failure.alert))
+            alert = failure.alert or Alert.INTERNAL_ERROR
+            self.error("server", "alert", alert_name(alert))
+            await self._send(self.bridge.client_side, legs.client.fail(alert))
         except StreamTruncated:
             self.error("server", "reset", "the server closed the connection during the handshake")
         else:

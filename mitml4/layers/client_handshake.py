@@ -28,7 +28,7 @@ HANDSHAKE_S: Final = 30.0
 _REJECTS_WITHIN_S: Final = 1.0
 """A client that closes this soon after the handshake has rejected the certificate."""
 
-Opened = TypeVar("Opened", bound=OpenedStream)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +45,18 @@ class ClientHandshake:
     error: Callable[[Kind, str], None]
     """Reports an error of the client's."""
 
-    async def run(self, handshake: Callable[[], Awaitable[Opened]]) -> Opened:
-        """The client's plaintext, which `handshake` returns once it is done.
+    async def run(self, handshake: Callable[[], Awaitable[T]]) -> T:
+        """What `handshake` returns once it is done.
 
-        `handshake` raises TlsFailure, StreamTruncated, OSError. This raises HandshakeError, and
-        OSError if the server was reset.
+        `handshake` raises TlsFailure, StreamTruncated, OSError, all of them because of the client.
+        This raises HandshakeError, and OSError if the server was reset.
         """
         had_ended = self.client_side.transport.has_ended()
         alert: int | None = None
         resets: list[OSError] = []
         try:
             with trio.fail_after(HANDSHAKE_S):
-                stream = await first_of(handshake, partial(self._wait_server_reset, resets))
+                done = await first_of(handshake, partial(self._wait_server_reset, resets))
         except TlsFailure as failure:
             alert = failure.alert
             self._report_failure(failure)
@@ -70,13 +70,16 @@ class ClientHandshake:
         except trio.TooSlowError:
             self.error("timeout", "the client does not finish the handshake")
         else:
-            if stream is None or resets:
+            if done is None or resets:
                 raise resets.pop()
-            stream.on_opening = partial(self._note_opening, trio.current_time())
-            return stream
+            return done
         await self.end_server(alert)
         self.client_side.close()
         raise HandshakeError
+
+    def watch_opening(self, stream: OpenedStream) -> None:
+        """Learn from what the client sends first after the handshake."""
+        stream.on_opening = partial(self._note_opening, trio.current_time())
 
     async def _wait_server_reset(self, resets: list[OSError]) -> None:
         """Wait until the server resets the connection, unless it has sent data before that.

@@ -8,9 +8,10 @@ What the server asks for applies to later connections as well (`tls/pinning.py`)
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import field, replace
+from functools import partial
 from typing import Final, Literal, NoReturn
 
 import trio
@@ -31,6 +32,7 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
+from mitml4.tls.bridge.tickets import Tickets
 from mitml4.tls.context import Contexts
 from mitml4.tls.engine_memory import Engine, EngineMemory, EngineSite
 from mitml4.tls.failure import TlsFailure
@@ -78,9 +80,10 @@ class HandshakeTools(CertificateTools):
     contexts: Contexts
     engine: Engine = "auto"
     engine_memory: EngineMemory = field(default_factory=EngineMemory)
+    tickets: Tickets = field(default_factory=partial(Tickets, time.monotonic))
 
 
-class Handshake(ABC):
+class Handshake:
     """Both handshakes of one flow."""
 
     def __init__(
@@ -103,10 +106,6 @@ class Handshake(ABC):
         self.redial = redial
         self.began = trio.current_time()
         self.details = TlsDetails.of(hello)
-
-    @abstractmethod
-    async def run(self) -> Intercepted | GivenUp:
-        """Raises HandshakeError, OSError."""
 
     def framing(self) -> Framing | None:
         """What the messages are carried in, for one stream."""

@@ -37,6 +37,7 @@ class OpenSslHandshake(Handshake):
     """Both handshakes of one flow by OpenSSL."""
 
     async def run(self) -> Intercepted | GivenUp:
+        """Raises HandshakeError, OSError."""
         server_side = await self._connect()
         if isinstance(server_side, GivenUp):
             return server_side
@@ -142,9 +143,9 @@ class OpenSslHandshake(Handshake):
         stream = tls_over(below, context, server_side=True, framing=self.framing())
         stream.alerts.staple = leaf.staple
 
-        async def shake_hands() -> TlsStream:
+        async def shake_hands() -> bool:
             await stream.handshake()
-            return stream
+            return True
 
         async def end_server(alert: int | None) -> None:
             server_side.abort() if alert is None else server_side.close()
@@ -156,4 +157,6 @@ class OpenSslHandshake(Handshake):
             visit=self.visit,
             error=partial(self.error, "client"),
         )
-        return await handshake.run(shake_hands)
+        await handshake.run(shake_hands)
+        handshake.watch_opening(stream)
+        return stream

@@ -16,6 +16,7 @@ import trio
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.layers.bridge import Bridge
+from mitml4.layers.bridged_handshake import BridgedHandshake, NotBridged
 from mitml4.layers.converse import Follower
 from mitml4.layers.handshake import GivenUp, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
@@ -26,10 +27,12 @@ from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.policy import Blocked, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateDetails
-from mitml4.protocols.tls.fingerprints import kind_of_client
+from mitml4.protocols.tls.fingerprints import ja4, kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.tasks import first_of
+from mitml4.tls.bridge.older import is_bridged
+from mitml4.tls.engine_memory import EngineSite
 from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
     Client,
@@ -87,11 +90,30 @@ class InterceptTls:
             return await self._pass_through(bridge, context, speaker, reason, visit)
         if bridge.down.glance():  # not a TLS server, or it has refused already
             return await self._pass_through(bridge, context, speaker, "not openable")
-        if not self.tools.contexts.can_offer(hello):
-            return await self._pass_through(bridge, context, speaker, "cipher")
+        return await self._intercept(bridge, context, hello, visit, speaker)
+
+    async def _intercept(
+        self,
+        bridge: Bridge,
+        context: LayerContext,
+        hello: ClientHello,
+        visit: Visit,
+        speaker: Speaker,
+    ) -> Inner | None:
+        """Do both handshakes, by the bridge if it can, else by OpenSSL."""
         redial = self.redial if context.depth == 0 else None
-        handshake = OpenSslHandshake(self.tools, bridge, context, hello, visit, speaker, redial)
-        outcome = await handshake.run()
+        outcome: Intercepted | GivenUp | NotBridged
+        outcome = NotBridged(self._not_bridged(bridge, context, hello, visit), None)
+        if not outcome.reason:
+            bridged = BridgedHandshake(self.tools, bridge, context, hello, visit, speaker, redial)
+            outcome = await bridged.run()
+        if isinstance(outcome, NotBridged):
+            if outcome.server_side:
+                bridge = self._onto(bridge, outcome.server_side)
+            if not self.tools.contexts.can_offer(hello):
+                return await self._pass_through(bridge, context, speaker, "cipher")
+            openssl = OpenSslHandshake(self.tools, bridge, context, hello, visit, speaker, redial)
+            outcome = await openssl.run()
         match outcome:
             case Intercepted():
                 inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
@@ -105,6 +127,21 @@ class InterceptTls:
                 )
             case _:
                 assert_never(outcome)
+
+    def _not_bridged(
+        self, bridge: Bridge, context: LayerContext, hello: ClientHello, visit: Visit
+    ) -> str:
+        """Why OpenSSL does the handshakes from the first byte; empty: it does not."""
+        memory, site = self.tools.engine_memory, EngineSite(visit.site, ja4(hello))
+        if bridge.framing:
+            return "a handshake in packets"
+        if not any(map(is_bridged, hello.cipher_suites)):
+            return "cipher"
+        if reason := memory.must_use_openssl(site):
+            return reason
+        if context.depth and not memory.may_bridge_inside(site):
+            return "nobody can dial again"
+        return ""
 
     def _onto(self, bridge: Bridge, server_side: Transport) -> Bridge:
         """The bridge to another connection to the server, in place of the first one."""

@@ -417,9 +417,11 @@ async def test_a_server_that_is_reset_resets_a_client_that_dawdles_over_its_hand
         client = await proxy.connect()
         await client.send_all(client_hello(proxy.client_context()))
         far = await server.stream()
-        await trio.SSLStream(far, context, server_side=True).do_handshake()
-        with trio.fail_after(5):
-            assert await client.receive_some() != b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.SSLStream(far, context, server_side=True).do_handshake)
+            with trio.fail_after(5):
+                assert await client.receive_some() != b""
+            nursery.cancel_scope.cancel()
         reset(far)
         await wait_reset(client)
         assert (await proxy.wait_closed()).reason == "reset"

@@ -108,7 +108,7 @@ class ClientLeg(Leg):
         """
         self._flight = flight
         if flight.older:
-            self.older = OlderClient(self, flight, shown)
+            self.older = OlderClient(self, self.hello, flight, shown)
             return
         assert flight.extensions
         suite = flight.suite

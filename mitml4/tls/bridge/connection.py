@@ -305,6 +305,12 @@ class Connection:
     # Sending
 
     @property
+    def sending_secret(self) -> bytes:
+        """The traffic secret of our records (TLS 1.3)."""
+        assert isinstance(self._seals, Protection13)
+        return self._seals.secret
+
+    @property
     def has_due(self) -> bool:
         """Whether something is to be sent, with data or without."""
         return bool(self._due)

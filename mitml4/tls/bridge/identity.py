@@ -9,6 +9,7 @@ from typing import Final
 from cryptography import x509
 
 from mitml4.crypto import signatures
+from mitml4.crypto.schedule import finished
 from mitml4.crypto.signatures import CannotVerify, PrivateKey, PublicKey
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import Extension
@@ -17,7 +18,7 @@ from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.transcript import Transcript
 
-__all__ = ["Identity", "answer_request", "certificate_of", "public_key"]
+__all__ = ["Identity", "answer_late_request", "answer_request", "certificate_of", "public_key"]
 
 _TLS_1_3: Final = 0x0304
 _REMEMBERED_KEYS: Final = 512
@@ -57,6 +58,23 @@ def answer_request(
         )
         signature = signatures.sign(scheme, identity.key, content)
         yield messages.CertificateVerify(scheme, signature).encode()
+
+
+def answer_late_request(
+    message: bytes, identity: Identity | None, transcript: Transcript, name: str, secret: bytes
+) -> bytes:
+    """The answer to a CertificateRequest (header and all) after the handshake.
+
+    `transcript`: of the handshake; `name`: its hash; `secret`: what our records are protected with
+    now (RFC 8446 §4.4). Raises TlsError.
+    """
+    request = messages.CertificateRequest.parse(message[4:])
+    transcript.add(message)
+    answer = bytearray()
+    for part in answer_request(request, identity, transcript):
+        transcript.add(part)
+        answer += part
+    return bytes(answer) + messages.Finished(finished(name, secret, transcript.digest())).encode()
 
 
 def _scheme(request: messages.CertificateRequest, identity: Identity) -> int | None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from mitml4.crypto import signatures
 from mitml4.crypto.records import Protection
+from mitml4.crypto.signatures import CannotVerify, PublicKey
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.records import RecordType
+from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.records import Messages, RecordsIn, RecordsOut
 from mitml4.tls.bridge.transcript import Transcript
 
@@ -122,6 +125,15 @@ class Leg:
         if kind not in types:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, f"a handshake message of type {kind}")
         return kind, raw[4:]
+
+    def verify(
+        self, scheme: int, key: PublicKey, signature: bytes, content: bytes, *, version: int
+    ) -> None:
+        """Raises TlsError for a signature that does not hold, CannotBridge for an unknown one."""
+        try:
+            signatures.verify(scheme, key, signature, content, version=version)
+        except CannotVerify as error:
+            raise CannotBridge(f"signature scheme {error}") from None
 
     def read_with(self, protection: Protection) -> None:
         """What comes next has this key. RFC 8446 §5.1: no message goes on across a change."""

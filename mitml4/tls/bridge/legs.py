@@ -12,7 +12,11 @@ caller can connect again and do otherwise (`is_committed`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from mitml4.protocols.tls.hello import Extension
 from mitml4.tls.bridge.client_leg import ClientLeg
+from mitml4.tls.bridge.connection import Connection
 from mitml4.tls.bridge.flight import (
     ClientFinished,
     Flight,
@@ -22,7 +26,7 @@ from mitml4.tls.bridge.flight import (
     Shown,
 )
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
-from mitml4.tls.bridge.identity import Identity
+from mitml4.tls.bridge.identity import Identity, answer_late_request
 from mitml4.tls.bridge.leg import KeyLog, PeerAlert
 from mitml4.tls.bridge.messages import NewSessionTicket12
 from mitml4.tls.bridge.server_leg import ServerLeg
@@ -150,3 +154,22 @@ class Legs:
             server_resumption=self.server.resumption,
             client_resumption=self.client.resumption,
         )
+
+    # Later requests
+
+    def late_answer(self, connection: Connection) -> Callable[[bytes], bytes] | None:
+        """What answers a server that asks for a certificate later (RFC 8446 §4.6.2); None: the
+        client has not offered that."""
+        flight = self._flight
+        assert flight
+        if flight.older or not self.hello.parsed.has(Extension.POST_HANDSHAKE_AUTH):
+            return None
+        transcript, identity = self.server.transcript.copy(), self._identity
+        name = flight.suite.hash
+
+        def answer(request: bytes) -> bytes:
+            return answer_late_request(
+                request, identity, transcript.copy(), name, connection.sending_secret
+            )
+
+        return answer

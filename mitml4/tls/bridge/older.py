@@ -21,10 +21,11 @@ from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.transcript import Transcript
 
-__all__ = ["GROUPS", "Older", "Session", "check_finished", "choose"]
+__all__ = ["GROUPS", "Older", "Session", "check_finished", "choose", "is_bridged"]
 
 GROUPS: Final = frozenset({0x0017, 0x0018, 0x0019, 0x001D, 0x001E}) & groups.SUPPORTED
 """NIST's curves and RFC 7748's: those that TLS 1.2 has, and the bridge."""
+_TLS_1_3_SUITES: Final = 0x13  # RFC 8446 §B.4: 0x1301 to 0x1305
 _RSA: Final = frozenset(
     {0x0201, 0x0401, 0x0501, 0x0601, *range(0x0804, 0x0807), *range(0x0809, 0x080C)}
 )
@@ -46,12 +47,22 @@ class Older:
         return (scheme in _RSA) == (self.signer == "RSA")
 
 
+def is_bridged(cipher_suite: int) -> bool:
+    """Whether the bridge has this cipher suite, of TLS 1.3 or 1.2."""
+    suite = suite_of(cipher_suite)
+    if suite is None or suite.mac:
+        return False
+    name = cipher_name(cipher_suite)
+    return cipher_suite >> 8 == _TLS_1_3_SUITES or name.startswith(("ECDHE-ECDSA-", "ECDHE-RSA-"))
+
+
 def choose(hello: messages.ServerHello) -> Older:
     """What a ServerHello has chosen. Raises CannotBridge for another key exchange or cipher."""
     name = cipher_name(hello.cipher_suite)
-    suite = suite_of(hello.cipher_suite)
-    if suite is None or suite.mac or not name.startswith(("ECDHE-ECDSA-", "ECDHE-RSA-")):
+    if not is_bridged(hello.cipher_suite):
         raise CannotBridge(f"cipher suite {name}")
+    suite = suite_of(hello.cipher_suite)
+    assert suite
     return Older(
         suite=suite,
         signer="RSA" if name.startswith("ECDHE-RSA-") else "ECDSA",

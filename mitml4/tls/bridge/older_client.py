@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mitml4.crypto import groups, signatures
 from mitml4.crypto.signatures import PrivateKey
@@ -21,11 +21,9 @@ from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
-from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Message
+from mitml4.tls.bridge.hello import RelayedHello
+from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Leg, Message
 from mitml4.tls.bridge.older import Session, check_finished
-
-if TYPE_CHECKING:
-    from mitml4.tls.bridge.client_leg import ClientLeg
 
 __all__ = ["OlderClient"]
 
@@ -35,19 +33,23 @@ _TLS_1_2: Final = 0x0303
 class OlderClient:
     """Takes over a leg before the server's hello is sent."""
 
-    def __init__(self, leg: ClientLeg, flight: Flight, shown: Shown | None) -> None:
-        """Sends the server's flight. `shown` is None for a resumed session.
+    def __init__(
+        self, leg: Leg, offered: RelayedHello, flight: Flight, shown: Shown | None
+    ) -> None:
+        """Sends the server's flight. `offered`: what the client has; `shown` is None for a resumed
+        session.
 
         Raises TlsError if nothing can be signed for the client.
         """
         assert flight.older
         self.leg = leg
+        self.offered = offered
         self.chosen = flight.older
         resumed = shown is None
         hello = flight.hello
         # The session id is the client's where a session is resumed; else it is worth nothing,
         # since no session is kept by its id.
-        session_id = leg.hello.parsed.session_id if resumed else os.urandom(len(hello.session_id))
+        session_id = offered.parsed.session_id if resumed else os.urandom(len(hello.session_id))
         self._hello = replace(hello, random=os.urandom(32), session_id=session_id)
         self._session: Session | None = None
         self._key: groups.KeyShare | None = None
@@ -69,7 +71,7 @@ class OlderClient:
 
     def _limit_records(self) -> None:
         answer = messages.EncryptedExtensions(self._hello.extensions)
-        limit = self.leg.hello.record_size_limit if answer.record_size_limit else None
+        limit = self.offered.record_size_limit if answer.record_size_limit else None
         if limit := limit or answer.max_fragment_length:
             self.leg.records_out.max_content = min(self.leg.records_out.max_content, limit)
 
@@ -77,7 +79,7 @@ class OlderClient:
         return Session(
             chosen=self.chosen,
             master=master,
-            client_random=self.leg.hello.parsed.random,
+            client_random=self.offered.parsed.random,
             server_random=self._hello.random,
         )
 
@@ -92,13 +94,13 @@ class OlderClient:
         unsigned = messages.ServerKeyExchange(
             group=flight.group, point=self._key.share, scheme=self._scheme(key), signature=b""
         )
-        content = self.leg.hello.parsed.random + self._hello.random + unsigned.params
+        content = self.offered.parsed.random + self._hello.random + unsigned.params
         signature = signatures.sign(unsigned.scheme, key, content)
         self.leg.send(replace(unsigned, signature=signature).encode())
 
     def _scheme(self, key: PrivateKey) -> int:
         able = signatures.schemes_of(key, version=_TLS_1_2)
-        for scheme in self.leg.hello.parsed.signature_algorithms:
+        for scheme in self.offered.parsed.signature_algorithms:
             if scheme in able and self.chosen.allows(scheme):
                 return scheme
         raise TlsError(Alert.HANDSHAKE_FAILURE, "no signature scheme that the client accepts")
@@ -114,7 +116,7 @@ class OlderClient:
             self.chosen,
             premaster,
             self.leg.transcript,
-            client_random=self.leg.hello.parsed.random,
+            client_random=self.offered.parsed.random,
             server_random=self._hello.random,
         )
         self.leg.log("CLIENT_RANDOM", self._session.master)

@@ -11,7 +11,7 @@ If a session is resumed, the server's Finished comes first (RFC 5077 §3.1).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mitml4.crypto import groups, signatures
 from mitml4.protocols.tls.alerts import Alert, TlsError
@@ -20,13 +20,11 @@ from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.flight import Flight, ServerFinished
+from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import Identity, public_key
-from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Message
+from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Leg, Message
 from mitml4.tls.bridge.messages import Place, check_answers
 from mitml4.tls.bridge.older import GROUPS, Session, check_finished, choose
-
-if TYPE_CHECKING:
-    from mitml4.tls.bridge.server_leg import ServerLeg
 
 __all__ = ["OlderServer"]
 
@@ -56,12 +54,13 @@ _RELAYED: Final = frozenset(
 class OlderServer:
     """Takes over a leg after the server's hello."""
 
-    def __init__(self, leg: ServerLeg, hello: messages.ServerHello) -> None:
-        """Raises TlsError, and CannotBridge."""
+    def __init__(self, leg: Leg, offered: RelayedHello, hello: messages.ServerHello) -> None:
+        """`offered`: what the server has answered. Raises TlsError, and CannotBridge."""
         self.leg = leg
+        self.offered = offered
         self.hello = hello
         self.chosen = choose(hello)
-        _check(leg, hello)
+        _check(offered, hello)
         self._exchange: messages.ServerKeyExchange | None = None
         self._request: messages.CertificateRequest12 | None = None
         self._ticket: messages.NewSessionTicket12 | None = None
@@ -73,12 +72,12 @@ class OlderServer:
         leg.records_in.is_tls12 = True
         leg.transcript.choose(self.chosen.suite.hash, keep=True)
         _limit_records(leg, hello)
-        if leg.hello.session_id and hello.session_id == leg.hello.session_id:
+        if offered.session_id and hello.session_id == offered.session_id:
             self._resume(hello)
 
     def _resume(self, hello: messages.ServerHello) -> None:
         """RFC 5077 §3.4: the server has accepted a ticket, and says so by the session id."""
-        ticket = self.leg.hello.older_ticket
+        ticket = self.offered.older_ticket
         if ticket is None:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a session that was not offered")
         if ticket.cipher_suite != hello.cipher_suite or ticket.extended != self.chosen.extended:
@@ -91,7 +90,7 @@ class OlderServer:
         return Session(
             chosen=self.chosen,
             master=master,
-            client_random=self.leg.hello.random,
+            client_random=self.offered.random,
             server_random=self.hello.random,
         )
 
@@ -129,7 +128,7 @@ class OlderServer:
         return None
 
     def _checked(self, exchange: messages.ServerKeyExchange) -> messages.ServerKeyExchange:
-        offered = self.leg.hello.parsed
+        offered = self.offered.parsed
         if exchange.group not in offered.groups:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a group that was not offered")
         if exchange.group not in GROUPS:
@@ -137,8 +136,8 @@ class OlderServer:
         allowed = exchange.scheme in offered.signature_algorithms
         if not allowed or not self.chosen.allows(exchange.scheme):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a signature scheme that was not offered")
-        content = self.leg.hello.random + self.hello.random + exchange.params
-        signatures.verify(
+        content = self.offered.random + self.hello.random + exchange.params
+        self.leg.verify(
             exchange.scheme,
             public_key(self._chain[0]),
             exchange.signature,
@@ -157,7 +156,7 @@ class OlderServer:
             chain=self._chain,
             staple=self._staple,
             asks_certificate=self._request is not None,
-            ticket=self.leg.hello.older_ticket if self._session else None,
+            ticket=self.offered.older_ticket if self._session else None,
             new_ticket=self._ticket,
         )
 
@@ -189,7 +188,7 @@ class OlderServer:
             self.chosen,
             premaster,
             leg.transcript,
-            client_random=leg.hello.random,
+            client_random=self.offered.random,
             server_random=self.hello.random,
         )
         if identity and scheme:
@@ -237,9 +236,9 @@ class OlderServer:
         return self._session.master
 
 
-def _check(leg: ServerLeg, hello: messages.ServerHello) -> None:
+def _check(relayed: RelayedHello, hello: messages.ServerHello) -> None:
     """What the server has chosen was offered (RFC 5246 §7.4.1.3)."""
-    offered = leg.hello.parsed
+    offered = relayed.parsed
     if hello.legacy_version != _TLS_1_2:
         raise CannotBridge("a version before TLS 1.2")
     if _TLS_1_2 not in offered.versions and offered.supported_versions:
@@ -264,7 +263,7 @@ def _check(leg: ServerLeg, hello: messages.ServerHello) -> None:
             raise CannotBridge(f"extension {kind}")
 
 
-def _limit_records(leg: ServerLeg, hello: messages.ServerHello) -> None:
+def _limit_records(leg: Leg, hello: messages.ServerHello) -> None:
     """RFC 8449 §4, RFC 6066 §4."""
     answer = messages.EncryptedExtensions(hello.extensions)
     limit = answer.record_size_limit or answer.max_fragment_length

@@ -145,7 +145,7 @@ class ServerLeg(Leg):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "an older version after a retry")
         if _TLS_1_3 in self.hello.parsed.supported_versions and hello.random[-8:] in _DOWNGRADES:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "somebody has lowered the version")
-        self.older = OlderServer(self, hello)
+        self.older = OlderServer(self, self.hello, hello)
 
     def _check_retry(self, hello: messages.ServerHello) -> None:
         """RFC 8446 §4.1.4, §4.2.8."""
@@ -291,7 +291,7 @@ class ServerLeg(Leg):
         content = signatures.signed_content(
             "TLS 1.3, server CertificateVerify", self.transcript.digest()
         )
-        signatures.verify(verify.scheme, key, verify.signature, content)
+        self.verify(verify.scheme, key, verify.signature, content, version=_TLS_1_3)
         self.transcript.add(message[1])
         self._take = self._take_finished
 

@@ -15,8 +15,8 @@ from OpenSSL import SSL
 
 from mitml4.dataclass import dataclass
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
-from mitml4.tls.bridge.legs import Legs
 from mitml4.tls.bridge.leg import PeerAlert
+from mitml4.tls.bridge.legs import Legs
 
 _MOST = 1 << 18
 _NAME = "bridge.example"

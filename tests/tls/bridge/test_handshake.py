@@ -8,6 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from OpenSSL._util import lib
+
+from mitml4.protocols.tls.alerts import Alert, TlsError
+from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
+from mitml4.protocols.tls.hello import parse_client_hello, parse_server_hello
+from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.identity import Identity
+from mitml4.tls.bridge.leg import PeerAlert
+from mitml4.tls.bridge.tickets import SiteTickets, Tickets
 from tests.tls.bridge.peers import (
     Flow,
     certificate,
@@ -17,14 +25,6 @@ from tests.tls.bridge.peers import (
     step,
     taken,
 )
-
-from mitml4.protocols.tls.alerts import Alert, TlsError
-from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
-from mitml4.protocols.tls.hello import parse_client_hello, parse_server_hello
-from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.identity import Identity
-from mitml4.tls.bridge.leg import PeerAlert
-from mitml4.tls.bridge.tickets import SiteTickets, Tickets
 
 KEYS = ["ec-p256", "ec-p384", "ec-p521", "rsa", "ed25519", "ed448"]
 GROUPS = [
