@@ -82,16 +82,8 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     pem = tmp_path / "roots.pem"
     pem.write_bytes(b"x")
     config = on_lo(
-        *(
-            "--ca-dir",
-            "/ca",
-            "--on-pinned",
-            "fail",
-            "--upstream",
-            "reject",
-            "--tls-engine",
-            "openssl",
-        ),
+        *("--ca-dir", "/ca", "--on-pinned", "fail", "--upstream", "reject"),
+        *("--tls-engine", "openssl"),
         *("--upstream-ca", str(pem), "-o", "events", "--keylog", "keys", "--headers"),
         *("--filter", "a"),
         *("--duration", "5m", "--max-flows", "7", "--detect-timeout", "0s", "--drain", "1.5s"),
