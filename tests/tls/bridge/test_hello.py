@@ -177,7 +177,7 @@ STREAMS = st.builds(
 
 
 def check_mirrored(mirroring: ModuleType, stream: bytes, relayed: RelayedHello) -> None:
-    comparison = mirroring.compare(stream, relayed.records())
+    comparison = mirroring.compare(mirroring.Relayed([(stream, relayed.records())]))
     assert comparison == mirroring.Comparison(
         ja3=True, ja4=True, order=True, bodies=True, records=True
     )
