@@ -96,10 +96,10 @@ class MemoryStream(Transport):
             else:
                 await self.wait_sendable(fed_by)
 
-    def send_nowait(self, data: bytes) -> int | None:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         self._check_sendable()
         if room := max(0, self._room()):
-            self._deliver(data[:room])
+            self._deliver(bytes(data[:room]))
         return min(room, len(data))
 
     def _check_sendable(self) -> None:

@@ -152,10 +152,13 @@ class Stream(ABC):
         await self.send_all(memoryview(data), fed_by=fed_by)
         return len(data)
 
-    def send_nowait(self, data: bytes) -> int | None:
-        """Send a part if there is room, and return its size; None if the stream cannot do so
-        without waiting. Not while another task is sending."""
-        return None
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Send a part if there is room, and return its size. Not while another task is sending.
+
+        A stream may keep a part that it has no room for, and send it before other data. One that
+        cannot send without waiting sends nothing.
+        """
+        return 0
 
 
 class Transport(Stream):

@@ -210,9 +210,18 @@ class TcpStream(Transport):
         if urgent.has_come and self._is_before_urgent():
             return None
         try:
-            return self.socket.recv_into(buffer, self._there(len(buffer)))
+            count = self.socket.recv_into(buffer[:_MOST_OF_TINY_PACKETS])
         except BlockingIOError:
             return None
+        if count == _MOST_OF_TINY_PACKETS and len(buffer) > count:
+            count += self._receive_more(buffer[count:])
+        return count
+
+    def _receive_more(self, buffer: memoryview) -> int:
+        """Read what else is there. A reset is not looked for: it is reported only once."""
+        if not self._count_in_kernel() or (urgent.has_come and self._is_before_urgent()):
+            return 0
+        return self.socket.recv_into(buffer, self._there(len(buffer)))
 
     async def wait_receivable(self) -> None:
         if self._kept:
@@ -263,7 +272,7 @@ class TcpStream(Transport):
             except BlockingIOError:
                 await self.wait_sendable(fed_by)
 
-    def send_nowait(self, data: bytes) -> int | None:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         try:
             return self.socket.send(data)
         except BlockingIOError:

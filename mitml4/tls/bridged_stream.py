@@ -1,8 +1,9 @@
 """A byte stream inside TLS of the bridge (`tls/bridge`): the peer of `tls/stream.py`'s, which is by
 OpenSSL.
 
-Ciphertext goes through buffers that all connections share: one is lent for the length of a read, or
-of a send. Several records go through each system call. An idle connection holds none.
+Ciphertext goes through buffers that all connections share: one is lent for as long as a read or a
+send takes that need not wait. Several records go through each system call. A connection that waits
+holds none, only what there was no room for below.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ __all__ = ["BridgedStream"]
 _BUFFER_BYTES: Final = 8 * MAX_RECORD
 """Holds eight full records, sealed or open."""
 _IDLE_BUFFERS: Final = 32
-_FEW_BYTES: Final = 4096
-"""Up to so many bytes are not worth a buffer while they wait for room."""
 _buffers: Final[list[memoryview]] = []
 
 
@@ -39,10 +38,12 @@ class BridgedStream(OpenedStream):
         super().__init__(below)
         self.connection = connection
         self._unsent = b""
-        """Records that were sealed, and that the stream below had no room for."""
+        """Records that are due, and that the stream below had no room for."""
+        self._is_sending = False
         self._is_cut = False
         """Sending has ended in the middle of a record: nothing fits behind it."""
-        self._sending = trio.Lock()
+        self._waiting: trio.lowlevel.ParkingLot | None = None
+        """Those who wait until another task has sent."""
 
     def on_certificate_request(self, call: Callable[[], None]) -> None:
         self.connection.on_request = call
@@ -74,7 +75,10 @@ class BridgedStream(OpenedStream):
         connection = self.connection
         count: int | None = 0
         if not connection.has_ended:
-            count = self._open(buffer)
+            if connection.kept and connection.keeps_record:
+                count = connection.open(connection.kept, buffer)
+            else:
+                count = self._open_next(buffer)
         if self._unsent or connection.has_due:
             self._send_due_nowait()
         if count or count is None:
@@ -83,17 +87,18 @@ class BridgedStream(OpenedStream):
             raise TlsFailure(connection.failure, connection.received_alert)
         return 0 if connection.received_close_notify else None
 
-    def _open(self, buffer: memoryview) -> int | None:
-        """Open the records that are kept, or else read; None if there is nothing to read."""
+    def _open_next(self, buffer: memoryview) -> int | None:
+        """Open what comes next; None if there is nothing to read."""
         connection = self.connection
-        if connection.keeps_record:
-            return connection.open(connection.kept, buffer)
         ciphertext = _lend()
         try:
             kept = len(connection.kept)
-            ciphertext[:kept] = connection.kept
+            if kept:
+                ciphertext[:kept] = connection.kept
             room = ciphertext[kept : connection.ciphertext_bytes(len(buffer))]
-            count = self._receive_below(room)
+            count = self.below.receive_nowait(room)
+            if count is None and urgent.has_come:
+                count = self._receive_urgent(room)
             if count is None:
                 return None
             if not count:
@@ -102,14 +107,12 @@ class BridgedStream(OpenedStream):
         finally:
             _give_back(ciphertext)
 
-    def _receive_below(self, room: memoryview) -> int | None:
-        count = self.below.receive_nowait(room)
-        if count is None and urgent.has_come and (byte := self.below.peek_urgent()):
-            # TLS has no urgent data: the byte is a part of a record, as for OpenSSL.
-            room[: len(byte)] = byte
-            self.below.discard(len(byte))
-            return len(byte)
-        return count
+    def _receive_urgent(self, room: memoryview) -> int | None:
+        """TLS has no urgent data: the byte is a part of a record, as for OpenSSL."""
+        byte = self.below.peek_urgent()
+        room[: len(byte)] = byte
+        self.below.discard(len(byte))
+        return len(byte) or None
 
     def _has_unread(self) -> bool:
         return self.connection.keeps_record
@@ -132,50 +135,45 @@ class BridgedStream(OpenedStream):
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
         """As `Stream` has it. Once TLS has broken, sending raises BrokenPipeError: a
         StreamTruncated would be taken for the end of the stream that the data came from."""
-        await self._begin_sending()
+        while self._is_sending:
+            self._waiting = self._waiting or trio.lowlevel.ParkingLot()
+            await self._waiting.park()
+        self._is_sending = True
         try:
-            while True:
-                await self._send_due(fed_by)
-                if not data:
-                    return
-                data = data[await self._send_records(data, fed_by) :]
+            while data or self._unsent or self.connection.has_due:
+                taken, rest = self._send_piece(data)
+                data = data[taken:]
+                if rest:
+                    await self.below.send_all(memoryview(rest), fed_by=fed_by)
         except BaseException:
             self._is_cut = True
             raise
         finally:
-            self._sending.release()
+            self._is_sending = False
+            if self._waiting:
+                self._waiting.unpark()
 
-    async def _begin_sending(self) -> None:
-        try:
-            self._sending.acquire_nowait()
-        except trio.WouldBlock:
-            await self._sending.acquire()
-
-    async def _send_due(self, fed_by: Transport | None) -> None:
-        """Send what is due before data: it may become more while that waits for room."""
-        while self._unsent or self.connection.has_due:
-            self._check_sendable()
-            records = self._unsent + self.connection.seal_due()
-            self._unsent = b""
-            await self.below.send_all(memoryview(records), fed_by=fed_by)
-
-    async def _send_records(self, data: memoryview, fed_by: Transport | None) -> int:
-        """Send some of the data in one piece, and return how much; 0 if something is due first."""
-        self._check_sendable()
-        if self.connection.is_shut:
-            raise _broken_pipe(self.connection.failure or "the stream was ended")
-        buffer = _lend() if len(data) > _FEW_BYTES else memoryview(bytearray(2 * _FEW_BYTES))
-        try:
-            taken, length = self.connection.seal(data, buffer)
-            await self.below.send_all(buffer[:length], fed_by=fed_by)
-        finally:
-            if len(buffer) == _BUFFER_BYTES:
-                _give_back(buffer)
-        return taken
-
-    def _check_sendable(self) -> None:
+    def _send_piece(self, data: memoryview) -> tuple[int, bytes]:
+        """Send what is due, or else some of the data, as far as there is room. Returns how many
+        bytes of data are in that, and the records that there was no room for."""
+        connection = self.connection
         if self._is_cut:
             raise _broken_pipe("a record was cut off")
+        if self._unsent or connection.has_due:
+            records = self._unsent + connection.seal_due()
+            self._unsent = b""
+            return 0, records
+        if connection.is_shut:
+            raise _broken_pipe(connection.failure or "the stream was ended")
+        buffer = _lend()
+        try:
+            taken, length = connection.seal(data, buffer)
+            sent = 0
+            if isinstance(self.below, Transport):  # others may keep a part, until more is sent
+                sent = self.below.send_nowait(buffer[:length])
+            return taken, bytes(buffer[sent:length])
+        finally:
+            _give_back(buffer)
 
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
         self.connection.close()
@@ -194,43 +192,36 @@ class BridgedStream(OpenedStream):
         self.connection.queue(message)
         self._send_due_nowait()
 
-    def send_nowait(self, data: bytes) -> int | None:
-        if self._sending.locked() or self._is_cut or self.connection.is_shut:
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        self._send_due_nowait()
+        cannot = self._is_sending or self._is_cut or self._unsent or self.connection.is_shut
+        if cannot or not data:
             return 0
-        if not self._send_due_nowait() or self._unsent:
-            return 0
-        buffer = memoryview(bytearray(MAX_RECORD))
-        taken, length = self.connection.seal(memoryview(data), buffer)
-        self._unsent = bytes(buffer[:length])
+        taken, self._unsent = self._send_piece(memoryview(data))
         self._send_due_nowait()
         return taken
 
-    def _send_due_nowait(self) -> bool:
-        """Send what is due as far as there is room. False if the stream below cannot do so without
-        waiting.
+    def _send_due_nowait(self) -> None:
+        """Send what is due, as far as there is room. The rest is sent before other data, as is all
+        of it if another task is sending.
 
-        Nothing is lost if another task is sending, or if there is no room: it is sent before other
-        data.
+        So reading never waits until the far side reads.
         """
-        if self._sending.locked() or self._is_cut:
-            return True
+        if self._is_sending or self._is_cut:
+            return
         # What is due is sealed only once there is room: until then, one answer is enough for all
         # that ask.
         while records := self._unsent or self.connection.seal_due():
-            sent: int | None = 0
+            self._unsent = records
+            sent = 0
             with suppress(OSError, trio.ClosedResourceError):  # receiving reports it
                 sent = self.below.send_nowait(records)
-            self._unsent = records[sent or 0 :]
+            self._unsent = records[sent:]
             if not sent:
-                return sent is not None
-        return True
+                return
 
     async def _flush_unless_sending(self) -> None:
-        """Reading does not wait until the far side reads. But a stream of OpenSSL's below cannot
-        say whether it has room."""
-        if (self._unsent or self.connection.has_due) and not self._send_due_nowait():
-            with suppress(OSError):
-                await self.send_all(memoryview(b""))
+        self._send_due_nowait()
 
     def close(self) -> None:
         self._send_due_nowait()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 
 import pytest
 import trio
 
+from mitml4.net import urgent
 from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.tcp import TcpStream
 
@@ -103,3 +105,46 @@ async def test_urgent_data_is_no_end_for_splice_though_the_end_has_come() -> Non
     source.close()
     sink.close()
     pipes.close()
+
+
+async def test_one_call_reads_all_that_is_there_up_to_what_is_told_once(monkeypatch) -> None:
+    """More than the first system call has asked for, but neither urgent data nor a reset."""
+    monkeypatch.setattr(urgent, "has_come", False)
+    for then in ("nothing", "the end", "a reset", "urgent data"):
+        for size in (8191, 8192, 8193, 60_000):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                far = socket.create_connection(listener.getsockname())
+                stream = TcpStream(listener.accept()[0])
+            data = bytes(range(200)) * (size // 200 + 1)
+            far.sendall(data[:size])
+            buffer = memoryview(bytearray(65536))
+            with trio.fail_after(5):
+                await stream.peek(size - 1, 65536)
+                if then == "urgent data":
+                    far.send(b"U", socket.MSG_OOB)
+                    poller = select.poll()
+                    poller.register(stream.socket, select.POLLPRI)
+                    assert poller.poll(5000)
+                    urgent.expect_on(stream.socket)
+                elif then == "the end":
+                    far.shutdown(socket.SHUT_WR)
+                elif then == "a reset":
+                    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    far.close()
+                while then in ("the end", "a reset") and not stream.has_ended():
+                    await trio.lowlevel.checkpoint()
+                assert stream.receive_nowait(buffer) == size
+                assert buffer[:size] == data[:size]
+                match then:
+                    case "nothing":
+                        assert stream.receive_nowait(buffer) is None
+                    case "the end":
+                        assert stream.receive_nowait(buffer) == 0
+                    case "a reset":
+                        with pytest.raises(ConnectionResetError):
+                            stream.receive_nowait(buffer)
+                    case "urgent data":
+                        assert stream.receive_nowait(buffer) is None
+                        assert stream.peek_urgent() == b"U"
+            stream.close()
+            far.close()

@@ -85,6 +85,7 @@ class Connection:
         "_since_data",
         "answer_request",
         "failure",
+        "has_ended",
         "is_shut",
         "kept",
         "on_request",
@@ -115,6 +116,8 @@ class Connection:
         self.received_alert: int | None = None
         """The fatal alert that the far end has sent."""
         self.received_close_notify = False
+        self.has_ended = False
+        """Whether nothing more is read."""
         self.is_shut = False
         """Whether nothing more can be sent: an end or an alert was, or is due."""
         self.on_ticket: Callable[[NewSessionTicket], None] | None = None
@@ -132,11 +135,6 @@ class Connection:
         """Of so much ciphertext the content is `room` bytes at most, if all records are whole."""
         overhead = self._opens.overhead
         return max(_HEADER_BYTES + MAX_RECORD, room + overhead * -(-room // MAX_CONTENT))
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more is read."""
-        return self.received_close_notify or bool(self.failure)
 
     @property
     def keeps_record(self) -> bool:
@@ -247,9 +245,10 @@ class Connection:
         if level == _FATAL:
             self.received_alert = alert
             self.failure = f"the alert {alert_name(alert)}"
+            self.has_ended = True
             self._shut()
         elif alert == Alert.CLOSE_NOTIFY:
-            self.received_close_notify = True
+            self.received_close_notify = self.has_ended = True
         else:
             since.warnings = _count(since.warnings, _MAX_WARNINGS, "warnings")
 
@@ -300,6 +299,7 @@ class Connection:
 
     def _fail(self, error: TlsError) -> None:
         self.failure = error.message
+        self.has_ended = True
         self.alert(error.alert)
 
     # Sending
