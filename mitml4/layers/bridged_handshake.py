@@ -37,6 +37,7 @@ from mitml4.tls.presented import Presented
 
 __all__ = ["BridgedHandshake", "NotBridged"]
 
+_TLS_1_3: Final = 0x0304
 _SCRATCH: Final = memoryview(bytearray(1 << 16))
 """What is received goes through it; nothing waits in between."""
 
@@ -46,8 +47,10 @@ class NotBridged:
     """OpenSSL has to do the handshakes."""
 
     reason: str
-    server_side: Transport | None
+    server_side: Transport | None = None
     """Another connection; None: nothing was sent on the first one."""
+    stays_closed: bool = False
+    """The client means a TLS 1.3 that OpenSSL has no answer to either: it is passed through."""
 
 
 class BridgedHandshake(Handshake):
@@ -60,8 +63,11 @@ class BridgedHandshake(Handshake):
         try:
             self.legs = self._begin()
         except CannotBridge as reason:
-            return NotBridged(str(reason), None)
+            offers_1_3 = _TLS_1_3 in self.hello.supported_versions
+            return NotBridged(str(reason), stays_closed=offers_1_3)
         except TlsError as error:
+            if error.alert != Alert.DECRYPT_ERROR:  # the server refuses such a hello itself
+                return NotBridged("not openable", stays_closed=True)
             self.report("client", "protocol", error.message)
             await self._refuse_client(error.alert)
         try:
@@ -192,7 +198,9 @@ class BridgedHandshake(Handshake):
 
     async def _choose_leaf(self, flight: Flight) -> Shown | GivenUp | None:
         """What the client is shown; None in a resumed session. Raises HandshakeError."""
+        assert self.legs.tickets
         if flight.ticket:
+            self.legs.tickets.seen = flight.ticket.seen
             self.details = replace(self.details, certificate=_seen(flight.ticket.seen))
             self.announce()
             return None
@@ -205,7 +213,6 @@ class BridgedHandshake(Handshake):
         if isinstance(verdict, GivenUp):
             return verdict
         leaf = await self.make_leaf(presented, verdict, flight.version)
-        assert self.legs.tickets
         self.legs.tickets.seen = self.details.certificate
         return Shown(chain=leaf.chain_der, key=leaf.key, staple=leaf.staple)
 

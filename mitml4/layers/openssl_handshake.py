@@ -36,8 +36,9 @@ a server may send these because our offer lacks something that the client's has.
 class OpenSslHandshake(Handshake):
     """Both handshakes of one flow by OpenSSL."""
 
-    async def run(self) -> Intercepted | GivenUp:
-        """Raises HandshakeError, OSError."""
+    async def run(self, reason: str) -> Intercepted | GivenUp:
+        """`reason`: why the bridge does not do it. Raises HandshakeError, OSError."""
+        self._reason = reason
         server_side = await self._connect()
         if isinstance(server_side, GivenUp):
             return server_side
@@ -55,7 +56,10 @@ class OpenSslHandshake(Handshake):
         """The handshake with the server, with the client's offer."""
         mirrored = self.tools.contexts.server_side(self.hello)
         unlike = differences(self.hello, mirrored.hello)
-        self.details = replace(self.details, server_hello=unlike or "exact")
+        self.details = replace(
+            self.details,
+            server_hello=(f"by OpenSSL: {self._reason}", *unlike) if unlike else "exact",
+        )
         stream = tls_over(self.bridge.server_side, mirrored.context, framing=self.framing())
         stream.alerts.usual = mirrored.usual
         prepare(stream.connection, self.hello)

@@ -31,7 +31,7 @@ from mitml4.protocols.tls.fingerprints import ja4, kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.tasks import first_of
-from mitml4.tls.bridge.older import is_bridged
+from mitml4.tls.bridge.older import finishes_all, is_bridged
 from mitml4.tls.engine_memory import EngineSite
 from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
@@ -102,18 +102,20 @@ class InterceptTls:
     ) -> Inner | None:
         """Do both handshakes, by the bridge if it can, else by OpenSSL."""
         redial = self.redial if context.depth == 0 else None
-        outcome: Intercepted | GivenUp | NotBridged
-        outcome = NotBridged(self._not_bridged(bridge, context, hello, visit), None)
-        if not outcome.reason:
-            bridged = BridgedHandshake(self.tools, bridge, context, hello, visit, speaker, redial)
-            outcome = await bridged.run()
+        parts = context, hello, visit, speaker, redial
+        reason = self._not_bridged(bridge, context, hello, visit)
+        outcome: Intercepted | GivenUp | NotBridged = NotBridged(reason)
+        if not reason:
+            outcome = await BridgedHandshake(self.tools, bridge, *parts).run()
         if isinstance(outcome, NotBridged):
             if outcome.server_side:
                 bridge = self._onto(bridge, outcome.server_side)
+            if outcome.stays_closed or self.tools.engine == "bridge":
+                return await self._pass_through(bridge, context, speaker, outcome.reason, visit)
             if not self.tools.contexts.can_offer(hello):
                 return await self._pass_through(bridge, context, speaker, "cipher")
-            openssl = OpenSslHandshake(self.tools, bridge, context, hello, visit, speaker, redial)
-            outcome = await openssl.run()
+            openssl = OpenSslHandshake(self.tools, bridge, *parts)
+            outcome = await openssl.run(outcome.reason)
         match outcome:
             case Intercepted():
                 inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
@@ -133,14 +135,16 @@ class InterceptTls:
     ) -> str:
         """Why OpenSSL does the handshakes from the first byte; empty: it does not."""
         memory, site = self.tools.engine_memory, EngineSite(visit.site, ja4(hello))
+        if self.tools.engine == "openssl":
+            return "as asked"
         if bridge.framing:
             return "a handshake in packets"
         if not any(map(is_bridged, hello.cipher_suites)):
             return "cipher"
         if reason := memory.must_use_openssl(site):
             return reason
-        if context.depth and not memory.may_bridge_inside(site):
-            return "nobody can dial again"
+        if context.depth and not (finishes_all(hello) or memory.may_bridge_inside(site)):
+            return "not known to be bridged, inside another layer"
         return ""
 
     def _onto(self, bridge: Bridge, server_side: Transport) -> Bridge:

@@ -15,16 +15,20 @@ from mitml4.crypto.schedule import extended_master_secret, finished_1_2, master_
 from mitml4.crypto.suites import Suite, suite_of
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
-from mitml4.protocols.tls.hello import Extension
-from mitml4.protocols.tls.names import cipher_name
+from mitml4.protocols.tls.hello import ClientHello, Extension
+from mitml4.protocols.tls.names import cipher_name, without_grease
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.transcript import Transcript
 
-__all__ = ["GROUPS", "Older", "Session", "check_finished", "choose", "is_bridged"]
+__all__ = ["GROUPS", "Older", "Session", "check_finished", "choose", "finishes_all", "is_bridged"]
 
 GROUPS: Final = frozenset({0x0017, 0x0018, 0x0019, 0x001D, 0x001E}) & groups.SUPPORTED
 """NIST's curves and RFC 7748's: those that TLS 1.2 has, and the bridge."""
+_TLS_1_2: Final = 0x0303
+_TLS_1_3: Final = 0x0304
+_SIGNALS: Final = (0x00FF, 0x5600)
+"""Suites that are none: of RFC 5746 §3.3 and RFC 7507."""
 _TLS_1_3_SUITES: Final = 0x13  # RFC 8446 §B.4: 0x1301 to 0x1305
 _RSA: Final = frozenset(
     {0x0201, 0x0401, 0x0501, 0x0601, *range(0x0804, 0x0807), *range(0x0809, 0x080C)}
@@ -54,6 +58,16 @@ def is_bridged(cipher_suite: int) -> bool:
         return False
     name = cipher_name(cipher_suite)
     return cipher_suite >> 8 == _TLS_1_3_SUITES or name.startswith(("ECDHE-ECDSA-", "ECDHE-RSA-"))
+
+
+def finishes_all(hello: ClientHello) -> bool:
+    """Whether the bridge has every version, cipher suite and group that a client offers."""
+    suites = without_grease(hello.cipher_suites)
+    return (
+        set(hello.versions) <= {_TLS_1_2, _TLS_1_3}
+        and all(is_bridged(suite) or suite in _SIGNALS for suite in suites)
+        and groups.SUPPORTED.issuperset(without_grease(hello.groups))
+    )
 
 
 def choose(hello: messages.ServerHello) -> Older:
