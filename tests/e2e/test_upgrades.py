@@ -10,6 +10,8 @@ import pytest
 
 from mitml4.lab.network import SERVER_V4
 
+from .exim import serve_exim
+
 HOST = "www.example"
 PG_BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
@@ -18,37 +20,7 @@ MAIL = "From: a@www.example\r\nTo: root@www.example\r\nSubject: hello\r\n\r\nSTA
 
 def test_smtp(serve, session, client, identity, files: Path) -> None:
     port = 25025
-    spool = files / "exim"
-    spool.mkdir()
-    shutil.chown(spool, "Debian-exim", "Debian-exim")
-    key = spool / "key.pem"
-    shutil.copy(identity.key, key)
-    shutil.chown(key, "Debian-exim", "Debian-exim")
-    config = spool / "exim.conf"
-    config.write_text(
-        f"""\
-primary_hostname = {HOST}
-spool_directory = {spool}
-log_file_path = {spool}/%slog
-pid_file_path = {spool}/pid
-local_interfaces = {SERVER_V4}
-daemon_smtp_ports = {port}
-tls_advertise_hosts = *
-tls_certificate = {identity.certificate}
-tls_privatekey = {key}
-acl_smtp_rcpt = everybody
-host_lookup =
-rfc1413_hosts =
-begin acl
-everybody:
-  accept
-begin routers
-nowhere:
-  driver = redirect
-  data = :blackhole:
-"""
-    )
-    serve("exim4", "-bdf", "-C", str(config), port=port)
+    serve_exim(serve, files, identity, port)
     watch = session.watch()
     mail = files / "mail.txt"
     mail.write_text(MAIL)
