@@ -33,7 +33,8 @@ class _Flow:
     server: Target
     """Its best name: what an inner layer asked for, otherwise the address."""
     summary: str = ""
-    is_requested: bool = False
+    requested_in: int = -1
+    """The depth of the layer whose first request `summary` shows."""
 
 
 @dataclass(slots=True)
@@ -58,9 +59,8 @@ class CaptureTable:
                 _describe(self._open[event.flow], event)
             case LayerEvent(content=HttpRequest() as request):
                 flow = self._open[event.flow]
-                if not flow.is_requested:
-                    flow.summary = _request(flow, request)
-                flow.is_requested = True
+                if event.depth > flow.requested_in:
+                    flow.summary, flow.requested_in = _request(flow, request), event.depth
             case FlowClose():
                 self._rows[event.flow] = _row(self._open.pop(event.flow), event)
                 if len(self._rows) == _MOST_ROWS:

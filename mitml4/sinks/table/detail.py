@@ -270,9 +270,12 @@ def _message_part(
     for name, value in headers or ():
         yield DetailLine(f"  {name}: {value}")
     if body and body.content is not None:
-        undone = f", {', '.join(body.encoding)} undone" if body.encoding else ""
         head = DetailLine("    ", "closed")
-        yield from _content(body, body.content, content_type, head, undone)
+        yield from _content(body, body.content, content_type, head, _undone(body))
+
+
+def _undone(part: Body | Message) -> str:
+    return f", {', '.join(part.encoding)} undone" if part.encoding else ""
 
 
 def _content(
@@ -297,14 +300,18 @@ def _bounded(lines: list[str]) -> Iterator[DetailLine]:
 
 
 def _message(message: Message) -> Iterator[DetailLine]:
+    """A message. A close has a code and a reason (RFC 6455 §5.5.1)."""
     what = message.opcode or message.protocol
     on = "" if message.stream is None else f" on {message.stream}"
     text = f"{_ARROWS[message.direction]} {what}{on}, {message.size} bytes  {_clock(message.time)}"
     head = DetailLine(text, "name")
     yield DetailLine("")
-    if message.content:
+    if message.opcode == "close" and message.content and len(message.content) > 1:
+        code, reason = message.content[:2], message.content[2:].decode("utf-8", "replace")
+        yield head._replace(text=f"{text}  {int.from_bytes(code, 'big')} {reason}".rstrip())
+    elif message.content:
         head = head._replace(text=f"{text}  ")
-        yield from _content(message, message.content, message.protocol, head)
+        yield from _content(message, message.content, message.protocol, head, _undone(message))
     else:
         yield head
 

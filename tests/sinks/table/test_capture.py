@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from mitml4.address import Address
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.protocols.git import GitDetails
 from mitml4.protocols.http.connect import HttpConnectDetails
+from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.http.http1 import Http1Details
 from mitml4.protocols.policy import Target
 from mitml4.protocols.stomp import StompDetails
@@ -177,3 +178,21 @@ def test_the_sides_of_a_flow_have_a_column_where_they_are_known(capsys) -> None:
     assert "7 client" in first
     assert "7 server" in first
     assert "side" not in second
+
+
+def test_the_first_request_of_the_innermost_layer_is_told(capsys) -> None:
+    table = CaptureTable()
+    table.publish(opened(1))
+    for depth, method, url in (
+        (0, "CONNECT", "www.example:443"),
+        (2, "GET", "https://www.example/first"),
+        (2, "GET", "https://www.example/second"),
+        (0, "CONNECT", "other.example:443"),
+    ):
+        content = HttpRequest(stream=1, method=method, url=url, version="HTTP/1.1")
+        table.publish(LayerEvent(time=NOW, flow=1, depth=depth, content=content))
+    table.publish(closed(1))
+    table.finish()
+    (_, line) = capsys.readouterr().out.splitlines()
+    assert "GET https://www.example/first" in line
+    assert "CONNECT" not in line

@@ -79,6 +79,19 @@ def test_why_a_flow_was_passed_through_and_what_failed_is_said() -> None:
     assert "client, handshake: unknown_ca (alert)" in lines
 
 
+def test_messages_are_shown_with_what_was_undone_and_closes_with_their_code() -> None:
+    common: dict[str, Any] = {"depth": 2, "stream": None, "direction": "up", "time": TIME}
+    messages = [
+        Message(protocol="grpc", size=9, base64="aGk=", encoding=("gzip",), **common),
+        Message(protocol="websocket", opcode="close", size=7, base64="A+kgYnllIQ==", **common),
+        Message(protocol="websocket", opcode="close", size=1, base64="Aw==", **common),
+    ]
+    lines = text(flow(messages=messages))
+    assert f"↑ grpc, 9 bytes  {CLOCK}  [text, 2 bytes, gzip undone]" in lines
+    assert f"↑ close, 7 bytes  {CLOCK}  1001  bye!" in lines
+    assert f"↑ close, 1 bytes  {CLOCK}  [binary, 1 bytes]" in lines
+
+
 def test_what_was_said_is_shown_in_the_order_of_its_kinds() -> None:
     body = Body(size=23, text="<p>", encoding=("gzip",), truncated=True)
     message = Message(
