@@ -70,7 +70,9 @@ class Meeting:
             visit=self.visit,
             error=lambda kind, reason: self.errors.append((kind, reason)),
         )
-        return await meeting.run(lambda: handshake(self.client_side))
+        stream = await meeting.run(lambda: handshake(self.client_side))
+        meeting.watch_opening(stream)
+        return stream
 
     async def fail(self, failure: Exception) -> None:
         with pytest.raises(HandshakeError):
