@@ -20,7 +20,7 @@ from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.stream import tls_over
-from tests.tls.bridge.ends import bridged, in_place_of
+from tests.tls.bridge.ends import between, bridged
 
 Pair = Callable[[Leaf], AbstractAsyncContextManager[tuple[Stream, Stream]]]
 
@@ -50,11 +50,11 @@ async def over_tcp(_leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
         other.abort()
 
 
-def in_tls(carried_by: Pair, keylog: list[bytes] | None = None) -> Pair:
+def in_tls(carried_by: Pair) -> Pair:
     @asynccontextmanager
     async def pair(leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
         outcome = Outcome(version=0x0304, cipher="", alpn=b"", extended_master_secret=True)
-        contexts = Contexts(keylog=None if keylog is None else keylog.append)
+        contexts = Contexts()
         async with carried_by(leaf) as (below_client, below_server):
             client = tls_over(below_client, contexts.server_side(HELLO).context)
             server = tls_over(below_server, contexts.client_side(leaf, outcome), server_side=True)
@@ -75,18 +75,30 @@ def in_bridge(carried_by: Pair) -> Pair:
     return pair
 
 
-def to_openssl(*, is_client: bool) -> Pair:
-    """One end is OpenSSL's: of the other, too, until the handshake is done."""
+def to_openssl(version: int, *, is_client: bool) -> Pair:
+    """One end is OpenSSL's, the other is the bridge's between it and another of OpenSSL's."""
 
     @asynccontextmanager
     async def pair(leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
-        keylog: list[bytes] = []
-        tls = in_tls(over_tcp, keylog)
-        async with tls(leaf) as (client, server):
-            if is_client:
-                yield in_place_of(client.below, keylog, is_client=True), server
-            else:
-                yield client, in_place_of(server.below, keylog, is_client=False, sent=2)
+        outcome = Outcome(version=version, cipher="", alpn=b"", extended_master_secret=True)
+        contexts = Contexts()
+        bridge: list[Stream] = []
+
+        async def shake_hands(client_side: Stream, server_side: Stream) -> None:
+            bridge.extend(await between(client_side, server_side))
+
+        async with (
+            over_tcp(leaf) as (far_client, near_client),
+            over_tcp(leaf) as (near_server, far_server),
+        ):
+            client = tls_over(far_client, contexts.server_side(HELLO).context)
+            context = contexts.client_side(leaf, outcome)
+            server = tls_over(far_server, context, server_side=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.handshake)
+                nursery.start_soon(server.handshake)
+                nursery.start_soon(shake_hands, near_client, near_server)
+            yield (bridge[1], server) if is_client else (client, bridge[0])
 
     return pair
 
@@ -102,8 +114,10 @@ PAIRS = {
     "bridge in bridge": in_bridge(in_bridge(over_tcp)),
     "bridge in tls": in_bridge(in_tls(in_memory)),
     "tls in bridge": in_tls(in_bridge(in_memory)),
-    "bridge to a server of OpenSSL's": to_openssl(is_client=True),
-    "bridge to a client of OpenSSL's": to_openssl(is_client=False),
+    "bridge to a server": to_openssl(0x0304, is_client=True),
+    "bridge to a client": to_openssl(0x0304, is_client=False),
+    "bridge to a server of TLS 1.2": to_openssl(0x0303, is_client=True),
+    "bridge to a client of TLS 1.2": to_openssl(0x0303, is_client=False),
 }
 
 

@@ -12,6 +12,7 @@ import trio
 import trustme
 
 from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
+from mitml4.lab.memory import memory_pair
 from mitml4.net.stream import StreamTruncated
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing
@@ -21,7 +22,7 @@ from mitml4.tls.context import Contexts
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.stream import TlsStream, tls_over
-from tests.tls.bridge.ends import in_place_of
+from tests.tls.bridge.ends import between
 
 HELLO = ClientHello(
     legacy_version=0x0303,
@@ -102,8 +103,19 @@ async def in_memory(near: socket.socket, peer: Peer) -> OpenedStream:
 
 
 async def by_bridge(near: socket.socket, peer: Peer) -> OpenedStream:
-    stream = await by_openssl(near, peer, None)
-    return in_place_of(stream.below, peer.keylog.read_bytes().splitlines()[1:], is_client=True)
+    """The bridge between a client of OpenSSL's and the peer."""
+    far, client_side = memory_pair()
+    client, streams = tls_over(far, CONTEXT), []
+
+    async def bridge() -> None:
+        streams.extend(await between(client_side, TcpStream(near)))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, peer.handshake)
+            nursery.start_soon(bridge)
+            nursery.start_soon(client.handshake)
+    return streams[1]
 
 
 @pytest.fixture(params=[on_descriptor, in_memory, by_bridge])

@@ -1,9 +1,9 @@
-"""Both ends of connections of the bridge, without a handshake, and in the place of OpenSSL's."""
+"""Both ends of connections of the bridge without a handshake, and those of a real one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mitml4.crypto.records import (
@@ -17,11 +17,14 @@ from mitml4.crypto.suites import suite_of
 from mitml4.net.stream import Stream
 from mitml4.protocols.tls.records import HandshakeType, RecordType
 from mitml4.tls.bridge.connection import Connection
+from mitml4.tls.bridge.flight import ClientFinished, Flight
+from mitml4.tls.bridge.legs import Legs
 from mitml4.tls.bridge.records import RecordsIn, RecordsOut
+from mitml4.tls.bridge.tickets import SiteTickets
 from mitml4.tls.bridged_stream import BridgedStream
+from tests.tls.bridge.peers import shown
 
 TLS_AES_128_GCM_SHA256 = 0x1301
-TLS_AES_256_GCM_SHA384 = 0x1302
 ECDHE_RSA_AES128_GCM_SHA256 = 0xC02F
 
 
@@ -129,19 +132,36 @@ def bridged(one: Stream, other: Stream) -> tuple[BridgedStream, BridgedStream]:
     return BridgedStream(one, client), BridgedStream(other, server)
 
 
-def in_place_of(
-    below: Stream, keylog: Sequence[bytes], *, is_client: bool, sent: int = 0
-) -> BridgedStream:
-    """Goes on where OpenSSL has done the handshake of TLS 1.3 with AES-GCM.
+async def between(
+    client_side: Stream, server_side: Stream, tickets: SiteTickets | None = None
+) -> tuple[BridgedStream, BridgedStream]:
+    """Does the handshakes of a client and a server, and returns the streams to both."""
+    hello = await client_side.peek(100, 1 << 16)
+    client_side.discard(len(hello))
+    legs = Legs(hello, tickets=tickets)
+    while not legs.is_connected:
+        await server_side.send_all(memoryview(legs.server.to_send()))
+        while not (event := legs.server_event()) and not legs.is_connected:
+            legs.server.receive(await some(server_side))
+        if legs.is_connected:
+            break
+        assert isinstance(event, Flight)
+        legs.show(shown())
+        await client_side.send_all(memoryview(legs.client.to_send()))
+        while not (answer := legs.client_event()):
+            legs.client.receive(await some(client_side))
+        assert isinstance(answer, ClientFinished)
+    await server_side.send_all(memoryview(legs.server.to_send()))
+    await client_side.send_all(memoryview(legs.client.to_send()))
+    client = Connection(legs.client.records_in, legs.client.records_out, is_client=False)
+    server = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
+    return BridgedStream(client_side, client), BridgedStream(server_side, server)
 
-    `sent`: how many records it has sent since; it has received none.
-    """
-    secrets = {words[0]: bytes.fromhex(words[2].decode()) for words in map(bytes.split, keylog)}
-    is_long = len(secrets[b"CLIENT_TRAFFIC_SECRET_0"]) == 48
-    suite = suite_of(TLS_AES_256_GCM_SHA384 if is_long else TLS_AES_128_GCM_SHA256)
-    assert suite
-    client = protection_1_3(suite, secrets[b"CLIENT_TRAFFIC_SECRET_0"])
-    server = protection_1_3(suite, secrets[b"SERVER_TRAFFIC_SECRET_0"])
-    opens, seals = (server, client) if is_client else (client, server)
-    seals.sequence = sent
-    return BridgedStream(below, connection(opens, seals, is_client=is_client))
+
+async def some(stream: Stream) -> bytes:
+    """What comes next, as far as it is there."""
+    buffer = memoryview(bytearray(1000))
+    while (count := stream.receive_nowait(buffer)) is None:
+        await stream.wait_receivable()
+    assert count
+    return bytes(buffer[:count])
