@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -144,6 +145,8 @@ def _list(console: Console, flows: Iterator[Flow]) -> MitmError | None:
     from mitml4.view.listing import listing
 
     reading = Reading(flows)
+    if reading.is_empty and reading.failure:
+        return reading.failure
     for line in listing(reading, width_of(sys.stdout)):
         console.data(f"{line}\n")
     return reading.failure
@@ -185,10 +188,17 @@ class Reading:
 
     def __init__(self, flows: Iterator[Flow]) -> None:
         self.failure: MitmError | None = None
-        self._flows = flows
+        self._flows = self._until_failure(flows)
+        first = next(self._flows, None)
+        self.is_empty = first is None
+        if first is not None:
+            self._flows = chain([first], self._flows)
 
     def __iter__(self) -> Iterator[Flow]:
+        return self._flows
+
+    def _until_failure(self, flows: Iterator[Flow]) -> Iterator[Flow]:
         try:
-            yield from self._flows
+            yield from flows
         except MitmError as error:
             self.failure = error

@@ -63,19 +63,23 @@ class Browser:
         self._typed: str | None = None
         self._said = ""
         self._fault_at: int | None = None
-        self._shows_keys = False
+        self._keys_from: int | None = None
+        """The first key of the page that is shown in place of the flows."""
+        self._keys_shown = 0
+        """How many that page has."""
 
     def press(self, key: bytes) -> None:
         self._said = ""
-        if self._shows_keys:
-            self._shows_keys = False
+        if self._keys_from is not None:
+            following = self._keys_from + self._keys_shown
+            self._keys_from = following if following < len(VIEW_KEYS) else None
         elif self._typed is not None:
             self._type(self._typed, key)
         elif key in (b"q", b"Q") or key in BACK:
             self.is_over = not self._opened and key not in BACK
             self._opened = False
         elif key == b"?":
-            self._shows_keys = True
+            self._keys_from = 0
         elif key == b"e":
             self._copy_request()
         elif key == b"w":
@@ -105,8 +109,10 @@ class Browser:
         count = self._index.count()
         self._selected = max(0, min(self._selected, count - 1))
         lines: list[Line] = [[Cell(self._title(count), "title")]]
-        if self._shows_keys:
-            lines += [[Cell(f"  {keys:<20}  {what}")] for keys, what in VIEW_KEYS]
+        if self._keys_from is not None:
+            shown = VIEW_KEYS[self._keys_from :][: max(1, height - 2)]
+            lines += [[Cell(f"  {keys:<20}  {what}")] for keys, what in shown]
+            self._keys_shown = len(shown)
         elif self._opened and count:
             lines += self._detail(width, room + 1)
         else:
@@ -135,6 +141,8 @@ class Browser:
             return [printable(self._said)]
         if self.failure and not self._opened:
             return [printable(self.failure)]
+        if self._keys_from is not None:
+            return ["any key: go on"]
         if self._opened:
             return ["? keys  q back  ↑↓ scroll  n next request  e curl  w write"]
         failures = "! all" if self._only_failed else "! failed"

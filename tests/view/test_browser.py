@@ -23,6 +23,7 @@ from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, encode
 from mitml4.filter.parser import parse_filter
 from mitml4.keyboard import keys_in
+from mitml4.keys import VIEW_KEYS
 from mitml4.model.flow import Flow
 from mitml4.view.browser import Browser
 from mitml4.view.index import Index
@@ -181,7 +182,17 @@ def test_sorting_failures_and_the_keys_page(index: Index) -> None:
     shown = Window(index, height=20).press(b"?").text
     for each in ("Page Up", "curl", "leave"):
         assert each in shown
-    assert window.press(b"?", b"x").selected == "1"
+    assert window.press(b"?", b"x", b"x").selected == "1"
+
+
+def test_keys_that_do_not_fit_have_pages(index: Index) -> None:
+    for height in (3, 4, 12, 40):
+        window, told = Window(index, height=height).press(b"?"), []
+        while "any key" in (picture := window.picture())[-1]:
+            told += [line.strip() for line in picture[1:-1] if line.strip()]
+            window.press(b" ")
+        assert [line.split("  ")[0] for line in told] == [keys for keys, _ in VIEW_KEYS]
+        assert "? keys" in window.picture()[-1]
 
 
 def test_the_request_of_an_open_flow_is_copied(index: Index) -> None:
@@ -360,7 +371,7 @@ def test_a_pipe_is_shown_while_it_goes_on() -> None:
         terminal.wait_for("1 flow  reading", "1.example:443")
         terminal.press(b"?")  # while nothing comes
         terminal.wait_for("Page Up")
-        terminal.press(b"?")
+        terminal.press(b"xx")
         pipe.write(lines(2) + b'{"type":')
         terminal.wait_for("2.example:443")
         pipe.close()

@@ -264,6 +264,21 @@ def test_view_of_a_broken_file_shows_what_could_be_read(http_capture: Path, tmp_
         assert not (tmp_path / "other.html").exists()
 
 
+def test_a_file_without_flows_is_a_table_and_one_that_cannot_be_read_is_not(
+    tmp_path: Path,
+) -> None:
+    empty, wrong = tmp_path / "empty.jsonl", tmp_path / "wrong"
+    empty.write_text('{"type":"session.start"}\n')
+    wrong.write_text("nothing")
+    listed = view(empty)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout.startswith("#")
+    for path in (wrong, tmp_path / "missing"):
+        listed = view(path)
+        assert (listed.returncode, listed.stdout) == (1, "")
+        assert listed.stderr.startswith("error: ")
+
+
 def test_view_reads_standard_input(http_capture: Path, tmp_path: Path) -> None:
     listed = view("-", given=http_capture.read_bytes())
     assert (listed.returncode, listed.stderr) == (0, "")

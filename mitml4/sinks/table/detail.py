@@ -213,9 +213,11 @@ def _value_text(value: Any) -> str:
 
 
 def _certificates(layer: Layer, certificate: Mapping[str, Any], width: int) -> Iterator[DetailLine]:
-    """The server's certificate, and beside it the one that the client was shown."""
+    """The server's certificate, and beside it the one that the client was shown. In a capture
+    there is only one."""
     mirrored = layer.details.get("mirrored") or []
-    is_shown = layer.action == "intercepted"
+    is_ours = any(layer.details.get(name) for name in _MIRRORED)
+    is_shown = layer.action == "intercepted" and is_ours
     heads = ("of the server", "shown to the client" if is_shown else "")
     yield from _side_by_side("certificate", *heads, width, "closed")
     for name, value in certificate.items():

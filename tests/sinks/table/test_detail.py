@@ -217,6 +217,17 @@ def test_long_and_odd_lines_are_wrapped_whole() -> None:
         assert "".join(each[4:] for each in texts[start + 1 :]) == printable(line)
 
 
+def test_the_certificate_of_a_capture_stands_alone() -> None:
+    certificate = {"subject": "CN=a.test", "issuer": "CN=R1"}
+    layer = tls("intercepted", certificate=certificate, mirrored=[], not_mirrored=[])
+    lines = text(flow(layers=[layer]))
+    assert [line.split() for line in lines if "CN=" in line or "of the server" in line] == [
+        ["certificate", "of", "the", "server"],
+        ["subject", "CN=a.test"],
+        ["issuer", "CN=R1"],
+    ]
+
+
 def test_all_of_a_certificate_is_shown_in_a_narrow_window() -> None:
     certificate = {"subject": "CN=a.test", "san": [f"name-{at}.test" for at in range(9)],
                    "sha256": "ab" * 32, "verify": "ok"}  # fmt: skip
