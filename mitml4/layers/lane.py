@@ -33,6 +33,9 @@ _GROWTH: Final = 8
 _PAUSE_S_PER_BYTE: Final = 1e-7
 """Otherwise the next look waits, for each byte that is shown again: 6 ms at MAX_PEEK."""
 
+_ALERT_S: Final = 1.0
+"""So long a server's alert may wait for room, before the client is reset."""
+
 _WORTH_SPLICING_BYTES: Final = 64 * 1024
 """A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
 
@@ -250,17 +253,25 @@ class Lane:
             self.source.transport.raise_if_reset()
         broke = ended and isinstance(self.truncation, TlsFailure)
         if broke and self.answers and not self.answers.truncation:
+            with trio.move_on_after(_ALERT_S):
+                await self._pass_on_alert()
             raise BrokenTlsError(str(self.truncation))
         self.ended = ended
+
+    async def _pass_on_alert(self) -> None:
+        """Send the sink the alert that has ended the source, if that was one."""
+        if isinstance(self.truncation, TlsFailure) and self.truncation.alert is not None:
+            await self.sink.send_alert(self.truncation.alert, fed_by=self.source.transport)
 
     async def say_ended(self) -> None:
         """Send the sink the end of the source at once, in the way it came.
 
-        A FIN that came without close_notify goes on without one.
+        A FIN that came without close_notify goes on without one; so does an alert.
         """
         if self.on_moved:
             self.on_moved(b"")
         if self.truncation:
+            await self._pass_on_alert()
             await self._end_below()
         else:
             await self._send_eof_once(self.sink)

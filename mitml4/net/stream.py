@@ -101,6 +101,11 @@ class Stream(ABC):
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
         """Send the end of the stream: FIN, or close_notify. Receiving continues."""
 
+    async def send_alert(self, alert: int, *, fed_by: Transport | None = None) -> None:
+        """Send a fatal alert of TLS (RFC 8446 §6), which ends the sending, if this is TLS and can
+        do so."""
+        return
+
     @abstractmethod
     def abort(self) -> None:
         """Close at once; the far side gets a reset."""

@@ -2,9 +2,17 @@
 
 from typing import Any
 
-from mitml4.layers.lane import Lane
+import pytest
+import trio
+
+from mitml4.lab.memory import MemoryStream, memory_pair
+from mitml4.layers.lane import BrokenTlsError, Lane
 from mitml4.layers.relay import Relay
 from mitml4.net.stream import StreamTruncated
+from mitml4.protocols.tls.alerts import Alert
+from mitml4.protocols.tls.records import RecordType
+from mitml4.tls.bridged_stream import BridgedStream
+from tests.tls.bridge.ends import Far
 
 
 class Truncated:
@@ -41,3 +49,48 @@ async def test_a_truncation_that_waiting_finds_is_the_end_of_the_lane() -> None:
         await move(lane)
         assert lane.ended, name
         assert isinstance(lane.truncation, StreamTruncated), name
+
+
+class Side:
+    """A side of a flow by the bridge, and its far end below TLS."""
+
+    def __init__(self, *, is_client: bool) -> None:
+        below, self.wire = memory_pair()
+        connection, self.far = Far.of_new(is_client=is_client)
+        self.stream = BridgedStream(below, connection)
+
+    async def write(self, *records: bytes) -> None:
+        await self.wire.send_all(memoryview(b"".join(records)))
+
+    def sent(self) -> list[tuple[int, bytes]]:
+        return self.far.read(self.wire.peek_nowait(65536))
+
+
+async def test_the_alert_that_ends_one_side_ends_the_other() -> None:
+    for alert, is_server in ((Alert.INTERNAL_ERROR, True), (Alert.UNKNOWN_CA, False)):
+        client, server = Side(is_client=False), Side(is_client=True)
+        up = Lane(client.stream, server.stream, Relay())
+        down = Lane(server.stream, client.stream, Relay(), answers=up)
+        lane, source, sink = (down, server, client) if is_server else (up, client, server)
+        await source.write(source.far.data(b"part"), source.far.alert(2, alert))
+        if is_server:
+            with pytest.raises(BrokenTlsError, match="internal_error"):
+                await lane.pass_on(None)
+        else:
+            assert await lane.pass_on(None) == 4
+            await lane.end()
+            await lane.end()
+        data, last = sink.sent()
+        assert data == (RecordType.APPLICATION_DATA, b"part")
+        assert last == (RecordType.ALERT, bytes([2, alert]))
+
+
+async def test_an_alert_for_a_client_that_reads_nothing_is_given_up(autojump_clock) -> None:
+    client, server = Side(is_client=False), Side(is_client=True)
+    lane = Lane(server.stream, client.stream, Relay())
+    lane.answers = Lane(client.stream, server.stream, Relay())
+    assert isinstance(client.stream.below, MemoryStream)
+    client.stream.below._window = 0
+    await server.write(server.far.alert(2, Alert.INTERNAL_ERROR))
+    with trio.fail_after(5), pytest.raises(BrokenTlsError):
+        await lane.pass_on(None)
