@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mitml4.crypto.records import Protection, protection_1_2, protection_1_3
 from mitml4.crypto.suites import suite_of
@@ -205,3 +209,24 @@ def test_a_message_that_is_too_long_is_refused_by_its_header() -> None:
     with pytest.raises(TlsError) as error:
         messages.next()
     assert error.value.alert == Alert.ILLEGAL_PARAMETER
+
+
+@given(
+    st.lists(st.sampled_from((22, 23, 21, 20, 24, 3)), max_size=5),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3),
+    st.sampled_from((None, keys, keys_1_2)),
+    st.integers(1, 100),
+)
+def test_whatever_comes_only_tlserror_is_raised(kinds, changes, pair, size) -> None:
+    records_in, records_out = RecordsIn(), RecordsOut()
+    if pair:
+        records_out.protection, records_in.protection = pair()
+        records_in.is_tls12 = pair is keys_1_2
+    stream = bytearray(b"".join(records_out.seal(kind, b"content") for kind in kinds))
+    for at, value in changes:
+        stream[at : at + 1] = bytes([value])
+    with suppress(TlsError):
+        for at in range(0, len(stream), size):
+            records_in.feed(stream[at : at + size])
+            assert all(kind in iter(RecordType) for kind, _ in records(records_in))
+    assert len(records_in.take_rest()) <= len(stream)
