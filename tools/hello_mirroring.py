@@ -1,7 +1,7 @@
 """How much of a client's ClientHello reaches the server: fingerprints, order, lengths and bodies.
 
     python tools/hello_mirroring.py PATH...
-    python tools/hello_mirroring.py PATH... --intercept [--retry]    as root, in namespaces
+    python tools/hello_mirroring.py PATH... --intercept              as root, in namespaces
     python tools/hello_mirroring.py --record DIRECTORY               hellos of local clients
 
 A PATH is a capture, a directory of captures, or a file with the records of one hello. Every
@@ -13,8 +13,8 @@ listed with the reason.
 Without an option, only the code that writes the hello runs. With --intercept, each hello goes
 through `mitml4 intercept` to a server of OpenSSL, which keeps what it gets and does the whole
 handshake. The client is mitml4's own code for the side of the server: it sends the recorded hello,
-with keys that it knows. With --retry, that server has one group only, which most clients send no
-key for: then the second hello is compared too.
+with keys that it knows. `--server retry` has one group only, which most clients send no key for:
+then the second hello is compared too. `--server older` has TLS 1.2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello, parse_server_hello
 from mitml4.protocols.tls.records import RecordType
 from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.flight import Flight, Retry
+from mitml4.tls.bridge.flight import Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import Replacements, relay_hello
 from mitml4.tls.bridge.leg import PeerAlert
 from mitml4.tls.bridge.messages import RawExtensions, ServerHello
@@ -355,16 +355,18 @@ def relay_in_process(stream: bytes) -> Relayed:
 class RecordingServer:
     """Does the handshake of every connection, and keeps what both ends have said."""
 
-    def __init__(self, lab: LabNetwork, authority: LabAuthority, *, retry: bool) -> None:
+    def __init__(self, lab: LabNetwork, authority: LabAuthority, kind: str) -> None:
         self.streams: list[tuple[bytearray, bytearray]] = []
         """Of each connection: what the client has sent, and the server."""
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        for kind in ("ec", "rsa"):
-            identity = authority.issue(f"{kind}.example", key=kind)
+        for key in ("ec", "rsa"):
+            identity = authority.issue(f"{key}.example", key=key)
             self.context.load_cert_chain(identity.certificate, identity.key)
         self.context.set_alpn_protocols(["h2", "http/1.1"])
-        if retry:
+        if kind == "retry":
             self.context.set_ecdh_curve("secp384r1")
+        if kind == "older":
+            self.context.maximum_version = ssl.TLSVersion.TLSv1_2
         self.listener = lab.server.socket()
         self.listener.bind((SERVER_V4, 0))
         self.listener.listen()
@@ -415,30 +417,38 @@ class RecordedClient:
         self.replacements = Replacements()
         hello = relay_hello(stream, self.replacements)
         self.leg = ServerLeg(hello)
-        self.sent = [hello.records()]
+        # Compared with what was recorded: the client's own keys are among what may differ.
+        self.sent = [stream]
         self.received = bytearray()
 
     def run(self, connected: socket.socket) -> None:
-        """Until the server has said something. Raises OSError, NotRelayed, and those of the leg."""
-        while True:
-            connected.sendall(self.leg.to_send())
-            data = connected.recv(65536)
-            if not data:
-                raise NotRelayed("the connection was closed in the handshake")
-            self.received += data
-            self.leg.receive(data)
-            match self.leg.next_event():
-                case PeerAlert(alert=alert):
-                    raise NotRelayed(f"alert {alert}")
-                case Retry(message=retry):
-                    self.answer(retry)
-                case Flight():
-                    self.leg.finish()
-                    request = self.leg.records_out.seal(RecordType.APPLICATION_DATA, b"?")
-                    connected.sendall(self.leg.to_send() + request)
-                    if not connected.recv(65536):
-                        raise NotRelayed("the connection was closed after the handshake")
-                    return
+        """Until the server has answered data. Raises OSError, NotRelayed, and those of the leg."""
+        while not self.step(connected):
+            pass
+        request = self.leg.records_out.seal(RecordType.APPLICATION_DATA, b"?")
+        connected.sendall(self.leg.to_send() + request)
+        if not connected.recv(65536):
+            raise NotRelayed("the connection was closed after the handshake")
+
+    def step(self, connected: socket.socket) -> bool:
+        """Do the next step of the handshake. Returns whether it was the last."""
+        connected.sendall(self.leg.to_send())
+        data = connected.recv(65536)
+        if not data:
+            raise NotRelayed("the connection was closed in the handshake")
+        self.received += data
+        self.leg.receive(data)
+        match self.leg.next_event():
+            case PeerAlert(alert=alert):
+                raise NotRelayed(f"alert {alert}")
+            case Retry(message=retry):
+                self.answer(retry)
+            case Flight(older=older):
+                self.leg.finish()
+                return older is None
+            case ServerFinished():
+                return True
+        return False
 
     def answer(self, retry: ServerHello) -> None:
         """RFC 8446 §4.1.2: the hello again, with the key that was asked for, and the cookie."""
@@ -472,21 +482,22 @@ class Interception:
 
     @classmethod
     @contextmanager
-    def open(cls, *, retry: bool) -> Iterator[Interception]:
+    def open(cls, server: str, engine: str) -> Iterator[Interception]:
+        """`engine`: as `--tls-engine` names it."""
         with ExitStack() as stack:
             where = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             lab = stack.enter_context(LabNetwork())
-            server = RecordingServer(lab, LabAuthority(where), retry=retry)
-            stack.callback(server.listener.close)
+            recording = RecordingServer(lab, LabAuthority(where), server)
+            stack.callback(recording.listener.close)
             argv = [sys.executable, "-m", "mitml4", "intercept", "--iface", LAN, "--json"]
-            argv += ["--ca-dir", str(where / "ca"), "--upstream", "ignore"]
+            argv += ["--ca-dir", str(where / "ca"), "--upstream", "ignore", "--tls-engine", engine]
             pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
             said = stack.enter_context((where / "stderr").open("w+"))
             process = stack.enter_context(
                 lab.router.popen(argv, cwd=ROOT, text=True, stderr=said, **pipes)
             )
             stack.callback(process.terminate)
-            made = cls(lab, server, process)
+            made = cls(lab, recording, process)
             next(event for event in made.events() if event["type"] == "session.start")
             yield made
 
@@ -544,12 +555,14 @@ class Interception:
 class Score:
     """All hellos, and what became of them."""
 
+    kinds: int
+    """How many different JA4 they have."""
     compared: list[Comparison]
     excluded: Counter[str]
 
     @classmethod
-    def of(cls, hellos: Iterable[bytes], relay: Relay) -> Score:
-        score = cls([], Counter())
+    def of(cls, hellos: Collection[bytes], relay: Relay) -> Score:
+        score = cls(len({ja4(parsed(hello)) for hello in hellos}), [], Counter())
         for hello in hellos:
             try:
                 score.compared.append(compare(relay(hello)))
@@ -560,6 +573,7 @@ class Score:
     def lines(self) -> Iterator[str]:
         total = len(self.compared) + self.excluded.total()
         yield f"{'ClientHellos that offer TLS 1.3':<40}{total:>6}"
+        yield f"{'  of so many different JA4':<40}{self.kinds:>6}"
         yield f"{'relayed':<40}{len(self.compared):>6}{share(len(self.compared), total)}"
         for title, name in (
             ("the same JA3", "ja3"),
@@ -599,7 +613,8 @@ def main() -> int:
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH")
     parser.add_argument("--intercept", action="store_true", help="through `mitml4 intercept`")
-    parser.add_argument("--retry", action="store_true", help="to a server that asks for a retry")
+    parser.add_argument("--server", choices=("plain", "retry", "older"), default="plain")
+    parser.add_argument("--tls-engine", choices=("auto", "bridge", "openssl"), default="auto")
     parser.add_argument("--record", type=Path, metavar="DIRECTORY", help="write hellos there")
     options = parser.parse_args()
     if options.record:
@@ -607,7 +622,7 @@ def main() -> int:
         return 0
     hellos = distinct(files_in(options.paths))
     if options.intercept:
-        with Interception.open(retry=options.retry) as interception:
+        with Interception.open(options.server, options.tls_engine) as interception:
             score = Score.of(hellos, interception.relay)
     else:
         score = Score.of(hellos, relay_in_process)

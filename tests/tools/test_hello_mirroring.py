@@ -53,8 +53,9 @@ def test_the_table_has_every_distinct_hello_of_tls_1_3(
         text=True,
         check=True,
     )
-    first, relayed, *same, excluded, reason = ended.stdout.splitlines()
+    first, kinds, relayed, *same, excluded, reason = ended.stdout.splitlines()
     assert first.split()[-1] == "5"
+    assert kinds.split()[-1] == "2"
     assert relayed.split() == ["relayed", "4", "80.0", "%"]
     assert len(same) == 5
     assert all(line.split()[-3:] == ["4", "100.0", "%"] for line in same)
