@@ -206,6 +206,14 @@ class Mitml4Filter(Mitml4):
 
 
 @dataclass(frozen=True, slots=True)
+class Mitml4OpenSsl(Mitml4):
+    """The same with OpenSSL's TLS on both sides, in place of the bridge."""
+
+    name: ClassVar[str] = "mitml4-openssl"
+    options: ClassVar[tuple[str, ...]] = ("--tls-engine", "openssl")
+
+
+@dataclass(frozen=True, slots=True)
 class Mitml4PcapPlain(Mitml4):
     """The same with `--pcap-plain`, to a file: a copy of all that moves in decrypted TLS."""
 
@@ -338,6 +346,7 @@ class Squid(Proxy):
 PEERS: Final[tuple[Peer, ...]] = (
     Direct(),
     Mitml4(),
+    Mitml4OpenSsl(),
     Mitml4Payload(),
     Mitml4Filter(),
     Mitml4PcapPlain(),
