@@ -87,6 +87,7 @@ class BridgedHandshake(Handshake):
         hello = self.bridge.up.glance()[: self.hello.wire_length]
         return Legs(
             hello,
+            parsed=self.hello,
             tickets=SiteTickets(self.tools.tickets, self.visit.site),
             keylog=self.tools.contexts.keylog,
             identity=self._identity(),
@@ -312,15 +313,17 @@ class BridgedHandshake(Handshake):
     def _server_stream(self, client_side: BridgedStream) -> BridgedStream:
         legs = self.legs
         connection = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
+        stream = BridgedStream(self.bridge.server_side, connection)
         if relay := legs.ticket_relay():
 
             def relay_ticket(ticket: NewSessionTicket) -> None:
                 if message := relay.relay(ticket):
-                    client_side.send_message(message)
+                    client_side.connection.queue(message)
 
             connection.on_ticket = relay_ticket
+            stream.feeds = client_side
         connection.answer_request = legs.late_answer(connection)
-        return BridgedStream(self.bridge.server_side, connection)
+        return stream
 
 
 def _seen(seen: object) -> CertificateDetails | None:

@@ -37,6 +37,10 @@ class BridgedStream(OpenedStream):
     def __init__(self, below: Stream, connection: Connection) -> None:
         super().__init__(below)
         self.connection = connection
+        self.feeds: BridgedStream | None = None
+        """The stream whose connection is given messages when this one is read, such as tickets.
+        It sends them once all that has come is read; with the data that came behind them, if there
+        is some."""
         self._unsent = b""
         """Records that are due, and that the stream below had no room for."""
         self._is_sending = False
@@ -81,6 +85,8 @@ class BridgedStream(OpenedStream):
                 count = self._open_next(buffer)
         if self._unsent or connection.has_due:
             self._send_due_nowait()
+        if self.feeds and not count:
+            self.feeds.flush_nowait()
         if count or count is None:
             return count
         if connection.failure:
@@ -186,11 +192,11 @@ class BridgedStream(OpenedStream):
         with suppress(OSError):
             await self.send_all(memoryview(b""), fed_by=fed_by)
 
-    def send_message(self, message: bytes) -> None:
-        """Send a handshake message, such as a ticket: now, if there is room, or before other
-        data."""
-        self.connection.queue(message)
-        self._send_due_nowait()
+    def flush_nowait(self) -> None:
+        """Send the messages that the connection has been given, if there is room; otherwise they
+        go before other data."""
+        if self.connection.has_due:
+            self._send_due_nowait()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         self._send_due_nowait()

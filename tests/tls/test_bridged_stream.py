@@ -255,13 +255,15 @@ async def test_an_alert_can_be_passed_on(ends: Ends) -> None:
 async def test_a_message_goes_out_at_once_or_before_the_data_that_is_being_sent() -> None:
     ends = Ends(window=100)
     ticket = (RecordType.HANDSHAKE, b"\4\0\0\1t")
-    ends.stream.send_message(ticket[1])
+    ends.stream.connection.queue(ticket[1])
+    ends.stream.flush_nowait()
     assert ends.sent() == [ticket]
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ends.stream.send_all, memoryview(bytes(16384 * 9)))
             await trio.testing.wait_all_tasks_blocked()
-            ends.stream.send_message(ticket[1])
+            ends.stream.connection.queue(ticket[1])
+            ends.stream.flush_nowait()
             got = [(await read_record(ends))[0] for _ in range(10)]
     assert got.count(ticket) == 1
     assert b"".join(content for kind, content in got if kind == DATA) == bytes(16384 * 9)

@@ -179,13 +179,14 @@ def relay_hello(
     *,
     find_ticket: Callable[[bytes], Ticket | None] = lambda _: None,
     prefix: bytes = b"",
+    parsed: ClientHello | None = None,
 ) -> RelayedHello:
     """What the server gets for the client's hello.
 
     `stream`: the client's records, from the first one of the hello on; what follows the hello is
     not looked at. `find_ticket`: the session of a ticket of ours. `prefix`: what the server's
     transcript has before this hello: empty, or after a HelloRetryRequest both messages (RFC 8446
-    §4.4.1).
+    §4.4.1). `parsed`: the hello, if somebody has parsed it.
 
     Raises TlsError for a hello that no server accepts, and CannotBridge for one that the bridge has
     no answer to.
@@ -193,12 +194,7 @@ def relay_hello(
     message, layout = _read_records(stream)
     relay = _Relay(message, replacements, find_ticket)
     relay.read()
-    try:
-        parsed = ClientHello.of(
-            Message(RecordType.HANDSHAKE, HandshakeType.CLIENT_HELLO, message[4:])
-        )
-    except ProtocolError as error:
-        raise TlsError(Alert.DECODE_ERROR, error.message) from error
+    parsed = parsed or _parsed(message)
     _check(parsed, relay)
     relay.sign(prefix)
     return RelayedHello(
@@ -219,6 +215,15 @@ def relay_hello(
         record_size_limit=relay.record_size_limit,
         layout=layout,
     )
+
+
+def _parsed(message: bytes) -> ClientHello:
+    try:
+        return ClientHello.of(
+            Message(RecordType.HANDSHAKE, HandshakeType.CLIENT_HELLO, message[4:])
+        )
+    except ProtocolError as error:
+        raise TlsError(Alert.DECODE_ERROR, error.message) from error
 
 
 def _check(parsed: ClientHello, relay: _Relay) -> None:

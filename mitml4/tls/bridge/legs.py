@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.client_leg import ClientLeg
 from mitml4.tls.bridge.connection import Connection
 from mitml4.tls.bridge.flight import (
@@ -42,12 +42,13 @@ class Legs:
         self,
         hello: bytes,
         *,
+        parsed: ClientHello | None = None,
         tickets: SiteTickets | None = None,
         keylog: KeyLog | None = None,
         identity: Identity | None = None,
     ) -> None:
-        """`hello`: the client's records, at least up to the end of its hello; `identity`: for a
-        server that asks for a client's certificate.
+        """`hello`: the client's records, at least up to the end of its hello, which is `parsed` if
+        somebody has done that; `identity`: for a server that asks for a client's certificate.
 
         Raises TlsError if the client is to be refused, CannotBridge if its hello is nothing for
         this.
@@ -55,7 +56,7 @@ class Legs:
         self._replacements = Replacements()
         self.tickets = tickets
         self._identity = identity
-        relayed = self._relay(hello, b"")
+        relayed = self._relay(hello, b"", parsed)
         self.client = ClientLeg(relayed, keylog)
         self.server = ServerLeg(relayed, keylog)
         self.is_committed = False
@@ -69,9 +70,13 @@ class Legs:
         """The hello that counts: the second one after a retry."""
         return self.client.hello
 
-    def _relay(self, stream: bytes, prefix: bytes) -> RelayedHello:
+    def _relay(
+        self, stream: bytes, prefix: bytes, parsed: ClientHello | None = None
+    ) -> RelayedHello:
         find = self.tickets.find if self.tickets else lambda _: None
-        return relay_hello(stream, self._replacements, find_ticket=find, prefix=prefix)
+        return relay_hello(
+            stream, self._replacements, find_ticket=find, prefix=prefix, parsed=parsed
+        )
 
     def server_event(self) -> Flight | PeerAlert | None:
         """What the server has done; None: it is to do more, or the client.
