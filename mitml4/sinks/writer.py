@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.processes import fork_orphan
+from mitml4.signals import ending_signals
 
 __all__ = ["Writer"]
 
@@ -70,6 +71,8 @@ def _serve(
 ) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
+        for number in ending_signals():  # as they come to all processes of a service
+            signal.signal(number, signal.SIG_IGN)
         _close_others({channel.fileno(), *descriptors})
         confine(keep)
         while True:

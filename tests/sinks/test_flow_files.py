@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_an_error_is_an_answer_and_the_process_goes_on() -> None:
             writer.ask(b"fail")
         assert writer.ask(b"abc") == b"cba"
     assert writer.ask(b"") == b""
+    writer.close()
+
+
+def test_signals_that_end_a_session_do_not_end_its_writer() -> None:
+    """systemd sends them to all processes of a service."""
+    writer = Writer(lambda _request: str(os.getpid()).encode())
+    pid = int(writer.ask(b""))
+    assert pid != os.getpid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        os.kill(pid, number)
+        assert int(writer.ask(b"")) == pid
     writer.close()
 
 
