@@ -53,6 +53,8 @@ _FRAME_S: Final = 0.2
 _DRAIN_TIMEOUT_S: Final = 1.0
 _MAX_HELD_LINES: Final = 1000
 _FAR: Final = 1 << 30
+_ACTIONS: Final = {b"p", b"b", b"x", b"e", b"w"}
+"""Keys that do something with the selected flow."""
 
 
 class LiveTable:
@@ -264,22 +266,23 @@ class LiveTable:
 
     def _act(self, key: bytes) -> str:
         """Do something with the selected flow. Returns what was done."""
-        row = None if self._selected is None else self._shown.row(self._selected)
-        if row is None:
+        flow = self._selected
+        if flow is None or key not in _ACTIONS:
             return ""
+        if key == b"e":
+            return self._copy()
+        if key == b"w":
+            self._to_write = flow
+            return f"writing flow {flow} …"
+        row = self._shown.row(flow)
+        if row is None:
+            return f"flow {flow} has left the table"
         match key:
             case b"p":
                 return self._asked(PassThrough(row.server))
             case b"b":
                 return self._asked(Refuse(row.server))
-            case b"x":
-                return self._asked(Reset(row.flow))
-            case b"e":
-                return self._copy()
-            case b"w":
-                self._to_write = row.flow
-                return f"writing flow {row.flow} …"
-        return ""
+        return self._asked(Reset(row.flow))
 
     async def _write_flow(self) -> None:
         """Write the events of a flow, as far as they are kept, to a new file."""

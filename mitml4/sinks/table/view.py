@@ -245,7 +245,9 @@ def _row(row: Row, columns: Iterable[Column], widths: list[int], selected: bool)
     if not selected:
         return line[:-1]
     symbol, rest = line[0].text[:1], line[0].text[1:]
-    line[0] = Cell(symbol + (_SELECTED + rest[1:] if rest.startswith(" ") else rest))
+    # A number of five digits leaves no room beside the symbol.
+    marked = symbol + _SELECTED + rest[1:] if rest.startswith(" ") else _SELECTED + rest
+    line[0] = Cell(marked)
     return [cell._replace(style="selected") for cell in line]
 
 

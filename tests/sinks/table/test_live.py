@@ -472,6 +472,36 @@ def test_without_w_no_file_is_there(window, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_key_about_a_flow_that_has_left_the_table_is_answered(window, tmp_path: Path) -> None:
+    shown = window(
+        """
+        import signal
+        from mitml4.sinks.table import model
+
+        model.MAX_ROWS = 3
+
+        async def session(nursery):
+            open_flows(1, 1)
+            with trio.open_signal_receiver(signal.SIGUSR1) as told:
+                await anext(told)
+            publish(FlowClose(flow=1, stack=(), reason="closed", bytes_up=0, bytes_down=0,
+                              duration_s=1.0))
+            open_flows(2, 4)
+            await stopped.wait()
+        """,
+        tmp_path,
+    )
+    shown.wait_for("host-1.example")
+    shown.press(b"\r")
+    shown.wait_for("q back")
+    shown.process.send_signal(signal.SIGUSR1)
+    shown.wait_for("3 open of 4 flows")
+    shown.press(b"x")
+    shown.wait_for("flow 1 has left the table")
+    shown.press(b"w")
+    shown.wait_for("wrote flow-1.jsonl: 2 events of flow 1")
+
+
 REMOVED = """
 import os
 os.mkdir("gone")

@@ -249,6 +249,14 @@ def test_sizes_never_take_more_than_four_characters(count: int) -> None:
     assert len(short_size(count)) <= 4
 
 
+def test_the_selected_flow_is_marked_whatever_its_number() -> None:
+    for number, start in ((1, "●›   1"), (9999, "●›9999"), (10_000, "›10000"), (123_456, "›1234")):
+        row = Row(flow=number, client="192.0.2.1", server="a.example", port=443)
+        shown = text_of(render(TableModel(), [row], 80, 24, Mode(selected=number)))
+        (line,) = [each for each in shown.splitlines() if "a.example" in each]
+        assert line.startswith(start)
+
+
 def test_an_ipv6_address_stands_in_brackets() -> None:
     row = Row(flow=1, client="192.0.2.1", server="2001:db8::1", port=443)
     assert "[2001:db8::1]:443" in text_of(render(TableModel(), [row], 80, 24))
