@@ -42,7 +42,11 @@ class Outputs(Generic[S]):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the output files, for the summary."""
-        return (*(sink.name for sink in self.files), *([self.keylog.name] if self.keylog else []))
+        return (
+            *(sink.name for sink in self.files),
+            *([self.keylog.name] if self.keylog else []),
+            *getattr(self.display, "written", ()),  # on demand, by the live table
+        )
 
     def close(self) -> None:
         """Close the key log; the code that runs the sinks closes them."""

@@ -8,14 +8,14 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from mitml4.invoker import sudo_user
 from mitml4.net.capabilities import Capability
 from mitml4.sinks.files import write_all
 from mitml4.sinks.writer import Writer
 
-__all__ = ["FlowFiles", "saved", "write_flow"]
+__all__ = ["FlowFiles", "Saved", "save", "write_flow"]
 
 _NUMBER: Final = struct.Struct("=Q")
 _MAX_NAMES: Final = 1000
@@ -51,23 +51,31 @@ class FlowFiles:
         self._writer.close()
 
 
-def saved(
+class Saved(NamedTuple):
+    """What has become of a request to write a flow."""
+
+    said: str
+    """What to tell the person who has asked for it."""
+    name: str | None
+    """The name of the file; None: there is none."""
+
+
+def save(
     write: Callable[[int, Iterable[bytes]], str],
     number: int,
     lines: Sequence[bytes],
     *,
     is_open: bool,
     missing: int = 0,
-) -> str:
-    """Write a flow. Returns what to tell the person who has asked for it. `missing` is the number
-    of its events that are not there."""
+) -> Saved:
+    """Write a flow. `missing` is the number of its events that are not there."""
     try:
         name = write(number, lines)
     except OSError as error:
-        return f"cannot write flow {number}: {error.strerror or error}"
+        return Saved(f"cannot write flow {number}: {error.strerror or error}", None)
     so_far = " so far" if is_open else ""
     cut = f"; {missing:,} earlier ones are not kept" if missing else ""
-    return f"wrote {name}: {len(lines):,} events of flow {number}{so_far}{cut}"
+    return Saved(f"wrote {name}: {len(lines):,} events of flow {number}{so_far}{cut}", name)
 
 
 def _owner() -> tuple[int, int]:

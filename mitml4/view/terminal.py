@@ -21,7 +21,7 @@ from mitml4.keyboard import KEY_TIMEOUT_S, Keys, keyboard
 from mitml4.model.flow import Flow
 from mitml4.model.objects import objects_of
 from mitml4.signals import ending_signals
-from mitml4.sinks.flow_files import saved, write_flow
+from mitml4.sinks.flow_files import save, write_flow
 from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
 from mitml4.terminal import Color
 from mitml4.view.browser import Browser
@@ -170,7 +170,7 @@ def _work(reading: _Reading, index: Index, keys: int) -> None:
 
 def _save(flow: Flow) -> str:
     lines = [f"{to_line(said)}\n".encode("utf-8", "backslashreplace") for said in objects_of(flow)]
-    return saved(write_flow, flow.number, lines, is_open=flow.is_open)
+    return save(write_flow, flow.number, lines, is_open=flow.is_open).said
 
 
 def _has_input(keys: int, timeout_s: float) -> bool:

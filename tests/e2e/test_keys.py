@@ -108,7 +108,7 @@ def test_keys_block_pass_through_and_reset(lab, client, authority, serve, tmp_pa
         with pytest.raises(ConnectionError):
             client.connect(SERVER_V4, 7)
         shown.press(b"b", f"{SERVER_V4} is allowed from now on")
-        shown.press(b"q", "rules removed")
+        shown.press(b"q", "written   flow-1.jsonl", "rules removed")
         assert shown.process.wait(SLOW_S) == 0
     written = tmp_path / "flow-1.jsonl"
     assert (written.stat().st_uid, written.stat().st_mode & 0o777) == (os.geteuid(), 0o600)

@@ -36,7 +36,7 @@ from mitml4.keyboard import (
 from mitml4.model.curl import as_curl
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
-from mitml4.sinks.flow_files import FlowFiles, saved
+from mitml4.sinks.flow_files import FlowFiles, Saved, save
 from mitml4.sinks.jsonl import line_of
 from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
 from mitml4.sinks.table.detail import REQUESTS, next_request
@@ -87,6 +87,8 @@ class LiveTable:
         self._files = files
         self._to_write: int | None = None
         """The flow that a key has asked to write."""
+        self.written: list[str] = []
+        """The names of the files of single flows."""
         self._has_keys = terminal is None
         where = sys.stdout.fileno() if terminal is None else terminal
         self._canvas = Canvas(where, STYLES, color_system_for(color))
@@ -294,9 +296,10 @@ class LiveTable:
         if not events or files is None:
             said = f"cannot write flow {flow}: its events are not kept any more"
         else:
-            said = await trio.to_thread.run_sync(
+            said, name = await trio.to_thread.run_sync(
                 lambda: _written(files, flow, events, missing), abandon_on_cancel=True
             )
+            self.written += [name] if name else []
         self._look = self._look._replace(said=said)
 
     def _asked(self, command: Command) -> str:
@@ -311,10 +314,10 @@ class LiveTable:
         return f"copied, if the terminal allows it: curl {request.url}"
 
 
-def _written(files: FlowFiles, flow: int, events: Sequence[Event], missing: int) -> str:
+def _written(files: FlowFiles, flow: int, events: Sequence[Event], missing: int) -> Saved:
     is_open = not isinstance(events[-1], FlowClose)
     lines = [line_of(event) for event in events]
-    return saved(files.write, flow, lines, is_open=is_open, missing=missing)
+    return save(files.write, flow, lines, is_open=is_open, missing=missing)
 
 
 class _Held(io.TextIOBase):
