@@ -23,7 +23,7 @@ from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unkno
 from mitml4.layers.client_handshake import HANDSHAKE_S
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.redial import Redial
-from mitml4.layers.report import Kind
+from mitml4.layers.report import Kind, Report
 from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing, Speaker
@@ -81,6 +81,28 @@ class HandshakeTools(CertificateTools):
     engine: Engine = "auto"
     engine_memory: EngineMemory = field(default_factory=EngineMemory)
     tickets: Tickets = field(default_factory=partial(Tickets, time.monotonic))
+
+
+@dataclass(frozen=True, slots=True)
+class LaterWishes:
+    """What a server asks for after its handshake counts for the next connection."""
+
+    visit: Visit
+    report: Report
+
+    def note_request(self) -> None:
+        """A server may ask for a certificate only when it knows the request: up to TLS 1.2 in a
+        renegotiation, in TLS 1.3 if the client has offered post_handshake_auth."""
+        self.visit.needs(CLIENT_CERTIFICATE)
+        reason = "the server asks for a client certificate"
+        self.report.error("server", "handshake", "certificate", reason)
+
+    def note_channel_binding(self, offered: bool) -> None:
+        """A server refuses a login that is bound to a TLS connection other than its own."""
+        if offered:
+            self.visit.needs(CHANNEL_BINDING)
+        else:
+            self.visit.needs_no(CHANNEL_BINDING)
 
 
 class Handshake:
@@ -208,12 +230,6 @@ class Handshake:
             self.visit.needs(CLIENT_CERTIFICATE)
         return given_up
 
-    def note_late_request(self) -> None:
-        """A server may ask for a certificate only when it knows the request: up to TLS 1.2 in a
-        renegotiation, in TLS 1.3 if the client has offered post_handshake_auth."""
-        self.visit.needs(CLIENT_CERTIFICATE)
-        self.error("server", "certificate", "the server asks for a client certificate")
-
     # The leaf
 
     async def verify(self, presented: Presented, first: Stream) -> Verdict | GivenUp:
@@ -255,19 +271,13 @@ class Handshake:
     # The result
 
     def intercepted(self, client_side: OpenedStream, server_side: OpenedStream) -> Intercepted:
-        """Both handshakes are done."""
+        """Both handshakes are done. What they needed is not kept."""
         if self.details.version == "TLSv1.3":
             self.tools.engine_memory.finished(self.engine_site)
+        later = LaterWishes(self.visit, self.bridge.report)
         if not self.tools.contexts.client_identity:
-            server_side.on_certificate_request(self.note_late_request)
-        return Intercepted(client_side, server_side, self._note_channel_binding)
-
-    def _note_channel_binding(self, offered: bool) -> None:
-        """A server refuses a login that is bound to a TLS connection other than its own."""
-        if offered:
-            self.visit.needs(CHANNEL_BINDING)
-        else:
-            self.visit.needs_no(CHANNEL_BINDING)
+            server_side.on_certificate_request(later.note_request)
+        return Intercepted(client_side, server_side, later.note_channel_binding)
 
     @property
     def engine_site(self) -> EngineSite:
