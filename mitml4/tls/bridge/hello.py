@@ -399,9 +399,11 @@ class _Relay:
         self._randomize(field, payload, payload_end)
 
     def take_session_ticket(self, body: Fields) -> None:
-        """RFC 5077 §3.2."""
+        """RFC 5077 §3.2. §3.4: the server tells by the session id whether it accepts a ticket;
+        without one the next message would tell it, and that is not read so."""
         content = body.rest()
-        self.older_ticket = self._replacements.ticket(content, _TLS_1_2, self._find_ticket)
+        if self.session_id:
+            self.older_ticket = self._replacements.ticket(content, _TLS_1_2, self._find_ticket)
         if self.older_ticket:
             self._replace(body.at, self.older_ticket.server_ticket)
         else:

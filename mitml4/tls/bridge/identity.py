@@ -69,6 +69,7 @@ def answer_late_request(
     now (RFC 8446 §4.4). Raises TlsError.
     """
     request = messages.CertificateRequest.parse(message[4:])
+    request.check()
     transcript.add(message)
     answer = bytearray()
     for part in answer_request(request, identity, transcript):
@@ -88,5 +89,5 @@ def public_key(certificate: bytes) -> PublicKey:
     """The key of a certificate (DER). Raises CannotBridge if it is not to be read."""
     try:
         return PublicKey.of_certificate(x509.load_der_x509_certificate(certificate))
-    except (ValueError, CannotVerify) as error:
+    except (ValueError, x509.InvalidVersion, CannotVerify) as error:
         raise CannotBridge("the key of the server's certificate") from error

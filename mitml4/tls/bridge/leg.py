@@ -89,7 +89,10 @@ class Leg:
         while True:
             if message := self._messages.next():
                 return message
+            dropped = self.records_in.dropped
             record = self.records_in.next()
+            if self.records_in.dropped != dropped and not self._messages.is_between:
+                raise TlsError(Alert.UNEXPECTED_MESSAGE, "a ChangeCipherSpec inside a message")
             if record is None:
                 return None
             kind, content = record
@@ -106,13 +109,17 @@ class Leg:
                 raise TlsError(Alert.UNEXPECTED_MESSAGE, "another record than the handshake's")
 
     def _read_alert(self, content: bytes) -> PeerAlert | None:
-        """RFC 8446 §6: all alerts are fatal, but for user_canceled, whatever level they have."""
+        """RFC 8446 §6: all others than close_notify and user_canceled "MUST be treated as error
+        alerts when received regardless of the AlertLevel". Up to TLS 1.2, and as long as the
+        version is not known, the level counts."""
         if len(content) != 2:
             raise TlsError(Alert.DECODE_ERROR, "an alert of another length than two bytes")
         level, alert = content
         if level not in (_WARNING, _FATAL):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "an alert of an unknown level")
-        if level == _WARNING and alert not in (Alert.CLOSE_NOTIFY,):
+        is_1_3 = self.records_in.protection is not None and not self.records_in.is_tls12
+        may_be_warning = alert == Alert.USER_CANCELED if is_1_3 else alert != Alert.CLOSE_NOTIFY
+        if level == _WARNING and may_be_warning:
             self._warnings += 1
             if self._warnings > _MAX_WARNINGS:
                 raise TlsError(Alert.UNEXPECTED_MESSAGE, "too many warnings")
@@ -137,9 +144,19 @@ class Leg:
 
     def read_with(self, protection: Protection) -> None:
         """What comes next has this key. RFC 8446 §5.1: no message goes on across a change."""
-        if not self._messages.is_between:
-            raise TlsError(Alert.UNEXPECTED_MESSAGE, "a handshake message across a change of keys")
+        self.end_flight()
         self.records_in.protection = protection
+
+    def end_flight(self) -> None:
+        """Raises TlsError if the last record has more than the message that it has to end with."""
+        if not self._messages.is_between:
+            raise TlsError(Alert.UNEXPECTED_MESSAGE, "a record goes on behind the last message")
+
+    def choose_tls12(self) -> None:
+        """There, a ChangeCipherSpec has its place; before the version was chosen it had none."""
+        if self.records_in.dropped:
+            raise TlsError(Alert.UNEXPECTED_MESSAGE, "a ChangeCipherSpec before the ServerHello")
+        self.records_in.is_tls12 = True
 
     def log(self, label: str, secret: bytes) -> None:
         if self._keylog:

@@ -16,6 +16,7 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
+from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge.wire import Fields, message, uint16, vector
 
@@ -245,16 +246,18 @@ class CertificateRequest:
             HandshakeType.CERTIFICATE_REQUEST, vector(1, self.context), self.extensions.encode()
         )
 
-    @property
-    def signature_algorithms(self) -> tuple[int, ...]:
-        """Raises TlsError, also if there are none: "the "signature_algorithms" extension MUST be
-        specified"."""
-        body = self.extensions.get(Extension.SIGNATURE_ALGORITHMS)
-        if body is None:
+    def check(self) -> None:
+        """Raises TlsError for extensions that are malformed, not allowed here, or missing."""
+        check_answers((), self.extensions, Place.CERTIFICATE_REQUEST)
+        if Extension.SIGNATURE_ALGORITHMS not in self.extensions:
             raise TlsError(
                 Alert.MISSING_EXTENSION, "a CertificateRequest without signature algorithms"
             )
-        return _uint16s(body)
+
+    @property
+    def signature_algorithms(self) -> tuple[int, ...]:
+        """What the answer may be signed with. Raises TlsError; `check` does if there are none."""
+        return _uint16s(self.extensions.get(Extension.SIGNATURE_ALGORITHMS) or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -604,7 +607,8 @@ def check_answers(offered: Collection[int], extensions: RawExtensions, place: Pl
     extension that was offered and that this module does not know is accepted.
     """
     for kind, body in extensions.items:
-        if kind not in offered and not (
+        # RFC 8701 §4: GREASE is offered, and never answered.
+        if (kind not in offered or is_grease(kind)) and not (
             place in _NO_ANSWERS
             # "with the exception of the "cookie" extension in the HelloRetryRequest"
             or (kind == Extension.COOKIE and place is Place.HELLO_RETRY_REQUEST)

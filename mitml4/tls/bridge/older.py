@@ -71,10 +71,15 @@ def finishes_all(hello: ClientHello) -> bool:
 
 
 def choose(hello: messages.ServerHello) -> Older:
-    """What a ServerHello has chosen. Raises CannotBridge for another key exchange or cipher."""
+    """What a ServerHello has chosen. Raises CannotBridge for another key exchange or cipher,
+    TlsError for a cipher suite of TLS 1.3."""
     name = cipher_name(hello.cipher_suite)
+    if hello.cipher_suite >> 8 == _TLS_1_3_SUITES:
+        raise TlsError(Alert.ILLEGAL_PARAMETER, "a cipher suite of TLS 1.3")
     if not is_bridged(hello.cipher_suite):
         raise CannotBridge(f"cipher suite {name}")
+    if Extension.ENCRYPT_THEN_MAC in hello.extensions:
+        raise TlsError(Alert.ILLEGAL_PARAMETER, "encrypt-then-MAC with an AEAD suite")
     suite = suite_of(hello.cipher_suite)
     assert suite
     return Older(

@@ -55,7 +55,8 @@ class OlderClient:
         self._key: groups.KeyShare | None = None
         self.take: Callable[[Message], ClientFinished | None] | None = self._take_exchange
         """Takes the next message; None: nothing has to come."""
-        leg.records_in.is_tls12 = True
+        leg.choose_tls12()
+        leg.records_in.early_data_to_skip = 0
         leg.transcript.choose(self.chosen.suite.hash)
         self._limit_records()
         leg.send(self._hello.encode())

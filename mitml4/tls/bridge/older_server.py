@@ -16,6 +16,7 @@ from typing import Final
 from mitml4.crypto import groups, signatures
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
@@ -28,6 +29,7 @@ from mitml4.tls.bridge.older import GROUPS, Session, check_finished, choose
 
 __all__ = ["OlderServer"]
 
+_SSL_3: Final = 0x0300
 _TLS_1_2: Final = 0x0303
 _RENEGOTIATION_SCSV: Final = 0x00FF  # RFC 5746 §3.3
 _FIRST_HANDSHAKE: Final = b"\0"  # RFC 5746 §3.4
@@ -59,17 +61,22 @@ class OlderServer:
         self.leg = leg
         self.offered = offered
         self.hello = hello
-        self.chosen = choose(hello)
         _check(offered, hello)
+        self.chosen = choose(hello)
+        for kind in hello.extensions.types:
+            if kind not in _RELAYED:
+                raise CannotBridge(f"extension {kind}")
         self._exchange: messages.ServerKeyExchange | None = None
         self._request: messages.CertificateRequest12 | None = None
         self._ticket: messages.NewSessionTicket12 | None = None
         self._chain: tuple[bytes, ...] = ()
         self._staple = b""
         self._session: Session | None = None
+        self._premaster = self._share = b""
+        """The secret of the key exchange, and our key in it."""
         self.take: Callable[[Message], Flight | ServerFinished | None] | None = self._take_first
         """Takes the next message; None: nothing has to come."""
-        leg.records_in.is_tls12 = True
+        leg.choose_tls12()
         leg.transcript.choose(self.chosen.suite.hash, keep=True)
         _limit_records(leg, hello)
         if offered.session_id and hello.session_id == offered.session_id:
@@ -80,8 +87,11 @@ class OlderServer:
         ticket = self.offered.older_ticket
         if ticket is None:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a session that was not offered")
-        if ticket.cipher_suite != hello.cipher_suite or ticket.extended != self.chosen.extended:
+        if ticket.cipher_suite != hello.cipher_suite:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a session of another cipher suite")
+        if ticket.extended != self.chosen.extended:
+            # RFC 7627 §5.3: "the client MUST abort the handshake"
+            raise TlsError(Alert.HANDSHAKE_FAILURE, "a session of another master secret")
         self._session = self._session_of(ticket.server_secret)
         self.leg.log("CLIENT_RANDOM", ticket.server_secret)
         self.take = self._take_end
@@ -123,13 +133,14 @@ class OlderServer:
                 self._request = messages.CertificateRequest12.parse(body)
             case _:
                 messages.ServerHelloDone.parse(body)
+                self.leg.end_flight()
                 self.take = None
                 return self._flight()
         return None
 
     def _checked(self, exchange: messages.ServerKeyExchange) -> messages.ServerKeyExchange:
         offered = self.offered.parsed
-        if exchange.group not in offered.groups:
+        if exchange.group not in offered.groups or is_grease(exchange.group):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a group that was not offered")
         if exchange.group not in GROUPS:
             raise CannotBridge(f"group 0x{exchange.group:04x}")
@@ -144,6 +155,8 @@ class OlderServer:
             content,
             version=_TLS_1_2,
         )
+        key = groups.generate(exchange.group)
+        self._premaster, self._share = key.agree(exchange.point), key.share
         return exchange
 
     def _flight(self) -> Flight:
@@ -175,18 +188,15 @@ class OlderServer:
         leg.send(messages.Finished(verify_data).encode())
 
     def _exchange_keys(self, identity: Identity | None) -> Session:
-        leg, exchange, request = self.leg, self._exchange, self._request
-        assert exchange
+        leg, request = self.leg, self._request
         scheme = request and identity and self._scheme(request, identity)
         if request:
             chain = identity.chain if identity and scheme else ()
             leg.send(messages.Certificate12(chain).encode())
-        key = groups.generate(exchange.group)
-        premaster = key.agree(exchange.point)
-        leg.send(messages.ClientKeyExchange(key.share).encode())
+        leg.send(messages.ClientKeyExchange(self._share).encode())
         session = Session.agreed(
             self.chosen,
-            premaster,
+            self._premaster,
             leg.transcript,
             client_random=self.offered.random,
             server_random=self.hello.random,
@@ -208,12 +218,14 @@ class OlderServer:
         """NewSessionTicket, ChangeCipherSpec and Finished."""
         assert self._session
         leg = self.leg
-        if message[0] == CHANGE_CIPHER_SPEC:
+        promised = Extension.SESSION_TICKET in self.hello.extensions and not self._ticket
+        if message[0] == CHANGE_CIPHER_SPEC and not promised:
             leg.read_with(self._session.protection(of_client=False))
             self.take = self._take_finished
             return None
-        may_come = Extension.SESSION_TICKET in self.hello.extensions and not self._ticket
-        expected = (HandshakeType.NEW_SESSION_TICKET,) if may_come else ()
+        # RFC 5077 §3.3: "This message MUST be sent if the server included a SessionTicket extension
+        # in the ServerHello."
+        expected = (HandshakeType.NEW_SESSION_TICKET,) if promised else ()
         _, body = leg.expect(message, *expected)
         self._ticket = messages.NewSessionTicket12.parse(body)
         leg.transcript.add(message[1])
@@ -239,10 +251,12 @@ class OlderServer:
 def _check(relayed: RelayedHello, hello: messages.ServerHello) -> None:
     """What the server has chosen was offered (RFC 5246 §7.4.1.3)."""
     offered = relayed.parsed
-    if hello.legacy_version != _TLS_1_2:
-        raise CannotBridge("a version before TLS 1.2")
-    if _TLS_1_2 not in offered.versions and offered.supported_versions:
+    version = hello.legacy_version
+    listed = offered.supported_versions
+    if not _SSL_3 <= version <= _TLS_1_2 or (listed and version not in listed):
         raise TlsError(Alert.PROTOCOL_VERSION, "a version that was not offered")
+    if version != _TLS_1_2:
+        raise CannotBridge("a version before TLS 1.2")
     if hello.cipher_suite not in offered.cipher_suites:
         raise TlsError(Alert.ILLEGAL_PARAMETER, "a cipher suite that was not offered")
     if hello.compression:
@@ -256,11 +270,6 @@ def _check(relayed: RelayedHello, hello: messages.ServerHello) -> None:
     renegotiation = hello.extensions.get(Extension.RENEGOTIATION_INFO)
     if renegotiation not in (None, _FIRST_HANDSHAKE):
         raise TlsError(Alert.HANDSHAKE_FAILURE, "a renegotiation of nothing")
-    if Extension.ENCRYPT_THEN_MAC in hello.extensions:
-        raise TlsError(Alert.ILLEGAL_PARAMETER, "encrypt-then-MAC with an AEAD suite")
-    for kind in hello.extensions.types:
-        if kind not in _RELAYED:
-            raise CannotBridge(f"extension {kind}")
 
 
 def _limit_records(leg: Leg, hello: messages.ServerHello) -> None:

@@ -60,7 +60,14 @@ def refuse_header(kind: int, version: int, length: int, limit: int) -> NoReturn:
 class RecordsIn:
     """The records that come in on one leg."""
 
-    __slots__ = ("_empty", "_unread", "early_data_to_skip", "is_tls12", "protection")
+    __slots__ = (
+        "_empty",
+        "_unread",
+        "dropped",
+        "early_data_to_skip",
+        "is_tls12",
+        "protection",
+    )
 
     def __init__(self) -> None:
         self.protection: Protection | None = None
@@ -71,6 +78,8 @@ class RecordsIn:
         """So many bytes of early data may be skipped, which are protected with a key that we do not
         have: in plaintext (after a HelloRetryRequest) records of application data, and behind that
         records that do not authenticate. The first other record ends them (RFC 8446 §4.2.10)."""
+        self.dropped = 0
+        """So many records with a ChangeCipherSpec were dropped."""
         self._unread = bytearray()
         self._empty = 0
         """Records without content, in a row."""
@@ -122,6 +131,7 @@ class RecordsIn:
         processing, any other is unexpected."""
         if record[_HEADER:] != b"\x01":
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "a broken ChangeCipherSpec")
+        self.dropped += 1
         self._count_empty()
 
     def _open(self, kind: int, record: bytes) -> tuple[RecordType, bytes] | None:

@@ -17,10 +17,11 @@ from typing import Final
 from mitml4.crypto import groups, signatures
 from mitml4.crypto.records import protection_1_3
 from mitml4.crypto.schedule import Schedule, Secrets, finished
-from mitml4.crypto.signatures import PublicKey
+from mitml4.crypto.signatures import CannotVerify, PublicKey
 from mitml4.crypto.suites import suite_of
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import certificates, messages
 from mitml4.tls.bridge.errors import CannotBridge
@@ -99,6 +100,8 @@ class ServerLeg(Leg):
         _, body = self.expect(message, HandshakeType.SERVER_HELLO)
         hello = messages.ServerHello.parse(body)
         if Extension.SUPPORTED_VERSIONS not in hello.extensions:
+            if hello.is_retry:
+                raise TlsError(Alert.MISSING_EXTENSION, "a retry without a version")
             self._take_older(hello)
             self.transcript.add(message[1])
             return None
@@ -107,6 +110,7 @@ class ServerLeg(Leg):
         assert suite
         if hello.is_retry:
             self._check_retry(hello)
+            self.end_flight()
             self.transcript.replace_hello(suite.hash)
             self.transcript.add(message[1])
             self._retry = hello
@@ -120,10 +124,12 @@ class ServerLeg(Leg):
 
     def _check_hello(self, hello: messages.ServerHello) -> None:
         offered = self.hello.parsed
-        if hello.selected_version not in offered.supported_versions:
+        version = hello.selected_version
+        # RFC 8446 §4.2.1: also for "a version prior to TLS 1.3".
+        if version < _TLS_1_3 or version not in offered.versions:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a version that was not offered")
-        if hello.selected_version != _TLS_1_3:
-            raise CannotBridge(f"version 0x{hello.selected_version:04x}")
+        if version != _TLS_1_3:
+            raise CannotBridge(f"version 0x{version:04x}")
         if hello.legacy_version != _TLS_1_2 or hello.compression:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a ServerHello of TLS 1.3 with older fields")
         if hello.session_id != self.hello.session_id:
@@ -140,10 +146,11 @@ class ServerLeg(Leg):
         check_answers(offered.extensions, hello.extensions, place)
 
     def _take_older(self, hello: messages.ServerHello) -> None:
-        """RFC 8446 §4.1.3."""
+        """RFC 8446 §4.1.3: a client of TLS 1.2 checks that it does not get TLS 1.1."""
         if self._retry:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "an older version after a retry")
-        if _TLS_1_3 in self.hello.parsed.supported_versions and hello.random[-8:] in _DOWNGRADES:
+        lowered = self.hello.offers_1_3 or hello.legacy_version < _TLS_1_2
+        if lowered and hello.random[-8:] in _DOWNGRADES:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "somebody has lowered the version")
         self.older = OlderServer(self, self.hello, hello)
 
@@ -156,7 +163,8 @@ class ServerLeg(Leg):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a retry that would change nothing")
         if group is None:
             return
-        if group not in self.hello.parsed.groups or group in self.hello.parsed.key_shares:
+        offered = self.hello.parsed
+        if group not in offered.groups or group in offered.key_shares or is_grease(group):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a retry for a group that was not asked for")
         if group not in groups.SUPPORTED:
             raise CannotBridge(f"group 0x{group:04x}")
@@ -203,7 +211,8 @@ class ServerLeg(Leg):
             return b""
         group, key = share
         asked = self._retry.key_share if self._retry else None
-        if group not in self.hello.parsed.key_shares or (asked and group != asked[0]):
+        wrong = group not in self.hello.parsed.key_shares or is_grease(group)
+        if wrong or (asked and group != asked[0]):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a key share that was not asked for")
         if group not in self.hello.shares:
             raise CannotBridge(f"group 0x{group:04x}")
@@ -220,6 +229,13 @@ class ServerLeg(Leg):
         check_answers(offered.extensions, answer.extensions, Place.ENCRYPTED_EXTENSIONS)
         if answer.alpn is not None and answer.alpn not in (offered.alpn or ()):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "an application protocol not offered")
+        if answer.record_size_limit and answer.max_fragment_length:
+            # RFC 8449 §5: a client "MUST generate a fatal "illegal_parameter" alert"
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "two limits of records")
+        settings = [kind for kind in SETTINGS if kind in answer.extensions]
+        if len(settings) > 1 or (settings and answer.alpn is None):
+            # draft-vvv-tls-alps §4: they belong to the application protocol.
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "settings of no application protocol")
         if answer.early_data:
             raise TlsError(Alert.ILLEGAL_PARAMETER, "early data that was not agreed")
         for kind, value in answer.extensions.items:
@@ -239,6 +255,7 @@ class ServerLeg(Leg):
         self._request = messages.CertificateRequest.parse(body)
         if self._request.context:
             raise TlsError(Alert.DECODE_ERROR, "a context in the handshake's CertificateRequest")
+        self._request.check()
 
     def _take_certificate(self, message: Message) -> None:
         types = [HandshakeType.CERTIFICATE]
@@ -259,7 +276,7 @@ class ServerLeg(Leg):
             self._compression = compressed.algorithm
         certificate = messages.Certificate.parse(body)
         if certificate.context:
-            raise TlsError(Alert.ILLEGAL_PARAMETER, "a context in the server's Certificate")
+            raise TlsError(Alert.DECODE_ERROR, "a context in the server's Certificate")
         if not certificate.entries:
             raise TlsError(Alert.DECODE_ERROR, "no certificate")
         for _, extensions in certificate.entries:
@@ -271,13 +288,17 @@ class ServerLeg(Leg):
     def _verifying_key(self) -> tuple[PublicKey, Iterable[int]]:
         """The key that signs this handshake, and the schemes that it may use."""
         leaf, extensions = self._entries[0]
-        if credential := extensions.get(Extension.DELEGATED_CREDENTIAL):
-            key, scheme = certificates.verify_credential(
-                credential,
-                leaf,
-                self.hello.credential_algorithms,
-                self.hello.parsed.signature_algorithms,
-            )
+        credential = extensions.get(Extension.DELEGATED_CREDENTIAL)
+        if credential is not None:
+            try:
+                key, scheme = certificates.verify_credential(
+                    credential,
+                    leaf,
+                    self.hello.credential_algorithms,
+                    self.hello.parsed.signature_algorithms,
+                )
+            except CannotVerify as error:
+                raise CannotBridge(f"a delegated credential: {error}") from error
             return key, (scheme,)
         return public_key(leaf), self.hello.parsed.signature_algorithms
 

@@ -232,7 +232,7 @@ def test_the_hash_of_the_first_hello_is_a_message() -> None:
     ("read", "alert"),
     [
         (
-            lambda: CertificateRequest(b"", RawExtensions()).signature_algorithms,
+            lambda: CertificateRequest(b"", RawExtensions()).check(),
             "MISSING_EXTENSION",
         ),
         (lambda: KeyUpdate.parse(b"\2"), "ILLEGAL_PARAMETER"),
