@@ -33,6 +33,7 @@ from mitml4.tls.bridge.messages import NewSessionTicket
 from mitml4.tls.bridge.tickets import SiteTickets
 from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.failure import TlsFailure
+from mitml4.tls.pinning import CLIENT_CERTIFICATE
 from mitml4.tls.presented import Presented
 
 __all__ = ["BridgedHandshake", "NotBridged"]
@@ -57,9 +58,12 @@ class BridgedHandshake(Handshake):
     """Both handshakes of one flow by the bridge."""
 
     legs: Legs
+    _server_side: BridgedStream | None = None
+    """If its handshake is over before the client's."""
 
     async def run(self) -> Intercepted | GivenUp | NotBridged:
         """Raises HandshakeError, OSError."""
+        self._early_tickets: list[NewSessionTicket] = []
         try:
             self.legs = self._begin()
         except CannotBridge as reason:
@@ -81,7 +85,9 @@ class BridgedHandshake(Handshake):
         if isinstance(shown, GivenUp):
             return shown
         client_side = await self._accept(shown)
-        return self.intercepted(client_side, self._server_stream(client_side))
+        server_side = self._server_side or self._open_server()
+        self._relay_tickets(server_side, client_side)
+        return self.intercepted(client_side, server_side)
 
     def _begin(self) -> Legs:
         hello = self.bridge.up.glance()[: self.hello.wire_length]
@@ -159,6 +165,7 @@ class BridgedHandshake(Handshake):
         """Tell the client that the server wants another hello, and wait for it."""
         legs, below = self.legs, self.bridge.client_side
         below.discard(self.hello.wire_length)
+        self.redial = None  # which would send a hello that has been answered
         try:
             with trio.fail_after(HANDSHAKE_S):
                 await below.send_all(memoryview(legs.client.to_send()))
@@ -205,10 +212,8 @@ class BridgedHandshake(Handshake):
             self.details = replace(self.details, certificate=_seen(flight.ticket.seen))
             self.announce()
             return None
-        if flight.asks_certificate and not self.answers_request:
-            if given_up := await self.leave_request_to_client(self.bridge.server_side):
-                return given_up
-            self.error("server", "certificate", "the server asks for a client certificate")
+        if flight.asks_certificate and (given_up := await self._take_request()):
+            return given_up
         presented = Presented(chain=flight.chain, staple=flight.staple)
         verdict = await self.verify(presented, self.bridge.server_side)
         if isinstance(verdict, GivenUp):
@@ -216,6 +221,60 @@ class BridgedHandshake(Handshake):
         leaf = await self.make_leaf(presented, verdict, flight.version)
         self.legs.tickets.seen = self.details.certificate
         return Shown(chain=leaf.chain_der, key=leaf.key, staple=leaf.staple)
+
+    async def _take_request(self) -> GivenUp | None:
+        """The server asks for a client's certificate."""
+        given_up: GivenUp | BridgedStream | None = None
+        if self.legs.identity:
+            return None
+        if not self.answers_request:
+            given_up = await self.leave_request_to_client(self.bridge.server_side)
+        given_up = given_up or await self._finish_server(CLIENT_CERTIFICATE)
+        if isinstance(given_up, BridgedStream):
+            return await self.wait_request_verdict(given_up)
+        if given_up is None and not self.answers_request:
+            self.error("server", "certificate", "the server asks for a client certificate")
+        return given_up
+
+    async def give_up(self, reason: str, first: Stream | None = None) -> GivenUp | None:
+        """A server may serve its connections one after the other. So the handshake of a `first`
+        connection is finished before another one has to be answered."""
+        if first and self.redial:
+            finished = await self._finish_server(reason)
+            if isinstance(finished, GivenUp):
+                return finished
+            first = finished or first
+        return await super().give_up(reason, first)
+
+    async def _finish_server(self, reason: str) -> BridgedStream | GivenUp | None:
+        """Finish the server's handshake before the client is answered; None if a part
+        of the answer is the client's.
+
+        `reason`: why interception is given up if the server refuses. Raises HandshakeError.
+        """
+        legs, below = self.legs, self.bridge.server_side
+        if self._server_side or not legs.can_answer_first:
+            return self._server_side
+        legs.answer_first()
+        failure = None
+        try:
+            await below.send_all(memoryview(legs.server.to_send()))
+            await self._hear_finished()
+        except TlsFailure as refusal:
+            failure = refusal
+        except TlsError as error:
+            await self._send(below, legs.server.fail(error.alert))
+            failure = TlsFailure(error.message)
+        except (StreamTruncated, OSError, trio.TooSlowError):
+            pass
+        else:
+            self._server_side = self._open_server()
+            return self._server_side
+        given_up = await super().give_up(reason)
+        if given_up is None:
+            self.visit.needs(reason)
+            await self.pass_on_failure(failure)
+        return given_up
 
     # The client
 
@@ -237,8 +296,9 @@ class BridgedHandshake(Handshake):
         )
         await handshake.run(self._read_client)
         await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
-        if not legs.is_connected:
+        if not legs.has_server_finished:
             await self._hear_end()
+        await below.send_all(memoryview(legs.client.to_send()))
         connection = Connection(legs.client.records_in, legs.client.records_out, is_client=False)
         stream = BridgedStream(below, connection)
         handshake.watch_opening(stream)
@@ -263,12 +323,7 @@ class BridgedHandshake(Handshake):
         """The server's Finished, which TLS 1.2 has last, goes to the client."""
         legs, below = self.legs, self.bridge.server_side
         try:
-            while not legs.is_connected:
-                match legs.server_event():
-                    case PeerAlert(alert):
-                        _raise_alert(alert)
-                    case _ if not legs.is_connected:
-                        await _receive(below, legs.server)
+            await self._hear_finished()
         except TlsError as error:
             await self._send(below, legs.server.fail(error.alert))
             self.error("server", "protocol", error.message)
@@ -278,12 +333,27 @@ class BridgedHandshake(Handshake):
             await self._send(self.bridge.client_side, legs.client.fail(alert))
         except StreamTruncated:
             self.error("server", "reset", "the server closed the connection during the handshake")
+        except trio.TooSlowError:
+            self.error("server", "timeout", "the server does not finish the handshake")
         else:
-            await self.bridge.client_side.send_all(memoryview(legs.client.to_send()))
             return
         self.bridge.client_side.close()
         below.close()
         raise HandshakeError
+
+    async def _hear_finished(self) -> None:
+        """The end of the server's handshake.
+
+        Raises TlsError, TlsFailure, StreamTruncated, OSError, trio.TooSlowError.
+        """
+        legs = self.legs
+        with trio.fail_after(HANDSHAKE_S):
+            while not legs.has_server_finished:
+                match legs.server_event():
+                    case PeerAlert(alert):
+                        _raise_alert(alert)
+                    case _ if not legs.has_server_finished:
+                        await _receive(self.bridge.server_side, legs.server)
 
     async def _end_server(self, alert: int | None) -> None:
         """The client has ended its handshake: the server gets the same alert."""
@@ -310,20 +380,28 @@ class BridgedHandshake(Handshake):
 
     # The result
 
-    def _server_stream(self, client_side: BridgedStream) -> BridgedStream:
+    def _open_server(self) -> BridgedStream:
         legs = self.legs
         connection = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
-        stream = BridgedStream(self.bridge.server_side, connection)
-        if relay := legs.ticket_relay():
-
-            def relay_ticket(ticket: NewSessionTicket) -> None:
-                if message := relay.relay(ticket):
-                    client_side.connection.queue(message)
-
-            connection.on_ticket = relay_ticket
-            stream.feeds = client_side
+        connection.on_ticket = self._early_tickets.append
         connection.answer_request = legs.late_answer(connection)
-        return stream
+        return BridgedStream(self.bridge.server_side, connection)
+
+    def _relay_tickets(self, server_side: BridgedStream, client_side: BridgedStream) -> None:
+        """The server's tickets become ours, once the client's handshake is over too."""
+        relay = self.legs.ticket_relay()
+        if relay is None:
+            server_side.connection.on_ticket = None
+            return
+
+        def relay_ticket(ticket: NewSessionTicket) -> None:
+            if message := relay.relay(ticket):
+                client_side.connection.queue(message)
+
+        for ticket in self._early_tickets:
+            relay_ticket(ticket)
+        server_side.connection.on_ticket = relay_ticket
+        server_side.feeds = client_side
 
 
 def _seen(seen: object) -> CertificateDetails | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import field, replace
 from functools import partial
 from typing import Final, Literal, NoReturn
@@ -229,6 +230,25 @@ class Handshake:
         if not given_up:
             self.visit.needs(CLIENT_CERTIFICATE)
         return given_up
+
+    async def wait_request_verdict(self, server_side: OpenedStream) -> GivenUp | None:
+        """A server may refuse the client certificate that it has asked for, or that there is none.
+
+        Up to TLS 1.2 it does so in the handshake. In TLS 1.3 the first record after the handshake
+        tells: a ticket, or the alert certificate_required.
+        """
+        if self.details.version == "TLSv1.3":
+            with trio.move_on_after(self.context.hold_s), suppress(StreamTruncated):
+                await server_side.wait_receivable()  # the next read reports a truncation again
+            server_side.peek_nowait(1)
+        if server_side.failure:
+            if given_up := await self.leave_request_to_client(None):
+                return given_up
+            refusal = server_side.failure if isinstance(server_side.failure, TlsFailure) else None
+            await self.pass_on_failure(refusal)
+        if not self.answers_request:
+            self.error("server", "certificate", "the server asks for a client certificate")
+        return None
 
     # The leaf
 

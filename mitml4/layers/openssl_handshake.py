@@ -7,12 +7,10 @@ names and defects (`layers/certificate.py`). The details name what is different 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import trio
 from OpenSSL import SSL
 
 from mitml4.layers.client_handshake import ClientHandshake
@@ -46,7 +44,8 @@ class OpenSslHandshake(Handshake):
         verdict = await self.verify(presented, server_side)
         if isinstance(verdict, GivenUp):
             return verdict
-        if given_up := await self._wait_certificate_verdict(server_side):
+        asked = server_side.alerts.asked_for_certificate
+        if asked and (given_up := await self.wait_request_verdict(server_side)):
             return given_up
         leaf = await self.make_leaf(presented, verdict, self._version)
         client_side = await self._accept(server_side, leaf)
@@ -94,27 +93,6 @@ class OpenSslHandshake(Handshake):
             raise
         if stream.alerts.asked_for_certificate and not self.answers_request:
             return await self.leave_request_to_client(stream)
-        return None
-
-    async def _wait_certificate_verdict(self, server_side: TlsStream) -> GivenUp | None:
-        """A server may refuse the client certificate that it has asked for, or that there is none.
-
-        Up to TLS 1.2 it does so in the handshake. In TLS 1.3 the first record after the handshake
-        tells: a ticket, or the alert certificate_required.
-        """
-        if not server_side.alerts.asked_for_certificate:
-            return None
-        if server_side.connection.get_protocol_version() == SSL.TLS1_3_VERSION:
-            with trio.move_on_after(self.context.hold_s), suppress(StreamTruncated):
-                await server_side.wait_receivable()  # the next read reports a truncation again
-            server_side.peek_nowait(1)
-        if server_side.failure:
-            if given_up := await self.leave_request_to_client(None):
-                return given_up
-            refusal = server_side.failure if isinstance(server_side.failure, TlsFailure) else None
-            await self.pass_on_failure(refusal)
-        if not self.answers_request:
-            self.error("server", "certificate", "the server asks for a client certificate")
         return None
 
     def _describe(self, connection: SSL.Connection) -> None:

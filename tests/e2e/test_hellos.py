@@ -1,5 +1,5 @@
-"""The hello that a server gets is as close to the client's as OpenSSL can make it, and what is not
-alike is named."""
+"""The hello that a server gets is the client's. By OpenSSL it is as close as OpenSSL can make it,
+and what is not alike is named."""
 
 import os
 import re
@@ -15,9 +15,10 @@ import pytest
 
 from mitml4.lab.network import SERVER_V4
 from mitml4.protocols.tls.differences import differences
-from mitml4.protocols.tls.fingerprints import ja4
+from mitml4.protocols.tls.fingerprints import ja3, ja4
 from mitml4.protocols.tls.hello import parse_client_hello
 from mitml4.protocols.tls.names import is_grease
+from tests.e2e.conftest import intercepting
 
 PAGE = f"https://{SERVER_V4}:PORT/"
 CARELESS = "['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]]"
@@ -40,9 +41,20 @@ CLIENTS = {
     "openssl": ["openssl", "s_client", "-quiet", "-connect", f"{SERVER_V4}:PORT"],
     "gnutls": ["gnutls-cli", "--no-ca-verification", "-p", "PORT", SERVER_V4],
 }
-SAME_JA4 = set(CLIENTS) - {"gnutls"}
-"""GnuTLS says of renegotiation by an extension what OpenSSL says by a cipher suite, and limits the
-size of records."""
+OPENSSL = "by OpenSSL: as asked"
+
+
+@pytest.fixture(scope="module", params=["auto", "openssl"])
+def engine(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def session(lab, authority, tmp_path_factory, engine):
+    options = ["--tls-engine", engine]
+    directory = tmp_path_factory.mktemp(engine)
+    with intercepting(lab, directory, *options, roots=[authority.root]) as session:
+        yield session
 
 
 class RecordingServer:
@@ -75,6 +87,7 @@ class RecordingServer:
         with self.context.wrap_socket(accepted, server_side=True) as tls:
             tls.recv(65536)
             tls.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            tls.unwrap()
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
@@ -89,22 +102,38 @@ def recorder(lab, identity):
     server.close()
 
 
+def is_alike(one, other):
+    """Whether a server cannot tell them apart by what every hello of a client has."""
+    return ja3(one) == ja3(other) and ja4(one) == ja4(other)
+
+
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_server_cannot_tell_a_clients_library_from_ours(recorder, client, session, name):
+def test_a_server_cannot_tell_a_clients_library_from_ours(
+    recorder, client, beside, session, engine, name
+):
     argv = [word.replace("PORT", str(recorder.port)) for word in CLIENTS[name]]
+    request = b"GET / HTTP/1.0\r\n\r\n"
+    assert b"ok" in beside.run(*argv, input=request).out
     watch = session.watch()
-    outcome = client.run(*argv, input=b"GET / HTTP/1.0\r\n\r\n")
+    outcome = client.run(*argv, input=request)
     assert b"ok" in outcome.out, outcome
     details = watch.flow().layer("tls")["details"]
-    got = recorder.hellos[-1]
-    assert got.sni == details["sni"]
-    assert (ja4(got) == details["ja4"]) == (name in SAME_JA4)
+    direct, got = recorder.hellos[-2:]
+    assert got.sni == direct.sni == details["sni"]
+    assert ja4(direct) == details["ja4"]
+    if engine == "auto":
+        assert is_alike(direct, got)
+        assert details["server_hello"] == "exact"
+        return
     unlike = [] if details["server_hello"] == "exact" else details["server_hello"]
     named = [each for each in unlike if each.startswith(("cipher", "extension "))]
-    if name in SAME_JA4:
-        assert named == []
-    else:
+    if name == "gnutls":
+        # It says of renegotiation by an extension what OpenSSL says by a cipher suite, and limits
+        # the size of records.
         assert {"extension record_size_limit", "extension renegotiation_info"} <= set(named)
+    else:
+        assert named == []
+        assert ja4(got) == details["ja4"]
 
 
 BROWSERS = {
@@ -120,7 +149,7 @@ BROWSERS = {
 
 
 @pytest.mark.parametrize("name", BROWSERS)
-def test_what_a_browsers_hello_loses_is_named(recorder, client, session, tmp_path, name):
+def test_what_a_browsers_hello_loses_is_named(recorder, client, session, engine, tmp_path, name):
     argv, lost = BROWSERS[name]
     if shutil.which(argv[0]) is None:
         pytest.skip(f"only Debian has {argv[0]} as a package")
@@ -132,7 +161,12 @@ def test_what_a_browsers_hello_loses_is_named(recorder, client, session, tmp_pat
     details = watch.flow().layer("tls")["details"]
     sent, got = parse_client_hello(hello), recorder.hellos[-1]
     assert details["ja4"] == ja4(sent)
-    assert details["server_hello"] == list(differences(sent, got))
+    if engine == "auto":
+        assert is_alike(sent, got)
+        assert got.extensions == sent.extensions
+        assert details["server_hello"] == "exact"
+        return
+    assert details["server_hello"] == [OPENSSL, *differences(sent, got)]
     assert lost <= set(details["server_hello"])
     named = {each for each in details["server_hello"] if each.startswith("extension ")}
     types = {kind for kind in sent.extensions if not is_grease(kind)}

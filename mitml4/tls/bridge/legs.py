@@ -55,15 +55,27 @@ class Legs:
         """
         self._replacements = Replacements()
         self.tickets = tickets
-        self._identity = identity
+        self.identity = identity
+        """What answers a server that asks for a client's certificate."""
         relayed = self._relay(hello, b"", parsed)
         self.client = ClientLeg(relayed, keylog)
         self.server = ServerLeg(relayed, keylog)
         self.is_committed = False
         """Whether the client was sent something."""
-        self.is_connected = False
-        """Whether both handshakes are over."""
         self._flight: Flight | None = None
+        self._server_finished: ServerFinished | None = None
+        self._is_client_finished = False
+        self._has_answered = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether both handshakes are over."""
+        return self._server_finished is not None and self._is_client_finished
+
+    @property
+    def has_server_finished(self) -> bool:
+        """Whether the server's handshake is over."""
+        return self._server_finished is not None
 
     @property
     def hello(self) -> RelayedHello:
@@ -89,8 +101,9 @@ class Legs:
             self.is_committed = True
             return None
         if isinstance(event, ServerFinished):
-            self.client.finish(self._older_ticket(event.ticket))
-            self.is_connected = True
+            self._server_finished = event
+            if self._is_client_finished:
+                self.client.finish(self._older_ticket(event.ticket))
             return None
         if isinstance(event, Flight):
             self._flight = event
@@ -119,10 +132,30 @@ class Legs:
             self.server.send_retried(relayed)
             return None
         if isinstance(event, ClientFinished):
+            self._is_client_finished = True
             assert self._flight
-            self.server.finish(event.settings, self._identity)
-            self.is_connected = not self._flight.older or self._flight.ticket is not None
+            if not self._has_answered:
+                self._answer_server(event.settings)
+            elif self._server_finished and self._flight.older:
+                self.client.finish(self._older_ticket(self._server_finished.ticket))
         return event
+
+    @property
+    def can_answer_first(self) -> bool:
+        """Whether the server can be answered before the client is: nothing in the answer is the
+        client's."""
+        return self._flight is not None and self._flight.settings is None
+
+    def answer_first(self) -> None:
+        """Answer the server before the client is answered."""
+        self._answer_server(b"")
+
+    def _answer_server(self, settings: bytes) -> None:
+        assert self._flight
+        self._has_answered = True
+        self.server.finish(settings, self.identity)
+        if not self._flight.older or self._flight.ticket:
+            self._server_finished = ServerFinished(None)
 
     # Tickets
 
@@ -169,7 +202,7 @@ class Legs:
         assert flight
         if flight.older or not self.hello.parsed.has(Extension.POST_HANDSHAKE_AUTH):
             return None
-        transcript, identity = self.server.transcript.copy(), self._identity
+        transcript, identity = self.server.transcript.copy(), self.identity
         name = flight.suite.hash
 
         def answer(request: bytes) -> bytes:
