@@ -385,6 +385,9 @@ class BridgedHandshake(Handshake):
         connection = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
         connection.on_ticket = self._early_tickets.append
         connection.answer_request = legs.late_answer(connection)
+        connection.on_renegotiation = partial(
+            self.tools.engine_memory.forced, self.engine_site, "renegotiation"
+        )
         return BridgedStream(self.bridge.server_side, connection)
 
     def _relay_tickets(self, server_side: BridgedStream, client_side: BridgedStream) -> None:

@@ -88,6 +88,7 @@ class Connection:
         "has_ended",
         "is_shut",
         "kept",
+        "on_renegotiation",
         "on_request",
         "on_ticket",
         "received_alert",
@@ -126,8 +127,9 @@ class Connection:
         """Is given a CertificateRequest that comes after the handshake, and returns the messages
         of the answer. None: we have not offered post_handshake_auth."""
         self.on_request: Callable[[], None] | None = None
-        """Called when the server asks for a certificate after the handshake; also when it wants to
-        renegotiate (TLS 1.2): that is what for."""
+        """Called when the server asks for a certificate after the handshake."""
+        self.on_renegotiation: Callable[[], None] | None = None
+        """Called when the far end wants to renegotiate (TLS 1.2), which is declined."""
 
     # Receiving
 
@@ -269,7 +271,8 @@ class Connection:
             case HandshakeType.CERTIFICATE_REQUEST if self.answer_request:
                 since.others = _count(since.others, _MAX_MESSAGES, "requests for a certificate")
                 self.queue(self.answer_request(message))
-                self._tell_request()
+                if self.on_request:
+                    self.on_request()
             case _:
                 _refuse_message(kind)
 
@@ -291,11 +294,8 @@ class Connection:
             raise TlsError(Alert.DECODE_ERROR, "a HelloRequest with content")
         since.others = _count(since.others, _MAX_MESSAGES, "renegotiations")
         self._owe(_NO_RENEGOTIATION)
-        self._tell_request()
-
-    def _tell_request(self) -> None:
-        if self.on_request and self._is_client:
-            self.on_request()
+        if self.on_renegotiation:
+            self.on_renegotiation()
 
     def _fail(self, error: TlsError) -> None:
         self.failure = error.message
