@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
+from mitml4.errors import MachineError
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.processes import fork_orphan
@@ -23,6 +24,7 @@ from mitml4.signals import ending_signals
 __all__ = ["Writer"]
 
 _SIZE: Final = struct.Struct("=Q")
+_READY: Final = b"\n"
 _FAILED: Final = struct.Struct("=i")
 
 
@@ -39,12 +41,15 @@ class Writer:
         """`obey` handles a request in that process, and returns the answer or raises OSError. It is
         confined, and has only these descriptors and, if we have them, these capabilities.
 
-        Raises MachineError.
+        Returns when it is confined. Raises MachineError.
         """
         self._channel, theirs = socket.socketpair()
         with theirs:
             if fork_orphan():
                 _serve(theirs, obey, keep, descriptors)
+        if self._channel.recv(len(_READY)) != _READY:
+            self.close()
+            raise MachineError("the process that writes files has ended at its start")
 
     def ask(self, request: bytes) -> bytes:
         """Returns the answer. Blocks. Raises OSError."""
@@ -75,6 +80,7 @@ def _serve(
             signal.signal(number, signal.SIG_IGN)
         _close_others({channel.fileno(), *descriptors})
         confine(keep)
+        channel.sendall(_READY)
         while True:
             request = _receive_message(channel)
             try:

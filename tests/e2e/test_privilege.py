@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def statuses(pid: int) -> list[dict[str, str]]:
     return found
 
 
+def processes_with(path: Path) -> set[int]:
+    """Those that have this file open."""
+    found = set()
+    for each in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(each) == str(path):
+                found.add(int(each.parts[2]))
+    return found
+
+
 @pytest.mark.usefixtures("nginx")
 @pytest.mark.parametrize("caller", [None, "nobody"])
 def test_it_goes_on_without_files_programs_and_most_capabilities(
@@ -75,6 +86,14 @@ def test_it_goes_on_without_files_programs_and_most_capabilities(
     (main,) = (each for each in statuses(session.process.pid) if each["Pid"] == each["Tgid"])
     assert main["NoNewPrivs"] == "1"
     assert int(main["CapBnd"], 16) == 0
+    (writer,) = processes_with(outputs["--har"]) - {session.process.pid}
+    (status,) = statuses(writer)
+    assert "0" not in (*status["Uid"].split(), *status["Gid"].split())
+    assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
+    assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
+    held = sorted(os.readlink(each) for each in Path(f"/proc/{writer}/fd").iterdir())
+    assert held[:4] == [*[os.devnull] * 3, str(outputs["--har"])]
+    assert [each.partition(":")[0] for each in held[4:]] == ["socket"]
     watch = session.watch()
     for version in ("1.2", "1.3"):
         outcome = client.run(
