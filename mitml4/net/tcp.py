@@ -136,7 +136,10 @@ class TcpStream(Transport):
         If more were asked for, the kernel would continue while packets arrive, and MSG_PEEK would
         start at the first byte for each of them: 70 ms for 10,000 bytes that arrive one by one.
         """
-        there = max(1, self._count_in_kernel())
+        return self._at_once(max(1, self._count_in_kernel()), limit)
+
+    def _at_once(self, there: int, limit: int) -> int:
+        """How many of the available bytes to ask for."""
         if there > _FEW_BYTES and self._queued_memory() > there * _MEMORY_PER_BYTE:
             there = min(there, _MOST_OF_TINY_PACKETS)
         return min(limit, there)
@@ -210,7 +213,7 @@ class TcpStream(Transport):
         if urgent.has_come and self._is_before_urgent():
             return None
         try:
-            count = self.socket.recv_into(buffer[:_MOST_OF_TINY_PACKETS])
+            count = self.socket.recv_into(buffer, min(len(buffer), _MOST_OF_TINY_PACKETS))
         except BlockingIOError:
             return None
         if count == _MOST_OF_TINY_PACKETS and len(buffer) > count:
@@ -219,9 +222,10 @@ class TcpStream(Transport):
 
     def _receive_more(self, buffer: memoryview) -> int:
         """Read what else is there. A reset is not looked for: it is reported only once."""
-        if not self._count_in_kernel() or (urgent.has_come and self._is_before_urgent()):
+        there = self._count_in_kernel()
+        if not there or (urgent.has_come and self._is_before_urgent()):
             return 0
-        return self.socket.recv_into(buffer, self._there(len(buffer)))
+        return self.socket.recv_into(buffer, self._at_once(there, len(buffer)))
 
     async def wait_receivable(self) -> None:
         if self._kept:
