@@ -19,13 +19,14 @@ from mitml4.crypto.schedule import Schedule, finished
 from mitml4.crypto.signatures import PrivateKey
 from mitml4.crypto.suites import suite_of
 from mitml4.protocols.tls.alerts import Alert, TlsError
-from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
 from mitml4.tls.bridge import certificates, messages
 from mitml4.tls.bridge.flight import ClientFinished, Flight, SecondHello, Shown
 from mitml4.tls.bridge.hello import RelayedHello, binder_input, binders
 from mitml4.tls.bridge.identity import certificate_of
 from mitml4.tls.bridge.leg import KeyLog, Leg, Message, PeerAlert
+from mitml4.tls.bridge.messages import Place, check_answers
 from mitml4.tls.bridge.older_client import OlderClient
 from mitml4.tls.bridge.wire import uint16, vector
 
@@ -35,6 +36,15 @@ _TLS_1_3: Final = 0x0304
 _MAX_EARLY_DATA: Final = 128 * 1024
 """Of a client that has a ticket of the server's from before we came: it sends data at once, which
 nobody can read. Servers announce 16 KiB, as a rule."""
+_CHANGING: Final = {
+    Extension.KEY_SHARE,
+    Extension.EARLY_DATA,
+    Extension.COOKIE,
+    Extension.PRE_SHARED_KEY,
+    Extension.PADDING,
+    Extension.ENCRYPTED_CLIENT_HELLO,
+}
+"""The extensions that a second hello may have, or not (RFC 8446 §4.1.2, RFC 9849 §6.1.5)."""
 
 
 class ClientLeg(Leg):
@@ -47,9 +57,9 @@ class ClientLeg(Leg):
         self._retry: messages.ServerHello | None = None
         self._flight: Flight | None = None
         self._settings = b""
-        self._second = bytearray()
-        self._take: Callable[[Message], SecondHello | ClientFinished | None] | None
-        self._take = self._take_second
+        self._second: bytearray | None = None
+        """The client's records since a retry."""
+        self._take: Callable[[Message], SecondHello | ClientFinished | None] | None = None
         """Takes the next message; None: nothing has to come."""
         self.older: OlderClient | None = None
         """Takes them instead, if TLS 1.2 was chosen."""
@@ -80,7 +90,7 @@ class ClientLeg(Leg):
     # HelloRetryRequest
 
     def receive(self, data: bytes | memoryview) -> None:
-        if self._retry and not self._flight:
+        if self._second is not None:
             self._second += data
         super().receive(data)
 
@@ -94,9 +104,23 @@ class ClientLeg(Leg):
         if self.hello.parsed.session_id:
             self.send_change_cipher_spec()
         self._retry = retry
+        self._second = bytearray()
+        self._take = self._take_second
 
     def take_second_hello(self, hello: RelayedHello) -> None:
-        """What `SecondHello` had, as it was relayed. Raises TlsError as the constructor does."""
+        """What `SecondHello` had, as it was relayed. Raises TlsError as the constructor does, and
+        for what a second hello may not change (RFC 8446 §4.1.2)."""
+        assert self._retry
+        first, second = self.hello.parsed, hello.parsed
+        asked = self._retry.key_share
+        # "replacing the list of shares with a list containing a single KeyShareEntry from the
+        # indicated group"
+        if second.key_shares != ((asked[0],) if asked else first.key_shares):
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "other key shares than the retry asked for")
+        if second.early_data:
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "early data after a retry")
+        if _constant(first) != _constant(second):
+            raise TlsError(Alert.ILLEGAL_PARAMETER, "a second hello that is another one")
         self._take_hello(hello)
 
     # The server's flight
@@ -214,14 +238,20 @@ class ClientLeg(Leg):
 
     def _take_second(self, message: Message) -> SecondHello:
         self.expect(message, HandshakeType.CLIENT_HELLO)
-        return SecondHello(_handshake_records(bytes(self._second)))
+        self.end_flight()
+        assert self._second is not None
+        stream, self._second, self._take = bytes(self._second), None, None
+        return SecondHello(_handshake_records(stream))
 
     def _take_answer(self, message: Message) -> ClientFinished | None:
         flight = self._flight
         assert flight
         if flight.settings is not None and not self._settings:
             self.expect(message, HandshakeType.ENCRYPTED_EXTENSIONS)
-            messages.EncryptedExtensions.parse(message[1][4:])
+            answer = messages.EncryptedExtensions.parse(message[1][4:])
+            check_answers((flight.settings,), answer.extensions, Place.ENCRYPTED_EXTENSIONS)
+            if flight.settings not in answer.extensions:
+                raise TlsError(Alert.MISSING_EXTENSION, "no application settings")
             self._settings = self._noted(message[1])
             return None
         _, body = self.expect(message, HandshakeType.FINISHED)
@@ -235,6 +265,24 @@ class ClientLeg(Leg):
         self.resumption = self._schedule.resumption(self.transcript.digest())
         self._take = None
         return ClientFinished(self._settings)
+
+
+def _constant(hello: ClientHello) -> tuple[object, ...]:
+    """What a second hello has to repeat. Whoever repeats it may do so in another order, and we do
+    not look into what is relayed as it is."""
+    return (
+        hello.legacy_version,
+        hello.random,
+        hello.session_id,
+        hello.cipher_suites,
+        hello.compression,
+        hello.supported_versions,
+        hello.groups,
+        hello.signature_algorithms,
+        hello.alpn,
+        hello.sni,
+        set(hello.extensions) - _CHANGING,
+    )
 
 
 def _handshake_records(stream: bytes) -> bytes:

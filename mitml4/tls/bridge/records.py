@@ -117,7 +117,8 @@ class RecordsIn:
         limit = max_fragment(is_tls12=self.is_tls12) if self.protection else MAX_CONTENT
         # RFC 8446 §5.1: the version of plaintext "MUST be ignored for all purposes". What has
         # another major version is not TLS.
-        version = major << 8 | (minor if self.protection else 3)
+        is_protected = self.protection and (self.is_tls12 or kind == RecordType.APPLICATION_DATA)
+        version = major << 8 | (minor if is_protected else 3)
         if version != _TLS_1_2 or length > limit or not is_type(kind):
             refuse_header(kind, version, length, limit)
         if len(unread) < _HEADER + length:
