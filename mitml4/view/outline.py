@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from mitml4.events import FAILURES
 from mitml4.model.flow import Flow
+from mitml4.model.names import NAMES
 
 __all__ = ["has_failed", "outline", "size_text", "stack_text", "time_text"]
+
+_MOST_FACTS: Final = 3
 
 
 def has_failed(flow: Flow) -> bool:
@@ -25,11 +29,21 @@ def outline(flow: Flow) -> str:
     innermost = max((each.depth for each in flow.exchanges), default=0)
     exchanges = [each for each in flow.exchanges if each.depth == innermost]
     if not exchanges:
-        return ""
+        return _facts(flow)
     first, more = exchanges[0], len(exchanges) - 1
     status = first.response.status if first.response else "–"
     text = f"{status} {first.request.method} {first.request.url}"
     return f"{text} and {more} more" if more else text
+
+
+def _facts(flow: Flow) -> str:
+    """The first details of the innermost layer that has any, but the server's name."""
+    for layer in reversed(flow.layers):
+        known = (value for name, value in layer.details.items() if name not in NAMES)
+        shown = [str(each) for each in known if each and type(each) in (str, int)]
+        if shown:
+            return ", ".join(shown[:_MOST_FACTS])
+    return ""
 
 
 def stack_text(flow: Flow) -> str:
