@@ -246,6 +246,30 @@ def test_uploads_expectations_pipelines_and_resets(intercept, client, tmp_path):
     }
 
 
+@pytest.mark.usefixtures("web")
+def test_padded_frames_of_streams_at_the_same_time(intercept, client, tmp_path):
+    """nghttp pads its frames, and interleaves what it sends in its streams."""
+    session = intercept("--payload", "--payload-limit", "2MiB")
+    upload = tmp_path / "upload"
+    upload.write_bytes(RANDOM.randbytes(400_000))
+    urls = [f"https://{V4}:{TLS_PORT}/put/padded-{number}" for number in range(4)]
+    outcome = client.run(
+        *("nghttp", "--null-out", "--padding=255", "--no-push", "--no-verify-peer"),
+        *("--data", str(upload), "--header=:method: PUT", *urls),
+    )
+    assert outcome.code == 0, outcome.err
+    assert session.stop() == 0
+    (flow,) = session.flows()
+    assert flow.stack == ["tls", "http/2"]
+    shown = sha256(upload.read_bytes()), (), False
+    assert bodies(session.events, "request") == {
+        f"put/padded-{number}": [shown] for number in range(4)
+    }
+    assert [e["request_bytes"] for e in session.of_type("http.end")] == [400_000] * 4
+    kinds = [e["type"] for e in session.events if e["type"] in ("http.request", "http.end")]
+    assert kinds == ["http.request"] * 4 + ["http.end"] * 4
+
+
 @pytest.mark.usefixtures("web", "proxies")
 def test_bodies_inside_of_proxies_are_what_nginx_sent(intercept, client):
     session = intercept("--payload", "--payload-limit", "2MiB")
