@@ -87,6 +87,9 @@ class BridgedHandshake(Handshake):
         client_side = await self._accept(shown)
         server_side = self._server_side or self._open_server()
         self._relay_tickets(server_side, client_side)
+        if certificate := self.details.certificate:
+            digest = bytes.fromhex(certificate.sha256)
+            server_side.connection.renegotiable = self.legs.renegotiable(digest)
         return self.intercepted(client_side, server_side)
 
     def _begin(self) -> Legs:

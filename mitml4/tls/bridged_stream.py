@@ -47,7 +47,7 @@ class BridgedStream(OpenedStream):
         self._is_cut = False
         """Sending has ended in the middle of a record: nothing fits behind it."""
         self._waiting: trio.lowlevel.ParkingLot | None = None
-        """Those who wait until another task has sent."""
+        """Those who wait until another task has sent, or a renegotiation is over."""
 
     def on_certificate_request(self, call: Callable[[], None]) -> None:
         self.connection.on_request = call
@@ -79,12 +79,19 @@ class BridgedStream(OpenedStream):
         connection = self.connection
         count: int | None = 0
         if not connection.has_ended:
-            if connection.kept and connection.keeps_record:
-                count = connection.open(connection.kept, buffer)
-            else:
-                count = self._open_next(buffer)
+            try:
+                if connection.kept and connection.keeps_record:
+                    count = connection.open(connection.kept, buffer)
+                else:
+                    count = self._open_next(buffer)
+            except (StreamTruncated, OSError):
+                connection.abandon_renegotiation()
+                self._wake()
+                raise
         if self._unsent or connection.has_due:
             self._send_due_nowait()
+        if self._waiting and not connection.is_renegotiating:
+            self._wake()
         if self.feeds and not count:
             self.feeds.flush_nowait()
         if count or count is None:
@@ -141,12 +148,12 @@ class BridgedStream(OpenedStream):
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
         """As `Stream` has it. Once TLS has broken, sending raises BrokenPipeError: a
         StreamTruncated would be taken for the end of the stream that the data came from."""
-        while self._is_sending:
-            self._waiting = self._waiting or trio.lowlevel.ParkingLot()
-            await self._waiting.park()
-        self._is_sending = True
+        await self._begin_sending(bool(data))
         try:
             while data or self._unsent or self.connection.has_due:
+                is_due = self._unsent or self.connection.has_due
+                if self.connection.is_renegotiating and not is_due:
+                    await self._pause()
                 taken, rest = self._send_piece(data)
                 data = data[taken:]
                 if rest:
@@ -156,8 +163,23 @@ class BridgedStream(OpenedStream):
             raise
         finally:
             self._is_sending = False
-            if self._waiting:
-                self._waiting.unpark()
+            self._wake()
+
+    async def _begin_sending(self, has_data: bool) -> None:
+        while self._is_sending or (has_data and self.connection.is_renegotiating):
+            self._waiting = self._waiting or trio.lowlevel.ParkingLot()
+            await self._waiting.park()
+        self._is_sending = True
+
+    async def _pause(self) -> None:
+        """Until a renegotiation is over, which the reading of this stream brings about."""
+        self._is_sending = False
+        self._wake()
+        await self._begin_sending(has_data=True)
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._waiting.unpark_all()
 
     def _send_piece(self, data: memoryview) -> tuple[int, bytes]:
         """Send what is due, or else some of the data, as far as there is room. Returns how many
@@ -182,6 +204,8 @@ class BridgedStream(OpenedStream):
             _give_back(buffer)
 
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
+        await self._begin_sending(has_data=True)  # an answer comes before the end
+        self._is_sending = False
         self.connection.close()
         with suppress(OSError):  # receiving reports it
             await self.send_all(memoryview(b""), fed_by=fed_by)
@@ -200,8 +224,9 @@ class BridgedStream(OpenedStream):
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         self._send_due_nowait()
-        cannot = self._is_sending or self._is_cut or self._unsent or self.connection.is_shut
-        if cannot or not data:
+        connection = self.connection
+        cannot = self._is_sending or self._is_cut or self._unsent
+        if cannot or connection.is_shut or connection.is_renegotiating or not data:
             return 0
         taken, self._unsent = self._send_piece(memoryview(data))
         self._send_due_nowait()

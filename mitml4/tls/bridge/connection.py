@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 from mitml4.crypto.records import NotAuthentic, Protection, Protection13
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.protocols.tls.records import MAX_RECORD, HandshakeType, RecordType
+from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Message
 from mitml4.tls.bridge.messages import KeyUpdate, NewSessionTicket
 from mitml4.tls.bridge.records import (
     MAX_CONTENT,
@@ -31,6 +32,7 @@ from mitml4.tls.bridge.records import (
     max_fragment,
     refuse_header,
 )
+from mitml4.tls.bridge.renegotiation import CHANGE, Renegotiable, Renegotiation
 
 __all__ = ["MIN_ROOM", "RECORDS_A_TURN", "Connection"]
 
@@ -81,6 +83,7 @@ class Connection:
         "_max_content",
         "_max_fragment",
         "_opens",
+        "_renegotiation",
         "_seals",
         "_since_data",
         "answer_request",
@@ -93,6 +96,7 @@ class Connection:
         "on_ticket",
         "received_alert",
         "received_close_notify",
+        "renegotiable",
     )
 
     def __init__(self, records_in: RecordsIn, records_out: RecordsOut, *, is_client: bool) -> None:
@@ -129,7 +133,10 @@ class Connection:
         self.on_request: Callable[[], None] | None = None
         """Called when the server asks for a certificate after the handshake."""
         self.on_renegotiation: Callable[[], None] | None = None
-        """Called when the far end wants to renegotiate (TLS 1.2), which is declined."""
+        """Called when the far end wants to renegotiate (TLS 1.2), and is declined."""
+        self.renegotiable: Renegotiable | None = None
+        """What lets the server renegotiate; None: it is declined."""
+        self._renegotiation: Renegotiation | None = None
 
     # Receiving
 
@@ -205,6 +212,8 @@ class Connection:
     def _end_since_data(self, since: _SinceData) -> None:
         if not since.messages.is_between:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "data in the middle of a handshake message")
+        if self._renegotiation and self._renegotiation.opens:
+            raise TlsError(Alert.UNEXPECTED_MESSAGE, "data between new keys and Finished")
         self._since_data = None
 
     def _take(self, kind: int, content: bytes) -> int:
@@ -218,6 +227,9 @@ class Connection:
             self._take_alert(content, since)
             return 0
         since.warnings = count = 0
+        if (kind, content) == CHANGE and self._renegotiation and since.messages.is_between:
+            self._renegotiate((CHANGE_CIPHER_SPEC, b""), self._renegotiation)
+            return 0
         if kind != RecordType.HANDSHAKE:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, f"an unexpected TLS record of type {kind}")
         since.messages.feed(content)
@@ -286,16 +298,42 @@ class Connection:
             self._owe(_KEY_UPDATE)
 
     def _take_message_1_2(self, kind: int, message: bytes, since: _SinceData) -> None:
-        """A wish to renegotiate is declined, as OpenSSL does with OP_NO_RENEGOTIATION."""
+        """A wish to renegotiate is the server's. If there is nothing to do it with, it is declined,
+        as OpenSSL does with OP_NO_RENEGOTIATION."""
+        if self._renegotiation and kind != HandshakeType.HELLO_REQUEST:
+            self._renegotiate((kind, message), self._renegotiation)
+            return
         wish = HandshakeType.HELLO_REQUEST if self._is_client else HandshakeType.CLIENT_HELLO
         if kind != wish:
             _refuse_message(kind)
         if self._is_client and len(message) > 4:
             raise TlsError(Alert.DECODE_ERROR, "a HelloRequest with content")
         since.others = _count(since.others, _MAX_MESSAGES, "renegotiations")
+        if self._renegotiation:
+            return
+        if self.renegotiable and (begun := self.renegotiable.begin()):
+            self._renegotiation = begun
+            self._owe_all(begun.taken_records())
+            return
         self._owe(_NO_RENEGOTIATION)
         if self.on_renegotiation:
             self.on_renegotiation()
+
+    def _renegotiate(self, message: Message, renegotiation: Renegotiation) -> None:
+        had_changed, had_asked = renegotiation.opens, renegotiation.asks_certificate
+        renegotiation.take(message)
+        if renegotiation.opens and not had_changed:
+            self._opens = renegotiation.opens
+        if renegotiation.asks_certificate and not had_asked and self.on_request:
+            self.on_request()
+        self._owe_all(renegotiation.taken_records())
+        if renegotiation.is_done:
+            self._max_content = renegotiation.records_out.max_content
+            self._renegotiation = None
+
+    def abandon_renegotiation(self) -> None:
+        """Nothing more can be read."""
+        self._renegotiation = None
 
     def _fail(self, error: TlsError) -> None:
         self.failure = error.message
@@ -309,6 +347,11 @@ class Connection:
         """The traffic secret of our records (TLS 1.3)."""
         assert isinstance(self._seals, Protection13)
         return self._seals.secret
+
+    @property
+    def is_renegotiating(self) -> bool:
+        """Whether data has to wait: most servers take none in the middle of a handshake."""
+        return self._renegotiation is not None and not (self.has_ended or self.is_shut)
 
     @property
     def has_due(self) -> bool:
@@ -338,6 +381,10 @@ class Connection:
         if not self.is_shut and record not in self._due:
             self._due.append(record)
 
+    def _owe_all(self, records: list[tuple[RecordType, bytes]]) -> None:
+        for record in records:
+            self._owe(record)
+
     def _shut(self) -> None:
         self._due.clear()
         self.is_shut = True
@@ -354,6 +401,8 @@ class Connection:
             if record is _KEY_UPDATE:
                 assert isinstance(self._seals, Protection13)
                 self._seals = self._seals.updated()
+            elif record is CHANGE and self._renegotiation:
+                self._seals = self._renegotiation.seals
         self._due.clear()
         return bytes(sealed)
 

@@ -29,6 +29,7 @@ from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.identity import Identity, answer_late_request
 from mitml4.tls.bridge.leg import KeyLog, PeerAlert
 from mitml4.tls.bridge.messages import NewSessionTicket12
+from mitml4.tls.bridge.renegotiation import Renegotiable
 from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay
 
@@ -55,6 +56,7 @@ class Legs:
         """
         self._replacements = Replacements()
         self.tickets = tickets
+        self._keylog = keylog
         self.identity = identity
         """What answers a server that asks for a client's certificate."""
         relayed = self._relay(hello, b"", parsed)
@@ -194,6 +196,27 @@ class Legs:
         )
 
     # Later requests
+
+    def renegotiable(self, certificate: bytes) -> Renegotiable | None:
+        """What lets the server renegotiate, in TLS 1.2; None: it has not promised to do that safely
+        (RFC 5746), or speaks HTTP/2, which forbids it (RFC 9113 §9.2.1).
+
+        `certificate`: the SHA-256 of the server's.
+        """
+        flight, older = self._flight, self.server.older
+        assert flight
+        if older is None or flight.alpn == b"h2":
+            return None
+        if Extension.RENEGOTIATION_INFO not in flight.hello.extensions:
+            return None
+        return Renegotiable(
+            hello=self.hello.sent,
+            certificate=certificate,
+            extended=older.chosen.extended,
+            ends=older.ends,
+            identity=self.identity,
+            keylog=self._keylog,
+        )
 
     def late_answer(self, connection: Connection) -> Callable[[bytes], bytes] | None:
         """What answers a server that asks for a certificate later (RFC 8446 §4.6.2); None: the

@@ -26,13 +26,13 @@ from mitml4.tls.bridge.identity import Identity, public_key
 from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Leg, Message
 from mitml4.tls.bridge.messages import Place, check_answers
 from mitml4.tls.bridge.older import GROUPS, Session, check_finished, choose
+from mitml4.tls.bridge.wire import vector
 
 __all__ = ["OlderServer"]
 
 _SSL_3: Final = 0x0300
 _TLS_1_2: Final = 0x0303
 _RENEGOTIATION_SCSV: Final = 0x00FF  # RFC 5746 §3.3
-_FIRST_HANDSHAKE: Final = b"\0"  # RFC 5746 §3.4
 _RELAYED: Final = frozenset(
     {
         Extension.SERVER_NAME,
@@ -56,12 +56,24 @@ _RELAYED: Final = frozenset(
 class OlderServer:
     """Takes over a leg after the server's hello."""
 
-    def __init__(self, leg: Leg, offered: RelayedHello, hello: messages.ServerHello) -> None:
-        """`offered`: what the server has answered. Raises TlsError, and CannotBridge."""
+    def __init__(
+        self,
+        leg: Leg,
+        offered: RelayedHello,
+        hello: messages.ServerHello,
+        *,
+        verify_data: bytes = b"",
+    ) -> None:
+        """`offered`: what the server has answered; `verify_data`: the ends of the last handshake,
+        if this is a renegotiation (RFC 5746 §3.5).
+
+        Raises TlsError, and CannotBridge.
+        """
         self.leg = leg
         self.offered = offered
         self.hello = hello
         _check(offered, hello)
+        _check_ends(hello, verify_data)
         self.chosen = choose(hello)
         for kind in hello.extensions.types:
             if kind not in _RELAYED:
@@ -72,6 +84,7 @@ class OlderServer:
         self._chain: tuple[bytes, ...] = ()
         self._staple = b""
         self._session: Session | None = None
+        self._client_end = self._server_end = b""
         self._premaster = self._share = b""
         """The secret of the key exchange, and our key in it."""
         self.take: Callable[[Message], Flight | ServerFinished | None] | None = self._take_first
@@ -186,6 +199,7 @@ class OlderServer:
         leg.send_change_cipher_spec()
         leg.records_out.protection = self._session.protection(of_client=True)
         leg.send(messages.Finished(verify_data).encode())
+        self._client_end = verify_data
 
     def _exchange_keys(self, identity: Identity | None) -> Session:
         leg, request = self.leg, self._request
@@ -236,10 +250,16 @@ class OlderServer:
         _, body = self.leg.expect(message, HandshakeType.FINISHED)
         check_finished(self._session.finished(self.leg.transcript, of_client=False), body)
         self.leg.transcript.add(message[1])
+        self._server_end = body
         self.take = None
         if not self._exchange:
             return self._flight()
         return ServerFinished(self._ticket)
+
+    @property
+    def ends(self) -> tuple[bytes, bytes]:
+        """The content of the client's Finished, and of the server's, once both were sent."""
+        return self._client_end, self._server_end
 
     @property
     def master(self) -> bytes:
@@ -267,9 +287,14 @@ def _check(relayed: RelayedHello, hello: messages.ServerHello) -> None:
     check_answers(known, hello.extensions, Place.SERVER_HELLO_12)
     if hello.alpn is not None and hello.alpn not in (offered.alpn or ()):
         raise TlsError(Alert.ILLEGAL_PARAMETER, "an application protocol not offered")
-    renegotiation = hello.extensions.get(Extension.RENEGOTIATION_INFO)
-    if renegotiation not in (None, _FIRST_HANDSHAKE):
-        raise TlsError(Alert.HANDSHAKE_FAILURE, "a renegotiation of nothing")
+
+
+def _check_ends(hello: messages.ServerHello, verify_data: bytes) -> None:
+    """RFC 5746 §3.4, §3.5: in a renegotiation "the client MUST verify that the "renegotiation_info"
+    extension is present"."""
+    info = hello.extensions.get(Extension.RENEGOTIATION_INFO)
+    if info != vector(1, verify_data) and (verify_data or info is not None):
+        raise TlsError(Alert.HANDSHAKE_FAILURE, "a renegotiation of another connection")
 
 
 def _limit_records(leg: Leg, hello: messages.ServerHello) -> None:
