@@ -387,7 +387,7 @@ class BridgedHandshake(Handshake):
         legs = self.legs
         connection = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
         connection.on_ticket = self._early_tickets.append
-        connection.answer_request = legs.late_answer(connection)
+        connection.answer_request = legs.late_answer()
         connection.on_renegotiation = partial(
             self.tools.engine_memory.forced, self.engine_site, "renegotiation"
         )

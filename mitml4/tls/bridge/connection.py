@@ -127,9 +127,10 @@ class Connection:
         """Whether nothing more can be sent: an end or an alert was, or is due."""
         self.on_ticket: Callable[[NewSessionTicket], None] | None = None
         """Is given each ticket of the server's."""
-        self.answer_request: Callable[[bytes], bytes] | None = None
-        """Is given a CertificateRequest that comes after the handshake, and returns the messages
-        of the answer. None: we have not offered post_handshake_auth."""
+        self.answer_request: Callable[[bytes, bytes], bytes] | None = None
+        """Is given a CertificateRequest that comes after the handshake, and the traffic secret of
+        our records, and returns the messages of the answer. None: we have not offered
+        post_handshake_auth."""
         self.on_request: Callable[[], None] | None = None
         """Called when the server asks for a certificate after the handshake."""
         self.on_renegotiation: Callable[[], None] | None = None
@@ -282,11 +283,17 @@ class Connection:
                     self.on_ticket(ticket)
             case HandshakeType.CERTIFICATE_REQUEST if self.answer_request:
                 since.others = _count(since.others, _MAX_MESSAGES, "requests for a certificate")
-                self.queue(self.answer_request(message))
+                self.queue(self.answer_request(message, self._next_secret()))
                 if self.on_request:
                     self.on_request()
             case _:
                 _refuse_message(kind)
+
+    def _next_secret(self) -> bytes:
+        """Of the records that come behind those that are due."""
+        assert isinstance(self._seals, Protection13)
+        seals = self._seals.updated() if _KEY_UPDATE in self._due else self._seals
+        return seals.secret
 
     def _take_key_update(self, update: KeyUpdate, since: _SinceData) -> None:
         if not since.messages.is_between:
@@ -341,12 +348,6 @@ class Connection:
         self.alert(error.alert)
 
     # Sending
-
-    @property
-    def sending_secret(self) -> bytes:
-        """The traffic secret of our records (TLS 1.3)."""
-        assert isinstance(self._seals, Protection13)
-        return self._seals.secret
 
     @property
     def is_renegotiating(self) -> bool:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.client_leg import ClientLeg
-from mitml4.tls.bridge.connection import Connection
 from mitml4.tls.bridge.flight import (
     ClientFinished,
     Flight,
@@ -218,9 +217,9 @@ class Legs:
             keylog=self._keylog,
         )
 
-    def late_answer(self, connection: Connection) -> Callable[[bytes], bytes] | None:
-        """What answers a server that asks for a certificate later (RFC 8446 §4.6.2); None: the
-        client has not offered that."""
+    def late_answer(self) -> Callable[[bytes, bytes], bytes] | None:
+        """What answers a server that asks for a certificate later (RFC 8446 §4.6.2), as
+        `Connection.answer_request` has it; None: the client has not offered that."""
         flight = self._flight
         assert flight
         if flight.older or not self.hello.parsed.has(Extension.POST_HANDSHAKE_AUTH):
@@ -228,9 +227,7 @@ class Legs:
         transcript, identity = self.server.transcript.copy(), self.identity
         name = flight.suite.hash
 
-        def answer(request: bytes) -> bytes:
-            return answer_late_request(
-                request, identity, transcript.copy(), name, connection.sending_secret
-            )
+        def answer(request: bytes, secret: bytes) -> bytes:
+            return answer_late_request(request, identity, transcript.copy(), name, secret)
 
         return answer

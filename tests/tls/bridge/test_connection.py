@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitml4.crypto.records import Protection13
 from mitml4.protocols.tls.alerts import Alert
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import connection as module
@@ -334,10 +335,16 @@ def test_a_late_request_for_a_certificate_is_answered_where_that_was_offered() -
     near, far = Far.of_new()
     told: list[str] = []
     near.on_request = lambda: told.append("asked")
-    near.answer_request = lambda request: b"\x0b" + request[1:]
+    near.answer_request = lambda request, secret: b"\x0b" + request[1:] + secret
     assert read(near, far.message(13, b"\3ctx\0\0") + far.data(b"a")) == b"a"
     assert told == ["asked"]
-    assert far.read(near.seal_due()) == [(HANDSHAKE, b"\x0b\0\0\6\3ctx\0\0")]
+    body = b"\x0b\0\0\6\3ctx\0\0"
+    assert isinstance(far.opens, Protection13)
+    assert far.read(near.seal_due()) == [(HANDSHAKE, body + far.opens.secret)]
+    read(near, far.key_update(requested=True) + far.message(13, b"\3ctx\0\0"))
+    update, answer = far.read(near.seal_due())
+    assert update == KEY_UPDATE
+    assert answer == (HANDSHAKE, body + far.opens.secret)
 
 
 def test_what_the_handshake_has_not_read_comes_first() -> None:
