@@ -40,6 +40,7 @@ __all__ = [
     "FlowLayer",
     "FlowOpen",
     "LayerEvent",
+    "RuleApplied",
     "SessionStart",
     "SessionStop",
     "content_weight",
@@ -156,6 +157,23 @@ class FlowError(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleApplied(Event):
+    """A rule has changed something. `rule` is its number in its file, from 1, and `match` its
+    expression. `what` is what was done: the key of the rule, `replace in response.body`, or `not
+    replaced` or `unedited` with the `reason`. `stream` is null where the protocol has none.
+    """
+
+    type: ClassVar[str] = "rule.applied"
+    flow: int
+    depth: int
+    stream: int | None
+    rule: int | None
+    match: str | None
+    what: str
+    reason: str | None
+
+
 CloseReason: TypeAlias = Literal[
     "closed", "reset", "refused", "timeout", "blocked", "error", "shutdown"
 ]
@@ -198,6 +216,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowOpen,
     FlowLayer,
     FlowError,
+    RuleApplied,
     FlowClose,
     SessionStop,
 )

@@ -102,6 +102,9 @@ SAMPLES: tuple[Event, ...] = (
     events.FlowError(
         flow=1, depth=0, side="server", stage="connect", kind="refused", reason="refused"
     ),
+    events.RuleApplied(
+        flow=1, depth=0, stream=1, rule=1, match="path:/a", what="respond", reason=None
+    ),
     events.FlowClose(
         flow=1,
         stack=("socks5", "tls", "http/2"),

@@ -30,6 +30,7 @@ _OUTPUTS: Final = {
     "keylog": "--keylog keys.txt",
 }
 _SHOWN: Final = ("headers", "payload", "payload_limit", "payload_total", "show_secrets")
+_MAX_EDIT_LIMIT: Final = 1 << 30
 _WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
 """Options that let `intercept` do without a standard output."""
 
@@ -114,7 +115,9 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
             "--pcap-plain has nothing to write where no TLS is opened",
             hint="leave out --pcap-plain or --tls passthrough",
         )
-    refuse_one_file_for_two(given)
+    if given["edit_limit"] > _MAX_EDIT_LIMIT:
+        raise UsageError("--edit-limit is at most 1GiB", hint="a body is held in memory")
+    refuse_one_file_for_two(given, given["rules"])
     if given["payload"]:  # before the session may import nothing more
         import_decoders()
     return {
@@ -133,6 +136,8 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "keylog": given["keylog"],
         "shown": shown(**{each: given[each] for each in _SHOWN}),
         "filter": given["filter"],
+        "rules": given["rules"],
+        "edit_limit": given["edit_limit"],
         "detect_timeout_s": given["detect_timeout"],
         "drain_s": given["drain"],
     }

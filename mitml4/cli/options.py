@@ -293,6 +293,24 @@ _POLICY: Final = (
         "and PROXY headers. If one of these cannot be read, the connection ends.",
     ),
 )
+_EDITING: Final = (
+    _option(
+        "Editing",
+        "--rules",
+        type=File(parse_readable),
+        multiple=True,
+        help="Change traffic by the rules in this file (TOML); repeatable. It is read again when "
+        "it changes. `mitml4 rules check FILE` checks it.",
+    ),
+    _option(
+        "Editing",
+        "--edit-limit",
+        type=_SIZE,
+        default="16MiB",
+        show_default=True,
+        help="Maximum bytes of a body that rules may change; larger ones pass unchanged.",
+    ),
+)
 _DISPLAY: Final = (
     _option(
         "Output",
@@ -429,10 +447,10 @@ _COMMAND_LIFE: Final = (
 )
 
 _INTERCEPT_OPTIONS: Final = (
-    *_SCOPE, *_POLICY, *_DISPLAY, *_FILES, *_LIFE, *_DETECTION, *_DRY_RUN
+    *_SCOPE, *_POLICY, *_EDITING, *_DISPLAY, *_FILES, *_LIFE, *_DETECTION, *_DRY_RUN
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
-    *_COMMAND_SCOPE, *_POLICY, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE, *_DETECTION
+    *_COMMAND_SCOPE, *_POLICY, *_EDITING, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE, *_DETECTION
 )  # fmt: skip
 
 

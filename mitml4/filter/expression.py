@@ -7,7 +7,7 @@ flow goes on to do (Kleene's logic: `x or y` is true as soon as one of them is).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from mitml4.dataclass import dataclass
@@ -24,6 +24,8 @@ class Subject:
     exchange: Exchange | None = None
     is_final: bool = False
     """Whether to answer by what is known now, as if nothing followed."""
+    is_named: bool = False
+    """Whether the exchanges that may come ask only for the names that are known now."""
 
     def until_close(self, found: bool) -> bool | None:
         """The value of a condition that an open flow may still come to meet."""
@@ -42,12 +44,22 @@ class Node(Protocol):
     def value(self, subject: Subject) -> bool | None:
         """Its value, or None while that is not known."""
 
+    def conditions(self) -> Iterator[Condition]:
+        """The conditions in it, in their order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One word with its value, such as `method:POST`."""
 
     test: Callable[[Subject], bool | None]
+    word: str = ""
+    """The name of the word; empty for one that is searched for."""
+    at: int = 0
+    """Its place in the expression."""
+
+    def conditions(self) -> Iterator[Condition]:
+        yield self
 
     def value(self, subject: Subject) -> bool | None:
         return self.test(subject)
@@ -56,6 +68,9 @@ class Condition:
 @dataclass(frozen=True, slots=True)
 class Not:
     part: Node
+
+    def conditions(self) -> Iterator[Condition]:
+        return self.part.conditions()
 
     def value(self, subject: Subject) -> bool | None:
         value = self.part.value(subject)
@@ -66,6 +81,9 @@ class Not:
 class And:
     parts: tuple[Node, ...]
 
+    def conditions(self) -> Iterator[Condition]:
+        return (each for part in self.parts for each in part.conditions())
+
     def value(self, subject: Subject) -> bool | None:
         values = [part.value(subject) for part in self.parts]
         return False if False in values else None if None in values else True
@@ -74,6 +92,9 @@ class And:
 @dataclass(frozen=True, slots=True)
 class Or:
     parts: tuple[Node, ...]
+
+    def conditions(self) -> Iterator[Condition]:
+        return (each for part in self.parts for each in part.conditions())
 
     def value(self, subject: Subject) -> bool | None:
         values = [part.value(subject) for part in self.parts]

@@ -164,7 +164,9 @@ class _Parser:
         if token is None or any(map(token.is_plain, (*_OPERATORS, ")"))):
             self._fail("the filter is empty" if not self._tokens else "a condition is missing here")
         self._at += 1
-        return Condition(self._test(token))
+        name = literal(token.letters[: _name_length(token.letters)]).lower()
+        sign = _sign(token.letters[len(name) :])
+        return Condition(self._test(token), name if sign and name in WORDS else "", token.at)
 
     def _test(self, token: _Token) -> Test:
         """The test of a word. A name of a word has letters only: `www.example:443` and `https://…`

@@ -91,6 +91,8 @@ def _states(subject: Subject) -> Iterator[str]:
         yield "open"
     if flow.problems or flow.reason in FAILURES:
         yield "failed"
+    if flow.edits:
+        yield "edited"
     yield from (layer.action for layer in flow.layers if layer.action != "relayed")
     if flow.passthrough:
         yield flow.passthrough
@@ -125,7 +127,8 @@ def _size(subject: Subject) -> int | None:
 
 def _known_by_request(subject: Subject, found: bool) -> bool | None:
     """What a request says is known with it."""
-    return found if subject.exchange else subject.until_close(found)
+    is_known = subject.exchange or subject.is_named
+    return found if is_known else subject.until_close(found)
 
 
 def _any(tests: Iterable[Callable[[str], bool]], texts: Iterable[str]) -> bool:

@@ -131,6 +131,14 @@ class Bridge:
         up = Lane(client_side, server_side, relay)
         return replace(self, up=up, down=Lane(server_side, client_side, relay, up))
 
+    def through(self, server_side: Stream) -> Bridge:
+        """The same bridge, with this stream in place of its server's side; nothing has moved in
+        this layer yet."""
+        relay = self.up.relay
+        up = replace(self.up, sink=server_side)
+        down = Lane(server_side, self.client_side, relay, up, on_moved=self.down.on_moved)
+        return replace(self, up=up, down=down)
+
     def inside_tls(self, client_side: Stream, server_side: Stream, port: int | None) -> Bridge:
         """The bridge of the plaintext; its connection is bound for this port."""
         if self.plaintext:

@@ -87,9 +87,10 @@ async def make_leaf(
     hello: ClientHello,
     *,
     version: int,
+    host: str | None = None,
 ) -> Leaf:
-    """The leaf that mirrors the server's (DER; None: it has none). `version` is the negotiated one.
-    Raises CertificateError."""
+    """The leaf that mirrors the server's (DER; None: it has none, and the leaf is for the SNI, or
+    else for `host`). `version` is the negotiated one. Raises CertificateError."""
     key_type = allowed_key_type(
         KeyType.EC_P256 if original is None else _key_type(original),
         hello.signature_algorithms or None,
@@ -99,7 +100,7 @@ async def make_leaf(
         original,
         issuer=verdict.issuer,
         key_type=key_type,
-        name=hello.sni,
+        name=hello.sni or host,
         strict=verdict.strict is None,
         staple=verdict.staple,
     )

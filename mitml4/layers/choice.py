@@ -1,6 +1,7 @@
 """Which layer comes next on a bridge.
 
 nobody may look    RelayUnseen
+a rule may match   Edit, which goes on with the others
 otherwise          Observe, which goes on with InterceptTls where it finds TLS
 """
 
@@ -12,6 +13,8 @@ from mitml4.dataclass import dataclass
 from mitml4.engine.actions import HandOver, Switch
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
+from mitml4.layers.editing.flow import FlowEditing
+from mitml4.layers.editing.layer import Edit
 from mitml4.layers.layer import Inner, Layer
 from mitml4.layers.redial import Redial
 from mitml4.layers.tls import InterceptTls, TlsInterceptor
@@ -31,11 +34,25 @@ class LayerChoice:
     redial: Redial
     unseen: str | None = None
     """Why the flow is relayed without a look, if it is."""
+    editing: FlowEditing | None = None
+    """The editor of the flow; None: nothing can match it."""
 
     def next_layer(self, context: LayerContext) -> Layer:
         if self.unseen and not context.policy.is_strict:
             return RelayUnseen(self.unseen)
-        return Observe(InterceptTls(tools=self.tls, client=self.client, redial=self.redial))
+        observe = self.observe()
+        if not self.editing or self.unseen or not self.editing.may_match(context):
+            return observe
+        return Edit(self.editing, observe, self.next_layer)
+
+    def observe(self) -> Observe:
+        return Observe(self.intercept_tls())
+
+    def intercept_tls(self) -> InterceptTls:
+        on_hello = self.editing.learn if self.editing else None
+        return InterceptTls(
+            tools=self.tls, client=self.client, redial=self.redial, on_hello=on_hello
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from mitml4 import events
 from mitml4.dataclass import dataclass
+from mitml4.edit.editor import Applied
 from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextReset, PlaintextUpdate
 from mitml4.events import Action, CloseReason, Event, LayerEvent, content_weight, now
 from mitml4.net.listener import IncomingConnection
@@ -112,6 +113,21 @@ class Report:
                 stage=stage,
                 kind=kind,
                 reason=reason,
+            )
+        )
+
+    def applied(self, depth: int, applied: Applied) -> None:
+        """An editor has done something."""
+        self.publish(
+            events.RuleApplied(
+                time=self.clock(),
+                flow=self.flow,
+                depth=depth,
+                stream=applied.stream,
+                rule=applied.rule,
+                match=applied.match,
+                what=applied.what,
+                reason=applied.reason,
             )
         )
 

@@ -8,6 +8,7 @@ lacks what they speak.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final, assert_never
 
@@ -41,7 +42,7 @@ from mitml4.tls.pinning import (
     Visit,
 )
 
-__all__ = ["InterceptTls", "TlsInterceptor"]
+__all__ = ["InterceptTls", "TlsInterceptor", "passthrough_reason", "read_hello"]
 
 _HELLO_S: Final = 10.0
 """A ClientHello that is incomplete by then is passed through."""
@@ -66,15 +67,19 @@ class InterceptTls:
     redial: Redial
     """If the plain connection is below, interception can be given up after the server's handshake:
     the ClientHello is passed through on another connection."""
+    on_hello: Callable[[int, ClientHello], None] | None = None
+    """Is told of the ClientHello at a depth, before anything of it moves."""
 
     async def run(self, bridge: Bridge, context: LayerContext, speaker: Speaker) -> Inner | None:
         await bridge.flush()
-        hello = await _read_hello(bridge)
+        hello = await read_hello(bridge)
         if hello is None:
             if not _is_reversed(bridge):
                 why = "TLS: a ClientHello that cannot be read"
                 context.policy.check(Unreadable(why, context.port))
             return await self._pass_through(bridge, context, speaker, "not openable")
+        if self.on_hello:
+            self.on_hello(context.depth, hello)
         try:
             context.policy.check(*_named(hello, context))
         except Blocked:
@@ -86,7 +91,7 @@ class InterceptTls:
         visit = self.tools.passthrough_cache.visit(
             Client(self.client, kind_of_client(hello)), Site.of(str(context.target), hello.sni)
         )
-        if (reason := _passthrough_reason(hello, context, visit)) is not None:
+        if (reason := passthrough_reason(hello, context, visit)) is not None:
             return await self._pass_through(bridge, context, speaker, reason, visit)
         if bridge.down.glance():  # not a TLS server, or it has refused already
             return await self._pass_through(bridge, context, speaker, "not openable")
@@ -170,7 +175,7 @@ class InterceptTls:
         return None
 
 
-def _passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:
+def passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:
     """Why this TLS is passed through; None: it is intercepted."""
     named = _named(hello, context)
     action, reason = context.policy.decide(*named, *([context.target] if context.target else []))
@@ -197,7 +202,7 @@ def _is_reversed(bridge: Bridge) -> bool:
         return False
 
 
-async def _read_hello(bridge: Bridge) -> ClientHello | None:
+async def read_hello(bridge: Bridge) -> ClientHello | None:
     """The whole ClientHello, none of it consumed.
 
     None if it is not one, is not complete in time, or if the server sends something before that.

@@ -15,6 +15,7 @@ from mitml4.events import Event, encode
 from mitml4.model.flow import (
     Body,
     Data,
+    Edit,
     Exchange,
     Flow,
     Headers,
@@ -234,6 +235,20 @@ def _add_problem(to: _Open, said: Mapping[str, Any]) -> None:
     to.flow.problems.append(Problem(depth=_number(said["depth"]), time=_time(said), **texts))
 
 
+def _add_edit(to: _Open, said: Mapping[str, Any]) -> None:
+    to.flow.edits.append(
+        Edit(
+            depth=_number(said["depth"]),
+            stream=_int_or_none(said, "stream"),
+            rule=_int_or_none(said, "rule"),
+            match=_text_or_none(said, "match"),
+            what=_text(said["what"]),
+            reason=_text_or_none(said, "reason"),
+            time=_time(said),
+        )
+    )
+
+
 def _close(to: _Open, said: Mapping[str, Any]) -> None:
     flow = to.flow
     flow.reason = _text(said["reason"])
@@ -246,6 +261,7 @@ _HANDLERS: Final[dict[str, Callable[[_Open, Mapping[str, Any]], None]]] = {
     "flow.layer": _add_layer,
     "flow.data": _add_data,
     "flow.error": _add_problem,
+    "rule.applied": _add_edit,
     "flow.close": _close,
     "http.request": _add_request,
     "http.response": _add_response,

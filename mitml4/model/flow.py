@@ -19,6 +19,7 @@ from mitml4.protocols.policy import Target
 __all__ = [
     "Body",
     "Data",
+    "Edit",
     "Exchange",
     "Flow",
     "Headers",
@@ -201,6 +202,26 @@ class Problem:
 
 
 @dataclass(slots=True, kw_only=True)
+class Edit:
+    """A rule has changed something: the event `rule.applied`."""
+
+    depth: int
+    stream: int | None
+    rule: int | None
+    """Its number in its file, from 1."""
+    match: str | None
+    what: str
+    reason: str | None
+    time: datetime
+
+    @property
+    def text(self) -> str:
+        """In a few words: `rule 2: respond`."""
+        rule = f"rule {self.rule}: " if self.rule else ""
+        return f"{rule}{self.what}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass(slots=True, kw_only=True)
 class Flow:
     """One TCP connection."""
 
@@ -227,6 +248,8 @@ class Flow:
     data: list[Data] = field(default_factory=list)
     others: list[OtherEvent] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
+    """What rules have changed."""
     reason: str | None = None
     """Why it closed (`closed`, `reset`, `refused`, …); None while it is open, and if the file ends
     before."""

@@ -3,7 +3,7 @@
 A `Stream` is one side of a connection at one depth. A `Transport` is the lowest stream of a side,
 its connection; the other streams of that side are stacked on it (`below`). Real flows have a
 `TcpStream` (net/tcp.py) and `OpenedStream`s (tls/opened_stream.py) over it. Tests have an in-memory
-pair (lab/memory.py). One test suite covers all of them.
+pair (net/memory.py). One test suite covers all of them.
 
 A stream has methods and properties for its capabilities: splicing, urgent data, and an OpenSSL that
 reads the socket directly. The defaults here say that it has none. Layers check these instead of the

@@ -50,6 +50,11 @@ class SessionConfig:
     filter: Filter | None = None
     """What is displayed and written, except packets and secrets; None: everything."""
 
+    rules: tuple[Path, ...] = ()
+    """Files of rules, which are read again when they change."""
+    edit_limit: int = 16 << 20
+    """Bytes of a body that is edited; larger ones stream by."""
+
     duration_s: float | None = None
     """The session ends after this time."""
     max_flows: int | None = None

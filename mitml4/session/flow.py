@@ -7,30 +7,39 @@ is left.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import field
+from socket import SOCK_STREAM
 from typing import Final, Literal
 
 import trio
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
+from mitml4.edit.editor import Editor
+from mitml4.edit.messages import Server
 from mitml4.engine.plaintext import PlaintextUpdate
-from mitml4.events import CloseReason, Event
+from mitml4.events import CloseReason, Event, now
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.choice import LayerChoice
+from mitml4.layers.editing.deferred import Deferred
+from mitml4.layers.editing.elsewhere import connect_tls
+from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.lane import BrokenTlsError
 from mitml4.layers.layer import HandshakeError, Inner
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
 from mitml4.layers.tls import TlsInterceptor
+from mitml4.model import flow as model
 from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.stream import Transport
+from mitml4.net.memory import memory_pair
+from mitml4.net.stream import Stream, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import (
@@ -42,7 +51,7 @@ from mitml4.protocols.policy import (
     intercept_all,
 )
 
-__all__ = ["Flow", "Services"]
+__all__ = ["EditingServices", "Flow", "Services"]
 
 Loss = Literal["refused", "reset", "timeout", "internal"]
 
@@ -71,6 +80,8 @@ class Services:
     unseen: str | None = None
     """Why flows are relayed unseen, if they are and no block could match."""
     clock: Callable[[], float] = trio.current_time
+    editing: EditingServices | None = None
+    """None: nothing is edited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,41 @@ class NotConnected:
     """The error that the client gets; None: a reset."""
     had_accepted: bool = False
     """The server accepted it and reset it at once: the client gets the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditingServices:
+    """What the editing of flows needs from their session."""
+
+    editor: Callable[[], Editor]
+    limit: int
+    """Bytes of a body that is edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """A connection as if it were to another server."""
+
+    original: IncomingConnection
+    destination: Address
+
+    @property
+    def client(self) -> Address:
+        return self.original.client
+
+    @property
+    def source(self) -> Address:
+        return self.original.source
+
+    @property
+    def interface(self) -> str:
+        return self.original.interface
+
+    async def accept(self) -> Transport:
+        return await self.original.accept()
+
+    def refuse(self, reason: OSError | None) -> None:
+        self.original.refuse(reason)
 
 
 class Flow:
@@ -112,6 +158,7 @@ class Flow:
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
         self._until_reset = trio.CancelScope()
+        self._editing = self._begin_editing(name)
         self.report.open(connection, name)
 
     @property
@@ -156,12 +203,14 @@ class Flow:
         try:
             policy = self.context.policy
             policy.check(*policy.known)
+            if await self._carry_without_server():
+                return "closed"
             server_side = await self._connect()
             if isinstance(server_side, NotConnected):
                 return await self._refuse(server_side)
             self._server_side = server_side
             self.report.connect_s = self.services.clock() - self.opened_at
-            self._client_side = await self.connection.accept()
+            self._client_side = self._client_side or await self.connection.accept()
             await self._run_layers(self._client_side, server_side)
         except Blocked as blocked:
             if isinstance(blocked.end, Unreadable) and blocked.end.why:
@@ -196,7 +245,9 @@ class Flow:
 
     async def _refuse(self, refused: NotConnected) -> CloseReason:
         """Give the client the answer that the server gave."""
-        if refused.had_accepted:
+        if self._client_side:  # it was accepted before the server was needed
+            self._abort()
+        elif refused.had_accepted:
             self._client_side = await self.connection.accept()
         self._refusal = refused.error
         return refused.reason
@@ -211,19 +262,8 @@ class Flow:
 
     async def _run_layers(self, client_side: Transport, server_side: Transport) -> None:
         """Take the connection from one depth to the next, as long as there is one."""
-        layers = LayerChoice(
-            tls=self.services.tls,
-            client=self.connection.client.ip,
-            redial=Redial(self._dial, self._adopt),
-            unseen=self.services.unseen,
-        )
-        bridge = Bridge.between(
-            client_side,
-            server_side,
-            relay=self.services.relay,
-            report=self.report,
-            policy=self.context.policy,
-        )
+        layers = self._layers()
+        bridge = self._bridge(client_side, server_side)
         inner: Inner | None = Inner(bridge, self.context)
         try:
             while inner:
@@ -232,6 +272,104 @@ class Flow:
                 inner = await layer.run(bridge, inner.context)
         finally:
             bridge.flush_copies()
+
+    def _layers(self) -> LayerChoice:
+        return LayerChoice(
+            tls=self.services.tls,
+            client=self.connection.client.ip,
+            redial=Redial(self._dial, self._adopt),
+            unseen=self.services.unseen,
+            editing=self._editing,
+        )
+
+    def _bridge(self, client_side: Transport, server_side: Transport) -> Bridge:
+        return Bridge.between(
+            client_side,
+            server_side,
+            relay=self.services.relay,
+            report=self.report,
+            policy=self.context.policy,
+        )
+
+    # Editing
+
+    def _begin_editing(self, name: str | None) -> FlowEditing | None:
+        """None: no rule can match this flow."""
+        services = self.services.editing
+        if services is None or self.services.unseen:
+            return None
+        connection = self.connection
+        editing = FlowEditing(
+            editor=services.editor,
+            limit=services.limit,
+            hold_s=self.services.hold_s,
+            flow=model.Flow(
+                number=self.number,
+                client=connection.client,
+                destination=connection.destination,
+                opened_at=now(),
+                name=name,
+                interface=connection.interface,
+            ),
+            report=self.report,
+            connect=self._connect_elsewhere,
+        )
+        return editing if editing.may_match(self.context) else None
+
+    async def _carry_without_server(self) -> bool:
+        """Carry a flow whose requests rules may answer. Returns False, with nothing consumed, if it
+        is none, or needs its server from the beginning."""
+        editing = self._editing
+        if not editing or not editing.may_answer(self.context):
+            return False
+        self._client_side = await self.connection.accept()
+        placeholder, _ = memory_pair()
+        bridge = self._bridge(self._client_side, placeholder)
+        layers = self._layers()
+        deferred = Deferred(
+            editing=editing,
+            tls=layers.intercept_tls(),
+            next_layer=layers.next_layer,
+            observe=layers.observe(),
+            dial=self._dial_late,
+            hold_s=self.services.hold_s,
+        )
+        try:
+            return await deferred.run(bridge, self.context)
+        finally:
+            bridge.flush_copies()
+
+    async def _dial_late(self) -> Transport:
+        """Connect to the server for a client that was accepted already."""
+        server_side = await self._connect()
+        if isinstance(server_side, NotConnected):
+            raise server_side.error or ConnectionResetError(errno.ECONNRESET, "reset")
+        self._server_side = server_side
+        return server_side
+
+    async def _connect_elsewhere(self, server: Server) -> Stream:
+        """Connect to a server that a rule names. Raises OSError."""
+        try:
+            found = await trio.socket.getaddrinfo(server.host, server.port, type=SOCK_STREAM)
+        except OSError as error:
+            raise OSError(errno.EHOSTUNREACH, f"{server.host}: {error.strerror}") from None
+        failure: OSError = OSError(errno.EHOSTUNREACH, f"{server.host} has no address")
+        for _, _, _, _, name in found:
+            elsewhere = _Elsewhere(self.connection, Address(str(name[0]), int(name[1])))
+            try:
+                with trio.fail_after(_CONNECT_S):
+                    stream: Stream = await self.services.connect(elsewhere)
+            except trio.TooSlowError:
+                failure = TimeoutError(errno.ETIMEDOUT, "no answer")
+            except OSError as error:
+                failure = copy(error)
+            else:
+                self._dialled.append(stream.transport)
+                if server.scheme == "https":
+                    alpn = (b"http/1.1",)
+                    stream = await connect_tls(self.services.tls, stream, server.host, alpn)
+                return stream
+        raise failure
 
     def _abort(self) -> None:
         for stream in (self._client_side, self._server_side):

@@ -30,11 +30,12 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Limits, QueuedConnection
-from mitml4.session.flow import Services
+from mitml4.session.flow import EditingServices, Services
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
 from mitml4.session.policy import LivePolicy
+from mitml4.session.rules import RuleFiles
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
@@ -87,7 +88,7 @@ class Session:
         """Opens the outputs. `say` takes notes to the user, `complain` errors that do not end the
         session; `taps` see the packets of its connections, where those are to be written.
 
-        Raises MitmError for a file that cannot be written.
+        Raises MitmError for a file that cannot be written, or rules that cannot be used.
         """
         self.config = config
         self.reason = "done"
@@ -98,6 +99,7 @@ class Session:
         self._failure: MitmError | None = None
         self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine()
+        self._rules = RuleFiles.open(config.rules, config.edit_limit)
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
         )
@@ -232,6 +234,7 @@ class Session:
                 nursery.start_soon(self._accept, source, each)
                 nursery.start_soon(source.watch, self)
             nursery.start_soon(self.flows.run)
+            nursery.start_soon(self._rules.watch, self.note)
             nursery.start_soon(_prepare_keys, interceptor.forge)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
@@ -290,7 +293,14 @@ class Session:
             hold_s=self.config.detect_timeout_s,
             shown=self._shown(),
             name_of=source.name_of,
+            editing=self._editing,
         )
+
+    @property
+    def _editing(self) -> EditingServices | None:
+        if not self.config.rules:
+            return None
+        return EditingServices(lambda: self._rules.editor, self.config.edit_limit)
 
     def _shown(self) -> Shown:
         """An HTTP archive has headers, also where the events have none."""

@@ -38,7 +38,7 @@ def line_of(row: Row) -> str:
     parts = [
         f"{host}:{row.port}",
         " › ".join(row.stack),
-        row.info,
+        row.text,
         f"↑ {short_size(row.up)} ↓ {short_size(row.down)}",
     ]
     return "mitml4: " + "  ".join(filter(None, parts))

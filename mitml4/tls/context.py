@@ -74,6 +74,7 @@ class Contexts:
         default_factory=lambda: LRUCache(64)
     )
     _hellos: LRUCache[Hashable, ClientHello] = field(default_factory=lambda: LRUCache(512))
+    _plain: SSL.Context | None = None
     _client_side: LRUCache[Hashable, SSL.Context] = field(default_factory=lambda: LRUCache(256))
 
     def can_offer(self, hello: ClientHello) -> bool:
@@ -98,6 +99,16 @@ class Contexts:
         if key not in self._hellos:
             self._hellos[key] = rehearse(context, hello)
         return Mirrored(context, self._hellos[key], usual)
+
+    def plain(self) -> SSL.Context:
+        """For a server that is spoken to without a client's offer: OpenSSL's own, from TLS 1.2
+        on."""
+        if self._plain is None:
+            self._plain = self._make()
+            self._plain.set_min_proto_version(SSL.TLS1_2_VERSION)
+            self._plain.set_cipher_list(b"DEFAULT")
+            self._plain.set_verify(SSL.VERIFY_NONE)
+        return self._plain
 
     def client_side(self, leaf: Leaf, outcome: Outcome) -> SSL.Context:
         """For the client: exactly this version and ALPN (or none), and this cipher if possible."""

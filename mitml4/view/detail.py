@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -35,6 +36,8 @@ def detail_of(flow: Flow) -> Iterator[Markup]:
     for problem in flow.problems:
         text = f"{problem.side}, {problem.stage}, {problem.kind}: {problem.reason}"
         yield tag("p", text, class_="bad")
+    for text, count in Counter(edit.text for edit in flow.edits).items():
+        yield tag("p", f"edited by {text}{f', {count} times' if count > 1 else ''}")
     for layer in flow.layers:
         yield from _layer(layer)
     yield from _some(flow.exchanges, "exchanges", _exchange)

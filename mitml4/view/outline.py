@@ -32,7 +32,8 @@ def outline(flow: Flow) -> str:
         return _facts(flow)
     first, more = exchanges[0], len(exchanges) - 1
     status = first.response.status if first.response else "–"
-    text = f"{status} {first.request.method} {first.request.url}"
+    edited = "edited: " if flow.edits else ""
+    text = f"{edited}{status} {first.request.method} {first.request.url}"
     return f"{text} and {more} more" if more else text
 
 

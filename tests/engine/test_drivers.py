@@ -17,11 +17,11 @@ from mitml4.engine.replay import Record, Replay
 from mitml4.engine.rules import HOLD_S, Rules
 from mitml4.errors import ProtocolError
 from mitml4.events import Event, FlowError, FlowLayer
-from mitml4.lab.memory import memory_pair
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
+from mitml4.net.memory import memory_pair
 from mitml4.protocols import registry
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (

@@ -15,11 +15,11 @@ from mitml4.engine.engine import Engine
 from mitml4.engine.replay import Record, Replay, Step
 from mitml4.engine.rules import HOLD_S, Rules
 from mitml4.events import Event, LayerEvent
-from mitml4.lab.memory import memory_pair
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
+from mitml4.net.memory import memory_pair
 from mitml4.payload.budget import MAX_MEMORY, SessionPayload
 from mitml4.protocols import registry
 from mitml4.protocols.context import LayerContext

@@ -14,17 +14,19 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from mitml4.address import Address
+from mitml4.edit.editor import Editor
 from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, LayerEvent
-from mitml4.lab.memory import MemoryStream, memory_pair
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.listener import IncomingConnection
+from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.payload.budget import MAX_MEMORY, SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.protocols.tls.hello import ClientHello
-from mitml4.session.flow import Flow, Services
+from mitml4.session.flow import EditingServices, Flow, Services
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.forge import Forge, Leaf
@@ -36,6 +38,7 @@ from mitml4.tls.verify import Verifier
 
 CLIENT = Address("192.0.2.1", 50000)
 SERVER = Address("192.0.2.2", 443)
+EDIT_LIMIT = 1 << 16
 INTERCEPT = PolicyDecision("intercept")
 HELLO = ClientHello(
     legacy_version=0x0303,
@@ -240,6 +243,8 @@ class FlowLab:
         window: int = 65536,
         shows_payload: bool = False,
         copies_plaintext: bool = False,
+        editor: Editor | None = None,
+        elsewhere: Script | None = None,
     ) -> Outcomes:
         """A flow between the two, to its end. Where `at` is given, at the flow's step of this
         number it is cancelled (`act` is `cancel`), or one far end resets (`client`, `server`)."""
@@ -257,7 +262,7 @@ class FlowLab:
 
         async def follow(name: str, script: Script, stream: MemoryStream) -> None:
             met = await meet(script, End(stream, self.far_contexts))
-            if name == "client" or stream is out.far_ends[-1]:
+            if name != "server" or stream is out.far_ends[-1]:
                 out.met[name] = met
             with suppress(OSError, trio.ClosedResourceError):
                 stream.close()
@@ -280,8 +285,12 @@ class FlowLab:
             out.near_ends.append(near_client)
             out.far_ends.append(far_client)
 
-            async def connect(_connection: object) -> MemoryStream:
+            async def connect(connection: IncomingConnection) -> MemoryStream:
                 await trio.lowlevel.checkpoint()
+                if elsewhere and connection.destination != SERVER:
+                    near, far = memory_pair(window)
+                    nursery.start_soon(follow, "elsewhere", elsewhere, far)
+                    return near
                 if not server:
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
                 near, far = memory_pair(window)
@@ -303,6 +312,7 @@ class FlowLab:
                     passthrough_cache=PassthroughCache(trio.current_time),
                 ),
                 policy=policy,
+                editing=EditingServices(lambda: editor, EDIT_LIMIT) if editor else None,
             )
             with trio.fail_after(1000):
                 async with trio.open_nursery() as nursery:

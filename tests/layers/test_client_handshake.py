@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from mitml4.lab.memory import MemoryStream, memory_pair
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.layer import HandshakeError
+from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream

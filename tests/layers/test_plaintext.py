@@ -10,11 +10,11 @@ from mitml4.engine.actions import HandOver, Switch
 from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved
 from mitml4.engine.replay import Step
 from mitml4.engine.rules import HOLD_S
-from mitml4.lab.memory import memory_pair
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
+from mitml4.net.memory import memory_pair
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction, Target
 from mitml4.protocols.policy import FlowPolicy

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mitml4.lab.memory import memory_pair
 from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
+from mitml4.net.memory import memory_pair
 
 
 async def test_a_copy_is_shown_before_it_moves() -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import trio
 
-from mitml4.lab.memory import memory_pair
+from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.tls.hello import ClientHello

@@ -12,11 +12,21 @@ import pytest
 
 from mitml4.address import Address
 from mitml4.events import EVENTS as EVENTS_OF_SESSIONS
-from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen, LayerEvent, encode
+from mitml4.events import (
+    Event,
+    FlowClose,
+    FlowError,
+    FlowLayer,
+    FlowOpen,
+    LayerEvent,
+    RuleApplied,
+    encode,
+)
 from mitml4.model.builder import _HANDLERS, FlowBuilder
 from mitml4.model.flow import (
     Body,
     Data,
+    Edit,
     Exchange,
     Flow,
     Layer,
@@ -182,6 +192,7 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
         (FlowOpen, Flow),
         (FlowLayer, Layer),
         (FlowError, Problem),
+        (RuleApplied, Edit),
         (FlowClose, Flow),
         (HttpRequest, Request),
         (HttpResponse, Response),
@@ -211,7 +222,7 @@ def test_what_a_later_version_says_is_ignored() -> None:
     said = [each | {"added": {"a": 1}, "v": 2} for each in lines(EVENTS)]
     new = {"type": "flow.mood", "flow": 1, "time": "2026-01-01T00:00:00Z"}
     said.insert(3, new)
-    said.append({"type": "rule.applied"})
+    said.append({"type": "rule.praised"})
     assert built(said) == built(EVENTS)
 
 

@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from mitml4.lab.memory import MemoryStream, memory_pair
 from mitml4.net import urgent
+from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.tls.alerts import Alert

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -180,6 +181,8 @@ def _summary(flow: Flow, moved: tuple[int, int] | None) -> Iterator[DetailLine]:
     for problem in flow.problems:
         what = f"{problem.side}, {problem.stage}: {problem.reason} ({problem.kind})"
         yield DetailLine(what, "failed")
+    for text, count in Counter(edit.text for edit in flow.edits).items():
+        yield DetailLine(f"edited by {text}{f', {count} times' if count > 1 else ''}", "name")
 
 
 def _layer(layer: Layer, width: int) -> Iterator[DetailLine]:

@@ -74,7 +74,7 @@ def _sheet_row(row: Row) -> SheetRow:
         flow=row.flow,
         server=str(Target(row.server, row.port)),
         stack=row.stack,
-        summary=row.info,
+        summary=row.text,
         up=row.up,
         down=row.down,
         style=_STYLES[row.state],

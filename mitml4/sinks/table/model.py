@@ -22,6 +22,7 @@ from mitml4.events import (
     FlowLayer,
     FlowOpen,
     LayerEvent,
+    RuleApplied,
     SessionStart,
 )
 from mitml4.model.names import server_of
@@ -68,12 +69,19 @@ class Row:
     down: int = 0
     rate: float | None = None
     """Bytes per second in both directions; None: unknown, or none."""
+    is_edited: bool = False
+    """Whether a rule has changed something."""
     info: str = ""
     """The last request, or the failure."""
     request: tuple[int, str] | None = None
     """The stream of the last request, and its text."""
     measured_at: float | None = None
     """When its bytes were last measured, in seconds."""
+
+    @property
+    def text(self) -> str:
+        """`info`, and whether the flow was edited."""
+        return f"edited: {self.info}" if self.is_edited else self.info
 
 
 @dataclass(slots=True)
@@ -88,6 +96,7 @@ class TableModel:
         HttpResponse,
         *_SUMMARISED,
         FlowError,
+        RuleApplied,
         FlowClose,
         Note,
         OutputFailed,
@@ -230,6 +239,8 @@ class TableModel:
                 _add_layer(row, event)
             case LayerEvent():
                 _add_content(row, event.content)
+            case RuleApplied():
+                row.is_edited = True
             case FlowError():
                 row.info = _shown(f"{event.side}: {event.reason}")
                 row.state = "failed"

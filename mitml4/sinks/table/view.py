@@ -128,7 +128,7 @@ def _rate(row: Row, width: int) -> Cell:
 
 def _info(row: Row, width: int) -> Cell:
     style = "failed" if row.state in ("failed", "blocked") else _text_style(row)
-    return Cell(fit(row.info, width), style)
+    return Cell(fit(row.text, width), style)
 
 
 def _fixed(width: int) -> Callable[[TableModel], int]:

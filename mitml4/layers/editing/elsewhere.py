@@ -1,0 +1,53 @@
+"""Connections to servers that OpenSSL speaks TLS to without a client's handshake beside it: a
+server that a rule names, and a flow's own server that is connected to only when it is needed."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from mitml4.layers.handshake import HandshakeTools
+from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.tls.failure import TlsFailure
+from mitml4.tls.stream import TlsStream, tls_over
+
+__all__ = ["connect_tls"]
+
+_HANDSHAKE_S: Final = 30.0
+
+
+async def connect_tls(
+    tools: HandshakeTools, below: Stream, host: str, alpn: tuple[bytes, ...]
+) -> TlsStream:
+    """Do the handshake, and verify the server as `--upstream` says: its defects cannot be mirrored
+    here, so they end the connection unless they are ignored. Raises OSError."""
+    stream = tls_over(below, tools.contexts.plain())
+    if not _is_address(host):
+        stream.connection.set_tlsext_host_name(host.encode("idna"))
+    if alpn:
+        stream.connection.set_alpn_protos(list(alpn))
+    try:
+        with trio.fail_after(_HANDSHAKE_S):
+            await stream.handshake()
+    except TlsFailure as failure:
+        raise OSError(errno.EPROTO, f"TLS: {failure.reason}") from None
+    except StreamTruncated:
+        raise OSError(errno.ECONNRESET, "closed during the TLS handshake") from None
+    except trio.TooSlowError:
+        raise OSError(errno.ETIMEDOUT, "no answer to the TLS handshake") from None
+    verdict = tools.verifier.verify(stream.presented(), host)
+    if verdict.is_refused and tools.upstream != "ignore":
+        below.abort()
+        raise OSError(errno.EPROTO, f"its certificate: {verdict.reason}")
+    return stream
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False

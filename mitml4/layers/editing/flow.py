@@ -1,0 +1,107 @@
+"""What the editing of one flow shares."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import field
+from functools import partial
+from typing import Final
+
+from mitml4.dataclass import dataclass
+from mitml4.edit.editor import Applied, EditedFlow, Editor
+from mitml4.edit.messages import Server
+from mitml4.layers.report import Report
+from mitml4.model import flow as model
+from mitml4.net.stream import Stream
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.tls.hello import ClientHello
+
+__all__ = ["FlowEditing", "Origin"]
+
+_MAX_APPLIED: Final = 10_000
+"""Events of one flow."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FlowEditing:
+    """The editor of a flow, and what it is told of the flow."""
+
+    editor: Callable[[], Editor]
+    """The editor as it is now: rules may be read again."""
+    limit: int
+    """Bytes of a body that is held back."""
+    hold_s: float
+    """How long a part of a match is held back while nothing follows."""
+    flow: model.Flow
+    report: Report
+    connect: Callable[[Server], Awaitable[Stream]]
+    """Connect to a server that a rule names. Raises OSError."""
+    sni: dict[int, str] = field(default_factory=dict)
+    """The names that ClientHellos have given, by depth."""
+    _said: int = 0
+    _unedited: set[str] = field(default_factory=set)
+
+    def known(self, context: LayerContext, *protocols: str) -> EditedFlow:
+        """The flow, with the layers outside of this one, and these."""
+        layers = [
+            model.Layer(
+                depth=depth,
+                protocol=protocol,
+                action="intercepted" if protocol == "tls" else "relayed",
+                speaker="client",
+                details={"sni": self.sni[depth]} if depth in self.sni else {},
+                time=self.flow.opened_at,
+            )
+            for depth, protocol in enumerate((*context.stack, *protocols))
+        ]
+        target = context.target
+        destination = self.flow.destination
+        if target and layers and (target.host, target.port) != (destination.ip, destination.port):
+            layers[0].details = {
+                "target": {"host": target.host, "port": target.port},
+                **layers[0].details,
+            }
+        self.flow.layers = layers
+        return EditedFlow(self.flow, partial(self.applied, context.depth))
+
+    def learn(self, depth: int, hello: ClientHello) -> None:
+        """A ClientHello is there."""
+        if hello.sni:
+            self.sni[depth] = hello.sni
+
+    def may_match(self, context: LayerContext) -> bool:
+        """Whether anything inside may be changed. Inside TLS with a name, requests are for it."""
+        self.known(context)
+        return self.editor().may_match(self.flow, is_named=bool(self.sni))
+
+    def may_answer(self, context: LayerContext, *protocols: str) -> bool:
+        """Whether a request inside these may be answered without the flow's server."""
+        self.known(context, *protocols)
+        is_named = bool(self.sni or self.flow.name)
+        return self.editor().may_answer(self.flow, is_named=is_named)
+
+    def applied(self, depth: int, applied: Applied) -> None:
+        if self._said < _MAX_APPLIED:
+            self._said += 1
+            self.report.applied(depth, applied)
+
+    def unedited(self, depth: int, stream: int | None, reason: str) -> None:
+        """Something streams by unedited; said once for each reason."""
+        if reason not in self._unedited:
+            self._unedited.add(reason)
+            self.applied(depth, Applied(what="unedited", stream=stream, reason=reason))
+
+
+@dataclass(slots=True)
+class Origin:
+    """The server of a flow, which may be connected to only when it is needed."""
+
+    stream: Stream | None
+    connect: Callable[[], Awaitable[Stream]] | None = None
+
+    async def get(self) -> Stream:
+        """Raises OSError."""
+        if self.stream is None:
+            assert self.connect
+            self.stream = await self.connect()
+        return self.stream

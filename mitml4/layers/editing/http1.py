@@ -1,0 +1,518 @@
+"""HTTP/1 with editing: one exchange after the other.
+
+A request is read, the editor is asked, and it is sent to its server, or to another; then its
+response goes the same way back. What was not changed is sent as it came. Bodies that the editor
+does not want are moved as they come, in both directions at the same time.
+
+What cannot be read is not edited: from there on, both directions are moved as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+import trio
+
+from mitml4.dataclass import dataclass
+from mitml4.edit.editor import EditedFlow, Editor
+from mitml4.edit.headers import Headers
+from mitml4.edit.http1 import (
+    BodyReader,
+    RequestHead,
+    ResponseHead,
+    head_length,
+    read_request,
+    read_response,
+    response_bytes,
+)
+from mitml4.edit.messages import Ending, Request, Response
+from mitml4.errors import ProtocolError
+from mitml4.layers.editing.flow import FlowEditing, Origin
+from mitml4.layers.editing.reader import Reader, relay, send
+from mitml4.net.memory import MemoryStream
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.conversation import MAX_PEEK
+from mitml4.protocols.http.http1_heads import REQUEST_LINE, Part
+from mitml4.tasks import both, first_of
+
+__all__ = ["Http1Editing", "end", "sleep"]
+
+_Then: TypeAlias = Callable[[], Awaitable[None]]
+"""How a connection goes on after its last exchange."""
+
+_MAX_DELAY_S: Final = 600.0
+_CLOSE_S: Final = 2.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ENDLESS: Final = ("text/event-stream", "multipart/x-mixed-replace")
+"""Content types of bodies that have no end."""
+
+
+class _Unreadable(Exception):  # noqa: N818 - the rest is moved as it is
+    """What comes cannot be read as HTTP/1. The bytes are still in the readers, or in `raw`."""
+
+    def __init__(self, raw: bytes = b"") -> None:
+        super().__init__()
+        self.raw = raw
+
+
+@dataclass(slots=True)
+class _Exchange:
+    head: RequestHead
+    request: Request
+    body: BodyReader
+    """Of the request."""
+    server: Reader
+    editor: Editor
+    flow: EditedFlow
+    gave_continue: bool
+    """Whether the client was told to send the body."""
+    has_sent_body: bool = False
+
+
+class Http1Editing:
+    """The connection of one client."""
+
+    def __init__(
+        self, far: MemoryStream, origin: Origin, editing: FlowEditing, context: LayerContext
+    ) -> None:
+        self._client = Reader(far)
+        self._far = far
+        self._origin = origin
+        self._editing = editing
+        self._context = context
+        self._server: Reader | None = None
+        """The origin's, once it is connected."""
+        self._owed: tuple[BodyReader, Reader] | None = None
+        """A body that may still come though its request was answered (RFC 9110 §10.1.1)."""
+        self._has_ended_upwards = False
+        """Whether the origin was told that the client has ended."""
+        if origin.stream:
+            self._server = Reader(origin.stream)
+
+    async def run(self) -> None:
+        """Serve the client to its end. Raises OSError."""
+        number = 0
+        try:
+            while raw := await self._next_head():
+                number += 1
+                if not await self._serve(raw, number):
+                    return
+        except _Unreadable as unreadable:
+            await self._relay_rest(self._server or await self._connect(), unreadable.raw)
+
+    # The head of the next request
+
+    async def _next_head(self) -> bytes:
+        """The next head; empty once the connection has ended. Raises _Unreadable."""
+        client = self._client
+        if self._owed:
+            await self._send_owed(*self._owed)
+            self._owed = None
+        while True:
+            try:
+                if length := head_length(client.data):
+                    return client.take(length)
+            except ProtocolError:
+                raise _Unreadable from None
+            if client.has_ended:
+                if client.data:
+                    raise _Unreadable
+                await self._end_of_client()
+                return b""
+            if self._server:
+                await first_of(client.more, self._server.more)
+                if self._server.data:
+                    raise _Unreadable
+                if self._server.has_ended:
+                    await self._end_of_server()
+                    return b""
+            else:
+                await client.more()
+
+    async def _send_owed(self, body: BodyReader, server: Reader) -> None:
+        client = self._client
+        while not client.data and await client.more():
+            pass
+        if not REQUEST_LINE.match(client.data):
+            await self._pump(body, server, None)
+
+    async def _end_of_client(self) -> None:
+        if self._server:
+            await self._end_upwards(self._server)
+            await relay(self._server, self._far)
+        else:
+            self._far.close()
+
+    async def _end_of_server(self) -> None:
+        assert self._server
+        await self._far.send_eof()
+        await relay(self._client, self._server.stream)
+
+    async def _connect(self) -> Reader:
+        if self._server is None:
+            self._server = Reader(await self._origin.get())
+        return self._server
+
+    async def _relay_rest(self, server: Reader, raw: bytes = b"") -> None:
+        """Move both directions as they are. `raw` is the client's, before what is unread."""
+        self._client.data[:0] = raw
+
+        async def up() -> None:
+            await relay(self._client, server.stream)
+
+        async def down() -> None:
+            await relay(server, self._far)
+            if server.is_truncated:
+                self._far.abort()
+
+        await both(up, down)
+
+    # An exchange
+
+    async def _serve(self, raw: bytes, number: int) -> bool:
+        """Serve one request. Returns whether another may follow. Raises _Unreadable."""
+        scheme = "https" if self._context.secure else "http"
+        authority = str(self._context.target) if self._context.target else ""
+        try:
+            head, request = read_request(raw, scheme=scheme, authority=authority, stream=number)
+        except ProtocolError:
+            raise _Unreadable(raw) from None
+        editor = self._editing.editor()
+        flow = self._editing.known(self._context, "http/1")
+        body = BodyReader(head.part, head.length)
+        expects = (request.headers.get("expect") or "").lower() == "100-continue"
+        gave_continue = False
+        raw_body = b""
+        if not body.is_done and editor.wants_body(flow, request, None):
+            if expects and not self._client.data:
+                gave_continue = True
+                await send(self._far, _CONTINUE)
+            try:
+                raw_body = await self._hand_over(head, request, body, self._client, number)
+            except _Unreadable:
+                raise _Unreadable(raw) from None
+        original = Headers(request.headers.fields)
+        answer = await editor.request(flow, request)
+        await sleep(request.delay_s)
+        if isinstance(answer, Ending):
+            await end(answer, self._client, self._far)
+            return False
+        if answer:
+            may_wait = expects and not gave_continue and not self._client.data
+            return await self._answer(request, original, answer, body, waits=may_wait)
+        return await self._forward(
+            head, request, body, raw_body, editor, flow, gave_continue=gave_continue
+        )
+
+    async def _hand_over(
+        self,
+        head: RequestHead | ResponseHead,
+        message: Request | Response,
+        body: BodyReader,
+        source: Reader,
+        number: int,
+    ) -> bytes:
+        """Hold back a body until it is complete, and give it to the message. Returns it as it came,
+        as far as it came. Raises _Unreadable."""
+        raw, content, size = bytearray(), [], 0
+        while True:
+            try:
+                taken, pieces = _feed(body, source)
+            except _Unreadable:
+                source.data[:0] = raw
+                raise
+            raw += source.take(taken)
+            content += pieces
+            size += sum(map(len, pieces))
+            is_above = len(raw) > self._editing.limit
+            if body.is_done or is_above:
+                break
+            if not await source.more():
+                body.end()
+                break
+        depth = self._context.depth
+        if not body.is_done or is_above:
+            self._editing.unedited(depth, number, f"a body above {self._editing.limit} bytes")
+        elif not head.hand_over(message, b"".join(content), self._editing.limit):
+            self._editing.unedited(depth, number, "a body whose coding cannot be undone")
+        return bytes(raw)
+
+    async def _answer(
+        self,
+        request: Request,
+        original: Headers,
+        answer: Response,
+        body: BodyReader,
+        *,
+        waits: bool,
+    ) -> bool:
+        """Answer a request instead of the server. `waits`: its body comes only on demand."""
+        closes = waits or _is_last(original, request.version)
+        while not body.is_done and not waits:
+            taken, _ = _feed(body, self._client)
+            self._client.take(taken)
+            if not body.is_done and not await self._client.more():
+                closes = True
+                break
+        await send(self._far, response_bytes(answer, request.method, closes=closes), answer.rate)
+        if closes:
+            await end(Ending.CLOSE, self._client, self._far)
+        return not closes
+
+    async def _forward(
+        self,
+        head: RequestHead,
+        request: Request,
+        body: BodyReader,
+        raw_body: bytes,
+        editor: Editor,
+        flow: EditedFlow,
+        *,
+        gave_continue: bool,
+    ) -> bool:
+        """Send a request to its server, and the response back. Returns whether another may
+        follow."""
+        is_elsewhere = request.server is not None
+        try:
+            server = await self._server_of(request)
+        except OSError as error:
+            if not is_elsewhere:
+                raise
+            return await self._fail(request, body, error)
+        try:
+            if head.body_changed(request):
+                raw_body = head.framed(request, bytes(body.trailer))
+            exchange = _Exchange(head, request, body, server, editor, flow, gave_continue)
+            await send(server.stream, head.bytes_of(request))
+            await send(server.stream, raw_body, request.rate)
+            exchange.has_sent_body = bool(raw_body)
+            return await self._both_ways(exchange)
+        finally:
+            if is_elsewhere:
+                server.stream.close()
+
+    async def _server_of(self, request: Request) -> Reader:
+        """Raises OSError."""
+        if (server := request.server) is None:
+            return await self._connect()
+        reader = Reader(await self._editing.connect(server))
+        request.target = server.prefix + request.path
+        request.headers["Host"] = server.authority
+        return reader
+
+    async def _fail(self, request: Request, body: BodyReader, error: OSError) -> bool:
+        assert request.server
+        text = f"mitml4: {request.server.authority}: {error.strerror or error}\n".encode()
+        answer = Response(
+            status=502, headers=Headers.of([("Content-Type", "text/plain")]), body=text
+        )
+        return await self._answer(request, request.headers, answer, body, waits=False)
+
+    async def _both_ways(self, exchange: _Exchange) -> bool:
+        """Move the rest of the request, and the response at the same time. Returns whether another
+        request may follow."""
+        if exchange.body.is_done:
+            then = await first_of(partial(self._receive, exchange), self._watch_client)
+        else:
+            then = await self._receive_beside_body(exchange)
+        if then:
+            await then()
+        return then is None
+
+    async def _watch_client(self) -> None:
+        """While the client waits for a response, its end is the server's to know."""
+        client = self._client
+        while len(client.data) <= MAX_PEEK and await client.more():
+            pass
+        if client.has_ended and not client.data and self._server:
+            await self._end_upwards(self._server)
+        await trio.sleep_forever()
+
+    async def _end_upwards(self, server: Reader) -> None:
+        if not self._has_ended_upwards:
+            self._has_ended_upwards = True
+            await server.stream.send_eof()
+
+    async def _receive_beside_body(self, exchange: _Exchange) -> _Then | None:
+        sending = trio.CancelScope()
+
+        async def send_body() -> None:
+            with sending:
+                await self._pump(exchange.body, exchange.server, exchange.request.rate, exchange)
+
+        async def receive() -> _Then | None:
+            then = await self._receive(exchange)
+            if then or not exchange.has_sent_body:
+                sending.cancel()
+                if not then:  # the client may never send the body
+                    self._owed = exchange.body, exchange.server
+            return then
+
+        then, _ = await both(receive, send_body)
+        return then
+
+    async def _pump(
+        self,
+        body: BodyReader,
+        server: Reader,
+        rate: float | None,
+        exchange: _Exchange | None = None,
+    ) -> None:
+        """Move a request body as it comes. A server that takes no more may still have answered."""
+        client = self._client
+        takes = True
+        while not body.is_done:
+            taken, _ = _feed(body, client)
+            if taken and exchange:
+                exchange.has_sent_body = True
+            data = client.take(taken)
+            if takes and data:
+                try:
+                    await send(server.stream, data, rate)
+                except OSError:
+                    takes = False
+            if not body.is_done and not await client.more():
+                await server.stream.send_eof()
+                return
+
+    # The response
+
+    async def _receive(self, exchange: _Exchange) -> _Then | None:
+        """Read the response, and send it to the client. Returns how the connection goes on; None:
+        with another request."""
+        server, request = exchange.server, exchange.request
+        while True:
+            length = await self._response_head(server)
+            if not length:
+                return await self._without_response(exchange)
+            raw = server.take(length)
+            try:
+                head, response = read_response(raw, request.method)
+            except ProtocolError:
+                server.data[:0] = raw
+                return partial(self._relay_rest, server)
+            if response.status >= 200 or response.status == 101:
+                break
+            if response.status != 100 or not exchange.gave_continue:
+                await send(self._far, raw)
+        is_tunnel = request.method == "CONNECT" and response.status < 300
+        if response.status == 101 or is_tunnel:
+            await send(self._far, raw)
+            return partial(self._switch, exchange, response)
+        return await self._respond(exchange, head, response, raw)
+
+    async def _response_head(self, server: Reader) -> int:
+        """The length of the head of a response; 0 where there is none."""
+        while True:
+            try:
+                length = head_length(server.data)
+            except ProtocolError:
+                return 0
+            if length or not await server.more():
+                return length
+
+    async def _without_response(self, exchange: _Exchange) -> _Then:
+        """The server has ended without an answer, or sends what is none."""
+        if exchange.server.data:
+            return partial(self._relay_rest, exchange.server)
+        if not exchange.request.server:
+            return self._end_of_server
+        error = OSError(0, "the server has ended without an answer")
+        await self._fail(exchange.request, exchange.body, error)
+        return partial(end, Ending.CLOSE, self._client, self._far)
+
+    async def _respond(
+        self, exchange: _Exchange, head: ResponseHead, response: Response, raw: bytes
+    ) -> _Then | None:
+        server, request = exchange.server, exchange.request
+        body = BodyReader(head.part, head.length)
+        raw_body = b""
+        if not body.is_done and self._wants(exchange, response):
+            try:
+                raw_body = await self._hand_over(head, response, body, server, request.stream)
+            except _Unreadable:
+                server.data[:0] = raw
+                return partial(self._relay_rest, server)
+            if not body.is_done and server.has_ended:
+                return self._abort
+        ending = await exchange.editor.response(exchange.flow, request, response)
+        await sleep(response.delay_s)
+        if ending:
+            return partial(end, ending, self._client, self._far)
+        if head.body_changed(response):
+            raw_body = head.framed(response, bytes(body.trailer))
+        await send(self._far, head.bytes_of(response))
+        await send(self._far, raw_body, response.rate)
+        while not body.is_done:
+            try:
+                taken, _ = _feed(body, server)
+            except _Unreadable:
+                return partial(self._relay_rest, server)
+            await send(self._far, server.take(taken), response.rate)
+            if not body.is_done and not await server.more() and not body.end():
+                return self._abort  # the client must not take a part for the whole
+        if head.part is not Part.UNTIL_END:
+            return None
+        if server.is_truncated:
+            return self._abort
+        if request.server:
+            return partial(end, Ending.CLOSE, self._client, self._far)
+        return self._end_of_server
+
+    def _wants(self, exchange: _Exchange, response: Response) -> bool:
+        """Whether to hold back the body of a response."""
+        if not exchange.editor.wants_body(exchange.flow, exchange.request, response):
+            return False
+        media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if media not in _ENDLESS:
+            return True
+        number = exchange.request.stream
+        self._editing.unedited(self._context.depth, number, f"a body of {media}")
+        return False
+
+    async def _abort(self) -> None:
+        self._far.abort()
+
+    async def _switch(self, exchange: _Exchange, response: Response) -> None:
+        """Another protocol begins with the next byte of both directions."""
+        await self._relay_rest(exchange.server)
+
+
+def _feed(body: BodyReader, source: Reader) -> tuple[int, list[bytes]]:
+    """Raises _Unreadable."""
+    try:
+        taken, pieces = body.feed(source.data)
+    except ProtocolError:
+        raise _Unreadable from None
+    return taken, list(pieces)
+
+
+def _is_last(headers: Headers, version: str) -> bool:
+    """Whether the client expects that the connection ends after the response (RFC 9112 §9.3)."""
+    options = ",".join(headers.get_all("connection")).lower()
+    return "keep-alive" not in options if version == "HTTP/1.0" else "close" in options
+
+
+async def sleep(delay_s: float) -> None:
+    if delay_s:
+        await trio.sleep(min(delay_s, _MAX_DELAY_S))
+
+
+async def end(ending: Ending, client: Reader, far: MemoryStream) -> None:
+    """End the connection to the client in this way."""
+    match ending:
+        case Ending.RESET:
+            far.abort()
+            return
+        case Ending.CLOSE:
+            await far.send_eof()
+            with trio.move_on_after(_CLOSE_S):
+                while await client.more():
+                    client.take()
+        case Ending.HANG:
+            while await client.more():
+                client.take()
+    client.take()
+    far.close()

@@ -1,0 +1,427 @@
+"""HTTP/1 through an editor: what is not changed is sent as it came, and what is changed is framed
+anew."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from mitml4.edit.parser import parse_rules
+from mitml4.edit.rules import RuleEditor
+from mitml4.events import LayerEvent, RuleApplied
+from mitml4.protocols.http.events import HttpRequest, HttpResponse
+from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, Script
+
+GET = b"GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REPLACE = """
+[[rule]]
+replace = { in = "response.body", regex = "ok|secret", with = "replaced" }
+"""
+IDENTITY = """
+[[rule]]
+replace = [
+    { in = "request.body", regex = "never there", with = "" },
+    { in = "response.body", regex = "never there", with = "" },
+    { in = "request.headers", regex = "never there", with = "" },
+]
+"""
+
+
+def rules(text: str) -> RuleEditor:
+    return RuleEditor(rules=parse_rules("r.toml", text.encode()), limit=EDIT_LIMIT)
+
+
+def says(*steps: tuple[str, bytes], split: bool = False) -> Script:
+    """A far end that sends and expects these bytes; `split`: it sends them one by one."""
+
+    async def script(end: End) -> None:
+        for what, data in steps:
+            if what == "expect":
+                await end.expect(data)
+            elif what == "eof":
+                await end.send_eof()
+            elif what == "expect eof":
+                await end.expect_eof()
+            elif split:
+                for at in range(len(data)):
+                    await end.send(data[at : at + 1])
+            else:
+                await end.send(data)
+
+    return script
+
+
+def conversation(
+    *exchanges: tuple[bytes, bytes, bytes, bytes],
+) -> Callable[[bool], tuple[Script, Script]]:
+    """Both far ends: what the client sends, the server gets, the server sends, the client gets."""
+
+    def scripts(split: bool) -> tuple[Script, Script]:
+        client: list[tuple[str, bytes]] = []
+        server: list[tuple[str, bytes]] = []
+        for sent, got, answered, received in exchanges:
+            client += [("send", sent), ("expect", received)]
+            server += [("expect", got), ("send", answered)]
+        client += [("eof", b""), ("expect eof", b"")]
+        server += [("expect eof", b""), ("eof", b"")]
+        return says(*client, split=split), says(*server, split=split)
+
+    return scripts
+
+
+def run(lab: FlowLab, editor: RuleEditor, client: Script, server: Script | None) -> Outcomes:
+    out = lab.run(client, server, editor=editor)
+    out.check()
+    return out
+
+
+def met_all(out: Outcomes) -> bool:
+    return set(out.met.values()) == {"all"}
+
+
+def unchanged(sent: bytes, answered: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    return sent, sent, answered, answered
+
+
+GZIPPED = gzip.compress(b"a secret", mtime=0)
+AS_IT_CAME = {
+    "a request": [unchanged(GET, OK)],
+    "several": [unchanged(GET, OK), unchanged(GET, OK)],
+    "odd spelling": [
+        unchanged(
+            b"GET  /a b HTTP/1.1\r\nhOST:a.test\r\nX:  1 \r\n folded\r\nY :2\n\r\n".replace(
+                b"GET  ", b"GET "
+            ),
+            b"HTTP/1.1  200\r\ncontent-LENGTH:2\r\n\r\nok",
+        )
+    ],
+    "bare line feeds": [
+        unchanged(b"\r\nGET /a HTTP/1.1\nHost: a\n\n", b"HTTP/1.1 200 OK\nContent-Length: 0\n\n")
+    ],
+    "a body": [
+        unchanged(b"POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde", OK),
+    ],
+    "chunks, extensions and trailers": [
+        unchanged(
+            b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"003;x=y\r\nabc\r\n1\r\nd\r\n0\r\nT: 1\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 \r\nok\r\n0\r\nX: y\r\n\r\n",
+        ),
+        unchanged(GET, OK),
+    ],
+    "HEAD and 304": [
+        unchanged(b"HEAD /a HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
+        unchanged(GET, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n"),
+        unchanged(GET, b"HTTP/1.1 204 No Content\r\n\r\n"),
+        unchanged(GET, OK),
+    ],
+    "early hints": [
+        unchanged(GET, b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK),
+        unchanged(GET, OK),
+    ],
+    "a coding": [
+        unchanged(
+            GET,
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(GZIPPED), GZIPPED),
+        )
+    ],
+    "a coding that lies": [
+        unchanged(
+            GET,
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+        )
+    ],
+    "no HTTP": [unchanged(b"\x00\x01\x02binary", b"\xff\xfe")],
+    "CONNECT": [
+        unchanged(b"CONNECT b.test:80 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+        unchanged(GET, OK),
+    ],
+    "an upgrade": [
+        unchanged(
+            b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\n\r\n",
+        ),
+        unchanged(b"\x00anything", b"\xffelse"),
+    ],
+}
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", AS_IT_CAME)
+def test_what_is_not_changed_is_sent_as_it_came(flow_lab: FlowLab, name: str, split: bool) -> None:
+    client, server = conversation(*AS_IT_CAME[name])(split)
+    out = run(flow_lab, rules(IDENTITY), client, server)
+    assert met_all(out), out.met
+    assert out.close.reason == "closed"
+
+
+def test_pipelined_requests_are_answered_in_their_order(flow_lab: FlowLab) -> None:
+    others = [OK.replace(b"ok", b"%02d" % number) for number in range(4)]
+    client = says(
+        ("send", GET * 4), ("expect", b"".join(others)), ("eof", b""), ("expect eof", b"")
+    )
+    steps = [step for each in others for step in (("expect", GET), ("send", each))]
+    server = says(*steps, ("expect eof", b""), ("eof", b""))
+    assert met_all(run(flow_lab, rules(IDENTITY), client, server))
+
+
+def changed(body: bytes, *, head: bytes = b"Content-Length: 8") -> bytes:
+    return b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + body
+
+
+CHANGED = {
+    "a length": (OK, changed(b"replaced")),
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1\r\no\r\n1\r\nk\r\n0\r\nT: 1\r\n\r\n",
+        changed(b"8\r\nreplaced\r\n0\r\nT: 1\r\n\r\n", head=b"Transfer-Encoding: chunked"),
+    ),
+}
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_body_is_framed_anew(flow_lab: FlowLab, name: str, split: bool) -> None:
+    answered, received = CHANGED[name]
+    client, server = conversation((GET, GET, answered, received), unchanged(GET, OK[:-2] + b"no"))(
+        split
+    )
+    out = run(flow_lab, rules(REPLACE), client, server)
+    assert met_all(out), out.met
+    (applied,) = (event for event in out.events if isinstance(event, RuleApplied))
+    assert (applied.what, applied.rule, applied.stream) == ("replace in response.body", 1, 1)
+
+
+def test_a_coding_is_undone_and_done_again(flow_lab: FlowLab) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    met = []
+
+    async def client(end: End) -> None:
+        await end.send(GET)
+        got = await end.receive(1000)
+        start, _, body = got.partition(b"\r\n\r\n")
+        assert start.endswith(b"Content-Length: %d" % len(body))
+        met.append(gzip.decompress(body))
+
+    server = says(("expect", GET), ("send", head % len(GZIPPED) + GZIPPED), ("eof", b""))
+    run(flow_lab, rules(REPLACE), client, server)
+    assert met == [b"a replaced"]
+
+
+def test_a_body_until_the_end_stays_one(flow_lab: FlowLab) -> None:
+    client = says(
+        ("send", GET), ("expect", b"HTTP/1.1 200 OK\r\n\r\na replaced"), ("expect eof", b"")
+    )
+    server = says(("expect", GET), ("send", b"HTTP/1.1 200 OK\r\n\r\na secret"), ("eof", b""))
+    out = run(flow_lab, rules(REPLACE), client, server)
+    assert out.met["client"] == "all"
+
+
+def test_a_body_above_the_limit_streams_by_and_that_is_said_once(flow_lab: FlowLab) -> None:
+    body = b"ok" * EDIT_LIMIT
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    client, server = conversation(unchanged(GET, large), unchanged(GET, large))(False)
+    out = run(flow_lab, rules(REPLACE), client, server)
+    assert met_all(out)
+    (applied,) = (event for event in out.events if isinstance(event, RuleApplied))
+    assert applied.what == "unedited"
+
+
+def test_an_endless_body_is_not_held_back(flow_lab: FlowLab) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    client = says(("send", GET), ("expect", head + b"data: ok\n\n"), ("eof", b""))
+    server = says(("expect", GET), ("send", head + b"data: ok\n\n"), ("expect eof", b""))
+    out = run(flow_lab, rules(REPLACE), client, server)
+    assert met_all(out), out.met
+
+
+def test_a_body_on_demand_is_demanded_for_the_editor(flow_lab: FlowLab) -> None:
+    head = b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    editor = rules('[[rule]]\nreplace = { in = "request.body", regex = "ok", with = "more" }')
+    proceed = b"HTTP/1.1 100 Continue\r\n\r\n"
+    client = says(("send", head), ("expect", proceed), ("send", b"ok"), ("expect", OK))
+    server = says(
+        ("expect", head.replace(b"Length: 2", b"Length: 4") + b"more"), ("send", proceed + OK)
+    )
+    assert met_all(run(flow_lab, editor, client, server))
+
+
+def test_a_request_whose_body_is_not_demanded_is_followed_by_another(flow_lab: FlowLab) -> None:
+    head = b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    refused = b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"
+    client, server = conversation(unchanged(head, refused), unchanged(GET, OK[:-2] + b"no"))(False)
+    assert met_all(run(flow_lab, rules(REPLACE), client, server))
+
+
+def test_a_rule_answers_instead_of_a_server_that_is_not_there(flow_lab: FlowLab) -> None:
+    editor = rules(
+        '[[rule]]\nmatch = "path:/a"\n'
+        'respond = { status = 503, headers = { "X-A" = "b" }, body = "down" }'
+    )
+    answer = b"HTTP/1.1 503 Service Unavailable\r\nX-A: b\r\nContent-Length: 4\r\n\r\ndown"
+    client = says(("send", GET), ("expect", answer), ("send", GET), ("expect", answer))
+    out = run(flow_lab, editor, client, None)
+    assert out.met == {"client": "all"}
+    contents = [event.content for event in out.events if isinstance(event, LayerEvent)]
+    assert [each.status for each in contents if isinstance(each, HttpResponse)] == [503, 503]
+    assert len([each for each in contents if isinstance(each, HttpRequest)]) == 2
+
+
+def test_the_server_is_connected_to_for_what_no_rule_answers(flow_lab: FlowLab) -> None:
+    editor = rules('[[rule]]\nmatch = "path:/no"\nrespond = { status = 503 }')
+    client, server = conversation(unchanged(GET, OK))(False)
+    out = run(flow_lab, editor, client, server)
+    assert met_all(out)
+    gone = run(flow_lab, editor, says(("send", GET), ("expect", OK)), None)
+    assert gone.met == {"client": "reset"}
+    silent = run(flow_lab, editor, says(("expect", b"hi")), says(("send", b"hi")))
+    assert met_all(silent)
+
+
+def test_a_request_goes_to_another_server(flow_lab: FlowLab) -> None:
+    editor = rules('[[rule]]\nmatch = "path:/a"\nto = "http://192.0.2.9:8000/base"')
+    seen = b"GET /base/a HTTP/1.1\r\nHost: 192.0.2.9:8000\r\n\r\n"
+    elsewhere = says(("expect", seen), ("send", OK))
+    client = says(("send", GET), ("expect", OK), ("send", b"GET /own HTTP/1.1\r\n\r\n"))
+    server = says(("expect", b"GET /own HTTP/1.1\r\n\r\n"), ("eof", b""))
+    out = flow_lab.run(client, server, editor=editor, elsewhere=elsewhere)
+    out.check()
+    assert out.met == {"client": "all", "server": "all", "elsewhere": "all"}
+
+
+ENDINGS = {"reset": "reset", "close": "end", "hang": "all"}
+
+
+@pytest.mark.parametrize("key", ENDINGS)
+def test_a_rule_ends_the_connection(flow_lab: FlowLab, key: str) -> None:
+    async def client(end: End) -> None:
+        await end.send(GET)
+        if key == "hang":
+            return
+        await end.expect_eof()
+        raise AssertionError("closed")
+
+    async def closing(end: End) -> None:
+        await end.send(GET)
+        await end.expect_eof()
+
+    out = flow_lab.run(
+        closing if key == "close" else client,
+        says(("expect eof", b"")),
+        editor=rules(f'[[rule]]\nmatch = "path:/a"\n{key} = true'),
+        at=10**9,
+    )
+    out.check()
+    assert out.met["client"] == ("all" if key == "close" else ENDINGS[key])
+
+
+def test_a_rule_for_responses_ends_the_connection_after_the_request(flow_lab: FlowLab) -> None:
+    editor = rules('[[rule]]\nmatch = "status:200"\nreset = true')
+    out = flow_lab.run(
+        says(("send", GET), ("expect", b"x")),
+        says(("expect", GET), ("send", OK)),
+        editor=editor,
+        at=10**9,
+    )
+    assert out.met["client"] == "reset"
+
+
+def test_delays_and_rates_are_kept(flow_lab: FlowLab) -> None:
+    took = []
+
+    async def client(end: End) -> None:
+        began = trio.current_time()
+        await end.send(GET)
+        await end.expect(OK)
+        took.append(trio.current_time() - began)
+
+    editor = rules('[[rule]]\ndelay = "1500ms"\nrate = "1B/s"')
+    run(flow_lab, editor, client, says(("expect", GET), ("send", OK), ("expect eof", b"")))
+    assert took == [2.5]
+
+
+def test_headers_are_set_and_removed_where_they_stand(flow_lab: FlowLab) -> None:
+    editor = rules("""
+[[rule]]
+set-request-headers = { "x-a" = "2", "X-New" = "3" }
+remove-request-headers = ["cookie"]
+set-response-headers = { "Server" = "s" }
+replace = { in = "response.headers", regex = "(?i)^date: .*", with = "Date: now" }
+""")
+    sent = b"GET /a HTTP/1.1\r\nhost:x\r\nX-A:  1\r\nCookie: c\r\nx-a: 4\r\n\r\n"
+    got = b"GET /a HTTP/1.1\r\nhost:x\r\nX-A: 2\r\nX-New: 3\r\n\r\n"
+    answered = b"HTTP/1.1 200 OK\r\ndate: then\r\ncontent-length:0\r\n\r\n"
+    received = b"HTTP/1.1 200 OK\r\nDate: now\r\ncontent-length:0\r\nServer: s\r\n\r\n"
+    client, server = conversation((sent, got, answered, received))(False)
+    assert met_all(run(flow_lab, editor, client, server))
+
+
+def test_a_flow_that_no_rule_can_match_is_not_touched(flow_lab: FlowLab) -> None:
+    editor = rules('[[rule]]\nmatch = "port:81"\nrespond = { status = 503 }')
+    assert not any(
+        isinstance(event, RuleApplied)
+        for event in run(flow_lab, editor, *conversation(unchanged(GET, OK))(False)).events
+    )
+
+
+def test_tls_is_ended_without_a_server(flow_lab: FlowLab) -> None:
+    async def client(end: End) -> None:
+        await end.start_tls()
+        await end.send(GET)
+        await end.expect(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    editor = rules('[[rule]]\nmatch = "host:a.test"\nrespond = { status = 503 }')
+    out = run(flow_lab, editor, client, None)
+    assert out.met == {"client": "all"}, out.events
+    assert out.stack == ("tls", "http/1")
+
+
+def test_tls_of_another_name_is_intercepted_as_ever(flow_lab: FlowLab) -> None:
+    async def client(end: End) -> None:
+        await end.start_tls()
+        await end.send(GET)
+        await end.expect(OK)
+
+    async def server(end: End) -> None:
+        await end.start_tls(as_server=True)
+        await end.expect(GET)
+        await end.send(OK)
+
+    editor = rules('[[rule]]\nmatch = "host:b.test"\nrespond = { status = 503 }')
+    out = run(flow_lab, editor, client, server)
+    assert met_all(out), (out.met, out.errors)
+
+
+def test_inside_tls_the_server_is_connected_to_when_it_is_needed(flow_lab: FlowLab) -> None:
+    async def client(end: End) -> None:
+        await end.start_tls()
+        await end.send(GET)
+        await end.expect(OK)
+
+    async def server(end: End) -> None:
+        await end.start_tls(as_server=True)
+        await end.expect(GET)
+        await end.send(OK)
+
+    editor = rules('[[rule]]\nmatch = "host:a.test path:/no"\nrespond = { status = 503 }')
+    out = run(flow_lab, editor, client, server)
+    assert met_all(out), (out.met, out.errors)
+
+
+def test_a_flow_is_cancelled_and_reset_at_each_step(flow_lab: FlowLab) -> None:
+    post = b"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nab"
+    client, server = conversation(
+        unchanged(post, OK[:-2] + b"no"), unchanged(GET, OK[:-2] + b"xx")
+    )(False)
+    editor = rules(REPLACE + '\n[[rule]]\nmatch = "path:/no"\nrespond = { status = 503 }')
+    steps = flow_lab.run(client, server, editor=editor).steps
+    assert steps > 20
+    for at in range(1, steps + 1):
+        for act in ("cancel", "client", "server"):
+            out = flow_lab.run(client, server, editor=editor, at=at, act=act)
+            out.check()
