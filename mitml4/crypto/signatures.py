@@ -6,6 +6,7 @@ that curve. In TLS 1.2 the same number is a hash and ECDSA with any curve (RFC 8
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from cryptography import x509
@@ -62,6 +63,8 @@ _Public: TypeAlias = (
 
 _TLS_1_2: Final = 0x0303
 _TLS_1_3: Final = 0x0304
+_REMEMBERED: Final = 64
+"""A session signs with a few keys."""
 
 
 class CannotVerify(Exception):  # noqa: N818 - nothing is wrong: this OpenSSL lacks it
@@ -131,6 +134,7 @@ def sign(scheme: int, key: PrivateKey, data: bytes) -> bytes:
     return _SCHEMES[scheme].sign(key, data)
 
 
+@lru_cache(_REMEMBERED)
 def schemes_of(key: PrivateKey, *, version: int) -> tuple[int, ...]:
     """What the key can sign with in this version, best first."""
     public = key.public_key()

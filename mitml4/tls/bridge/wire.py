@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from mitml4.protocols.tls.alerts import Alert, TlsError
 
 __all__ = ["Fields", "message", "uint16", "vector"]
@@ -25,17 +27,22 @@ class Fields:
         """Whether something is left."""
         return self.at < self._end
 
-    def take(self, count: int) -> bytes:
+    def _skip(self, count: int) -> int:
+        """Go on behind the next bytes, and say where they begin."""
         start, self.at = self.at, self.at + count
         if self.at > self._end:
             raise self.error("is cut")
-        return self._data[start : self.at]
+        return start
+
+    def take(self, count: int) -> bytes:
+        return self._data[self._skip(count) : self.at]
 
     def uint8(self) -> int:
-        return self.take(1)[0]
+        return self._data[self._skip(1)]
 
     def uint16(self) -> int:
-        return int.from_bytes(self.take(2), "big")
+        start = self._skip(2)
+        return self._data[start] << 8 | self._data[start + 1]
 
     def uint24(self) -> int:
         return int.from_bytes(self.take(3), "big")
@@ -52,16 +59,18 @@ class Fields:
 
     def fields(self, width: int, *, least: int = 0) -> Fields:
         """A vector whose items are to be read."""
-        content = self.vector(width, least=least)
-        return Fields(self._data, self._what, self.at - len(content), self.at)
+        start = self._skip(int.from_bytes(self.take(width), "big"))
+        if self.at - start < least:
+            raise self.error("has a vector that is too short")
+        return Fields(self._data, self._what, start, self.at)
 
     def uint16s(self, width: int, *, least: int = 1) -> tuple[int, ...]:
         """A vector of so many or more 16-bit numbers, after its length of `width` bytes."""
-        items = self.fields(width, least=2 * least)
-        found = []
-        while items:
-            found.append(items.uint16())
-        return tuple(found)
+        content = self.vector(width, least=2 * least)
+        count, odd = divmod(len(content), 2)
+        if odd:
+            raise self.error("is cut")
+        return struct.unpack(f">{count}H", content)
 
     def rest(self) -> bytes:
         return self.take(self._end - self.at)
