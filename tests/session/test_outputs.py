@@ -18,10 +18,14 @@ def outputs(**options: Path) -> Outputs[LiveSink]:
     return open_outputs(config, ask=lambda _: None, keylog_failed=lambda _: None)
 
 
-def test_what_is_written_is_named(tmp_path: Path) -> None:
+async def test_what_is_written_is_named(tmp_path: Path) -> None:
     wanted = {name: tmp_path / name for name in ("events_file", "packets", "har", "keylog")}
-    assert outputs(**wanted).names == tuple(map(str, wanted.values()))
+    out = outputs(**wanted)
+    assert out.names == tuple(map(str, wanted.values()))
     assert outputs().names == ()
+    out.close()
+    for sink in out.sinks:
+        await sink.aclose()
 
 
 @pytest.mark.parametrize(
