@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from mitml4.session.config import SessionConfig
 from mitml4.session.outputs import Outputs
@@ -24,8 +25,10 @@ async def test_what_is_written_is_named(tmp_path: Path) -> None:
     assert out.names == tuple(map(str, wanted.values()))
     assert outputs().names == ()
     out.close()
-    for sink in out.sinks:
-        await sink.aclose()
+    async with trio.open_nursery() as nursery:
+        for sink in out.sinks:
+            await nursery.start(sink.run)
+            await sink.aclose()
 
 
 @pytest.mark.parametrize(
