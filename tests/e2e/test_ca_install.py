@@ -269,29 +269,31 @@ def test_java_trusts_us_by_the_systems_hook_and_its_store_is_the_same_file_after
     assert machine.file(CACERTS).read_bytes() == before
 
 
-@pytest.mark.parametrize("form", ["JKS", "PKCS12"])
-def test_a_jdk_with_a_store_of_its_own_trusts_us_by_keytool(machine, form):
-    security = "/opt/java/jdk/lib/security"
-    store = f"{security}/cacerts"
-    machine.run("mkdir", "-p", security)
+def test_jdks_with_stores_of_their_own_trust_us_by_keytool(machine):
+    stores = {form: f"/opt/java/{form}/lib/security/cacerts" for form in ("JKS", "PKCS12")}
     for number in range(2):
         machine.mitml4("ca", "generate", "--ca-dir", f"/tmp/{number}", "--name", f"Root {number}")
-        machine.run(
-            *("keytool", "-importcert", "-noprompt", "-keystore", store, "-storetype", form),
-            *("-storepass", "changeit", "-alias", f"root{number}"),
-            # As JDKs come with it since version 18: neither sealed nor encrypted.
-            *("-J-Dkeystore.pkcs12.macAlgorithm=NONE",),
-            *("-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE",),
-            *("-file", f"/tmp/{number}/mitml4-ca.pem"),
-        )
-    before = machine.file(store).read_bytes()
+    for form, store in stores.items():
+        machine.run("mkdir", "-p", str(Path(store).parent))
+        for number in range(2):
+            machine.run(
+                *("keytool", "-importcert", "-noprompt", "-keystore", store, "-storetype", form),
+                *("-storepass", "changeit", "-alias", f"root{number}"),
+                # As JDKs come with it since version 18: neither sealed nor encrypted.
+                *("-J-Dkeystore.pkcs12.macAlgorithm=NONE",),
+                *("-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE",),
+                *("-file", f"/tmp/{number}/mitml4-ca.pem"),
+            )
+    before = {store: machine.file(store).read_bytes() for store in stores.values()}
     assert machine.mitml4("ca", "install", "--store", "java").returncode == 0
-    listing = machine.run(
-        "keytool", "-list", "-v", "-keystore", store, "-storepass", "changeit"
-    ).stdout
-    assert machine.authority["sha256"] in listing.replace(":", "").lower()
+    sha256 = machine.authority["sha256"]
+    for store in before:
+        listing = machine.run(
+            "keytool", "-list", "-v", "-keystore", store, "-storepass", "changeit"
+        ).stdout
+        assert sha256 in listing.replace(":", "").lower()
     assert machine.mitml4("ca", "uninstall").returncode == 0
-    assert machine.file(store).read_bytes() == before
+    assert {store: machine.file(store).read_bytes() for store in before} == before
 
 
 def test_all_that_is_the_users_stays_the_users(machine):
