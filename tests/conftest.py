@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "unhurried",
     deadline=None,
-    max_examples=50,  # `make fuzz` tries many more
+    max_examples=30,  # `make fuzz` tries many more
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unhurried")

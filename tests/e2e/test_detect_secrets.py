@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+import mitml4
 from mitml4.lab.certificates import LabAuthority
 from mitml4.net.netns import NetNamespace
+from tests.e2e.conftest import listening_ports, poll
 
 TIMEOUT_S = 10.0
 PORT = 8443
@@ -41,18 +43,6 @@ def start(namespace: NetNamespace, *argv: str) -> subprocess.Popen[bytes]:
     )
 
 
-def is_refused() -> int:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", PORT))
-
-
-def wait_for_port(namespace: NetNamespace) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while namespace.call(is_refused):
-        assert time.monotonic() < deadline, "openssl s_server does not listen"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module", params=["TLSv1.3", "TLSv1.2", "TLSv1.2 CBC"])
 def captured(
     request: pytest.FixtureRequest,
@@ -74,7 +64,8 @@ def captured(
     )
     tcpdump: subprocess.Popen[bytes] | None = None
     try:
-        wait_for_port(namespace)
+        # Without a connection to it, whose end tcpdump might see.
+        poll(lambda: PORT in namespace.call(listening_ports), "openssl s_server listens")
         tcpdump = start(namespace, "tcpdump", "-i", "lo", "-U", "-Z", "root", "-w", str(capture))
         assert tcpdump.stderr is not None
         while b"listening on" not in (line := tcpdump.stderr.readline()):
@@ -85,7 +76,7 @@ def captured(
         namespace.call(
             lambda: subprocess.run(argv, env=environment, check=True, capture_output=True)
         )
-        wait_for_fins(capture)
+        poll(lambda: has_ended(capture), "tcpdump has written the end of curl's connection")
     finally:
         for process in filter(None, (tcpdump, server)):
             process.terminate()
@@ -93,15 +84,10 @@ def captured(
     return capture, keylog, version
 
 
-def wait_for_fins(capture: Path) -> None:
-    """Until tcpdump has written the end of curl's connection."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not any(is_over(event) for event in events(detect(str(capture)).stdout)):
-        assert time.monotonic() < deadline, "the connection does not end"
-
-
-def is_over(event: dict) -> bool:
-    return event["type"] == "flow.close" and event["bytes_down"] > 0 and event["reason"] == "closed"
+def has_ended(capture: Path) -> bool:
+    with suppress(mitml4.MitmError):  # a packet is being written
+        return any(f.bytes_down and f.reason == "closed" for f in mitml4.read(capture))
+    return False
 
 
 def detect(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -134,24 +120,32 @@ def test_a_key_log_opens_what_curl_said(captured: tuple[Path, Path, str]) -> Non
 def test_what_was_said_goes_into_a_file_without_tls(
     captured: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
-    """For tools that know no secrets; at the times of the packets. A filter selects flows."""
+    """For tools that know no secrets; at the times of the packets."""
     capture, keylog, _ = captured
     plain = tmp_path / "plain.pcap"
-    base = (str(capture), "--keylog", str(keylog), "--pcap-plain", str(plain))
-    for options, seen in (
-        ([], ["/x"]),
-        (["--filter", "path:/x"], ["/x"]),
-        (["--filter", "path:/y"], []),
-    ):
-        outcome = detect(*base, *options)
+    outcome = detect(str(capture), "--keylog", str(keylog), "--pcap-plain", str(plain))
+    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    argv = ["tshark", "-n", "-r", str(plain), "-o", "tcp.check_checksum:TRUE"]
+    argv += ["-T", "fields", "-e", "tcp.checksum.status", "-e", "http.request.uri"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    rows = [line.split("\t") for line in said.splitlines()]
+    assert all(status == "1" for status, _ in rows)
+    assert [uri for _, uri in rows if uri] == ["/x"]
+
+
+@pytest.mark.parametrize("captured", ["TLSv1.3"], indirect=True)
+def test_a_filter_selects_what_goes_into_it(
+    captured: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    capture, keylog, _ = captured
+    plain = tmp_path / "plain.pcap"
+    base = (str(capture), "--keylog", str(keylog), "--pcap-plain")
+    for path, seen in (("/x", ["/x"]), ("/y", [])):
+        outcome = detect(*base, str(plain), "--filter", f"path:{path}")
         assert (outcome.returncode, outcome.stderr) == (0, b"")
-        argv = ["tshark", "-n", "-r", str(plain), "-o", "tcp.check_checksum:TRUE"]
-        argv += ["-T", "fields", "-e", "tcp.checksum.status", "-e", "http.request.uri"]
-        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-        rows = [line.split("\t") for line in said.splitlines()]
-        assert all(status == "1" for status, _ in rows)
-        assert [uri for _, uri in rows if uri] == seen
-    outcome = detect(*base[:-1], "/nowhere/plain.pcap")
+        exchanges = [each for flow in mitml4.read(plain) for each in flow.exchanges]
+        assert [urlsplit(each.request.url).path for each in exchanges] == seen
+    outcome = detect(*base, "/nowhere/plain.pcap")
     assert outcome.returncode == 1
     assert outcome.stderr.startswith(b"error: cannot write /nowhere/plain.pcap")
 

@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+import mitml4
+
 V4 = "198.51.100.2"
 
 
@@ -180,11 +182,11 @@ def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
     disk, kept, told = tmp_path / "disk", tmp_path / "kept", tmp_path / "told"
     disk.mkdir()
     os.mkfifo(told, 0o600)
-    mitml4 = [sys.executable, "-m", "mitml4", "-q", "intercept", "--iface", "lan", "--json"]
-    mitml4 += ["--ca-dir", str(tmp_path / "ca")]
+    session = [sys.executable, "-m", "mitml4", "-q", "intercept", "--iface", "lan", "--json"]
+    session += ["--ca-dir", str(tmp_path / "ca")]
     # Of two outputs, the one on the disk fails; the other says when a client may connect.
     options = f"> {disk}/file -o {told}" if option == ">" else f"{option} {disk}/file > {told}"
-    command = f"mount -t tmpfs -o size=4k tiny {disk} && {shlex.join(mitml4)} {options}; code=$?"
+    command = f"mount -t tmpfs -o size=4k tiny {disk} && {shlex.join(session)} {options}; code=$?"
     command += f"; cp {disk}/file {kept}; exit $code"
     argv = ["unshare", "--mount", "sh", "-c", command]
     said, events = [], []
@@ -222,7 +224,7 @@ def test_a_disk_that_is_full_is_said_at_once_and_the_other_output_goes_on(
     if option == "--har":
         assert json.loads(content)["log"]["entries"]
     elif option == "-w":
-        subprocess.run([sys.executable, "-m", "mitml4", "detect", "--json", kept], check=True)
+        list(mitml4.read(kept))  # raises where it is broken
     else:
         assert content.endswith(b"\n")
         lines = content.splitlines()

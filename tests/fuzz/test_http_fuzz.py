@@ -149,7 +149,7 @@ def told(driver: Driver) -> list[object]:
 
 
 @each_member
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data(), size=st.integers(1, 9))
 def test_any_scraps_mean_the_same_however_they_are_split(
     name: str, data: st.DataObject, size: int
