@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mitml4.address import Address
 from mitml4.capture.files.reader import read_packets
@@ -84,6 +84,18 @@ def tap() -> StandIn:
     return StandIn()
 
 
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
+    """A clock that jumps. It would not wait for a thread, so what would be run in one is run by the
+    task itself."""
+
+    async def run_sync(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
 @asynccontextmanager
 async def writing(path: Path, tap: StandIn):
     sink = PacketFile.to_file(path, [tap])  # type: ignore[list-item]
@@ -152,7 +164,7 @@ async def test_the_servers_side_is_written_once_it_is_known(tmp_path, tap) -> No
     assert len(read(tmp_path / "x")[0]) == 2
 
 
-async def test_packets_wait_for_the_secrets_that_open_them(tmp_path, tap, autojump_clock) -> None:
+async def test_packets_wait_for_the_secrets_that_open_them(tmp_path, tap, no_threads) -> None:
     """A secret of the client's side of a handshake is known only after the packets it opens."""
     path = tmp_path / "x"
     async with writing(path, tap) as sink:
@@ -185,7 +197,7 @@ async def test_a_reader_is_told_what_each_flow_is(tmp_path, tap) -> None:
 
 
 async def test_addresses_that_are_used_again_belong_to_the_later_flow(
-    tmp_path, tap, monkeypatch, autojump_clock
+    tmp_path, tap, monkeypatch, no_threads
 ) -> None:
     monkeypatch.setattr(pcapng, "_REMEMBERED_S", 0.0)
     monkeypatch.setattr(pcapng, "_HELD_S", 0.0)

@@ -27,7 +27,8 @@ from mitml4.keyboard import keys_in
 from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.view import Mode, help_page_count, render
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
+"""How long anything may take on a busy machine: no test shows anything by its speed."""
 
 # What a session does with its table; `CTRL-C` is left to what the test's script says of it.
 PRELUDE = """
@@ -209,6 +210,7 @@ def window() -> Iterator[Callable[[str], Window]]:
 
     def start(session: str, directory: Path | None = None, prepare: str = "") -> Window:
         master, slave = pty.openpty()
+        attributes = termios.tcgetattr(slave)  # before the table changes them
         script = prepare + PRELUDE + textwrap.dedent(session) + "\ntrio.run(main)\n"
         environment = os.environ | {"TERM": "xterm-256color"}
         process = subprocess.Popen(
@@ -221,7 +223,7 @@ def window() -> Iterator[Callable[[str], Window]]:
             cwd=directory,
         )
         window = Window(process, master)
-        window.attributes = termios.tcgetattr(slave)
+        window.attributes = attributes
         window.slave = slave
         window.resize(80, 24)
         opened.append(window)
