@@ -107,9 +107,30 @@ def our_ca() -> CertificateAuthority:
     return CertificateAuthority.generate()
 
 
+_WITH_EITHER_ENGINE = {
+    "test_breaks",
+    "test_channel_binding",
+    "test_client_certificates",
+    "test_holding",
+    "test_kept",
+    "test_pins",
+    "test_tls",
+    "test_together",
+    "test_trust",
+    "test_watching",
+}
+"""The modules about what TLS does whichever engine does it."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        either = metafunc.module.__name__.rpartition(".")[2] in _WITH_EITHER_ENGINE
+        metafunc.parametrize("engine", ["auto", "openssl"] if either else ["auto"])
+
+
 @pytest.fixture
 def lab(
-    server_ca: trustme.CA, our_ca: CertificateAuthority
+    server_ca: trustme.CA, our_ca: CertificateAuthority, engine: str
 ) -> Callable[..., AbstractAsyncContextManager[Lab]]:
     """`async with lab(server_handler) as proxy`: a TCP server, and the proxy before it."""
     verifier = Verifier(list(certificates_in(server_ca.cert_pem.bytes())))
@@ -130,6 +151,7 @@ def lab(
                 contexts=Contexts(),
                 verifier=verifier,
                 passthrough_cache=PassthroughCache(trio.current_time),
+                engine=engine,
             )
             proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
 

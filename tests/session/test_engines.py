@@ -11,7 +11,7 @@ from mitml4.events import FlowError, FlowLayer
 from mitml4.protocols.tls.fingerprints import ja3, ja4
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 
-from .test_tls import handshake, server_context
+from .test_tls import echo_over, handshake, server_context
 
 
 class Recording:
@@ -145,6 +145,34 @@ async def test_a_group_without_a_key_share_comes_by_a_retry(lab, server_ca) -> N
         (layer,) = proxy.of(FlowLayer)[:1]
         assert layer.details.group == "secp521r1"
         assert layer.details.server_hello == "exact"
+
+
+async def test_a_server_that_wants_another_hello_first_gets_no_third_one(lab, server_ca) -> None:
+    """The client has been answered when the server asks for a certificate: it cannot be passed
+    through, and goes on without one."""
+    context = server_context(server_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_ecdh_curve("secp384r1")  # of which no client sends a key at once
+    server_ca.configure_trust(context)
+    connections = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        await echo_over(context)(stream)
+
+    async with lab(serve) as proxy:
+        client = await handshake(proxy, proxy.client_context())
+        with trio.fail_after(5):
+            await client.send_all(b"\x00mine")
+            assert await client.receive_some() == b"\x00mine"
+        await client.aclose()
+        await proxy.wait_closed()
+        (layer, _) = proxy.of(FlowLayer)
+        assert (layer.action, layer.details.group) == ("intercepted", "secp384r1")
+        reason = "the server asks for a client certificate"
+        assert [error.reason for error in proxy.of(FlowError)] == [reason]
+    assert connections == 1
 
 
 def _rsa():
