@@ -9,7 +9,7 @@ import ctypes
 import os
 import signal
 import warnings
-from typing import Final
+from typing import Final, NoReturn
 
 from mitml4.errors import MachineError
 from mitml4.net.libc import prctl
@@ -22,6 +22,7 @@ __all__ = [
     "forbid_new_privileges",
     "fork",
     "fork_orphan",
+    "leave_init_behind",
 ]
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -29,6 +30,12 @@ _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_GET_CHILD_SUBREAPER: Final = 37
 _PR_SET_NO_NEW_PRIVS: Final = 38
+
+_FORWARDED: Final = (
+    *(signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+)
+_SI_KERNEL: Final = 0x80  # asm-generic/siginfo.h
 
 
 def fork() -> int:
@@ -72,6 +79,42 @@ def _leave_an_orphan() -> None:
         os._exit(1)
     if pid:
         os._exit(0)
+
+
+def leave_init_behind() -> None:
+    """Where this process is PID 1 of a PID namespace (a container without an init), go on in a
+    child. Every orphan is a child of PID 1, so waiting for all children would wait for those of
+    `fork_orphan` too. PID 1 reaps them, forwards signals, and ends with the child.
+
+    Call it while there is one thread. Raises MachineError.
+    """
+    if os.getpid() != 1:
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_FORWARDED, signal.SIGCHLD))
+    if child := fork():
+        _serve_as_init(child)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve_as_init(child: int) -> NoReturn:
+    while True:
+        told = signal.sigwaitinfo((*_FORWARDED, signal.SIGCHLD))
+        if told.si_signo == signal.SIGCHLD:
+            _reap_until_ended(child)
+        elif told.si_code != _SI_KERNEL:  # the terminal has sent it to the child as well
+            os.kill(child, told.si_signo)
+
+
+def _reap_until_ended(child: int) -> None:
+    """Reap all children that have ended; end as this one."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+        if not pid:
+            return
 
 
 def _is_subreaper() -> bool:

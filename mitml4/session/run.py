@@ -51,6 +51,7 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     """
     program = find_program(config.argv[0], os.environ)
     occupy_standard_descriptors()
+    processes.leave_init_behind()
     at_end = partial(withdraw, dict(os.environ), config.argv)
     with Namespace.open(loopback=takes_loopback(config), at_end=at_end) as namespace:
         if namespace.has_user_namespace and _changes_user(program):

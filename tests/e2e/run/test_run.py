@@ -594,3 +594,14 @@ def test_without_nft_the_package_is_named(host) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert err == "error: nft is not installed\nhint: apt install nftables\n"
+
+
+def test_as_pid_1_it_ends_with_its_command_and_passes_signals_on(host) -> None:
+    as_pid_1 = ("unshare", "--pid", "--fork", "--mount-proc")
+    left_behind = "(sleep 0.2; echo late) & exit 7"
+    told = 'trap "echo told; exit 3" TERM; kill -TERM 1; sleep 20 & wait'
+    for script, expected in ((left_behind, (7, "late\n")), (told, (3, "told\n"))):
+        run = host.argv("sh", "-c", script, root=True)
+        process = host.popen([*as_pid_1, *run])
+        out, _ = process.communicate(timeout=60)
+        assert (process.returncode, out) == expected
