@@ -22,6 +22,7 @@ import os
 import socket
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -57,6 +58,7 @@ TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 SUITES = (0x1301, 0x1302, 0x1303)
 SUITES_1_2 = {"ECDSA": (0xC02B, 0xC02C, 0xCCA9), "RSA": (0xC02F, 0xC030, 0xCCA8)}
 CURVES = (0x001D, 0x0017, 0x0018)
+SETTINGS = int(Extension.APPLICATION_SETTINGS_OLD)
 SCHEMES = (0x0403, 0x0503, 0x0603, 0x0807, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601)
 TIMEOUT_S = 30
 
@@ -101,6 +103,14 @@ class Options:
     select_alpn: str = option("the protocol that the server chooses", "")
     decline_alpn: bool = option("the server chooses none")
     async_: bool = option("one byte is read at a time")
+    implicit_handshake: bool = option("which it always is")
+    enable_ocsp_stapling: bool = option("the client asks for an OCSP response")
+    ocsp_response: str = option("the server's OCSP response, in Base64", "")
+    expect_ocsp_response: str = option("what the client gets of it", "")
+    application_settings: str = option("the settings for a protocol: `PROTOCOL,SETTINGS`", "")
+    expect_peer_application_settings: str = option("the other end's settings", "")
+    reject_alpn: bool = option("the server refuses every protocol")
+    expect_extended_master_secret: bool = option("in TLS 1.2, the secret is one")
     expect_version: int = option("the version in the end", 0)
     expect_alpn: str = option("the protocol in the end", "")
     expect_no_alpn: bool = option("no protocol in the end")
@@ -118,6 +128,16 @@ class Options:
         left = {TLS_1_3: not self.no_tls13, TLS_1_2: not self.no_tls12}
         allowed = range(self.min_version, self.max_version + 1)
         return tuple(version for version, allows in left.items() if allows and version in allowed)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return tuple(curve for curve in self.curves or CURVES if curve in groups.SUPPORTED)
+
+    @property
+    def settings(self) -> tuple[bytes, bytes] | None:
+        """A protocol and its settings."""
+        protocol, comma, settings = self.application_settings.partition(",")
+        return (protocol.encode(), settings.encode()) if comma else None
 
 
 FLAGS: Final = {f"-{each.name.rstrip('_').replace('_', '-')}": each for each in fields(Options)}
@@ -142,6 +162,9 @@ def parse(arguments: Sequence[str]) -> tuple[Options, Options]:
     for argument in left:
         if argument in ("-h", "-help", "--help"):
             print(usage())
+            raise SystemExit(0)
+        if argument == "-is-handshaker-supported":
+            print("No")
             raise SystemExit(0)
         targets, flag = [first, later], argument
         for prefix, target in (("-on-initial", first), ("-on-resume", later)):
@@ -176,6 +199,7 @@ class Ending:
         self.hello: RelayedHello | None = None
         self.retried = False
         self.got_tickets = 0
+        self.got_settings: bytes | None = None
 
     def run(self) -> None:
         """To the end of the connection. Raises Failed."""
@@ -252,7 +276,7 @@ class Ending:
         offered = hello.parsed
         found: list[tuple[str, object, object]] = [
             ("version", options.expect_version, flight.version),
-            ("curve", options.expect_curve_id, flight.group),
+            ("curve", 0 if flight.ticket else options.expect_curve_id, flight.group),
             ("cipher", options.expect_cipher, flight.hello.cipher_suite),
             ("alpn", options.expect_alpn.encode(), flight.alpn),
             ("server name", options.expect_server_name, offered.sni),
@@ -262,10 +286,14 @@ class Ending:
                 b"".join(vector(1, name) for name in offered.alpn or ()),
             ),
             ("retry", options.expect_hrr, self.retried),
+            ("staple", b64decode(options.expect_ocsp_response), flight.staple),
+            ("settings", options.expect_peer_application_settings.encode(), self.got_settings),
         ]
         for what, wanted, got in found:
             if wanted and wanted != got:
                 raise Failed(f"{what} is {got!r} and not {wanted!r}")
+        if options.expect_extended_master_secret and flight.older and not flight.older.extended:
+            raise Failed("another master secret")
         if options.expect_no_hrr and self.retried:
             raise Failed("a retry")
         if options.expect_no_alpn and flight.alpn:
@@ -302,10 +330,9 @@ class Ending:
                 if not received:
                     return
                 connection.kept = memoryview(bytes(connection.kept) + received)
-            count = connection.open(connection.kept, into)
-            self.send(connection, b"")
-            if count:
+            if count := connection.open(connection.kept, into):
                 yield bytes(into[:count])
+        self.send(connection, b"")
 
     def send(self, connection: Connection, data: bytes) -> None:
         """Data, and before it what is due. Raises OSError."""
@@ -330,7 +357,7 @@ class Client(Ending):
 
     def offer(self, session: tuple[int, bytes] | None) -> Offer:
         options = self.options
-        curves = tuple(options.curves or CURVES)
+        curves = options.groups
         more: dict[int, bytes] = {}
         without: list[int] = []
         if options.host_name:
@@ -342,6 +369,10 @@ class Client(Ending):
             more[Extension.ALPN] = vector(2, options.advertise_alpn.encode("latin-1"))
         else:
             without.append(Extension.ALPN)
+        if options.enable_ocsp_stapling:
+            more[Extension.STATUS_REQUEST] = b"\x01\0\0\0\0"
+        if options.settings:
+            more[SETTINGS] = vector(2, vector(1, options.settings[0]))
         suites: list[int] = []
         if TLS_1_3 in options.versions:
             suites += SUITES
@@ -363,7 +394,7 @@ class Client(Ending):
             shares=curves[:1],
             schemes=tuple(options.verify_prefs or SCHEMES),
             random=os.urandom(32),
-            session_id=os.urandom(32),
+            session_id=os.urandom(32 if session or TLS_1_3 in options.versions else 0),
             more=more,
             without=tuple(without),
         )
@@ -390,7 +421,7 @@ class Client(Ending):
             event = self.next_event(leg)
         assert isinstance(event, Flight)
         self.flight = event
-        leg.finish(b"", identity_of(self.options))
+        leg.finish(self.own_settings(event), identity_of(self.options))
         if event.older and not event.ticket:
             ended = self.next_event(leg)
             self.keep_older(leg, ended.ticket)
@@ -404,6 +435,15 @@ class Client(Ending):
             connection.on_ticket = self.keep(self.relay(leg))
         return connection
 
+    def own_settings(self, flight: Flight) -> bytes:
+        """The message with them, if the server has its own."""
+        if flight.settings is None or not self.options.settings:
+            return b""
+        assert flight.extensions
+        self.got_settings = flight.extensions.extensions.get(flight.settings)
+        ours = RawExtensions(((flight.settings, self.options.settings[1]),))
+        return messages.EncryptedExtensions(ours).encode()
+
     def relayed(self, offer: Offer, prefix: bytes = b"") -> RelayedHello:
         return relay_hello(
             offer.records(), self.replacements, find_ticket=self.tickets.find, prefix=prefix
@@ -414,7 +454,7 @@ class Client(Ending):
         if cookie := retry.extensions.get(Extension.COOKIE):
             more = {Extension.COOKIE: cookie, **more}
         shares = (retry.key_share[0],) if retry.key_share else offer.shares
-        changed = replace(offer, more=more, shares=shares)
+        changed = replace(offer, more=more, shares=shares, record_version=TLS_1_2)
         return self.relayed(changed, leg.transcript.first_messages)
 
     def keep(self, relay: TicketRelay) -> Callable[[messages.NewSessionTicket], None]:
@@ -466,7 +506,10 @@ class Server(Ending):
         leg.send_flight(flight, None if flight.ticket else shown)
         if flight.older and flight.ticket:
             leg.finish(self.older_ticket(leg, flight))
-        self.next_event(leg)
+        finished = self.next_event(leg)
+        if finished.settings:
+            answer = messages.EncryptedExtensions.parse(finished.settings[4:])
+            self.got_settings = answer.extensions.get(SETTINGS)
         if flight.older and not flight.ticket:
             leg.finish(self.older_ticket(leg, flight))
         self.flush()
@@ -497,10 +540,12 @@ class Server(Ending):
             needed.append(Extension.PSK_KEY_EXCHANGE_MODES)
         if self.version == TLS_1_3 and not all(map(offered.has, needed)):
             raise TlsError(Alert.MISSING_EXTENSION, "a hello without an extension")
-        curves = tuple(self.options.curves or CURVES)
+        curves = self.options.groups
         with_share = [curve for curve in curves if curve in hello.client_shares]
         self.group = self.first(with_share or curves, offered.groups, "group")
         self.alpn = None
+        if self.options.reject_alpn and offered.alpn:
+            raise TlsError(Alert.NO_APPLICATION_PROTOCOL, "no protocol is accepted")
         if self.options.select_alpn and not self.options.decline_alpn and offered.alpn:
             self.alpn = self.options.select_alpn.encode()
             if self.alpn not in offered.alpn:
@@ -553,6 +598,9 @@ class Server(Ending):
         alpn = [(int(Extension.ALPN), vector(2, vector(1, self.alpn)))] if self.alpn else []
         if self.version == TLS_1_2:
             return self.answer_older(hello, alpn)
+        settings = self.options.settings
+        if settings and self.alpn == settings[0] and hello.parsed.has(SETTINGS):
+            alpn.append((SETTINGS, settings[1]))
         known = hello.ticket[1] if hello.ticket else None
         if known and (known.suite.hash != self.suite.hash or self.options.no_ticket):
             known = None
@@ -580,7 +628,9 @@ class Server(Ending):
             chosen.append((int(Extension.EXTENDED_MASTER_SECRET), b""))
         if offered.has(Extension.SESSION_TICKET) and not self.options.no_ticket:
             chosen.append((int(Extension.SESSION_TICKET), b""))
-        known = hello.older_ticket
+        known = None if self.options.no_ticket else hello.older_ticket
+        if not known and self.options.ocsp_response and offered.status_request:
+            chosen.append((int(Extension.STATUS_REQUEST), b""))
         if known and known.extended and not extended:
             raise TlsError(Alert.HANDSHAKE_FAILURE, "a session of another master secret")
         if known and (known.extended, known.cipher_suite) != (extended, self.cipher_suite):
@@ -642,26 +692,36 @@ def shown_of(options: Options) -> Shown:
         key: Any = load_pem_private_key(pem, None)
     except (OSError, ValueError) as error:
         raise Failed(f"the certificate: {error}") from error
-    return Shown(chain=tuple(each.public_bytes(Encoding.DER) for each in chain), key=key)
+    ders = tuple(each.public_bytes(Encoding.DER) for each in chain)
+    return Shown(chain=ders, key=key, staple=b64decode(options.ocsp_response))
 
 
 # The connections
 
 
 def sockets(options: Options) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if options.ipv6 else socket.AF_INET
-    address = ("::1" if options.ipv6 else "127.0.0.1", options.port)
     if not options.accept:
         while True:
-            peer = socket.socket(family)
-            peer.connect(address)
+            peer = connected(options)
             if options.shim_id >= 0:
                 peer.sendall(options.shim_id.to_bytes(8, "little"))
             yield peer
+    family = socket.AF_INET6 if options.ipv6 else socket.AF_INET
+    address = ("::1" if options.ipv6 else "127.0.0.1", options.port)
     listener = socket.create_server(address, family=family)
     print(f"port {listener.getsockname()[1]}", flush=True)
     while True:
         yield listener.accept()[0]
+
+
+def connected(options: Options) -> socket.socket:
+    """Older runners do not tell which address it is."""
+    try:
+        return socket.create_connection(("::1", options.port))
+    except ConnectionRefusedError:
+        if options.ipv6:
+            raise
+        return socket.create_connection(("127.0.0.1", options.port))
 
 
 def main(arguments: Sequence[str]) -> int:

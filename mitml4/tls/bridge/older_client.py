@@ -134,6 +134,7 @@ class OlderClient:
         assert self._session
         _, body = self.leg.expect(message, HandshakeType.FINISHED)
         check_finished(self._session.finished(self.leg.transcript, of_client=True), body)
+        self.leg.end_flight()
         self.leg.transcript.add(message[1])
         self.take = None
         return ClientFinished(b"")

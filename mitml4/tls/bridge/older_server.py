@@ -153,6 +153,9 @@ class OlderServer:
 
     def _checked(self, exchange: messages.ServerKeyExchange) -> messages.ServerKeyExchange:
         offered = self.offered.parsed
+        if not offered.groups or not offered.signature_algorithms:
+            # RFC 8422 §4 and RFC 5246 §7.4.1.4.1 have defaults for them.
+            raise CannotBridge("a hello without groups or signature algorithms")
         if exchange.group not in offered.groups or is_grease(exchange.group):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "a group that was not offered")
         if exchange.group not in GROUPS:
@@ -249,6 +252,7 @@ class OlderServer:
         assert self._session
         _, body = self.leg.expect(message, HandshakeType.FINISHED)
         check_finished(self._session.finished(self.leg.transcript, of_client=False), body)
+        self.leg.end_flight()
         self.leg.transcript.add(message[1])
         self._server_end = body
         self.take = None

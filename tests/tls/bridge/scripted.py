@@ -155,6 +155,7 @@ class Offer:
     random: bytes = b"\x55" * 32
     compression: bytes = b"\0"
     legacy_version: int = TLS_1_2
+    record_version: int = 0x0301
     more: dict[int, bytes] = field(default_factory=dict)
     """Other extensions, and other bodies of those."""
     without: tuple[int, ...] = ()
@@ -192,7 +193,7 @@ class Offer:
         )
 
     def records(self) -> bytes:
-        return plain(RecordType.HANDSHAKE, self.message(), 0x0301)
+        return plain(RecordType.HANDSHAKE, self.message(), self.record_version)
 
 
 def only_1_2(**more: Any) -> Offer:

@@ -559,6 +559,8 @@ def test_change_cipher_spec_of_tls_1_2() -> None:
 
 def test_finished_of_tls_1_2() -> None:
     refuses_1_2(Alert.DECRYPT_ERROR, {"finished": broken})
+    refuses_1_2(Alert.UNEXPECTED_MESSAGE, {"finished": twice})
+    refuses_1_2(Alert.UNEXPECTED_MESSAGE, {"finished": lambda whole: whole + b"\0"})
     for size in (0, 11, 13, 32):
         refuses_1_2(Alert.DECODE_ERROR, {"finished": instead(message(20, bytes(size)))})
     plaintext = raw(plain(HANDSHAKE, message(HandshakeType.FINISHED, bytes(12))))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -1037,6 +1038,13 @@ def test_signatures_of_tls_1_2(change: Any, number: int) -> None:
     refuses_1_2(number, {"server_key_exchange": change})
 
 
+@pytest.mark.parametrize("unlisted", [Extension.SUPPORTED_GROUPS, Extension.SIGNATURE_ALGORITHMS])
+def test_clients_that_list_no_groups_or_schemes_are_left_to_openssl(unlisted: int) -> None:
+    offer = only_1_2()
+    with pytest.raises(CannotBridge, match="without groups"):
+        meet_1_2(offer=replace(offer, without=(*offer.without, unlisted)))
+
+
 def test_keys_of_another_kind_than_the_suites() -> None:
     refuses_1_2(Alert.ILLEGAL_PARAMETER, kind="rsa", scheme=RSA_PSS)
     refuses_1_2(Alert.ILLEGAL_PARAMETER, suite=ECDHE_RSA)
@@ -1060,6 +1068,9 @@ def test_messages_of_tls_1_2_that_were_not_asked_for() -> None:
 
 def test_finished_of_tls_1_2() -> None:
     refuses_1_2(Alert.DECRYPT_ERROR, {"finished": broken})
+    refuses_1_2(Alert.UNEXPECTED_MESSAGE, {"finished": twice})
+    refuses_1_2(Alert.UNEXPECTED_MESSAGE, {"finished": lambda whole: whole + b"\0"})
+    refuses_1_2(Alert.UNEXPECTED_MESSAGE, {"finished": twice}, **session())
     for size in (0, 11, 13, 32):
         refuses_1_2(Alert.DECODE_ERROR, {"finished": instead(message(20, bytes(size)))})
 
