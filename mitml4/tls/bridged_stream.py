@@ -20,6 +20,7 @@ from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.records import MAX_RECORD
 from mitml4.tls.bridge.connection import MIN_ROOM, Connection
+from mitml4.tls.bridge.records import MAX_CONTENT
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream
 
@@ -128,7 +129,7 @@ class BridgedStream(OpenedStream):
         return len(byte) or None
 
     def _has_unread(self) -> bool:
-        return self.connection.keeps_record
+        return bool(self.connection.kept) and self.connection.keeps_record
 
     async def _wait_readable(self) -> None:
         if self._has_unread():
@@ -137,17 +138,22 @@ class BridgedStream(OpenedStream):
             await self.below.wait_receivable()
 
     async def wait_receivable(self) -> None:
-        await self._flush_unless_sending()
-        if self.failure or self.connection.has_ended or self._ahead:
+        if self._unsent or self.connection.has_due:
+            self._send_due_nowait()
+        if self._ahead or self.failure or self.connection.has_ended or self._has_unread():
             await trio.lowlevel.checkpoint()
         else:
-            await self._wait_readable()
+            await self.below.wait_receivable()
 
     # Sending
 
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
         """As `Stream` has it. Once TLS has broken, sending raises BrokenPipeError: a
         StreamTruncated would be taken for the end of the stream that the data came from."""
+        if data and not self._is_sending and not self.connection.is_renegotiating:
+            data = self._send_at_once(data)
+            if not data and not self._unsent:
+                return
         await self._begin_sending(bool(data))
         try:
             while data or self._unsent or self.connection.has_due:
@@ -164,6 +170,18 @@ class BridgedStream(OpenedStream):
         finally:
             self._is_sending = False
             self._wake()
+
+    def _send_at_once(self, data: memoryview) -> memoryview:
+        """Send a short message if nothing is in its way, which is mostly so. Returns what is left
+        of it."""
+        if len(data) > MAX_CONTENT or self._unsent or self.connection.has_due:
+            return data
+        try:
+            taken, self._unsent = self._send_piece(data)
+        except BaseException:
+            self._is_cut = True
+            raise
+        return data[taken:]
 
     async def _begin_sending(self, has_data: bool) -> None:
         while self._is_sending or (has_data and self.connection.is_renegotiating):

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import trio
-from mitml4.lab.memory import MemoryStream, memory_pair
 
 from mitml4.layers.lane import BrokenTlsError, Lane
 from mitml4.layers.relay import Relay
+from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.tls.alerts import Alert
 from mitml4.protocols.tls.records import RecordType

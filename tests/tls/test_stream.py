@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from mitml4.lab.memory import memory_pair
 
 from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
+from mitml4.net.memory import memory_pair
 from mitml4.net.stream import StreamTruncated
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing

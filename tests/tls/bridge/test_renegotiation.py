@@ -8,9 +8,9 @@ from hashlib import sha256
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
-from mitml4.lab.memory import memory_pair
 from OpenSSL import SSL
 
+from mitml4.net.memory import memory_pair
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.tls.alerts import Alert
 from mitml4.tls.bridge.connection import MIN_ROOM, Connection
