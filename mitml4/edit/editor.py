@@ -66,6 +66,11 @@ class DataEditor(Protocol):
 class Editor(Protocol):
     """Changes messages."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether its methods may wait for something. Otherwise they are called one after the
+        other, in the order of the messages."""
+
     def may_match(self, flow: Flow, *, is_named: bool) -> bool:
         """Whether anything of this flow may be changed. `is_named`: its requests ask only for the
         names that are known already."""

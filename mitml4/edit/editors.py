@@ -18,6 +18,10 @@ class Editors:
     def __init__(self, editors: Sequence[Editor]) -> None:
         self._editors = editors
 
+    @property
+    def may_wait(self) -> bool:
+        return any(each.may_wait for each in self._editors)
+
     def may_match(self, flow: Flow, *, is_named: bool) -> bool:
         return any(each.may_match(flow, is_named=is_named) for each in self._editors)
 

@@ -12,11 +12,10 @@ from http import HTTPStatus
 from typing import Final
 
 from mitml4.dataclass import dataclass
-from mitml4.edit.codings import decoded, encoded
+from mitml4.edit.codings import body_bytes, content_codings, decoded
 from mitml4.edit.headers import Field, Headers
 from mitml4.edit.messages import Request, Response
 from mitml4.errors import ProtocolError
-from mitml4.payload.codings import parse as parse_codings
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.http.http1_heads import (
     CHUNK_LINE,
@@ -94,11 +93,7 @@ class _Head:
         codings."""
         assert message.body is not None
         headers = message.headers
-        body = message.body
-        if self.content is not None and _codings(headers) == self.codings:
-            body = encoded(body, self.codings)
-        else:  # codings that were not undone are not done again
-            headers.discard("content-encoding")
+        body = body_bytes(message, self.content, self.codings)
         if self.part is Part.CHUNK_LINE:
             headers.discard("content-length")
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -167,10 +162,6 @@ def _split(raw: bytes) -> tuple[bytes, Headers, bytes, Fields]:
     return raw[:start_end], Headers(lines), end, fields
 
 
-def _codings(headers: Headers) -> tuple[str, ...]:
-    return parse_codings([each.encode("latin-1") for each in headers.get_all("content-encoding")])
-
-
 def read_request(
     raw: bytes, *, scheme: str, authority: str, stream: int
 ) -> tuple[RequestHead, Request]:
@@ -199,7 +190,14 @@ def read_request(
     )
     is_bodiless = part is Part.COUNTED and not length
     head = RequestHead(
-        start, end, part, length, _codings(headers), is_bodiless, method=method, target=target
+        start,
+        end,
+        part,
+        length,
+        content_codings(headers),
+        is_bodiless,
+        method=method,
+        target=target,
     )
     return head, request
 
@@ -222,7 +220,14 @@ def read_response(raw: bytes, method: str) -> tuple[ResponseHead, Response]:
     )
     is_bodiless = part is Part.COUNTED and not length
     head = ResponseHead(
-        start, end, part, length, _codings(headers), is_bodiless, status=status, reason=reason
+        start,
+        end,
+        part,
+        length,
+        content_codings(headers),
+        is_bodiless,
+        status=status,
+        reason=reason,
     )
     return head, response
 

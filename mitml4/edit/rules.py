@@ -102,6 +102,10 @@ class RuleEditor:
     limit: int
     """Bytes of a body that is edited, or is answered with."""
 
+    @property
+    def may_wait(self) -> bool:
+        return False
+
     def may_match(self, flow: model.Flow, *, is_named: bool) -> bool:
         return any(rule.may_match(flow, is_named=is_named) for rule in self.rules)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied, EditedFlow, Editor
-from mitml4.edit.messages import Server
+from mitml4.edit.messages import Response, Server
 from mitml4.layers.report import Report
 from mitml4.model import flow as model
 from mitml4.net.stream import Stream
@@ -18,6 +18,8 @@ from mitml4.protocols.tls.hello import ClientHello
 
 __all__ = ["FlowEditing", "Origin"]
 
+_ENDLESS: Final = ("text/event-stream", "multipart/x-mixed-replace", "application/grpc")
+"""Content types of bodies that may have no end."""
 _MAX_APPLIED: Final = 10_000
 """Events of one flow."""
 
@@ -79,6 +81,11 @@ class FlowEditing:
         self.known(context, *protocols)
         is_named = bool(self.sni or self.flow.name)
         return self.editor().may_answer(self.flow, is_named=is_named)
+
+    def is_endless(self, response: Response) -> bool:
+        """Whether a body of this type has no end that is worth waiting for."""
+        media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        return media in _ENDLESS
 
     def applied(self, depth: int, applied: Applied) -> None:
         if self._said < _MAX_APPLIED:

@@ -45,8 +45,6 @@ _Then: TypeAlias = Callable[[], Awaitable[None]]
 _MAX_DELAY_S: Final = 600.0
 _CLOSE_S: Final = 2.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_ENDLESS: Final = ("text/event-stream", "multipart/x-mixed-replace")
-"""Content types of bodies that have no end."""
 
 
 class _Unreadable(Exception):  # noqa: N818 - the rest is moved as it is
@@ -465,11 +463,10 @@ class Http1Editing:
         """Whether to hold back the body of a response."""
         if not exchange.editor.wants_body(exchange.flow, exchange.request, response):
             return False
-        media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        if media not in _ENDLESS:
+        if not self._editing.is_endless(response):
             return True
         number = exchange.request.stream
-        self._editing.unedited(self._context.depth, number, f"a body of {media}")
+        self._editing.unedited(self._context.depth, number, "a body without an end")
         return False
 
     async def _abort(self) -> None:

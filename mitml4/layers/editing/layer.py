@@ -19,6 +19,7 @@ from mitml4.dataclass import dataclass
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.http1 import Http1Editing
+from mitml4.layers.editing.http2 import Http2Editing
 from mitml4.layers.layer import Inner, Layer
 from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.protocols.context import LayerContext
@@ -91,6 +92,8 @@ class Edit:
         match kind:
             case Kind.HTTP1:
                 serve = Http1Editing(far, origin, self.editing, context).run
+            case Kind.HTTP2:
+                serve = Http2Editing(far, origin, self.editing, context).run
             case _:
                 if self.origin:
                     bridge = bridge.through(await origin.get())

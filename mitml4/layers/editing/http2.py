@@ -1,0 +1,225 @@
+"""HTTP/2 with editing: the frames are `edit/http2.py`'s; this moves its bytes, and asks the editor.
+
+An editor that never waits is asked in the order in which the messages come. One that may wait is
+asked in a task for each message, so that a stream does not wait for another one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from mitml4.edit.editor import Applied
+from mitml4.edit.http2 import CANCEL, INTERNAL_ERROR, Http2Core, Job, Stream
+from mitml4.edit.messages import Answer, Ending, Response
+from mitml4.errors import ProtocolError
+from mitml4.layers.editing.flow import FlowEditing, Origin
+from mitml4.layers.editing.http1 import sleep
+from mitml4.layers.editing.reader import Reader
+from mitml4.net.memory import MemoryStream
+from mitml4.protocols.context import LayerContext
+from mitml4.protocols.conversation import Direction
+from mitml4.tasks import both
+
+__all__ = ["Http2Editing"]
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+_STEP_S: Final = 0.05
+_MAX_WAITING: Final = 1 << 20
+"""Bytes that may wait to be sent before no more are read."""
+
+
+class Http2Editing:
+    """The connection of one client."""
+
+    def __init__(
+        self, far: MemoryStream, origin: Origin, editing: FlowEditing, context: LayerContext
+    ) -> None:
+        self._far = far
+        self._origin = origin
+        self._editing = editing
+        self._context = context
+        self._core = Http2Core(editing.limit)
+        self._changed = trio.lowlevel.ParkingLot()
+        """What waits to be sent has changed."""
+        self._ended: set[Direction] = set()
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Serve the client to its end. Raises OSError."""
+        server = await self._origin.get()
+        client_reader, server_reader = Reader(self._far), Reader(server)
+        failures: list[OSError] = []
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+
+            async def up() -> None:
+                await both(
+                    lambda: self._read(UP, client_reader),
+                    lambda: self._write(UP, server_reader),
+                )
+
+            async def down() -> None:
+                await both(
+                    lambda: self._read(DOWN, server_reader),
+                    lambda: self._write(DOWN, client_reader),
+                )
+
+            try:
+                await both(up, down)
+            except OSError as error:
+                failures.append(error)
+            except ProtocolError as error:
+                self._editing.report.error("client", "relay", "protocol", error.message)
+                self._far.abort()
+            nursery.cancel_scope.cancel()
+        if failures:
+            raise failures.pop()
+
+    async def _read(self, direction: Direction, source: Reader) -> None:
+        while await source.more():
+            self._core.receive(direction, source.take())
+            while self._core.jobs:
+                job = self._core.jobs.pop(0)
+                if self._editing.editor().may_wait:
+                    self._nursery.start_soon(self._work, job)
+                else:
+                    await self._work(job)
+            self._changed.unpark_all()
+            while any(self._core.waiting(each) > _MAX_WAITING for each in Direction):
+                await self._changed.park()
+        self._ended.add(direction)
+        self._changed.unpark_all()
+
+    async def _write(self, direction: Direction, sink: Reader) -> None:
+        """Send what is there, and the end of the source behind it."""
+        while True:
+            if data := self._core.take(direction):
+                await sink.stream.send_all(memoryview(data))
+                self._changed.unpark_all()
+            elif direction in self._ended and self._core.is_idle(direction):
+                await sink.stream.send_eof()
+                return
+            else:
+                await self._changed.park()
+
+    # Asking the editor
+
+    async def _work(self, job: Job) -> None:
+        stream = job.stream
+        if self._core.streams.get(stream.number) is not stream:
+            return
+        if job.phase == "request":
+            await self._request(stream)
+        else:
+            await self._response(stream)
+        self._changed.unpark_all()
+
+    async def _request(self, stream: Stream) -> None:
+        request, editor = stream.request, self._editing.editor()
+        assert request
+        flow = self._editing.known(self._context, "http/2")
+        if not self._has_body(stream, UP, editor.wants_body(flow, request, None)):
+            return
+        answer = await editor.request(flow, request)
+        if request.server and not answer:
+            said = Applied(what="not sent elsewhere", stream=request.stream, reason="HTTP/2")
+            flow.applied(said)
+        if request.delay_s:
+            self._nursery.start_soon(self._requested_later, stream, answer)
+        else:
+            self._requested(stream, answer)
+
+    async def _requested_later(self, stream: Stream, answer: Answer | None) -> None:
+        assert stream.request
+        await sleep(stream.request.delay_s)
+        self._requested(stream, answer)
+        self._changed.unpark_all()
+
+    def _requested(self, stream: Stream, answer: Answer | None) -> None:
+        assert stream.request
+        match answer:
+            case Response():
+                self._core.answer(stream, answer)
+                self._pace(stream, DOWN, answer.rate)
+            case Ending():
+                self._end(stream, answer)
+            case None:
+                self._core.release(stream, UP, stream.request.rate)
+                self._pace(stream, UP, stream.request.rate)
+
+    async def _response(self, stream: Stream) -> None:
+        request, response, editor = stream.request, stream.response, self._editing.editor()
+        assert response
+        if request is None:
+            self._core.release(stream, DOWN, None)
+            return
+        flow = self._editing.known(self._context, "http/2")
+        wants = editor.wants_body(flow, request, response) and self._has_end(stream, response)
+        if not self._has_body(stream, DOWN, wants):
+            return
+        ending = await editor.response(flow, request, response)
+        if response.delay_s:
+            self._nursery.start_soon(self._responded_later, stream, ending)
+        else:
+            self._responded(stream, ending)
+
+    async def _responded_later(self, stream: Stream, ending: Ending | None) -> None:
+        assert stream.response
+        await sleep(stream.response.delay_s)
+        self._responded(stream, ending)
+        self._changed.unpark_all()
+
+    def _responded(self, stream: Stream, ending: Ending | None) -> None:
+        assert stream.response
+        if ending:
+            self._end(stream, ending)
+        else:
+            self._core.release(stream, DOWN, stream.response.rate)
+            self._pace(stream, DOWN, stream.response.rate)
+
+    def _has_end(self, stream: Stream, response: Response) -> bool:
+        if not self._editing.is_endless(response):
+            return True
+        self._editing.unedited(self._context.depth, stream.number, "a body without an end")
+        return False
+
+    def _has_body(self, stream: Stream, direction: Direction, wants: bool) -> bool:
+        """Give the message its body if the editor wants it. Returns whether to ask the editor now;
+        otherwise the job comes again."""
+        half = stream.half(direction)
+        if not wants:
+            return True
+        if not half.was_asked and not self._core.collect(stream, direction):
+            return False
+        depth, number = self._context.depth, stream.number
+        if half.is_above or not half.has_ended:
+            self._editing.unedited(depth, number, f"a body above {self._editing.limit} bytes")
+        elif half.queue and not self._core.hand_over(stream, direction):
+            self._editing.unedited(depth, number, "a body whose coding cannot be undone")
+        return True
+
+    def _end(self, stream: Stream, ending: Ending) -> None:
+        match ending:
+            case Ending.RESET:
+                self._core.reset(stream, INTERNAL_ERROR)
+            case Ending.CLOSE:
+                self._core.reset(stream, CANCEL)
+            case Ending.HANG:
+                self._core.hang(stream)
+
+    def _pace(self, stream: Stream, direction: Direction, rate: float | None) -> None:
+        if rate:
+            self._nursery.start_soon(self._allow, stream, direction, rate)
+
+    async def _allow(self, stream: Stream, direction: Direction, rate: float) -> None:
+        owed = 0.0
+        while True:
+            owed += rate * _STEP_S
+            count, owed = int(owed), owed % 1
+            if not self._core.allow(stream, direction, count):
+                return
+            self._changed.unpark_all()
+            await trio.sleep(_STEP_S)

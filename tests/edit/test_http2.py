@@ -1,0 +1,374 @@
+"""HTTP/2 through an editor, between two connections of h2: a client and a server that hold each
+other to the RFC. What is changed arrives changed, windows stay right, and all else passes."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+import pytest
+from hpack import NeverIndexedHeaderTuple
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitml4.edit.http2 import CANCEL, Http2Core, Job
+from mitml4.edit.messages import Response
+from mitml4.protocols.conversation import Direction
+
+UP, DOWN = Direction.UP, Direction.DOWN
+LIMIT = 100_000
+GET = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/")]
+POST = [(":method", "POST"), *GET[1:]]
+OK = [(":status", "200"), ("server", "s")]
+
+Edit = Callable[["Lab", Job], None]
+
+
+def release(lab: Lab, job: Job) -> None:
+    lab.core.release(job.stream, UP if job.phase == "request" else DOWN, None)
+
+
+@dataclass
+class Lab:
+    """A client, a server, and the core between them."""
+
+    edit: Edit = release
+    split: int = 1 << 20
+    core: Http2Core = field(default_factory=lambda: Http2Core(LIMIT))
+    client: h2.connection.H2Connection = field(init=False)
+    server: h2.connection.H2Connection = field(init=False)
+    at_client: list[h2.events.Event] = field(default_factory=list)
+    at_server: list[h2.events.Event] = field(default_factory=list)
+    acknowledges: bool = True
+
+    def __post_init__(self) -> None:
+        config = h2.config.H2Configuration
+        self.client = h2.connection.H2Connection(config(client_side=True, header_encoding="utf-8"))
+        self.server = h2.connection.H2Connection(config(client_side=False, header_encoding="utf-8"))
+        self.client.initiate_connection()
+        self.server.initiate_connection()
+        self.move()
+
+    def move(self) -> None:
+        """Move everything until nothing comes any more."""
+        ends = ((UP, self.client, self.server, self.at_server),
+                (DOWN, self.server, self.client, self.at_client))  # fmt: skip
+        while True:
+            moved = 0
+            for direction, source, _, _ in ends:
+                data = source.data_to_send()
+                for at in range(0, len(data), self.split):
+                    self.core.receive(direction, data[at : at + self.split])
+                    while self.core.jobs:
+                        self.edit(self, self.core.jobs.pop(0))
+                moved += len(data)
+            for direction, _, sink, events in ends:
+                data = self.core.take(direction)
+                moved += len(data)
+                if data:
+                    self._arrived(sink, sink.receive_data(data), events)
+            if not moved:
+                return
+
+    def _arrived(
+        self,
+        end: h2.connection.H2Connection,
+        found: list[h2.events.Event],
+        events: list[h2.events.Event],
+    ) -> None:
+        for event in found:
+            events.append(event)
+            if isinstance(event, h2.events.DataReceived) and self.acknowledges:
+                end.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+
+    def send(self, end: h2.connection.H2Connection, stream: int, content: bytes) -> None:
+        """Send content as the windows allow, and the end."""
+        while content:
+            room = min(end.local_flow_control_window(stream), end.max_outbound_frame_size)
+            assert room > 0, "the window stays closed"
+            end.send_data(stream, content[:room])
+            content = content[room:]
+            self.move()
+        end.end_stream(stream)
+        self.move()
+
+    def content(self, events: list[h2.events.Event], stream: int) -> bytes:
+        return b"".join(
+            event.data
+            for event in events
+            if isinstance(event, h2.events.DataReceived) and event.stream_id == stream
+        )
+
+    def of(self, events: list[h2.events.Event], kind: type) -> list[h2.events.Event]:
+        return [event for event in events if isinstance(event, kind)]
+
+
+def headers_of(event: h2.events.Event) -> list[tuple[str, str]]:
+    return [(str(name), str(value)) for name, value in event.headers]  # type: ignore[attr-defined]
+
+
+def exchange(lab: Lab, stream: int, request: bytes, response: bytes) -> None:
+    lab.client.send_headers(stream, POST)
+    lab.move()
+    lab.send(lab.client, stream, request)
+    lab.server.send_headers(stream, OK)
+    lab.move()
+    lab.send(lab.server, stream, response)
+
+
+def test_what_is_not_changed_passes_as_it_came() -> None:
+    lab = Lab()
+    sent, got = bytearray(), bytearray()
+    receive, take = lab.core.receive, lab.core.take
+    lab.core.receive = lambda direction, data: (  # type: ignore[method-assign]
+        sent.extend(data) if direction is UP else None,
+        receive(direction, data),
+    )[1]
+    lab.core.take = lambda direction: (  # type: ignore[method-assign]
+        data := take(direction),
+        got.extend(data) if direction is UP else None,
+    )[0]
+    for stream in (1, 3, 5):
+        exchange(lab, stream, b"abc" * 9000, b"def" * 9000)
+    assert sent == got
+    assert lab.content(lab.at_server, 1) == b"abc" * 9000
+    assert not lab.core.streams
+
+
+def collecting(change: Callable[[bytes], bytes]) -> Edit:
+    """An editor that changes each body."""
+
+    def edit(lab: Lab, job: Job) -> None:
+        direction = UP if job.phase == "request" else DOWN
+        half = job.stream.half(direction)
+        if not half.was_asked and not lab.core.collect(job.stream, direction):
+            return
+        message = job.stream.request if direction is UP else job.stream.response
+        assert message
+        if half.has_ended and not half.is_above and lab.core.hand_over(job.stream, direction):
+            assert message.body is not None
+            message.body = change(message.body)
+        lab.core.release(job.stream, direction, None)
+
+    return edit
+
+
+@pytest.mark.parametrize("split", [1 << 20, 1, 7])
+def test_bodies_are_changed_again_and_again_without_closing_a_window(split: int) -> None:
+    """More than the windows of the connection, shrunk and grown."""
+    size = 60_000 if split > 1 else 3000
+    for change in (lambda body: body[: len(body) // 3], lambda body: body * 2, lambda body: body):
+        lab = Lab(collecting(change), split)
+        for stream in (1, 3, 5, 7):
+            exchange(lab, stream, b"a" * size, b"b" * size)
+            assert lab.content(lab.at_server, stream) == change(b"a" * size)
+            assert lab.content(lab.at_client, stream) == change(b"b" * size)
+        assert not lab.core.streams
+        assert lab.client.outbound_flow_control_window == 65535
+        assert lab.server.outbound_flow_control_window == 65535
+
+
+def test_a_receiver_that_closes_its_window_gets_the_rest_later() -> None:
+    lab = Lab(collecting(lambda body: body * 3))
+    lab.acknowledges = False
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.move()
+    lab.server.send_headers(1, OK)
+    lab.send(lab.server, 1, b"b" * 40_000)
+    assert len(lab.content(lab.at_client, 1)) == 65535
+    lab.client.increment_flow_control_window(65535)
+    lab.client.increment_flow_control_window(65535, 1)
+    lab.move()
+    assert lab.content(lab.at_client, 1) == b"b" * 120_000
+
+
+def test_a_body_above_the_limit_streams_by() -> None:
+    lab = Lab(collecting(lambda body: b"changed"))
+    exchange(lab, 1, b"a" * (LIMIT * 3), b"small")
+    assert lab.content(lab.at_server, 1) == b"a" * (LIMIT * 3)
+    assert lab.content(lab.at_client, 1) == b"changed"
+    exchange(lab, 3, b"small", b"b" * (LIMIT * 3))
+    assert lab.content(lab.at_client, 3) == b"b" * (LIMIT * 3)
+    assert not lab.core.streams
+
+
+def test_a_coding_and_a_length_follow_the_body() -> None:
+    lab = Lab(collecting(lambda body: body.replace(b"prod", b"development")))
+    body = gzip.compress(b"prod")
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.move()
+    length = ("content-length", str(len(body)))
+    lab.server.send_headers(1, [*OK, ("content-encoding", "gzip"), length])
+    lab.send(lab.server, 1, body)
+    (response,) = lab.of(lab.at_client, h2.events.ResponseReceived)
+    got = lab.content(lab.at_client, 1)
+    assert dict(headers_of(response))["content-length"] == str(len(got))
+    assert gzip.decompress(got) == b"development"
+
+
+def test_headers_are_encoded_anew_and_keep_their_order_and_secrecy() -> None:
+    def edit(lab: Lab, job: Job) -> None:
+        if job.phase == "request" and job.stream.number == 3:
+            assert job.stream.request
+            job.stream.request.headers["x-debug"] = "1"
+            del job.stream.request.headers["b"]
+        release(lab, job)
+
+    lab = Lab(edit)
+    fields = [*GET, ("a", "1"), ("b", "2"), ("a", "3"), NeverIndexedHeaderTuple("k", "secret")]
+    for stream in (1, 3, 5, 7):
+        lab.client.send_headers(stream, fields, end_stream=True)
+        lab.move()
+    requests = lab.of(lab.at_server, h2.events.RequestReceived)
+    assert len(requests) == 4
+    plain = [(str(name), str(value)) for name, value in fields]
+    assert [headers_of(each) for each in requests[:1] + requests[2:]] == [plain] * 3
+    changed = [each for each in plain if each[0] != "b"] + [("x-debug", "1")]
+    assert headers_of(requests[1]) == changed
+    assert all(not each.headers[-1 - (number == 1)].indexable  # type: ignore[attr-defined]
+               for number, each in enumerate(requests))  # fmt: skip
+
+
+def test_a_request_is_answered_without_the_server() -> None:
+    def edit(lab: Lab, job: Job) -> None:
+        if job.phase == "request" and job.stream.number != 3:
+            lab.core.answer(job.stream, Response(status=503, body=b"x" * 100_000))
+        else:
+            release(lab, job)
+
+    lab = Lab(edit)
+    for stream in (1, 3, 5):
+        lab.client.send_headers(stream, POST)
+        lab.move()
+        lab.send(lab.client, stream, b"a" * 70_000)
+    lab.server.send_headers(3, OK, end_stream=True)
+    lab.move()
+    assert len(lab.of(lab.at_server, h2.events.RequestReceived)) == 1
+    statuses = [
+        headers_of(each)[0][1] for each in lab.of(lab.at_client, h2.events.ResponseReceived)
+    ]
+    assert sorted(statuses) == ["200", "503", "503"]
+    assert len(lab.content(lab.at_client, 5)) == 100_000
+    assert not lab.core.streams
+    assert lab.client.outbound_flow_control_window == lab.server.inbound_flow_control_window
+    assert lab.server.outbound_flow_control_window == 65535
+
+
+def test_a_request_that_is_held_back_goes_on_after_later_ones() -> None:
+    """Its number at the server is another one then."""
+    kept: list[Job] = []
+
+    def edit(lab: Lab, job: Job) -> None:
+        if job.phase == "request" and job.stream.number == 1:
+            kept.append(job)
+        else:
+            release(lab, job)
+
+    lab = Lab(edit)
+    lab.client.send_headers(1, POST)
+    lab.client.send_headers(3, [*GET, ("third", "1")], end_stream=True)
+    lab.client.increment_flow_control_window(1000, 1)
+    lab.move()
+    release(lab, kept.pop())
+    lab.move()
+    lab.send(lab.client, 1, b"a" * 100_000)
+    lab.client.send_headers(5, [*GET, ("fifth", "1")], end_stream=True)
+    lab.move()
+    requests = lab.of(lab.at_server, h2.events.RequestReceived)
+    assert [each.stream_id for each in requests] == [3, 5, 7]
+    assert headers_of(requests[2])[-1] == ("fifth", "1")
+    for each in requests:
+        lab.server.send_headers(each.stream_id, [*OK, ("n", str(each.stream_id))])
+        lab.send(lab.server, each.stream_id, b"b" * 100_000)
+    answers = {
+        each.stream_id: headers_of(each)[-1][1]
+        for each in lab.of(lab.at_client, h2.events.ResponseReceived)
+    }
+    assert answers == {1: "5", 3: "3", 5: "7"}
+    assert not lab.core.streams
+
+
+def test_resets_pings_pushes_and_trailers_pass() -> None:
+    lab = Lab(collecting(lambda body: body + b"!"))
+    lab.client.ping(b"12345678")
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.move()
+    lab.server.push_stream(1, 2, [*GET[:3], (":path", "/pushed")])
+    lab.server.send_headers(2, OK)
+    lab.server.send_data(2, b"pushed", end_stream=True)
+    lab.server.send_headers(1, [(":status", "103")])
+    lab.server.send_headers(1, OK)
+    lab.server.send_data(1, b"body")
+    lab.server.send_headers(1, [("t", "1")], end_stream=True)
+    lab.move()
+    assert lab.of(lab.at_client, h2.events.PingAckReceived)
+    assert lab.of(lab.at_client, h2.events.PushedStreamReceived)
+    assert lab.of(lab.at_client, h2.events.InformationalResponseReceived)
+    assert lab.content(lab.at_client, 2) == b"pushed"
+    assert lab.content(lab.at_client, 1) == b"body!"
+    (trailers,) = lab.of(lab.at_client, h2.events.TrailersReceived)
+    assert headers_of(trailers) == [("t", "1")]
+    lab.client.send_headers(3, POST)
+    lab.client.send_data(3, b"a" * 1000)
+    lab.move()
+    lab.client.reset_stream(3)
+    lab.client.send_headers(5, POST, end_stream=True)
+    lab.move()
+    lab.server.reset_stream(5, error_code=CANCEL)
+    lab.move()
+    assert len(lab.of(lab.at_client, h2.events.StreamReset)) == 1
+    assert not lab.core.streams
+
+
+def test_a_stream_is_reset_at_both_sides() -> None:
+    def edit(lab: Lab, job: Job) -> None:
+        if job.phase == "response" or job.stream.number == 1:
+            lab.core.reset(job.stream, CANCEL)
+        else:
+            release(lab, job)
+
+    lab = Lab(edit)
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.client.send_headers(3, GET, end_stream=True)
+    lab.move()
+    lab.server.send_headers(3, OK)
+    lab.move()
+    assert [each.stream_id for each in lab.of(lab.at_client, h2.events.StreamReset)] == [1, 3]
+    assert [each.stream_id for each in lab.of(lab.at_server, h2.events.StreamReset)] == [3]
+
+
+def test_thousands_of_streams_are_served() -> None:
+    lab = Lab(collecting(lambda body: body + b"!"))
+    lab.server.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 10_000})
+    lab.move()
+    numbers = range(1, 6001, 2)
+    for number in numbers:
+        lab.client.send_headers(number, POST)
+        lab.client.send_data(number, b"a", end_stream=True)
+    lab.move()
+    assert len(lab.of(lab.at_server, h2.events.RequestReceived)) == len(numbers)
+    assert lab.content(lab.at_server, 5999) == b"a!"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 5000),
+    st.lists(st.tuples(st.integers(0, 50_000), st.integers(0, 50_000)), min_size=1, max_size=4),
+    st.integers(0, 4),
+)
+def test_any_sizes_and_splits_arrive_whole(
+    split: int, bodies: list[tuple[int, int]], factor: int
+) -> None:
+    lab = Lab(collecting(lambda body: body * factor), split)
+    for number, (up, down) in enumerate(bodies):
+        stream = 2 * number + 1
+        exchange(lab, stream, b"a" * up, b"b" * down)
+        times = (factor if up <= LIMIT else 1, factor if down <= LIMIT else 1)
+        assert len(lab.content(lab.at_server, stream)) == up * times[0]
+        assert len(lab.content(lab.at_client, stream)) == down * times[1]
+    assert not lab.core.streams
