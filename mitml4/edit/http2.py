@@ -167,6 +167,8 @@ class _Leg:
         self.swallow = 0
         self.initial_window = _WINDOW
         self.has_preface = direction is DOWN
+        self.has_begun = False
+        """Whether the first SETTINGS have passed; nothing goes before them (§3.4)."""
 
 
 class Http2Core:
@@ -191,7 +193,10 @@ class Http2Core:
 
     def take(self, direction: Direction) -> bytes:
         """What is to be sent now."""
-        out = self._legs[direction].out
+        leg = self._legs[direction]
+        if not leg.has_begun:
+            return b""
+        out = leg.out
         taken = bytes(out)
         out.clear()
         return taken
@@ -210,7 +215,6 @@ class Http2Core:
                 raise ProtocolError("HTTP/2: no preface")
             if len(leg.data) < len(PREFACE):
                 return
-            leg.out += PREFACE
             del leg.data[: len(PREFACE)]
             leg.has_preface = True
         at = 0
@@ -240,7 +244,12 @@ class Http2Core:
             case _ if kind == _SETTINGS:
                 if not flags & _ACK:
                     self._on_settings(leg, payload)
-                leg.out += _frame(kind, flags, number, payload)
+                frame = _frame(kind, flags, number, payload)
+                if leg.has_begun:
+                    leg.out += frame
+                else:
+                    leg.has_begun = True
+                    leg.out[:0] = PREFACE + frame if leg.direction is UP else frame
             case _ if kind == _GOAWAY and leg.direction is DOWN and len(payload) >= 8:
                 last = int.from_bytes(payload[:4]) & _ID
                 leg.out += _frame(kind, flags, 0, self._last(last).to_bytes(4) + payload[4:])

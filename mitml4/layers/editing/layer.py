@@ -8,6 +8,7 @@ there are rules for other protocols.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from functools import partial
@@ -23,7 +24,7 @@ from mitml4.layers.editing.http2 import Http2Editing
 from mitml4.layers.layer import Inner, Layer
 from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.protocols.context import LayerContext
-from mitml4.protocols.conversation import Verdict
+from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.http.http1_heads import (
     CONNECT_BEGUN,
     CONNECT_LINE,
@@ -31,6 +32,7 @@ from mitml4.protocols.http.http1_heads import (
     REQUEST_LINE,
     line_verdict,
 )
+from mitml4.protocols.http.http2 import detect as detect_http2
 from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.tasks import first_of
 
@@ -145,19 +147,24 @@ async def _then_wait(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def first_bytes(bridge: Bridge) -> Kind:
-    """What the client's first bytes begin. If the server speaks first, it is no HTTP."""
-    seen = 0
-    deadline = trio.current_time() + _FIRST_LINE_S
+    """What the client's first bytes begin. If the server speaks first, it may only be HTTP/2."""
+    seen, spoken = 0, b""
+    deadline = math.inf
     while True:
         looked: bytes | None = None
-        with trio.CancelScope() as scope:
-            if seen:
-                scope.deadline = deadline
-            looked = await first_of(partial(bridge.up.look, seen), partial(bridge.down.look, 0))
+        with trio.CancelScope(deadline=deadline):
+            looked = await first_of(
+                partial(bridge.up.look, seen), partial(bridge.down.look, len(spoken))
+            )
+        if looked is None and len(down := bridge.down.glance()) > len(spoken):
+            spoken = down
+            if detect_http2(Opening(up=b"", down=spoken)) is Verdict.REJECT:
+                return Kind.OTHER
+            continue
         if looked is None or len(looked) <= seen:
             return Kind.OTHER
+        if kind := kind_of(looked):
+            return Kind.OTHER if spoken and kind is not Kind.HTTP2 else kind
         if not seen:
             deadline = trio.current_time() + _FIRST_LINE_S
-        if kind := kind_of(looked):
-            return kind
         seen = len(looked)
