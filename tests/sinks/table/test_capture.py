@@ -185,8 +185,8 @@ def test_the_first_request_of_the_innermost_layer_is_told(capsys) -> None:
     table.publish(opened(1))
     for depth, method, url in (
         (0, "CONNECT", "www.example:443"),
-        (2, "GET", "https://www.example/first"),
-        (2, "GET", "https://www.example/second"),
+        (2, "GET", "https://a/1"),
+        (2, "GET", "https://a/2"),
         (0, "CONNECT", "other.example:443"),
     ):
         content = HttpRequest(stream=1, method=method, url=url, version="HTTP/1.1")
@@ -194,5 +194,5 @@ def test_the_first_request_of_the_innermost_layer_is_told(capsys) -> None:
     table.publish(closed(1))
     table.finish()
     (_, line) = capsys.readouterr().out.splitlines()
-    assert "GET https://www.example/first" in line
+    assert "GET https://a/1" in line
     assert "CONNECT" not in line
