@@ -73,11 +73,11 @@ unit: .venv/ready-to-develop
 	$(PYTEST) auto --ignore tests/e2e --ignore tests/machine
 
 # Use one process more than there are cores, because many of these tests wait for other programs.
-# Write nothing into the source tree, because its files would belong to root.
+# With sudo, write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTEST) $$(($$(nproc) + 1)) \
+	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$(($$(nproc) + 1)) \
 	    tests/e2e tests/machine
 
 # Only the wheel is installed, so this finds what is missing in it.

@@ -14,6 +14,7 @@ from mitml4.lab.network import SERVER_V4
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null")
 REFUSED, RESET_WHILE_SENDING, RESET, RESET_IN_TLS = 7, 55, 56, 35  # curl(1)
 WEB = "http://www.example/"
+NOT_WATCHED = "note: {} to this host (127.0.0.1, ::1) {} not watched: add --loopback"
 
 TO_ITSELF = """
 import http.server, subprocess, sys, threading
@@ -86,6 +87,7 @@ def test_the_hosts_own_services_can_be_blocked_whether_watched_or_not(host, serv
     ]
     codes, watched = visit(host, asking, block=("*.blocked.test",), options=["--loopback"])
     assert (codes, watched.stacks, reasons(watched)) == ([RESET], [["http/1"]], ["blocked"])
+    assert watched.notes == []
 
 
 def test_servers_of_the_commands_own_can_be_blocked_too(host) -> None:
@@ -93,17 +95,17 @@ def test_servers_of_the_commands_own_can_be_blocked_too(host) -> None:
         ended = host.run("python3", "-c", TO_ITSELF, "localhost", options=["--block", block])
         assert ended.code == code, block
         assert reasons(ended) == ["blocked"] * bool(code)
+        assert ended.notes == ([] if code else [NOT_WATCHED.format("1 connection", "was")])
 
 
 def test_connections_to_the_host_that_were_not_watched_are_said(host, service) -> None:
-    said = "note: {} to this host (127.0.0.1, ::1) {} not watched: add --loopback"
-    once, twice = said.format("1 connection", "was"), said.format("2 connections", "were")
+    once, twice = (
+        NOT_WATCHED.format(*how) for how in (("1 connection", "was"), ("2 connections", "were"))
+    )
     local, nobody = f"http://localhost:{service}/", "http://localhost:1/"
     assert visit(host, (local,), (nobody,))[1].notes == [once]
     assert visit(host, (local,), (local,))[1].notes == [twice]
-    assert host.run("python3", "-c", TO_ITSELF, "localhost").notes == [once]
     assert visit(host, (local,), options=["-q"])[1].notes == []
-    assert visit(host, (local,), options=["--loopback"])[1].notes == []
 
 
 def test_a_block_by_name_concerns_what_was_found_under_it(host, nginx) -> None:
