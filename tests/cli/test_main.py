@@ -235,6 +235,13 @@ def test_what_standard_output_cannot_encode_is_escaped() -> None:
     assert r"\u203a" in result.stdout
 
 
+def test_at_its_end_nothing_is_left_to_collect() -> None:
+    script = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects()) < 1000)); "
+    script += "import sys; sys.argv[1:] = ['--version']; from mitml4.__main__ import main; main()"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert said.stdout.splitlines()[-1] == "True"
+
+
 def test_completion_offers_the_commands_without_importing_them() -> None:
     environment = os.environ | {
         "_MITML4_COMPLETE": "bash_complete",
