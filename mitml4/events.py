@@ -34,6 +34,7 @@ __all__ = [
     "VITAL",
     "Address",
     "CertificateAuthority",
+    "DnsRefused",
     "Event",
     "FlowClose",
     "FlowError",
@@ -175,7 +176,7 @@ class RuleApplied(Event):
 
 
 CloseReason: TypeAlias = Literal[
-    "closed", "reset", "refused", "timeout", "blocked", "error", "shutdown"
+    "closed", "reset", "refused", "timeout", "blocked", "denied", "error", "shutdown"
 ]
 
 
@@ -194,6 +195,16 @@ class FlowClose(Event):
     bytes_up: int
     bytes_down: int
     duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsRefused(Event):
+    """`--allow` names no such host: the query was answered with REFUSED, and nobody was asked.
+    `name` is null where the query has none that can be read."""
+
+    type: ClassVar[str] = "dns.refused"
+    client: Address
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,11 +229,12 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowError,
     RuleApplied,
     FlowClose,
+    DnsRefused,
     SessionStop,
 )
 """All events except those of protocols, which are in their rows of the registry."""
 
-VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, SessionStop)
+VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, DnsRefused, SessionStop)
 """Events that are never dropped, so that the list of flows is complete."""
 
 _BARE_BYTES: Final = 512

@@ -116,6 +116,7 @@ SAMPLES: tuple[Event, ...] = (
     events.FlowClose(
         flow=2, stack=(), reason="refused", bytes_up=0, bytes_down=0, duration_s=0.000_000_4
     ),
+    events.DnsRefused(client=CLIENT, name="other.example"),
     events.SessionStop(
         flows=2,
         bytes_up=1,

@@ -64,6 +64,7 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
     """From the options of `run`. Raises UsageError."""
     if given["quiet"]:
         console.verbosity = -1
+    _check_allow(given)
     display = _display_beside_a_command(console, given)
     if given["payload"] and display != "json-on-stderr" and not (given["output"] or given["har"]):
         console.say("--payload has an effect with --json, -o FILE or --har FILE")
@@ -76,6 +77,19 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
         output=display,
         **_common(console, given),
     )
+
+
+def _check_allow(given: dict[str, Any]) -> None:
+    """Raises UsageError for options that would let anything past `--allow`."""
+    if not given["allow"]:
+        return
+    if given["udp"] == "pass":
+        raise UsageError("--udp pass lets datagrams past --allow", hint="leave out --udp pass")
+    if given["upstream"] == "ignore":
+        raise UsageError(
+            "--upstream ignore lets any server pass for one that --allow names",
+            hint="--upstream-ca FILE, for a server with another authority",
+        )
 
 
 def _display_on_stdout(given: dict[str, Any]) -> Display:
@@ -99,6 +113,7 @@ def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Displa
 def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
     """The settings that all sessions have."""
     policy = Policy(
+        allow=given.get("allow", ()),
         block=given["block"],
         passthrough=given["passthrough"],
         only=given["only"],
@@ -124,7 +139,8 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "policy": policy,
         "tls_engine": given["tls_engine"],
         "on_pinned": given["on_pinned"],
-        "upstream": given["upstream"],
+        # A server that nobody has verified may be any.
+        "upstream": "reject" if policy.allow else given["upstream"],
         "upstream_ca": given["upstream_ca"],
         "client_cert": given["client_cert"],
         "color": console.color,

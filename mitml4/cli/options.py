@@ -293,6 +293,18 @@ _POLICY: Final = (
         "and PROXY headers. If one of these cannot be read, the connection ends.",
     ),
 )
+_ALLOW: Final = (
+    _option(
+        "Policy",
+        "--allow",
+        type=_HOST,
+        multiple=True,
+        help="Refuse everything but connections to this host; repeatable. HOST as for "
+        "--passthrough, but a glob names no address, and private, link-local and loopback "
+        "addresses have to be named. DNS, SNI and the hosts in HTTP requests have to agree, and "
+        "certificates have to verify. docs/sandbox.md tells what this keeps in.",
+    ),
+)
 _EDITING: Final = (
     _option(
         "Editing",
@@ -450,7 +462,8 @@ _INTERCEPT_OPTIONS: Final = (
     *_SCOPE, *_POLICY, *_EDITING, *_DISPLAY, *_FILES, *_LIFE, *_DETECTION, *_DRY_RUN
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
-    *_COMMAND_SCOPE, *_POLICY, *_EDITING, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE, *_DETECTION
+    *_COMMAND_SCOPE, *_POLICY, *_ALLOW, *_EDITING, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE,
+    *_DETECTION,
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from mitml4.layers.redial import Redial
 from mitml4.net.stream import Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
-from mitml4.protocols.policy import Blocked, Target, Unreadable
+from mitml4.protocols.policy import Blocked, Closed, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.fingerprints import ja4, kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
@@ -77,24 +77,26 @@ class InterceptTls:
             if not _is_reversed(bridge):
                 why = "TLS: a ClientHello that cannot be read"
                 context.policy.check(Unreadable(why, context.port))
-            return await self._pass_through(bridge, context, speaker, "not openable")
+            return await self._pass_through(bridge, context, speaker, "not openable", None)
         if self.on_hello:
             self.on_hello(context.depth, hello)
         try:
             context.policy.check(*_named(hello, context))
+            if not context.policy.means(*hello.server_names):
+                context.policy.check(Closed("TLS: an SNI for which DNS gave another address"))
         except Blocked:
             bridge.report.enter(context.depth, "tls")
             bridge.report.layer(context.depth, speaker, "relayed", TlsDetails.of(hello))
             raise
         if hello.sslv2 or bridge.up.ahead:
-            return await self._pass_through(bridge, context, speaker, "not openable")
+            return await self._pass_through(bridge, context, speaker, "not openable", hello)
         visit = self.tools.passthrough_cache.visit(
             Client(self.client, kind_of_client(hello)), Site.of(str(context.target), hello.sni)
         )
         if (reason := passthrough_reason(hello, context, visit)) is not None:
-            return await self._pass_through(bridge, context, speaker, reason, visit)
+            return await self._pass_through(bridge, context, speaker, reason, hello, visit)
         if bridge.down.glance():  # not a TLS server, or it has refused already
-            return await self._pass_through(bridge, context, speaker, "not openable")
+            return await self._pass_through(bridge, context, speaker, "not openable", hello)
         return await self._intercept(bridge, context, hello, visit, speaker)
 
     async def _intercept(
@@ -116,21 +118,23 @@ class InterceptTls:
             if outcome.server_side:
                 bridge = self._onto(bridge, outcome.server_side)
             if outcome.stays_closed or self.tools.engine == "bridge":
-                return await self._pass_through(bridge, context, speaker, outcome.reason, visit)
+                reason = outcome.reason
+                return await self._pass_through(bridge, context, speaker, reason, hello, visit)
             if not self.tools.contexts.can_offer(hello):
-                return await self._pass_through(bridge, context, speaker, "cipher")
+                return await self._pass_through(bridge, context, speaker, "cipher", hello)
             openssl = OpenSslHandshake(self.tools, bridge, *parts)
             outcome = await openssl.run(outcome.reason)
         match outcome:
             case Intercepted():
                 inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
-                return Inner(inside, context.inside_tls(outcome.on_channel_binding))
+                names = hello.server_names
+                return Inner(inside, context.inside_tls(outcome.on_channel_binding, names=names))
             case GivenUp():
                 bridge = self._onto(bridge, outcome.server_side)
                 bridge.up.note_sent(outcome.sent)
                 reason, certificate = outcome.reason, outcome.certificate
                 return await self._pass_through(
-                    bridge, context, speaker, reason, visit, certificate
+                    bridge, context, speaker, reason, hello, visit, certificate
                 )
             case _:
                 assert_never(outcome)
@@ -164,10 +168,19 @@ class InterceptTls:
         context: LayerContext,
         speaker: Speaker,
         reason: str,
+        hello: ClientHello | None,
         visit: Visit | None = None,
         certificate: CertificateDetails | None = None,
     ) -> Inner | None:
-        """Relay TLS as it is, and report what its hellos contain."""
+        """Relay TLS as it is, and report what its hellos contain. Raises Blocked if it may not stay
+        closed."""
+        try:
+            _check_closed(context, hello, reason)
+        except Blocked:
+            bridge.report.enter(context.depth, "tls")
+            details = TlsDetails.of(hello) if hello else None
+            bridge.report.layer(context.depth, speaker, "relayed", details)
+            raise
         conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
         if visit and reason == CLIENT_CERTIFICATE:
             conversation.on_client_certificate = visit.answered_request
@@ -186,6 +199,14 @@ def passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) 
     if min(hello.versions) > _NEWEST or max(hello.versions) < _OLDEST:
         return "version"
     return visit.passthrough_reason
+
+
+def _check_closed(context: LayerContext, hello: ClientHello | None, reason: str) -> None:
+    """Raises Blocked. With ECH, the SNI may not be the name that is asked for."""
+    is_asked_for = reason.startswith("--") and hello is not None and not hello.ech
+    names = hello.server_names if hello else ()
+    why = f"TLS that is not opened ({reason})"
+    context.policy.check_closed(names, why, is_asked_for=is_asked_for)
 
 
 def _named(hello: ClientHello, context: LayerContext) -> list[Target]:

@@ -7,7 +7,7 @@ needs no trio, so a capture's layers have one too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from typing import Final
 
@@ -80,12 +80,27 @@ class LayerContext:
             self,
             stack=(*self.stack, protocol),
             target=target or self.target,
+            policy=self._policy_inside(target),
             expected=expected,
             negotiated=negotiated,
             passthrough_reason=passthrough_reason,
         )
 
-    def inside_tls(self, on_channel_binding: Callable[[bool], None] = _ignore) -> LayerContext:
-        """The context of the plaintext of a TLS layer."""
-        inside = self.inside("tls")
-        return replace(inside, secure=True, on_channel_binding=on_channel_binding)
+    def _policy_inside(self, target: Target | None) -> FlowPolicy:
+        if target is None or target == self.target:
+            return self.policy
+        return self.policy.inside(target.host)
+
+    def inside_tls(
+        self,
+        on_channel_binding: Callable[[bool], None] = _ignore,
+        *,
+        names: Sequence[str] = (),
+    ) -> LayerContext:
+        """The context of the plaintext of a TLS layer; `names`: its SNI."""
+        return replace(
+            self.inside("tls"),
+            secure=True,
+            on_channel_binding=on_channel_binding,
+            policy=self.policy.inside(*names),
+        )

@@ -9,12 +9,16 @@ ends the flow otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from mitml4.dataclass import dataclass
 
 __all__ = [
+    "NOT_ALLOWED",
     "Blocked",
+    "Closed",
     "Decide",
     "End",
     "FlowPolicy",
@@ -46,7 +50,18 @@ class Unreadable:
     """The only port that it can be at, where that is known."""
 
 
-End: TypeAlias = Target | Unreadable
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """TLS that is not opened, or that disagrees with DNS: it may lead anywhere. Only where all but
+    some hosts are refused does that matter."""
+
+    why: str
+
+
+End: TypeAlias = Target | Unreadable | Closed
+
+NOT_ALLOWED: Final = "not in --allow"
+"""The reason of a decision to block what no `--allow` names."""
 
 
 class PolicyDecision(NamedTuple):
@@ -65,7 +80,20 @@ class Blocked(Exception):  # noqa: N818 - a decision, not an error
 
     def __init__(self, reason: str, end: End) -> None:
         super().__init__(reason)
+        self.reason = reason
         self.end = end
+
+    @property
+    def is_denied(self) -> bool:
+        """Nothing allows it. Otherwise, something blocks it."""
+        return self.reason == NOT_ALLOWED
+
+    def __str__(self) -> str:
+        """What is refused, and why."""
+        end = self.end
+        if isinstance(end, Target):
+            return f"{end.host}:{end.port} is {self.reason}"
+        return end.why or "a host that cannot be read"
 
 
 def intercept_all(_ends: Sequence[End]) -> PolicyDecision:
@@ -80,6 +108,12 @@ class FlowPolicy:
     policy: Decide = intercept_all
     known: tuple[Target, ...] = ()
     """What the flow is known by from the start: its destination, and the destination's DNS name."""
+    also_known: tuple[Target, ...] = ()
+    """The other names that DNS has given for the destination."""
+    is_default_deny: bool = False
+    """Whether everything but some hosts is refused."""
+    meant: tuple[str, ...] | None = None
+    """The hosts of which SNI and Host have to name one; None: any."""
 
     def decide(self, *ends: Target) -> PolicyDecision:
         """What to do with TLS that is known by these too, the nearest first, once checked."""
@@ -92,6 +126,46 @@ class FlowPolicy:
             if action == "block":
                 raise Blocked(reason, end)
 
+    def check_destination(self) -> None:
+        """Raises Blocked if the flow may not go to its destination. It may if any of its names is
+        allowed, and none is blocked."""
+        action, reason = self.policy(self.known)
+        if (action, reason) == ("block", NOT_ALLOWED) and self.also_known:
+            action, reason = self.policy((self.known[0], *self.also_known))
+        if action == "block":
+            raise Blocked(reason, self.known[-1])
+
+    def check_closed(self, names: Sequence[str], why: str, *, is_asked_for: bool) -> None:
+        """Raises Blocked if TLS that names these hosts may not stay closed: where all but some
+        hosts are refused, only the user may ask for that, and DNS must have given the address for
+        the name."""
+        if self.meant is None or (is_asked_for and names and self.means(*names)):
+            return
+        self.check(Closed(why))
+
+    def means(self, *hosts: str) -> bool:
+        """Whether all of these are who the flow is for, as far as that is known."""
+        return self.meant is None or all(_bare(each) in self.meant for each in hosts)
+
+    def inside(self, *hosts: str) -> FlowPolicy:
+        """The policy inside of what leads to these hosts. An address may be called by any allowed
+        name, since it is allowed itself."""
+        if not self.is_default_deny or not hosts:
+            return self
+        meant = None if all(map(_is_address, hosts)) else tuple(map(_bare, hosts))
+        return replace(self, meant=meant)
+
+    @classmethod
+    def of_flow(cls, policy: Decide, destination: Target, names: Sequence[Target]) -> FlowPolicy:
+        """The policy of a flow to a destination, by the names that DNS has given for it; what the
+        flow is known by comes first."""
+        whole = cls(policy, (destination, *names[:1]), tuple(names[1:]))
+        if not whole.blocks(Closed("")):
+            return whole
+        whole = replace(whole, is_default_deny=True)
+        hosts = [each.host for each in names] if whole.blocks(destination) else [destination.host]
+        return whole.inside(*hosts)
+
     def blocks(self, end: End) -> bool:
         action, _ = self.policy((end,))
         return action == "block"
@@ -100,6 +174,18 @@ class FlowPolicy:
     def is_strict(self) -> bool:
         """Whether there is anything that a client may not ask for."""
         return self.blocks(Unreadable())
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _bare(host: str) -> str:
+    return host.lower().rstrip(".")
 
 
 def without_interception(policy: Decide, reason: str) -> Decide:

@@ -20,7 +20,7 @@ from mitml4.net.gate.gate import SynGate
 from mitml4.net.listener import IncomingConnection, Listener
 from mitml4.net.namespace.channel import NamespaceChannel
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
-from mitml4.net.namespace.dns import DnsRelay, Names, names_by_file
+from mitml4.net.namespace.dns import DnsRelay, Names, Refusals, names_by_file
 from mitml4.net.namespace.namespace import Namespace, sources_of_host
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Decide
@@ -107,6 +107,7 @@ class CommandSource:
         interceptor: TlsInterceptor,
         policy: Decide,
         note: Say,
+        refusals: Refusals | None = None,
     ) -> AsyncIterator[CommandSource]:
         """The command's DNS, datagrams and connections are served while this is entered."""
         names = Names(by_file=names_by_file())
@@ -118,7 +119,7 @@ class CommandSource:
         listener = Listener(namespace.listener_socket)
         dialer = _Dialer(namespace, takes_loopback(config))
         async with trio.open_nursery() as nursery:
-            relay = DnsRelay(namespace.dns, names, note)
+            relay = DnsRelay(namespace.dns, names, note, refusals=refusals)
             nursery.start_soon(relay.run)
             nursery.start_soon(datagrams.run)
             gate = SynGate(listener, NamespaceChannel(namespace.injection))
@@ -150,7 +151,7 @@ class CommandSource:
     def source_address(self, _connection: IncomingConnection, stream: TcpStream) -> Address:
         return Address.of(stream.socket.getsockname())
 
-    def name_of(self, destination: Address) -> str | None:
+    def names_of(self, destination: Address) -> tuple[str, ...]:
         return self._names.of(destination.ip)
 
     async def watch(self, session: SessionControl) -> None:

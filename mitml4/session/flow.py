@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from dataclasses import field
 from socket import SOCK_STREAM
@@ -75,8 +75,8 @@ class Services:
     policy: Decide = intercept_all
     hold_s: float = 0.5
     shown: Shown = field(default_factory=Shown)
-    name_of: Callable[[Address], str | None] = lambda _destination: None
-    """The name that the client resolved to a destination's address, if it is known."""
+    names_of: Callable[[Address], Sequence[str]] = lambda _destination: ()
+    """The names that clients resolved to a destination's address, the last one first."""
     unseen: str | None = None
     """Why flows are relayed unseen, if they are and no block could match."""
     clock: Callable[[], float] = trio.current_time
@@ -139,13 +139,14 @@ class Flow:
         self.connection = connection
         self.services = services
         self.report = Report(number, services.publish, services.wants)
-        name = services.name_of(connection.destination)
+        names = services.names_of(connection.destination)
+        name = names[0] if names else None
         destination = Target(connection.destination.ip, connection.destination.port)
-        known = [destination, *([Target(name, destination.port)] if name else [])]
+        called = [Target(each, destination.port) for each in names]
         self.context = LayerContext(
             clock=services.clock,
             target=destination,
-            policy=FlowPolicy(services.policy, tuple(known)),
+            policy=FlowPolicy.of_flow(services.policy, destination, called),
             shown=services.shown.of_flow(),
             hold_s=services.hold_s,
         )
@@ -193,7 +194,7 @@ class Flow:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             self.context.shown.close()
             up, down = self.wire_bytes
-            if reason == "blocked":  # count only what the server was sent
+            if reason in ("blocked", "denied"):  # count only what the server was sent
                 up = self._server_side.wire_bytes[1] if self._server_side else 0
             duration_s = self.services.clock() - self.opened_at
             self.report.close(reason, up=up, down=down, duration_s=duration_s)
@@ -201,8 +202,7 @@ class Flow:
     async def _carry(self) -> CloseReason:
         """Everything between open and close. Returns why it ended."""
         try:
-            policy = self.context.policy
-            policy.check(*policy.known)
+            self.context.policy.check_destination()
             if await self._carry_without_server():
                 return "closed"
             server_side = await self._connect()
@@ -213,10 +213,12 @@ class Flow:
             self._client_side = self._client_side or await self.connection.accept()
             await self._run_layers(self._client_side, server_side)
         except Blocked as blocked:
-            if isinstance(blocked.end, Unreadable) and blocked.end.why:
+            if blocked.is_denied:
+                self.report.error("client", "relay", "refused", str(blocked))
+            elif isinstance(blocked.end, Unreadable) and blocked.end.why:
                 self.report.error("client", "relay", "protocol", blocked.end.why)
             self._abort()
-            return "blocked"
+            return "denied" if blocked.is_denied else "blocked"
         except HandshakeError:
             return "error"
         except OSError as error:

@@ -84,7 +84,7 @@ class HostServices:
         return action == "block"
 
     def _note_block(self, event: Event | PlaintextUpdate) -> None:
-        self.blocked += isinstance(event, FlowClose) and event.reason == "blocked"
+        self.blocked += isinstance(event, FlowClose) and event.reason in ("blocked", "denied")
 
     async def _connect(self, connection: IncomingConnection) -> TcpStream:
         stream = await self._connect_on(connection)

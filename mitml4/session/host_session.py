@@ -121,8 +121,8 @@ class Rules:
             return connection.source
         return Address.of(stream.socket.getsockname())
 
-    def name_of(self, destination: Address) -> str | None:
-        return None
+    def names_of(self, destination: Address) -> tuple[str, ...]:
+        return ()
 
     async def watch(self, session: SessionControl) -> None:
         async with trio.open_nursery() as nursery:

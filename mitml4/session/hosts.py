@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from mitml4.regex import regex
 from mitml4.remember import remembered
 
-__all__ = ["Host", "ascii_form", "readings", "written"]
+__all__ = ["NAT64", "Host", "ascii_form", "readings", "written"]
 
 Host: TypeAlias = str | IPv4Address | IPv6Address
 
@@ -35,7 +35,7 @@ _REMEMBERED: Final = 1024
 # https://url.spec.whatwg.org/#forbidden-host-code-point, and the comma of a list.
 _FORBIDDEN: Final = regex(r"[\x00-\x20\x7f#%/:<>?@\[\\\]^|,]")
 _NUMBER: Final = regex(r"0x[0-9a-f]*|[0-9]+")
-_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
+NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
 _LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _LOCALHOST: Final = "localhost"
 
@@ -126,7 +126,7 @@ def _v6(literal: str) -> Iterator[Host]:
     yield address
     if address.ipv4_mapped:
         yield address.ipv4_mapped
-    elif address in _NAT64:
+    elif address in NAT64:
         yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 

@@ -19,21 +19,35 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.printable import printable
-from mitml4.protocols.policy import End, PolicyDecision, Unreadable
+from mitml4.protocols.policy import NOT_ALLOWED, Closed, End, PolicyDecision, Target, Unreadable
 from mitml4.regex import regex
-from mitml4.session.hosts import Host, ascii_form, readings, written
+from mitml4.session.hosts import NAT64, Host, ascii_form, readings, written
 
 __all__ = ["HostPattern", "LivePolicy", "Policy"]
 
 _BRACKETED: Final = regex(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
 _HOST: Final = regex(r"[^\s/\[\]:@]+")
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2
+# The IANA registries of special-purpose addresses, without those for documentation; and 6to4.
+_SPECIAL: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+            *("172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+            *("192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+            "168.63.129.16/32",  # Azure's metadata
+            *("::/3", "2001::/23", "2002::/16", "4000::/2", "8000::/1"),
+        ),
+    )
+)
+"""Networks whose addresses `--allow` has to name: what is not the public internet."""
 _EXAMPLES: Final = "as in: example.com  '*.example.com'  10.0.0.0/8  '[2001:db8::]/32'  '*:8443'"
 
 
@@ -76,12 +90,14 @@ class HostPattern:
 
     def matches(self, end: End) -> bool:
         """Whether the pattern matches a host (a name or an address literal) and port."""
-        if isinstance(end, Unreadable) or self.port not in (None, end.port):
+        if not isinstance(end, Target) or self.port not in (None, end.port):
             return False
         return any(map(self._is, readings(end.host)))
 
     def may_match(self, end: End) -> bool:
         """Like `matches`, but also true where the host cannot be read and might match."""
+        if isinstance(end, Closed):
+            return False
         if isinstance(end, Unreadable):
             return end.port is None or self.port in (None, end.port)
         return self.matches(end) or (self.port in (None, end.port) and not readings(end.host))
@@ -91,6 +107,20 @@ class HostPattern:
         if isinstance(self.host, re.Pattern):
             return any(map(self._is, readings(str(network.broadcast_address))))
         return self.host.version == network.version and self.host.overlaps(network)
+
+    def names(self, host: Host, port: int) -> bool:
+        """Whether it names this host for `--allow`: a glob names no address, and a network that is
+        larger than a special one (private, loopback, …) names nothing in it."""
+        if self.port not in (None, port):
+            return False
+        if isinstance(host, str):
+            return isinstance(self.host, re.Pattern) and self._is(host)
+        if isinstance(self.host, re.Pattern):
+            return host.is_loopback and self.text.partition(":")[0] == "localhost"
+        if not self._is(host):
+            return False
+        special = [each for each in _SPECIAL if each.version == host.version and host in each]
+        return not special or any(_is_within(self.host, each) for each in special)
 
     def _is(self, host: Host) -> bool:
         if isinstance(self.host, re.Pattern):
@@ -103,8 +133,11 @@ _INTERCEPT: Final = PolicyDecision("intercept")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The options --block, --passthrough, --only and --tls. They are asked in this order."""
+    """The options --block, --allow, --passthrough, --only and --tls. They are asked in this
+    order."""
 
+    allow: tuple[HostPattern, ...] = ()
+    """If not empty, everything else is refused."""
     block: tuple[HostPattern, ...] = ()
     passthrough: tuple[HostPattern, ...] = ()
     only: tuple[HostPattern, ...] = ()
@@ -129,6 +162,8 @@ class Policy:
         for refused in self.block:
             if any(map(refused.may_match, ends)):
                 return PolicyDecision("block", f"--block {refused.text}")
+        if self.allow and not self._allows(ends):
+            return PolicyDecision("block", NOT_ALLOWED)
         if pattern := _first_match(self.passthrough, ends):
             return PolicyDecision("passthrough", f"--passthrough {pattern.text}")
         if self.only and not _first_match(self.only, ends):
@@ -136,6 +171,29 @@ class Policy:
         if self.tls == "passthrough":
             return PolicyDecision("passthrough", "--tls passthrough")
         return _INTERCEPT
+
+    def allows_name(self, name: str) -> bool:
+        """Whether DNS is asked for a name: it is allowed at some port."""
+        hosts = written(name)
+        return any(
+            pattern.names(host, pattern.port or 0)
+            for pattern in self.allow
+            for host in hosts
+            if isinstance(host, str)
+        )
+
+    def _allows(self, ends: Sequence[End]) -> bool:
+        """Whether one of the ends is allowed, and none is an address that has to be named."""
+        targets = [end for end in ends if isinstance(end, Target)]
+        allowed = [target for target in targets if self._allows_target(target)]
+        others = [target for target in targets if target not in allowed]
+        return bool(allowed) and not any(map(_is_special, others))
+
+    def _allows_target(self, target: Target) -> bool:
+        """An address has to be allowed in each of its readings, a name in one of its forms."""
+        hosts = _judged(target.host)
+        by_host = [any(each.names(host, target.port) for each in self.allow) for host in hosts]
+        return bool(hosts) and (any if isinstance(hosts[0], str) else all)(by_host)
 
 
 class LivePolicy:
@@ -151,6 +209,10 @@ class LivePolicy:
         it may sign all."""
         texts = (text for domain in domains for text in (domain, f"*.{domain}"))
         self._permitted = tuple(map(HostPattern.parse, texts))
+
+    def allows_name(self, name: str) -> bool:
+        """See `Policy.allows_name`."""
+        return self._policy.allows_name(name)
 
     def decide(self, ends: Sequence[End]) -> PolicyDecision:
         """See `Policy.decide`."""
@@ -180,6 +242,29 @@ class LivePolicy:
 
 def _first_match(patterns: Iterable[HostPattern], ends: Sequence[End]) -> HostPattern | None:
     return next((item for item in patterns if any(map(item.matches, ends))), None)
+
+
+def _judged(host: str) -> tuple[Host, ...]:
+    """The readings of a host; of an IPv4 address in an IPv6 one, only the former."""
+    return tuple(
+        each
+        for each in written(host)
+        if not isinstance(each, IPv6Address) or not (each.ipv4_mapped or each in NAT64)
+    )
+
+
+def _is_special(target: Target) -> bool:
+    """Whether it is an address that has to be named, whoever has given it."""
+    return any(
+        not isinstance(host, str) and any(host in each for each in _SPECIAL)
+        for host in _judged(target.host)
+    )
+
+
+def _is_within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 def _glob(host: str) -> re.Pattern[str] | None:

@@ -16,9 +16,12 @@ from typing import Final
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.address import Address
 from mitml4.errors import ExitCode
+from mitml4.events import DnsRefused
 from mitml4.net import processes
 from mitml4.net.capabilities import Capability
+from mitml4.net.namespace.dns import Refusals
 from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.session.browsers import BrowserTrust, withdraw
@@ -98,8 +101,15 @@ async def _run(
         launch.cancel()
         raise
     command = Command(launch, environ)
+    refusals = Refusals(session.policy.allows_name, session.refuse_name)
     inside = CommandSource.opened(
-        config, namespace, command, interceptor, session.policy.decide, session.note
+        config,
+        namespace,
+        command,
+        interceptor,
+        session.policy.decide,
+        session.note,
+        refusals if config.policy.allow else None,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(command.watch)
@@ -117,6 +127,10 @@ class _RunSession(Session):
 
     mode = "run"
     needs_outputs = False
+
+    def refuse_name(self, client: Address, name: str | None) -> None:
+        """A DNS query was refused."""
+        self.hub.publish(DnsRefused(client=client, name=name))
 
     async def drain(self) -> None:
         """No client is left to receive data. What clients have sent is still delivered."""

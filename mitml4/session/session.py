@@ -292,7 +292,7 @@ class Session:
             policy=self.policy.decide,
             hold_s=self.config.detect_timeout_s,
             shown=self._shown(),
-            name_of=source.name_of,
+            names_of=source.names_of,
             editing=self._editing,
         )
 

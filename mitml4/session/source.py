@@ -67,8 +67,8 @@ class FlowSource(Protocol):
     def source_address(self, connection: IncomingConnection, stream: TcpStream) -> Address:
         """The address that the server of a connection sees."""
 
-    def name_of(self, destination: Address) -> str | None:
-        """What clients call a destination, where that is known."""
+    def names_of(self, destination: Address) -> Sequence[str]:
+        """What clients call a destination, as far as that is known; the last name first."""
 
     async def watch(self, session: SessionControl) -> None:
         """Monitor what the source depends on, and stop the session when it is lost. Cancelled at

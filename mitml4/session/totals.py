@@ -78,7 +78,7 @@ class Totals:
                 self.handshakes_failed += event.flow in self._troubled and event.reason == "error"
                 self._troubled.discard(event.flow)
                 self._add_failure(event)
-                self.blocked += event.reason == "blocked"
+                self.blocked += event.reason in ("blocked", "denied")
                 self.bytes_up += event.bytes_up
                 self.bytes_down += event.bytes_down
                 self.undetected += event.stack[-1:] == ("unknown",)

@@ -47,7 +47,7 @@ def entry_of(flow: Flow) -> Entry:
         down=flow.bytes_down,
         duration_s=flow.duration_s,
         client=str(flow.client),
-        failed=has_failed(flow) or flow.reason == "blocked",
+        failed=has_failed(flow) or flow.reason in ("blocked", "denied"),
     )
 
 

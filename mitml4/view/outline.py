@@ -22,7 +22,7 @@ def outline(flow: Flow) -> str:
     """The most important of it in a few words."""
     if flow.problems:
         return f"{flow.problems[0].side}: {flow.problems[0].reason}"
-    if flow.reason in FAILURES or flow.reason == "blocked":
+    if flow.reason in FAILURES or flow.reason in ("blocked", "denied"):
         return str(flow.reason)
     if flow.passthrough:
         return f"passed through: {flow.passthrough}"

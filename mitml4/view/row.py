@@ -81,7 +81,7 @@ class Row:
 
 def _kind(flow: Flow) -> str:
     """Which colour it has."""
-    if has_failed(flow) or flow.reason == "blocked":
+    if has_failed(flow) or flow.reason in ("blocked", "denied"):
         return "failed"
     if flow.passthrough:
         return "passthrough"

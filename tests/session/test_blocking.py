@@ -501,6 +501,33 @@ async def test_what_is_blocked_never_reaches_the_server(lab) -> None:
         assert len(script.heard) <= close.bytes_up < len(script.said), name
 
 
+def allowing(*patterns: str) -> Decide:
+    return Policy(allow=tuple(map(HostPattern.parse, patterns)), tls="passthrough").decide
+
+
+async def test_what_is_not_allowed_never_reaches_the_server(lab) -> None:
+    policy = allowing("127.0.0.1", "ok.test", "*.ok.test", "5.6.7.8")
+    for name, (close, script) in (await play_all(lab, policy)).items():
+        assert close.reason == "denied", name
+        assert script.said.startswith(script.heard), name
+        assert len(script.heard) <= close.bytes_up < len(script.said), name
+
+
+async def test_what_is_allowed_passes(lab) -> None:
+    policy = allowing("127.0.0.1", "ok.test", "b.ok.test")
+    for pieces in (
+        [get(b"OK.test") + get(b"b.ok.test")],
+        [http2(h2_get("ok.test"), h2_get("b.ok.test"))],
+        [b"\x05\x01\x00", OK, b"\x05\x01\x00\x03\x07ok.test\x01\xbb"],
+        [hello("ok.test")],
+        [b"SSH-2.0-x\r\n"],
+        [b"what nobody knows"],
+        [END],
+    ):
+        close, script = await play(lab, pieces, policy)
+        assert (close.reason, script.heard) == ("closed", script.said.rstrip(b".") + b"."), pieces
+
+
 ANSWER = Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 IN_PARTS: list[tuple[bytes, list[Piece]]] = [
     (b"", [b"GET /", SILENCE, get(BLOCKED)[5:30], SILENCE, get(BLOCKED)[30:]]),

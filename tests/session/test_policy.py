@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target, Unreadable
-from mitml4.protocols.policy import PolicyDecision
+from mitml4.protocols.policy import Blocked, FlowPolicy, PolicyDecision
 from mitml4.session.policy import HostPattern, LivePolicy, Policy
 
 
@@ -106,6 +106,113 @@ def test_a_host_is_matched_however_it_is_written() -> None:
             assert HostPattern.parse(pattern).matches(Target(host, 443)), (pattern, host)
             assert HostPattern.parse("*:443").matches(Target(host, 443)), host
             assert not HostPattern.parse("other.example").matches(Target(host, 443)), host
+
+
+def allows(allowed: tuple[str, ...], *ends: Target | Unreadable) -> bool:
+    return Policy(allow=patterns(*allowed)).decide(ends).action != "block"
+
+
+def test_only_what_is_allowed_may_be_reached() -> None:
+    for allowed, host, port in (
+        ("ok.test", "OK.test.", 443),
+        ("*.ok.test", "a.b.ok.test", 1),
+        ("*", "any.test", 1),
+        ("ok.test:443", "ok.test", 443),
+        ("192.0.2.0/24", "192.0.2.7", 443),
+        ("192.0.2.7", "::ffff:192.0.2.7", 443),
+        ("192.0.2.7", "64:ff9b::192.0.2.7", 443),
+        ("0.0.0.0/0", "192.0.2.7", 443),
+        ("::/0", "2001:db8::1", 443),
+        ("10.0.0.0/8", "10.9.9.9", 443),
+        ("10.1.2.3", "10.1.2.3", 443),
+        ("169.254.169.254", "169.254.169.254", 80),
+        ("fd00::/8", "fd00:ec2::254", 80),
+        ("localhost", "127.0.0.1", 80),
+        ("localhost:80", "::1", 80),
+        ("8.0.0.1", "8.0.0.1", 1),
+    ):
+        assert allows((allowed,), Target(host, port)), (allowed, host)
+    for allowed, host, port in (
+        ("ok.test", "a.ok.test", 443),
+        ("*.ok.test", "ok.test", 443),
+        ("ok.test:443", "ok.test", 80),
+        ("*", "192.0.2.7", 443),
+        ("*:443", "2001:db8::1", 443),
+        ("192.*", "192.0.2.7", 443),
+        ("0.0.0.0/0", "169.254.169.254", 80),
+        ("0.0.0.0/0", "127.0.0.1", 80),
+        ("0.0.0.0/0", "2001:db8::1", 443),
+        ("::/0", "192.0.2.7", 443),
+        ("::/0", "::1", 443),
+        ("::/0", "fe80::1%eth0", 443),
+        ("::/0", "::ffff:10.0.0.1", 443),
+        ("64:ff9b::/96", "64:ff9b::10.0.0.1", 443),
+        ("10.0.0.1", "010.0.0.1", 443),
+        ("8.0.0.1", "010.0.0.1", 443),
+        ("*", "a b", 443),
+        ("localhost", "10.0.0.1", 443),
+    ):
+        assert not allows((allowed,), Target(host, port)), (allowed, host)
+    assert not allows(("*", "0.0.0.0/0"), Unreadable())
+
+
+def test_an_address_may_be_reached_by_an_allowed_name_unless_it_is_special() -> None:
+    name = Target("ok.test", 443)
+    assert allows(("ok.test",), Target("192.0.2.7", 443), name)
+    assert not allows(("other.test",), Target("192.0.2.7", 443), name)
+    for address in ("10.0.0.1", "127.0.0.1", "169.254.169.254", "100.100.100.200", "fd00::1"):
+        assert not allows(("ok.test",), Target(address, 443), name), address
+        assert not allows(("*",), Target(f"::ffff:{address}", 443), name) or ":" in address
+        assert allows(("ok.test", address), Target(address, 443), name), address
+    for address in ("::1", "fe80::1", "2002:a00:1::", "64:ff9b::10.0.0.1", "168.63.129.16"):
+        assert not allows(("ok.test",), Target(address, 443), name), address
+
+
+def test_a_flow_may_be_for_any_of_its_names_and_for_no_other() -> None:
+    decide = Policy(allow=patterns("a.test", "b.test:22", "10.0.0.1")).decide
+    there = Target("192.0.2.7", 22)
+    names = (Target("a.test", 22), Target("B.test", 22))
+    flow = FlowPolicy.of_flow(decide, there, names)
+    flow.check_destination()
+    assert flow.means("A.test.", "b.test")
+    assert not flow.means("a.test", "c.test")
+    with pytest.raises(Blocked):
+        flow.check_closed(["a.test"], "pinned", is_asked_for=False)
+    flow.check_closed(["a.test"], "--passthrough", is_asked_for=True)
+    for closed in ([], ["c.test"]):
+        with pytest.raises(Blocked):
+            flow.check_closed(closed, "--passthrough", is_asked_for=True)
+    assert not flow.inside("b.test").means("a.test")
+    last = FlowPolicy.of_flow(decide, there, (Target("c.test", 22), *names))
+    last.check_destination()
+    for refused in (
+        FlowPolicy.of_flow(decide, there, ()),
+        FlowPolicy.of_flow(decide, there, (Target("c.test", 22),)),
+        FlowPolicy.of_flow(decide, Target("192.0.2.7", 23), (Target("b.test", 23),)),
+    ):
+        with pytest.raises(Blocked):
+            refused.check_destination()
+    named = FlowPolicy.of_flow(decide, Target("10.0.0.1", 1), ())
+    named.check_destination()
+    named.check_closed([], "pinned", is_asked_for=False)
+    assert named.means("a.test")
+    everywhere = FlowPolicy.of_flow(Policy().decide, there, ())
+    everywhere.check_destination()
+    everywhere.check_closed([], "pinned", is_asked_for=False)
+    assert everywhere.inside("a.test").means("b.test")
+
+
+def test_dns_is_asked_for_names_that_are_allowed_at_some_port() -> None:
+    policy = Policy(allow=patterns("ok.test:443", "*.below.test", "10.0.0.0/8"))
+    for name, expected in (
+        ("OK.test", True),
+        ("a.below.test", True),
+        ("below.test", False),
+        ("other.test", False),
+        ("10.0.0.1", False),
+        ("", False),
+    ):
+        assert policy.allows_name(name) == expected, name
 
 
 def test_what_nobody_takes_for_a_host_matches_no_pattern() -> None:

@@ -57,8 +57,8 @@ class LoopbackSource:
     def source_address(self, _connection: object, stream: TcpStream) -> Address:
         return Address.of(stream.socket.getsockname())
 
-    def name_of(self, _destination: Address) -> str | None:
-        return f"by-{self.address[1]}.example"
+    def names_of(self, _destination: Address) -> tuple[str, ...]:
+        return (f"by-{self.address[1]}.example",)
 
     async def watch(self, _session: SessionControl) -> None:
         await trio.sleep_forever()
@@ -342,7 +342,7 @@ async def test_several_sources_share_a_session(flow_sources, nursery) -> None:
     flows = [each for each in kept.events if isinstance(each, FlowOpen)]
     assert [each.flow for each in flows] == [1, 2, 3, 4]
     assert [(each.destination.port, each.name) for each in flows] == [
-        (source.port, source.name_of(each.destination))
+        (source.port, *source.names_of(each.destination))
         for source, each in zip(flow_sources * 2, flows, strict=True)
     ]
     connected = [each for each in kept.events if isinstance(each, ServerConnected)]

@@ -2,7 +2,8 @@
 
 A query arrives here whichever server it was for, and gets the host's answer: split horizon, a VPN's
 names, and 127.0.0.53 of systemd-resolved all work. The addresses in the answers are remembered, so
-that a flow can be shown with the name that was looked up.
+that a flow can be shown with the name that was looked up. With `--allow`, other names are refused,
+and nobody is asked for them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Any, Final
 import trio
 from cachetools import FIFOCache
 
+from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.net.namespace.dns_message import addresses_in, failure
+from mitml4.net.namespace.dns_message import Code, addresses_in, answer_without, question_of
 
-__all__ = ["DnsRelay", "Names", "names_by_file", "resolvers_of"]
+__all__ = ["DnsRelay", "Names", "Refusals", "names_by_file", "resolvers_of"]
 
 _PORT: Final = 53
 _RESOLVE_S: Final = 4.0
@@ -32,6 +34,7 @@ _MAX_QUERIES: Final = 512
 _MAX_STREAMS: Final = 64
 """A limit of connections to the resolver; a command may open any number."""
 _MAX_NAMES: Final = 8192
+_MAX_NAMES_OF_ADDRESS: Final = 64
 _MAX_RESOLVERS: Final = 3  # resolv.conf(5), MAXNS
 _MAX_MESSAGE: Final = 65535
 _DEFAULT_RESOLVER: Final = "127.0.0.1"  # resolv.conf(5)
@@ -44,13 +47,12 @@ Ask = Callable[[str, int, bytes], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class Names:
-    """The last name whose lookup returned an address. The least recently learned are dropped
-    first."""
+    """The names whose lookup returned an address. The least recently learned are dropped first."""
 
     limit: int = _MAX_NAMES
     by_file: Mapping[str, str] = field(default_factory=dict)
     """Names that need no resolver: see `names_by_file`."""
-    _names: FIFOCache[str, str] = field(init=False)
+    _names: FIFOCache[str, tuple[str, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._names = FIFOCache(self.limit)
@@ -58,10 +60,22 @@ class Names:
     def learn(self, answer: bytes) -> None:
         """Remember the addresses in a resolver's answer."""
         for address, name in addresses_in(answer):
-            self._names[address] = name
+            others = (each for each in self._names.get(address, ()) if each != name)
+            self._names[address] = (name, *others)[:_MAX_NAMES_OF_ADDRESS]
 
-    def of(self, address: str) -> str | None:
-        return self._names.get(address) or self.by_file.get(address)
+    def of(self, address: str) -> tuple[str, ...]:
+        """The last name first."""
+        by_file = self.by_file.get(address)
+        return self._names.get(address) or ((by_file,) if by_file else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Which names may be asked for, and who hears of the others."""
+
+    allows: Callable[[str], bool]
+    refused: Callable[[Address, str | None], None]
+    """Told of the client, and of the name if there is one."""
 
 
 def names_by_file(path: Path = _HOSTS) -> dict[str, str]:
@@ -99,6 +113,7 @@ class DnsRelay:
         names: Names,
         note: Callable[[str], None],
         *,
+        refusals: Refusals | None = None,
         resolv_conf: Path = _RESOLV_CONF,
         port: int = _PORT,
     ) -> None:
@@ -106,6 +121,7 @@ class DnsRelay:
         self._sockets = [trio.socket.from_stdlib_socket(each.dup()) for each in sockets]
         self._names = names
         self._note = note
+        self._refusals = refusals
         self._resolv_conf = resolv_conf
         self._port = port
         self._noted = False
@@ -137,7 +153,7 @@ class DnsRelay:
         self, sock: trio.socket.SocketType, query: bytes, client: Any
     ) -> None:
         async with self._limit:
-            answer = await self._resolve(query, _ask_by_datagram)
+            answer = await self._answer(query, Address.of(client), _ask_by_datagram)
         if answer:
             try:
                 await sock.sendto(answer, client)
@@ -167,16 +183,27 @@ class DnsRelay:
         """RFC 7766: any number of queries, one after the other."""
         async with stream:
             try:
+                client = Address.of(stream.socket.getpeername())
                 while True:
                     with trio.fail_after(_IDLE_S):
                         query = await _receive_message(stream)
                     async with self._limit:
-                        answer = await self._resolve(query, _ask_by_stream)
+                        answer = await self._answer(query, client, _ask_by_stream)
                     if answer is None:
                         return
                     await stream.send_all(struct.pack("!H", len(answer)) + answer)
-            except (trio.BrokenResourceError, trio.TooSlowError, EOFError):
+            except (OSError, trio.BrokenResourceError, trio.TooSlowError, EOFError):
                 return
+
+    async def _answer(self, query: bytes, client: Address, ask: Ask) -> bytes | None:
+        if refusals := self._refusals:
+            question = question_of(query)
+            if question is None or not refusals.allows(question.name):
+                refusals.refused(client, question.name if question else None)
+                return answer_without(query, Code.REFUSED)
+            if question.is_binding:
+                return answer_without(query, Code.NO_ERROR)
+        return await self._resolve(query, ask)
 
     async def _resolve(self, query: bytes, ask: Ask) -> bytes | None:
         """The first answer of the host's resolvers, tried in order."""
@@ -195,7 +222,7 @@ class DnsRelay:
         if not self._noted:
             self._noted = True
             self._note(f"no resolver of this host answers ({reason}): see {self._resolv_conf}")
-        return failure(query)
+        return answer_without(query, Code.SERVER_FAILURE)
 
     def _resolvers(self) -> list[str]:
         """They are read each time, because the network may have changed."""

@@ -1,6 +1,7 @@
-"""The addresses and names in a DNS answer, and a failure answer.
+"""The addresses and names in a DNS answer, the question of a query, and answers without records.
 
-RFC 1035 §4.1. Only what this needs is parsed, and only messages of resolvers that the host trusts.
+RFC 1035 §4.1. Only what this needs is parsed: messages of resolvers that the host trusts, and the
+question of a query that nobody is to be trusted with.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import Final
 
-__all__ = ["addresses_in", "failure"]
+from mitml4.dataclass import dataclass
+from mitml4.regex import regex
+
+__all__ = ["Code", "Question", "addresses_in", "answer_without", "question_of"]
 
 _HEADER: Final = struct.Struct("!6H")
 _RECORD: Final = struct.Struct("!HHIH")
@@ -19,7 +24,53 @@ _MAX_RECORDS: Final = 256
 _IS_RESPONSE: Final = 0x8000
 _KEPT_FLAGS: Final = 0x7900  # opcode, RD
 _RECURSION_AVAILABLE: Final = 0x0080
-_SERVFAIL: Final = 2
+_OPCODE: Final = 0x7800
+_LABEL: Final = regex(rb"[0-9A-Za-z_-]{1,63}")
+_IN: Final = 1
+_BINDINGS: Final = (64, 65)  # SVCB and HTTPS (RFC 9460)
+
+
+class Code(IntEnum):
+    """RFC 1035 §4.1.1."""
+
+    NO_ERROR = 0
+    SERVER_FAILURE = 2
+    REFUSED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a query asks for."""
+
+    name: str
+    kind: int
+
+    @property
+    def is_binding(self) -> bool:
+        """Whether it asks how to reach a service: by which other name, with which ECH key."""
+        return self.kind in _BINDINGS
+
+
+def question_of(query: bytes) -> Question | None:
+    """The question of a plain query for a host name; None for everything else: updates, several
+    questions, records besides an OPT (RFC 6891), labels that a resolver might read differently."""
+    try:
+        _, flags, questions, answers, authorities, others = _HEADER.unpack_from(query)
+        if flags & (_IS_RESPONSE | _OPCODE) or (questions, answers, authorities) != (1, 0, 0):
+            return None
+        at, labels = _HEADER.size, []
+        while length := query[at]:
+            label = query[at + 1 : at + 1 + length]
+            if len(label) != length or not _LABEL.fullmatch(label):
+                return None
+            labels.append(label.decode("ascii"))
+            at += 1 + length
+        kind, kind_of_network = struct.unpack_from("!HH", query, at + 1)
+    except (struct.error, IndexError):
+        return None
+    if kind_of_network != _IN or others > 1 or not labels:
+        return None
+    return Question(".".join(labels), kind)
 
 
 def addresses_in(message: bytes) -> Iterator[tuple[str, str]]:
@@ -46,9 +97,9 @@ def addresses_in(message: bytes) -> Iterator[tuple[str, str]]:
         return
 
 
-def failure(query: bytes) -> bytes | None:
-    """SERVFAIL for a query, so that the client need not wait for its time-out; None if it is not a
-    query."""
+def answer_without(query: bytes, code: Code) -> bytes | None:
+    """An answer without records, so that the client need not wait for its time-out; None if it is
+    not a query."""
     try:
         number, flags, questions, *_ = _HEADER.unpack_from(query)
         if flags & _IS_RESPONSE or questions != 1:
@@ -56,7 +107,7 @@ def failure(query: bytes) -> bytes | None:
         end = _skip_name(query, _HEADER.size) + 4
     except (struct.error, IndexError):
         return None
-    told = _IS_RESPONSE | (flags & _KEPT_FLAGS) | _RECURSION_AVAILABLE | _SERVFAIL
+    told = _IS_RESPONSE | (flags & _KEPT_FLAGS) | _RECURSION_AVAILABLE | code
     return _HEADER.pack(number, told, 1, 0, 0, 0) + query[_HEADER.size : end]
 
 

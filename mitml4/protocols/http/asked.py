@@ -14,10 +14,11 @@ from typing import Final
 
 from mitml4.protocols.conversation import End, LayerContext, Target, Unreadable
 from mitml4.protocols.http.http1_heads import unfolded
+from mitml4.protocols.policy import Closed
 from mitml4.protocols.wire_text import whole_text
 from mitml4.regex import regex
 
-__all__ = ["is_elsewhere", "of_fields", "of_headers", "of_target"]
+__all__ = ["disagreeing", "is_elsewhere", "of_fields", "of_headers", "of_target"]
 
 _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443, b"ftp": 21}
 _HOST_FIELD: Final = regex(rb"(?:^|[\r\n])[^!-~\r\n]*host[^!-~\r\n]*:([^\r\n]*)", re.IGNORECASE)
@@ -54,6 +55,15 @@ def of_fields(section: bytes, context: LayerContext) -> list[End]:
         sections.add(unfolded(section.replace(b"\r", b" ")))
     values = {value.strip() for each in sections for value in _HOST_FIELD.findall(each)}
     return [end for value in sorted(values - {b""}) for end in _of_authority(value, context, None)]
+
+
+def disagreeing(hosts: Sequence[End], context: LayerContext) -> list[End]:
+    """What the Host of a request to an origin server is refused for, where all but some hosts are:
+    another host than that of the connection."""
+    others = (each.host for each in hosts if isinstance(each, Target))
+    if context.policy.means(*others):
+        return []
+    return [Closed("HTTP: a Host that the connection is not for")]
 
 
 def of_headers(headers: Sequence[tuple[bytes, bytes]], context: LayerContext) -> list[End]:

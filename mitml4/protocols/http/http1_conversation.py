@@ -24,7 +24,7 @@ from mitml4.protocols.conversation import (
     End,
     Unreadable,
 )
-from mitml4.protocols.http.asked import is_elsewhere, of_fields, of_target
+from mitml4.protocols.http.asked import disagreeing, is_elsewhere, of_fields, of_target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import UPGRADES, origin, shown
 from mitml4.protocols.http.http1_heads import (
@@ -145,7 +145,10 @@ class HttpConversation(HttpMessages):
 
     def _request_head(self, line: re.Match[bytes], section: bytes) -> None:
         """A request head is whole: its line, and its header section."""
-        self.named += of_fields(section, self.context)
+        hosts = of_fields(section, self.context)
+        self.named += hosts
+        if line["target"].startswith((b"/", b"*")):
+            self.named += disagreeing(hosts, self.context)
         fields = Fields.of(section)
         connect = line["method"] == b"CONNECT"
         # RFC 9110 §9.3.6: "A CONNECT request message does not have content."

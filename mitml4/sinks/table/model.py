@@ -285,8 +285,8 @@ def _add_request(row: Row, request: HttpRequest) -> None:
 def _close(row: Row, event: FlowClose) -> None:
     row.stack = event.stack
     row.rate = None
-    if event.reason == "blocked":
-        row.state, row.info = "blocked", "blocked"
+    if event.reason in ("blocked", "denied"):
+        row.state, row.info = "blocked", event.reason
     elif event.reason not in FAILURES:
         row.state = "closed" if row.state == "open" else row.state
     elif row.state == "open":

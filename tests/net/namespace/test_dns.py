@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mitml4.net.namespace.dns import DnsRelay, Names, resolvers_of
+from mitml4.net.namespace.dns import DnsRelay, Names, Refusals, resolvers_of
 
 QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x00\x01\x00\x01"
 ANSWER = (
@@ -18,7 +18,7 @@ ANSWER = (
     + QUERY[12:]
     + b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc6\x33\x64\x02"
 )
-SERVFAIL = 2
+SERVFAIL, REFUSED = 2, 5
 RESOLVER = "127.53.0.1"
 """An address that no other program's ports are taken on."""
 
@@ -42,7 +42,7 @@ def test_names_are_bounded_and_the_oldest_go_first() -> None:
     names = Names(limit=2)
     for last in (1, 2, 3):
         names.learn(ANSWER[:-1] + bytes([last]))
-    assert [names.of(f"198.51.100.{last}") for last in (1, 2, 3)] == [None, *["www.example"] * 2]
+    assert [names.of(f"198.51.100.{last}") for last in (1, 2, 3)] == [(), *[("www.example",)] * 2]
 
 
 def test_a_name_that_is_learned_again_stays() -> None:
@@ -50,9 +50,9 @@ def test_a_name_that_is_learned_again_stays() -> None:
     for last in (1, 2, 1, 3):
         names.learn(ANSWER[:-1] + bytes([last]))
     assert [names.of(f"198.51.100.{last}") for last in (1, 2, 3)] == [
-        "www.example",
-        None,
-        "www.example",
+        ("www.example",),
+        (),
+        ("www.example",),
     ]
 
 
@@ -71,13 +71,19 @@ class Lab:
         self.resolv_conf.write_text(f"nameserver {RESOLVER}\n")
         self.names = Names()
         self.notes: list[str] = []
+        self.refusals: Refusals | None = None
         self.nursery = nursery
 
     async def start(self) -> None:
         await self.datagrams.bind((RESOLVER, 0))
         port = self.datagrams.getsockname()[1]
         relay = DnsRelay(
-            self.inside, self.names, self.notes.append, resolv_conf=self.resolv_conf, port=port
+            self.inside,
+            self.names,
+            self.notes.append,
+            refusals=self.refusals,
+            resolv_conf=self.resolv_conf,
+            port=port,
         )
         self.nursery.start_soon(relay.run)
 
@@ -106,8 +112,45 @@ async def lab(nursery, tmp_path: Path):
 async def test_a_query_goes_to_the_hosts_resolver_and_the_name_is_learned(lab) -> None:
     lab.nursery.start_soon(lab.answer_with, ANSWER)
     assert await lab.ask() == ANSWER
-    assert lab.names.of("198.51.100.2") == "www.example"
+    assert lab.names.of("198.51.100.2") == ("www.example",)
     assert lab.notes == []
+
+
+async def test_names_that_are_not_allowed_are_refused_by_udp_and_tcp(nursery, tmp_path) -> None:
+    lab = Lab(nursery, tmp_path)
+    refused: list[str | None] = []
+    lab.refusals = Refusals(lambda name: name == "ok.test", lambda _, name: refused.append(name))
+    await lab.start()
+    for query in (QUERY, QUERY[:5] + b"\x02" + QUERY[6:]):
+        await lab.client.sendto(query, lab.inside[0].getsockname())
+        if query == QUERY:
+            with trio.fail_after(5):
+                assert (await lab.client.recv(4096))[3] & 15 == REFUSED
+    host, port = lab.inside[1].getsockname()
+    async with await trio.open_tcp_stream(host, port) as stream:
+        await stream.send_all(struct.pack("!H", len(QUERY)) + QUERY)
+        with trio.fail_after(5):
+            assert (await stream.receive_some(4096))[5] & 15 == REFUSED
+    assert refused == ["www.example", None, "www.example"]
+    nursery.cancel_scope.cancel()
+    for sock in (lab.datagrams, lab.client, *lab.inside):
+        sock.close()
+
+
+async def test_where_names_are_refused_nobody_is_told_of_other_ways_to_a_service(
+    nursery, tmp_path
+) -> None:
+    lab = Lab(nursery, tmp_path)
+    lab.refusals = Refusals(lambda _name: True, lambda _client, _name: None)
+    await lab.start()
+    https = QUERY[:-4] + b"\x00\x41" + QUERY[-2:]
+    await lab.client.sendto(https, lab.inside[0].getsockname())
+    with trio.fail_after(5):
+        answer = await lab.client.recv(4096)
+    assert (answer[3] & 15, answer[6:8]) == (0, b"\0\0")
+    nursery.cancel_scope.cancel()
+    for sock in (lab.datagrams, lab.client, *lab.inside):
+        sock.close()
 
 
 async def test_an_answer_to_something_else_is_not_taken(lab) -> None:
@@ -159,7 +202,7 @@ async def test_queries_over_tcp_go_over_tcp_any_number_of_them(lab) -> None:
                 while len(received) < 2 + len(ANSWER):
                     received += await stream.receive_some(4096)
             assert received[2:] == ANSWER
-    assert lab.names.of("198.51.100.2") == "www.example"
+    assert lab.names.of("198.51.100.2") == ("www.example",)
 
 
 async def test_connections_that_ask_nothing_do_not_use_up_the_descriptors(lab, monkeypatch) -> None:

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.net.namespace.dns_message import addresses_in, failure
+from mitml4.net.namespace.dns_message import (
+    Code,
+    Question,
+    addresses_in,
+    answer_without,
+    question_of,
+)
 
 A, CNAME, AAAA = 1, 5, 28
 
@@ -70,12 +76,13 @@ def test_a_cut_answer_gives_nothing_that_is_not_there() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_break_it(data: bytes) -> None:
     list(addresses_in(data))
-    failure(data)
+    answer_without(data, Code.SERVER_FAILURE)
+    question_of(data)
     list(addresses_in(answer(record(POINTER, A, PACKED_V4))[:20] + data))
 
 
 def test_a_failure_answers_the_question_and_says_servfail() -> None:
-    told = failure(query())
+    told = answer_without(query(), Code.SERVER_FAILURE)
     number, flags, questions, answers, _, _ = struct.unpack_from("!6H", told)
     assert (number, questions, answers) == (0x1234, 1, 0)
     assert flags & 0x8000
@@ -84,5 +91,33 @@ def test_a_failure_answers_the_question_and_says_servfail() -> None:
 
 
 def test_only_a_query_is_answered_with_a_failure() -> None:
-    assert failure(answer()) is None
-    assert failure(b"x") is None
+    assert answer_without(answer(), Code.SERVER_FAILURE) is None
+    assert answer_without(b"x", Code.SERVER_FAILURE) is None
+
+
+def test_the_question_of_a_plain_query_is_read() -> None:
+    asked = question_of(query("WWW.a-b_c.example", AAAA))
+    assert asked == Question("WWW.a-b_c.example", AAAA)
+    assert question_of(query()[:11] + b"\x01" + query()[12:] + b"\0\0\x29" + bytes(8))
+    assert not asked.is_binding
+    assert Question("www.example", 65).is_binding
+
+
+def test_a_query_that_a_resolver_might_read_otherwise_has_none() -> None:
+    plain = query()
+    for changed in (
+        answer(),
+        plain[:2] + b"\x29\x00" + plain[4:],  # UPDATE
+        plain[:5] + b"\x02" + plain[6:],
+        plain[:7] + b"\x01" + plain[8:],
+        plain[:9] + b"\x01" + plain[10:],
+        plain[:11] + b"\x02" + plain[12:],
+        plain[:-1] + b"\x03",  # CHAOS
+        query("www.example.\0")[:-5],
+        plain[:12] + b"\xc0\x0c" + plain[-4:],
+        plain[:12] + b"\x0bwww.example\0" + plain[-4:],
+        plain[:12] + b"\x01\xff\0" + plain[-4:],
+        plain[:12] + b"\0" + plain[-4:],
+        b"",
+    ):
+        assert question_of(changed) is None, changed

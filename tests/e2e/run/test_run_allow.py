@@ -1,0 +1,210 @@
+"""`mitml4 run --allow`: what is allowed works, and each way around it is tried."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+
+import pytest
+
+from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4, SERVER_V6
+
+HELLO = "hello from nginx\n"
+WEB = "https://www.example/"
+CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
+UNKNOWN_HOST, REFUSED, RESET_IN_TLS, RESET = 6, 7, 35, 56  # curl(1)
+ENDS = {RESET_IN_TLS, RESET, 52, 16, 92}
+"""How curl may see the end of a connection that is not allowed any more."""
+
+
+def allowing(*hosts: str) -> list[str]:
+    return [part for host in hosts for part in ("--allow", host)]
+
+
+def visit(host, *arguments: str, allow: tuple[str, ...] = ("www.example",), options=(), **settings):
+    return host.run(*CURL, *arguments, options=[*allowing(*allow), *options], **settings)
+
+
+def reasons(ended) -> list[str]:
+    return [event["reason"] for event in ended.of_type("flow.close")]
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
+def test_what_is_allowed_works_and_other_names_do_not_exist(host, nginx, resolver, root) -> None:
+    resolver.clear()
+    script = f"{shlex.join((*CURL, WEB, 'http://www.example/'))}; curl -sS https://other.example/"
+    ended = host.run("sh", "-c", script, options=allowing("www.example"), root=root)
+    assert (ended.code, ended.out) == (UNKNOWN_HOST, 2 * HELLO)
+    assert set(reasons(ended)) == {"closed"}
+    assert {event["name"] for event in ended.of_type("dns.refused")} == {"other.example"}
+    assert set(resolver) == {"www.example"}
+
+
+def test_a_glob_is_every_name_below_it(host, nginx) -> None:
+    assert visit(host, WEB, allow=("*.example",)).out == HELLO
+    assert visit(host, WEB, allow=("*.www.example",)).code == UNKNOWN_HOST
+    assert visit(host, WEB, allow=("www.example:80",)).code == REFUSED
+
+
+ASK = """
+import socket, struct, sys
+question = b"".join(bytes([len(each)]) + each.encode() for each in sys.argv[1].split("."))
+query = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + question + b"\\0\\0\\1\\0\\1"
+for resolver in ("127.0.0.53", "9.9.9.9", "2001:db8::53"):
+    family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.connect((resolver, 53))
+        sock.send(query)
+        print(sock.recv(4096)[3] & 15)
+    with socket.socket(family) as sock:
+        sock.settimeout(10)
+        sock.connect((resolver, 53))
+        sock.sendall(struct.pack("!H", len(query)) + query)
+        print(sock.recv(4096)[5] & 15)
+"""
+
+
+def test_no_resolver_answers_for_other_names_by_udp_or_tcp(host, nginx, resolver) -> None:
+    resolver.clear()
+    allow = allowing("www.example")
+    ended = host.run("/usr/bin/python3", "-c", ASK, "secret.other.example", options=allow)
+    assert ended.out.split() == 6 * ["5"]
+    assert len(ended.of_type("dns.refused")) == 6
+    assert resolver == []
+
+
+CONNECT = """
+import socket, sys
+for each in sys.argv[1:]:
+    host, _, port = each.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.settimeout(10)
+        try:
+            sock.connect((host, int(port)))
+            print("connected")
+        except OSError as error:
+            print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
+def test_addresses_have_to_be_named(host, nginx, root) -> None:
+    """Also that of a server which no name has led to; DNS over TLS and the like included."""
+    addresses = (
+        f"{SERVER_V4}:443", f"{SERVER_V6}:443", f"::ffff:{SERVER_V4}:443", f"{SERVER_V4}:853",
+        "169.254.169.254:80", "10.0.0.1:80", "127.0.0.1:22", f"{ROUTER_WAN_V4}:22", "1.1.1.1:443",
+    )  # fmt: skip
+    argv = ("/usr/bin/python3", "-c", CONNECT, *addresses)
+    ended = host.run(*argv, options=allowing("www.example"), root=root)
+    assert ended.out.split() == ["ConnectionRefusedError"] * len(addresses)
+    assert reasons(ended) == ["denied"] * len(addresses)
+    assert all("not in --allow" in each["reason"] for each in ended.of_type("flow.error"))
+    named = host.run("/usr/bin/python3", "-c", CONNECT, addresses[0], options=allowing(SERVER_V4))
+    assert named.out.split() == ["connected"]
+
+
+
+
+def test_an_address_of_another_name_is_no_way_to_this_one(host, nginx) -> None:
+    """The SNI is allowed, and the address too, but DNS gave it for another name."""
+    there = ("--resolve", f"www.example:443:{SERVER_V4}")
+    ended = visit(host, *there, WEB, allow=("www.example", "byfile.example"))
+    assert ended.code in ENDS
+    assert reasons(ended) == ["denied"]
+
+
+FRONTS = (
+    ("-H", "Host: other.example", "http://www.example/"),
+    ("-H", "Host: other.example", "--http1.1", WEB),
+    ("-H", "Host: other.example", "--http2", WEB),
+    ("--connect-to", "other.example:443:www.example:443", "-k", "https://other.example/"),
+    ("--proxy", "http://www.example:80", "http://other.example/"),
+    ("--proxy", "http://www.example:80", "--proxytunnel", "http://other.example/"),
+    ("--proxy", "https://www.example:443", "--proxytunnel", "http://other.example/"),
+    ("--proxy", "socks4a://www.example:80", "http://other.example/"),
+    ("--proxy", "socks5h://www.example:80", "http://other.example/"),
+    ("--proxy", "socks5h://www.example:80", f"http://{SERVER_V4}/"),
+    ("--http2-prior-knowledge", "-H", "Host: other.example", "http://www.example/"),
+    ("--doh-url", "https://www.example/dns-query", "-H", "Host: dns.example", "http://a.example/"),
+)
+
+
+def test_a_server_that_is_allowed_is_no_front_for_another(host, nginx) -> None:
+    for arguments in FRONTS:
+        ended = visit(host, *arguments)
+        assert ended.code not in (0, 22), arguments
+        assert HELLO not in ended.out
+        if "--doh-url" in arguments or "socks5h" in arguments[1]:
+            continue  # nginx speaks no SOCKS, so nothing is asked for; and what is not asked for
+        assert reasons(ended)[-1] == "denied", arguments
+
+
+def test_http_1_asks_the_server_that_it_has_connected_to(host, nginx) -> None:
+    """Both are allowed. One connection of HTTP/2 may serve several names (RFC 9113 §9.1.1)."""
+    for version, expected in (("--http1.1", "denied"), ("--http2", "closed")):
+        arguments = ("-H", "Host: another.example", version, WEB)
+        ended = visit(host, *arguments, allow=("www.example", "another.example"))
+        assert reasons(ended) == [expected]
+
+
+def test_tls_stays_closed_only_where_the_user_asks_for_it(host, nginx) -> None:
+    pinned = ("--pinnedpubkey", "sha256//" + 43 * "A" + "=", WEB)
+    script = "; ".join(3 * [shlex.join((*CURL, *pinned))])
+    ended = host.run("sh", "-c", script, options=allowing("www.example"))
+    assert reasons(ended)[-1] == "denied"
+    assert "TLS that is not opened (pinned)" in ended.of_type("flow.error")[-1]["reason"]
+    ended = visit(host, "-k", WEB, options=["--passthrough", "www.example"])
+    assert (ended.out, reasons(ended)) == (HELLO, ["closed"])
+    ended = visit(host, "-k", f"https://{SERVER_V4}/", options=["--passthrough", SERVER_V4])
+    assert reasons(ended) == ["denied"]
+
+
+def test_servers_have_to_verify(host, nginx) -> None:
+    host.root_certificate = None
+    ended = visit(host, "-k", WEB)
+    assert ended.code not in (0, 22)
+    assert HELLO not in ended.out
+
+
+SENDS = """
+import socket, sys
+for family, address in ((socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.argv[2])):
+    for port in (443, 4433, 123):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.sendto(b"out", (address, port))
+            except OSError:
+                pass
+"""
+
+
+def test_no_datagram_and_no_ping_gets_out(host, nginx, lab) -> None:
+    listening = lab.server.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    argv = ("/usr/bin/python3", "-c", SENDS, SERVER_V4, SERVER_V6)
+    script = f"{shlex.join(argv)}; ping -c 1 -W 1 {SERVER_V4} >/dev/null || echo silent"
+    with listening as sock:
+        sock.bind(("", 4433))
+        sock.setblocking(False)
+        ended = host.run("sh", "-c", script, options=allowing("www.example"))
+        assert ended.out.split() == ["silent"]
+        with pytest.raises(BlockingIOError):
+            sock.recv(100)
+
+
+def test_a_namespace_within_leads_nowhere(host, nginx) -> None:
+    inside = f"ip link set lo up; {shlex.join((*CURL, '-k', f'https://{SERVER_V4}/'))}"
+    ended = host.run("unshare", "-Urn", "sh", "-c", inside, options=allowing("www.example"))
+    assert ended.code == REFUSED
+    undo = "nft flush ruleset; nft delete table inet mitml4; ip route flush table all"
+    inside = f"({undo}) 2>/dev/null; {shlex.join((*CURL, '-k', f'https://{SERVER_V4}/'))}"
+    ended = host.run("unshare", "-Urm", "sh", "-c", inside, options=allowing("www.example"))
+    assert (ended.code, reasons(ended)) == (REFUSED, ["denied"])
+
+
+def test_what_lets_anything_past_is_a_usage_error(host) -> None:
+    for option, value in (("--udp", "pass"), ("--upstream", "ignore")):
+        ended = host.run("true", options=[*allowing("www.example"), option, value])
+        assert ended.code == 2
+        assert f"{option} {value}" in ended.err
