@@ -105,8 +105,6 @@ def test_addresses_have_to_be_named(host, nginx, root) -> None:
     assert named.out.split() == ["connected"]
 
 
-
-
 def test_an_address_of_another_name_is_no_way_to_this_one(host, nginx) -> None:
     """The SNI is allowed, and the address too, but DNS gave it for another name."""
     there = ("--resolve", f"www.example:443:{SERVER_V4}")
