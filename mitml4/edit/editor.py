@@ -79,7 +79,7 @@ class Editor(Protocol):
         """Whether a request of this flow may be answered without its server. Then the server is
         connected to only when a request goes there."""
 
-    def edits_data(self, flow: Flow) -> bool:
+    def edits_data(self, flow: Flow, *, is_named: bool) -> bool:
         """Whether the bytes of protocols other than HTTP may be changed in this flow."""
 
     def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:

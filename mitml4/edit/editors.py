@@ -28,8 +28,8 @@ class Editors:
     def may_answer(self, flow: Flow, *, is_named: bool) -> bool:
         return any(each.may_answer(flow, is_named=is_named) for each in self._editors)
 
-    def edits_data(self, flow: Flow) -> bool:
-        return any(each.edits_data(flow) for each in self._editors)
+    def edits_data(self, flow: Flow, *, is_named: bool) -> bool:
+        return any(each.edits_data(flow, is_named=is_named) for each in self._editors)
 
     def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
         return any(each.wants_body(flow, request, response) for each in self._editors)

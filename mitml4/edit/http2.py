@@ -34,7 +34,7 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
 
-__all__ = ["CANCEL", "INTERNAL_ERROR", "Http2Core", "Job", "Stream"]
+__all__ = ["CANCEL", "INTERNAL_ERROR", "Half", "Http2Core", "Job", "Stream", "half_headers"]
 
 UP, DOWN = Direction.UP, Direction.DOWN
 

@@ -37,7 +37,7 @@ _FACTORS: Final = {"": 0, "k": 1, "M": 2, "G": 3}
 _AT: Final = regex(r"(.*) \(at line ([0-9]+), column ([0-9]+)\)")
 _AT_END: Final = regex(r"(.*) \(at end of document\)")
 _HEADING: Final = regex(r"[ \t]*\[\[[ \t]*rule[ \t]*\]\]")
-_REPLACE_PLACES: Final[tuple[Place, ...]] = get_args(Place)[:4]
+_REPLACE_PLACES: Final[tuple[Place, ...]] = get_args(Place)
 _OF_RESPONSE: Final = ("status",)
 """Words of filters whose value is known only with the response."""
 _UNKNOWN: Final = ("size", "state")

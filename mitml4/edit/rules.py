@@ -73,6 +73,12 @@ class Rule:
         """Whether a request that it matches does not go to its own server."""
         return bool(self.to or self.file or self.respond)
 
+    @property
+    def edits_data(self) -> bool:
+        """Whether it says anything of other protocols than HTTP."""
+        paces = self.delay_s or self.rate or self.ending
+        return bool(paces or any(self.replaces("data"))) and not self.needs_response
+
     def may_match(self, flow: model.Flow, *, is_named: bool) -> bool:
         if self.match is None:
             return True
@@ -112,8 +118,10 @@ class RuleEditor:
     def may_answer(self, flow: model.Flow, *, is_named: bool) -> bool:
         return any(rule.answers and rule.may_match(flow, is_named=is_named) for rule in self.rules)
 
-    def edits_data(self, flow: model.Flow) -> bool:
-        return bool(self._data_rules(flow))
+    def edits_data(self, flow: model.Flow, *, is_named: bool) -> bool:
+        return any(
+            rule.edits_data and rule.may_match(flow, is_named=is_named) for rule in self.rules
+        )
 
     def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
         place: Place = "response.body" if response else "request.body"
@@ -266,13 +274,7 @@ class RuleEditor:
         return _RuleData(rules, flow) if rules else None
 
     def _data_rules(self, flow: model.Flow) -> list[Rule]:
-        return [
-            rule
-            for rule in self.rules
-            if (rule.delay_s or rule.rate or rule.ending or any(rule.replaces("data")))
-            and not rule.needs_response
-            and rule.matches(flow, None)
-        ]
+        return [rule for rule in self.rules if rule.edits_data and rule.matches(flow, None)]
 
 
 NO_RULES: Final = RuleEditor(limit=0)

@@ -137,6 +137,7 @@ class Bridge:
         relay = self.up.relay
         up = replace(self.up, sink=server_side)
         down = Lane(server_side, self.client_side, relay, up, on_moved=self.down.on_moved)
+        down.ahead = self.down.ahead
         return replace(self, up=up, down=down)
 
     def inside_tls(self, client_side: Stream, server_side: Stream, port: int | None) -> Bridge:

@@ -7,6 +7,7 @@ otherwise          Observe, which goes on with InterceptTls where it finds TLS
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from mitml4.dataclass import dataclass
@@ -46,7 +47,7 @@ class LayerChoice:
         return Edit(self.editing, observe, self.next_layer)
 
     def observe(self) -> Observe:
-        return Observe(self.intercept_tls())
+        return Observe(self.intercept_tls(), self.editing.find if self.editing else None)
 
     def intercept_tls(self) -> InterceptTls:
         on_hello = self.editing.learn if self.editing else None
@@ -60,9 +61,11 @@ class Observe:
     """The layer that finds out what comes, and follows it; its bytes are relayed as they came."""
 
     tls: InterceptTls
+    on_found: Callable[[int, str], None] | None = None
+    """Is told of the protocol at a depth, once it is found."""
 
     async def run(self, bridge: Bridge, context: LayerContext) -> Inner | None:
-        engine = await Follower(bridge, context).detect()
+        engine = await Follower(bridge, context, on_found=self.on_found).detect()
         match engine.outcome:
             case None:
                 return None

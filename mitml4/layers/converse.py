@@ -12,6 +12,7 @@ could not be told from what was not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
@@ -36,8 +37,17 @@ __all__ = ["Follower"]
 class Follower:
     """Follows one depth of a flow. It is the engine's observer."""
 
-    def __init__(self, bridge: Bridge, context: LayerContext, action: Action | None = None) -> None:
-        """`action`: what is done with the layer, if it is not what its name says."""
+    def __init__(
+        self,
+        bridge: Bridge,
+        context: LayerContext,
+        action: Action | None = None,
+        *,
+        on_found: Callable[[int, str], None] | None = None,
+    ) -> None:
+        """`action`: what is done with the layer, if it is not what its name says. `on_found` is
+        told of the protocol at a depth, once it is found."""
+        self._on_found = on_found
         self._bridge = bridge
         self._action = action
         self._fresh = dict.fromkeys(Direction, b"")
@@ -199,6 +209,8 @@ class Follower:
 
     def found(self, depth: int, protocol: str) -> None:
         self._bridge.report.enter(depth, protocol)
+        if self._on_found:
+            self._on_found(depth, protocol)
 
     def layer(self, depth: int, protocol: str, speaker: Speaker, details: Details | None) -> None:
         stays_closed = protocol == TlsConversation.name

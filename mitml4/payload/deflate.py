@@ -26,11 +26,13 @@ _TAIL: Final = b"\0\0\xff\xff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
-    """What the two sides have agreed on (RFC 7692 §7.1). The sizes of the windows need not be
-    known: the largest one reads all."""
+    """What the two sides have agreed on (RFC 7692 §7.1). The sizes of the windows matter only to
+    who compresses: the largest one reads all."""
 
     client_keeps_context: bool = True
     server_keeps_context: bool = True
+    client_window_bits: int = 15
+    server_window_bits: int = 15
 
 
 def negotiated(extensions: bytes | None) -> Deflate | None:
@@ -41,8 +43,18 @@ def negotiated(extensions: bytes | None) -> Deflate | None:
             return Deflate(
                 client_keeps_context="client_no_context_takeover" not in parameters,
                 server_keeps_context="server_no_context_takeover" not in parameters,
+                client_window_bits=_window_bits(parameters, "client_max_window_bits"),
+                server_window_bits=_window_bits(parameters, "server_max_window_bits"),
             )
     return None
+
+
+def _window_bits(parameters: list[str], name: str) -> int:
+    for each in parameters:
+        key, _, value = each.partition("=")
+        if key.strip() == name and value.strip(' "').isdecimal():
+            return min(int(value.strip(' "')[:2]), 15)
+    return 15
 
 
 class Inflater:

@@ -27,6 +27,8 @@ replace = [
     { in = "request.body", regex = "never there", with = "" },
     { in = "response.body", regex = "never there", with = "" },
     { in = "request.headers", regex = "never there", with = "" },
+    { in = "message", regex = "never there", with = "" },
+    { in = "data", regex = "never there", with = "" },
 ]
 """
 
@@ -425,3 +427,92 @@ def test_a_flow_is_cancelled_and_reset_at_each_step(flow_lab: FlowLab) -> None:
         for act in ("cancel", "client", "server"):
             out = flow_lab.run(client, server, editor=editor, at=at, act=act)
             out.check()
+
+
+DATA = """
+[[rule]]
+replace = { in = "data", regex = "secret", with = "public" }
+"""
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "byte by byte"])
+def test_bytes_of_other_protocols_are_replaced(flow_lab: FlowLab, split: bool) -> None:
+    client = says(
+        ("send", b"\x00\x01 a secret\n"), ("expect", b"\xff a public"), ("eof", b""), split=split
+    )
+    server = says(
+        ("expect", b"\x00\x01 a public\n"), ("send", b"\xff a secret"), ("eof", b""), split=split
+    )
+    out = run(flow_lab, rules(DATA), client, server)
+    assert met_all(out), out.met
+    applied = [event for event in out.events if isinstance(event, RuleApplied)]
+    assert [each.what for each in applied] == ["replace in data"] * 2
+
+
+def test_a_part_of_a_match_is_not_held_back_for_ever(flow_lab: FlowLab) -> None:
+    client = says(("send", b"\x00 a sec"), ("expect", b"ok"))
+    server = says(("expect", b"\x00 a sec"), ("send", b"ok"))
+    assert met_all(run(flow_lab, rules(DATA), client, server))
+
+
+def test_a_server_that_speaks_first_is_edited(flow_lab: FlowLab) -> None:
+    client = says(("expect", b"220 public\r\n"), ("send", b"QUIT\r\n"))
+    server = says(("send", b"220 secret\r\n"), ("expect", b"QUIT\r\n"))
+    assert met_all(run(flow_lab, rules(DATA), client, server))
+
+
+def test_tls_inside_another_protocol_is_still_intercepted(flow_lab: FlowLab) -> None:
+    connect = b"\x04\x01\x01\xbb\xc0\x00\x02\x02\0"
+    granted = b"\x00\x5a\x00\x00\x00\x00\x00\x00"
+
+    async def client(end: End) -> None:
+        await end.send(connect)
+        await end.expect(granted)
+        await end.start_tls()
+        await end.send(b"\x00 a secret")
+        await end.expect(b"\xff a public")
+        await end.send_eof()
+        await end.expect_eof()
+
+    async def server(end: End) -> None:
+        await end.expect(connect)
+        await end.send(granted)
+        await end.start_tls(as_server=True)
+        await end.expect(b"\x00 a public")
+        await end.send(b"\xff a secret")
+        await end.expect_eof()
+        await end.send_eof()
+
+    out = run(flow_lab, rules(DATA), client, server)
+    assert met_all(out), (out.met, out.errors)
+    assert out.stack[:2] == ("socks4", "tls")
+
+
+@pytest.mark.parametrize("key", ["reset", "close", "hang"])
+def test_a_rule_ends_another_protocol(flow_lab: FlowLab, key: str) -> None:
+    async def client(end: End) -> None:
+        await end.send(b"\x00\x01")
+        if key != "hang":
+            await end.expect_eof()
+
+    editor = rules(f"[[rule]]\n{key} = true")
+    out = flow_lab.run(client, says(("expect eof", b"")), editor=editor, at=10**9)
+    out.check()
+    assert out.met["client"] == {"reset": "reset"}.get(key, "all")
+
+
+def test_messages_of_a_websocket_are_replaced(flow_lab: FlowLab) -> None:
+    ask = b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    accept = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+    editor = rules('[[rule]]\nreplace = { in = "message", regex = "secret", with = "public!" }')
+    ping, secret, public = b"\x89\x00", b"\x81\x06secret", b"\x81\x07public!"
+    fragments = b"\x01\x02se" + ping + b"\x80\x04cret"
+    client = says(
+        ("send", ask), ("expect", accept + ping + public + ping + public), ("send", b"\x88\x00")
+    )
+    server = says(
+        ("expect", ask), ("send", accept + ping + secret + fragments), ("expect", b"\x88\x00")
+    )
+    out = run(flow_lab, editor, client, server)
+    assert met_all(out), out.met
+    assert out.stack == ("http/1", "websocket")

@@ -116,7 +116,10 @@ def test_blocks_that_are_marked_as_the_last_are_read() -> None:
         (b"", None),
         (b"x-webkit-deflate-frame", None),
         (b"permessage-deflate", Deflate()),
-        (b"foo, Permessage-Deflate ; server_max_window_bits=10", Deflate()),
+        (
+            b"foo, Permessage-Deflate ; server_max_window_bits=10",
+            Deflate(server_window_bits=10),
+        ),
         (
             b"permessage-deflate; server_no_context_takeover; client_max_window_bits=15",
             Deflate(server_keeps_context=False),

@@ -18,7 +18,7 @@ from mitml4.protocols.tls.hello import ClientHello
 
 __all__ = ["FlowEditing", "Origin"]
 
-_ENDLESS: Final = ("text/event-stream", "multipart/x-mixed-replace", "application/grpc")
+_ENDLESS: Final = ("text/event-stream", "multipart/x-mixed-replace")
 """Content types of bodies that may have no end."""
 _MAX_APPLIED: Final = 10_000
 """Events of one flow."""
@@ -40,6 +40,8 @@ class FlowEditing:
     """Connect to a server that a rule names. Raises OSError."""
     sni: dict[int, str] = field(default_factory=dict)
     """The names that ClientHellos have given, by depth."""
+    protocols: dict[int, str] = field(default_factory=dict)
+    """What was found at each depth."""
     _said: int = 0
     _unedited: set[str] = field(default_factory=set)
 
@@ -71,6 +73,20 @@ class FlowEditing:
         if hello.sni:
             self.sni[depth] = hello.sni
 
+    def find(self, depth: int, protocol: str) -> None:
+        """A protocol was found at a depth."""
+        self.protocols[depth] = protocol
+
+    def found(self, context: LayerContext) -> tuple[str, ...]:
+        """What was found at this depth; nothing as long as it is not known."""
+        protocol = self.protocols.get(context.depth)
+        return (protocol,) if protocol else ()
+
+    def edits_data(self, context: LayerContext) -> bool:
+        """Whether the bytes of protocols other than HTTP may be changed here."""
+        self.known(context)
+        return self.editor().edits_data(self.flow, is_named=bool(self.sni))
+
     def may_match(self, context: LayerContext) -> bool:
         """Whether anything inside may be changed. Inside TLS with a name, requests are for it."""
         self.known(context)
@@ -85,7 +101,7 @@ class FlowEditing:
     def is_endless(self, response: Response) -> bool:
         """Whether a body of this type has no end that is worth waiting for."""
         media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        return media in _ENDLESS
+        return media in _ENDLESS or media.startswith("application/grpc")
 
     def applied(self, depth: int, applied: Applied) -> None:
         if self._said < _MAX_APPLIED:

@@ -29,21 +29,23 @@ from mitml4.edit.http1 import (
 )
 from mitml4.edit.messages import Ending, Request, Response
 from mitml4.errors import ProtocolError
+from mitml4.layers.editing.ending import end, sleep
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.reader import Reader, relay, send
+from mitml4.layers.editing.websocket import edit_messages
 from mitml4.net.memory import MemoryStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK
+from mitml4.protocols.http.exchange import UPGRADES
 from mitml4.protocols.http.http1_heads import REQUEST_LINE, Part
+from mitml4.protocols.http.websocket import WebSocket
 from mitml4.tasks import both, first_of
 
-__all__ = ["Http1Editing", "end", "sleep"]
+__all__ = ["Http1Editing"]
 
 _Then: TypeAlias = Callable[[], Awaitable[None]]
 """How a connection goes on after its last exchange."""
 
-_MAX_DELAY_S: Final = 600.0
-_CLOSE_S: Final = 2.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -474,7 +476,23 @@ class Http1Editing:
 
     async def _switch(self, exchange: _Exchange, response: Response) -> None:
         """Another protocol begins with the next byte of both directions."""
-        await self._relay_rest(exchange.server)
+        request, editor, flow = exchange.request, exchange.editor, exchange.flow
+        upgrade = (response.headers.get("upgrade") or "").lower()
+        is_websocket = response.status == 101 and UPGRADES.get(upgrade.encode()) == WebSocket.name
+        if not is_websocket or not editor.edits_messages(flow, request):
+            await self._relay_rest(exchange.server)
+            return
+        await edit_messages(
+            self._client,
+            exchange.server,
+            self._far,
+            editor,
+            flow,
+            request,
+            ",".join(response.headers.get_all("sec-websocket-extensions")),
+            self._editing,
+            self._context,
+        )
 
 
 def _feed(body: BodyReader, source: Reader) -> tuple[int, list[bytes]]:
@@ -490,26 +508,3 @@ def _is_last(headers: Headers, version: str) -> bool:
     """Whether the client expects that the connection ends after the response (RFC 9112 §9.3)."""
     options = ",".join(headers.get_all("connection")).lower()
     return "keep-alive" not in options if version == "HTTP/1.0" else "close" in options
-
-
-async def sleep(delay_s: float) -> None:
-    if delay_s:
-        await trio.sleep(min(delay_s, _MAX_DELAY_S))
-
-
-async def end(ending: Ending, client: Reader, far: MemoryStream) -> None:
-    """End the connection to the client in this way."""
-    match ending:
-        case Ending.RESET:
-            far.abort()
-            return
-        case Ending.CLOSE:
-            await far.send_eof()
-            with trio.move_on_after(_CLOSE_S):
-                while await client.more():
-                    client.take()
-        case Ending.HANG:
-            while await client.more():
-                client.take()
-    client.take()
-    far.close()

@@ -10,12 +10,13 @@ from typing import Final
 
 import trio
 
-from mitml4.edit.editor import Applied
-from mitml4.edit.http2 import CANCEL, INTERNAL_ERROR, Http2Core, Job, Stream
+from mitml4.edit.codings import body_bytes, content_codings, decoded
+from mitml4.edit.http2 import CANCEL, INTERNAL_ERROR, Http2Core, Job, Stream, half_headers
 from mitml4.edit.messages import Answer, Ending, Response
 from mitml4.errors import ProtocolError
+from mitml4.layers.editing.ending import sleep
+from mitml4.layers.editing.fetch import bad_gateway, fetch
 from mitml4.layers.editing.flow import FlowEditing, Origin
-from mitml4.layers.editing.http1 import sleep
 from mitml4.layers.editing.reader import Reader
 from mitml4.net.memory import MemoryStream
 from mitml4.protocols.context import LayerContext
@@ -45,6 +46,8 @@ class Http2Editing:
         self._changed = trio.lowlevel.ParkingLot()
         """What waits to be sent has changed."""
         self._ended: set[Direction] = set()
+        self._fetching: set[int] = set()
+        """The streams whose requests go to another server."""
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -109,7 +112,7 @@ class Http2Editing:
 
     async def _work(self, job: Job) -> None:
         stream = job.stream
-        if self._core.streams.get(stream.number) is not stream:
+        if self._core.streams.get(stream.number) is not stream or stream.number in self._fetching:
             return
         if job.phase == "request":
             await self._request(stream)
@@ -125,12 +128,46 @@ class Http2Editing:
             return
         answer = await editor.request(flow, request)
         if request.server and not answer:
-            said = Applied(what="not sent elsewhere", stream=request.stream, reason="HTTP/2")
-            flow.applied(said)
+            self._fetching.add(stream.number)
+            self._nursery.start_soon(self._fetch, stream)
+            return
         if request.delay_s:
             self._nursery.start_soon(self._requested_later, stream, answer)
         else:
             self._requested(stream, answer)
+
+    async def _fetch(self, stream: Stream) -> None:
+        """Send a request to another server, once its body is whole."""
+        request, half = stream.request, stream.up
+        assert request
+        if not half.has_ended:
+            self._core.collect(stream, UP)
+        while not (half.has_ended or half.is_above):
+            await self._changed.park()
+            if self._core.streams.get(stream.number) is not stream:
+                return
+        body = bytes(half.queue)
+        if request.body is not None and request.body != half.content:
+            body = body_bytes(request, half.content, content_codings(half_headers(half)))
+        await sleep(request.delay_s)
+        response = bad_gateway(f"a request above {self._editing.limit} bytes")
+        if half.has_ended and not half.is_above:
+            response = await fetch(self._editing, request, body)
+        editor, sent = self._editing.editor(), response.body
+        flow = self._editing.known(self._context, "http/2")
+        codings = content_codings(response.headers)
+        if sent and editor.wants_body(flow, request, response):
+            response.body = decoded(sent, codings, self._editing.limit)
+        content = response.body
+        ending = await editor.response(flow, request, response)
+        await sleep(response.delay_s)
+        if response.body == content:
+            response.body = sent
+        elif response.body is not None:
+            response.body = body_bytes(response, content, codings)
+        self._fetching.discard(stream.number)
+        self._requested(stream, ending or response)
+        self._changed.unpark_all()
 
     async def _requested_later(self, stream: Stream, answer: Answer | None) -> None:
         assert stream.request

@@ -18,6 +18,7 @@ import trio
 
 from mitml4.dataclass import dataclass
 from mitml4.layers.bridge import Bridge
+from mitml4.layers.editing.data import DataEditing
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.http1 import Http1Editing
 from mitml4.layers.editing.http2 import Http2Editing
@@ -96,6 +97,10 @@ class Edit:
                 serve = Http1Editing(far, origin, self.editing, context).run
             case Kind.HTTP2:
                 serve = Http2Editing(far, origin, self.editing, context).run
+            case Kind.OTHER if not bridge.framing and self.editing.edits_data(context):
+                data = DataEditing(far, origin, self.editing, context)
+                await self._run_beside(data.run, far, bridge.through(near), context, data.stop)
+                return None
             case _:
                 if self.origin:
                     bridge = bridge.through(await origin.get())
@@ -109,8 +114,10 @@ class Edit:
         far: MemoryStream,
         bridge: Bridge,
         context: LayerContext,
+        on_inner: Callable[[], None] = lambda: None,
     ) -> None:
-        """Run this layer, and those inside it, to their ends."""
+        """Run this layer, and those inside it, to their ends. `on_inner` is called once another one
+        begins inside it."""
         served = trio.Event()
 
         async def guarded() -> None:
@@ -131,6 +138,7 @@ class Edit:
 
         async def observe() -> None:
             inner: Inner | None = await self.observe.run(bridge, context)
+            on_inner()
             while inner:
                 layer = self.next_layer(inner.context)
                 inner = await layer.run(inner.bridge, inner.context)

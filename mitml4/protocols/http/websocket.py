@@ -28,7 +28,16 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["PROTOCOL", "Messages", "WebSocket", "WebSocketDetails", "WebSocketMessage"]
+__all__ = [
+    "PROTOCOL",
+    "Frame",
+    "Messages",
+    "WebSocket",
+    "WebSocketDetails",
+    "WebSocketMessage",
+    "frame_at",
+    "unmasked",
+]
 
 # RFC 6455 §5.2
 _FIN: Final = 0x80
@@ -45,7 +54,9 @@ UP, DOWN = Direction.UP, Direction.DOWN
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
+    """The header of a frame."""
+
     opcode: int
     final: bool
     header_size: int
@@ -56,7 +67,7 @@ class _Frame:
     """Empty if there is none."""
 
 
-def _frame(data: bytes, at: int) -> _Frame | None:
+def frame_at(data: bytes, at: int) -> Frame | None:
     """The frame at `at`; None if its header is not whole."""
     if len(data) - at < 2:
         return None
@@ -75,10 +86,10 @@ def _frame(data: bytes, at: int) -> _Frame | None:
     if opcode & _CONTROL and (size > _MAX_CONTROL or not first & _FIN):
         raise ProtocolError("WebSocket: a control frame that is too long, or in fragments")
     mask = data[at + header_size - 4 : at + header_size] if second & _MASK else b""
-    return _Frame(opcode, bool(first & _FIN), header_size, size, first & _RSV, mask)
+    return Frame(opcode, bool(first & _FIN), header_size, size, first & _RSV, mask)
 
 
-def _unmasked(mask: bytes, data: bytes, offset: int) -> bytes:
+def unmasked(mask: bytes, data: bytes, offset: int) -> bytes:
     """Undo the masking of bytes that begin at this offset of a frame's payload (RFC 6455 §5.3)."""
     if not mask:
         return data
@@ -92,7 +103,7 @@ def _unmasked(mask: bytes, data: bytes, offset: int) -> bytes:
 class _Side:
     kept: bytes = b""
     """The beginning of a frame header."""
-    frame: _Frame | None = None
+    frame: Frame | None = None
     """The current frame."""
     skip: int = 0
     """Bytes of its payload that have not arrived."""
@@ -170,7 +181,7 @@ class Messages:
             at += passing
             if side.frame is not None:
                 yield from self._ended(direction, side, side.frame)
-            side.frame = _frame(data, at)
+            side.frame = frame_at(data, at)
             if side.frame is None:
                 side.kept = data[at:]
                 return
@@ -187,7 +198,7 @@ class Messages:
                     body.discard()
             side.body = side.control = None
 
-    def _begin(self, payload: Payload, side: _Side, frame: _Frame) -> None:
+    def _begin(self, payload: Payload, side: _Side, frame: Frame) -> None:
         """A frame begins, and its message too unless it is a fragment."""
         if frame.opcode & _CONTROL:
             side.control = Body(payload)
@@ -199,17 +210,15 @@ class Messages:
         elif side.body is None:  # of an extension that is not known
             side.body = Body(payload, ("websocket extension",))
 
-    def _keep(self, side: _Side, frame: _Frame, data: bytes) -> None:
+    def _keep(self, side: _Side, frame: Frame, data: bytes) -> None:
         """A part of a frame's payload."""
         body = side.control if frame.opcode & _CONTROL else side.body
         if body and body.is_wanted:
-            body.write(_unmasked(frame.mask, data, frame.size - side.skip))
+            body.write(unmasked(frame.mask, data, frame.size - side.skip))
         elif body:
             body.skip(len(data))
 
-    def _ended(
-        self, direction: Direction, side: _Side, frame: _Frame
-    ) -> Iterator[WebSocketMessage]:
+    def _ended(self, direction: Direction, side: _Side, frame: Frame) -> Iterator[WebSocketMessage]:
         """A frame is complete, and its message too unless fragments follow (RFC 6455 §5.4)."""
         opcode, size = frame.opcode, frame.size
         if opcode & _CONTROL:

@@ -177,3 +177,22 @@ def test_what_no_rule_can_match_keeps_its_way(host, nginx) -> None:
     (tls, http) = ended.of_type("flow.layer")
     assert http["protocol"] == "http/2", json.dumps(tls)
     assert tls["details"]["server_hello"] == "exact"
+
+
+def test_a_client_that_speaks_only_http_2_is_answered_too(host, nginx) -> None:
+    urls = ("respond", "file/a.txt", "elsewhere/big", "")
+    script = "\n".join(f"nghttp https://www.example/{each}; echo; echo ==" for each in urls)
+    rules = ANSWERING.replace("http://www.example/", "https://www.example/")
+    rules += 'set-response-headers = { "X-B" = "1" }'
+    ended = host.run("sh", "-c", script, options=("--rules", write(host, rules)))
+    respond, folder, elsewhere, own = ended.out.split("==\n")[:4]
+    assert respond.strip() == "stout", ended.err
+    assert folder.strip() == "from a folder"
+    assert "404 Not Found" in elsewhere
+    assert own.strip() == "hello from nginx"
+    assert all(stack == ["tls", "http/2"] for stack in ended.stacks)
+    applied = [event["what"] for event in ended.of_type("rule.applied")]
+    assert applied == [
+        *("respond", "file"),
+        *("set-request-headers", "to", "set-response-headers"),
+    ]
