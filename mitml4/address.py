@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
 
 from mitml4.dataclass import dataclass
 
-__all__ = ["Address"]
+__all__ = ["CA_PAGE", "CA_PAGE_URL", "Address"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,9 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+CA_PAGE: Final = Address("192.0.2.1", 80)
+"""Where a session answers intercepted clients itself, with the page of its CA. RFC 5737 reserves
+the network for documentation, so that no server has the address."""
+CA_PAGE_URL: Final = f"http://{CA_PAGE.ip}/"

@@ -106,7 +106,7 @@ class FlowOpen(Event):
     """In such a file: the number of the flow in the session that wrote it."""
 
 
-Action: TypeAlias = Literal["relayed", "intercepted", "passthrough"]
+Action: TypeAlias = Literal["relayed", "intercepted", "passthrough", "answered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,8 @@ class FlowLayer(Event):
     """A layer of the stack is known; outermost first, each depth once.
 
     TLS is `intercepted` if it was decrypted, also with the secrets of a capture, and `passthrough`
-    otherwise. `connect_s` of the outermost layer: how long it took to connect to the server.
+    otherwise. A layer is `answered` if mitml4 itself is the server (the CA page). `connect_s` of
+    the outermost layer: how long it took to connect to the server.
     """
 
     type: ClassVar[str] = "flow.layer"

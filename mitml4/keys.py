@@ -29,6 +29,7 @@ KEYS: Final = (
     ("p", "pass TLS to this flow's server through from now on; intercept it again"),
     ("b", "block this flow's server from now on; allow it again"),
     ("x", "reset this flow"),
+    ("c", "show how clients get the certificate of the CA: its page, as a QR code too"),
     _COPY,
     _WRITE,
     ("Space", "pause or resume the display; flows continue"),

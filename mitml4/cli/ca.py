@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 
 import click
 from click.shell_completion import CompletionItem
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.address import CA_PAGE_URL
 from mitml4.cli.console import Console
 from mitml4.errors import UsageError
 from mitml4.events import to_line
 from mitml4.printable import printable
 from mitml4.sinks.files import open_file, write_all, write_failure
+from mitml4.sinks.qr import qr_lines
 from mitml4.tls.ca import (
     CA_KEYS,
     CERTIFICATE_FILE,
@@ -26,7 +27,8 @@ from mitml4.tls.ca import (
     CertificateAuthority,
     default_directory,
 )
-from mitml4.tls.java_keystore import PASSWORD, write_truststore
+from mitml4.tls.ca_files import FORMATS, Format, write_certificate
+from mitml4.tls.java_keystore import PASSWORD
 from mitml4.tls.original import Original
 from mitml4.tls.stores.installation import State, find_stores, states
 from mitml4.tls.stores.installation import install as install_into
@@ -152,19 +154,39 @@ def generate(
 Examples:
   mitml4 ca show
   mitml4 ca show --json | jq -r .sha256
+  mitml4 ca show --qr
 """
 )
 @_in_directory
 @click.option("--json", is_flag=True, help="Print one JSON object.")
-def show(*, ca_dir: Path, json: bool) -> None:
-    """Show the certificate authority: name, fingerprint, validity, path."""
+@click.option(
+    "--qr", is_flag=True, help=f"Also print a QR code of {CA_PAGE_URL}, the page of a session."
+)
+@click.pass_obj
+def show(console: Console | None, /, *, ca_dir: Path, json: bool, qr: bool) -> None:
+    """Show the certificate authority: name, fingerprint, validity, path.
+
+    While `mitml4 intercept` runs, its clients find the certificate at http://192.0.2.1/.
+    """
+    if json and qr:
+        raise UsageError("a QR code is no JSON", hint="mitml4 ca show --qr")
     details = _details(CertificateAuthority.load(ca_dir), ca_dir)
     if json:
         click.echo(to_line(details))
         return
+    if qr:
+        for line in qr_lines(CA_PAGE_URL):
+            click.secho(line, fg="black", bg="bright_white", color=_colors(console))
+        click.echo(CA_PAGE_URL)
     for name, value in details.items():
         if value:
             click.echo(f"{name.replace('_', ' '):<17}  {_shown(value)}")
+
+
+def _colors(console: Console | None) -> bool | None:
+    """Whether to use colours; None: if the output is a terminal."""
+    color = console.color if console else "auto"
+    return None if color == "auto" else color == "always"
 
 
 def _shown(value: object) -> str:
@@ -201,33 +223,25 @@ Examples:
 @_in_directory
 @click.option(
     "--format",
-    type=click.Choice(["pem", "der", "p12"]),
+    type=click.Choice(FORMATS),
     default="pem",
     show_default=True,
-    help="p12 is a trust store for Java.",
+    help="p12 is a trust store for Java, mobileconfig a profile for iOS and macOS.",
 )
 @click.option(
     "-o", "--output", type=_Output("wb"), default="-", help="Output file.  [default: stdout]"
 )
 @click.option("--password", help=f"Password of a p12.  [default: {PASSWORD}]")
-def export(*, ca_dir: Path, format: str, output: BinaryIO | Path, password: str | None) -> None:
+def export(*, ca_dir: Path, format: Format, output: BinaryIO | Path, password: str | None) -> None:
     """Write the certificate, for clients to trust. The key is never exported."""
     if password is not None and format != "p12":
         raise UsageError(f"a {format} has no password", hint="--format p12 has one")
     certificate = CertificateAuthority.load(ca_dir).certificate
-    match format:
-        case "pem":
-            content = certificate.public_bytes(Encoding.PEM)
-        case "der":
-            content = certificate.public_bytes(Encoding.DER)
-        case _:
-            content = write_truststore(
-                [certificate.public_bytes(Encoding.DER)], password or PASSWORD
-            )
+    content = write_certificate(certificate, format, password)
     if isinstance(output, Path):
         _write(output, content)
         return
-    if format != "pem" and output.isatty():
+    if format in ("der", "p12") and output.isatty():
         raise UsageError(f"a {format} is binary: not to a terminal", hint=f"-o mitml4.{format}")
     output.write(content)
 

@@ -47,6 +47,7 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
         from_=given["from"],
         quic=given["quic"],
         spoof_source=given["spoof_source"],
+        ca_page=given["ca_page"],
         blocked=tuple(Ends(*each) for each in common["policy"].blocked_addresses),
     )
     return InterceptConfig(
@@ -141,6 +142,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         "on_pinned": given["on_pinned"],
         # A server that nobody has verified may be any.
         "upstream": "reject" if policy.allow else given["upstream"],
+        "ca_page": given["ca_page"],
         "upstream_ca": given["upstream_ca"],
         "client_cert": given["client_cert"],
         "color": console.color,

@@ -273,6 +273,14 @@ _POLICY: Final = (
     ),
     _option(
         "TLS",
+        "--ca-page/--no-ca-page",
+        default=True,
+        show_default=True,
+        help="Answer requests for http://192.0.2.1/ with a page that offers the certificate of the "
+        "authority, and says how to trust it.",
+    ),
+    _option(
+        "TLS",
         "--upstream-ca",
         type=File(parse_readable),
         help="Verify servers against the certificates in this PEM file too.",

@@ -31,6 +31,8 @@ class SessionConfig:
     tls_engine: Literal["auto", "bridge", "openssl"] = "auto"
     on_pinned: Literal["passthrough", "fail"] = "passthrough"
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
+    ca_page: bool = True
+    """Answer http://192.0.2.1/ with the page of the CA."""
     upstream_ca: Path | None = None
     client_cert: Path | None = None
     """PEM file with a certificate, its chain and its key."""

@@ -18,13 +18,14 @@ from typing import Final, Literal
 
 import trio
 
-from mitml4.address import Address
+from mitml4.address import CA_PAGE, Address
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Editor
 from mitml4.edit.messages import Server
 from mitml4.engine.plaintext import PlaintextUpdate
 from mitml4.events import CloseReason, Event, now
 from mitml4.layers.bridge import Bridge
+from mitml4.layers.ca_page import AnswerByPages, Pages
 from mitml4.layers.choice import LayerChoice
 from mitml4.layers.editing.deferred import Deferred
 from mitml4.layers.editing.elsewhere import connect_tls
@@ -82,6 +83,8 @@ class Services:
     clock: Callable[[], float] = trio.current_time
     editing: EditingServices | None = None
     """None: nothing is edited."""
+    ca_page: Pages | None = None
+    """What is answered at `CA_PAGE`; None: that is a server like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,9 @@ class Flow:
         """Everything between open and close. Returns why it ended."""
         try:
             self.context.policy.check_destination()
+            if self.services.ca_page and self.connection.destination == CA_PAGE:
+                await self._answer(self.services.ca_page)
+                return "closed"
             if await self._carry_without_server():
                 return "closed"
             server_side = await self._connect()
@@ -274,6 +280,12 @@ class Flow:
                 inner = await layer.run(bridge, inner.context)
         finally:
             bridge.flush_copies()
+
+    async def _answer(self, pages: Pages) -> None:
+        """Carry a flow that is for us."""
+        self._client_side = await self.connection.accept()
+        unused, _ = memory_pair()
+        await AnswerByPages(pages).run(self._bridge(self._client_side, unused), self.context)
 
     def _layers(self) -> LayerChoice:
         return LayerChoice(

@@ -26,6 +26,7 @@ from mitml4.net.rules.interception import Interception, Preparation, belongs, in
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
+from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import InterceptConfig
 from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.process import prepare_process
@@ -61,9 +62,10 @@ async def run_session(
     authority = stored_authority(config.ca_dir, say)
     session.policy.limit(authority.permitted_domains)
     interceptor, named = tls_interceptor(config, authority, session.on_secret)
+    pages = ca_pages(authority) if config.ca_page else None
     rules = Rules.applied(preparation, session.note, has_blocks=bool(config.policy.block))
     async with _signals(session):
-        await session.run(confined(rules, keep=_KEPT), interceptor, named)
+        await session.run(confined(rules, keep=_KEPT), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub
     for note in notes_of(outputs):
         say(f"note: {note}")

@@ -25,6 +25,7 @@ from mitml4.net.namespace.dns import Refusals
 from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.session.browsers import BrowserTrust, withdraw
+from mitml4.session.ca_page import ca_pages
 from mitml4.session.command import Command
 from mitml4.session.command_source import CommandSource, takes_loopback
 from mitml4.session.config import RunConfig
@@ -100,6 +101,7 @@ async def _run(
     except BaseException:
         launch.cancel()
         raise
+    pages = ca_pages(authorities.widest) if config.ca_page else None
     command = Command(launch, environ)
     refusals = Refusals(session.policy.allows_name, session.refuse_name)
     inside = CommandSource.opened(
@@ -113,7 +115,7 @@ async def _run(
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(command.watch)
-        await session.run(confined(inside, keep=_KEPT), interceptor, named)
+        await session.run(confined(inside, keep=_KEPT), interceptor, named, pages)
         for note in notes_of(session.outputs):
             say(f"note: {note}")
         await command.ended.wait()

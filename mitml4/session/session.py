@@ -20,6 +20,7 @@ from mitml4 import __version__
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
+from mitml4.layers.ca_page import Pages
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
@@ -113,16 +114,19 @@ class Session:
         self.flows = Flows(self.hub, self._limits, config.max_flows, self._reach)
         self._passthrough_cache: PassthroughCache | None = None
         """While it runs."""
+        self._ca_page: Pages | None = None
 
     async def run(
         self,
         opening: AbstractAsyncContextManager[Sequence[FlowSource]],
         interceptor: TlsInterceptor,
         authority: Authority | None,
+        ca_page: Pages | None = None,
     ) -> None:
-        """Run until stopped. Raises MitmError for what ended the session early; everything is
-        closed then, too."""
+        """Run until stopped. `ca_page` is what is answered at `CA_PAGE`. Raises MitmError for what
+        ended the session early; everything is closed then, too."""
         self._passthrough_cache = interceptor.passthrough_cache
+        self._ca_page = ca_page
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:
                 self.hub.publish(self._start_event(sources, authority))
@@ -294,6 +298,7 @@ class Session:
             shown=self._shown(),
             names_of=source.names_of,
             editing=self._editing,
+            ca_page=self._ca_page,
         )
 
     @property

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from mitml4.address import CA_PAGE_URL
 from mitml4.errors import MitmError
 from mitml4.net.tap import Tap
 from mitml4.session.config import SessionConfig
@@ -81,6 +82,7 @@ def _display(config: SessionConfig, ask: Ask) -> LiveSink | None:
 
 def _table(config: SessionConfig, ask: Ask) -> LiveSink:
     from mitml4.sinks.flow_files import FlowFiles
+    from mitml4.sinks.qr import qr_lines
     from mitml4.sinks.table.final import FinalTable
     from mitml4.sinks.table.live import LiveTable
 
@@ -89,7 +91,8 @@ def _table(config: SessionConfig, ask: Ask) -> LiveSink:
     if config.output == "table-on-tty":
         terminal = os.open(_TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
         return LiveTable(ask, config.color, terminal=terminal)
-    return LiveTable(ask, config.color, files=FlowFiles())
+    qr = qr_lines(CA_PAGE_URL) if config.ca_page else ()
+    return LiveTable(ask, config.color, files=FlowFiles(), qr=qr)
 
 
 def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import plistlib
 import ssl
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from mitml4.cli.ca import ca
 from mitml4.errors import CertificateError, MachineError, MitmError, UsageError
+from mitml4.sinks.qr import qr_lines
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.java_keystore import read_truststore
 from mitml4.tls.stores.installation import Absent, Stores
@@ -90,6 +92,17 @@ class TestShow:
         assert str(error.hint).startswith("mitml4 ca generate --ca-dir ")
         assert not directory.exists()
 
+    def test_qr_comes_before_the_details(self, directory: Path) -> None:
+        done("generate", directory=directory)
+        code = qr_lines("http://192.0.2.1/")
+        shown = done("show", "--qr", directory=directory).stdout.splitlines()
+        assert shown[: len(code) + 1] == [*code, "http://192.0.2.1/"]
+        assert shown[len(code) + 1 :] == done("show", directory=directory).stdout.splitlines()
+
+    def test_qr_is_no_json(self, directory: Path) -> None:
+        done("generate", directory=directory)
+        assert isinstance(failure("show", "--qr", "--json", directory=directory), UsageError)
+
 
 class TestExport:
     @pytest.fixture(autouse=True)
@@ -124,6 +137,12 @@ class TestExport:
         (directory / "mitml4-ca-key.pem").chmod(0o644)
         failure("export", "-o", str(file), directory=directory)
         assert file.read_text() == "precious"
+
+    def test_mobileconfig_is_a_profile_with_the_certificate(self, directory: Path) -> None:
+        exported = done("export", "--format", "mobileconfig", directory=directory).stdout_bytes
+        (root,) = plistlib.loads(exported)["PayloadContent"]
+        der = done("export", "--format", "der", directory=directory).stdout_bytes
+        assert root["PayloadContent"] == der
 
     @pytest.mark.parametrize("form", ["der", "p12"])
     def test_binary_does_not_go_to_a_terminal(

@@ -30,8 +30,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from mitml4.address import CA_PAGE
 from mitml4.lab.certificates import Identity, LabAuthority
-from mitml4.lab.network import LAN, SERVER_V4, SERVER_V6, LabNetwork
+from mitml4.lab.network import (
+    CLIENT_V4,
+    LAN,
+    ROUTER_LAN_V4,
+    SERVER_V4,
+    SERVER_V6,
+    LabNetwork,
+)
 from mitml4.lab.snapshot import difference, take_snapshot
 from mitml4.net.netns import NetNamespace
 
@@ -396,6 +404,23 @@ def lab() -> Iterator[LabNetwork]:
     with LabNetwork() as network:
         for namespace in (network.client, network.router, network.server):
             namespace.call(take_usual_buffers)
+        yield network
+
+
+@pytest.fixture(scope="module")
+def lab_without_ca_page_address() -> Iterator[LabNetwork]:
+    """A lab where the address of the CA page, which is the router's in `lab`, is the server's, who
+    refuses connections to it."""
+    with LabNetwork() as network:
+        for machine, interface, old, new in (
+            (network.router, LAN, ROUTER_LAN_V4, "203.0.113.1"),
+            (network.client, "eth0", CLIENT_V4, "203.0.113.2"),
+        ):
+            machine.run("ip", "address", "del", f"{old}/24", "dev", interface)
+            machine.run("ip", "address", "add", f"{new}/24", "dev", interface)
+        network.client.run("ip", "route", "replace", "default", "via", "203.0.113.1")
+        network.router.run("ip", "route", "add", "default", "via", SERVER_V4)
+        network.server.run("ip", "address", "add", f"{CA_PAGE.ip}/32", "dev", "lo")
         yield network
 
 

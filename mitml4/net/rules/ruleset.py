@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
+from mitml4.address import CA_PAGE
 from mitml4.dataclass import dataclass
 from mitml4.net.identity import ANY_OWN_MARK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import Ends, PortRange, Scope
@@ -162,14 +163,18 @@ class Ruleset:
         ]
 
     def _scope(self) -> list[str]:
+        scope = self.scope
+        # A packet that is sent again would not find its entry in another zone.
+        # A SYN with a confirmed entry passed before the session, and has not been answered yet.
+        hold = f"{_SYN} ct state new ct zone 0 ct status & confirmed == 0 goto hold"
         return [
+            *self._outside_clients(),
+            *([f"ip daddr {CA_PAGE.ip} tcp dport {CA_PAGE.port} {hold}"] if scope.ca_page else ()),
             *self._outside_ports(),
-            *self._outside(),
-            # A packet that is sent again would not find its entry in another zone.
-            # A SYN with a confirmed entry passed before the session, and has not been answered yet.
-            f"{_SYN} ct state new ct zone 0 ct status & confirmed == 0 goto hold",
+            *self._outside_servers(),
+            hold,
             *_MALFORMED,
-            *map(_drop, self.scope.blocked),
+            *map(_drop, scope.blocked),
         ]
 
     def _hold(self) -> list[str]:
@@ -223,7 +228,8 @@ class Ruleset:
             f"type filter hook {hook} priority {_FILTER_PRIORITY}; policy accept",
             "meta l4proto != udp return",
             f"udp dport != {_QUIC_PORT} return",
-            *self._outside(),
+            *self._outside_clients(),
+            *self._outside_servers(),
             *(
                 f"{match} ct state new counter name quic reject"
                 for match in self._by_interface(*matches)
@@ -246,16 +252,19 @@ class Ruleset:
         if self.scope.exclude_ports:
             yield f"tcp dport {_elements(self.scope.exclude_ports)} return"
 
-    def _outside(self) -> Iterator[str]:
-        """Return for hosts that are not in scope, whatever the port."""
+    def _outside_clients(self) -> Iterator[str]:
+        """Return for clients that are not in scope."""
+        # After source translation the packet has another address.
+        yield from _outside_networks(self.scope.from_, "ct original {} saddr")
+
+    def _outside_servers(self) -> Iterator[str]:
+        """Return for servers that are not in scope, whatever the port."""
         if self.ipv6:
             # A link-local destination is meaningless to our connection without its interface.
             yield "ip6 daddr fe80::/10 return"
         else:
             yield "meta nfproto ipv6 return"
         yield from _outside_networks(self.scope.to, "{} daddr")
-        # After source translation the packet has another address.
-        yield from _outside_networks(self.scope.from_, "ct original {} saddr")
 
 
 def _sets() -> Iterator[tuple[str, str]]:

@@ -69,6 +69,8 @@ class Scope:
     from_: tuple[IPv4Network | IPv6Network, ...] = ()
     quic: Literal["block", "allow"] = "block"
     spoof_source: bool = False
+    ca_page: bool = False
+    """Whether the page of the CA is in scope, whatever the ports and the destinations are."""
     blocked: tuple[Ends, ...] = ()
     """Destinations to which only packets of connections that were open before are permitted."""
 

@@ -52,6 +52,8 @@ class Look(NamedTuple):
     """What the last key has done."""
     paused: bool = False
     help_page: int | None = None
+    qr: tuple[str, ...] = ()
+    """The QR code of the CA page, while that is shown in place of the flows."""
 
 
 class Picture(NamedTuple):
@@ -99,6 +101,7 @@ class Painter:
             paused=look.paused,
             failures=look.failures,
             help_page=look.help_page,
+            qr=look.qr,
             selected=selected,
             filter=look.filter.text if look.filter else "",
             unexamined=unexamined,

@@ -70,8 +70,10 @@ class LiveTable:
         *,
         terminal: int | None = None,
         files: FlowFiles | None = None,
+        qr: Sequence[str] = (),
     ) -> None:
-        """`ask` handles commands to the session; `files`, which become ours, write single flows.
+        """`ask` handles commands to the session; `files`, which become ours, write single flows;
+        `qr` is the code of the CA page, if there is one.
 
         Draws on standard output and reads the keyboard. Or draws on `terminal`, and does not read
         its keyboard.
@@ -85,6 +87,7 @@ class LiveTable:
         self._look = Look()
         self._ask = ask
         self._files = files
+        self._qr = tuple(qr)
         self._to_write: int | None = None
         """The flow that a key has asked to write."""
         self.written: list[str] = []
@@ -192,6 +195,8 @@ class LiveTable:
             pages = help_page_count(*self._canvas.size)
             next_page = look.help_page + 1
             self._look = look._replace(help_page=next_page if next_page < pages else None)
+        elif look.qr:
+            self._look = look._replace(qr=())
         elif look.typed is not None:
             self._look = look._replace(**type_key(look.typed, key, look.filter)._asdict())
         elif key in (b"q", b"Q") and not look.opened:
@@ -209,6 +214,8 @@ class LiveTable:
             look = look._replace(paused=self._frozen is not None)
         elif key == b"?":
             look = look._replace(help_page=0)
+        elif key == b"c":
+            look = look._replace(qr=self._qr, said="" if self._qr else "--no-ca-page: no page")
         elif key == b"!":
             look = look._replace(failures=not look.failures, opened=False)
         elif key == b"/":

@@ -35,6 +35,7 @@ STYLES: Final = {
     "failed": Style(color="red"),
     "blocked": Style(color="magenta"),
     "selected": Style(reverse=True),
+    "qr": Style(color="black", bgcolor="bright_white"),
 }
 """The styles of the table's cells, by name."""
 

@@ -22,6 +22,7 @@ from rich.cells import cell_len, set_cell_size
 from mitml4.keys import KEYS
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
+from mitml4.sinks.table.authority import authority_lines
 from mitml4.sinks.table.grid import (
     GAP,
     fit,
@@ -57,6 +58,8 @@ class Mode(NamedTuple):
     """Only the flows that failed or were blocked are shown."""
     help_page: int | None = None
     """The page of the keys that is shown in place of the flows."""
+    qr: Sequence[str] = ()
+    """The QR code of the CA page, while that is shown in place of the flows."""
     selected: int | None = None
     """The flow that keys are about."""
     filter: str = ""
@@ -189,6 +192,12 @@ def render(
             lines.append([Cell("keys", "title"), Cell(" " * width, "title")])
         shown = _help_pages(width, height)[mode.help_page :][:1]
         lines += [[Cell(text)] for page in shown for text in page]
+    elif mode.qr:
+        if frame:
+            lines.append([Cell("certificate authority", "title"), Cell(" " * width, "title")])
+        authority = model.session.ca if model.session else None
+        pairs = authority_lines(authority, mode.qr, width, body_height(height))
+        lines += [[Cell(text), Cell(code, "qr")] for text, code in pairs]
     elif body is not None:
         lines += body if frame else body[1:]
     else:
@@ -305,7 +314,7 @@ def _keys(model: TableModel, mode: Mode) -> tuple[str, ...]:
         return (f"ending   {'q' if mode.keyboard else 'Ctrl-C'} at once",)
     if not mode.keyboard:
         return ("Ctrl-C quit",)
-    if mode.help_page is not None:
+    if mode.help_page is not None or mode.qr:
         return ("any key: go on",)
     if mode.opened:
         return ("? keys", "q back", "↑↓ scroll", "n next request", "e curl", "w write", "x reset")

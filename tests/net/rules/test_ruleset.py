@@ -147,3 +147,16 @@ def test_interception_that_begins_again_has_the_rules_that_it_had() -> None:
 def test_without_ipv6_it_is_left_alone() -> None:
     assert "meta nfproto ipv6 return" in chains(rules(ipv6=False))["scope"]
     assert not any("nfproto" in line for line in chains(rules())["scope"])
+
+
+def test_the_ca_page_is_in_scope_whatever_the_ports_and_destinations_are() -> None:
+    scope = {"ports": (PortRange(443, 443),), "to": (ip_network("10.0.0.0/8"),)}
+    page = [line for line in chains(rules(ca_page=True, **scope))["scope"] if "192.0.2.1" in line]
+    assert chains(rules(ca_page=True, **scope))["scope"][:1] == page
+    assert page[0].startswith("ip daddr 192.0.2.1 tcp dport 80 ")
+    assert page[0].endswith(" goto hold")
+    clients = (ip_network("10.9.0.0/16"),)
+    lines = chains(rules(ca_page=True, from_=clients, **scope))["scope"]
+    outside = next(at for at, line in enumerate(lines) if "10.9.0.0/16 } return" in line)
+    assert outside < lines.index(page[0])
+    assert not any("192.0.2.1" in line for line in chains(rules(**scope))["scope"])

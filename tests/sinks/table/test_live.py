@@ -59,7 +59,7 @@ def ask(command):
         case _:
             return f"asked for {command}"
 
-table = LiveTable(ask, "never", files=FlowFiles())
+table = LiveTable(ask, "never", files=FlowFiles(), qr=["▀▄▀▄"])
 publish = table.publish
 
 def start():
@@ -801,3 +801,14 @@ def test_the_next_request_of_a_flow_comes_to_the_top(window) -> None:
         shown.wait(lambda s, first=first: s.text.splitlines()[3].startswith(f"{first}  GET"))
     shown.press(b"N" * 9)
     shown.wait(lambda screen: screen.text.splitlines()[3].startswith("1  GET"))
+
+
+def test_c_shows_the_page_of_the_ca_and_any_key_goes_back(window) -> None:
+    table = window(UNTIL_STOPPED)
+    table.wait_for("host-3.example")
+    table.press(b"c")
+    assert "host-3.example" not in table.wait_for("http://192.0.2.1/", "▀▄▀▄").text
+    table.press(b"q")
+    table.wait_for("host-3.example")
+    table.press(b"q")
+    leave(table)

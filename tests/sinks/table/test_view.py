@@ -307,3 +307,23 @@ def test_what_was_chosen_is_shown_before_the_totals() -> None:
         for width in (40, 60, 80, 120, 200):
             last = render(model, [], width, 24, mode)[-1]
             assert "".join(cell.text for cell in last).startswith(shown), (mode, width)
+
+
+def test_the_ca_and_its_code_are_shown_where_there_is_room() -> None:
+    code = [f"{line:>3}{'█' * 20}" for line in range(13)]
+    for width, height, has_code in (
+        (120, 40, True),
+        (80, 24, True),
+        (60, 40, True),
+        (60, 24, True),
+        (40, 10, False),
+        (20, 3, False),
+    ):
+        lines = render(make_model(), [], width, height, Mode(qr=code))
+        shown = [cell.text for line in lines for cell in line if cell.style == "qr"]
+        assert [each for each in shown if each] == (code if has_code else []), (width, height)
+        text = " ".join("".join(cell.text for cell in line if cell.style != "qr") for line in lines)
+        if height >= 24:
+            assert "http://192.0.2.1/" in text
+            assert "any key" in text
+        assert all(sum(cell_len(cell.text) for cell in line) == width for line in lines)
