@@ -14,24 +14,26 @@ import os
 import platform
 import socket
 import struct
+import termios
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.net.libc import checked, libc
 
-__all__ = ["COMMAND", "SESSION", "Denial", "Filter", "install", "program"]
+__all__ = ["COMMAND", "CONFINED", "SESSION", "Denial", "Filter", "install", "program"]
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A system call that fails: always, or if its first argument is one of these values or has one
-    of these bits."""
+    """A system call that fails: always, or if an argument (by default the first one) is one of
+    these values or has one of these bits."""
 
     call: str
     error: int = errno.EPERM
     values: tuple[int, ...] = ()
     bits: int = 0
+    argument: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Filter:
 
 # linux/sched.h, CLONE_NEW…
 _ANY_NAMESPACE: Final = 0x7E02_0080
+_TIOCLINUX: Final = 0x541C  # asm-generic/ioctls.h
 _AF_RDS, _AF_KEY, _AF_QIPCRTR = 21, 15, 42  # linux/socket.h
 
 COMMAND: Final = Filter(
@@ -57,6 +60,17 @@ COMMAND: Final = Filter(
     )
 )
 """The filter of a command of `run`."""
+
+CONFINED: Final = Filter(
+    (
+        *COMMAND.denials,
+        # Keys that the terminal's other programs would read: what the shell is to do next.
+        Denial("ioctl", values=(termios.TIOCSTI, _TIOCLINUX), argument=1),
+    ),
+    is_for_all=False,
+)
+"""The filter of a command of `run --allow`. It may start no 32-bit programs, whose `socketcall` a
+filter cannot see."""
 
 _NEVER_NEEDED: Final = (
     *("execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
@@ -116,6 +130,7 @@ _NUMBERS: Final = {
     "fspick": (433, 433),
     "init_module": (175, 105),
     "io_uring_setup": (425, 425),
+    "ioctl": (16, 29),
     "kcmp": (312, 272),
     "kexec_file_load": (320, 294),
     "kexec_load": (246, 104),
@@ -212,7 +227,7 @@ def _of_arch(denials: Iterable[Denial], arch: int) -> Iterator[Instruction]:
         if not tests:
             yield from ((_EQUAL, 0, 1, number), refuse)
             continue
-        body = [(_LOAD, 0, 0, _FIRST_ARGUMENT_AT)]
+        body = [(_LOAD, 0, 0, _FIRST_ARGUMENT_AT + 8 * denial.argument)]
         for test in tests:
             body += [test, refuse]
         body += load_number

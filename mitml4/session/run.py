@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 from functools import partial
 from typing import Final
@@ -17,7 +18,7 @@ import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.address import Address
-from mitml4.errors import ExitCode
+from mitml4.errors import ExitCode, UsageError
 from mitml4.events import DnsRefused
 from mitml4.net import processes
 from mitml4.net.capabilities import Capability
@@ -56,16 +57,34 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     program = find_program(config.argv[0], os.environ)
     occupy_standard_descriptors()
     processes.leave_init_behind()
+    is_confined = bool(config.policy.allow)
+    if is_confined:
+        _check_standard_descriptors()
     at_end = partial(withdraw, dict(os.environ), config.argv)
     with Namespace.open(loopback=takes_loopback(config), at_end=at_end) as namespace:
         if namespace.has_user_namespace and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
-        launch = Launch.prepare(program, config.argv, namespace)
+        if is_confined and not namespace.has_user_namespace:
+            say("note: --allow keeps no root from changing files of this host, and what reads them")
+        launch = Launch.prepare(program, config.argv, namespace, is_confined=is_confined)
         processes.close_memory()
         processes.become_subreaper()
         # Output to the terminal must work while the command is in the foreground.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         return trio.run(_run, config, namespace, launch, say, complain)
+
+
+def _check_standard_descriptors() -> None:
+    """Raises UsageError if one is a socket that could be connected to somewhere else."""
+    for number, name in enumerate(("input", "output", "error")):
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            continue
+        with socket.socket(fileno=os.dup(number)) as sock:
+            kind = sock.family, sock.type
+        if kind != (socket.AF_UNIX, socket.SOCK_STREAM):
+            raise UsageError(
+                f"standard {name} is a socket, which leads past --allow", hint="… | cat, or < FILE"
+            )
 
 
 def _changes_user(program: str) -> bool:
@@ -98,6 +117,8 @@ async def _run(
             browsers.show(namespace)
             namespace.for_the_end(each.public_bytes(Encoding.DER) for each in trust.builtin)
             environ = dict(trust.environ)
+        if config.policy.allow:
+            namespace.hide_services(os.environ)
     except BaseException:
         launch.cancel()
         raise

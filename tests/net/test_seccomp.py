@@ -7,11 +7,12 @@ import platform
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 
 import pytest
 
-from mitml4.net.seccomp import COMMAND, SESSION, Filter, Instruction, program
+from mitml4.net.seccomp import COMMAND, CONFINED, SESSION, Filter, Instruction, program
 
 X86_64, I386, AARCH64, ARM, RISCV64 = (
     0xC000003E,
@@ -25,9 +26,11 @@ RETURN = 0x06
 AF_VSOCK = int(socket.AF_VSOCK)
 
 
-def verdict(instructions: Sequence[Instruction], arch: int, number: int, argument: int = 0) -> int:
+def verdict(
+    instructions: Sequence[Instruction], arch: int, number: int, argument: int = 0, second: int = 0
+) -> int:
     """What a classic BPF machine makes of a call: 0, or the error that it fails with."""
-    data = {0: number, 4: arch, 16: argument}
+    data = {0: number, 4: arch, 16: argument, 24: second}
     accumulator = at = 0
     while True:
         code, if_true, if_false, operand = instructions[at]
@@ -82,7 +85,18 @@ def test_a_session_runs_no_program_and_makes_no_namespace() -> None:
     assert verdict(instructions, I386, 4) == errno.ENOSYS  # any call at all
 
 
-@pytest.mark.parametrize("chosen", [COMMAND, SESSION])
+def test_a_confined_command_types_nothing_and_runs_no_32_bit_program() -> None:
+    for machine, arch, ioctl, sock in (("x86_64", X86_64, 16, 41), ("aarch64", AARCH64, 29, 198)):
+        instructions = program(CONFINED, machine)
+        for request in (termios.TIOCSTI, 0x541C):
+            assert verdict(instructions, arch, ioctl, 0, request) == errno.EPERM
+        assert verdict(instructions, arch, ioctl, termios.TIOCSTI, termios.TIOCGWINSZ) == ALLOWED
+        assert verdict(instructions, arch, sock, AF_VSOCK) == errno.EAFNOSUPPORT
+        assert verdict(instructions, arch, sock, socket.AF_INET) == ALLOWED
+    assert verdict(program(CONFINED, "x86_64"), I386, 102) == errno.ENOSYS  # socketcall
+
+
+@pytest.mark.parametrize("chosen", [COMMAND, CONFINED, SESSION])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64", "loongarch64"])
 def test_a_program_is_well_formed(chosen: Filter, machine: str) -> None:
     instructions = program(chosen, machine)

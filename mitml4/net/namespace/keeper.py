@@ -27,6 +27,7 @@ from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from mitml4.net.listener import listen
 from mitml4.net.namespace.covers import Covers
+from mitml4.net.namespace.hidden import hide
 from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
@@ -149,6 +150,9 @@ class _Keeper:
             case "extend":
                 _extend(Path(arguments["directory"]), arguments["name"])
                 return {}, []
+            case "hide":
+                hide(_paths_in(*descriptors), map(Path, arguments["directories"]))
+                return {}, []
             case "cover":
                 stopgap = arguments["stopgap"]
                 self._covers.lay(
@@ -254,6 +258,13 @@ def _count(counter: str) -> int:
     listing = _run("nft", "list", "counter", "inet", "mitml4", counter)
     found = re.search(r"packets (\d+)", listing)
     return int(found[1]) if found else 0
+
+
+def _paths_in(file: int) -> list[Path]:
+    """The paths in a file, which may be too many for a message; separated by NUL."""
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file, "rb", closefd=False) as source:
+        return [Path(os.fsdecode(each)) for each in source.read().split(b"\0") if each]
 
 
 def _mount_files(directory: Path, sizes: dict[str, int], contents: int) -> None:

@@ -95,14 +95,26 @@ class Launch:
     _trouble: int
 
     @classmethod
-    def prepare(cls, program: str, argv: Sequence[str], namespace: Namespace) -> Launch:
-        """Fork; the child waits. Call it before any thread is started."""
+    def prepare(
+        cls,
+        program: str,
+        argv: Sequence[str],
+        namespace: Namespace,
+        *,
+        is_confined: bool = False,
+    ) -> Launch:
+        """Fork; the child waits. Call it before any thread is started.
+
+        `is_confined`: it gets no descriptors but the standard ones, gains no privileges, cannot
+        type for the terminal's other programs, and does not run without a filter of system calls.
+        """
         go_reader, go = os.pipe()
         trouble, trouble_writer = os.pipe()
         parent = os.getpid()
         if (pid := processes.fork()) == 0:
             os.close(go)
-            _become(program, argv, namespace, parent, go_reader, trouble_writer)
+            confined = is_confined
+            _become(program, argv, namespace, parent, go_reader, trouble_writer, confined)
         os.close(go_reader)
         os.close(trouble_writer)
         return cls(pid, go, trouble)
@@ -130,6 +142,7 @@ def _become(
     parent: int,
     go: int,
     trouble: int,
+    is_confined: bool,
 ) -> NoReturn:
     try:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -141,6 +154,13 @@ def _become(
         if not told:
             os._exit(ExitCode.FAILED)
         _move_in(namespace)
+        if is_confined:
+            _confine()
+        else:
+            with contextlib.suppress(OSError):  # a kernel without seccomp filters
+                seccomp.install(seccomp.COMMAND)
+        capabilities.hand_down(())
+        capabilities.drop_for_good(_OUT_OF_REACH)
         processes.die_with_parent(signal.SIGTERM, parent)
         _execute(program, argv, json.loads(told.decode(errors="surrogateescape")))
     except OSError as error:
@@ -156,18 +176,28 @@ def _become(
 
 
 def _move_in(namespace: Namespace) -> None:
-    """Enter the namespace, in the same directory, without privileges over the namespace or over
-    us."""
+    """Enter the namespace, in the same directory."""
     try:
         where: str | int = os.getcwd()
     except OSError:  # it has been removed: only the descriptor leads there
         where = os.open(".", os.O_PATH)
     namespace.enter()
     os.chdir(where)
-    with contextlib.suppress(OSError):  # a kernel without seccomp filters
-        seccomp.install(seccomp.COMMAND)
-    capabilities.hand_down(())
-    capabilities.drop_for_good(_OUT_OF_REACH)
+
+
+def _confine() -> None:
+    """Raises OSError."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2:
+            with contextlib.suppress(OSError):  # that of the list
+                os.set_inheritable(descriptor, False)
+    processes.forbid_new_privileges()
+    try:
+        is_filtered = seccomp.install(seccomp.CONFINED)
+    except OSError:
+        is_filtered = False
+    if not is_filtered:
+        raise OSError(errno.ENOSYS, "--allow needs seccomp filters, which this kernel lacks")
 
 
 def _execute(program: str, argv: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net import isolation, processes
 from mitml4.net.namespace.channel import InjectionSockets
+from mitml4.net.namespace.hidden import directories_of, sockets_of_host
 from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
@@ -133,6 +134,18 @@ class Namespace:
         """
         made = None if stopgap is None else os.fsdecode(stopgap)
         self._ask("cover", file=str(file), source=str(source), stopgap=made)
+
+    def hide_services(self, environ: Mapping[str, str]) -> None:
+        """Hide the Unix sockets of this host's services: those of the system, and those that an
+        environment names. Raises MachineError."""
+        try:
+            sockets = sockets_of_host(environ)
+        except OSError as error:
+            raise MachineError(f"cannot list the Unix sockets: {error.strerror}") from error
+        with os.fdopen(os.memfd_create("hidden"), "wb") as paths:
+            paths.write(b"\0".join(map(os.fsencode, sockets)))
+            paths.flush()
+            self._ask("hide", [paths.fileno()], directories=list(map(str, directories_of(environ))))
 
     def for_the_end(self, items: Iterable[bytes]) -> None:
         """The items with which `at_end` is called. Raises MachineError."""
