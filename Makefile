@@ -10,6 +10,7 @@ TOOLS := nft=nftables ip=iproute2 curl=curl
 # Of what comes without a command: a file of Debian's.
 MODULES := /usr/lib/python3/dist-packages
 SYSTEM_PYTHON := $(notdir $(realpath /usr/bin/python3))
+GO_SOURCES := /usr/share/gocode/src/golang.org/x
 # Not Ubuntu's: they are snaps.
 BROWSERS := $(if $(shell grep -x ID=debian /etc/os-release),chromium=chromium firefox-esr=firefox-esr)
 UNIT_TOOLS := openssl=openssl keytool=default-jre-headless certutil=libnss3-tools tshark=tshark \
@@ -25,7 +26,7 @@ E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=ngi
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites pictures clean
+.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites tls-runner pictures clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
@@ -35,6 +36,7 @@ help:
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, and compare with other proxies"
 	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
+	@echo "make tls-runner   run BoringSSL's tests of TLS peers against the TLS bridge"
 	@echo "make pictures   draw the live table for the README, as root"
 	@echo "make clean   remove what these commands have created"
 
@@ -103,6 +105,11 @@ bench: .venv/ready-to-develop
 foreign-suites: .venv/ready-to-develop
 	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql
 	$(BIN)/python tools/foreign_suites.py $(SUITES)
+
+tls-runner: .venv/ready-to-develop
+	@tools/install-commands go=golang-go $(GO_SOURCES)/crypto=golang-golang-x-crypto-dev \
+	    $(GO_SOURCES)/net=golang-golang-x-net-dev
+	$(BIN)/python tools/tls_runner.py $(TESTS)
 
 pictures: .venv/ready-to-develop
 	@tools/install-commands tmux=tmux $(TOOLS)

@@ -4,16 +4,13 @@ without the other leg. Test runners of other projects, and other implementations
     python -m tests.tls.shim -port PORT [-server -cert-file FILE -key-file FILE] [options]
 
 The options have the names and meanings that BoringSSL's runner gives its shim; one that is unknown
-ends with status 89, which stands for "unimplemented" there. The runner takes a program, such as
-
-    exec env PYTHONPATH=REPO REPO/.venv/bin/python -m tests.tls.shim "$@"
-
-and starts it as its shim. As there, the shim connects to the port in both roles (-accept waits for
-a connection), and sends back every byte of data it gets, exclusive-or'ed with 0xff, until the end.
-An option after -on-initial- or -on-resume- is one of the first connection, or of the later ones.
+ends with status 89, which stands for "unimplemented" there. `make tls-runner` runs it. As there,
+the shim connects to the port in both roles (-accept waits for a connection), and sends back every
+byte of data it gets, exclusive-or'ed with 0xff, until the end. An option after -on-initial- or
+-on-resume- is one of the first connection, or of the later ones.
 
 Status 0: all went as the options want it; 1: it did not, and stderr has a line `error: ALERT: …`
-with the alert that was sent, or `error: …`.
+with the alert that was sent, or `error: …`; 89 also for what the bridge leaves to OpenSSL.
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -121,6 +119,7 @@ class Options:
     expect_hrr: bool = option("the server asks for another hello")
     expect_no_hrr: bool = option("it does not")
     expect_session_miss: bool = option("no session is resumed where it could be")
+    expect_peer_signature_algorithm: int = option("the scheme of the server's signature", 0)
     expect_ticket: bool = option("the client gets a ticket; BoringSSL's has no such option")
 
     @property
@@ -215,7 +214,8 @@ class Ending:
             raise Failed(f"decode_error: {error.message}") from error
         except CannotBridge as error:
             self.fail(Alert.HANDSHAKE_FAILURE)
-            raise Failed(f"cannot be bridged: {error}") from error
+            print(f"error: cannot be bridged: {error}", file=sys.stderr)
+            raise SystemExit(UNIMPLEMENTED) from error
         except OSError as error:
             raise Failed(f"the connection: {error}") from error
 
@@ -326,7 +326,9 @@ class Ending:
         into = memoryview(bytearray(4 * MIN_ROOM))
         while not connection.has_ended:
             if not connection.keeps_record:
-                received = self.socket.recv(1 if self.options.async_ else 1 << 16)
+                received = b""
+                with suppress(ConnectionResetError):
+                    received = self.socket.recv(1 if self.options.async_ else 1 << 16)
                 if not received:
                     return
                 connection.kept = memoryview(bytes(connection.kept) + received)
@@ -347,6 +349,15 @@ class Ending:
             taken, written = connection.seal(left, into)
             self.socket.sendall(into[:written])
             left = left[taken:]
+
+
+class SeenServerLeg(ServerLeg):
+    scheme = 0
+    """Of the server's signature."""
+
+    def verify(self, scheme: int, *given: Any, **more: Any) -> None:
+        self.scheme = scheme
+        super().verify(scheme, *given, **more)
 
 
 class Client(Ending):
@@ -413,7 +424,7 @@ class Client(Ending):
         self.replacements = Replacements()
         offer = self.offer(self.session)
         self.hello = self.relayed(offer)
-        leg = self.leg = ServerLeg(self.hello)
+        leg = self.leg = SeenServerLeg(self.hello)
         event = self.next_event(leg)
         if isinstance(event, Retry):
             self.retried = True
@@ -428,6 +439,9 @@ class Client(Ending):
         elif event.older:
             self.keep_older(leg, event.new_ticket)
         self.flush()
+        wanted = self.options.expect_peer_signature_algorithm
+        if wanted and not event.ticket and leg.scheme != wanted:
+            raise Failed(f"the signature is by {leg.scheme}")
         if self.session and bool(event.ticket) == self.options.expect_session_miss:
             raise Failed("a session was resumed" if event.ticket else "no session was resumed")
         connection = Connection(leg.records_in, leg.records_out, is_client=True)
