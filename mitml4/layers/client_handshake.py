@@ -16,7 +16,7 @@ from mitml4.dataclass import dataclass
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.protocols.tls.alerts import alert_name
+from mitml4.protocols.tls.alerts import Alert, alert_name
 from mitml4.tasks import first_of
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream
@@ -102,17 +102,22 @@ class ClientHandshake:
             self.visit.refused()
         else:
             self.error("alert", alert_name(failure.alert))
-            self.visit.left()
+            if failure.alert != Alert.ECH_REQUIRED:
+                self.visit.left()
 
     def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
         """What the client sends first after the handshake; see `OpenedStream.on_opening`.
 
         Some clients check the certificate only then, and close without sending a byte.
         """
+        alert = first.alert if isinstance(first, TlsFailure) else None
         if isinstance(first, int) and first:
             self.visit.accepted()
-        elif isinstance(first, TlsFailure) and first.alert in REFUSALS:
-            self.error("certificate", REFUSALS[first.alert])
+        elif alert in REFUSALS:
+            self.error("certificate", REFUSALS[alert])
             self.visit.refused()
+        elif alert == Alert.ECH_REQUIRED:
+            # RFC 9849 §6.1.6: the server has not taken its encrypted hello. It comes again without.
+            self.error("alert", alert_name(alert))
         elif trio.current_time() - shook_hands_at < _REJECTS_WITHIN_S and self.visit.left():
             self.error("certificate", "ended by the client after the handshake, again")

@@ -104,6 +104,7 @@ def meet() -> Callable[[], Meeting]:
     [
         (TlsFailure("…", 48), 48, ("certificate", "unknown_ca"), [PINNED, PINNED]),
         (TlsFailure("…", 40), 40, ("alert", "handshake_failure"), [None, PINNED]),
+        (TlsFailure("…", 121), 121, ("alert", "ech_required"), [None, None]),
         (TlsFailure("no shared cipher"), None, ("protocol", "no shared cipher"),
          ["no shared cipher", "no shared cipher"]),
         (StreamTruncated("…"), None, ("certificate", "closed by the client after our certificate"),
@@ -179,18 +180,28 @@ async def test_what_comes_first_after_it_counts(meet, autojump_clock, first: byt
         assert meeting.visit.passthrough_reason == (PINNED if has_left else None)
 
 
-async def test_an_alert_after_it_is_a_refusal(meet, autojump_clock) -> None:
+@pytest.mark.parametrize(
+    ("alert", "error", "reason"),
+    [
+        (42, ("certificate", "bad_certificate"), PINNED),
+        (121, ("alert", "ech_required"), None),
+    ],
+)
+async def test_an_alert_after_it_may_be_a_refusal(
+    meet, autojump_clock, alert: int, error: tuple[str, str], reason: str | None
+) -> None:
     class Refusing(Bare):
         def _read_record(self, buffer: memoryview) -> int | None:
-            raise TlsFailure("…", 42)
+            raise TlsFailure("…", alert)
 
     async def handshake(below: MemoryStream) -> Bare:
         await trio.lowlevel.checkpoint()
         return Refusing(below)
 
-    meeting = meet()
-    stream = await meeting.run(handshake)
-    with pytest.raises(TlsFailure):
-        await stream.peek(0, 1)
-    assert meeting.errors == [("certificate", "bad_certificate")]
-    assert meeting.visit.passthrough_reason == PINNED
+    for _ in range(2):
+        meeting = meet()
+        stream = await meeting.run(handshake)
+        with pytest.raises(TlsFailure):
+            await stream.peek(0, 1)
+        assert meeting.errors == [error]
+        assert meeting.visit.passthrough_reason == reason

@@ -38,7 +38,7 @@ def context_client(module) -> Callable:
         if preset := case.get("preset"):
             context.set_fingerprint(module.Fingerprint.from_preset(preset))
         if ech := case.get("ech"):
-            context.set_ech_configs(bytes.fromhex(ech))
+            context = context.set_ech_configs(bytes.fromhex(ech))
         return context.wrap_socket(raw, server_hostname=NAME)
 
     return client
