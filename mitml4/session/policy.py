@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
@@ -30,6 +30,8 @@ from mitml4.regex import regex
 from mitml4.session.hosts import NAT64, Host, ascii_form, readings, written
 
 __all__ = ["HostPattern", "LivePolicy", "Policy"]
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _BRACKETED: Final = regex(r"\[(?P<ip>[^]]*)\](?P<length>/\d+)?(:(?P<port>.*))?")
 _HOST: Final = regex(r"[^\s/\[\]:@]+")
@@ -108,7 +110,7 @@ class HostPattern:
             return any(map(self._is, readings(str(network.broadcast_address))))
         return self.host.version == network.version and self.host.overlaps(network)
 
-    def names(self, host: Host, port: int) -> bool:
+    def names(self, host: Host, port: int, special: Sequence[Network]) -> bool:
         """Whether it names this host for `--allow`: a glob names no address, and a network that is
         larger than a special one (private, loopback, …) names nothing in it."""
         if self.port not in (None, port):
@@ -119,8 +121,8 @@ class HostPattern:
             return host.is_loopback and self.text.partition(":")[0] == "localhost"
         if not self._is(host):
             return False
-        special = [each for each in _SPECIAL if each.version == host.version and host in each]
-        return not special or any(_is_within(self.host, each) for each in special)
+        around = [each for each in special if each.version == host.version and host in each]
+        return not around or any(_is_within(self.host, each) for each in around)
 
     def _is(self, host: Host) -> bool:
         if isinstance(self.host, re.Pattern):
@@ -138,6 +140,8 @@ class Policy:
 
     allow: tuple[HostPattern, ...] = ()
     """If not empty, everything else is refused."""
+    own: tuple[Network, ...] = ()
+    """The addresses of this host, which `allow` has to name as it has to name private ones."""
     block: tuple[HostPattern, ...] = ()
     passthrough: tuple[HostPattern, ...] = ()
     only: tuple[HostPattern, ...] = ()
@@ -176,7 +180,7 @@ class Policy:
         """Whether DNS is asked for a name: it is allowed at some port."""
         hosts = written(name)
         return any(
-            pattern.names(host, pattern.port or 0)
+            pattern.names(host, pattern.port or 0, ())
             for pattern in self.allow
             for host in hosts
             if isinstance(host, str)
@@ -187,13 +191,20 @@ class Policy:
         targets = [end for end in ends if isinstance(end, Target)]
         allowed = [target for target in targets if self._allows_target(target)]
         others = [target for target in targets if target not in allowed]
-        return bool(allowed) and not any(map(_is_special, others))
+        return bool(allowed) and not any(map(self._is_special, others))
 
     def _allows_target(self, target: Target) -> bool:
         """An address has to be allowed in each of its readings, a name in one of its forms."""
-        hosts = _judged(target.host)
-        by_host = [any(each.names(host, target.port) for each in self.allow) for host in hosts]
+        hosts, special = _judged(target.host), (*_SPECIAL, *self.own)
+        by_host = [
+            any(each.names(host, target.port, special) for each in self.allow) for host in hosts
+        ]
         return bool(hosts) and (any if isinstance(hosts[0], str) else all)(by_host)
+
+    def _is_special(self, target: Target) -> bool:
+        """Whether it is an address that has to be named, whoever has given it."""
+        addresses = (each for each in _judged(target.host) if not isinstance(each, str))
+        return any(each in network for each in addresses for network in (*_SPECIAL, *self.own))
 
 
 class LivePolicy:
@@ -209,6 +220,11 @@ class LivePolicy:
         it may sign all."""
         texts = (text for domain in domains for text in (domain, f"*.{domain}"))
         self._permitted = tuple(map(HostPattern.parse, texts))
+
+    def protect(self, addresses: Iterable[str]) -> None:
+        """The addresses of this host have to be named."""
+        own = tuple(map(ipaddress.ip_network, addresses))
+        self._policy = replace(self._policy, own=own)
 
     def allows_name(self, name: str) -> bool:
         """See `Policy.allows_name`."""
@@ -253,15 +269,7 @@ def _judged(host: str) -> tuple[Host, ...]:
     )
 
 
-def _is_special(target: Target) -> bool:
-    """Whether it is an address that has to be named, whoever has given it."""
-    return any(
-        not isinstance(host, str) and any(host in each for each in _SPECIAL)
-        for host in _judged(target.host)
-    )
-
-
-def _is_within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
+def _is_within(inner: Network, outer: Network) -> bool:
     if isinstance(inner, IPv4Network):
         return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
     return isinstance(outer, IPv6Network) and inner.subnet_of(outer)

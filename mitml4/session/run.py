@@ -99,6 +99,8 @@ async def _run(
     try:
         taps = [namespace.tap()] if config.packets else []
         session = _RunSession(config, say, complain, taps)
+        sources = namespace.sources
+        session.policy.protect((*sources.all_v4, *sources.all_v6))
         environ = dict(os.environ)
         roots = CommandRoots(environ if config.trust else {})
         authorities = Authorities.of(len(roots.sets))

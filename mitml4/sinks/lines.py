@@ -1,6 +1,9 @@
 """A line on standard error for each closed flow, shown beside the output of a command.
 
     mitml4: www.example:443  tls › http/2  200 GET /  ↑ 1.2k ↓ 34M
+    mitml4: other.example  refused (--allow)
+
+The second is a name that was not looked up, once.
 
 The terminal is the command's. While a program uses it in another mode than line mode (an editor, a
 pager, a shell at its prompt), the lines wait.
@@ -16,7 +19,8 @@ from typing import Final
 
 import trio
 
-from mitml4.events import FlowClose
+from mitml4.events import DnsRefused, FlowClose
+from mitml4.printable import printable
 from mitml4.sinks.files import write_all, write_failure
 from mitml4.sinks.table.grid import short_size
 from mitml4.sinks.table.model import Row, TableModel
@@ -26,6 +30,7 @@ from mitml4.terminal import Color, wants_color
 __all__ = ["FlowLines", "line_of"]
 
 _MAX_WAITING: Final = 1000
+_MAX_REFUSED: Final = 1000
 _POLL_INTERVAL_S: Final = 0.2
 _DRAIN_TIMEOUT_S: Final = 1.0
 _LFLAG: Final = 3  # index of tcgetattr's list
@@ -48,7 +53,7 @@ class FlowLines:
     """A sink that writes to standard error."""
 
     name = "standard error"
-    wants = TableModel.wants
+    wants = (*TableModel.wants, DnsRefused)
 
     def __init__(self, color: Color = "auto") -> None:
         self.dropped = 0
@@ -57,18 +62,31 @@ class FlowLines:
         self._is_terminal = os.isatty(self._descriptor)
         self._is_dim = wants_color(color, sys.stderr)
         self._waiting: deque[str] = deque()
+        self._refused: set[str | None] = set()
         self._news = trio.Event()
         self._closing = False
         self._timeout = trio.CancelScope()
 
     def publish(self, event: Published) -> None:
+        if isinstance(event, DnsRefused):
+            self._tell_refused(event.name)
+            return
         self._model.add(event)
         if not isinstance(event, FlowClose) or not (row := self._model.row(event.flow)):
             return
+        self._tell(line_of(row))
+
+    def _tell_refused(self, name: str | None) -> None:
+        if name in self._refused or len(self._refused) >= _MAX_REFUSED:
+            return
+        self._refused.add(name)
+        shown = "a DNS query without a host name" if name is None else printable(name)
+        self._tell(f"mitml4: {shown}  refused (--allow)")
+
+    def _tell(self, line: str) -> None:
         if len(self._waiting) >= _MAX_WAITING:
             self.dropped += 1
             return
-        line = line_of(row)
         self._waiting.append(f"{_DIM}{line}{_RESET}\n" if self._is_dim else f"{line}\n")
         self._news.set()
 

@@ -22,7 +22,7 @@ from mitml4.errors import UsageError
 from mitml4.net.rules.scope import PortRange, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
-from mitml4.session.config import InterceptConfig
+from mitml4.session.config import InterceptConfig, RunConfig
 from mitml4.session.policy import HostPattern, Policy
 from mitml4.sinks.tcp_reader import TcpReader
 
@@ -307,3 +307,16 @@ def click_options() -> list[click.Parameter]:
 def test_every_option_has_a_help_that_is_a_sentence() -> None:
     for option in click_options():
         assert option.help.endswith("."), option.name
+
+
+def test_allow_verifies_servers_and_goes_with_nothing_that_lets_others_past() -> None:
+    def configured(*options: str) -> RunConfig:
+        with run.make_context("run", ["--allow", "ok.test", *options, "true"]) as context:
+            return run_config(Console(), **context.params)
+
+    config = configured("--allow", "10.0.0.0/8:80")
+    assert [each.text for each in config.policy.allow] == ["ok.test", "10.0.0.0/8:80"]
+    assert config.upstream == "reject"
+    for wrong in (("--udp", "pass"), ("--upstream", "ignore")):
+        with pytest.raises(UsageError, match=" ".join(wrong)):
+            configured(*wrong)

@@ -168,6 +168,16 @@ def test_an_address_may_be_reached_by_an_allowed_name_unless_it_is_special() -> 
         assert not allows(("ok.test",), Target(address, 443), name), address
 
 
+def test_addresses_of_this_host_have_to_be_named() -> None:
+    name, here = Target("ok.test", 443), Target("192.0.2.7", 443)
+    for allowed, expected in ((("ok.test",), False), (("0.0.0.0/0",), False), ((here.host,), True)):
+        policy = LivePolicy(Policy(allow=patterns(*allowed)))
+        policy.protect([here.host, "2001:db8::1"])
+        assert (policy.decide([here, name]).action != "block") == expected, allowed
+        policy.protect([])
+        assert policy.decide([here, name]).action != "block"
+
+
 def test_a_flow_may_be_for_any_of_its_names_and_for_no_other() -> None:
     decide = Policy(allow=patterns("a.test", "b.test:22", "10.0.0.1")).decide
     there = Target("192.0.2.7", 22)

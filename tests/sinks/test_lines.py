@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.events import FlowClose, FlowOpen
+from mitml4.events import DnsRefused, FlowClose, FlowOpen
 from mitml4.sinks.lines import FlowLines, line_of
 from mitml4.sinks.table.model import Row
 
@@ -62,6 +62,15 @@ async def write(*events) -> None:
 async def test_a_flow_is_told_of_when_it_closes(capfd) -> None:
     await write(opened(1), opened(2, "www.example"), closed(2))
     assert capfd.readouterr().err == "mitml4: www.example:443  tls › http/2  ↑ 1 ↓ 2.0k\n"
+
+
+async def test_a_name_that_was_refused_is_told_once(capfd) -> None:
+    names = ("a.example", "b.example", "a.example", "A\x1b", None, None)
+    await write(*(DnsRefused(client=CLIENT, name=name) for name in names))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[:2] == [f"mitml4: {name}  refused (--allow)" for name in names[:2]]
+    assert "\x1b" not in lines[2]
+    assert lines[3:] == ["mitml4: a DNS query without a host name  refused (--allow)"]
 
 
 async def test_what_a_name_contains_cannot_move_the_cursor(capfd) -> None:

@@ -21,13 +21,20 @@ from typing import Any
 import pytest
 
 from mitml4.lab.certificates import LabAuthority
-from mitml4.lab.network import SERVER_V4, SERVER_V6, LabNetwork
+from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4, SERVER_V6, LabNetwork
 from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 60.0
 RESOLVER = "127.0.0.53"
 NOBODY = 65534
+ADDRESSES = {
+    "private": "10.0.0.1",
+    "metadata": "169.254.169.254",
+    "loopback": "127.0.0.1",
+    "router": ROUTER_WAN_V4,
+}
+"""Of names that begin like this, instead of the server's."""
 
 MOUNTS = "for each in hosts resolv.conf; do mount --bind {files}/$each /etc/$each || exit; done"
 # Python takes what it has compiled for outdated if a source has another time.
@@ -239,7 +246,8 @@ def answer(query: bytes, asked: list[str]) -> bytes:
     question = query[12 : at + 5]
     name = ".".join(labels)
     asked.append(name)
-    data = {1: socket.inet_aton(SERVER_V4), 28: socket.inet_pton(socket.AF_INET6, SERVER_V6)}
+    v4 = ADDRESSES.get(labels[0] if labels else "", SERVER_V4)
+    data = {1: socket.inet_aton(v4), 28: socket.inet_pton(socket.AF_INET6, SERVER_V6)}
     known = name.endswith(".example")
     rows = data[kind] if known and kind in data else b""
     header = query[:2] + struct.pack("!5H", 0x8180 if known else 0x8183, 1, bool(rows), 0, 0)

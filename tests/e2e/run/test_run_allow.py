@@ -105,6 +105,60 @@ def test_addresses_have_to_be_named(host, nginx, root) -> None:
     assert named.out.split() == ["connected"]
 
 
+def test_a_name_that_leads_to_an_inner_address_is_not_enough(host, resolver) -> None:
+    for name in ("private", "metadata", "loopback", "router"):
+        ended = visit(host, "-4", f"http://{name}.example/", allow=("*.example",))
+        assert (ended.code, reasons(ended)) == (REFUSED, ["denied"]), name
+
+
+HELLOS = """
+import socket, ssl, sys, time
+outgoing = ssl.MemoryBIO()
+context = ssl.create_default_context()
+tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="www.example")
+try:
+    tls.do_handshake()
+except ssl.SSLWantReadError:
+    hello = outgoing.read()
+if sys.argv[1] == "ech":
+    body = bytearray(hello[9:])
+    at = 34 + 1 + body[34]
+    at += 2 + int.from_bytes(body[at : at + 2], "big")
+    at += 1 + body[at]
+    length = int.from_bytes(body[at : at + 2], "big")
+    more = b"\\xfe\\x0d\\0\\x0b\\0\\0\\1\\0\\1\\7\\0\\0\\0\\1x"
+    body[at : at + 2] = (length + len(more)).to_bytes(2, "big")
+    body += more
+    body = b"\\1" + len(body).to_bytes(3, "big") + body
+    hello = b"\\x16\\3\\1" + len(body).to_bytes(2, "big") + body
+with socket.create_connection(("www.example", 443), 10) as sock:
+    first = int(sys.argv[2])
+    try:
+        sock.sendall(hello[:first])
+        time.sleep(2 if first else 0)
+        sock.sendall(hello[first:])
+        print(len(sock.recv(5)))
+    except ConnectionError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_tls_that_comes_slowly_or_with_ech_does_not_stay_closed(host, nginx) -> None:
+    def say(how: str, first: int, *options: str) -> tuple[str, list[str]]:
+        argv = ("/usr/bin/python3", "-c", HELLOS, how, str(first))
+        ended = host.run(*argv, options=options)
+        return ended.out.strip(), [event["action"] for event in ended.of_type("flow.layer")]
+
+    allow, passed = allowing("www.example"), ("--passthrough", "www.example")
+    assert say("ech", 0, *passed) == ("5", ["passthrough"])
+    assert say("plain", 0, *allow, *passed) == ("5", ["passthrough"])
+    assert say("ech", 0, *allow, *passed) == ("ConnectionResetError", ["relayed"])
+    for first in (1, 5, 6, 100):
+        expected = {("ConnectionResetError", "relayed"), ("5", "intercepted")}
+        answer, (action,) = say("plain", first, *allow)
+        assert (answer, action) in expected, first
+
+
 def test_an_address_of_another_name_is_no_way_to_this_one(host, nginx) -> None:
     """The SNI is allowed, and the address too, but DNS gave it for another name."""
     there = ("--resolve", f"www.example:443:{SERVER_V4}")
