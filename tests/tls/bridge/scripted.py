@@ -349,13 +349,16 @@ class Server13(End):
         alpn: bytes | None = b"h2",
         asks: bool = False,
         psk: tuple[int, bytes] | None = None,
+        key: Any = None,
         fragment_bytes: int = 1 << 14,
     ) -> None:
-        """`hello`: the records of the client. `psk`: the identity's index and its secret."""
+        """`hello`: the records of the client. `psk`: the identity's index and its secret; `key`:
+        another one than the certificate's."""
         super().__init__(changes, fragment_bytes)
         self.cipher_suite, self.suite = suite, found_suite(suite)
         self.group, self.scheme, self.alpn, self.asks, self.psk = group, scheme, alpn, asks, psk
-        self.der, self.key = own_certificate(kind)
+        self.der, own_key = own_certificate(kind)
+        self.key = key or own_key
         self.take_hello(hello)
 
     def take_hello(self, stream: bytes) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mitml4.crypto.suites import suite_of
 from mitml4.protocols.tls.alerts import Alert, TlsError
@@ -57,6 +58,7 @@ from tests.tls.bridge.scripted import (
     with_extensions,
     with_fields,
 )
+from tests.tls.bridge.test_certificates import ED25519, a_key, a_leaf, made
 
 HANDSHAKE, DATA = RecordType.HANDSHAKE, RecordType.APPLICATION_DATA
 GREASE = 0x4A4A
@@ -716,6 +718,24 @@ def test_delegated_credentials_that_are_malformed(body: bytes) -> None:
     refuses(Alert.UNSUPPORTED_EXTENSION, {"certificate": change})
     offer = Offer(more={Extension.DELEGATED_CREDENTIAL: b"\0\x02\x04\x03"})
     refuses(Alert.DECODE_ERROR, {"certificate": change}, offer=offer)
+
+
+def test_delegated_credentials() -> None:
+    """Their key signs the handshake, with their scheme."""
+    leaf_key = a_key()
+    valid = made(leaf_key=leaf_key, leaf=a_leaf(leaf_key))
+    extensions = messages.RawExtensions(((Extension.DELEGATED_CREDENTIAL, valid.body),))
+    given: Any = {
+        "changes": {
+            "certificate": with_fields(messages.Certificate, entries=((valid.leaf, extensions),))
+        },
+        "offer": Offer(
+            schemes=(ECDSA_P256, ED25519), more={Extension.DELEGATED_CREDENTIAL: b"\0\x02\x08\x07"}
+        ),
+    }
+    assert meet(scheme=ED25519, key=valid.key, **given).chain == (valid.leaf,)
+    refuses(Alert.ILLEGAL_PARAMETER, scheme=ECDSA_P256, key=leaf_key, **given)
+    refuses(Alert.DECRYPT_ERROR, scheme=ED25519, key=Ed25519PrivateKey.generate(), **given)
 
 
 def test_delegated_credentials_that_are_not_known_are_left_to_openssl() -> None:
