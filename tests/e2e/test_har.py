@@ -52,7 +52,9 @@ def web(serve, files, identity) -> None:
             ssl_certificate {identity.certificate}; ssl_certificate_key {identity.key};
             server {{
                 listen {PORT}; listen {TLS_PORT} ssl http2; root {root};
-                location /form {{
+                # A proxy reads the whole body before it answers.
+                location /form {{ proxy_pass http://127.0.0.1:{PORT}/taken; }}
+                location /taken {{
                     add_header Set-Cookie
                         "s=t; Path=/; Max-Age=60; Secure; HttpOnly; SameSite=Strict";
                     return 201 "taken";
