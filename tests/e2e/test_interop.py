@@ -2,7 +2,7 @@
 
 Each stack tries the cipher suites and groups that both it and the bridge have. As a client it
 visits a server that answers with what was agreed, and with the hello's fingerprints. As a server it
-is visited by OpenSSL. Go is there as rclone. wolfSSL has no wheel, and no program of Debian's.
+is visited by OpenSSL. Go is there as rclone, wolfSSL as a module of lighttpd, and so no client.
 """
 
 import json
@@ -24,6 +24,7 @@ from mitml4.protocols.tls.fingerprints import ja3, ja4
 from mitml4.protocols.tls.hello import parse_client_hello
 
 HERE = Path(__file__).parent / "interop"
+WOLFSSL = Path("/usr/lib/lighttpd/mod_wolfssl.so")
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 TIMEOUT_S = 5
 GROUPS = (
@@ -141,9 +142,12 @@ def java(files):
 
 
 @pytest.fixture(autouse=True)
-def skip_what_python_lacks(request):
-    if request.node.callspec.params["name"] == "Mbed TLS":
+def skip_what_is_missing(request):
+    name = request.node.callspec.params["name"]
+    if name == "Mbed TLS":
         pytest.importorskip("mbedtls", reason="no wheels for this Python")
+    if name == "wolfSSL" and not WOLFSSL.exists():
+        pytest.skip("no package of this release")
 
 
 @pytest.fixture
@@ -475,6 +479,23 @@ def nginx_server(port, identity, tools):
     return ["nginx", "-c", config, "-p", files]
 
 
+def lighttpd(port, identity, tools):
+    (tools.files / "page").mkdir(exist_ok=True)
+    (tools.files / "page" / "index.txt").write_text("ok")
+    config = tools.files / f"wolfssl-{port}.conf"
+    config.write_text(f"""
+        server.document-root = "{tools.files}/page"
+        index-file.names = ("index.txt")
+        server.port = {port}
+        server.modules = ("mod_wolfssl")
+        ssl.engine = "enable"
+        ssl.pemfile = "{identity.certificate}"
+        ssl.privkey = "{identity.key}"
+        ssl.openssl.ssl-conf-cmd = ("MinProtocol" => "TLSv1.2", "CipherString" => "ALL")
+    """)
+    return ["lighttpd", "-D", "-f", config]
+
+
 SERVERS = {
     "OpenSSL": s_server,
     "GnuTLS": gnutls_serv,
@@ -494,6 +515,7 @@ SERVERS = {
         *("node", HERE / "peer.js", "server", port, *key_files(identity))
     ],
     "nginx": nginx_server,
+    "wolfSSL": lighttpd,
     "Go": lambda port, identity, tools: [
         *("rclone", "serve", "http", "--addr", f":{port}", "--cert", identity.certificate),
         *("--key", identity.key, tools.files),
