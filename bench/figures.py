@@ -43,7 +43,7 @@ Values: TypeAlias = dict[str, float]
 MB: Final = 1e6
 GB: Final = 1e9
 FRESH_REQUESTS: Final = 300
-FRESH_CONCURRENCY: Final = 16
+FRESH_CONCURRENCY: Final = 32
 PARALLEL_FLOWS: Final = 200
 IDLE_FLOWS: Final = 200
 
@@ -275,7 +275,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
     Figure("opaque", "Opaque TCP download (no known protocol, one connection)", _opaque),
     Figure("fresh", f"Fresh TLS requests, one after the other ({FRESH_REQUESTS})", _fresh(1)),
     Figure(
-        "fresh-16",
+        "fresh-32",
         f"Fresh TLS requests, {FRESH_CONCURRENCY} at a time ({FRESH_REQUESTS})",
         _fresh(FRESH_CONCURRENCY),
     ),
