@@ -9,10 +9,12 @@ leaves the message as it was; the caller reports it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import field
 from typing import Literal, Protocol
 
 from mitml4.dataclass import dataclass
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response
+from mitml4.edit.replace import Allowance
 from mitml4.model.flow import Flow
 
 __all__ = ["Applied", "DataEditor", "EditedFlow", "Editor"]
@@ -39,6 +41,7 @@ class EditedFlow:
 
     model: Flow
     applied: Callable[[Applied], None]
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 class DataEditor(Protocol):

@@ -164,6 +164,8 @@ class _Leg:
         receiver's table lacks what they would have added."""
         self.window = _WINDOW
         """What the receiver takes on the connection."""
+        self.waiting: dict[int, Stream] = {}
+        """The streams whose content waits for windows."""
         self.swallow = 0
         self.initial_window = _WINDOW
         self.has_preface = direction is DOWN
@@ -571,10 +573,11 @@ class Http2Core:
             kind, flags = _CONTINUATION, 0
 
     def _pump_all(self, direction: Direction) -> None:
-        for stream in list(self.streams.values()):
-            if not stream.half(direction).is_held and stream.half(direction).queue:
-                self._pump(stream, direction)
-                self._forget_if_over(stream)
+        leg = self._legs[direction]
+        for stream in list(leg.waiting.values()):
+            if leg.window <= 0:
+                return
+            self._pump(stream, direction)
 
     def _pump(self, stream: Stream, direction: Direction) -> None:
         """Send what the windows allow of what waits."""
@@ -587,6 +590,7 @@ class Http2Core:
             if half.rate:
                 count = min(count, half.allowance)
             if count <= 0:
+                leg.waiting[stream.number] = stream
                 return
             piece = bytes(half.queue[:count])
             del half.queue[:count]
@@ -600,6 +604,7 @@ class Http2Core:
             half.swallow += credited
             leg.swallow += credited
             half.is_over = ends
+        leg.waiting.pop(stream.number, None)
         if half.has_ended and not half.is_over:
             if half.trailers:
                 self._send_block(leg, half.trailers, number)
@@ -673,6 +678,7 @@ class Http2Core:
         half.credited = 0
         self._collect_no_more(half)
         half.is_dropped, half.is_held = True, False
+        self._legs[direction].waiting.pop(stream.number, None)
 
     def _forget_if_over(self, stream: Stream) -> None:
         up_is_over = stream.up.is_over or (stream.up.is_dropped and stream.up.has_ended)
@@ -686,6 +692,7 @@ class Http2Core:
             half, leg = stream.half(direction), self._legs[direction]
             self._credit(leg, None, len(half.queue) - half.credited)
             half.queue.clear()
+            leg.waiting.pop(stream.number, None)
             self._collect_no_more(half)
         if there := self._to_server.pop(stream.number, None):
             self._to_client.pop(there, None)

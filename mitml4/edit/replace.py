@@ -8,24 +8,55 @@ the result does not depend on how they were split.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import regex
 
 from mitml4.dataclass import dataclass
 
-__all__ = ["MAX_MATCH", "Replacement", "StreamReplacer", "TooMuchError"]
+__all__ = ["MAX_MATCH", "Allowance", "Replacement", "StreamReplacer", "TooMuchError"]
 
 MAX_MATCH: Final = 65536
 """Bytes of a match in a stream."""
-_DEADLINE_S: Final = 0.5
+_DEADLINE_S: Final = 0.25
+_DEADLINE_S_PER_BYTE: Final = 1e-7
 """For one text. Other flows wait meanwhile."""
-_STREAM_BUDGET_S: Final = 2.0
-"""For one direction of a flow."""
+_MOST_S: Final = 2.0
+_SHARE: Final = 0.2
+"""What a flow may spend: so much of the time, and so much at once."""
 
 
 class TooMuchError(Exception):
     """A replacement takes too long, or its result is too large; nothing is replaced."""
+
+
+class Allowance:
+    """The CPU time that one flow has for its replacements."""
+
+    __slots__ = ("_at", "_clock", "_left_s")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._left_s = _MOST_S
+
+    @property
+    def left_s(self) -> float:
+        """What is left now."""
+        now = self._clock()
+        self._left_s = min(_MOST_S, self._left_s + (now - self._at) * _SHARE)
+        self._at = now
+        return self._left_s
+
+    def for_text(self, size: int) -> float:
+        """How long one text of this size may take. Raises TooMuchError where nothing is left."""
+        if self.left_s <= 0:
+            raise TooMuchError("replacements take too long on this connection")
+        return min(self._left_s, _DEADLINE_S + size * _DEADLINE_S_PER_BYTE)
+
+    def spend(self, seconds: float) -> None:
+        self._left_s -= seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +81,20 @@ class Replacement:
             raise ValueError(str(error)) from None
         return cls(pattern, with_.encode())
 
-    def apply(self, text: bytes, limit: int) -> bytes:
+    def apply(self, text: bytes, limit: int, allowance: Allowance) -> bytes:
         """The text with all matches replaced. Raises TooMuchError."""
+        timeout_s = allowance.for_text(len(text))
+        began = time.perf_counter()
+        try:
+            return self._applied(text, limit, timeout_s)
+        finally:
+            allowance.spend(time.perf_counter() - began)
+
+    def _applied(self, text: bytes, limit: int, timeout_s: float) -> bytes:
         out = bytearray()
         at = 0
         try:
-            for match in self.pattern.finditer(text, timeout=_DEADLINE_S):
+            for match in self.pattern.finditer(text, timeout=timeout_s):
                 out += text[at : match.start()]
                 out += match.expand(self.with_)
                 at = match.end()
@@ -72,13 +111,13 @@ class Replacement:
 class StreamReplacer:
     """Replaces in a stream of bytes, of which a match may have MAX_MATCH at most."""
 
-    __slots__ = ("_left_s", "_replacement", "_text", "count")
+    __slots__ = ("_allowance", "_replacement", "_text", "count")
 
-    def __init__(self, replacement: Replacement) -> None:
+    def __init__(self, replacement: Replacement, allowance: Allowance) -> None:
         self._replacement = replacement
+        self._allowance = allowance
         self._text = b""
         """What is held back: what may still become a match begins with its first byte."""
-        self._left_s = _STREAM_BUDGET_S
         self.count = 0
         """The number of matches so far."""
 
@@ -106,8 +145,9 @@ class StreamReplacer:
         at = 0
         began = time.perf_counter()
         try:
+            timeout_s = self._allowance.for_text(len(text))
             while at < len(text):
-                found = self._search(text, at, is_last, began)
+                found = self._search(text, at, is_last, began + timeout_s)
                 if found is None:
                     out += text[at:]
                     at = len(text)
@@ -124,24 +164,24 @@ class StreamReplacer:
                 out += match.expand(self._replacement.with_)
                 self.count += 1
                 at = match.end()
-        except TimeoutError:
+        except (TimeoutError, TooMuchError) as error:
             self._text = bytes(out) + text[at:]
-            raise TooMuchError("the expression takes too long") from None
+            raise TooMuchError(str(error) or "the expression takes too long") from None
         finally:
-            self._left_s -= time.perf_counter() - began
+            self._allowance.spend(time.perf_counter() - began)
         self._text = text[at:]
         return bytes(out)
 
     def _search(
-        self, text: bytes, at: int, is_last: bool, began: float
+        self, text: bytes, at: int, is_last: bool, until: float
     ) -> tuple[int, Any | None] | None:
         """The next match, and where it begins; no match there: what begins there may still become
         one. None: nothing."""
         pattern = self._replacement.pattern
         while True:
-            left_s = self._left_s - (time.perf_counter() - began)
+            left_s = until - time.perf_counter()
             if left_s <= 0:
-                raise TimeoutError
+                raise TimeoutError("the expression takes too long")
             match = pattern.search(text, at, partial=not is_last, timeout=left_s)
             if match is None:
                 return None

@@ -18,7 +18,7 @@ from mitml4.edit.editor import Applied, DataEditor, EditedFlow
 from mitml4.edit.files import Folder, media_type
 from mitml4.edit.headers import Headers
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response, Server
-from mitml4.edit.replace import Replacement, StreamReplacer, TooMuchError
+from mitml4.edit.replace import Allowance, Replacement, StreamReplacer, TooMuchError
 from mitml4.filter.expression import Filter, Subject
 from mitml4.model import flow as model
 
@@ -209,12 +209,12 @@ class RuleEditor:
         in_body: Place = "request.body" if side == "request" else "response.body"
         try:
             for each in rule.replaces(in_headers):
-                if _replace_in_headers(each.replacement, headers, self.limit):
+                if _replace_in_headers(each.replacement, headers, self.limit, flow.allowance):
                     flow.applied(rule.applied(f"replace in {in_headers}", stream))
             for each in rule.replaces(in_body):
                 if message.body is None:
                     continue
-                replaced = each.replacement.apply(message.body, self.limit)
+                replaced = each.replacement.apply(message.body, self.limit, flow.allowance)
                 if replaced != message.body:
                     message.body = replaced
                     flow.applied(rule.applied(f"replace in {in_body}", stream))
@@ -259,7 +259,7 @@ class RuleEditor:
         for rule in self._matching(rules, flow, request, _SWITCHED):
             try:
                 for each in rule.replaces("message"):
-                    replaced = each.replacement.apply(message.content, self.limit)
+                    replaced = each.replacement.apply(message.content, self.limit, flow.allowance)
                     if replaced != message.content:
                         message.content = replaced
                         flow.applied(rule.applied("replace in message", request.stream))
@@ -296,7 +296,7 @@ class _RuleData:
         self._flow = flow
         self._ending = next((rule for rule in rules if rule.ending), None)
         self._replacers = [
-            (rule, StreamReplacer(each.replacement))
+            (rule, StreamReplacer(each.replacement, flow.allowance))
             for rule in rules
             for each in rule.replaces("data")
         ]
@@ -365,12 +365,14 @@ def _exchange(request: Request, response: Response | None) -> model.Exchange:
     )
 
 
-def _replace_in_headers(replacement: Replacement, headers: Headers, limit: int) -> bool:
+def _replace_in_headers(
+    replacement: Replacement, headers: Headers, limit: int, allowance: Allowance
+) -> bool:
     """In each field as `Name: value`. Raises ValueError for a result that is no field."""
     is_changed = False
     for at, field in enumerate(list(headers.fields)):
         line = b"%b: %b" % (field.name, field.value)
-        replaced = replacement.apply(line, limit)
+        replaced = replacement.apply(line, limit, allowance)
         if replaced != line:
             name, _, value = replaced.partition(b":")
             headers.put(at, name.strip(b" \t"), value.strip(b" \t"))

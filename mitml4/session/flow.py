@@ -363,6 +363,8 @@ class Flow:
 
     async def _connect_elsewhere(self, server: Server) -> Stream:
         """Connect to a server that a rule names. Raises OSError."""
+        if self.context.policy.blocks(Target(server.host, server.port)):
+            raise OSError(errno.EACCES, "blocked")
         try:
             found = await trio.socket.getaddrinfo(server.host, server.port, type=SOCK_STREAM)
         except OSError as error:

@@ -187,6 +187,25 @@ def test_a_receiver_that_closes_its_window_gets_the_rest_later() -> None:
     assert lab.content(lab.at_client, 1) == b"b" * 120_000
 
 
+def test_a_receiver_that_shrinks_its_window_gets_no_more_than_that() -> None:
+    """h2 raises an error for each byte beyond a window."""
+    lab = Lab(collecting(lambda body: body * 3))
+    lab.acknowledges = False
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.move()
+    lab.server.send_headers(1, OK)
+    lab.server.send_data(1, b"b" * 10_000)
+    lab.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 100})
+    lab.move()
+    lab.server.end_stream(1)
+    lab.move()
+    assert len(lab.content(lab.at_client, 1)) == 100
+    for _ in range(3):
+        lab.client.increment_flow_control_window(10_000, 1)
+        lab.move()
+    assert lab.content(lab.at_client, 1) == b"b" * 30_000
+
+
 def test_a_body_above_the_limit_streams_by() -> None:
     lab = Lab(collecting(lambda body: b"changed"))
     exchange(lab, 1, b"a" * (LIMIT * 3), b"small")
@@ -346,13 +365,13 @@ def test_thousands_of_streams_are_served() -> None:
     lab = Lab(collecting(lambda body: body + b"!"))
     lab.server.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 10_000})
     lab.move()
-    numbers = range(1, 6001, 2)
+    numbers = range(1, 20_001, 2)
     for number in numbers:
         lab.client.send_headers(number, POST)
         lab.client.send_data(number, b"a", end_stream=True)
     lab.move()
     assert len(lab.of(lab.at_server, h2.events.RequestReceived)) == len(numbers)
-    assert lab.content(lab.at_server, 5999) == b"a!"
+    assert lab.content(lab.at_server, 19_999) == b"a!"
 
 
 @settings(max_examples=40, deadline=None)

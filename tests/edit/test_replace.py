@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.edit.replace import MAX_MATCH, Replacement, StreamReplacer, TooMuchError
+from mitml4.edit.replace import MAX_MATCH, Allowance, Replacement, StreamReplacer, TooMuchError
 
 EXPRESSIONS = {
     "prod": "dev",
@@ -18,7 +18,7 @@ EXPRESSIONS = {
 
 
 def in_stream(expression: str, with_: str, pieces: list[bytes]) -> bytes:
-    replacer = StreamReplacer(Replacement.of(expression, with_))
+    replacer = StreamReplacer(Replacement.of(expression, with_), Allowance())
     return b"".join(map(replacer.feed, pieces)) + replacer.flush()
 
 
@@ -26,12 +26,12 @@ def in_stream(expression: str, with_: str, pieces: list[bytes]) -> bytes:
 def test_a_split_changes_nothing(expression: str, texts: list[str]) -> None:
     pieces = [text.encode() for text in texts]
     with_ = EXPRESSIONS[expression]
-    whole = Replacement.of(expression, with_).apply(b"".join(pieces), 1 << 20)
+    whole = Replacement.of(expression, with_).apply(b"".join(pieces), 1 << 20, Allowance())
     assert in_stream(expression, with_, pieces) == whole
 
 
 def test_only_what_may_become_a_match_is_held_back() -> None:
-    replacer = StreamReplacer(Replacement.of("prod", "dev"))
+    replacer = StreamReplacer(Replacement.of("prod", "dev"), Allowance())
     assert replacer.feed(b"a prompt") == b"a prompt"
     assert not replacer.holds
     assert replacer.feed(b"a pr") == b"a "
@@ -49,13 +49,28 @@ def test_a_match_in_a_stream_has_a_longest_length(size: int) -> None:
 
 def test_a_result_has_a_largest_size() -> None:
     with pytest.raises(TooMuchError, match="more than 1000 bytes"):
-        Replacement.of("a", "b" * 1000).apply(b"a" * 1000, 1000)
+        Replacement.of("a", "b" * 1000).apply(b"a" * 1000, 1000, Allowance())
 
 
 def test_an_expression_has_a_deadline() -> None:
     replacement = Replacement.of("(a|aa)+$", "")
     with pytest.raises(TooMuchError, match="too long"):
-        replacement.apply(b"a" * 5000 + b"b", 1 << 20)
-    replacer = StreamReplacer(replacement)
+        replacement.apply(b"a" * 5000 + b"b", 1 << 20, Allowance())
+    replacer = StreamReplacer(replacement, Allowance())
     with pytest.raises(TooMuchError):
         replacer.feed(b"a" * 5000 + b"b")
+
+
+def test_a_connection_has_a_share_of_the_time() -> None:
+    now = 0.0
+    allowance = Allowance(lambda: now)
+    replacement = Replacement.of("a", "b")
+    allowance.spend(10)
+    with pytest.raises(TooMuchError, match="on this connection"):
+        replacement.apply(b"a", 10, allowance)
+    replacer = StreamReplacer(replacement, allowance)
+    with pytest.raises(TooMuchError, match="on this connection"):
+        replacer.feed(b"a")
+    assert replacer.rest() == b"a"
+    now = 50.0
+    assert replacement.apply(b"a", 10, allowance) == b"b"

@@ -10,6 +10,7 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied, EditedFlow, Editor
 from mitml4.edit.messages import Response, Server
+from mitml4.edit.replace import Allowance
 from mitml4.layers.report import Report
 from mitml4.model import flow as model
 from mitml4.net.stream import Stream
@@ -42,6 +43,7 @@ class FlowEditing:
     """The names that ClientHellos have given, by depth."""
     protocols: dict[int, str] = field(default_factory=dict)
     """What was found at each depth."""
+    allowance: Allowance = field(default_factory=Allowance)
     _said: int = 0
     _unedited: set[str] = field(default_factory=set)
 
@@ -66,7 +68,7 @@ class FlowEditing:
                 **layers[0].details,
             }
         self.flow.layers = layers
-        return EditedFlow(self.flow, partial(self.applied, context.depth))
+        return EditedFlow(self.flow, partial(self.applied, context.depth), self.allowance)
 
     def learn(self, depth: int, hello: ClientHello) -> None:
         """A ClientHello is there."""
