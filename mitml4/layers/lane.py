@@ -266,12 +266,11 @@ class Lane:
     async def say_ended(self) -> None:
         """Send the sink the end of the source at once, in the way it came.
 
-        A FIN that came without close_notify goes on without one; so does an alert. A sink in
-        memory, which an editor reads, has only one kind of end.
+        A FIN that came without close_notify goes on without one; so does an alert.
         """
         if self.on_moved:
             self.on_moved(b"")
-        if self.truncation and self.sink.below:
+        if self.truncation:
             await self._pass_on_alert()
             await self._end_below()
         else:

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from mitml4.net.stream import Transport
+from mitml4.net.stream import StreamTruncated, Transport
 
 __all__ = ["MemoryStream", "memory_pair"]
 
@@ -24,6 +24,8 @@ _WINDOW_BYTES: Final = 65536
 
 class MemoryStream(Transport):
     """One end of a connection in memory; see `memory_pair`."""
+
+    below: MemoryStream | None = None
 
     def __init__(self, window: int, changed: trio.lowlevel.ParkingLot) -> None:
         self.far: MemoryStream
@@ -55,7 +57,10 @@ class MemoryStream(Transport):
     async def peek(self, beyond: int, limit: int) -> bytes:
         while True:
             data = self._look(limit)
-            if len(data) > beyond or len(data) == limit or self.has_ended():
+            if len(data) > beyond or len(data) == limit:
+                return data
+            if self.has_ended():
+                self._raise_truncated()
                 return data
             await self._changed.park()
 
@@ -76,6 +81,8 @@ class MemoryStream(Transport):
         data = self._look(len(buffer))
         buffer[: len(data)] = data
         self.discard(len(data))
+        if not data and self.has_ended():
+            self._raise_truncated()
         return len(data) if data or self.has_ended() else None
 
     async def wait_receivable(self) -> None:
@@ -144,8 +151,12 @@ class MemoryStream(Transport):
         elif not self.is_closed:
             self.is_closed = True
             self._say_end()
+        if self.below:
+            self.below.close()
 
     def abort(self) -> None:
+        if self.below:
+            self.below.abort()
         if not self.is_closed:
             self.is_closed = True
             self._unread.clear()
@@ -189,7 +200,12 @@ class MemoryStream(Transport):
         return self.is_closed or self.was_reset or (self._ended and self._sent_eof)
 
     def has_ended(self) -> bool:
-        return self._ended or self.was_reset
+        return self._ended or self.was_reset or (self.below is not None and self.below.has_ended())
+
+    def _raise_truncated(self) -> None:
+        """What is below has ended without an end of its own."""
+        if self.below and not (self._ended or self.was_reset):
+            raise StreamTruncated("what carries it has ended")
 
     # What a kernel counts
 
@@ -212,10 +228,19 @@ def _reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
-def memory_pair(window: int = _WINDOW_BYTES) -> tuple[MemoryStream, MemoryStream]:
+def memory_pair(
+    window: int = _WINDOW_BYTES, *, levels: int = 0
+) -> tuple[MemoryStream, MemoryStream]:
     """The two ends of a new connection; `window`: the number of unread bytes that each end
-    accepts."""
-    changed = trio.lowlevel.ParkingLot()
+    accepts. `levels`: so many other ends it has below, as TLS has close_notify and the FIN."""
+    return _pair(window, trio.lowlevel.ParkingLot(), levels)
+
+
+def _pair(
+    window: int, changed: trio.lowlevel.ParkingLot, levels: int
+) -> tuple[MemoryStream, MemoryStream]:
     one, other = MemoryStream(window, changed), MemoryStream(window, changed)
     one.far, other.far = other, one
+    if levels:
+        one.below, other.below = _pair(window, changed, levels - 1)
     return one, other

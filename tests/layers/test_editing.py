@@ -12,6 +12,7 @@ import trio
 from mitml4.edit.parser import parse_rules
 from mitml4.edit.rules import RuleEditor
 from mitml4.events import LayerEvent, RuleApplied
+from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, Script
 
@@ -516,3 +517,34 @@ def test_messages_of_a_websocket_are_replaced(flow_lab: FlowLab) -> None:
     out = run(flow_lab, editor, client, server)
     assert met_all(out), out.met
     assert out.stack == ("http/1", "websocket")
+
+
+@pytest.mark.parametrize("is_truncated", [False, True], ids=["close_notify", "FIN alone"])
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_ends_of_tls_pass_as_they_came(flow_lab: FlowLab, side: str, is_truncated: bool) -> None:
+    def far_end(name: str) -> Script:
+        async def script(end: End) -> None:
+            await end.start_tls(as_server=name == "server")
+            if name == "client":
+                await end.send(GET)
+                await end.expect(OK)
+            else:
+                await end.expect(GET)
+                await end.send(OK)
+            if name == side:
+                if not is_truncated:
+                    await end.send_eof()
+                await end.stream.transport.send_eof()
+                return
+            if is_truncated:
+                with pytest.raises(StreamTruncated):
+                    await end.receive(1)
+            else:
+                await end.expect_eof()
+            assert await End(end.stream.transport, end.contexts).receive(1) == b""
+
+        return script
+
+    editor = rules(IDENTITY)
+    out = run(flow_lab, editor, far_end("client"), far_end("server"))
+    assert met_all(out), (out.met, out.errors)

@@ -10,7 +10,7 @@ from mitml4.edit.editor import DataEditor
 from mitml4.edit.messages import Ending
 from mitml4.layers.editing.ending import end, sleep
 from mitml4.layers.editing.flow import FlowEditing, Origin
-from mitml4.layers.editing.reader import Reader, send
+from mitml4.layers.editing.reader import Reader, end_below, pass_end, send
 from mitml4.net.memory import MemoryStream
 from mitml4.protocols.context import LayerContext
 from mitml4.tasks import both
@@ -44,8 +44,6 @@ class DataEditing:
 
         async def down() -> None:
             await self._move("down", server, client)
-            if server.is_truncated:
-                self._far.abort()
 
         await both(up, down)
 
@@ -78,5 +76,6 @@ class DataEditing:
             else:
                 await send(sink.stream, data)
             if has_more is False:
-                await sink.stream.send_eof()
+                await pass_end(source, sink.stream)
+                await end_below(source, sink.stream)
                 return

@@ -31,7 +31,7 @@ from mitml4.edit.messages import Ending, Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import end, sleep
 from mitml4.layers.editing.flow import FlowEditing, Origin
-from mitml4.layers.editing.reader import Reader, relay, send
+from mitml4.layers.editing.reader import Reader, end_below, pass_end, relay, send
 from mitml4.layers.editing.websocket import edit_messages
 from mitml4.net.memory import MemoryStream
 from mitml4.protocols.context import LayerContext
@@ -140,15 +140,21 @@ class Http1Editing:
 
     async def _end_of_client(self) -> None:
         if self._server:
-            await self._end_upwards(self._server)
-            await relay(self._server, self._far)
+            server = self._server
+            await self._end_upwards(server)
+            await both(
+                partial(end_below, self._client, server.stream), partial(relay, server, self._far)
+            )
         else:
             self._far.close()
 
     async def _end_of_server(self) -> None:
         assert self._server
-        await self._far.send_eof()
-        await relay(self._client, self._server.stream)
+        server = self._server
+        await pass_end(server, self._far)
+        await both(
+            partial(end_below, server, self._far), partial(relay, self._client, server.stream)
+        )
 
     async def _connect(self) -> Reader:
         if self._server is None:
@@ -164,8 +170,6 @@ class Http1Editing:
 
         async def down() -> None:
             await relay(server, self._far)
-            if server.is_truncated:
-                self._far.abort()
 
         await both(up, down)
 
@@ -333,7 +337,7 @@ class Http1Editing:
     async def _end_upwards(self, server: Reader) -> None:
         if not self._has_ended_upwards:
             self._has_ended_upwards = True
-            await server.stream.send_eof()
+            await pass_end(self._client, server.stream)
 
     async def _receive_beside_body(self, exchange: _Exchange) -> _Then | None:
         sending = trio.CancelScope()
@@ -455,8 +459,6 @@ class Http1Editing:
                 return self._abort  # the client must not take a part for the whole
         if head.part is not Part.UNTIL_END:
             return None
-        if server.is_truncated:
-            return self._abort
         if request.server:
             return partial(end, Ending.CLOSE, self._client, self._far)
         return self._end_of_server

@@ -17,7 +17,7 @@ from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.fetch import bad_gateway, fetch
 from mitml4.layers.editing.flow import FlowEditing, Origin
-from mitml4.layers.editing.reader import Reader
+from mitml4.layers.editing.reader import Reader, end_below, pass_end
 from mitml4.net.memory import MemoryStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
@@ -61,13 +61,13 @@ class Http2Editing:
             async def up() -> None:
                 await both(
                     lambda: self._read(UP, client_reader),
-                    lambda: self._write(UP, server_reader),
+                    lambda: self._write(UP, server_reader, client_reader),
                 )
 
             async def down() -> None:
                 await both(
                     lambda: self._read(DOWN, server_reader),
-                    lambda: self._write(DOWN, client_reader),
+                    lambda: self._write(DOWN, client_reader, server_reader),
                 )
 
             try:
@@ -96,14 +96,15 @@ class Http2Editing:
         self._ended.add(direction)
         self._changed.unpark_all()
 
-    async def _write(self, direction: Direction, sink: Reader) -> None:
-        """Send what is there, and the end of the source behind it."""
+    async def _write(self, direction: Direction, sink: Reader, source: Reader) -> None:
+        """Send what is there, and the ends of the source behind it."""
         while True:
             if data := self._core.take(direction):
                 await sink.stream.send_all(memoryview(data))
                 self._changed.unpark_all()
             elif direction in self._ended and self._core.is_idle(direction):
-                await sink.stream.send_eof()
+                await pass_end(source, sink.stream)
+                await end_below(source, sink.stream)
                 return
             else:
                 await self._changed.park()

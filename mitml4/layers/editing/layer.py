@@ -24,6 +24,7 @@ from mitml4.layers.editing.http1 import Http1Editing
 from mitml4.layers.editing.http2 import Http2Editing
 from mitml4.layers.layer import Inner, Layer
 from mitml4.net.memory import MemoryStream, memory_pair
+from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Opening, Verdict
 from mitml4.protocols.http.http1_heads import (
@@ -91,7 +92,7 @@ class Edit:
         if not (bridge.framing or bridge.up.ahead or bridge.down.ahead):
             kind = await first_bytes(bridge)
         origin = self.origin or Origin(bridge.server_side)
-        near, far = memory_pair()
+        near, far = memory_pair(levels=_levels(bridge.client_side))
         match kind:
             case Kind.HTTP1:
                 serve = Http1Editing(far, origin, self.editing, context).run
@@ -147,6 +148,14 @@ class Edit:
 
         errors: list[OSError] = []
         await first_of(observe, partial(_then_wait, guarded))
+
+
+def _levels(stream: Stream) -> int:
+    """How many streams carry this one."""
+    count = 0
+    while stream.below:
+        stream, count = stream.below, count + 1
+    return count
 
 
 async def _then_wait(work: Callable[[], Awaitable[None]]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from mitml4.net.stream import Stream, StreamTruncated
 
-__all__ = ["Reader", "relay", "send"]
+__all__ = ["Reader", "end_below", "pass_end", "relay", "send"]
 
 _PIECE: Final = 16384
 _STEPS_IN_A_SECOND: Final = 20
@@ -66,10 +67,28 @@ async def send(stream: Stream, data: bytes, rate: float | None = None) -> None:
 
 
 async def relay(source: Reader, sink: Stream) -> None:
-    """Move everything to the end, and the end. Raises OSError."""
+    """Move everything to the end, and the ends. Raises OSError."""
     while True:
         if data := source.take():
             await sink.send_all(memoryview(data))
         if not await source.more():
-            await sink.send_eof()
+            await pass_end(source, sink)
+            await end_below(source, sink)
             return
+
+
+async def pass_end(source: Reader, sink: Stream) -> None:
+    """Pass on the end of a source. One without TLS's end goes on without one, by `end_below`."""
+    if not (source.is_truncated and sink.below):
+        await sink.send_eof()
+
+
+async def end_below(source: Reader, sink: Stream) -> None:
+    """Pass on the ends of the streams below, one by one, when they come: the FIN that follows a
+    close_notify. Raises OSError."""
+    above: Stream = source.stream
+    while above.below and sink.below:
+        above, sink = above.below, sink.below
+        with suppress(StreamTruncated):
+            await above.wait_end()
+        await sink.send_eof()

@@ -7,7 +7,7 @@ from mitml4.edit.messages import Request
 from mitml4.edit.websocket import MessageEdit, TooLargeError
 from mitml4.layers.editing.ending import end
 from mitml4.layers.editing.flow import FlowEditing
-from mitml4.layers.editing.reader import Reader
+from mitml4.layers.editing.reader import Reader, end_below, pass_end
 from mitml4.net.memory import MemoryStream
 from mitml4.payload.deflate import negotiated
 from mitml4.protocols.context import LayerContext
@@ -50,7 +50,8 @@ async def edit_messages(
                 said = "messages that cannot be read"
                 editing.unedited(context.depth, request.stream, said)
             if not await source.more():
-                await sink.stream.send_eof()
+                await pass_end(source, sink.stream)
+                await end_below(source, sink.stream)
                 return
 
     async def up() -> None:
@@ -58,8 +59,6 @@ async def edit_messages(
 
     async def down() -> None:
         await move(Direction.DOWN, server, client)
-        if server.is_truncated:
-            far.abort()
 
     try:
         await both(up, down)
