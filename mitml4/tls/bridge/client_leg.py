@@ -128,7 +128,8 @@ class ClientLeg(Leg):
     def send_flight(self, flight: Flight, shown: Shown | None) -> None:
         """Answer the client as the server has, with this certificate (None: a resumed session).
 
-        Raises TlsError if the client's key share is broken, or nothing can be signed for it.
+        Raises TlsError if the client's key share is broken, or nothing can be signed for it; then
+        nothing is to be sent, and `fail` makes an alert that the client can read.
         """
         self._flight = flight
         if flight.older:
@@ -136,6 +137,7 @@ class ClientLeg(Leg):
             return
         assert flight.extensions
         suite = flight.suite
+        scheme = self._scheme(shown.key) if shown else None
         hello, shared = self._answer_hello(flight)
         self.transcript.choose(suite.hash)
         self.send(hello.encode())
@@ -148,7 +150,7 @@ class ClientLeg(Leg):
         self.read_with(protection_1_3(suite, secrets.client))
         self.records_out.protection = protection_1_3(suite, secrets.server)
         self._limit_records(flight.extensions)
-        answer = self._answers(flight, flight.extensions, shown)
+        answer = self._answers(flight, flight.extensions, shown, scheme)
         mac = finished(suite.hash, secrets.server, self.transcript.digest())
         answer += self._noted(messages.Finished(mac).encode())
         self._pending += self.records_out.seal(RecordType.HANDSHAKE, bytes(answer))
@@ -185,15 +187,18 @@ class ClientLeg(Leg):
             self.records_out.max_content = fragment
 
     def _answers(
-        self, flight: Flight, answer: messages.EncryptedExtensions, shown: Shown | None
+        self,
+        flight: Flight,
+        answer: messages.EncryptedExtensions,
+        shown: Shown | None,
+        scheme: int | None,
     ) -> bytearray:
         """The messages between ServerHello and Finished."""
         told = answer.extensions.without(Extension.ENCRYPTED_CLIENT_HELLO)
         answers = bytearray(self._noted(messages.EncryptedExtensions(told).encode()))
-        if shown is None:
+        if shown is None or scheme is None:
             return answers
         answers += self._noted(self._certificate(flight, shown))
-        scheme = self._scheme(shown.key)
         content = signatures.signed_content(
             "TLS 1.3, server CertificateVerify", self.transcript.digest()
         )

@@ -55,6 +55,7 @@ class OlderClient:
         self._key: groups.KeyShare | None = None
         self.take: Callable[[Message], ClientFinished | None] | None = self._take_exchange
         """Takes the next message; None: nothing has to come."""
+        scheme = self._scheme(shown.key) if shown else 0
         leg.choose_tls12()
         leg.records_in.early_data_to_skip = 0
         leg.transcript.choose(self.chosen.suite.hash)
@@ -62,7 +63,7 @@ class OlderClient:
         leg.send(self._hello.encode())
         if shown:
             self._send_certificate(shown)
-            self._send_exchange(flight, shown.key)
+            self._send_exchange(flight, shown.key, scheme)
             leg.send(messages.ServerHelloDone().encode())
         else:
             assert flight.ticket
@@ -89,11 +90,11 @@ class OlderClient:
         if shown.staple and Extension.STATUS_REQUEST in self._hello.extensions:
             self.leg.send(messages.CertificateStatus(shown.staple).encode())
 
-    def _send_exchange(self, flight: Flight, key: PrivateKey) -> None:
+    def _send_exchange(self, flight: Flight, key: PrivateKey, scheme: int) -> None:
         assert flight.group is not None
         self._key = groups.generate(flight.group)
         unsigned = messages.ServerKeyExchange(
-            group=flight.group, point=self._key.share, scheme=self._scheme(key), signature=b""
+            group=flight.group, point=self._key.share, scheme=scheme, signature=b""
         )
         content = self.offered.parsed.random + self._hello.random + unsigned.params
         signature = signatures.sign(unsigned.scheme, key, content)

@@ -425,10 +425,16 @@ def test_key_shares_that_are_broken(group: int) -> None:
             ClientLeg(hello).send_flight(flight_of(hello, group=group), shown())
 
 
-def test_a_client_that_accepts_no_signature_of_ours() -> None:
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+def test_a_client_that_accepts_no_signature_of_ours(version: int) -> None:
+    """It can read the alert, since nothing was sent before."""
     hello = relayed(Offer(schemes=(0x0804,)))
+    leg = ClientLeg(hello)
+    flight = flight_of(hello) if version == TLS_1_3 else older_flight()
     with refused(Alert.HANDSHAKE_FAILURE):
-        ClientLeg(hello).send_flight(flight_of(hello), shown())
+        leg.send_flight(flight, shown())
+    sent = leg.to_send() + leg.fail(Alert.HANDSHAKE_FAILURE)
+    assert sent == alert(2, Alert.HANDSHAKE_FAILURE)
 
 
 # Sessions
