@@ -78,7 +78,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart(Event):
-    """Rules and listeners are ready, and a test connection has passed through them."""
+    """Rules and listeners are ready, and a test connection has passed through them. `via`: the
+    proxies that connections go through, as `URL`, `HOST=URL` or `VARIABLE=URL`, without
+    credentials.
+    """
 
     type: ClassVar[str] = "session.start"
     version: str
@@ -88,6 +91,7 @@ class SessionStart(Event):
     ca: CertificateAuthority | None
     table: str | None
     pid: int
+    via: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

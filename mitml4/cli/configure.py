@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ from mitml4.protocols.payload import Shown
 from mitml4.session.config import Display, InterceptConfig, RunConfig
 from mitml4.session.imports import import_decoders
 from mitml4.session.policy import Policy
+from mitml4.session.routes import routes_of
 from mitml4.terminal import is_terminal
 
 __all__ = ["intercept_config", "refuse_one_file_for_two", "run_config", "shown"]
@@ -37,7 +39,12 @@ _WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
 
 def intercept_config(console: Console, **given: Any) -> InterceptConfig:
     """From the options of `intercept`. Raises UsageError, CertificateError."""
-    common = _common(console, given)
+    common = _common(console, given, {})
+    if given["spoof_source"] and common["routes"]:
+        raise UsageError(
+            "--spoof-source and --via: a proxy does not connect from a client's address",
+            hint="leave out one of them",
+        )
     scope = Scope(
         interfaces=_distinct(given["iface"]),
         direction=given["direction"],
@@ -76,7 +83,7 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
         udp=given["udp"],
         wait=given["wait"],
         output=display,
-        **_common(console, given),
+        **_common(console, given, os.environ),
     )
 
 
@@ -111,8 +118,8 @@ def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Displa
     return "none" if console.verbosity < 0 else "lines"
 
 
-def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings that all sessions have."""
+def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that all sessions have. `environ` may name proxies."""
     policy = Policy(
         allow=given.get("allow", ()),
         block=given["block"],
@@ -138,6 +145,7 @@ def _common(console: Console, given: dict[str, Any]) -> dict[str, Any]:
         import_decoders()
     return {
         "policy": policy,
+        "routes": routes_of(given["via"], given["no_via"], environ),
         "tls_engine": given["tls_engine"],
         "on_pinned": given["on_pinned"],
         # A server that nobody has verified may be any.

@@ -20,6 +20,7 @@ from mitml4.cli.values import (
     parse_packets_output,
     parse_readable,
     parse_size,
+    parse_via,
 )
 from mitml4.net.rules.scope import PortRange
 from mitml4.session.policy import HostPattern
@@ -313,6 +314,27 @@ _ALLOW: Final = (
         "certificates have to verify. docs/sandbox.md tells what this keeps in.",
     ),
 )
+_VIA: Final = (
+    _option(
+        "Route",
+        "--via",
+        type=Parsed("url", parse_via),
+        multiple=True,
+        metavar="[HOST=]URL",
+        help="Connect to servers through this proxy, or only to HOST, which is as for "
+        "--passthrough; repeated for the same hosts, through each proxy in turn. URL is "
+        "http://, https://, socks4a://, socks5:// or socks5h://[USER:PASSWORD@]HOST[:PORT]. "
+        "`run` also takes it from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.",
+    ),
+    _option(
+        "Route",
+        "--no-via",
+        type=_HOST,
+        multiple=True,
+        help="Connect to this host directly; repeatable. '*' disregards the variables of the "
+        "environment.",
+    ),
+)
 _EDITING: Final = (
     _option(
         "Editing",
@@ -467,11 +489,11 @@ _COMMAND_LIFE: Final = (
 )
 
 _INTERCEPT_OPTIONS: Final = (
-    *_SCOPE, *_POLICY, *_EDITING, *_DISPLAY, *_FILES, *_LIFE, *_DETECTION, *_DRY_RUN
+    *_SCOPE, *_POLICY, *_VIA, *_EDITING, *_DISPLAY, *_FILES, *_LIFE, *_DETECTION, *_DRY_RUN
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
-    *_COMMAND_SCOPE, *_POLICY, *_ALLOW, *_EDITING, *_COMMAND_DISPLAY, *_FILES, *_COMMAND_LIFE,
-    *_DETECTION,
+    *_COMMAND_SCOPE, *_POLICY, *_ALLOW, *_VIA, *_EDITING, *_COMMAND_DISPLAY, *_FILES,
+    *_COMMAND_LIFE, *_DETECTION,
 )  # fmt: skip
 
 

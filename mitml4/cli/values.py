@@ -16,7 +16,9 @@ from click.shell_completion import CompletionItem
 
 from mitml4.cli.origin import origin_of
 from mitml4.errors import UsageError
+from mitml4.net import processes
 from mitml4.regex import regex
+from mitml4.session.routes import Via
 from mitml4.sinks.tcp_reader import PREFIX, TcpReader
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "parse_packets_output",
     "parse_readable",
     "parse_size",
+    "parse_via",
 ]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -171,6 +174,16 @@ def parse_condition(text: str) -> object:
     from mitml4.filter.parser import parse_filter
 
     return parse_filter(text)
+
+
+def parse_via(text: str) -> Via:
+    """From `URL` or `HOST=URL`. Its user and password are no longer shown by `ps`. Raises
+    UsageError."""
+    given = os.fsencode(text)
+    start, end = given.find(b"://") + 3, given.rfind(b"@")
+    if start < end:
+        processes.mask_arguments(given, start, end)
+    return Via.parse(text)
 
 
 def parse_readable(text: str) -> Path:

@@ -19,7 +19,7 @@ from mitml4.dataclass import dataclass
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
 from mitml4.layers.layer import HandshakeError
-from mitml4.net.stream import Stream, StreamTruncated, Transport
+from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.names import cipher_name, group_name, version_name
@@ -48,7 +48,7 @@ class NotBridged:
     """OpenSSL has to do the handshakes."""
 
     reason: str
-    server_side: Transport | None = None
+    server_side: Stream | None = None
     """Another connection; None: nothing was sent on the first one."""
     stays_closed: bool = False
     """The client means a TLS 1.3 that OpenSSL has no answer to either: it is passed through."""

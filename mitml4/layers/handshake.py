@@ -25,7 +25,7 @@ from mitml4.layers.client_handshake import HANDSHAKE_S
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Report
-from mitml4.net.stream import Stream, StreamTruncated, Transport
+from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing, Speaker
 from mitml4.protocols.tls.alerts import alert_name
@@ -66,7 +66,7 @@ class GivenUp:
     through, on another connection to the server."""
 
     reason: str
-    server_side: Transport
+    server_side: Stream
     """The other connection."""
     sent: int
     """The number of the client's bytes that were sent on it."""

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from mitml4.dataclass import dataclass
-from mitml4.net.stream import Stream, StreamTruncated, Transport
+from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.tasks import first_of
 
 __all__ = ["Redial"]
@@ -27,18 +27,18 @@ _CONNECT_S: Final = 5.0
 class Redial:
     """How a flow connects again, if the layer below is the plain connection."""
 
-    dial: Callable[[], Awaitable[Transport]]
+    dial: Callable[[], Awaitable[Stream]]
     """Make another connection to the server; raises OSError. The flow closes it in the end."""
-    adopt: Callable[[Transport], None]
+    adopt: Callable[[Stream], None]
     """Make it the server side, in place of the first one, which the caller has closed."""
 
-    async def connect(self) -> Transport | None:
+    async def connect(self) -> Stream | None:
         """Another connection; None if the server does not accept one."""
         with suppress(OSError, trio.TooSlowError), trio.move_on_after(_CONNECT_S):
             return await self.dial()
         return None
 
-    async def connect_with(self, hello: bytes, first: Stream, answer_s: float) -> Transport | None:
+    async def connect_with(self, hello: bytes, first: Stream, answer_s: float) -> Stream | None:
         """Another connection, on which the server has answered this hello within `answer_s`.
 
         None if it has not, or if it has sent data on the first connection.
@@ -48,7 +48,7 @@ class Redial:
         if server_side is None:
             return None
         try:
-            with trio.move_on_after(answer_s), suppress(OSError):
+            with trio.move_on_after(answer_s), suppress(OSError, StreamTruncated):
                 await server_side.send_all(memoryview(hello))
                 await first_of(partial(server_side.peek, 0, 1), partial(_wait_spoken, first))
                 answered = bool(server_side.peek_nowait(1))

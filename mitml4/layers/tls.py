@@ -23,7 +23,7 @@ from mitml4.layers.handshake import GivenUp, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
 from mitml4.layers.openssl_handshake import OpenSslHandshake
 from mitml4.layers.redial import Redial
-from mitml4.net.stream import Transport
+from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.policy import Blocked, Closed, Target, Unreadable
@@ -156,7 +156,7 @@ class InterceptTls:
             return "not known to be bridged, inside another layer"
         return ""
 
-    def _onto(self, bridge: Bridge, server_side: Transport) -> Bridge:
+    def _onto(self, bridge: Bridge, server_side: Stream) -> Bridge:
         """The bridge to another connection to the server, in place of the first one."""
         bridge.server_side.close()
         self.redial.adopt(server_side)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -61,8 +62,10 @@ async def connect(
             await sock.bind((source_towards(destination, mark), 0))
             bound(sock)
         await sock.connect((destination.ip, destination.port))
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if isinstance(error, OSError) and error.errno:  # trio's text names the address too
+            raise OSError(error.errno, os.strerror(error.errno)) from None
         raise
     return sock
 

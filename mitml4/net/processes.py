@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import warnings
+from pathlib import Path
 from typing import Final, NoReturn
 
 from mitml4.errors import MachineError
@@ -23,6 +24,7 @@ __all__ = [
     "fork",
     "fork_orphan",
     "leave_init_behind",
+    "mask_arguments",
 ]
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -139,6 +141,24 @@ def close_memory() -> None:
     """Forbid other processes to read this one: its memory, its descriptors, a core dump. Only
     CAP_SYS_PTRACE over its user namespace still permits it (ptrace(2))."""
     prctl(_PR_SET_DUMPABLE, 0)
+
+
+def mask_arguments(text: bytes, start: int, end: int) -> None:
+    """Overwrite a part of this text with asterisks wherever it stands in the command line of this
+    process, which any user can read (`ps`)."""
+    try:
+        # proc(5), /proc/pid/stat: the fields from the third on follow the name of the program.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        first, last = int(fields[48 - 3]), int(fields[49 - 3])  # arg_start, arg_end
+    except (OSError, ValueError, IndexError):
+        return
+    if not 0 < first < last:
+        return
+    arguments = ctypes.string_at(first, last - first)
+    at = arguments.find(text)
+    while at >= 0:
+        ctypes.memset(first + at + start, ord("*"), end - start)
+        at = arguments.find(text, at + 1)
 
 
 def forbid_new_privileges() -> None:

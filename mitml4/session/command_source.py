@@ -59,13 +59,13 @@ class _Dialer:
         listens there. Otherwise connect from the host; over its loopback, from the client's
         address."""
         destination, client = connection.destination, connection.client
-        if self.takes_loopback and self._is_inside(destination):
+        if self.takes_loopback and self.is_inside(destination):
             with contextlib.suppress(ConnectionRefusedError):
                 return await self._connect_inside(destination, client)
         source = client if is_loopback(destination) and is_loopback(client) else None
         return TcpStream(await dial.connect(destination, source=source))
 
-    def _is_inside(self, destination: Address) -> bool:
+    def is_inside(self, destination: Address) -> bool:
         sources = self.namespace.sources
         return is_loopback(destination) or destination.ip in (*sources.all_v4, *sources.all_v6)
 
@@ -130,7 +130,7 @@ class CommandSource:
                 interceptor,
                 policy,
                 dialer.connect,
-                also_watched=config.loopback,
+                also_watched=lambda to: config.loopback or config.routes.leads_to(to),
             )
             namespace.restrict()
             yield cls(config, command, dialer, names, listener, services)
@@ -147,6 +147,12 @@ class CommandSource:
 
     async def connect(self, connection: IncomingConnection) -> TcpStream:
         return await self._dialer.connect(connection)
+
+    async def dial(self, address: Address) -> TcpStream:
+        return TcpStream(await dial.connect(address))
+
+    def is_here(self, destination: Address) -> bool:
+        return self._dialer.is_inside(destination)
 
     def source_address(self, _connection: IncomingConnection, stream: TcpStream) -> Address:
         return Address.of(stream.socket.getsockname())

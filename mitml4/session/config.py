@@ -11,6 +11,7 @@ from mitml4.filter.expression import Filter
 from mitml4.net.rules.scope import Scope
 from mitml4.protocols.payload import Shown
 from mitml4.session.policy import Policy
+from mitml4.session.routes import Routes
 from mitml4.sinks.tcp_reader import TcpReader
 
 __all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]
@@ -33,6 +34,8 @@ class SessionConfig:
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
     ca_page: bool = True
     """Answer http://192.0.2.1/ with the page of the CA."""
+    routes: Routes = field(default_factory=Routes)
+    """Through which other proxies connections go."""
     upstream_ca: Path | None = None
     client_cert: Path | None = None
     """PEM file with a certificate, its chain and its key."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from dataclasses import field
@@ -69,8 +68,9 @@ class Services:
     publish: Callable[[Event | PlaintextUpdate], None]
     wants: Callable[[type], bool] = lambda _kind: True
     """Whether a sink takes events of this type: if not, none is built."""
-    connect: Callable[[IncomingConnection], Awaitable[Transport]]
-    """Connects to the server of a connection; raises OSError."""
+    connect: Callable[[IncomingConnection, str | None], Awaitable[Stream]]
+    """Connects to the server of a connection, whose name is this one, if it is known; raises
+    OSError."""
     relay: Relay
     tls: TlsInterceptor
     policy: Decide = intercept_all
@@ -143,7 +143,7 @@ class Flow:
         self.services = services
         self.report = Report(number, services.publish, services.wants)
         names = services.names_of(connection.destination)
-        name = names[0] if names else None
+        self._name = name = names[0] if names else None
         destination = Target(connection.destination.ip, connection.destination.port)
         called = [Target(each, destination.port) for each in names]
         self.context = LayerContext(
@@ -155,8 +155,8 @@ class Flow:
         )
         self.opened_at = services.clock()
         self._client_side: Transport | None = None
-        self._server_side: Transport | None = None
-        self._dialled: list[Transport] = []
+        self._server_side: Stream | None = None
+        self._dialled: list[Stream] = []
         """All connections to the server, of which the last that was adopted is the server's side.
         All are closed with the flow, also when the task that dialled was cancelled."""
         self._refusal: OSError | None = None
@@ -175,7 +175,7 @@ class Flow:
         """Whether the server has acknowledged all that the client has sent."""
         if self._client_side is None or self._server_side is None:
             return True
-        return not (self._client_side.unread_count() or self._server_side.unsent_count())
+        return not (self._client_side.unread_count() or self._server_side.transport.unsent_count())
 
     def reset(self) -> None:
         """End it: both sides get a reset."""
@@ -198,7 +198,7 @@ class Flow:
             self.context.shown.close()
             up, down = self.wire_bytes
             if reason in ("blocked", "denied"):  # count only what the server was sent
-                up = self._server_side.wire_bytes[1] if self._server_side else 0
+                up = self._server_side.transport.wire_bytes[1] if self._server_side else 0
             duration_s = self.services.clock() - self.opened_at
             self.report.close(reason, up=up, down=down, duration_s=duration_s)
 
@@ -236,10 +236,11 @@ class Flow:
             return "error"
         return "closed"
 
-    async def _connect(self) -> Transport | NotConnected:
+    async def _connect(self, name: str | None = None) -> Stream | NotConnected:
+        """`name` is the server's, where a layer has learned it."""
         try:
             with trio.fail_after(_CONNECT_S):
-                return await self._dial()
+                return await self._dial(name)
         except trio.TooSlowError:
             self.report.error("server", "connect", "timeout", "no answer")
             return NotConnected("timeout", TimeoutError())
@@ -260,15 +261,15 @@ class Flow:
         self._refusal = refused.error
         return refused.reason
 
-    async def _dial(self) -> Transport:
-        stream = await self.services.connect(self.connection)
+    async def _dial(self, name: str | None = None) -> Stream:
+        stream = await self.services.connect(self.connection, name or self._name)
         self._dialled.append(stream)
         return stream
 
-    def _adopt(self, server_side: Transport) -> None:
+    def _adopt(self, server_side: Stream) -> None:
         self._server_side = server_side
 
-    async def _run_layers(self, client_side: Transport, server_side: Transport) -> None:
+    async def _run_layers(self, client_side: Transport, server_side: Stream) -> None:
         """Take the connection from one depth to the next, as long as there is one."""
         layers = self._layers()
         bridge = self._bridge(client_side, server_side)
@@ -296,7 +297,7 @@ class Flow:
             editing=self._editing,
         )
 
-    def _bridge(self, client_side: Transport, server_side: Transport) -> Bridge:
+    def _bridge(self, client_side: Transport, server_side: Stream) -> Bridge:
         return Bridge.between(
             client_side,
             server_side,
@@ -353,9 +354,9 @@ class Flow:
         finally:
             bridge.flush_copies()
 
-    async def _dial_late(self) -> Transport:
+    async def _dial_late(self, name: str | None) -> Stream:
         """Connect to the server for a client that was accepted already."""
-        server_side = await self._connect()
+        server_side = await self._connect(name)
         if isinstance(server_side, NotConnected):
             raise server_side.error or ConnectionResetError(errno.ECONNRESET, "reset")
         self._server_side = server_side
@@ -374,13 +375,13 @@ class Flow:
             elsewhere = _Elsewhere(self.connection, Address(str(name[0]), int(name[1])))
             try:
                 with trio.fail_after(_CONNECT_S):
-                    stream: Stream = await self.services.connect(elsewhere)
+                    stream = await self.services.connect(elsewhere, server.host)
             except trio.TooSlowError:
                 failure = TimeoutError(errno.ETIMEDOUT, "no answer")
             except OSError as error:
                 failure = copy(error)
             else:
-                self._dialled.append(stream.transport)
+                self._dialled.append(stream)
                 if server.scheme == "https":
                     alpn = (b"http/1.1",)
                     stream = await connect_tls(self.services.tls, stream, server.host, alpn)
@@ -403,7 +404,7 @@ class Flow:
             self.report.error(self._side_lost(), "relay", kind, _reason(error))
         with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
             for stream in (self._client_side, self._server_side):
-                while stream and stream.is_delivering:  # noqa: ASYNC110 - no event tells
+                while stream and stream.transport.is_delivering:  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.005)
         self._abort()
         if kind == "internal" or isinstance(error, BrokenTlsError):
@@ -421,4 +422,4 @@ def _kind_of(error: OSError, usual: Loss) -> Loss:
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)

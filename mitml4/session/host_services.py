@@ -43,10 +43,10 @@ class HostServices:
         policy: Decide,
         connect: Connect,
         *,
-        also_watched: bool,
+        also_watched: Callable[[Address], bool],
     ) -> None:
-        """`accept` gives the next connection, `connect` dials for it. `also_watched`: intercept
-        connections to the host's services as well."""
+        """`accept` gives the next connection, `connect` dials for it. `also_watched`: which
+        connections to the host's services to intercept as well, by their destinations."""
         self.carried = 0
         """Connections that were relayed unseen."""
         self.blocked = 0
@@ -78,7 +78,7 @@ class HostServices:
 
     def _is_watched(self, destination: Address) -> bool:
         """A connection that is blocked by its destination is reported like any other."""
-        if self._also_watched or not is_loopback(destination):
+        if not is_loopback(destination) or self._also_watched(destination):
             return True
         action, _ = self._services.policy((Target(destination.ip, destination.port),))
         return action == "block"
@@ -86,7 +86,7 @@ class HostServices:
     def _note_block(self, event: Event | PlaintextUpdate) -> None:
         self.blocked += isinstance(event, FlowClose) and event.reason in ("blocked", "denied")
 
-    async def _connect(self, connection: IncomingConnection) -> TcpStream:
+    async def _connect(self, connection: IncomingConnection, _name: str | None) -> TcpStream:
         stream = await self._connect_on(connection)
         self.carried += 1
         return stream

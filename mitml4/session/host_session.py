@@ -28,6 +28,7 @@ from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
 from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import InterceptConfig
+from mitml4.session.host_services import is_loopback
 from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.process import prepare_process
 from mitml4.session.session import Complain, Say, Session
@@ -117,6 +118,12 @@ class Rules:
         bound = name_source if self.scope.spoof_source else None
         mark = self.interception.own_mark
         return TcpStream(await dial.connect(destination, mark=mark, bound=bound))
+
+    async def dial(self, address: Address) -> TcpStream:
+        return TcpStream(await dial.connect(address, mark=self.interception.own_mark))
+
+    def is_here(self, destination: Address) -> bool:
+        return is_loopback(destination)
 
     def source_address(self, connection: IncomingConnection, stream: TcpStream) -> Address:
         if self.scope.spoof_source:

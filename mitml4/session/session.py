@@ -12,11 +12,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import ClassVar, Final, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import trio
 
 from mitml4 import __version__
+from mitml4.address import Address
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
@@ -25,6 +27,7 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
+from mitml4.net.stream import Stream
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.payload import Shown
@@ -36,6 +39,7 @@ from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
 from mitml4.session.policy import LivePolicy
+from mitml4.session.routes import Chain
 from mitml4.session.rules import RuleFiles
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
@@ -53,6 +57,9 @@ from mitml4.sinks.updates import (
 from mitml4.tls.forge import Forge
 from mitml4.tls.keys import KeyType
 from mitml4.tls.pinning import PassthroughCache
+
+if TYPE_CHECKING:
+    from mitml4.session.tunnels import Tunnels
 
 __all__ = ["Complain", "Say", "Session"]
 
@@ -115,6 +122,8 @@ class Session:
         self._passthrough_cache: PassthroughCache | None = None
         """While it runs."""
         self._ca_page: Pages | None = None
+        if config.routes:  # before the session may import nothing more
+            import_module("mitml4.session.tunnels")
 
     async def run(
         self,
@@ -130,6 +139,8 @@ class Session:
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:
                 self.hub.publish(self._start_event(sources, authority))
+                for note in self.config.routes.notes():
+                    self.note(note)
                 await self._serve(sources, interceptor)
             self.hub.publish(self.hub.totals.stop(self.reason, self.hub.dropped_events))
         self.outputs.close()
@@ -274,18 +285,36 @@ class Session:
 
     def _services(self, source: FlowSource, relay: Relay, interceptor: TlsInterceptor) -> Services:
         """The services of a source's flows."""
+        tunnels = self._tunnels(interceptor)
 
-        async def connect(connection: IncomingConnection) -> TcpStream:
-            stream = await source.connect(connection)
+        async def connect(connection: IncomingConnection, name: str | None) -> Stream:
+            destination = connection.destination
+            chain: Chain = ()
+            if tunnels and not source.is_here(destination):
+                chain = await tunnels.through(destination, name)
+            if not chain:
+                transport = await source.connect(connection)
+                tell(connection, source.source_address(connection, transport), destination)
+                return transport
+
+            async def dial(proxy: Address) -> TcpStream:
+                transport = await source.dial(proxy)
+                tell(connection, Address.of(transport.socket.getsockname()), proxy)
+                return transport
+
+            assert tunnels
+            return await tunnels.connect(chain, dial, destination, name)
+
+        def tell(connection: IncomingConnection, from_: Address, to: Address) -> None:
             if self.hub.wants(ServerConnected):
                 self.hub.publish(
                     ServerConnected(
                         client=connection.client,
-                        source=source.source_address(connection, stream),
-                        destination=connection.destination,
+                        wanted=connection.destination,
+                        source=from_,
+                        destination=to,
                     )
                 )
-            return stream
 
         return Services(
             publish=self.hub.publish,
@@ -300,6 +329,13 @@ class Session:
             editing=self._editing,
             ca_page=self._ca_page,
         )
+
+    def _tunnels(self, interceptor: TlsInterceptor) -> Tunnels | None:
+        if not self.config.routes:
+            return None
+        from mitml4.session.tunnels import Tunnels
+
+        return Tunnels(self.config.routes, interceptor)
 
     @property
     def _editing(self) -> EditingServices | None:
@@ -324,6 +360,7 @@ class Session:
             ca=authority,
             table=next((start.table for start in starts if start.table), None),
             pid=os.getpid(),
+            via=self.config.routes.described(),
         )
 
 

@@ -64,6 +64,12 @@ class FlowSource(Protocol):
     async def connect(self, connection: IncomingConnection) -> TcpStream:
         """The connection to its server. Raises OSError."""
 
+    async def dial(self, address: Address) -> TcpStream:
+        """A connection to an address that is not intercepted itself. Raises OSError."""
+
+    def is_here(self, destination: Address) -> bool:
+        """Whether no proxy elsewhere can lead to a destination: it is this host, or the command."""
+
     def source_address(self, connection: IncomingConnection, stream: TcpStream) -> Address:
         """The address that the server of a connection sees."""
 

@@ -126,7 +126,7 @@ class PacketFile:
             case TlsSecret():  # from any thread
                 self._secrets.append(event.line)
             case ServerConnected():
-                if leg := self._legs.get(_key(event.client, event.destination)):
+                if leg := self._legs.get(_key(event.client, event.wanted)):
                     self._add_leg(leg.flow, "server", event.source, event.destination)
             case FlowOpen():
                 flow = self._flows[event.flow] = _Flow(event, name=event.name)

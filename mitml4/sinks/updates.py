@@ -66,11 +66,14 @@ class ConnectionRefused(Update):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConnected(Update):
-    """A flow has connected to its server, from the address `source`."""
+    """A flow has connected to its server, or to a proxy on the way, from the address `source`."""
 
     client: Address
+    wanted: Address
+    """The destination of the flow."""
     source: Address
     destination: Address
+    """What it has connected to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,7 @@ class FlowLab:
             out.near_ends.append(near_client)
             out.far_ends.append(far_client)
 
-            async def connect(connection: IncomingConnection) -> MemoryStream:
+            async def connect(connection: IncomingConnection, _name: str | None) -> MemoryStream:
                 await trio.lowlevel.checkpoint()
                 if elsewhere and connection.destination != SERVER:
                     near, far = memory_pair(window)

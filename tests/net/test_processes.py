@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -72,3 +74,16 @@ def test_no_process_more_is_an_error(monkeypatch) -> None:
     with pytest.raises(MachineError, match="cannot start a process: Resource") as caught:
         fork()
     assert caught.value.hint == "ulimit -u"
+
+
+def test_a_part_of_the_command_line_is_masked_wherever_it_stands() -> None:
+    script = (
+        "import sys; from pathlib import Path; from mitml4.net.processes import mask_arguments\n"
+        "text = b'x://user:word@y'; mask_arguments(text, 4, 13); mask_arguments(b'absent', 0, 6)\n"
+        "sys.stdout.buffer.write(Path('/proc/self/cmdline').read_bytes())\n"
+        "print(sys.argv[1:])"
+    )
+    given = ["--via", "x://user:word@y", "--via=x://user:word@y", "user:word"]
+    told = subprocess.check_output([sys.executable, "-c", script, *given])
+    masked = b"--via\0x://*********@y\0--via=x://*********@y\0user:word\0"
+    assert masked + f"{given}\n".encode() in told

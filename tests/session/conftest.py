@@ -143,7 +143,7 @@ def lab(
             await listener.bind(("127.0.0.1", 0))
             listener.listen(128)
 
-            async def connect(_arrival: IncomingConnection) -> TcpStream:
+            async def connect(_arrival: IncomingConnection, _name: str | None) -> TcpStream:
                 return TcpStream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
 
             interceptor = TlsInterceptor(

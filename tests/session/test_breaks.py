@@ -104,7 +104,7 @@ async def test_two_full_directions_inside_tls_inside_tls(lab, server_ca: trustme
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
 async def test_a_connection_that_we_lack_the_means_for_is_not_called_refused(lab, code) -> None:
-    async def connect(_arrival: IncomingConnection) -> TcpStream:
+    async def connect(_arrival: IncomingConnection, _name: str | None) -> TcpStream:
         raise OSError(code, os.strerror(code))
 
     async with lab(None, connect=connect) as proxy:

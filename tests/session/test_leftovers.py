@@ -89,7 +89,7 @@ def quietly(act: Act) -> Act:
     return run
 
 
-async def refuse(_arrival: IncomingConnection) -> NoReturn:
+async def refuse(_arrival: IncomingConnection, _name: str | None) -> NoReturn:
     raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
 

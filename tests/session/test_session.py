@@ -54,6 +54,12 @@ class LoopbackSource:
     async def connect(self, *_to: object, **_how: object) -> TcpStream:
         return TcpStream((await trio.open_tcp_stream("127.0.0.1", self.port)).socket)
 
+    async def dial(self, address: Address) -> TcpStream:
+        return TcpStream((await trio.open_tcp_stream(address.ip, address.port)).socket)
+
+    def is_here(self, _destination: Address) -> bool:
+        return False
+
     def source_address(self, _connection: object, stream: TcpStream) -> Address:
         return Address.of(stream.socket.getsockname())
 

@@ -159,7 +159,7 @@ async def test_the_servers_side_is_written_once_it_is_known(tmp_path, tap) -> No
         sink.publish(opened())
         tap.see(OURS, SERVER, SYN)
         await wait_all_tasks_blocked()
-        sink.publish(ServerConnected(client=CLIENT, source=OURS, destination=SERVER))
+        sink.publish(ServerConnected(client=CLIENT, wanted=SERVER, source=OURS, destination=SERVER))
         tap.see(SERVER, OURS, SYN_ACK)
     assert len(read(tmp_path / "x")[0]) == 2
 

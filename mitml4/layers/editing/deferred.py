@@ -24,7 +24,7 @@ from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.layer import Edit, Kind, first_bytes
 from mitml4.layers.layer import Inner, Layer
 from mitml4.layers.tls import InterceptTls, passthrough_reason, read_hello
-from mitml4.net.stream import Stream, Transport
+from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.policy import Target
 from mitml4.protocols.tls.fingerprints import kind_of_client
@@ -50,8 +50,8 @@ class Deferred:
     tls: InterceptTls
     next_layer: Callable[[LayerContext], Layer]
     observe: Layer
-    dial: Callable[[], Awaitable[Transport]]
-    """Connect to the flow's server. Raises OSError."""
+    dial: Callable[[str | None], Awaitable[Stream]]
+    """Connect to the flow's server, whose name is this one, if it is known. Raises OSError."""
     hold_s: float
     """How long a client may be silent before the server is connected to, which may speak first."""
 
@@ -66,7 +66,9 @@ class Deferred:
         if not silence.cancelled_caught:
             kind = await first_bytes(bridge)
         if kind is Kind.HTTP1 and self.editing.may_answer(context):
-            edit = Edit(self.editing, self.observe, self.next_layer, Origin(None, self.dial))
+            edit = Edit(
+                self.editing, self.observe, self.next_layer, Origin(None, partial(self.dial, None))
+            )
             await edit.run(bridge, context)
             return True
         if kind is Kind.TLS:
@@ -151,9 +153,9 @@ class Deferred:
 
     async def _connect(self, hello: ClientHello, context: LayerContext, alpn: bytes) -> Stream:
         """The flow's own server, by TLS. Raises OSError."""
-        transport = await self.dial()
+        below = await self.dial(hello.sni)
         host = hello.sni or (context.target.host if context.target else "")
-        return await connect_tls(self.tls.tools, transport, host, (alpn,) if alpn else ())
+        return await connect_tls(self.tls.tools, below, host, (alpn,) if alpn else ())
 
 
 def _described(details: TlsDetails, stream: TlsStream, alpn: bytes) -> TlsDetails:

@@ -1,5 +1,6 @@
 """Connections to servers that OpenSSL speaks TLS to without a client's handshake beside it: a
-server that a rule names, and a flow's own server that is connected to only when it is needed."""
+server that a rule names, a flow's own server that is connected to only when it is needed, and a
+proxy on the way to a server."""
 
 from __future__ import annotations
 
