@@ -154,12 +154,12 @@ class BridgedStream(OpenedStream):
             data = self._send_at_once(data)
             if not data and not self._unsent:
                 return
-        await self._begin_sending(bool(data))
+        await self._begin_sending(bool(data), fed_by)
         try:
             while data or self._unsent or self.connection.has_due:
                 is_due = self._unsent or self.connection.has_due
                 if self.connection.is_renegotiating and not is_due:
-                    await self._pause()
+                    await self._pause(fed_by)
                 taken, rest = self._send_piece(data)
                 data = data[taken:]
                 if rest:
@@ -183,17 +183,25 @@ class BridgedStream(OpenedStream):
             raise
         return data[taken:]
 
-    async def _begin_sending(self, has_data: bool) -> None:
+    async def _begin_sending(self, has_data: bool, fed_by: Transport | None) -> None:
+        """Wait until nobody else sends, and data may be sent."""
         while self._is_sending or (has_data and self.connection.is_renegotiating):
             self._waiting = self._waiting or trio.lowlevel.ParkingLot()
-            await self._waiting.park()
+            if fed_by is None:
+                await self._waiting.park()
+                continue
+            with fed_by.until_reset() as waiting:
+                await self._waiting.park()
+            if waiting.cancelled_caught:
+                fed_by.raise_reset()
+                fed_by = None  # it has ended both ways
         self._is_sending = True
 
-    async def _pause(self) -> None:
+    async def _pause(self, fed_by: Transport | None) -> None:
         """Until a renegotiation is over, which the reading of this stream brings about."""
         self._is_sending = False
         self._wake()
-        await self._begin_sending(has_data=True)
+        await self._begin_sending(True, fed_by)
 
     def _wake(self) -> None:
         if self._waiting:
@@ -222,10 +230,11 @@ class BridgedStream(OpenedStream):
             _give_back(buffer)
 
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
-        await self._begin_sending(has_data=True)  # an answer comes before the end
-        self._is_sending = False
-        self.connection.close()
         with suppress(OSError):  # receiving reports it
+            await self._begin_sending(True, fed_by)  # the answers of a renegotiation come first
+            self._is_sending = False
+        self.connection.close()
+        with suppress(OSError):
             await self.send_all(memoryview(b""), fed_by=fed_by)
 
     async def send_alert(self, alert: int, *, fed_by: Transport | None = None) -> None:

@@ -177,6 +177,26 @@ async def test_who_waits_for_its_end_hears_that_there_is_none(how: str) -> None:
                 stream.receive_nowait(buffer)
 
 
+async def test_a_client_that_is_reset_meanwhile_waits_no_longer() -> None:
+    ends = Ends()
+    below, wire = memory_pair()
+    source, client = memory_pair()
+    stream = BridgedStream(below, ends.connection)
+    ends.ask()
+    await wire.send_all(memoryview(taken(ends.server)))
+    assert stream.receive_nowait(memoryview(bytearray(MIN_ROOM))) is None
+
+    async def send() -> None:
+        with pytest.raises(ConnectionResetError):
+            await stream.send_all(memoryview(b"late"), fed_by=source)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            client.abort()
+
+
 def test_another_certificate_is_refused() -> None:
     ends = Ends()
     other, key = certificate("ec-p384")
