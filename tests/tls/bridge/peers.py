@@ -101,8 +101,9 @@ class Flow:
         step(client_end)
         return cls(client_end, server_end, Legs(taken(client_end), **options), None, [])
 
-    def run(self, kind: str = "ec-p256") -> Flow:
-        """To the end of the handshakes, or until nothing moves any more."""
+    def run(self, kind: str = "ec-p256", *, piece_bytes: int = _MOST) -> Flow:
+        """To the end of the handshakes, or until nothing moves any more. The legs get what is sent
+        to them in pieces of this size."""
         bridged, moved = self.bridged, True
         while moved:
             moved = False
@@ -112,26 +113,28 @@ class Flow:
             step(self.server)
             if data := taken(self.server):
                 moved = True
-                bridged.server.receive(data)
-                while event := bridged.server_event():
-                    if isinstance(event, Flight):
-                        self.flight = event
-                        bridged.show(None if event.ticket else shown(kind))
-                    elif isinstance(event, PeerAlert):
-                        self.alerts.append(("server", event.alert))
-                        return self
+                for at in range(0, len(data), piece_bytes):
+                    bridged.server.receive(data[at : at + piece_bytes])
+                    while event := bridged.server_event():
+                        if isinstance(event, Flight):
+                            self.flight = event
+                            bridged.show(None if event.ticket else shown(kind))
+                        elif isinstance(event, PeerAlert):
+                            self.alerts.append(("server", event.alert))
+                            return self
             if data := bridged.client.to_send():
                 moved = True
                 self.client.bio_write(data)
             step(self.client)
             if data := taken(self.client):
                 moved = True
-                bridged.client.receive(data)
-                while event := bridged.client_event():
-                    if isinstance(event, PeerAlert):
-                        self.alerts.append(("client", event.alert))
-                        return self
-                    assert isinstance(event, ClientFinished)
+                for at in range(0, len(data), piece_bytes):
+                    bridged.client.receive(data[at : at + piece_bytes])
+                    while event := bridged.client_event():
+                        if isinstance(event, PeerAlert):
+                            self.alerts.append(("client", event.alert))
+                            return self
+                        assert isinstance(event, ClientFinished)
         return self
 
 

@@ -90,6 +90,19 @@ def test_any_group(group: str, is_retried: bool) -> None:
     assert flow.client.get_group_name() == flow.server.get_group_name()
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 3, 50])
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+@pytest.mark.parametrize("is_retried", [False, True])
+def test_any_pieces(version: int, is_retried: bool, piece_bytes: int) -> None:
+    client, server = client_context(), server_context()
+    server.set_max_proto_version(version)
+    with_groups(server, "P-384:P-256" if is_retried else "X25519:P-256")
+    with_groups(client, "*X25519:P-384:P-256")
+    flow = Flow.of(client, server).run(piece_bytes=piece_bytes)
+
+    assert is_done(flow)
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_any_suite(suite: str) -> None:
     client, server = client_context(), server_context()
