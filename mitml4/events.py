@@ -34,6 +34,7 @@ __all__ = [
     "VITAL",
     "Address",
     "CertificateAuthority",
+    "ClientProbe",
     "DnsRefused",
     "Event",
     "FlowClose",
@@ -41,6 +42,7 @@ __all__ = [
     "FlowLayer",
     "FlowOpen",
     "LayerEvent",
+    "ProbeOutcome",
     "RuleApplied",
     "SessionStart",
     "SessionStop",
@@ -202,6 +204,36 @@ class FlowClose(Event):
     duration_s: float
 
 
+ProbeOutcome: TypeAlias = Literal["refused", "accepted", "sent_data", "not_offered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientProbe(Event):
+    """`--probe-clients`: what a client did when it was shown a defect (`case`) in place of the
+    certificate for `name`. `not_offered`: its ClientHello leaves no way to show it. `reason`: its
+    alert, how it ended the connection, or how much it sent.
+    """
+
+    type: ClassVar[str] = "client.probe"
+    flow: int
+    client: Address
+    name: str
+    case: Literal[
+        "self_signed",
+        "unknown_issuer",
+        "wrong_name",
+        "expired",
+        "not_yet_valid",
+        "leaf_as_issuer",
+        "weak_key",
+        "sha1",
+        "old_version",
+        "revoked",
+    ]
+    outcome: ProbeOutcome
+    reason: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsRefused(Event):
     """`--allow` names no such host: the query was answered with REFUSED, and nobody was asked.
@@ -234,12 +266,13 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowError,
     RuleApplied,
     FlowClose,
+    ClientProbe,
     DnsRefused,
     SessionStop,
 )
 """All events except those of protocols, which are in their rows of the registry."""
 
-VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, DnsRefused, SessionStop)
+VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, ClientProbe, DnsRefused, SessionStop)
 """Events that are never dropped, so that the list of flows is complete."""
 
 _BARE_BYTES: Final = 512

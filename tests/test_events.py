@@ -116,6 +116,14 @@ SAMPLES: tuple[Event, ...] = (
     events.FlowClose(
         flow=2, stack=(), reason="refused", bytes_up=0, bytes_down=0, duration_s=0.000_000_4
     ),
+    events.ClientProbe(
+        flow=1,
+        client=CLIENT,
+        name="www.example",
+        case="wrong_name",
+        outcome="sent_data",
+        reason="78 bytes",
+    ),
     events.DnsRefused(client=CLIENT, name="other.example"),
     events.SessionStop(
         flows=2,

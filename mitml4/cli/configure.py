@@ -93,6 +93,11 @@ def _check_allow(given: dict[str, Any]) -> None:
         return
     if given["udp"] == "pass":
         raise UsageError("--udp pass lets datagrams past --allow", hint="leave out --udp pass")
+    if given["probe_clients"]:
+        raise UsageError(
+            "--probe-clients answers in place of the servers that --allow names",
+            hint="leave out --probe-clients",
+        )
     if given["upstream"] == "ignore":
         raise UsageError(
             "--upstream ignore lets any server pass for one that --allow names",
@@ -138,6 +143,11 @@ def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str])
             "--pcap-plain has nothing to write where no TLS is opened",
             hint="leave out --pcap-plain or --tls passthrough",
         )
+    if given["probe_clients"] and policy.tls == "passthrough":
+        raise UsageError(
+            "--probe-clients shows nothing where no TLS is opened",
+            hint="leave out --probe-clients or --tls passthrough",
+        )
     if given["edit_limit"] > _MAX_EDIT_LIMIT:
         raise UsageError("--edit-limit is at most 1GiB", hint="a body is held in memory")
     refuse_one_file_for_two(given, given["rules"])
@@ -150,6 +160,7 @@ def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str])
         "on_pinned": given["on_pinned"],
         # A server that nobody has verified may be any.
         "upstream": "reject" if policy.allow else given["upstream"],
+        "probe_clients": given["probe_clients"],
         "ca_page": given["ca_page"],
         "upstream_ca": given["upstream_ca"],
         "client_cert": given["client_cert"],

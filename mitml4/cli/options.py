@@ -274,6 +274,14 @@ _POLICY: Final = (
     ),
     _option(
         "TLS",
+        "--probe-clients",
+        is_flag=True,
+        help="Test whether clients check certificates: show each client, at each name, one defect "
+        "after the other, one a connection, before TLS is intercepted as usual. docs/probe.md "
+        "describes it.",
+    ),
+    _option(
+        "TLS",
         "--ca-page/--no-ca-page",
         default=True,
         show_default=True,

@@ -7,6 +7,7 @@ handshake, or closes right after it without a byte.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,15 +18,17 @@ from mitml4.layers.layer import HandshakeError
 from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.tls.alerts import Alert, alert_name
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.pinning import REFUSALS, Visit
+from mitml4.tls.stream import TlsStream
 
-__all__ = ["HANDSHAKE_S", "ClientHandshake"]
+__all__ = ["HANDSHAKE_S", "REJECTS_WITHIN_S", "ClientHandshake", "described"]
 
 HANDSHAKE_S: Final = 30.0
-_REJECTS_WITHIN_S: Final = 1.0
+REJECTS_WITHIN_S: Final = 1.0
 """A client that closes this soon after the handshake has rejected the certificate."""
 
 T = TypeVar("T")
@@ -119,5 +122,17 @@ class ClientHandshake:
         elif alert == Alert.ECH_REQUIRED:
             # RFC 9849 §6.1.6: the server has not taken its encrypted hello. It comes again without.
             self.error("alert", alert_name(alert))
-        elif trio.current_time() - shook_hands_at < _REJECTS_WITHIN_S and self.visit.left():
+        elif trio.current_time() - shook_hands_at < REJECTS_WITHIN_S and self.visit.left():
             self.error("certificate", "ended by the client after the handshake, again")
+
+
+def described(details: TlsDetails, stream: TlsStream, alpn: bytes) -> TlsDetails:
+    """The details of a handshake with a client alone, as far as it has come."""
+    connection = stream.connection
+    return replace(
+        details,
+        alpn=alpn or None,
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name(),
+        resumed=False,
+    )

@@ -13,13 +13,23 @@ from datetime import datetime
 from typing import Literal
 
 from mitml4 import events
+from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied
 from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextReset, PlaintextUpdate
-from mitml4.events import Action, CloseReason, Event, LayerEvent, content_weight, now
+from mitml4.events import (
+    Action,
+    CloseReason,
+    Event,
+    LayerEvent,
+    ProbeOutcome,
+    content_weight,
+    now,
+)
 from mitml4.net.listener import IncomingConnection
 from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
+from mitml4.tls.probe import Case
 
 __all__ = ["Report"]
 
@@ -39,11 +49,13 @@ class Report:
     clock: Callable[[], datetime] = now
     connect_s: float | None = None
     """How long it took to connect to the server; None until then."""
+    _client: Address | None = None
     _stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
 
     def open(self, connection: IncomingConnection, name: str | None) -> None:
         """The flow begins. `name`: the name of its destination, if it is known."""
+        self._client = connection.client
         self.publish(
             events.FlowOpen(
                 flow=self.flow,
@@ -112,6 +124,21 @@ class Report:
                 side=side,
                 stage=stage,
                 kind=kind,
+                reason=reason,
+            )
+        )
+
+    def probe(self, name: str, case: Case, outcome: ProbeOutcome, reason: str | None) -> None:
+        """The client has met a defect."""
+        assert self._client
+        self.publish(
+            events.ClientProbe(
+                time=self.clock(),
+                flow=self.flow,
+                client=self._client,
+                name=name,
+                case=case.value,
+                outcome=outcome,
                 reason=reason,
             )
         )

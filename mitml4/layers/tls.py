@@ -22,6 +22,7 @@ from mitml4.layers.converse import Follower
 from mitml4.layers.handshake import GivenUp, HandshakeTools, Intercepted
 from mitml4.layers.layer import Inner
 from mitml4.layers.openssl_handshake import OpenSslHandshake
+from mitml4.layers.probing import ClientProbing
 from mitml4.layers.redial import Redial
 from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
@@ -41,6 +42,7 @@ from mitml4.tls.pinning import (
     Site,
     Visit,
 )
+from mitml4.tls.probe import Probes
 
 __all__ = ["InterceptTls", "TlsInterceptor", "passthrough_reason", "read_hello"]
 
@@ -55,6 +57,8 @@ class TlsInterceptor(HandshakeTools):
     """What interception of TLS needs from the session."""
 
     passthrough_cache: PassthroughCache
+    probes: Probes | None = None
+    """What clients are shown first (`--probe-clients`); None: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,31 @@ class InterceptTls:
             return await self._pass_through(bridge, context, speaker, reason, hello, visit)
         if bridge.down.glance():  # not a TLS server, or it has refused already
             return await self._pass_through(bridge, context, speaker, "not openable", hello)
+        if await self._probe(bridge, context, hello, speaker):
+            return None
         return await self._intercept(bridge, context, hello, visit, speaker)
+
+    def is_probed(self, hello: ClientHello, context: LayerContext) -> bool:
+        """Whether this client meets a probe next."""
+        probes = self.tools.probes
+        client = Client(self.client, kind_of_client(hello))
+        return probes is not None and probes.is_due(client, _expected(hello, context))
+
+    async def _probe(
+        self, bridge: Bridge, context: LayerContext, hello: ClientHello, speaker: Speaker
+    ) -> bool:
+        """Show the client the next defect, if there is one. Returns whether that was the flow."""
+        probes = self.tools.probes
+        if probes is None:
+            return False
+        name = _expected(hello, context)
+        probing = ClientProbing(probes, self.tools.contexts, bridge, context, hello, name)
+        for case in probes.cases(Client(self.client, kind_of_client(hello)), name):
+            if case.is_offered(hello):
+                await probing.run(case, speaker)
+                return True
+            probing.tell(case, "not_offered")
+        return False
 
     async def _intercept(
         self,
@@ -186,6 +214,11 @@ class InterceptTls:
             conversation.on_client_certificate = visit.answered_request
         await Follower(bridge, context, "passthrough").follow(conversation, speaker)
         return None
+
+
+def _expected(hello: ClientHello, context: LayerContext) -> str:
+    """The name or address that a client expects in the certificate."""
+    return hello.sni or (context.target.host if context.target else "")
 
 
 def passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:

@@ -22,6 +22,7 @@ from mitml4.model.flow import (
     Layer,
     Message,
     OtherEvent,
+    Probe,
     Problem,
     Request,
     Response,
@@ -249,6 +250,12 @@ def _add_edit(to: _Open, said: Mapping[str, Any]) -> None:
     )
 
 
+def _add_probe(to: _Open, said: Mapping[str, Any]) -> None:
+    texts = {name: _text(said[name]) for name in ("name", "case", "outcome")}
+    reason = _text_or_none(said, "reason")
+    to.flow.probes.append(Probe(**texts, reason=reason, time=_time(said)))
+
+
 def _close(to: _Open, said: Mapping[str, Any]) -> None:
     flow = to.flow
     flow.reason = _text(said["reason"])
@@ -262,6 +269,7 @@ _HANDLERS: Final[dict[str, Callable[[_Open, Mapping[str, Any]], None]]] = {
     "flow.data": _add_data,
     "flow.error": _add_problem,
     "rule.applied": _add_edit,
+    "client.probe": _add_probe,
     "flow.close": _close,
     "http.request": _add_request,
     "http.response": _add_response,

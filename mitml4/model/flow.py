@@ -26,6 +26,7 @@ __all__ = [
     "Layer",
     "Message",
     "OtherEvent",
+    "Probe",
     "Problem",
     "Request",
     "Response",
@@ -222,6 +223,18 @@ class Edit:
 
 
 @dataclass(slots=True, kw_only=True)
+class Probe:
+    """What the client did when it was shown a defect: the event `client.probe`."""
+
+    name: str
+    """The name or address that the client expected."""
+    case: str
+    outcome: str
+    reason: str | None
+    time: datetime
+
+
+@dataclass(slots=True, kw_only=True)
 class Flow:
     """One TCP connection."""
 
@@ -250,6 +263,8 @@ class Flow:
     problems: list[Problem] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     """What rules have changed."""
+    probes: list[Probe] = field(default_factory=list)
+    """What `--probe-clients` has found out in this flow."""
     reason: str | None = None
     """Why it closed (`closed`, `reset`, `refused`, …); None while it is open, and if the file ends
     before."""

@@ -32,6 +32,8 @@ class SessionConfig:
     tls_engine: Literal["auto", "bridge", "openssl"] = "auto"
     on_pinned: Literal["passthrough", "fail"] = "passthrough"
     upstream: Literal["mirror", "reject", "ignore"] = "mirror"
+    probe_clients: bool = False
+    """Show each client defective certificates first."""
     ca_page: bool = True
     """Answer http://192.0.2.1/ with the page of the CA."""
     routes: Routes = field(default_factory=Routes)

@@ -16,6 +16,7 @@ from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import PassthroughCache
+from mitml4.tls.probe import Probes
 from mitml4.tls.trust_store import system_roots
 from mitml4.tls.verify import Verifier, added_roots
 
@@ -64,6 +65,7 @@ def tls_interceptor(
         passthrough_cache=PassthroughCache(
             trio.current_time, learns_pins=config.on_pinned == "passthrough"
         ),
+        probes=Probes(authority) if config.probe_clients else None,
         upstream=config.upstream,
         engine=config.tls_engine,
     )

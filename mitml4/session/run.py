@@ -35,6 +35,7 @@ from mitml4.session.process import prepare_process
 from mitml4.session.roots import Authorities, CommandRoots
 from mitml4.session.session import Complain, Say, Session
 from mitml4.session.source import confined
+from mitml4.session.summary import probe_lines
 from mitml4.session.trust import CommandTrust
 from mitml4.session.writing import notes_of
 from mitml4.terminal import occupy_standard_descriptors
@@ -141,6 +142,8 @@ async def _run(
         await session.run(confined(inside, keep=_KEPT), interceptor, named, pages)
         for note in notes_of(session.outputs):
             say(f"note: {note}")
+        for line in probe_lines(session.hub.totals):
+            say(line)
         await command.ended.wait()
         nursery.cancel_scope.cancel()
     assert command.status is not None

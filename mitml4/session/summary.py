@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
+from mitml4.events import ProbeOutcome
 from mitml4.printable import printable
 from mitml4.session.totals import Totals
 
-__all__ = ["summary"]
+__all__ = ["probe_lines", "summary"]
+
+_OUTCOMES: Final[tuple[tuple[ProbeOutcome, str], ...]] = (
+    ("sent_data", "SENT DATA"),
+    ("accepted", "ACCEPTED"),
+    ("refused", "refused"),
+    ("not_offered", "not offered"),
+)
 
 
 def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events: int) -> str:
@@ -40,9 +49,19 @@ def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events:
     if dropped_events:
         dropped = f"{dropped_events} {_plural('event', dropped_events)}"
         lines.append(f"  dropped   {dropped} that came faster than they were read")
+    lines += probe_lines(totals)
     lines += [f"  written   {name}" for name in files]
     lines.append("  rules removed")
     return "\n".join(lines)
+
+
+def probe_lines(totals: Totals) -> Iterator[str]:
+    """A table of what clients did with the defects of `--probe-clients`; the findings first."""
+    for (client, name), outcomes in totals.probes.items():
+        yield f"  probed    {client} at {printable(name)}"
+        for outcome, shown in _OUTCOMES:
+            if cases := outcomes.get(outcome):
+                yield f"            {shown:<11}  {', '.join(dict.fromkeys(cases))}"
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -7,7 +7,16 @@ from dataclasses import field
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
-from mitml4.events import FAILURES, FlowClose, FlowError, FlowLayer, FlowOpen, SessionStop
+from mitml4.events import (
+    FAILURES,
+    ClientProbe,
+    FlowClose,
+    FlowError,
+    FlowLayer,
+    FlowOpen,
+    ProbeOutcome,
+    SessionStop,
+)
 from mitml4.protocols.wire_text import CUT
 from mitml4.sinks.updates import ConnectionRefused, Published, QuicBlocked
 
@@ -27,6 +36,7 @@ class Totals:
         FlowLayer,
         FlowError,
         FlowClose,
+        ClientProbe,
         ConnectionRefused,
         QuicBlocked,
     )
@@ -53,6 +63,8 @@ class Totals:
     """Packets."""
     undetected: int = 0
     """Flows whose innermost layer was not recognised."""
+    probes: dict[tuple[str, str], dict[ProbeOutcome, list[str]]] = field(default_factory=dict)
+    """The cases of `--probe-clients` by client and name, and by what the client did."""
     _troubled: set[int] = field(default_factory=set)
     _reasons: dict[int, str] = field(default_factory=dict)
     """The first failure of each open flow."""
@@ -63,6 +75,8 @@ class Totals:
                 self.refused += 1
             case QuicBlocked():
                 self.quic_blocked = event.count
+            case ClientProbe():
+                self._add_probe(event)
             case FlowOpen():
                 self.flows += 1
             case FlowLayer(action="intercepted"):
@@ -83,6 +97,11 @@ class Totals:
                 self.bytes_down += event.bytes_down
                 self.undetected += event.stack[-1:] == ("unknown",)
                 _count(self.stacks, " › ".join(event.stack))
+
+    def _add_probe(self, event: ClientProbe) -> None:
+        key = event.client.ip, event.name
+        if key in self.probes or len(self.probes) < _MAX_COUNTED:
+            self.probes.setdefault(key, {}).setdefault(event.outcome, []).append(event.case)
 
     def _add_failure(self, close: FlowClose) -> None:
         reason = self._reasons.pop(close.flow, None)

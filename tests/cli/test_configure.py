@@ -45,7 +45,9 @@ def on_lo(*arguments: str) -> InterceptConfig:
 
 def test_defaults_are_those_that_the_help_names(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert on_lo() == InterceptConfig(scope=Scope(interfaces=("lo",)), ca_dir=tmp_path / "mitml4")
+    assert on_lo() == InterceptConfig(
+        scope=Scope(interfaces=("lo",), ca_page=True), ca_dir=tmp_path / "mitml4"
+    )
 
 
 def test_scope_options_make_the_scope() -> None:
@@ -55,6 +57,7 @@ def test_scope_options_make_the_scope() -> None:
         *("--from", "192.0.2.1", "--quic", "allow", "--spoof-source"),
     )
     assert config.scope == Scope(
+        ca_page=True,
         interfaces=("lo",),
         direction="local",
         ports=(PortRange(443, 443), PortRange(8000, 8999), PortRange(22, 22)),
@@ -92,7 +95,7 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     assert config.filter is not None
     assert config == InterceptConfig(
         filter=config.filter,
-        scope=Scope(interfaces=("lo",)),
+        scope=Scope(interfaces=("lo",), ca_page=True),
         ca_dir=Path("/ca"),
         tls_engine="openssl",
         on_pinned="fail",

@@ -13,6 +13,7 @@ import pytest
 from mitml4.address import Address
 from mitml4.events import EVENTS as EVENTS_OF_SESSIONS
 from mitml4.events import (
+    ClientProbe,
     Event,
     FlowClose,
     FlowError,
@@ -31,6 +32,7 @@ from mitml4.model.flow import (
     Flow,
     Layer,
     Message,
+    Probe,
     Problem,
     Request,
     Response,
@@ -194,6 +196,7 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
         (FlowError, Problem),
         (RuleApplied, Edit),
         (FlowClose, Flow),
+        (ClientProbe, Probe),
         (HttpRequest, Request),
         (HttpResponse, Response),
         (HttpBody, Body),
@@ -204,7 +207,7 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
     ):
         known = {each.name for model in models for each in fields(model)}
         # Lengths of bodies and trailers are with the request and the response.
-        known |= {"stack", "request_bytes", "response_bytes", "request_trailers"}
+        known |= {"client", "stack", "request_bytes", "response_bytes", "request_trailers"}
         assert {each.name for each in fields(event)} - place - known == set(), event
     named = {event.type for event in EVENTS_OF_SESSIONS}
     assert named - set(_HANDLERS) <= {"session.start", "session.stop", "flow.open", "dns.refused"}

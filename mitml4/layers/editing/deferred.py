@@ -9,7 +9,6 @@ HTTP/1. Otherwise the server is connected to, and the flow goes its usual way.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -18,7 +17,7 @@ import trio
 from mitml4.dataclass import dataclass
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.certificate import make_leaf
-from mitml4.layers.client_handshake import ClientHandshake
+from mitml4.layers.client_handshake import ClientHandshake, described
 from mitml4.layers.editing.elsewhere import connect_tls
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.layer import Edit, Kind, first_bytes
@@ -92,6 +91,7 @@ class Deferred:
             not (version and speaks_http and self.editing.may_answer(context, "tls"))
             or any(map(context.policy.blocks, ends))
             or passthrough_reason(hello, context, visit) is not None
+            or self.tls.is_probed(hello, context)
         ):
             return False
         alpn = _HTTP_1 if hello.alpn else b""
@@ -146,8 +146,8 @@ class Deferred:
         try:
             await handshake.run(shake_hands)
         finally:
-            described = _described(details, stream, alpn)
-            report.layer(context.depth, "client", "intercepted", described)
+            shown = described(details, stream, alpn)
+            report.layer(context.depth, "client", "intercepted", shown)
         handshake.watch_opening(stream)
         return stream
 
@@ -156,14 +156,3 @@ class Deferred:
         below = await self.dial(hello.sni)
         host = hello.sni or (context.target.host if context.target else "")
         return await connect_tls(self.tls.tools, below, host, (alpn,) if alpn else ())
-
-
-def _described(details: TlsDetails, stream: TlsStream, alpn: bytes) -> TlsDetails:
-    connection = stream.connection
-    return replace(
-        details,
-        alpn=alpn or None,
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name(),
-        resumed=False,
-    )

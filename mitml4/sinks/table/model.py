@@ -17,6 +17,7 @@ from rich.cells import cell_len
 from mitml4.dataclass import dataclass
 from mitml4.events import (
     FAILURES,
+    ClientProbe,
     FlowClose,
     FlowError,
     FlowLayer,
@@ -97,6 +98,7 @@ class TableModel:
         *_SUMMARISED,
         FlowError,
         RuleApplied,
+        ClientProbe,
         FlowClose,
         Note,
         OutputFailed,
@@ -239,6 +241,8 @@ class TableModel:
                 _add_layer(row, event)
             case LayerEvent():
                 _add_content(row, event.content)
+            case ClientProbe():
+                row.info = f"probe {event.case}: {event.outcome}"
             case RuleApplied():
                 row.is_edited = True
             case FlowError():

@@ -1,0 +1,91 @@
+"""--probe-clients and real programs, with and without their checks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mitml4.lab.network import SERVER_V4
+
+CASES = (
+    *("self_signed", "unknown_issuer", "wrong_name", "expired", "not_yet_valid"),
+    *("leaf_as_issuer", "weak_key", "sha1", "old_version", "revoked"),
+)
+PYTHON = """
+import ssl, sys, urllib.request
+context = ssl.create_default_context(cafile=sys.argv[1])
+if sys.argv[2] == "off":
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+print(opener.open("https://www.example/", timeout=20).read().decode(), end="")
+"""
+
+
+def programs(ca, resolve) -> dict[str, tuple[str, list[str]]]:
+    curl = ["curl", "-sS", "-m", "20", "--resolve", resolve, "https://www.example/"]
+    return {
+        "curl": ("refused", [*curl, "--cacert", str(ca)]),
+        "curl -k": ("sent_data", [*curl, "-k"]),
+        "python": ("refused", [sys.executable, "-c", PYTHON, str(ca), "on"]),
+        "python without checks": ("sent_data", [sys.executable, "-c", PYTHON, str(ca), "off"]),
+    }
+
+
+@pytest.mark.parametrize("program", programs("", "x"))
+def test_each_defect_is_refused_or_told(intercept, client, nginx, hosts, program: str) -> None:
+    session = intercept("--probe-clients")
+    expected, argv = programs(session.ca, f"www.example:443:{SERVER_V4}")[program]
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(hosts), *argv]
+    codes = []
+    while not codes or (codes[-1] and len(codes) <= len(CASES)):
+        last = client.run(*argv)
+        codes.append(last.code)
+    assert (last.code, last.out) == (0, b"hello from nginx\n"), last.err
+    told = {each["case"]: each["outcome"] for each in session.of_type("client.probe")}
+    # OpenSSL's version, and its distributor, decide whether the old ones are in the hello.
+    assert told.pop("old_version") in ("refused", "not_offered")
+    assert told == {**dict.fromkeys(CASES[:-2], expected), "revoked": "not_offered"}
+    assert tuple(each["case"] for each in session.of_type("client.probe")) == CASES
+    watch = session.watch()
+    assert client.run(*argv).code == 0
+    assert watch.flow().layer("tls")["action"] == "intercepted"
+    told = session.of_type("client.probe")
+    assert {each["name"] for each in told} == {"www.example"}
+    for flow in session.flows()[: len(codes) - 1]:
+        assert (flow.stack, flow.actions, flow.errors) == (["tls"], ["answered"], [])
+    session.stop()
+    said = session.said()
+    shown = "SENT DATA" if expected == "sent_data" else "refused"
+    assert "  probed    " in said
+    assert f"            {shown:<11}  self_signed, unknown_issuer, wrong_name, " in said
+    assert "            not offered  " in said
+
+
+def test_run_tells_at_the_end(lab, nginx, hosts, tmp_path, authority) -> None:
+    events = tmp_path / "events.jsonl"
+    command = f"curl -sk --resolve www.example:443:{SERVER_V4} https://www.example/; exit 0"
+    argv = [sys.executable, "-m", "mitml4", "run", "--probe-clients", "-o", str(events), "--"]
+    done = lab.router.run(
+        *argv, "sh", "-c", command, check=False, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SENT DATA    self_signed" in done.stderr
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    (probe,) = [each for each in told if each["type"] == "client.probe"]
+    assert (probe["case"], probe["outcome"]) == ("self_signed", "sent_data")
+
+
+def test_it_is_a_usage_error_beside_allow_and_passthrough() -> None:
+    for options in (
+        ["run", "--probe-clients", "--allow", "a.example", "--", "true"],
+        ["run", "--probe-clients", "--tls", "passthrough", "--", "true"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "mitml4", *options], capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert "--probe-clients" in done.stderr
