@@ -2,8 +2,8 @@
 
 `layers/editing` is the only caller. It asks `may_match` before it holds the first byte: a flow that
 nothing can match keeps its usual way. Then it asks for each message. An editor changes the object
-that it is given, and says by `flow.applied` what it has done. An editor that raises an exception
-leaves the message as it was; the caller reports it.
+that it is given, and says by `flow.applied` what it has done. It raises nothing: one that runs what
+others have written leaves the message as it was where that fails, and says so.
 """
 
 from __future__ import annotations

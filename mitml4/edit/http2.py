@@ -29,6 +29,7 @@ from hpack import Decoder, Encoder, HeaderTuple, HPACKError, NeverIndexedHeaderT
 from mitml4.dataclass import dataclass
 from mitml4.edit.codings import body_bytes, content_codings, decoded
 from mitml4.edit.headers import Field, Headers
+from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
@@ -48,6 +49,8 @@ _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
 _ID: Final = 0x7FFFFFFF
+_OF_HTTP_1: Final = (b"connection", b"keep-alive", b"proxy-connection", b"upgrade")
+"""§8.2.2: a message with one of these is malformed."""
 _PIECE: Final = 16384
 """RFC 9113 §4.2: every receiver takes frames of this size."""
 _WINDOW: Final = 65535
@@ -176,8 +179,9 @@ class _Leg:
 class Http2Core:
     """Both directions of a connection. Bytes go in by `receive`, and come out in `out`."""
 
-    def __init__(self, limit: int) -> None:
-        """`limit`: bytes of bodies that are held back at a time."""
+    def __init__(self, limit: int, memory: EditMemory) -> None:
+        """`limit`: bytes of bodies that are held back at a time; `memory`: those of the session."""
+        self._memory = memory
         self._legs = {direction: _Leg(direction) for direction in Direction}
         self.streams: dict[int, Stream] = {}
         self._limit = limit
@@ -407,8 +411,7 @@ class Http2Core:
             self._credit(leg, here, size - len(content))
         half.queue += content
         if half.is_collecting:
-            half.collected += len(content)
-            self._collected += len(content)
+            self._collect_more(half, len(content))
             self._credit_all(leg, here, half)
         self._went_on(stream, leg.direction)
 
@@ -417,11 +420,9 @@ class Http2Core:
         half = stream.half(direction)
         if not half.is_held:
             self._pump(stream, direction)
-        elif half.is_collecting:
-            half.is_above = self._collected > self._limit
-            if half.has_ended or half.is_above:
-                half.is_collecting = False
-                self.jobs.append(Job("request" if direction is UP else "response", stream))
+        elif half.is_collecting and (half.has_ended or half.is_above):
+            half.is_collecting = False
+            self.jobs.append(Job("request" if direction is UP else "response", stream))
 
     def collect(self, stream: Stream, direction: Direction) -> bool:
         """The editor wants the whole body. Returns whether it is there; else a job says so, or that
@@ -431,8 +432,7 @@ class Http2Core:
         if half.has_ended:
             return True
         half.is_collecting = True
-        half.collected = len(half.queue)
-        self._collected += half.collected
+        self._collect_more(half, len(half.queue))
         self._credit_all(self._legs[direction], stream.number, half)
         return False
 
@@ -467,7 +467,8 @@ class Http2Core:
 
     def _release(self, stream: Stream, direction: Direction) -> None:
         half, leg = stream.half(direction), self._legs[direction]
-        self._collect_no_more(half)
+        half.is_collecting = False
+        self._count_queue(half)
         block = half.head
         assert block
         half.is_held = False
@@ -508,6 +509,7 @@ class Http2Core:
         down.head, down.has_ended = block, True
         down.queue[:] = body if has_body else b""
         down.credited, down.rate = len(down.queue), response.rate
+        self._count_queue(down)
         ends = not down.queue
         self._send_block(leg, block, stream.number, fields, ends=ends)
         down.is_over = ends
@@ -605,6 +607,7 @@ class Http2Core:
             leg.swallow += credited
             half.is_over = ends
         leg.waiting.pop(stream.number, None)
+        self._count_queue(half)
         if half.has_ended and not half.is_over:
             if half.trailers:
                 self._send_block(leg, half.trailers, number)
@@ -697,9 +700,31 @@ class Http2Core:
         if there := self._to_server.pop(stream.number, None):
             self._to_client.pop(there, None)
 
+    def _collect_more(self, half: Half, count: int) -> None:
+        if not self._memory.take(count):
+            half.is_above = True
+            return
+        half.collected += count
+        self._collected += count
+        half.is_above = half.is_above or self._collected > self._limit
+
     def _collect_no_more(self, half: Half) -> None:
+        self._memory.give_back(half.collected)
         self._collected -= half.collected
         half.collected, half.is_collecting = 0, False
+
+    def _count_queue(self, half: Half) -> None:
+        """What waits to be sent counts, whether there is room or not."""
+        change = half.credited - half.collected
+        half.collected += change
+        self._collected += change
+        self._memory.give_back(-change)
+
+    def close(self) -> None:
+        """The connection is over: give back what is held."""
+        for stream in self.streams.values():
+            self._collect_no_more(stream.up)
+            self._collect_no_more(stream.down)
 
     # Numbers of streams
 
@@ -784,7 +809,14 @@ def _changed(block: _Block, message: Request | Response) -> list[HeaderTuple] | 
     if not message.headers.is_changed:
         return None
     pseudo = [each for each in block.headers if each[0].startswith(b":")]
-    return [*pseudo, *map(_tuple, message.headers.fields)]
+    fields = [each for each in message.headers.fields if each.name.lower() not in _OF_HTTP_1]
+    host = next((each.value for each in fields if each.name.lower() == b"host"), None)
+    named = [bytes(name) for name, _ in pseudo]
+    if host is not None and b":authority" in named:  # they have to be the same (§8.3.1)
+        pseudo[named.index(b":authority")] = HeaderTuple(b":authority", host)
+        if all(name != b"host" for name, _ in block.headers):
+            fields = [each for each in fields if each.name.lower() != b"host"]
+    return [*pseudo, *map(_tuple, fields)]
 
 
 def _tuple(each: Field) -> HeaderTuple:

@@ -20,6 +20,7 @@ import trio
 from mitml4.address import CA_PAGE, Address
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Editor
+from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Server
 from mitml4.engine.plaintext import PlaintextUpdate
 from mitml4.events import CloseReason, Event, now
@@ -105,6 +106,8 @@ class EditingServices:
     editor: Callable[[], Editor]
     limit: int
     """Bytes of a body that is edited."""
+    memory: EditMemory
+    """For the bodies of all flows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +320,7 @@ class Flow:
         editing = FlowEditing(
             editor=services.editor,
             limit=services.limit,
+            memory=services.memory,
             hold_s=self.services.hold_s,
             flow=model.Flow(
                 number=self.number,

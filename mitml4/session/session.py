@@ -19,6 +19,7 @@ import trio
 
 from mitml4 import __version__
 from mitml4.address import Address
+from mitml4.edit.memory import EditMemory
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import SessionStart
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Complain", "Say", "Session"]
 
+_BODIES_AT_ONCE: Final = 16
+"""So many bodies of the largest size may be held back at a time."""
 _RSA_AFTER_S: Final = 1.0
 """The time from the start to the generation of an RSA key, whose CPU time would slow the start."""
 
@@ -108,6 +111,7 @@ class Session:
         self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine()
         self._rules = RuleFiles.open(config.rules, config.edit_limit)
+        self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
         )
@@ -341,7 +345,8 @@ class Session:
     def _editing(self) -> EditingServices | None:
         if not self.config.rules:
             return None
-        return EditingServices(lambda: self._rules.editor, self.config.edit_limit)
+        limit = self.config.edit_limit
+        return EditingServices(lambda: self._rules.editor, limit, self._edit_memory)
 
     def _shown(self) -> Shown:
         """An HTTP archive has headers, also where the events have none."""

@@ -27,6 +27,7 @@ from mitml4.events import (
     FlowLayer,
     FlowOpen,
     LayerEvent,
+    RuleApplied,
     weight,
 )
 from mitml4.filter.expression import Filter
@@ -93,6 +94,7 @@ class Selection:
         FlowOpen,
         FlowLayer,
         FlowError,
+        RuleApplied,
         FlowClose,
         HttpRequest,
         HttpResponse,
@@ -156,6 +158,7 @@ class Selection:
                 self._take_content(flow, event)
             case _:
                 self._builder.add(event)
+                del flow.flow.edits[1:]  # that there is one is all that filters ask about
                 self._hold_or_pass(flow, flow, event)
                 self._decide_flow(flow)
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitml4.edit.http2 import CANCEL, Http2Core, Job, _frame
+from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Response
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_frames import PREFACE
@@ -40,7 +41,7 @@ class Lab:
 
     edit: Edit = release
     split: int = 1 << 20
-    core: Http2Core = field(default_factory=lambda: Http2Core(LIMIT))
+    core: Http2Core = field(default_factory=lambda: Http2Core(LIMIT, EditMemory(LIMIT * 2)))
     client: h2.connection.H2Connection = field(init=False)
     server: h2.connection.H2Connection = field(init=False)
     at_client: list[h2.events.Event] = field(default_factory=list)
@@ -254,6 +255,20 @@ def test_headers_are_encoded_anew_and_keep_their_order_and_secrecy() -> None:
                for number, each in enumerate(requests))  # fmt: skip
 
 
+def test_a_changed_host_is_the_authority_and_fields_of_http_1_are_left_out() -> None:
+    def edit(lab: Lab, job: Job) -> None:
+        if job.stream.request and job.phase == "request":
+            job.stream.request.headers["Host"] = "b.test"
+            job.stream.request.headers["Connection"] = "close"
+        release(lab, job)
+
+    lab = Lab(edit)
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.move()
+    (request,) = lab.of(lab.at_server, h2.events.RequestReceived)
+    assert headers_of(request) == [*GET[:2], (":authority", "b.test"), GET[3]]
+
+
 def test_a_request_is_answered_without_the_server() -> None:
     def edit(lab: Lab, job: Job) -> None:
         if job.phase == "request" and job.stream.number != 3:
@@ -364,7 +379,7 @@ def test_a_stream_is_reset_at_both_sides() -> None:
 
 def test_ten_thousand_streams_are_served_at_once() -> None:
     """Without h2, which looks at all streams for each one."""
-    core, encoder = Http2Core(LIMIT), Encoder()
+    core, encoder = Http2Core(LIMIT, EditMemory(LIMIT)), Encoder()
     core.receive(UP, PREFACE + _frame(4, 0, 0))
     for number in range(1, 20_001, 2):
         core.receive(UP, _frame(1, 4, number, encoder.encode(POST)))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mitml4.edit.codings import decoded
 from mitml4.edit.http1 import BodyReader, head_length, read_request, read_response
 from mitml4.edit.http2 import Http2Core
+from mitml4.edit.memory import EditMemory
 from mitml4.edit.parser import RulesError, parse_rules
 from mitml4.edit.websocket import MessageEdit, Pending, TooLargeError
 from mitml4.errors import ProtocolError
@@ -69,7 +70,8 @@ def test_http_1(data: bytes, part: Part) -> None:
 
 @given(frames(), frames(), st.booleans())
 def test_http_2(up: bytes, down: bytes, collects: bool) -> None:
-    core = Http2Core(1000)
+    memory = EditMemory(500)
+    core = Http2Core(1000, memory)
     settings = b"\0\0\0\x04\0\0\0\0\0"
     with suppress(ProtocolError):
         for direction, data in ((UP, PREFACE + settings), (DOWN, settings), (UP, up), (DOWN, down)):
@@ -83,6 +85,8 @@ def test_http_2(up: bytes, down: bytes, collects: bool) -> None:
                 core.release(job.stream, way, None)
             core.take(UP)
             core.take(DOWN)
+    core.close()
+    assert memory.free == 500
 
 
 @given(st.binary(max_size=200), st.booleans(), st.integers(1, 20))

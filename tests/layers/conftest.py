@@ -15,6 +15,7 @@ from OpenSSL import SSL
 
 from mitml4.address import Address
 from mitml4.edit.editor import Editor
+from mitml4.edit.memory import EditMemory
 from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, LayerEvent
 from mitml4.layers.relay import Relay
@@ -177,6 +178,7 @@ class Outcomes:
     """The client's first."""
     relay: Relay = field(default_factory=Relay)
     payload: SessionPayload = field(default_factory=SessionPayload)
+    edit_memory: EditMemory = field(default_factory=lambda: EditMemory(2 * EDIT_LIMIT))
     steps: int = 0
     met: dict[str, str] = field(default_factory=dict)
     """What each script met: all that it expected, an end before that, a reset, or its own.
@@ -212,6 +214,7 @@ class Outcomes:
         assert all(end.is_closed for end in self.near_ends)
         assert not any(end._watches for end in self.near_ends + self.far_ends)
         assert self.payload.free == MAX_MEMORY
+        assert self.edit_memory.free == 2 * EDIT_LIMIT
 
 
 class FlowLab:
@@ -312,7 +315,9 @@ class FlowLab:
                     passthrough_cache=PassthroughCache(trio.current_time),
                 ),
                 policy=policy,
-                editing=EditingServices(lambda: editor, EDIT_LIMIT) if editor else None,
+                editing=EditingServices(lambda: editor, EDIT_LIMIT, out.edit_memory)
+                if editor
+                else None,
             )
             with trio.fail_after(1000):
                 async with trio.open_nursery() as nursery:

@@ -9,6 +9,7 @@ from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied, EditedFlow, Editor
+from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Response, Server
 from mitml4.edit.replace import Allowance
 from mitml4.layers.report import Report
@@ -21,8 +22,6 @@ __all__ = ["FlowEditing", "Origin"]
 
 _ENDLESS: Final = ("text/event-stream", "multipart/x-mixed-replace")
 """Content types of bodies that may have no end."""
-_MAX_APPLIED: Final = 10_000
-"""Events of one flow."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +32,8 @@ class FlowEditing:
     """The editor as it is now: rules may be read again."""
     limit: int
     """Bytes of a body that is held back."""
+    memory: EditMemory
+    """For what is held back."""
     hold_s: float
     """How long a part of a match is held back while nothing follows."""
     flow: model.Flow
@@ -44,7 +45,6 @@ class FlowEditing:
     protocols: dict[int, str] = field(default_factory=dict)
     """What was found at each depth."""
     allowance: Allowance = field(default_factory=Allowance)
-    _said: int = 0
     _unedited: set[str] = field(default_factory=set)
 
     def known(self, context: LayerContext, *protocols: str) -> EditedFlow:
@@ -100,15 +100,19 @@ class FlowEditing:
         is_named = bool(self.sni or self.flow.name)
         return self.editor().may_answer(self.flow, is_named=is_named)
 
+    def too_large(self, size: int) -> str:
+        """Why a body was not held back to its end."""
+        if size > self.limit:
+            return f"a body above {self.limit} bytes"
+        return "other bodies take all memory"
+
     def is_endless(self, response: Response) -> bool:
         """Whether a body of this type has no end that is worth waiting for."""
         media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
         return media in _ENDLESS or media.startswith("application/grpc")
 
     def applied(self, depth: int, applied: Applied) -> None:
-        if self._said < _MAX_APPLIED:
-            self._said += 1
-            self.report.applied(depth, applied)
+        self.report.applied(depth, applied)
 
     def unedited(self, depth: int, stream: int | None, reason: str) -> None:
         """Something streams by unedited; said once for each reason."""

@@ -86,6 +86,8 @@ class Http1Editing:
         """The origin's, once it is connected."""
         self._owed: tuple[BodyReader, Reader] | None = None
         """A body that may still come though its request was answered (RFC 9110 §10.1.1)."""
+        self._held = 0
+        """Bytes of the session's memory."""
         self._has_ended_upwards = False
         """Whether the origin was told that the client has ended."""
         if origin.stream:
@@ -97,10 +99,20 @@ class Http1Editing:
         try:
             while raw := await self._next_head():
                 number += 1
-                if not await self._serve(raw, number):
+                goes_on = await self._serve(raw, number)
+                self._give_back()
+                if not goes_on:
                     return
         except _Unreadable as unreadable:
+            self._give_back()
             await self._relay_rest(self._server or await self._connect(), unreadable.raw)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Nothing is held back any more."""
+        self._editing.memory.give_back(self._held)
+        self._held = 0
 
     # The head of the next request
 
@@ -220,7 +232,7 @@ class Http1Editing:
     ) -> bytes:
         """Hold back a body until it is complete, and give it to the message. Returns it as it came,
         as far as it came. Raises _Unreadable."""
-        raw, content, size = bytearray(), [], 0
+        raw, content = bytearray(), []
         while True:
             try:
                 taken, pieces = _feed(body, source)
@@ -229,8 +241,9 @@ class Http1Editing:
                 raise
             raw += source.take(taken)
             content += pieces
-            size += sum(map(len, pieces))
-            is_above = len(raw) > self._editing.limit
+            is_above = len(raw) > self._editing.limit or not self._editing.memory.take(taken)
+            if not is_above:
+                self._held += taken
             if body.is_done or is_above:
                 break
             if not await source.more():
@@ -238,7 +251,7 @@ class Http1Editing:
                 break
         depth = self._context.depth
         if not body.is_done or is_above:
-            self._editing.unedited(depth, number, f"a body above {self._editing.limit} bytes")
+            self._editing.unedited(depth, number, self._editing.too_large(len(raw)))
         elif not head.hand_over(message, b"".join(content), self._editing.limit):
             self._editing.unedited(depth, number, "a body whose coding cannot be undone")
         return bytes(raw)

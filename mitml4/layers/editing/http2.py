@@ -19,6 +19,7 @@ from mitml4.layers.editing.fetch import bad_gateway, fetch
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.reader import Reader, end_below, pass_end
 from mitml4.net.memory import MemoryStream
+from mitml4.net.stream import Stream as ByteStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
 from mitml4.tasks import both
@@ -42,7 +43,7 @@ class Http2Editing:
         self._origin = origin
         self._editing = editing
         self._context = context
-        self._core = Http2Core(editing.limit)
+        self._core = Http2Core(editing.limit, editing.memory)
         self._changed = trio.lowlevel.ParkingLot()
         """What waits to be sent has changed."""
         self._ended: set[Direction] = set()
@@ -53,6 +54,12 @@ class Http2Editing:
     async def run(self) -> None:
         """Serve the client to its end. Raises OSError."""
         server = await self._origin.get()
+        try:
+            await self._run(server)
+        finally:
+            self._core.close()
+
+    async def _run(self, server: ByteStream) -> None:
         client_reader, server_reader = Reader(self._far), Reader(server)
         failures: list[OSError] = []
         async with trio.open_nursery() as nursery:
@@ -234,7 +241,7 @@ class Http2Editing:
             return False
         depth, number = self._context.depth, stream.number
         if half.is_above or not half.has_ended:
-            self._editing.unedited(depth, number, f"a body above {self._editing.limit} bytes")
+            self._editing.unedited(depth, number, self._editing.too_large(len(half.queue)))
         elif half.queue and not self._core.hand_over(stream, direction):
             self._editing.unedited(depth, number, "a body whose coding cannot be undone")
         return True
