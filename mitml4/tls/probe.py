@@ -194,6 +194,7 @@ def _sign(
     *,
     is_weak: bool = False,
 ) -> x509.Certificate:
+    name = name.encode("ascii", "replace").decode()  # a client has named it
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
     by = signer.certificate
     signing_key = by.public_key() if by else key.public_key()
@@ -241,7 +242,7 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name.encode("ascii", "replace").decode())
+        return x509.DNSName(name)
 
 
 _SIGNS: Final = x509.KeyUsage(

@@ -45,6 +45,7 @@ def test_each_defect_is_refused_or_told(intercept, client, nginx, hosts, program
         last = client.run(*argv)
         codes.append(last.code)
     assert (last.code, last.out) == (0, b"hello from nginx\n"), last.err
+    session.wait_for(lambda: len(session.of_type("client.probe")) == len(CASES), "every probe")
     told = {each["case"]: each["outcome"] for each in session.of_type("client.probe")}
     # OpenSSL's version, and its distributor, decide whether the old ones are in the hello.
     assert told.pop("old_version") in ("refused", "not_offered")
@@ -63,6 +64,20 @@ def test_each_defect_is_refused_or_told(intercept, client, nginx, hosts, program
     assert "  probed    " in said
     assert f"            {shown:<11}  self_signed, unknown_issuer, wrong_name, " in said
     assert "            not offered  " in said
+
+
+def test_a_client_that_reads_staples_refuses_a_revoked_one(intercept, client, nginx) -> None:
+    """curl does so after the handshake."""
+    session = intercept("--probe-clients")
+    resolve = f"www.example:443:{SERVER_V4}"
+    argv = ("curl", "-sS", "--cert-status", "--cacert", str(session.ca), "--resolve", resolve)
+    for _ in CASES:
+        client.run(*argv, "https://www.example/")
+    probes = session.wait_for(
+        lambda: [each for each in session.of_type("client.probe") if each["case"] == "revoked"],
+        "the last probe",
+    )
+    assert [each["outcome"] for each in probes] == ["refused"]
 
 
 def test_run_tells_at_the_end(lab, nginx, hosts, tmp_path, authority) -> None:

@@ -105,3 +105,13 @@ def test_what_a_hello_offers_decides() -> None:
     old = replace(without_list, legacy_version=0x0301)
     assert outcome_for(Case.OLD_VERSION, old).version == 0x0301
     assert not Case.EXPIRED.is_offered(old)
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 5000, "\udcff.example", "straße.example", "\0", " ", "fe80::1"]
+)
+async def test_whatever_a_client_names_gets_a_leaf(name: str) -> None:
+    probes = Probes(CertificateAuthority.generate())
+    for case in (Case.EXPIRED, Case.SHA1, Case.SELF_SIGNED):
+        leaf = await probes.leaf(case, name, HELLO, 0x0304)
+        assert leaf.chain_der[0] == leaf.certificate.public_bytes(Encoding.DER)
