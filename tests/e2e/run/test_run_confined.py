@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,11 +73,15 @@ found["umount"] = subprocess.run(
 ).returncode
 found["setuid"] = subprocess.run([program, "-u"], capture_output=True, text=True).stdout.strip()
 found["files"] = [open(f"/run/{each}/file").read() for each in ("plain", "deep")]
-own = f"/run/user/{os.getuid()}/own"
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(own)
-listener.listen()
-attempt("own", lambda: reach(own))
+
+def serve_itself():
+    own = f"/run/user/{os.getuid()}/own"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(own)
+        listener.listen()
+        reach(own)
+
+attempt("own", serve_itself)
 print(json.dumps(found))
 """
 
@@ -97,13 +102,21 @@ def test_what_is_outside_cannot_be_asked(host, root) -> None:
         )
     )
     probe = ("/usr/bin/python3", str(place / "probe.py"), paths, "@PID@", str(program))
-    run = host.argv(*probe, options=["--allow", "www.example"], root=root)
     uid = "0" if root else "65534"
-    services = ("/usr/bin/python3", str(place / "services.py"), uid, paths, *run)
-    process = host.popen(host.shell(*services))
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    found = json.loads(out)
+
+    def probed(*options: str) -> tuple[dict[str, Any], str]:
+        run = host.argv(*probe, options=options, root=root)
+        tmux.unlink(missing_ok=True)
+        services = ("/usr/bin/python3", str(place / "services.py"), uid, paths, *run)
+        process = host.popen(host.shell(*services))
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        return json.loads(out), err
+
+    usual, _ = probed()
+    assert {usual[path] for path in paths.split(",")} == {"done"}
+    assert usual["descriptors"] > 3
+    found, err = probed("--allow", "www.example")
     assert found.pop("own") == "done"
     assert found.pop("files") == ["shown", "shown"]
     assert found.pop("descriptors") == 3
