@@ -158,6 +158,8 @@ class CommandSource:
         return Address.of(stream.socket.getsockname())
 
     def names_of(self, destination: Address) -> tuple[str, ...]:
+        if self._config.policy.allow:
+            return self._names.all_of(destination.ip)
         return self._names.of(destination.ip)
 
     async def watch(self, session: SessionControl) -> None:

@@ -50,7 +50,7 @@ class Names:
     """The names whose lookup returned an address. The least recently learned are dropped first."""
 
     limit: int = _MAX_NAMES
-    by_file: Mapping[str, str] = field(default_factory=dict)
+    by_file: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names that need no resolver: see `names_by_file`."""
     _names: FIFOCache[str, tuple[str, ...]] = field(init=False)
 
@@ -64,9 +64,14 @@ class Names:
             self._names[address] = (name, *others)[:_MAX_NAMES_OF_ADDRESS]
 
     def of(self, address: str) -> tuple[str, ...]:
-        """The last name first."""
-        by_file = self.by_file.get(address)
-        return self._names.get(address) or ((by_file,) if by_file else ())
+        """What it was likely looked up by: the last name first. Which of several names in a file it
+        was is not known."""
+        by_file = self.by_file.get(address, ())
+        return self._names.get(address) or (by_file if len(by_file) == 1 else ())
+
+    def all_of(self, address: str) -> tuple[str, ...]:
+        """All names that it may have been looked up by."""
+        return (*self._names.get(address, ()), *self.by_file.get(address, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +83,21 @@ class Refusals:
     """Told of the client, and of the name if there is one."""
 
 
-def names_by_file(path: Path = _HOSTS) -> dict[str, str]:
-    """The name of each address that has exactly one name in a hosts file (hosts(5)).
-
-    Addresses of this host are left out: they have several names.
-    """
+def names_by_file(path: Path = _HOSTS) -> dict[str, tuple[str, ...]]:
+    """The names of each address in a hosts file (hosts(5)). Loopback addresses are left out."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError):
         return {}
-    names: dict[str, set[str]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         address, *called = line.partition("#")[0].split() or [""]
         with suppress(ValueError):
             ip = ipaddress.ip_address(address)
             if not ip.is_loopback:
-                names.setdefault(str(ip), set()).update(called)
-    return {address: called.pop() for address, called in names.items() if len(called) == 1}
+                known = names.get(str(ip), ())
+                names[str(ip)] = tuple(dict.fromkeys((*known, *called)))
+    return names
 
 
 def resolvers_of(text: str) -> list[str]:

@@ -40,6 +40,18 @@ def test_what_is_allowed_works_and_other_names_do_not_exist(host, nginx, resolve
     assert set(resolver) == {"www.example"}
 
 
+def test_a_name_of_the_hosts_file_counts_as_an_answer(host, nginx) -> None:
+    """Also where DNS has given the same address for another name."""
+    script = "; ".join(
+        shlex.join((*CURL, f"http://{name}.example/")) for name in ("byfile", "www", "byfile")
+    )
+    options = allowing("byfile.example", "www.example")
+    ended = host.run("sh", "-c", script, options=options)
+    assert (ended.out, set(reasons(ended))) == (3 * HELLO, {"closed"})
+    ended = visit(host, "http://byfile.example/")
+    assert (ended.code, reasons(ended)) == (REFUSED, ["denied"])
+
+
 def test_a_glob_is_every_name_below_it(host, nginx) -> None:
     assert visit(host, WEB, allow=("*.example",)).out == HELLO
     assert visit(host, WEB, allow=("*.www.example",)).code == UNKNOWN_HOST

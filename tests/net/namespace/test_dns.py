@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mitml4.net.namespace.dns import DnsRelay, Names, Refusals, resolvers_of
+from mitml4.net.namespace.dns import DnsRelay, Names, Refusals, names_by_file, resolvers_of
 
 QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x00\x01\x00\x01"
 ANSWER = (
@@ -54,6 +54,24 @@ def test_a_name_that_is_learned_again_stays() -> None:
         (),
         ("www.example",),
     ]
+
+
+def test_of_several_names_in_a_file_none_is_likely_and_each_is_possible(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(
+        "127.0.0.1 localhost\n198.51.100.2 one.example\n"
+        "198.51.100.3 two.example three.example # four.example\n"
+        "198.51.100.3 three.example 5.example\nnonsense x\n\n::1 localhost\n"
+    )
+    names = Names(by_file=names_by_file(hosts))
+    several = ("two.example", "three.example", "5.example")
+    assert (names.of("198.51.100.2"), names.of("198.51.100.3")) == (("one.example",), ())
+    assert names.all_of("198.51.100.3") == several
+    assert (names.of("127.0.0.1"), names.all_of("::1"), names.all_of("x")) == ((), (), ())
+    names.learn(ANSWER)
+    assert names.of("198.51.100.2") == ("www.example",)
+    assert names.all_of("198.51.100.2") == ("www.example", "one.example")
+    assert names_by_file(tmp_path / "none") == {}
 
 
 class Lab:
