@@ -304,7 +304,7 @@ class BridgedHandshake(Handshake):
         await below.send_all(memoryview(legs.client.to_send()))
         connection = Connection(legs.client.records_in, legs.client.records_out, is_client=False)
         stream = BridgedStream(below, connection)
-        handshake.watch_opening(stream)
+        handshake.watch_opening(stream, is_resumed=shown is None)
         return stream
 
     async def _read_client(self) -> ClientFinished:

@@ -80,9 +80,15 @@ class ClientHandshake:
         self.client_side.close()
         raise HandshakeError
 
-    def watch_opening(self, stream: OpenedStream) -> None:
-        """Learn from what the client sends first after the handshake."""
-        stream.on_opening = partial(self._note_opening, trio.current_time())
+    def watch_opening(self, stream: OpenedStream, *, is_resumed: bool = False) -> None:
+        """Learn from what the client sends first after the handshake.
+
+        `is_resumed`: it was shown no certificate, so it cannot refuse one.
+        """
+        if is_resumed:
+            stream.on_opening = self._note_data
+        else:
+            stream.on_opening = partial(self._note_opening, trio.current_time())
 
     async def _wait_server_reset(self, resets: list[OSError]) -> None:
         """Wait until the server resets the connection, unless it has sent data before that.
@@ -107,6 +113,10 @@ class ClientHandshake:
             self.error("alert", alert_name(failure.alert))
             if failure.alert != Alert.ECH_REQUIRED:
                 self.visit.left()
+
+    def _note_data(self, first: int | Exception) -> None:
+        if isinstance(first, int) and first:
+            self.visit.accepted()
 
     def _note_opening(self, shook_hands_at: float, first: int | Exception) -> None:
         """What the client sends first after the handshake; see `OpenedStream.on_opening`.

@@ -539,3 +539,42 @@ def test_a_server_comes_to_the_same_as_directly(
         assert said <= {"exact", None}
         connected = [answer for answer in direct if answer.startswith("TLSv1.")]
         assert len(connected) >= 7, direct
+
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+def gnutls_again(tools, version):
+    priority = f"NORMAL:-VERS-ALL:+VERS-TLS{version}"
+    return [
+        *("gnutls-cli", "--no-ca-verification", "--resume", "--waitresumption"),
+        *("--sni-hostname", "www.example", "--priority", priority, "-p", tools.port, SERVER_V4),
+    ]
+
+
+def openssl_again(tools, version):
+    """It makes five more connections; in TLS 1.3 it would have to wait for tickets."""
+    connect = f"{SERVER_V4}:{tools.port}"
+    return ["openssl", "s_client", "-connect", connect, "-reconnect", f"-tls{version}"]
+
+
+AGAIN = {
+    "GnuTLS 1.2": (gnutls_again, "1.2", "This is a resumed session", 2),
+    "GnuTLS 1.3": (gnutls_again, "1.3", "This is a resumed session", 2),
+    "OpenSSL 1.2": (openssl_again, "1_2", "Reused, TLSv1.2", 6),
+}
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_session_that_a_client_resumes_is_resumed_at_the_server(
+    tools, client, beside, session, name
+):
+    command, version, words, connections = AGAIN[name]
+    argv = list(map(str, command(tools, version)))
+    direct = beside.run(*argv, input=REQUEST).text.count(words)
+    assert direct == connections - 1
+    watch = session.watch()
+    through = client.run(*argv, input=REQUEST).text.count(words)
+    flows = watch.flows(connections)
+    resumed = [flow.layer("tls")["details"]["resumed"] for flow in flows]
+    assert (through, resumed) == (direct, [False, *[True] * direct])

@@ -58,7 +58,9 @@ class Meeting:
         self.client_side, self.client = memory_pair()
         self.server_side, self.server = memory_pair()
 
-    async def run(self, handshake: Callable[[MemoryStream], Awaitable[Bare]]) -> Bare:
+    async def run(
+        self, handshake: Callable[[MemoryStream], Awaitable[Bare]], *, is_resumed: bool = False
+    ) -> Bare:
         async def end_server(alert: int | None) -> None:
             await trio.lowlevel.checkpoint()
             self.alerts.append(alert)
@@ -71,7 +73,7 @@ class Meeting:
             error=lambda kind, reason: self.errors.append((kind, reason)),
         )
         stream = await meeting.run(lambda: handshake(self.client_side))
-        meeting.watch_opening(stream)
+        meeting.watch_opening(stream, is_resumed=is_resumed)
         return stream
 
     async def fail(self, failure: Exception) -> None:
@@ -178,6 +180,15 @@ async def test_what_comes_first_after_it_counts(meet, autojump_clock, first: byt
         told = [("certificate", "ended by the client after the handshake, again")]
         assert meeting.errors == (told if has_left else [])
         assert meeting.visit.passthrough_reason == (PINNED if has_left else None)
+
+
+async def test_a_client_that_resumes_a_session_refuses_no_certificate(meet, autojump_clock) -> None:
+    for _ in range(3):
+        meeting = meet()
+        stream = await meeting.run(succeed, is_resumed=True)
+        await meeting.client.send_eof()
+        assert await stream.peek(0, 100) == b""
+        assert (meeting.errors, meeting.visit.passthrough_reason) == ([], None)
 
 
 @pytest.mark.parametrize(
