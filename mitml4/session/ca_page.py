@@ -85,7 +85,7 @@ sudo update-ca-trust extract</code></pre>
 sudo update-ca-certificates</code></pre>
 <p>Chromium has a store of its own (<code>certutil</code> is in libnss3-tools or nss-tools):</p>
 <pre><code>certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n mitml4 -i mitml4-ca.pem</code></pre>
-</details>
+<p>From version 146 on, it is <code>sql:$HOME/.local/share/pki/nssdb</code>.</p></details>
 
 <details><summary><h2>Firefox</h2></summary><ol>
 <li>Download <a href="/mitml4-ca.crt">mitml4-ca.crt</a>. If Firefox asks at once, go on with the
@@ -96,7 +96,7 @@ the file.</li>
 
 <details><summary><h2>Java</h2></summary>
 <p>Download <a href="/mitml4-ca.crt">mitml4-ca.crt</a>, and in its folder:</p>
-<pre><code>keytool -importcert -cacerts -storepass changeit -noprompt \\
+<pre><code>sudo keytool -importcert -cacerts -storepass changeit -noprompt \\
   -alias mitml4 -file mitml4-ca.crt</code></pre>
 <p>Or let one program trust this authority and no other, with <a
 href="/mitml4-ca.p12">mitml4-ca.p12</a>:</p>
