@@ -188,10 +188,7 @@ FRONTS = (
     ("--proxy", "http://www.example:80", "--proxytunnel", "http://other.example/"),
     ("--proxy", "https://www.example:443", "--proxytunnel", "http://other.example/"),
     ("--proxy", "socks4a://www.example:80", "http://other.example/"),
-    ("--proxy", "socks5h://www.example:80", "http://other.example/"),
-    ("--proxy", "socks5h://www.example:80", f"http://{SERVER_V4}/"),
     ("--http2-prior-knowledge", "-H", "Host: other.example", "http://www.example/"),
-    ("--doh-url", "https://www.example/dns-query", "-H", "Host: dns.example", "http://a.example/"),
 )
 
 
@@ -200,9 +197,38 @@ def test_a_server_that_is_allowed_is_no_front_for_another(host, nginx) -> None:
         ended = visit(host, *arguments)
         assert ended.code not in (0, 22), arguments
         assert HELLO not in ended.out
-        if "--doh-url" in arguments or "socks5h" in arguments[1]:
-            continue  # nginx speaks no SOCKS, so nothing is asked for; and what is not asked for
         assert reasons(ended)[-1] == "denied", arguments
+
+
+SOCKS = """
+microsocks -i 127.0.0.1 -p 1080 & proxy=$!
+for url in https://www.example/ https://other.example/ https://198.51.100.2/; do
+  curl -sS --retry 20 --retry-connrefused --retry-delay 1 -m 20 -k \\
+    --socks5-hostname 127.0.0.1:1080 $url
+done
+kill $proxy
+"""
+
+
+def test_a_proxy_is_asked_only_for_what_is_allowed(host, nginx) -> None:
+    """What the proxy of the command connects to is checked again, as a connection of its own."""
+    options = [*allowing("www.example", "127.0.0.1:1080"), "--loopback", "--no-wait"]
+    ended = host.run("sh", "-c", SOCKS, options=options)
+    assert ended.out == HELLO
+    denied = [each["flow"] for each in ended.of_type("flow.close") if each["reason"] == "denied"]
+    refused = [each["reason"] for each in ended.of_type("flow.error") if each["flow"] in denied]
+    assert refused == [f"{each}:443 is not in --allow" for each in ("other.example", SERVER_V4)]
+
+
+def test_dns_over_https_is_for_resolvers_that_are_named(host, nginx) -> None:
+    for resolver, names, closed in (
+        ("dns.example", {"dns.example"}, []),
+        (SERVER_V4, set(), ["denied"]),
+    ):
+        ended = visit(host, "--doh-url", f"https://{resolver}/dns-query", "http://a.example/")
+        assert (ended.code, ended.out) == (UNKNOWN_HOST, "")
+        assert {event["name"] for event in ended.of_type("dns.refused")} == names
+        assert sorted(set(reasons(ended))) == closed
 
 
 def test_http_1_asks_the_server_that_it_has_connected_to(host, nginx) -> None:
