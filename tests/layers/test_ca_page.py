@@ -120,3 +120,36 @@ async def test_odd_requests(autojump_clock, request_bytes: bytes, status: int) -
 async def test_what_is_no_request_ends(autojump_clock, data: bytes, end: bool) -> None:
     with trio.fail_after(200):
         await talk(data, end=end)
+
+
+async def test_a_client_that_resets_ends_it(autojump_clock) -> None:
+    for sent in (b"", GET[:7], GET, GET * 3):
+        client, client_side = memory_pair()
+        unused, _ = memory_pair()
+        policy = FlowPolicy(intercept_all, ())
+        report = Report(1, lambda _: None)
+        bridge = Bridge.between(client_side, unused, relay=Relay(), report=report, policy=policy)
+        context = LayerContext(clock=trio.current_time, policy=policy)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_send_and_reset, client, sent)
+            with pytest.raises(ConnectionResetError):
+                await AnswerByPages(PAGES).run(bridge, context)
+
+
+async def _send_and_reset(client: MemoryStream, sent: bytes) -> None:
+    await client.send_all(memoryview(sent))
+    await trio.testing.wait_all_tasks_blocked()
+    client.abort()
+
+
+async def test_a_client_that_reads_nothing_is_waited_for_with_a_bound(autojump_clock) -> None:
+    """Responses that nobody reads are not made."""
+    client, client_side = memory_pair()
+    unused, _ = memory_pair()
+    policy = FlowPolicy(intercept_all, ())
+    report = Report(1, lambda _: None)
+    bridge = Bridge.between(client_side, unused, relay=Relay(), report=report, policy=policy)
+    context = LayerContext(clock=trio.current_time, policy=policy)
+    await client.send_all(memoryview(GET.replace(b"/ ", b"/file ", 1) * 100))
+    with trio.fail_after(100):
+        await AnswerByPages(PAGES).run(bridge, context)
