@@ -167,9 +167,10 @@ class FlowError(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleApplied(Event):
-    """A rule has changed something. `rule` is its number in its file, from 1, and `match` its
-    expression. `what` is what was done: the key of the rule, `replace in response.body`, or `not
-    replaced` or `unedited` with the `reason`. `stream` is null where the protocol has none.
+    """A rule or a hook has changed something. `rule` is its number in its file, from 1, and `match`
+    its expression; `hook` is the script and its function. `what` is what was done: the key of the
+    rule, `replace in response.body`, `changed headers, content`, or `not replaced` or `unedited`
+    with the `reason`. `stream` is null where the protocol has none.
     """
 
     type: ClassVar[str] = "rule.applied"
@@ -180,6 +181,22 @@ class RuleApplied(Event):
     match: str | None
     what: str
     reason: str | None
+    hook: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptError(Event):
+    """A hook has failed, and the traffic is as it was. `hook` is the script and its function,
+    `what` whether it has raised an `exception`, took too long (`timeout`), its process has `ended`,
+    or what it wants cannot be done (`refused`)."""
+
+    type: ClassVar[str] = "script.error"
+    flow: int
+    depth: int
+    stream: int | None
+    hook: str
+    what: Literal["exception", "timeout", "ended", "refused"]
+    reason: str
 
 
 CloseReason: TypeAlias = Literal[
@@ -265,6 +282,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowLayer,
     FlowError,
     RuleApplied,
+    ScriptError,
     FlowClose,
     ClientProbe,
     DnsRefused,

@@ -150,7 +150,9 @@ def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str])
         )
     if given["edit_limit"] > _MAX_EDIT_LIMIT:
         raise UsageError("--edit-limit is at most 1GiB", hint="a body is held in memory")
-    refuse_one_file_for_two(given, given["rules"])
+    if not given["script_timeout"]:
+        raise UsageError("--script-timeout leaves no time", hint="as in: --script-timeout 5s")
+    refuse_one_file_for_two(given, (*given["rules"], *given["script"]))
     if given["payload"]:  # before the session may import nothing more
         import_decoders()
     return {
@@ -174,6 +176,8 @@ def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str])
         "shown": shown(**{each: given[each] for each in _SHOWN}),
         "filter": given["filter"],
         "rules": given["rules"],
+        "scripts": given["script"],
+        "script_timeout_s": given["script_timeout"],
         "edit_limit": given["edit_limit"],
         "detect_timeout_s": given["detect_timeout"],
         "drain_s": given["drain"],

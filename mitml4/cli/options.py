@@ -354,11 +354,29 @@ _EDITING: Final = (
     ),
     _option(
         "Editing",
+        "--script",
+        type=File(parse_readable),
+        multiple=True,
+        help="Let functions in this Python file see and change traffic; repeatable. It runs as the "
+        "user who has started mitml4, in a process of its own, and is read again when it changes. "
+        "docs/hooks.md describes the functions.",
+    ),
+    _option(
+        "Editing",
+        "--script-timeout",
+        type=_DURATION,
+        default="5s",
+        show_default=True,
+        help="Maximum time of a function of a script; then the traffic stays as it was.",
+    ),
+    _option(
+        "Editing",
         "--edit-limit",
         type=_SIZE,
         default="16MiB",
         show_default=True,
-        help="Maximum bytes of a body that rules may change; larger ones pass unchanged.",
+        help="Maximum bytes of a body that rules and scripts may change; larger ones pass "
+        "unchanged.",
     ),
 )
 _DISPLAY: Final = (

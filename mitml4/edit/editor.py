@@ -17,7 +17,7 @@ from mitml4.edit.messages import Answer, Ending, Message, Request, Response
 from mitml4.edit.replace import Allowance
 from mitml4.model.flow import Flow
 
-__all__ = ["Applied", "DataEditor", "EditedFlow", "Editor"]
+__all__ = ["Applied", "DataEditor", "EditedFlow", "Editor", "Failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +31,21 @@ class Applied:
     """The number of the rule in its file, from 1."""
     match: str | None = None
     """Its expression."""
+    hook: str | None = None
+    """The script with its hook: `hooks.py: request`."""
     reason: str | None = None
     """Why something was not done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A hook has failed, so the message is as it was."""
+
+    hook: str
+    what: Literal["exception", "timeout", "ended", "refused"]
+    """The last one: what it wants cannot be done."""
+    stream: int | None = None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class EditedFlow:
     """The flow of a message, as far as it is known now."""
 
     model: Flow
-    applied: Callable[[Applied], None]
+    applied: Callable[[Applied | Failed], None]
     allowance: Allowance = field(default_factory=Allowance)
 
 

@@ -806,9 +806,19 @@ def _response(block: _Block) -> Response:
 
 def _changed(block: _Block, message: Request | Response) -> list[HeaderTuple] | None:
     """The fields of a changed head; None: it is as it came."""
-    if not message.headers.is_changed:
+    if isinstance(message, Request):
+        line = {b":method": message.method, b":path": message.target}
+    else:
+        line = {b":status": str(message.status)}
+    came = [each for each in block.headers if each[0].startswith(b":")]
+    pseudo = [
+        each
+        if (wanted := line.get(bytes(each[0]))) is None or wanted.encode("latin-1") == each[1]
+        else type(each)(each[0], wanted.encode("latin-1"))
+        for each in came
+    ]
+    if pseudo == came and not message.headers.is_changed:
         return None
-    pseudo = [each for each in block.headers if each[0].startswith(b":")]
     fields = [each for each in message.headers.fields if each.name.lower() not in _OF_HTTP_1]
     host = next((each.value for each in fields if each.name.lower() == b"host"), None)
     named = [bytes(name) for name, _ in pseudo]

@@ -48,6 +48,8 @@ class _HttpMessage:
     body: bytes | None = None
     """The content, with its codings undone. None: it is not handed over, since nobody asked for it,
     or it is above the limit, or its coding cannot be undone."""
+    streams: bool = False
+    """Whether content passes by without being held: then no other body can be set."""
     delay_s: float = 0.0
     """How long it waits before it goes on."""
     rate: float | None = None

@@ -22,7 +22,7 @@ from mitml4.edit.replace import Allowance, Replacement, StreamReplacer, TooMuchE
 from mitml4.filter.expression import Filter, Subject
 from mitml4.model import flow as model
 
-__all__ = ["NO_RULES", "Fixed", "Place", "Replace", "Rule", "RuleEditor"]
+__all__ = ["NO_RULES", "Fixed", "Place", "Replace", "Rule", "RuleEditor", "exchange_of"]
 
 Place: TypeAlias = Literal[
     "request.body", "request.headers", "response.body", "response.headers", "message", "data"
@@ -176,7 +176,7 @@ class RuleEditor:
         request: Request,
         response: Response | None,
     ) -> Iterator[Rule]:
-        exchange = _exchange(request, response)
+        exchange = exchange_of(request, response)
         return (rule for rule in rules if rule.matches(flow.model, exchange))
 
     def _pace(self, rule: Rule, flow: EditedFlow, message: Request | Response, stream: int) -> None:
@@ -350,7 +350,7 @@ def _answers_by(rule: Rule) -> str:
     return "respond" if rule.respond else "file"
 
 
-def _exchange(request: Request, response: Response | None) -> model.Exchange:
+def exchange_of(request: Request, response: Response | None) -> model.Exchange:
     """What a filter sees of them."""
     now = datetime.now(UTC)
     return model.Exchange(

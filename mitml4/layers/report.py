@@ -15,7 +15,7 @@ from typing import Literal
 from mitml4 import events
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.edit.editor import Applied
+from mitml4.edit.editor import Applied, Failed
 from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextReset, PlaintextUpdate
 from mitml4.events import (
     Action,
@@ -143,8 +143,21 @@ class Report:
             )
         )
 
-    def applied(self, depth: int, applied: Applied) -> None:
-        """An editor has done something."""
+    def applied(self, depth: int, applied: Applied | Failed) -> None:
+        """An editor has done something, or has failed."""
+        if isinstance(applied, Failed):
+            self.publish(
+                events.ScriptError(
+                    time=self.clock(),
+                    flow=self.flow,
+                    depth=depth,
+                    stream=applied.stream,
+                    hook=applied.hook,
+                    what=applied.what,
+                    reason=applied.reason,
+                )
+            )
+            return
         self.publish(
             events.RuleApplied(
                 time=self.clock(),
@@ -153,6 +166,7 @@ class Report:
                 stream=applied.stream,
                 rule=applied.rule,
                 match=applied.match,
+                hook=applied.hook,
                 what=applied.what,
                 reason=applied.reason,
             )

@@ -204,13 +204,16 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class Edit:
-    """A rule has changed something: the event `rule.applied`."""
+    """A rule or a hook has changed something, or a hook has failed: the events `rule.applied` and
+    `script.error`."""
 
     depth: int
     stream: int | None
     rule: int | None
     """Its number in its file, from 1."""
     match: str | None
+    hook: str | None
+    """The script with its hook."""
     what: str
     reason: str | None
     time: datetime
@@ -218,8 +221,8 @@ class Edit:
     @property
     def text(self) -> str:
         """In a few words: `rule 2: respond`."""
-        rule = f"rule {self.rule}: " if self.rule else ""
-        return f"{rule}{self.what}" + (f" ({self.reason})" if self.reason else "")
+        who = f"rule {self.rule}: " if self.rule else f"{self.hook}: " if self.hook else ""
+        return f"{who}{self.what}" + (f" ({self.reason})" if self.reason else "")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -262,7 +265,7 @@ class Flow:
     others: list[OtherEvent] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
-    """What rules have changed."""
+    """What rules and hooks have changed, and the hooks that have failed."""
     probes: list[Probe] = field(default_factory=list)
     """What `--probe-clients` has found out in this flow."""
     reason: str | None = None

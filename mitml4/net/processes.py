@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -18,6 +19,7 @@ from mitml4.net.libc import prctl
 __all__ = [
     "become_subreaper",
     "become_user",
+    "close_descriptors",
     "close_memory",
     "die_with_parent",
     "forbid_new_privileges",
@@ -123,6 +125,18 @@ def _is_subreaper() -> bool:
     answer = ctypes.c_int()
     prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
     return bool(answer)
+
+
+def close_descriptors(kept: Iterable[int]) -> None:
+    """Close all descriptors but these; the standard ones lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    start = 3
+    for descriptor in sorted(kept):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
 def die_with_parent(number: signal.Signals, parent: int) -> None:

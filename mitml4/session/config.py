@@ -59,6 +59,10 @@ class SessionConfig:
 
     rules: tuple[Path, ...] = ()
     """Files of rules, which are read again when they change."""
+    scripts: tuple[Path, ...] = ()
+    """Files of hooks, which are read again when they change."""
+    script_timeout_s: float = 5.0
+    """How long a hook may take."""
     edit_limit: int = 16 << 20
     """Bytes of a body that is edited; larger ones stream by."""
 

@@ -19,6 +19,8 @@ import trio
 
 from mitml4 import __version__
 from mitml4.address import Address
+from mitml4.edit.editor import Editor
+from mitml4.edit.editors import Editors
 from mitml4.edit.memory import EditMemory
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
@@ -42,6 +44,7 @@ from mitml4.session.outputs import Outputs
 from mitml4.session.policy import LivePolicy
 from mitml4.session.routes import Chain
 from mitml4.session.rules import RuleFiles
+from mitml4.session.scripts import Scripts
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
@@ -112,12 +115,18 @@ class Session:
         self._limits = Limits.of_machine()
         self._rules = RuleFiles.open(config.rules, config.edit_limit)
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
+        self._scripts = Scripts.open(
+            config.scripts,
+            timeout_s=config.script_timeout_s,
+            limit=config.edit_limit,
+            publish=lambda event: self.hub.publish(event),
+        )
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
         )
         self.hub = Hub(
             self.outputs.sinks,
-            [Notes(say)],
+            [Notes(say), *([self._scripts] if config.scripts else [])],
             condition=config.filter,
             unfiltered=self.outputs.unfiltered,
             on_failure=self._break,
@@ -254,6 +263,8 @@ class Session:
                 nursery.start_soon(source.watch, self)
             nursery.start_soon(self.flows.run)
             nursery.start_soon(self._rules.watch, self.note)
+            for script in self._scripts.scripts:
+                nursery.start_soon(script.run, self.note)
             nursery.start_soon(_prepare_keys, interceptor.forge)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
@@ -263,7 +274,9 @@ class Session:
                     self.flows.enter(_queued(connection, source, each))
             await self.drain()
             self.flows.refuse_waiting()
+            await self._scripts.finish()
             nursery.cancel_scope.cancel()
+        self._scripts.close()
         relay.pipes.close()
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
@@ -343,10 +356,17 @@ class Session:
 
     @property
     def _editing(self) -> EditingServices | None:
-        if not self.config.rules:
+        """Rules come before scripts."""
+        if not (self.config.rules or self.config.scripts):
             return None
-        limit = self.config.edit_limit
-        return EditingServices(lambda: self._rules.editor, limit, self._edit_memory)
+        scripts = self._scripts.scripts
+
+        def editor() -> Editor:
+            rules = (self._rules.editor,) if self.config.rules else ()
+            found = (*rules, *scripts)
+            return found[0] if len(found) == 1 else Editors(found)
+
+        return EditingServices(editor, self.config.edit_limit, self._edit_memory)
 
     def _shown(self) -> Shown:
         """An HTTP archive has headers, also where the events have none."""

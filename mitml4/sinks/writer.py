@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from mitml4.errors import MachineError
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
-from mitml4.net.processes import fork_orphan
+from mitml4.net.processes import close_descriptors, fork_orphan
 from mitml4.signals import ending_signals
 
 __all__ = ["Writer"]
@@ -78,7 +78,7 @@ def _serve(
         signal.set_wakeup_fd(-1)
         for number in ending_signals():  # as they come to all processes of a service
             signal.signal(number, signal.SIG_IGN)
-        _close_others({channel.fileno(), *descriptors})
+        close_descriptors({channel.fileno(), *descriptors})
         confine(keep)
         channel.sendall(_READY)
         while True:
@@ -92,17 +92,6 @@ def _serve(
         os._exit(0)
     finally:
         os._exit(1)
-
-
-def _close_others(kept: Iterable[int]) -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nowhere, standard)
-    start = 3
-    for descriptor in sorted(kept):
-        os.closerange(start, descriptor)
-        start = descriptor + 1
-    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
 def _receive_message(channel: socket.socket) -> bytes:

@@ -21,6 +21,7 @@ from mitml4.events import (
     FlowOpen,
     LayerEvent,
     RuleApplied,
+    ScriptError,
     encode,
 )
 from mitml4.model.builder import _HANDLERS, FlowBuilder
@@ -195,6 +196,7 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
         (FlowLayer, Layer),
         (FlowError, Problem),
         (RuleApplied, Edit),
+        (ScriptError, Edit),
         (FlowClose, Flow),
         (ClientProbe, Probe),
         (HttpRequest, Request),

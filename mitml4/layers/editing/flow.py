@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from mitml4.dataclass import dataclass
-from mitml4.edit.editor import Applied, EditedFlow, Editor
+from mitml4.edit.editor import Applied, EditedFlow, Editor, Failed
 from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Response, Server
 from mitml4.edit.replace import Allowance
@@ -111,7 +111,7 @@ class FlowEditing:
         media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
         return media in _ENDLESS or media.startswith("application/grpc")
 
-    def applied(self, depth: int, applied: Applied) -> None:
+    def applied(self, depth: int, applied: Applied | Failed) -> None:
         self.report.applied(depth, applied)
 
     def unedited(self, depth: int, stream: int | None, reason: str) -> None:

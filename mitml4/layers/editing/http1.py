@@ -210,6 +210,7 @@ class Http1Editing:
             except _Unreadable:
                 raise _Unreadable(raw) from None
         original = Headers(request.headers.fields)
+        request.streams = not body.is_done
         answer = await editor.request(flow, request)
         await sleep(request.delay_s)
         if isinstance(answer, Ending):
@@ -454,6 +455,7 @@ class Http1Editing:
                 return partial(self._relay_rest, server)
             if not body.is_done and server.has_ended:
                 return self._abort
+        response.streams = not body.is_done
         ending = await exchange.editor.response(exchange.flow, request, response)
         await sleep(response.delay_s)
         if ending:

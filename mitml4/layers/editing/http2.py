@@ -134,6 +134,7 @@ class Http2Editing:
         flow = self._editing.known(self._context, "http/2")
         if not self._has_body(stream, UP, editor.wants_body(flow, request, None)):
             return
+        request.streams = not stream.up.has_ended
         answer = await editor.request(flow, request)
         if request.server and not answer:
             self._fetching.add(stream.number)
@@ -205,6 +206,7 @@ class Http2Editing:
         wants = editor.wants_body(flow, request, response) and self._has_end(stream, response)
         if not self._has_body(stream, DOWN, wants):
             return
+        response.streams = not stream.down.has_ended
         ending = await editor.response(flow, request, response)
         if response.delay_s:
             self._nursery.start_soon(self._responded_later, stream, ending)

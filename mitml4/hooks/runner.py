@@ -1,0 +1,303 @@
+"""The process of a script: it loads the file, and calls its hooks.
+
+Each hook that is an async function runs in a task; a plain function runs at once, in the order in
+which the session has asked. The process ends with its session. What it answers is checked there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.edit.headers import Field, Headers
+from mitml4.hooks.messages import Flow, Layer, Message, Request, Response
+from mitml4.hooks.wire import HOOKS, LENGTHS, Contents, Frame, lengths
+from mitml4.net.processes import die_with_parent
+
+__all__ = ["main"]
+
+_MODULE: Final = "mitml4_script"
+_LAST_S: Final = 2.0
+"""How long hooks may go on after the session has ended."""
+_NO_BOUND: Final = (1 << 32) - 1
+"""The session holds what it sends to its own bounds."""
+
+
+def main() -> None:
+    """Arguments: the parent's process id, the descriptor of the socket, the limit of memory in
+    bytes, the time-out of a hook in seconds, and the file."""
+    parent, channel, memory, timeout, path = sys.argv[1:6]
+    die_with_parent(signal.SIGKILL, int(parent))
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.argv = [path]
+    sock = socket.socket(fileno=int(channel))
+    sock.set_inheritable(False)
+    try:
+        module = _load(path)
+        head = _description(module)
+    except BaseException as error:  # SystemExit, too
+        said = _brief(error, path)
+        sock.sendall(Frame({"failed": said}).encode())
+        os._exit(1)
+    sock.sendall(Frame(head).encode())
+    trio.run(_Script(module, path, float(timeout)).serve, sock)
+    os._exit(0)  # whatever threads the script has started
+
+
+def _load(path: str) -> ModuleType:
+    folder = str(Path(path).resolve().parent)
+    sys.path.insert(0, folder)
+    module = ModuleType(_MODULE)
+    module.__file__ = path
+    sys.modules[_MODULE] = module
+    code = compile(Path(path).read_bytes(), path, "exec")
+    exec(code, module.__dict__)
+    return module
+
+
+def _description(module: ModuleType) -> dict[str, Any]:
+    """What the session needs to know of it. Raises TypeError."""
+    names = vars(module)
+    hooks = [name for name in HOOKS if inspect.isfunction(names.get(name))]
+    if not hooks:
+        raise TypeError(f"there is no hook: none of {', '.join(HOOKS)}")
+    match = names.get("match")
+    if match is not None and not isinstance(match, str):
+        raise TypeError("match is a filter expression, in a text")
+    return {
+        "hooks": hooks,
+        "match": match,
+        "bodies": bool(names.get("bodies", True)),
+        "answers": bool(names.get("answers", False)) and "request" in hooks,
+    }
+
+
+def _brief(error: BaseException, path: str) -> str:
+    """The error with the last place of the script where it came from."""
+    try:
+        if isinstance(error, SyntaxError) and error.filename == path:
+            return f"{path}:{error.lineno}:{error.offset or 1}: {error.msg}"
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((each.lineno for each in reversed(frames) if each.filename == path), None)
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    except BaseException:  # what the script has raised has a __str__ that fails
+        return f"{path}: {type(error).__name__}"
+    return f"{path}:{line}: {said}" if line else f"{path}: {said}"
+
+
+class _Script:
+    def __init__(self, module: ModuleType, path: str, timeout_s: float) -> None:
+        self._hooks: dict[str, Callable[..., Any]] = {
+            name: hook for name in HOOKS if inspect.isfunction(hook := vars(module).get(name))
+        }
+        self._path = path
+        self._timeout_s = timeout_s
+        self._flows: dict[int, Flow] = {}
+        self._lock = trio.Lock()
+        self._stream: trio.SocketStream
+
+    async def serve(self, sock: socket.socket) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        async with trio.open_nursery() as nursery:
+            while frame := await self._receive():
+                nursery.start_soon(self._answer, frame)
+                await trio.lowlevel.checkpoint()  # it begins before later ones are read
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_S
+
+    async def _receive(self) -> Frame | None:
+        head = await self._exactly(LENGTHS.size)
+        if not head:
+            return None
+        sizes = lengths(head, _NO_BOUND)
+        data = [await self._exactly(size) for size in sizes]
+        return Frame.decode(*data)
+
+    async def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                piece = await self._stream.receive_some(min(size - len(data), 1 << 20))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return b""
+            if not piece:
+                return b""
+            data += piece
+        return bytes(data)
+
+    async def _answer(self, frame: Frame) -> None:
+        number = frame.head["id"]
+        answer = Frame({"id": number})
+        try:
+            with trio.fail_after(self._timeout_s):
+                answer = await self._call(frame, number)
+        except trio.TooSlowError:
+            answer = Frame({"id": number, "kind": "timeout"})
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # SystemExit, too: the script ends no other hook by it
+            said = _brief(error, self._path)
+            answer = Frame({"id": number, "kind": "exception", "reason": said})
+        try:
+            data = answer.encode()
+        except (RecursionError, TypeError, ValueError) as error:
+            said = _brief(error, self._path)
+            data = Frame({"id": number, "kind": "exception", "reason": said}).encode()
+        try:
+            async with self._lock:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            os._exit(0)  # the session has ended
+
+    async def _call(self, frame: Frame, number: int) -> Frame:
+        head, sent = frame.head, Contents(frame.body)
+        flow = self._flow(head["flow"])
+        name, back = head["hook"], Contents()
+        answer: dict[str, Any] = {"id": number}
+        match name:
+            case "request":
+                request = _request(head["request"], sent)
+                before = _picture(request)
+                returned = await self._run(name, flow, request)
+                if isinstance(returned, Response):
+                    answer["answer"] = _told(returned, {}, back)
+                elif returned is not None:
+                    raise TypeError(f"request returns a Response, not {_kind(returned)}")
+                else:
+                    answer["request"] = _told(request, before, back)
+            case "response":
+                request = _request(head["request"], sent)
+                response = _response(head["response"], sent)
+                before = _picture(response)
+                _nothing(name, await self._run(name, flow, request, response))
+                answer["response"] = _told(response, before, back)
+            case "message":
+                request = _request(head["request"], sent)
+                content = sent.take(head["length"]) or b""
+                message = Message(
+                    head["direction"], content, is_text=head["is_text"], request=request
+                )
+                _nothing(name, await self._run(name, flow, message))
+                if message.content != content:
+                    answer["length"] = back.put(_bytes(message.content))
+            case "data":
+                data = sent.take(head["length"]) or b""
+                returned = await self._run(name, flow, head["direction"], data)
+                if (changed := _bytes(returned)) != data:
+                    answer["length"] = back.put(changed)
+            case "layer":
+                if name in self._hooks:
+                    layer = head["layer"]
+                    await self._run(name, flow, Layer(layer["protocol"], layer["details"]))
+            case "close":
+                self._flows.pop(flow.number, None)
+                if name in self._hooks:
+                    await self._run(name, flow)
+            case _:
+                await self._run(name, flow)
+        return Frame(answer, back.body)
+
+    async def _run(self, name: str, *arguments: object) -> Any:
+        result = self._hooks[name](*arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    def _flow(self, said: dict[str, Any]) -> Flow:
+        number = said["number"]
+        layers = tuple(Layer(each["protocol"], each["details"]) for each in said["layers"])
+        if flow := self._flows.get(number):
+            if len(layers) >= len(flow.layers):
+                flow.layers = layers
+            return flow
+        flow = Flow(
+            number=number,
+            client=Address(*said["client"]),
+            destination=Address(*said["destination"]),
+            name=said["name"],
+            interface=said["interface"],
+            process=said["process"],
+            container=said["container"],
+            layers=layers,
+        )
+        self._flows[number] = flow
+        return flow
+
+
+# --- what came, and what is different -----------------------------------------------------------
+
+
+def _request(said: dict[str, Any], sent: Contents) -> Request:
+    return Request(
+        said["method"],
+        said["target"],
+        _fields(said["headers"]),
+        sent.take(said["length"]),
+        scheme=said["scheme"],
+        authority=said["authority"],
+        http_version=said["version"],
+        stream=said["stream"],
+        streams=said["streams"],
+    )
+
+
+def _response(said: dict[str, Any], sent: Contents) -> Response:
+    return Response(
+        said["status"],
+        _fields(said["headers"]),
+        sent.take(said["length"]),
+        reason=said["reason"],
+        http_version=said["version"],
+        streams=said["streams"],
+    )
+
+
+def _fields(pairs: list[list[str]]) -> Headers:
+    """As they came, whatever is in them."""
+    return Headers(Field(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs)
+
+
+def _picture(message: Request | Response) -> dict[str, Any]:
+    picture: dict[str, Any] = {"headers": message.headers.items(), "content": message._content}
+    if isinstance(message, Request):
+        picture["line"] = message.method, message.target
+        picture["server"] = message.scheme, message.host, message.port
+    else:
+        picture["line"] = message.status_code, message.reason
+    return picture
+
+
+def _told(message: Request | Response, before: dict[str, Any], back: Contents) -> dict[str, Any]:
+    """What is different; everything, if there was nothing before."""
+    now = _picture(message)
+    told = {
+        name: value for name, value in now.items() if name not in before or value != before[name]
+    }
+    if "content" in told:
+        told["content"] = back.put(told["content"])
+    return told
+
+
+def _bytes(given: object) -> bytes:
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bytes(given)
+    raise TypeError(f"bytes are needed, not {_kind(given)}")
+
+
+def _nothing(name: str, returned: object) -> None:
+    if returned is not None:
+        raise TypeError(f"{name} returns nothing, not {_kind(returned)}")
+
+
+def _kind(given: object) -> str:
+    return type(given).__name__

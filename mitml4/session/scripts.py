@@ -1,0 +1,792 @@
+"""The scripts of a session (docs/hooks.md), each as an `Editor`.
+
+A script runs in a process of its own (`hooks/runner.py`), which a supervisor starts
+(`hooks/supervisor.py`). Here its hooks are asked, and what they answer is checked: a script is
+trusted with the traffic that it edits, but not to leave this process intact. Whatever it does wrong
+leaves the traffic as it was.
+
+When the file changes, a second process loads it and replaces the first one, or the first one stays.
+A process that does not answer in time is killed, and another one takes its place.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import trio
+
+from mitml4.address import Address
+from mitml4.dataclass import dataclass
+from mitml4.edit.editor import Applied, DataEditor, EditedFlow, Failed
+from mitml4.edit.messages import Answer, Ending, Message, Request, Response
+from mitml4.edit.rules import exchange_of
+from mitml4.errors import UsageError
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, ScriptError
+from mitml4.filter.expression import Filter, Subject
+from mitml4.filter.parser import FilterError, parse_filter
+from mitml4.hooks.changes import (
+    an_object,
+    bounded,
+    change_request,
+    change_response,
+    flow_told,
+    request_told,
+    response_told,
+)
+from mitml4.hooks.supervisor import MAX_COMMAND, RunnerOptions, start_supervisor
+from mitml4.hooks.wire import HOOKS, LENGTHS, Contents, Frame, lengths
+from mitml4.model import flow as model
+from mitml4.model.builder import FlowBuilder
+from mitml4.printable import printable
+from mitml4.sinks.updates import Published
+
+__all__ = ["Script", "Scripts"]
+
+_START_S: Final = 20.0
+"""How long a process may take to load its script."""
+_GRACE_S: Final = 0.5
+"""How much longer than a hook's time-out its process may take to say that it was reached."""
+_SETTLED_S: Final = 1.0
+"""A process that ends sooner is not started again at once."""
+_END_S: Final = 2.0
+"""How long the hooks of the last flows may take when the session ends."""
+_MEMORY: Final = 1 << 30
+_BODIES: Final = 8
+"""How many bodies at the limit a script has memory for, besides."""
+_MAX_TOLD: Final = 4
+"""How many bodies at the limit an answer may have before it is nonsense."""
+_MAX_QUEUED: Final = 256
+_MAX_LINE: Final = 4096
+_HTTP_HOOKS: Final = ("request", "response", "message")
+_NOBODY: Final = Address("0.0.0.0", 0)
+
+What = Literal["exception", "timeout", "ended", "refused"]
+
+
+class _HookError(Exception):
+    """A hook has failed."""
+
+    def __init__(self, what: What, reason: str) -> None:
+        super().__init__(reason)
+        self.what: What = what
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Info:
+    """What a script says of itself."""
+
+    hooks: frozenset[str] = frozenset()
+    match: Filter | None = None
+    bodies: bool = True
+    answers: bool = False
+
+    @classmethod
+    def of(cls, head: Mapping[str, Any]) -> _Info:
+        """Raises UsageError: a script that cannot be used; ValueError: nonsense."""
+        if (failed := head.get("failed")) is not None:
+            raise UsageError(str(failed), hint="docs/hooks.md has examples")
+        hooks, match = head.get("hooks"), head.get("match")
+        if not isinstance(hooks, list) or not isinstance(match, str | None):
+            raise ValueError("its description")
+        return cls(
+            hooks=frozenset(hooks) & set(HOOKS),
+            match=parse_filter(match) if match else None,
+            bodies=bool(head.get("bodies")),
+            answers=bool(head.get("answers")),
+        )
+
+    def has(self, *hooks: str) -> bool:
+        return not self.hooks.isdisjoint(hooks)
+
+
+@dataclass(slots=True)
+class _Call:
+    """A hook that was asked."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    answer: Frame | None = None
+    failure: _HookError | None = None
+
+    def end(self, failure: _HookError) -> None:
+        self.failure = self.failure or failure
+        self.done.set()
+
+
+class _Runner:
+    """A process of the script."""
+
+    def __init__(self, number: int, channel: socket.socket, prints: int) -> None:
+        self.number = number
+        self.channel = channel
+        self.prints = prints
+        self.born = trio.current_time()
+        self.info: _Info | None = None
+        """None until it has loaded the script."""
+        self.calls: dict[int, _Call] = {}
+        self.count = 0
+        self.is_lost = False
+        """Whether it is killed, or has ended."""
+        self.outgoing, self.queued = trio.open_memory_channel[bytes](_MAX_QUEUED)
+        self.stream: trio.SocketStream | None = None
+
+    def start(self) -> None:
+        """Call it once trio may wait for the socket."""
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.channel))
+
+    async def write(self) -> None:
+        assert self.stream
+        async for data in self.queued:
+            await self.stream.send_all(data)
+
+    async def read(self, max_body: int) -> Frame | None:
+        """The next frame. Raises ValueError."""
+        head = await self._exactly(LENGTHS.size)
+        if head is None:
+            return None
+        one, other = lengths(head, max_body)
+        first, second = await self._exactly(one), await self._exactly(other)
+        return None if first is None or second is None else Frame.decode(first, second)
+
+    async def _exactly(self, size: int) -> bytes | None:
+        assert self.stream
+        data = bytearray()
+        while len(data) < size:
+            piece = await self.stream.receive_some(min(size - len(data), 1 << 20))
+            if not piece:
+                return None
+            data += piece
+        return bytes(data)
+
+    def lose(self, failure: _HookError) -> None:
+        self.is_lost = True
+        for call in self.calls.values():
+            call.end(failure)
+
+
+class Script:
+    """One script of a session."""
+
+    may_wait = True
+
+    def __init__(
+        self, path: Path, *, timeout_s: float, limit: int, publish: Callable[[ScriptError], None]
+    ) -> None:
+        """Starts its process, and waits until it has loaded the file. Blocks.
+
+        Raises UsageError for a script that cannot be used, MachineError."""
+        self.name = path.name
+        self._path = path
+        self._timeout_s = timeout_s
+        self._limit = limit
+        self._publish = publish
+        self._say: Callable[[str], None] = lambda _text: None
+        self._open_prints = 0
+        self._said: set[tuple[str, str]] = set()
+        self._runner: _Runner | None = None
+        self._change = trio.Event()
+        """Set and renewed when the process changes."""
+        self._is_broken = False
+        """Whether there will be no process until the file changes."""
+        self._is_closing = False
+        self._flows = FlowBuilder()
+        self._told: set[int] = set()
+        """Flows that the process keeps an object of."""
+        self._waiting = 0
+        """Notifications without an answer yet."""
+        options = RunnerOptions(
+            path=path.absolute(), timeout_s=timeout_s, memory=_MEMORY + _BODIES * limit
+        )
+        self._control = start_supervisor(options)
+        try:
+            self._info = self._begin()
+        except BaseException:
+            self._control.close()
+            if self._runner:
+                self._runner.channel.close()
+                os.close(self._runner.prints)
+            raise
+
+    def _begin(self) -> _Info:
+        """Start the first process. Raises UsageError."""
+        self._control.settimeout(_START_S)
+        try:
+            self._control.send(b"start")
+            self._runner = runner = self._started(*socket.recv_fds(self._control, MAX_COMMAND, 2))
+            runner.channel.settimeout(_START_S)
+            head = _receive(runner.channel, LENGTHS.size)
+            one, other = lengths(head, 0)
+            frame = Frame.decode(_receive(runner.channel, one), _receive(runner.channel, other))
+            info = _Info.of(frame.head)
+        except TimeoutError:
+            raise self._unusable("it takes too long to load") from None
+        except (OSError, EOFError) as error:
+            raise self._unusable(f"its process has ended at its start{_colon(error)}") from None
+        except FilterError as error:
+            raise self._unusable(f"match: {error.message}") from None
+        except ValueError as error:
+            raise self._unusable(f"nonsense: {error}") from None
+        runner.channel.setblocking(False)
+        self._control.setblocking(False)
+        runner.info = info
+        return info
+
+    def _unusable(self, reason: str) -> UsageError:
+        printed = ""
+        if self._runner:
+            os.set_blocking(self._runner.prints, False)
+            try:
+                printed = os.read(self._runner.prints, _MAX_LINE).decode(errors="replace")
+            except BlockingIOError:
+                printed = ""
+        last = printed.strip().rpartition("\n")[2]
+        more = f" ({last})" if last else ""
+        return UsageError(printable(f"{self._path}: {reason}{more}"), hint="python3 " + self.name)
+
+    def _started(self, data: bytes, fds: list[int], _flags: int, _address: Any) -> _Runner:
+        """Raises OSError for what is no process."""
+        what, _, rest = data.decode().partition(" ")
+        if what != "started" or len(fds) != 2:
+            raise OSError(0, rest or "its supervisor has ended")
+        return _Runner(int(rest), socket.socket(fileno=fds[0]), fds[1])
+
+    # The processes
+
+    async def run(self, say: Callable[[str], None]) -> None:
+        """Until cancelled."""
+        self._say = say
+        async with trio.open_nursery() as self._nursery:
+            assert self._runner
+            self._nursery.start_soon(self._serve, self._runner)
+            await self._watch()
+
+    async def finish(self) -> None:
+        """Wait for the last notifications, and let the process end."""
+        self._is_closing = True
+        with trio.move_on_after(_END_S):
+            while self._waiting and self._runner:
+                await self._change.wait()
+            if self._runner and self._runner.stream:
+                with suppress(OSError):
+                    self._runner.channel.shutdown(socket.SHUT_WR)
+                while self._runner:
+                    await self._change.wait()
+            while self._open_prints:
+                await self._change.wait()
+
+    def close(self) -> None:
+        self._control.close()
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = trio.Event()
+
+    def _command(self, command: str) -> None:
+        try:
+            self._control.send(command.encode())
+        except OSError:  # the supervisor has ended, which _watch tells
+            return
+
+    async def _watch(self) -> None:
+        """Follow what the supervisor says."""
+        while True:
+            await trio.lowlevel.wait_readable(self._control)
+            try:
+                received = socket.recv_fds(self._control, MAX_COMMAND, 2)
+            except BlockingIOError:
+                continue
+            except OSError:
+                received = b"", [], 0, None
+            what, _, rest = received[0].decode(errors="replace").partition(" ")
+            match what:
+                case "started":
+                    try:
+                        runner = self._started(*received)
+                    except OSError:
+                        continue
+                    self._nursery.start_soon(self._serve, runner)
+                case "changed":
+                    self._command("start")
+                case "failed":
+                    self._break(rest)
+                case "":
+                    self._break("the process that starts it has ended")
+                    await trio.sleep_forever()
+
+    def _break(self, reason: str) -> None:
+        if self._is_closing:
+            return
+        self._is_broken = self._runner is None
+        self._note(f"{self._path}: {reason}")
+        self._changed()
+
+    async def _serve(self, runner: _Runner) -> None:
+        """Serve a process to its end."""
+        runner.channel.setblocking(False)
+        runner.start()
+        self._nursery.start_soon(self._print, runner.prints)
+        reason = "its process has ended"
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_unless_broken, runner.write)
+                with trio.move_on_after(math.inf if runner.info else _START_S) as loading:
+                    while frame := await runner.read(_MAX_TOLD * self._limit + (1 << 20)):
+                        if runner.info is None:
+                            if not self._loaded(runner, frame):
+                                break
+                            loading.deadline = math.inf
+                        else:
+                            _take(runner, frame)
+                if loading.cancelled_caught:
+                    self._note(f"{self._path}: it takes too long to load")
+                nursery.cancel_scope.cancel()
+        except* ValueError as errors:
+            reason = f"its process has sent nonsense: {errors.exceptions[0]}"
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        self._end(runner, reason)
+        runner.channel.close()
+
+    def _loaded(self, runner: _Runner, frame: Frame) -> bool:
+        """A process has loaded the file, or has failed to. Raises ValueError."""
+        try:
+            info = _Info.of(frame.head)
+        except FilterError as error:
+            return self._not_loaded(f"{self._path}: match: {error.message}")
+        except UsageError as error:
+            return self._not_loaded(error.message)
+        before, self._runner = self._runner, runner
+        runner.info = self._info = info
+        self._is_broken = False
+        self._told.clear()
+        if before:
+            self._said.clear()
+            self._note(f"{self._path}: read again")
+            self._nursery.start_soon(self._retire, before)
+        self._changed()
+        return True
+
+    def _not_loaded(self, reason: str) -> Literal[False]:
+        stays = "; the script stays as it was" if self._runner else ""
+        self._is_broken = self._runner is None
+        self._note(f"{reason}{stays}")
+        self._changed()
+        return False
+
+    async def _retire(self, runner: _Runner) -> None:
+        """End a process that was replaced, once its hooks have ended."""
+        with trio.move_on_after(self._timeout_s + _GRACE_S):
+            for call in list(runner.calls.values()):
+                await call.done.wait()
+        self._command(f"kill {runner.number}")
+
+    def _end(self, runner: _Runner, reason: str, what: What = "ended") -> None:
+        """A process is over: kill what is left of it, and start another one if it was needed."""
+        if not runner.is_lost:
+            runner.lose(_HookError(what, reason))
+            self._command(f"kill {runner.number}")
+        if self._runner is runner:
+            self._runner = None
+            self._told.clear()
+            if not self._is_closing:
+                self._nursery.start_soon(self._restart, runner)
+            self._changed()
+
+    async def _restart(self, runner: _Runner) -> None:
+        if trio.current_time() < runner.born + _SETTLED_S:
+            await trio.sleep(_SETTLED_S)
+        if self._runner is None:
+            self._command("start")
+
+    async def _print(self, descriptor: int) -> None:
+        """Say what a process prints."""
+        self._open_prints += 1
+        rest = b""
+        async with trio.lowlevel.FdStream(descriptor) as pipe:
+            while data := await pipe.receive_some(_MAX_LINE):
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > _MAX_LINE:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._note(f"{self.name}: {line.decode(errors='replace')}")
+                await trio.lowlevel.checkpoint()
+        if rest:
+            self._note(f"{self.name}: {rest.decode(errors='replace')}")
+        self._open_prints -= 1
+        self._changed()
+
+    def _note(self, text: str) -> None:
+        self._say(printable(text))
+
+    # Asking
+
+    async def _ask(self, head: dict[str, Any], contents: Contents) -> Frame:
+        """Raises _HookError."""
+        deadline = trio.current_time() + self._timeout_s + _GRACE_S
+        runner = await self._ready(deadline)
+        call, number = _Call(), self._number(runner)
+        runner.calls[number] = call
+        try:
+            with trio.CancelScope(deadline=deadline):
+                await runner.outgoing.send(Frame({"id": number, **head}, contents.body).encode())
+                await call.done.wait()
+            if not call.done.is_set():
+                late = "another of its hooks did not end in time"
+                call.end(_HookError("timeout", self._late))
+                self._end(runner, late)
+        finally:
+            runner.calls.pop(number, None)
+        return self._checked(call)
+
+    def _number(self, runner: _Runner) -> int:
+        runner.count += 1
+        return runner.count
+
+    @property
+    def _late(self) -> str:
+        return f"not done after {self._timeout_s:g} s"
+
+    def _checked(self, call: _Call) -> Frame:
+        """Raises _HookError."""
+        if call.failure:
+            raise call.failure
+        assert call.answer
+        head = call.answer.head
+        match head.get("kind"):
+            case None:
+                return call.answer
+            case "timeout":
+                raise _HookError("timeout", self._late)
+            case "exception":
+                raise _HookError("exception", str(head.get("reason"))[:_MAX_LINE])
+            case _:
+                raise _HookError("refused", "its answer is nonsense")
+
+    async def _ready(self, deadline: float) -> _Runner:
+        """The process. Raises _HookError."""
+        with trio.CancelScope(deadline=deadline):
+            while self._runner is None and not self._is_broken and not self._is_closing:
+                await self._change.wait()
+        if self._runner is None:
+            raise _HookError("ended", "the script does not run")
+        return self._runner
+
+    def _failed(self, flow: EditedFlow, hook: str, stream: int | None, error: _HookError) -> None:
+        self._say_once(hook, error)
+        reason = printable(error.reason)
+        name = f"{self.name}: {hook}"
+        flow.applied(Failed(hook=name, what=error.what, stream=stream, reason=reason))
+
+    def _say_once(self, hook: str, error: _HookError) -> None:
+        if (hook, error.what) not in self._said:
+            self._said.add((hook, error.what))
+            self._note(
+                f"{self.name}: {hook}: {error.reason} ({error.what}; said once, "
+                "the events have each)"
+            )
+
+    def _done(self, flow: EditedFlow, hook: str, stream: int | None, what: str) -> None:
+        flow.applied(Applied(what=what, stream=stream, hook=f"{self.name}: {hook}"))
+
+    # As an editor
+
+    def _possible(self, flow: model.Flow, *, is_named: bool) -> bool:
+        match = self._info.match
+        return match is None or match.root.value(Subject(flow, is_named=is_named)) is not False
+
+    def _matches(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
+        match = self._info.match
+        if match is None:
+            return True
+        exchange = exchange_of(request, response)
+        return bool(match.root.value(Subject(flow.model, exchange, is_final=True)))
+
+    def may_match(self, flow: model.Flow, *, is_named: bool) -> bool:
+        has = self._info.has(*_HTTP_HOOKS, "data")
+        return has and self._possible(flow, is_named=is_named)
+
+    def may_answer(self, flow: model.Flow, *, is_named: bool) -> bool:
+        return self._info.answers and self._possible(flow, is_named=is_named)
+
+    def edits_data(self, flow: model.Flow, *, is_named: bool) -> bool:
+        return self._info.has("data") and self._possible(flow, is_named=is_named)
+
+    def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
+        if not self._info.bodies or not self._info.has("response" if response else "request"):
+            return False
+        kind = request.headers.get("content-type") or ""
+        if response is None and kind.lower().startswith("application/grpc"):
+            return False  # its end may wait for the response
+        return self._matches(flow, request, response)
+
+    async def request(self, flow: EditedFlow, request: Request) -> Answer | None:
+        if not self._info.has("request") or not self._matches(flow, request, None):
+            return None
+        sent = Contents()
+        told = request_told(request, sent)
+        try:
+            frame = await self._ask(self._head("request", flow, request=told), sent)
+            back = Contents(frame.body)
+            if (answer := frame.head.get("answer")) is not None:
+                response = Response(status=200)
+                told = an_object(answer)
+                content = self._content(told, back)
+                change_response(request, response, told, content, is_ours=True)
+                self._done(flow, "request", request.stream, "answered")
+                return response
+            told = an_object(frame.head.get("request"))
+            changed = change_request(request, told, self._content(told, back))
+        except _HookError as error:
+            self._failed(flow, "request", request.stream, error)
+        except ValueError as error:
+            self._failed(flow, "request", request.stream, _HookError("refused", str(error)))
+        else:
+            if changed:
+                self._done(flow, "request", request.stream, f"changed {', '.join(changed)}")
+        return None
+
+    async def response(
+        self, flow: EditedFlow, request: Request, response: Response
+    ) -> Ending | None:
+        if not self._info.has("response") or not self._matches(flow, request, response):
+            return None
+        sent = Contents()
+        told = {"request": request_told(request, sent), "response": response_told(response, sent)}
+        try:
+            frame = await self._ask(self._head("response", flow, **told), sent)
+            told = an_object(frame.head.get("response"))
+            content = self._content(told, Contents(frame.body))
+            changed = change_response(request, response, told, content)
+        except _HookError as error:
+            self._failed(flow, "response", request.stream, error)
+        except ValueError as error:
+            self._failed(flow, "response", request.stream, _HookError("refused", str(error)))
+        else:
+            if changed:
+                self._done(flow, "response", request.stream, f"changed {', '.join(changed)}")
+        return None
+
+    def edits_messages(self, flow: EditedFlow, request: Request) -> bool:
+        switched = Response(status=101)
+        return self._info.has("message") and self._matches(flow, request, switched)
+
+    async def message(self, flow: EditedFlow, request: Request, message: Message) -> Ending | None:
+        sent = Contents()
+        told = {
+            "request": request_told(request, sent),
+            "direction": message.direction,
+            "is_text": message.is_text,
+            "length": sent.put(message.content),
+        }
+        try:
+            frame = await self._ask(self._head("message", flow, **told), sent)
+            content = self._bounded(Contents(frame.body).take(frame.head.get("length")))
+            if content is not None and message.is_text:
+                content.decode()
+        except _HookError as error:
+            self._failed(flow, "message", request.stream, error)
+        except ValueError as error:
+            self._failed(flow, "message", request.stream, _HookError("refused", str(error)))
+        else:
+            if content is not None:
+                message.content = content
+                self._done(flow, "message", request.stream, "changed content")
+        return None
+
+    def data(self, flow: EditedFlow, direction: Literal["up", "down"]) -> DataEditor | None:
+        if not self._info.has("data"):
+            return None
+        match = self._info.match
+        if match and not match.root.value(Subject(flow.model, is_final=True)):
+            return None
+        return _ScriptData(self, flow, direction)
+
+    async def change_data(self, flow: EditedFlow, direction: str, data: bytes) -> bytes:
+        """What is sent instead of it."""
+        sent = Contents()
+        told = {"direction": direction, "length": sent.put(data)}
+        try:
+            frame = await self._ask(self._head("data", flow, **told), sent)
+            changed = self._bounded(Contents(frame.body).take(frame.head.get("length")))
+        except _HookError as error:
+            self._failed(flow, "data", None, error)
+            return data
+        except ValueError as error:
+            self._failed(flow, "data", None, _HookError("refused", str(error)))
+            return data
+        if changed is None:
+            return data
+        self._done(flow, "data", None, "changed data")
+        return changed
+
+    def _head(self, hook: str, flow: EditedFlow, **told: Any) -> dict[str, Any]:
+        self._told.add(flow.model.number)
+        return {"hook": hook, "flow": flow_told(flow.model), **told}
+
+    def _content(self, told: Mapping[str, Any], back: Contents) -> bytes | None:
+        """Raises ValueError."""
+        return self._bounded(back.take(told.get("content")))
+
+    def _bounded(self, content: bytes | None) -> bytes | None:
+        """Raises ValueError."""
+        return bounded(content, self._limit)
+
+    # Notifications
+
+    def publish(self, event: Published) -> None:
+        """A flow has opened, has a layer, or has closed."""
+        if isinstance(event, FlowOpen | FlowLayer):
+            if self._info.has("open", "layer", "close"):
+                self._flows.add(event)
+                hook = "open" if isinstance(event, FlowOpen) else "layer"
+                self._notify(hook, event.flow)
+        elif isinstance(event, FlowClose):
+            self._notify("close", event.flow)
+            self._flows.forget(event.flow)
+            self._told.discard(event.flow)
+
+    def _notify(self, hook: str, number: int) -> None:
+        flow = self._flows.flow(number)
+        if self._runner is None or self._is_closing:
+            return
+        if flow is None or not self._possible(flow, is_named=False):
+            if hook == "close" and number in self._told:
+                flow = flow or model.Flow(
+                    number=number, client=_NOBODY, destination=_NOBODY, opened_at=datetime.now(UTC)
+                )
+                self._waiting += 1
+                self._nursery.start_soon(
+                    self._tell, {"hook": "close", "flow": flow_told(flow)}, flow
+                )
+            return
+        if not self._info.has(hook) and number not in self._told:
+            return
+        head: dict[str, Any] = {"hook": hook, "flow": flow_told(flow)}
+        if hook == "layer":
+            head["layer"] = head["flow"]["layers"][-1]
+        self._told.add(number)
+        self._waiting += 1
+        self._nursery.start_soon(self._tell, head, flow)
+
+    async def _tell(self, head: dict[str, Any], flow: model.Flow) -> None:
+        try:
+            await self._ask(head, Contents())
+        except _HookError as error:
+            hook = head["hook"]
+            self._say_once(hook, error)
+            if hook != "close":
+                self._publish(
+                    ScriptError(
+                        flow=flow.number,
+                        depth=max(len(flow.layers) - 1, 0),
+                        stream=None,
+                        hook=f"{self.name}: {hook}",
+                        what=error.what,
+                        reason=printable(error.reason),
+                    )
+                )
+        finally:
+            self._waiting -= 1
+            self._changed()
+
+
+class _ScriptData:
+    """One direction of another protocol."""
+
+    holds = False
+    delay_s = 0.0
+    rate: float | None = None
+
+    def __init__(self, script: Script, flow: EditedFlow, direction: Literal["up", "down"]) -> None:
+        self._script = script
+        self._flow = flow
+        self._direction = direction
+
+    async def feed(self, data: bytes) -> bytes | Ending:
+        return await self._script.change_data(self._flow, self._direction, data)
+
+    async def flush(self) -> bytes:
+        return b""
+
+
+class Scripts:
+    """All scripts of a session."""
+
+    wants = (FlowOpen, FlowLayer, FlowClose)
+
+    def __init__(self, scripts: Sequence[Script]) -> None:
+        self.scripts = scripts
+
+    @classmethod
+    def open(
+        cls,
+        paths: Sequence[Path],
+        *,
+        timeout_s: float,
+        limit: int,
+        publish: Callable[[ScriptError], None],
+    ) -> Scripts:
+        """Raises UsageError, MachineError."""
+        with ExitStack() as failing:
+            scripts = []
+            for path in paths:
+                script = Script(path, timeout_s=timeout_s, limit=limit, publish=publish)
+                failing.callback(script.close)
+                scripts.append(script)
+            failing.pop_all()
+        return cls(scripts)
+
+    def publish(self, event: Published) -> None:
+        for script in self.scripts:
+            script.publish(event)
+
+    async def finish(self) -> None:
+        """The flows have ended: wait for the hooks that are told of it."""
+        async with trio.open_nursery() as nursery:
+            for script in self.scripts:
+                nursery.start_soon(script.finish)
+
+    def close(self) -> None:
+        for script in self.scripts:
+            script.close()
+
+
+def _take(runner: _Runner, frame: Frame) -> None:
+    """An answer has come. Raises ValueError."""
+    number = frame.head.get("id")
+    if type(number) is not int or not 0 < number <= runner.count:
+        raise ValueError("an answer without a question")
+    if call := runner.calls.get(number):  # otherwise nobody waits any more
+        call.answer = frame
+        call.done.set()
+
+
+async def _unless_broken(work: Callable[[], Any]) -> None:
+    try:
+        await work()
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        await trio.sleep_forever()  # the reader finds the end
+
+
+def _receive(channel: socket.socket, size: int) -> bytes:
+    """Raises EOFError, OSError."""
+    data = bytearray()
+    while len(data) < size:
+        piece = channel.recv(size - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+def _colon(error: Exception) -> str:
+    said = getattr(error, "strerror", None)
+    return f": {said}" if said else ""
