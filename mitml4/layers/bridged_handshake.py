@@ -97,7 +97,7 @@ class BridgedHandshake(Handshake):
         return Legs(
             hello,
             parsed=self.hello,
-            tickets=SiteTickets(self.tools.tickets, self.visit.site),
+            tickets=SiteTickets(self.tools.tickets, self.visit.site.host),
             keylog=self.tools.contexts.keylog,
             identity=self._identity(),
         )

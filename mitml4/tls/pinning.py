@@ -92,6 +92,11 @@ class Site(NamedTuple):
         stored."""
         return cls(target[:_LONGEST], sni and sni[:_LONGEST])
 
+    @property
+    def host(self) -> tuple[str, str | None]:
+        """The site at any port."""
+        return self.target.rpartition(":")[0].strip("[]"), self.sni
+
 
 @dataclass(slots=True)
 class Record:
@@ -171,7 +176,7 @@ class PassthroughCache:
     def forget_pins(self, host: str) -> None:
         """Decrypt the connections of all clients to a host again, until they refuse again."""
         for (client, site), record in list(self._records.items()):
-            if host == site.sni or site.target.rpartition(":")[0].strip("[]") == host:
+            if host in site.host:
                 record.left_at = _NEVER
                 self.remove(client, site, PINNED)
 

@@ -1,5 +1,6 @@
 """TLS is opened, and both sides still see what the other side is."""
 
+import os
 import re
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,34 @@ def test_a_client_without_sni_stays_without(s_server, identity, client, session)
     )
     assert b"CONNECTED" in outcome.out
     assert watch.flow().layer("tls")["details"]["sni"] is None
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_session_is_resumed_at_another_port_of_the_host(
+    serve_once, new_port, s_client, identity, client, beside, session, files, tmp_path, version
+):
+    """As the data connection of FTP has to, for some servers."""
+    one, two = new_port(), new_port()
+    key = files / "ticket.key"
+    key.write_bytes(os.urandom(80))
+    config = files / "tickets.conf"
+    server = "server { listen %d ssl; return 200 hello; }"
+    config.write_text(
+        f"daemon off; master_process off; pid {files}/tickets.pid; error_log stderr crit;"
+        f"events {{}} http {{ access_log off; client_body_temp_path {files}/body;"
+        f"ssl_certificate {identity.certificate}; ssl_certificate_key {identity.key};"
+        f"ssl_session_ticket_key {key}; ssl_protocols TLSv{version};"
+        f"{server % one} {server % two} }}"
+    )
+    serve_once("nginx", "-c", str(config), "-p", str(files), port=two)
+    for machine in (beside, client):
+        kept = str(tmp_path / "session.pem")
+        watch = session.watch()
+        assert "\nNew, TLSv" in s_client(machine, one, "-sess_out", kept).text
+        assert "\nReused, TLSv" in s_client(machine, two, "-sess_in", kept).text
+    first, second = watch.flows(2)
+    resumed = [flow.layer("tls")["details"]["resumed"] for flow in (first, second)]
+    assert resumed == [False, True]
 
 
 def test_close_notify_comes_through(s_server, identity, client, session, bundle):

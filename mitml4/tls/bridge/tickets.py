@@ -49,7 +49,8 @@ class Ticket:
     extended: bool = False
     """Whether the master secret is an extended one (RFC 7627)."""
     site: Hashable
-    """Where it belongs: no other site is asked to resume it."""
+    """Where it belongs: no other site is asked to resume it. Any port of a host is the same: the
+    data connection of FTP has to resume the session of its control connection."""
     seen: object
     """What was found of the server when the session began."""
 
