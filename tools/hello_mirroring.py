@@ -50,10 +50,11 @@ from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello, parse_server_hello
 from mitml4.protocols.tls.records import RecordType
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import Replacements, relay_hello
 from mitml4.tls.bridge.leg import PeerAlert
-from mitml4.tls.bridge.messages import RawExtensions, ServerHello
+from mitml4.tls.bridge.messages import ServerHello
 from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.wire import Fields, message, uint16, vector
 

@@ -22,6 +22,7 @@ from mitml4.protocols.tls.hello import Extension
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.client_leg import ClientLeg
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Retry, SecondHello, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.leg import Leg, PeerAlert
@@ -335,7 +336,7 @@ def test_a_clients_hellos(
             random=RETRY_RANDOM,
             session_id=b"",
             cipher_suite=0x1301,
-            extensions=messages.RawExtensions(
+            extensions=RawExtensions(
                 ((Extension.SUPPORTED_VERSIONS, b"\x03\x04"), (Extension.KEY_SHARE, b"\0\x17"))
             ),
         )

@@ -36,15 +36,15 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension, parse_client_hello
 from mitml4.protocols.tls.records import RecordType
-from mitml4.tls.bridge import messages
+from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.client_leg import ClientLeg
 from mitml4.tls.bridge.connection import MIN_ROOM, Connection
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import Flight, Retry, SecondHello, Shown
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.identity import Identity
 from mitml4.tls.bridge.leg import Leg, PeerAlert
-from mitml4.tls.bridge.messages import RawExtensions
 from mitml4.tls.bridge.older import Older
 from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay, Tickets
@@ -480,7 +480,7 @@ class Client(Ending):
 
         return take
 
-    def keep_older(self, leg: ServerLeg, ticket: messages.NewSessionTicket12 | None) -> None:
+    def keep_older(self, leg: ServerLeg, ticket: older_messages.NewSessionTicket12 | None) -> None:
         assert self.flight
         assert self.flight.older
         assert leg.older
@@ -671,13 +671,15 @@ class Server(Ending):
         assert relayed
         return relayed
 
-    def older_ticket(self, leg: ClientLeg, flight: Flight) -> messages.NewSessionTicket12 | None:
+    def older_ticket(
+        self, leg: ClientLeg, flight: Flight
+    ) -> older_messages.NewSessionTicket12 | None:
         assert flight.older
         assert leg.older
         if Extension.SESSION_TICKET not in flight.hello.extensions:
             return None
         return self.tickets.issue_older(
-            messages.NewSessionTicket12(3600, os.urandom(64)),
+            older_messages.NewSessionTicket12(3600, os.urandom(64)),
             cipher_suite=self.cipher_suite,
             suite=flight.suite,
             extended=flight.older.extended,

@@ -21,12 +21,12 @@ from mitml4.crypto.suites import suite_of
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
-from mitml4.tls.bridge import certificates, messages
+from mitml4.tls.bridge import certificates, messages, older_messages
+from mitml4.tls.bridge.extensions import Place, check_answers
 from mitml4.tls.bridge.flight import ClientFinished, Flight, SecondHello, Shown
 from mitml4.tls.bridge.hello import RelayedHello, binder_input, binders
 from mitml4.tls.bridge.identity import certificate_of
 from mitml4.tls.bridge.leg import KeyLog, Leg, Message, PeerAlert
-from mitml4.tls.bridge.messages import Place, check_answers
 from mitml4.tls.bridge.older_client import OlderClient
 from mitml4.tls.bridge.wire import uint16, vector
 
@@ -224,7 +224,7 @@ class ClientLeg(Leg):
         self.transcript.add(message)
         return message
 
-    def finish(self, ticket: messages.NewSessionTicket12 | None) -> None:
+    def finish(self, ticket: older_messages.NewSessionTicket12 | None) -> None:
         """The server's handshake is over too: send the last messages of TLS 1.2."""
         assert self.older
         self.older.finish(ticket)

@@ -8,7 +8,7 @@ from mitml4.crypto.signatures import PrivateKey
 from mitml4.crypto.suites import Suite
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import Extension
-from mitml4.tls.bridge import messages
+from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.older import Older
 from mitml4.tls.bridge.tickets import Ticket
 
@@ -61,7 +61,7 @@ class Flight:
     """The algorithm with which the certificates were compressed (RFC 8879)."""
     ticket: Ticket | None = None
     """The session that is resumed."""
-    new_ticket: messages.NewSessionTicket12 | None = None
+    new_ticket: older_messages.NewSessionTicket12 | None = None
     """In a session of TLS 1.2 that is resumed, the ticket that takes the place of the old one."""
 
     @property
@@ -102,4 +102,4 @@ class ClientFinished:
 class ServerFinished:
     """The server's handshake is over (TLS 1.2; in TLS 1.3 it is with our answer)."""
 
-    ticket: messages.NewSessionTicket12 | None
+    ticket: older_messages.NewSessionTicket12 | None

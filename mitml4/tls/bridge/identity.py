@@ -14,8 +14,9 @@ from mitml4.crypto.signatures import CannotVerify, PrivateKey, PublicKey
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import Extension
 from mitml4.remember import remembered
-from mitml4.tls.bridge import messages
+from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.transcript import Transcript
 
 __all__ = ["Identity", "answer_late_request", "answer_request", "certificate_of", "public_key"]
@@ -37,10 +38,10 @@ def certificate_of(
     chain: tuple[bytes, ...], *, context: bytes = b"", staple: bytes = b""
 ) -> messages.Certificate:
     """The message with these certificates, and with an OCSP response for the first."""
-    status = ((Extension.STATUS_REQUEST, messages.CertificateStatus(staple).body),)
-    entries = [(der, messages.RawExtensions()) for der in chain]
+    status = ((Extension.STATUS_REQUEST, older_messages.CertificateStatus(staple).body),)
+    entries = [(der, RawExtensions()) for der in chain]
     if staple:
-        entries[0] = chain[0], messages.RawExtensions(status)
+        entries[0] = chain[0], RawExtensions(status)
     return messages.Certificate(context, tuple(entries))
 
 

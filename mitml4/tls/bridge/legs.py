@@ -27,7 +27,7 @@ from mitml4.tls.bridge.flight import (
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.identity import Identity, answer_late_request
 from mitml4.tls.bridge.leg import KeyLog, PeerAlert
-from mitml4.tls.bridge.messages import NewSessionTicket12
+from mitml4.tls.bridge.older_messages import NewSessionTicket12
 from mitml4.tls.bridge.renegotiation import Renegotiable
 from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay

@@ -19,7 +19,7 @@ from mitml4.crypto.signatures import PrivateKey
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.records import HandshakeType
-from mitml4.tls.bridge import messages
+from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
 from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Leg, Message
@@ -64,7 +64,7 @@ class OlderClient:
         if shown:
             self._send_certificate(shown)
             self._send_exchange(flight, shown.key, scheme)
-            leg.send(messages.ServerHelloDone().encode())
+            leg.send(older_messages.ServerHelloDone().encode())
         else:
             assert flight.ticket
             self._session = self._session_of(flight.ticket.client_secret)
@@ -86,14 +86,14 @@ class OlderClient:
         )
 
     def _send_certificate(self, shown: Shown) -> None:
-        self.leg.send(messages.Certificate12(shown.chain).encode())
+        self.leg.send(older_messages.Certificate12(shown.chain).encode())
         if shown.staple and Extension.STATUS_REQUEST in self._hello.extensions:
-            self.leg.send(messages.CertificateStatus(shown.staple).encode())
+            self.leg.send(older_messages.CertificateStatus(shown.staple).encode())
 
     def _send_exchange(self, flight: Flight, key: PrivateKey, scheme: int) -> None:
         assert flight.group is not None
         self._key = groups.generate(flight.group)
-        unsigned = messages.ServerKeyExchange(
+        unsigned = older_messages.ServerKeyExchange(
             group=flight.group, point=self._key.share, scheme=scheme, signature=b""
         )
         content = self.offered.parsed.random + self._hello.random + unsigned.params
@@ -112,7 +112,7 @@ class OlderClient:
     def _take_exchange(self, message: Message) -> None:
         _, body = self.leg.expect(message, HandshakeType.CLIENT_KEY_EXCHANGE)
         assert self._key
-        premaster = self._key.agree(messages.ClientKeyExchange.parse(body).point)
+        premaster = self._key.agree(older_messages.ClientKeyExchange.parse(body).point)
         self.leg.transcript.add(message[1])
         self._session = Session.agreed(
             self.chosen,
@@ -142,7 +142,7 @@ class OlderClient:
 
     # The end
 
-    def finish(self, ticket: messages.NewSessionTicket12 | None) -> None:
+    def finish(self, ticket: older_messages.NewSessionTicket12 | None) -> None:
         """Send the last messages; in a resumed session they are the first ones of the answer."""
         assert self._session
         leg = self.leg

@@ -20,12 +20,21 @@ from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import Place, check_answers
 from mitml4.tls.bridge.flight import Flight, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import Identity, public_key
 from mitml4.tls.bridge.leg import CHANGE_CIPHER_SPEC, Leg, Message
-from mitml4.tls.bridge.messages import Place, check_answers
 from mitml4.tls.bridge.older import GROUPS, Session, check_finished, choose
+from mitml4.tls.bridge.older_messages import (
+    Certificate12,
+    CertificateRequest12,
+    CertificateStatus,
+    ClientKeyExchange,
+    NewSessionTicket12,
+    ServerHelloDone,
+    ServerKeyExchange,
+)
 from mitml4.tls.bridge.wire import vector
 
 __all__ = ["OlderServer"]
@@ -78,9 +87,9 @@ class OlderServer:
         for kind in hello.extensions.types:
             if kind not in _RELAYED:
                 raise CannotBridge(f"extension {kind}")
-        self._exchange: messages.ServerKeyExchange | None = None
-        self._request: messages.CertificateRequest12 | None = None
-        self._ticket: messages.NewSessionTicket12 | None = None
+        self._exchange: ServerKeyExchange | None = None
+        self._request: CertificateRequest12 | None = None
+        self._ticket: NewSessionTicket12 | None = None
         self._chain: tuple[bytes, ...] = ()
         self._staple = b""
         self._session: Session | None = None
@@ -119,7 +128,7 @@ class OlderServer:
 
     def _take_first(self, message: Message) -> None:
         _, body = self.leg.expect(message, HandshakeType.CERTIFICATE)
-        certificate = messages.Certificate12.parse(body)
+        certificate = Certificate12.parse(body)
         if not certificate.chain:
             raise TlsError(Alert.DECODE_ERROR, "no certificate")
         self._chain = certificate.chain
@@ -139,19 +148,19 @@ class OlderServer:
         self.leg.transcript.add(message[1])
         match kind:
             case HandshakeType.CERTIFICATE_STATUS:
-                self._staple = messages.CertificateStatus.parse(body).response
+                self._staple = CertificateStatus.parse(body).response
             case HandshakeType.SERVER_KEY_EXCHANGE:
-                self._exchange = self._checked(messages.ServerKeyExchange.parse(body))
+                self._exchange = self._checked(ServerKeyExchange.parse(body))
             case HandshakeType.CERTIFICATE_REQUEST:
-                self._request = messages.CertificateRequest12.parse(body)
+                self._request = CertificateRequest12.parse(body)
             case _:
-                messages.ServerHelloDone.parse(body)
+                ServerHelloDone.parse(body)
                 self.leg.end_flight()
                 self.take = None
                 return self._flight()
         return None
 
-    def _checked(self, exchange: messages.ServerKeyExchange) -> messages.ServerKeyExchange:
+    def _checked(self, exchange: ServerKeyExchange) -> ServerKeyExchange:
         offered = self.offered.parsed
         if not offered.groups or not offered.signature_algorithms:
             # RFC 8422 §4 and RFC 5246 §7.4.1.4.1 have defaults for them.
@@ -209,8 +218,8 @@ class OlderServer:
         scheme = request and identity and self._scheme(request, identity)
         if request:
             chain = identity.chain if identity and scheme else ()
-            leg.send(messages.Certificate12(chain).encode())
-        leg.send(messages.ClientKeyExchange(self._share).encode())
+            leg.send(Certificate12(chain).encode())
+        leg.send(ClientKeyExchange(self._share).encode())
         session = Session.agreed(
             self.chosen,
             self._premaster,
@@ -224,7 +233,7 @@ class OlderServer:
         leg.transcript.forget_messages()
         return session
 
-    def _scheme(self, request: messages.CertificateRequest12, identity: Identity) -> int | None:
+    def _scheme(self, request: CertificateRequest12, identity: Identity) -> int | None:
         """The first of the server's schemes that this key can sign with."""
         able = signatures.schemes_of(identity.key, version=_TLS_1_2)
         return next((scheme for scheme in request.signature_algorithms if scheme in able), None)
@@ -244,7 +253,7 @@ class OlderServer:
         # in the ServerHello."
         expected = (HandshakeType.NEW_SESSION_TICKET,) if promised else ()
         _, body = leg.expect(message, *expected)
-        self._ticket = messages.NewSessionTicket12.parse(body)
+        self._ticket = NewSessionTicket12.parse(body)
         leg.transcript.add(message[1])
         return None
 

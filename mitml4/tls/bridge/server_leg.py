@@ -23,13 +23,13 @@ from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
-from mitml4.tls.bridge import certificates, messages
+from mitml4.tls.bridge import certificates, messages, older_messages
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import Place, RawExtensions, check_answers
 from mitml4.tls.bridge.flight import SETTINGS, Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import Identity, answer_request, public_key
 from mitml4.tls.bridge.leg import KeyLog, Leg, Message, PeerAlert
-from mitml4.tls.bridge.messages import Place, check_answers
 from mitml4.tls.bridge.older_server import OlderServer
 from mitml4.tls.bridge.tickets import Ticket
 
@@ -76,7 +76,7 @@ class ServerLeg(Leg):
         self._retry: messages.ServerHello | None = None
         self._request: messages.CertificateRequest | None = None
         self._compression: int | None = None
-        self._entries: tuple[tuple[bytes, messages.RawExtensions], ...] = ()
+        self._entries: tuple[tuple[bytes, RawExtensions], ...] = ()
         self._key: tuple[PublicKey, Iterable[int]] | None = None
         self.transcript.add(hello.sent)
         self._pending += hello.records()
@@ -343,7 +343,7 @@ class ServerLeg(Leg):
         """The OCSP response for the leaf; empty: none."""
         for _, extensions in self._entries[:1]:
             if status := extensions.get(Extension.STATUS_REQUEST):
-                return messages.CertificateStatus.parse(status).response
+                return older_messages.CertificateStatus.parse(status).response
         return b""
 
     def _enter_application(self) -> Secrets:

@@ -17,12 +17,9 @@ from mitml4.crypto.schedule import ticket_psk
 from mitml4.crypto.suites import Suite
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import Extension
-from mitml4.tls.bridge.messages import (
-    NewSessionTicket,
-    NewSessionTicket12,
-    Place,
-    check_answers,
-)
+from mitml4.tls.bridge.extensions import Place, check_answers
+from mitml4.tls.bridge.messages import NewSessionTicket
+from mitml4.tls.bridge.older_messages import NewSessionTicket12
 
 __all__ = ["SiteTickets", "Ticket", "TicketRelay", "Tickets"]
 

@@ -29,8 +29,8 @@ from mitml4.crypto.schedule import (
 from mitml4.crypto.suites import Suite, suite_of
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension, parse_client_hello
 from mitml4.protocols.tls.records import RecordType
-from mitml4.tls.bridge import messages
-from mitml4.tls.bridge.messages import RawExtensions
+from mitml4.tls.bridge import messages, older_messages
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.wire import Fields, message, uint16, vector
 from tests.tls.bridge.peers import certificate
 
@@ -494,24 +494,24 @@ class Server12(End):
         if self.master:
             self.send_end()
             return
-        self.emit("certificate", messages.Certificate12((self.der,)).encode())
+        self.emit("certificate", older_messages.Certificate12((self.der,)).encode())
         if self.staple:
-            self.emit("certificate_status", messages.CertificateStatus(self.staple).encode())
+            self.emit("certificate_status", older_messages.CertificateStatus(self.staple).encode())
         self.key_share = groups.generate(self.group)
-        unsigned = messages.ServerKeyExchange(
+        unsigned = older_messages.ServerKeyExchange(
             group=self.group, point=self.key_share.share, scheme=self.scheme, signature=b""
         )
         if change := self.changes.get("unsigned"):
-            unsigned = messages.ServerKeyExchange.parse(change(unsigned.encode())[4:])
+            unsigned = older_messages.ServerKeyExchange.parse(change(unsigned.encode())[4:])
         content = self.client_random + self.random + unsigned.params
         signature = signatures.sign(self.scheme, self.key, content)
         self.emit("server_key_exchange", replace(unsigned, signature=signature).encode())
         if self.asks:
-            asked = messages.CertificateRequest12(
+            asked = older_messages.CertificateRequest12(
                 types=b"\x40", signature_algorithms=(ECDSA_P256,), authorities=()
             )
             self.emit("certificate_request", asked.encode())
-        self.emit("server_hello_done", messages.ServerHelloDone().encode())
+        self.emit("server_hello_done", older_messages.ServerHelloDone().encode())
 
     def take_answer(self, data: bytes) -> None:
         """ClientKeyExchange to Finished. Raises AssertionError."""
@@ -550,7 +550,9 @@ class Server12(End):
     def send_end(self) -> None:
         """NewSessionTicket to Finished."""
         if self.ticket is not None:
-            self.emit("new_session_ticket", messages.NewSessionTicket12(0, self.ticket).encode())
+            self.emit(
+                "new_session_ticket", older_messages.NewSessionTicket12(0, self.ticket).encode()
+            )
         self.emit_change_cipher_spec()
         self.seals = self._protection(of_client=False)
         mac = finished_1_2(
@@ -658,7 +660,7 @@ class Client12(End):
         while at < len(got):
             end = at + 4 + int.from_bytes(got[at + 1 : at + 4], "big")
             if got[at] == 12:
-                self.exchange = messages.ServerKeyExchange.parse(got[at + 4 : end])
+                self.exchange = older_messages.ServerKeyExchange.parse(got[at + 4 : end])
             at = end
 
     def _protection(self, *, of_client: bool) -> Protection:
@@ -675,7 +677,7 @@ class Client12(End):
         if not self.master:
             key = groups.generate(self.exchange.group)
             premaster = key.agree(self.exchange.point)
-            self.emit("client_key_exchange", messages.ClientKeyExchange(key.share).encode())
+            self.emit("client_key_exchange", older_messages.ClientKeyExchange(key.share).encode())
             self.master = extended_master_secret(
                 self.suite.hash, premaster, digest(self.suite, self.transcript)
             )

@@ -14,7 +14,8 @@ from mitml4.protocols.tls.alerts import Alert
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import connection as module
 from mitml4.tls.bridge.connection import MIN_ROOM, Connection
-from mitml4.tls.bridge.messages import KeyUpdate, NewSessionTicket, RawExtensions
+from mitml4.tls.bridge.extensions import RawExtensions
+from mitml4.tls.bridge.messages import KeyUpdate, NewSessionTicket
 from tests.tls.bridge.ends import ECDHE_RSA_AES128_GCM_SHA256, Far, connections
 
 TLS_1_2 = ECDHE_RSA_AES128_GCM_SHA256

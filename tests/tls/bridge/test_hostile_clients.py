@@ -15,12 +15,12 @@ from mitml4.crypto.schedule import Schedule, finished
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
-from mitml4.tls.bridge import messages
+from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.client_leg import ClientLeg
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import ClientFinished, Flight, SecondHello
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, binder_input, relay_hello
 from mitml4.tls.bridge.leg import PeerAlert
-from mitml4.tls.bridge.messages import RawExtensions
 from mitml4.tls.bridge.older import Older
 from mitml4.tls.bridge.tickets import Ticket
 from mitml4.tls.bridge.wire import message, uint16, vector
@@ -501,7 +501,7 @@ def answered_1_2(
     leg = ClientLeg(hello)
     leg.send_flight(older_flight(known), None if known else shown())
     if known:
-        leg.finish(messages.NewSessionTicket12(0, b"new"))
+        leg.finish(older_messages.NewSessionTicket12(0, b"new"))
     client = Client12(hello.received, changes, **options)
     client.take_flight(leg.to_send())
     client.send_answer()
@@ -543,7 +543,7 @@ def test_points_of_tls_1_2() -> None:
         (bytes(31), Alert.ILLEGAL_PARAMETER),
         (b"\x09" * 33, Alert.ILLEGAL_PARAMETER),
     ):
-        change = with_fields(messages.ClientKeyExchange, point=point)
+        change = with_fields(older_messages.ClientKeyExchange, point=point)
         refuses_1_2(number, {"client_key_exchange": change})
     refuses_1_2(Alert.DECODE_ERROR, {"client_key_exchange": instead(message(16, b"\0"))})
 

@@ -16,8 +16,9 @@ from mitml4.crypto.suites import suite_of
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
-from mitml4.tls.bridge import messages
+from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import Replacements, relay_hello
 from mitml4.tls.bridge.leg import PeerAlert
@@ -445,7 +446,7 @@ def test_points_that_are_not_on_the_curve(point: bytes) -> None:
         offer=Offer(shares=(P256,)),
         group=P256,
     )
-    unsigned = with_fields(messages.ServerKeyExchange, point=point)
+    unsigned = with_fields(older_messages.ServerKeyExchange, point=point)
     refuses(Alert.ILLEGAL_PARAMETER, {"unsigned": unsigned}, version=TLS_1_2, group=P256)
 
 
@@ -724,7 +725,7 @@ def test_delegated_credentials() -> None:
     """Their key signs the handshake, with their scheme."""
     leaf_key = a_key()
     valid = made(leaf_key=leaf_key, leaf=a_leaf(leaf_key))
-    extensions = messages.RawExtensions(((Extension.DELEGATED_CREDENTIAL, valid.body),))
+    extensions = RawExtensions(((Extension.DELEGATED_CREDENTIAL, valid.body),))
     given: Any = {
         "changes": {
             "certificate": with_fields(messages.Certificate, entries=((valid.leaf, extensions),))
@@ -741,7 +742,7 @@ def test_delegated_credentials() -> None:
 def test_delegated_credentials_that_are_not_known_are_left_to_openssl() -> None:
     """A certificate that is not to be read is no violation of the protocol."""
     credential = bytes(4) + b"\x04\x03" + vector(3, b"spki") + b"\x04\x03" + vector(2, b"x")
-    leaf = messages.RawExtensions(((Extension.DELEGATED_CREDENTIAL, credential),))
+    leaf = RawExtensions(((Extension.DELEGATED_CREDENTIAL, credential),))
     entries = ((b"no certificate", leaf),)
     change = with_fields(messages.Certificate, entries=entries)
     offer = Offer(more={Extension.DELEGATED_CREDENTIAL: b"\0\x02\x04\x03"})
@@ -754,7 +755,7 @@ def test_certificates_that_cannot_be_read_are_left_to_openssl() -> None:
     unknown_version = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05")
     for broken_der in (b"x", der[:-1], unknown_version):
         assert broken_der != der
-        entries = ((broken_der, messages.RawExtensions()),)
+        entries = ((broken_der, RawExtensions()),)
         with pytest.raises(CannotBridge):
             meet({"certificate": with_fields(messages.Certificate, entries=entries)})
 
@@ -765,7 +766,7 @@ def compressed(data: bytes, length: int, algorithm: int = 1) -> Any:
 
 def test_compressed_certificates() -> None:
     der, _ = own_certificate("ec-p256")
-    body = messages.Certificate(b"", ((der, messages.RawExtensions()),)).body
+    body = messages.Certificate(b"", ((der, RawExtensions()),)).body
     packed = zlib.compress(body)
     offer = Offer(more={Extension.COMPRESS_CERTIFICATE: b"\x02\0\x01"})
     assert meet({"certificate": compressed(packed, len(body))}, offer=offer).compression == 1
@@ -1033,10 +1034,10 @@ def test_a_session_id_of_ours_is_no_session() -> None:
 @pytest.mark.parametrize(
     ("change", "number"),
     [
-        (with_fields(messages.ServerKeyExchange, group=0x0018), Alert.ILLEGAL_PARAMETER),
-        (with_fields(messages.ServerKeyExchange, group=GREASE), Alert.ILLEGAL_PARAMETER),
-        (with_fields(messages.ServerKeyExchange, point=b"x" * 31), Alert.ILLEGAL_PARAMETER),
-        (with_fields(messages.ServerKeyExchange, point=bytes(32)), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, group=0x0018), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, group=GREASE), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, point=b"x" * 31), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, point=bytes(32)), Alert.ILLEGAL_PARAMETER),
     ],
 )
 def test_groups_and_points_of_tls_1_2(change: Any, number: int) -> None:
@@ -1048,9 +1049,9 @@ def test_groups_and_points_of_tls_1_2(change: Any, number: int) -> None:
     ("change", "number"),
     [
         (broken, Alert.DECRYPT_ERROR),
-        (with_fields(messages.ServerKeyExchange, scheme=RSA_PSS), Alert.ILLEGAL_PARAMETER),
-        (with_fields(messages.ServerKeyExchange, scheme=0x0503), Alert.ILLEGAL_PARAMETER),
-        (with_fields(messages.ServerKeyExchange, scheme=UNKNOWN), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, scheme=RSA_PSS), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, scheme=0x0503), Alert.ILLEGAL_PARAMETER),
+        (with_fields(older_messages.ServerKeyExchange, scheme=UNKNOWN), Alert.ILLEGAL_PARAMETER),
         (lambda whole: whole[:4] + b"\x01" + whole[5:], Alert.ILLEGAL_PARAMETER),
     ],
 )
@@ -1071,12 +1072,12 @@ def test_keys_of_another_kind_than_the_suites() -> None:
 
 
 def test_messages_of_tls_1_2_that_were_not_asked_for() -> None:
-    status = messages.CertificateStatus(b"x").encode()
+    status = older_messages.CertificateStatus(b"x").encode()
     refuses_1_2(
         Alert.UNEXPECTED_MESSAGE,
         {"before:server_key_exchange": records((HANDSHAKE, status))},
     )
-    sent = messages.NewSessionTicket12(0, b"x").encode()
+    sent = older_messages.NewSessionTicket12(0, b"x").encode()
     refuses_1_2(
         Alert.UNEXPECTED_MESSAGE,
         {"before:change_cipher_spec": records((HANDSHAKE, sent))},

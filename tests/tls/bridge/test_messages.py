@@ -11,28 +11,28 @@ from hypothesis import strategies as st
 
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
+from mitml4.tls.bridge.extensions import Place, RawExtensions, check_answers
 from mitml4.tls.bridge.messages import (
     Certificate,
-    Certificate12,
     CertificateRequest,
-    CertificateRequest12,
-    CertificateStatus,
     CertificateVerify,
-    ClientKeyExchange,
     CompressedCertificate,
     EncryptedExtensions,
     EndOfEarlyData,
     Finished,
     KeyUpdate,
     NewSessionTicket,
-    NewSessionTicket12,
-    Place,
-    RawExtensions,
     ServerHello,
+    message_hash,
+)
+from mitml4.tls.bridge.older_messages import (
+    Certificate12,
+    CertificateRequest12,
+    CertificateStatus,
+    ClientKeyExchange,
+    NewSessionTicket12,
     ServerHelloDone,
     ServerKeyExchange,
-    check_answers,
-    message_hash,
 )
 from mitml4.tls.bridge.wire import vector
 
