@@ -258,6 +258,26 @@ def test_a_proxy_on_the_host_s_loopback_is_watched_and_used(host, lab) -> None:
             process.kill()
 
 
+def test_what_is_not_allowed_does_not_get_to_a_proxy(host) -> None:
+    """With --allow, a proxy in the environment is a way out only where it is named."""
+    url = f"http://proxy.example:{HTTP}"
+    visits = "; ".join(
+        f"{' '.join(CURL)} https://{each}.example/; echo $?" for each in ("www", "x")
+    )
+    for options, env, said in (
+        (["--allow", "www.example", "--via", url], {}, [SERVER_V4, "0"]),
+        (["--allow", "www.example"], {"ALL_PROXY": url}, ["5"]),  # curl(1): no such proxy
+        (
+            ["--allow", "www.example", "--allow", "proxy.example", "--allow", SERVER_V4],
+            {"HTTPS_PROXY": url},
+            [SERVER_V4, "0"],
+        ),
+    ):
+        ended = host.run("sh", "-c", visits, options=options, env=env)
+        *first, last = ended.out.split()
+        assert (first, last == "0") == (said, False), ended.err
+
+
 def test_a_variable_that_names_no_proxy_is_an_error_before_the_command_runs(host) -> None:
     ended = host.run("echo", "ran", env={"ALL_PROXY": "ftp://u:s3cret@proxy.example"})
     assert (ended.code, ended.out) == (2, "")
