@@ -93,6 +93,7 @@ def _states(subject: Subject) -> Iterator[str]:
         yield "failed"
     if flow.edits:
         yield "edited"
+    yield from (probe.outcome for probe in flow.probes)
     yield from (layer.action for layer in flow.layers if layer.action != "relayed")
     if flow.passthrough:
         yield flow.passthrough

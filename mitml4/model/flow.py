@@ -236,6 +236,16 @@ class Probe:
     reason: str | None
     time: datetime
 
+    @property
+    def text(self) -> str:
+        """In a few words: `probe expired: sent_data (78 bytes)`."""
+        return f"probe {self.case}: {self.outcome}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether the client took what it should have refused."""
+        return self.outcome in ("accepted", "sent_data")
+
 
 @dataclass(slots=True, kw_only=True)
 class Flow:

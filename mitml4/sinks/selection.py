@@ -21,6 +21,7 @@ from mitml4.dataclass import dataclass
 from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextUpdate
 from mitml4.events import (
     VITAL,
+    ClientProbe,
     Event,
     FlowClose,
     FlowError,
@@ -95,6 +96,7 @@ class Selection:
         FlowLayer,
         FlowError,
         RuleApplied,
+        ClientProbe,
         FlowClose,
         HttpRequest,
         HttpResponse,

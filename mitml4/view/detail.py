@@ -36,6 +36,8 @@ def detail_of(flow: Flow) -> Iterator[Markup]:
     for problem in flow.problems:
         text = f"{problem.side}, {problem.stage}, {problem.kind}: {problem.reason}"
         yield tag("p", text, class_="bad")
+    for probe in flow.probes:
+        yield tag("p", probe.text, class_="bad" if probe.is_finding else None)
     for text, count in Counter(edit.text for edit in flow.edits).items():
         yield tag("p", f"edited by {text}{f', {count} times' if count > 1 else ''}")
     for layer in flow.layers:

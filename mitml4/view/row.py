@@ -85,4 +85,8 @@ def _kind(flow: Flow) -> str:
         return "failed"
     if flow.passthrough:
         return "passthrough"
-    return "intercepted" if any(each.action == "intercepted" for each in flow.layers) else "relayed"
+    opened = any(
+        each.action == "intercepted" or (each.action == "answered" and each.protocol == "tls")
+        for each in flow.layers
+    )
+    return "intercepted" if opened else "relayed"

@@ -97,7 +97,8 @@ def test_a_client_that_reads_staples_refuses_a_revoked_one(intercept, client, ng
 def test_run_tells_at_the_end(lab, nginx, hosts, tmp_path, authority) -> None:
     events = tmp_path / "events.jsonl"
     command = f"curl -sk --resolve www.example:443:{SERVER_V4} https://www.example/; exit 0"
-    argv = [sys.executable, "-m", "mitml4", "run", "--probe-clients", "-o", str(events), "--"]
+    argv = [sys.executable, "-m", "mitml4", "run", "--probe-clients", "-o", str(events)]
+    argv += ["--filter", "state:sent_data", "--"]
     done = lab.router.run(
         *argv, "sh", "-c", command, check=False, timeout=60, stdin=subprocess.DEVNULL
     )

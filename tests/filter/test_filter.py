@@ -15,7 +15,7 @@ from mitml4.address import Address
 from mitml4.filter import parser
 from mitml4.filter.parser import FilterError, parse_filter
 from mitml4.filter.words import WORDS
-from mitml4.model.flow import Exchange, Flow, Layer, Problem, Request, Response
+from mitml4.model.flow import Exchange, Flow, Layer, Probe, Problem, Request, Response
 
 PAGE = (Path(__file__).parents[2] / "docs/filter.md").read_text()
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -299,6 +299,16 @@ def test_what_is_asked_of_now_takes_an_open_flow_as_it_is() -> None:
         Problem(depth=0, side="client", stage="relay", kind="reset", reason="", time=TIME)
     ]
     assert parse_filter("state:failed").decide(there)
+
+
+def test_the_outcome_of_a_probe_is_a_state() -> None:
+    there = opening()
+    there.layers = layers("tls", action="answered")
+    there.probes = [
+        Probe(name="a.example", case="expired", outcome="sent_data", reason=None, time=TIME)
+    ]
+    assert parse_filter("state:sent_data state:answered").decide(there)
+    assert parse_filter("state:refused").decide(there) is None
 
 
 def test_names_are_compared_as_a_person_writes_them() -> None:

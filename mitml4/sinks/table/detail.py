@@ -182,9 +182,7 @@ def _summary(flow: Flow, moved: tuple[int, int] | None) -> Iterator[DetailLine]:
         what = f"{problem.side}, {problem.stage}: {problem.reason} ({problem.kind})"
         yield DetailLine(what, "failed")
     for probe in flow.probes:
-        why = f" ({probe.reason})" if probe.reason else ""
-        found = "failed" if probe.outcome in ("accepted", "sent_data") else "name"
-        yield DetailLine(f"probe {probe.case}: {probe.outcome}{why}", found)
+        yield DetailLine(probe.text, "failed" if probe.is_finding else "name")
     for text, count in Counter(edit.text for edit in flow.edits).items():
         yield DetailLine(f"edited by {text}{f', {count} times' if count > 1 else ''}", "name")
 
