@@ -6,18 +6,25 @@ import pytest
 
 from mitml4.lab.network import SERVER_V4, SERVER_V6
 
-SOCKS, HTTP, CLOSED = 1080, 3128, 9
+SOCKS, HTTP, TLS, CLOSED = 1080, 3128, 3130, 9
 OLD = 444
 URL = "https://www.example/"
 REFUSED = 7  # curl(1)
 
 
 @pytest.fixture(scope="module")
-def proxies(serve, files):
+def proxies(serve, files, identity):
     serve("microsocks", "-i", "::", "-p", str(SOCKS), port=SOCKS)
     config = files / "tinyproxy.conf"
     config.write_text(f"Port {HTTP}\nListen {SERVER_V4}\nBasicAuth alice s3cret\n")
     serve("tinyproxy", "-d", "-c", str(config), port=HTTP)
+    serve(
+        "socat",
+        f"OPENSSL-LISTEN:{TLS},fork,reuseaddr,verify=0,"
+        f"cert={identity.certificate},key={identity.key}",
+        f"TCP:{SERVER_V4}:{HTTP}",
+        port=TLS,
+    )
 
 
 pytestmark = pytest.mark.usefixtures("nginx", "proxies")
@@ -135,3 +142,23 @@ def test_a_flow_that_is_passed_through_after_all_connects_again_by_the_proxy(
     )
     assert outcome.code == 0, outcome.err
     assert watch.flow().layer("tls")["action"] == "passthrough"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_much_goes_both_ways_through_it(
+    intercept, client, nginx, reachable, scheme, tmp_path
+) -> None:
+    port = HTTP if scheme == "http" else TLS
+    reachable(port)
+    session = intercept("--via", f"{scheme}://alice:s3cret@{SERVER_V4}:{port}")
+    watch = session.watch()
+    for url in (URL, f"http://{SERVER_V4}/"):
+        name = f"{scheme}-{len(url)}"
+        got = tmp_path / name
+        sent = ("-o", "/dev/null", "-T", str(nginx / "big"), f"{url}put/{name}")
+        assert curl(client, session, "-o", str(got), f"{url}big").code == 0
+        assert got.read_bytes() == (nginx / "big").read_bytes()
+        assert curl(client, session, *sent).code == 0
+        assert (nginx / "put" / name).read_bytes() == got.read_bytes()
+    for flow in watch.flows(4):
+        assert (flow.closed["reason"], flow.errors) == ("closed", [])
