@@ -63,6 +63,7 @@ _BODIES: Final = 8
 """How many bodies at the limit a script has memory for, besides."""
 _MAX_TOLD: Final = 4
 """How many bodies at the limit an answer may have before it is nonsense."""
+_LINES_PER_S: Final = 1000
 _MAX_QUEUED: Final = 256
 _MAX_LINE: Final = 4096
 _HTTP_HOOKS: Final = ("request", "response", "message")
@@ -197,6 +198,8 @@ class Script:
         self._is_broken = False
         """Whether there will be no process until the file changes."""
         self._is_closing = False
+        self._is_orphan = False
+        """Whether its supervisor has ended, so that no process can be started."""
         self._flows = FlowBuilder()
         self._told: set[int] = set()
         """Flows that the process keeps an object of."""
@@ -263,10 +266,13 @@ class Script:
     async def run(self, say: Callable[[str], None]) -> None:
         """Until cancelled."""
         self._say = say
-        async with trio.open_nursery() as self._nursery:
-            assert self._runner
-            self._nursery.start_soon(self._serve, self._runner)
-            await self._watch()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                assert self._runner
+                self._nursery.start_soon(self._serve, self._runner)
+                await self._watch()
+        finally:
+            self._is_closing = True
 
     async def finish(self) -> None:
         """Wait for the last notifications, and let the process end."""
@@ -318,6 +324,7 @@ class Script:
                 case "failed":
                     self._break(rest)
                 case "":
+                    self._is_orphan = True
                     self._break("the process that starts it has ended")
                     await trio.sleep_forever()
 
@@ -325,7 +332,7 @@ class Script:
         if self._is_closing:
             return
         self._is_broken = self._runner is None
-        self._note(f"{self._path}: {reason}")
+        self._note(f"{self.name}: {reason}")
         self._changed()
 
     async def _serve(self, runner: _Runner) -> None:
@@ -352,8 +359,9 @@ class Script:
             reason = f"its process has sent nonsense: {errors.exceptions[0]}"
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        finally:
+            runner.channel.close()
         self._end(runner, reason)
-        runner.channel.close()
 
     def _loaded(self, runner: _Runner, frame: Frame) -> bool:
         """A process has loaded the file, or has failed to. Raises ValueError."""
@@ -396,7 +404,8 @@ class Script:
         if self._runner is runner:
             self._runner = None
             self._told.clear()
-            if not self._is_closing:
+            self._is_broken = self._is_orphan
+            if not (self._is_closing or self._is_orphan):
                 self._nursery.start_soon(self._restart, runner)
             self._changed()
 
@@ -417,7 +426,8 @@ class Script:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
                     self._note(f"{self.name}: {line.decode(errors='replace')}")
-                await trio.lowlevel.checkpoint()
+                # A script that prints without end waits, and not what reads its notes.
+                await trio.sleep(len(lines) / _LINES_PER_S)
         if rest:
             self._note(f"{self.name}: {rest.decode(errors='replace')}")
         self._open_prints -= 1
@@ -682,7 +692,7 @@ class Script:
         except _HookError as error:
             hook = head["hook"]
             self._say_once(hook, error)
-            if hook != "close":
+            if self._flows.flow(flow.number):  # otherwise it has closed, which is its last event
                 self._publish(
                     ScriptError(
                         flow=flow.number,

@@ -44,7 +44,6 @@ from mitml4.session.outputs import Outputs
 from mitml4.session.policy import LivePolicy
 from mitml4.session.routes import Chain
 from mitml4.session.rules import RuleFiles
-from mitml4.session.scripts import Scripts
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
@@ -63,6 +62,7 @@ from mitml4.tls.keys import KeyType
 from mitml4.tls.pinning import PassthroughCache
 
 if TYPE_CHECKING:
+    from mitml4.session.scripts import Scripts
     from mitml4.session.tunnels import Tunnels
 
 __all__ = ["Complain", "Say", "Session"]
@@ -115,18 +115,13 @@ class Session:
         self._limits = Limits.of_machine()
         self._rules = RuleFiles.open(config.rules, config.edit_limit)
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
-        self._scripts = Scripts.open(
-            config.scripts,
-            timeout_s=config.script_timeout_s,
-            limit=config.edit_limit,
-            publish=lambda event: self.hub.publish(event),
-        )
+        self._scripts = self._open_scripts() if config.scripts else None
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
         )
         self.hub = Hub(
             self.outputs.sinks,
-            [Notes(say), *([self._scripts] if config.scripts else [])],
+            [Notes(say), *([self._scripts] if self._scripts else [])],
             condition=config.filter,
             unfiltered=self.outputs.unfiltered,
             on_failure=self._break,
@@ -137,6 +132,17 @@ class Session:
         self._ca_page: Pages | None = None
         if config.routes:  # before the session may import nothing more
             import_module("mitml4.session.tunnels")
+
+    def _open_scripts(self) -> Scripts:
+        """Raises MitmError."""
+        from mitml4.session.scripts import Scripts  # most sessions have none
+
+        return Scripts.open(
+            self.config.scripts,
+            timeout_s=self.config.script_timeout_s,
+            limit=self.config.edit_limit,
+            publish=lambda event: self.hub.publish(event),
+        )
 
     async def run(
         self,
@@ -263,8 +269,9 @@ class Session:
                 nursery.start_soon(source.watch, self)
             nursery.start_soon(self.flows.run)
             nursery.start_soon(self._rules.watch, self.note)
-            for script in self._scripts.scripts:
-                nursery.start_soon(script.run, self.note)
+            if self._scripts:
+                for script in self._scripts.scripts:
+                    nursery.start_soon(script.run, self.note)
             nursery.start_soon(_prepare_keys, interceptor.forge)
             if self.config.duration_s is not None:
                 nursery.start_soon(self._end_after, self.config.duration_s)
@@ -274,9 +281,11 @@ class Session:
                     self.flows.enter(_queued(connection, source, each))
             await self.drain()
             self.flows.refuse_waiting()
-            await self._scripts.finish()
+            if self._scripts:
+                await self._scripts.finish()
             nursery.cancel_scope.cancel()
-        self._scripts.close()
+        if self._scripts:
+            self._scripts.close()
         relay.pipes.close()
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
@@ -357,9 +366,9 @@ class Session:
     @property
     def _editing(self) -> EditingServices | None:
         """Rules come before scripts."""
-        if not (self.config.rules or self.config.scripts):
+        if not (self.config.rules or self._scripts):
             return None
-        scripts = self._scripts.scripts
+        scripts = self._scripts.scripts if self._scripts else ()
 
         def editor() -> Editor:
             rules = (self._rules.editor,) if self.config.rules else ()

@@ -260,6 +260,33 @@ async def request(flow, request):
         assert [each.what for each in lab.done] == ["changed headers"] * 100
 
 
+async def test_a_script_without_its_supervisor_ends(path: Path) -> None:
+    text = """
+import os
+def request(flow, request):
+    if request.path == "/kill": os.kill(os.getppid(), 9); os.read(0, 1)
+"""
+    async with running(path, text) as lab:
+        assert shown(await lab.get("/kill")) == UNCHANGED
+        await lab.until(lambda: lab.script._is_orphan and lab.script._runner is None)
+        with trio.fail_after(lab.script._timeout_s / 2):
+            assert shown(await lab.get()) == UNCHANGED
+        assert (lab.done[-1].reason, lab.failed[-1]) == ("the script does not run", "ended")
+        assert "hooks.py: the process that starts it has ended" in lab.notes
+
+
+async def test_a_flood_of_prints_does_not_fill_the_memory(path: Path) -> None:
+    text = """
+def request(flow, request):
+    if request.path == "/flood":
+        while True: print("x" * 100)
+"""
+    async with running(path, text, timeout_s=0.5) as lab:
+        await lab.get("/flood")
+        assert lab.failed == ["timeout"]
+        assert len(lab.notes) < 5000
+
+
 async def test_what_processes_start_is_ended_with_them(path: Path, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     text = f"""
