@@ -113,3 +113,23 @@ def test_it_goes_on_without_files_programs_and_most_capabilities(
     for path in outputs.values():
         assert path.stat().st_size > 100
         assert path.stat().st_uid == (NOBODY.pw_uid if caller else 0)
+
+
+@pytest.mark.usefixtures("nginx")
+def test_a_script_is_started_again_without_privileges(intercept, client, tmp_path) -> None:
+    script = tmp_path / "hooks.py"
+    script.write_text(
+        "import os\ndef response(flow, request, response):\n"
+        "    if request.path == '/exit': os._exit(1)\n"
+        "    response.headers['X-User'] = str(os.getuid())\n"
+    )
+    session = intercept("--script", str(script))
+    watch = session.watch()
+    for path, users in (("", 1), ("exit", 0), ("", 1)):
+        url = f"http://www.example/{path}"
+        resolve = ("--resolve", f"www.example:80:{V4}")
+        outcome = client.run("curl", "-sS", "-i", "--max-time", "60", *resolve, url)
+        assert outcome.code == 0, outcome
+        assert outcome.text.count(f"X-User: {os.getuid()}") == users
+    assert [flow.stack for flow in watch.flows(3)] == [["http/1"]] * 3
+    assert session.stop() == 0

@@ -242,6 +242,24 @@ def test_an_example_of_the_page_does_what_it_says(run: Run, servers: Servers, na
     SHOWN[name](run, EXAMPLES[name], servers)
 
 
+WHO = """
+import json, os, re
+from pathlib import Path
+from mitml4.hooks import Response
+status = Path("/proc/self/status").read_text()
+links = []  # before trio has its own
+for each in os.listdir("/proc/self/fd"):
+    try:
+        links.append(os.readlink(f"/proc/self/fd/{each}").partition(":")[0])
+    except FileNotFoundError:  # of the folder, which is closed
+        pass
+def request(flow, request):
+    if request.path == "/exit":
+        os._exit(1)
+    found = dict(re.findall(r"(Uid|Gid|Groups|CapPrm|CapEff|CapAmb):\\t(.*)", status))
+    return Response(200, {}, found | {"links": sorted(links), "home": os.environ["HOME"]})
+"""
+
 IDENTITY = """
 def request(flow, request):
     request.url, request.text, dict(request.query), dict(request.form), dict(request.cookies)
@@ -330,3 +348,26 @@ def test_an_identity_changes_no_byte(host: Any, nginx: Path, way: str) -> None:
         event for event in through.of_type("rule.applied") if event["what"] == "unedited"
     ]
     assert through.of_type("script.error") == []
+
+
+@pytest.mark.parametrize("who", ["a user", "root", "root by sudo"])
+def test_a_script_is_its_callers_and_has_nothing_of_the_session(
+    host: Any, nginx: Path, who: str
+) -> None:
+    """Also one that was started again once the session had no privileges."""
+    script = "\n".join(f"curl -sS http://www.example/{path}; echo" for path in ("a", "exit", "b"))
+    ended = host.run(
+        *("sh", "-c", script),
+        options=("--script", write(host, WHO)),
+        root=who != "a user",
+        env={"SUDO_USER": "nobody"} if who == "root by sudo" else None,
+    )
+    answers = [json.loads(line) for line in ended.out.splitlines() if line.startswith("{")]
+    assert len(answers) == 2, ended
+    assert "404" in ended.out
+    for answer in answers:
+        ids = {*answer["Uid"].split(), *answer["Gid"].split()}
+        assert ids == {"0" if who == "root" else "65534"}
+        if who != "root":
+            assert int(answer["CapPrm"], 16) == int(answer["CapAmb"], 16) == 0
+        assert answer["links"] == ["/dev/null", "pipe", "pipe", "socket"]
