@@ -26,7 +26,7 @@ from mitml4.hooks.messages import Flow, Layer, Message, Request, Response
 from mitml4.hooks.wire import HOOKS, LENGTHS, Contents, Frame, lengths
 from mitml4.net.processes import die_with_parent
 
-__all__ = ["main"]
+__all__ = ["ScriptHooks", "describe", "main"]
 
 _MODULE: Final = "mitml4_script"
 _LAST_S: Final = 2.0
@@ -47,13 +47,13 @@ def main() -> None:
     sock.set_inheritable(False)
     try:
         module = _load(path)
-        head = _description(module)
+        head = describe(module)
     except BaseException as error:  # SystemExit, too
         said = _brief(error, path)
         sock.sendall(Frame({"failed": said}).encode())
         os._exit(1)
     sock.sendall(Frame(head).encode())
-    trio.run(_Script(module, path, float(timeout)).serve, sock)
+    trio.run(_Process(ScriptHooks(module), path, float(timeout)).serve, sock)
     os._exit(0)  # whatever threads the script has started
 
 
@@ -68,7 +68,7 @@ def _load(path: str) -> ModuleType:
     return module
 
 
-def _description(module: ModuleType) -> dict[str, Any]:
+def describe(module: ModuleType) -> dict[str, Any]:
     """What the session needs to know of it. Raises TypeError."""
     names = vars(module)
     hooks = [name for name in HOOKS if inspect.isfunction(names.get(name))]
@@ -98,14 +98,11 @@ def _brief(error: BaseException, path: str) -> str:
     return f"{path}:{line}: {said}" if line else f"{path}: {said}"
 
 
-class _Script:
-    def __init__(self, module: ModuleType, path: str, timeout_s: float) -> None:
-        self._hooks: dict[str, Callable[..., Any]] = {
-            name: hook for name in HOOKS if inspect.isfunction(hook := vars(module).get(name))
-        }
+class _Process:
+    def __init__(self, hooks: ScriptHooks, path: str, timeout_s: float) -> None:
+        self._hooks = hooks
         self._path = path
         self._timeout_s = timeout_s
-        self._flows: dict[int, Flow] = {}
         self._lock = trio.Lock()
         self._stream: trio.SocketStream
 
@@ -142,7 +139,7 @@ class _Script:
         answer = Frame({"id": number})
         try:
             with trio.fail_after(self._timeout_s):
-                answer = await self._call(frame, number)
+                answer = await self._hooks.call(frame)
         except trio.TooSlowError:
             answer = Frame({"id": number, "kind": "timeout"})
         except trio.Cancelled:
@@ -161,11 +158,22 @@ class _Script:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             os._exit(0)  # the session has ended
 
-    async def _call(self, frame: Frame, number: int) -> Frame:
+
+class ScriptHooks:
+    """The hooks of a script."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._hooks: dict[str, Callable[..., Any]] = {
+            name: hook for name in HOOKS if inspect.isfunction(hook := vars(module).get(name))
+        }
+        self._flows: dict[int, Flow] = {}
+
+    async def call(self, frame: Frame) -> Frame:
+        """Call one, and return what it has changed. Raises whatever it does."""
         head, sent = frame.head, Contents(frame.body)
         flow = self._flow(head["flow"])
         name, back = head["hook"], Contents()
-        answer: dict[str, Any] = {"id": number}
+        answer: dict[str, Any] = {"id": head["id"]}
         match name:
             case "request":
                 request = _request(head["request"], sent)
@@ -268,7 +276,10 @@ def _fields(pairs: list[list[str]]) -> Headers:
 
 
 def _picture(message: Request | Response) -> dict[str, Any]:
-    picture: dict[str, Any] = {"headers": message.headers.items(), "content": message._content}
+    picture: dict[str, Any] = {
+        "headers": message.headers.items(),
+        "content": message._content or b"",
+    }
     if isinstance(message, Request):
         picture["line"] = message.method, message.target
         picture["server"] = message.scheme, message.host, message.port

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import field
 from datetime import UTC, datetime
@@ -25,24 +25,15 @@ import trio
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.edit.editor import Applied, DataEditor, EditedFlow, Failed
-from mitml4.edit.messages import Answer, Ending, Message, Request, Response
-from mitml4.edit.rules import exchange_of
 from mitml4.errors import UsageError
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, ScriptError
-from mitml4.filter.expression import Filter, Subject
-from mitml4.filter.parser import FilterError, parse_filter
+from mitml4.filter.parser import FilterError
 from mitml4.hooks.changes import (
-    an_object,
-    bounded,
-    change_request,
-    change_response,
     flow_told,
-    request_told,
-    response_told,
 )
+from mitml4.hooks.editor import HookEditor, HookError, Info, What
 from mitml4.hooks.supervisor import MAX_COMMAND, RunnerOptions, start_supervisor
-from mitml4.hooks.wire import HOOKS, LENGTHS, Contents, Frame, lengths
+from mitml4.hooks.wire import LENGTHS, Contents, Frame, lengths
 from mitml4.model import flow as model
 from mitml4.model.builder import FlowBuilder
 from mitml4.printable import printable
@@ -64,49 +55,11 @@ _BODIES: Final = 8
 _MAX_TOLD: Final = 4
 """How many bodies at the limit an answer may have before it is nonsense."""
 _LINES_PER_S: Final = 1000
-_MAX_QUEUED: Final = 256
+_MAX_ASKED: Final = 128
+"""How many hooks are asked at a time. Others wait, which does not count as their time."""
+_MAX_QUEUED: Final = _MAX_ASKED
 _MAX_LINE: Final = 4096
-_HTTP_HOOKS: Final = ("request", "response", "message")
 _NOBODY: Final = Address("0.0.0.0", 0)
-
-What = Literal["exception", "timeout", "ended", "refused"]
-
-
-class _HookError(Exception):
-    """A hook has failed."""
-
-    def __init__(self, what: What, reason: str) -> None:
-        super().__init__(reason)
-        self.what: What = what
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Info:
-    """What a script says of itself."""
-
-    hooks: frozenset[str] = frozenset()
-    match: Filter | None = None
-    bodies: bool = True
-    answers: bool = False
-
-    @classmethod
-    def of(cls, head: Mapping[str, Any]) -> _Info:
-        """Raises UsageError: a script that cannot be used; ValueError: nonsense."""
-        if (failed := head.get("failed")) is not None:
-            raise UsageError(str(failed), hint="docs/hooks.md has examples")
-        hooks, match = head.get("hooks"), head.get("match")
-        if not isinstance(hooks, list) or not isinstance(match, str | None):
-            raise ValueError("its description")
-        return cls(
-            hooks=frozenset(hooks) & set(HOOKS),
-            match=parse_filter(match) if match else None,
-            bodies=bool(head.get("bodies")),
-            answers=bool(head.get("answers")),
-        )
-
-    def has(self, *hooks: str) -> bool:
-        return not self.hooks.isdisjoint(hooks)
 
 
 @dataclass(slots=True)
@@ -115,9 +68,9 @@ class _Call:
 
     done: trio.Event = field(default_factory=trio.Event)
     answer: Frame | None = None
-    failure: _HookError | None = None
+    failure: HookError | None = None
 
-    def end(self, failure: _HookError) -> None:
+    def end(self, failure: HookError) -> None:
         self.failure = self.failure or failure
         self.done.set()
 
@@ -130,7 +83,7 @@ class _Runner:
         self.channel = channel
         self.prints = prints
         self.born = trio.current_time()
-        self.info: _Info | None = None
+        self.info: Info | None = None
         """None until it has loaded the script."""
         self.calls: dict[int, _Call] = {}
         self.count = 0
@@ -167,16 +120,14 @@ class _Runner:
             data += piece
         return bytes(data)
 
-    def lose(self, failure: _HookError) -> None:
+    def lose(self, failure: HookError) -> None:
         self.is_lost = True
         for call in self.calls.values():
             call.end(failure)
 
 
-class Script:
+class Script(HookEditor):
     """One script of a session."""
-
-    may_wait = True
 
     def __init__(
         self, path: Path, *, timeout_s: float, limit: int, publish: Callable[[ScriptError], None]
@@ -184,14 +135,12 @@ class Script:
         """Starts its process, and waits until it has loaded the file. Blocks.
 
         Raises UsageError for a script that cannot be used, MachineError."""
-        self.name = path.name
+        super().__init__(path.name, limit)
         self._path = path
         self._timeout_s = timeout_s
-        self._limit = limit
         self._publish = publish
         self._say: Callable[[str], None] = lambda _text: None
         self._open_prints = 0
-        self._said: set[tuple[str, str]] = set()
         self._runner: _Runner | None = None
         self._change = trio.Event()
         """Set and renewed when the process changes."""
@@ -200,9 +149,8 @@ class Script:
         self._is_closing = False
         self._is_orphan = False
         """Whether its supervisor has ended, so that no process can be started."""
+        self._permits = trio.Semaphore(_MAX_ASKED)
         self._flows = FlowBuilder()
-        self._told: set[int] = set()
-        """Flows that the process keeps an object of."""
         self._waiting = 0
         """Notifications without an answer yet."""
         options = RunnerOptions(
@@ -210,7 +158,7 @@ class Script:
         )
         self._control = start_supervisor(options)
         try:
-            self._info = self._begin()
+            self.info = self._begin()
         except BaseException:
             self._control.close()
             if self._runner:
@@ -218,7 +166,7 @@ class Script:
                 os.close(self._runner.prints)
             raise
 
-    def _begin(self) -> _Info:
+    def _begin(self) -> Info:
         """Start the first process. Raises UsageError."""
         self._control.settimeout(_START_S)
         try:
@@ -228,7 +176,7 @@ class Script:
             head = _receive(runner.channel, LENGTHS.size)
             one, other = lengths(head, 0)
             frame = Frame.decode(_receive(runner.channel, one), _receive(runner.channel, other))
-            info = _Info.of(frame.head)
+            info = Info.of(frame.head)
         except TimeoutError:
             raise self._unusable("it takes too long to load") from None
         except (OSError, EOFError) as error:
@@ -332,7 +280,7 @@ class Script:
         if self._is_closing:
             return
         self._is_broken = self._runner is None
-        self._note(f"{self.name}: {reason}")
+        self.note(f"{self.name}: {reason}")
         self._changed()
 
     async def _serve(self, runner: _Runner) -> None:
@@ -345,7 +293,7 @@ class Script:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_unless_broken, runner.write)
                 with trio.move_on_after(math.inf if runner.info else _START_S) as loading:
-                    while frame := await runner.read(_MAX_TOLD * self._limit + (1 << 20)):
+                    while frame := await runner.read(_MAX_TOLD * self.limit + (1 << 20)):
                         if runner.info is None:
                             if not self._loaded(runner, frame):
                                 break
@@ -353,7 +301,7 @@ class Script:
                         else:
                             _take(runner, frame)
                 if loading.cancelled_caught:
-                    self._note(f"{self._path}: it takes too long to load")
+                    self.note(f"{self._path}: it takes too long to load")
                 nursery.cancel_scope.cancel()
         except* ValueError as errors:
             reason = f"its process has sent nonsense: {errors.exceptions[0]}"
@@ -366,18 +314,18 @@ class Script:
     def _loaded(self, runner: _Runner, frame: Frame) -> bool:
         """A process has loaded the file, or has failed to. Raises ValueError."""
         try:
-            info = _Info.of(frame.head)
+            info = Info.of(frame.head)
         except FilterError as error:
             return self._not_loaded(f"{self._path}: match: {error.message}")
         except UsageError as error:
             return self._not_loaded(error.message)
         before, self._runner = self._runner, runner
-        runner.info = self._info = info
+        runner.info = self.info = info
         self._is_broken = False
-        self._told.clear()
+        self.told.clear()
         if before:
-            self._said.clear()
-            self._note(f"{self._path}: read again")
+            self.forget_said()
+            self.note(f"{self._path}: read again")
             self._nursery.start_soon(self._retire, before)
         self._changed()
         return True
@@ -385,7 +333,7 @@ class Script:
     def _not_loaded(self, reason: str) -> Literal[False]:
         stays = "; the script stays as it was" if self._runner else ""
         self._is_broken = self._runner is None
-        self._note(f"{reason}{stays}")
+        self.note(f"{reason}{stays}")
         self._changed()
         return False
 
@@ -399,11 +347,11 @@ class Script:
     def _end(self, runner: _Runner, reason: str, what: What = "ended") -> None:
         """A process is over: kill what is left of it, and start another one if it was needed."""
         if not runner.is_lost:
-            runner.lose(_HookError(what, reason))
+            runner.lose(HookError(what, reason))
             self._command(f"kill {runner.number}")
         if self._runner is runner:
             self._runner = None
-            self._told.clear()
+            self.told.clear()
             self._is_broken = self._is_orphan
             if not (self._is_closing or self._is_orphan):
                 self._nursery.start_soon(self._restart, runner)
@@ -425,21 +373,25 @@ class Script:
                 if len(rest) > _MAX_LINE:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
-                    self._note(f"{self.name}: {line.decode(errors='replace')}")
+                    self.note(f"{self.name}: {line.decode(errors='replace')}")
                 # A script that prints without end waits, and not what reads its notes.
                 await trio.sleep(len(lines) / _LINES_PER_S)
         if rest:
-            self._note(f"{self.name}: {rest.decode(errors='replace')}")
+            self.note(f"{self.name}: {rest.decode(errors='replace')}")
         self._open_prints -= 1
         self._changed()
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self._say(printable(text))
 
     # Asking
 
+    async def ask(self, head: dict[str, Any], contents: Contents) -> Frame:
+        """Raises HookError."""
+        async with self._permits:
+            return await self._ask(head, contents)
+
     async def _ask(self, head: dict[str, Any], contents: Contents) -> Frame:
-        """Raises _HookError."""
         deadline = trio.current_time() + self._timeout_s + _GRACE_S
         runner = await self._ready(deadline)
         call, number = _Call(), self._number(runner)
@@ -450,7 +402,7 @@ class Script:
                 await call.done.wait()
             if not call.done.is_set():
                 late = "another of its hooks did not end in time"
-                call.end(_HookError("timeout", self._late))
+                call.end(HookError("timeout", self._late))
                 self._end(runner, late)
         finally:
             runner.calls.pop(number, None)
@@ -465,7 +417,7 @@ class Script:
         return f"not done after {self._timeout_s:g} s"
 
     def _checked(self, call: _Call) -> Frame:
-        """Raises _HookError."""
+        """Raises HookError."""
         if call.failure:
             raise call.failure
         assert call.answer
@@ -474,201 +426,41 @@ class Script:
             case None:
                 return call.answer
             case "timeout":
-                raise _HookError("timeout", self._late)
+                raise HookError("timeout", self._late)
             case "exception":
-                raise _HookError("exception", str(head.get("reason"))[:_MAX_LINE])
+                raise HookError("exception", str(head.get("reason"))[:_MAX_LINE])
             case _:
-                raise _HookError("refused", "its answer is nonsense")
+                raise HookError("refused", "its answer is nonsense")
 
     async def _ready(self, deadline: float) -> _Runner:
-        """The process. Raises _HookError."""
+        """The process. Raises HookError."""
         with trio.CancelScope(deadline=deadline):
             while self._runner is None and not self._is_broken and not self._is_closing:
                 await self._change.wait()
         if self._runner is None:
-            raise _HookError("ended", "the script does not run")
+            raise HookError("ended", "the script does not run")
         return self._runner
-
-    def _failed(self, flow: EditedFlow, hook: str, stream: int | None, error: _HookError) -> None:
-        self._say_once(hook, error)
-        reason = printable(error.reason)
-        name = f"{self.name}: {hook}"
-        flow.applied(Failed(hook=name, what=error.what, stream=stream, reason=reason))
-
-    def _say_once(self, hook: str, error: _HookError) -> None:
-        if (hook, error.what) not in self._said:
-            self._said.add((hook, error.what))
-            self._note(
-                f"{self.name}: {hook}: {error.reason} ({error.what}; said once, "
-                "the events have each)"
-            )
-
-    def _done(self, flow: EditedFlow, hook: str, stream: int | None, what: str) -> None:
-        flow.applied(Applied(what=what, stream=stream, hook=f"{self.name}: {hook}"))
-
-    # As an editor
-
-    def _possible(self, flow: model.Flow, *, is_named: bool) -> bool:
-        match = self._info.match
-        return match is None or match.root.value(Subject(flow, is_named=is_named)) is not False
-
-    def _matches(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
-        match = self._info.match
-        if match is None:
-            return True
-        exchange = exchange_of(request, response)
-        return bool(match.root.value(Subject(flow.model, exchange, is_final=True)))
-
-    def may_match(self, flow: model.Flow, *, is_named: bool) -> bool:
-        has = self._info.has(*_HTTP_HOOKS, "data")
-        return has and self._possible(flow, is_named=is_named)
-
-    def may_answer(self, flow: model.Flow, *, is_named: bool) -> bool:
-        return self._info.answers and self._possible(flow, is_named=is_named)
-
-    def edits_data(self, flow: model.Flow, *, is_named: bool) -> bool:
-        return self._info.has("data") and self._possible(flow, is_named=is_named)
-
-    def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
-        if not self._info.bodies or not self._info.has("response" if response else "request"):
-            return False
-        kind = request.headers.get("content-type") or ""
-        if response is None and kind.lower().startswith("application/grpc"):
-            return False  # its end may wait for the response
-        return self._matches(flow, request, response)
-
-    async def request(self, flow: EditedFlow, request: Request) -> Answer | None:
-        if not self._info.has("request") or not self._matches(flow, request, None):
-            return None
-        sent = Contents()
-        told = request_told(request, sent)
-        try:
-            frame = await self._ask(self._head("request", flow, request=told), sent)
-            back = Contents(frame.body)
-            if (answer := frame.head.get("answer")) is not None:
-                response = Response(status=200)
-                told = an_object(answer)
-                content = self._content(told, back)
-                change_response(request, response, told, content, is_ours=True)
-                self._done(flow, "request", request.stream, "answered")
-                return response
-            told = an_object(frame.head.get("request"))
-            changed = change_request(request, told, self._content(told, back))
-        except _HookError as error:
-            self._failed(flow, "request", request.stream, error)
-        except ValueError as error:
-            self._failed(flow, "request", request.stream, _HookError("refused", str(error)))
-        else:
-            if changed:
-                self._done(flow, "request", request.stream, f"changed {', '.join(changed)}")
-        return None
-
-    async def response(
-        self, flow: EditedFlow, request: Request, response: Response
-    ) -> Ending | None:
-        if not self._info.has("response") or not self._matches(flow, request, response):
-            return None
-        sent = Contents()
-        told = {"request": request_told(request, sent), "response": response_told(response, sent)}
-        try:
-            frame = await self._ask(self._head("response", flow, **told), sent)
-            told = an_object(frame.head.get("response"))
-            content = self._content(told, Contents(frame.body))
-            changed = change_response(request, response, told, content)
-        except _HookError as error:
-            self._failed(flow, "response", request.stream, error)
-        except ValueError as error:
-            self._failed(flow, "response", request.stream, _HookError("refused", str(error)))
-        else:
-            if changed:
-                self._done(flow, "response", request.stream, f"changed {', '.join(changed)}")
-        return None
-
-    def edits_messages(self, flow: EditedFlow, request: Request) -> bool:
-        switched = Response(status=101)
-        return self._info.has("message") and self._matches(flow, request, switched)
-
-    async def message(self, flow: EditedFlow, request: Request, message: Message) -> Ending | None:
-        sent = Contents()
-        told = {
-            "request": request_told(request, sent),
-            "direction": message.direction,
-            "is_text": message.is_text,
-            "length": sent.put(message.content),
-        }
-        try:
-            frame = await self._ask(self._head("message", flow, **told), sent)
-            content = self._bounded(Contents(frame.body).take(frame.head.get("length")))
-            if content is not None and message.is_text:
-                content.decode()
-        except _HookError as error:
-            self._failed(flow, "message", request.stream, error)
-        except ValueError as error:
-            self._failed(flow, "message", request.stream, _HookError("refused", str(error)))
-        else:
-            if content is not None:
-                message.content = content
-                self._done(flow, "message", request.stream, "changed content")
-        return None
-
-    def data(self, flow: EditedFlow, direction: Literal["up", "down"]) -> DataEditor | None:
-        if not self._info.has("data"):
-            return None
-        match = self._info.match
-        if match and not match.root.value(Subject(flow.model, is_final=True)):
-            return None
-        return _ScriptData(self, flow, direction)
-
-    async def change_data(self, flow: EditedFlow, direction: str, data: bytes) -> bytes:
-        """What is sent instead of it."""
-        sent = Contents()
-        told = {"direction": direction, "length": sent.put(data)}
-        try:
-            frame = await self._ask(self._head("data", flow, **told), sent)
-            changed = self._bounded(Contents(frame.body).take(frame.head.get("length")))
-        except _HookError as error:
-            self._failed(flow, "data", None, error)
-            return data
-        except ValueError as error:
-            self._failed(flow, "data", None, _HookError("refused", str(error)))
-            return data
-        if changed is None:
-            return data
-        self._done(flow, "data", None, "changed data")
-        return changed
-
-    def _head(self, hook: str, flow: EditedFlow, **told: Any) -> dict[str, Any]:
-        self._told.add(flow.model.number)
-        return {"hook": hook, "flow": flow_told(flow.model), **told}
-
-    def _content(self, told: Mapping[str, Any], back: Contents) -> bytes | None:
-        """Raises ValueError."""
-        return self._bounded(back.take(told.get("content")))
-
-    def _bounded(self, content: bytes | None) -> bytes | None:
-        """Raises ValueError."""
-        return bounded(content, self._limit)
 
     # Notifications
 
     def publish(self, event: Published) -> None:
         """A flow has opened, has a layer, or has closed."""
         if isinstance(event, FlowOpen | FlowLayer):
-            if self._info.has("open", "layer", "close"):
+            if self.info.has("open", "layer", "close"):
                 self._flows.add(event)
                 hook = "open" if isinstance(event, FlowOpen) else "layer"
                 self._notify(hook, event.flow)
         elif isinstance(event, FlowClose):
             self._notify("close", event.flow)
             self._flows.forget(event.flow)
-            self._told.discard(event.flow)
+            self.told.discard(event.flow)
 
     def _notify(self, hook: str, number: int) -> None:
         flow = self._flows.flow(number)
         if self._runner is None or self._is_closing:
             return
         if flow is None or not self._possible(flow, is_named=False):
-            if hook == "close" and number in self._told:
+            if hook == "close" and number in self.told:
                 flow = flow or model.Flow(
                     number=number, client=_NOBODY, destination=_NOBODY, opened_at=datetime.now(UTC)
                 )
@@ -677,21 +469,21 @@ class Script:
                     self._tell, {"hook": "close", "flow": flow_told(flow)}, flow
                 )
             return
-        if not self._info.has(hook) and number not in self._told:
+        if not self.info.has(hook) and number not in self.told:
             return
         head: dict[str, Any] = {"hook": hook, "flow": flow_told(flow)}
         if hook == "layer":
             head["layer"] = head["flow"]["layers"][-1]
-        self._told.add(number)
+        self.told.add(number)
         self._waiting += 1
         self._nursery.start_soon(self._tell, head, flow)
 
     async def _tell(self, head: dict[str, Any], flow: model.Flow) -> None:
         try:
-            await self._ask(head, Contents())
-        except _HookError as error:
+            await self.ask(head, Contents())
+        except HookError as error:
             hook = head["hook"]
-            self._say_once(hook, error)
+            self.say_once(hook, error)
             if self._flows.flow(flow.number):  # otherwise it has closed, which is its last event
                 self._publish(
                     ScriptError(
@@ -706,25 +498,6 @@ class Script:
         finally:
             self._waiting -= 1
             self._changed()
-
-
-class _ScriptData:
-    """One direction of another protocol."""
-
-    holds = False
-    delay_s = 0.0
-    rate: float | None = None
-
-    def __init__(self, script: Script, flow: EditedFlow, direction: Literal["up", "down"]) -> None:
-        self._script = script
-        self._flow = flow
-        self._direction = direction
-
-    async def feed(self, data: bytes) -> bytes | Ending:
-        return await self._script.change_data(self._flow, self._direction, data)
-
-    async def flush(self) -> bytes:
-        return b""
 
 
 class Scripts:

@@ -255,6 +255,27 @@ def test_headers_are_encoded_anew_and_keep_their_order_and_secrecy() -> None:
                for number, each in enumerate(requests))  # fmt: skip
 
 
+def test_changed_methods_paths_and_statuses_are_sent() -> None:
+    def edit(lab: Lab, job: Job) -> None:
+        if job.phase == "request" and job.stream.number == 3:
+            assert job.stream.request
+            job.stream.request.method, job.stream.request.target = "PUT", "/b?c"
+        elif job.stream.number == 3:
+            assert job.stream.response
+            job.stream.response.status = 410
+        release(lab, job)
+
+    lab = Lab(edit)
+    for stream in (1, 3, 5):
+        exchange(lab, stream, b"", b"ok")
+    requests = list(map(headers_of, lab.of(lab.at_server, h2.events.RequestReceived)))
+    responses = list(map(headers_of, lab.of(lab.at_client, h2.events.ResponseReceived)))
+    assert requests[0] == requests[2]
+    changed = {":method": "PUT", ":path": "/b?c"}
+    assert requests[1] == [(name, changed.get(name, value)) for name, value in requests[0]]
+    assert [dict(each)[":status"] for each in responses] == ["200", "410", "200"]
+
+
 def test_a_changed_host_is_the_authority_and_fields_of_http_1_are_left_out() -> None:
     def edit(lab: Lab, job: Job) -> None:
         if job.stream.request and job.phase == "request":

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,20 @@ async def request(flow, request):
             for number in range(100):
                 nursery.start_soon(one, number)
         assert [each.what for each in lab.done] == ["changed headers"] * 100
+
+
+async def test_thousands_of_questions_do_not_make_a_script_late(path: Path) -> None:
+    text = """
+import time
+def request(flow, request):
+    time.sleep(0.001)
+    request.headers["N"] = str(flow.number)
+"""
+    async with running(path, text, timeout_s=1.5) as lab:
+        async with trio.open_nursery() as nursery:
+            for number in range(5000):
+                nursery.start_soon(partial(lab.get, flow=lab.flow(number)))
+        assert [each.what for each in lab.done] == ["changed headers"] * 5000
 
 
 async def test_a_script_without_its_supervisor_ends(path: Path) -> None:

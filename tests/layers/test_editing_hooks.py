@@ -1,0 +1,127 @@
+"""Hooks on flows in memory. The script's side runs in this process, behind the same frames."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mitml4.events import RuleApplied, ScriptError
+from mitml4.hooks.editor import HookEditor, Info
+from mitml4.hooks.runner import ScriptHooks, describe
+from mitml4.hooks.wire import Contents, Frame
+from tests.layers.conftest import EDIT_LIMIT, FlowLab, Outcomes, Script
+from tests.layers.test_editing import AS_IT_CAME, GET, OK, conversation, met_all, says, unchanged
+
+IDENTITY = """
+def request(flow, request):
+    request.url, dict(request.query), dict(request.cookies), request.headers.items(), request.path
+    request.headers = request.headers.items()
+    if not request.streams:
+        request.text = request.text
+        request.content = bytes(bytearray(request.content))
+def response(flow, request, response):
+    dict(response.cookies), response.status_code, response.reason
+    response.headers = response.headers.items()
+    if not response.streams:
+        response.text = response.text
+def message(flow, message):
+    message.text = message.text
+def data(flow, direction, data):
+    return bytes(bytearray(data))
+"""
+
+
+class InProcess(HookEditor):
+    """Asks a script that runs here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("hooks.py", EDIT_LIMIT)
+        module = ModuleType("hooks")
+        exec(text, module.__dict__)
+        self.info = Info.of(describe(module))
+        self.hooks = ScriptHooks(module)
+
+    async def ask(self, head: dict[str, Any], contents: Contents) -> Frame:
+        asked = moved(Frame({"id": 1, **head}, contents.body))
+        return moved(await self.hooks.call(asked))
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+def moved(frame: Frame) -> Frame:
+    data = frame.encode()
+    at = len(data) - len(frame.body)
+    return Frame.decode(data[8:at], data[at:])
+
+
+def run(lab: FlowLab, text: str, client: Script, server: Script) -> Outcomes:
+    out = lab.run(client, server, editor=InProcess(text))
+    out.check()
+    assert not any(isinstance(event, ScriptError) for event in out.events)
+    return out
+
+
+def applied(out: Outcomes) -> list[str]:
+    return [event.what for event in out.events if isinstance(event, RuleApplied)]
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", AS_IT_CAME)
+def test_what_hooks_do_not_change_is_sent_as_it_came(
+    flow_lab: FlowLab, name: str, split: bool
+) -> None:
+    client, server = conversation(*AS_IT_CAME[name])(split)
+    out = run(flow_lab, IDENTITY, client, server)
+    assert met_all(out), out.met
+    assert out.close.reason == "closed"
+    assert set(applied(out)) <= {"unedited"}
+
+
+def test_fields_keep_their_bytes_beside_changed_ones(flow_lab: FlowLab) -> None:
+    text = """
+def request(flow, request):
+    request.headers["b"] = "2"
+    request.method, request.path = "PATCH", "/b"
+    request.headers["Content-Length"] = "0"
+    request.headers.add("Transfer-Encoding", "chunked")
+def response(flow, request, response):
+    response.status_code = 201
+    response.headers.add("B", "2")
+    del response.headers["content-length"]
+"""
+    sent = b"POST /a HTTP/1.1\r\nhOST:a.test\r\nB : 1\r\nA:\t1 \r\nContent-LENGTH:2\r\n\r\nab"
+    got = b"PATCH /b HTTP/1.1\r\nhOST:a.test\r\nB: 2\r\nA:\t1 \r\nContent-LENGTH:2\r\n\r\nab"
+    answered = b"HTTP/1.1 200 Fine\r\nContent-length: 2\r\na:b\r\n\r\nok"
+    received = b"HTTP/1.1 201 Created\r\na:b\r\nB: 2\r\nContent-length: 2\r\n\r\nok"
+    client, server = conversation((sent, got, answered, received))(False)
+    out = run(flow_lab, text, client, server)
+    assert met_all(out), out.met
+    assert applied(out) == ["changed method, target, headers", "changed status, headers"]
+
+
+def test_an_answer_is_given_instead_of_the_servers(flow_lab: FlowLab) -> None:
+    text = """
+from mitml4.hooks import Response
+def request(flow, request):
+    if request.path == "/a":
+        return Response(404, {"Content-Length": "9", "A": "b"}, b"no")
+"""
+    own = b"HTTP/1.1 404 Not Found\r\nA: b\r\nContent-Length: 2\r\n\r\nno"
+    other = GET.replace(b"/a", b"/b")
+    client = says(
+        ("send", GET), ("expect", own), ("send", other), ("expect", OK), ("eof", b""),
+        ("expect eof", b""),
+    )  # fmt: skip
+    server = says(("expect", other), ("send", OK), ("expect eof", b""), ("eof", b""))
+    out = run(flow_lab, text, client, server)
+    assert met_all(out), out.met
+    assert applied(out) == ["answered"]
+
+
+def test_what_cannot_match_takes_its_usual_way(flow_lab: FlowLab) -> None:
+    text = "match = 'not port:443'\ndef response(flow, request, response): 1 / 0"
+    client, server = conversation(unchanged(GET, OK))(False)
+    assert met_all(run(flow_lab, text, client, server))
