@@ -39,6 +39,7 @@ from mitml4.tls.presented import Presented
 __all__ = ["BridgedHandshake", "NotBridged"]
 
 _TLS_1_3: Final = 0x0304
+_UNKNOWN_KEY: Final = "pre-shared key"
 _SCRATCH: Final = memoryview(bytearray(1 << 16))
 """What is received goes through it; nothing waits in between."""
 
@@ -128,6 +129,8 @@ class BridgedHandshake(Handshake):
             try:
                 given_up = await self.meet_server(self._read_server)
             except TlsFailure as failure:
+                if given_up := await self._leave_key_to_client():
+                    return given_up
                 await self.pass_on_failure(failure)
             except TlsError as error:
                 return await self._refuse_server(error)
@@ -154,6 +157,13 @@ class BridgedHandshake(Handshake):
                 case _ if legs.is_committed == was_committed:
                     await _receive(below, legs.server)
         return None
+
+    async def _leave_key_to_client(self) -> GivenUp | None:
+        """The server has refused a hello whose keys we do not know, and replaced by random bytes:
+        it may want one of these, and has no certificate."""
+        hello = self.legs.hello
+        knows_all = hello.identities == (1 if hello.ticket else 0)
+        return None if knows_all else await self.give_up(_UNKNOWN_KEY)
 
     async def _refuse_server(self, error: TlsError) -> GivenUp:
         """The server violates the protocol: the client is to see that itself."""

@@ -118,6 +118,23 @@ def test_a_client_without_sni_stays_without(s_server, identity, client, session)
     assert watch.flow().layer("tls")["details"]["sni"] is None
 
 
+def test_a_client_with_a_key_that_only_its_server_knows_is_passed_through(
+    serve_once, new_port, s_client, client, beside, session
+):
+    port = new_port()
+    key = ("-psk", "1a2b3c4d", "-tls1_3")
+    serve_once(*("openssl", "s_server", "-accept", str(port), "-www", "-nocert", *key), port=port)
+    for machine in (beside, client):
+        watch = session.watch()
+        assert "\nReused, TLSv1.3" in s_client(machine, port, *key).text
+    flow = watch.flow()
+    assert flow.actions == ["passthrough"]
+    assert flow.layer("tls")["details"]["passthrough"] == "pre-shared key"
+    watch = session.watch()
+    assert "alert handshake failure" in s_client(client, port, "-tls1_3").err
+    assert watch.flow().actions == ["intercepted"]
+
+
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_a_session_is_resumed_at_another_port_of_the_host(
     serve_once, new_port, s_client, identity, client, beside, session, files, tmp_path, version
