@@ -14,7 +14,7 @@ import pytest
 from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4
 from mitml4.lab.snapshot import difference, take_snapshot
 
-HTTP, HTTP_WITH_USER, TLS, NARROW = 3128, 3129, 3130, 3131
+HTTP, HTTP_WITH_USER, TLS, NARROW, SQUID = 3128, 3129, 3130, 3131, 3132
 SOCKS, SOCKS_WITH_USER, DANTE, SSH_D = 1080, 1081, 1082, 1083
 WEB, SECURE, CLOSED, MUTE = 80, 443, 9, 7777
 LOGIN = "alice:s3cret"
@@ -73,6 +73,19 @@ def proxies(serve, files: Path, identity, sshd) -> None:
         path = files / f"tinyproxy-{port}.conf"
         path.write_text(f"Port {port}\nListen {SERVER_V4}\n{extra}\n")
         serve("tinyproxy", "-d", "-c", str(path), port=port)
+    squid = files / "squid.conf"
+    squid.write_text(f"""
+        http_port {SERVER_V4}:{SQUID}
+        pid_filename none
+        cache_log /dev/null
+        access_log none
+        cache deny all
+        shutdown_lifetime 0 seconds
+        acl usual port {SECURE} {WEB}
+        http_access deny CONNECT !usual
+        http_access allow all
+    """)
+    serve("squid", "-N", "-f", str(squid), port=SQUID)
     serve(
         "socat",
         f"OPENSSL-LISTEN:{TLS},fork,reuseaddr,verify=0,"
@@ -87,6 +100,7 @@ pytestmark = pytest.mark.usefixtures("proxies")
 KINDS = (
     (f"http://{SERVER_V4}:{HTTP}",),
     (f"http://{LOGIN}@{SERVER_V4}:{HTTP_WITH_USER}",),
+    (f"http://{SERVER_V4}:{SQUID}",),
     (f"https://www.example:{TLS}",),
     (f"socks4://{SERVER_V4}:{DANTE}",),
     (f"socks4a://{SERVER_V4}:{SSH_D}",),
@@ -160,6 +174,7 @@ def test_the_name_is_asked_for_that_the_command_has_looked_up(host, lab) -> None
     [
         (f"http://{SERVER_V4}:{NARROW}", WEB, "answers 403"),
         (f"http://{SERVER_V4}:{HTTP_WITH_USER}", WEB, "answers 407"),
+        (f"http://{SERVER_V4}:{SQUID}", CLOSED, "answers 403 Forbidden"),
         (f"http://bob:s3cret@{SERVER_V4}:{HTTP_WITH_USER}", WEB, "answers 401"),
         (f"http://{SERVER_V4}:{HTTP}", CLOSED, "answers 500"),
         (f"socks5h://{SERVER_V4}:{SOCKS_WITH_USER}", WEB, "wants a user"),
