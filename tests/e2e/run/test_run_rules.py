@@ -196,3 +196,36 @@ def test_a_client_that_speaks_only_http_2_is_answered_too(host, nginx) -> None:
         *("respond", "file"),
         *("set-request-headers", "to", "set-response-headers"),
     ]
+
+
+SOCKETS = """
+import asyncio
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+
+async def echo(socket):
+    async for message in socket:
+        await socket.send(message)
+
+async def main():
+    for compression in ("deflate", None):
+        async with serve(echo, "127.0.0.1", 8771, compression=compression):
+            async with connect("ws://127.0.0.1:8771/", compression=compression) as socket:
+                for number in range(5):
+                    for text in (f"plain {number}", "a secret " * 50, "x" * 100_000):
+                        await socket.send(text)
+                        assert await socket.recv() == text.replace("secret", "public thing")
+                await socket.ping()
+
+asyncio.run(main())
+print("done")
+"""
+
+
+def test_messages_of_websockets_are_edited_between_real_ends(host) -> None:
+    text = '[[rule]]\nreplace = { in = "message", regex = "secret", with = "public thing" }\n'
+    options = ("--loopback", "--rules", write(host, text))
+    ended = host.run(host.python, "-c", SOCKETS, options=options)
+    assert ended.out == "done\n", ended.err
+    applied = [event["what"] for event in ended.of_type("rule.applied")]
+    assert applied == ["replace in message"] * 10
