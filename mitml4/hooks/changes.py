@@ -6,6 +6,7 @@ HTTP/1 keeps its bytes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -188,33 +189,35 @@ def _set_headers(message: Request | Response, said: object, *, is_ours: bool = F
         raise ValueError("no header fields")
     old = list(message.headers.fields)
     framing = [] if is_ours else [each for each in old if each.name.lower() in _FRAMING]
-    left = [each for each in old if each not in framing]
+    same: dict[tuple[bytes, bytes], deque[Field]] = {}
+    for each in old:
+        same.setdefault((each.name, each.value), deque()).append(each)
+    sensitive = {each.name.lower() for each in old if each.is_sensitive}
     fields: list[Field] = []
-    for each in said:
-        match each:
-            case [str(text), str(value)]:
-                name, content = text.encode("latin-1"), value.encode("latin-1")
-            case _:
-                raise ValueError("no header field")
+    for pair in said:
+        name, value = _field(pair)
         if name.lower() in _FRAMING:
             if framing:
                 fields.append(framing.pop(0))
-            continue
-        same = next(
-            (at for at, one in enumerate(left) if (one.name, one.value) == (name, content)), -1
-        )
-        if same >= 0:
-            fields.append(left.pop(same))
-            continue
-        check_field(name, content)
-        if name.startswith(b":") or (message.version == "HTTP/2" and name.lower() in _CONNECTION):
-            raise ValueError(f"{text} cannot be a header field here")
-        kin = [one for one in old if one.name.lower() == name.lower()]
-        is_sensitive = bool(kin) and kin[0].is_sensitive
-        fields.append(Field(name, content, is_sensitive=is_sensitive))
+        elif kept := same.get((name, value)):
+            fields.append(kept.popleft())
+        else:
+            check_field(name, value)
+            if name.startswith(b":") or (
+                message.version == "HTTP/2" and name.lower() in _CONNECTION
+            ):
+                raise ValueError(f"{name.decode()} cannot be a header field here")
+            fields.append(Field(name, value, is_sensitive=name.lower() in sensitive))
     fields += framing
     if fields == old:
         return []
     message.headers = Headers(fields)
     message.headers.is_changed = True
     return ["headers"]
+
+
+def _field(said: object) -> tuple[bytes, bytes]:
+    match said:
+        case [str(name), str(value)]:
+            return name.encode("latin-1"), value.encode("latin-1")
+    raise ValueError("no header field")

@@ -187,8 +187,11 @@ class _Supervisor:
         kept = {process.pid for process in self._running.values()}
         while orphans := set(_children()) - kept:
             for pid in orphans:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                except PermissionError:  # it has become another user
+                    kept.add(pid)
 
     def _tell(self, message: str) -> None:
         self._channel.send(message.encode()[:MAX_COMMAND])
@@ -215,7 +218,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _children() -> list[int]:
     task = f"/proc/self/task/{os.getpid()}/children"
-    return [int(pid) for pid in Path(task).read_text().split()]
+    try:
+        return [int(pid) for pid in Path(task).read_text().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return []
 
 
 def _reason(code: int) -> str:

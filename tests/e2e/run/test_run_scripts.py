@@ -10,6 +10,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -371,3 +372,72 @@ def test_a_script_is_its_callers_and_has_nothing_of_the_session(
         if who != "root":
             assert int(answer["CapPrm"], 16) == int(answer["CapAmb"], 16) == 0
         assert answer["links"] == ["/dev/null", "pipe", "pipe", "socket"]
+
+
+ANSWERING = """
+from mitml4.hooks import Response
+answers = True
+def request(flow, request):
+    if request.host == "nowhere.example":
+        return Response(418, {}, f"{request.url} {request.headers.get('X-Rule')} {flow.sni}")
+"""
+RULE = """
+[[rule]]
+set-request-headers = { "X-Rule" = "first" }
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hook_answers_for_a_server_that_is_not_there_after_rules(
+    host: Any, nginx: Path, way: str
+) -> None:
+    url, options = WAYS[way]
+    nowhere = url.replace("www.example", "nowhere.example:9")
+    script = "\n".join(
+        shlex.join(("curl", "-sS", "-i", "--max-time", "50", *options, each)) + "; echo"
+        for each in (f"{nowhere}/a", f"{url}/")
+    )
+    rules = host.scratch / "first.toml"
+    rules.write_text(RULE)
+    rules.chmod(0o644)
+    hooks = ("--script", write(host, ANSWERING), "--rules", str(rules))
+    ended = host.run("sh", "-c", script, options=hooks)
+    sni = None if way == "plain" else "nowhere.example"
+    assert f"{nowhere}/a first {sni}" in ended.out, ended.err
+    assert "hello from nginx" in ended.out
+    assert ended.of_type("script.error") == []
+
+
+def test_no_process_of_a_script_outlives_a_session_that_is_killed(host: Any) -> None:
+    pids = host.home / "pids"
+    script = f"""
+import os
+with open({str(pids)!r}, "a") as file: print(os.getpid(), os.getppid(), file=file)
+
+def close(flow):
+    while True: pass
+"""
+    one, other = host.scratch / "one.py", host.scratch / "other.py"
+    for each in (one, other):
+        each.write_text(script)
+        each.chmod(0o644)
+    options = ("--script", str(one), "--script", str(other))
+    process = host.popen(host.argv("sh", "-c", "echo ready; sleep 1000", options=options))
+    assert process.stdout.readline() == "ready\n"
+    running = [int(pid) for pid in pids.read_text().split()]
+    assert len(running) == 4
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in running):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_script_that_cannot_be_used_begins_no_session(host: Any) -> None:
+    path = write(host, "def request(flow, request):\n    pass\n1 / 0\n")
+    process = host.popen(host.argv("touch", "ran", options=("--script", path)))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"{path}:3: ZeroDivisionError: division by zero" in err
+    assert not (host.home / "ran").exists()
