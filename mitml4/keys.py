@@ -10,7 +10,7 @@ _MOVE: Final = (
     ("↑ ↓, k j", "select a flow, or scroll in one"),
     ("Page Up, Page Down", "the same by a page"),
     ("Home g, End G", "the first, or the last"),
-    ("Enter →, Esc ←", "open a flow: its layers, certificates, requests and data; go back"),
+    ("Enter →, Esc ←", "open a flow: layers, certificates, requests, data; go back"),
     ("n, N", "in a flow: the next request, or the one before"),
 )
 _SELECT: Final = (
@@ -18,7 +18,7 @@ _SELECT: Final = (
     ("s", "sort: as opened, by bytes, by server, by stack"),
     ("!", "show only flows that failed or were blocked; all again"),
 )
-_COPY: Final = ("e", "copy the request as a curl command to the terminal's clipboard")
+_COPY: Final = ("e", "copy the request as a curl command (to the clipboard)")
 _WRITE: Final = ("w", "write this flow's events to a new file, flow-N.jsonl")
 _HELP: Final = ("?", "show these keys; any key goes back")
 
@@ -29,7 +29,7 @@ KEYS: Final = (
     ("p", "pass TLS to this flow's server through from now on; intercept it again"),
     ("b", "block this flow's server from now on; allow it again"),
     ("x", "reset this flow"),
-    ("c", "show how clients get the certificate of the CA: its page, as a QR code too"),
+    ("c", "show where clients get the CA, with a QR code"),
     _COPY,
     _WRITE,
     ("Space", "pause or resume the display; flows continue"),
