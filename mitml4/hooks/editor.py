@@ -226,23 +226,30 @@ class HookEditor(ABC):
             return None
         return _ScriptData(self, flow, direction)
 
-    async def change_data(self, flow: EditedFlow, direction: str, data: bytes) -> bytes:
-        """What is sent instead of it."""
+    async def change_data(
+        self, flow: EditedFlow, direction: str, data: bytes, said: set[str]
+    ) -> bytes:
+        """What is sent instead of it. `said`: the kinds of events of this direction, which has one
+        of each kind, however long it is."""
         sent = Contents()
         told = {"direction": direction, "length": sent.put(data)}
+        failure: HookError | None = None
+        changed: bytes | None = None
         try:
             frame = await self.ask(self._head("data", flow, **told), sent)
             changed = self._bounded(Contents(frame.body).take(frame.head.get("length")))
         except HookError as error:
-            self._failed(flow, "data", None, error)
-            return data
+            failure = error
         except ValueError as error:
-            self._failed(flow, "data", None, HookError("refused", str(error)))
-            return data
-        if changed is None:
-            return data
-        self._done(flow, "data", None, "changed data")
-        return changed
+            failure = HookError("refused", str(error))
+        kind = failure.what if failure else "changed"
+        if kind not in said and (failure or changed is not None):
+            said.add(kind)
+            if failure:
+                self._failed(flow, "data", None, failure)
+            else:
+                self._done(flow, "data", None, "changed data")
+        return data if changed is None else changed
 
     def _head(self, hook: str, flow: EditedFlow, **told: Any) -> dict[str, Any]:
         self.told.add(flow.model.number)
@@ -270,9 +277,10 @@ class _ScriptData:
         self._script = script
         self._flow = flow
         self._direction = direction
+        self._said: set[str] = set()
 
     async def feed(self, data: bytes) -> bytes | Ending:
-        return await self._script.change_data(self._flow, self._direction, data)
+        return await self._script.change_data(self._flow, self._direction, data, self._said)
 
     async def flush(self) -> bytes:
         return b""

@@ -121,6 +121,25 @@ def request(flow, request):
     assert applied(out) == ["answered"]
 
 
+def test_data_is_changed_piece_by_piece_and_that_is_said_once(flow_lab: FlowLab) -> None:
+    text = """
+def data(flow, direction, data):
+    data = data.replace(b"drop", b"")
+    return data.replace(b"a", b"bb") if direction == "up" else data
+"""
+    client = says(
+        ("send", b"\0a"), ("expect", b"1"), ("send", b"drop"), ("send", b"xa"), ("expect", b"2"),
+        ("eof", b""), ("expect eof", b""),
+    )  # fmt: skip
+    server = says(
+        ("expect", b"\0bb"), ("send", b"1"), ("expect", b"xbb"), ("send", b"2"),
+        ("expect eof", b""), ("eof", b""),
+    )  # fmt: skip
+    out = run(flow_lab, text, client, server)
+    assert met_all(out), out.met
+    assert applied(out) == ["changed data"]
+
+
 def test_what_cannot_match_takes_its_usual_way(flow_lab: FlowLab) -> None:
     text = "match = 'not port:443'\ndef response(flow, request, response): 1 / 0"
     client, server = conversation(unchanged(GET, OK))(False)
