@@ -441,3 +441,22 @@ def test_a_script_that_cannot_be_used_begins_no_session(host: Any) -> None:
     assert process.returncode == 2
     assert f"{path}:3: ZeroDivisionError: division by zero" in err
     assert not (host.home / "ran").exists()
+
+
+def test_a_stream_of_http2_does_not_wait_for_the_hook_of_another(host: Any, nginx: Path) -> None:
+    script = """
+import trio
+fast = trio.Event()
+async def request(flow, request):
+    if request.path == "/slow":
+        await fast.wait()
+    else:
+        fast.set()
+"""
+    urls = [f"https://www.example/{path}" for path in ("slow", "")]
+    curl = ("curl", "-sS", "--http2", "--parallel", "--max-time", "50", "-w", "%{http_code} ")
+    hooks = ("--script", write(host, script), "--script-timeout", "40s")
+    ended = host.run(*curl, *urls, options=hooks)
+    assert sorted(ended.out.split()[-2:]) == ["200", "404"]
+    assert ended.of_type("script.error") == []
+    assert ended.stacks == [["tls", "http/2"]]
