@@ -209,6 +209,7 @@ async def test_a_server_may_renegotiate_and_ask_for_a_certificate_later(
 ) -> None:
     pem = tmp_path / "server.pem"
     server_ca.issue_cert("example.test").private_key_and_cert_chain_pem.write_to_path(pem)
+    asked: list[SSL.Connection] = []
 
     def talk(raw: socket.socket) -> None:
         raw.setblocking(True)
@@ -228,6 +229,7 @@ async def test_a_server_may_renegotiate_and_ask_for_a_certificate_later(
         else:
             connection.renegotiate()
         connection.do_handshake()  # says so; the answer comes with what is read next
+        asked.append(connection)
         connection.sendall(connection.recv(100))
         connection.shutdown()
 
@@ -240,10 +242,12 @@ async def test_a_server_may_renegotiate_and_ask_for_a_certificate_later(
         context.post_handshake_auth = True
         server_ca.configure_trust(context)  # it is passed through in the end
         client = await handshake(proxy, context)
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             for words in (b"\x00before", b"\x00after"):
                 await client.send_all(words)
                 assert await client.receive_some() == words
+                while not asked or asked[0].renegotiate_pending():
+                    await trio.sleep(0.01)
         await client.aclose()
         await proxy.wait_closed()
         said = ["the server asks for a client certificate"] if asks else []
