@@ -66,6 +66,8 @@ imports: .venv/ready-to-develop
 generated: .venv/ready-to-develop
 	$(BIN)/python tools/generate.py --check
 
+# One process more than there are cores, because many tests wait for other programs.
+PROCESSES := $(shell echo $$(($$(nproc) + 1)))
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --numprocesses
 # The tests start mitml4 hundreds of times; without this, compiling would take half of each start.
 COMPILE := $(BIN)/python -m compileall -q mitml4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,6 +65,12 @@ async def refusal(proxy, context: ssl.SSLContext, name: str = "example.test") ->
         return "no failure"
 
     return await trio.to_thread.run_sync(attempt)
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Of what another thread does."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -246,8 +253,7 @@ async def test_a_server_may_renegotiate_and_ask_for_a_certificate_later(
             for words in (b"\x00before", b"\x00after"):
                 await client.send_all(words)
                 assert await client.receive_some() == words
-                while not asked or asked[0].renegotiate_pending():
-                    await trio.sleep(0.01)
+                await wait_until(lambda: asked and not asked[0].renegotiate_pending())
         await client.aclose()
         await proxy.wait_closed()
         said = ["the server asks for a client certificate"] if asks else []
