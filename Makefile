@@ -75,14 +75,13 @@ COMPILE := $(BIN)/python -m compileall -q mitml4
 unit: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
-	$(PYTEST) auto --ignore tests/e2e --ignore tests/machine
+	$(PYTEST) $(PROCESSES) --ignore tests/e2e --ignore tests/machine
 
-# Use one process more than there are cores, because many of these tests wait for other programs.
 # With sudo, write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$(($$(nproc) + 1)) \
+	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $(PROCESSES) \
 	    tests/e2e tests/machine
 
 # Only the wheel is installed, so this finds what is missing in it.
