@@ -17,7 +17,7 @@ UNIT_TOOLS := openssl=openssl keytool=default-jre-headless certutil=libnss3-tool
     groff=groff-base fish=fish
 E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
     sshd=openssh-server ssh=openssh-client microsocks=microsocks danted=dante-server \
-    tinyproxy=tinyproxy squid=squid socat=socat nghttp=nghttp2-client gnutls-cli=gnutls-bin tcpdump=tcpdump \
+    tinyproxy=tinyproxy squid=squid-openssl socat=socat nghttp=nghttp2-client gnutls-cli=gnutls-bin tcpdump=tcpdump \
     botan=botan lighttpd=lighttpd /usr/lib/lighttpd/mod_wolfssl.so=?lighttpd-mod-wolfssl \
     apache2=apache2-bin vsftpd=vsftpd dovecot=dovecot-imapd exim4=exim4-daemon-light mariadbd=mariadb-server \
     mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin \
