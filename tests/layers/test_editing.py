@@ -235,6 +235,15 @@ def test_a_body_above_the_limit_streams_by_and_that_is_said_once(flow_lab: FlowL
     assert applied.what == "unedited"
 
 
+def test_a_body_that_is_cut_off_goes_on_as_far_as_it_came(flow_lab: FlowLab) -> None:
+    part = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\na secret"
+    client = says(("send", GET), ("expect", part), ("expect eof", b""))
+    server = says(("expect", GET), ("send", part), ("eof", b""))
+    out = run(flow_lab, rules(REPLACE), client, server)
+    (applied,) = (event for event in out.events if isinstance(event, RuleApplied))
+    assert (applied.what, applied.reason) == ("unedited", "a body that was cut off")
+
+
 def test_an_endless_body_is_not_held_back(flow_lab: FlowLab) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     client = says(("send", GET), ("expect", head + b"data: ok\n\n"), ("eof", b""))

@@ -251,8 +251,10 @@ class Http1Editing:
                 body.end()
                 break
         depth = self._context.depth
-        if not body.is_done or is_above:
+        if is_above:
             self._editing.unedited(depth, number, self._editing.too_large(len(raw)))
+        elif not body.is_done:
+            self._editing.unedited(depth, number, "a body that was cut off")
         elif not head.hand_over(message, b"".join(content), self._editing.limit):
             self._editing.unedited(depth, number, "a body whose coding cannot be undone")
         return bytes(raw)

@@ -242,8 +242,10 @@ class Http2Editing:
         if not half.was_asked and not self._core.collect(stream, direction):
             return False
         depth, number = self._context.depth, stream.number
-        if half.is_above or not half.has_ended:
+        if half.is_above:
             self._editing.unedited(depth, number, self._editing.too_large(len(half.queue)))
+        elif not half.has_ended:
+            self._editing.unedited(depth, number, "a body that was cut off")
         elif half.queue and not self._core.hand_over(stream, direction):
             self._editing.unedited(depth, number, "a body whose coding cannot be undone")
         return True
