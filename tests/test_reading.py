@@ -89,7 +89,7 @@ def test_a_broken_file_names_the_line_after_all_flows_before_it(
         ("7", "line 4 is no event"),
         ('{"type":7}', "line 4 is no event"),
         (json.dumps(bad), "line 4 is no event of mitml4: its flow.open has no 'client'"),
-        (opened(3).replace("443", '"x"', 1), "line 4 is no event"),
+        (opened(3).replace(":443", ':"x"', 1), "line 4 is no event"),
         ("x" * 1_000_000, "a line of more than"),
     ):
         path = write(tmp_path / "events.jsonl", opened(1), opened(2), closed(2), line, closed(1))
