@@ -1,0 +1,80 @@
+"""Options that the help lists under headings, and commands whose help does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from mitml4.cli.values import Parsed, parse_duration, parse_size
+from mitml4.session.policy import HostPattern
+
+__all__ = [
+    "DURATION",
+    "HOST",
+    "SIZE",
+    "Command",
+    "F",
+    "SectionOption",
+    "choice",
+    "option",
+    "section_of",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class SectionOption(click.Option):
+    """An option that the help lists under a heading."""
+
+    def __init__(self, *args: Any, section: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.section = section
+
+
+class Command(click.Command):
+    """A command whose help lists its options in sections.
+
+    `exit_status` and `keys` are tables for its man page and the reference: terms and meanings.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        exit_status: tuple[tuple[str, str], ...] = (),
+        keys: tuple[tuple[str, str], ...] = (),
+        **settings: Any,
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.exit_status = exit_status
+        self.keys = keys
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
+                sections.setdefault(section_of(option), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def section_of(option: click.Option) -> str:
+    """The heading under which an option is listed."""
+    return option.section if isinstance(option, SectionOption) else "Options"
+
+
+HOST: Final = Parsed("host", HostPattern.parse)
+DURATION: Final = Parsed("duration", parse_duration)
+SIZE: Final = Parsed("size", parse_size)
+
+
+def option(section: str, *names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(*names, cls=SectionOption, section=section, **settings)
+
+
+def choice(section: str, name: str, *values: str, help: str) -> Callable[[F], F]:
+    """An option with a closed set of values; the first is the default."""
+    kind = click.Choice(values)
+    return option(section, name, type=kind, default=values[0], show_default=True, help=help)
