@@ -21,6 +21,7 @@ from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.original import key_type_of
 from mitml4.tls.presented import Presented
+from mitml4.tls.sent_chain import AUTHORITY_ALONE
 from mitml4.tls.verify import Unknown, Verdict, Verifier
 
 __all__ = ["Assessment", "CertificateTools", "assess", "make_leaf", "unknown_to_all"]
@@ -62,7 +63,13 @@ def assess(
     shown = verdict
     if tools.upstream == "ignore":
         staple = None if verdict.is_revoked else verdict.staple
-        shown = replace(verdict, issuer=tools.verifier.everybody, strict=None, staple=staple)
+        shown = replace(
+            verdict,
+            issuer=tools.verifier.everybody,
+            strict=None,
+            staple=staple,
+            sent=AUTHORITY_ALONE,
+        )
     else:
         hidden = [*verdict.hidden, *hidden]
     return Assessment(
@@ -103,6 +110,7 @@ async def make_leaf(
         name=hello.sni or host,
         strict=verdict.strict is None,
         staple=verdict.staple,
+        sent=verdict.sent,
     )
 
 

@@ -38,6 +38,7 @@ from mitml4.tls.der import (
 )
 from mitml4.tls.keys import KeyType, LeafKey, LeafKeys, PrivateKey, sign, signing_hash
 from mitml4.tls.original import Extension, Original
+from mitml4.tls.sent_chain import AUTHORITY_ALONE, SentChain, resolve
 from mitml4.tls.staple import Staple, make_staple
 from mitml4.tls.verify import Issuer, Unknown
 
@@ -149,14 +150,16 @@ class Forge:
         name: str | None = None,
         strict: bool = True,
         staple: Staple | None = None,
+        sent: SentChain = AUTHORITY_ALONE,
     ) -> Leaf:
         """The leaf that mirrors a server's certificate (or the DER of it).
 
         `issuer` says who has signed the original; the leaf is signed by an authority that clients
         trust or distrust in the same way. The leaf itself has the dates and names. Unless `strict`,
         the leaf has a defect that only strict clients refuse. `staple` is what the server's OCSP
-        response says, if it is certain. If the server showed no certificate (None), the leaf is for
-        `name`, a host name or an address literal.
+        response says, if it is certain. `sent` is what follows a leaf of a known issuer. If the
+        server showed no certificate (None), the leaf is for `name`, a host name or an address
+        literal.
 
         Checkpoints only while the first key of this type is generated, in a worker thread; the leaf
         itself is created without a checkpoint, and so only once. Raises CertificateError if the
@@ -164,11 +167,11 @@ class Forge:
         """
         key = await self._keys.get(key_type)
         shown = _shown(original, name)
-        index = (shown, key_type, issuer, strict, staple)
+        index = (shown, key_type, issuer, strict, staple, sent)
         if leaf := self._leaves.get(index):
             return leaf
         parts = _read(original, name)
-        signer = self._signer(issuer, key, parts)
+        signer = self._signer(issuer, key, parts, sent)
         leaf = _mint(parts, key, signer, datetime.now(UTC).replace(microsecond=0), strict)
         if staple and not isinstance(issuer, Unknown):
             response = make_staple(staple, leaf.certificate, self._authority(issuer))
@@ -180,9 +183,9 @@ class Forge:
     def _authority(self, issuer: frozenset[int]) -> CertificateAuthority:
         return self._narrower.get(issuer, self.ca)
 
-    def _signer(self, issuer: Issuer, key: LeafKey, original: Original) -> _Signer:
+    def _signer(self, issuer: Issuer, key: LeafKey, original: Original, sent: SentChain) -> _Signer:
         if not isinstance(issuer, Unknown):
-            return _Signer.of(self._authority(issuer))
+            return _Signer.of(self._authority(issuer), sent)
         unknown = _Signer.of(self._untrusted)
         match issuer:
             case Unknown.ROOT:
@@ -244,18 +247,20 @@ class _Signer:
     key_identifier: bytes
     not_before: datetime
     not_after: datetime
-    sent: tuple[x509.Certificate, ...]
-    """The certificates that are sent after the leaf."""
+    authority: x509.Certificate
+    sent: SentChain
+    """What is sent after the leaf."""
 
     @classmethod
-    def of(cls, ca: CertificateAuthority) -> _Signer:
+    def of(cls, ca: CertificateAuthority, sent: SentChain = AUTHORITY_ALONE) -> _Signer:
         return cls(
             key=ca.key,
             name=Original.read(ca.certificate).subject,
             key_identifier=_key_identifier(ca.certificate),
             not_before=ca.certificate.not_valid_before_utc,
             not_after=ca.certificate.not_valid_after_utc,
-            sent=(ca.certificate,),
+            authority=ca.certificate,
+            sent=sent,
         )
 
     @property
@@ -308,10 +313,11 @@ def _mint(original: Original, key: LeafKey, signer: _Signer, now: datetime, stri
     }
     if not original.spki:  # there was no original
         alike.clear()
+    chain = resolve(signer.sent, certificate, signer.authority)
     return Leaf(
         certificate=certificate,
-        chain=signer.sent,
-        chain_der=tuple(each.public_bytes(Encoding.DER) for each in (certificate, *signer.sent)),
+        chain=chain,
+        chain_der=tuple(each.public_bytes(Encoding.DER) for each in (certificate, *chain)),
         key=key.private,
         mirrored=tuple(name for name, same in alike.items() if same),
         not_mirrored=_shortened([name for name, same in alike.items() if not same]),

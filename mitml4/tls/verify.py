@@ -39,8 +39,9 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import CertificateError, UsageError
 from mitml4.remember import remembered
 from mitml4.tls.faults import MALFORMED, date_fault, faults_of, parse, strict_fault_of
-from mitml4.tls.original import Original
+from mitml4.tls.original import Original, names_of
 from mitml4.tls.presented import Presented
+from mitml4.tls.sent_chain import AUTHORITY_ALONE, SentChain, fault_of, mirror_chain
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
 from mitml4.tls.trust_store import certificates_of
 
@@ -86,6 +87,8 @@ class Verdict:
     """The defect for which only strict clients refuse it."""
     staple: Staple | None = None
     """The server's OCSP response, if it sent one and a response of ours can say the same."""
+    sent: SentChain = AUTHORITY_ALONE
+    """What follows the leaf."""
 
     @property
     def reason(self) -> str:
@@ -155,6 +158,9 @@ class Verifier:
             staple = _read_staple(told[0].path, response, now)
         except StapleFault as fault:
             hidden[str(fault)] = None
+        sent = mirror_chain(certificates) if known else AUTHORITY_ALONE
+        if unsendable := fault_of(sent):
+            hidden[unsendable], sent = None, AUTHORITY_ALONE
         if staple and staple.revocation and not known:
             # Our leaf has an unknown issuer as well, and none that could answer for it.
             hidden["revoked"], staple = None, None
@@ -167,6 +173,7 @@ class Verifier:
             issuer=known or told[0].unknown or Unknown.ISSUER,
             strict=strict,
             staple=staple,
+            sent=sent,
         )
 
 
@@ -280,11 +287,7 @@ def _claimed_path(chain: Sequence[crypto.X509]) -> list[crypto.X509]:
 
 def _names(certificate: crypto.X509) -> tuple[bytes, bytes]:
     """The DER of subject and issuer."""
-    try:
-        original = Original.read(der(certificate))
-    except CertificateError:
-        return b"", b"?"
-    return original.subject, original.issuer
+    return names_of(der(certificate))
 
 
 def added_roots(file: Path | None) -> list[bytes]:

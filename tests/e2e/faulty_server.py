@@ -74,6 +74,8 @@ class Server:
     root: str = "sound"
     sent: str = "leaf intermediate"
     is_self_signed: bool = False
+    is_of_root: bool = False
+    """Whether the root has signed the leaf."""
     staple: dict[str, Any] | None = None
     ciphers: str = "ALL"
     dh_bits: int = 0
@@ -389,6 +391,24 @@ def superfluous(server: Server) -> None:
 
 
 @fault
+def leaf_twice(server: Server) -> None:
+    server.sent = "leaf leaf intermediate"
+
+
+@fault
+def of_the_root(server: Server) -> None:
+    """Whoever wants the issuer's certificate has to have it."""
+    server.is_of_root, server.sent = True, "leaf"
+
+
+@fault
+def of_the_root_with_staple(server: Server) -> None:
+    """Which curl checks with the certificates that were sent."""
+    of_the_root(server)
+    staple_good(server)
+
+
+@fault
 def must_staple(server: Server) -> None:
     server.leaf.say(x509.TLSFeature([x509.TLSFeatureType.status_request]))
 
@@ -490,6 +510,8 @@ class Roots:
         intermediate = sign(server.intermediate, above.name, above.key)
         if server.root == "trusted intermediate":
             self.trusted.append(intermediate)
+        if server.is_of_root:
+            return [sign(leaf, above.name, above.key)], root
         signed = sign(leaf, server.intermediate.name, server.intermediate.key)
         parts = {
             "leaf": signed,
@@ -564,8 +586,11 @@ def respond(leaf: crypto.X509, issuer: crypto.X509, server: Server) -> bytes:
         )
         .responder_id(ocsp.OCSPResponderEncoding.HASH, authority)
     )
-    signer = server.leaf if server.is_self_signed else server.intermediate
-    signed = builder.sign(signer.key.to_cryptography_key(), hashes.SHA256())
+    if server.is_self_signed:
+        signer = server.leaf.key
+    else:
+        signer = key("SECP256R1/root") if server.is_of_root else server.intermediate.key
+    signed = builder.sign(signer.to_cryptography_key(), hashes.SHA256())
     response = signed.public_bytes(Encoding.DER)
     return response.replace(signed.signature[-8:], bytes(8)) if "forged" in told else response
 

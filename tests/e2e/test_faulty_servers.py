@@ -34,7 +34,8 @@ def words(text: str) -> list[str]:
 
 
 SHOWN = words("""
-    sound leaf-rsa:2048 leaf-ed25519 wildcard wrong-order superfluous staple-good staple-revoked
+    sound leaf-rsa:2048 leaf-ed25519 wildcard wrong-order superfluous leaf-twice of-the-root
+    of-the-root-with-staple staple-good staple-revoked
     dh-2048 rsa-key-exchange expired not-yet-valid wrong-name common-name-alone inner-wildcard
     name-with-nul address-as-name unknown-root unknown-root-sent intermediate-missing
     self-signed self-signed-as-root sloppy-root leaf-without-authority-key

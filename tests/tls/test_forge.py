@@ -32,6 +32,7 @@ from mitml4.tls.der import BIT_STRING, INTEGER, OCTET_STRING, OID, SEQUENCE, ele
 from mitml4.tls.forge import MAX_LEAF_LIFE, MAX_VALIDITY, Forge, Leaf
 from mitml4.tls.keys import KeyType, LeafKeys
 from mitml4.tls.original import Original, key_type_of
+from mitml4.tls.sent_chain import Part
 from mitml4.tls.staple import Staple, read_staple
 from mitml4.tls.verify import Issuer, Unknown
 
@@ -452,6 +453,16 @@ def test_a_leaf_has_the_bytes_that_are_sent() -> None:
         sent = [each.public_bytes(Encoding.DER) for each in (leaf.certificate, *leaf.chain)]
         assert leaf.chain_der == tuple(sent)
         assert len(sent) == count
+
+
+async def test_what_follows_a_leaf_is_part_of_it() -> None:
+    forge = Forge(AUTHORITY)
+    shown, other = original(NAMES), original().public_bytes(Encoding.DER)
+    authority = AUTHORITY.certificate.public_bytes(Encoding.DER)
+    for sent in ((), (Part.AUTHORITY,), (Part.LEAF, other, Part.AUTHORITY)):
+        leaf = await forge.leaf(shown, issuer=KNOWN, key_type=KeyType.EC_P256, sent=sent)
+        ours = {Part.LEAF: leaf.chain_der[0], Part.AUTHORITY: authority}
+        assert leaf.chain_der[1:] == tuple(ours.get(each, each) for each in sent)
 
 
 class TestTheForgeRemembers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from OpenSSL import crypto
 
 from mitml4.tls import verify
 from mitml4.tls.presented import Presented
+from mitml4.tls.sent_chain import AUTHORITY_ALONE, Part
 from mitml4.tls.verify import Unknown, Verdict, Verifier, der
 
 # cryptography's builder, which it points to, does not make what is weak.
@@ -123,6 +125,10 @@ def presented(*chain: crypto.X509) -> Presented:
     return Presented(chain=tuple(map(der, chain)))
 
 
+def of_usual_chain(verdict: Verdict) -> Verdict:
+    return replace(verdict, sent=AUTHORITY_ALONE)
+
+
 def trusted(roots: Any) -> list[bytes]:
     return [der(root) for root in roots.trusted]
 
@@ -132,8 +138,34 @@ def test_every_defect_is_found_and_told_from_what_a_leaf_shows(
 ) -> None:
     chains = {each: roots.issue(faulty.combine(each))[0] for each in VERDICTS}
     verifier = Verifier(trusted(roots))
-    verdicts = {each: verifier.verify(presented(*chain), NAME) for each, chain in chains.items()}
+    verdicts = {
+        each: of_usual_chain(verifier.verify(presented(*chain), NAME))
+        for each, chain in chains.items()
+    }
     assert verdicts == VERDICTS
+
+
+def test_our_chain_has_the_faults_of_the_servers(faulty: SimpleNamespace, roots: Any) -> None:
+    verifier = Verifier(trusted(roots))
+    ours = Part.AUTHORITY
+    for fault, expected in {
+        "sound": (ours,),
+        "of-the-root": (),
+        "leaf-twice": (Part.LEAF, ours),
+        "wrong-order": (der(roots.signed["sound"]), ours),
+        "superfluous": (der(roots.signed["short"]), ours),
+        "unknown-root": AUTHORITY_ALONE,  # which is sent or not, as the verdict says
+    }.items():
+        chain, _ = roots.issue(faulty.combine(fault))
+        assert verifier.verify(presented(*chain), NAME).sent == expected, fault
+
+
+def test_what_is_of_no_use_is_bounded(faulty: SimpleNamespace, roots: Any) -> None:
+    chain, _ = roots.issue(faulty.combine("sound"))
+    verdict = Verifier(trusted(roots)).verify(
+        presented(*chain, *[roots.signed["short"]] * 50), NAME
+    )
+    assert verdict == hidden("too many certificates that are of no use")
 
 
 def test_what_is_not_trusted_by_one_may_be_by_another(faulty: SimpleNamespace, roots: Any) -> None:
@@ -162,7 +194,7 @@ def test_a_long_chain_is_told(faulty: SimpleNamespace) -> None:
     chain: list[crypto.X509] = []
     for number in range(8):
         leaf = faulty.sign(faulty.a_leaf(), above.name, above.key)
-        verdict = Verifier([der(root)]).verify(presented(leaf, *chain), NAME)
+        verdict = of_usual_chain(Verifier([der(root)]).verify(presented(leaf, *chain), NAME))
         assert verdict == (shown() if number <= 6 else hidden("certificate chain too long"))
         below = faulty.an_authority(f"Intermediate {number}", f"SECP256R1/{number}")
         chain.insert(0, faulty.sign(below, above.name, above.key))
@@ -180,7 +212,8 @@ def test_a_malformed_certificate_is_told_whatever_is_wrong_with_it(
         signed = faulty.sign(leaf, issuer.name, issuer.key)
         signed.set_serial_number(serial)
         signed.sign(issuer.key, "sha256")
-        assert Verifier(trusted(roots)).verify(presented(signed), NAME) == malformed
+        verdict = Verifier(trusted(roots)).verify(presented(signed), NAME)
+        assert of_usual_chain(verdict) == malformed
 
 
 def test_what_openssl_does_not_read_is_malformed(faulty: SimpleNamespace, roots: Any) -> None:
