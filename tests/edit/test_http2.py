@@ -16,7 +16,8 @@ from hpack import Encoder, NeverIndexedHeaderTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitml4.edit.http2 import CANCEL, Http2Core, Job, _frame
+from mitml4.edit.http2.core import Http2Core
+from mitml4.edit.http2.frames import CANCEL, Job, frame_bytes
 from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Response
 from mitml4.protocols.conversation import Direction
@@ -401,16 +402,16 @@ def test_a_stream_is_reset_at_both_sides() -> None:
 def test_ten_thousand_streams_are_served_at_once() -> None:
     """Without h2, which looks at all streams for each one."""
     core, encoder = Http2Core(LIMIT, EditMemory(LIMIT)), Encoder()
-    core.receive(UP, PREFACE + _frame(4, 0, 0))
+    core.receive(UP, PREFACE + frame_bytes(4, 0, 0))
     for number in range(1, 20_001, 2):
-        core.receive(UP, _frame(1, 4, number, encoder.encode(POST)))
-        core.receive(UP, _frame(0, 0, number, b"a"))
+        core.receive(UP, frame_bytes(1, 4, number, encoder.encode(POST)))
+        core.receive(UP, frame_bytes(0, 0, number, b"a"))
     assert len(core.jobs) == 10_000
     for job in core.jobs:
         core.collect(job.stream, UP)
     core.jobs.clear()
     for number in range(1, 20_001, 2):
-        core.receive(UP, _frame(0, 1, number, b"b"))
+        core.receive(UP, frame_bytes(0, 1, number, b"b"))
     for job in core.jobs:
         assert core.hand_over(job.stream, UP)
         assert job.stream.request
@@ -419,7 +420,7 @@ def test_ten_thousand_streams_are_served_at_once() -> None:
         core.release(job.stream, UP, None)
     sent = core.take(UP)
     assert sent.count(b"changed!") == 65535 // 8  # what the window of the connection takes
-    core.receive(DOWN, _frame(4, 0, 0) + _frame(8, 0, 0, (1 << 20).to_bytes(4)))
+    core.receive(DOWN, frame_bytes(4, 0, 0) + frame_bytes(8, 0, 0, (1 << 20).to_bytes(4)))
     assert (sent + core.take(UP)).count(b"changed!") >= 9999  # one of them is in two frames
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mitml4.edit.codings import decoded
 from mitml4.edit.http1 import BodyReader, head_length, read_request, read_response
-from mitml4.edit.http2 import Http2Core
+from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.memory import EditMemory
 from mitml4.edit.parser import RulesError, parse_rules
 from mitml4.edit.websocket import MessageEdit, Pending, TooLargeError

@@ -1,4 +1,4 @@
-"""HTTP/2 with editing: the frames are `edit/http2.py`'s; this moves its bytes, and asks the editor.
+"""HTTP/2 with editing: the frames are `edit/http2`'s; this moves its bytes, and asks the editor.
 
 An editor that never waits is asked in the order in which the messages come. One that may wait is
 asked in a task for each message, so that a stream does not wait for another one.
@@ -11,7 +11,9 @@ from typing import Final
 import trio
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
-from mitml4.edit.http2 import CANCEL, INTERNAL_ERROR, Http2Core, Job, Stream, half_headers
+from mitml4.edit.http2.core import Http2Core
+from mitml4.edit.http2.frames import CANCEL, INTERNAL_ERROR, Job, Stream
+from mitml4.edit.http2.messages import half_headers
 from mitml4.edit.messages import Answer, Ending, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep

@@ -1,0 +1,1 @@
+"""HTTP/2 with editing, without input and output."""

@@ -1,0 +1,412 @@
+"""The frames of an HTTP/2 connection of which some messages are edited (RFC 9113).
+
+Frames of streams that are not edited pass as they came, and so do PING, PRIORITY, SETTINGS and
+GOAWAY. Each request and each response is held at its head until the editor has been asked: a `Job`.
+
+Header blocks pass as they came until the first one of a direction is changed. From then on all
+blocks of that direction are encoded anew, with a table that begins empty; their order and what is
+never to be indexed stay.
+
+Flow control. What passes counts at both sides alike, so WINDOW_UPDATE passes too. What is held back
+for the editor is credited to its sender at once: `credited`. What is sent of that, or of our own,
+takes from the receiver's windows without the sender's knowing, so as much of the receiver's next
+WINDOW_UPDATEs is kept back: `swallow`. Where the windows are too small meanwhile, content waits in
+the stream's queue, uncredited, so that its sender stops.
+
+A request that goes on after a later one gets another number (`_number_for`), since the numbers of
+streams have to grow. A request that is answered here never has one at the server.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from hpack import HeaderTuple, HPACKError
+
+from mitml4.edit.codings import body_bytes, content_codings, decoded
+from mitml4.edit.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEADER,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    ID,
+    INITIAL_WINDOW_SIZE,
+    OUR_TABLE,
+    PADDED,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTING,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Block,
+    Half,
+    Job,
+    Leg,
+    Stream,
+    frame_bytes,
+)
+from mitml4.edit.http2.messages import changed_fields, half_headers, request_of, response_of
+from mitml4.edit.http2.sending import Sending
+from mitml4.edit.messages import Response
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
+
+__all__ = ["Http2Core"]
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+_MAX_STREAMS: Final = 20_000
+
+
+class Http2Core(Sending):
+    """Both directions of a connection. Bytes go in by `receive`, and come out in `out`."""
+
+    def receive(self, direction: Direction, data: bytes) -> None:
+        """Take the next bytes of a direction. Raises ProtocolError."""
+        leg = self._legs[direction]
+        leg.data += data
+        if not leg.has_preface:
+            if not leg.data.startswith(PREFACE[: len(leg.data)]):
+                raise ProtocolError("HTTP/2: no preface")
+            if len(leg.data) < len(PREFACE):
+                return
+            del leg.data[: len(PREFACE)]
+            leg.has_preface = True
+        at = 0
+        while len(leg.data) - at >= HEADER.size:
+            high, low, kind, flags, number = HEADER.unpack_from(leg.data, at)
+            size = high << 8 | low
+            end = at + HEADER.size + size
+            if len(leg.data) < end:
+                break
+            payload = bytes(leg.data[at + HEADER.size : end])
+            at = end
+            self._on_frame(leg, kind, flags, number & ID, payload)
+        del leg.data[:at]
+
+    def _on_frame(self, leg: Leg, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if leg.block and (kind != CONTINUATION or number != leg.block.stream):
+            raise ProtocolError("HTTP/2: a header block is interrupted")
+        match kind:
+            case _ if kind in (HEADERS, PUSH_PROMISE, CONTINUATION):
+                self._on_fragment(leg, kind, flags, number, payload)
+            case _ if kind == DATA:
+                self._on_data(leg, flags, number, payload)
+            case _ if kind == WINDOW_UPDATE and len(payload) == 4:
+                self._on_window_update(leg, number, int.from_bytes(payload) & ID)
+            case _ if kind == RST_STREAM:
+                self._on_reset(leg, number, payload)
+            case _ if kind == SETTINGS:
+                if not flags & ACK:
+                    self._on_settings(leg, payload)
+                frame = frame_bytes(kind, flags, number, payload)
+                if leg.has_begun:
+                    leg.out += frame
+                else:
+                    leg.has_begun = True
+                    leg.out[:0] = PREFACE + frame if leg.direction is UP else frame
+            case _ if kind == GOAWAY and leg.direction is DOWN and len(payload) >= 8:
+                last = int.from_bytes(payload[:4]) & ID
+                leg.out += frame_bytes(kind, flags, 0, self._last(last).to_bytes(4) + payload[4:])
+            case _ if kind == PRIORITY:
+                self._on_priority(leg, flags, number, payload)
+            case _:
+                leg.out += frame_bytes(kind, flags, self._there(leg, number), payload)
+
+    def _on_priority(self, leg: Leg, flags: int, number: int, payload: bytes) -> None:
+        """Priorities name streams, which may have other numbers at the server. They are advice, so
+        one that names such a stream is left out."""
+        about = int.from_bytes(payload[:4]) & ID
+        is_elsewhere = bool(self._to_server) or any(
+            stream.is_local or stream.up.is_held
+            for each in (number, about)
+            if (stream := self.streams.get(each))
+        )
+        if not is_elsewhere:
+            leg.out += frame_bytes(PRIORITY, flags, number, payload)
+
+    def _on_settings(self, leg: Leg, payload: bytes) -> None:
+        """Settings are about what is sent to their sender."""
+        towards = self._legs[leg.direction.other]
+        if len(payload) % SETTING.size:
+            raise ProtocolError("HTTP/2: SETTINGS of a wrong length")
+        for setting, value in SETTING.iter_unpack(payload):
+            if setting == HEADER_TABLE_SIZE:
+                allowed = max(towards.decoder.max_allowed_table_size, value)
+                towards.decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
+                towards.table_limit = value
+                if towards.encoder:
+                    towards.encoder.header_table_size = min(OUR_TABLE, value)
+            elif setting == INITIAL_WINDOW_SIZE:
+                change = value - towards.initial_window
+                towards.initial_window = value
+                for stream in self.streams.values():
+                    stream.half(towards.direction).window += change
+        self._pump_all(towards.direction)
+
+    # Header blocks
+
+    def _on_fragment(self, leg: Leg, kind: int, flags: int, number: int, payload: bytes) -> None:
+        fragment, prefix = payload, b""
+        if kind != CONTINUATION:
+            if flags & PADDED:
+                if not payload or payload[0] >= len(payload):
+                    raise ProtocolError("HTTP/2: padding longer than its frame")
+                fragment = payload[1 : len(payload) - payload[0]]
+            size = 4 if kind == PUSH_PROMISE else 5 if flags & HAS_PRIORITY else 0
+            prefix, fragment = fragment[:size], fragment[size:]
+            leg.block = Block(kind, flags, number, prefix, [], bytearray())
+        block = leg.block
+        if block is None or not number:
+            raise ProtocolError("HTTP/2: a header block in a wrong place")
+        block.frames.append((kind, flags, payload))
+        block.fragments += fragment
+        if len(block.fragments) > MAX_HEADER_BLOCK:
+            raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
+        if flags & END_HEADERS:
+            leg.block = None
+            try:
+                decoded_block = leg.decoder.decode(bytes(block.fragments), raw=True)
+            except HPACKError as error:
+                raise ProtocolError(f"HTTP/2: {error}") from error
+            block.headers = list(decoded_block)
+            block.order = leg.blocks
+            leg.blocks += 1
+            self._on_block(leg, block)
+
+    def _on_block(self, leg: Leg, block: Block) -> None:
+        if block.kind == PUSH_PROMISE:
+            self._on_promise(leg, block)
+            return
+        number = self._here(leg, block.stream)
+        stream = self.streams.get(number)
+        if stream is None:
+            if leg.direction is DOWN:
+                return  # it was reset here
+            if len(self.streams) >= _MAX_STREAMS:
+                raise ProtocolError(f"HTTP/2: more than {_MAX_STREAMS} streams")
+            stream = self.streams[number] = Stream(
+                number,
+                Half(window=self._legs[UP].initial_window),
+                Half(window=self._legs[DOWN].initial_window),
+            )
+        half = stream.half(leg.direction)
+        status = dict(block.headers).get(b":status", b"")
+        if half.head is not None:
+            self._on_trailers(stream, half, leg, block)
+        elif status.startswith(b"1") and not block.ends:
+            self._send_block(leg, block, self._there_of(leg, number))
+        else:
+            half.head, half.is_held, half.has_ended = block, not stream.is_pushed, block.ends
+            if stream.is_pushed:
+                self._release(stream, leg.direction)
+                return
+            phase: Literal["request", "response"] = "response"
+            if leg.direction is UP:
+                phase, stream.request = "request", request_of(number, block)
+            else:
+                stream.response = response_of(block)
+            self.jobs.append(Job(phase, stream))
+
+    def _on_promise(self, leg: Leg, block: Block) -> None:
+        """A pushed stream passes as it is."""
+        promised = int.from_bytes(block.prefix) & ID
+        if leg.direction is UP or len(block.prefix) < 4:
+            raise ProtocolError("HTTP/2: a PUSH_PROMISE in a wrong place")
+        self.streams[promised] = Stream(
+            promised,
+            Half(has_ended=True, is_over=True),
+            Half(window=self._legs[DOWN].initial_window),
+            is_pushed=True,
+        )
+        if self._here(leg, block.stream) in self.streams:
+            self._send_block(leg, block, self._here(leg, block.stream))
+
+    def _on_trailers(self, stream: Stream, half: Half, leg: Leg, block: Block) -> None:
+        half.has_ended = half.has_ended or block.ends
+        half.trailers = block
+        self._went_on(stream, leg.direction)
+
+    # Content
+
+    def _on_data(self, leg: Leg, flags: int, number: int, payload: bytes) -> None:
+        content = payload
+        if flags & PADDED:
+            if not payload or payload[0] >= len(payload):
+                raise ProtocolError("HTTP/2: padding longer than its frame")
+            content = payload[1 : len(payload) - payload[0]]
+        here = self._here(leg, number)
+        stream = self.streams.get(here)
+        size = len(payload)
+        if stream is None or stream.half(leg.direction).is_dropped:
+            self._credit(leg, None, size)
+            if stream:
+                self._credit_stream(leg, here, size)
+                half = stream.half(leg.direction)
+                half.has_ended = half.has_ended or bool(flags & END_STREAM)
+                self._forget_if_over(stream)
+            return
+        half = stream.half(leg.direction)
+        half.has_ended = half.has_ended or bool(flags & END_STREAM)
+        passes = not (half.is_held or half.queue or half.rate) and half.trailers is None
+        if passes and min(leg.window, half.window) >= size:
+            leg.window -= size
+            half.window -= size
+            leg.out += frame_bytes(DATA, flags, self._there_of(leg, here), payload)
+            half.is_over = half.has_ended
+            self._forget_if_over(stream)
+            return
+        if size > len(content):  # nobody gets the padding
+            self._credit(leg, here, size - len(content))
+        half.queue += content
+        if half.is_collecting:
+            self._collect_more(half, len(content))
+            self._credit_all(leg, here, half)
+        self._went_on(stream, leg.direction)
+
+    def _went_on(self, stream: Stream, direction: Direction) -> None:
+        """More has come of a half that is held back, or waits for windows."""
+        half = stream.half(direction)
+        if not half.is_held:
+            self._pump(stream, direction)
+        elif half.is_collecting and (half.has_ended or half.is_above):
+            half.is_collecting = False
+            self.jobs.append(Job("request" if direction is UP else "response", stream))
+
+    # What the editor wants, and has decided
+
+    def collect(self, stream: Stream, direction: Direction) -> bool:
+        """The editor wants the whole body. Returns whether it is there; else a job says so, or that
+        it is above the limit."""
+        half = stream.half(direction)
+        half.was_asked = True
+        if half.has_ended:
+            return True
+        half.is_collecting = True
+        self._collect_more(half, len(half.queue))
+        self._credit_all(self._legs[direction], stream.number, half)
+        return False
+
+    def hand_over(self, stream: Stream, direction: Direction) -> bool:
+        """Give the message its whole body; whether its codings could be undone."""
+        half = stream.half(direction)
+        message = stream.request if direction is UP else stream.response
+        assert message
+        codings = content_codings(message.headers)
+        message.body = half.content = decoded(bytes(half.queue), codings, self._limit)
+        return half.content is not None
+
+    def release(self, stream: Stream, direction: Direction, rate: float | None) -> None:
+        """The message goes on, as it is now."""
+        if self.streams.get(stream.number) is not stream:
+            return  # it was reset meanwhile
+        half = stream.half(direction)
+        message = stream.request if direction is UP else stream.response
+        assert message
+        assert half.head
+        half.rate = rate
+        if message.body is not None and message.body != half.content:
+            self._credit_all(self._legs[direction], stream.number, half)
+            body = body_bytes(message, half.content, content_codings(half_headers(half)))
+            if body or "content-length" in message.headers:
+                message.headers["content-length"] = str(len(body))
+            half.queue[:] = body
+            half.credited = len(body)
+        self._release(stream, direction)
+
+    def _release(self, stream: Stream, direction: Direction) -> None:
+        half, leg = stream.half(direction), self._legs[direction]
+        half.is_collecting = False
+        self._count_queue(half)
+        block = half.head
+        assert block
+        half.is_held = False
+        message = stream.request if direction is UP else stream.response
+        changed = changed_fields(block, message) if message else None
+        number = stream.number
+        if direction is UP:
+            number = self._number_for(stream)
+        ends = half.has_ended and not half.queue and half.trailers is None
+        self._send_block(leg, block, number, changed, ends=ends)
+        half.is_over = ends
+        if direction is UP and stream.early_updates:
+            self._legs[UP].out += frame_bytes(
+                WINDOW_UPDATE, 0, number, stream.early_updates.to_bytes(4)
+            )
+        self._pump(stream, direction)
+        self._forget_if_over(stream)
+
+    def answer(self, stream: Stream, response: Response) -> None:
+        """Answer a request instead of the server."""
+        if self.streams.get(stream.number) is not stream:
+            return
+        stream.is_local = True
+        self._drop(stream, UP)
+        down, leg = stream.down, self._legs[DOWN]
+        has_body = stream.request is None or stream.request.method != "HEAD"
+        body = response.body or b""
+        headers = response.headers
+        for name in ("connection", "transfer-encoding", "keep-alive"):
+            headers.discard(name)
+        if response.status not in (204, 304):
+            headers["content-length"] = str(len(body))
+        fields = [
+            HeaderTuple(b":status", b"%d" % response.status),
+            *(HeaderTuple(each.name.lower(), each.value) for each in headers.fields),
+        ]
+        block = Block(HEADERS, 0, stream.number, b"", [], bytearray(), fields)
+        down.head, down.has_ended = block, True
+        down.queue[:] = body if has_body else b""
+        down.credited, down.rate = len(down.queue), response.rate
+        self._count_queue(down)
+        ends = not down.queue
+        self._send_block(leg, block, stream.number, fields, ends=ends)
+        down.is_over = ends
+        self._pump(stream, DOWN)
+        self._forget_if_over(stream)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """Reset a stream at both sides."""
+        if self.streams.get(stream.number) is not stream:
+            return
+        payload = code.to_bytes(4)
+        self._legs[DOWN].out += frame_bytes(RST_STREAM, 0, stream.number, payload)
+        if not stream.up.is_held and not stream.is_local:
+            number = self._to_server.get(stream.number, stream.number)
+            self._legs[UP].out += frame_bytes(RST_STREAM, 0, number, payload)
+        self._forget(stream)
+
+    def hang(self, stream: Stream) -> None:
+        """Nothing more of a stream goes on in either direction."""
+        if self.streams.get(stream.number) is stream:
+            stream.is_local = stream.is_local or stream.up.is_held
+            self._drop(stream, UP)
+            self._drop(stream, DOWN)
+
+    def allow(self, stream: Stream, direction: Direction, count: int) -> bool:
+        """With a rate: so many more bytes may be sent. Returns whether it goes on."""
+        half = stream.half(direction)
+        if self.streams.get(stream.number) is not stream or half.is_over:
+            return False
+        half.allowance = min(half.allowance + count, 1 << 24)
+        self._pump(stream, direction)
+        self._forget_if_over(stream)
+        return True
+
+    def _on_reset(self, leg: Leg, number: int, payload: bytes) -> None:
+        here = self._here(leg, number)
+        stream = self.streams.get(here)
+        if stream is None:
+            return
+        is_known = not (stream.is_local or (leg.direction is UP and stream.up.is_held))
+        if is_known:
+            leg.out += frame_bytes(RST_STREAM, 0, self._there_of(leg, here), payload)
+        self._forget(stream)

@@ -1,0 +1,182 @@
+"""The frames of HTTP/2, and the state of what they are about: streams, and both directions."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Final, Literal
+
+from hpack import Decoder, Encoder, HeaderTuple
+
+from mitml4.dataclass import dataclass
+from mitml4.edit.messages import Request, Response
+from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK
+
+__all__ = [
+    "ACK",
+    "CANCEL",
+    "CONTINUATION",
+    "DATA",
+    "END_HEADERS",
+    "END_STREAM",
+    "GOAWAY",
+    "HAS_PRIORITY",
+    "HEADER",
+    "HEADERS",
+    "HEADER_TABLE_SIZE",
+    "ID",
+    "INITIAL_WINDOW_SIZE",
+    "INTERNAL_ERROR",
+    "OUR_TABLE",
+    "PADDED",
+    "PIECE",
+    "PRIORITY",
+    "PUSH_PROMISE",
+    "RST_STREAM",
+    "SETTING",
+    "SETTINGS",
+    "WINDOW_UPDATE",
+    "Block",
+    "Half",
+    "Job",
+    "Leg",
+    "Stream",
+    "frame_bytes",
+]
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+CANCEL: Final = 8  # RFC 9113 §7
+INTERNAL_ERROR: Final = 2
+
+HEADER: Final = struct.Struct(">HBBBL")
+SETTING: Final = struct.Struct(">HL")
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 2, 3, 4, 5
+GOAWAY, WINDOW_UPDATE, CONTINUATION = 7, 8, 9
+END_STREAM, ACK, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 1, 4
+ID: Final = 0x7FFFFFFF
+PIECE: Final = 16384
+"""RFC 9113 §4.2: every receiver takes frames of this size."""
+_WINDOW: Final = 65535
+OUR_TABLE: Final = 4096
+
+
+def frame_bytes(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    size = len(payload)
+    return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
+
+
+@dataclass(slots=True)
+class Block:
+    """A header block as it came."""
+
+    kind: int
+    flags: int
+    stream: int
+    prefix: bytes
+    """Priority, or the promised stream."""
+    frames: list[tuple[int, int, bytes]]
+    """Kind, flags and payload of each frame."""
+    fragments: bytearray
+    headers: Sequence[HeaderTuple] = ()
+    order: int = -1
+    """How many blocks came before it in its direction; -1: it is ours."""
+
+    @property
+    def ends(self) -> bool:
+        return bool(self.kind == HEADERS and self.flags & END_STREAM)
+
+
+@dataclass(slots=True)
+class Half:
+    """One direction of a stream."""
+
+    head: Block | None = None
+    """The head that is held back, or was."""
+    is_held: bool = False
+    """The editor has not let it go yet."""
+    is_collecting: bool = False
+    """The editor wants the whole body."""
+    collected: int = 0
+    """Bytes that have come while it was collected."""
+    is_above: bool = False
+    """The body is above the limit."""
+    was_asked: bool = False
+    has_ended: bool = False
+    """Its source has ended it."""
+    is_dropped: bool = False
+    """Nothing of it goes on."""
+    queue: bytearray = field(default_factory=bytearray)
+    """Content that waits."""
+    credited: int = 0
+    """So many bytes of the queue were credited to their source."""
+    trailers: Block | None = None
+    is_over: bool = False
+    """Its end was sent."""
+    window: int = 0
+    """What the receiver takes."""
+    swallow: int = 0
+    rate: float | None = None
+    allowance: int = 0
+    """With a rate: how many bytes may be sent now."""
+    content: bytes | None = None
+    """The decoded body, as it was handed over."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """A stream that is open."""
+
+    number: int
+    """The client's."""
+    up: Half
+    down: Half
+    request: Request | None = None
+    response: Response | None = None
+    is_local: bool = False
+    """The server does not know it."""
+    is_pushed: bool = False
+    early_updates: int = 0
+    """WINDOW_UPDATE of the client before the server knows the stream."""
+
+    def half(self, direction: Direction) -> Half:
+        return self.up if direction is UP else self.down
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The editor has to be asked about a message whose head, or whose body, is there."""
+
+    phase: Literal["request", "response"]
+    stream: Stream
+
+
+class Leg:
+    """One direction of the connection."""
+
+    def __init__(self, direction: Direction) -> None:
+        self.direction = direction
+        self.data = bytearray()
+        self.out = bytearray()
+        self.decoder = Decoder(max_header_list_size=MAX_HEADER_BLOCK)
+        self.encoder: Encoder | None = None
+        self.table_limit = OUR_TABLE
+        """The largest table of the receiver's decoder."""
+        self.block: Block | None = None
+        self.blocks = 0
+        """How many blocks have come."""
+        self.passed = 0
+        """How many have passed as they came. A block can do so only if all before it have: else the
+        receiver's table lacks what they would have added."""
+        self.window = _WINDOW
+        """What the receiver takes on the connection."""
+        self.waiting: dict[int, Stream] = {}
+        """The streams whose content waits for windows."""
+        self.swallow = 0
+        self.initial_window = _WINDOW
+        self.has_preface = direction is DOWN
+        self.has_begun = False
+        """Whether the first SETTINGS have passed; nothing goes before them (§3.4)."""
