@@ -13,9 +13,9 @@ SYSTEM_PYTHON := $(notdir $(realpath /usr/bin/python3))
 GO_SOURCES := /usr/share/gocode/src/golang.org/x
 # Not Ubuntu's: they are snaps.
 BROWSERS := $(if $(shell grep -x ID=debian /etc/os-release),chromium=chromium firefox-esr=firefox-esr)
-UNIT_TOOLS := openssl=openssl keytool=default-jre-headless certutil=libnss3-tools tshark=tshark \
+UNIT_TOOLS := $(TOOLS) openssl=openssl keytool=default-jre-headless certutil=libnss3-tools tshark=tshark \
     groff=groff-base fish=fish
-E2E_TOOLS := $(TOOLS) iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
+E2E_TOOLS := iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
     sshd=openssh-server ssh=openssh-client microsocks=microsocks danted=dante-server \
     tinyproxy=tinyproxy squid=squid-openssl socat=socat nghttp=nghttp2-client gnutls-cli=gnutls-bin tcpdump=tcpdump \
     botan=botan lighttpd=lighttpd /usr/lib/lighttpd/mod_wolfssl.so=?lighttpd-mod-wolfssl \
