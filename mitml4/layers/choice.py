@@ -1,7 +1,7 @@
 """Which layer comes next on a bridge.
 
 nobody may look    RelayUnseen
-a rule may match   Edit, which goes on with the others
+a rule may match   Edit, which goes on with the others; also if not all hosts are allowed
 otherwise          Observe, which goes on with InterceptTls where it finds TLS
 """
 
@@ -42,7 +42,7 @@ class LayerChoice:
         if self.unseen and not context.policy.is_strict:
             return RelayUnseen(self.unseen)
         observe = self.observe()
-        if not self.editing or self.unseen or not self.editing.may_match(context):
+        if not self.editing or not (self.editing.guards or self.editing.may_match(context)):
             return observe
         return Edit(self.editing, observe, self.next_layer)
 

@@ -91,6 +91,10 @@ class LayerContext:
             return self.policy
         return self.policy.inside(target.host)
 
+    def answering_denied(self) -> LayerContext:
+        """The same for who reads requests, where what is not allowed is answered behind it."""
+        return replace(self, policy=replace(self.policy, answers_denied=True))
+
     def inside_tls(
         self,
         on_channel_binding: Callable[[bool], None] = _ignore,

@@ -114,6 +114,8 @@ class FlowPolicy:
     """Whether everything but some hosts is refused."""
     meant: tuple[str, ...] | None = None
     """The hosts of which SNI and Host have to name one; None: any."""
+    answers_denied: bool = False
+    """Whether requests for hosts that are not allowed are answered behind who reads them."""
 
     def decide(self, *ends: Target) -> PolicyDecision:
         """What to do with TLS that is known by these too, the nearest first, once checked."""
@@ -125,6 +127,21 @@ class FlowPolicy:
             action, reason = self.policy((end,))
             if action == "block":
                 raise Blocked(reason, end)
+
+    def refusal(self, *ends: End) -> Blocked | None:
+        """What `check` raises."""
+        try:
+            self.check(*ends)
+        except Blocked as blocked:
+            return blocked
+        return None
+
+    def is_answered(self, end: End) -> bool:
+        """Whether a request for this is not allowed, and is answered behind who asks."""
+        if not self.answers_denied:
+            return False
+        refusal = self.refusal(end)
+        return refusal is not None and refusal.is_denied
 
     def check_destination(self) -> None:
         """Raises Blocked if the flow may not go to its destination. It may if any of its names is

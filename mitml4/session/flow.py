@@ -213,7 +213,7 @@ class Flow:
                 await self._answer(self.services.ca_page)
                 return "closed"
             if await self._carry_without_server():
-                return "closed"
+                return self._ended
             server_side = await self._connect()
             if isinstance(server_side, NotConnected):
                 return await self._refuse(server_side)
@@ -237,7 +237,12 @@ class Flow:
             self.report.error("client", "relay", "internal", f"{type(error).__name__}: {error}")
             self._abort()
             return "error"
-        return "closed"
+        return self._ended
+
+    @property
+    def _ended(self) -> CloseReason:
+        """Why it is over, where both sides have ended it."""
+        return "denied" if self._editing and self._editing.was_denied else "closed"
 
     async def _connect(self, name: str | None = None) -> Stream | NotConnected:
         """`name` is the server's, where a layer has learned it."""
@@ -332,8 +337,9 @@ class Flow:
             ),
             report=self.report,
             connect=self._connect_elsewhere,
+            guards=self.context.policy.is_default_deny,
         )
-        return editing if editing.may_match(self.context) else None
+        return editing if editing.guards or editing.may_match(self.context) else None
 
     async def _carry_without_server(self) -> bool:
         """Carry a flow whose requests rules may answer. Returns False, with nothing consumed, if it

@@ -365,8 +365,8 @@ class Session:
 
     @property
     def _editing(self) -> EditingServices | None:
-        """Rules come before scripts."""
-        if not (self.config.rules or self._scripts):
+        """Rules come before scripts. What `--allow` refuses in HTTP/2 is answered without both."""
+        if not (self.config.rules or self._scripts or self.config.policy.allow):
             return None
         scripts = self._scripts.scripts if self._scripts else ()
 

@@ -15,6 +15,7 @@ from OpenSSL import SSL
 
 from mitml4.address import Address
 from mitml4.edit.editor import Editor
+from mitml4.edit.editors import Editors
 from mitml4.edit.memory import EditMemory
 from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, LayerEvent
@@ -315,9 +316,7 @@ class FlowLab:
                     passthrough_cache=PassthroughCache(trio.current_time),
                 ),
                 policy=policy,
-                editing=EditingServices(lambda: editor, EDIT_LIMIT, out.edit_memory)
-                if editor
-                else None,
+                editing=EditingServices(lambda: editor or Editors([]), EDIT_LIMIT, out.edit_memory),
             )
             with trio.fail_after(1000):
                 async with trio.open_nursery() as nursery:

@@ -63,6 +63,7 @@ __all__ = ["Http2Core"]
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
+_NAMES_HOST: Final = {b":authority", b"host", b":path", b":method"}
 _MAX_STREAMS: Final = 20_000
 
 
@@ -231,6 +232,9 @@ class Http2Core(Sending):
             self._send_block(leg, block, self._here(leg, block.stream))
 
     def _on_trailers(self, stream: Stream, half: Half, leg: Leg, block: Block) -> None:
+        named = {bytes(name).lower() for name, _ in block.headers}
+        if self._is_strict and leg.direction is UP and named & _NAMES_HOST:
+            raise ProtocolError("HTTP/2: trailers that name a host")
         half.has_ended = half.has_ended or block.ends
         half.trailers = block
         self._went_on(stream, leg.direction)

@@ -36,8 +36,10 @@ UP, DOWN = Direction.UP, Direction.DOWN
 class Sending:
     """The streams of a connection, and what of them may be sent. For subclassing."""
 
-    def __init__(self, limit: int, memory: EditMemory) -> None:
-        """`limit`: bytes of bodies that are held back at a time; `memory`: those of the session."""
+    def __init__(self, limit: int, memory: EditMemory, *, is_strict: bool = False) -> None:
+        """`limit`: bytes of bodies that are held back at a time; `memory`: those of the session.
+        `is_strict`: trailers of requests name no hosts."""
+        self._is_strict = is_strict
         self._memory = memory
         self._legs = {direction: Leg(direction) for direction in Direction}
         self.streams: dict[int, Stream] = {}

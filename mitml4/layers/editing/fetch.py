@@ -12,7 +12,7 @@ from mitml4.errors import ProtocolError
 from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.editing.reader import Reader, send
 
-__all__ = ["bad_gateway", "fetch"]
+__all__ = ["bad_gateway", "fetch", "misdirected"]
 
 _OF_CONNECTION: Final = (
     "connection",
@@ -28,8 +28,17 @@ _WITH_BODY: Final = ("POST", "PUT", "PATCH")
 
 def bad_gateway(text: str) -> Response:
     """The answer where another server gives none."""
+    return _plain(502, text)
+
+
+def misdirected(text: str) -> Response:
+    """The answer to a request for a host that is not allowed (RFC 9110 §15.5.20)."""
+    return _plain(421, text)
+
+
+def _plain(status: int, text: str) -> Response:
     plain = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
-    return Response(status=502, headers=plain, body=f"mitml4: {text}\n".encode())
+    return Response(status=status, headers=plain, body=f"mitml4: {text}\n".encode())
 
 
 async def fetch(editing: FlowEditing, request: Request, body: bytes) -> Response:

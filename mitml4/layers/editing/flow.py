@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ from mitml4.layers.report import Report
 from mitml4.model import flow as model
 from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
+from mitml4.protocols.http.asked import of_headers
 from mitml4.protocols.tls.hello import ClientHello
 
 __all__ = ["FlowEditing", "Origin"]
@@ -40,6 +41,10 @@ class FlowEditing:
     report: Report
     connect: Callable[[Server], Awaitable[Stream]]
     """Connect to a server that a rule names. Raises OSError."""
+    guards: bool = False
+    """Whether requests of HTTP/2 for hosts that are not allowed are answered here."""
+    was_denied: bool = False
+    """Whether one was."""
     sni: dict[int, str] = field(default_factory=dict)
     """The names that ClientHellos have given, by depth."""
     protocols: dict[int, str] = field(default_factory=dict)
@@ -83,6 +88,16 @@ class FlowEditing:
         """What was found at this depth; nothing as long as it is not known."""
         protocol = self.protocols.get(context.depth)
         return (protocol,) if protocol else ()
+
+    def refuses(self, context: LayerContext, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+        """Why a request of HTTP/2 may not go to its server, which is said; None: it may."""
+        if not self.guards or not (
+            refusal := context.policy.refusal(*of_headers(headers, context))
+        ):
+            return None
+        self.was_denied = True
+        self.report.error("client", "relay", "refused", str(refusal))
+        return str(refusal)
 
     def edits_data(self, context: LayerContext) -> bool:
         """Whether the bytes of protocols other than HTTP may be changed here."""

@@ -17,7 +17,7 @@ from mitml4.edit.http2.messages import half_headers
 from mitml4.edit.messages import Answer, Ending, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
-from mitml4.layers.editing.fetch import bad_gateway, fetch
+from mitml4.layers.editing.fetch import bad_gateway, fetch, misdirected
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.reader import Reader, end_below, pass_end
 from mitml4.net.memory import MemoryStream
@@ -45,7 +45,7 @@ class Http2Editing:
         self._origin = origin
         self._editing = editing
         self._context = context
-        self._core = Http2Core(editing.limit, editing.memory)
+        self._core = Http2Core(editing.limit, editing.memory, is_strict=editing.guards)
         self._changed = trio.lowlevel.ParkingLot()
         """What waits to be sent has changed."""
         self._ended: set[Direction] = set()
@@ -133,6 +133,10 @@ class Http2Editing:
     async def _request(self, stream: Stream) -> None:
         request, editor = stream.request, self._editing.editor()
         assert request
+        assert stream.up.head
+        if refused := self._editing.refuses(self._context, stream.up.head.headers):
+            self._core.answer(stream, misdirected(refused))
+            return
         flow = self._editing.known(self._context, "http/2")
         if not self._has_body(stream, UP, editor.wants_body(flow, request, None)):
             return

@@ -94,10 +94,12 @@ class Edit:
         origin = self.origin or Origin(bridge.server_side)
         near, far = memory_pair(levels=_levels(bridge.client_side))
         match kind:
-            case Kind.HTTP1:
+            case Kind.HTTP1 if self.editing.may_match(context):
                 serve = Http1Editing(far, origin, self.editing, context).run
             case Kind.HTTP2:
                 serve = Http2Editing(far, origin, self.editing, context).run
+                if self.editing.guards:
+                    context = context.answering_denied()
             case Kind.OTHER if not bridge.framing and self.editing.edits_data(context):
                 data = DataEditing(far, origin, self.editing, context)
                 await self._run_beside(data.run, far, bridge.through(near), context, data.stop)

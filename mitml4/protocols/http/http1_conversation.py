@@ -147,7 +147,8 @@ class HttpConversation(HttpMessages):
         """A request head is whole: its line, and its header section."""
         hosts = of_fields(section, self.context)
         self.named += hosts
-        if line["target"].startswith((b"/", b"*")):
+        is_first = not self.pipeline.requests
+        if is_first and line["target"].startswith((b"/", b"*")):
             self.named += disagreeing(hosts, self.context)
         fields = Fields.of(section)
         connect = line["method"] == b"CONNECT"

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import Details, Direction, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Details, Direction, End, Opening, Protocol, Verdict
 from mitml4.protocols.http.asked import of_headers
 from mitml4.protocols.http.bodies import begin_body
 from mitml4.protocols.http.events import (
@@ -141,7 +141,7 @@ class Http2(Frames):
         named = dict(headers)
         promised = block.about_stream != block.on_stream
         if direction is UP:
-            self.named += of_headers(headers, self.context)
+            self.named += self._asked(headers, is_request=b":method" in named)
         if b":method" in named and (direction is UP or promised):
             self._request(block.about_stream, headers, named, promised=promised)
         elif b":status" in named and direction is DOWN and not promised:
@@ -149,6 +149,13 @@ class Http2(Frames):
         else:
             self._trailers(direction, block.about_stream, headers)
         self.details_ready = True
+
+    def _asked(self, headers: HeaderFields, *, is_request: bool) -> list[End]:
+        """The hosts that a header block asks for, without those that are answered elsewhere."""
+        hosts = of_headers(headers, self.context)
+        if not is_request:
+            return hosts
+        return [host for host in hosts if not self.context.policy.is_answered(host)]
 
     def _request(
         self, stream: int, headers: HeaderFields, named: Mapping[bytes, bytes], *, promised: bool

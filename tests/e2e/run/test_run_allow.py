@@ -182,13 +182,11 @@ def test_an_address_of_another_name_is_no_way_to_this_one(host, nginx) -> None:
 FRONTS = (
     ("-H", "Host: other.example", "http://www.example/"),
     ("-H", "Host: other.example", "--http1.1", WEB),
-    ("-H", "Host: other.example", "--http2", WEB),
     ("--connect-to", "other.example:443:www.example:443", "-k", "https://other.example/"),
     ("--proxy", "http://www.example:80", "http://other.example/"),
     ("--proxy", "http://www.example:80", "--proxytunnel", "http://other.example/"),
     ("--proxy", "https://www.example:443", "--proxytunnel", "http://other.example/"),
     ("--proxy", "socks4a://www.example:80", "http://other.example/"),
-    ("--http2-prior-knowledge", "-H", "Host: other.example", "http://www.example/"),
 )
 
 
@@ -231,12 +229,26 @@ def test_dns_over_https_is_for_resolvers_that_are_named(host, nginx) -> None:
         assert sorted(set(reasons(ended))) == closed
 
 
-def test_http_1_asks_the_server_that_it_has_connected_to(host, nginx) -> None:
-    """Both are allowed. One connection of HTTP/2 may serve several names (RFC 9113 §9.1.1)."""
+def test_one_connection_may_serve_several_allowed_names(host, nginx) -> None:
+    """HTTP/2 may (RFC 9113 §9.1.1). The first request of HTTP/1 is for the connection's host."""
     for version, expected in (("--http1.1", "denied"), ("--http2", "closed")):
         arguments = ("-H", "Host: another.example", version, WEB)
         ended = visit(host, *arguments, allow=("www.example", "another.example"))
         assert reasons(ended) == [expected]
+    another = ("--next", *CURL[1:], "--http1.1", "-H", "Host: another.example", WEB)
+    ended = visit(host, "--http1.1", WEB, *another, allow=("www.example", "another.example"))
+    assert (ended.out, reasons(ended)) == (2 * HELLO, ["closed"])
+
+
+def test_a_request_of_http_2_for_another_name_is_misdirected(host, nginx) -> None:
+    """The connection goes on."""
+    fronted = ("--http2", "-H", "Host: other.example", WEB)
+    ended = visit(host, *fronted, "--next", *CURL[1:], "--http2", WEB)
+    assert ended.out == f"mitml4: other.example:443 is not in --allow\n{HELLO}"
+    assert reasons(ended) == ["denied"]
+    assert [event["status"] for event in ended.of_type("http.response")] == [421, 200]
+    (refused,) = ended.of_type("flow.error")
+    assert "other.example" in refused["reason"]
 
 
 def test_tls_stays_closed_only_where_the_user_asks_for_it(host, nginx) -> None:
