@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 from mitml4.dataclass import dataclass
@@ -27,7 +26,7 @@ class Address:
 
     @property
     def is_v6(self) -> bool:
-        return ipaddress.ip_address(self.ip).version == 6
+        return ":" in self.ip
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"

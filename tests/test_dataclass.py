@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 
 
 class Empty:
@@ -113,3 +113,14 @@ def test_a_derived_class_has_the_fields_of_both() -> None:
     assert Derived(1) != Base(1)
     assert len({Derived(1, 2), Derived(1, 2), Derived(1, 3)}) == 2
     assert pickle.loads(pickle.dumps(Derived(1, 2))) == Derived(1, 2)
+
+
+def test_a_replaced_field_leaves_the_instance_and_the_other_fields_as_they_are() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Pair:
+        one: int
+        other: int = 2
+
+    first = Pair(one=1)
+    second = replace(first, one=3)
+    assert (first, second) == (Pair(one=1), Pair(one=3, other=2))

@@ -127,7 +127,7 @@ def _aead(suite: Suite, key: bytes) -> _Aead:
 
 def protection_1_3(suite: Suite, secret: bytes) -> Protection13:
     """From a traffic secret. Raises ProtocolError for one that is not the suite's."""
-    if len(secret) != hashlib.new(suite.hash).digest_size:
+    if len(secret) != suite.secret_bytes:
         raise ProtocolError(f"a secret of {len(secret)} bytes does not fit the cipher suite")
     return Protection13(suite, secret)
 

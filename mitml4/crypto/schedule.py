@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from mitml4.dataclass import dataclass
 
@@ -45,18 +46,42 @@ class Secrets:
     server: bytes
 
 
+class _Start(NamedTuple):
+    """What all connections with a hash have in common."""
+
+    zeros: bytes
+    empty: bytes
+    """The hash of no messages."""
+    early: bytes
+    """The early secret without a PSK."""
+    salt: bytes
+    """What it is extracted with into the handshake secret."""
+
+
+@lru_cache(4)
+def _start(hash: str) -> _Start:
+    empty = hashlib.new(hash).digest()
+    zeros = bytes(len(empty))
+    early = hmac.digest(zeros, zeros, hash)
+    return _Start(zeros, empty, early, expand_label(hash, early, b"derived", empty, len(empty)))
+
+
 class Schedule:
     """The secrets of one connection of TLS 1.3, stage after stage."""
+
+    __slots__ = ("_hash", "_salt", "_secret", "_start")
 
     def __init__(self, hash: str, psk: bytes = b"") -> None:
         """In the early stage; without a PSK, where the connection has none (RFC 8446 §7.1)."""
         self._hash = hash
-        self._zeros = bytes(hashlib.new(hash).digest_size)
-        self._secret = hmac.digest(self._zeros, psk or self._zeros, hash)
+        self._start = start = _start(hash)
+        self._secret = hmac.digest(start.zeros, psk, hash) if psk else start.early
+        self._salt = b"" if psk else start.salt
+        """What the next secret is extracted with; empty: not derived yet."""
 
     def binder_key(self, *, external: bool = False) -> bytes:
         """The base of a binder's `finished`, in the early stage (RFC 8446 §4.2.11.2)."""
-        return self._derived(b"ext binder" if external else b"res binder", self._empty())
+        return self._derived(b"ext binder" if external else b"res binder", self._start.empty)
 
     def enter_handshake(self, shared: bytes, transcript: bytes) -> Secrets:
         """Traffic secrets of the handshake: transcript up to the ServerHello; `shared` is empty if
@@ -87,23 +112,19 @@ class Schedule:
 
     def _extract(self, key: bytes) -> None:
         """The next stage: HKDF-Extract (RFC 5869 §2.2)."""
-        salt = self._derived(b"derived", self._empty())
-        self._secret = hmac.digest(salt, key or self._zeros, self._hash)
+        salt = self._salt or self._derived(b"derived", self._start.empty)
+        self._secret = hmac.digest(salt, key or self._start.zeros, self._hash)
+        self._salt = b""
 
     def _derived(self, label: bytes, transcript: bytes) -> bytes:
-        return expand_label(self._hash, self._secret, label, transcript, len(self._zeros))
-
-    def _empty(self) -> bytes:
-        return hashlib.new(self._hash).digest()
+        return expand_label(self._hash, self._secret, label, transcript, len(transcript))
 
 
 def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (RFC 8446 §7.1, RFC 5869 §2.3); the label without `tls13 `."""
-    label = b"tls13 " + label
-    info = length.to_bytes(2, "big") + bytes([len(label)]) + label
-    info += bytes([len(context)]) + context
-    block = hmac.digest(secret, info + b"\x01", hash)
-    out, number = block, 1
+    info = _labelled(label, length) + len(context).to_bytes(1, "big") + context
+    out = block = hmac.digest(secret, info + b"\x01", hash)
+    number = 1
     while len(out) < length:
         number += 1
         block = hmac.digest(secret, block + info + bytes([number]), hash)
@@ -111,10 +132,17 @@ def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length:
     return out[:length]
 
 
+@lru_cache(128)
+def _labelled(label: bytes, length: int) -> bytes:
+    """What stands before the context in HkdfLabel."""
+    label = b"tls13 " + label
+    return length.to_bytes(2, "big") + bytes([len(label)]) + label
+
+
 def finished(hash: str, base: bytes, transcript: bytes) -> bytes:
     """The verify_data of a Finished, from its sender's handshake traffic secret (RFC 8446 §4.4.4);
     a PSK binder, from the binder key and the transcript up to the binders (§4.2.11.2)."""
-    key = expand_label(hash, base, b"finished", b"", hashlib.new(hash).digest_size)
+    key = expand_label(hash, base, b"finished", b"", len(base))
     return hmac.digest(key, transcript, hash)
 
 

@@ -30,12 +30,18 @@ class Suite:
     """Of the HMAC that CBC goes with."""
 
     @property
+    def secret_bytes(self) -> int:
+        """The length of the hash, and so of TLS 1.3's secrets."""
+        return _HASH_BYTES[self.hash]
+
+    @property
     def tag_bytes(self) -> int:
         """The length of the tag that authenticates a record; CBC has none."""
         return _TAG_BYTES[self.mode]
 
 
 _TAG_BYTES: Final[dict[Mode, int]] = {"GCM": 16, "CCM": 16, "CCM8": 8, "CHACHA20": 16, "CBC": 0}
+_HASH_BYTES: Final = {"sha256": 32, "sha384": 48}
 _TLS_1_3: Final = {  # RFC 8446 §B.4
     0x1301: Suite(mode="GCM", key_bytes=16, hash="sha256"),
     0x1302: Suite(mode="GCM", key_bytes=32, hash="sha384"),

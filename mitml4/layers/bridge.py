@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from typing import Final
 
 import trio
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.engine.budget import Budget
 from mitml4.engine.plaintext import Plaintext
 from mitml4.layers.lane import Lane

@@ -8,14 +8,13 @@ does both handshakes, on another connection to the server.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Final, NoReturn
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
 from mitml4.layers.layer import HandshakeError

@@ -8,10 +8,9 @@ names, an unknown issuer, that it is not strict, and that it is revoked. All els
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import replace
 from typing import Final, Literal
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.errors import CertificateError
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.tls.certificate import CertificateDetails

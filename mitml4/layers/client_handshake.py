@@ -7,13 +7,12 @@ handshake, or closes right after it without a byte.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 import trio
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated

@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from typing import Final, Literal, NoReturn
 
 import trio
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.errors import CertificateError
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.certificate import CertificateTools, assess, make_leaf, unknown_to_all

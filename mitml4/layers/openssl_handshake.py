@@ -7,12 +7,12 @@ names and defects (`layers/certificate.py`). The details name what is different 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from OpenSSL import SSL
 
+from mitml4.dataclass import replace
 from mitml4.layers.client_handshake import ClientHandshake
 from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
 from mitml4.net.stream import StreamTruncated

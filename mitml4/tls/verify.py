@@ -23,7 +23,6 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
@@ -35,7 +34,7 @@ from cryptography import x509
 from OpenSSL import crypto
 from OpenSSL._util import lib
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.errors import CertificateError, UsageError
 from mitml4.remember import remembered
 from mitml4.tls.faults import MALFORMED, date_fault, faults_of, parse, strict_fault_of

@@ -13,8 +13,14 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK
-from mitml4.protocols.tls.names import is_grease
-from mitml4.protocols.tls.records import HandshakeType, Message, MessageReader, RecordType
+from mitml4.protocols.tls.names import without_grease
+from mitml4.protocols.tls.records import (
+    MAX_RECORD,
+    HandshakeType,
+    Message,
+    MessageReader,
+    RecordType,
+)
 
 __all__ = [
     "RETRY_RANDOM",
@@ -121,8 +127,7 @@ class ClientHello:
     @property
     def versions(self) -> tuple[int, ...]:
         """The offered versions, without GREASE: the list, or else the highest version alone."""
-        listed = tuple(v for v in self.supported_versions if not is_grease(v))
-        return listed or (self.legacy_version,)
+        return without_grease(self.supported_versions) or (self.legacy_version,)
 
     @property
     def early_data(self) -> bool:
@@ -210,6 +215,8 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
     bytes after the hello are ignored. Raises ProtocolError if it is broken, is something else, or
     is not whole within MAX_PEEK.
     """
+    if body := _alone_in_its_record(data):
+        return _client_hello(body, len(body) + _HEADERS)
     reader = MessageReader(max_message=MAX_PEEK)
     for message in reader.feed(data[:MAX_PEEK]):
         if not _is(message, HandshakeType.CLIENT_HELLO):
@@ -237,6 +244,23 @@ def parse_server_hello(data: bytes) -> ServerHello | None:
     return None
 
 
+def _alone_in_its_record(data: bytes) -> bytes | None:
+    """The body of the ClientHello if it has the first record to itself and is whole, as most are;
+    None if it may be otherwise."""
+    start = data[:_HEADERS]
+    if len(start) < _HEADERS or start[:2] != b"\x16\x03" or start[5] != HandshakeType.CLIENT_HELLO:
+        return None
+    record, length = start[3] << 8 | start[4], int.from_bytes(start[6:], "big")
+    end = _HEADERS + length
+    if record != 4 + length or record > MAX_RECORD or len(data) < end:
+        return None
+    return data[_HEADERS:end]
+
+
+_HEADERS: Final = 9
+"""Bytes of the headers of a record and of a handshake message."""
+
+
 def _is(message: Message, kind: HandshakeType) -> bool:
     return (
         message.record_type in (RecordType.HANDSHAKE, RecordType.SSLV2)
@@ -259,7 +283,7 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         end = self._at + count
         if end > len(self._data):
-            raise ProtocolError("a TLS hello is shorter than its lengths")
+            raise _is_shorter()
         taken = self._data[self._at : end]
         self._at = end
         return taken
@@ -267,36 +291,55 @@ class _Cursor:
     def number(self, width: int) -> int:
         return int.from_bytes(self.take(width), "big")
 
-    def vector(self, width: int) -> _Cursor:
+    def vector(self, width: int) -> bytes:
         """A vector with its length, of `width` bytes, before it (RFC 8446 §3.4)."""
-        return _Cursor(self.take(self.number(width)))
-
-    def numbers(self, width: int) -> tuple[int, ...]:
-        """The rest of the bytes as numbers."""
-        count, odd = divmod(len(self._data) - self._at, width)
-        if width == 2 and not odd:  # the usual case; one by one would take ten times as long
-            return struct.unpack(f">{count}H", self.rest())
-        return tuple(self.number(width) for _ in range(count + bool(odd)))
-
-    def rest(self) -> bytes:
-        return self.take(len(self._data) - self._at)
+        start = self._at + width
+        self._at = end = start + int.from_bytes(self._data[self._at : start], "big")
+        if end > len(self._data):
+            raise _is_shorter()
+        return self._data[start:end]
 
 
-def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, _Cursor]]:
+def _is_shorter() -> ProtocolError:
+    return ProtocolError("a TLS hello is shorter than its lengths")
+
+
+def _numbers(data: bytes, width: int) -> tuple[int, ...]:
+    """All of it as numbers."""
+    count, odd = divmod(len(data), width)
+    if odd:
+        raise _is_shorter()
+    if width == 1:
+        return tuple(data)
+    if width == 2:
+        return struct.unpack(f">{count}H", data)
+    parts = (data[at : at + width] for at in range(0, len(data), width))
+    return tuple(int.from_bytes(part, "big") for part in parts)
+
+
+def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, bytes]]:
     """The types in order, and the body of each (SSL 3 hellos end before extensions)."""
     types: list[int] = []
-    bodies: dict[int, _Cursor] = {}
-    block = cursor.vector(2) if cursor else cursor
-    while block:
-        kind = block.number(2)
+    bodies: dict[int, bytes] = {}
+    block = cursor.vector(2) if cursor else b""
+    at, length = 0, len(block)
+    while at < length:
+        start = at + 4
+        if start > length:
+            raise _is_shorter()
+        kind = block[at] << 8 | block[at + 1]
+        at = start + (block[at + 2] << 8 | block[at + 3])
+        if at > length:
+            raise _is_shorter()
         types.append(kind)
-        bodies.setdefault(kind, block.vector(2))
+        if kind not in bodies:
+            bodies[kind] = block[start:at]
     return tuple(types), bodies
 
 
-def _listed(body: _Cursor | None, *, length: int, item: int) -> tuple[int, ...]:
+def _listed(body: bytes | None, *, length: int, item: int) -> tuple[int, ...]:
     """An extension that is one list of numbers; empty if it is absent."""
-    return body.vector(length).numbers(item) if body is not None else ()
+    return _numbers(_Cursor(body).vector(length), item) if body is not None else ()
 
 
 def _client_hello(body: bytes, wire_length: int) -> ClientHello:
@@ -305,9 +348,9 @@ def _client_hello(body: bytes, wire_length: int) -> ClientHello:
     if version >> 8 not in (3, 0x7F):
         raise ProtocolError(f"a ClientHello of version 0x{version:04x}")
     random = cursor.take(32)
-    session_id = cursor.vector(1).rest()
-    ciphers = cursor.vector(2).numbers(2)
-    compression = cursor.vector(1).numbers(1)
+    session_id = cursor.vector(1)
+    ciphers = _numbers(cursor.vector(2), 2)
+    compression = tuple(cursor.vector(1))
     types, found = _extensions(cursor)
     names = _host_names(found.get(Extension.SERVER_NAME))
     return ClientHello(
@@ -332,31 +375,31 @@ def _client_hello(body: bytes, wire_length: int) -> ClientHello:
     )
 
 
-def _host_names(body: _Cursor | None) -> list[str]:
+def _host_names(body: bytes | None) -> list[str]:
     """RFC 6066 §3: the names of type 0. Some clients send the extension without a list."""
     found = []
-    names = body.vector(2) if body else None
+    names = _Cursor(_Cursor(body).vector(2) if body else b"")
     while names:
         kind = names.number(1)
-        name = names.vector(2).rest()
+        name = names.vector(2)
         if kind == 0:
             found.append(name.decode("utf-8", "backslashreplace"))
     return found
 
 
-def _alpn(body: _Cursor | None) -> tuple[bytes, ...] | None:
+def _alpn(body: bytes | None) -> tuple[bytes, ...] | None:
     if body is None:
         return None
-    names = body.vector(2)
+    names = _Cursor(_Cursor(body).vector(2))
     offered = []
     while names:
-        offered.append(names.vector(1).rest())
+        offered.append(names.vector(1))
     return tuple(offered)
 
 
-def _key_shares(body: _Cursor | None) -> tuple[int, ...]:
+def _key_shares(body: bytes | None) -> tuple[int, ...]:
     groups = []
-    shares = body.vector(2) if body is not None else None
+    shares = _Cursor(_Cursor(body).vector(2) if body is not None else b"")
     while shares:
         groups.append(shares.number(2))
         shares.vector(2)
@@ -370,7 +413,7 @@ def _sslv2_client_hello(body: bytes, wire_length: int) -> ClientHello:
     specs, session_id, challenge = (cursor.number(2) for _ in range(3))
     if specs % 3 or version not in (0x0002, *range(0x0300, 0x0304)):
         raise ProtocolError("a broken SSLv2 ClientHello")
-    ciphers = _Cursor(cursor.take(specs)).numbers(3)
+    ciphers = _numbers(cursor.take(specs), 3)
     return ClientHello(
         legacy_version=version,
         session_id=cursor.take(session_id),
@@ -389,7 +432,7 @@ def _server_hello(body: bytes) -> ServerHello:
     random = cursor.take(32)
     # Drafts 16 to 21 of TLS 1.3 put their number here and lacked these two fields.
     early_draft = version >> 8 == 0x7F
-    session_id = b"" if early_draft else cursor.vector(1).rest()
+    session_id = b"" if early_draft else cursor.vector(1)
     cipher = cursor.number(2)
     compression = 0 if early_draft else cursor.number(1)
     types, found = _extensions(cursor)
@@ -403,8 +446,8 @@ def _server_hello(body: bytes) -> ServerHello:
         cipher_suite=cipher,
         compression=compression,
         extensions=types,
-        selected_version=selected.number(2) if selected is not None else None,
+        selected_version=_Cursor(selected).number(2) if selected is not None else None,
         alpn=alpn[0] if alpn else None,
-        group=share.number(2) if share is not None else None,
+        group=_Cursor(share).number(2) if share is not None else None,
         psk=Extension.PRE_SHARED_KEY in types,
     )

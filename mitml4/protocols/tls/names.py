@@ -19,6 +19,7 @@ __all__ = [
     "is_grease",
     "signature_algorithm_name",
     "version_name",
+    "version_names",
     "without_grease",
 ]
 
@@ -43,6 +44,12 @@ def version_name(version: int) -> str:
     if version >> 8 == 0x7F:
         return f"TLSv1.3-draft{version & 0xFF}"
     return _VERSIONS.get(version, f"0x{version:04x}")
+
+
+@remembered(_REMEMBERED, _MAX_LENGTH)
+def version_names(versions: tuple[int, ...]) -> tuple[str, ...]:
+    """The name of each."""
+    return tuple(map(version_name, versions))
 
 
 def cipher_name(cipher: int) -> str:

@@ -9,10 +9,10 @@ until the handshake is encrypted or over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 from typing import ClassVar, Final, Literal
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
@@ -37,6 +37,7 @@ from mitml4.protocols.tls.names import (
     cipher_name,
     group_name,
     version_name,
+    version_names,
 )
 from mitml4.protocols.tls.records import (
     MAX_RECORD,
@@ -96,7 +97,7 @@ class TlsDetails(Details):
             self,
             sni=hello.sni,
             alpn_offered=hello.alpn,
-            version_offered=tuple(version_name(version) for version in hello.versions),
+            version_offered=version_names(hello.versions),
             ja3=None if hello.sslv2 else ja3(hello),
             ja4=None if hello.sslv2 else ja4(hello),
             ech="offered" if hello.ech else "none",

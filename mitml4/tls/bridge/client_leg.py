@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from mitml4.crypto import groups, signatures
@@ -18,6 +17,7 @@ from mitml4.crypto.records import protection_1_3
 from mitml4.crypto.schedule import Schedule, finished
 from mitml4.crypto.signatures import PrivateKey
 from mitml4.crypto.suites import suite_of
+from mitml4.dataclass import replace
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
@@ -159,7 +159,8 @@ class ClientLeg(Leg):
         self._application = schedule.enter_application(digest)
         self.log("CLIENT_TRAFFIC_SECRET_0", self._application.client)
         self.log("SERVER_TRAFFIC_SECRET_0", self._application.server)
-        self.log("EXPORTER_SECRET", schedule.exporter(digest))
+        if self.is_logged:
+            self.log("EXPORTER_SECRET", schedule.exporter(digest))
         self.records_out.protection = protection_1_3(suite, self._application.server)
         self._take = self._take_answer
 

@@ -50,18 +50,9 @@ class RawExtensions:
     @classmethod
     def read(cls, fields: Fields) -> RawExtensions:
         """The list with its length. Raises TlsError: DECODE_ERROR, or ILLEGAL_PARAMETER if a type
-        is there twice (RFC 8446 §4.2: "There MUST NOT be more than one extension of the same
-        type")."""
-        block = fields.fields(2)
-        items: list[tuple[int, bytes]] = []
-        seen = set()
-        while block:
-            kind = block.uint16()
-            if kind in seen:
-                raise TlsError(Alert.ILLEGAL_PARAMETER, f"extension {kind} is there twice")
-            seen.add(kind)
-            items.append((kind, block.vector(2)))
-        return cls(tuple(items))
+        is there twice."""
+        found = fields.extensions()
+        return cls(tuple((kind, fields.between(start, end)) for kind, start, end in found))
 
     @property
     def types(self) -> tuple[int, ...]:

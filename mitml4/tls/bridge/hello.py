@@ -330,19 +330,14 @@ class _Relay:
         self.session_id = self._randomize("session id", session_id, fields.at)
         fields.uint16s(2)
         fields.vector(1, least=1)
-        extensions = fields.fields(2) if fields else None
+        extensions = fields.extensions() if fields else []
         fields.end()
-        seen = set()
-        while extensions:
-            kind, body = extensions.uint16(), extensions.fields(2)
-            # RFC 8446 §4.2: "There MUST NOT be more than one extension of the same type"
-            if kind in seen:
-                raise TlsError(Alert.ILLEGAL_PARAMETER, f"extension {kind} is there twice")
+        for kind, start, end in extensions:
             # RFC 8446 §4.2.11: pre_shared_key "MUST be the last extension in the ClientHello"
-            if Extension.PRE_SHARED_KEY in seen:
+            if self.psks:
                 raise TlsError(Alert.ILLEGAL_PARAMETER, "an extension after pre_shared_key")
-            seen.add(kind)
             if take := _TAKEN.get(kind):
+                body = fields.part(start, end)
                 take(self, body)
                 body.end()
 

@@ -158,6 +158,11 @@ class Leg:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "a ChangeCipherSpec before the ServerHello")
         self.records_in.is_tls12 = True
 
+    @property
+    def is_logged(self) -> bool:
+        """Whether there is a key log."""
+        return self._keylog is not None
+
     def log(self, label: str, secret: bytes) -> None:
         if self._keylog:
             self._keylog(f"{label} {self._random.hex()} {secret.hex()}".encode())

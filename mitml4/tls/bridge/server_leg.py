@@ -351,7 +351,8 @@ class ServerLeg(Leg):
         secrets = self._schedule.enter_application(digest)
         self.log("CLIENT_TRAFFIC_SECRET_0", secrets.client)
         self.log("SERVER_TRAFFIC_SECRET_0", secrets.server)
-        self.log("EXPORTER_SECRET", self._schedule.exporter(digest))
+        if self.is_logged:
+            self.log("EXPORTER_SECRET", self._schedule.exporter(digest))
         self.read_with(protection_1_3(self.suite, secrets.server))
         return secrets
 

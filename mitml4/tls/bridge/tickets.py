@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Final
 
 from cachetools import FIFOCache
 
 from mitml4.crypto.schedule import ticket_psk
 from mitml4.crypto.suites import Suite
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.protocols.tls.hello import Extension
 from mitml4.tls.bridge.extensions import Place, check_answers
 from mitml4.tls.bridge.messages import NewSessionTicket
@@ -50,6 +49,20 @@ class Ticket:
     data connection of FTP has to resume the session of its control connection."""
     seen: object
     """What was found of the server when the session began."""
+    nonce: bytes | None = None
+    """As long as the secrets are resumption secrets, what makes PSKs of them (RFC 8446 §4.6.1)."""
+
+    def with_psks(self) -> Ticket:
+        """Few tickets are used, so their PSKs are not derived before that."""
+        if self.nonce is None:
+            return self
+        name = self.suite.hash
+        return replace(
+            self,
+            server_secret=ticket_psk(name, self.server_secret, self.nonce),
+            client_secret=ticket_psk(name, self.client_secret, self.nonce),
+            nonce=None,
+        )
 
 
 class Tickets:
@@ -76,7 +89,7 @@ class Tickets:
         expires, ticket = self._tickets.get(ours, (0.0, None))
         if ticket is None or ticket.site != site or expires < self._clock():
             return None
-        return ticket
+        return ticket.with_psks()
 
 
 @dataclass(slots=True)
@@ -132,12 +145,12 @@ class TicketRelay:
         check_answers((), message.extensions, Place.NEW_SESSION_TICKET)
         if not message.lifetime:
             return None  # "The value of zero indicates that the ticket should be discarded"
-        name = self.suite.hash
         ticket = Ticket(
             version=_TLS_1_3,
             server_ticket=message.ticket,
-            server_secret=ticket_psk(name, self.server_resumption, message.nonce),
-            client_secret=ticket_psk(name, self.client_resumption, message.nonce),
+            server_secret=self.server_resumption,
+            client_secret=self.client_resumption,
+            nonce=message.nonce,
             cipher_suite=self.cipher_suite,
             suite=self.suite,
             site=self.tickets.site,

@@ -27,22 +27,19 @@ class Fields:
         """Whether something is left."""
         return self.at < self._end
 
-    def _skip(self, count: int) -> int:
-        """Go on behind the next bytes, and say where they begin."""
-        start, self.at = self.at, self.at + count
-        if self.at > self._end:
-            raise self.error("is cut")
-        return start
-
     def take(self, count: int) -> bytes:
-        return self._data[self._skip(count) : self.at]
+        start = self.at
+        self.at = end = start + count
+        if end > self._end:
+            raise self.error("is cut")
+        return self._data[start:end]
 
     def uint8(self) -> int:
-        return self._data[self._skip(1)]
+        return self.take(1)[0]
 
     def uint16(self) -> int:
-        start = self._skip(2)
-        return self._data[start] << 8 | self._data[start + 1]
+        high, low = self.take(2)
+        return high << 8 | low
 
     def uint24(self) -> int:
         return int.from_bytes(self.take(3), "big")
@@ -52,17 +49,52 @@ class Fields:
 
     def vector(self, width: int, *, least: int = 0) -> bytes:
         """A vector of at least so many bytes, after its length of `width` bytes."""
-        content = self.take(int.from_bytes(self.take(width), "big"))
-        if len(content) < least:
-            raise self.error("has a vector that is too short")
-        return content
+        start = self._enter(width, least)
+        return self._data[start : self.at]
 
     def fields(self, width: int, *, least: int = 0) -> Fields:
         """A vector whose items are to be read."""
-        start = self._skip(int.from_bytes(self.take(width), "big"))
+        start = self._enter(width, least)
+        return Fields(self._data, self._what, start, self.at)
+
+    def _enter(self, width: int, least: int) -> int:
+        """Go on behind a vector, and say where its content begins."""
+        start = self.at + width
+        self.at = start + int.from_bytes(self._data[self.at : start], "big")
+        if self.at > self._end:
+            raise self.error("is cut")
         if self.at - start < least:
             raise self.error("has a vector that is too short")
-        return Fields(self._data, self._what, start, self.at)
+        return start
+
+    def extensions(self) -> list[tuple[int, int, int]]:
+        """The list of extensions with its length: the type of each, and where its body begins and
+        ends. Raises TlsError as `RawExtensions.read` does."""
+        data, at = self._data, self._enter(2, 0)
+        found: list[tuple[int, int, int]] = []
+        seen = set()
+        while at < self.at:
+            start = at + 4
+            if start > self.at:
+                raise self.error("is cut")
+            kind = data[at] << 8 | data[at + 1]
+            at = start + (data[at + 2] << 8 | data[at + 3])
+            if at > self.at:
+                raise self.error("is cut")
+            # RFC 8446 §4.2: "There MUST NOT be more than one extension of the same type"
+            if kind in seen:
+                raise TlsError(Alert.ILLEGAL_PARAMETER, f"extension {kind} is there twice")
+            seen.add(kind)
+            found.append((kind, start, at))
+        return found
+
+    def part(self, start: int, end: int) -> Fields:
+        """The fields of a part that was found."""
+        return Fields(self._data, self._what, start, end)
+
+    def between(self, start: int, end: int) -> bytes:
+        """The bytes of a part that was found."""
+        return self._data[start:end]
 
     def uint16s(self, width: int, *, least: int = 1) -> tuple[int, ...]:
         """A vector of so many or more 16-bit numbers, after its length of `width` bytes."""
