@@ -33,6 +33,7 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tasks import first_of
+from mitml4.tls.bridge.older import has_bridged
 from mitml4.tls.bridge.tickets import Tickets
 from mitml4.tls.context import Contexts
 from mitml4.tls.engine_memory import Engine, EngineMemory, EngineSite
@@ -292,8 +293,10 @@ class Handshake:
 
     def intercepted(self, client_side: OpenedStream, server_side: OpenedStream) -> Intercepted:
         """Both handshakes are done. What they needed is not kept."""
-        if self.details.version == "TLSv1.3":
-            self.tools.engine_memory.finished(self.engine_site)
+        details = self.details
+        is_1_3 = details.version == "TLSv1.3"
+        if is_1_3 or (details.version == "TLSv1.2" and has_bridged(self.hello, details.cipher)):
+            self.tools.engine_memory.finished(self.engine_site, is_1_3=is_1_3)
         later = LaterWishes(self.visit, self.bridge.report)
         if not self.tools.contexts.client_identity:
             server_side.on_certificate_request(later.note_request)

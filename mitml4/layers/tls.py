@@ -180,7 +180,9 @@ class InterceptTls:
             return "cipher"
         if reason := memory.must_use_openssl(site):
             return reason
-        if context.depth and not (finishes_all(hello) or memory.may_bridge_inside(site)):
+        offers_1_3 = _NEWEST in hello.supported_versions
+        may_bridge = finishes_all(hello) or memory.may_bridge_inside(site, offers_1_3=offers_1_3)
+        if context.depth and not may_bridge:
             return "not known to be bridged, inside another layer"
         return ""
 

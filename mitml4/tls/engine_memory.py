@@ -6,8 +6,10 @@ by OpenSSL, which costs the server a connection; where nobody can dial again, th
     shown                                         effect
     a site has forced a second connection, or     OpenSSL from the first byte, for the same kind of
       ended a flow that could not dial again        ClientHello
-    TLS 1.3 has finished with a site, by either   the bridge may be used inside another layer, where
-      engine                                        nobody can dial again
+    a site has chosen TLS 1.3, whichever engine   the bridge may be used inside another layer, where
+      did it                                        nobody can dial again, if TLS 1.3 is offered
+    a site has chosen a cipher suite of TLS 1.2   the same, for the same kind of ClientHello, which
+      that the bridge has                           the site answers in the same way
 
 Every entry expires, and the tables are bounded.
 """
@@ -44,7 +46,8 @@ class EngineMemory:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._forced: TTLCache[EngineSite, str] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
-        self._finished: TTLCache[Site, None] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
+        self._speaks_1_3: TTLCache[Site, None] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
+        self._finished: TTLCache[EngineSite, None] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
 
     def must_use_openssl(self, site: EngineSite) -> str | None:
         """Why OpenSSL has to be used; None if it need not be."""
@@ -54,11 +57,15 @@ class EngineMemory:
         """The bridge could not finish: a second connection was made, or the flow has ended."""
         self._forced[site] = reason
 
-    def finished(self, site: EngineSite) -> None:
-        """A handshake of TLS 1.3 has finished, by either engine."""
-        self._finished[site.site] = None
+    def finished(self, site: EngineSite, *, is_1_3: bool) -> None:
+        """A handshake has finished, by either engine, whose outcome the bridge has too."""
+        if is_1_3:
+            self._speaks_1_3[site.site] = None
+        else:
+            self._finished[site] = None
 
-    def may_bridge_inside(self, site: EngineSite) -> bool:
+    def may_bridge_inside(self, site: EngineSite, *, offers_1_3: bool) -> bool:
         """Whether the bridge may be used where nobody can dial again, although the ClientHello
         offers what it cannot do."""
-        return site.site in self._finished and site not in self._forced
+        is_known = (offers_1_3 and site.site in self._speaks_1_3) or site in self._finished
+        return is_known and site not in self._forced

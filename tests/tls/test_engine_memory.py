@@ -18,7 +18,7 @@ OTHER_SITE = EngineSite(Site("192.0.2.1:443", "b.example"), ONE.ja4)
 def test_nothing_is_known_at_first() -> None:
     memory = EngineMemory()
     assert memory.must_use_openssl(ONE) is None
-    assert not memory.may_bridge_inside(ONE)
+    assert not memory.may_bridge_inside(ONE, offers_1_3=True)
 
 
 def test_what_forced_a_second_connection_counts_for_this_kind_of_hello() -> None:
@@ -29,34 +29,52 @@ def test_what_forced_a_second_connection_counts_for_this_kind_of_hello() -> None
         assert memory.must_use_openssl(other) is None
 
 
-def test_what_has_finished_counts_for_every_client() -> None:
+def may_bridge(memory: EngineMemory, site: EngineSite, *, offers_1_3: bool = True) -> bool:
+    return memory.may_bridge_inside(site, offers_1_3=offers_1_3)
+
+
+def test_tls_1_3_counts_for_every_client_that_offers_it() -> None:
     memory = EngineMemory()
-    memory.finished(ONE)
-    assert memory.may_bridge_inside(ONE)
-    assert memory.may_bridge_inside(OTHER_CLIENT)
-    assert not memory.may_bridge_inside(OTHER_SITE)
+    memory.finished(ONE, is_1_3=True)
+    assert may_bridge(memory, ONE)
+    assert may_bridge(memory, OTHER_CLIENT)
+    assert not may_bridge(memory, OTHER_CLIENT, offers_1_3=False)
+    assert not may_bridge(memory, OTHER_SITE)
+
+
+def test_tls_1_2_counts_for_the_same_kind_of_hello() -> None:
+    memory = EngineMemory()
+    memory.finished(ONE, is_1_3=False)
+    assert may_bridge(memory, ONE)
+    assert may_bridge(memory, ONE, offers_1_3=False)
+    assert not may_bridge(memory, OTHER_CLIENT)
+    assert not may_bridge(memory, OTHER_SITE)
 
 
 def test_openssl_finishes_where_the_bridge_could_not() -> None:
     memory = EngineMemory()
     memory.forced(ONE, "an unknown extension")
-    memory.finished(ONE)
+    for is_1_3 in (False, True):
+        memory.finished(ONE, is_1_3=is_1_3)
     assert memory.must_use_openssl(ONE) == "an unknown extension"
-    assert not memory.may_bridge_inside(ONE)
-    assert memory.may_bridge_inside(OTHER_CLIENT)
+    assert not may_bridge(memory, ONE)
+    assert may_bridge(memory, OTHER_CLIENT)
 
 
 def test_everything_is_forgotten_after_a_while() -> None:
     clock = SimpleNamespace(now=0.0)
     memory = EngineMemory(lambda: clock.now)
     memory.forced(ONE, "a reason")
-    memory.finished(OTHER_SITE)
+    memory.finished(OTHER_SITE, is_1_3=True)
+    memory.finished(OTHER_CLIENT, is_1_3=False)
     clock.now = engine_memory._REMEMBERED_S - 1
     assert memory.must_use_openssl(ONE)
-    assert memory.may_bridge_inside(OTHER_SITE)
+    assert may_bridge(memory, OTHER_SITE)
+    assert may_bridge(memory, OTHER_CLIENT)
     clock.now += 2
     assert memory.must_use_openssl(ONE) is None
-    assert not memory.may_bridge_inside(OTHER_SITE)
+    assert not may_bridge(memory, OTHER_SITE)
+    assert not may_bridge(memory, OTHER_CLIENT)
 
 
 def test_the_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +83,7 @@ def test_the_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     sites = [EngineSite(Site(f"192.0.2.{number}:443", None)) for number in range(100)]
     for site in sites:
         memory.forced(site, "a reason")
-        memory.finished(site)
+        memory.finished(site, is_1_3=True)
+        memory.finished(site, is_1_3=False)
     assert sum(bool(memory.must_use_openssl(site)) for site in sites) == 10
-    assert len(memory._finished) == 10
+    assert len(memory._finished) == len(memory._speaks_1_3) == 10

@@ -21,7 +21,16 @@ from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.transcript import Transcript
 
-__all__ = ["GROUPS", "Older", "Session", "check_finished", "choose", "finishes_all", "is_bridged"]
+__all__ = [
+    "GROUPS",
+    "Older",
+    "Session",
+    "check_finished",
+    "choose",
+    "finishes_all",
+    "has_bridged",
+    "is_bridged",
+]
 
 GROUPS: Final = frozenset({0x0017, 0x0018, 0x0019, 0x001D, 0x001E}) & groups.SUPPORTED
 """NIST's curves and RFC 7748's: those that TLS 1.2 has, and the bridge."""
@@ -58,6 +67,11 @@ def is_bridged(cipher_suite: int) -> bool:
         return False
     name = cipher_name(cipher_suite)
     return cipher_suite >> 8 == _TLS_1_3_SUITES or name.startswith(("ECDHE-ECDSA-", "ECDHE-RSA-"))
+
+
+def has_bridged(hello: ClientHello, chosen: str | None) -> bool:
+    """Whether the bridge has the cipher suite of this name that a client has offered."""
+    return any(is_bridged(suite) for suite in hello.cipher_suites if cipher_name(suite) == chosen)
 
 
 def finishes_all(hello: ClientHello) -> bool:
