@@ -19,6 +19,7 @@ from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
 from mitml4.layers.layer import HandshakeError
 from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.names import cipher_name, group_name, version_name
@@ -186,7 +187,7 @@ class BridgedHandshake(Handshake):
                     match legs.client_event():
                         case PeerAlert(alert):
                             self.report("client", "alert", alert_name(alert))
-                            await self._end_server(alert)
+                            await self._end_server(alert, False)
                             below.close()
                             raise HandshakeError
                         case _ if legs.hello is first:
@@ -195,6 +196,9 @@ class BridgedHandshake(Handshake):
             self.report("client", "timeout", "the client does not answer the retry")
         except StreamTruncated:
             self.report("client", "reset", "closed by the client before our certificate")
+            await self._end_server(None, False)
+            below.close()
+            raise HandshakeError from None
         except TlsError as error:
             self.report("client", "protocol", error.message)
             await self._refuse_client(error.alert)
@@ -269,6 +273,7 @@ class BridgedHandshake(Handshake):
             return self._server_side
         legs.answer_first()
         failure = None
+        reset: OSError | None = None
         try:
             await below.send_all(memoryview(legs.server.to_send()))
             await self._hear_finished()
@@ -277,7 +282,9 @@ class BridgedHandshake(Handshake):
         except TlsError as error:
             await self._send(below, legs.server.fail(error.alert))
             failure = TlsFailure(error.message)
-        except (StreamTruncated, OSError, trio.TooSlowError):
+        except OSError as error:
+            reset = error
+        except (StreamTruncated, trio.TooSlowError):
             pass
         else:
             self._server_side = self._open_server()
@@ -285,6 +292,8 @@ class BridgedHandshake(Handshake):
         given_up = await super().give_up(reason)
         if given_up is None:
             self.visit.needs(reason)
+            if reset:
+                raise reset
             await self.pass_on_failure(failure)
         return given_up
 
@@ -349,7 +358,7 @@ class BridgedHandshake(Handshake):
             self.error("server", "timeout", "the server does not finish the handshake")
         else:
             return
-        self.bridge.client_side.close()
+        _close(self.bridge.client_side)
         below.close()
         raise HandshakeError
 
@@ -367,14 +376,15 @@ class BridgedHandshake(Handshake):
                     case _ if not legs.has_server_finished:
                         await _receive(self.bridge.server_side, legs.server)
 
-    async def _end_server(self, alert: int | None) -> None:
-        """The client has ended its handshake: the server gets the same alert."""
+    async def _end_server(self, alert: int | None, is_reset: bool) -> None:
+        """The client has ended its handshake: the server gets the same alert, or the same end."""
         server_side = self.bridge.server_side
-        if alert is None:
+        if is_reset:
             server_side.abort()
-        else:
+            return
+        if alert is not None:
             await self._send(server_side, self.legs.server.fail(alert))
-            server_side.close()
+        _close(server_side)
 
     async def _refuse_client(self, alert: int) -> NoReturn:
         """The client is at fault: it gets this alert. No server is told."""
@@ -417,6 +427,12 @@ class BridgedHandshake(Handshake):
             relay_ticket(ticket)
         server_side.connection.on_ticket = relay_ticket
         server_side.feeds = client_side
+
+
+def _close(stream: Stream) -> None:
+    """The far end gets all that was sent, and a FIN: closing with unread bytes sends a reset."""
+    stream.discard(len(stream.peek_nowait(MAX_PEEK + 1)))
+    stream.close()
 
 
 def _seen(seen: object) -> CertificateDetails | None:

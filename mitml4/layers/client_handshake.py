@@ -41,8 +41,9 @@ class ClientHandshake:
     """It is closed if the handshake fails."""
     server_side: Stream
     """It is watched for a reset, and for bytes before that."""
-    end_server: Callable[[int | None], Awaitable[None]]
-    """Ends the server's side if the handshake fails; given the client's fatal alert, if any."""
+    end_server: Callable[[int | None, bool], Awaitable[None]]
+    """Ends the server's side if the handshake fails; given the client's fatal alert, if any, and
+    whether to reset it: the client has ended in this way, or not at all."""
     visit: Visit
     error: Callable[[Kind, str], None]
     """Reports an error of the client's."""
@@ -55,15 +56,18 @@ class ClientHandshake:
         """
         had_ended = self.client_side.transport.has_ended()
         alert: int | None = None
+        is_reset = True
         resets: list[OSError] = []
         try:
             with trio.fail_after(HANDSHAKE_S):
                 done = await first_of(handshake, partial(self._wait_server_reset, resets))
         except TlsFailure as failure:
             alert = failure.alert
+            is_reset = alert is None
             self._report_failure(failure)
         except (StreamTruncated, ConnectionError) as error:
-            how = "reset" if isinstance(error, ConnectionError) else "closed"
+            is_reset = isinstance(error, ConnectionError)
+            how = "reset" if is_reset else "closed"
             if had_ended:
                 self.error("reset", f"{how} by the client before our certificate")
             else:
@@ -75,7 +79,7 @@ class ClientHandshake:
             if done is None or resets:
                 raise resets.pop()
             return done
-        await self.end_server(alert)
+        await self.end_server(alert, is_reset)
         self.client_side.close()
         raise HandshakeError
 

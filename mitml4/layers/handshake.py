@@ -146,7 +146,7 @@ class Handshake:
         """
         try:
             with trio.fail_after(HANDSHAKE_S):
-                given_up = await first_of(handshake, self._wait_client_ended)
+                return await first_of(handshake, self._follow_client_end)
         except TlsFailure:
             raise
         except StreamTruncated:
@@ -155,28 +155,19 @@ class Handshake:
             self.report("server", "timeout", "the server does not answer the ClientHello")
             self.bridge.client_side.abort()
             raise HandshakeError from None
-        if given_up:
-            return given_up
-        if self.bridge.up.ended and self.redial:
-            if given_up := await self.give_up("client ended"):
-                return given_up
-            self.report("client", "reset", "the client ended before the server's answer")
-            self.abort()
-        return None
 
-    async def _wait_client_ended(self) -> None:
-        """Wait until the client has ended or was reset; what else it sends stays unread.
+    async def _follow_client_end(self) -> None:
+        """Pass the client's end on, and wait for its reset; what else it sends stays unread.
 
-        A client that has ended before it was answered will not do a handshake. Raises OSError for a
-        reset.
+        A client that has ended may still read the server's answer. Raises OSError for a reset.
         """
         lane = self.bridge.up
         seen = 0
         while seen <= MAX_PEEK and not lane.ended:
             seen = len(await lane.look(seen))
-        lane.source.transport.raise_reset()
-        if not lane.ended or not self.redial:
-            await lane.source.transport.wait_reset()
+        if lane.ended:
+            await lane.end()
+        await lane.source.transport.wait_reset()
 
     async def pass_on_failure(self, failure: TlsFailure | None) -> NoReturn:
         """The server ended the handshake: the client gets the same alert, or the same end.
@@ -245,6 +236,8 @@ class Handshake:
         if server_side.failure:
             if given_up := await self.leave_request_to_client(None):
                 return given_up
+            if isinstance(server_side.failure, OSError):
+                raise server_side.failure
             refusal = server_side.failure if isinstance(server_side.failure, TlsFailure) else None
             await self.pass_on_failure(refusal)
         if not self.answers_request:

@@ -70,6 +70,8 @@ class Lane:
     """The source has ended; all that is left of it is in `look`."""
     truncation: StreamTruncated | None = None
     """How it ended, if that was not the stream's own end."""
+    _ended_unread: bool = False
+    """It ended with bytes that had not moved: then a reset has not been read yet."""
     _ended_sinks: list[Stream] = field(default_factory=list)
     """Those of the sink's streams that have been sent the end."""
 
@@ -125,6 +127,7 @@ class Lane:
             self.truncation = truncation.with_traceback(None)
             fresh = b""
         await self._find_ended(len(fresh) <= beyond)
+        self._ended_unread = self.ended and bool(fresh)
         return fresh
 
     def claim(self, data: bytes) -> None:
@@ -266,8 +269,11 @@ class Lane:
     async def say_ended(self) -> None:
         """Send the sink the end of the source at once, in the way it came.
 
-        A FIN that came without close_notify goes on without one; so does an alert.
+        A FIN that came without close_notify goes on without one; so does an alert. Raises OSError
+        if it was a reset.
         """
+        if self._ended_unread:
+            self.source.transport.raise_reset()
         if self.on_moved:
             self.on_moved(b"")
         if self.truncation:

@@ -129,8 +129,8 @@ class OpenSslHandshake(Handshake):
             await stream.handshake()
             return True
 
-        async def end_server(alert: int | None) -> None:
-            server_side.abort() if alert is None else server_side.close()
+        async def end_server(_alert: int | None, is_reset: bool) -> None:
+            server_side.abort() if is_reset else server_side.close()
 
         handshake = ClientHandshake(
             client_side=below,

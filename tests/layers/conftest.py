@@ -31,6 +31,7 @@ from mitml4.protocols.tls.hello import ClientHello
 from mitml4.session.flow import EditingServices, Flow, Services
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
+from mitml4.tls.engine_memory import Engine
 from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType
 from mitml4.tls.offer import prepare
@@ -249,6 +250,7 @@ class FlowLab:
         copies_plaintext: bool = False,
         editor: Editor | None = None,
         elsewhere: Script | None = None,
+        engine: Engine = "auto",
     ) -> Outcomes:
         """A flow between the two, to its end. Where `at` is given, at the flow's step of this
         number it is cancelled (`act` is `cancel`), or one far end resets (`client`, `server`)."""
@@ -310,6 +312,7 @@ class FlowLab:
                 relay=out.relay,
                 shown=Shown(payload=out.payload.of_flow() if shows_payload else None),
                 tls=TlsInterceptor(
+                    engine=engine,
                     forge=self.forge,
                     contexts=self.contexts,
                     verifier=Verifier([self.root]),

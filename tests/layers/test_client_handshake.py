@@ -53,6 +53,8 @@ class Meeting:
     errors: list[tuple[str, str]] = field(default_factory=list)
     alerts: list[int | None] = field(default_factory=list)
     """Those that the server's side was ended with."""
+    resets: list[bool] = field(default_factory=list)
+    """Whether it was reset."""
 
     def __post_init__(self) -> None:
         self.client_side, self.client = memory_pair()
@@ -61,9 +63,10 @@ class Meeting:
     async def run(
         self, handshake: Callable[[MemoryStream], Awaitable[Bare]], *, is_resumed: bool = False
     ) -> Bare:
-        async def end_server(alert: int | None) -> None:
+        async def end_server(alert: int | None, is_reset: bool) -> None:
             await trio.lowlevel.checkpoint()
             self.alerts.append(alert)
+            self.resets.append(is_reset)
 
         meeting = ClientHandshake(
             client_side=self.client_side,
@@ -127,6 +130,8 @@ async def test_how_a_client_ends_it_is_told_and_learned(
         meeting = meet()
         await meeting.fail(failure)
         assert (meeting.errors, meeting.alerts) == ([error], [alert])
+        is_end = alert is not None or type(failure) is StreamTruncated
+        assert meeting.resets == [not is_end]
         assert meeting.visit.passthrough_reason == reason
         await trio.sleep(1)
 

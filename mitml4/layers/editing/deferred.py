@@ -133,7 +133,7 @@ class Deferred:
             await stream.handshake()
             return True
 
-        async def end_server(_alert: int | None) -> None:
+        async def end_server(_alert: int | None, _is_reset: bool) -> None:
             bridge.server_side.abort()
 
         handshake = ClientHandshake(

@@ -1,0 +1,118 @@
+"""An end is an end at the other side, and a reset a reset, wherever in the handshake it comes."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from OpenSSL import SSL
+
+from mitml4.tls.offer import prepare
+
+from .conftest import HELLO, End
+
+ENGINES = ("auto", "openssl")
+STEP_S = 0.2
+"""What was sent arrives meanwhile, and nothing is held back for so long."""
+
+
+class Handshake:
+    """A client's hello, and a server's flight, by OpenSSL."""
+
+    def __init__(self, end: End, *, is_server: bool) -> None:
+        contexts = end.contexts
+        self.tls = SSL.Connection(contexts.server if is_server else contexts.client, None)
+        if is_server:
+            self.tls.set_accept_state()
+        else:
+            self.tls.set_connect_state()
+            prepare(self.tls, HELLO)
+
+    def answer(self, data: bytes = b"") -> bytes:
+        """What it sends next, once it has read this."""
+        if data:
+            self.tls.bio_write(data)
+        with pytest.raises(SSL.WantReadError):
+            self.tls.do_handshake()
+        return self.tls.bio_read(65536)
+
+
+async def hear_end(end: End) -> str:
+    """How the far end has ended, whatever it has sent before."""
+    try:
+        while await end.receive(1):
+            pass
+        end.stream.transport.raise_if_reset()
+        with trio.move_on_after(STEP_S):
+            await end.stream.transport.wait_reset()
+    except ConnectionResetError:
+        return "end, and reset" if end.stream.transport._ended else "reset"
+    return "end"
+
+
+async def stop(end: End, how: str) -> None:
+    await trio.sleep(STEP_S)
+    if how == "reset":
+        end.stream.abort()
+    else:
+        await end.send_eof()
+
+
+async def receive_hello(end: End) -> bytes:
+    head = await end.receive(5)
+    return head + await end.receive(int.from_bytes(head[3:]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_client_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
+    heard = {}
+    for point in ("half a hello", "a hello", "half a flight", "a flight"):
+
+        async def client(end: End, point: str = point) -> None:
+            hello = Handshake(end, is_server=False).answer()
+            await end.send(hello[: len(hello) // 2] if point == "half a hello" else hello)
+            if point == "a flight":
+                assert await end.receive(100)
+            await stop(end, how)
+            if how == "end":
+                await hear_end(end)
+
+        async def server(end: End, point: str = point) -> None:
+            if point != "half a hello":
+                flight = Handshake(end, is_server=True).answer(await receive_hello(end))
+                sent = {"a hello": 0, "half a flight": len(flight) // 2}.get(point, len(flight))
+                await end.send(flight[:sent])
+            heard[point] = await hear_end(end)
+
+        out = flow_lab.run(client, server, engine=engine)
+        out.check()
+        assert len(out.far_ends) == 2, f"{point}: the server was dialled again"
+    assert set(heard.values()) == {how}, heard
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_server_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
+    heard = {}
+    for point in ("half a hello", "a hello", "half a flight", "a flight"):
+
+        async def client(end: End, point: str = point) -> None:
+            hello = Handshake(end, is_server=False).answer()
+            await end.send(hello[: len(hello) // 2] if point == "half a hello" else hello)
+            if point == "a flight":
+                assert await end.receive(100)
+                await trio.sleep(2 * STEP_S)
+                await end.send_eof()
+            heard[point] = await hear_end(end)
+
+        async def server(end: End, point: str = point) -> None:
+            if point != "half a hello":
+                flight = Handshake(end, is_server=True).answer(await receive_hello(end))
+                sent = {"a hello": 0, "half a flight": len(flight) // 2}.get(point, len(flight))
+                await end.send(flight[:sent])
+            await stop(end, how)
+            if how == "end":
+                await hear_end(end)
+
+        flow_lab.run(client, server, engine=engine).check()
+    assert set(heard.values()) == {how}, heard
