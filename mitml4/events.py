@@ -94,6 +94,8 @@ class SessionStart(Event):
     table: str | None
     pid: int
     via: tuple[str, ...] = ()
+    attached: str | None = None
+    """The container, process or network namespace whose connections these are, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,8 @@ class FlowOpen(Event):
     """In a packet file that mitml4 wrote: the side of mitml4 on which the packets were seen."""
     session_flow: int | None = None
     """In such a file: the number of the flow in the session that wrote it."""
+    container: str | None = None
+    """The name of the container that it comes from, with `--container`."""
 
 
 Action: TypeAlias = Literal["relayed", "intercepted", "passthrough", "answered"]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import Ends, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
-from mitml4.session.config import Display, InterceptConfig, RunConfig
+from mitml4.session.config import Attach, Display, InterceptConfig, RunConfig
 from mitml4.session.imports import import_decoders
 from mitml4.session.policy import Policy
 from mitml4.session.routes import routes_of
@@ -45,6 +46,7 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
             "--spoof-source and --via: a proxy does not connect from a client's address",
             hint="leave out one of them",
         )
+    attach = _attach(given)
     scope = Scope(
         interfaces=_distinct(given["iface"]),
         direction=given["direction"],
@@ -59,6 +61,7 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
     )
     return InterceptConfig(
         scope=scope,
+        attach=attach,
         ca_dir=given["ca_dir"] or _default_ca_directory(),
         output=_display_on_stdout(given),
         duration_s=given["duration"],
@@ -66,6 +69,26 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
         dry_run=given["dry_run"],
         **common,
     )
+
+
+_ATTACHED: Final[tuple[Literal["container", "pid", "netns"], ...]] = ("container", "pid", "netns")
+
+
+def _attach(given: dict[str, Any]) -> Attach | None:
+    """Whose connections are intercepted; None: those of the interfaces. Raises UsageError."""
+    named = [each for each in ("iface", *_ATTACHED) if given[each]]
+    if not named:
+        present = ", ".join(sorted(name for _, name in socket.if_nameindex()))
+        raise UsageError(
+            "--iface, --container, --pid or --netns has to say whose connections",
+            hint=f"--iface NAME, one of: {present}",
+        )
+    if len(named) > 1:
+        raise UsageError(
+            f"--{named[0]} and --{named[1]}: only one of them",
+            hint=f"leave out --{named[0]} or --{named[1]}",
+        )
+    return next((Attach(each, str(given[each])) for each in _ATTACHED if given[each]), None)
 
 
 def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConfig:

@@ -24,7 +24,9 @@ from mitml4.sinks.tcp_reader import PREFIX, TcpReader
 __all__ = [
     "File",
     "Interface",
+    "NetworkNamespace",
     "Parsed",
+    "RunningContainer",
     "Words",
     "parse_client_certificate",
     "parse_condition",
@@ -78,8 +80,34 @@ class Interface(Parsed):
     ) -> list[CompletionItem]:
         return [CompletionItem(name) for name in _interfaces() if name.startswith(incomplete)]
 
-    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
-        return f"There are: {', '.join(_interfaces())}"
+
+class RunningContainer(click.ParamType):  # type: ignore[type-arg]
+    """The name of a container."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from mitml4.session.containers import running_containers
+
+        return [
+            CompletionItem(each) for each in running_containers() if each.startswith(incomplete)
+        ]
+
+
+class NetworkNamespace(click.ParamType):  # type: ignore[type-arg]
+    """A name that `ip netns` knows, or a path."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if "/" in incomplete:
+            return [CompletionItem(incomplete, type="file")]
+        names = sorted(each.name for each in _entries("/run/netns"))
+        return [CompletionItem(each) for each in names if each.startswith(incomplete)]
 
 
 class File(Parsed):

@@ -53,7 +53,9 @@ class Report:
     _stack: list[str] = field(default_factory=list)
     _announced: set[int] = field(default_factory=set)
 
-    def open(self, connection: IncomingConnection, name: str | None) -> None:
+    def open(
+        self, connection: IncomingConnection, name: str | None, container: str | None = None
+    ) -> None:
         """The flow begins. `name`: the name of its destination, if it is known."""
         self._client = connection.client
         self.publish(
@@ -63,6 +65,7 @@ class Report:
                 destination=connection.destination,
                 interface=connection.interface,
                 name=name,
+                container=container,
             )
         )
 

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from mitml4.address import Address
+from mitml4.net.place import HERE, Place
 
 __all__ = ["EXHAUSTED", "abort", "connect", "set_ip_transparent", "source_towards"]
 
@@ -37,18 +38,19 @@ async def connect(
     mark: int | None = None,
     source: Address | None = None,
     unconnected: socket.socket | None = None,
+    place: Place = HERE,
     bound: Callable[[trio.socket.SocketType], None] | None = None,
 ) -> trio.socket.SocketType:
     """Connect to `destination`; the caller closes the socket, and sets the deadline.
 
     `mark` is the session's own mark (SO_MARK: needs CAP_NET_ADMIN). The connection uses the IP of
-    `source`, with a port that the kernel picks. `unconnected` is a socket of another namespace, in
-    which to connect. `bound` is called with the socket before it connects, when it has its local
-    address and port. Raises the kernel's OSError (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH,
-    ETIMEDOUT, …). Checkpoints.
+    `source`, with a port that the kernel picks. `unconnected` is a socket with which to connect, by
+    default a new one of `place`. `bound` is called with the socket before it connects, when it has
+    its local address and port. Raises the kernel's OSError (ECONNREFUSED, EHOSTUNREACH,
+    ENETUNREACH, ETIMEDOUT, …). Checkpoints.
     """
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
-    sock = trio.socket.from_stdlib_socket(unconnected or socket.socket(family, socket.SOCK_STREAM))
+    sock = trio.socket.from_stdlib_socket(unconnected or place.socket(family, socket.SOCK_STREAM))
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if mark is not None:
@@ -59,7 +61,7 @@ async def connect(
             sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             await sock.bind((source.ip, 0))
         if bound is not None:
-            await sock.bind((source_towards(destination, mark), 0))
+            await sock.bind((source_towards(destination, mark, place), 0))
             bound(sock)
         await sock.connect((destination.ip, destination.port))
     except BaseException as error:
@@ -70,10 +72,10 @@ async def connect(
     return sock
 
 
-def source_towards(destination: Address, mark: int | None = None) -> str:
+def source_towards(destination: Address, mark: int | None = None, place: Place = HERE) -> str:
     """The local address that a connection would use. Nothing is sent. Raises OSError."""
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+    with place.socket(family, socket.SOCK_DGRAM) as sock:
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         sock.connect((destination.ip, destination.port))

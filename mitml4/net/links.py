@@ -12,14 +12,18 @@ import trio
 
 from mitml4.dataclass import dataclass
 from mitml4.net.netlink import attributes, dump
+from mitml4.net.place import HERE, Place
 
-__all__ = ["Change", "LinkWatch", "vrf_of"]
+__all__ = ["Change", "LinkWatch", "has_global_v6", "names_of_links", "vrf_of"]
 
 _NETLINK_ROUTE: Final = 0
 _RTMGRP_LINK: Final = 1
 _MAX_MESSAGE: Final = 1 << 16
 
 _RTM_GETLINK: Final = 18
+_RTM_GETADDR: Final = 22
+_ADDRESS: Final = struct.Struct("=BBBBi")  # struct ifaddrmsg
+_GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
 _LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
 _NAME, _MASTER, _INFO = 3, 10, 18  # IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO
 _KIND: Final = 1  # IFLA_INFO_KIND
@@ -48,17 +52,18 @@ class _Link:
 
 
 class LinkWatch:
-    """Watches interfaces of the network namespace in which it is created.
+    """Watches interfaces of a network namespace.
 
     Rules match an interface that exists at the start by its index, whatever it is called later, and
     any interface by a name that was given.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], place: Place = HERE) -> None:
         """The interfaces exist. Raises OSError."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        self._place = place
+        self._socket = place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
         self._socket.bind((0, _RTMGRP_LINK))
-        present = _links()
+        present = _links(place)
         self._given = {name: _by_name(present, name) for name in names}
         self._now = dict(self._given)
         self._names = {link.index: link.name for link in present.values()}
@@ -87,7 +92,7 @@ class LinkWatch:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self._forget_messages()
-            if found := self._compare(_links()):
+            if found := self._compare(_links(self._place)):
                 return found
 
     def close(self) -> None:
@@ -138,9 +143,22 @@ class LinkWatch:
         return self._names.get(index, str(index))
 
 
+def names_of_links(place: Place) -> tuple[str, ...]:
+    """The interfaces of a network namespace except `lo`. Raises OSError."""
+    return tuple(link.name for link in _links(place).values() if link.name != "lo")
+
+
+def has_global_v6(place: Place) -> bool:
+    """Whether an interface of a network namespace has a global IPv6 address. Raises OSError."""
+    asked = _ADDRESS.pack(socket.AF_INET6, 0, 0, 0, 0)
+    with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as sock:
+        found = [_ADDRESS.unpack_from(each) for each in dump(sock, _RTM_GETADDR, asked)]
+    return any(each[0] == socket.AF_INET6 and each[3] == _GLOBAL for each in found)
+
+
 def vrf_of(name: str) -> str | None:
     """The VRF that an interface belongs to, or is. None if it does not exist. Raises OSError."""
-    present = _links()
+    present = _links(HERE)
     link = _by_name(present, name)
     master = present.get(link.master) if link and link.master else None
     return next((each.name for each in (link, master) if each and each.is_vrf), None)
@@ -150,9 +168,9 @@ def _by_name(present: Mapping[int, _Link], name: str) -> _Link | None:
     return next((link for link in present.values() if link.name == name), None)
 
 
-def _links() -> dict[int, _Link]:
+def _links(place: Place) -> dict[int, _Link]:
     """The interfaces that exist, by index."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as sock:
+    with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as sock:
         links = map(_parse, dump(sock, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)))
         return {link.index: link for link in links}
 

@@ -18,6 +18,7 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
+from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
 
 __all__ = ["Accepted", "IncomingConnection", "Listener", "listen"]
@@ -70,13 +71,13 @@ class Accepted:
 class Listener:
     """Accepts connections on one port."""
 
-    def __init__(self, sock: socket.socket | None = None) -> None:
+    def __init__(self, sock: socket.socket | None = None, *, place: Place = HERE) -> None:
         """Listen on a free port, or use a socket that listens already (in another namespace).
 
         Raises MachineError if the kernel refuses.
         """
         try:
-            sock = sock or listen()
+            sock = sock or listen(place=place)
         except OSError as error:
             raise MachineError(f"cannot listen: {error.strerror}") from error
         self.address = Address.of(sock.getsockname())
@@ -147,13 +148,13 @@ def _spare_descriptor() -> int | None:
         return None
 
 
-def listen(*, transparent: bool = False) -> socket.socket:
+def listen(*, transparent: bool = False, place: Place = HERE) -> socket.socket:
     """A socket that listens for IPv4 and IPv6 on a free port of all addresses. Raises OSError."""
     try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        sock = place.socket(socket.AF_INET6, socket.SOCK_STREAM)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     except OSError:  # a kernel without IPv6
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = place.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         # Accepted sockets inherit it. They use the server's port: without it, a server on this host
         # could not bind that port until the last TIME_WAIT has ended.

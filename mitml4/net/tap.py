@@ -19,6 +19,7 @@ import trio
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
+from mitml4.net.place import HERE, Place
 
 __all__ = ["LOOPBACK", "Seen", "Tap", "packet_socket"]
 
@@ -77,19 +78,19 @@ class Seen:
     outgoing: bool
 
 
-def packet_socket(name: str) -> socket.socket:
-    """A socket for a tap on this interface of the current namespace. It does not receive yet.
+def packet_socket(name: str, place: Place = HERE) -> socket.socket:
+    """A socket for a tap on this interface of a network namespace. It does not receive yet.
 
     Raises OSError.
     """
-    kind = socket.SOCK_RAW if _link_type(name) == _ETHERNET else socket.SOCK_DGRAM
-    return socket.socket(socket.AF_PACKET, kind, 0)
+    kind = socket.SOCK_RAW if _link_type(name, place) == _ETHERNET else socket.SOCK_DGRAM
+    return place.socket(socket.AF_PACKET, kind)
 
 
-def _link_type(name: str) -> int:
+def _link_type(name: str, place: Place) -> int:
     """Ethernet frames if the interface has an Ethernet header; otherwise packets from the IP header
     on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         request = struct.pack("16s24x", name.encode())
         answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, request)
     (hardware,) = struct.unpack_from("H", answer, 16)
@@ -117,10 +118,10 @@ class Tap:
         sock.bind((name, _ETH_P_ALL))
 
     @classmethod
-    def open(cls, name: str) -> Self:
-        """A tap on an interface of the current namespace. Raises MachineError."""
+    def open(cls, name: str, place: Place = HERE) -> Self:
+        """A tap on an interface of a network namespace. Raises MachineError."""
         try:
-            return cls(name, packet_socket(name))
+            return cls(name, packet_socket(name, place))
         except OSError as error:
             raise MachineError(
                 f"cannot see the packets of {name}: {error.strerror}", hint="mitml4 doctor"

@@ -80,6 +80,7 @@ class CommandSource:
     """A namespace with the command in it."""
 
     is_one_client = True
+    container: str | None = None
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from mitml4.session.policy import Policy
 from mitml4.session.routes import Routes
 from mitml4.sinks.tcp_reader import TcpReader
 
-__all__ = ["Display", "InterceptConfig", "RunConfig", "SessionConfig"]
+__all__ = ["Attach", "Display", "InterceptConfig", "RunConfig", "SessionConfig"]
 
 Display: TypeAlias = Literal[
     "table", "json", "table-on-tty", "final-table", "json-on-stderr", "lines", "none"
@@ -76,11 +76,21 @@ class SessionConfig:
     """How long open flows may go on once the session ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Whose connections a session intercepts, as the user names it."""
+
+    kind: Literal["container", "pid", "netns"]
+    value: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptConfig(SessionConfig):
     """Options of `mitml4 intercept`."""
 
     scope: Scope
+    attach: Attach | None = None
+    """None: the interfaces of the scope, on this host."""
     ca_dir: Path
     dry_run: bool = False
     """Print the rules and their undo; change nothing."""

@@ -79,6 +79,8 @@ class Services:
     shown: Shown = field(default_factory=Shown)
     names_of: Callable[[Address], Sequence[str]] = lambda _destination: ()
     """The names that clients resolved to a destination's address, the last one first."""
+    container: str | None = None
+    """The container that the connections come from."""
     unseen: str | None = None
     """Why flows are relayed unseen, if they are and no block could match."""
     clock: Callable[[], float] = trio.current_time
@@ -166,7 +168,7 @@ class Flow:
         """Why the server's side did not take it."""
         self._until_reset = trio.CancelScope()
         self._editing = self._begin_editing(name)
-        self.report.open(connection, name)
+        self.report.open(connection, name, self.services.container)
 
     @property
     def wire_bytes(self) -> tuple[int, int]:

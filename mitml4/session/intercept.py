@@ -7,14 +7,17 @@ of the start.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from mitml4.errors import ExitCode
+from mitml4.net.place import HERE
 from mitml4.net.rules.interception import check, plan, preparing
 
 if TYPE_CHECKING:
+    from mitml4.session.attachment import Attachment
     from mitml4.session.config import InterceptConfig
     from mitml4.session.session import Complain, Say
 
@@ -27,16 +30,27 @@ _SWITCH_S: Final = 0.0005
 
 async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> ExitCode:
     """Run a session to its end. Raises MitmError for what ends it early; no rule stays then."""
-    if config.dry_run:
-        print("\n".join(plan(config.scope)))
-        return ExitCode.DONE
-    check(config.scope)
-    # A thread that has ended before this process drops its privileges.
-    sys.setswitchinterval(_SWITCH_S)
-    importing = Thread(target=import_module, args=(_SESSION,), name="import")
-    importing.start()
-    async with preparing(config.scope) as preparation:
-        importing.join()
-        from mitml4.session.host_session import run_session
+    with _attached(config) as attachment:
+        place = attachment.network if attachment else HERE
+        if config.dry_run:
+            print("\n".join(plan(config.scope, place)))
+            return ExitCode.DONE
+        check(config.scope, place)
+        # A thread that has ended before this process drops its privileges.
+        sys.setswitchinterval(_SWITCH_S)
+        importing = Thread(target=import_module, args=(_SESSION,), name="import")
+        importing.start()
+        async with preparing(config.scope, place) as preparation:
+            importing.join()
+            from mitml4.session.host_session import run_session
 
-        return await run_session(config, preparation, say, complain)
+            return await run_session(config, preparation, say, complain, attachment)
+
+
+def _attached(config: InterceptConfig) -> AbstractContextManager[Attachment | None]:
+    """What the session is attached to; None: this host. Raises MitmError."""
+    if config.attach is None:
+        return nullcontext()
+    from mitml4.session.attachment import Attachment
+
+    return Attachment.open(config.attach)

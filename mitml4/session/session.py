@@ -352,6 +352,7 @@ class Session:
             hold_s=self.config.detect_timeout_s,
             shown=self._shown(),
             names_of=source.names_of,
+            container=source.container,
             editing=self._editing,
             ca_page=self._ca_page,
         )
@@ -395,6 +396,7 @@ class Session:
             table=next((start.table for start in starts if start.table), None),
             pid=os.getpid(),
             via=self.config.routes.described(),
+            attached=next((start.attached for start in starts if start.attached), None),
         )
 
 

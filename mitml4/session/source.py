@@ -1,8 +1,8 @@
 """Where a session's connections come from, and how they go on to their servers.
 
-A session has one or several sources: rules on an interface (host_session.py), a namespace with one
-command in it (command_source.py). A source accepts connections and dials for them. What happens in
-between is the same for all sources.
+A session has one or several sources: rules on interfaces (rules_source.py), rules in the network
+namespace of others (attached_source.py), a namespace with one command in it (command_source.py). A
+source accepts connections and dials for them. What happens in between is the same for all sources.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class SourceStart:
     interfaces: tuple[str, ...] = ()
     listeners: tuple[Address, ...] = ()
     table: str | None = None
-    """The name of its nftables table on this host, where it has one."""
+    """The name of its nftables table, where it has one."""
+    attached: str | None = None
+    """What it is attached to, in words."""
 
 
 class SessionControl(Protocol):
@@ -54,6 +56,10 @@ class FlowSource(Protocol):
     @property
     def is_one_client(self) -> bool:
         """Whether all of its connections come from one client, whatever their addresses."""
+
+    @property
+    def container(self) -> str | None:
+        """The name of the container that its connections come from, if it is one."""
 
     def start(self) -> SourceStart:
         """What `session.start` says of it."""

@@ -22,7 +22,7 @@ from mitml4.errors import UsageError
 from mitml4.net.rules.scope import PortRange, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
-from mitml4.session.config import InterceptConfig, RunConfig
+from mitml4.session.config import Attach, InterceptConfig, RunConfig
 from mitml4.session.policy import HostPattern, Policy
 from mitml4.sinks.tcp_reader import TcpReader
 
@@ -204,9 +204,27 @@ def test_a_wrong_interface_is_answered_with_those_that_are_there() -> None:
 
 
 def test_a_missing_interface_is_answered_with_those_that_are_there() -> None:
-    with pytest.raises(click.MissingParameter) as caught:
+    with pytest.raises(UsageError) as caught:
         parse()
-    assert "lo" in caught.value.format_message().partition("There are: ")[2]
+    assert "lo" in (caught.value.hint or "").partition("one of: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "attach"),
+    [
+        (("--container", "web"), Attach("container", "web")),
+        (("--pid", "17"), Attach("pid", "17")),
+        (("--netns", "/run/netns/blue"), Attach("netns", "/run/netns/blue")),
+    ],
+)
+def test_what_a_session_is_attached_to_replaces_the_interfaces(arguments, attach) -> None:
+    config = parse(*arguments, "--port", "443")
+    assert config.attach == attach
+    assert config.scope == Scope(ports=(PortRange(443, 443),), ca_page=True)
+    for other in (("--iface", "lo"), ("--pid", "1"), ("--netns", "red")):
+        if other[0] != arguments[0]:
+            with pytest.raises(UsageError, match="only one of them"):
+                parse(*arguments, *other)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x"])

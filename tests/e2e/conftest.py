@@ -308,6 +308,7 @@ def intercepting(
     *options: str,
     roots: Sequence[Path] = (),
     iface: str = LAN,
+    scope: Sequence[str] = (),
     command: Sequence[str] = ("intercept",),
     wrapper: Sequence[str] = (),
 ) -> Iterator[Interception]:
@@ -316,7 +317,8 @@ def intercepting(
     before = lab.router.call(take_snapshot)
     stderr = directory / "stderr.txt"
     ca_dir = directory / "ca"
-    argv = [*wrapper, sys.executable, "-m", "mitml4", *command, "--iface", iface, "--json"]
+    scope = scope or ("--iface", iface)
+    argv = [*wrapper, sys.executable, "-m", "mitml4", *command, *scope, "--json"]
     argv += ["--ca-dir", str(ca_dir), *options]
     for root in roots:
         argv += ["--upstream-ca", str(root)]

@@ -33,6 +33,7 @@ class LoopbackSource:
     """Connections to a loopback port, bound for a server on loopback."""
 
     is_one_client = False
+    container = None
 
     def __init__(self, port: int, sock: socket.socket) -> None:
         self.port = port

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+import click
+
 from mitml4.cli.options.sections import choice, option
-from mitml4.cli.values import File, Interface, Parsed, parse_network
+from mitml4.cli.values import (
+    File,
+    Interface,
+    NetworkNamespace,
+    Parsed,
+    RunningContainer,
+    parse_network,
+)
 from mitml4.net.rules.scope import PortRange
 
 __all__ = ["COMMAND_SCOPE", "SCOPE"]
@@ -18,8 +27,30 @@ SCOPE: Final = (
         "--iface",
         type=Interface(),
         multiple=True,
-        required=True,
-        help="Intercept the traffic of this interface; repeatable.",
+        help="Intercept the traffic of this interface; repeatable. This, or one of the next three, "
+        "is required.",
+    ),
+    option(
+        "Scope",
+        "--container",
+        type=RunningContainer(),
+        metavar="NAME",
+        help="Intercept the connections of a running container instead, which docker, podman, "
+        "nerdctl or crictl knows.",
+    ),
+    option(
+        "Scope",
+        "--pid",
+        type=click.IntRange(min=1),
+        metavar="PID",
+        help="Intercept the connections of the network namespace of this process instead.",
+    ),
+    option(
+        "Scope",
+        "--netns",
+        type=NetworkNamespace(),
+        metavar="NAME|PATH",
+        help="Intercept the connections of this network namespace instead, which `ip netns` knows.",
     ),
     choice(
         "Scope",

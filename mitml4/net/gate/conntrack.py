@@ -21,6 +21,7 @@ from mitml4.net.netlink import (
     nfnetlink_head,
     request,
 )
+from mitml4.net.place import HERE, Place
 
 __all__ = ["Conntrack", "Entry"]
 
@@ -52,11 +53,11 @@ class Entry:
 
 
 class Conntrack:
-    """The connection tracking of the network namespace in which it is created."""
+    """The connection tracking of a network namespace."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place = HERE) -> None:
         """Raises OSError."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        self._socket = place.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
 
     def add(self, entry: Entry) -> None:
         """Raises FileExistsError if the connection, or its replies, would have the same addresses

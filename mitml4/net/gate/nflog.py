@@ -20,6 +20,7 @@ from mitml4.net.netlink import (
     nfnetlink_head,
     request,
 )
+from mitml4.net.place import HERE, Place
 
 __all__ = ["LoggedPacket", "logged_packets", "open_log"]
 
@@ -51,12 +52,12 @@ class LoggedPacket:
     leaves_by: int | None = None
 
 
-def open_log(group: int, *, copy_bytes: int) -> socket.socket:
+def open_log(group: int, *, copy_bytes: int, place: Place = HERE) -> socket.socket:
     """A socket on which the packets of a group arrive at once, cut after so many bytes.
 
     Needs CAP_NET_ADMIN in the network namespace. Raises OSError.
     """
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    sock = place.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)  # to rmem_max at most
         with suppress(PermissionError):  # in the namespace of a user

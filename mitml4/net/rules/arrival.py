@@ -43,7 +43,7 @@ async def arrives(channel: HostChannel, *, ipv6: bool) -> bool:
 
 async def _try(channel: HostChannel, asked: Address, timeout_s: float) -> bool:
     family = socket.AF_INET6 if asked.is_v6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    with channel.place.socket(family, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, channel.own_mark)
         try:

@@ -15,6 +15,8 @@ or its translation by others.
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import random
 import socket
 import struct
@@ -34,6 +36,7 @@ from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket, open_log
 from mitml4.net.gate.syn import LONGEST_SYN, Syn
 from mitml4.net.identity import FOREIGN_MASK, Identity
+from mitml4.net.place import HERE, Place
 from mitml4.net.rules.ruleset import AS_IT_LEAVES, UNCHANGED
 
 __all__ = ["HostChannel"]
@@ -42,6 +45,9 @@ _IP_UNICAST_IF: Final = 50  # linux/in.h
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 _NO_ADDRESSES: Final = bytes(12)  # Ethernet addresses, which `lo` does not have
 _LOOPBACK: Final = "lo"
+_LOOPBACK_INDEX: Final = 1  # of every network namespace: LOOPBACK_IFINDEX, include/net/flow.h
+_SIOCGIFNAME: Final = 0x8910  # linux/sockios.h
+_INTERFACE_REQUEST: Final = struct.Struct("16si20x")  # struct ifreq
 _LOOPBACK_IPS: Final = {False: "127.0.0.1", True: "::1"}
 # Nobody has these addresses (RFC 2544, RFC 3849).
 _ELSEWHERE: Final = {False: Address("198.18.0.1", 443), True: Address("2001:db8:4d34::1", 443)}
@@ -56,12 +62,20 @@ _ATTEMPTS: Final = 16
 class HostChannel:
     """A `SynChannel` (net/gate/gate.py)."""
 
-    def __init__(self, identity: Identity, port: int, interfaces: Collection[str]) -> None:
-        """`port` is the listener's; connections are attributed to one of `interfaces`.
+    def __init__(
+        self,
+        identity: Identity,
+        port: int,
+        interfaces: Collection[str],
+        place: Place = HERE,
+    ) -> None:
+        """`port` is the listener's, in `place`; connections are attributed to one of `interfaces`,
+        if there are some.
 
         Raises MachineError.
         """
         self.interfaces = interfaces
+        self.place = place
         self.own_mark = identity.own_mark
         self._identity = identity
         self._port = port
@@ -69,10 +83,12 @@ class HostChannel:
         self._leaving: FIFOCache[bytes, tuple[Syn, LoggedPacket]] = FIFOCache(_MAX_LEAVING)
         with ExitStack() as undo:
             try:
-                self.log = undo.enter_context(open_log(identity.log_group, copy_bytes=LONGEST_SYN))
-                self._raw = undo.enter_context(_open_raw())
-                self._frames = undo.enter_context(_open_frames())
-                self._conntrack = Conntrack()
+                self.log = undo.enter_context(
+                    open_log(identity.log_group, copy_bytes=LONGEST_SYN, place=place)
+                )
+                self._raw = undo.enter_context(_open_raw(place))
+                self._frames = undo.enter_context(_open_frames(place))
+                self._conntrack = Conntrack(place)
             except OSError as error:
                 raise MachineError(
                     f"the kernel cannot hold connections: {error.strerror}",
@@ -113,7 +129,7 @@ class HostChannel:
 
     def admit(self, held: HeldSyn) -> Ends:
         client = held.syn.client
-        own_ip = self._own_ips[client.is_v6] = source_towards(client)
+        own_ip = self._own_ips[client.is_v6] = source_towards(client, place=self.place)
         ends = self.expect(
             client, held.syn.destination, own_ip=own_ip, connection_mark=held.connection_mark
         )
@@ -143,7 +159,7 @@ class HostChannel:
         """The address at which connections of this IP version were last accepted, otherwise an
         address of this host."""
         with suppress(OSError):
-            return self._own_ips.get(v6) or source_towards(_ELSEWHERE[v6])
+            return self._own_ips.get(v6) or source_towards(_ELSEWHERE[v6], place=self.place)
         return _LOOPBACK_IPS[v6]
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
@@ -170,8 +186,18 @@ class HostChannel:
 
     def _interface(self, packet: LoggedPacket) -> str:
         """The interface in scope; the incoming one if both are."""
-        names = [_name(index) for index in (packet.entered_by, packet.leaves_by) if index]
+        names = [self._name(index) for index in (packet.entered_by, packet.leaves_by) if index]
         return next((name for name in names if name in self.interfaces), names[0])
+
+    def _name(self, index: int) -> str:
+        """The name of an interface; its index if it has gone."""
+        asked = _INTERFACE_REQUEST.pack(b"", index)
+        try:
+            answer = fcntl.ioctl(self._raw, _SIOCGIFNAME, asked)
+        except OSError:
+            return str(index)
+        name, _ = _INTERFACE_REQUEST.unpack(answer)
+        return os.fsdecode(name.rstrip(b"\0"))
 
     def _add(self, entry: Entry) -> Address:
         """Add an entry, and return the resulting source. If another connection has the same
@@ -208,21 +234,13 @@ def _mark(sock: socket.socket, mark: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
 
 
-def _open_raw() -> socket.socket:
+def _open_raw(place: Place) -> socket.socket:
     """A socket that sends IPv4 packets with their header (raw(7)), over `lo`."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    index = struct.pack("!I", socket.if_nametoindex(_LOOPBACK))
-    sock.setsockopt(socket.SOL_IP, _IP_UNICAST_IF, index)
+    sock = place.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    sock.setsockopt(socket.SOL_IP, _IP_UNICAST_IF, struct.pack("!I", _LOOPBACK_INDEX))
     return sock
 
 
-def _open_frames() -> socket.socket:
+def _open_frames(place: Place) -> socket.socket:
     """A socket that sends frames (packet(7)), and receives none."""
-    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-
-
-def _name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return str(index)
+    return place.socket(socket.AF_PACKET, socket.SOCK_RAW)

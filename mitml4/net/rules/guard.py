@@ -22,6 +22,7 @@ import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.identity import Identity
+from mitml4.net.place import HERE, Place
 from mitml4.net.tools import environment
 
 __all__ = ["Guard", "GuardLostError", "NftError"]
@@ -95,19 +96,20 @@ class Guard:
         self._turn = trio.Lock()
 
     @classmethod
-    async def claim(cls) -> Guard:
-        """Start a guard for a slot that no other session uses. Raises MachineError."""
+    async def claim(cls, place: Place = HERE) -> Guard:
+        """Start a guard for a slot that no other session uses in a network namespace. Raises
+        MachineError."""
         for identity in Identity.candidates():
-            if guard := await cls._take(identity):
+            if guard := await cls._take(identity, place):
                 return guard
         raise MachineError(
             "every slot is taken: too many sessions run on this host", hint="nft list tables"
         )
 
     @classmethod
-    async def _take(cls, identity: Identity) -> Guard | None:
+    async def _take(cls, identity: Identity, place: Place) -> Guard | None:
         """None if another session uses the slot."""
-        guard = cls(identity, *await _start())
+        guard = cls(identity, *await _start(place))
         try:
             await guard.tell(f"create table inet {identity.table} {{ flags owner; }}")
         except NftError as error:
@@ -223,13 +225,17 @@ def _one_line(statements: str) -> str:
     return "; ".join(" ".join(line.split()) for line in statements.strip().splitlines())
 
 
-async def _start() -> tuple[trio.Process, trio.Process]:
+async def _start(place: Place) -> tuple[trio.Process, trio.Process]:
     """Start nft, and the filter in front of it. Each ends when its input ends."""
     start = partial(trio.lowlevel.open_process, start_new_session=True, cwd="/", env=environment())
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
         nft = await start(
-            ["/bin/sh", "-c", _NFT], stdin=read, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ["/bin/sh", "-c", _NFT],
+            stdin=read,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=place.entering,
         )
         statements = await start(
             ["/bin/sh", "-c", _FILTER, "sh", str(nft.pid)], stdin=subprocess.PIPE, stdout=write

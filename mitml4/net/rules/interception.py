@@ -26,12 +26,13 @@ from mitml4.net.firewall.chains import Chain
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
-from mitml4.net.links import Change, LinkWatch, vrf_of
+from mitml4.net.links import Change, LinkWatch, has_global_v6, vrf_of
 from mitml4.net.listener import Listener
+from mitml4.net.place import HERE, Place
 from mitml4.net.rules.arrival import arrives
 from mitml4.net.rules.channel import HostChannel
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
-from mitml4.net.rules.probe import CannotProbeError, ProbeLink, probe_link
+from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import Scope
 from mitml4.net.rules.watch import RulesWatch
@@ -166,11 +167,12 @@ class Interception:
         return self._quic_blocked
 
 
-def check(scope: Scope) -> None:
+def check(scope: Scope, place: Place = HERE) -> None:
     """Raises UsageError or MachineError for problems that can be found without changing
     anything."""
-    _check_interfaces(scope)
-    _check_privilege()
+    if place is HERE:
+        _check_interfaces(scope)
+        _check_privilege()
     check_tools()
 
 
@@ -179,6 +181,7 @@ class Preparation:
     """A guard, and what the test has shown."""
 
     scope: Scope
+    place: Place
     guard: Guard
     ipv6: bool
     untested: str | None
@@ -189,21 +192,26 @@ class Preparation:
 
 
 @asynccontextmanager
-async def preparing(scope: Scope) -> AsyncIterator[Preparation]:
+async def preparing(scope: Scope, place: Place = HERE) -> AsyncIterator[Preparation]:
     """Test whether connections in scope can be intercepted. No real connection is affected yet.
 
     Raises UsageError for an interface that does not exist, MachineError if this machine cannot
     intercept. On exit, the guard and its rules are removed.
     """
-    check(scope)
-    guard = await Guard.claim()
+    check(scope, place)
+    guard = await Guard.claim(place)
     try:
-        ipv6 = _has_ipv6(scope)
-        untested, rules = await both(
-            partial(_test_connection, scope, guard, ipv6=ipv6), _rules_of_others
-        )
+        ipv6 = _has_ipv6(scope, place)
+        rules = HostRules("")
+        if place is HERE:
+            untested, rules = await both(
+                partial(_test_connection, scope, guard, ipv6=ipv6), _rules_of_others
+            )
+        else:
+            untested = await _test_inside(guard, place)
         yield Preparation(
             scope=scope,
+            place=place,
             guard=guard,
             ipv6=ipv6,
             untested=untested,
@@ -218,11 +226,11 @@ async def preparing(scope: Scope) -> AsyncIterator[Preparation]:
 async def intercepting(preparation: Preparation) -> AsyncIterator[Interception]:
     """Intercept the connections in scope; when this yields, clients may connect. Raises
     MachineError. On exit, everything is removed."""
-    scope, guard = preparation.scope, preparation.guard
+    scope, guard, place = preparation.scope, preparation.guard, preparation.place
     with (
-        closing(LinkWatch(scope.interfaces)) as links,
-        closing(RulesWatch()) as watch,
-        _holding(guard.identity, scope) as (listener, channel),
+        closing(LinkWatch(scope.interfaces, place)) as links,
+        closing(RulesWatch(place)) as watch,
+        _holding(guard.identity, scope, place) as (listener, channel),
     ):
         rules = _ruleset(scope, guard.identity, listener, ipv6=preparation.ipv6)
         rules = replace(rules, indexes=links.indexes)
@@ -239,15 +247,17 @@ async def intercepting(preparation: Preparation) -> AsyncIterator[Interception]:
             await guard.aclose()
 
 
-def plan(scope: Scope) -> tuple[str, ...]:
+def plan(scope: Scope, place: Place = HERE) -> tuple[str, ...]:
     """The rules of a session, one line each; nothing is changed.
 
     The slot and the port are examples; a session uses free ones. Needs no privileges. Raises
     UsageError like `intercepting`.
     """
-    _check_interfaces(scope)
+    if place is HERE:
+        _check_interfaces(scope)
     identity = next(Identity.candidates())
-    rules = Ruleset(scope=scope, identity=identity, port=_SHOWN_PORT, ipv6=_has_ipv6(scope))
+    ipv6 = _has_ipv6(scope, place)
+    rules = Ruleset(scope=scope, identity=identity, port=_SHOWN_PORT, ipv6=ipv6)
     return (
         "# nft -i, whose end is the end of this table, and which ends when mitml4 does",
         *rules.text.splitlines(),
@@ -256,11 +266,13 @@ def plan(scope: Scope) -> tuple[str, ...]:
 
 
 @contextmanager
-def _holding(identity: Identity, scope: Scope) -> Iterator[tuple[Listener, HostChannel]]:
+def _holding(
+    identity: Identity, scope: Scope, place: Place = HERE
+) -> Iterator[tuple[Listener, HostChannel]]:
     """What the gate needs: the listener, and the channel for SYNs."""
-    listener = Listener()
+    listener = Listener(place=place)
     try:
-        channel = HostChannel(identity, listener.address.port, scope.interfaces)
+        channel = HostChannel(identity, listener.address.port, scope.interfaces, place)
         try:
             yield listener, channel
         finally:
@@ -295,6 +307,28 @@ async def _test_connection(scope: Scope, guard: Guard, *, ipv6: bool) -> str | N
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}",
             hint=_remedy(await _rules_of_others()),
+        )
+    return None
+
+
+async def _test_inside(guard: Guard, place: Place) -> str | None:
+    """The same in another network namespace, where nothing is set up for it: the connection goes to
+    an address that nobody has, and rules cover only that."""
+    probe = InnerProbe(place)
+    trial = Scope(to=probe.networks, quic="allow")
+    with _holding(guard.identity, trial, place) as (listener, channel):
+        rules = _ruleset(trial, guard.identity, listener, ipv6=True, is_trial=True)
+        try:
+            await guard.load(rules.text)
+            failure = await probe.fails("local", SynGate(listener, channel))
+        except NftError as error:
+            failure = error.message
+        except CannotProbeError as error:
+            return error.message
+    if failure is not None:
+        raise MachineError(
+            f"intercepted connections do not reach mitml4 in that network namespace: {failure}",
+            hint="is its lo up, and does no rule there drop what goes over it?",
         )
     return None
 
@@ -385,8 +419,10 @@ async def _rules_of_others() -> HostRules:
         return HostRules("")
 
 
-def _has_ipv6(scope: Scope) -> bool:
-    """Whether this host has IPv6 on any of the interfaces, and a global address."""
+def _has_ipv6(scope: Scope, place: Place) -> bool:
+    """Whether there is a global IPv6 address, and IPv6 on any of the interfaces."""
+    if place is not HERE:
+        return has_global_v6(place)
 
     def has_it(interface: str) -> bool:
         return read_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"

@@ -20,13 +20,15 @@ import trio
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
+from mitml4.net.dial import source_towards
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.netns import NetNamespace
+from mitml4.net.place import Place
 from mitml4.net.sysctl import write_sysctl
 from mitml4.net.tools import run, run_ip
 
-__all__ = ["CannotProbeError", "ProbeLink", "probe_interface", "probe_link"]
+__all__ = ["CannotProbeError", "InnerProbe", "ProbeLink", "probe_interface", "probe_link"]
 
 Origin: TypeAlias = Literal["forwarded", "local"]
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -82,29 +84,73 @@ class ProbeLink:
         self, origin: Origin, target: Address, gate: SynGate, timeout_s: float
     ) -> str | None:
         made = await trio.to_thread.run_sync(self._client, origin, target)
-        reason: str | None = "its first packet did not arrive"
-        with trio.socket.from_stdlib_socket(made) as client, trio.move_on_after(timeout_s):
-            await client.bind(("", 0))
-            port = client.getsockname()[1]
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(gate.run)
-                nursery.start_soon(_connect, client, target)
-                connection = await gate.accept()
-                while connection.client.port != port:  # that of an earlier attempt
-                    connection = await gate.accept()
-                reason = f"it arrived, but for {connection.destination}"
-                if connection.destination == target:
-                    reason = "its first packet arrived, and nothing more"
-                    (await connection.accept()).abort()
-                    reason = None
-                nursery.cancel_scope.cancel()
-        return reason
+        return await _fails(made, target, gate, timeout_s)
 
     def _client(self, origin: Origin, target: Address) -> socket.socket:
         family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
         if origin == "forwarded":
             return self.namespace.socket(family)
         return socket.socket(family, socket.SOCK_STREAM)
+
+
+class InnerProbe:
+    """A test connection that is started in another network namespace, over its own routes."""
+
+    targets: Final = (
+        Address("198.18.52.77", _TARGET_PORT),
+        Address("2001:db8:4d34::9", _TARGET_PORT),
+    )
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.networks: tuple[Network, ...] = tuple(ip_network(each.ip) for each in self.targets)
+
+    async def fails(self, _origin: Origin, gate: SynGate) -> str | None:
+        """None if connections arrive through the gate; otherwise the reason, within two seconds.
+
+        Raises CannotProbeError if there is no route out of the namespace.
+        """
+        routed = [target for target in self.targets if self._has_route(target)]
+        if not routed:
+            raise CannotProbeError("it has no route to the outside: there is nothing to intercept")
+        for target in routed:
+            family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
+            for timeout_s in _ATTEMPTS_S:
+                client = self._place.socket(family, socket.SOCK_STREAM)
+                reason = await _fails(client, target, gate, timeout_s)
+                if reason is None:
+                    break
+            else:
+                return f"IPv{6 if target.is_v6 else 4}: {reason}"
+        return None
+
+    def _has_route(self, target: Address) -> bool:
+        with suppress(OSError):
+            return bool(source_towards(target, place=self._place))
+        return False
+
+
+async def _fails(
+    made: socket.socket, target: Address, gate: SynGate, timeout_s: float
+) -> str | None:
+    """Connect with a socket; None, or why that does not come through the gate."""
+    reason: str | None = "its first packet did not arrive"
+    with trio.socket.from_stdlib_socket(made) as client, trio.move_on_after(timeout_s):
+        await client.bind(("", 0))
+        port = client.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.run)
+            nursery.start_soon(_connect, client, target)
+            connection = await gate.accept()
+            while connection.client.port != port:  # that of an earlier attempt
+                connection = await gate.accept()
+            reason = f"it arrived, but for {connection.destination}"
+            if connection.destination == target:
+                reason = "its first packet arrived, and nothing more"
+                (await connection.accept()).abort()
+                reason = None
+            nursery.cancel_scope.cancel()
+    return reason
 
 
 async def _connect(client: trio.socket.SocketType, target: Address) -> None:

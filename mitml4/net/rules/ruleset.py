@@ -141,17 +141,23 @@ class Ruleset:
         yield "input", self._input()
         yield "nat", ["type nat hook output priority 0; policy accept"]
         if self.blocks_quic and scope.forwarded:
-            yield "quic_forwarded", self._quic("forward", "iifname", "oifname")
+            yield "quic_forwarded", self._quic("forward", *self._forwarding())
         if self.blocks_quic and scope.local:
             yield "quic_local", self._quic("output", "oifname")
 
     def _crossing(self) -> list[str]:
         """Matches packets that enter or leave through an interface of the scope."""
+        if not self.scope.interfaces:  # what enters leaves again, and not through `lo`
+            only = {"forwarded": "iif != 0 ", "local": "iif 0 ", "both": ""}
+            return [f"{only[self.scope.direction]}oifname"]
         if not self.scope.local:
             return ["iifname", "iif != 0 oifname"]
         if not self.scope.forwarded:
             return ["iif 0 oifname"]
         return ["iifname", "oifname"]
+
+    def _forwarding(self) -> list[str]:
+        return ["iifname", "oifname"] if self.scope.interfaces else ["oifname"]
 
     def _gate(self, hook: str, priority: int, *matches: str) -> list[str]:
         return [
@@ -239,6 +245,9 @@ class Ruleset:
     def _by_interface(self, *matches: str) -> Iterator[str]:
         """Each match for the interfaces of the scope: by name, which an interface that returns has
         again, and by index, which a renamed interface keeps."""
+        if not self.scope.interfaces:
+            yield from (f'{match} != "lo"' for match in matches)
+            return
         names = ", ".join(f'"{name}"' for name in self.scope.interfaces)
         indexes = ", ".join(map(str, self.indexes))
         for match in matches:

@@ -61,7 +61,8 @@ class Ends:
 class Scope:
     """The connections that a session intercepts. Empty tuples mean all."""
 
-    interfaces: tuple[str, ...]
+    interfaces: tuple[str, ...] = ()
+    """None: all but `lo`."""
     direction: Literal["forwarded", "local", "both"] = "both"
     ports: tuple[PortRange, ...] = ()
     exclude_ports: tuple[PortRange, ...] = ()

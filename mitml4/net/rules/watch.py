@@ -1,4 +1,4 @@
-"""Changes of the rules of this network namespace, as the kernel reports them (nfnetlink).
+"""Changes of the rules of a network namespace, as the kernel reports them (nfnetlink).
 
 Rules of nftables and of iptables-nft are reported, and those of iptables-legacy are not.
 """
@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from mitml4.net.netlink import NETLINK_NETFILTER, messages
+from mitml4.net.place import HERE, Place
 
 __all__ = ["RulesWatch"]
 
@@ -29,11 +30,11 @@ _AT_MOST_S: Final = 3.0
 
 
 class RulesWatch:
-    """Watches the rules of the network namespace in which it is created."""
+    """Watches the rules of a network namespace."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place = HERE) -> None:
         """Needs CAP_NET_ADMIN. Raises OSError."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        self._socket = place.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)

@@ -264,7 +264,8 @@ def _session_line(model: TableModel, width: int) -> Line:
     if model.session is None:
         return [Cell("mitml4", "name"), Cell(" is starting")]
     right = f"QUIC refused: {model.quic_blocked}" if model.quic_blocked else ""
-    where = ", ".join(map(printable, model.session.interfaces)) or "one command"
+    session = model.session
+    where = printable(session.attached or ", ".join(session.interfaces) or "one command")
     left = f" intercepts {where}"
     return [Cell("mitml4", "name"), *_both_ends(left, right, width - 6)]
 

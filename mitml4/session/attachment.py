@@ -1,0 +1,66 @@
+"""What a session is attached to: a container, a process, or a network namespace."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Self, assert_never
+
+from mitml4.dataclass import dataclass
+from mitml4.errors import UsageError
+from mitml4.net.attach.network import AttachedNetwork
+from mitml4.net.attach.target import Target
+from mitml4.session.config import Attach
+from mitml4.session.containers import find_container
+
+__all__ = ["Attachment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An attached network. Close it, or use it as a context manager."""
+
+    target: Target
+    network: AttachedNetwork
+    container: str | None
+    """The container's name."""
+
+    @classmethod
+    def open(cls, attach: Attach) -> Self:
+        """Find the namespace, and enter it with a helper. Call it while there is one thread.
+
+        Raises UsageError, MachineError.
+        """
+        with ExitStack() as undo:
+            target, container = _find(attach)
+            undo.callback(target.close)
+            if target.is_ours:
+                raise UsageError(
+                    f"{target.what} uses the network of this host",
+                    hint="mitml4 intercept --iface NAME, for all connections of this host",
+                )
+            network = undo.enter_context(AttachedNetwork.enter(target))
+            undo.pop_all()
+            return cls(target, network, container)
+
+    def close(self) -> None:
+        self.network.close()
+        self.target.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _find(attach: Attach) -> tuple[Target, str | None]:
+    """The target, and the name of the container."""
+    match attach.kind:
+        case "container":
+            found = find_container(attach.value)
+            return Target.of_process(found.pid, f"container {found.name}"), found.name
+        case "pid":
+            return Target.of_process(int(attach.value)), None
+        case "netns":
+            return Target.of_name(attach.value), None
+    assert_never(attach.kind)

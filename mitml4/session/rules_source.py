@@ -1,0 +1,199 @@
+"""Connections that are intercepted by rules: `intercept`'s flow source."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.errors import MachineError
+from mitml4.net import dial
+from mitml4.net.links import Change
+from mitml4.net.listener import IncomingConnection
+from mitml4.net.rules.interception import Interception, Preparation, belongs, intercepting
+from mitml4.net.rules.scope import Scope
+from mitml4.net.tcp import TcpStream
+from mitml4.session.host_services import is_loopback
+from mitml4.session.session import Say
+from mitml4.session.source import SessionControl, SourceStart
+from mitml4.sinks.updates import Note, QuicBlocked
+
+__all__ = ["Rules"]
+
+_QUIC_EVERY_S: Final = 2.0
+_TRY_AT_MOST_EVERY_S: Final = 1.0
+_TRY_AGAIN_S: Final = 5.0
+_MISSING_IN_A_ROW: Final = 4
+"""The number of accepted connections that do not arrive, from which on the rules are suspected."""
+
+
+class Rules:
+    """A flow source: connections that are redirected by rules."""
+
+    is_one_client = False
+    container: str | None = None
+
+    def __init__(self, scope: Scope, interception: Interception, *, has_blocks: bool) -> None:
+        """With blocks, no new connection may pass unseen."""
+        self.scope = scope
+        self.interception = interception
+        self._place = interception.channel.place
+        self._has_blocks = has_blocks
+        self._is_shut_out = False
+        """Whether rules of others keep new connections from us."""
+
+    @classmethod
+    @asynccontextmanager
+    async def applied(
+        cls, preparation: Preparation, note: Say, *, has_blocks: bool
+    ) -> AsyncIterator[Rules]:
+        """The rules are in place while this is entered. Raises MitmError."""
+        async with intercepting(preparation) as interception:
+            for each in interception.notes:
+                note(each)
+            yield cls(preparation.scope, interception, has_blocks=has_blocks)
+
+    def start(self) -> SourceStart:
+        return SourceStart(
+            interfaces=self.scope.interfaces,
+            listeners=(self.interception.address,),
+            table=self.interception.table,
+        )
+
+    async def accept(self) -> IncomingConnection:
+        return await self.interception.gate.accept()
+
+    async def connect(self, connection: IncomingConnection) -> TcpStream:
+        destination = connection.destination
+
+        def name_source(sock: trio.socket.SocketType) -> None:
+            self.interception.channel.name_source(sock, destination, connection.source)
+
+        bound = name_source if self.scope.spoof_source else None
+        mark = self.interception.own_mark
+        return TcpStream(await dial.connect(destination, mark=mark, place=self._place, bound=bound))
+
+    async def dial(self, address: Address) -> TcpStream:
+        mark = self.interception.own_mark
+        return TcpStream(await dial.connect(address, mark=mark, place=self._place))
+
+    def is_here(self, destination: Address) -> bool:
+        return is_loopback(destination)
+
+    def source_address(self, connection: IncomingConnection, stream: TcpStream) -> Address:
+        if self.scope.spoof_source:
+            return connection.source
+        return Address.of(stream.socket.getsockname())
+
+    def names_of(self, destination: Address) -> tuple[str, ...]:
+        return ()
+
+    async def watch(self, session: SessionControl) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.interception.gate.run)
+            nursery.start_soon(self._watch_guard, session)
+            nursery.start_soon(self._watch_quic, session)
+            nursery.start_soon(self._watch_suspension, session)
+            nursery.start_soon(self._watch_links, session)
+            nursery.start_soon(self._watch_rules_of_others, session)
+
+    async def close(self) -> list[IncomingConnection]:
+        await self.interception.stop_intercepting()
+        return await self.interception.gate.waiting()
+
+    async def _watch_guard(self, session: SessionControl) -> None:
+        reason = await self.interception.wait_lost()
+        session.stop("rules lost", MachineError(reason, hint="start the session again"))
+
+    async def _watch_suspension(self, session: SessionControl) -> None:
+        """Ctrl-Z stops this process. Meanwhile, new connections must not wait for it."""
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN:
+            return
+        with trio.open_signal_receiver(signal.SIGTSTP) as received:
+            async for _ in received:
+                if not session.is_stopping:
+                    await self._suspend(session)
+
+    async def _suspend(self, session: SessionControl) -> None:
+        for connection in await self.close():
+            connection.refuse(
+                TimeoutError()
+            )  # no answer: the client sends its SYN again, which is no longer redirected
+        said = "suspended: new connections pass by unseen, open ones wait (fg, or kill -CONT)"
+        session.publish(Note(said))
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
+        signal.signal(signal.SIGTSTP, handler)
+        if not self._is_shut_out:
+            await self.interception.resume_intercepting()
+            session.publish(Note(_INTERCEPTED_AGAIN))
+
+    async def _watch_rules_of_others(self, session: SessionControl) -> None:
+        """If they no longer let new connections in, these pass by unseen until they do."""
+        have_changed = False
+        while True:
+            with trio.move_on_after(_TRY_AGAIN_S if self._is_shut_out else math.inf):
+                have_changed |= await self.interception.wait_in_doubt()
+            arrives = await self.interception.arrives()
+            for each in await self.interception.notes_since():
+                session.publish(Note(each))
+            if arrives == self._is_shut_out:
+                await self._shut_out(session, not arrives)
+            if have_changed and self.interception.gate.missing_in_a_row >= _MISSING_IN_A_ROW:
+                have_changed = False
+                session.publish(Note(_MISSING))
+            await trio.sleep(_TRY_AT_MOST_EVERY_S)
+
+    async def _shut_out(self, session: SessionControl, is_shut_out: bool) -> None:
+        hint = await self.interception.remedy()
+        if session.is_stopping:
+            return
+        self._is_shut_out = is_shut_out
+        if not is_shut_out:
+            await self.interception.resume_intercepting()
+            session.publish(Note(_INTERCEPTED_AGAIN))
+            return
+        fate = "time out, since --block lets none pass by unseen"
+        if not self._has_blocks:
+            await self.interception.stop_intercepting()
+            self.interception.gate.give_up()
+            fate = "pass by unseen"
+        session.publish(Note(f"{_SHUT_OUT}: until they change, new ones {fate}; {hint}"))
+
+    async def _watch_links(self, session: SessionControl) -> None:
+        while True:
+            for change in await self.interception.changes():
+                session.publish(Note(_told(change)))
+
+    async def _watch_quic(self, session: SessionControl) -> None:
+        while self.scope.quic == "block":
+            session.publish(QuicBlocked(await self.interception.quic_blocked()))
+            await trio.sleep(_QUIC_EVERY_S)
+
+
+def _told(change: Change) -> str:
+    match change.what:
+        case "renamed":
+            return f"{change.name} is now {change.other}, and is intercepted as before"
+        case "gone":
+            return f"{change.name} has gone: nothing is intercepted over it until it comes back"
+        case "back":
+            return f"{change.name} is back: new connections over it are intercepted"
+        case "joined":
+            return belongs(change.name, change.other)
+        case "left":
+            return f"{change.name} no longer belongs to {change.other}, and is intercepted again"
+
+
+_SHUT_OUT: Final = "rules of this host now drop intercepted connections"
+_INTERCEPTED_AGAIN: Final = "new connections are intercepted again"
+_MISSING: Final = (
+    "connections that mitml4 accepts do not arrive since the rules of this host have changed: a "
+    "rule may drop packets of established connections"
+)
