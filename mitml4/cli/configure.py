@@ -40,6 +40,7 @@ _WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
 
 def intercept_config(console: Console, **given: Any) -> InterceptConfig:
     """From the options of `intercept`. Raises UsageError, CertificateError."""
+    _check_allow(given)
     common = _common(console, given, {})
     if given["spoof_source"] and common["routes"]:
         raise UsageError(
@@ -114,8 +115,10 @@ def _check_allow(given: dict[str, Any]) -> None:
     """Raises UsageError for options that would let anything past `--allow`."""
     if not given["allow"]:
         return
-    if given["udp"] == "pass":
+    if given.get("udp") == "pass":
         raise UsageError("--udp pass lets datagrams past --allow", hint="leave out --udp pass")
+    if given.get("quic") == "allow":
+        raise UsageError("--quic allow lets QUIC past --allow", hint="leave out --quic allow")
     if given["probe_clients"]:
         raise UsageError(
             "--probe-clients answers in place of the servers that --allow names",
@@ -149,7 +152,7 @@ def _display_beside_a_command(console: Console, given: dict[str, Any]) -> Displa
 def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings that all sessions have. `environ` may name proxies."""
     policy = Policy(
-        allow=given.get("allow", ()),
+        allow=given["allow"],
         block=given["block"],
         passthrough=given["passthrough"],
         only=given["only"],

@@ -152,6 +152,19 @@ class FlowPolicy:
         if action == "block":
             raise Blocked(reason, self.known[-1])
 
+    def check_block(self) -> None:
+        """Raises Blocked if something blocks the destination; whether it is allowed does not
+        matter."""
+        refusal = self.refusal(*self.known)
+        if refusal and not refusal.is_denied:
+            raise refusal
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether the destination is refused as long as no name of it is known that is allowed."""
+        refusal = self.refusal(self.known[0])
+        return len(self.known) == 1 and refusal is not None and refusal.is_denied
+
     def check_closed(self, names: Sequence[str], why: str, *, is_asked_for: bool) -> None:
         """Raises Blocked if TLS that names these hosts may not stay closed: where all but some
         hosts are refused, only the user may ask for that, and DNS must have given the address for

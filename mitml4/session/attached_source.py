@@ -14,6 +14,7 @@ from mitml4.errors import MachineError
 from mitml4.net.links import names_of_links
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.session.attachment import Attachment
+from mitml4.session.policy import Policy
 from mitml4.session.rules_source import Rules
 from mitml4.session.session import Say
 from mitml4.session.source import SessionControl, SourceStart
@@ -32,10 +33,9 @@ class AttachedSource(Rules):
         attachment: Attachment,
         preparation: Preparation,
         interception: Interception,
-        *,
-        has_blocks: bool,
+        policy: Policy,
     ) -> None:
-        super().__init__(preparation.scope, interception, has_blocks=has_blocks)
+        super().__init__(preparation.scope, interception, policy)
         self.container = attachment.container
         self._attachment = attachment
         self._interfaces = names_of_links(attachment.network)
@@ -43,13 +43,13 @@ class AttachedSource(Rules):
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, attachment: Attachment, preparation: Preparation, note: Say, *, has_blocks: bool
+        cls, attachment: Attachment, preparation: Preparation, note: Say, policy: Policy
     ) -> AsyncIterator[AttachedSource]:
         """The rules are in place while this is entered. Raises MachineError."""
         async with intercepting(preparation) as interception:
             for each in interception.notes:
                 note(each)
-            yield cls(attachment, preparation, interception, has_blocks=has_blocks)
+            yield cls(attachment, preparation, interception, policy)
 
     def start(self) -> SourceStart:
         return replace(

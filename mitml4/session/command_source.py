@@ -81,6 +81,7 @@ class CommandSource:
 
     is_one_client = True
     container: str | None = None
+    sees_lookups = True
 
     def __init__(
         self,

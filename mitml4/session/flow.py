@@ -11,7 +11,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from dataclasses import field
+from dataclasses import field, replace
 from socket import SOCK_STREAM
 from typing import Final, Literal
 
@@ -27,6 +27,7 @@ from mitml4.events import CloseReason, Event, now
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.ca_page import AnswerByPages, Pages
 from mitml4.layers.choice import LayerChoice
+from mitml4.layers.claim import claimed
 from mitml4.layers.editing.deferred import Deferred
 from mitml4.layers.editing.elsewhere import connect_tls
 from mitml4.layers.editing.flow import FlowEditing
@@ -44,13 +45,16 @@ from mitml4.net.stream import Stream, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import (
+    NOT_ALLOWED,
     Blocked,
+    Closed,
     Decide,
     FlowPolicy,
     Target,
     Unreadable,
     intercept_all,
 )
+from mitml4.session.proof import Prover
 
 __all__ = ["EditingServices", "Flow", "Services"]
 
@@ -86,6 +90,9 @@ class Services:
     clock: Callable[[], float] = trio.current_time
     editing: EditingServices | None = None
     """None: nothing is edited."""
+    prover: Prover | None = None
+    """Finds out who servers are, if no names of their addresses are known and not all hosts are
+    allowed."""
     ca_page: Pages | None = None
     """What is answered at `CA_PAGE`; None: that is a server like any other."""
 
@@ -210,10 +217,11 @@ class Flow:
     async def _carry(self) -> CloseReason:
         """Everything between open and close. Returns why it ended."""
         try:
-            self.context.policy.check_destination()
             if self.services.ca_page and self.connection.destination == CA_PAGE:
+                self.context.policy.check_block()
                 await self._answer(self.services.ca_page)
                 return "closed"
+            await self._check_destination()
             if await self._carry_without_server():
                 return self._ended
             server_side = await self._connect()
@@ -245,6 +253,27 @@ class Flow:
     def _ended(self) -> CloseReason:
         """Why it is over, where both sides have ended it."""
         return "denied" if self._editing and self._editing.was_denied else "closed"
+
+    async def _check_destination(self) -> None:
+        """Raises Blocked if the flow may not go to its destination. Where only names are allowed,
+        the client has to say which one it means, and the server has to be that."""
+        prover, policy = self.services.prover, self.context.policy
+        destination = self.connection.destination
+        if prover is None or not policy.needs_name:
+            policy.check_destination()
+            return
+        self._client_side = await self.connection.accept()
+        placeholder, _ = memory_pair()
+        claim = await claimed(self._bridge(self._client_side, placeholder), self.context)
+        names = [Target(host, destination.port) for host in claim.hosts]
+        policy = FlowPolicy.of_flow(policy.policy, policy.known[0], names)
+        policy.check_destination()
+        for host in claim.hosts:
+            if not await prover.is_host(self.connection, host, by_tls=claim.by_tls):
+                why = f"{policy.known[0]} is not known to be {host}"
+                raise Blocked(NOT_ALLOWED, Closed(why))
+        self.context = replace(self.context, policy=policy)
+        self._name = claim.hosts[0]
 
     async def _connect(self, name: str | None = None) -> Stream | NotConnected:
         """`name` is the server's, where a layer has learned it."""
@@ -296,7 +325,10 @@ class Flow:
         """Carry a flow that is for us."""
         self._client_side = await self.connection.accept()
         unused, _ = memory_pair()
-        await AnswerByPages(pages).run(self._bridge(self._client_side, unused), self.context)
+        context = self.context
+        if context.policy.is_default_deny:  # no request goes anywhere
+            context = replace(context, policy=FlowPolicy())
+        await AnswerByPages(pages).run(self._bridge(self._client_side, unused), context)
 
     def _layers(self) -> LayerChoice:
         return LayerChoice(
@@ -349,7 +381,7 @@ class Flow:
         editing = self._editing
         if not editing or not editing.may_answer(self.context):
             return False
-        self._client_side = await self.connection.accept()
+        self._client_side = self._client_side or await self.connection.accept()
         placeholder, _ = memory_pair()
         bridge = self._bridge(self._client_side, placeholder)
         layers = self._layers()

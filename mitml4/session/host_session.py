@@ -59,12 +59,11 @@ async def run_session(
     session.policy.limit(authority.permitted_domains)
     interceptor, named = tls_interceptor(config, authority, session.on_secret)
     pages = ca_pages(authority) if config.ca_page else None
-    has_blocks = bool(config.policy.block)
     rules: AbstractAsyncContextManager[FlowSource]
     if attachment:
-        rules = AttachedSource.opened(attachment, preparation, session.note, has_blocks=has_blocks)
+        rules = AttachedSource.opened(attachment, preparation, session.note, config.policy)
     else:
-        rules = Rules.applied(preparation, session.note, has_blocks=has_blocks)
+        rules = Rules.applied(preparation, session.note, config.policy)
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub

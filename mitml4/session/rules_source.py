@@ -20,6 +20,7 @@ from mitml4.net.rules.interception import Interception, Preparation, belongs, in
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tcp import TcpStream
 from mitml4.session.host_services import is_loopback
+from mitml4.session.policy import Policy
 from mitml4.session.session import Say
 from mitml4.session.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note, QuicBlocked
@@ -37,27 +38,28 @@ class Rules:
     """A flow source: connections that are redirected by rules."""
 
     is_one_client = False
+    sees_lookups = False
     container: str | None = None
 
-    def __init__(self, scope: Scope, interception: Interception, *, has_blocks: bool) -> None:
-        """With blocks, no new connection may pass unseen."""
+    def __init__(self, scope: Scope, interception: Interception, policy: Policy) -> None:
+        """Where the policy refuses any hosts, no new connection may pass unseen."""
         self.scope = scope
         self.interception = interception
         self._place = interception.channel.place
-        self._has_blocks = has_blocks
+        self._policy = policy
         self._is_shut_out = False
         """Whether rules of others keep new connections from us."""
 
     @classmethod
     @asynccontextmanager
     async def applied(
-        cls, preparation: Preparation, note: Say, *, has_blocks: bool
+        cls, preparation: Preparation, note: Say, policy: Policy
     ) -> AsyncIterator[Rules]:
         """The rules are in place while this is entered. Raises MitmError."""
         async with intercepting(preparation) as interception:
             for each in interception.notes:
                 note(each)
-            yield cls(preparation.scope, interception, has_blocks=has_blocks)
+            yield cls(preparation.scope, interception, policy)
 
     def start(self) -> SourceStart:
         return SourceStart(
@@ -121,16 +123,19 @@ class Rules:
                     await self._suspend(session)
 
     async def _suspend(self, session: SessionControl) -> None:
-        for connection in await self.close():
-            connection.refuse(
-                TimeoutError()
-            )  # no answer: the client sends its SYN again, which is no longer redirected
-        said = "suspended: new connections pass by unseen, open ones wait (fg, or kill -CONT)"
+        fate = "wait, and"
+        if not self._policy.allow:
+            fate = "pass by unseen,"
+            for connection in await self.close():
+                connection.refuse(
+                    TimeoutError()
+                )  # no answer: the client sends its SYN again, which is no longer redirected
+        said = f"suspended: new connections {fate} open ones wait (fg, or kill -CONT)"
         session.publish(Note(said))
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
         signal.signal(signal.SIGTSTP, handler)
-        if not self._is_shut_out:
+        if not (self._is_shut_out or self._policy.allow):
             await self.interception.resume_intercepting()
             session.publish(Note(_INTERCEPTED_AGAIN))
 
@@ -159,8 +164,8 @@ class Rules:
             await self.interception.resume_intercepting()
             session.publish(Note(_INTERCEPTED_AGAIN))
             return
-        fate = "time out, since --block lets none pass by unseen"
-        if not self._has_blocks:
+        fate = "time out, since --block and --allow let none pass by unseen"
+        if not (self._policy.block or self._policy.allow):
             await self.interception.stop_intercepting()
             self.interception.gate.give_up()
             fate = "pass by unseen"

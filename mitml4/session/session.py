@@ -42,6 +42,7 @@ from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
 from mitml4.session.policy import LivePolicy
+from mitml4.session.proof import Connect, Prover
 from mitml4.session.routes import Chain
 from mitml4.session.rules import RuleFiles
 from mitml4.session.source import FlowSource
@@ -354,8 +355,17 @@ class Session:
             names_of=source.names_of,
             container=source.container,
             editing=self._editing,
+            prover=self._prover(source, connect, interceptor),
             ca_page=self._ca_page,
         )
+
+    def _prover(
+        self, source: FlowSource, connect: Connect, interceptor: TlsInterceptor
+    ) -> Prover | None:
+        """None: all hosts are allowed, or the source knows which names have led to addresses."""
+        if source.sees_lookups or not self.config.policy.allow:
+            return None
+        return Prover(interceptor, connect)
 
     def _tunnels(self, interceptor: TlsInterceptor) -> Tunnels | None:
         if not self.config.routes:

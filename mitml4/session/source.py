@@ -61,6 +61,10 @@ class FlowSource(Protocol):
     def container(self) -> str | None:
         """The name of the container that its connections come from, if it is one."""
 
+    @property
+    def sees_lookups(self) -> bool:
+        """Whether it knows for which names its clients use addresses."""
+
     def start(self) -> SourceStart:
         """What `session.start` says of it."""
 

@@ -336,6 +336,14 @@ def test_every_option_has_a_help_that_is_a_sentence() -> None:
         assert option.help.endswith("."), option.name
 
 
+def test_intercept_allows_with_nothing_that_lets_others_past() -> None:
+    config = on_lo("--allow", "ok.test")
+    assert ([each.text for each in config.policy.allow], config.upstream) == (["ok.test"], "reject")
+    for options in (("--quic", "allow"), ("--upstream", "ignore"), ("--probe-clients",)):
+        with pytest.raises(UsageError, match=options[0]):
+            on_lo("--allow", "ok.test", *options)
+
+
 def test_allow_verifies_servers_and_goes_with_nothing_that_lets_others_past() -> None:
     def configured(*options: str) -> RunConfig:
         with run.make_context("run", ["--allow", "ok.test", *options, "true"]) as context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.session.flow import EditingServices, Flow, Services
+from mitml4.session.proof import Prover
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.engine_memory import Engine
@@ -251,8 +252,10 @@ class FlowLab:
         editor: Editor | None = None,
         elsewhere: Script | None = None,
         engine: Engine = "auto",
+        addresses: Mapping[str, str] | None = None,
     ) -> Outcomes:
-        """A flow between the two, to its end. Where `at` is given, at the flow's step of this
+        """A flow between the two, to its end. `addresses`: those of names, where the flow has to
+        find out who its server is. Where `at` is given, at the flow's step of this
         number it is cancelled (`act` is `cancel`), or one far end resets (`client`, `server`)."""
         out = Outcomes()
         scope = trio.CancelScope()
@@ -305,19 +308,24 @@ class FlowLab:
                 nursery.start_soon(follow, "server", server, far)
                 return near
 
+            async def lookup(name: str) -> frozenset[str]:
+                return frozenset(filter(None, [(addresses or {}).get(name)]))
+
+            tools = TlsInterceptor(
+                engine=engine,
+                forge=self.forge,
+                contexts=self.contexts,
+                verifier=Verifier([self.root]),
+                passthrough_cache=PassthroughCache(trio.current_time),
+            )
             services = Services(
                 publish=out.events.append,
                 wants=lambda kind: copies_plaintext or kind not in COPIES,
                 connect=connect,
                 relay=out.relay,
                 shown=Shown(payload=out.payload.of_flow() if shows_payload else None),
-                tls=TlsInterceptor(
-                    engine=engine,
-                    forge=self.forge,
-                    contexts=self.contexts,
-                    verifier=Verifier([self.root]),
-                    passthrough_cache=PassthroughCache(trio.current_time),
-                ),
+                tls=tools,
+                prover=None if addresses is None else Prover(tools, connect, lookup=lookup),
                 policy=policy,
                 editing=EditingServices(lambda: editor or Editors([]), EDIT_LIMIT, out.edit_memory),
             )

@@ -312,3 +312,18 @@ def test_what_lets_anything_past_is_a_usage_error(host) -> None:
         ended = host.run("true", options=[*allowing("www.example"), option, value])
         assert ended.code == 2
         assert f"{option} {value}" in ended.err
+
+
+def test_the_page_of_the_ca_is_there_without_being_named(host) -> None:
+    page = "http://192.0.2.1/"
+    ended = visit(host, page)
+    assert "certificate" in ended.out
+    assert reasons(ended) == ["closed"]
+    ended = visit(host, page, options=["--no-ca-page"])
+    assert (ended.code, reasons(ended)) == (REFUSED, ["denied"])
+    script = "; ".join(
+        shlex.join((*CURL, *each))
+        for each in (("https://192.0.2.1/",), ("-H", "Host: other.example", page))
+    )
+    ended = host.run("sh", "-c", script, options=allowing("www.example"))
+    assert reasons(ended) == ["denied", "closed"]  # the page is all there is

@@ -1,0 +1,122 @@
+"""Whether a server is who its client says, where nobody has seen the client's lookups
+(`intercept --allow`).
+
+An address is that of a name if this host's own lookup of the name gives it, or if a server there
+shows a certificate for the name that verifies, in a handshake of our own. That handshake has
+nothing of the client's in it but the name, which is allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from mitml4.address import Address
+from mitml4.layers.editing.elsewhere import connect_tls
+from mitml4.layers.handshake import HandshakeTools
+from mitml4.net.listener import IncomingConnection
+from mitml4.net.stream import Stream
+
+__all__ = ["Connect", "Prover"]
+
+_LOOKUP_S: Final = 5.0
+_CONNECT_S: Final = 10.0
+_LOOKED_UP_S: Final = 30.0
+"""How long a lookup counts."""
+_PROVEN_S: Final = 600.0
+"""How long it counts that an address is that of a name."""
+_MAX_KNOWN: Final = 4096
+
+Connect = Callable[[IncomingConnection, str | None], Awaitable[Stream]]
+
+
+async def _addresses(name: str) -> frozenset[str]:
+    """Raises OSError."""
+    found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return frozenset(str(address[0]) for *_, address in found)
+
+
+class Prover:
+    """Knows which addresses are whose."""
+
+    def __init__(
+        self,
+        tools: HandshakeTools,
+        connect: Connect,
+        *,
+        lookup: Callable[[str], Awaitable[frozenset[str]]] = _addresses,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        """`connect` connects to the server of a connection; raises OSError."""
+        self._tools = tools
+        self._connect = connect
+        self._lookup = lookup
+        self._clock = clock
+        self._proven: dict[tuple[str, int, str], float] = {}
+        """Until when an address, with a port, is known to be that of a name."""
+        self._looked_up: dict[str, float] = {}
+        """Until when a name is not looked up again."""
+
+    async def is_host(self, connection: IncomingConnection, name: str, *, by_tls: bool) -> bool:
+        """Whether the destination of a connection is a host of this name. `by_tls`: it may show a
+        certificate."""
+        destination, name = connection.destination, name.lower().rstrip(".")
+        if self._is_known(destination, name):
+            return True
+        if await self._is_looked_up(destination, name):
+            self._learn(destination.ip, 0, name)
+            return True
+        if by_tls and await self._is_certified(connection, name):
+            self._learn(destination.ip, destination.port, name)
+            return True
+        return False
+
+    def _is_known(self, destination: Address, name: str) -> bool:
+        now = self._clock()
+        keys = ((destination.ip, port, name) for port in (0, destination.port))
+        return any(self._proven.get(key, 0.0) > now for key in keys)
+
+    def _learn(self, ip: str, port: int, name: str) -> None:
+        """Port 0 is every port."""
+        self._proven.pop((ip, port, name), None)
+        self._proven[ip, port, name] = self._clock() + _PROVEN_S
+        while len(self._proven) > _MAX_KNOWN:
+            del self._proven[next(iter(self._proven))]
+
+    async def _is_looked_up(self, destination: Address, name: str) -> bool:
+        """Ask the resolvers of this host, unless they were asked just now."""
+        now = self._clock()
+        if self._looked_up.get(name, 0.0) > now:
+            return False
+        found: frozenset[str] = frozenset()
+        with trio.move_on_after(_LOOKUP_S):
+            try:
+                found = await self._lookup(name)
+            except (OSError, UnicodeError):
+                return False
+        for each in found:
+            self._learn(each.partition("%")[0], 0, name)
+        self._looked_up[name] = now + _LOOKED_UP_S
+        while len(self._looked_up) > _MAX_KNOWN:
+            del self._looked_up[next(iter(self._looked_up))]
+        return any(_is_same(each, destination.ip) for each in found)
+
+    async def _is_certified(self, connection: IncomingConnection, name: str) -> bool:
+        try:
+            with trio.fail_after(_CONNECT_S):
+                stream = await self._connect(connection, name)
+                try:
+                    await connect_tls(self._tools, stream, name, ())
+                finally:
+                    stream.close()
+        except (OSError, UnicodeError, trio.TooSlowError):
+            return False
+        return True
+
+
+def _is_same(one: str, other: str) -> bool:
+    return ipaddress.ip_address(one.partition("%")[0]) == ipaddress.ip_address(other)
