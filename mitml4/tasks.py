@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import trio
@@ -14,12 +15,15 @@ U = TypeVar("U")
 
 
 async def first_of(
-    own: Callable[[], Awaitable[T]], *others: Callable[[], Awaitable[object]]
+    own: Callable[[], Awaitable[T]],
+    *others: Callable[[], Awaitable[object]],
+    when: Callable[[Callable[[], None]], AbstractContextManager[None]] | None = None,
 ) -> T | None:
     """Until one of them is done or has failed; the others are stopped, and its error raised.
 
     Returns the result of the first one, or None if it was not that one. It runs in the task that
-    asks, which is cheaper than another.
+    asks, which is cheaper than another. `when`: a context that calls, once, when the others begin
+    to have something to do, and they start only then; None: they start at once.
     """
     failures: list[Exception] = []
     result: T | None = None
@@ -35,10 +39,15 @@ async def first_of(
         nonlocal result
         result = await own()
 
-    async with trio.open_nursery() as nursery:
+    def start() -> None:
         for work in others:
             nursery.start_soon(guarded, work)
-        await guarded(run_own)
+
+    async with trio.open_nursery() as nursery:
+        if when is None:
+            start()
+        with when(start) if when else nullcontext():
+            await guarded(run_own)
     if failures:
         try:
             raise failures[0]

@@ -15,7 +15,7 @@ from mitml4.engine.plaintext import Plaintext
 from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.net.stream import Stream
+from mitml4.net.stream import Stream, Transport
 from mitml4.protocols.conversation import Direction, Framing
 from mitml4.protocols.policy import FlowPolicy, Unreadable
 
@@ -70,6 +70,14 @@ class Bridge:
 
     def lane(self, direction: Direction) -> Lane:
         return self.up if direction is Direction.UP else self.down
+
+    async def wait_first(self) -> None:
+        """Wait until something may have come from either side, if both are plain connections. This
+        takes no task, and most flows begin with a client that says what they are."""
+        client, server = self.client_side, self.server_side
+        if isinstance(client, Transport) and isinstance(server, Transport):
+            with trio.CancelScope() as scope, server.watched(scope.cancel, for_data=True):
+                await client.wait_receivable()
 
     async def flush(self) -> None:
         """See that both sides have all that is claimed."""

@@ -7,6 +7,7 @@ handshake, or closes right after it without a byte.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -18,7 +19,6 @@ from mitml4.layers.report import Kind
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.tls.alerts import Alert, alert_name
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.tasks import first_of
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.pinning import REFUSALS, Visit
@@ -55,12 +55,20 @@ class ClientHandshake:
         This raises HandshakeError, and OSError if the server was reset.
         """
         had_ended = self.client_side.transport.has_ended()
+        server = self.server_side.transport
         alert: int | None = None
         is_reset = True
         resets: list[OSError] = []
+
+        def note_reset() -> None:
+            if error := self._reset_of_server():
+                resets.append(error)
+                scope.cancel()
+
+        scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_S)
         try:
-            with trio.fail_after(HANDSHAKE_S):
-                done = await first_of(handshake, partial(self._wait_server_reset, resets))
+            with scope, server.watched(note_reset):
+                return await handshake()
         except TlsFailure as failure:
             alert = failure.alert
             is_reset = alert is None
@@ -73,12 +81,10 @@ class ClientHandshake:
             else:
                 self.error("certificate", f"{how} by the client after our certificate")
                 self.visit.left()
-        except trio.TooSlowError:
+        if resets:
+            raise resets.pop()
+        if scope.cancelled_caught:
             self.error("timeout", "the client does not finish the handshake")
-        else:
-            if done is None or resets:
-                raise resets.pop()
-            return done
         await self.end_server(alert, is_reset)
         self.client_side.close()
         raise HandshakeError
@@ -93,17 +99,16 @@ class ClientHandshake:
         else:
             stream.on_opening = partial(self._note_opening, trio.current_time())
 
-    async def _wait_server_reset(self, resets: list[OSError]) -> None:
-        """Wait until the server resets the connection, unless it has sent data before that.
-
-        The client is then reset at once.
-        """
+    def _reset_of_server(self) -> OSError | None:
+        """The error, if the server has reset the connection, and has not sent data before that:
+        then the client is reset at once."""
         try:
-            await self.server_side.transport.wait_reset()
+            self.server_side.transport.raise_reset()
         except OSError as error:
-            if self.server_side.peek_nowait(1):
-                await trio.sleep_forever()
-            resets.append(error)
+            with suppress(OSError):
+                return None if self.server_side.peek_nowait(1) else error
+            return error
+        return None
 
     def _report_failure(self, failure: TlsFailure) -> None:
         if failure.alert is None:  # we cannot do with this client what the server could

@@ -18,8 +18,18 @@ from typing import assert_never
 
 import trio
 
+from mitml4.engine.actions import (
+    WAIT,
+    End,
+    HandOver,
+    Mirror,
+    Move,
+    MoveAhead,
+    Switch,
+    Wait,
+    Yield,
+)
 from mitml4.engine.actions import Action as EngineAction
-from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch, Wait, Yield
 from mitml4.engine.engine import Engine
 from mitml4.engine.rules import Rules
 from mitml4.events import Action
@@ -86,10 +96,12 @@ class Follower:
         if plaintext := self._bridge.plaintext:
             plaintext.innermost = lambda: engine.innermost
         try:
-            for direction in Direction:  # what has come together is the client's first
-                self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
-                self._first[direction] = engine.next_action(direction, self._fresh[direction])
-            await self._bridge.follow(self._move)
+            self._ask_first()
+            if all(action is WAIT for action in self._first.values()):
+                await self._bridge.wait_first()
+                self._ask_first()
+            if not all(map(_is_done, self._first.values())):
+                await self._bridge.follow(self._move)
         except OSError:
             engine.conclude()
             raise
@@ -97,6 +109,12 @@ class Follower:
             engine.close()
             engine.let_go()
         return engine
+
+    def _ask_first(self) -> None:
+        """Both first actions. What has come together is the client's first."""
+        for direction in Direction:
+            self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
+            self._first[direction] = self._engine.next_action(direction, self._fresh[direction])
 
     async def _move(self, direction: Direction) -> None:
         lane = self._bridge.lane(direction)
@@ -223,3 +241,8 @@ class Follower:
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         side: Side = "client" if direction is Direction.UP else "server"
         self._bridge.report.error(side, "relay", "protocol", reason)
+
+
+def _is_done(action: EngineAction) -> bool:
+    """Whether nothing is left to do in a direction where this is the first action."""
+    return isinstance(action, Switch | HandOver)

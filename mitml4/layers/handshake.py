@@ -25,7 +25,7 @@ from mitml4.layers.client_handshake import HANDSHAKE_S
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Kind, Report
-from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing, Speaker
 from mitml4.protocols.tls.alerts import alert_name
@@ -144,9 +144,12 @@ class Handshake:
 
         Raises HandshakeError, TlsFailure, OSError.
         """
+        client = self.bridge.up.source
+        # Inside another layer, only reading tells that the client has ended.
+        when = partial(client.watched, for_end=True) if isinstance(client, Transport) else None
         try:
             with trio.fail_after(HANDSHAKE_S):
-                return await first_of(handshake, self._follow_client_end)
+                return await first_of(handshake, self._follow_client_end, when=when)
         except TlsFailure:
             raise
         except StreamTruncated:

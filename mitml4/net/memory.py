@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import trio
 
+from mitml4.dataclass import dataclass
 from mitml4.net.stream import StreamTruncated, Transport
 
 __all__ = ["MemoryStream", "memory_pair"]
 
 _WINDOW_BYTES: Final = 65536
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """What one end is watched for; see `Transport.watched`."""
+
+    call: Callable[[], None]
+    for_end: bool
+    for_data: bool
+    is_called: bool = False
 
 
 class MemoryStream(Transport):
@@ -42,15 +53,22 @@ class MemoryStream(Transport):
         self._received = self._sent = 0
         self._changed = changed
         """All waits of both ends wait for it."""
-        self._watches: set[trio.CancelScope] = set()
+        self._watches: list[_Watch] = []
 
     def _wake(self) -> None:
         """Something has changed."""
         self._changed.unpark_all()
         for end in (self, self.far):
-            if end.is_gone:
-                for scope in end._watches:
-                    scope.cancel()
+            for watch in list(end._watches):
+                end._tell(watch)
+
+    def _tell(self, watch: _Watch) -> None:
+        """Call who watches, if that has happened."""
+        ended = watch.for_end and self._ended
+        readable = watch.for_data and (self._unread or self.has_ended())
+        if not watch.is_called and (self.is_gone or ended or readable):
+            watch.is_called = True
+            watch.call()
 
     # Receiving
 
@@ -185,15 +203,16 @@ class MemoryStream(Transport):
             raise _reset()
 
     @contextmanager
-    def until_reset(self) -> Iterator[trio.CancelScope]:
-        with trio.CancelScope() as scope:
-            if self.is_gone:
-                scope.cancel()
-            self._watches.add(scope)
-            try:
-                yield scope
-            finally:
-                self._watches.remove(scope)
+    def watched(
+        self, call: Callable[[], None], *, for_end: bool = False, for_data: bool = False
+    ) -> Iterator[None]:
+        watch = _Watch(call, for_end, for_data)
+        self._watches.append(watch)
+        self._tell(watch)
+        try:
+            yield
+        finally:
+            self._watches.remove(watch)
 
     @property
     def is_gone(self) -> bool:

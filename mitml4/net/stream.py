@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -170,9 +171,19 @@ class Transport(Stream):
     """The connection of one side."""
 
     @abstractmethod
-    def until_reset(self) -> AbstractContextManager[trio.CancelScope]:
+    def watched(
+        self, call: Callable[[], None], *, for_end: bool = False, for_data: bool = False
+    ) -> AbstractContextManager[None]:
+        """While the block runs, `call` is called once: when the connection is reset, or has ended
+        both ways; `for_end`: also when the far side sends nothing more; `for_data`: also when there
+        is something to read. It runs in another task, and must neither wait nor raise."""
+
+    @contextmanager
+    def until_reset(self) -> Iterator[trio.CancelScope]:
         """A context whose block is cancelled when the connection is reset, or has ended both
         ways."""
+        with trio.CancelScope() as scope, self.watched(scope.cancel):
+            yield scope
 
     @abstractmethod
     def raise_reset(self) -> None:

@@ -19,13 +19,13 @@ import select
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
 import trio
 
-from mitml4.net import urgent
-from mitml4.net.resets import until_reset
+from mitml4.net import resets, urgent
 from mitml4.net.stream import Transport, UrgentAhead
 
 __all__ = ["TcpStream"]
@@ -234,8 +234,11 @@ class TcpStream(Transport):
         self.wake_at(1)
         await trio.lowlevel.wait_readable(self.socket)
 
-    def until_reset(self) -> AbstractContextManager[trio.CancelScope]:
-        return until_reset(self.fileno())
+    def watched(
+        self, call: Callable[[], None], *, for_end: bool = False, for_data: bool = False
+    ) -> AbstractContextManager[None]:
+        events = (resets.ENDED if for_end else 0) | (resets.READABLE if for_data else 0)
+        return resets.Watched(self.fileno(), call, events)
 
     @property
     def is_gone(self) -> bool:

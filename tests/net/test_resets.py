@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from mitml4.net import resets
-from mitml4.net.resets import until_reset
+from mitml4.net.resets import ENDED, READABLE, Watched
 
 
 @pytest.fixture
@@ -29,6 +29,12 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+@contextmanager
+def until_reset(descriptor: int) -> Iterator[trio.CancelScope]:
+    with trio.CancelScope() as scope, Watched(descriptor, scope.cancel):
+        yield scope
 
 
 async def be_told(sock: socket.socket) -> None:
@@ -94,3 +100,23 @@ async def test_without_a_descriptor_nobody_is_told_and_nothing_fails(pair, monke
         assert not scope.cancel_called
     with trio.fail_after(5):
         await be_told(ours)
+
+
+async def test_an_end_and_data_are_told_once_to_those_who_watch_for_them(pair) -> None:
+    ours, theirs = pair
+    told: list[str] = []
+    descriptor = ours.fileno()
+    with (
+        Watched(descriptor, lambda: told.append("end"), ENDED),
+        Watched(descriptor, lambda: told.append("data"), READABLE),
+        Watched(descriptor, lambda: told.append("reset")),
+    ):
+        theirs.sendall(b"data")
+        await wait_all_tasks_blocked(0.05)
+        assert told == ["data"]
+        theirs.shutdown(socket.SHUT_WR)
+        await wait_all_tasks_blocked(0.05)
+        assert told == ["data", "end"]
+        reset(theirs)
+        await wait_all_tasks_blocked(0.05)
+    assert told == ["data", "end", "reset"]
