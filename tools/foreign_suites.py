@@ -2,6 +2,8 @@
 
     python tools/foreign_suites.py                 all suites
     python tools/foreign_suites.py httpcore h11    only these
+    python tools/foreign_suites.py --edit script   with hooks that read all and change nothing
+    python tools/foreign_suites.py --edit rules    with rules that may match, and never do
     python tools/foreign_suites.py --list
 
 A suite is a project's source distribution from PyPI, with its tests. Files whose tests have another
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -28,6 +31,12 @@ from typing import Final
 from xml.etree import ElementTree
 
 ROOT: Final = Path(__file__).parent.parent
+UNCHANGING: Final = ROOT / "tools" / "unchanging"
+EDITS: Final = {
+    "script": ("--script", str(UNCHANGING / "identity.py")),
+    "rules": ("--rules", str(UNCHANGING / "never.toml")),
+}
+"""Options with which mitml4 edits each connection, and changes nothing."""
 REASONS: Final = ROOT / "docs" / "run.md"
 SUITE_S: Final = 1200.0
 """The time limit of a suite."""
@@ -55,9 +64,10 @@ class Suite:
     """Whether its tests run as root too."""
 
 
+PIP: Final = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check")
 PYTEST: Final = ("pytest<9", "pytest-timeout")
-# Left out: grpcio and hypercorn have no tests in their source distributions; websockets lacks some
-# modules that its tests import.
+# Left out: hypercorn, and those tests of websockets that open connections, are not in the source
+# distributions.
 SUITES: Final = {
     "aiohttp": Suite(
         requirement="aiohttp==3.12.15",
@@ -115,7 +125,71 @@ SUITES: Final = {
             *("test_imaplib", "test_poplib", "test_socketserver", "test_asyncore"),
         ),
     ),
+    # The cases of the Autobahn test suite, which itself needs Python 2.
+    "autobahn": Suite(
+        requirement="kosoku==0.1.0", needs=("websockets==15.0.1",), tests=("websocket.py",)
+    ),
+    "cheroot": Suite(
+        requirement="cheroot==11.1.2",
+        needs=(
+            *(
+                "jaraco.text",
+                "portend",
+                "pyopenssl",
+                "pytest-mock",
+                "requests",
+                "requests-toolbelt",
+            ),
+            *("requests-unixsocket2", "trustme", "urllib3"),
+        ),
+        options=("-o", "addopts=", "-p", "no:warnings", "-p", "no:threadexception"),
+        tests=(
+            "cheroot/test/test_conn.py",
+            "cheroot/test/test_core.py",
+            "cheroot/test/test_ssl.py",
+        ),
+    ),
+    "grpcio": Suite(
+        # Debian's source has the tests, and this version of grpcio is the one of that source.
+        requirement="grpcio==1.51.1",
+        needs=(
+            *(
+                "grpcio-tools==1.51.1",
+                "protobuf<5",
+                "coverage",
+                "google-auth[requests]",
+                "oauth2client",
+            ),
+            *("grpcio-status==1.51.1", "setuptools<80"),
+        ),
+        tests=(
+            *("tests/interop/_insecure_intraop_test.py", "tests/interop/_secure_intraop_test.py"),
+            *("tests/unit/_abort_test.py", "tests/unit/_compression_test.py"),
+            *("tests/unit/_channel_close_test.py", "tests/unit/_channel_connectivity_test.py"),
+            *("tests/unit/_empty_message_test.py", "tests/unit/_error_message_encoding_test.py"),
+            *("tests/unit/_interceptor_test.py", "tests/unit/_invalid_metadata_test.py"),
+            *(
+                "tests/unit/_invocation_defects_test.py",
+                "tests/unit/_metadata_code_details_test.py",
+            ),
+            *("tests/unit/_metadata_flags_test.py", "tests/unit/_metadata_test.py"),
+            *("tests/unit/_reconnect_test.py", "tests/unit/_resource_exhausted_test.py"),
+            *("tests/unit/_rpc_part_1_test.py", "tests/unit/_rpc_part_2_test.py"),
+            *("tests/unit/_server_shutdown_test.py", "tests/unit/_session_cache_test.py"),
+            *("tests_aio/unit/abort_test.py", "tests_aio/unit/call_test.py"),
+            *("tests_aio/unit/channel_test.py", "tests_aio/unit/compatibility_test.py"),
+            *("tests_aio/unit/compression_test.py", "tests_aio/unit/metadata_test.py"),
+            *("tests_aio/unit/server_test.py", "tests_aio/unit/timeout_test.py"),
+            *("tests_aio/unit/wait_for_ready_test.py", "tests_aio/unit/secure_call_test.py"),
+        ),
+    ),
     "h11": Suite(requirement="h11==0.16.0", tests=("h11/tests",)),
+    # No test of these opens a connection.
+    "h2": Suite(requirement="h2==4.3.0", needs=("hypothesis",), options=("-o", "addopts=")),
+    # Those of h2spec, written anew: h2spec is a program in Go, which no registry has.
+    "http2-cases": Suite(
+        requirement="hypercorn==0.17.3", tests=("http2.py",), commands=("nghttpd", "nginx")
+    ),
     "httpcore": Suite(
         requirement="httpcore==1.0.9",
         needs=(
@@ -195,7 +269,29 @@ SUITES: Final = {
             "test/with_dummyserver/test_connectionpool.py",
         ),
     ),
+    "uvicorn": Suite(
+        requirement="uvicorn[standard]==0.35.0",
+        needs=(
+            *("a2wsgi", "cryptography", "httpx", "pytest-mock", "trustme", "typing-extensions"),
+            *("websockets<15", "wsproto", "anyio", "trio"),
+        ),
+        options=("-o", "addopts=", "-p", "no:warnings"),
+        tests=(
+            "tests/protocols",
+            "tests/test_main.py",
+            "tests/test_server.py",
+            "tests/test_ssl.py",
+        ),
+    ),
     "waitress": Suite(requirement="waitress==3.0.2", options=("-o", "addopts=")),
+    "websocket-client": Suite(
+        requirement="websocket-client==1.9.0",
+        needs=("python-socks", "websockets"),
+        options=("-o", "addopts="),
+        tests=("websocket/tests",),
+        server="LOCAL_WS_SERVER_PORT=8765 ../venv/bin/python websocket/tests/echo-server.py",
+        environment={"LOCAL_WS_SERVER_PORT": "8765"},
+    ),
 }
 
 
@@ -234,17 +330,22 @@ class Checkout:
 
     def install(self) -> None:
         requirement = self.suite.requirement
-        venv.create(self.directory / "venv")
-        pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
         sdists = self.directory / "sdist"
         project = requirement.partition("==")[0].partition("[")[0]
         get = ["download", "--no-deps", "--no-binary", project, "-d", str(sdists), requirement]
-        subprocess.run([*pip, *get], check=True)
+        subprocess.run([*PIP, *get], check=True)
         (sdist,) = sdists.iterdir()
         subprocess.run(["tar", "-xf", str(sdist), "-C", str(self.directory)], check=True)
-        needs = [requirement, *PYTEST, *self.suite.needs]
-        python = str(self.directory / "venv" / "bin" / "python")
-        subprocess.run([*pip, "--python", python, "install", *needs], check=True)
+        self.install_needs()
+
+    def install_needs(self) -> None:
+        venv.create(self.directory / "venv")
+        needs = [self.suite.requirement, *PYTEST, *self.suite.needs]
+        subprocess.run([*PIP, "--python", str(self.python), "install", *needs], check=True)
+
+    @property
+    def python(self) -> Path:
+        return self.directory / "venv" / "bin" / "python"
 
     @property
     def source(self) -> Path:
@@ -254,7 +355,7 @@ class Checkout:
         """The command that runs the suite, or only the files with these tests."""
         files = sorted({self._file(name) for name in names})
         pytest = [
-            *("../venv/bin/python", "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *(str(self.python), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *("--timeout=60", f"--junit-xml={self.report}"),
             *(*self.suite.options, *(files or self.suite.tests)),
         ]
@@ -287,7 +388,55 @@ class Checkout:
                 )
             except subprocess.TimeoutExpired:
                 print(f"{self.name}: not done within {SUITE_S:.0f} s")
+        return self.results()
+
+    def results(self) -> dict[str, str]:
         return outcomes(self.report)
+
+
+class Grpc(Checkout):
+    """Debian's source package of gRPC: the distribution on PyPI has no tests."""
+
+    def install(self) -> None:
+        lists, sources = self.directory / "lists", self.directory / "sources.list"
+        (lists / "partial").mkdir(parents=True)
+        sources.write_text("deb-src http://deb.debian.org/debian bookworm main\n")
+        apt = ["apt-get", "-q", "-o", f"Dir::Etc::SourceList={sources}"]
+        apt += ["-o", "Dir::Etc::SourceParts=-", "-o", f"Dir::State::Lists={lists}"]
+        subprocess.run([*apt, "update"], check=True, cwd=self.directory)
+        subprocess.run([*apt, "source", "--download-only", "grpc"], check=True, cwd=self.directory)
+        (archive,) = self.directory.glob("grpc_*.orig.tar.gz")
+        subprocess.run(["tar", "-xf", archive.name], check=True, cwd=self.directory)
+        self.install_needs()
+        for step in (["preprocess"], ["build_package_protos"]):
+            subprocess.run([str(self.python), "setup.py", *step], check=True, cwd=self.source)
+
+    @property
+    def source(self) -> Path:
+        return next(self.directory.glob("grpc-*/src/python/grpcio_tests"))
+
+
+class Cases(Checkout):
+    """Cases that a script in tools/conformance runs. It writes what came of each as JSON."""
+
+    def install(self) -> None:
+        self.install_needs()
+
+    @property
+    def source(self) -> Path:
+        return self.directory
+
+    def command(self, names: Collection[str]) -> list[str]:
+        (script,) = self.suite.tests
+        return [
+            str(self.python),
+            str(ROOT / "tools/conformance" / script),
+            str(self.report),
+            *names,
+        ]
+
+    def results(self) -> dict[str, str]:
+        return dict(json.loads(self.report.read_text())) if self.report.exists() else {}
 
 
 class CPython(Checkout):
@@ -308,6 +457,14 @@ class CPython(Checkout):
         command = ["/usr/bin/python3", "-m", "test", "--junit-xml", str(self.report)]
         command += [*self.suite.options, *self.suite.tests]
         return command + [word for name in names for word in ("-m", name)]
+
+
+CHECKOUTS: Final = {
+    "autobahn": Cases,
+    "cpython": CPython,
+    "grpcio": Grpc,
+    "http2-cases": Cases,
+}
 
 
 def outcomes(report: Path) -> dict[str, str]:
@@ -368,6 +525,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(SUITES))
     parser.add_argument("--list", action="store_true", help="list the suites")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work here, and keep it")
+    parser.add_argument("--edit", choices=EDITS, help="edit the traffic, and change nothing")
     parser.add_argument("--mitml4", default="mitml4 run -q --loopback --no-wait --")
     options = parser.parse_args()
     if options.list:
@@ -376,6 +534,8 @@ def main() -> int:
     if unknown := set(options.suites) - SUITES.keys():
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     through = options.mitml4.split()
+    if options.edit:
+        through[-1:-1] = EDITS[options.edit]
     through[0] = shutil.which(through[0]) or str(Path(sys.executable).parent / through[0])
     work = options.keep or Path(tempfile.mkdtemp(prefix="foreign-suites-"))
     work.mkdir(parents=True, exist_ok=True)
@@ -390,7 +550,7 @@ def main() -> int:
             if os.geteuid() == 0 and not suite.as_root:
                 print(f"{name}: left out, its tests do not run as root")
                 continue
-            checkout = (CPython if name == "cpython" else Checkout)(name, suite, work)
+            checkout = CHECKOUTS.get(name, Checkout)(name, suite, work)
             checkout.prepare()
             sound &= report(name, *compare(checkout, through))
     finally:

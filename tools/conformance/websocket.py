@@ -1,0 +1,59 @@
+"""Run the cases of the Autobahn test suite, by kosoku, against an echo server on loopback.
+
+    python tools/conformance/websocket.py RESULTS.json [CASE]…
+
+The file has a line for each case: the verdicts on its messages and on its end, and the close code
+that the server sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import kosoku
+from websockets.asyncio.server import ServerConnection, serve
+
+AT_ONCE: Final = 4
+# Left out: 9.* (limits) and 12.*, 13.* (compression) above these move gigabytes.
+CASES: Final = (
+    *("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"),
+    *("9.1.1", "9.1.2", "9.2.1", "9.2.2", "9.3.5", "9.4.5", "9.7.1", "9.8.1"),
+    *(f"12.{group}.{case}" for group in range(1, 6) for case in (1, 4, 8, 11, 14, 18)),
+    *(f"13.{group}.{case}" for group in range(1, 8) for case in (1, 5, 9, 14, 18)),
+)
+
+
+async def echo(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def outcomes(names: Sequence[str]) -> dict[str, str]:
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    async with serve(echo, "127.0.0.1", 0, max_size=1 << 25, ping_interval=None) as server:
+        (listener,) = server.sockets
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            results = await kosoku.run_fuzzingclient(url, names or CASES, concurrency=AT_ONCE)
+        except kosoku.FailureError as error:
+            results = error.results
+    return {
+        each.case_id: f"{each.behavior.value}, {each.behavior_close.value}, "
+        f"close {each.remote_close_code}"
+        for each in results
+    }
+
+
+def main() -> None:
+    results, *names = sys.argv[1:]
+    Path(results).write_text(json.dumps(asyncio.run(outcomes(names))))
+
+
+if __name__ == "__main__":
+    main()
