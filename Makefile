@@ -27,7 +27,7 @@ E2E_TOOLS := iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites tls-runner pictures clean
+.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites conformance tls-runner pictures clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
@@ -37,6 +37,7 @@ help:
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, and compare with other proxies"
 	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
+	@echo "make conformance   run cases of h2spec and Autobahn through mitml4, editing or not"
 	@echo "make tls-runner   run BoringSSL's tests of TLS peers against the TLS bridge"
 	@echo "make pictures   draw the live table for the README, as root"
 	@echo "make clean   remove what these commands have created"
@@ -105,8 +106,14 @@ bench: .venv/ready-to-develop
 
 # As an ordinary user, so that the tests with a PostgreSQL server run too.
 foreign-suites: .venv/ready-to-develop
-	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql
-	$(BIN)/python tools/foreign_suites.py $(SUITES)
+	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql \
+	    nghttpd=nghttp2-server
+	$(BIN)/python tools/foreign_suites.py $(if $(EDIT),--edit $(EDIT)) $(SUITES)
+
+conformance:
+	@for edit in "" script rules; do \
+	    $(MAKE) --no-print-directory foreign-suites SUITES="http2-cases autobahn" EDIT=$$edit || exit; \
+	done
 
 tls-runner: .venv/ready-to-develop
 	@tools/install-commands go=golang-go $(GO_SOURCES)/crypto=golang-golang-x-crypto-dev \

@@ -19,7 +19,7 @@ def response(flow: Flow, request: Request, response: Response) -> None:
     assert request.method
     assert dict(response.cookies) is not None
     assert response.status_code > 99
-    assert response.reason is not None
+    assert isinstance(response.reason, str | None)
     response.headers = response.headers.items()
     if not response.streams:
         response.text = response.text
