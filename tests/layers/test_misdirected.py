@@ -29,6 +29,7 @@ class Peer:
     """An end that speaks HTTP/2 by h2."""
 
     is_client: bool
+    begins: bool = True
     events: list[h2.events.Event] = field(default_factory=list)
     connection: h2.connection.H2Connection = field(init=False)
 
@@ -40,13 +41,14 @@ class Peer:
             normalize_outbound_headers=False,
         )
         self.connection = h2.connection.H2Connection(config)
-        self.connection.initiate_connection()
+        if self.begins:
+            self.connection.initiate_connection()
 
     async def flush(self, end: End) -> None:
         if data := self.connection.data_to_send():
             await end.send(data)
 
-    async def speak(self, end: End, until: Callable[[], bool]) -> None:
+    async def speak(self, end: End, until: Callable[[], bool], *, answers: bool = True) -> None:
         await self.flush(end)
         while not until():
             data = await end.receive(1)
@@ -55,12 +57,16 @@ class Peer:
             events = self.connection.receive_data(data)
             self.events += events
             for event in events:
-                if isinstance(event, h2.events.RequestReceived):
+                if answers and isinstance(event, h2.events.RequestReceived):
                     self.connection.send_headers(event.stream_id, [(":status", "200")], True)
             await self.flush(end)
 
     def of(self, kind: type[h2.events.Event]) -> list[h2.events.Event]:
         return [event for event in self.events if isinstance(event, kind)]
+
+    def content(self, stream: int) -> bytes:
+        found = self.of(h2.events.DataReceived)
+        return b"".join(each.data for each in found if each.stream_id == stream)
 
     @property
     def statuses(self) -> dict[int, str]:

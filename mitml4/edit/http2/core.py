@@ -53,8 +53,8 @@ from mitml4.edit.http2.frames import (
     frame_bytes,
 )
 from mitml4.edit.http2.messages import changed_fields, half_headers, request_of, response_of
-from mitml4.edit.http2.sending import Sending
-from mitml4.edit.messages import Response
+from mitml4.edit.http2.streaming import Streaming
+from mitml4.edit.messages import Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
@@ -67,7 +67,7 @@ _NAMES_HOST: Final = {b":authority", b"host", b":path", b":method"}
 _MAX_STREAMS: Final = 20_000
 
 
-class Http2Core(Sending):
+class Http2Core(Streaming):
     """Both directions of a connection. Bytes go in by `receive`, and come out in `out`."""
 
     def receive(self, direction: Direction, data: bytes) -> None:
@@ -153,6 +153,14 @@ class Http2Core(Sending):
                     stream.half(towards.direction).window += change
         self._pump_all(towards.direction)
 
+    def begin_upgraded(self, request: Request | None, settings: bytes) -> None:
+        """The connection began as HTTP/1: its last request is stream 1, and over (RFC 7540 §3.2).
+        `settings`: those that it has named. Raises ProtocolError."""
+        up = Half(has_ended=True, is_over=True)
+        self.streams[1] = Stream(1, up, Half(window=self._legs[DOWN].initial_window), request)
+        self._last_sent = 1
+        self._on_settings(self._legs[UP], settings)
+
     # Header blocks
 
     def _on_fragment(self, leg: Leg, kind: int, flags: int, number: int, payload: bytes) -> None:
@@ -219,6 +227,7 @@ class Http2Core(Sending):
 
     def _on_promise(self, leg: Leg, block: Block) -> None:
         """A pushed stream passes as it is."""
+        self.has_pushed = True
         promised = int.from_bytes(block.prefix) & ID
         if leg.direction is UP or len(block.prefix) < 4:
             raise ProtocolError("HTTP/2: a PUSH_PROMISE in a wrong place")
@@ -235,8 +244,11 @@ class Http2Core(Sending):
         named = {bytes(name).lower() for name, _ in block.headers}
         if self._is_strict and leg.direction is UP and named & _NAMES_HOST:
             raise ProtocolError("HTTP/2: trailers that name a host")
-        half.has_ended = half.has_ended or block.ends
         half.trailers = block
+        if half.inbox is not None:
+            half.inbox_ended = half.inbox_ended or block.ends
+            return
+        half.has_ended = half.has_ended or block.ends
         self._went_on(stream, leg.direction)
 
     # Content
@@ -259,6 +271,10 @@ class Http2Core(Sending):
                 self._forget_if_over(stream)
             return
         half = stream.half(leg.direction)
+        if half.inbox is not None:
+            self._credit(leg, here, size - len(content))
+            self._to_inbox(half, content, ends=bool(flags & END_STREAM))
+            return
         half.has_ended = half.has_ended or bool(flags & END_STREAM)
         passes = not (half.is_held or half.queue or half.rate) and half.trailers is None
         if passes and min(leg.window, half.window) >= size:

@@ -113,6 +113,9 @@ class Half:
     """Content that waits."""
     credited: int = 0
     """So many bytes of the queue were credited to their source."""
+    inbox: bytearray | None = None
+    """Content that waits to be taken, where somebody takes it piece by piece."""
+    inbox_ended: bool = False
     trailers: Block | None = None
     is_over: bool = False
     """Its end was sent."""

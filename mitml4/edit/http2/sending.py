@@ -50,11 +50,13 @@ class Sending:
         self._to_server: dict[int, int] = {}
         self._to_client: dict[int, int] = {}
         self._last_sent = 0
+        self.has_pushed = False
+        """Whether there are pushed streams."""
 
     def is_idle(self, direction: Direction) -> bool:
         """Whether nothing of a direction is held back, or waits for windows."""
         halves = (stream.half(direction) for stream in self.streams.values())
-        return not any(half.is_held or half.queue for half in halves)
+        return not any(half.is_held or half.queue or half.inbox for half in halves)
 
     def take(self, direction: Direction) -> bytes:
         """What is to be sent now."""
@@ -192,6 +194,9 @@ class Sending:
         self._credit_all(self._legs[direction], stream.number, half)
         half.queue.clear()
         half.credited = 0
+        if half.inbox is not None:
+            self._credit(self._legs[direction], stream.number, len(half.inbox))
+            half.inbox, half.has_ended = None, half.inbox_ended
         self._collect_no_more(half)
         half.is_dropped, half.is_held = True, False
         self._legs[direction].waiting.pop(stream.number, None)
@@ -206,8 +211,9 @@ class Sending:
             return
         for direction in Direction:
             half, leg = stream.half(direction), self._legs[direction]
-            self._credit(leg, None, len(half.queue) - half.credited)
+            self._credit(leg, None, len(half.queue) - half.credited + len(half.inbox or b""))
             half.queue.clear()
+            half.inbox = None
             leg.waiting.pop(stream.number, None)
             self._collect_no_more(half)
         if there := self._to_server.pop(stream.number, None):

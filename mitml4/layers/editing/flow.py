@@ -10,7 +10,7 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied, EditedFlow, Editor, Failed
 from mitml4.edit.memory import EditMemory
-from mitml4.edit.messages import Response, Server
+from mitml4.edit.messages import Request, Response, Server
 from mitml4.edit.replace import Allowance
 from mitml4.layers.report import Report
 from mitml4.model import flow as model
@@ -47,6 +47,8 @@ class FlowEditing:
     """Whether one was."""
     sni: dict[int, str] = field(default_factory=dict)
     """The names that ClientHellos have given, by depth."""
+    upgraded: dict[int, Request] = field(default_factory=dict)
+    """The requests of HTTP/1 that have become HTTP/2, by its depth."""
     protocols: dict[int, str] = field(default_factory=dict)
     """What was found at each depth."""
     allowance: Allowance = field(default_factory=Allowance)
@@ -121,9 +123,9 @@ class FlowEditing:
             return f"a body above {self.limit} bytes"
         return "other bodies take all memory"
 
-    def is_endless(self, response: Response) -> bool:
+    def is_endless(self, message: Request | Response) -> bool:
         """Whether a body of this type has no end that is worth waiting for."""
-        media = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        media = (message.headers.get("content-type") or "").partition(";")[0].strip().lower()
         return media in _ENDLESS or media.startswith("application/grpc")
 
     def applied(self, depth: int, applied: Applied | Failed) -> None:

@@ -201,7 +201,8 @@ class Http1Editing:
         expects = (request.headers.get("expect") or "").lower() == "100-continue"
         gave_continue = False
         raw_body = b""
-        if not body.is_done and editor.wants_body(flow, request, None):
+        wants = not body.is_done and editor.wants_body(flow, request, None)
+        if wants and self._has_end(request, number):
             if expects and not self._client.data:
                 gave_continue = True
                 await send(self._far, _CONTINUE)
@@ -419,6 +420,7 @@ class Http1Editing:
                 await send(self._far, raw)
         is_tunnel = request.method == "CONNECT" and response.status < 300
         if response.status == 101 or is_tunnel:
+            self._editing.upgraded[self._context.depth + 1] = request
             await send(self._far, raw)
             return partial(self._switch, exchange, response)
         return await self._respond(exchange, head, response, raw)
@@ -484,9 +486,11 @@ class Http1Editing:
         """Whether to hold back the body of a response."""
         if not exchange.editor.wants_body(exchange.flow, exchange.request, response):
             return False
-        if not self._editing.is_endless(response):
+        return self._has_end(response, exchange.request.stream)
+
+    def _has_end(self, message: Request | Response, number: int) -> bool:
+        if not self._editing.is_endless(message):
             return True
-        number = exchange.request.stream
         self._editing.unedited(self._context.depth, number, "a body without an end")
         return False
 

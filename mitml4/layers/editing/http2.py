@@ -6,6 +6,9 @@ asked in a task for each message, so that a stream does not wait for another one
 
 from __future__ import annotations
 
+import base64
+import binascii
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -14,11 +17,12 @@ from mitml4.edit.codings import body_bytes, content_codings, decoded
 from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.frames import CANCEL, INTERNAL_ERROR, Job, Stream
 from mitml4.edit.http2.messages import half_headers
-from mitml4.edit.messages import Answer, Ending, Response
+from mitml4.edit.messages import Answer, Ending, Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.fetch import bad_gateway, fetch, misdirected
 from mitml4.layers.editing.flow import FlowEditing, Origin
+from mitml4.layers.editing.http2_websocket import StreamMessages, asks_for_socket
 from mitml4.layers.editing.reader import Reader, end_below, pass_end
 from mitml4.net.memory import MemoryStream
 from mitml4.net.stream import Stream as ByteStream
@@ -46,12 +50,26 @@ class Http2Editing:
         self._editing = editing
         self._context = context
         self._core = Http2Core(editing.limit, editing.memory, is_strict=editing.guards)
+        if context.stack[-1:] == ("http/1",):
+            self._begin_upgraded(editing.upgraded.pop(context.depth, None))
+        self._edits = editing.may_match(context)
         self._changed = trio.lowlevel.ParkingLot()
         """What waits to be sent has changed."""
         self._ended: set[Direction] = set()
         self._fetching: set[int] = set()
         """The streams whose requests go to another server."""
+        self._sockets: set[int] = set()
+        """The streams that ask for a WebSocket whose messages are edited."""
         self._nursery: trio.Nursery
+
+    def _begin_upgraded(self, request: Request | None) -> None:
+        settings = b""
+        if request:
+            named = request.headers.get("http2-settings") or ""
+            with suppress(binascii.Error, ValueError):
+                settings = base64.urlsafe_b64decode(named + "=" * (-len(named) % 4))
+        with suppress(ProtocolError):
+            self._core.begin_upgraded(request, settings)
 
     async def run(self) -> None:
         """Serve the client to its end. Raises OSError."""
@@ -93,6 +111,8 @@ class Http2Editing:
     async def _read(self, direction: Direction, source: Reader) -> None:
         while await source.more():
             self._core.receive(direction, source.take())
+            if self._core.has_pushed and self._edits:
+                self._editing.unedited(self._context.depth, None, "pushed streams")
             while self._core.jobs:
                 job = self._core.jobs.pop(0)
                 if self._editing.editor().may_wait:
@@ -138,7 +158,9 @@ class Http2Editing:
             self._core.answer(stream, misdirected(refused))
             return
         flow = self._editing.known(self._context, "http/2")
-        if not self._has_body(stream, UP, editor.wants_body(flow, request, None)):
+        wants = request.method != "CONNECT" and editor.wants_body(flow, request, None)
+        wants = wants and self._has_end(stream, request)
+        if not self._has_body(stream, UP, wants):
             return
         request.streams = not stream.up.has_ended
         answer = await editor.request(flow, request)
@@ -199,6 +221,7 @@ class Http2Editing:
             case Ending():
                 self._end(stream, answer)
             case None:
+                self._prepare_socket(stream, stream.request)
                 self._core.release(stream, UP, stream.request.rate)
                 self._pace(stream, UP, stream.request.rate)
 
@@ -207,6 +230,9 @@ class Http2Editing:
         assert response
         if request is None:
             self._core.release(stream, DOWN, None)
+            return
+        if request.method == "CONNECT" and response.status < 300:
+            self._responded(stream, None)  # what follows is no body (RFC 9110 §9.3.6)
             return
         flow = self._editing.known(self._context, "http/2")
         wants = editor.wants_body(flow, request, response) and self._has_end(stream, response)
@@ -229,12 +255,42 @@ class Http2Editing:
         assert stream.response
         if ending:
             self._end(stream, ending)
+        elif stream.number in self._sockets:
+            self._open_socket(stream, stream.response)
         else:
             self._core.release(stream, DOWN, stream.response.rate)
             self._pace(stream, DOWN, stream.response.rate)
 
-    def _has_end(self, stream: Stream, response: Response) -> bool:
-        if not self._editing.is_endless(response):
+    def _prepare_socket(self, stream: Stream, request: Request) -> None:
+        """Hold what the client sends, until it is known whether the server opens a WebSocket."""
+        flow = self._editing.known(self._context, "http/2")
+        if asks_for_socket(stream) and self._editing.editor().edits_messages(flow, request):
+            self._sockets.add(stream.number)
+            self._core.stream_content(stream, UP)
+
+    def _open_socket(self, stream: Stream, response: Response) -> None:
+        self._sockets.discard(stream.number)
+        if not 200 <= response.status < 300:
+            self._core.release(stream, DOWN, response.rate)
+            self._core.let_content_pass(stream, UP)
+            return
+        self._core.stream_content(stream, DOWN)
+        self._core.release(stream, DOWN, None)
+        flow = self._editing.known(self._context, "http/2", "websocket")
+        messages = StreamMessages(
+            self._core,
+            self._changed,
+            stream,
+            self._editing.editor(),
+            flow,
+            self._editing,
+            self._context.depth,
+        )
+        for direction in Direction:
+            self._nursery.start_soon(messages.run, direction)
+
+    def _has_end(self, stream: Stream, message: Request | Response) -> bool:
+        if not self._editing.is_endless(message):
             return True
         self._editing.unedited(self._context.depth, stream.number, "a body without an end")
         return False

@@ -14,7 +14,7 @@ from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
 from mitml4.tasks import both
 
-__all__ = ["edit_messages"]
+__all__ = ["edit_messages", "say_unedited"]
 
 
 async def edit_messages(
@@ -43,12 +43,7 @@ async def edit_messages(
                         return
                     item = edit.encode(item)
                 await sink.stream.send_all(memoryview(item))
-            if edit.has_large:
-                said = f"a message above {editing.limit} bytes"
-                editing.unedited(context.depth, request.stream, said)
-            elif edit.is_broken:
-                said = "messages that cannot be read"
-                editing.unedited(context.depth, request.stream, said)
+            say_unedited(edit, editing, context.depth, request.stream)
             if not await source.more():
                 await pass_end(source, sink.stream)
                 await end_below(source, sink.stream)
@@ -64,3 +59,11 @@ async def edit_messages(
         await both(up, down)
     except TooLargeError:
         far.abort()
+
+
+def say_unedited(edit: MessageEdit, editing: FlowEditing, depth: int, stream: int) -> None:
+    """Say what has passed as it came, if anything has."""
+    if edit.has_large:
+        editing.unedited(depth, stream, f"a message above {editing.limit} bytes")
+    elif edit.is_broken:
+        editing.unedited(depth, stream, "messages that cannot be read")

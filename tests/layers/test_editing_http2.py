@@ -1,0 +1,198 @@
+"""HTTP/2 with editing, as a whole flow: what begins in HTTP/1, pushed streams, WebSockets."""
+
+from __future__ import annotations
+
+import zlib
+
+import h2.events
+import h2.settings
+import pytest
+
+from mitml4.events import RuleApplied
+from mitml4.session.policy import Policy
+from tests.layers.conftest import End, FlowLab, Outcomes
+from tests.layers.test_editing import rules
+from tests.layers.test_misdirected import ALLOWED, Peer, get
+
+UPGRADE = b"GET /a HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+REPLACE = """
+[[rule]]
+replace = [
+    { in = "response.body", regex = "secret", with = "replaced" },
+    { in = "message", regex = "secret", with = "replaced" },
+]
+"""
+
+
+def unedited(out: Outcomes) -> list[str | None]:
+    applied = [event for event in out.events if isinstance(event, RuleApplied)]
+    return [event.reason for event in applied if event.what == "unedited"]
+
+
+def upgraded(lab: FlowLab, **how: object) -> tuple[Peer, Outcomes]:
+    """A request that becomes stream 1, and another one."""
+    client, server = Peer(True, begins=False), Peer(False, begins=False)
+
+    async def ask(end: End) -> None:
+        named = client.connection.initiate_upgrade_connection()
+        assert named
+        await end.send(UPGRADE + b"Upgrade: h2c\r\nHTTP2-Settings: %b\r\n\r\n" % named)
+        await end.expect(ACCEPTED)
+        client.connection.send_headers(3, get("a.test"), end_stream=True)
+        await client.speak(end, lambda: len(client.of(h2.events.StreamEnded)) == 2)
+
+    async def answer(end: End) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await end.receive(1)
+        named = head.partition(b"HTTP2-Settings: ")[2].split()[0]
+        await end.send(ACCEPTED)
+        server.connection.initiate_upgrade_connection(named)
+        server.connection.send_headers(1, [(":status", "200"), ("content-length", "8")])
+        server.connection.send_data(1, b"a secret", end_stream=True)
+        await server.speak(end, lambda: False)
+
+    out = lab.run(ask, answer, **how)  # type: ignore[arg-type]
+    out.check()
+    return client, out
+
+
+def test_a_connection_that_began_as_http_1_is_edited(flow_lab: FlowLab) -> None:
+    client, out = upgraded(flow_lab, editor=rules(REPLACE))
+    assert client.statuses == {1: "200", 3: "200"}
+    (body,) = client.of(h2.events.DataReceived)
+    assert body.data == b"a replaced"
+    assert out.stack == ("http/1", "http/2")
+
+
+def test_what_is_allowed_may_begin_as_http_1(flow_lab: FlowLab) -> None:
+    client, out = upgraded(flow_lab, policy=Policy(allow=ALLOWED).decide)
+    assert client.statuses == {1: "200", 3: "200"}
+    assert out.close.reason == "closed"
+
+
+def test_pushed_streams_pass_which_is_said_once(flow_lab: FlowLab) -> None:
+    client, server = Peer(True), Peer(False)
+
+    async def ask(end: End) -> None:
+        client.connection.send_headers(1, get("a.test"), end_stream=True)
+        await client.speak(end, lambda: len(client.of(h2.events.StreamEnded)) == 3)
+
+    async def answer(end: End) -> None:
+        await server.speak(end, lambda: bool(server.asked), answers=False)
+        for pushed in (2, 4):
+            server.connection.push_stream(1, pushed, get("a.test"))
+            server.connection.send_headers(pushed, [(":status", "200")])
+            server.connection.send_data(pushed, b"a secret", end_stream=True)
+        server.connection.send_headers(1, [(":status", "200")])
+        server.connection.send_data(1, b"a secret", end_stream=True)
+        await server.speak(end, lambda: False)
+
+    out = flow_lab.run(ask, answer, editor=rules(REPLACE))
+    out.check()
+    bodies = {each.stream_id: each.data for each in client.of(h2.events.DataReceived)}
+    assert bodies == {1: b"a replaced", 2: b"a secret", 4: b"a secret"}
+    assert unedited(out) == ["pushed streams"]
+
+
+def test_a_call_of_grpc_goes_on_before_it_ends(flow_lab: FlowLab) -> None:
+    """The server answers each message of a stream; who waited for its end would wait for ever."""
+    client, server = Peer(True), Peer(False)
+    headers = get("a.test", ("content-type", "application/grpc"), method="POST")
+
+    async def ask(end: End) -> None:
+        client.connection.send_headers(1, headers)
+        client.connection.send_data(1, b"secret")
+        await client.speak(end, lambda: bool(client.of(h2.events.DataReceived)))
+        client.connection.end_stream(1)
+        await client.speak(end, lambda: bool(client.of(h2.events.StreamEnded)))
+
+    async def answer(end: End) -> None:
+        await server.speak(end, lambda: bool(server.of(h2.events.DataReceived)), answers=False)
+        server.connection.send_headers(1, [(":status", "200"), headers[-1]])
+        server.connection.send_data(1, b"secret")
+        await server.speak(end, lambda: bool(server.of(h2.events.StreamEnded)))
+        server.connection.end_stream(1)
+        await server.speak(end, lambda: False)
+
+    editor = rules('[[rule]]\nreplace = { in = "request.body", regex = "secret", with = "x" }')
+    out = flow_lab.run(ask, answer, editor=editor)
+    out.check()
+    assert (server.content(1), client.content(1)) == (b"secret", b"secret")
+    assert unedited(out) == ["a body without an end"]
+
+
+def messages_of(data: bytes) -> list[bytes]:
+    """The messages of unmasked frames, undone."""
+    found, at = [], 0
+    inflater = zlib.decompressobj(-15)
+    while at < len(data):
+        head, size = data[at], data[at + 1]
+        body = data[at + 2 : at + 2 + size]
+        at += 2 + size
+        found.append(inflater.decompress(body + b"\0\0\xff\xff") if head & 0x40 else body)
+    return found
+
+
+@pytest.mark.parametrize("compresses", [False, True], ids=["plain", "compressed"])
+def test_messages_of_a_websocket_over_http_2_are_edited(
+    flow_lab: FlowLab, compresses: bool
+) -> None:
+    client, server = Peer(True), Peer(False)
+    extension = [("sec-websocket-extensions", "permessage-deflate")] if compresses else []
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+
+    def frame(text: bytes, mask: bytes = b"") -> bytes:
+        head = 0x82
+        if compresses:
+            text = (deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            head |= 0x40
+        masked = bytes(each ^ mask[at % 4] for at, each in enumerate(text)) if mask else text
+        return bytes([head, len(text) | (0x80 if mask else 0)]) + mask + masked
+
+    async def ask(end: End) -> None:
+        line = [(":method", "CONNECT"), (":protocol", "websocket"), *get("a.test")[1:]]
+        client.connection.send_headers(1, line)
+        client.connection.send_data(1, b"\x82\x86\0\0\0\0secret")
+        await client.speak(end, lambda: len(messages_of(client.content(1))) == 3)
+        client.connection.end_stream(1)
+        await client.speak(end, lambda: bool(client.of(h2.events.StreamEnded)))
+
+    async def answer(end: End) -> None:
+        server.connection.update_settings({h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
+        await server.speak(end, lambda: bool(server.asked), answers=False)
+        server.connection.send_headers(1, [(":status", "200"), *extension])
+        for text in (b"a secret", b"another", b"secrets"):
+            server.connection.send_data(1, frame(text))
+        await server.speak(end, lambda: bool(server.of(h2.events.StreamEnded)))
+        server.connection.end_stream(1)
+        await server.speak(end, lambda: False)
+
+    out = flow_lab.run(ask, answer, editor=rules(REPLACE))
+    out.check()
+    assert messages_of(client.content(1)) == [b"a replaced", b"another", b"replaceds"]
+    sent = server.content(1)
+    assert (len(sent), sent[:2]) == (2 + 4 + 8, b"\x82\x88")
+    assert unedited(out) == []
+    assert out.stack == ("http/2", "websocket")
+
+
+def test_a_websocket_that_is_refused_is_a_response(flow_lab: FlowLab) -> None:
+    client, server = Peer(True), Peer(False)
+
+    async def ask(end: End) -> None:
+        line = [(":method", "CONNECT"), (":protocol", "websocket"), *get("a.test")[1:]]
+        client.connection.send_headers(1, line)
+        client.connection.send_data(1, b"early", end_stream=True)
+        await client.speak(end, lambda: bool(client.of(h2.events.StreamEnded)))
+
+    async def answer(end: End) -> None:
+        await server.speak(end, lambda: bool(server.asked), answers=False)
+        server.connection.send_headers(1, [(":status", "403")])
+        server.connection.send_data(1, b"no", end_stream=True)
+        await server.speak(end, lambda: bool(server.of(h2.events.StreamEnded)))
+
+    out = flow_lab.run(ask, answer, editor=rules(REPLACE))
+    out.check()
+    assert (client.content(1), server.content(1)) == (b"no", b"early")
