@@ -13,8 +13,8 @@ import pytest
 
 from mitml4.errors import ExitCode
 from mitml4.events import EVENTS
-from mitml4.keys import KEYS
 from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
+from mitml4.screen.keys import KEYS
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "generate.py"

@@ -18,7 +18,7 @@ from mitml4.cli.console import Console
 from mitml4.errors import UsageError
 from mitml4.events import to_line
 from mitml4.printable import printable
-from mitml4.sinks.files import open_file, write_all, write_failure
+from mitml4.sinks.files import open_file, write_failure
 from mitml4.sinks.qr import qr_lines
 from mitml4.tls.ca import (
     CA_KEYS,
@@ -36,6 +36,7 @@ from mitml4.tls.stores.installation import uninstall as uninstall_from
 from mitml4.tls.stores.record import Record
 from mitml4.tls.stores.store import Kind, sha256_of
 from mitml4.tls.trust_store import UNSET_VARIABLES, certificates_of, write_trust
+from mitml4.whole_writes import write_all
 
 __all__ = ["ca"]
 

@@ -15,11 +15,11 @@ from mitml4.errors import UsageError
 from mitml4.net.rules.scope import Ends, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
+from mitml4.screen.terminal import is_terminal
 from mitml4.session.config import Attach, Display, InterceptConfig, RunConfig
 from mitml4.session.imports import import_decoders
 from mitml4.session.policy import Policy
 from mitml4.session.routes import routes_of
-from mitml4.terminal import is_terminal
 
 __all__ = ["intercept_config", "refuse_one_file_for_two", "run_config", "shown"]
 

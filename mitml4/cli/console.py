@@ -17,7 +17,7 @@ from typing import Final, TextIO
 from mitml4.dataclass import dataclass
 from mitml4.errors import MitmError
 from mitml4.printable import printable
-from mitml4.terminal import Color, wants_color
+from mitml4.screen.terminal import Color, wants_color
 
 __all__ = ["Console", "is_terminal_free", "let_go_of_stdout"]
 

@@ -18,7 +18,7 @@ from mitml4.cli.console import Console
 from mitml4.errors import ExitCode, MachineError
 from mitml4.lab.privilege import become_root_of_a_user_namespace
 from mitml4.lab.tour import TourReport, take_tour
-from mitml4.terminal import is_terminal, wants_color
+from mitml4.screen.terminal import is_terminal, wants_color
 
 __all__ = ["demo"]
 

@@ -21,8 +21,8 @@ from mitml4.cli.options import Command, SectionOption, capture_files_options, sh
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError
 from mitml4.printable import printable
+from mitml4.screen.terminal import Color, is_terminal, wants_color, width_of
 from mitml4.signals import ending_signals
-from mitml4.terminal import Color, is_terminal, wants_color, width_of
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
@@ -255,7 +255,7 @@ def _progress(stream: BinaryIO, name: str, color: Color) -> Iterator[BinaryIO]:
     )
     from rich.table import Column
 
-    from mitml4.sinks.table.grid import fit_middle
+    from mitml4.screen.columns import fit_middle
 
     def one_line() -> Column:
         return Column(no_wrap=True)

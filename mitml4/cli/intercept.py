@@ -11,9 +11,9 @@ from mitml4.cli.configure import intercept_config
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, intercept_options
 from mitml4.errors import ExitCode
-from mitml4.keyboard import keyboard
-from mitml4.keys import KEYS
-from mitml4.terminal import occupy_standard_descriptors
+from mitml4.screen.keyboard import keyboard
+from mitml4.screen.keys import KEYS
+from mitml4.screen.terminal import occupy_standard_descriptors
 
 __all__ = ["intercept"]
 

@@ -30,7 +30,7 @@ from mitml4.cli.console import Console, let_go_of_stdout
 from mitml4.cli.origin import origin_of
 from mitml4.dataclass import dataclass
 from mitml4.errors import ExitCode, MachineError, MitmError
-from mitml4.terminal import Color
+from mitml4.screen.terminal import Color
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "ENVIRONMENT_PREFIX", "Entry", "cli", "main", "run"]
 

@@ -15,9 +15,9 @@ from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption
 from mitml4.cli.values import File, Parsed, parse_condition, parse_output
 from mitml4.errors import ExitCode, MitmError, UsageError
-from mitml4.keyboard import has_keyboard
-from mitml4.keys import VIEW_KEYS
-from mitml4.terminal import is_terminal, width_of
+from mitml4.screen.keyboard import has_keyboard
+from mitml4.screen.keys import VIEW_KEYS
+from mitml4.screen.terminal import is_terminal, width_of
 
 if TYPE_CHECKING:
     from mitml4.filter.expression import Filter

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
+from mitml4.screen.terminal import Color
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.inline import Inline, InlineFile
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.sinks.sink import CaptureSink, Sink
 from mitml4.sinks.tcp_reader import TcpReader
-from mitml4.terminal import Color
 
 if TYPE_CHECKING:
     from mitml4.sinks.keylog import KeyLog

@@ -25,6 +25,7 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.namespace.dns import Refusals
 from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace
+from mitml4.screen.terminal import occupy_standard_descriptors
 from mitml4.session.browsers import BrowserTrust, withdraw
 from mitml4.session.ca_page import ca_pages
 from mitml4.session.command import Command
@@ -38,7 +39,6 @@ from mitml4.session.source import confined
 from mitml4.session.summary import probe_lines
 from mitml4.session.trust import CommandTrust
 from mitml4.session.writing import notes_of
-from mitml4.terminal import occupy_standard_descriptors
 
 __all__ = ["run"]
 

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import shlex
-import stat
 from collections.abc import Sequence
-from contextlib import suppress
-from itertools import accumulate
 from pathlib import Path
-from typing import Final
 
 from mitml4.errors import MitmError
 from mitml4.files import RefusedError, open_output
+from mitml4.whole_writes import is_regular, write_all, write_parts
 
 __all__ = [
     "OutputFile",
     "begin_file",
     "open_file",
-    "write_all",
     "write_failure",
-    "write_parts",
 ]
-
-_IOV_MAX: Final = 1024  # linux/uio.h
 
 
 def open_file(path: Path, *, append: bool = False, public: bool = False) -> int:
@@ -41,9 +33,9 @@ def begin_file(path: Path, head: bytes, tail: bytes = b"") -> int:
     the start. Raises MitmError, and leaves no empty file then."""
     descriptor = open_file(path)
     try:
-        write_all(descriptor, head + tail if _is_regular(descriptor) else head)
+        write_all(descriptor, head + tail if is_regular(descriptor) else head)
     except OSError as error:
-        if _is_regular(descriptor):
+        if is_regular(descriptor):
             path.unlink(missing_ok=True)
         os.close(descriptor)
         raise write_failure(str(path), error) from error
@@ -78,73 +70,6 @@ class OutputFile:
     def failure(self, error: OSError) -> MitmError:
         """The error to show to the user."""
         return write_failure(self.name, error)
-
-
-def write_all(
-    descriptor: int, data: bytes, *, timeout_s: float | None = None, undo: bool = True
-) -> None:
-    """Write everything, however long that takes. `timeout_s` limits how long a non-blocking
-    descriptor may not be ready. Raises OSError.
-
-    After an error, what was written to a regular file is cut off again; without `undo`, the caller
-    does that.
-    """
-    written, error = _write(descriptor, data, timeout_s)
-    if error:
-        if undo:
-            _cut_off(descriptor, written)
-        raise error
-
-
-def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
-    """Write all parts without joining them. Raises OSError; a regular file then ends after the last
-    whole part."""
-    for start in range(0, len(parts), _IOV_MAX):
-        group = parts[start : start + _IOV_MAX]
-        try:
-            written, error = os.writev(descriptor, group), None
-        except OSError as refusal:
-            written, error = 0, None if isinstance(refusal, BlockingIOError) else refusal
-        if error is None and written < sum(map(len, group)):
-            more, error = _write(descriptor, b"".join(group)[written:], None)
-            written += more
-        if error:
-            ends = (end for end in accumulate(map(len, group)) if end <= written)
-            _cut_off(descriptor, written - max(ends, default=0))
-            raise error
-
-
-def _write(descriptor: int, data: bytes, timeout_s: float | None) -> tuple[int, OSError | None]:
-    """How much could be written, and the error that stopped it."""
-    done = 0
-    view = memoryview(data)
-    while done < len(view):
-        try:
-            done += os.write(descriptor, view[done:])
-        except BlockingIOError:
-            # Another process that shares it, such as our parent, has made it non-blocking.
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            if not poll.poll(None if timeout_s is None else timeout_s * 1000):
-                return done, TimeoutError(errno.ETIMEDOUT, "its reader stands still")
-        except OSError as error:
-            return done, error
-    return done, None
-
-
-def _cut_off(descriptor: int, count: int) -> None:
-    """Remove what was written last, unless another process has appended since."""
-    if not count or not _is_regular(descriptor):
-        return
-    end = os.lseek(descriptor, 0, os.SEEK_CUR)
-    if os.fstat(descriptor).st_size == end:
-        with suppress(OSError):
-            os.ftruncate(descriptor, end - count)
-            os.lseek(descriptor, -count, os.SEEK_CUR)
-
-
-def _is_regular(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def write_failure(name: str, error: OSError) -> MitmError:

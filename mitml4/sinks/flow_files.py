@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from mitml4.invoker import sudo_user
 from mitml4.net.capabilities import Capability
-from mitml4.sinks.files import write_all
 from mitml4.sinks.writer import Writer
+from mitml4.whole_writes import write_all
 
 __all__ = ["FlowFiles", "Saved", "save", "write_flow"]
 

@@ -24,13 +24,14 @@ from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent, to_line, weight
 from mitml4.protocols.http.events import GrpcMessage, HttpBody, HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.websocket import WebSocketMessage
-from mitml4.sinks.files import OutputFile, begin_file, write_all
+from mitml4.sinks.files import OutputFile, begin_file
 from mitml4.sinks.format import Format, Weight
 from mitml4.sinks.har_entry import entry_of
 from mitml4.sinks.har_exchange import Exchange, Key
 from mitml4.sinks.shares import Shares
 from mitml4.sinks.updates import Published
 from mitml4.sinks.writer import Writer
+from mitml4.whole_writes import write_all
 
 __all__ = ["HttpArchive"]
 

@@ -17,7 +17,8 @@ from cachetools import FIFOCache
 
 from mitml4.errors import MitmError
 from mitml4.regex import regex
-from mitml4.sinks.files import OutputFile, open_file, write_all
+from mitml4.sinks.files import OutputFile, open_file
+from mitml4.whole_writes import write_all
 
 __all__ = ["KeyLog"]
 

@@ -21,11 +21,12 @@ import trio
 
 from mitml4.events import DnsRefused, FlowClose
 from mitml4.printable import printable
-from mitml4.sinks.files import write_all, write_failure
-from mitml4.sinks.table.grid import short_size
+from mitml4.screen.columns import short_size
+from mitml4.screen.terminal import Color, wants_color
+from mitml4.sinks.files import write_failure
 from mitml4.sinks.table.model import Row, TableModel
 from mitml4.sinks.updates import Published
-from mitml4.terminal import Color, wants_color
+from mitml4.whole_writes import write_all
 
 __all__ = ["FlowLines", "line_of"]
 

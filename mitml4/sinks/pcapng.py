@@ -28,9 +28,10 @@ from mitml4.capture.files.comments import CaptureSide, Side
 from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
-from mitml4.sinks.files import OutputFile, begin_file, write_parts
+from mitml4.sinks.files import OutputFile, begin_file
 from mitml4.sinks.updates import Published, ServerConnected, TlsSecret
 from mitml4.turn import Turn
+from mitml4.whole_writes import write_parts
 
 __all__ = ["PacketFile"]
 

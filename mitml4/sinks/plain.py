@@ -21,11 +21,12 @@ from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextRes
 from mitml4.events import FlowClose, FlowOpen
 from mitml4.protocols.conversation import Direction
 from mitml4.sinks.background import Background
-from mitml4.sinks.files import OutputFile, begin_file, write_all
+from mitml4.sinks.files import OutputFile, begin_file
 from mitml4.sinks.format import Format, Weight
 from mitml4.sinks.synthetic import Packet, SyntheticConnection
 from mitml4.sinks.tcp_reader import TcpReader
 from mitml4.sinks.updates import Published
+from mitml4.whole_writes import write_all
 
 __all__ = ["PlainFormat", "PlainPackets"]
 

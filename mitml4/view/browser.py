@@ -8,15 +8,15 @@ from typing import Final
 from rich.cells import cell_len, set_cell_size
 
 from mitml4.filter.expression import Filter
-from mitml4.keyboard import BACK, DOWN, ENTER, FIRST, LAST, PAGE_DOWN, PAGE_UP, UP
-from mitml4.keys import VIEW_KEYS
 from mitml4.model.curl import as_curl
 from mitml4.model.flow import Flow
 from mitml4.printable import printable
-from mitml4.sinks.table.detail import REQUESTS, DetailLine, detail, exchange_at, next_request
-from mitml4.sinks.table.prompt import prompt_lines, type_key
-from mitml4.sinks.table.sheet import sheet
-from mitml4.sinks.table.view import Cell, Line
+from mitml4.screen.canvas import Cell, Line
+from mitml4.screen.detail import REQUESTS, DetailLine, detail, exchange_at, next_request
+from mitml4.screen.keyboard import BACK, DOWN, ENTER, FIRST, LAST, PAGE_DOWN, PAGE_UP, UP
+from mitml4.screen.keys import VIEW_KEYS
+from mitml4.screen.prompt import prompt_lines, type_key
+from mitml4.screen.sheet import sheet
 from mitml4.view.index import SORTS, Index
 from mitml4.view.listing import sheet_row
 

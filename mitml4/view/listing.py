@@ -8,7 +8,7 @@ from typing import Final
 
 from mitml4.model.flow import Flow
 from mitml4.printable import printable
-from mitml4.sinks.table.sheet import SheetRow, sheet
+from mitml4.screen.sheet import SheetRow, sheet
 from mitml4.view.index import Entry, entry_of
 
 __all__ = ["listing", "sheet_row"]

@@ -17,13 +17,13 @@ from typing import Final, NoReturn
 
 from mitml4.errors import MitmError
 from mitml4.events import to_line
-from mitml4.keyboard import KEY_TIMEOUT_S, Keys, keyboard
 from mitml4.model.flow import Flow
 from mitml4.model.objects import objects_of
+from mitml4.screen.canvas import STYLES, Canvas, color_system_for
+from mitml4.screen.keyboard import KEY_TIMEOUT_S, Keys, keyboard
+from mitml4.screen.terminal import Color
 from mitml4.signals import ending_signals
 from mitml4.sinks.flow_files import save, write_flow
-from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
-from mitml4.terminal import Color
 from mitml4.view.browser import Browser
 from mitml4.view.index import Index
 

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 import mitml4
 from mitml4.filter.parser import parse_filter
 from mitml4.filter.words import WORDS
-from mitml4.sinks.table.detail import detail
+from mitml4.screen.detail import detail
 from mitml4.view.index import Index
 from mitml4.view.listing import listing
 from mitml4.view.report import Report

@@ -22,9 +22,9 @@ import mitml4
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, encode
 from mitml4.filter.parser import parse_filter
-from mitml4.keyboard import keys_in
-from mitml4.keys import VIEW_KEYS
 from mitml4.model.flow import Flow
+from mitml4.screen.keyboard import keys_in
+from mitml4.screen.keys import VIEW_KEYS
 from mitml4.view.browser import Browser
 from mitml4.view.index import Index
 from tests.sinks.table.test_live import Screen

@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple
 
 from mitml4.filter.expression import Filter
 from mitml4.model.flow import Request
-from mitml4.sinks.table.detail import Detail, DetailLine, exchange_at
+from mitml4.screen.canvas import Cell, Line
+from mitml4.screen.detail import Detail, DetailLine, exchange_at
 from mitml4.sinks.table.history import History, Reader, Version
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.view import Cell, Line, Mode, body_height, render
+from mitml4.sinks.table.view import Mode, body_height, render
 
 __all__ = ["SORTS", "Look", "Painter", "Picture"]
 

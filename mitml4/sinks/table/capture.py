@@ -17,9 +17,9 @@ from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.wire_text import text
-from mitml4.sinks.table.sheet import SheetRow, sheet
+from mitml4.screen.sheet import SheetRow, sheet
+from mitml4.screen.terminal import Color, wants_color, width_of
 from mitml4.sinks.updates import Published
-from mitml4.terminal import Color, wants_color, width_of
 
 __all__ = ["CaptureTable"]
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from mitml4.protocols.conversation import Target
+from mitml4.screen.sheet import SheetRow, sheet
 from mitml4.sinks.files import write_failure
 from mitml4.sinks.table.model import MAX_ROWS, Row, State, TableModel
-from mitml4.sinks.table.sheet import SheetRow, sheet
 from mitml4.sinks.updates import Published
 
 __all__ = ["FinalTable"]

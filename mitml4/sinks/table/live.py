@@ -20,7 +20,11 @@ from typing import Final, Literal
 import trio
 
 from mitml4.events import Event, FlowClose
-from mitml4.keyboard import (
+from mitml4.model.curl import as_curl
+from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.screen.canvas import STYLES, Canvas, color_system_for
+from mitml4.screen.detail import REQUESTS, next_request
+from mitml4.screen.keyboard import (
     BACK,
     DOWN,
     ENTER,
@@ -33,17 +37,13 @@ from mitml4.keyboard import (
     Keys,
     keyboard,
 )
-from mitml4.model.curl import as_curl
-from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.screen.prompt import type_key
 from mitml4.sinks.commands import Ask, Command, Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.flow_files import FlowFiles, Saved, save
 from mitml4.sinks.jsonl import line_of
 from mitml4.sinks.table.browse import SORTS, Look, Painter, Picture
-from mitml4.sinks.table.detail import REQUESTS, next_request
 from mitml4.sinks.table.history import History
 from mitml4.sinks.table.model import TableModel
-from mitml4.sinks.table.prompt import type_key
-from mitml4.sinks.table.terminal import STYLES, Canvas, color_system_for
 from mitml4.sinks.table.view import body_height, help_page_count
 from mitml4.sinks.updates import Published
 

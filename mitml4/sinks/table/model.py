@@ -33,7 +33,7 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES
-from mitml4.sinks.table.grid import join_stack
+from mitml4.screen.columns import join_stack
 from mitml4.sinks.updates import BytesMoved, Note, OutputFailed, Published, QuicBlocked, Stopping
 
 __all__ = ["MAX_ROWS", "Row", "State", "TableModel"]

@@ -19,11 +19,10 @@ from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from mitml4.keys import KEYS
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
-from mitml4.sinks.table.authority import authority_lines
-from mitml4.sinks.table.grid import (
+from mitml4.screen.canvas import Cell, Line
+from mitml4.screen.columns import (
     GAP,
     fit,
     fit_end,
@@ -32,20 +31,12 @@ from mitml4.sinks.table.grid import (
     share_out,
     short_size,
 )
+from mitml4.screen.keys import KEYS
+from mitml4.screen.prompt import prompt_lines
+from mitml4.sinks.table.authority import authority_lines
 from mitml4.sinks.table.model import Row, State, TableModel
-from mitml4.sinks.table.prompt import prompt_lines
 
-__all__ = ["Cell", "Line", "Mode", "body_height", "help_page_count", "render"]
-
-
-class Cell(NamedTuple):
-    """Text, padded or cut to its width, and its style's name."""
-
-    text: str
-    style: str = ""
-
-
-Line = list[Cell]
+__all__ = ["Mode", "body_height", "help_page_count", "render"]
 
 
 class Mode(NamedTuple):

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 import mitml4
-from mitml4.keyboard import keys_in
+from mitml4.screen.keyboard import keys_in
 from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.view import Mode, help_page_count, render
 

@@ -20,14 +20,15 @@ from mitml4.events import (
     LayerEvent,
     SessionStart,
 )
-from mitml4.keys import KEYS
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.sinks.table.grid import fit, fit_end, fit_middle, share_out, short_size
+from mitml4.screen.canvas import Line
+from mitml4.screen.columns import fit, fit_end, fit_middle, share_out, short_size
+from mitml4.screen.keys import KEYS
 from mitml4.sinks.table.model import Row, TableModel
-from mitml4.sinks.table.view import Line, Mode, body_height, help_page_count, render
+from mitml4.sinks.table.view import Mode, body_height, help_page_count, render
 from mitml4.sinks.updates import BytesMoved
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

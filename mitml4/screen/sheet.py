@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from rich.cells import cell_len
 
-from mitml4.sinks.table.grid import (
+from mitml4.screen.columns import (
     GAP,
     fit,
     fit_middle,

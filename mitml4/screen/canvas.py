@@ -12,17 +12,26 @@ import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from threading import Lock
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
-from mitml4.sinks.files import write_all
-from mitml4.sinks.table.view import Line
+from mitml4.whole_writes import write_all
 
-__all__ = ["STYLES", "Canvas", "color_system_for"]
+__all__ = ["STYLES", "Canvas", "Cell", "Line", "color_system_for"]
+
+
+class Cell(NamedTuple):
+    """Text, padded or cut to its width, and its style's name."""
+
+    text: str
+    style: str = ""
+
+
+Line = list[Cell]
 
 STYLES: Final = {
     "": Style.null(),

@@ -16,7 +16,7 @@ from rich.cells import cell_len, get_character_cell_size
 from mitml4.model.content import shown
 from mitml4.model.flow import Body, Data, Exchange, Flow, Headers, Layer, Message, Request
 from mitml4.printable import printable
-from mitml4.sinks.table.grid import fit, join_stack, short_size
+from mitml4.screen.columns import fit, join_stack, short_size
 
 __all__ = ["REQUESTS", "Detail", "DetailLine", "detail", "exchange_at", "next_request"]
 

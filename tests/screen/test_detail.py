@@ -16,8 +16,8 @@ from mitml4.model.flow import Body, Data, Exchange, Flow, Layer, Message, Proble
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.flow_data import FlowData
+from mitml4.screen.detail import Detail, detail, exchange_at
 from mitml4.sinks.table import history
-from mitml4.sinks.table.detail import Detail, detail, exchange_at
 from mitml4.sinks.table.history import History, Reader
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitml4.keyboard import Keys
+from mitml4.screen.keyboard import Keys
 
 TYPED = "k\x1b[A\x1bOB\x1b[5~\x1b[1;5Cé漢😀\r\x7f/a".encode()
 KEYS = [b"k", b"\x1b[A", b"\x1bOB", b"\x1b[5~", b"\x1b[1;5C", "é".encode(), "漢".encode(),

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 
 from mitml4.filter.expression import Filter
 from mitml4.filter.parser import FilterError, parse_filter
-from mitml4.keyboard import ERASE, RETURN
 from mitml4.printable import printable
+from mitml4.screen.keyboard import ERASE, RETURN
 
 __all__ = ["Prompt", "prompt_lines", "type_key"]
 
