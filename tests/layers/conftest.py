@@ -253,8 +253,10 @@ class FlowLab:
         elsewhere: Script | None = None,
         engine: Engine = "auto",
         addresses: Mapping[str, str] | None = None,
+        names: tuple[str, ...] = (),
     ) -> Outcomes:
-        """A flow between the two, to its end. `addresses`: those of names, where the flow has to
+        """A flow between the two, to its end. `names`: for which the client has looked up the
+        address. `addresses`: those of names, where the flow has to
         find out who its server is. Where `at` is given, at the flow's step of this
         number it is cancelled (`act` is `cancel`), or one far end resets (`client`, `server`)."""
         out = Outcomes()
@@ -320,6 +322,7 @@ class FlowLab:
             )
             services = Services(
                 publish=out.events.append,
+                names_of=lambda _destination: names,
                 wants=lambda kind: copies_plaintext or kind not in COPIES,
                 connect=connect,
                 relay=out.relay,

@@ -89,6 +89,8 @@ def _of_authority(value: bytes, context: LayerContext, default: int | None) -> I
     if authority is None:
         yield Unreadable("HTTP: a host that cannot be read")
         return
+    if b"@" in value:  # servers that cut the value at its first colon find another host
+        yield Closed("HTTP: a host with user information")
     host = whole_text(authority["host"])
     ports = [int(authority["port"]) if authority["port"] else default]
     ports.append(context.target.port if context.target else None)
