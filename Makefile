@@ -19,7 +19,7 @@ E2E_TOOLS := iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
     sshd=openssh-server ssh=openssh-client microsocks=microsocks danted=dante-server \
     tinyproxy=tinyproxy squid=squid-openssl socat=socat nghttp=nghttp2-client gnutls-cli=gnutls-bin tcpdump=tcpdump \
     botan=botan lighttpd=lighttpd /usr/lib/lighttpd/mod_wolfssl.so=?lighttpd-mod-wolfssl \
-    apache2=apache2-bin vsftpd=vsftpd dovecot=dovecot-imapd exim4=exim4-daemon-light mariadbd=mariadb-server \
+    apache2=apache2-bin vsftpd=vsftpd lftp=lftp dovecot=dovecot-imapd exim4=exim4-daemon-light mariadbd=mariadb-server \
     mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin \
     javac=default-jdk-headless git=git ruby=ruby php=php-cli node=nodejs npm=npm rclone=rclone \
     /usr/share/nodejs/har-validator=node-har-validator suricata=?suricata redis-server=redis-server \

@@ -16,7 +16,7 @@ from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, Transport
-from mitml4.protocols.conversation import Direction, Framing
+from mitml4.protocols.conversation import Direction, Framing, InnerProtocol, Prelude
 from mitml4.protocols.policy import FlowPolicy, Unreadable
 
 __all__ = ["Bridge"]
@@ -45,6 +45,9 @@ class Bridge:
     framing: Callable[[], Framing] | None = None
     """What the protocol here is carried in, where it does not stand bare; the lanes move it as it
     is."""
+    prelude: Prelude | None = None
+    """How another connection to the server comes to this depth; None: it may not, or there is
+    nothing outside it."""
 
     @classmethod
     def between(
@@ -129,9 +132,9 @@ class Bridge:
             finally:
                 failures.clear()  # else the error knows this frame, and this frame the error
 
-    def inner(self, framing: Callable[[], Framing] | None) -> Bridge:
+    def inner(self, inner: InnerProtocol) -> Bridge:
         """The bridge of the protocol inside, on the same lanes."""
-        return replace(self, framing=framing)
+        return replace(self, framing=inner.framing, prelude=inner.prelude)
 
     def onto(self, server_side: Stream) -> Bridge:
         """The same bridge to another connection to the server; nothing has moved on it yet."""
@@ -158,4 +161,4 @@ class Bridge:
         if plaintext:
             up.on_moved = partial(plaintext.moved, Direction.UP)
             down.on_moved = partial(plaintext.moved, Direction.DOWN)
-        return replace(self, up=up, down=down, framing=None, plaintext=plaintext)
+        return replace(self, up=up, down=down, framing=None, prelude=None, plaintext=plaintext)

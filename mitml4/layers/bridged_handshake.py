@@ -18,6 +18,7 @@ from mitml4.dataclass import dataclass, replace
 from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
 from mitml4.layers.layer import HandshakeError
+from mitml4.layers.redial import Redial
 from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
@@ -40,6 +41,7 @@ __all__ = ["BridgedHandshake", "NotBridged"]
 
 _TLS_1_3: Final = 0x0304
 _UNKNOWN_KEY: Final = "pre-shared key"
+_CLOSED_SESSION: Final = "resumes a session that was passed through"
 _SCRATCH: Final = memoryview(bytearray(1 << 16))
 """What is received goes through it; nothing waits in between."""
 
@@ -52,7 +54,7 @@ class NotBridged:
     server_side: Stream | None = None
     """Another connection; None: nothing was sent on the first one."""
     stays_closed: bool = False
-    """The client means a TLS 1.3 that OpenSSL has no answer to either: it is passed through."""
+    """OpenSSL has no answer either: it is passed through."""
 
 
 class BridgedHandshake(Handshake):
@@ -62,8 +64,9 @@ class BridgedHandshake(Handshake):
     _server_side: BridgedStream | None = None
     """If its handshake is over before the client's."""
 
-    async def run(self) -> Intercepted | GivenUp | NotBridged:
-        """Raises HandshakeError, OSError."""
+    async def run(self, again: Redial | None) -> Intercepted | GivenUp | NotBridged:
+        """`again`: how OpenSSL gets another connection. Raises HandshakeError, OSError."""
+        self._again = again
         self._early_tickets: list[NewSessionTicket] = []
         try:
             self.legs = self._begin()
@@ -75,6 +78,8 @@ class BridgedHandshake(Handshake):
                 return NotBridged("not openable", stays_closed=True)
             self.report("client", "protocol", error.message)
             await self._refuse_client(error.alert)
+        if self.legs.hello.offers_unknown_session and self.visit.has_closed_sessions:
+            return NotBridged(_CLOSED_SESSION, stays_closed=True)
         try:
             flight = await self._hear_server()
         except CannotBridge as reason:
@@ -114,8 +119,8 @@ class BridgedHandshake(Handshake):
         """Let OpenSSL do it, on another connection. Raises HandshakeError if there is none."""
         self.tools.engine_memory.forced(self.engine_site, reason)
         server_side = None
-        if not self.legs.is_committed and self.redial:
-            server_side = await self.redial.connect()
+        if not self.legs.is_committed and self._again:
+            server_side = await self._again.connect()
         if server_side is None:
             await self._send(self.bridge.server_side, self.legs.server.fail(Alert.USER_CANCELED))
             await self.pass_on_failure(TlsFailure(reason))

@@ -70,7 +70,7 @@ class Observe:
             case None:
                 return None
             case Switch(inner):
-                return Inner(bridge.inner(inner.framing), engine.inner_context())
+                return Inner(bridge.inner(inner), engine.inner_context())
             case HandOver(_, speaker):
                 return await self.tls.run(bridge, context, speaker)
             case _:

@@ -7,15 +7,19 @@ have to be kept until the second one is answered.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import trio
 
 from mitml4.dataclass import dataclass
+from mitml4.errors import ProtocolError
 from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.protocols.conversation import MAX_PEEK, SWITCH, Conversation, Direction, Prelude
 from mitml4.tasks import first_of
 
 __all__ = ["Redial"]
@@ -25,7 +29,8 @@ _CONNECT_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Redial:
-    """How a flow connects again, if the layer below is the plain connection."""
+    """How a flow connects again, if the layer below is the plain connection, or one whose prelude
+    can be repeated."""
 
     dial: Callable[[], Awaitable[Stream]]
     """Make another connection to the server; raises OSError. The flow closes it in the end."""
@@ -37,6 +42,10 @@ class Redial:
         with suppress(OSError, trio.TooSlowError), trio.move_on_after(_CONNECT_S):
             return await self.dial()
         return None
+
+    def behind(self, prelude: Prelude) -> Redial:
+        """The same, where a conversation has led to this point."""
+        return replace(self, dial=partial(_dial_and_repeat, self.dial, prelude))
 
     async def connect_with(self, hello: bytes, first: Stream, answer_s: float) -> Stream | None:
         """Another connection, on which the server has answered this hello within `answer_s`.
@@ -56,6 +65,45 @@ class Redial:
             if not answered:
                 server_side.abort()
         return server_side if answered else None
+
+
+async def _dial_and_repeat(dial: Callable[[], Awaitable[Stream]], prelude: Prelude) -> Stream:
+    """Raises OSError, also if the server does not come to the same point again."""
+    stream = await dial()
+    try:
+        await _repeat(stream, prelude)
+    except (ProtocolError, StreamTruncated) as error:
+        stream.abort()
+        raise ConnectionAbortedError(errno.ECONNABORTED, str(error)) from None
+    except BaseException:
+        stream.abort()
+        raise
+    return stream
+
+
+async def _repeat(stream: Stream, prelude: Prelude) -> None:
+    """Say what the client has said, a message after each answer. Raises OSError, StreamTruncated,
+    ProtocolError."""
+    conversation = prelude.begin()
+    conversation.start()
+    for message in prelude.messages:
+        await _hear_answer(stream, conversation)
+        conversation.receive(Direction.UP, message)
+        await stream.send_all(memoryview(message))
+    await _hear_answer(stream, conversation)
+    if conversation.up is not SWITCH:
+        raise ProtocolError("the server answers otherwise than before")
+
+
+async def _hear_answer(stream: Stream, conversation: Conversation) -> None:
+    seen = 0
+    while conversation.awaits_answer:
+        data = await stream.peek(seen, MAX_PEEK + 1)
+        if len(data) <= seen:
+            raise StreamTruncated("the server has ended")
+        taken = conversation.receive(Direction.DOWN, data).taken
+        stream.discard(taken)
+        seen = len(data) - taken
 
 
 async def _wait_spoken(stream: Stream) -> None:

@@ -48,6 +48,8 @@ __all__ = ["InterceptTls", "TlsInterceptor", "passthrough_reason", "read_hello"]
 
 _HELLO_S: Final = 10.0
 """A ClientHello that is incomplete by then is passed through."""
+_WITH_DATA_CONNECTIONS: Final = ("ftp",)
+"""Servers may want these to resume the session of the control connection."""
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 
@@ -137,11 +139,13 @@ class InterceptTls:
     ) -> Inner | None:
         """Do both handshakes, by the bridge if it can, else by OpenSSL."""
         redial = self.redial if context.depth == 0 else None
+        again = self.redial.behind(bridge.prelude) if bridge.prelude else redial
         parts = context, hello, visit, speaker, redial
-        reason = self._not_bridged(bridge, context, hello, visit)
+        may_bridge = again is not None or self._may_bridge_inside(hello, visit)
+        reason = self._not_bridged(bridge, hello, visit, may_bridge)
         outcome: Intercepted | GivenUp | NotBridged = NotBridged(reason)
         if not reason:
-            outcome = await BridgedHandshake(self.tools, bridge, *parts).run()
+            outcome = await BridgedHandshake(self.tools, bridge, *parts).run(again)
         if isinstance(outcome, NotBridged):
             if outcome.server_side:
                 bridge = self._onto(bridge, outcome.server_side)
@@ -154,6 +158,8 @@ class InterceptTls:
             outcome = await openssl.run(outcome.reason)
         match outcome:
             case Intercepted():
+                if context.stack[-1:] == _WITH_DATA_CONNECTIONS:
+                    visit.leave_sessions(closed=False)
                 inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
                 names = hello.server_names
                 return Inner(inside, context.inside_tls(outcome.on_channel_binding, names=names))
@@ -167,8 +173,15 @@ class InterceptTls:
             case _:
                 assert_never(outcome)
 
+    def _may_bridge_inside(self, hello: ClientHello, visit: Visit) -> bool:
+        """Whether the bridge surely finishes, where nobody can dial again."""
+        site = EngineSite(visit.site, ja4(hello))
+        offers_1_3 = _NEWEST in hello.supported_versions
+        memory = self.tools.engine_memory
+        return finishes_all(hello) or memory.may_bridge_inside(site, offers_1_3=offers_1_3)
+
     def _not_bridged(
-        self, bridge: Bridge, context: LayerContext, hello: ClientHello, visit: Visit
+        self, bridge: Bridge, hello: ClientHello, visit: Visit, may_bridge: bool
     ) -> str:
         """Why OpenSSL does the handshakes from the first byte; empty: it does not."""
         memory, site = self.tools.engine_memory, EngineSite(visit.site, ja4(hello))
@@ -180,9 +193,7 @@ class InterceptTls:
             return "cipher"
         if reason := memory.must_use_openssl(site):
             return reason
-        offers_1_3 = _NEWEST in hello.supported_versions
-        may_bridge = finishes_all(hello) or memory.may_bridge_inside(site, offers_1_3=offers_1_3)
-        if context.depth and not may_bridge:
+        if not may_bridge:
             return "not known to be bridged, inside another layer"
         return ""
 
@@ -212,6 +223,8 @@ class InterceptTls:
             bridge.report.layer(context.depth, speaker, "relayed", details)
             raise
         conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
+        if visit and context.stack[-1:] == _WITH_DATA_CONNECTIONS:
+            visit.leave_sessions(closed=True)
         if visit and reason == CLIENT_CERTIFICATE:
             conversation.on_client_certificate = visit.answered_request
         await Follower(bridge, context, "passthrough").follow(conversation, speaker)

@@ -52,6 +52,7 @@ __all__ = [
     "InnerProtocol",
     "LayerContext",
     "Opening",
+    "Prelude",
     "Protocol",
     "Speaker",
     "Target",
@@ -163,6 +164,17 @@ class Framing(ABC):
         """The packets of one message."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prelude:
+    """What a client has said before an inner protocol began, if another connection to the server
+    comes to the same point by it."""
+
+    messages: tuple[bytes, ...]
+    """The client's, each of which has an answer."""
+    begin: Callable[[], Conversation]
+    """A conversation that follows the other connection, and is SWITCH at the same point."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerProtocol:
     """The protocol that begins where both directions are SWITCH."""
@@ -175,6 +187,8 @@ class InnerProtocol:
     """The packets around an inner TLS handshake; None: there are none."""
     passthrough_reason: str | None = None
     """Why intercepting the inner TLS would break the connection, where that is known before."""
+    prelude: Prelude | None = None
+    """How another connection to the server comes to this point; None: it may not."""
 
 
 @dataclass(slots=True)
@@ -227,6 +241,7 @@ class Conversation:
     """What was negotiated for it beside its name."""
     framing: Callable[[], Framing] | None = None
     passthrough_reason: str | None = None
+    prelude: Prelude | None = None
     channel_binding: bool | None = None
     target: Target | None = None
     elsewhere: bool = False
@@ -284,10 +299,16 @@ class Conversation:
                 negotiated=self.negotiated,
                 framing=self.framing,
                 passthrough_reason=self.passthrough_reason,
+                prelude=self.prelude,
             )
         return decision
 
     # What a subclass uses and implements
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the server has to answer before the next message of a prelude."""
+        return False
 
     def directive(self, direction: Direction) -> Directive:
         return self.up if direction is Direction.UP else self.down

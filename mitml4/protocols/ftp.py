@@ -77,6 +77,9 @@ class Ftp(InOrder):
     """Reads commands and replies, until TLS begins or the user is logged in."""
 
     name: ClassVar[str] = "ftp"
+    repeatable: ClassVar[frozenset[bytes]] = frozenset(
+        b"AUTH CLNT FEAT HELP HOST LANG NOOP OPTS SYST".split()
+    )
 
     _several_lines: bytes = b""
     """The code of a reply of several lines, until its last line."""

@@ -76,6 +76,7 @@ class Smtp(InOrder):
     """Reads commands and replies, until TLS begins or no longer can."""
 
     name: ClassVar[str] = "smtp"
+    repeatable: ClassVar[frozenset[bytes]] = frozenset(b"EHLO HELP LHLO NOOP STARTTLS".split())
 
     def client_line(self, line: bytes) -> None:
         if self.is_response(line):

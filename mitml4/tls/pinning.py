@@ -16,6 +16,8 @@ applies to every client of a site after several clients have shown it.
       binding                                        without it
     the client's own certificate, passed through   passed through, since the client has one
     an empty client certificate, passed through    decrypted, and answered with an empty one
+    FTP's control connection is passed through     so are connections to any port of this host that
+                                                     resume a session that we do not know
 
 Every entry expires, and the tables are bounded: an expired decision is made again.
 """
@@ -26,7 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from cachetools import FIFOCache
 
@@ -80,6 +82,10 @@ class Client(NamedTuple):
     """The fingerprint of its ClientHello."""
 
 
+Host: TypeAlias = tuple[str, str | None]
+"""An address or name, and the SNI."""
+
+
 class Site(NamedTuple):
     """The site that it connects to."""
 
@@ -93,7 +99,7 @@ class Site(NamedTuple):
         return cls(target[:_LONGEST], sni and sni[:_LONGEST])
 
     @property
-    def host(self) -> tuple[str, str | None]:
+    def host(self) -> Host:
         """The site at any port."""
         return self.target.rpartition(":")[0].strip("[]"), self.sni
 
@@ -119,6 +125,8 @@ class PassthroughCache:
         self._records: FIFOCache[tuple[Client, Site], Record] = FIFOCache(_HARD_LIMIT)
         self._accepted_at: FIFOCache[Site, float] = FIFOCache(_HARD_LIMIT)
         """The last time that a client accepted our certificate for a site."""
+        self._closed_sessions: FIFOCache[tuple[str, Host], float] = FIFOCache(_HARD_LIMIT)
+        """Until when a client may resume sessions with a host that were passed through."""
         self._voters: FIFOCache[Site, FIFOCache[str, Record]] = FIFOCache(_HARD_LIMIT)
         """The last addresses whose clients were passed through to a site, for their own reasons:
         several programs of one machine count once."""
@@ -180,6 +188,13 @@ class PassthroughCache:
                 record.left_at = _NEVER
                 self.remove(client, site, PINNED)
 
+    def leave_sessions(self, address: str, host: Host, *, closed: bool) -> None:
+        """A client has a session with a host that was passed through (`closed`), or opened."""
+        self._closed_sessions[address, host] = self.clock() + (_REMEMBERED_S if closed else 0)
+
+    def has_closed_sessions(self, address: str, host: Host) -> bool:
+        return self._closed_sessions.get((address, host), _NEVER) > self.clock()
+
     def accept(self, client: Client, site: Site) -> None:
         """The client has accepted our certificate."""
         self._accepted_at[site] = self.clock()
@@ -231,6 +246,17 @@ class Visit:
         record.left_at = now
         self.refused()
         return True
+
+    def leave_sessions(self, *, closed: bool) -> None:
+        """Other connections to the host have to resume this session, which was passed through
+        (`closed`), or opened."""
+        self.passthrough_cache.leave_sessions(self.client.address, self.site.host, closed=closed)
+
+    @property
+    def has_closed_sessions(self) -> bool:
+        """Whether the client may have a session with this host that was passed through, and that
+        this connection has to resume."""
+        return self.passthrough_cache.has_closed_sessions(self.client.address, self.site.host)
 
     def accepted(self) -> None:
         """The client has sent a byte after the handshake."""

@@ -37,7 +37,8 @@ def test_smtp(serve, session, client, identity, files: Path) -> None:
     assert "Exim" in flow.layer("smtp")["details"]["greeting"]
 
 
-def test_ftp(serve, session, client, identity, files: Path) -> None:
+def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
+    """The server wants each data connection to resume the session of its control connection."""
     port = 21021
     root = files / "ftp"
     root.mkdir()
@@ -47,21 +48,40 @@ def test_ftp(serve, session, client, identity, files: Path) -> None:
     config = files / "vsftpd.conf"
     config.write_text(
         f"listen=YES\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n"
-        f"no_anon_password=YES\nssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=NO\n"
-        f"force_anon_data_ssl=NO\nrsa_cert_file={identity.certificate}\n"
+        f"no_anon_password=YES\nssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=YES\n"
+        f"force_anon_data_ssl=YES\nrsa_cert_file={identity.certificate}\n"
         f"rsa_private_key_file={identity.key}\nsecure_chroot_dir={jail}\nseccomp_sandbox=NO\n"
+        "ssl_ciphers=HIGH\n"
         "pasv_min_port=30000\npasv_max_port=30100\nftp_username=daemon\nssl_tlsv1=YES\n"
     )
     serve("vsftpd", str(config), port=port)
-    watch = session.watch()
-    outcome = client.run(
-        *("curl", "-sS", "--ssl-reqd", "--cacert", str(session.ca), "--ftp-ssl-control"),
-        *("--resolve", f"{HOST}:{port}:{SERVER_V4}", f"ftp://{HOST}:{port}/file.txt"),
+    url = f"ftp://{HOST}:{port}/file.txt"
+    trust = ("--ssl-reqd", "--cacert", str(bundle), "--resolve", f"{HOST}:{port}:{SERVER_V4}")
+    options = f"set ssl:ca-file {bundle}; set ftp:ssl-allow-anonymous yes; set ftp:ssl-force yes"
+    curl, curl_12 = ("curl", "-sS", *trust, url), ("curl", "-sS", "--tls-max", "1.2", *trust, url)
+    lftp = (
+        "lftp",
+        "-e",
+        f"{options}; set net:max-retries 1; cat file.txt; bye",
+        f"ftp://{SERVER_V4}:{port}",
     )
-    assert (outcome.code, outcome.text) == (0, "by FTP\n"), outcome.err
-    control = next(flow for flow in watch.flows(2) if flow.opened["destination"]["port"] == port)
-    assert control.stack == ["ftp", "tls", "ftp"]
-    assert control.actions == ["relayed", "intercepted", "relayed"]
+    for name, argv, action in (
+        ("curl", curl, "intercepted"),
+        # The server has asked for a client's certificate, and this client shows that it has none.
+        ("curl again", curl, "passthrough"),
+        ("curl, once more", curl, "intercepted"),
+        ("curl 1.2", curl_12, "intercepted"),
+        ("lftp", lftp, "intercepted"),
+    ):
+        watch = session.watch()
+        outcome = client.run(*argv)
+        assert (outcome.code, outcome.text) == (0, "by FTP\n"), f"{name}: {outcome.err}"
+        control, data = watch.flows(2)
+        assert control.actions[:2] == ["relayed", action], name
+        assert data.actions[0] == action, name
+        if action == "intercepted":
+            assert control.stack == ["ftp", "tls", "ftp"], name
+            assert data.layer("tls")["details"]["resumed"] is True, name
 
 
 def test_imap(serve, session, client, identity, files: Path) -> None:

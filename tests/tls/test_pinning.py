@@ -198,3 +198,21 @@ def test_what_a_server_offers_is_kept_for_an_hour() -> None:
     assert told.visit("A").passthrough_reason == "channel binding"
     told.play("wait 2")
     assert told.visit("A").passthrough_reason is None
+
+
+def test_sessions_that_were_passed_through_count_at_any_port_of_the_host() -> None:
+    clock = Clock()
+    cache = PassthroughCache(clock)
+
+    def visit(port: int = 30000, *, address: str = "192.0.2.1", hello: str = "one") -> Visit:
+        return cache.visit(Client(address, hello), Site.of(f"192.0.2.9:{port}", "a.test"))
+
+    assert not visit().has_closed_sessions
+    visit(21).leave_sessions(closed=True)
+    assert visit(hello="another, as it resumes").has_closed_sessions
+    assert not visit(address="192.0.2.2").has_closed_sessions
+    visit(21).leave_sessions(closed=False)
+    assert not visit().has_closed_sessions
+    visit(21).leave_sessions(closed=True)
+    clock.now += 3601
+    assert not visit().has_closed_sessions

@@ -10,10 +10,12 @@ from binascii import Error as BinasciiError
 from binascii import a2b_base64
 from collections import deque
 from dataclasses import field
+from functools import partial
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Prelude
 from mitml4.protocols.parts.lines import behind_starttls
 from mitml4.protocols.parts.starttls import StartTLS, StartTLSDetails
 
@@ -25,6 +27,8 @@ AUTHENTICATION: Final = b" SASL"
 """The entry for a command that begins a SASL authentication."""
 MAX_UNDER_WAY: Final = 1000
 """Commands that may wait for their replies."""
+_MAX_SAID: Final = 16
+"""Commands before TLS that are kept; there are three, as a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +79,14 @@ class InOrder(Login):
     """Whether the server speaks first."""
     greets_again: ClassVar[bool] = False
     """Whether the server greets once more after STARTTLS."""
+    repeatable: ClassVar[frozenset[bytes]] = frozenset()
+    """Commands that may be sent again on another connection, to come to the same point."""
 
     _under_way: deque[bytes] = field(default_factory=lambda: deque([GREETING]))
     _authenticating: bool = False
     """The client's lines are responses, until the authentication has its reply."""
+    _said: list[bytes] | None = field(default_factory=list)
+    """All that the client has said; None if it may not be said again."""
 
     def __post_init__(self) -> None:
         again = behind_starttls(self.context.stack, self.name)
@@ -90,6 +98,18 @@ class InOrder(Login):
         if len(self._under_way) >= MAX_UNDER_WAY:
             raise ProtocolError(f"{self.name}: too many commands without a reply")
         self._under_way.append(verb)
+
+    def note_said(self, line: bytes) -> None:
+        verb = line.split(None, 1)[0].upper() if line.strip() else b""
+        if verb in self.repeatable and self._said is not None and len(self._said) < _MAX_SAID:
+            self._said.append(line)
+        else:
+            self._said = None
+
+    def accept(self) -> None:
+        if self._said is not None:
+            self.prelude = Prelude(tuple(self._said), partial(type(self), context=self.context))
+        StartTLS.accept(self)
 
     def begin_authentication(self, argument: bytes) -> None:
         """The client has sent the command that names a SASL mechanism."""
@@ -107,6 +127,10 @@ class InOrder(Login):
     def awaited(self) -> bytes | None:
         """The command that the next reply belongs to; None if the server speaks unasked."""
         return self._under_way[0] if self._under_way else None
+
+    @property
+    def awaits_answer(self) -> bool:
+        return self.awaited is not None
 
     def replied(self) -> bytes | None:
         """The reply is complete: remove its command from the queue and return it."""

@@ -50,6 +50,9 @@ class StartTLS(Handshake):
         """The server's next line, without its line end."""
         raise NotImplementedError
 
+    def note_said(self, line: bytes) -> None:
+        """The client's next line, with its line end, before it is read."""
+
     def accept(self) -> None:
         """The server agrees: TLS begins with the next byte of both sides."""
         self.upgraded = True
@@ -83,9 +86,11 @@ class StartTLS(Handshake):
                 raise ProtocolError(f"{self.name}: a line that does not end")
             if newline < 0:
                 break
+            whole = data[taken : newline + 1]
             line = data[taken:newline].removesuffix(b"\r")
             taken = newline + 1
             if direction is Direction.UP:
+                self.note_said(whole)
                 self.client_line(line)
             else:
                 self.server_line(line)

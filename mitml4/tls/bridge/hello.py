@@ -5,7 +5,9 @@ Fields are replaced in place by others of the same length, and the message keeps
 layout. So the cipher suites, the extensions, their order and their bodies stay as they came.
 Replaced are:
 
-    random, legacy_session_id  by random bytes
+    random                     by random bytes
+    legacy_session_id          the id of a session that we have (TLS 1.2) by the server's, all else
+                               by random bytes
     key_share                  the key of each group that we have; the others stay
     pre_shared_key             the identity of a ticket of ours by the server's, with our binder;
                                all other identities and binders by random bytes, which a server
@@ -116,6 +118,9 @@ class RelayedHello:
     several, the first. Others are not offered to the server."""
     older_ticket: Ticket | None
     """The session with both sides that the client offers to resume in TLS 1.2 (RFC 5077)."""
+    offers_unknown_session: bool
+    """Whether all sessions that the client offers to resume are unknown to us, and there are
+    some."""
     accepts_tickets: bool
     """Whether the client can resume a session with a key exchange (psk_dhe_ke)."""
     allows_psk_alone: bool
@@ -208,6 +213,8 @@ def relay_hello(
         identities=len(relay.psks.identities) if relay.psks else 0,
         ticket=relay.ticket,
         older_ticket=relay.older_ticket,
+        offers_unknown_session=_offers_session(parsed, relay)
+        and not (relay.ticket or relay.older_ticket),
         accepts_tickets=_PSK_DHE_KE in relay.psk_modes,
         allows_psk_alone=_PSK_KE in relay.psk_modes,
         compression_algorithms=relay.compression_algorithms,
@@ -235,6 +242,12 @@ def _check(parsed: ClientHello, relay: _Relay) -> None:
             raise CannotBridge("a session to be resumed without a key exchange")
     elif _TLS_1_2 not in parsed.versions:
         raise CannotBridge("a hello for neither TLS 1.3 nor TLS 1.2")
+
+
+def _offers_session(parsed: ClientHello, relay: _Relay) -> bool:
+    """In TLS 1.3, a session id has no meaning."""
+    has_id = bool(relay.session_id) and _TLS_1_3 not in parsed.supported_versions
+    return relay.offers_session or has_id
 
 
 def binder_input(message: bytes) -> bytes:
@@ -316,6 +329,7 @@ class _Relay:
         self.sends_early_data = False
         self.ticket: tuple[int, Ticket] | None = None
         self.older_ticket: Ticket | None = None
+        self.offers_session = False
         self.compression_algorithms: tuple[int, ...] = ()
         self.credential_algorithms: tuple[int, ...] = ()
         self.record_size_limit: int | None = None
@@ -327,7 +341,7 @@ class _Relay:
         session_id = fields.vector(1)
         if len(session_id) > _MAX_SESSION_ID:
             raise fields.error("has a session id of more than 32 bytes")
-        self.session_id = self._randomize("session id", session_id, fields.at)
+        self._take_session_id(session_id, fields.at)
         fields.uint16s(2)
         fields.vector(1, least=1)
         extensions = fields.extensions() if fields else []
@@ -360,6 +374,15 @@ class _Relay:
         replaced = self._replacements.replace(field, content)
         self._replace(end, replaced)
         return replaced
+
+    def _take_session_id(self, content: bytes, end: int) -> None:
+        """RFC 5246 §7.4.1.2; in TLS 1.3 it has no meaning."""
+        self.older_ticket = self._replacements.ticket(content, _TLS_1_2, self._find_ticket)
+        if self.older_ticket:
+            self.session_id = self.older_ticket.server_ticket
+            self._replace(end, self.session_id)
+        else:
+            self.session_id = self._randomize("session id", content, end)
 
     def take_key_share(self, body: Fields) -> None:
         """RFC 8446 §4.2.8."""
@@ -397,16 +420,20 @@ class _Relay:
         """RFC 5077 §3.2. §3.4: the server tells by the session id whether it accepts a ticket;
         without one the next message would tell it, and that is not read so."""
         content = body.rest()
+        self.offers_session = self.offers_session or bool(content)
+        ticket = None
         if self.session_id:
-            self.older_ticket = self._replacements.ticket(content, _TLS_1_2, self._find_ticket)
-        if self.older_ticket:
-            self._replace(body.at, self.older_ticket.server_ticket)
+            ticket = self._replacements.ticket(content, _TLS_1_2, self._find_ticket)
+        if ticket:
+            self.older_ticket = ticket
+            self._replace(body.at, ticket.server_ticket)
         else:
             self._randomize("session ticket", content, body.at)
 
     def take_psks(self, body: Fields) -> None:
         """RFC 8446 §4.2.11."""
         self.psks = _Psks.read(body)
+        self.offers_session = True
         for start, end in self.psks.binders:
             self._replace(end, os.urandom(end - start))
         for index, (start, end) in enumerate(self.psks.identities):

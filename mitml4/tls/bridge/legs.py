@@ -13,6 +13,7 @@ caller can connect again and do otherwise (`is_committed`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.client_leg import ClientLeg
@@ -161,24 +162,27 @@ class Legs:
     # Tickets
 
     def _older_ticket(self, message: NewSessionTicket12 | None) -> NewSessionTicket12 | None:
-        """What the client gets of the server's ticket in TLS 1.2."""
+        """What the client gets of the server's ticket in TLS 1.2. A new session is kept by its id
+        too."""
         flight = self._flight
         assert flight
         assert flight.older
         assert self.server.older
         assert self.client.older
-        if message is None:
-            return None
         if self.tickets is None:
-            return NewSessionTicket12(message.lifetime_hint, b"")
-        return self.tickets.issue_older(
-            message,
+            return message and NewSessionTicket12(message.lifetime_hint, b"")
+        make_ticket = partial(
+            self.tickets.older,
             cipher_suite=flight.hello.cipher_suite,
             suite=flight.suite,
             extended=flight.older.extended,
             server_secret=self.server.older.master,
             client_secret=self.client.older.master,
         )
+        if not flight.ticket:
+            named = make_ticket(flight.hello.session_id)
+            self.tickets.tickets.keep(self.client.older.session_id, named)
+        return message and self.tickets.issue_older(message, make_ticket(message.ticket))
 
     def ticket_relay(self) -> TicketRelay | None:
         """What makes tickets for the client later, in TLS 1.3; None: it gets none."""

@@ -47,8 +47,6 @@ class OlderClient:
         self.chosen = flight.older
         resumed = shown is None
         hello = flight.hello
-        # The session id is the client's where a session is resumed; else it is worth nothing,
-        # since no session is kept by its id.
         session_id = offered.parsed.session_id if resumed else os.urandom(len(hello.session_id))
         self._hello = replace(hello, random=os.urandom(32), session_id=session_id)
         self._session: Session | None = None
@@ -152,6 +150,11 @@ class OlderClient:
         leg.send_change_cipher_spec()
         leg.records_out.protection = self._session.protection(of_client=False)
         leg.send(messages.Finished(verify_data).encode())
+
+    @property
+    def session_id(self) -> bytes:
+        """The client's where a session is resumed, else ours."""
+        return self._hello.session_id
 
     @property
     def master(self) -> bytes:

@@ -1,5 +1,6 @@
 """Tickets of ours, each for a ticket of the server's: where a client resumes a session with us, we
-resume its session with the server (RFC 8446 §4.6.1, §2.2).
+resume its session with the server (RFC 8446 §4.6.1, §2.2). The id of a session of TLS 1.2 is a
+ticket, too.
 
 The two have the same length, so that one takes the other's place in a ClientHello.
 """
@@ -77,12 +78,15 @@ class Tickets:
 
         A lifetime of 0 is none that was told (RFC 5077 §3.3).
         """
-        length = len(ticket.server_ticket)
-        if not _MIN_BYTES <= length <= _MAX_BYTES:
-            return None
-        ours = os.urandom(length)
+        ours = os.urandom(len(ticket.server_ticket))
+        return ours if self.keep(ours, ticket, lifetime_s) else None
+
+    def keep(self, ours: bytes, ticket: Ticket, lifetime_s: int = 0) -> bool:
+        """The same, if ours has been chosen before; whether it was kept."""
+        if not _MIN_BYTES <= len(ours) == len(ticket.server_ticket) <= _MAX_BYTES:
+            return False
         self._tickets[ours] = self._clock() + min(lifetime_s or _MAX_LIFE_S, _MAX_LIFE_S), ticket
-        return ours
+        return True
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:
         """The session of a ticket that a client has sent."""
@@ -104,20 +108,20 @@ class SiteTickets:
     def find(self, ours: bytes) -> Ticket | None:
         return self.tickets.find(ours, self.site)
 
-    def issue_older(
+    def older(
         self,
-        message: NewSessionTicket12,
+        server_ticket: bytes,
         *,
         cipher_suite: int,
         suite: Suite,
         extended: bool,
         server_secret: bytes,
         client_secret: bytes,
-    ) -> NewSessionTicket12:
-        """What the client gets of a server's ticket in TLS 1.2, where it expects a message."""
-        ticket = Ticket(
+    ) -> Ticket:
+        """A session of TLS 1.2."""
+        return Ticket(
             version=_TLS_1_2,
-            server_ticket=message.ticket,
+            server_ticket=server_ticket,
             server_secret=server_secret,
             client_secret=client_secret,
             cipher_suite=cipher_suite,
@@ -126,6 +130,9 @@ class SiteTickets:
             site=self.site,
             seen=self.seen,
         )
+
+    def issue_older(self, message: NewSessionTicket12, ticket: Ticket) -> NewSessionTicket12:
+        """What the client gets of a server's ticket, where it expects a message."""
         return replace(message, ticket=self.tickets.issue(ticket, message.lifetime_hint) or b"")
 
 

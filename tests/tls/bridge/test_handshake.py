@@ -217,17 +217,24 @@ def test_secrets_are_logged_as_openssl_logs_them(version: int) -> None:
     assert sorted(ours) == sorted(set(theirs))
 
 
-def test_sessions_of_tls_1_2_are_resumed_with_both_sides() -> None:
+@pytest.mark.parametrize("by", ["ticket", "id", "id of a client of TLS 1.2 alone"])
+def test_sessions_of_tls_1_2_are_resumed_with_both_sides(by: str) -> None:
     tickets = SiteTickets(Tickets(lambda: 0.0), "site")
     client, server = client_context(), older(server_context())
+    if by != "ticket":
+        client.set_options(SSL.OP_NO_TICKET)
+        server.set_session_id(b"a server")
+    if "alone" in by:
+        older(client)
     first = Flow.of(client, server, tickets=tickets).run()
     assert is_done(first)
     session = first.client.get_session()
     assert session
 
+    flows = [first]  # OpenSSL forgets the session of a connection that is freed before it is closed
     for _ in range(2):
         again = Flow.of(client, server, lambda each: each.set_session(session), tickets=tickets)
-        again.run()
+        flows.append(again.run())
         assert is_done(again)
         assert again.flight
         assert again.flight.ticket

@@ -422,7 +422,7 @@ def test_the_binder_of_a_second_hello_signs_what_the_server_got_before() -> None
     transcript = hashlib.sha256(prefix + binder_input(relayed.sent)).digest()
     base = Schedule("sha256", ticket.server_secret).binder_key()
     assert binders(relayed.sent) == (finished("sha256", base, transcript),)
-    assert looked_up == [b"o" * 20]
+    assert looked_up == [b"s" * 32, b"o" * 20]
 
 
 # What is refused
