@@ -100,10 +100,14 @@ class SessionStart(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowOpen(Event):
-    """A connection was accepted (live), or its first packet was seen (captures)."""
+    """A connection was accepted (live), or its first packet was seen (captures). `name`: what its
+    client had asked DNS for, where that is known. Flows of UDP are in captures only; one ends when
+    both sides have been silent for a minute.
+    """
 
     type: ClassVar[str] = "flow.open"
     flow: int
+    transport: Literal["tcp", "udp"] = "tcp"
     client: Address
     destination: Address
     interface: str | None = None

@@ -28,7 +28,7 @@ def read(
     path: str | os.PathLike[str],
     *,
     keylog: str | os.PathLike[str] | None = None,
-    tunnels: bool = False,
+    tunnels: bool = True,
     payload: bool = False,
     show_secrets: bool = False,
 ) -> Iterator[Flow]:
@@ -36,10 +36,10 @@ def read(
 
     The file is a capture (pcap or pcapng), or has events as JSON lines (`-o FILE`, `--json`); it
     may be compressed (.gz, .zst). TLS of a capture is decrypted with the secrets in a pcapng and
-    in `keylog` (SSLKEYLOGFILE's format). With `tunnels`, flows inside IP-in-IP, GRE, VXLAN and GTP
-    are included. With `payload`, bodies, messages and the bytes of other innermost layers are kept,
-    64 KiB of each. Passwords, cookies and the like are redacted, unless `show_secrets`. These
-    options do not apply to events.
+    in `keylog` (SSLKEYLOGFILE's format). With `tunnels`, flows inside IP-in-IP, GRE, VXLAN, Geneve,
+    GTP and Teredo are included. With `payload`, bodies, messages and the bytes of other innermost
+    layers are kept, 64 KiB of each. Passwords, cookies and the like are redacted, unless
+    `show_secrets`. These options do not apply to events.
 
     The file is read while you iterate, and closed at the end, or when the iterator is closed.
     Memory does not grow with the file, but with the flows that are open at the same time and what
@@ -64,7 +64,7 @@ def read_stream(
     name: str,
     *,
     keylog: str | os.PathLike[str] | None = None,
-    tunnels: bool = False,
+    tunnels: bool = True,
     payload: bool = False,
     show_secrets: bool = False,
 ) -> Iterator[Flow]:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer, LayerEvent
 from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details, LayerContext
+from mitml4.protocols.datagrams.registry import PROTOCOLS as DATAGRAM_PROTOCOLS
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
 from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_PAIRS, MAX_TEXT
@@ -87,12 +88,14 @@ def _with_head(name: str, properties: dict[str, Schema]) -> dict[str, Schema]:
 
 
 def _details_of_protocols() -> dict[str, type[Details]]:
-    """The class of each protocol's details, by name, except for protocols that are only named."""
-    return {
-        row.name: get_type_hints(type(row.converse(LayerContext())).details)["return"]
-        for row in PROTOCOLS
-        if row.converse is not None
-    }
+    """The class of each protocol's details, by name, except for protocols that have none."""
+    found = {}
+    for row in (*PROTOCOLS, *DATAGRAM_PROTOCOLS):
+        if row.converse is not None:
+            details = get_type_hints(type(row.converse(LayerContext())).details)["return"]
+            if details is not Details:
+                found[row.name] = details
+    return found
 
 
 def _details(protocol: str, details: type[Details], definitions: dict[str, Schema]) -> Schema:

@@ -262,8 +262,9 @@ def hellos_of(path: Path) -> list[bytes]:
     reassembler = Reassembler(lambda _: _ClientStream(found))
     with path.open("rb") as stream, suppress(CaptureError):
         packets = read_packets(stream, path.name)
-        for time_s, segment in fast_path(packets, reassembler.halves, Dissector(tunnels=True)):
-            reassembler.take(time_s, segment)
+        for time_s, segment in fast_path(packets, reassembler.halves, {}, Dissector()):
+            if len(segment) == 6:
+                reassembler.take(time_s, segment)
     reassembler.close()
     return found
 

@@ -1,10 +1,11 @@
-"""Packets to segments, as far as somebody has to see them: the short way of most packets.
+"""Packets to segments and datagrams, as far as somebody has to see them: the short way of most.
 
 Nearly all packets of a long capture are the next of a stream that nobody has to see, and only move
 a number. Their headers are read where they stand, without a copy and without an object, as far as
 it takes to be sure of that: a link layer whose payload begins at a fixed place (with a VLAN tag or
 without), IP without options or fragments, TCP, and the sequence number that comes next. The others
-of this common form are segments as they stand; what has another form goes through the dissector.
+of this common form are segments as they stand; what has another form goes through the dissector. So
+do datagrams of UDP, unless they belong to a flow that nobody has to see any more.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final
 
+from mitml4.capture.datagrams import IDLE_S, DatagramHalf
 from mitml4.capture.flow import MASK, Half
-from mitml4.capture.network.dissector import FIN, RST, SYN, Dissector, Segment
+from mitml4.capture.network.dissector import FIN, RST, SYN, Dissector, Unit
 from mitml4.capture.packet import MAX_BLOCK, Packet
 
 __all__ = ["fast_path"]
@@ -25,6 +27,8 @@ _VLAN: Final = b"\x81\x00"
 _PLAIN_V4: Final = 0x45
 _FRAGMENT_AND_PROTOCOL: Final = 0x3FFF00FF
 _TCP: Final = 6
+_UDP: Final = 17
+_UDP_HEAD: Final = 8
 _LEAST_OFFSET: Final = 0x5000
 _SPECIAL: Final = FIN | SYN | RST
 
@@ -69,10 +73,13 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
 
 
 def fast_path(
-    packets: Iterable[Packet], halves: dict[bytes, Half], dissector: Dissector
-) -> Iterator[tuple[float, Segment]]:
-    """The segments that somebody has to look at, with their times; what the others change in
-    `halves` is changed."""
+    packets: Iterable[Packet],
+    halves: dict[bytes, Half],
+    datagrams: dict[bytes, DatagramHalf],
+    dissector: Dissector,
+) -> Iterator[tuple[float, Unit]]:
+    """The segments and datagrams that somebody has to look at, with their times; what the others
+    change in `halves` and `datagrams` is changed."""
     known, layout = -1, _NOWHERE
     for time_s, link_type, data, start, end in packets:
         if link_type != known:
@@ -85,18 +92,26 @@ def fast_path(
                 at = start + 4
                 kind, version, total, fragment, key, seq, ack, flags = read_v4(data, at)
             if kind == v4_kind and version == _PLAIN_V4:
-                if fragment & _FRAGMENT_AND_PROTOCOL == _TCP:
+                protocol = fragment & _FRAGMENT_AND_PROTOCOL
+                if protocol == _TCP:
                     length = total - 20 - (flags >> 12 << 2)
                     at += layout.payload_v4
+                elif protocol == _UDP and _is_counted(datagrams.get(key), time_s, seq >> 16):
+                    continue
             elif kind == layout.v6_kind and version >> 4 == 6 and at + layout.size_v6 <= end:
                 total, protocol, key, seq, ack, flags = layout.read_v6(data, at)
                 if protocol == _TCP:
                     length = total - (flags >> 12 << 2)
                     at += layout.payload_v6
+                elif protocol == _UDP and _is_counted(datagrams.get(key), time_s, seq >> 16):
+                    continue
         if length < 0 or flags < _LEAST_OFFSET:
-            segment = dissector.segment(link_type, data[start:end])
-            if segment is not None:
-                yield time_s, segment
+            unit = dissector.unit(link_type, data[start:end])
+            if dissector.carriers:
+                yield from ((time_s, carrier) for carrier in dissector.carriers)
+                dissector.carriers.clear()
+            if unit is not None:
+                yield time_s, unit
             continue
         half = halves.get(key)
         if (
@@ -111,3 +126,16 @@ def fast_path(
         at += flags >> 12 << 2
         payload = data[at : min(at + length, end)] if length else b""
         yield time_s, (key, seq, ack, flags & 0xFF, payload, length)
+
+
+def _is_counted(half: DatagramHalf | None, time_s: float, length: int) -> bool:
+    """Whether a datagram belongs to a flow that nobody has to see; then it has been counted.
+    `length` is that of its header, with the header."""
+    if half is None or not half.free or length < _UDP_HEAD:
+        return False
+    flow = half.flow
+    if time_s - flow.last_s >= IDLE_S:
+        return False
+    half.count += length - _UDP_HEAD
+    flow.last_s = time_s
+    return True

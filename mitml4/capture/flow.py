@@ -56,6 +56,7 @@ class Listener(Protocol):
 class Flow:
     """A TCP connection of the capture, from its first packet on."""
 
+    transport: Literal["tcp"] = field(default="tcp", init=False)
     number: int
     client: Address
     destination: Address

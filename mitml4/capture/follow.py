@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
+from itertools import count
 from typing import TypeAlias
 
 from mitml4.capture.converse import Depth
+from mitml4.capture.datagrams import DatagramFlows
 from mitml4.capture.fast_path import fast_path
 from mitml4.capture.flow import CloseReason, Flow
+from mitml4.capture.follow_datagrams import DatagramFollower
+from mitml4.capture.known import Known
 from mitml4.capture.network.dissector import Dissector
+from mitml4.capture.network.tunnels import is_tunnel
 from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Happened, Layer, Opened, Report
@@ -39,7 +44,7 @@ class Statistics:
     """Counts of the packets and flows of a capture that were not followed."""
 
     skipped: dict[str, int] = field(default_factory=dict)
-    """Packets without a TCP segment, by reason."""
+    """Packets without a segment of TCP or a datagram of UDP, by reason."""
     orphan_segments: int = 0
     """Segments without payload that belong to no flow."""
     evicted: int = 0
@@ -49,7 +54,7 @@ class Statistics:
 def follow(
     packets: Iterable[Packet],
     *,
-    tunnels: bool = False,
+    tunnels: bool = True,
     secrets: Secrets | None = None,
     shown: Shown | None = None,
     copies: Copies | None = None,
@@ -58,34 +63,46 @@ def follow(
 ) -> Iterator[Report]:
     """What a capture's flows carry, in the order in which the packets show it.
 
-    With `tunnels`, flows inside tunnels are included. TLS is decrypted if `secrets` contain those
-    of its ClientHello when it is read; secrets may be added as packets are read. `shown`: what
-    events show of what is said. `copies` makes what takes the copies of decrypted TLS.
-    `statistics` is updated. If the packets end with a CaptureError, all flows are closed and
-    reported before it is raised again.
+    With `tunnels`, flows inside tunnels are included, beside the tunnels' own. TLS is decrypted if
+    `secrets` contain those of its ClientHello when it is read; secrets may be added as packets are
+    read. `shown`: what events show of what is said. `copies` makes what takes the copies of
+    decrypted TLS. `statistics` is updated. If the packets end with a CaptureError, all flows are
+    closed and reported before it is raised again.
     """
     reports: list[Report] = []
     statistics = statistics if statistics is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
+    shown = shown or Shown()
+    known = Known()
+    numbers = count(1)
     reassembler = Reassembler(
-        lambda flow: _Follower(flow, reports.append, secrets, shown or Shown(), copies),
+        lambda flow: _Follower(flow, reports.append, known, secrets, shown, copies),
+        numbers=numbers,
+        max_flows=max_flows,
+    )
+    datagrams = DatagramFlows(
+        lambda flow: DatagramFollower(flow, reports.append, known, shown),
+        numbers=numbers,
+        is_tunnel=is_tunnel if tunnels else lambda _ports: False,
         max_flows=max_flows,
     )
     failure: CaptureError | None = None
     try:
-        for time_s, segment in fast_path(packets, reassembler.halves, dissector):
-            reassembler.take(time_s, segment)
+        for time_s, unit in fast_path(packets, reassembler.halves, datagrams.halves, dissector):
+            if len(unit) == 3:
+                datagrams.take(time_s, unit)
+            else:
+                reassembler.take(time_s, unit)
             if reports:
                 yield from reports
                 reports.clear()
     except CaptureError as error:
         failure = error
     reassembler.close()
+    datagrams.close()
     statistics.skipped = dict(dissector.skipped)
-    statistics.orphan_segments, statistics.evicted = (
-        reassembler.orphan_segments,
-        reassembler.evicted,
-    )
+    statistics.orphan_segments = reassembler.orphan_segments
+    statistics.evicted = reassembler.evicted + datagrams.evicted
     yield from reports
     if failure:
         raise failure
@@ -111,6 +128,7 @@ class _Follower:
         self,
         flow: Flow,
         report: Callable[[Report], None],
+        known: Known,
         secrets: Secrets | None,
         shown: Shown,
         copies: Copies | None,
@@ -124,7 +142,8 @@ class _Follower:
         self.kept_bytes = 0
         self.now_s = flow.opened_s
         self.stack: list[str] = []
-        report(Opened(flow=flow, time_s=flow.opened_s))
+        name = known.name_of(flow.client.ip, flow.destination.ip)
+        report(Opened(flow=flow, time_s=flow.opened_s, name=name))
 
     def clock(self) -> float:
         return self.now_s

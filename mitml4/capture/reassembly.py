@@ -18,10 +18,11 @@ each hole, and by what waits and what listeners keep all together (the oldest fl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from heapq import heappop, heappush
 from ipaddress import ip_address
+from itertools import count
 from typing import Final
 
 from mitml4.address import Address
@@ -29,7 +30,7 @@ from mitml4.capture.flow import ALL, MASK, CloseReason, Flow, Half, Listener
 from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["MAX_FLOWS", "Reassembler"]
+__all__ = ["MAX_FLOWS", "Reassembler", "addresses", "reversed_key"]
 
 _HALF: Final = 1 << 31
 _MAX_AHEAD: Final = 1 << 30
@@ -53,10 +54,11 @@ class Reassembler:
         self,
         listen: Callable[[Flow], Listener],
         *,
+        numbers: Iterator[int] | None = None,
         max_flows: int = MAX_FLOWS,
         max_kept_bytes: int = _MAX_KEPT_BYTES,
     ) -> None:
-        """`listen` makes the listener of a flow that has just opened."""
+        """`listen` makes the listener of a flow that has just opened; `numbers` are the flows'."""
         self.orphan_segments = 0
         """Segments without payload that belong to no flow."""
         self.evicted = 0
@@ -67,7 +69,7 @@ class Reassembler:
         self._max_flows = max_flows
         self._max_kept_bytes = max_kept_bytes
         self._flows: dict[int, Flow] = {}
-        self._opened = 0
+        self._numbers = numbers or count(1)
         self._keeping: dict[int, int] = {}
         self._kept_bytes = 0
         self._lingering: deque[tuple[float, int]] = deque()
@@ -119,12 +121,11 @@ class Reassembler:
         """A flow begins. A SYN comes from the client, its answer from the server; without either,
         who speaks first is the client."""
         self._make_room(time_s)
-        reverse = _reversed(key)
+        reverse = reversed_key(key)
         from_server = flags & SYN and flags & ACK
         up, down = (reverse, key) if from_server else (key, reverse)
-        self._opened += 1
-        client, destination = _addresses(up)
-        flow = Flow(self._opened, client, destination, time_s, syn=bool(flags & SYN))
+        client, destination = addresses(up)
+        flow = Flow(next(self._numbers), client, destination, time_s, syn=bool(flags & SYN))
         flow.up, flow.down = Half(flow, Direction.UP, up), Half(flow, Direction.DOWN, down)
         flow.up.other, flow.down.other = flow.down, flow.up
         self._flows[flow.number] = flow
@@ -335,14 +336,14 @@ def _reason(flow: Flow) -> CloseReason:
     return "closed" if flow.ended else "shutdown"
 
 
-def _reversed(key: bytes) -> bytes:
+def reversed_key(key: bytes) -> bytes:
     """The key of the other direction."""
     width = (len(key) - 4) // 2
     ports = 2 * width
     return key[width:ports] + key[:width] + key[ports + 2 :] + key[ports : ports + 2]
 
 
-def _addresses(key: bytes) -> tuple[Address, Address]:
+def addresses(key: bytes) -> tuple[Address, Address]:
     """Source and destination."""
     width = (len(key) - 4) // 2
     source, destination = key[:width], key[width : 2 * width]

@@ -9,27 +9,32 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from mitml4.capture.datagrams import DatagramFlow
 from mitml4.capture.flow import CloseReason, Flow
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["Closed", "Fault", "Happened", "Layer", "Opened", "Report"]
+__all__ = ["AnyFlow", "Closed", "Fault", "Happened", "Layer", "Opened", "Report"]
+
+
+AnyFlow: TypeAlias = Flow | DatagramFlow
 
 
 @dataclass(slots=True, kw_only=True)
 class Opened:
-    """The first packet of a flow."""
+    """The first packet of a flow. `name`: what its client had asked for, to get the address."""
 
-    flow: Flow
+    flow: AnyFlow
     time_s: float
+    name: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
     """A layer of a flow is known; outermost first, each depth once."""
 
-    flow: Flow
+    flow: AnyFlow
     time_s: float
     depth: int
     protocol: str
@@ -43,7 +48,7 @@ class Layer:
 class Happened:
     """Something happened in a layer, such as an HTTP request."""
 
-    flow: Flow
+    flow: AnyFlow
     time_s: float
     depth: int
     protocol_event: ProtocolEvent
@@ -53,7 +58,7 @@ class Happened:
 class Fault:
     """The flow can be followed no further: a broken protocol, or missing bytes."""
 
-    flow: Flow
+    flow: AnyFlow
     time_s: float
     depth: int
     innermost: int
@@ -66,7 +71,7 @@ class Fault:
 class Closed:
     """The last report of a flow. `stack` has the names of its layers."""
 
-    flow: Flow
+    flow: AnyFlow
     time_s: float
     stack: tuple[str, ...]
     reason: CloseReason

@@ -52,8 +52,8 @@ Examples:
 @capture_files_options
 @shown_options
 @click.option(
-    "--tunnels", is_flag=True, cls=SectionOption, section="Input",
-    help="Also decode IP-in-IP, GRE, VXLAN and GTP tunnels.",
+    "--no-tunnels", is_flag=True, cls=SectionOption, section="Input",
+    help="Do not look into tunnels: IP-in-IP, GRE, VXLAN, Geneve, GTP and Teredo.",
 )  # fmt: skip
 @click.option(
     "--keylog", type=click.Path(path_type=Path), metavar="FILE", cls=SectionOption, section="Input",
@@ -67,14 +67,14 @@ def detect(
     files: tuple[str, ...],
     *,
     json: bool,
-    tunnels: bool,
+    no_tunnels: bool,
     keylog: Path | None,
     har: Path | None,
     pcap_plain: Path | TcpReader | None,
     filter: Filter | None,
     **given: Any,
 ) -> int:
-    """Name the protocol stack of each TCP flow in captures.
+    """Name the protocol stack of each flow of TCP and UDP in captures.
 
     FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. The
     output is a table on a terminal, otherwise the same events as of `intercept`, as JSON lines.
@@ -100,7 +100,7 @@ def detect(
         settings = replace(settings, headers=True)
     _tune_gc()
     hub = Hub(outputs.sinks, condition=filter)
-    detection = Detection(hub, tunnels=tunnels, shown=settings, secrets=secrets)
+    detection = Detection(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
     detection.start()
     failure: CaptureError | None = None
     interruption = _Interruption()

@@ -55,8 +55,8 @@ Examples:
     "pcapng.",
 )  # fmt: skip
 @click.option(
-    "--tunnels", is_flag=True, cls=SectionOption, section="Input",
-    help="Also decode IP-in-IP, GRE, VXLAN and GTP tunnels of a capture.",
+    "--no-tunnels", is_flag=True, cls=SectionOption, section="Input",
+    help="Do not look into tunnels of a capture: IP-in-IP, GRE, VXLAN, Geneve, GTP and Teredo.",
 )  # fmt: skip
 @click.option(
     "--payload", is_flag=True, cls=SectionOption, section="Input",
@@ -77,7 +77,7 @@ def view(
     html: Path | None,
     filter: Filter | None,
     keylog: Path | None,
-    tunnels: bool,
+    no_tunnels: bool,
     payload: bool,
     show_secrets: bool,
 ) -> int:
@@ -92,7 +92,7 @@ def view(
 
     how: dict[str, Any] = {
         "keylog": keylog,
-        "tunnels": tunnels,
+        "tunnels": not no_tunnels,
         "payload": payload,
         "show_secrets": show_secrets,
     }

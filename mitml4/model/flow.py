@@ -249,7 +249,7 @@ class Probe:
 
 @dataclass(slots=True, kw_only=True)
 class Flow:
-    """One TCP connection."""
+    """One TCP connection, or in a capture what two ends say over UDP."""
 
     number: int
     client: Address

@@ -52,6 +52,7 @@ def _object(kind: str, time: datetime, flow: int, said: Mapping[str, Any]) -> di
 
 def _opening(flow: Flow) -> dict[str, Any]:
     said = {
+        "transport": flow.transport,
         "client": flow.client,
         "destination": flow.destination,
         "interface": flow.interface,
@@ -59,8 +60,6 @@ def _opening(flow: Flow) -> dict[str, Any]:
         "side": flow.side,
         "session_flow": flow.session_flow,
     }
-    if flow.transport != "tcp":
-        said["transport"] = flow.transport
     later = ((name, getattr(flow, name)) for name in _LATER_FIELDS)
     return said | {name: value for name, value in later if value is not None}
 

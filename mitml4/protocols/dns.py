@@ -110,8 +110,12 @@ class Question:
 
 
 def read_question(reader: Reader) -> Question:
-    """A message up to the end of its first question."""
-    message = reader.part(reader.uint(2, SMALLEST))
+    """A message up to the end of its first question, with its length before it."""
+    return read_message(reader.part(reader.uint(2, SMALLEST)))
+
+
+def read_message(message: Reader, alphabet: bytes = LABEL) -> Question:
+    """A message up to the end of its first question; names of these bytes."""
     message.take(2)
     flags = message.uint(1)
     is_response = bool(flags & 0x80)
@@ -123,7 +127,7 @@ def read_question(reader: Reader) -> Question:
     message.uint(2, 1, 1)
     for _ in ("answers", "authorities", "additional"):
         message.uint(2, 0, MAX_RECORDS if is_response else MAX_UPDATES)
-    name = _name(message, LABEL)
+    name = read_name(message, alphabet)
     kind = message.uint(2)
     if kind not in TYPES:
         raise ProtocolError("a type that is never asked for")
@@ -143,7 +147,7 @@ def read_unusual(reader: Reader) -> Question | None:
         return None
     for _ in ("answers", "authorities", "additional"):
         message.uint(2, 0, MAX_UPDATES)
-    name, number = _name(message, ANY), message.uint(2, 1)
+    name, number = read_name(message, ANY), message.uint(2, 1)
     message.one_of(*CLASSES)
     return Question(name, TYPES.get(number, f"TYPE{number}"))  # RFC 3597 §5
 
@@ -156,7 +160,7 @@ def read_answer(reader: Reader, request: bytes) -> None:
     reader.uint(1, operation, operation | 0x07)
 
 
-def _name(reader: Reader, alphabet: bytes) -> bytes:
+def read_name(reader: Reader, alphabet: bytes) -> bytes:
     """Labels up to an empty one. A first name has no earlier one to point to (RFC 1035 §4.1.4)."""
     labels = []
     size = 1
@@ -187,10 +191,13 @@ _usual = single_message(read_question, read_question)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsDetails(Details):
-    """The connection's first question."""
+    """The first question. Over UDP also its answer: the code where it is no success (`NXDOMAIN`),
+    and the addresses."""
 
     name: bytes | None = None
     type: str | None = None
+    code: str | None = None
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""SIP over TCP (RFC 3261 §7): its request line, and details from the first head of each side.
+"""SIP (RFC 3261 §7): its request line, and details from the first head of each side.
 
 Either side may send the request: proxies reuse the connection of a client that has registered.
 """
@@ -6,6 +6,7 @@ Either side may send the request: proxies reuse the connection of a client that 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
@@ -13,9 +14,10 @@ from mitml4.protocols.conversation import Details, Direction, Protocol, Verdict
 from mitml4.protocols.parts.evidence import either_side
 from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.protocols.payload import Shown
 from mitml4.regex import regex
 
-__all__ = ["PROTOCOL", "Sip", "SipDetails"]
+__all__ = ["PROTOCOL", "Sip", "SipDetails", "SipHeads", "message"]
 
 _KEEP_ALIVES: Final = rb"[\r\n]{0,64}"
 """RFC 5626 §3.5.1: pairs of empty lines."""
@@ -37,7 +39,7 @@ _ANSWER_BEGUN: Final = prefix_pattern(
 )
 
 
-def _message(data: bytes) -> Verdict:
+def message(data: bytes) -> Verdict:
     request = begins(data, _REQUEST, _REQUEST_BEGUN)
     answer = begins(data, _ANSWER, _ANSWER_BEGUN)
     if Verdict.MATCH in (request, answer):
@@ -45,7 +47,7 @@ def _message(data: bytes) -> Verdict:
     return answer if request is Verdict.REJECT else request
 
 
-detect = either_side(_message)
+detect = either_side(message)
 """A request line; or a status line, where a capture begins midway."""
 
 
@@ -60,31 +62,46 @@ class SipDetails(Details):
 
 
 @dataclass(slots=True)
-class Sip(FirstHeads):
-    """Reads one head of each side."""
-
-    name: ClassVar[str] = "sip"
+class SipHeads:
+    """What the first heads of both sides say."""
 
     method: bytes | None = None
     uri: bytes | None = None
     user_agent: bytes | None = None
     server: bytes | None = None
 
-    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
+    def add(
+        self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes], shown: Shown
+    ) -> None:
         request = _REQUEST.match(line + b"\n")
         if request and self.method is None:
             self.method, uri = request.groups()
-            self.uri = self.context.shown.url(uri)
+            self.uri = shown.url(uri)
         software = headers.get(b"user-agent") or headers.get(b"server")
         if direction is Direction.UP:
-            self.user_agent = software
+            self.user_agent = self.user_agent or software
         else:
-            self.server = software
+            self.server = self.server or software
 
     def details(self) -> SipDetails:
         return SipDetails(
             method=self.method, uri=self.uri, user_agent=self.user_agent, server=self.server
         )
+
+
+@dataclass(slots=True)
+class Sip(FirstHeads):
+    """Reads one head of each side."""
+
+    name: ClassVar[str] = "sip"
+
+    heads: SipHeads = field(default_factory=SipHeads)
+
+    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
+        self.heads.add(direction, line, headers, self.context.shown)
+
+    def details(self) -> SipDetails:
+        return self.heads.details()
 
 
 PROTOCOL: Final = Protocol(

@@ -46,7 +46,7 @@ class Detection:
 
     hub: Hub = field(default_factory=Hub)
     """Where `start`, `read` and `stop` publish them."""
-    tunnels: bool = False
+    tunnels: bool = True
     shown: Shown = field(default_factory=Shown)
     secrets: Secrets = field(default_factory=Secrets)
     """Secrets that decrypt TLS; captures may add some."""
@@ -135,8 +135,10 @@ class Detection:
                 return FlowOpen(
                     time=time,
                     flow=number,
+                    transport=flow.transport,
                     client=flow.client,
                     destination=flow.destination,
+                    name=report.name,
                     side=side.side if side else None,
                     session_flow=side.flow if side else None,
                 )

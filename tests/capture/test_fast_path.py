@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mitml4.capture import follow as follow_module
 from mitml4.capture.fast_path import fast_path
 from mitml4.capture.follow import follow
-from mitml4.capture.network.dissector import Dissector, Segment
+from mitml4.capture.network.dissector import Dissector, Unit
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Report
 
@@ -84,11 +84,11 @@ def told(reports: Iterable[Report]) -> list[object]:
 
 
 def dissected(
-    packets: Iterable[Packet], _: object, dissector: Dissector
-) -> Iterator[tuple[float, Segment]]:
+    packets: Iterable[Packet], _: object, _datagrams: object, dissector: Dissector
+) -> Iterator[tuple[float, Unit]]:
     """All segments, by the way that reads every header."""
     for time_s, link_type, data, start, end in packets:
-        if segment := dissector.segment(link_type, data[start:end]):
+        if segment := dissector.unit(link_type, data[start:end]):
             yield time_s, segment
 
 
@@ -98,11 +98,11 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Packet]:
     seen: list[Packet] = []
 
     def watching(
-        packets: Iterable[Packet], halves: Any, dissector: Dissector
-    ) -> Iterator[tuple[float, Segment]]:
+        packets: Iterable[Packet], halves: Any, datagrams: Any, dissector: Dissector
+    ) -> Iterator[tuple[float, Unit]]:
         for packet in packets:
             skipped = dissector.skipped.total()
-            segments = list(fast_path([packet], halves, dissector))
+            segments = list(fast_path([packet], halves, datagrams, dissector))
             if segments or dissector.skipped.total() > skipped:
                 seen.append(packet)
             yield from segments
@@ -123,8 +123,8 @@ def test_the_short_way_finds_the_same_segment(wire: Any) -> None:
                     )
                     packet = (time_s, link_type, data, start, max(end + beyond, start))
                     short, long = Dissector(), Dissector()
-                    assert list(fast_path([packet], {}, short)) == list(
-                        dissected([packet], {}, long)
+                    assert list(fast_path([packet], {}, {}, short)) == list(
+                        dissected([packet], {}, {}, long)
                     )
                     assert short.skipped == long.skipped
 
@@ -145,6 +145,25 @@ def test_what_goes_on_in_a_named_flow_is_only_counted(
     assert closed.stack == ("unknown",)
     assert (closed.flow.bytes_up, closed.flow.bytes_down) == (10 * size, 20 * size)
     assert closed.flow.last_s == rest[-1][0]
+
+
+def test_datagrams_of_a_named_flow_are_only_counted(wire: Any, looked_at: list[Packet]) -> None:
+    def packet(time_s: float, size: int, source: int = 5000) -> Packet:
+        ip = wire.ipv4(wire.udp(b"x" * size, source=source, destination=9), protocol=17)
+        return time_s, 101, ip, 0, len(ip)
+
+    first = [packet(1.0 + number, 20) for number in range(8)]  # then it is unknown
+    rest = [packet(10.0 + number, 30) for number in range(20)]
+    other, late = packet(31.0, 30, source=5001), packet(100.0, 30)
+    reports = list(follow([*first, *rest, other, late]))
+    assert looked_at == [*first, other, late]
+    closed = [report for report in reports if isinstance(report, Closed)]
+    assert [(each.flow.number, each.flow.bytes_up, each.reason) for each in closed] == [
+        (1, 8 * 20 + 20 * 30, "closed"),
+        (2, 30, "closed"),
+        (3, 30, "closed"),
+    ]
+    assert (closed[0].stack, closed[0].time_s) == (("unknown",), 29.0)
 
 
 def changed(wire: Any, **tcp: Any) -> Packet:

@@ -254,7 +254,7 @@ def dissected(
 ) -> Iterator[tuple[float, Segment]]:
     """All segments, without the fast path."""
     for time_s, link_type, data, start, end in packets:
-        if segment := dissector.segment(link_type, data[start:end]):
+        if segment := dissector.unit(link_type, data[start:end]):
             yield time_s, segment
 
 

@@ -27,7 +27,7 @@ def test_the_page_shows_the_file_whole() -> None:
 
 def test_the_page_shows_pieces_of_other_files() -> None:
     pieces = re.findall(r"n `([a-z0-9_/]+\.py)`:\n\n```py\n(.*?)```", PAGE, re.DOTALL)
-    assert len(pieces) == PAGE.count("```py\n") == 3
+    assert len(pieces) == PAGE.count("```py\n") == 4
     for path, code in pieces:
         assert code in (PROTOCOLS / path).read_text()
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from mitml4.capture.network.links import IPV4, IPV6, TRANSPARENT_ETHERNET, Payload
 
-__all__ = ["gre", "udp"]
+__all__ = ["gre", "is_tunnel", "udp"]
 
 _NOTHING: Final = (0, 0)
 
@@ -18,6 +18,14 @@ _VXLAN: Final = {4789, 4790}
 _GENEVE: Final = 6081
 _GTP_U: Final = 2152
 _TEREDO: Final = 3544
+
+
+_PORTS: Final = _VXLAN | {_GENEVE, _GTP_U, _TEREDO}
+
+
+def is_tunnel(ports: frozenset[int]) -> bool:
+    """Whether datagrams between these ports may carry packets."""
+    return not _PORTS.isdisjoint(ports)
 
 
 def gre(packet: bytes, at: int) -> Payload:

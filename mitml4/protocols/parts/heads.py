@@ -15,13 +15,23 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import FORWARD_ALL, Conversation, Direction
 from mitml4.regex import regex
 
-__all__ = ["MAX_HEAD", "FirstHeads"]
+__all__ = ["MAX_HEAD", "FirstHeads", "parse_head"]
 
 MAX_HEAD: Final = 16384
 """Bytes."""
 
 
 _END: Final = regex(rb"\n\r?\n")
+
+
+def parse_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """The first line, and the headers by lower-case name (the first of equals)."""
+    line, *rest = head.split(b"\n")
+    headers: dict[bytes, bytes] = {}
+    for header in rest:
+        name, _, value = header.partition(b":")
+        headers.setdefault(name.strip().lower(), value.strip())
+    return line.removesuffix(b"\r"), headers
 
 
 @dataclass(slots=True)
@@ -50,12 +60,7 @@ class FirstHeads(Conversation):
         return len(data)
 
     def _parse(self, direction: Direction, head: bytes) -> None:
-        line, *rest = head.split(b"\n")
-        headers: dict[bytes, bytes] = {}
-        for header in rest:
-            name, _, value = header.partition(b":")
-            headers.setdefault(name.strip().lower(), value.strip())
-        self.head(direction, line.removesuffix(b"\r"), headers)
+        self.head(direction, *parse_head(head))
 
     def end(self, direction: Direction) -> None:
         """Read no more in this direction."""

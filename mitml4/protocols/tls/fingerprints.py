@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import string
-from typing import Final
+from typing import Final, Literal
 
 from mitml4.protocols.tls.hello import ClientHello, Extension, ServerHello
 from mitml4.protocols.tls.names import is_grease, without_grease
@@ -25,6 +25,9 @@ _JA4_VERSIONS: Final = {
     0x0301: "10",
     0x0300: "s3",
     0x0002: "s2",
+    0xFEFF: "d1",
+    0xFEFD: "d2",
+    0xFEFC: "d3",
 }
 _ALPHANUMERIC: Final = frozenset((string.digits + string.ascii_letters).encode())
 _NOTHING: Final = "0" * 12
@@ -59,9 +62,9 @@ def ja3s(hello: ServerHello) -> str:
     return _md5(ja3s_text(hello))
 
 
-def ja4(hello: ClientHello) -> str:
-    """`t13d1516h2_8daaf6152771_e5627efa2ab1`."""
-    return _ja4(hello, hello.extensions)
+def ja4(hello: ClientHello, transport: Literal["t", "q", "d"] = "t") -> str:
+    """`t13d1516h2_8daaf6152771_e5627efa2ab1`; QUIC is `q`, DTLS `d`."""
+    return _ja4(hello, hello.extensions, transport)
 
 
 def kind_of_client(hello: ClientHello) -> str:
@@ -70,15 +73,16 @@ def kind_of_client(hello: ClientHello) -> str:
     return _ja4(hello, tuple(each for each in hello.extensions if each not in _OF_ONE_CONNECTION))
 
 
-def _ja4(hello: ClientHello, sent: tuple[int, ...]) -> str:
+def _ja4(hello: ClientHello, sent: tuple[int, ...], transport: str = "t") -> str:
     ciphers = without_grease(hello.cipher_suites)
     extensions = without_grease(sent)
     algorithms = without_grease(hello.signature_algorithms)
+    newest = min(hello.versions) if transport == "d" else max(hello.versions)
     hashed = _hexes(tuple(sorted({*extensions} - {Extension.SERVER_NAME, Extension.ALPN})))
     if hashed and algorithms:
         hashed += "_" + _hexes(algorithms)
     return (
-        f"t{_JA4_VERSIONS.get(max(hello.versions), '00')}"
+        f"{transport}{_JA4_VERSIONS.get(newest, '00')}"
         f"{'d' if hello.has(Extension.SERVER_NAME) else 'i'}"
         f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
         f"{_ends(hello.alpn[0] if hello.alpn else b'')}"

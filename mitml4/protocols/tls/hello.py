@@ -153,6 +153,11 @@ class ClientHello:
             return _sslv2_client_hello(message.body, wire_length)
         return _client_hello(message.body, wire_length)
 
+    @classmethod
+    def of_datagrams(cls, body: bytes) -> ClientHello:
+        """From the body of a ClientHello of DTLS (RFC 6347 §4.2.1). Raises ProtocolError."""
+        return _client_hello(body, 0, datagrams=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerHello:
@@ -190,6 +195,11 @@ class ServerHello:
     def of(cls, message: Message) -> ServerHello:
         """From a message of type 2. Raises ProtocolError."""
         return _server_hello(message.body)
+
+    @classmethod
+    def of_datagrams(cls, body: bytes) -> ServerHello:
+        """From the body of a ServerHello of DTLS. Raises ProtocolError."""
+        return _server_hello(body, datagrams=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,13 +352,15 @@ def _listed(body: bytes | None, *, length: int, item: int) -> tuple[int, ...]:
     return _numbers(_Cursor(body).vector(length), item) if body is not None else ()
 
 
-def _client_hello(body: bytes, wire_length: int) -> ClientHello:
+def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> ClientHello:
     cursor = _Cursor(body)
     version = cursor.number(2)
-    if version >> 8 not in (3, 0x7F):
+    if version >> 8 not in ((0xFE,) if datagrams else (3, 0x7F)):
         raise ProtocolError(f"a ClientHello of version 0x{version:04x}")
     random = cursor.take(32)
     session_id = cursor.vector(1)
+    if datagrams:
+        cursor.vector(1)  # the cookie
     ciphers = _numbers(cursor.vector(2), 2)
     compression = tuple(cursor.vector(1))
     types, found = _extensions(cursor)
@@ -424,10 +436,10 @@ def _sslv2_client_hello(body: bytes, wire_length: int) -> ClientHello:
     )
 
 
-def _server_hello(body: bytes) -> ServerHello:
+def _server_hello(body: bytes, *, datagrams: bool = False) -> ServerHello:
     cursor = _Cursor(body)
     version = cursor.number(2)
-    if version >> 8 not in (3, 0x7F):
+    if version >> 8 not in ((0xFE,) if datagrams else (3, 0x7F)):
         raise ProtocolError(f"a ServerHello of version 0x{version:04x}")
     random = cursor.take(32)
     # Drafts 16 to 21 of TLS 1.3 put their number here and lacked these two fields.

@@ -31,7 +31,7 @@ _MOST_ROWS: Final = 1000
 class _Flow:
     opened: FlowOpen
     server: Target
-    """Its best name: what an inner layer asked for, otherwise the address."""
+    """Its best name: what an inner layer asked for, what DNS said, otherwise the address."""
     summary: str = ""
     requested_in: int = -1
     """The depth of the layer whose first request `summary` shows."""
@@ -54,7 +54,8 @@ class CaptureTable:
         match event:
             case FlowOpen():
                 address = event.destination
-                self._open[event.flow] = _Flow(event, Target(address.ip, address.port))
+                server = Target(event.name or address.ip, address.port)
+                self._open[event.flow] = _Flow(event, server)
             case FlowLayer():
                 _describe(self._open[event.flow], event)
             case LayerEvent(content=HttpRequest() as request):
@@ -91,7 +92,7 @@ def _row(flow: _Flow, close: FlowClose) -> SheetRow:
         flow=close.flow,
         side=opened.side and f"{opened.session_flow} {opened.side}",
         client=str(opened.client),
-        server=printable(str(flow.server)),
+        server=printable(str(flow.server)) + ("/udp" if opened.transport == "udp" else ""),
         stack=close.stack,
         summary=printable(flow.summary),
         up=close.bytes_up,

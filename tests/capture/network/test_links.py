@@ -63,7 +63,7 @@ FRAMES = {
 
 def dissect(link_type: int, frame: bytes) -> tuple[int, bytes] | None:
     """The sequence number and payload."""
-    segment = Dissector().segment(link_type, frame)
+    segment = Dissector().unit(link_type, frame)
     if segment is None:
         return None
     return segment[1], segment[4]
@@ -114,6 +114,6 @@ def test_tags_without_end_lead_to_none() -> None:
 @given(st.sampled_from(sorted(LINKS)), st.binary(max_size=120))
 def test_random_frames_never_raise(link_type: int, frame: bytes) -> None:
     dissector = Dissector(tunnels=True)
-    dissector.segment(link_type, frame)
+    dissector.unit(link_type, frame)
     ethernet = MACS + struct.pack(">H", 0x0800) + frame
-    dissector.segment(1, ethernet)
+    dissector.unit(1, ethernet)

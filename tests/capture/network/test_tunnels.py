@@ -1,4 +1,4 @@
-"""Tunnels are looked into when asked to, and only then."""
+"""Tunnels are looked into, unless that is not wanted; what carries them is told all the same."""
 
 from __future__ import annotations
 
@@ -47,15 +47,30 @@ OUTER: dict[str, Any] = {
 
 
 def dissect(packet: bytes, *, tunnels: bool) -> bytes | None:
-    segment = Dissector(tunnels=tunnels).segment(101, packet)
-    return segment[4] if segment else None
+    unit = Dissector(tunnels=tunnels).unit(101, packet)
+    return unit[4] if unit and len(unit) == 6 else None
 
 
-def test_a_tunnel_is_opened_only_when_asked(wire: Any) -> None:
+def test_a_tunnel_is_opened_unless_that_is_not_wanted(wire: Any) -> None:
     for name in OUTER:
         packet = OUTER[name](wire, wire.ipv4(wire.tcp(b"inside")))
         assert dissect(packet, tunnels=True) == b"inside"
         assert dissect(packet, tunnels=False) is None
+
+
+def test_a_datagram_that_carries_a_tunnel_is_told_beside_what_is_inside(wire: Any) -> None:
+    for name in ("VXLAN", "VXLAN GPE", "Geneve", "GTP-U"):
+        packet = OUTER[name](wire, wire.ipv4(wire.tcp(b"inside")))
+        closed, opened = Dissector(tunnels=False), Dissector(tunnels=True)
+        outer = closed.unit(101, packet)
+        assert outer is not None
+        assert len(outer) == 3
+        assert outer[1].endswith(b"inside")
+        inner = opened.unit(101, packet)
+        assert inner is not None
+        assert len(inner) == 6
+        assert opened.carriers == [outer]
+        assert closed.carriers == []
 
 
 def test_a_tunnel_that_is_cut_leads_nowhere(wire: Any) -> None:

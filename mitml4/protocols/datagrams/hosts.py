@@ -1,0 +1,309 @@
+"""What hosts need to live in a network: time, addresses, management, logs. Named only.
+
+ntp           LI, version, mode; stratum …                     RFC 5905 §7.3, port 123
+dhcp          op … 63825363 at 236                             RFC 2131 §2
+dhcpv6        type, transaction; options                       RFC 8415 §8, ports 546 and 547
+tftp          request: 00 01|02 file NUL mode NUL              RFC 1350 §5; the rest is announced
+snmp          SEQUENCE { version, … }                          RFC 3416, RFC 3412, ports 161 and 162
+syslog        "<" priority ">"                                 RFC 5424 §6, RFC 3164, port 514
+radius        code, id, length, authenticator, attributes      RFC 2865 §3
+ssdp          "M-SEARCH * HTTP/1.1", "NOTIFY * HTTP/1.1"       UPnP Device Architecture §1
+coap          version 1, type, code, id, token, options        RFC 7252 §3, port 5683
+kerberos      [APPLICATION n] SEQUENCE …                       RFC 4120 §5, §7.2.1
+netbios-dgm   type, flags, id, source, port 138                RFC 1002 §4.4
+rpc           xid 00000000 00000002 program …                  RFC 5531 §9
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Final
+
+from mitml4.dataclass import dataclass
+from mitml4.errors import ProtocolError
+from mitml4.protocols.conversation import Details, Direction
+from mitml4.protocols.datagram import DatagramConversation, DatagramProtocol, Evidence
+from mitml4.protocols.expected import Announcement
+from mitml4.protocols.named.windows import read_kerberos
+from mitml4.protocols.parts.ber import read_head, read_length
+from mitml4.protocols.parts.evidence import either
+from mitml4.protocols.parts.fields import Reader
+from mitml4.regex import regex
+
+__all__ = ["PROTOCOLS"]
+
+MODES: Final = range(1, 6)
+MAX_STRATUM: Final = 16
+MAX_ROOT_S: Final = 0xFF
+NTP: Final = 48
+
+
+def read_ntp(reader: Reader) -> None:
+    """A packet of a client, a server or peers; what follows the header are extensions and a
+    MAC."""
+    first = reader.uint(1)
+    if not 1 <= first >> 3 & 7 <= 4 or first & 7 not in MODES:
+        raise ProtocolError("an unknown version or mode")
+    reader.uint(1, 0, MAX_STRATUM)
+    reader.take(2)
+    for _ in ("root delay", "root dispersion"):
+        reader.uint(2, 0, MAX_ROOT_S)
+        reader.take(2)
+    reader.take(NTP - 12)
+    if reader.left % 4:
+        raise ProtocolError("no whole extensions")
+
+
+def read_ntp_control(reader: Reader) -> None:
+    """Modes 6 and 7: a query of the state (RFC 9327 §2)."""
+    first = reader.uint(1)
+    if first & 0x07 not in (6, 7) or not 1 <= first >> 3 & 7 <= 4:
+        raise ProtocolError("no control message")
+    reader.take(7)
+
+
+COOKIE: Final = b"\x63\x82\x53\x63"
+
+
+def read_dhcp(reader: Reader) -> None:
+    """A message with its magic cookie."""
+    reader.uint(1, 1, 2)
+    reader.take(1)
+    reader.uint(1, 0, 16)
+    reader.take(233)
+    reader.one_of(COOKIE)
+
+
+def read_dhcpv6(reader: Reader) -> None:
+    """A message, or what a relay wraps it in; options to the end."""
+    relayed = reader.uint(1, 1, 36) in (12, 13)
+    reader.take(33 if relayed else 3)
+    while reader.left:
+        reader.uint(2, 1, 255)
+        reader.take(reader.uint(2))
+
+
+TFTP_MODES: Final = regex(rb"netascii|octet|mail", re.IGNORECASE)
+MAX_FILE: Final = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TftpDetails(Details):
+    """The request: `read` or `write`."""
+
+    operation: str | None = None
+    file: bytes | None = None
+
+
+def read_tftp(reader: Reader) -> TftpDetails:
+    """A request; RFC 2347: pairs of options behind the mode."""
+    operation = reader.one_of(b"\0\1", b"\0\2")
+    file = reader.until(b"\0", MAX_FILE)
+    if TFTP_MODES.fullmatch(reader.until(b"\0", 8)) is None:
+        raise ProtocolError("an unknown mode")
+    while reader.left:
+        reader.until(b"\0", MAX_FILE)
+    return TftpDetails(operation="read" if operation == b"\0\1" else "write", file=file)
+
+
+def read_tftp_data(reader: Reader) -> None:
+    """What is said after the request, from another port of the server."""
+    reader.uint(2, 3, 6)
+    reader.take(1)
+
+
+@dataclass(slots=True)
+class Tftp(DatagramConversation):
+    """The request. The answer comes from another port, to the client's."""
+
+    name: ClassVar[str] = "tftp"
+
+    request: TftpDetails = TftpDetails()
+
+    def take(self, direction: Direction, datagram: bytes) -> None:
+        self.details_ready = self.over = True
+        if datagram[:2] in (b"\0\1", b"\0\2"):
+            self.request = read_tftp(Reader(datagram, end=len(datagram)))
+            if self.client:
+                self.announced.append(
+                    Announcement(
+                        protocol=self.name,
+                        transport="udp",
+                        host=self.client.ip,
+                        port=self.client.port,
+                    )
+                )
+
+    def details(self) -> TftpDetails:
+        return self.request
+
+
+SEQUENCE, INTEGER, OCTETS = b"\x30", b"\x02", b"\x04"
+PDUS: Final = tuple(bytes([tag]) for tag in range(0xA0, 0xA9))
+
+
+def read_snmp(reader: Reader) -> None:
+    """A message that fills its datagram; versions 1 and 2c have a community and a PDU, version 3
+    its header."""
+    reader.one_of(SEQUENCE)
+    if read_length(reader) != reader.left:
+        raise ProtocolError("an element that does not fill its message")
+    reader.one_of(INTEGER + b"\x01")
+    if reader.uint(1, 0, 3) == 3:
+        _, length = read_head(reader, SEQUENCE)
+        reader.take(length)
+        reader.one_of(OCTETS)
+        return
+    _, length = read_head(reader, OCTETS)
+    reader.take(length)
+    _, length = read_head(reader, *PDUS)
+    if length != reader.left:
+        raise ProtocolError("an element that does not fill its message")
+
+
+SYSLOG: Final = regex(rb"<(?:[0-9]|[1-9][0-9]|1[0-8][0-9]|19[01])>[ -~]")
+
+
+def read_syslog(reader: Reader) -> None:
+    """A priority, and text."""
+    if SYSLOG.match(reader.data) is None:
+        raise ProtocolError("no priority")
+
+
+RADIUS_CODES: Final = tuple(bytes([code]) for code in (1, 2, 3, 4, 5, 11, 12, 13, *range(40, 46)))
+
+
+def read_radius(reader: Reader) -> None:
+    """A packet whose attributes fill it."""
+    reader.one_of(*RADIUS_CODES)
+    reader.take(1)
+    length = reader.uint(2, 20, 4096)
+    reader.take(16)
+    if length != len(reader.data):
+        raise ProtocolError("a packet that does not fill its datagram")
+    while reader.left:
+        reader.uint(1, 1)
+        reader.take(reader.uint(1, 2) - 2)
+
+
+SSDP: Final = regex(
+    rb"(?:M-SEARCH \* HTTP/1\.[01]|NOTIFY \* HTTP/1\.[01]|HTTP/1\.[01] 200 OK\r\n"
+    rb"(?:[^\r\n]+\r\n)*(?:ST|USN|NT) ?:)",
+    re.IGNORECASE,
+)
+
+
+def read_ssdp(reader: Reader) -> None:
+    """A search, an announcement, or the answer to a search."""
+    if SSDP.match(reader.data) is None:
+        raise ProtocolError("no SSDP")
+
+
+def read_coap(reader: Reader) -> None:
+    """A message whose options end with it, or with the marker of its payload."""
+    first = reader.uint(1, 0x40, 0x7F)
+    if first & 0x0F > 8:
+        raise ProtocolError("a token that is too long")
+    code = reader.uint(1)
+    if code >> 5 not in (0, 2, 4, 5) or code & 0x1F > 0x10:
+        raise ProtocolError("an unknown code")
+    reader.take(2)
+    reader.take(first & 0x0F)
+    while reader.left:
+        head = reader.uint(1)
+        if head == 0xFF:
+            reader.take(max(reader.left, 1))
+            return
+        for nibble in (head >> 4, head & 0x0F):
+            if nibble == 15:
+                raise ProtocolError("a reserved option")
+        reader.take({13: 1, 14: 2}.get(head >> 4, 0))
+        length = head & 0x0F
+        if length >= 13:
+            length = 13 + reader.uint(1) if length == 13 else 269 + reader.uint(2)
+        reader.take(length)
+
+
+def read_kerberos_datagram(reader: Reader) -> None:
+    """As over TCP, without the length."""
+    data = len(reader.data).to_bytes(4, "big") + reader.data
+    read_kerberos(Reader(data, end=len(data)))
+
+
+def read_netbios_datagram(reader: Reader) -> None:
+    """A datagram of a name, or a query."""
+    reader.uint(1, 0x10, 0x16)
+    reader.uint(1, 0, 0x0F)
+    reader.take(8)
+
+
+CALL: Final = bytes(4) + b"\0\0\0\2"
+REPLIES: Final = (b"\0\0\0\1" + bytes(4), b"\0\0\0\1\0\0\0\1")
+
+
+def read_rpc_call(reader: Reader) -> None:
+    """A call, up to its procedure (RFC 5531 §9)."""
+    reader.take(4)
+    reader.one_of(CALL)
+    reader.uint(4, 100000, 0x5FFFFFFF)
+    reader.uint(4, 0, 255)
+    reader.uint(4, 0, 1023)
+
+
+def read_rpc_reply(reader: Reader) -> None:
+    """An answer, up to its status."""
+    reader.take(4)
+    reader.one_of(*REPLIES)
+    reader.uint(4, 0, 5)
+
+
+PROTOCOLS: Final = (
+    DatagramProtocol(name="ntp", request=read_ntp, ports=frozenset({123})),
+    DatagramProtocol(
+        name="ntp", request=read_ntp_control, ports=frozenset({123}), evidence=Evidence.PORT
+    ),
+    DatagramProtocol(
+        name="dhcp", request=read_dhcp, ports=frozenset({67, 68}), evidence=Evidence.MAGIC
+    ),
+    DatagramProtocol(
+        name="dhcpv6", request=read_dhcpv6, ports=frozenset({546, 547}), evidence=Evidence.PORT
+    ),
+    DatagramProtocol(
+        name=Tftp.name,
+        request=read_tftp,
+        announced=read_tftp_data,
+        ports=frozenset({69}),
+        evidence=Evidence.MAGIC,
+        converse=lambda context: Tftp(context=context),
+    ),
+    DatagramProtocol(name="snmp", request=read_snmp, ports=frozenset({161, 162})),
+    DatagramProtocol(
+        name="syslog", request=read_syslog, ports=frozenset({514}), evidence=Evidence.PORT
+    ),
+    DatagramProtocol(
+        name="radius", request=read_radius, ports=frozenset({1645, 1646, 1812, 1813, 3799})
+    ),
+    DatagramProtocol(
+        name="ssdp", request=read_ssdp, ports=frozenset({1900}), evidence=Evidence.MAGIC
+    ),
+    DatagramProtocol(
+        name="coap", request=read_coap, ports=frozenset({5683}), evidence=Evidence.PORT
+    ),
+    DatagramProtocol(
+        name="kerberos",
+        request=read_kerberos_datagram,
+        ports=frozenset({88}),
+        evidence=Evidence.MAGIC,
+    ),
+    DatagramProtocol(
+        name="netbios-dgm",
+        request=read_netbios_datagram,
+        ports=frozenset({138}),
+        evidence=Evidence.PORT,
+    ),
+    DatagramProtocol(
+        name="rpc",
+        request=either(read_rpc_call, read_rpc_reply),
+        ports=frozenset({111, 2049}),
+    ),
+)

@@ -1,0 +1,62 @@
+"""Connections that a conversation announces: who will be connected to, and what will be said there.
+
+Data of FTP, media of SIP and RTSP, files of IRC have no bytes of their own by which they could be
+known. What announces them knows the address and the protocol. A driver keeps a table of such
+announcements (`Expectations`), bounded and short-lived, and looks up the flows that open.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from mitml4.dataclass import dataclass
+
+__all__ = ["Announcement", "Expectations", "Transport"]
+
+Transport: TypeAlias = Literal["tcp", "udp"]
+
+_MAX_EXPECTED: Final = 4096
+_LIFETIME_S: Final = 120.0
+"""For how long a connection is waited for. Media of a call begin when it is answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """A connection that one of the two sides will make."""
+
+    protocol: str
+    transport: Transport
+    host: str | None
+    """The address that will be connected to, or that datagrams go to or come from, as text; None:
+    the server of the conversation that announces it."""
+    port: int
+
+
+class Expectations:
+    """The announcements of all flows that have not been fulfilled."""
+
+    def __init__(self) -> None:
+        self._expected: dict[tuple[Transport, str, int], tuple[float, str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._expected)
+
+    def add(self, announcement: Announcement, server: str, now_s: float) -> None:
+        """`server`: the address of the server of the flow that announces it."""
+        key = announcement.transport, announcement.host or server, announcement.port
+        self._expected.pop(key, None)
+        if len(self._expected) >= _MAX_EXPECTED:
+            del self._expected[next(iter(self._expected))]
+        self._expected[key] = now_s + _LIFETIME_S, announcement.protocol
+
+    def take(self, transport: Transport, host: str, port: int, now_s: float) -> str | None:
+        """The protocol that is expected at this address. Data of TCP is expected once; datagrams
+        may come from several sides."""
+        key = transport, host, port
+        found = self._expected.get(key)
+        if found is None:
+            return None
+        until_s, protocol = found
+        if transport == "tcp" or until_s < now_s:
+            del self._expected[key]
+        return protocol if now_s <= until_s else None
