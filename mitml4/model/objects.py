@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from heapq import merge
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from mitml4.events import VERSION
 from mitml4.model.flow import Body, Data, Exchange, Flow, Layer, Message, Problem, Response
@@ -14,8 +14,6 @@ from mitml4.model.flow import Body, Data, Exchange, Flow, Layer, Message, Proble
 __all__ = ["objects_of"]
 
 _Timed: TypeAlias = tuple[datetime, dict[str, Any]]
-_LATER_FIELDS: Final = ("process", "container")
-"""Of flow.open: fields that not every version writes."""
 
 
 def objects_of(flow: Flow) -> Iterator[dict[str, Any]]:
@@ -59,9 +57,9 @@ def _opening(flow: Flow) -> dict[str, Any]:
         "name": flow.name,
         "side": flow.side,
         "session_flow": flow.session_flow,
+        "container": flow.container,
     }
-    later = ((name, getattr(flow, name)) for name in _LATER_FIELDS)
-    return said | {name: value for name, value in later if value is not None}
+    return said if flow.process is None else said | {"process": flow.process}
 
 
 def _closing(flow: Flow) -> dict[str, Any]:
