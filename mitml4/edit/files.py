@@ -13,12 +13,13 @@ from typing import Final
 
 from mitml4.dataclass import dataclass
 
-__all__ = ["TYPES", "Folder", "Stamp", "media_type"]
+__all__ = ["TYPES", "Folder", "Stamp", "media_type", "read_whole", "stamp_of"]
 
 Stamp = tuple[int, int, int]
 """What changes when a file does: its number, its size, and the time of its last change (ns)."""
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_LINK_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_PARTS: Final = 64
 
 # A part of IANA's registry; `mimetypes` would read files of the machine.
@@ -45,6 +46,11 @@ TYPES: Final = {
 }
 
 
+def stamp_of(found: os.stat_result) -> Stamp:
+    """The stamp of a file."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def media_type(name: str) -> str:
     """The content type of a file by its name."""
     return TYPES.get(name.rpartition(".")[2].lower(), "application/octet-stream")
@@ -63,12 +69,11 @@ class Folder:
 
     def stamp(self, name: str) -> Stamp:
         """Of a file in this folder itself. Raises OSError."""
-        found = os.stat(name, dir_fd=self.descriptor)
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return stamp_of(os.stat(name, dir_fd=self.descriptor))
 
-    def read_rules(self, name: str, limit: int) -> bytes:
-        """A file in this folder itself, which may be a link. Raises OSError."""
-        return _read(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor), limit)
+    def open_file(self, name: str) -> int:
+        """A descriptor of a file in this folder itself, which may be a link. Raises OSError."""
+        return os.open(name, _LINK_FLAGS, dir_fd=self.descriptor)
 
     def read(self, parts: list[str], limit: int) -> tuple[str, bytes]:
         """A file below this folder, or the `index.html` of a folder there; its name and content.
@@ -95,7 +100,7 @@ class Folder:
                 os.close(at)
                 at = inner
             descriptor, at = at, -1
-            return name, _read(descriptor, limit)
+            return name, read_whole(descriptor, limit)
         finally:
             if at >= 0:
                 os.close(at)
@@ -117,7 +122,8 @@ class Folder:
             os.close(at)
 
 
-def _read(descriptor: int, limit: int) -> bytes:
+def read_whole(descriptor: int, limit: int) -> bytes:
+    """A file, whose descriptor is closed. Raises OSError, with EFBIG above the limit."""
     with open(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):

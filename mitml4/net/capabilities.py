@@ -45,6 +45,7 @@ class Capability(IntEnum):
 
     CHOWN = 0
     DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
     KILL = 5
     NET_ADMIN = 12
     NET_RAW = 13

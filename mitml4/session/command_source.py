@@ -116,7 +116,7 @@ class CommandSource:
         datagrams = (
             CarriedDatagrams(namespace)
             if config.udp == "pass"
-            else DroppedDatagrams(namespace, note)
+            else DroppedDatagrams(namespace, note, may_pass=not config.policy.allow)
         )
         listener = Listener(namespace.listener_socket)
         dialer = _Dialer(namespace, takes_loopback(config))

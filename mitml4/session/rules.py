@@ -1,13 +1,16 @@
 """The files of rules of a session, which are read again when they change.
 
 A session opens no path once it is confined. The folder of each file is open from the start, and the
-file is opened below it by its name: editors replace a file by another one. The process has given up
-root by then, so others than root have to be able to read it; where they are not, that is said.
+file is opened below it by its name: editors replace a file by another one. A session that root has
+started has given up root by then: what only root may read is opened by another process
+(`file_opener.py`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +19,12 @@ import trio
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Editor
 from mitml4.edit.editors import Editors
-from mitml4.edit.files import Folder, Stamp
+from mitml4.edit.files import Folder, Stamp, read_whole, stamp_of
 from mitml4.edit.parser import MAX_RULES_BYTES, RulesError, parse_rules
 from mitml4.edit.rules import RuleEditor
 from mitml4.errors import UsageError
 from mitml4.printable import printable
+from mitml4.session.file_opener import FileOpener
 
 __all__ = ["RuleFiles"]
 
@@ -37,6 +41,8 @@ class _RuleFile:
     editor: RuleEditor
     stamp: Stamp | None
     """None: it cannot be read, which was said."""
+    open_as_root: Callable[[], int] | None = None
+    """Opens it where this process may not. Raises OSError."""
 
     @classmethod
     def open(cls, path: Path, limit: int) -> _RuleFile:
@@ -51,14 +57,35 @@ class _RuleFile:
 
     def read(self) -> None:
         """Raises OSError, RulesError, and changes nothing then."""
-        content = self.folder.read_rules(self.path.name, MAX_RULES_BYTES)
+        content = read_whole(self._open(), MAX_RULES_BYTES)
         rules = parse_rules(str(self.path), content, self.folder)
         self.editor = RuleEditor(rules=rules, folder=self.folder, limit=self.limit)
+
+    def _open(self) -> int:
+        try:
+            return self.folder.open_file(self.path.name)
+        except PermissionError:
+            if self.open_as_root is None:
+                raise
+            return self.open_as_root()
+
+    def _stamp(self) -> Stamp:
+        """Raises OSError."""
+        try:
+            return self.folder.stamp(self.path.name)
+        except PermissionError:  # the folder is root's alone
+            if self.open_as_root is None:
+                raise
+            descriptor = self.open_as_root()
+            try:
+                return stamp_of(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
 
     def read_if_changed(self) -> str | None:
         """Read it again if it has changed. Returns what the user is told."""
         try:
-            stamp = self.folder.stamp(self.path.name)
+            stamp = self._stamp()
             if stamp == self.stamp:
                 return None
             self.stamp = stamp
@@ -80,10 +107,17 @@ class RuleFiles:
 
     def __init__(self, files: Sequence[_RuleFile]) -> None:
         self._files = files
+        self._opener: FileOpener | None = None
+        if files and os.geteuid() == 0:
+            opener = self._opener = FileOpener(
+                [(file.folder.descriptor, file.path.name) for file in files]
+            )
+            for index, file in enumerate(files):
+                file.open_as_root = partial(opener.open, index)
 
     @classmethod
     def open(cls, paths: Sequence[Path], limit: int) -> RuleFiles:
-        """Raises UsageError, RulesError."""
+        """Raises UsageError, RulesError, MachineError."""
         return cls([_RuleFile.open(path, limit) for path in paths])
 
     @property
@@ -92,6 +126,11 @@ class RuleFiles:
         if len(self._files) == 1:
             return self._files[0].editor
         return Editors([file.editor for file in self._files])
+
+    def close(self) -> None:
+        """Files are not read again."""
+        if self._opener:
+            self._opener.close()
 
     async def watch(self, say: Callable[[str], None]) -> None:
         """Read files again when they change. Until cancelled."""

@@ -287,6 +287,7 @@ class Session:
             nursery.cancel_scope.cancel()
         if self._scripts:
             self._scripts.close()
+        self._rules.close()
         relay.pipes.close()
 
     async def _accept(self, source: FlowSource, services: Services) -> None:

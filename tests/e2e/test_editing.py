@@ -63,6 +63,14 @@ def wait_said(session, text: str, get) -> bool:
     return text in session.said()
 
 
+def poll_text(get, text: str) -> bool:
+    """Visit until the page is this."""
+    deadline = time.monotonic() + 30
+    while (got := get(f"http://{V4}/")) != text and time.monotonic() < deadline:
+        pass
+    return got == text
+
+
 @pytest.mark.usefixtures("nginx", "proxies")
 def test_a_session_reads_rules_and_files_after_it_has_given_up_root(intercept, rules, get):
     session = intercept("--rules", str(rules))
@@ -86,5 +94,15 @@ def test_a_session_reads_rules_and_files_after_it_has_given_up_root(intercept, r
     assert get(f"http://{V4}/") == "hello from two\n"
     rules.chmod(0o600)
     rules.write_text(RULES.replace("VERSION", "three"))
+    assert poll_text(get, "hello from three\n")
+    rules.parent.chmod(0o700)
+    other = rules.with_suffix(".new")  # as editors replace a file
+    other.write_text(RULES.replace("VERSION", "four").replace('file = "web"', "close = true"))
+    other.chmod(0o600)
+    other.rename(rules)
+    assert poll_text(get, "hello from four\n")
+    secret = rules.with_suffix(".secret")
+    rules.rename(secret)
+    rules.symlink_to(secret)
     assert wait_said(session, "cannot be read again", get)
-    assert get(f"http://{V4}/") == "hello from two\n"
+    assert get(f"http://{V4}/") == "hello from four\n"

@@ -40,8 +40,12 @@ log = logging.getLogger(__name__)
 class DroppedDatagrams:
     """Reads and drops them."""
 
-    def __init__(self, namespace: Namespace, note: Callable[[str], None]) -> None:
-        """`note` is called once, when datagrams are dropped."""
+    def __init__(
+        self, namespace: Namespace, note: Callable[[str], None], *, may_pass: bool
+    ) -> None:
+        """`note` is called once, when datagrams are dropped. `may_pass`: there is an option that
+        lets them pass."""
+        self._hint = ": --udp pass" if may_pass else ""
         self.count = 0
         self._socket = trio.socket.from_stdlib_socket(namespace.datagrams.dup())
         self._note = note
@@ -54,7 +58,7 @@ class DroppedDatagrams:
                 self.count += 1
                 if self.count == 1:
                     where = _original_destination(ancillary) or "somewhere"
-                    self._note(f"UDP is dropped (the first datagram was for {where}): --udp pass")
+                    self._note(f"UDP is dropped (the first datagram was for {where}){self._hint}")
 
 
 class CarriedDatagrams:
