@@ -12,6 +12,16 @@ import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from ctypes import (
+    c_char,
+    c_char_p,
+    c_int,
+    c_ushort,
+    c_void_p,
+    cdll,
+    create_string_buffer,
+)
+from ctypes.util import find_library
 
 NAME = "www.example"
 REQUEST = b"GET /wait HTTP/1.0\r\n\r\n"
@@ -135,6 +145,61 @@ def mbedtls_server(certificate, key):
     return wrap
 
 
+# --- wolfSSL, whose package of PyPI has no sources ------------------------------------------------
+
+
+class WolfConnection:
+    def __init__(self, raw, case):
+        self.raw = raw
+        self.wolf = wolf = cdll.LoadLibrary(find_library("wolfssl"))
+        for name in ("wolfTLSv1_2_client_method", "wolfTLSv1_3_client_method"):
+            getattr(wolf, name).restype = c_void_p
+        for name, *arguments in (
+            ("CTX_new", c_void_p),
+            ("CTX_set_verify", c_void_p, c_int, c_void_p),
+            ("CTX_set_cipher_list", c_void_p, c_char_p),
+            ("CTX_set_groups", c_void_p, c_void_p, c_int),
+            ("new", c_void_p),
+            ("set_fd", c_void_p, c_int),
+            ("UseSNI", c_void_p, c_char, c_char_p, c_ushort),
+            ("connect", c_void_p),
+            ("write", c_void_p, c_char_p, c_int),
+            ("read", c_void_p, c_char_p, c_int),
+            ("shutdown", c_void_p),
+        ):
+            function = getattr(wolf, f"wolfSSL_{name}")
+            function.argtypes = arguments
+            function.restype = c_void_p if name.endswith("new") else c_int
+        raw.setblocking(True)
+        version = case["version"].replace(".", "_")
+        context = wolf.wolfSSL_CTX_new(getattr(wolf, f"wolfTLSv{version}_client_method")())
+        wolf.wolfSSL_CTX_set_verify(context, 0, None)
+        if suite := case.get("suite"):
+            self.check(wolf.wolfSSL_CTX_set_cipher_list(context, suite.encode()))
+        if group := case.get("group"):
+            self.check(wolf.wolfSSL_CTX_set_groups(context, (c_int * 1)(group), 1))
+        self.tls = wolf.wolfSSL_new(context)
+        self.check(wolf.wolfSSL_set_fd(self.tls, raw.fileno()))
+        self.check(wolf.wolfSSL_UseSNI(self.tls, b"\0", NAME.encode(), len(NAME)))
+        self.check(wolf.wolfSSL_connect(self.tls))
+
+    def check(self, outcome):
+        if outcome < 1:
+            raise OSError(outcome)
+        return outcome
+
+    def send(self, data):
+        self.check(self.wolf.wolfSSL_write(self.tls, data, len(data)))
+
+    def recv(self, count):
+        buffer = create_string_buffer(count)
+        size = self.check(self.wolf.wolfSSL_read(self.tls, buffer, count))
+        return buffer.raw[:size]
+
+    def close(self):
+        self.wolf.wolfSSL_shutdown(self.tls)
+
+
 # --- both roles ----------------------------------------------------------------------------------
 
 
@@ -144,6 +209,8 @@ def library(name) -> tuple[Callable, Callable]:
             return tlslite_client, tlslite_server
         case "mbedtls":
             return mbedtls_client, mbedtls_server
+        case "wolfssl":
+            return WolfConnection, None
         case _:
             module = __import__(name)
             return context_client(module), context_server(module)
