@@ -91,6 +91,7 @@ def unchanged(sent: bytes, answered: bytes) -> tuple[bytes, bytes, bytes, bytes]
 
 
 GZIPPED = gzip.compress(b"a secret", mtime=0)
+BOMB = gzip.compress(bytes(100 * EDIT_LIMIT), mtime=0)
 AS_IT_CAME = {
     "a request": [unchanged(GET, OK)],
     "several": [unchanged(GET, OK), unchanged(GET, OK)],
@@ -137,6 +138,13 @@ AS_IT_CAME = {
         unchanged(
             GET,
             b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+        )
+    ],
+    "a body that unfolds to more than may be held": [
+        unchanged(
+            GET,
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(BOMB), BOMB),
         )
     ],
     "no HTTP": [unchanged(b"\x00\x01\x02binary", b"\xff\xfe")],

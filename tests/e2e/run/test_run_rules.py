@@ -229,3 +229,33 @@ def test_messages_of_websockets_are_edited_between_real_ends(host) -> None:
     assert ended.out == "done\n", ended.err
     applied = [event["what"] for event in ended.of_type("rule.applied")]
     assert applied == ["replace in message"] * 10
+
+
+ASKING_TOO_MUCH = """
+[[rule]]
+match = "path:/grown"
+replace = { in = "response.body", regex = "", with = "@10000@" }
+
+[[rule]]
+match = "path:/delayed"
+delay = "10m"
+"""
+
+
+def test_a_rule_that_asks_too_much_stops_nobody(host, nginx) -> None:
+    """A body that would grow above the limit, and a delay that outlives the client."""
+    (nginx / "grown").write_text("a small body")
+    rules = write(host, ASKING_TOO_MUCH.replace("@10000@", "x" * 10_000))
+    url = "https://www.example"
+    script = f"""
+for version in --http1.1 --http2; do
+  timeout 3 curl -sS $version {url}/delayed; echo == $?
+  curl -sS $version {url}/grown; echo
+  curl -sS $version {url}/
+done
+"""
+    ended = host.run("sh", "-c", script, options=("--rules", rules, "--edit-limit", "64KiB"))
+    assert ended.out == 2 * "== 124\na small body\nhello from nginx\n", ended.err
+    reasons = {(event["what"], event["reason"]) for event in ended.of_type("rule.applied")}
+    assert ("not replaced", "the result has more than 65536 bytes") in reasons
+    assert ended.of_type("flow.close")[0]["duration_s"] < 60
