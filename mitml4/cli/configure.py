@@ -63,6 +63,8 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
     return InterceptConfig(
         scope=scope,
         attach=attach,
+        trust=given["trust"],
+        reset_existing=given["reset_existing"],
         ca_dir=given["ca_dir"] or _default_ca_directory(),
         output=_display_on_stdout(given),
         duration_s=given["duration"],
@@ -83,6 +85,11 @@ def _attach(given: dict[str, Any]) -> Attach | None:
         raise UsageError(
             "--iface, --container, --pid or --netns has to say whose connections",
             hint=f"--iface NAME, one of: {present}",
+        )
+    if given["reset_existing"] and named[0] == "iface":
+        raise UsageError(
+            "--reset-existing is for --container, --pid and --netns",
+            hint="leave out --reset-existing",
         )
     if len(named) > 1:
         raise UsageError(

@@ -24,17 +24,18 @@ __all__ = ["intercept"]
     epilog="""\b
 Examples:
   sudo mitml4 intercept --iface eth0
-  sudo mitml4 intercept --iface wg0 --port 443,8000-8999 --passthrough '*.bank.example'
+  sudo mitml4 intercept --container web
   sudo mitml4 intercept --iface eth0 --json | jq -c 'select(.type=="http.request") | .url'
 """,
 )
 @intercept_options
 @click.pass_obj
 def intercept(console: Console, /, **options: Any) -> ExitCode:
-    """Intercept TCP that crosses an interface.
+    """Intercept TCP that crosses an interface, or that a container starts.
 
-    mitml4 intercepts the connections that this host forwards or starts through the interface, names
-    their protocols, and decrypts TLS. Connections to this host's own services, and connections that
+    mitml4 intercepts the connections that this host forwards or starts through the interface, or
+    that a container, a process or a network namespace starts; it names their protocols, and
+    decrypts TLS. Connections to this host's own services, and connections that
     are already open, are not touched. The rules are removed when the session ends, even if it is
     killed. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
     """

@@ -80,10 +80,12 @@ class Entry:
 
 COMMANDS: Final = {
     "intercept": Entry(
-        "mitml4.cli.intercept:intercept", "Intercept TCP that crosses an interface."
+        "mitml4.cli.intercept:intercept",
+        "Intercept TCP that crosses an interface, or that a container starts.",
     ),
     "detect": Entry(
-        "mitml4.cli.detect:detect", "Name the protocol stack of each TCP flow in captures."
+        "mitml4.cli.detect:detect",
+        "Name the protocol stack of each flow of TCP and UDP in captures.",
     ),
     "view": Entry("mitml4.cli.view:view", "Show the flows of a file, or write a report of them."),
     "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
@@ -93,7 +95,9 @@ COMMANDS: Final = {
         "mitml4.cli.doctor:doctor",
         "Say whether this machine can intercept, and what to do where not.",
     ),
-    "cleanup": Entry("mitml4.cli.cleanup:cleanup", "Remove the files of killed demos."),
+    "cleanup": Entry(
+        "mitml4.cli.cleanup:cleanup", "Remove what killed sessions and demos have left."
+    ),
     "demo": Entry("mitml4.cli.demo:demo", "Show mitml4 at work in a lab of network namespaces."),
     "schema": Entry("mitml4.cli.schema:schema", "Print the JSON Schema of the events."),
 }

@@ -89,10 +89,10 @@ def mount_slave() -> None:
     checked(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
 
 
-def mount_tmpfs(directory: Path) -> None:
-    """Mount an empty file system in memory over a directory."""
+def mount_tmpfs(directory: Path, source: str = "mitml4") -> None:
+    """Mount an empty file system in memory over a directory; the list of mounts shows `source`."""
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
-    checked(libc.mount(b"mitml4", os.fsencode(directory), b"tmpfs", flags, b"mode=755"))
+    checked(libc.mount(os.fsencode(source), os.fsencode(directory), b"tmpfs", flags, b"mode=755"))
 
 
 def mount_bind(source: Path | str, target: Path) -> None:

@@ -89,6 +89,8 @@ class LinkWatch:
 
     async def changes(self) -> list[Change]:
         """The changes since the last call; waits until there are some."""
+        if not self._given:
+            await trio.sleep_forever()
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self._forget_messages()

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from mitml4.errors import MachineError
+from mitml4.net.attach.reset import reset_open_connections
 from mitml4.net.links import names_of_links
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.session.attachment import Attachment
@@ -43,13 +44,26 @@ class AttachedSource(Rules):
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, attachment: Attachment, preparation: Preparation, note: Say, policy: Policy
+        cls,
+        attachment: Attachment,
+        preparation: Preparation,
+        note: Say,
+        policy: Policy,
+        *,
+        resets_existing: bool,
     ) -> AsyncIterator[AttachedSource]:
         """The rules are in place while this is entered. Raises MachineError."""
         async with intercepting(preparation) as interception:
             for each in interception.notes:
                 note(each)
-            yield cls(attachment, preparation, interception, policy)
+            if resets_existing:
+                number = reset_open_connections(attachment.network, preparation.scope)
+                note(
+                    f"{number} open {'connection was' if number == 1 else 'connections were'} reset"
+                )
+            source = cls(attachment, preparation, interception, policy)
+            attachment.restrict()
+            yield source
 
     def start(self) -> SourceStart:
         return replace(
@@ -61,6 +75,9 @@ class AttachedSource(Rules):
             nursery.start_soon(super().watch, session)
             nursery.start_soon(self._watch_target, session)
             nursery.start_soon(self._watch_helper, session)
+            trust = self._attachment.trust
+            for channel in trust.channels if trust else ():
+                nursery.start_soon(self._watch_covers, session, channel)
 
     async def _watch_target(self, session: SessionControl) -> None:
         target = self._attachment.target
@@ -77,3 +94,8 @@ class AttachedSource(Rules):
         await trio.lowlevel.wait_readable(self._attachment.network.channel)
         reason = f"the process that keeps {self._attachment.target.what} open has ended"
         session.stop("network lost", MachineError(reason, hint="start the session again"))
+
+    async def _watch_covers(self, session: SessionControl, channel: int) -> None:
+        await trio.lowlevel.wait_readable(channel)
+        reason = f"the process that covers files of {self._attachment.target.what} has ended"
+        session.stop("covers lost", MachineError(reason, hint="mitml4 cleanup"))

@@ -10,6 +10,7 @@ from mitml4.errors import UsageError
 from mitml4.net.attach.network import AttachedNetwork
 from mitml4.net.attach.target import Target
 from mitml4.session.config import Attach
+from mitml4.session.container_trust import ContainerTrust
 from mitml4.session.containers import find_container
 
 __all__ = ["Attachment"]
@@ -23,10 +24,11 @@ class Attachment:
     network: AttachedNetwork
     container: str | None
     """The container's name."""
+    trust: ContainerTrust | None
 
     @classmethod
-    def open(cls, attach: Attach) -> Self:
-        """Find the namespace, and enter it with a helper. Call it while there is one thread.
+    def open(cls, attach: Attach, *, trust: bool) -> Self:
+        """Find the namespace, and enter it with helpers. Call it while there is one thread.
 
         Raises UsageError, MachineError.
         """
@@ -39,10 +41,19 @@ class Attachment:
                     hint="mitml4 intercept --iface NAME, for all connections of this host",
                 )
             network = undo.enter_context(AttachedNetwork.enter(target))
+            trusting = ContainerTrust.open(target) if trust else None
             undo.pop_all()
-            return cls(target, network, container)
+            return cls(target, network, container, trusting)
+
+    def restrict(self) -> None:
+        """Let the helpers do only what a running session needs. Raises MachineError."""
+        self.network.restrict()
+        if self.trust:
+            self.trust.restrict()
 
     def close(self) -> None:
+        if self.trust:
+            self.trust.close()
         self.network.close()
         self.target.close()
 

@@ -91,6 +91,10 @@ class InterceptConfig(SessionConfig):
     scope: Scope
     attach: Attach | None = None
     """None: the interfaces of the scope, on this host."""
+    trust: bool = True
+    """Let the programs that it is attached to trust the CA."""
+    reset_existing: bool = False
+    """Reset the connections that are open there."""
     ca_dir: Path
     dry_run: bool = False
     """Print the rules and their undo; change nothing."""

@@ -31,9 +31,11 @@ from mitml4.session.source import FlowSource, confined
 from mitml4.session.summary import summary
 from mitml4.session.writing import notes_of
 from mitml4.signals import ending_signals
+from mitml4.tls.pinning import Site
 
 __all__ = ["run_session"]
 
+_MOST_HINTS: Final = 20
 _KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
 """Needed to hold and release SYNs, and to set marks on connections to servers."""
 
@@ -57,11 +59,27 @@ async def run_session(
     session = Session(config, say, complain, taps)
     authority = stored_authority(config.ca_dir, say)
     session.policy.limit(authority.permitted_domains)
-    interceptor, named = tls_interceptor(config, authority, session.on_secret)
+    trust = attachment.trust if attachment else None
+    roots = trust.roots() if trust else []
+    interceptor, named = tls_interceptor(
+        config,
+        authority,
+        session.on_secret,
+        sets=[roots] if roots else None,
+        on_pinned=_Hints(session.note).pinned if trust else None,
+    )
+    for note in trust.lay(authority.certificate) if trust else ():
+        session.note(note)
     pages = ca_pages(authority) if config.ca_page else None
     rules: AbstractAsyncContextManager[FlowSource]
     if attachment:
-        rules = AttachedSource.opened(attachment, preparation, session.note, config.policy)
+        rules = AttachedSource.opened(
+            attachment,
+            preparation,
+            session.note,
+            config.policy,
+            resets_existing=config.reset_existing,
+        )
     else:
         rules = Rules.applied(preparation, session.note, config.policy)
     async with _signals(session):
@@ -72,6 +90,24 @@ async def run_session(
     took = trio.current_time() - started
     say(summary(hub.totals, took, outputs.names, hub.dropped_events))
     return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
+
+
+class _Hints:
+    """Says of each site once that a program refuses the CA's certificates for it."""
+
+    def __init__(self, note: Say) -> None:
+        self._note = note
+        self._said: set[str] = set()
+
+    def pinned(self, site: Site) -> None:
+        name = site.sni or site.target
+        if name in self._said or len(self._said) == _MOST_HINTS:
+            return
+        self._said.add(name)
+        self._note(
+            f"a program refuses the CA's certificate for {name}: if it runs since before this "
+            "session, restart it"
+        )
 
 
 @asynccontextmanager

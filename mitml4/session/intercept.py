@@ -53,4 +53,4 @@ def _attached(config: InterceptConfig) -> AbstractContextManager[Attachment | No
         return nullcontext()
     from mitml4.session.attachment import Attachment
 
-    return Attachment.open(config.attach)
+    return Attachment.open(config.attach, trust=config.trust and not config.dry_run)

@@ -15,7 +15,7 @@ from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
-from mitml4.tls.pinning import PassthroughCache
+from mitml4.tls.pinning import PassthroughCache, Site
 from mitml4.tls.probe import Probes
 from mitml4.tls.trust_store import system_roots
 from mitml4.tls.verify import Verifier, added_roots
@@ -38,6 +38,7 @@ def tls_interceptor(
     *,
     sets: Sequence[Collection[bytes]] | None = None,
     narrower: Mapping[frozenset[int], CertificateAuthority] | None = None,
+    on_pinned: Callable[[Site], None] | None = None,
 ) -> tuple[TlsInterceptor, Authority]:
     """The TLS interceptor of a session, and the CA as `session.start` names it.
 
@@ -63,7 +64,7 @@ def tls_interceptor(
         contexts=Contexts(keylog=keylog, client_identity=identity),
         verifier=Verifier(*trusted),
         passthrough_cache=PassthroughCache(
-            trio.current_time, learns_pins=config.on_pinned == "passthrough"
+            trio.current_time, learns_pins=config.on_pinned == "passthrough", on_pinned=on_pinned
         ),
         probes=Probes(authority) if config.probe_clients else None,
         upstream=config.upstream,

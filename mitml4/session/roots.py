@@ -34,7 +34,7 @@ from mitml4.tls.trust_store import (
     system_roots,
 )
 
-__all__ = ["Authorities", "CommandRoots", "Place"]
+__all__ = ["NAMING_ROOTS", "Authorities", "CommandRoots", "Place"]
 
 _DIRECTORIES: Final = (
     *("SSL_CERT_DIR", "GIT_SSL_CAPATH", "PERL_LWP_SSL_CA_PATH", "HTTPS_CA_DIR"),
@@ -52,6 +52,9 @@ _ONLY_IF_NAMED: Final = (
 )
 """Variables that are set only if the environment has them: the programs find the default roots
 without."""
+
+NAMING_ROOTS: Final = (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *_DIRECTORIES)
+"""All variables that name files or directories of roots."""
 
 _OPENSSL: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
@@ -105,7 +108,7 @@ class CommandRoots:
 
     def _find_places(self) -> Iterator[tuple[str, Place]]:
         read = cache(_roots_in)  # many variables may name one file
-        for variable in (*BUNDLE_VARIABLES, *_ONLY_IF_NAMED, *_DIRECTORIES):
+        for variable in NAMING_ROOTS:
             named = self._environ.get(variable) or self._usual_file(variable)
             others = _INSTEAD.get(variable, ())
             adds = variable in _ADDING

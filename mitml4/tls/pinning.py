@@ -118,8 +118,16 @@ class Record:
 class PassthroughCache:
     """The decisions that a session has learned."""
 
-    def __init__(self, clock: Callable[[], float], *, learns_pins: bool = True) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        learns_pins: bool = True,
+        on_pinned: Callable[[Site], None] | None = None,
+    ) -> None:
+        """`on_pinned` is told of each site for which a client refuses our certificate."""
         self.clock = clock
+        self.on_pinned = on_pinned
         self.learns_pins = learns_pins
         """False: clients that refuse our certificate are never passed through."""
         self._records: FIFOCache[tuple[Client, Site], Record] = FIFOCache(_HARD_LIMIT)
@@ -171,6 +179,8 @@ class PassthroughCache:
         record = self.renew(client, site)
         lasts_s = _REMEMBERED_S if reason in _LASTING else _PASSTHROUGH_S
         record.reason, record.passthrough_until = reason, self.clock() + lasts_s
+        if reason == PINNED and self.on_pinned:
+            self.on_pinned(site)
         voters = self._voters.get(site) or FIFOCache(_MOST_VOTERS)
         voters[client.address] = record
         self._voters[site] = voters

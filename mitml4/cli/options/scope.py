@@ -52,6 +52,13 @@ SCOPE: Final = (
         metavar="NAME|PATH",
         help="Intercept the connections of this network namespace instead, which `ip netns` knows.",
     ),
+    option(
+        "Scope",
+        "--reset-existing",
+        is_flag=True,
+        help="With these three: end the connections that are open already, so that programs "
+        "connect again, through mitml4.",
+    ),
     choice(
         "Scope",
         "--direction",
@@ -101,6 +108,14 @@ SCOPE: Final = (
         "--spoof-source",
         is_flag=True,
         help="Connect to servers from the client's address, instead of this host's.",
+    ),
+    option(
+        "TLS",
+        "--trust/--no-trust",
+        default=True,
+        show_default=True,
+        help="With --container, --pid and --netns: cover the files of roots there with copies that "
+        "have the certificate authority too, until the session ends.",
     ),
     option(
         "TLS",

@@ -7,10 +7,11 @@ the privileges of that.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from mitml4.errors import MachineError
 from mitml4.net import capabilities, helper, isolation, processes
@@ -19,6 +20,12 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWUSER
 
 __all__ = ["AttachedNetwork"]
+
+_CONNECTING: Final = (
+    (socket.AF_INET, socket.AF_INET6),
+    (socket.SOCK_STREAM, socket.SOCK_DGRAM),
+)
+"""The families and types of sockets that a session creates while it runs."""
 
 
 class AttachedNetwork:
@@ -54,6 +61,10 @@ class AttachedNetwork:
         )
         return socket.socket(fileno=descriptor)
 
+    def restrict(self) -> None:
+        """From now on, create only sockets that connect. Raises MachineError."""
+        helper.ask(self.channel, "restrict")
+
     def close(self) -> None:
         self.channel.close()
 
@@ -68,7 +79,7 @@ def _work(target: Target, channel: socket.socket) -> NoReturn:
     _enter(target)
     processes.close_memory()
     helper.send(channel, {}, [])
-    helper.serve(channel, _answer, leave=lambda: None)
+    helper.serve(channel, _Sockets().answer, leave=lambda: None)
 
 
 def _enter(target: Target) -> None:
@@ -81,8 +92,17 @@ def _enter(target: Target) -> None:
         capabilities.hand_down({Capability.NET_ADMIN, Capability.NET_RAW})
 
 
-def _answer(what: str, arguments: dict[str, Any], _: list[int]) -> helper.Answer:
-    if what != "socket":
-        raise AssertionError(what)
-    sock = socket.socket(arguments["family"], arguments["kind"], arguments["protocol"])
-    return {}, [sock.detach()]
+class _Sockets:
+    """The helper's work."""
+
+    def __init__(self) -> None:
+        self._is_restricted = False
+
+    def answer(self, what: str, arguments: dict[str, Any], _: list[int]) -> helper.Answer:
+        if what == "restrict":
+            self._is_restricted = True
+            return {}, []
+        family, kind = arguments["family"], arguments["kind"]
+        if self._is_restricted and not (family in _CONNECTING[0] and kind in _CONNECTING[1]):
+            raise PermissionError(errno.EPERM, "the session runs already")
+        return {}, [socket.socket(family, kind, arguments["protocol"]).detach()]

@@ -88,6 +88,10 @@ class Target:
         except OSError:
             return True
 
+    def is_of(self, pid: int) -> bool:
+        """Whether a process is in it. Raises OSError."""
+        return _is_same(self.network, Path(f"/proc/{pid}/ns/net"))
+
     def close(self) -> None:
         for descriptor in (self.network, self.user, self.process):
             if descriptor is not None:

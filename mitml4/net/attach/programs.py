@@ -1,0 +1,116 @@
+"""The programs in a network namespace, by the mount namespaces that they share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, Self
+
+from mitml4.dataclass import dataclass
+from mitml4.errors import MachineError
+from mitml4.net.attach.covers import MountNamespace
+from mitml4.net.attach.root import Root
+from mitml4.net.attach.target import Target
+
+__all__ = ["Household", "Program", "households"]
+
+_NS_GET_USERNS: Final = 0xB701  # linux/nsfs.h
+_MOST: Final = 8
+"""The number of mount namespaces that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running program."""
+
+    executable: str
+    arguments: tuple[str, ...]
+    environ: dict[str, str]
+
+    @classmethod
+    def of_process(cls, pid: int) -> Self:
+        """What of it we may see, in the paths of its mount namespace."""
+        executable = ""
+        with suppress(OSError):
+            executable = os.readlink(f"/proc/{pid}/exe")
+        settings = (each.partition("=") for each in _strings(pid, "environ"))
+        return cls(executable, tuple(_strings(pid, "cmdline")), {a: b for a, _, b in settings})
+
+
+@dataclass(frozen=True, slots=True)
+class Household:
+    """Programs with the same files. Close it."""
+
+    pid: int
+    """One of them."""
+    namespace: MountNamespace
+    root: Root
+    programs: tuple[Program, ...]
+
+    @classmethod
+    def of_processes(cls, pids: list[int]) -> Self:
+        """Raises OSError, MachineError."""
+        first = pids[0]
+        with ExitStack() as undo:
+            mounts = os.open(f"/proc/{first}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, mounts)
+            owner: int = fcntl.ioctl(mounts, _NS_GET_USERNS)
+            undo.callback(os.close, owner)
+            os.set_inheritable(owner, False)
+            root = Root.of_process(first)
+            undo.pop_all()
+        programs = tuple(map(Program.of_process, pids))
+        return cls(first, MountNamespace(mounts, owner), root, programs)
+
+    def is_shared(self, target: int) -> bool:
+        """Whether a mount on this file (a descriptor) would appear among the mounts of ours, too:
+        its own mount belongs to a peer group from which ours receive mounts
+        (mount_namespaces(7))."""
+        described = Path(f"/proc/self/fdinfo/{target}").read_text().split()
+        number = described[described.index("mnt_id:") + 1]
+        with suppress(OSError):
+            lines = Path(f"/proc/{self.pid}/mountinfo").read_text(errors="replace").splitlines()
+            groups = next((_groups(each) for each in lines if each.split()[0] == number), set())
+            shared = {each.partition(":")[2] for each in groups if each.startswith("shared:")}
+            ours = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+            return any(each.partition(":")[2] in shared for line in ours for each in _groups(line))
+        return True
+
+    def close(self) -> None:
+        for descriptor in (self.namespace.mounts, self.namespace.user):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.root.close()
+
+
+def households(target: Target) -> Iterator[Household]:
+    """The programs of a target's network namespace, except those that have our own files; the
+    process that was named comes first. Those that may not be looked at are left out."""
+    pids: dict[int, list[int]] = {}
+    ours = os.stat("/proc/self/ns/mnt").st_ino
+    listed = sorted(int(each) for each in os.listdir("/proc") if each.isdecimal())
+    for pid in sorted(listed, key=lambda each: each != target.pid):
+        with suppress(OSError):
+            if target.is_of(pid):
+                mounts = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+                pids.setdefault(mounts, []).append(pid)
+    pids.pop(ours, None)
+    for together in list(pids.values())[:_MOST]:
+        with suppress(OSError, MachineError):
+            yield Household.of_processes(together)
+
+
+def _strings(pid: int, name: str) -> list[str]:
+    with suppress(OSError):
+        content = Path(f"/proc/{pid}/{name}").read_bytes()
+        return [os.fsdecode(each) for each in content.split(b"\0") if each]
+    return []
+
+
+def _groups(line: str) -> set[str]:
+    """The peer groups of a mount, as `shared:N` and `master:N`. proc(5), /proc/pid/mountinfo."""
+    fields = line.partition(" - ")[0].split(" ")[6:]
+    return {each for each in fields if each.startswith(("shared:", "master:"))}

@@ -1,0 +1,177 @@
+"""Lets programs that run already in a container trust the CA: the container's own files of roots
+are covered with copies that have it too, and uncovered when the session ends.
+
+Each file stays what it was, with one certificate more. Where there is none, none is made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
+
+from mitml4.errors import MachineError
+from mitml4.net.attach.covers import Covers
+from mitml4.net.attach.programs import Household, households
+from mitml4.net.attach.target import Target
+from mitml4.regex import regex
+from mitml4.session.container_roots import (
+    BUNDLES,
+    has_own_roots,
+    places_of_directories,
+    places_of_files,
+)
+from mitml4.tls.java_keystore import read_truststore, write_jks
+from mitml4.tls.trust_store import certificates_in, merged_bundle
+
+__all__ = ["ContainerTrust", "with_certificate"]
+
+_LONGEST: Final = 16 << 20
+_SHOWN: Final = 3
+_MARK: Final = b"CERTIFICATE-----"
+_HASHED: Final = regex(r"[0-9a-f]{8}\.[0-9]+")
+
+
+class ContainerTrust:
+    """The files of roots of the programs in a network namespace. Close it, which uncovers them."""
+
+    def __init__(self, target: Target, found: list[tuple[Household, Covers]]) -> None:
+        self._target = target
+        self._found = found
+
+    @classmethod
+    def open(cls, target: Target) -> Self:
+        """Find the programs, and start helpers, before any thread is started. Raises
+        MachineError."""
+        with ExitStack() as undo:
+            found = []
+            for household in households(target):
+                undo.callback(household.close)
+                covers = Covers.start(household.namespace)
+                undo.callback(covers.close)
+                found.append((household, covers))
+            undo.pop_all()
+        return cls(target, found)
+
+    @property
+    def channels(self) -> list[int]:
+        """They become readable when a helper has ended."""
+        return [covers.channel.fileno() for _, covers in self._found]
+
+    def roots(self) -> list[bytes]:
+        """The roots of the first bundle that is found, as DER; empty if there is none."""
+        for household, _ in self._found:
+            for path in BUNDLES:
+                if found := list(certificates_in(household.root.read(path, _LONGEST) or b"")):
+                    return found
+        return []
+
+    def lay(self, certificate: x509.Certificate) -> Iterator[str]:
+        """Cover the files. Yields notes to the user."""
+        covered: list[str] = []
+        for household, covers in self._found:
+            try:
+                covered += _lay_directories(household, covers, certificate)
+                covered += _lay_files(household, covers, certificate)
+            except MachineError as error:
+                yield f"not all files of roots could be covered: {error.message}"
+        what = self._target.what
+        if covered:
+            yield (
+                f"programs of {what} trust the CA from now on ({_listed(covered)}); those that "
+                "have read their roots before are passed through until they are restarted"
+            )
+        elif self._found:
+            yield f"{what} has no file of roots that is known: its programs do not trust the CA"
+        else:
+            yield f"{what} has no files of its own: its programs trust what this host trusts"
+        if own := {name for household, _ in self._found for name in has_own_roots(household)}:
+            yield (
+                f"{', '.join(sorted(own))} has roots of its own: it trusts the CA once it is "
+                "started with NODE_EXTRA_CA_CERTS, or NODE_OPTIONS=--use-openssl-ca"
+            )
+
+    def restrict(self) -> None:
+        """From now on, only uncover. Raises MachineError."""
+        for _, covers in self._found:
+            covers.restrict()
+
+    def close(self) -> None:
+        for household, covers in self._found:
+            covers.close()
+            household.close()
+
+
+def _listed(paths: list[str]) -> str:
+    shown = ", ".join(paths[:_SHOWN])
+    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"
+
+
+def with_certificate(content: bytes, certificate: x509.Certificate) -> bytes | None:
+    """A PEM bundle or Java's key store with one certificate more. None if it is neither, or has it
+    already."""
+    der = certificate.public_bytes(Encoding.DER)
+    if _MARK in content:
+        if der in certificates_in(content):
+            return None
+        return content + (b"" if content.endswith(b"\n") else b"\n") + merged_bundle([der])
+    try:
+        trusted = read_truststore(content)
+    except ValueError:
+        return None
+    return None if der in trusted or not trusted else write_jks([*trusted, der])
+
+
+def _lay_files(
+    household: Household, covers: Covers, certificate: x509.Certificate
+) -> Iterator[str]:
+    for path, target in _distinct(household, places_of_files(household), stat.S_ISREG):
+        content = household.root.read(path, _LONGEST)
+        merged = content and with_certificate(content, certificate)
+        if merged:
+            covers.file(target, merged)
+            yield path
+
+
+def _lay_directories(
+    household: Household, covers: Covers, certificate: x509.Certificate
+) -> Iterator[str]:
+    hashed = crypto.X509.from_cryptography(certificate).subject_name_hash()
+    der = certificate.public_bytes(Encoding.DER)
+    for path, target in _distinct(household, places_of_directories(household), stat.S_ISDIR):
+        names = set(household.root.names(path))
+        if not any(map(_HASHED.fullmatch, names)):
+            continue
+        number = 0
+        while (name := f"{hashed:08x}.{number}") in names:
+            if der in certificates_in(household.root.read(f"{path}/{name}", _LONGEST) or b""):
+                break
+            number += 1
+        else:
+            covers.directory(target, {name: merged_bundle([der])})
+            yield path
+
+
+def _distinct(
+    household: Household, paths: Iterable[str], is_kind: Callable[[int], bool]
+) -> Iterator[tuple[str, int]]:
+    """Each file once, with a descriptor for what is done with it, unless the cover would be seen
+    elsewhere."""
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        with suppress(OSError), household.root.opened(path) as target:
+            found = os.fstat(target)
+            key = found.st_dev, found.st_ino
+            if not is_kind(found.st_mode) or key in seen or household.is_shared(target):
+                continue
+            yield path, target
+            seen.add(key)
+            with household.root.opened(path) as cover:
+                found = os.fstat(cover)
+                seen.add((found.st_dev, found.st_ino))

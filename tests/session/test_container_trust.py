@@ -1,0 +1,95 @@
+"""A container's roots with one certificate more, and where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitml4.net.attach.covers import MountNamespace
+from mitml4.net.attach.programs import Household, Program
+from mitml4.net.attach.root import Root
+from mitml4.session.container_roots import has_own_roots, places_of_files
+from mitml4.session.container_trust import with_certificate
+from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.java_keystore import read_truststore, write_jks, write_truststore
+from mitml4.tls.trust_store import certificates_in, merged_bundle
+
+OURS, THEIRS = (CertificateAuthority.generate(name=name).certificate for name in ("ours", "theirs"))
+DER, ROOT = (each.public_bytes(Encoding.DER) for each in (OURS, THEIRS))
+
+
+def test_a_bundle_keeps_its_text_and_gets_the_certificate() -> None:
+    bundle = b"# of the company\n" + merged_bundle([ROOT]).rstrip()
+    merged = with_certificate(bundle, OURS)
+    assert merged is not None
+    assert merged.startswith(bundle + b"\n")
+    assert list(certificates_in(merged)) == [ROOT, DER]
+    assert with_certificate(merged, OURS) is None
+
+
+@pytest.mark.parametrize("store", [write_jks([ROOT]), write_truststore([ROOT])])
+def test_a_key_store_gets_it_too(store: bytes) -> None:
+    merged = with_certificate(store, OURS)
+    assert merged is not None
+    assert read_truststore(merged) == [ROOT, DER]
+    assert with_certificate(merged, OURS) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xfe\xed\xfe\xed", b"\0" * 100])
+def test_anything_else_is_left_alone(content: bytes) -> None:
+    assert with_certificate(content, OURS) is None
+
+
+def household(directory: Path, *programs: Program) -> Household:
+    root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY))
+    return Household(1, MountNamespace(-1, None), root, programs)
+
+
+@pytest.mark.parametrize(
+    ("file", "program"),
+    [
+        ("/etc/ssl/cert.pem", None),
+        ("/usr/lib/python3.12/site-packages/certifi/cacert.pem", None),
+        ("/srv/app/.venv/lib/python3.11/site-packages/certifi/cacert.pem", None),
+        (
+            "/a/b/c/d/lib/python3.11/site-packages/pip/_vendor/certifi/cacert.pem",
+            Program("/usr/bin/python3.11", ("/a/b/c/d/bin/python", "-m", "app"), {}),
+        ),
+        (
+            "/a/b/lib/python3.11/site-packages/botocore/cacert.pem",
+            Program("/usr/bin/python3.11", ("python",), {"VIRTUAL_ENV": "/a/b"}),
+        ),
+        ("/x/jdk/lib/security/cacerts", Program("/x/jdk/bin/java", ("java",), {})),
+        ("/opt/java/openjdk/lib/security/cacerts", None),
+        ("/x/store", Program("/bin/java", ("java", "-Djavax.net.ssl.trustStore=/x/store"), {})),
+        ("/x/roots.pem", Program("/bin/app", ("app",), {"SSL_CERT_FILE": "/x/roots.pem"})),
+        ("/x/more.pem", Program("/bin/node", ("node",), {"NODE_EXTRA_CA_CERTS": "/x/more.pem"})),
+    ],
+)
+def test_roots_are_found_where_they_usually_are_or_where_programs_say(
+    tmp_path: Path, file: str, program: Program | None
+) -> None:
+    path = tmp_path / file.lstrip("/")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    found = household(tmp_path, *([program] if program else []))
+    assert file in places_of_files(found)
+    found.root.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "own"),
+    [
+        (("node", "app.js"), {}, ["node"]),
+        (("node", "--use-system-ca", "app.js"), {}, []),
+        (("node", "app.js"), {"NODE_OPTIONS": "--use-openssl-ca"}, []),
+        (("node", "app.js"), {"NODE_EXTRA_CA_CERTS": "/x"}, []),
+    ],
+)
+def test_a_node_with_built_in_roots_is_named(tmp_path, arguments, environ, own) -> None:
+    found = household(tmp_path, Program("/usr/bin/node", arguments, environ))
+    assert has_own_roots(found) == own
+    found.root.close()
