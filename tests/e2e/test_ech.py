@@ -1,5 +1,5 @@
 """A client that encrypts its ClientHello (RFC 9849) is refused that, and comes again without: as at
-a server that has no such keys any more."""
+a server that has no such keys any more. One server here has none, and one has (Caddy, by Go)."""
 
 import base64
 import json
@@ -11,10 +11,20 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mitml4.lab.network import SERVER_V4
 
+from .caddy import caddy
+
 PEER = Path(__file__).parent / "interop" / "peer.py"
 PUBLIC_NAME = b"public.example"
 ROUNDS = 3
 """A client that ends so many connections would be taken for one with pins."""
+
+
+class AnyError:
+    def __eq__(self, answer):
+        return "error" in answer
+
+
+ANY_ERROR = AnyError()
 
 
 def vector(width, content):
@@ -73,3 +83,30 @@ def test_nss_comes_again_without(port, client, beside, session):
     flows = watch.flows(2)
     assert {flow.layer("tls")["action"] for flow in flows} == {"intercepted"}
     assert "ech_required" in {error["reason"] for error in flows[0].errors}
+
+
+@pytest.fixture(scope="module")
+def keys(serve, authority, files):
+    """The port of a server with keys, and its ECHConfigList."""
+    port = 20444
+    identity = authority.issue("www.example", PUBLIC_NAME.decode(), SERVER_V4)
+    names = {"configs": [{"public_name": PUBLIC_NAME.decode()}]}
+    serve(*caddy(port, identity, files, encrypted_client_hello=names), port=port)
+    (published,) = files.glob(f"caddy-{port}/ech/configs/*/config.bin")
+    return port, vector(2, published.read_bytes())
+
+
+def test_a_server_with_keys_is_one_without(keys, client, beside, session):
+    """It does not get the client's own, and the client is not told what it has instead."""
+    port, config = keys
+    cases = [{"ech": config.hex()}, {"ech": config_list().hex()}, {}] * ROUNDS
+    assert visits(beside, "utls", port, cases) == ["ok", ANY_ERROR, "ok"] * ROUNDS
+    watch = session.watch()
+    assert visits(client, "utls", port, cases) == [ANY_ERROR, ANY_ERROR, "ok"] * ROUNDS
+    flows = watch.flows(len(cases))
+    assert {flow.layer("tls")["action"] for flow in flows} == {"intercepted"}
+    refused, stale, again = flows[:3]
+    for flow in (refused, stale):
+        assert flow.layer("tls")["details"]["sni"] == PUBLIC_NAME.decode()
+        assert "ech_required" in {error["reason"] for error in flow.errors}
+    assert (again.stack, again.errors) == (["tls", "http/1"], [])

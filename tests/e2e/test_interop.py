@@ -2,8 +2,8 @@
 
 Each stack tries the cipher suites and groups that both it and the bridge have. As a client it
 visits a server that answers with what was agreed, and with the hello's fingerprints. As a server it
-is visited by OpenSSL. Go is there as rclone: its compiler costs more than all others together.
-wolfSSL is a module of lighttpd, and the library that comes with it.
+is visited by OpenSSL. Go is there as rclone and Caddy: its compiler costs more than all others
+together. wolfSSL is a module of lighttpd, and the library that comes with it.
 """
 
 import json
@@ -23,6 +23,8 @@ from OpenSSL._util import lib
 from mitml4.lab.network import SERVER_V4
 from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import parse_client_hello, parse_server_hello
+
+from .caddy import caddy
 
 HERE = Path(__file__).parent / "interop"
 WOLFSSL = Path("/usr/lib/lighttpd/mod_wolfssl.so")
@@ -571,6 +573,7 @@ SERVERS = {
     ],
     "nginx": nginx_server,
     "wolfSSL": lighttpd,
+    "Caddy": lambda port, identity, tools: caddy(port, identity, tools.files),
     "Go": lambda port, identity, tools: [
         *("rclone", "serve", "http", "--addr", f":{port}", "--cert", identity.certificate),
         *("--key", identity.key, tools.files),
