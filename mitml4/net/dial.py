@@ -39,9 +39,10 @@ async def connect(
     source: Address | None = None,
     unconnected: socket.socket | None = None,
     place: Place = HERE,
-    bound: Callable[[trio.socket.SocketType], None] | None = None,
-) -> trio.socket.SocketType:
-    """Connect to `destination`; the caller closes the socket, and sets the deadline.
+    bound: Callable[[socket.socket], None] | None = None,
+) -> socket.socket:
+    """Connect to `destination`; the caller closes the socket, which does not block, and sets the
+    deadline.
 
     `mark` is the session's own mark (SO_MARK: needs CAP_NET_ADMIN). The connection uses the IP of
     `source`, with a port that the kernel picks. `unconnected` is a socket with which to connect, by
@@ -50,8 +51,9 @@ async def connect(
     ENETUNREACH, ETIMEDOUT, …). Checkpoints.
     """
     family = socket.AF_INET6 if destination.is_v6 else socket.AF_INET
-    sock = trio.socket.from_stdlib_socket(unconnected or place.socket(family, socket.SOCK_STREAM))
+    sock = unconnected or place.socket(family, socket.SOCK_STREAM)
     try:
+        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
@@ -59,17 +61,22 @@ async def connect(
             # The kernel then picks the port at connect, where it need only be unused towards this
             # server.
             sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            await sock.bind((source.ip, 0))
+            sock.bind((source.ip, 0))
         if bound is not None:
-            await sock.bind((source_towards(destination, mark, place), 0))
+            sock.bind((source_towards(destination, mark, place), 0))
             bound(sock)
-        await sock.connect((destination.ip, destination.port))
-    except BaseException as error:
+        _check(sock.connect_ex((destination.ip, destination.port)))
+        await trio.lowlevel.wait_writable(sock)
+        _check(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    except BaseException:
         sock.close()
-        if isinstance(error, OSError) and error.errno:  # trio's text names the address too
-            raise OSError(error.errno, os.strerror(error.errno)) from None
         raise
     return sock
+
+
+def _check(code: int) -> None:
+    if code not in (0, errno.EINPROGRESS):
+        raise OSError(code, os.strerror(code))
 
 
 def source_towards(destination: Address, mark: int | None = None, place: Place = HERE) -> str:
@@ -83,7 +90,7 @@ def source_towards(destination: Address, mark: int | None = None, place: Place =
     return address
 
 
-def abort(sock: socket.socket | trio.socket.SocketType) -> None:
+def abort(sock: socket.socket) -> None:
     """Close with a RST: the other side sees a reset or a refusal, not an orderly end."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
@@ -91,7 +98,7 @@ def abort(sock: socket.socket | trio.socket.SocketType) -> None:
         sock.close()
 
 
-def set_ip_transparent(sock: socket.socket | trio.socket.SocketType) -> None:
+def set_ip_transparent(sock: socket.socket) -> None:
     """Let a socket use addresses that are not this host's. Needs CAP_NET_ADMIN or CAP_NET_RAW."""
     sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
     if sock.family == socket.AF_INET6:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -63,7 +62,7 @@ class IncomingConnection(Protocol):
 class Accepted:
     """A connection that the kernel has accepted: its socket, and its two addresses there."""
 
-    socket: trio.socket.SocketType
+    socket: socket.socket
     peer: Address
     own: Address
 
@@ -84,7 +83,7 @@ class Listener:
         self._backlog = sock
         self._in_a_row = 0
         self._spare = _spare_descriptor()
-        self._socket = trio.socket.from_stdlib_socket(sock)
+        sock.setblocking(False)
 
     async def accept(self) -> Accepted:
         """The next connection; an error of a single connection is never raised.
@@ -106,16 +105,21 @@ class Listener:
             except OSError:  # it was reset, and has no peer address any more
                 abort(sock)
 
-    async def _next(self) -> tuple[trio.socket.SocketType, SocketName]:
+    async def _next(self) -> tuple[socket.socket, SocketName]:
         """A connection, at once if one waits: if every flow had its turn between two accepts, the
         last of a burst would wait long."""
-        if self._in_a_row < _AT_ONCE:
-            with suppress(BlockingIOError):
-                sock, peer = self._backlog.accept()
+        if self._in_a_row == _AT_ONCE:
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                accepted: tuple[socket.socket, SocketName] = self._backlog.accept()
+            except BlockingIOError:
+                self._in_a_row = 0
+                await trio.lowlevel.wait_readable(self._backlog)
+            else:
                 self._in_a_row += 1
-                return trio.socket.from_stdlib_socket(sock), peer
-        self._in_a_row = 0
-        return await self._socket.accept()
+                return accepted
 
     def _refuse_next(self, error: OSError) -> bool:
         """If no descriptor is left to accept with, reset the connection that has waited longest,
@@ -135,7 +139,8 @@ class Listener:
 
     def close(self) -> None:
         """Stop accepting; connections in the backlog are reset."""
-        self._socket.close()
+        trio.lowlevel.notify_closing(self._backlog)
+        self._backlog.close()
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None

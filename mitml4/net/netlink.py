@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 __all__ = [
+    "NESTED",
     "NETLINK_NETFILTER",
     "NLM_F_CREATE",
     "NLM_F_EXCL",
@@ -19,7 +20,6 @@ __all__ = [
     "attributes",
     "dump",
     "messages",
-    "nested",
     "nfnetlink_head",
     "request",
 ]
@@ -31,7 +31,7 @@ NLM_F_CREATE: Final = 0x400
 _REQUEST_WITH_ACK: Final = 1 | 4  # NLM_F_REQUEST, NLM_F_ACK
 _DUMP: Final = 1 | 0x300  # NLM_F_REQUEST, NLM_F_DUMP
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
-_NESTED: Final = 0x8000  # NLA_F_NESTED
+NESTED: Final = 0x8000  # NLA_F_NESTED
 _ATTRIBUTE_TYPE: Final = 0x3FFF  # NLA_TYPE_MASK
 
 _MESSAGE: Final = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -74,10 +74,6 @@ def nfnetlink_head(family: int, resource: int = 0) -> bytes:
 def attribute(kind: int, value: bytes) -> bytes:
     packed = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
     return packed + b"\0" * (-len(packed) % 4)
-
-
-def nested(kind: int, *within: bytes) -> bytes:
-    return attribute(kind | _NESTED, b"".join(within))
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:

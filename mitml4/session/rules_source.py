@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -74,7 +75,7 @@ class Rules:
     async def connect(self, connection: IncomingConnection) -> TcpStream:
         destination = connection.destination
 
-        def name_source(sock: trio.socket.SocketType) -> None:
+        def name_source(sock: socket.socket) -> None:
             self.interception.channel.name_source(sock, destination, connection.source)
 
         bound = name_source if self.scope.spoof_source else None

@@ -105,7 +105,7 @@ async def test_a_failure_to_accept_is_survived(
     failing = Failing(code, code)
     started = trio.current_time()
     with monkeypatch.context() as patch:
-        patch.setattr(listener, "_socket", failing)
+        patch.setattr(listener, "_next", failing.accept)
         with pytest.raises(trio.ClosedResourceError):
             await listener.accept()
     assert failing.codes == []

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Final
+from typing import Final, TypeAlias
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.net.netlink import (
+    NESTED,
     NETLINK_NETFILTER,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    attribute,
-    nested,
     nfnetlink_head,
     request,
 )
@@ -68,7 +67,7 @@ class Conntrack:
         """Remove the entry of a connection. Raises FileNotFoundError if there is none; otherwise
         the kernel's OSError."""
         family = _family(source)
-        asked = nested(_ORIGINAL, *_tuple(family, source, destination))
+        asked = _tuple(_ORIGINAL, family, _packed(family, source), _packed(family, destination))
         request(self._socket, _DELETE, nfnetlink_head(family) + asked)
 
     def close(self) -> None:
@@ -77,18 +76,23 @@ class Conntrack:
 
 def _message(entry: Entry) -> bytes:
     family = _family(entry.source)
+    source, destination = _packed(family, entry.source), _packed(family, entry.destination)
     parts = [
         nfnetlink_head(family),
-        nested(_ORIGINAL, *_tuple(family, entry.source, entry.destination)),
-        nested(_REPLY, *_tuple(family, entry.destination, entry.source)),
-        attribute(_TIMEOUT, struct.pack("!I", entry.lasts_s)),
-        attribute(_MARK, struct.pack("!I", entry.mark)),
+        _tuple(_ORIGINAL, family, source, destination),
+        _tuple(_REPLY, family, destination, source),
+        _NUMBERS.pack(
+            *(8, _TIMEOUT, entry.lasts_s.to_bytes(4, "big")),
+            *(8, _MARK, entry.mark.to_bytes(4, "big")),
+        ),
     ]
     if entry.becomes_source or entry.becomes_destination:
         # Always both: the kernel would choose another port for one that is not given.
-        source, destination = entry.becomes_source, entry.becomes_destination
-        parts.append(_translation(_NAT_SOURCE, family, source or entry.source))
-        parts.append(_translation(_NAT_DESTINATION, family, destination or entry.destination))
+        becomes = entry.becomes_source, entry.becomes_destination
+        source = _packed(family, becomes[0]) if becomes[0] else source
+        destination = _packed(family, becomes[1]) if becomes[1] else destination
+        parts.append(_translation(_NAT_SOURCE, family, source))
+        parts.append(_translation(_NAT_DESTINATION, family, destination))
     return b"".join(parts)
 
 
@@ -96,25 +100,47 @@ def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if address.is_v6 else socket.AF_INET
 
 
-def _tuple(family: socket.AddressFamily, source: Address, target: Address) -> tuple[bytes, bytes]:
-    addresses = nested(
-        _IP,
-        attribute(_IP_SOURCE[family], socket.inet_pton(family, source.ip)),
-        attribute(_IP_DESTINATION[family], socket.inet_pton(family, target.ip)),
-    )
-    ports = nested(
-        _PROTOCOL,
-        attribute(_NUMBER, bytes([socket.IPPROTO_TCP])),
-        attribute(_SOURCE_PORT, struct.pack("!H", source.port)),
-        attribute(_DESTINATION_PORT, struct.pack("!H", target.port)),
-    )
-    return addresses, ports
+_Packed: TypeAlias = tuple[bytes, bytes]
+"""The address and the port, as in a packet."""
 
 
-def _translation(kind: int, family: socket.AddressFamily, becomes: Address) -> bytes:
-    port = struct.pack("!H", becomes.port)
-    return nested(
-        kind,
-        attribute(_NAT_IP[family], socket.inet_pton(family, becomes.ip)),
-        nested(_NAT_PORTS, attribute(_FIRST_PORT, port), attribute(_LAST_PORT, port)),
+def _packed(family: socket.AddressFamily, address: Address) -> _Packed:
+    return socket.inet_pton(family, address.ip), address.port.to_bytes(2, "big")
+
+
+# Each attribute is its length (without padding), its type, and its value; a flow has one message.
+_BYTES: Final = {socket.AF_INET: 4, socket.AF_INET6: 16}
+_NUMBERS: Final = struct.Struct("=HH4sHH4s")
+_TUPLES: Final = {
+    family: struct.Struct(f"=HHHHHH{size}sHH{size}sHHHHB3xHH2s2xHH2s2x")
+    for family, size in _BYTES.items()
+}
+_TRANSLATIONS: Final = {
+    family: struct.Struct(f"=HHHH{size}sHHHH2s2xHH2s2x") for family, size in _BYTES.items()
+}
+
+
+def _tuple(kind: int, family: socket.AddressFamily, source: _Packed, target: _Packed) -> bytes:
+    of_address = 4 + _BYTES[family]
+    form = _TUPLES[family]
+    return form.pack(
+        *(form.size, kind | NESTED),
+        *(4 + 2 * of_address, _IP | NESTED),
+        *(of_address, _IP_SOURCE[family], source[0]),
+        *(of_address, _IP_DESTINATION[family], target[0]),
+        *(28, _PROTOCOL | NESTED),
+        *(5, _NUMBER, socket.IPPROTO_TCP),
+        *(6, _SOURCE_PORT, source[1]),
+        *(6, _DESTINATION_PORT, target[1]),
+    )
+
+
+def _translation(kind: int, family: socket.AddressFamily, becomes: _Packed) -> bytes:
+    form = _TRANSLATIONS[family]
+    return form.pack(
+        *(form.size, kind | NESTED),
+        *(4 + _BYTES[family], _NAT_IP[family], becomes[0]),
+        *(20, _NAT_PORTS | NESTED),
+        *(6, _FIRST_PORT, becomes[1]),
+        *(6, _LAST_PORT, becomes[1]),
     )

@@ -229,7 +229,7 @@ class PendingConnection:
         self._is_let_in = False
         self._ends: Ends | None = None
         self._has_arrived = trio.Event()
-        self._socket: trio.socket.SocketType | None = None
+        self._socket: socket.socket | None = None
 
     @property
     def client(self) -> Address:
@@ -290,7 +290,7 @@ class PendingConnection:
         """It will not arrive."""
         self._has_arrived.set()
 
-    def arrive(self, sock: trio.socket.SocketType) -> None:
+    def arrive(self, sock: socket.socket) -> None:
         """The connection has arrived at the listener."""
         if self._socket is not None:
             abort(self._socket)

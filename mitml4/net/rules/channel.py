@@ -170,9 +170,7 @@ class HostChannel:
                 held.syn, identity.unreachable_mark if unreachable else identity.refused_mark
             )
 
-    def name_source(
-        self, sock: trio.socket.SocketType, destination: Address, name: Address
-    ) -> None:
+    def name_source(self, sock: socket.socket, destination: Address, name: Address) -> None:
         """Let a future connection have this source address. Raises OSError."""
         own = Address.of(sock.getsockname())
         entry = Entry(

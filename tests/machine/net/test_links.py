@@ -10,7 +10,7 @@ import trio
 
 from mitml4.net import links
 from mitml4.net.links import Change, LinkWatch
-from mitml4.net.netlink import attribute, nested
+from mitml4.net.netlink import NESTED, attribute
 from mitml4.net.netns import NetNamespace
 
 
@@ -124,9 +124,14 @@ def test_an_interface_of_a_vrf_is_known(monkeypatch: pytest.MonkeyPatch) -> None
         )
 
     found = [
-        link(1, b"red", nested(18, attribute(1, b"vrf\0"))),
-        link(2, b"one", attribute(10, struct.pack("=I", 1)), nested(18, attribute(1, b"veth\0"))),
-        link(3, b"bridge", nested(18, attribute(1, b"bridge\0"))),
+        link(1, b"red", attribute(18 | NESTED, attribute(1, b"vrf\0"))),
+        link(
+            2,
+            b"one",
+            attribute(10, struct.pack("=I", 1)),
+            attribute(18 | NESTED, attribute(1, b"veth\0")),
+        ),
+        link(3, b"bridge", attribute(18 | NESTED, attribute(1, b"bridge\0"))),
         link(4, b"two", attribute(10, struct.pack("=I", 3))),
     ]
     monkeypatch.setattr(links, "dump", lambda *_: iter(found))
