@@ -124,8 +124,8 @@ class Bridge:
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for direction in Direction:
-                nursery.start_soon(guarded, direction)
+            nursery.start_soon(guarded, Direction.DOWN)
+            await guarded(Direction.UP)
         if failures:
             try:
                 raise failures[0]

@@ -19,7 +19,7 @@ from mitml4.layers.client_handshake import HANDSHAKE_S, ClientHandshake
 from mitml4.layers.handshake import GivenUp, Handshake, Intercepted
 from mitml4.layers.layer import HandshakeError
 from mitml4.layers.redial import Redial
-from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
@@ -92,6 +92,10 @@ class BridgedHandshake(Handshake):
             return shown
         client_side = await self._accept(shown)
         server_side = self._server_side or self._open_server()
+        if finished := self.legs.server.to_send():
+            server_side.send_with_data(finished)
+        if not self._has_client_spoken():
+            server_side.flush_nowait()
         self._relay_tickets(server_side, client_side)
         if certificate := self.details.certificate:
             digest = bytes.fromhex(certificate.sha256)
@@ -321,8 +325,8 @@ class BridgedHandshake(Handshake):
             error=partial(self.error, "client"),
         )
         await handshake.run(self._read_client)
-        await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
         if not legs.has_server_finished:
+            await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
             await self._hear_end()
         await below.send_all(memoryview(legs.client.to_send()))
         connection = Connection(legs.client.records_in, legs.client.records_out, is_client=False)
@@ -416,6 +420,11 @@ class BridgedHandshake(Handshake):
             self.tools.engine_memory.forced, self.engine_site, "renegotiation"
         )
         return BridgedStream(self.bridge.server_side, connection)
+
+    def _has_client_spoken(self) -> bool:
+        """Whether data of the client's has come: it goes to the server with our Finished."""
+        below = self.bridge.client_side
+        return isinstance(below, Transport) and below.unread_count() > 0
 
     def _relay_tickets(self, server_side: BridgedStream, client_side: BridgedStream) -> None:
         """The server's tickets become ours, once the client's handshake is over too."""

@@ -98,8 +98,7 @@ class Follower:
         try:
             self._ask_first()
             if all(action is WAIT for action in self._first.values()):
-                await self._bridge.wait_first()
-                self._ask_first()
+                await self._wait_first()
             if not all(map(_is_done, self._first.values())):
                 await self._bridge.follow(self._move)
         except OSError:
@@ -115,6 +114,16 @@ class Follower:
         for direction in Direction:
             self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
             self._first[direction] = self._engine.next_action(direction, self._fresh[direction])
+
+    async def _wait_first(self) -> None:
+        """Ask again when the first bytes have come. Raises OSError for a reset, where many flows
+        are dropped together a few at a time."""
+        await self._bridge.wait_first()
+        try:
+            self._ask_first()
+        except OSError:
+            await self._bridge.up.relay.take_turn_to_end()
+            raise
 
     async def _move(self, direction: Direction) -> None:
         lane = self._bridge.lane(direction)

@@ -44,6 +44,8 @@ class BridgedStream(OpenedStream):
         is some."""
         self._unsent = b""
         """Records that are due, and that the stream below had no room for."""
+        self._waits_for_data = False
+        """Whether those wait until data is sent, or until this stream waits for some."""
         self._is_sending = False
         self._is_cut = False
         """Sending has ended in the middle of a record: nothing fits behind it."""
@@ -89,7 +91,7 @@ class BridgedStream(OpenedStream):
                 connection.abandon_renegotiation()
                 self._wake()
                 raise
-        if self._unsent or connection.has_due:
+        if (self._unsent and not self._waits_for_data) or connection.has_due:
             self._send_due_nowait()
         if self._waiting and not connection.is_renegotiating:
             self._wake()
@@ -174,7 +176,7 @@ class BridgedStream(OpenedStream):
     def _send_at_once(self, data: memoryview) -> memoryview:
         """Send a short message if nothing is in its way, which is mostly so. Returns what is left
         of it."""
-        if len(data) > MAX_CONTENT or self._unsent or self.connection.has_due:
+        if len(data) > MAX_CONTENT:
             return data
         try:
             taken, self._unsent = self._send_piece(data)
@@ -208,26 +210,38 @@ class BridgedStream(OpenedStream):
             self._waiting.unpark_all()
 
     def _send_piece(self, data: memoryview) -> tuple[int, bytes]:
-        """Send what is due, or else some of the data, as far as there is room. Returns how many
-        bytes of data are in that, and the records that there was no room for."""
+        """Send what is due, and some of the data behind it, as far as there is room. Returns how
+        many bytes of data are in that, and the records that there was no room for."""
         connection = self.connection
         if self._is_cut:
             raise _broken_pipe("a record was cut off")
+        due = b""
         if self._unsent or connection.has_due:
-            records = self._unsent + connection.seal_due()
-            self._unsent = b""
-            return 0, records
-        if connection.is_shut:
+            due = self._unsent + connection.seal_due()
+            self._unsent, self._waits_for_data = b"", False
+            is_data_next = data and not (connection.is_shut or connection.is_renegotiating)
+            if not is_data_next or len(due) > _BUFFER_BYTES // 2:
+                return 0, due
+        elif connection.is_shut:
             raise _broken_pipe(connection.failure or "the stream was ended")
         buffer = _lend()
         try:
-            taken, length = connection.seal(data, buffer)
+            start = len(due)
+            if start:
+                buffer[:start] = due
+            taken, length = connection.seal(data, buffer[start:] if start else buffer)
+            length += start
             sent = 0
             if isinstance(self.below, Transport):  # others may keep a part, until more is sent
                 sent = self.below.send_nowait(buffer[:length])
             return taken, bytes(buffer[sent:length])
         finally:
             _give_back(buffer)
+
+    def send_with_data(self, records: bytes) -> None:
+        """Send these records, the first of this stream, with the data that is sent first; without
+        data, when this stream waits to receive."""
+        self._unsent, self._waits_for_data = records, True
 
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
         with suppress(OSError):  # receiving reports it
@@ -246,7 +260,7 @@ class BridgedStream(OpenedStream):
     def flush_nowait(self) -> None:
         """Send the messages that the connection has been given, if there is room; otherwise they
         go before other data."""
-        if self.connection.has_due:
+        if self._unsent or self.connection.has_due:
             self._send_due_nowait()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -267,6 +281,7 @@ class BridgedStream(OpenedStream):
         """
         if self._is_sending or self._is_cut:
             return
+        self._waits_for_data = False
         # What is due is sealed only once there is room: until then, one answer is enough for all
         # that ask.
         while records := self._unsent or self.connection.seal_due():

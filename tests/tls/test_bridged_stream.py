@@ -269,6 +269,40 @@ async def test_a_message_goes_out_at_once_or_before_the_data_that_is_being_sent(
     assert b"".join(content for kind, content in got if kind == DATA) == bytes(16384 * 9)
 
 
+async def test_what_is_due_goes_in_one_piece_with_the_data_behind_it(ends: Ends) -> None:
+    sent: list[int] = []
+    send = ends.stream.below.send_nowait
+
+    def count(data: bytes | memoryview) -> int:
+        sent.append(len(data))
+        return send(data)
+
+    ends.stream.below.send_nowait = count  # type: ignore[method-assign]
+    ticket = (RecordType.HANDSHAKE, b"\4\0\0\1t")
+    ends.stream.connection.queue(ticket[1])
+    await ends.stream.send_all(memoryview(b"data"))
+    assert ends.sent() == [ticket, (DATA, b"data")]
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("is_data_first", [True, False])
+async def test_the_end_of_a_handshake_goes_with_data_or_before_a_wait(
+    ends: Ends, is_data_first: bool
+) -> None:
+    buffer = memoryview(bytearray(100))
+    _, length = ends.stream.connection.seal(memoryview(b"finished"), buffer)
+    ends.stream.send_with_data(bytes(buffer[:length]))
+    assert receive(ends.stream) is None
+    assert ends.sent() == []
+    if is_data_first:
+        await ends.stream.send_all(memoryview(b"data"))
+        assert ends.sent() == [(DATA, b"finished"), (DATA, b"data")]
+    else:
+        with trio.move_on_after(0.01):
+            await ends.stream.wait_receivable()
+        assert ends.sent() == [(DATA, b"finished")]
+
+
 async def test_nothing_is_held_between_reads_and_sends(ends: Ends) -> None:
     await ends.write(ends.far.data(b"some"), ends.far.data(bytes(500))[:100])
     await ends.stream.send_all(memoryview(bytes(20_000)))
