@@ -6,17 +6,11 @@ def response(flow: Flow, request: Request, response: Response) -> None:
     response.headers["X-Seen"] = "yes"
 """
 
+from mitml4.address import Address
 from mitml4.edit.headers import Headers
-from mitml4.hooks.messages import (
-    Address,
-    ContentNotHeldError,
-    Flow,
-    Layer,
-    Message,
-    Pairs,
-    Request,
-    Response,
-)
+from mitml4.hooks.flows import Flow, Layer
+from mitml4.hooks.messages import ContentNotHeldError, Message, Request, Response
+from mitml4.hooks.pairs import Pairs
 
 __all__ = [
     "Address",

@@ -1,4 +1,4 @@
-"""What a hook sees of a flow, and what it may change.
+"""What a hook sees of messages, and what it may change.
 
 A message remembers how it came (`_Sent`), so that only what is different is sent back to the
 session. What is the same stays as it came, byte for byte.
@@ -7,24 +7,18 @@ session. What is the same stays as it came, byte for byte.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import field
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from mitml4.address import Address
-from mitml4.dataclass import dataclass
 from mitml4.edit.headers import Headers
+from mitml4.hooks.pairs import Pairs, cookie_pairs, pairs_of
 from mitml4.regex import regex
 
 __all__ = [
-    "Address",
     "ContentNotHeldError",
-    "Flow",
     "HeadersLike",
-    "Layer",
     "Message",
-    "Pairs",
     "Request",
     "Response",
 ]
@@ -41,113 +35,6 @@ _PORTS: Final = {"http": 80, "https": 443}
 class ContentNotHeldError(ValueError):
     """The content passes by without being held: it is above `--edit-limit`, has no end that is
     worth waiting for (`text/event-stream`, gRPC), or the script has `bodies = False`."""
-
-
-# --- flows --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One protocol on a flow."""
-
-    protocol: str
-    """Such as `tls`; docs/events.md lists the names."""
-    details: Mapping[str, Any]
-    """As far as they are known; docs/events.md lists them by protocol."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Flow:
-    """A connection. All hooks of one connection are given the same object."""
-
-    number: int
-    """As in the events, from 1."""
-    client: Address
-    destination: Address
-    """Where the client connected to."""
-    name: str | None = None
-    """The name that the client resolved to the destination's address."""
-    interface: str | None = None
-    process: Mapping[str, Any] | None = None
-    """The local process that connected, as in the event `flow.open`."""
-    container: str | None = None
-    layers: tuple[Layer, ...] = ()
-    """Outermost first, as far as they are known."""
-    state: dict[str, Any] = field(default_factory=dict)
-    """For the script: what it puts here is there again in later hooks of the connection."""
-
-    @property
-    def stack(self) -> tuple[str, ...]:
-        """The names of the layers, such as `("tls", "http/2")`."""
-        return tuple(layer.protocol for layer in self.layers)
-
-    @property
-    def sni(self) -> str | None:
-        """The name in the innermost ClientHello."""
-        names = [layer.details.get("sni") for layer in self.layers]
-        return next((name for name in reversed(names) if name), None)
-
-
-# --- pairs --------------------------------------------------------------------------------------
-
-
-class Pairs(MutableMapping[str, str]):
-    """Names with values, in order; a name may come several times. A change changes the message."""
-
-    def __init__(
-        self, pairs: Iterable[tuple[str, str]], store: Callable[[list[tuple[str, str]]], None]
-    ) -> None:
-        self._pairs = list(pairs)
-        self._store = store
-
-    def __getitem__(self, name: str) -> str:
-        """The first value."""
-        for each, value in self._pairs:
-            if each == name:
-                return value
-        raise KeyError(name)
-
-    def __setitem__(self, name: str, value: str) -> None:
-        """Set the first value, and remove the others; a new name comes last."""
-        value = str(value)
-        at = next((at for at, pair in enumerate(self._pairs) if pair[0] == name), None)
-        if at is None:
-            self._pairs.append((name, value))
-        else:
-            rest = [pair for pair in self._pairs[at + 1 :] if pair[0] != name]
-            self._pairs[at:] = [(name, value), *rest]
-        self._store(self._pairs)
-
-    def __delitem__(self, name: str) -> None:
-        kept = [pair for pair in self._pairs if pair[0] != name]
-        if len(kept) == len(self._pairs):
-            raise KeyError(name)
-        self._pairs = kept
-        self._store(kept)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name for name, _ in self._pairs))
-
-    def __len__(self) -> int:
-        return len({name for name, _ in self._pairs})
-
-    def get_all(self, name: str) -> list[str]:
-        return [value for each, value in self._pairs if each == name]
-
-    def add(self, name: str, value: str) -> None:
-        """Add a value behind all others."""
-        self._pairs.append((name, str(value)))
-        self._store(self._pairs)
-
-    def all(self) -> list[tuple[str, str]]:
-        """All names with their values, in order."""
-        return list(self._pairs)
-
-    def __repr__(self) -> str:
-        return f"Pairs({self._pairs!r})"
-
-
-# --- HTTP ---------------------------------------------------------------------------------------
 
 
 class _HttpMessage:
@@ -322,7 +209,7 @@ class Request(_HttpMessage):
 
     @query.setter
     def query(self, query: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
-        self._set_query(_pairs(query))
+        self._set_query(pairs_of(query))
 
     @property
     def form(self) -> Pairs:
@@ -334,16 +221,16 @@ class Request(_HttpMessage):
 
     @form.setter
     def form(self, form: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
-        self._set_form(_pairs(form))
+        self._set_form(pairs_of(form))
 
     @property
     def cookies(self) -> Pairs:
         """The cookies that the client sends."""
-        return Pairs(_cookies(self.headers.get_all("cookie")), self._set_cookies)
+        return Pairs(cookie_pairs(self.headers.get_all("cookie")), self._set_cookies)
 
     @cookies.setter
     def cookies(self, cookies: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
-        self._set_cookies(_pairs(cookies))
+        self._set_cookies(pairs_of(cookies))
 
     @property
     def _path_and_query(self) -> str:
@@ -433,10 +320,9 @@ class Response(_HttpMessage):
     def cookies(self) -> Pairs:
         """The names and values of the cookies that are set. The attributes of one that is there
         stay; a new one gets `Path=/`."""
-        return Pairs(
-            (pair for line in self.headers.get_all("set-cookie") for pair in _cookies([line])[:1]),
-            self._set_cookies,
-        )
+        lines = self.headers.get_all("set-cookie")
+        pairs = (pair for line in lines for pair in cookie_pairs([line])[:1])
+        return Pairs(pairs, self._set_cookies)
 
     def _set_cookies(self, pairs: list[tuple[str, str]]) -> None:
         attributes: dict[str, str] = {}
@@ -446,9 +332,6 @@ class Response(_HttpMessage):
         kept = [pair for pair in self.headers.items() if pair[0].lower() != "set-cookie"]
         lines = [f"{name}={value}{attributes.get(name, '; Path=/')}" for name, value in pairs]
         self.headers = Headers.of([*kept, *(("Set-Cookie", line) for line in lines)])
-
-
-# --- other protocols ----------------------------------------------------------------------------
 
 
 class Message:
@@ -481,24 +364,10 @@ class Message:
         return f"<Message {self.direction} {self.content[:40]!r}>"
 
 
-# --- helpers ------------------------------------------------------------------------------------
-
-
 def _headers(given: HeadersLike) -> Headers:
     if isinstance(given, Headers):
         return given
-    return Headers.of(_pairs(given))
-
-
-def _pairs(given: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return list(given.items() if isinstance(given, Mapping) else given)
-
-
-def _cookies(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Of RFC 6265 §4.2.1."""
-    parts = (part.strip() for line in lines for part in line.split(";"))
-    split = (part.partition("=") for part in parts if part)
-    return [(name.strip(), value.strip()) for name, _, value in split]
+    return Headers.of(pairs_of(given))
 
 
 def _after_authority(url: str) -> str:

@@ -22,7 +22,8 @@ import trio
 
 from mitml4.address import Address
 from mitml4.edit.headers import Field, Headers
-from mitml4.hooks.messages import Flow, Layer, Message, Request, Response
+from mitml4.hooks.flows import Flow, Layer
+from mitml4.hooks.messages import Message, Request, Response
 from mitml4.hooks.wire import HOOKS, LENGTHS, Contents, Frame, lengths
 from mitml4.net.processes import die_with_parent
 

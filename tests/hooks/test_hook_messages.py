@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from mitml4.address import Address
 from mitml4.hooks import ContentNotHeldError, Flow, Headers, Layer, Request, Response
-from mitml4.hooks.messages import Address
 
 
 def request(target: str = "/a%20b?x=1&x=2&y=", **given: object) -> Request:
