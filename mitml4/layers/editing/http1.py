@@ -30,14 +30,12 @@ from mitml4.edit.http1 import (
 from mitml4.edit.messages import Ending, Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import end, sleep
-from mitml4.layers.editing.flow import FlowEditing, Origin
-from mitml4.layers.editing.reader import Reader, end_below, pass_end, relay, send
+from mitml4.layers.editing.http1_connection import Http1Connection, Unreadable, feed
+from mitml4.layers.editing.reader import Reader, send
 from mitml4.layers.editing.websocket import edit_messages
-from mitml4.net.memory import MemoryStream
-from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.http.exchange import UPGRADES
-from mitml4.protocols.http.http1_heads import REQUEST_LINE, Part
+from mitml4.protocols.http.http1_heads import Part
 from mitml4.protocols.http.websocket import WebSocket
 from mitml4.tasks import both, first_of
 
@@ -47,14 +45,6 @@ _Then: TypeAlias = Callable[[], Awaitable[None]]
 """How a connection goes on after its last exchange."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class _Unreadable(Exception):  # noqa: N818 - the rest is moved as it is
-    """What comes cannot be read as HTTP/1. The bytes are still in the readers, or in `raw`."""
-
-    def __init__(self, raw: bytes = b"") -> None:
-        super().__init__()
-        self.raw = raw
 
 
 @dataclass(slots=True)
@@ -71,27 +61,8 @@ class _Exchange:
     has_sent_body: bool = False
 
 
-class Http1Editing:
+class Http1Editing(Http1Connection):
     """The connection of one client."""
-
-    def __init__(
-        self, far: MemoryStream, origin: Origin, editing: FlowEditing, context: LayerContext
-    ) -> None:
-        self._client = Reader(far)
-        self._far = far
-        self._origin = origin
-        self._editing = editing
-        self._context = context
-        self._server: Reader | None = None
-        """The origin's, once it is connected."""
-        self._owed: tuple[BodyReader, Reader] | None = None
-        """A body that may still come though its request was answered (RFC 9110 §10.1.1)."""
-        self._held = 0
-        """Bytes of the session's memory."""
-        self._has_ended_upwards = False
-        """Whether the origin was told that the client has ended."""
-        if origin.stream:
-            self._server = Reader(origin.stream)
 
     async def run(self) -> None:
         """Serve the client to its end. Raises OSError."""
@@ -103,98 +74,20 @@ class Http1Editing:
                 self._give_back()
                 if not goes_on:
                     return
-        except _Unreadable as unreadable:
+        except Unreadable as unreadable:
             self._give_back()
             await self._relay_rest(self._server or await self._connect(), unreadable.raw)
         finally:
             self._give_back()
 
-    def _give_back(self) -> None:
-        """Nothing is held back any more."""
-        self._editing.memory.give_back(self._held)
-        self._held = 0
-
-    # The head of the next request
-
-    async def _next_head(self) -> bytes:
-        """The next head; empty once the connection has ended. Raises _Unreadable."""
-        client = self._client
-        if self._owed:
-            await self._send_owed(*self._owed)
-            self._owed = None
-        while True:
-            try:
-                if length := head_length(client.data):
-                    return client.take(length)
-            except ProtocolError:
-                raise _Unreadable from None
-            if client.has_ended:
-                if client.data:
-                    raise _Unreadable
-                await self._end_of_client()
-                return b""
-            if self._server:
-                await first_of(client.more, self._server.more)
-                if self._server.data:
-                    raise _Unreadable
-                if self._server.has_ended:
-                    await self._end_of_server()
-                    return b""
-            else:
-                await client.more()
-
-    async def _send_owed(self, body: BodyReader, server: Reader) -> None:
-        client = self._client
-        while not client.data and await client.more():
-            pass
-        if not REQUEST_LINE.match(client.data):
-            await self._pump(body, server, None)
-
-    async def _end_of_client(self) -> None:
-        if self._server:
-            server = self._server
-            await self._end_upwards(server)
-            await both(
-                partial(end_below, self._client, server.stream), partial(relay, server, self._far)
-            )
-        else:
-            self._far.close()
-
-    async def _end_of_server(self) -> None:
-        assert self._server
-        server = self._server
-        await pass_end(server, self._far)
-        await both(
-            partial(end_below, server, self._far), partial(relay, self._client, server.stream)
-        )
-
-    async def _connect(self) -> Reader:
-        if self._server is None:
-            self._server = Reader(await self._origin.get())
-        return self._server
-
-    async def _relay_rest(self, server: Reader, raw: bytes = b"") -> None:
-        """Move both directions as they are. `raw` is the client's, before what is unread."""
-        self._client.data[:0] = raw
-
-        async def up() -> None:
-            await relay(self._client, server.stream)
-
-        async def down() -> None:
-            await relay(server, self._far)
-
-        await both(up, down)
-
-    # An exchange
-
     async def _serve(self, raw: bytes, number: int) -> bool:
-        """Serve one request. Returns whether another may follow. Raises _Unreadable."""
+        """Serve one request. Returns whether another may follow. Raises Unreadable."""
         scheme = "https" if self._context.secure else "http"
         authority = str(self._context.target) if self._context.target else ""
         try:
             head, request = read_request(raw, scheme=scheme, authority=authority, stream=number)
         except ProtocolError:
-            raise _Unreadable(raw) from None
+            raise Unreadable(raw) from None
         editor = self._editing.editor()
         flow = self._editing.known(self._context, "http/1")
         body = BodyReader(head.part, head.length)
@@ -208,8 +101,8 @@ class Http1Editing:
                 await send(self._far, _CONTINUE)
             try:
                 raw_body = await self._hand_over(head, request, body, self._client, number)
-            except _Unreadable:
-                raise _Unreadable(raw) from None
+            except Unreadable:
+                raise Unreadable(raw) from None
         original = Headers(request.headers.fields)
         request.streams = not body.is_done
         answer = await editor.request(flow, request)
@@ -224,42 +117,6 @@ class Http1Editing:
             head, request, body, raw_body, editor, flow, gave_continue=gave_continue
         )
 
-    async def _hand_over(
-        self,
-        head: RequestHead | ResponseHead,
-        message: Request | Response,
-        body: BodyReader,
-        source: Reader,
-        number: int,
-    ) -> bytes:
-        """Hold back a body until it is complete, and give it to the message. Returns it as it came,
-        as far as it came. Raises _Unreadable."""
-        raw, content = bytearray(), []
-        while True:
-            try:
-                taken, pieces = _feed(body, source)
-            except _Unreadable:
-                source.data[:0] = raw
-                raise
-            raw += source.take(taken)
-            content += pieces
-            is_above = len(raw) > self._editing.limit or not self._editing.memory.take(taken)
-            if not is_above:
-                self._held += taken
-            if body.is_done or is_above:
-                break
-            if not await source.more():
-                body.end()
-                break
-        depth = self._context.depth
-        if is_above:
-            self._editing.unedited(depth, number, self._editing.too_large(len(raw)))
-        elif not body.is_done:
-            self._editing.unedited(depth, number, "a body that was cut off")
-        elif not head.hand_over(message, b"".join(content), self._editing.limit):
-            self._editing.unedited(depth, number, "a body whose coding cannot be undone")
-        return bytes(raw)
-
     async def _answer(
         self,
         request: Request,
@@ -272,7 +129,7 @@ class Http1Editing:
         """Answer a request instead of the server. `waits`: its body comes only on demand."""
         closes = waits or _is_last(original, request.version)
         while not body.is_done and not waits:
-            taken, _ = _feed(body, self._client)
+            taken, _ = feed(body, self._client)
             self._client.take(taken)
             if not body.is_done and not await self._client.more():
                 closes = True
@@ -351,17 +208,15 @@ class Http1Editing:
             await self._end_upwards(self._server)
         await trio.sleep_forever()
 
-    async def _end_upwards(self, server: Reader) -> None:
-        if not self._has_ended_upwards:
-            self._has_ended_upwards = True
-            await pass_end(self._client, server.stream)
-
     async def _receive_beside_body(self, exchange: _Exchange) -> _Then | None:
         sending = trio.CancelScope()
 
+        def sent() -> None:
+            exchange.has_sent_body = True
+
         async def send_body() -> None:
             with sending:
-                await self._pump(exchange.body, exchange.server, exchange.request.rate, exchange)
+                await self._pump(exchange.body, exchange.server, exchange.request.rate, sent)
 
         async def receive() -> _Then | None:
             then = await self._receive(exchange)
@@ -373,32 +228,6 @@ class Http1Editing:
 
         then, _ = await both(receive, send_body)
         return then
-
-    async def _pump(
-        self,
-        body: BodyReader,
-        server: Reader,
-        rate: float | None,
-        exchange: _Exchange | None = None,
-    ) -> None:
-        """Move a request body as it comes. A server that takes no more may still have answered."""
-        client = self._client
-        takes = True
-        while not body.is_done:
-            taken, _ = _feed(body, client)
-            if taken and exchange:
-                exchange.has_sent_body = True
-            data = client.take(taken)
-            if takes and data:
-                try:
-                    await send(server.stream, data, rate)
-                except OSError:
-                    takes = False
-            if not body.is_done and not await client.more():
-                await server.stream.send_eof()
-                return
-
-    # The response
 
     async def _receive(self, exchange: _Exchange) -> _Then | None:
         """Read the response, and send it to the client. Returns how the connection goes on; None:
@@ -454,7 +283,7 @@ class Http1Editing:
         if not body.is_done and self._wants(exchange, response):
             try:
                 raw_body = await self._hand_over(head, response, body, server, request.stream)
-            except _Unreadable:
+            except Unreadable:
                 server.data[:0] = raw
                 return partial(self._relay_rest, server)
             if not body.is_done and server.has_ended:
@@ -470,8 +299,8 @@ class Http1Editing:
         await send(self._far, raw_body, response.rate)
         while not body.is_done:
             try:
-                taken, _ = _feed(body, server)
-            except _Unreadable:
+                taken, _ = feed(body, server)
+            except Unreadable:
                 return partial(self._relay_rest, server)
             await send(self._far, server.take(taken), response.rate)
             if not body.is_done and not await server.more() and not body.end():
@@ -494,9 +323,6 @@ class Http1Editing:
         self._editing.unedited(self._context.depth, number, "a body without an end")
         return False
 
-    async def _abort(self) -> None:
-        self._far.abort()
-
     async def _switch(self, exchange: _Exchange, response: Response) -> None:
         """Another protocol begins with the next byte of both directions."""
         request, editor, flow = exchange.request, exchange.editor, exchange.flow
@@ -516,15 +342,6 @@ class Http1Editing:
             self._editing,
             self._context,
         )
-
-
-def _feed(body: BodyReader, source: Reader) -> tuple[int, list[bytes]]:
-    """Raises _Unreadable."""
-    try:
-        taken, pieces = body.feed(source.data)
-    except ProtocolError:
-        raise _Unreadable from None
-    return taken, list(pieces)
 
 
 def _is_last(headers: Headers, version: str) -> bool:
