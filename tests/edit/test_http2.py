@@ -382,6 +382,57 @@ def test_resets_pings_pushes_and_trailers_pass() -> None:
     assert not lab.core.streams
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_servers_reset_comes_behind_the_response_that_is_held_back(ends: bool) -> None:
+    """A server may answer before the request has ended, and reset the stream (RFC 9113 §8.1)."""
+    held: list[Job] = []
+
+    def edit(lab: Lab, job: Job) -> None:
+        if job.phase == "request":
+            release(lab, job)
+        elif lab.core.collect(job.stream, DOWN):
+            held.append(job)
+
+    lab = Lab(edit)
+    lab.client.send_headers(1, POST)
+    lab.move()
+    lab.server.send_headers(1, OK)
+    lab.server.send_data(1, b"too long", end_stream=ends)
+    lab.server.reset_stream(1, error_code=0)
+    lab.move()
+    assert not lab.of(lab.at_client, h2.events.StreamReset)
+    lab.client.send_data(1, b"more")  # it does not know yet
+    lab.move()
+    release(lab, held.pop())
+    lab.move()
+    assert lab.content(lab.at_client, 1) == b"too long"
+    assert len(lab.of(lab.at_client, h2.events.StreamEnded)) == ends
+    assert len(lab.of(lab.at_client, h2.events.StreamReset)) == 1
+    assert not lab.core.streams
+
+
+def test_a_body_that_is_cut_off_is_held_back_no_longer() -> None:
+    asked: list[Job] = []
+
+    def edit(lab: Lab, job: Job) -> None:
+        asked.append(job)
+        if job.phase == "request" or lab.core.collect(job.stream, DOWN):
+            release(lab, job)
+
+    lab = Lab(edit)
+    lab.client.send_headers(1, GET, end_stream=True)
+    lab.move()
+    lab.server.send_headers(1, OK)
+    lab.server.send_data(1, b"part")
+    lab.move()
+    lab.core.end(DOWN)
+    lab.edit(lab, lab.core.jobs.pop())
+    lab.move()
+    assert lab.content(lab.at_client, 1) == b"part"
+    assert [job.phase for job in asked] == ["request", "response", "response"]
+    assert lab.core.is_idle(DOWN)
+
+
 def test_a_stream_is_reset_at_both_sides() -> None:
     def edit(lab: Lab, job: Job) -> None:
         if job.phase == "response" or job.stream.number == 1:

@@ -1,4 +1,5 @@
-"""HTTP/2 with editing, as a whole flow: what begins in HTTP/1, pushed streams, WebSockets."""
+"""HTTP/2 with editing, as a whole flow: what begins in HTTP/1, pushed streams, WebSockets, and the
+ends of connections."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ import h2.events
 import h2.settings
 import pytest
 
+from mitml4.edit.http2.conduct import PROTOCOL_ERROR
+from mitml4.edit.http2.frames import DATA, GOAWAY, SETTINGS, frame_bytes
 from mitml4.events import RuleApplied
+from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.session.policy import Policy
 from tests.layers.conftest import End, FlowLab, Outcomes
-from tests.layers.test_editing import rules
+from tests.layers.test_editing import met_all, rules, says
 from tests.layers.test_misdirected import ALLOWED, Peer, get
 
 UPGRADE = b"GET /a HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\n"
@@ -196,3 +200,21 @@ def test_a_websocket_that_is_refused_is_a_response(flow_lab: FlowLab) -> None:
     out = flow_lab.run(ask, answer, editor=rules(REPLACE))
     out.check()
     assert (client.content(1), server.content(1)) == (b"no", b"early")
+
+
+def test_a_client_that_breaks_the_protocol_is_told_so(flow_lab: FlowLab) -> None:
+    settings = frame_bytes(SETTINGS, 0, 0)
+    client = says(
+        ("send", PREFACE + settings),
+        ("expect", settings),
+        ("send", frame_bytes(DATA, 0, 1, b"on an idle stream")),
+        ("expect", frame_bytes(GOAWAY, 0, 0, bytes(4) + PROTOCOL_ERROR.to_bytes(4))),
+        ("expect eof", b""),
+        ("eof", b""),
+    )
+    server = says(
+        ("expect", PREFACE + settings), ("send", settings), ("expect eof", b""), ("eof", b"")
+    )
+    out = flow_lab.run(client, server, editor=rules(REPLACE))
+    out.check()
+    assert met_all(out), out.met

@@ -41,10 +41,12 @@ from http2_cases import (
     settings,
 )
 
-AT_ONCE: Final = 16
+AT_ONCE: Final = 32
+ANSWER_S: Final = 4.0
+"""How long an answer may take."""
 QUIET_S: Final = 1.0
-"""A case has ended when nothing has come for so long."""
-LIMIT_S: Final = 8.0
+"""An answer is complete when nothing has come for so long."""
+LIMIT_S: Final = 10.0
 PAGE: Final = "content of a page\n"
 APP: Final = f"""
 async def app(scope, receive, send):
@@ -125,12 +127,14 @@ class Client:
                     await self.changed.wait()
 
     async def wait_until_quiet(self) -> None:
+        quiet_s = ANSWER_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LIMIT_S):
                 while not self.is_closed:
                     self.changed.clear()
-                    async with asyncio.timeout(QUIET_S):
+                    async with asyncio.timeout(quiet_s):
                         await self.changed.wait()
+                    quiet_s = QUIET_S
 
     def _stream(self, stream: int) -> str:
         heads, content = self.heads.get(stream, 0), self.content.get(stream, 0)
@@ -139,13 +143,15 @@ class Client:
         return f"({heads} HEADERS, {content} bytes{end}{reset})"
 
     def __str__(self) -> str:
-        """What came, in one line."""
+        """What came, in one line. It begins with `refused` if an error of HTTP/2 did."""
         streams = Counter(map(self._stream, sorted(self.heads | self.content | self.resets)))
         said = [f"{count} × {stream}" for stream, count in streams.items()]
         said += [f"PING {payload.decode()}" for payload in self.pongs]
         said += [f"{self.settings_acks} SETTINGS ACK"]
         said += [] if self.goaway is None else [f"GOAWAY {self.goaway}"]
-        return ", ".join(said + (["closed"] if self.is_closed else []))
+        said += ["closed"] if self.is_closed else []
+        is_refused = self.goaway or any(self.resets.values())
+        return f"{'refused: ' if is_refused else ''}{', '.join(said)}"
 
 
 async def outcome(port: int, steps: Sequence[Step], *, handshake: bool = True) -> str:

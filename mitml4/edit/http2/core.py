@@ -24,6 +24,7 @@ from typing import Final, Literal
 from hpack import HeaderTuple, HPACKError
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
+from mitml4.edit.http2.conduct import COMPRESSION_ERROR, FRAME_SIZE_ERROR, Http2Error
 from mitml4.edit.http2.frames import (
     ACK,
     CONTINUATION,
@@ -41,6 +42,7 @@ from mitml4.edit.http2.frames import (
     PADDED,
     PRIORITY,
     PUSH_PROMISE,
+    REFUSED_STREAM,
     RST_STREAM,
     SETTING,
     SETTINGS,
@@ -55,7 +57,6 @@ from mitml4.edit.http2.frames import (
 from mitml4.edit.http2.messages import changed_fields, half_headers, request_of, response_of
 from mitml4.edit.http2.streaming import Streaming
 from mitml4.edit.messages import Request, Response
-from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
 
@@ -71,12 +72,15 @@ class Http2Core(Streaming):
     """Both directions of a connection. Bytes go in by `receive`, and come out in `out`."""
 
     def receive(self, direction: Direction, data: bytes) -> None:
-        """Take the next bytes of a direction. Raises ProtocolError."""
+        """Take the next bytes of a direction. Raises ProtocolError; what a client does wrong is an
+        Http2Error."""
+        if self.has_failed:
+            return
         leg = self._legs[direction]
         leg.data += data
         if not leg.has_preface:
             if not leg.data.startswith(PREFACE[: len(leg.data)]):
-                raise ProtocolError("HTTP/2: no preface")
+                raise Http2Error("no preface")
             if len(leg.data) < len(PREFACE):
                 return
             del leg.data[: len(PREFACE)]
@@ -95,7 +99,9 @@ class Http2Core(Streaming):
 
     def _on_frame(self, leg: Leg, kind: int, flags: int, number: int, payload: bytes) -> None:
         if leg.block and (kind != CONTINUATION or number != leg.block.stream):
-            raise ProtocolError("HTTP/2: a header block is interrupted")
+            raise Http2Error("a header block is interrupted")
+        if leg.direction is UP:
+            self._conduct.check(kind, flags, number, payload, self.streams.get(number))
         match kind:
             case _ if kind in (HEADERS, PUSH_PROMISE, CONTINUATION):
                 self._on_fragment(leg, kind, flags, number, payload)
@@ -108,6 +114,8 @@ class Http2Core(Streaming):
             case _ if kind == SETTINGS:
                 if not flags & ACK:
                     self._on_settings(leg, payload)
+                elif leg.direction is UP:
+                    self._conduct.on_acknowledged()
                 frame = frame_bytes(kind, flags, number, payload)
                 if leg.has_begun:
                     leg.out += frame
@@ -138,7 +146,9 @@ class Http2Core(Streaming):
         """Settings are about what is sent to their sender."""
         towards = self._legs[leg.direction.other]
         if len(payload) % SETTING.size:
-            raise ProtocolError("HTTP/2: SETTINGS of a wrong length")
+            raise Http2Error("SETTINGS of a wrong length", FRAME_SIZE_ERROR)
+        if leg.direction is DOWN:
+            self._conduct.on_settings(payload)
         for setting, value in SETTING.iter_unpack(payload):
             if setting == HEADER_TABLE_SIZE:
                 allowed = max(towards.decoder.max_allowed_table_size, value)
@@ -158,7 +168,7 @@ class Http2Core(Streaming):
         `settings`: those that it has named. Raises ProtocolError."""
         up = Half(has_ended=True, is_over=True)
         self.streams[1] = Stream(1, up, Half(window=self._legs[DOWN].initial_window), request)
-        self._last_sent = 1
+        self._last_sent = self._conduct.last = 1
         self._on_settings(self._legs[UP], settings)
 
     # Header blocks
@@ -168,24 +178,24 @@ class Http2Core(Streaming):
         if kind != CONTINUATION:
             if flags & PADDED:
                 if not payload or payload[0] >= len(payload):
-                    raise ProtocolError("HTTP/2: padding longer than its frame")
+                    raise Http2Error("padding longer than its frame")
                 fragment = payload[1 : len(payload) - payload[0]]
             size = 4 if kind == PUSH_PROMISE else 5 if flags & HAS_PRIORITY else 0
             prefix, fragment = fragment[:size], fragment[size:]
             leg.block = Block(kind, flags, number, prefix, [], bytearray())
         block = leg.block
         if block is None or not number:
-            raise ProtocolError("HTTP/2: a header block in a wrong place")
+            raise Http2Error("a header block in a wrong place")
         block.frames.append((kind, flags, payload))
         block.fragments += fragment
         if len(block.fragments) > MAX_HEADER_BLOCK:
-            raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
+            raise Http2Error("a header block longer than 64 KiB")
         if flags & END_HEADERS:
             leg.block = None
             try:
                 decoded_block = leg.decoder.decode(bytes(block.fragments), raw=True)
             except HPACKError as error:
-                raise ProtocolError(f"HTTP/2: {error}") from error
+                raise Http2Error(str(error), COMPRESSION_ERROR) from error
             block.headers = list(decoded_block)
             block.order = leg.blocks
             leg.blocks += 1
@@ -198,10 +208,14 @@ class Http2Core(Streaming):
         number = self._here(leg, block.stream)
         stream = self.streams.get(number)
         if stream is None:
-            if leg.direction is DOWN:
-                return  # it was reset here
+            if leg.direction is DOWN or number <= self._conduct.last:
+                return  # it was reset
+            self._conduct.last = number
+            if self._has_too_many():
+                self._refuse(number)
+                return
             if len(self.streams) >= _MAX_STREAMS:
-                raise ProtocolError(f"HTTP/2: more than {_MAX_STREAMS} streams")
+                raise Http2Error(f"more than {_MAX_STREAMS} streams")
             stream = self.streams[number] = Stream(
                 number,
                 Half(window=self._legs[UP].initial_window),
@@ -225,12 +239,24 @@ class Http2Core(Streaming):
                 stream.response = response_of(block)
             self.jobs.append(Job(phase, stream))
 
+    def _has_too_many(self) -> bool:
+        """Whether the client has as many streams as the server allows."""
+        most = self._conduct.max_streams
+        if most is None or len(self.streams) < most:
+            return False
+        return sum(not stream.is_pushed for stream in self.streams.values()) >= most
+
+    def _refuse(self, number: int) -> None:
+        """Refuse a stream above the server's limit (RFC 9113 §5.1.2)."""
+        self._legs[DOWN].out += frame_bytes(RST_STREAM, 0, number, REFUSED_STREAM.to_bytes(4))
+        self._conduct.on_reset(number)
+
     def _on_promise(self, leg: Leg, block: Block) -> None:
         """A pushed stream passes as it is."""
         self.has_pushed = True
         promised = int.from_bytes(block.prefix) & ID
         if leg.direction is UP or len(block.prefix) < 4:
-            raise ProtocolError("HTTP/2: a PUSH_PROMISE in a wrong place")
+            raise Http2Error("a PUSH_PROMISE in a wrong place")
         self.streams[promised] = Stream(
             promised,
             Half(has_ended=True, is_over=True),
@@ -243,7 +269,7 @@ class Http2Core(Streaming):
     def _on_trailers(self, stream: Stream, half: Half, leg: Leg, block: Block) -> None:
         named = {bytes(name).lower() for name, _ in block.headers}
         if self._is_strict and leg.direction is UP and named & _NAMES_HOST:
-            raise ProtocolError("HTTP/2: trailers that name a host")
+            raise Http2Error("trailers that name a host")
         half.trailers = block
         if half.inbox is not None:
             half.inbox_ended = half.inbox_ended or block.ends
@@ -257,7 +283,7 @@ class Http2Core(Streaming):
         content = payload
         if flags & PADDED:
             if not payload or payload[0] >= len(payload):
-                raise ProtocolError("HTTP/2: padding longer than its frame")
+                raise Http2Error("padding longer than its frame")
             content = payload[1 : len(payload) - payload[0]]
         here = self._here(leg, number)
         stream = self.streams.get(here)
@@ -308,7 +334,8 @@ class Http2Core(Streaming):
         it is above the limit."""
         half = stream.half(direction)
         half.was_asked = True
-        if half.has_ended:
+        has_reset = direction is DOWN and stream.reset is not None
+        if half.has_ended or has_reset or self._legs[direction].has_ended:
             return True
         half.is_collecting = True
         self._collect_more(half, len(half.queue))
@@ -402,6 +429,7 @@ class Http2Core(Streaming):
         if not stream.up.is_held and not stream.is_local:
             number = self._to_server.get(stream.number, stream.number)
             self._legs[UP].out += frame_bytes(RST_STREAM, 0, number, payload)
+        self._conduct.on_reset(stream.number)
         self._forget(stream)
 
     def hang(self, stream: Stream) -> None:
@@ -426,7 +454,43 @@ class Http2Core(Streaming):
         stream = self.streams.get(here)
         if stream is None:
             return
+        if leg.direction is DOWN:
+            self._conduct.on_reset(here)
+            if stream.down.is_held or stream.down.queue:
+                self._reset_later(stream, payload)
+                return
         is_known = not (stream.is_local or (leg.direction is UP and stream.up.is_held))
         if is_known:
             leg.out += frame_bytes(RST_STREAM, 0, self._there_of(leg, here), payload)
         self._forget(stream)
+
+    def _reset_later(self, stream: Stream, payload: bytes) -> None:
+        """The server has reset a stream, and what it has sent before is held back."""
+        stream.reset, stream.is_local = payload, True
+        self._drop(stream, UP)
+        self._comes_no_more(stream, DOWN)
+
+    def _comes_no_more(self, stream: Stream, direction: Direction) -> None:
+        """A body that the editor wants was cut off."""
+        half = stream.half(direction)
+        if half.is_collecting:
+            half.is_collecting = False
+            self.jobs.append(Job("request" if direction is UP else "response", stream))
+
+    # The ends of the connection
+
+    def end(self, direction: Direction) -> None:
+        """The source of a direction has ended."""
+        self._legs[direction].has_ended = True
+        for stream in self.streams.values():
+            self._comes_no_more(stream, direction)
+
+    def fail(self, code: int) -> None:
+        """Tell the client that it has broken the protocol (RFC 9113 §5.4.1)."""
+        self.has_failed = True
+        payload = self._conduct.last.to_bytes(4) + code.to_bytes(4)
+        leg = self._legs[DOWN]
+        if not leg.has_begun:
+            leg.has_begun = True
+            leg.out[:0] = frame_bytes(SETTINGS, 0, 0)
+        leg.out += frame_bytes(GOAWAY, 0, 0, payload)

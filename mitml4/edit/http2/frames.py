@@ -29,11 +29,14 @@ __all__ = [
     "ID",
     "INITIAL_WINDOW_SIZE",
     "INTERNAL_ERROR",
+    "MAX_CONCURRENT_STREAMS",
+    "MAX_FRAME_SIZE",
     "OUR_TABLE",
     "PADDED",
     "PIECE",
     "PRIORITY",
     "PUSH_PROMISE",
+    "REFUSED_STREAM",
     "RST_STREAM",
     "SETTING",
     "SETTINGS",
@@ -50,13 +53,14 @@ UP, DOWN = Direction.UP, Direction.DOWN
 
 CANCEL: Final = 8  # RFC 9113 §7
 INTERNAL_ERROR: Final = 2
+REFUSED_STREAM: Final = 7
 
 HEADER: Final = struct.Struct(">HBBBL")
 SETTING: Final = struct.Struct(">HL")
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 2, 3, 4, 5
 GOAWAY, WINDOW_UPDATE, CONTINUATION = 7, 8, 9
 END_STREAM, ACK, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 1, 4
+HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 3, 4, 5
 ID: Final = 0x7FFFFFFF
 PIECE: Final = 16384
 """RFC 9113 §4.2: every receiver takes frames of this size."""
@@ -142,6 +146,8 @@ class Stream:
     is_local: bool = False
     """The server does not know it."""
     is_pushed: bool = False
+    reset: bytes | None = None
+    """The server has reset the stream with this, which goes on behind what it has sent before."""
     early_updates: int = 0
     """WINDOW_UPDATE of the client before the server knows the stream."""
 
@@ -183,3 +189,5 @@ class Leg:
         self.has_preface = direction is DOWN
         self.has_begun = False
         """Whether the first SETTINGS have passed; nothing goes before them (§3.4)."""
+        self.has_ended = False
+        """Whether its source has ended."""

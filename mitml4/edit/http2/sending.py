@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hpack import HeaderTuple
 
+from mitml4.edit.http2.conduct import FLOW_CONTROL_ERROR, Conduct, Http2Error
 from mitml4.edit.http2.frames import (
     CONTINUATION,
     DATA,
@@ -16,6 +17,7 @@ from mitml4.edit.http2.frames import (
     HEADERS,
     ID,
     PIECE,
+    RST_STREAM,
     WINDOW_UPDATE,
     Block,
     Half,
@@ -52,6 +54,9 @@ class Sending:
         self._last_sent = 0
         self.has_pushed = False
         """Whether there are pushed streams."""
+        self.has_failed = False
+        """Whether the client has broken the protocol, and is told so."""
+        self._conduct = Conduct()
 
     def is_idle(self, direction: Direction) -> bool:
         """Whether nothing of a direction is held back, or waits for windows."""
@@ -158,6 +163,8 @@ class Sending:
             return
         half = stream.half(towards.direction)
         half.window += count
+        if half.window > ID and leg.direction is UP:
+            raise Http2Error("a window above 2^31-1", FLOW_CONTROL_ERROR)  # RFC 9113 §6.9.1
         kept = min(count, half.swallow)
         half.swallow -= kept
         left = count - kept
@@ -202,6 +209,10 @@ class Sending:
         self._legs[direction].waiting.pop(stream.number, None)
 
     def _forget_if_over(self, stream: Stream) -> None:
+        if stream.reset is not None and not (stream.down.is_held or stream.down.queue):
+            self._legs[DOWN].out += frame_bytes(RST_STREAM, 0, stream.number, stream.reset)
+            self._forget(stream)
+            return
         up_is_over = stream.up.is_over or (stream.up.is_dropped and stream.up.has_ended)
         if up_is_over and stream.down.is_over:
             self._forget(stream)

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
+from mitml4.edit.http2.conduct import Http2Error
 from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.frames import CANCEL, INTERNAL_ERROR, Job, Stream
 from mitml4.edit.http2.messages import half_headers
@@ -102,7 +103,7 @@ class Http2Editing:
             except OSError as error:
                 failures.append(error)
             except ProtocolError as error:
-                self._editing.report.error("client", "relay", "protocol", error.message)
+                self._report(error)
                 self._far.abort()
             nursery.cancel_scope.cancel()
         if failures:
@@ -110,20 +111,23 @@ class Http2Editing:
 
     async def _read(self, direction: Direction, source: Reader) -> None:
         while await source.more():
-            self._core.receive(direction, source.take())
+            try:
+                self._core.receive(direction, source.take())
+            except Http2Error as error:
+                if direction is DOWN:
+                    raise
+                self._report(error)
+                self._core.fail(error.code)
+                self._changed.unpark_all()
+                return
             if self._core.has_pushed and self._edits:
                 self._editing.unedited(self._context.depth, None, "pushed streams")
-            while self._core.jobs:
-                job = self._core.jobs.pop(0)
-                if self._editing.editor().may_wait:
-                    self._nursery.start_soon(self._work, job)
-                else:
-                    await self._work(job)
-            self._changed.unpark_all()
+            await self._ask()
             while any(self._core.waiting(each) > _MAX_WAITING for each in Direction):
                 await self._changed.park()
+        self._core.end(direction)
         self._ended.add(direction)
-        self._changed.unpark_all()
+        await self._ask()
 
     async def _write(self, direction: Direction, sink: Reader, source: Reader) -> None:
         """Send what is there, and the ends of the source behind it."""
@@ -131,6 +135,9 @@ class Http2Editing:
             if data := self._core.take(direction):
                 await sink.stream.send_all(memoryview(data))
                 self._changed.unpark_all()
+            elif self._core.has_failed and direction is DOWN:
+                self._nursery.cancel_scope.cancel()
+                return
             elif direction in self._ended and self._core.is_idle(direction):
                 await pass_end(source, sink.stream)
                 await end_below(source, sink.stream)
@@ -138,7 +145,19 @@ class Http2Editing:
             else:
                 await self._changed.park()
 
+    def _report(self, error: ProtocolError) -> None:
+        self._editing.report.error("client", "relay", "protocol", error.message)
+
     # Asking the editor
+
+    async def _ask(self) -> None:
+        while self._core.jobs:
+            job = self._core.jobs.pop(0)
+            if self._editing.editor().may_wait:
+                self._nursery.start_soon(self._work, job)
+            else:
+                await self._work(job)
+        self._changed.unpark_all()
 
     async def _work(self, job: Job) -> None:
         stream = job.stream
