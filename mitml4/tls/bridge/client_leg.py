@@ -181,11 +181,11 @@ class ClientLeg(Leg):
         return hello, secret
 
     def _limit_records(self, answer: messages.EncryptedExtensions) -> None:
-        limit = self.hello.record_size_limit
-        if limit and answer.record_size_limit:
-            self.records_out.max_content = min(self.records_out.max_content, limit - 1)
+        limit, own = self.hello.record_size_limit, answer.record_size_limit
+        if limit and own:
+            self.limit_records(sent=limit - 1, received=own - 1)
         elif fragment := answer.max_fragment_length:
-            self.records_out.max_content = fragment
+            self.limit_records(sent=fragment, received=fragment)
 
     def _answers(
         self,

@@ -82,6 +82,7 @@ class Connection:
         "_is_tls12",
         "_max_content",
         "_max_fragment",
+        "_max_opened",
         "_opens",
         "_renegotiation",
         "_seals",
@@ -109,6 +110,7 @@ class Connection:
         self._opens: Protection = records_in.protection
         self._seals: Protection = records_out.protection
         self._max_content = records_out.max_content
+        self._max_opened = records_in.max_content
         self._is_tls12 = records_in.is_tls12
         self._max_fragment = max_fragment(is_tls12=self._is_tls12)
         self._is_client = is_client
@@ -178,7 +180,7 @@ class Connection:
                 target = into[filled:] if filled + length <= room else _SPARE
                 kind, count = opens.open_into(data[at:end], target)
                 at = end
-                if most > MAX_CONTENT:
+                if most > self._max_opened:
                     raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {length} bytes")
                 if kind != _DATA or not count:
                     turn -= self._take(kind, bytes(target[:count]))
@@ -336,6 +338,7 @@ class Connection:
         self._owe_all(renegotiation.taken_records())
         if renegotiation.is_done:
             self._max_content = renegotiation.records_out.max_content
+            self._max_opened = renegotiation.records_in.max_content
             self._renegotiation = None
 
     def abandon_renegotiation(self) -> None:

@@ -18,7 +18,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.records import RecordType
 from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.records import Messages, RecordsIn, RecordsOut
+from mitml4.tls.bridge.records import MAX_CONTENT, Messages, RecordsIn, RecordsOut
 from mitml4.tls.bridge.transcript import Transcript
 
 __all__ = ["CHANGE_CIPHER_SPEC", "KeyLog", "Leg", "Message", "PeerAlert"]
@@ -151,6 +151,11 @@ class Leg:
         """Raises TlsError if the last record has more than the message that it has to end with."""
         if not self._messages.is_between:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "a record goes on behind the last message")
+
+    def limit_records(self, *, sent: int, received: int) -> None:
+        """The most bytes of content in a record, where the two ends have agreed on limits."""
+        self.records_out.max_content = min(MAX_CONTENT, sent)
+        self.records_in.max_content = min(MAX_CONTENT, received)
 
     def choose_tls12(self) -> None:
         """There, a ChangeCipherSpec has its place; before the version was chosen it had none."""

@@ -71,9 +71,11 @@ class OlderClient:
 
     def _limit_records(self) -> None:
         answer = messages.EncryptedExtensions(self._hello.extensions)
-        limit = self.offered.record_size_limit if answer.record_size_limit else None
-        if limit := limit or answer.max_fragment_length:
-            self.leg.records_out.max_content = min(self.leg.records_out.max_content, limit)
+        limit, own = self.offered.record_size_limit, answer.record_size_limit
+        if limit and own:
+            self.leg.limit_records(sent=limit, received=own)
+        elif fragment := answer.max_fragment_length:
+            self.leg.limit_records(sent=fragment, received=fragment)
 
     def _session_of(self, master: bytes) -> Session:
         return Session(

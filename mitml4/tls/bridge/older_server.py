@@ -100,7 +100,7 @@ class OlderServer:
         """Takes the next message; None: nothing has to come."""
         leg.choose_tls12()
         leg.transcript.choose(self.chosen.suite.hash, keep=True)
-        _limit_records(leg, hello)
+        _limit_records(leg, offered.record_size_limit, hello)
         if offered.session_id and hello.session_id == offered.session_id:
             self._resume(hello)
 
@@ -310,9 +310,10 @@ def _check_ends(hello: messages.ServerHello, verify_data: bytes) -> None:
         raise TlsError(Alert.HANDSHAKE_FAILURE, "a renegotiation of another connection")
 
 
-def _limit_records(leg: Leg, hello: messages.ServerHello) -> None:
-    """RFC 8449 §4, RFC 6066 §4."""
+def _limit_records(leg: Leg, own: int | None, hello: messages.ServerHello) -> None:
+    """RFC 8449 §4, RFC 6066 §4. `own`: the record_size_limit that was offered."""
     answer = messages.EncryptedExtensions(hello.extensions)
-    limit = answer.record_size_limit or answer.max_fragment_length
-    if limit:
-        leg.records_out.max_content = min(leg.records_out.max_content, limit)
+    if own and (limit := answer.record_size_limit):
+        leg.limit_records(sent=limit, received=own)
+    elif fragment := answer.max_fragment_length:
+        leg.limit_records(sent=fragment, received=fragment)

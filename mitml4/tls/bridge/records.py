@@ -66,6 +66,7 @@ class RecordsIn:
         "dropped",
         "early_data_to_skip",
         "is_tls12",
+        "max_content",
         "protection",
     )
 
@@ -80,6 +81,9 @@ class RecordsIn:
         records that do not authenticate. The first other record ends them (RFC 8446 §4.2.10)."""
         self.dropped = 0
         """So many records with a ChangeCipherSpec were dropped."""
+        self.max_content = MAX_CONTENT
+        """The most bytes of content, with its padding, in a protected record. We may have asked for
+        less: RFC 8449 §4 has "a fatal "record_overflow" alert" for more."""
         self._unread = bytearray()
         self._empty = 0
         """Records without content, in a row."""
@@ -160,7 +164,7 @@ class RecordsIn:
                 raise TlsError(Alert.BAD_RECORD_MAC, error.message) from None
             self._skip(record)
             return None
-        if len(record) - protection.overhead > MAX_CONTENT:
+        if len(record) - protection.overhead > self.max_content:
             raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {len(record)} bytes")
         if not is_type(kind):
             raise TlsError(Alert.UNEXPECTED_MESSAGE, f"a TLS record of type {kind}")

@@ -243,10 +243,11 @@ class ServerLeg(Leg):
                 raise CannotBridge(f"extension {kind}")
             if kind in _CERTIFICATE_TYPES and value != bytes([_X509]):
                 raise CannotBridge("a certificate of another type than X.509")
-        if limit := answer.record_size_limit:
-            self.records_out.max_content = min(self.records_out.max_content, limit - 1)
+        own = self.hello.record_size_limit
+        if own and (limit := answer.record_size_limit):
+            self.limit_records(sent=limit - 1, received=own - 1)
         elif fragment := answer.max_fragment_length:
-            self.records_out.max_content = fragment
+            self.limit_records(sent=fragment, received=fragment)
         self.extensions = answer
         self.transcript.add(message[1])
         self._take = self._take_finished if self._ticket else self._take_certificate

@@ -127,6 +127,15 @@ def test_records_hold_as_much_as_the_far_end_allows() -> None:
     assert sizes == [(HANDSHAKE, 100), (HANDSHAKE, 100), (HANDSHAKE, 60)] + 25 * [(DATA, 100)]
 
 
+def test_records_hold_no_more_than_the_far_end_was_told() -> None:
+    for count, alert in ((100, None), (101, Alert.RECORD_OVERFLOW)):
+        near, far = Far.of_new()
+        near._max_opened = 100
+        near.open(memoryview(far.data(bytes(count))), memoryview(bytearray(MIN_ROOM)))
+        sent = far.read(near.seal_due())
+        assert sent == ([] if alert is None else [(ALERT, bytes([2, alert]))])
+
+
 def test_broken_records_get_the_alert_that_names_them() -> None:
     for make, alert in (
         (lambda _: b"\x17\x03\x03\x00\x20" + bytes(32), Alert.BAD_RECORD_MAC),

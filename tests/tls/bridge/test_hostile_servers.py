@@ -634,6 +634,14 @@ def test_encrypted_extensions(items: Any, number: int) -> None:
     refuses(number, {"encrypted_extensions": with_extensions(*items)}, offer=offer, alpn=None)
 
 
+def test_records_longer_than_the_client_takes() -> None:
+    """RFC 8449 §4: the limit is the client's, and what we pass on is divided anew."""
+    change = {"encrypted_extensions": with_extensions((Extension.RECORD_SIZE_LIMIT, b"\x40\x01"))}
+    meet(change, offer=Offer(more={Extension.RECORD_SIZE_LIMIT: b"\x40\x01"}), alpn=None)
+    offer = Offer(more={Extension.RECORD_SIZE_LIMIT: b"\0\x40"})
+    refuses(Alert.RECORD_OVERFLOW, change, offer=offer, alpn=None)
+
+
 def test_application_protocols_that_were_not_asked_for() -> None:
     refuses(Alert.UNSUPPORTED_EXTENSION, offer=Offer(without=(Extension.ALPN,)))
 
