@@ -43,6 +43,7 @@ __all__ = [
     "FlowOpen",
     "LayerEvent",
     "ProbeOutcome",
+    "QuicRefused",
     "RuleApplied",
     "SessionStart",
     "SessionStop",
@@ -270,6 +271,22 @@ class DnsRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuicRefused(Event):
+    """QUIC of a client was refused, so that it falls back to TCP (`--quic block`); once for each
+    pair of ports. `name`: what it had asked DNS for, where that is known. `sni`, `alpn` (what it
+    offers) and `ja4` are its ClientHello's, and null where not all of that came.
+    """
+
+    type: ClassVar[str] = "quic.refused"
+    client: Address
+    destination: Address
+    name: str | None
+    sni: str | None
+    alpn: tuple[bytes, ...] | None
+    ja4: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStop(Event):
     """The rules are removed; totals. `stacks` maps `socks5 › tls` to the number of flows."""
 
@@ -294,6 +311,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     FlowClose,
     ClientProbe,
     DnsRefused,
+    QuicRefused,
     SessionStop,
 )
 """All events except those of protocols, which are in their rows of the registry."""

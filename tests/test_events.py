@@ -128,6 +128,9 @@ SAMPLES: tuple[Event, ...] = (
         reason="78 bytes",
     ),
     events.DnsRefused(client=CLIENT, name="other.example"),
+    events.QuicRefused(
+        client=CLIENT, destination=CLIENT, name=None, sni="a.example", alpn=(b"h3",), ja4=None
+    ),
     events.SessionStop(
         flows=2,
         bytes_up=1,

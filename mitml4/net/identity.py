@@ -64,6 +64,11 @@ class Identity:
         return ANY_MARK >> 16 | self.slot
 
     @property
+    def quic_group(self) -> int:
+        """The NFLOG group to which the rules copy datagrams of QUIC that are refused."""
+        return self.log_group + SLOTS
+
+    @property
     def own_mark(self) -> int:
         """SO_MARK of the sockets towards the servers, which no session intercepts."""
         return self._mark(_OWN)

@@ -27,6 +27,7 @@ from mitml4.protocols.policy import Decide
 from mitml4.session.command import Command
 from mitml4.session.config import RunConfig
 from mitml4.session.host_services import HostServices, is_loopback
+from mitml4.session.quic_refusals import tell_of_quic
 from mitml4.session.session import Say
 from mitml4.session.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note
@@ -166,6 +167,13 @@ class CommandSource:
 
     async def watch(self, session: SessionControl) -> None:
         """Start the command; stop the session when it and its descendants have ended."""
+        async with trio.open_nursery() as nursery:
+            log = self._dialer.namespace.quic_log
+            nursery.start_soon(tell_of_quic, log, session.publish, self.names_of)
+            await self._watch_command(session)
+            nursery.cancel_scope.cancel()
+
+    async def _watch_command(self, session: SessionControl) -> None:
         command = self._command
         try:
             command.go()

@@ -22,6 +22,7 @@ from mitml4.net.rules.scope import Scope
 from mitml4.net.tcp import TcpStream
 from mitml4.session.host_services import is_loopback
 from mitml4.session.policy import Policy
+from mitml4.session.quic_refusals import tell_of_quic
 from mitml4.session.session import Say
 from mitml4.session.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note, QuicBlocked
@@ -102,6 +103,7 @@ class Rules:
             nursery.start_soon(self.interception.gate.run)
             nursery.start_soon(self._watch_guard, session)
             nursery.start_soon(self._watch_quic, session)
+            nursery.start_soon(self._tell_of_quic, session)
             nursery.start_soon(self._watch_suspension, session)
             nursery.start_soon(self._watch_links, session)
             nursery.start_soon(self._watch_rules_of_others, session)
@@ -176,6 +178,10 @@ class Rules:
         while True:
             for change in await self.interception.changes():
                 session.publish(Note(_told(change)))
+
+    async def _tell_of_quic(self, session: SessionControl) -> None:
+        if log := self.interception.quic_log:
+            await tell_of_quic(log, session.publish, self.names_of)
 
     async def _watch_quic(self, session: SessionControl) -> None:
         while self.scope.quic == "block":

@@ -24,7 +24,7 @@ from mitml4.edit.editors import Editors
 from mitml4.edit.memory import EditMemory
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
-from mitml4.events import SessionStart
+from mitml4.events import QuicRefused, SessionStart
 from mitml4.layers.ca_page import Pages
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -213,7 +213,7 @@ class Session:
             return f"{what}{command.host} stays {on}: {reason}"
         return f"{what}{command.host} is {on if is_on else off} from now on"
 
-    def publish(self, update: Update) -> None:
+    def publish(self, update: Update | QuicRefused) -> None:
         """Tell the sinks."""
         self.hub.publish(update)
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import MitmError
+from mitml4.events import QuicRefused
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.listener import IncomingConnection
@@ -46,7 +47,7 @@ class SessionControl(Protocol):
     def stop(self, reason: str, failure: MitmError | None = None) -> None:
         """End the session; asked again, at once."""
 
-    def publish(self, update: Update) -> None:
+    def publish(self, update: Update | QuicRefused) -> None:
         """Tell the sinks."""
 
 

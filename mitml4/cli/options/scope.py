@@ -139,8 +139,8 @@ COMMAND_SCOPE: Final = (
         "drop",
         "pass",
         help="Drop UDP other than DNS and QUIC, or let it pass unseen. DNS is answered by the "
-        "host's resolvers. QUIC (UDP/443) is refused: the command's send fails with EPERM, and "
-        "clients fall back to TCP.",
+        "host's resolvers. QUIC (UDP/443) is refused: the command's second send fails with EPERM, "
+        "and clients fall back to TCP.",
     ),
     option(
         "TLS",

@@ -23,12 +23,21 @@ from mitml4.net import capabilities, isolation, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.dial import set_ip_transparent
 from mitml4.net.gate.nflog import open_log
+from mitml4.net.gate.quic import COPY_BYTES
 from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from mitml4.net.listener import listen
 from mitml4.net.namespace.covers import Covers
 from mitml4.net.namespace.hidden import hide
-from mitml4.net.namespace.rules import LOG_GROUP, Mark, Ports, Sources, ip_commands, nft_table
+from mitml4.net.namespace.rules import (
+    LOG_GROUP,
+    QUIC_GROUP,
+    Mark,
+    Ports,
+    Sources,
+    ip_commands,
+    nft_table,
+)
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
 from mitml4.net.tools import LIMITS, run
@@ -120,6 +129,7 @@ class _Keeper:
         _run("ip", "-batch", "-", given=ip_commands(sources))
         self._tcp = listen(transparent=True)
         self._log = open_log(LOG_GROUP, copy_bytes=LONGEST_SYN)
+        self._quic_log = open_log(QUIC_GROUP, copy_bytes=COPY_BYTES)
         self._udp = _bind_udp_receiver()
         self._raw = _open_raw(with_v6=sources.v6 is not None)
         self._dns = _bind_dns(with_v6=sources.v6 is not None)
@@ -131,7 +141,7 @@ class _Keeper:
     def first_answer(self) -> Answer:
         """The kinds of the namespaces, and descriptors: first theirs, then those of our sockets."""
         namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in self._kinds]
-        sockets = (self._tcp, self._log, self._udp, *self._raw, *self._dns)
+        sockets = (self._tcp, self._log, self._quic_log, self._udp, *self._raw, *self._dns)
         return {"kinds": self._kinds}, [*namespaces, *(each.detach() for each in sockets)]
 
     def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:

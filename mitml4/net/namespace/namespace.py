@@ -49,6 +49,8 @@ class Namespace:
     destination."""
     injection: InjectionSockets
     """For connections that are held before they arrive at `listener_socket`."""
+    quic_log: socket.socket
+    """Where datagrams of QUIC that are refused arrive (gate/quic.py)."""
     datagrams: socket.socket
     """Receives all UDP except DNS, QUIC, and datagrams to the namespace's own addresses."""
     dns: tuple[socket.socket, ...]
@@ -79,11 +81,12 @@ class Namespace:
         names = answer["kinds"]
         kinds = dict(zip(names, descriptors, strict=False))
         sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]
-        listener_socket, log, datagrams, raw_v4, *others = sockets
+        listener_socket, log, quic_log, datagrams, raw_v4, *others = sockets
         raw_v6 = others.pop(0) if sources.v6 else None
         return cls(
             listener_socket=listener_socket,
             injection=InjectionSockets(log, raw_v4, raw_v6),
+            quic_log=quic_log,
             datagrams=datagrams,
             dns=tuple(others),
             sources=sources,
@@ -182,7 +185,7 @@ class Namespace:
         with contextlib.suppress(MachineError):
             self._ask("leave")
         self.injection.close()
-        for sock in (self.listener_socket, self.datagrams, *self.dns, self._channel):
+        for sock in (self.listener_socket, self.quic_log, self.datagrams, *self.dns, self._channel):
             sock.close()
         while self._kinds:
             os.close(self._kinds.popitem()[1])

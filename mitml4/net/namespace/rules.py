@@ -16,8 +16,9 @@ from enum import IntEnum
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.net.gate.quic import QUIC_SETS, log_of_quic, refusal_of_quic
 
-__all__ = ["LOG_GROUP", "Mark", "Ports", "Sources", "ip_commands", "nft_table"]
+__all__ = ["LOG_GROUP", "QUIC_GROUP", "Mark", "Ports", "Sources", "ip_commands", "nft_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ _PRIORITY: Final = 100
 
 LOG_GROUP: Final = 1
 """The NFLOG group of held SYNs."""
+QUIC_GROUP: Final = 2
+"""The NFLOG group of datagrams of QUIC that are refused."""
 
 
 def ip_commands(sources: Sources) -> str:
@@ -101,12 +104,17 @@ def nft_table(sources: Sources, ports: Ports, *, loopback: bool) -> str:
     )
     # Dropped only while we listen: without us, the kernel refuses it.
     held = f"tcp flags & (syn | ack) == syn meta mark != {Mark.ADMITTED:#x}"
+    # The first datagram of QUIC is dropped here: where it is sent, that would be an error too.
+    quic_sets = "".join(f"  set {name} {{ {what} }}\n" for name, what in QUIC_SETS)
+    quic = "\n    ".join(refusal_of_quic(QUIC_GROUP, dropped=False))
     return f"""\
 table inet mitml4 {{
-  chain intercept {{
+{quic_sets}  chain intercept {{
     type filter hook prerouting priority mangle; policy accept;
     iifname != "lo" accept
-    meta mark {{ {Mark.OWN:#x}, {Mark.REFUSED:#x} }} accept{counted}
+    meta mark {{ {Mark.OWN:#x}, {Mark.REFUSED:#x} }} accept
+    ip daddr != {own_v4} udp dport 443 goto first_of_quic
+    ip6 daddr != {own_v6} udp dport 443 goto first_of_quic{counted}
     ip daddr {own_v4} meta l4proto tcp {is_theirs} accept
     ip6 daddr {own_v6} meta l4proto tcp {is_theirs} accept
     {held} tproxy ip to :{ports.tcp} log group {LOG_GROUP} drop
@@ -135,9 +143,16 @@ table inet mitml4 {{
     type filter hook output priority filter; policy accept;
     ip daddr {own_v4} accept
     ip6 daddr {own_v6} accept
-    udp dport 443 counter name quic reject
+    udp dport 443 counter name quic goto datagrams
     icmp type echo-request drop
     icmpv6 type echo-request drop
+  }}
+  chain datagrams {{
+    {quic}
+  }}
+  chain first_of_quic {{
+    {log_of_quic(QUIC_GROUP)}
+    drop
   }}
   counter quic {{ }}
   counter direct {{ }}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.firewall.chains import Chain
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
+from mitml4.net.gate.nflog import open_log
+from mitml4.net.gate.quic import COPY_BYTES
 from mitml4.net.identity import Identity
 from mitml4.net.links import Change, LinkWatch, has_global_v6, vrf_of
 from mitml4.net.listener import Listener
@@ -71,12 +73,15 @@ class Interception:
         watch: RulesWatch,
         preparation: Preparation,
         notes: Sequence[str],
+        quic_log: socket.socket | None,
     ) -> None:
         self.table: str = guard.identity.table
         self.own_mark: int = guard.identity.own_mark
         self.address = listener.address
         self.channel = channel
         self.gate = SynGate(listener, channel)
+        self.quic_log = quic_log
+        """Where datagrams of QUIC that are refused arrive (gate/quic.py); None if none are."""
         self.untested = preparation.untested
         """Why no test connection was possible; None if one came through."""
         self.notes: tuple[str, ...] = (
@@ -231,16 +236,22 @@ async def intercepting(preparation: Preparation) -> AsyncIterator[Interception]:
         closing(LinkWatch(scope.interfaces, place)) as links,
         closing(RulesWatch(place)) as watch,
         _holding(guard.identity, scope, place) as (listener, channel),
+        ExitStack() as logs,
     ):
         rules = _ruleset(scope, guard.identity, listener, ipv6=preparation.ipv6)
         rules = replace(rules, indexes=links.indexes)
+        quic_log = None
+        if rules.blocks_quic:
+            quic_log = logs.enter_context(_quic_log(guard.identity, place))
         try:
             await guard.load(rules.text)
             await guard.restrict(
                 rules.stop_interception, rules.resume_interception, rules.count_quic, _CHAINS
             )
             notes = [belongs(*pair) for pair in links.masters.items()]
-            yield Interception(guard, rules, listener, channel, links, watch, preparation, notes)
+            yield Interception(
+                guard, rules, listener, channel, links, watch, preparation, notes, quic_log
+            )
         finally:
             # Before the listener is closed: otherwise the rules would hold connections that
             # nothing accepts.
@@ -279,6 +290,16 @@ def _holding(
             channel.close()
     finally:
         listener.close()
+
+
+def _quic_log(identity: Identity, place: Place) -> socket.socket:
+    try:
+        return open_log(identity.quic_group, copy_bytes=COPY_BYTES, place=place)
+    except OSError as error:
+        raise MachineError(
+            f"the kernel cannot log datagrams: {error.strerror}",
+            hint="modprobe nfnetlink_log, or add --quic allow",
+        ) from error
 
 
 def _ruleset(

@@ -13,7 +13,7 @@ netlink socket of the guard (guard.py), and the kernel removes it with that sock
     own        output: remembers the SYNs of our own connections, which no session intercepts
     input      permits only connections that we have sent to the listener
     nat        is empty: the kernel translates addresses only while such a chain exists
-    quic_…     refuses QUIC, so that its clients fall back to TCP
+    quic_…     refuses QUIC, so that its clients fall back to TCP: by `datagrams`
 
 The gate is at the end of postrouting, so that it sees only packets that the rules of others have
 not dropped, rejected or rerouted. An earlier chain (TPROXY's is prerouting) would intercept
@@ -29,6 +29,7 @@ from typing import Final
 
 from mitml4.address import CA_PAGE
 from mitml4.dataclass import dataclass
+from mitml4.net.gate.quic import QUIC_SETS, refusal_of_quic
 from mitml4.net.identity import ANY_OWN_MARK, KIND_MASK, OUR_MASK, Identity
 from mitml4.net.rules.scope import Ends, PortRange, Scope
 
@@ -94,7 +95,8 @@ class Ruleset:
             for name, lines in self._chains()
         )
         counter = "\tcounter quic { }\n" if self.blocks_quic else ""
-        sets = "".join(f"\tset {name} {{ {what} }}\n" for name, what in _sets())
+        kinds = (*_sets(), *(QUIC_SETS if self.blocks_quic else ()))
+        sets = "".join(f"\tset {name} {{ {what} }}\n" for name, what in kinds)
         return f"table inet {self.identity.table} {{\n\tflags owner\n{counter}{sets}{body}}}\n"
 
     @property
@@ -140,6 +142,8 @@ class Ruleset:
         yield "own", self._own()
         yield "input", self._input()
         yield "nat", ["type nat hook output priority 0; policy accept"]
+        if self.blocks_quic:
+            yield "datagrams", refusal_of_quic(self.identity.quic_group)
         if self.blocks_quic and scope.forwarded:
             yield "quic_forwarded", self._quic("forward", *self._forwarding())
         if self.blocks_quic and scope.local:
@@ -237,7 +241,7 @@ class Ruleset:
             *self._outside_clients(),
             *self._outside_servers(),
             *(
-                f"{match} ct state new counter name quic reject"
+                f"{match} ct state new counter name quic goto datagrams"
                 for match in self._by_interface(*matches)
             ),
         ]

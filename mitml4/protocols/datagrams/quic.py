@@ -47,7 +47,7 @@ OLD_WITH_VERSION: Final = (b"\x09", b"\x0d", b"\x0f", b"\x19")
 def read_first(reader: Reader) -> None:
     """A packet with a long header, or a first one of Google's old versions; what follows in the
     datagram may be anything."""
-    if reader.data[reader.at] & 0x80:
+    if reader.data[reader.at : reader.at + 1] >= b"\x80":
         read_packet(reader)
         return
     reader.one_of(*OLD_WITH_VERSION)

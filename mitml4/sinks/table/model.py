@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import field, replace
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import ClassVar, Final, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ from mitml4.events import (
     FlowLayer,
     FlowOpen,
     LayerEvent,
+    QuicRefused,
     RuleApplied,
     SessionStart,
 )
@@ -41,6 +43,8 @@ __all__ = ["MAX_ROWS", "Row", "State", "TableModel"]
 MAX_ROWS: Final = 10_000
 """Flows that are kept. Beyond it, the flow that closed first is removed."""
 _MAX_TEXT: Final = 300
+_MAX_REFUSED: Final = 1024
+_FALLBACK_WITHIN: Final = timedelta(seconds=30)
 
 _SUMMARISED: Final = tuple(
     each for each in EVENT_TYPES if each.summary is not ProtocolEvent.summary
@@ -72,6 +76,8 @@ class Row:
     """Bytes per second in both directions; None: unknown, or none."""
     is_edited: bool = False
     """Whether a rule has changed something."""
+    fell_back: bool = False
+    """Whether its client had tried QUIC before, which was refused."""
     info: str = ""
     """The last request, or the failure."""
     request: tuple[int, str] | None = None
@@ -81,8 +87,9 @@ class Row:
 
     @property
     def text(self) -> str:
-        """`info`, and whether the flow was edited."""
-        return f"edited: {self.info}" if self.is_edited else self.info
+        """`info`, whether the flow was edited, and whether QUIC was refused before."""
+        edited = f"edited: {self.info}" if self.is_edited else self.info
+        return f"QUIC refused, by TCP: {edited}".rstrip(": ") if self.fell_back else edited
 
 
 @dataclass(slots=True)
@@ -104,6 +111,7 @@ class TableModel:
         OutputFailed,
         Stopping,
         QuicBlocked,
+        QuicRefused,
         BytesMoved,
     )
 
@@ -123,6 +131,8 @@ class TableModel:
     bytes_up: int = 0
     bytes_down: int = 0
     """Of all flows; for open ones as of the last measurement."""
+    _refused: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """When QUIC was refused, by client and server; the oldest are forgotten."""
     _rows: OrderedDict[int, Row] = field(default_factory=OrderedDict)
     _closed: deque[int] = field(default_factory=deque)
     _failures: deque[int] = field(default_factory=deque)
@@ -161,6 +171,7 @@ class TableModel:
             _closed=self._closed.copy(),
             _failures=self._failures.copy(),
             _failing=self._failing.copy(),
+            _refused=self._refused.copy(),
         )
 
     def add(self, event: Published) -> None:
@@ -174,6 +185,8 @@ class TableModel:
                 self.notes = (*self.notes, event.reason)
             case QuicBlocked():
                 self.quic_blocked = event.count
+            case QuicRefused():
+                self._refuse(event)
             case Stopping():
                 self.stopping = True
             case FlowOpen():
@@ -208,7 +221,20 @@ class TableModel:
             client=event.client.ip,
             server=_shown(event.name or event.destination.ip),
             port=event.destination.port,
+            fell_back=self._falls_back(event),
         )
+
+    def _refuse(self, event: QuicRefused) -> None:
+        ends = event.client.ip, event.destination.ip
+        self._refused.pop(ends, None)
+        if len(self._refused) >= _MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[ends] = event.time
+
+    def _falls_back(self, event: FlowOpen) -> bool:
+        """Whether its client has just tried QUIC with the same server."""
+        refused_at = self._refused.get((event.client.ip, event.destination.ip))
+        return refused_at is not None and event.time - refused_at <= _FALLBACK_WITHIN
 
     def _forget_one(self) -> None:
         """Remove the flow that closed first, preferably one that did not fail; the oldest flow, if

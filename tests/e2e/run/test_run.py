@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.lab.network import ROUTER_WAN_V4, ROUTER_WAN_V6, SERVER_V4, SERVER_V6
+from tests.crypto.quic_packets import crypto, initial, vectors
 
 WEB = "https://www.example/"
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
@@ -289,7 +290,8 @@ def test_quic_is_refused_at_once_and_other_datagrams_are_said_to_be_lost(host) -
 import socket
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 try:
-    sock.sendto(b"x", ("198.51.100.2", 443))
+    for _ in range(2):
+        sock.sendto(b"x", ("198.51.100.2", 443))
 except OSError as error:
     print(error.strerror)
 for _ in range(3):
@@ -298,6 +300,37 @@ for _ in range(3):
     ended = host.run("python3", "-c", script)
     assert ended.out == "Operation not permitted\n"
     assert [note for note in ended.notes if "198.51.100.2:123" in note] == ended.notes[:1]
+
+
+def test_quic_that_is_refused_is_told_with_its_hello_of_two_datagrams(host) -> None:
+    hello = vectors()[0].client_payload[4:]
+    halves = [
+        initial(crypto(start, hello[start:end]) + bytes(900), number)
+        for number, (start, end) in enumerate(((100, None), (0, 100)))
+    ]
+    script = f"""
+import socket
+for address in {SERVER_V4!r}, {SERVER_V6!r}:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        for datagram in {halves!r}:
+            try:
+                sock.sendto(datagram, (address, 443))
+            except OSError as error:
+                print(error.strerror)
+for datagram in {halves[0]!r}, b"no QUIC":
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(datagram, ({SERVER_V4!r}, 443))
+"""
+    ended = host.run("python3", "-c", script)
+    assert ended.out == "Operation not permitted\n" * 2
+    told = ended.of_type("quic.refused")
+    assert [(each["destination"]["ip"], each["sni"], each["alpn"]) for each in told] == [
+        (SERVER_V4, "example.com", ["alpn"]),
+        (SERVER_V6, "example.com", ["alpn"]),
+        (SERVER_V4, None, None),
+    ]
+    assert [each["ja4"] for each in told[1:]] == ["q13d0211an_62ed6f6ca7ad_4d634acda6c0", None]
 
 
 ECHO = """

@@ -74,9 +74,9 @@ ALWAYS = "hold scope gate refused own input nat"
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, f"{ALWAYS} quic_forwarded quic_local"),
-        ({"direction": "forwarded"}, f"{ALWAYS} quic_forwarded"),
-        ({"direction": "local"}, f"{ALWAYS} quic_local"),
+        ({}, f"{ALWAYS} datagrams quic_forwarded quic_local"),
+        ({"direction": "forwarded"}, f"{ALWAYS} datagrams quic_forwarded"),
+        ({"direction": "local"}, f"{ALWAYS} datagrams quic_local"),
         ({"quic": "allow"}, ALWAYS),
         ({"ports": PortRange.parse_list("80")}, ALWAYS),
         (

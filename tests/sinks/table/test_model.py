@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from mitml4.events import (
     FlowLayer,
     FlowOpen,
     LayerEvent,
+    QuicRefused,
 )
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Direction, Target
@@ -259,3 +261,27 @@ def test_flows_that_failed_are_kept_longer_than_others() -> None:
         model.add(closed("refused" if flow == 1 else "closed", flow=flow))
     assert len(model) == MAX_ROWS
     assert [row.flow for row in model.rows(9, failures=True)] == [1]
+
+
+def test_a_connection_that_comes_instead_of_quic_is_marked() -> None:
+    model = TableModel()
+    first = opened()
+    refused = QuicRefused(
+        client=Address("192.0.2.1", 40000),
+        destination=first.destination,
+        name=None,
+        sni="example.com",
+        alpn=(b"h3",),
+        ja4=None,
+        time=first.time,
+    )
+    model.add(opened(1))
+    model.add(refused)
+    model.add(opened(2))
+    model.add(opened(3, client=Address("192.0.2.9", 5000)))
+    model.add(opened(4, time=first.time + timedelta(minutes=1)))
+    texts = {row.flow: row.text for row in model.listed()}
+    assert texts == {1: "", 2: "QUIC refused, by TCP", 3: "", 4: ""}
+    model.add(replace(request(1, "https://example.com/"), flow=2))
+    (row,) = (row for row in model.listed() if row.flow == 2)
+    assert row.text == "QUIC refused, by TCP: GET /"
