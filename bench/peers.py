@@ -225,6 +225,46 @@ class Mitml4PcapPlain(Mitml4):
 
 
 @dataclass(frozen=True, slots=True)
+class Mitml4Rules(Mitml4):
+    """The same with a rule that sets a header field of each request."""
+
+    name: ClassVar[str] = "mitml4-rules"
+    option: ClassVar[str] = "--rules"
+    text: ClassVar[str] = '[[rule]]\nset-request-headers = { "X-Bench" = "1" }\n'
+
+    def prepare(self, lab: Lab, where: Path) -> tuple[list[str], Path]:
+        argv, trust = Mitml4.prepare(self, lab, where)
+        path = where / ("edit.py" if self.option == "--script" else "edit.toml")
+        path.write_text(self.text)
+        return [*argv, self.option, str(path)], trust
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4RulesNever(Mitml4Rules):
+    """The same with a rule that may match each connection, and matches no request."""
+
+    name: ClassVar[str] = "mitml4-rules-never"
+    text: ClassVar[str] = f'[[rule]]\nmatch = "path:/never"\n{Mitml4Rules.text.splitlines()[1]}\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4RulesElsewhere(Mitml4Rules):
+    """The same with a rule for another host, which can match no connection."""
+
+    name: ClassVar[str] = "mitml4-rules-elsewhere"
+    text: ClassVar[str] = Mitml4RulesNever.text.replace("path:/never", "host:elsewhere.example")
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4Script(Mitml4Rules):
+    """The same with a script whose hook sets a header field of each request."""
+
+    name: ClassVar[str] = "mitml4-script"
+    option: ClassVar[str] = "--script"
+    text: ClassVar[str] = 'def request(flow, request):\n    request.headers["X-Bench"] = "1"\n'
+
+
+@dataclass(frozen=True, slots=True)
 class Mitmproxy(Proxy):
     """mitmdump in transparent mode, which keeps each body in memory until it is complete."""
 
@@ -350,6 +390,10 @@ PEERS: Final[tuple[Peer, ...]] = (
     Mitml4Payload(),
     Mitml4Filter(),
     Mitml4PcapPlain(),
+    Mitml4Rules(),
+    Mitml4RulesNever(),
+    Mitml4RulesElsewhere(),
+    Mitml4Script(),
     Mitmproxy(),
     MitmproxyStreaming(),
     Sslsplit(),
