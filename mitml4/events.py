@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
 from types import UnionType
@@ -24,6 +25,7 @@ from mitml4.dataclass import dataclass
 from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent
+from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.wire_text import bounded, shorten, text
 from mitml4.regex import regex
 
@@ -460,6 +462,7 @@ def _json(value: object) -> str:
     return _json(value.value) if isinstance(value, Enum) else _to_json(value)
 
 
+_REMEMBERED: Final = 64
 _WRITE: Final[dict[type, Callable[[Any], str]]] = {
     str: lambda value: encode_basestring(shorten(value)),
     PayloadText: encode_basestring,
@@ -467,6 +470,10 @@ _WRITE: Final[dict[type, Callable[[Any], str]]] = {
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
     bytes: lambda value: encode_basestring(text(value)),
+    datetime: lambda value: f'"{_time(value)}"',
+    Address: lambda value: f'{{"ip":{encode_basestring(value.ip)},"port":{value.port}}}',
+    # The same certificate is in the event of each connection to a site.
+    CertificateDetails: lru_cache(_REMEMBERED)(lambda value: f"{{{_members(value)}}}"),
     tuple: lambda value: f"[{','.join(map(_json, bounded(value)))}]",
     float: lambda value: float.__repr__(round(value, 6)) if isfinite(value) else _to_json(value),
 }

@@ -416,9 +416,10 @@ class BridgedHandshake(Handshake):
         connection = Connection(legs.server.records_in, legs.server.records_out, is_client=True)
         connection.on_ticket = self._early_tickets.append
         connection.answer_request = legs.late_answer()
-        connection.on_renegotiation = partial(
-            self.tools.engine_memory.forced, self.engine_site, "renegotiation"
-        )
+        if legs.server.older:
+            connection.on_renegotiation = partial(
+                self.tools.engine_memory.forced, self.engine_site, "renegotiation"
+            )
         return BridgedStream(self.bridge.server_side, connection)
 
     def _has_client_spoken(self) -> bool:

@@ -8,6 +8,7 @@ names, an unknown issuer, that it is not strict, and that it is revoked. All els
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final, Literal
 
 from mitml4.dataclass import dataclass, replace
@@ -73,7 +74,7 @@ def assess(
         hidden = [*verdict.hidden, *hidden]
     return Assessment(
         verdict=shown,
-        details=details and replace(details, verify=verdict.reason),
+        details=details and _verified(details, verdict.reason),
         is_rejected=tools.upstream == "reject" and verdict.is_refused,
         hidden="; ".join(hidden),
     )
@@ -126,6 +127,11 @@ def _expected_name(hello: ClientHello, context: LayerContext) -> str | None:
 
 
 _details: Final = remembered(_REMEMBERED_CERTIFICATES, _MAX_BYTES)(CertificateDetails.of_der)
+
+
+@lru_cache(_REMEMBERED_CERTIFICATES)
+def _verified(details: CertificateDetails, reason: str) -> CertificateDetails:
+    return replace(details, verify=reason)
 
 
 @remembered(_REMEMBERED_CERTIFICATES, _MAX_BYTES)

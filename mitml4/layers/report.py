@@ -51,7 +51,8 @@ class Report:
     """How long it took to connect to the server; None until then."""
     _client: Address | None = None
     _stack: list[str] = field(default_factory=list)
-    _announced: set[int] = field(default_factory=set)
+    _announced: int = 0
+    """A bit for each depth whose layer was reported."""
 
     def open(
         self, connection: IncomingConnection, name: str | None, container: str | None = None
@@ -88,9 +89,9 @@ class Report:
 
     def layer(self, depth: int, speaker: Speaker, action: Action, details: Details | None) -> None:
         """Report a layer of the stack, once, with its details."""
-        if depth in self._announced:
+        if self._announced >> depth & 1:
             return
-        self._announced.add(depth)
+        self._announced |= 1 << depth
         self.publish(
             events.FlowLayer(
                 time=self.clock(),

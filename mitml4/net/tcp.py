@@ -119,8 +119,13 @@ class TcpStream(Transport):
 
     def _peek(self, limit: int) -> bytes:
         """The available bytes; empty at the end. Raises BlockingIOError if there are none yet."""
-        there = self._there(limit)
-        if not self._kept and (there <= _FEW_BYTES or self._queued_memory() <= _FEW_PACKETS_MEMORY):
+        # If more were asked for than is there, the kernel would continue while packets arrive, and
+        # MSG_PEEK would start at the first byte for each of them: 70 ms for 10,000 bytes that
+        # arrive one by one.
+        there = max(1, self._count_in_kernel())
+        memory = self._queued_memory() if there > _FEW_BYTES else 0
+        there = min(limit, _at_once(there, memory))
+        if not self._kept and (there <= _FEW_BYTES or memory <= _FEW_PACKETS_MEMORY):
             return self.socket.recv(there, socket.MSG_PEEK)
         try:
             if len(self._kept) < limit:
@@ -129,20 +134,6 @@ class TcpStream(Transport):
             if not self._kept:
                 raise
         return bytes(memoryview(self._kept)[:limit])
-
-    def _there(self, limit: int) -> int:
-        """The number of bytes to ask for: those that are available, or 1 if there are none.
-
-        If more were asked for, the kernel would continue while packets arrive, and MSG_PEEK would
-        start at the first byte for each of them: 70 ms for 10,000 bytes that arrive one by one.
-        """
-        return self._at_once(max(1, self._count_in_kernel()), limit)
-
-    def _at_once(self, there: int, limit: int) -> int:
-        """How many of the available bytes to ask for."""
-        if there > _FEW_BYTES and self._queued_memory() > there * _MEMORY_PER_BYTE:
-            there = min(there, _MOST_OF_TINY_PACKETS)
-        return min(limit, there)
 
     def _queued_memory(self) -> int:
         """The memory of the kernel's packet queue: at least 640 bytes per packet (SO_MEMINFO)."""
@@ -225,7 +216,8 @@ class TcpStream(Transport):
         there = self._count_in_kernel()
         if not there or (urgent.has_come and self._is_before_urgent()):
             return 0
-        return self.socket.recv_into(buffer, self._at_once(there, len(buffer)))
+        memory = self._queued_memory() if there > _FEW_BYTES else 0
+        return self.socket.recv_into(buffer, min(len(buffer), _at_once(there, memory)))
 
     async def wait_receivable(self) -> None:
         if self._kept:
@@ -350,3 +342,8 @@ class TcpStream(Transport):
         (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
         fin_received = info[0] in _FIN_RECEIVED or (info[0] == _CLOSE and not was_reset)
         return max(0, received - fin_received), sent - resent + waiting
+
+
+def _at_once(there: int, memory: int) -> int:
+    """How many of the available bytes to ask for, whose packets take this memory."""
+    return min(there, _MOST_OF_TINY_PACKETS) if memory > there * _MEMORY_PER_BYTE else there

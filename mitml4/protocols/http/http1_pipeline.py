@@ -10,7 +10,6 @@ the connection before, it has not served that request.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import field
 from typing import Final, TypeAlias
@@ -56,7 +55,7 @@ class Pipeline:
     """The exchanges that are not complete, oldest first. Methods return events."""
 
     clock: Callable[[], float]
-    unanswered: deque[HttpExchange] = field(default_factory=deque)
+    unanswered: list[HttpExchange] = field(default_factory=list)
     closes: bool = False
     """Whether a response was declared the last: later requests may never be served."""
     waiting_bytes: int = 0
@@ -110,7 +109,7 @@ class Pipeline:
 
     def end_response(self) -> Events:
         """The final response to the exchange at the front is complete."""
-        exchange = self.unanswered.popleft()
+        exchange = self.unanswered.pop(0)
         exchange.response_done = True
         if not exchange.response_body:
             return self._end(exchange)

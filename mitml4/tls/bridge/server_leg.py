@@ -227,13 +227,14 @@ class ServerLeg(Leg):
         answer = messages.EncryptedExtensions.parse(body)
         offered = self.hello.parsed
         check_answers(offered.extensions, answer.extensions, Place.ENCRYPTED_EXTENSIONS)
-        if answer.alpn is not None and answer.alpn not in (offered.alpn or ()):
+        alpn = answer.alpn
+        if alpn is not None and alpn not in (offered.alpn or ()):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "an application protocol not offered")
         if answer.record_size_limit and answer.max_fragment_length:
             # RFC 8449 §5: a client "MUST generate a fatal "illegal_parameter" alert"
             raise TlsError(Alert.ILLEGAL_PARAMETER, "two limits of records")
         settings = [kind for kind in SETTINGS if kind in answer.extensions]
-        if len(settings) > 1 or (settings and answer.alpn is None):
+        if len(settings) > 1 or (settings and alpn is None):
             # draft-vvv-tls-alps §4: they belong to the application protocol.
             raise TlsError(Alert.ILLEGAL_PARAMETER, "settings of no application protocol")
         if answer.early_data:
